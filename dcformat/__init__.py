@@ -1,0 +1,3 @@
+"""dcformat: a storage-focused file format for pruned, weight-shared neural networks."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,302 @@
+"""The network a file holds: a list of operators in execution order.
+
+Values are numbered. Value 0 is the network's input; node `k` produces value `k + 1` and may only read values with a
+smaller number, so a graph is acyclic and in execution order by construction. The last value is the output (logits, or
+probabilities after `Softmax`). Shapes leave out the batch dimension: ``(channels, height, width)`` or ``(features,)``.
+
+Convolutions and linear layers name their tensors; everything else is attributes. Batch normalisation has no operator:
+exporters fold it into the convolution before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from dcformat.errors import GraphError, ShapeError
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. `inputs` are value numbers; `arity` is how many it takes (None: two or more)."""
+
+    inputs: tuple[int, ...]
+    kind: ClassVar[str] = ""
+    arity: ClassVar[int | None] = 1
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors this node reads."""
+        return ()
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        """Shape of the result without the batch dimension; raises `ShapeError` when the inputs do not fit."""
+        raise NotImplementedError
+
+
+def _weight(node: Node, name: str, tensors: Mapping[str, Shape], rank: int) -> Shape:
+    shape = tensors.get(name)
+    if shape is None:
+        raise GraphError(f"{node.kind}'s tensor", got=repr(name), expected="the name of a tensor in the file")
+    if len(shape) != rank or 0 in shape:
+        raise ShapeError(f"{node.kind} weight {name!r}", got=shape, expected=f"rank {rank}, no dimension 0")
+    return shape
+
+
+def _bias(node: Node, name: str | None, tensors: Mapping[str, Shape], out: int) -> None:
+    if name is None:
+        return
+    shape = tensors.get(name)
+    if shape is None:
+        raise GraphError(f"{node.kind}'s tensor", got=repr(name), expected="the name of a tensor in the file")
+    if shape != (out,):
+        raise ShapeError(f"{node.kind} bias {name!r}", got=shape, expected=(out,))
+
+
+def _image(node: Node, shape: Shape) -> Shape:
+    if len(shape) != 3:
+        raise ShapeError(f"{node.kind} input", got=shape, expected="(channels, height, width)")
+    return shape
+
+
+def _at_least(node: Node, values: Pair, least: int, field: str) -> None:
+    if min(values) < least:
+        raise GraphError(f"{node.kind} {field}", got=values, expected=f"at least {least}")
+
+
+def _window(
+    node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False
+) -> int:
+    """Output length of a sliding window, by PyTorch's rule: in ceil mode the last window must start inside."""
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    if span < 0:
+        raise ShapeError(f"{node.kind} input size", got=size, expected=f"a window of {kernel} to fit in it")
+    out = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (out - 1) * stride >= size + padding:
+        out -= 1
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Node):
+    """``y = x @ weight.T + bias``; weight ``(out_features, in_features)``."""
+
+    weight: str
+    bias: str | None = None
+    kind: ClassVar[str] = "linear"
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        out, features = _weight(self, self.weight, tensors, 2)
+        if inputs[0] != (features,):
+            raise ShapeError(f"linear {self.weight!r} input", got=inputs[0], expected=(features,))
+        _bias(self, self.bias, tensors, out)
+        return (out,)
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d(Node):
+    """2-D cross-correlation; weight ``(out_channels, in_channels / groups, kernel_h, kernel_w)``; zero padding."""
+
+    weight: str
+    bias: str | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    kind: ClassVar[str] = "conv2d"
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        channels, *size = _image(self, inputs[0])
+        out, per_group, *kernel = _weight(self, self.weight, tensors, 4)
+        _at_least(self, self.stride, 1, "stride")
+        _at_least(self, self.dilation, 1, "dilation")
+        _at_least(self, self.padding, 0, "padding")
+        if self.groups < 1 or out % self.groups or channels != per_group * self.groups:
+            raise ShapeError(
+                f"conv2d {self.weight!r} with {self.groups} groups",
+                got=f"{channels} input and {out} output channels",
+                expected=f"{per_group} input channels a group, output channels divisible by the groups",
+            )
+        _bias(self, self.bias, tensors, out)
+        return (out, *(
+            _window(self, size[i], kernel[i], self.stride[i], self.padding[i], self.dilation[i]) for i in (0, 1)
+        ))
+
+
+@dataclass(frozen=True, slots=True)
+class ReLU(Node):
+    """``max(x, 0)``."""
+
+    kind: ClassVar[str] = "relu"
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool(Node):
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    ceil_mode: bool = False
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        channels, *size = _image(self, inputs[0])
+        _at_least(self, self.kernel, 1, "kernel")
+        _at_least(self, self.stride, 1, "stride")
+        _at_least(self, self.padding, 0, "padding")
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise GraphError(f"{self.kind} padding", got=self.padding, expected="at most half the kernel")
+        return (channels, *(
+            _window(self, size[i], self.kernel[i], self.stride[i], self.padding[i], 1, self.ceil_mode)
+            for i in (0, 1)
+        ))
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool2d(_Pool):
+    """Maximum over windows; padding counts as minus infinity."""
+
+    kind: ClassVar[str] = "max_pool2d"
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPool2d(_Pool):
+    """Mean over windows. With `count_include_pad` the padding counts as zeros, as in PyTorch."""
+
+    count_include_pad: bool = True
+    kind: ClassVar[str] = "avg_pool2d"
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAvgPool(Node):
+    """Mean over height and width: ``(channels, height, width)`` to ``(channels,)``."""
+
+    kind: ClassVar[str] = "global_avg_pool"
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        return (_image(self, inputs[0])[0],)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalMaxPool(Node):
+    """Maximum over height and width: ``(channels, height, width)`` to ``(channels,)``."""
+
+    kind: ClassVar[str] = "global_max_pool"
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        return (_image(self, inputs[0])[0],)
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten(Node):
+    """All dimensions but the batch into one, row-major."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        return (prod(inputs[0]),)
+
+
+@dataclass(frozen=True, slots=True)
+class Add(Node):
+    """Elementwise sum of two or more values of one shape."""
+
+    kind: ClassVar[str] = "add"
+    arity: ClassVar[int | None] = None
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        if any(shape != inputs[0] for shape in inputs):
+            raise ShapeError("add inputs", got=tuple(inputs), expected="equal shapes")
+        return inputs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(Node):
+    """Values joined along the channels (the first dimension after the batch), in the order of `inputs`."""
+
+    kind: ClassVar[str] = "concat"
+    arity: ClassVar[int | None] = None
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        if any(shape[1:] != inputs[0][1:] or len(shape) != len(inputs[0]) for shape in inputs):
+            raise ShapeError("concat inputs", got=tuple(inputs), expected="shapes equal but for the channels")
+        return (sum(shape[0] for shape in inputs), *inputs[0][1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax(Node):
+    """``exp(x) / sum(exp(x))`` over the features of a rank 1 value."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        if len(inputs[0]) != 1:
+            raise ShapeError("softmax input", got=inputs[0], expected="(features,)")
+        return inputs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a uint8 pixel becomes the network's float32 input: ``(pixel / 255 - mean) / std``.
+
+    `mean` and `std` hold one value for all channels or one for each. Input that is float already is taken to be
+    preprocessed and used as it is.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Operators in execution order, the shape of the input (without the batch), and what goes with the input."""
+
+    input_shape: Shape
+    nodes: tuple[Node, ...]
+    preprocessing: Preprocessing | None = None
+
+    def shapes(self, tensors: Mapping[str, Shape]) -> list[Shape]:
+        """Shape of every value, the input first. Raises `GraphError` or `ShapeError`: this is the graph's validation.
+
+        Parameters
+        ----------
+        tensors : mapping of str to tuple of int
+            The shape of every tensor in the file.
+        """
+        if not self.input_shape or len(self.input_shape) not in (1, 3) or min(self.input_shape) < 1:
+            raise ShapeError("input shape", got=self.input_shape, expected="(features,) or (channels, height, width)")
+        self._check_preprocessing()
+        values = [self.input_shape]
+        for number, node in enumerate(self.nodes):
+            count = len(node.inputs)
+            if count != node.arity if node.arity is not None else count < 2:
+                raise GraphError(f"node {number} ({node.kind}) inputs", got=count, expected=node.arity or "2 or more")
+            for value in node.inputs:
+                if not 0 <= value <= number:
+                    raise GraphError(f"node {number} ({node.kind}) input", got=value, expected=f"0 to {number}")
+            values.append(node.output_shape([values[i] for i in node.inputs], tensors))
+        return values
+
+    def _check_preprocessing(self) -> None:
+        p = self.preprocessing
+        if p is None:
+            return
+        channels = self.input_shape[0] if len(self.input_shape) == 3 else 1
+        if len(p.mean) != len(p.std) or len(p.mean) not in (1, channels):
+            raise ShapeError("preprocessing", got=(len(p.mean), len(p.std)), expected=f"1 or {channels} values each")
+        if any(not abs(v) < float("inf") for v in (*p.mean, *p.std)) or 0.0 in p.std:
+            raise GraphError("preprocessing", got=(p.mean, p.std), expected="finite values, std not 0")

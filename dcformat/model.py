@@ -1,0 +1,171 @@
+"""What a file holds, in memory: tensors (sparse or dense, with or without a codebook), graph, metadata.
+
+These classes are plain data; they read and write nothing. A `Tensor` keeps the form it has in the file, so that a
+sparse tensor is never made dense unless somebody calls `to_dense`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Graph
+
+Array = npt.NDArray[Any]
+
+#: dtype name -> little-endian storage dtype. NumPy has no bfloat16: its bit patterns are kept as ``<u2``.
+STORAGE = MappingProxyType(
+    {name: np.dtype(code) for name, code in
+     (("float32", "<f4"), ("float16", "<f2"), ("bfloat16", "<u2"), ("int8", "|i1"))}
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A named tensor of any rank, seen as a matrix of ``shape[0]`` rows for its sparse form (rank 0: one row).
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of int
+    dtype : {'float32', 'float16', 'bfloat16', 'int8'}
+    data : ndarray
+        One entry for each stored element: values in ``STORAGE[dtype]``, or, with a codebook, unsigned codes into it.
+        Dense: row-major, ``prod(shape)`` entries. Sparse: `nnz` entries in row-major order.
+        Constant: exactly one value, that of every element (and ``indices`` is None).
+    codebook : ndarray or None
+        Distinct values in ``STORAGE[dtype]``, ascending. Of a sparse tensor it never holds the implied zero.
+    indptr, indices : ndarray or None
+        CSR row pointers (int64, rows + 1) and column indices (int32, or int64 where the columns need it), strictly
+        ascending in each row. None for a dense tensor.
+    scale : float
+        For int8 only: an element's value is ``scale * code``. 1.0 otherwise.
+
+    Notes
+    -----
+    Zero means all bits zero: a negative zero is a stored value, so that every bit pattern survives a round trip.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: Array
+    codebook: Array | None = None
+    indptr: Array | None = None
+    indices: Array | None = None
+    scale: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix form: ``shape[0]``, or 1 for a scalar."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix form: the product of the other dimensions."""
+        return prod(self.shape[1:])
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only the nonzero elements are stored."""
+        return self.indices is not None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether one value stands for all elements (also: no elements)."""
+        return self.indices is None and self.codebook is None and self.data.size == 1 and self.size != 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense form."""
+        return self.size * STORAGE[self.dtype].itemsize
+
+    @property
+    def nnz(self) -> int:
+        """Number of elements that are not (positive) zero."""
+        if self.indices is not None:
+            return int(self.indices.size)
+        nonzero = int(np.count_nonzero(_bits(self.values())))
+        return nonzero * self.size if self.is_constant else nonzero
+
+    def values(self) -> Array:
+        """Return the stored elements' values, codes resolved: 1-D, ``STORAGE[dtype]``, same order as `data`."""
+        return self.data if self.codebook is None else self.codebook[self.data]
+
+    def to_dense(self) -> Array:
+        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit what was saved."""
+        values = self.values()
+        if self.is_constant:
+            return np.full(self.shape, values[0], STORAGE[self.dtype])
+        if self.indptr is None or self.indices is None:
+            return values.reshape(self.shape)
+        out = np.zeros((self.rows, self.columns), STORAGE[self.dtype])
+        out[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.indices] = values
+        return out.reshape(self.shape)
+
+    def to_csr(self) -> tuple[Array, Array, Array]:
+        """Return ``(indptr, indices, values)`` of the matrix form, without making a sparse tensor dense."""
+        if self.indptr is not None and self.indices is not None:
+            return self.indptr, self.indices, self.values()
+        dense = self.to_dense().reshape(self.rows, self.columns)
+        row, column = np.nonzero(_bits(dense))
+        indptr = np.zeros(self.rows + 1, np.int64)
+        np.cumsum(np.bincount(row, minlength=self.rows), out=indptr[1:])
+        kind = np.int32 if self.columns <= np.iinfo(np.int32).max else np.int64
+        return indptr, column.astype(kind), dense[row, column]
+
+
+def _bits(values: Array) -> Array:
+    """View floats as unsigned integers, so that negative zero counts as a value."""
+    return values.view(f"<u{values.dtype.itemsize}")
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A section this version does not know, marked ignorable: kept byte for byte through read-modify-write."""
+
+    kind: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """A golden test: `samples` inputs drawn from `seed` must be classified so that `digest` results (spec, "Self-test")."""
+
+    seed: int
+    samples: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Tensors in file order, and optionally the graph that uses them, class labels and metadata.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    graph : Graph or None
+        None: the file is a bag of tensors and cannot be run.
+    labels : tuple of str
+        Class labels in the order of the logits; may be empty.
+    metadata : mapping of str to str
+        Free text, bounded (spec, "Limits").
+    """
+
+    tensors: Mapping[str, Tensor]
+    graph: Graph | None = None
+    labels: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    self_test: SelfTest | None = None
+    extensions: tuple[Extension, ...] = ()
