@@ -1,7 +1,7 @@
 """Image data sets in IDX form (MNIST and its kin), raw or gzip-compressed.
 
-The only code here that knows a data set; it sits in the base package because the command line and the training code
-both need it and neither may import the other's.
+The only code here that knows a data set; it sits in the base package because the command line and the
+training code both need it and neither may import the other's.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,14 @@ MNIST_SHA256 = {
 #: No IDX image set in use is larger decompressed; a gzip bomb is refused before it fills memory.
 MAX_FILE_BYTES = 1 << 30
 
+#: The files of one data set: (train or t10k, kind) to path.
+Files = dict[tuple[str, str], Path]
+
 _PARTS = {"train": "train", "test": "t10k"}
+_KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
+
+#: A file's name: a set's name (EMNIST's, optional), the part, the kind; - or . as different mirrors have it.
+_FILE_NAME = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.](idx[13]-ubyte)(?:\.gz)?")
 
 
 class DataError(ValueError):
@@ -56,64 +64,83 @@ def load_split(part: str, data: Path | str | None = None) -> Split:
     ----------
     part : {'train', 'test'}
     data : path, optional
-        A directory with ``train-images-idx3-ubyte`` and its kin (``.gz`` or not; also torchvision's ``MNIST/raw``
-        below it, and EMNIST's ``emnist-digits-train-...`` names). Default: ``$DCFORMAT_DATA``, else the checkout's
+        A directory with ``train-images-idx3-ubyte`` and its kin (``.gz`` or not; also torchvision's
+        ``MNIST/raw`` below it, and EMNIST's ``emnist-digits-train-...`` names; where a directory holds more
+        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the checkout's
         ``data/mnist``.
 
     Raises
     ------
     DataError
-        Nothing found, or a file that is not what its name says.
+        Nothing found, or a file that is not what its name says, or one that stands in MNIST's place.
+
+    Notes
+    -----
+    Images are returned as the file has them: EMNIST's are transposed, and stay so. A network trained on them
+    sees them the same way when it is run.
     """
-    prefix = _PARTS[part]
-    directory = find_directory(data)
-    images_path = _find(directory, prefix, "images-idx3-ubyte")
-    labels_path = _find(directory, prefix, "labels-idx1-ubyte")
-    images = _read_idx(images_path, rank=3)
-    labels = _read_idx(labels_path, rank=1)
+    files = _find_files(data)
+    arrays = {}
+    for kind in _KINDS:
+        path = _pick(files, _PARTS[part], kind)
+        arrays[kind] = _read_idx(path, rank=3 if "images" in kind else 1)
+    images, labels = (arrays[kind] for kind in _KINDS)
     if not len(images) or len(images) != len(labels):
-        raise DataError(f"{labels_path}: expected a label for each of {len(images)} images, found {len(labels)}")
-    _check_mnist(images_path, images)
-    _check_mnist(labels_path, labels)
+        path = _pick(files, _PARTS[part], _KINDS[1])
+        raise DataError(f"{path}: expected a label for each of {len(images)} images, found {len(labels)}")
+    _check_mnist(files, _PARTS[part], arrays)
     return Split(images, labels)
 
 
 def find_directory(data: Path | str | None = None) -> Path:
     """Return the directory that holds the IDX files; see `load_split` for where it looks."""
-    if data is not None:
-        source, root = "--data", Path(data)
-    elif os.environ.get("DCFORMAT_DATA"):
-        source, root = "$DCFORMAT_DATA", Path(os.environ["DCFORMAT_DATA"])
-    else:
-        source, root = "the checkout", Path(__file__).resolve().parent.parent / "data" / "mnist"
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: expected a directory with IDX files (from {source}), found {'a file' if root.exists() else 'nothing'}; "
-            "give --data DIR or set DCFORMAT_DATA to a directory with train-images-idx3-ubyte(.gz) and its kin"
-        )
-    for candidate in (root, root / "raw", root / "MNIST" / "raw"):
-        if any(_candidates(candidate, "t10k", "images-idx3-ubyte")):
-            return candidate
+    return next(iter(_find_files(data).values())).parent
+
+
+def _find_files(data: Path | str | None) -> Files:
+    """Return the files of one data set, raw files before compressed ones."""
+    source, root = _root(data)
+    parent, chosen = (root, None) if root.is_dir() else (root.parent, root.name)
+    for directory in (parent, parent / "raw", parent / "MNIST" / "raw"):
+        sets = _scan(directory)
+        if chosen in sets:
+            return sets[chosen]
+        if sets and chosen is None:
+            if len(sets) == 1:
+                return next(iter(sets.values()))
+            names = sorted(filter(None, sets))
+            raise DataError(
+                f"{root}: expected one data set, found {', '.join(names)}; name one, as in {root / names[0]}"
+            )
+    found = "none" if chosen is None else "a file" if root.exists() else "nothing"
     raise DataError(
-        f"{root}: expected t10k-images-idx3-ubyte(.gz) and its kin (from {source}), found none; "
-        "the four MNIST files come with the source checkout in data/mnist"
+        f"{root}: expected a directory with train-images-idx3-ubyte(.gz) and its kin (from {source}), "
+        f"found {found}; give --data DIR or set DCFORMAT_DATA (MNIST is in the source checkout's data/mnist)"
     )
 
 
-def _candidates(directory: Path, prefix: str, kind: str) -> Iterator[Path]:
-    names = [f"{prefix}-{kind}", f"{prefix}-{kind.replace('-idx', '.idx')}"]
-    if prefix == "t10k":
-        names.append(f"*test-{kind}")
-    else:
-        names.append(f"*{prefix}-{kind}")
-    for name in names:
-        for suffix in ("", ".gz"):
-            yield from sorted(directory.glob(name + suffix))
+def _root(data: Path | str | None) -> tuple[str, Path]:
+    if data is not None:
+        return "--data", Path(data)
+    if os.environ.get("DCFORMAT_DATA"):
+        return "$DCFORMAT_DATA", Path(os.environ["DCFORMAT_DATA"])
+    return "the checkout", Path(__file__).resolve().parent.parent / "data" / "mnist"
 
 
-def _find(directory: Path, prefix: str, kind: str) -> Path:
-    for path in _candidates(directory, prefix, kind):
+def _scan(directory: Path) -> dict[str | None, Files]:
+    """Group a directory's IDX files by the data set they belong to (None: no name before train or t10k)."""
+    sets: dict[str | None, Files] = {}
+    for path in sorted(directory.glob("*-ubyte")) + sorted(directory.glob("*-ubyte.gz")):
+        if match := _FILE_NAME.fullmatch(path.name):
+            name, part, what, form = match.groups()
+            sets.setdefault(name, {}).setdefault(("t10k" if part == "test" else part, f"{what}-{form}"), path)
+    return sets
+
+
+def _pick(files: Files, prefix: str, kind: str) -> Path:
+    if path := files.get((prefix, kind)):
         return path
+    directory = next(iter(files.values())).parent
     raise DataError(f"{directory}: expected {prefix}-{kind}(.gz), found no such file")
 
 
@@ -121,15 +148,17 @@ def _read_idx(path: Path, rank: int) -> npt.NDArray[np.uint8]:
     try:
         raw = _read_all(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: expected a readable {'gzip ' if path.suffix == '.gz' else ''}file: {error}") from error
+        what = "gzip file" if path.suffix == ".gz" else "file"
+        raise DataError(f"{path}: expected a readable {what}, found: {error}") from error
     header = 4 + 4 * rank
     magic = bytes((0, 0, 8, rank))
     if raw[:4] != magic:
-        raise DataError(f"{path}: expected IDX magic {magic.hex()} (uint8, rank {rank}), found {raw[:4].hex() or 'an empty file'}")
+        found = raw[:4].hex() or "an empty file"
+        raise DataError(f"{path}: expected IDX magic {magic.hex()} (uint8, rank {rank}), found {found}")
     if len(raw) < header:
         raise DataError(f"{path}: expected a header of {header} bytes, found {len(raw)}")
     shape = struct.unpack(f">{rank}I", raw[4:header])
-    expected = header + int(np.prod(shape, dtype=object))
+    expected = header + prod(shape)
     if len(raw) != expected:
         raise DataError(f"{path}: expected {expected} bytes for shape {shape}, found {len(raw)}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
@@ -144,16 +173,29 @@ def _read_all(path: Path) -> bytes:
     return raw
 
 
-def _check_mnist(path: Path, array: npt.NDArray[np.uint8]) -> None:
-    """Files that call themselves MNIST (a directory of that name) must be the originals."""
-    name = path.name.removesuffix(".gz").replace(".idx", "-idx")
-    if name not in MNIST_SHA256 or not any(part.lower() == "mnist" for part in path.resolve().parts[-4:-1]):
+def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
+    """Refuse an altered MNIST: once one file is MNIST's, or the directory is called so, all must be MNIST's.
+
+    Looked at are the part that is being read and the other part's labels, which are small.
+    """
+    digests = {(prefix, kind): _sha256(array) for kind, array in arrays.items()}
+    other = ("t10k" if prefix == "train" else "train", _KINDS[1])
+    if other in files:
+        digests[other] = _sha256(_read_idx(files[other], rank=1))
+    originals = [key for key, digest in digests.items() if digest == MNIST_SHA256["-".join(key)]]
+    directory = files[prefix, _KINDS[0]].resolve().parent
+    if directory.name.lower() == "raw":
+        directory = directory.parent
+    if not originals and directory.name.lower() != "mnist":
         return
-    digest = hashlib.sha256(_idx_header(array)).copy()
-    digest.update(np.ascontiguousarray(array))
-    if digest.hexdigest() != MNIST_SHA256[name]:
-        raise DataError(f"{path}: expected MNIST's SHA-256 {MNIST_SHA256[name]}, found {digest.hexdigest()}")
+    why = f"{files[originals[0]].name} is MNIST's" if originals else "the directory is called so"
+    for key, digest in digests.items():
+        expected = MNIST_SHA256["-".join(key)]
+        if digest != expected:
+            raise DataError(f"{files[key]}: expected MNIST's SHA-256 {expected} ({why}), found {digest}")
 
 
-def _idx_header(array: npt.NDArray[np.uint8]) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+def _sha256(array: npt.NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape))
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
