@@ -66,8 +66,8 @@ def load_split(part: str, data: Path | str | None = None) -> Split:
     data : path, optional
         A directory with ``train-images-idx3-ubyte`` and its kin (``.gz`` or not; also torchvision's
         ``MNIST/raw`` below it, and EMNIST's ``emnist-digits-train-...`` names; where a directory holds more
-        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the checkout's
-        ``data/mnist``.
+        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the
+        checkout's ``data/mnist``.
 
     Raises
     ------
