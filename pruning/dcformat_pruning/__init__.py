@@ -1,0 +1,5 @@
+"""Pruning, weight sharing and training with PyTorch; the only package of the project that imports it."""
+
+from dcformat_pruning.recipes import Result, StageReport, compress
+
+__all__ = ["Result", "StageReport", "compress"]

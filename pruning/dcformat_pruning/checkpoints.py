@@ -1,0 +1,119 @@
+"""Weights in files: a user's checkpoint to start from, and the stages of a run to continue from.
+
+PyTorch files are loaded with ``weights_only``: a checkpoint can hold tensors and plain data, never code to
+run.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcformat_pruning.networks import CheckpointError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedStage:
+    """A stage's weights and its report (JSON)."""
+
+    state: dict[str, Tensor]
+    report: str
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
+    """Read a state_dict from a `.pt`, `.pth` or `.safetensors` file, onto the CPU.
+
+    Masks of `torch.nn.utils.prune` (``weight_orig`` with ``weight_mask``) are folded.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not a state_dict.
+    OSError
+        It cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: expected a safetensors file: {error}") from error
+    loaded = _load(path)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"{path}: expected a state_dict (names to tensors), found {type(state).__name__}"
+        )
+    return fold_masks(state)
+
+
+def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply ``NAME_orig`` by ``NAME_mask`` wherever a state_dict holds both; keep the rest as it is."""
+    out: dict[str, Tensor] = {}
+    for name, value in state.items():
+        stem = name.removesuffix("_orig")
+        if stem != name and f"{stem}_mask" in state:
+            out[stem] = value * state[f"{stem}_mask"]
+        elif not (name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in state):
+            out[name] = value
+    return out
+
+
+def save_stage(
+    folder: Path, number: int, name: str, key: str, state: Mapping[str, Tensor], report: str
+) -> None:
+    """Write a stage's file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"key": key, "state": {n: t.cpu() for n, t in state.items()}, "report": report}
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".stage-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(_stage_path(folder, number, name))
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_stage(folder: Path, number: int, name: str, key: str) -> SavedStage | None:
+    """Return a saved stage, or None when there is none of this run.
+
+    Raises
+    ------
+    CheckpointError
+        The file is there but damaged, or belongs to a run with other settings.
+    """
+    path = _stage_path(folder, number, name)
+    if not path.exists():
+        return None
+    content = _load(path)
+    if not isinstance(content, dict) or not {"key", "state", "report"} <= set(content):
+        raise CheckpointError(f"{path}: expected a saved stage, found something else")
+    if content["key"] != key:
+        raise CheckpointError(f"{path}: expected a stage of {key!r}, found one of {content['key']!r}")
+    return SavedStage(content["state"], content["report"])
+
+
+def _stage_path(folder: Path, number: int, name: str) -> Path:
+    return folder / f"{number:02d}-{name}.pt"
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: expected a PyTorch file that holds only tensors: {first}") from error

@@ -1,0 +1,139 @@
+"""Images that stay on the device: a fixed train/validation split, batches by index, augmentation.
+
+Pixels are floats in [0, 1] and nothing is subtracted: black is exactly zero, so an input pixel that is
+always black carries no signal and scores that look at a layer's inputs (TF-IDF, Wanda) see it as silent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dcformat.datasets import DataError, Split, load_split
+from dcformat.graph import Preprocessing
+
+#: What a pixel goes through before the network: only the division by 255.
+PREPROCESSING = Preprocessing(mean=(0.0,), std=(1.0,))
+
+#: Images held out for every choice; the test set plays no part in any.
+VALIDATION_IMAGES = 5000
+
+#: The split is the same for all seeds, so that figures of different seeds can be compared.
+_SPLIT_SEED = 20151001
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Random affine changes of each image; all zero means none.
+
+    Attributes
+    ----------
+    shift : float
+        Largest shift along each axis, in pixels.
+    rotate : float
+        Largest rotation, in degrees.
+    scale : float
+        Largest relative change of size.
+    shear : float
+        Largest shear factor.
+    """
+
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.shift or self.rotate or self.scale or self.shear)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return changed copies of `images`, float32 ``(n, 1, height, width)``, bilinear, black outside."""
+        if self.is_identity:
+            return images
+        n, _, height, width = images.shape
+        u = torch.rand((5, n), generator=generator) * 2 - 1
+        angle = u[0] * math.radians(self.rotate)
+        size = 1 + u[1] * self.scale
+        cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
+        shear = u[2] * self.shear
+        theta = torch.stack(
+            (
+                torch.stack((cos, shear * cos - sin, u[3] * (2 * self.shift / width)), 1),
+                torch.stack((sin, shear * sin + cos, u[4] * (2 * self.shift / height)), 1),
+            ),
+            1,
+        ).to(images.device)
+        grid = functional.affine_grid(theta, [n, 1, height, width], align_corners=False)
+        return functional.grid_sample(images, grid, align_corners=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Images uint8 ``(n, 1, height, width)`` and labels int64 ``(n,)`` on one device."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def floats(self, index: Tensor | slice) -> Tensor:
+        """Return the chosen images as float32 in [0, 1]: true division, as the runtime does it."""
+        return self.pixels[index].to(torch.float32) / 255
+
+    def batches(
+        self, size: int, generator: torch.Generator, augmentation: Augmentation
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one shuffled epoch as (float32 images, labels); a last, smaller batch is left out."""
+        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        for start in range(0, len(self) - size + 1, size):
+            index = order[start : start + size]
+            yield augmentation(self.floats(index), generator), self.labels[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What training may see: the train part, split once for all seeds into `train` and `validation`."""
+
+    train: Images
+    validation: Images
+
+
+def training_data(data: Path | str | None = None, device: torch.device | None = None) -> TrainingData:
+    """Load the train part of a data set (see `dcformat.datasets.load_split`) onto `device`, split in two.
+
+    Raises
+    ------
+    DataError
+        The directory cannot be used, or the images are not 28 x 28 in at most ten classes.
+    """
+    split = load_split("train", data)
+    _check(split)
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(split.labels))
+    held_out = min(VALIDATION_IMAGES, len(order) // 5)
+    device = device or torch.device("cpu")
+    return TrainingData(
+        train=_images(split, order[held_out:], device), validation=_images(split, order[:held_out], device)
+    )
+
+
+def _check(split: Split) -> None:
+    if split.images.shape[1:] != (28, 28):
+        raise DataError(f"training images: expected 28 x 28 pixels, found {split.images.shape[1:]}")
+    if split.classes > 10:
+        raise DataError(f"training labels: expected at most 10 classes, found {split.classes}")
+
+
+def _images(split: Split, index: npt.NDArray[np.int64], device: torch.device) -> Images:
+    pixels = torch.from_numpy(split.images[index][:, None]).to(device)
+    return Images(pixels, torch.from_numpy(split.labels[index].astype(np.int64)).to(device))

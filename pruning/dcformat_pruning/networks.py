@@ -1,0 +1,97 @@
+"""The two LeNets as plain `nn.Sequential`, with the tensor names of `dcformat.architectures`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dcformat.architectures import ARCHITECTURES
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit the network; the message names the tensor."""
+
+
+def build(architecture: str, seed: int = 0) -> nn.Sequential:
+    """Build a freshly initialised network.
+
+    Parameters
+    ----------
+    architecture : {'lenet-300-100', 'lenet-5'}
+    seed : int
+        Seeds the initial weights; the global generator is left as it was.
+
+    Raises
+    ------
+    ValueError
+        `architecture` is not a network that can be trained here.
+    """
+    if architecture not in _BUILDERS:
+        raise ValueError(f"architecture: expected one of {', '.join(_BUILDERS)}, found {architecture!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _BUILDERS[architecture]()
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into `module`, matching tensors by order and shape: ``0.weight`` serves ``fc1.weight``.
+
+    Raises
+    ------
+    CheckpointError
+        Too few or too many tensors, a shape that does not fit, or values that are not finite.
+    """
+    own = module.state_dict()
+    if len(state) != len(own):
+        raise CheckpointError(
+            f"checkpoint: expected {len(own)} tensors ({', '.join(own)}), found {len(state)}"
+        )
+    if set(state) == set(own):
+        pairs = [(name, state[name]) for name in own]
+    else:
+        pairs = list(zip(own, state.values(), strict=True))
+    for name, value in pairs:
+        if tuple(value.shape) != tuple(own[name].shape):
+            expected, found = tuple(own[name].shape), tuple(value.shape)
+            raise CheckpointError(f"checkpoint: {name}: expected shape {expected}, found {found}")
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"checkpoint: {name}: expected finite values, found NaN or infinity")
+    module.load_state_dict(dict(pairs))
+
+
+def _lenet_300_100() -> nn.Sequential:
+    shapes = ARCHITECTURES["lenet-300-100"].shapes
+    layers = OrderedDict(
+        flatten=nn.Flatten(),
+        fc1=_linear(shapes["fc1.weight"]),
+        relu1=nn.ReLU(),
+        fc2=_linear(shapes["fc2.weight"]),
+        relu2=nn.ReLU(),
+        fc3=_linear(shapes["fc3.weight"]),
+    )
+    return nn.Sequential(layers)
+
+
+def _lenet_5() -> nn.Sequential:
+    shapes = ARCHITECTURES["lenet-5"].shapes
+    layers = OrderedDict(
+        conv1=nn.Conv2d(1, shapes["conv1.weight"][0], 5),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(shapes["conv2.weight"][1], shapes["conv2.weight"][0], 5),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=_linear(shapes["fc1.weight"]),
+        relu1=nn.ReLU(),
+        fc2=_linear(shapes["fc2.weight"]),
+    )
+    return nn.Sequential(layers)
+
+
+def _linear(shape: tuple[int, ...]) -> nn.Linear:
+    return nn.Linear(shape[1], shape[0])
+
+
+_BUILDERS = {"lenet-300-100": _lenet_300_100, "lenet-5": _lenet_5}
