@@ -1,0 +1,113 @@
+"""The command's entry: finds the verb, and turns every failure into one line and an exit code.
+
+Exit codes: 0 done, 1 failed (bad file, bad data, no space), 2 misused (unknown option, missing argument), 130
+interrupted. Results go to stdout; errors, warnings and progress to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from io import StringIO
+from typing import Any
+
+import click
+
+from dcformat import __version__
+from dcformat_cli.failures import describe
+from dcformat_cli.terminal import printable
+
+#: Verb -> its module; the function in it has the verb's name with "_command" after it.
+VERBS = {
+    "compress": "train, prune and share a network's weights, and pack it",
+    "pack": "pack a checkpoint into a .dcf file, values exactly kept",
+    "unpack": "give a file's tensors back as .safetensors or .npz",
+    "inspect": "show what a file holds, and where its bytes go",
+    "verify": "check every byte of a file",
+    "run": "run a file on a data set or on an array",
+    "bench": "time a file against the runtimes that are installed",
+    "warmup": "compile the kernels now, so that the first run is fast",
+    "study": "compare pruning criteria, or rank layers by sensitivity",
+}
+
+
+class Dcformat(click.Group):
+    """A group that imports a verb's module when the verb is used, and reports failures in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which they are mostly used."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module; None for an unknown verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"dcformat_cli.{cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and exit as the module says; ``--debug`` lets a failure through as a traceback."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.UsageError as error:
+            name = error.ctx.command_path if error.ctx else "dcformat"
+            _complain(f"{name}: {error.format_message()} (see {name} --help)")
+            code = 2
+        except click.ClickException as error:
+            _complain(f"dcformat: {error.format_message()}")
+            code = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            _complain("dcformat: interrupted")
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb and flush stdout, so that a full disk or a closed pipe is noticed here."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            # Before click sees it: it would print an empty line.
+            _complain("dcformat: interrupted")
+            raise click.exceptions.Exit(130) from None
+        except BrokenPipeError:
+            raise  # click silences the streams and exits with 1
+        except Exception as error:
+            if isinstance(error, click.ClickException | click.exceptions.Exit) or ctx.params.get("debug"):
+                raise
+            raise click.ClickException(describe(error)) from error
+
+
+def _complain(message: str) -> None:
+    _forget_unwritten()
+    click.echo(printable(message), err=True)
+
+
+def _forget_unwritten() -> None:
+    """Flush stdout now: what cannot be written is dropped, or Python would complain again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = StringIO()
+
+
+@click.group(cls=Dcformat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dcformat", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
+def cli(debug: bool) -> None:
+    """Compress neural networks by pruning and weight sharing, pack them, and run the packed files."""
+    if debug:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    cli(prog_name="dcformat")
