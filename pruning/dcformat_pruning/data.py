@@ -102,6 +102,50 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Several augmented copies of the same images, made once: augmenting anew costs as much as training a small net.
+
+    An epoch takes one copy of each image at random; the first copy is the images themselves.
+    """
+
+    images: Images
+    copies: Tensor
+
+    @classmethod
+    def make(cls, images: Images, augmentation: Augmentation, copies: int, seed: int) -> Pool:
+        """Augment all images `copies` - 1 times, kept as uint8 ``(copies, n, 1, height, width)``."""
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.empty((copies, *images.pixels.shape), dtype=torch.uint8, device=images.pixels.device)
+        pixels[0] = images.pixels
+        for copy in range(1, copies):
+            for start in range(0, len(images), 1000):
+                chosen = slice(start, start + 1000)
+                pixels[copy, chosen] = (augmentation(images.floats(chosen), generator) * 255).round()
+        return cls(images, pixels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images without augmentation, for their device and shape."""
+        return self.images.pixels
+
+    def batches(
+        self, size: int, generator: torch.Generator, augmentation: Augmentation
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one shuffled epoch of random copies as (float32 images, labels)."""
+        n = len(self)
+        order = torch.randperm(n, generator=generator)
+        chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
+        order, chosen = order.to(self.pixels.device), chosen.to(self.pixels.device)
+        flat = self.copies.flatten(0, 1)
+        for start in range(0, n - size + 1, size):
+            part = slice(start, start + size)
+            yield augmentation(flat[chosen[part]].float() / 255, generator), self.images.labels[order[part]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
     """What training may see: the train part, split once for all seeds into `train` and `validation`."""
 

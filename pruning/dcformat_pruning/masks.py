@@ -86,6 +86,42 @@ class Masks:
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
 
+class GradualMagnitude:
+    """Gradual pruning while training: the number of alive weights falls along a cubic (Zhu and Gupta 2017).
+
+    Every `every` steps the smallest weights of all layers together are pruned; a pruned weight stays pruned.
+
+    Parameters
+    ----------
+    masks : Masks
+    keep : int
+        Alive weights at the end.
+    until : float
+        The share of training after which the number stays as it is.
+    """
+
+    def __init__(self, module: nn.Module, masks: Masks, keep: int, until: float = 0.8, every: int = 50) -> None:
+        self._module, self._masks, self._keep = module, masks, keep
+        self._until, self._every, self._steps = until, every, 0
+        self._start = sum(masks.alive.values())
+        if not 0 < keep <= self._start:
+            raise PruningError(f"expected to keep 1 to {self._start} weights, found {keep}")
+
+    def before_step(self, progress: float) -> None:
+        """Silence the gradients of pruned weights."""
+        self._masks.before_step(progress)
+
+    def after_step(self, progress: float) -> None:
+        """Prune as far as the schedule has come, and put zeros back."""
+        self._steps += 1
+        self._masks.apply()
+        if self._steps % self._every == 0 or progress >= 1:
+            left = max(0.0, 1 - progress / self._until) ** 3
+            keep = round(self._keep + (self._start - self._keep) * left)
+            self._masks.set(global_magnitude_masks(self._module, keep, list(self._masks.masks)))
+            self._masks.apply()
+
+
 def weight_names(module: nn.Module) -> list[str]:
     """Names of the parameters that pruning is about: rank 2 and more, so no biases and no normalisation."""
     return [name for name, parameter in module.named_parameters() if parameter.ndim > 1]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dcformat_pruning.data import Augmentation, Images
+from dcformat_pruning.data import Augmentation, Images, Pool
 
 #: Called with (stage, epochs done, epochs in all, figures such as the loss).
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -82,7 +82,7 @@ class Plan:
 
 def fit(
     module: nn.Module,
-    images: Images,
+    images: Images | Pool,
     plan: Plan,
     *,
     seed: int,
@@ -97,7 +97,7 @@ def fit(
     ----------
     module : nn.Module
         Takes float32 ``(n, 1, height, width)`` and returns logits.
-    images : Images
+    images : Images or Pool
         The training images, on the module's device.
     seed : int
         Seeds the order of the images and the augmentation.
@@ -154,7 +154,7 @@ def make_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     if plan.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=plan.lr, momentum=0.9, nesterov=True)
     if plan.optimizer == "adam":
-        return torch.optim.AdamW(groups, lr=plan.lr)
+        return torch.optim.AdamW(groups, lr=plan.lr, fused=True)
     raise ValueError(f"optimizer: expected 'adam' or 'sgd', found {plan.optimizer!r}")
 
 

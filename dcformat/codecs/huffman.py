@@ -1,0 +1,340 @@
+"""Canonical Huffman coding, length-limited (spec, "Coder 1"): code lengths, codes, compact tables of lengths, streams.
+
+Lengths come from Huffman's algorithm, or package-merge (Larmore and Hirschberg 1990) where the limit binds. Decoding
+looks up to six symbols at once in a table of `LIMIT` bits, in four streams whose chains do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs.rangecoder import RATE, Bytes, Decoder, Encoder, State, code_adaptive, code_direct, fresh
+from dcformat.errors import HuffmanError
+from dcformat.jit import device, kernel
+
+Lengths = npt.NDArray[np.int64]
+
+LIMIT = 12
+#: The length of a symbol that does not occur.
+UNUSED = 255
+
+
+def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
+    """Return optimal code lengths of at most `limit` bits; `UNUSED` where the count is 0; 0 for an only symbol."""
+    used = [int(s) for s in np.flatnonzero(counts)]
+    out = np.full(len(counts), UNUSED, np.int64)
+    if len(used) < 2:
+        out[used] = 0
+        return out
+    weights = [int(counts[s]) for s in used]
+    lengths = _huffman(weights)
+    if max(lengths) > limit:
+        lengths = _package_merge(weights, limit)
+    out[used] = lengths
+    return out
+
+
+def _huffman(weights: list[int]) -> list[int]:
+    heap = [(w, i) for i, w in enumerate(weights)]
+    heapq.heapify(heap)
+    parents = [0] * (2 * len(weights) - 1)
+    for node in range(len(weights), len(parents)):
+        (a, left), (b, right) = heapq.heappop(heap), heapq.heappop(heap)
+        parents[left] = parents[right] = node
+        heapq.heappush(heap, (a + b, node))
+    depths = [0] * len(parents)
+    for node in range(len(parents) - 2, -1, -1):
+        depths[node] = depths[parents[node]] + 1
+    return depths[: len(weights)]
+
+
+def _package_merge(weights: list[int], limit: int) -> list[int]:
+    base = sorted((w, (i,)) for i, w in enumerate(weights))
+    merged = list(base)
+    for _ in range(limit - 1):
+        pairs = [
+            (merged[k][0] + merged[k + 1][0], merged[k][1] + merged[k + 1][1])
+            for k in range(0, len(merged) - 1, 2)
+        ]
+        merged = list(heapq.merge(base, pairs))
+    lengths = [0] * len(weights)
+    for _, symbols in merged[: 2 * len(weights) - 2]:
+        for symbol in symbols:
+            lengths[symbol] += 1
+    return lengths
+
+
+def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
+    """Return each symbol's code, first bit lowest: shorter codes first, equal lengths in the order of symbols."""
+    codes = np.zeros(len(lengths), np.int64)
+    code = previous = 0
+    for length, symbol in sorted((int(n), s) for s, n in enumerate(lengths) if n != UNUSED):
+        code <<= length - previous
+        previous = length
+        codes[symbol] = int(format(code, f"0{length}b")[::-1], 2) if length else 0
+        code += 1
+    return codes
+
+
+def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
+    """Return the number of bits `counts` symbols take."""
+    used = counts > 0
+    return int((lengths[used] * counts[used]).sum())
+
+
+# --- tables of lengths, in a range coder stream (spec, "Code length tables") ------------------------------------
+
+_USED, _SAME, _SIGN, _MORE = 0, 1, 4, 7
+_TABLE_MODELS = 11
+
+
+@device
+def _code_table(decode, state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
+    """Code lengths symbol by symbol until the code is complete; return the Kraft sum in 1 / 2 ** LIMIT."""
+    low, rng, pos = state[0], state[1], state[2]
+    size = len(lengths)
+    form = 0
+    width = 0
+    while (1 << width) < size:
+        width += 1
+    if not decode:
+        form = 2
+        for symbol in range(size):
+            if lengths[symbol] == 0:
+                form = 1
+        if form == 2 and (1 << width) == size:
+            form = 0
+            for symbol in range(size):
+                if lengths[symbol] != width:
+                    form = 2
+    form, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, 2, form)
+    kraft = 0
+    if form == 0:
+        lengths[:] = width
+        kraft = size << 12 >> width
+    elif form == 1:
+        only = 0
+        for symbol in range(size):
+            if not decode and lengths[symbol] == 0:
+                only = symbol
+        only, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, width, only)
+        if decode:
+            lengths[:] = 255
+            if only < size:
+                lengths[only] = 0
+                kraft = 4096
+    elif form == 2:
+        last = max(1, min(width, 12))
+        same = 1
+        symbol = 0
+        while symbol < size and kraft < 4096:
+            used = 1 if lengths[symbol] != 255 else 0
+            used, low, rng, pos = code_adaptive(decode, low, rng, pos, buf, end, models, 0, 30, rate, used)
+            if used:
+                step = lengths[symbol] - last
+                bit, low, rng, pos = code_adaptive(
+                    decode, low, rng, pos, buf, end, models, 1 + same, 30, rate, 1 if step == 0 else 0
+                )
+                if bit:
+                    step = 0
+                    same = 0
+                else:
+                    sign, low, rng, pos = code_adaptive(
+                        decode, low, rng, pos, buf, end, models, 4 + same, 30, rate, 1 if step < 0 else 0
+                    )
+                    size_left = last - 1 if sign else 12 - last
+                    magnitude = 1
+                    while magnitude < size_left:
+                        more, low, rng, pos = code_adaptive(
+                            decode, low, rng, pos, buf, end, models, 7 + min(magnitude, 4) - 1, 30, rate,
+                            1 if abs(step) > magnitude else 0,
+                        )  # fmt: skip
+                        if not more:
+                            break
+                        magnitude += 1
+                    step = -magnitude if sign else magnitude
+                    same = 1 + sign
+                last += step
+                if last < 1 or last > 12:
+                    kraft = 8192
+                    break
+                if decode:
+                    lengths[symbol] = last
+                kraft += 4096 >> last
+            symbol += 1
+    state[0], state[1], state[2] = low, rng, pos
+    return kraft
+
+
+@kernel("int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+def _encode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
+    return _code_table(False, state, buf, end, models, rate, lengths)
+
+
+@kernel("int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+def _decode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
+    return _code_table(True, state, buf, end, models, rate, lengths)
+
+
+def write_lengths(encoder: Encoder, lengths: Lengths) -> None:
+    """Append a table of code lengths to a range coder stream."""
+    encoder.reserve(4 * len(lengths) + 64)
+    _encode_table(encoder.state, encoder.buf, 0, fresh(_TABLE_MODELS), RATE, lengths)
+
+
+def read_lengths(decoder: Decoder, size: int, field: str) -> Lengths:
+    """Read the code lengths of `size` symbols and require a complete prefix code."""
+    lengths = np.full(size, UNUSED, np.int64)
+    kraft = _decode_table(decoder.state, decoder.buf, len(decoder.buf), fresh(_TABLE_MODELS), RATE, lengths)
+    if kraft != 1 << LIMIT:
+        raise HuffmanError(field, got=f"a Kraft sum of {kraft}/{1 << LIMIT}", expected="exactly 1")
+    return lengths
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(uint8[::1], int64[::1], int64[::1], uint8[::1], int64)")
+def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-def]
+    """Write the symbols' codes from bit `at` on; return the bit after the last. `out` is zero from there."""
+    position = at >> 3
+    filled = at & 7
+    word = np.int64(out[position])
+    for symbol in symbols:
+        word |= codes[symbol] << filled
+        filled += lengths[symbol]
+        while filled >= 8:
+            out[position] = word & 255
+            position += 1
+            word >>= 8
+            filled -= 8
+    if filled:
+        out[position] = word & 255
+    return position * 8 + filled
+
+
+@device
+def load64(buf, byte):  # type: ignore[no-untyped-def]
+    """Return eight bytes as a little-endian number (a compiler makes one load of this); the top bit is a sign."""
+    return (
+        np.int64(buf[byte]) | np.int64(buf[byte + 1]) << 8
+        | np.int64(buf[byte + 2]) << 16 | np.int64(buf[byte + 3]) << 24
+        | np.int64(buf[byte + 4]) << 32 | np.int64(buf[byte + 5]) << 40
+        | np.int64(buf[byte + 6]) << 48 | np.int64(buf[byte + 7]) << 56
+    )  # fmt: skip
+
+
+@device
+def _store_six(out, at, entry):  # type: ignore[no-untyped-def]
+    out[at] = entry & 255
+    out[at + 1] = (entry >> 8) & 255
+    out[at + 2] = (entry >> 16) & 255
+    out[at + 3] = (entry >> 24) & 255
+    out[at + 4] = (entry >> 32) & 255
+    out[at + 5] = (entry >> 40) & 255
+
+
+@kernel("void(int64[::1], int64[::1], uint16[::1], int64[::1])")
+def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
+    """Fill the tables of one symbol (length << 8 | symbol) and of up to six (bits << 56 | count << 48 | symbols)."""
+    for symbol in range(len(lengths)):
+        length = lengths[symbol]
+        if length != 255:
+            for slot in range(codes[symbol], 4096, 1 << length):
+                single[slot] = length << 8 | symbol
+    for slot in range(4096):
+        used = 0
+        count = 0
+        symbols = 0
+        while count < 6:
+            entry = np.int64(single[slot >> used])
+            length = entry >> 8
+            if used + length > 12:
+                break
+            symbols |= (entry & 255) << (8 * count)
+            used += length
+            count += 1
+        multi[slot] = used << 56 | count << 48 | symbols
+
+
+def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], State]:
+    """Return the lookup tables of a complete code for `read_one` and `read_four`."""
+    single, multi = np.zeros(1 << LIMIT, np.uint16), np.zeros(1 << LIMIT, np.int64)
+    _fill_tables(canonical_codes(lengths), lengths, single, multi)
+    return single, multi
+
+
+@device
+def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-untyped-def]
+    """Decode symbol by symbol, for the last few; return the bit after them, or -1 past bit `end`."""
+    for index in range(start, stop):
+        if position > end:
+            return -1
+        entry = np.int64(single[(load64(buf, position >> 3) >> (position & 7)) & 4095])
+        out[index] = entry & 255
+        position += entry >> 8
+    return position if position <= end else -1
+
+
+@kernel("int64(uint8[::1], int64, int64, uint16[::1], int64[::1], uint8[::1], int64)")
+def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untyped-def]
+    """Decode `count` symbols of one stream from bit `at`; return the bit after the last, or -1 past bit `end`.
+
+    `buf` has 8 bytes of padding after `end`, `out` has 8 entries of padding after `count`.
+    """
+    index = 0
+    position = at
+    while index + 24 <= count and position + 48 <= end:
+        word = load64(buf, position >> 3) >> (position & 7)
+        for _ in range(4):
+            entry = multi[word & 4095]
+            _store_six(out, index, entry)
+            index += (entry >> 48) & 255
+            word >>= entry >> 56
+            position += entry >> 56
+    return _rest(buf, end, single, out, position, index, count)
+
+
+@kernel("int64(uint8[::1], int64[::1], int64[::1], uint16[::1], int64[::1], uint8[::1], int64)")
+def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-untyped-def]
+    """Decode four streams of ``ceil(count / 4)`` symbols each (the last: the rest), into consecutive quarters of `out`.
+
+    `starts` and `ends` are bits, ascending; on return `starts` is the bit after each stream's last symbol. Returns 0,
+    or -1 if a stream runs past its end. Padding as in `read_one`.
+    """
+    quarter = (count + 3) // 4
+    p0, p1, p2, p3 = starts[0], starts[1], starts[2], starts[3]
+    i0, i1, i2, i3 = 0, quarter, 2 * quarter, 3 * quarter
+    s0, s1, s2, s3 = quarter - 24, 2 * quarter - 24, 3 * quarter - 24, count - 24
+    e0, e1, e2, e3 = ends[0] - 48, ends[1] - 48, ends[2] - 48, ends[3] - 48
+    while (i0 <= s0 and i1 <= s1 and i2 <= s2 and i3 <= s3) and (p0 <= e0 and p1 <= e1 and p2 <= e2 and p3 <= e3):
+        w0 = load64(buf, p0 >> 3) >> (p0 & 7)
+        w1 = load64(buf, p1 >> 3) >> (p1 & 7)
+        w2 = load64(buf, p2 >> 3) >> (p2 & 7)
+        w3 = load64(buf, p3 >> 3) >> (p3 & 7)
+        for _ in range(4):
+            a, b, c, d = multi[w0 & 4095], multi[w1 & 4095], multi[w2 & 4095], multi[w3 & 4095]
+            _store_six(out, i0, a)
+            _store_six(out, i1, b)
+            _store_six(out, i2, c)
+            _store_six(out, i3, d)
+            i0 += (a >> 48) & 255
+            i1 += (b >> 48) & 255
+            i2 += (c >> 48) & 255
+            i3 += (d >> 48) & 255
+            w0 >>= a >> 56
+            w1 >>= b >> 56
+            w2 >>= c >> 56
+            w3 >>= d >> 56
+            p0 += a >> 56
+            p1 += b >> 56
+            p2 += c >> 56
+            p3 += d >> 56
+    starts[0] = _rest(buf, ends[0], single, out, p0, i0, quarter)
+    starts[1] = _rest(buf, ends[1], single, out, p1, i1, 2 * quarter)
+    starts[2] = _rest(buf, ends[2], single, out, p2, i2, 3 * quarter)
+    starts[3] = _rest(buf, ends[3], single, out, p3, i3, count)
+    return min(min(starts[0], starts[1]), min(starts[2], starts[3]))

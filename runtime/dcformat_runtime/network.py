@@ -1,0 +1,242 @@
+"""A model made ready to run: validated, weights as float32 CSR, activations fused into the layer before them.
+
+Everything that a kernel will index is proved in range here: row pointers, column indices, shapes, the wiring. Nothing
+else in this package looks at a tensor of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.errors import GraphError, IndexRangeError, ShapeError
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    Linear,
+    MaxPool2d,
+    Node,
+    ReLU,
+    Shape,
+    Softmax,
+)
+from dcformat.model import Model, Tensor
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+OPERATORS = (
+    Linear, Conv2d, ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten, Add, Concat, Softmax,
+)  # fmt: skip
+
+_FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sparse:
+    """A weight seen as a matrix of ``shape[0]`` rows: CSR, columns ascending in each row, every index proved in range.
+
+    `indptr` int64 ``(rows + 1,)``, `indices` int32 or int64 ``(nnz,)``, `values` float32 ``(nnz,)``.
+    """
+
+    shape: Shape
+    indptr: Ints
+    indices: npt.NDArray[Any]
+    values: Floats
+
+    @property
+    def nnz(self) -> int:
+        """Stored entries."""
+        return int(self.indices.size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix: output features or channels."""
+        return self.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix: the product of the other dimensions."""
+        return prod(self.shape[1:])
+
+    @property
+    def density(self) -> float:
+        """Share of stored entries, 0 to 1."""
+        return self.nnz / (self.rows * self.columns)
+
+    def dense(self) -> Floats:
+        """Return the weight as a dense array of `shape`."""
+        out = np.zeros((self.rows, self.columns), np.float32)
+        out[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.indices] = self.values
+        return out.reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One step of the network: an operator, then optionally a max pool, then optionally ReLU.
+
+    `inputs` and `output` number the values that are really stored; `name` is for people.
+    """
+
+    name: str
+    node: Node
+    inputs: tuple[int, ...]
+    output: int
+    in_shapes: tuple[Shape, ...]
+    out_shape: Shape
+    weight: Sparse | None = None
+    bias: Floats | None = None
+    pool: MaxPool2d | None = None
+    relu: bool = False
+    conv_shape: Shape = ()
+    """Of a convolution: the shape before its pool."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """Layers in execution order; value 0 is the input, `output` the last one."""
+
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    output_shape: Shape
+    output: int
+    pixels: Floats | None
+    """Float32 of each uint8 pixel value, ``(channels or 1, 256)``; None without preprocessing."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in one result."""
+        return prod(self.output_shape)
+
+
+def lower(model: Model) -> Network:
+    """Validate `model` and make it a `Network`.
+
+    Raises
+    ------
+    GraphError
+        No graph, an empty one, or an operator that this runtime does not know.
+    ShapeError, IndexRangeError
+        Tensors that contradict the graph or themselves.
+    """
+    graph = model.graph
+    if graph is None:
+        raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
+    if not graph.nodes:
+        raise GraphError("graph", got="no operators", expected="at least one")
+    for number, node in enumerate(graph.nodes):
+        if type(node) not in OPERATORS:
+            raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
+    shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    layers, output = _fuse(graph, shapes)
+    layers = [_load(layer, model.tensors) for layer in layers]
+    return Network(tuple(layers), graph.input_shape, shapes[-1], output, _pixels(graph))
+
+
+def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
+    """Turn nodes into layers; ReLU and max pool join the layer before them when nobody else reads its result."""
+    uses = [0] * len(shapes)
+    for node in graph.nodes:
+        for value in node.inputs:
+            uses[value] += 1
+    layers: list[Layer] = []
+    made_by: dict[int, int] = {}  # value of the graph -> index of its layer
+    for number, node in enumerate(graph.nodes):
+        source = made_by.get(node.inputs[0])
+        if source is not None and uses[node.inputs[0]] == 1:
+            joined = _join(layers[source], node, shapes[number + 1])
+            if joined is not None:
+                layers[source] = joined
+                made_by[number + 1] = source
+                continue
+        made_by[number + 1] = len(layers)
+        inputs = tuple(made_by[v] + 1 if v else 0 for v in node.inputs)
+        name = node.tensors[0] if node.tensors else f"{node.kind}.{number}"
+        in_shapes = tuple(shapes[v] for v in node.inputs)
+        layers.append(Layer(name, node, inputs, len(layers) + 1, in_shapes, shapes[number + 1]))
+    return layers, made_by[len(graph.nodes)] + 1
+
+
+def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
+    if isinstance(node, ReLU) and isinstance(layer.node, _FUSES_RELU) and not layer.relu:
+        return replace(layer, relu=True)
+    # Maximum and ReLU commute, so a pool after the ReLU joins too; a window never holds only padding.
+    if isinstance(node, MaxPool2d) and isinstance(layer.node, Conv2d) and layer.pool is None:
+        return replace(layer, pool=node, conv_shape=layer.out_shape, out_shape=shape)
+    return None
+
+
+def _load(layer: Layer, tensors: Mapping[str, Tensor]) -> Layer:
+    node = layer.node
+    if not isinstance(node, (Linear, Conv2d)):
+        return layer
+    weight = sparse(tensors[node.weight])
+    if node.bias is None:
+        bias = np.zeros(weight.rows, np.float32)
+    else:
+        bias = _float32(tensors[node.bias], tensors[node.bias].to_dense().reshape(-1))
+    return replace(layer, weight=weight, bias=bias, conv_shape=layer.conv_shape or layer.out_shape)
+
+
+def sparse(tensor: Tensor) -> Sparse:
+    """Return a tensor's nonzero elements as float32 CSR, proved consistent; a sparse tensor is never made dense."""
+    if tensor.codebook is not None and tensor.data.size and int(tensor.data.max()) >= tensor.codebook.size:
+        raise IndexRangeError(
+            f"codes of {tensor.name!r}", got=int(tensor.data.max()), expected=f"less than {tensor.codebook.size}"
+        )
+    if not tensor.is_sparse and not tensor.is_constant and tensor.data.size != tensor.size:
+        raise ShapeError(f"elements of {tensor.name!r}", got=tensor.data.size, expected=tensor.size)
+    indptr, indices, values = tensor.to_csr()
+    indptr = np.asarray(indptr, np.int64)
+    field = f"positions of {tensor.name!r}"
+    if indptr.shape != (tensor.rows + 1,) or indptr[0] != 0 or indptr[-1] != indices.size:
+        raise IndexRangeError(field, got="row pointers that do not fit", expected=f"{tensor.rows} rows")
+    if values.shape != indices.shape:
+        raise ShapeError(field, got=values.shape, expected=indices.shape)
+    if np.any(np.diff(indptr) < 0):
+        raise IndexRangeError(field, got="descending row pointers", expected="ascending ones")
+    if indices.size:
+        _check_columns(field, indptr, indices, tensor.columns)
+    return Sparse(tensor.shape, indptr, indices, _float32(tensor, values))
+
+
+def _check_columns(field: str, indptr: Ints, indices: npt.NDArray[Any], columns: int) -> None:
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or high >= columns:
+        raise IndexRangeError(field, got=low if low < 0 else high, expected=f"0 to {columns - 1}")
+    falls = np.flatnonzero(indices[1:] <= indices[:-1]) + 1  # allowed only where a row starts
+    if not np.isin(falls, indptr).all():
+        raise IndexRangeError(field, got="columns out of order", expected="ascending in each row")
+
+
+def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
+    if tensor.dtype == "bfloat16":
+        out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif tensor.dtype == "int8":
+        out = values.astype(np.float32) * np.float32(tensor.scale)
+    else:
+        out = values.astype(np.float32)
+    if not np.isfinite(out).all():
+        raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
+    return out
+
+
+def _pixels(graph: Graph) -> Floats | None:
+    """Tabulate the preprocessing, in the order of operations that its definition states."""
+    rule = graph.preprocessing
+    if rule is None:
+        return None
+    pixel = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
+    return np.asarray((pixel - mean) / std, np.float32)

@@ -1,0 +1,110 @@
+"""The backend that needs nothing but NumPy: dense products, one layer after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+import numpy as np
+
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Softmax,
+)
+from dcformat_runtime import reference
+from dcformat_runtime.network import Floats, Layer, Network
+
+Step = Callable[[list[Floats]], Floats]
+
+
+class NumpyEngine:
+    """Runs a network through `reference`. Holds the weights dense; keeps no state between calls."""
+
+    name = "numpy"
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._steps = [_step(layer) for layer in network.layers]
+        last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
+        self._done = [[v for v, k in last.items() if k == step and v] for step in range(len(network.layers))]
+
+    def run(self, x: Floats) -> Floats:
+        """Return the results ``(batch, outputs)`` of float32 ``(batch, *input_shape)``; `x` is not changed."""
+        values = {0: x}
+        for _ in self._walk(values):
+            pass
+        out = values[self._network.output].reshape(len(x), self._network.outputs)
+        return out.copy() if np.may_share_memory(out, x) else out
+
+    def profile(self, x: Floats) -> list[tuple[str, float]]:
+        """Return each layer's name and seconds."""
+        times = []
+        start = perf_counter()
+        for layer in self._walk({0: x}):
+            now = perf_counter()
+            times.append((layer.name, now - start))
+            start = now
+        return times
+
+    def _walk(self, values: dict[int, Floats]) -> Iterator[Layer]:
+        """Compute layer after layer into `values`, dropping each value after its last use."""
+        for layer, step, done in zip(self._network.layers, self._steps, self._done, strict=True):
+            values[layer.output] = step([values[v] for v in layer.inputs])
+            for value in done:
+                del values[value]
+            yield layer
+
+
+def _step(layer: Layer) -> Step:
+    """Return the function of a layer's inputs that makes its output, pool and ReLU included."""
+    compute = _operator(layer)
+    pool = layer.pool
+    if pool is None and not layer.relu:
+        return compute
+
+    def step(values: list[Floats]) -> Floats:
+        out = compute(values)
+        if pool is not None:
+            out = reference.max_pool2d(out, pool)
+        return reference.relu(out) if layer.relu else out
+
+    return step
+
+
+def _operator(layer: Layer) -> Step:
+    node = layer.node
+    match node:
+        case Linear() | Conv2d():
+            assert layer.weight is not None and layer.bias is not None  # network.lower loads both
+            weight, bias = layer.weight.dense(), layer.bias
+            if isinstance(node, Conv2d):
+                return lambda v: reference.conv2d(v[0], weight, bias, node)
+            return lambda v: reference.linear(v[0], weight, bias)
+        case MaxPool2d():
+            return lambda v: reference.max_pool2d(v[0], node)
+        case AvgPool2d():
+            return lambda v: reference.avg_pool2d(v[0], node)
+        case GlobalAvgPool():
+            return lambda v: reference.global_avg_pool(v[0])
+        case GlobalMaxPool():
+            return lambda v: reference.global_max_pool(v[0])
+        case ReLU():
+            return lambda v: np.maximum(v[0], np.float32(0))
+        case Flatten():
+            return lambda v: v[0].reshape(len(v[0]), layer.out_shape[0])
+        case Add():
+            return reference.add
+        case Concat():
+            return lambda v: np.concatenate(v, axis=1)
+        case Softmax():
+            return lambda v: reference.softmax(v[0])
+    raise NotImplementedError(node.kind)
