@@ -1,14 +1,15 @@
-"""Bounded reading and writing of a section's plain fields: bytes, little-endian numbers, canonical varints."""
+"""Bounded reading and writing of plain fields: bytes, little-endian numbers, canonical varints, text (spec, "Notation")."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Buffer
 
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.errors import EncodingError, LimitError, TruncatedError
+from dcformat.errors import EncodingError, LimitError, TrailingDataError, TruncatedError
+
+Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 #: A varint holds at most 42 bits: more than any count in a tensor of 2^40 elements.
 VARINT_BYTES = 6
@@ -24,12 +25,26 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-class Section:
-    """A cursor over one section's bytes; every read is checked against what is left."""
+def text(value: str) -> bytes:
+    """Return the length of the text's UTF-8 form as a varint, then that form."""
+    raw = value.encode()
+    return varint(len(raw)) + raw
 
-    def __init__(self, data: Buffer) -> None:
+
+class Cursor:
+    """A position in some bytes; every read is checked against what is left.
+
+    Parameters
+    ----------
+    data : bytes-like
+    base : int
+        Offset of `data` in the file, for messages.
+    """
+
+    def __init__(self, data: Buffer, base: int = 0) -> None:
         self.data = memoryview(data).cast("B")
         self.offset = 0
+        self.base = base
 
     @property
     def left(self) -> int:
@@ -39,9 +54,26 @@ class Section:
     def take(self, count: int, field: str) -> memoryview:
         """Return the next `count` bytes."""
         if count > self.left:
-            raise TruncatedError(field, got=f"{self.left} bytes", expected=f"{count} bytes", offset=self.offset)
+            raise TruncatedError(field, got=f"{self.left} bytes", expected=f"{count} bytes", offset=self.base + self.offset)
         self.offset += count
         return self.data[self.offset - count : self.offset]
+
+    def finish(self, field: str) -> None:
+        """Require that nothing is left."""
+        if self.left:
+            raise TrailingDataError(field, got=f"{self.left} bytes more", offset=self.base + self.offset)
+
+    def text(self, field: str, most: int, least: int = 0) -> str:
+        """Return UTF-8 text of `least` to `most` bytes."""
+        length = self.varint(f"length of {field}", most)
+        start = self.base + self.offset
+        raw = self.take(length, field)
+        if length < least:
+            raise EncodingError(field, got="no text", expected=f"at least {least} bytes", offset=start)
+        try:
+            return str(raw, "utf-8")
+        except UnicodeDecodeError:
+            raise EncodingError(field, got="invalid bytes", expected="UTF-8 text", offset=start) from None
 
     def array(self, count: int, field: str) -> npt.NDArray[np.uint8]:
         """Return the next `count` bytes as uint8, without a copy."""
@@ -53,7 +85,7 @@ class Section:
 
     def f32(self, field: str) -> float:
         """Return the next four bytes as a finite float32."""
-        start = self.offset
+        start = self.base + self.offset
         (value,) = struct.unpack("<f", self.take(4, field))
         if not np.isfinite(value):
             raise EncodingError(field, got=value, expected="a finite number", offset=start)
@@ -61,7 +93,7 @@ class Section:
 
     def varint(self, field: str, most: int) -> int:
         """Return a canonical varint of at most `most`."""
-        start, value = self.offset, 0
+        start, value = self.base + self.offset, 0
         for index in range(VARINT_BYTES):
             byte = self.u8(field)
             value |= (byte & 127) << 7 * index

@@ -1,0 +1,332 @@
+"""The table of contents: which tensors the file holds and where, and everything else that is small (spec, "Contents")."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from dcformat import layout
+from dcformat.cursor import Cursor, text, varint
+from dcformat.errors import (
+    DuplicateError,
+    EncodingError,
+    LimitError,
+    ShapeError,
+    VersionError,
+)
+from dcformat.graph import Graph
+from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+from dcformat.wiring import read_graph, write_graph
+
+_ITEM = {name: dtype.itemsize for name, dtype in STORAGE.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What the table of contents says of a tensor.
+
+    Attributes
+    ----------
+    form : {'constant', 'dense', 'sparse'}
+    stored : int
+        Stored entries: elements for a dense tensor, nonzero ones for a sparse tensor, 1 for a constant.
+    clusters : int
+        Size of the codebook; 0 without one.
+    block : int
+        The data block that holds the payload; `offset` is the payload's first byte in it, `payload_bytes` its length.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    form: str
+    stored: int
+    clusters: int
+    scale: float
+    payload_bytes: int
+    block: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix form."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix form."""
+        return prod(self.shape[1:])
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of a code into the codebook in memory."""
+        return 1 if self.clusters <= 256 else 2
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the tensor's arrays in memory, in the form it has in the file."""
+        item = _ITEM[self.dtype]
+        if self.form == "constant":
+            return item
+        data = self.stored * (self.code_bytes if self.clusters else item) + self.clusters * item
+        if self.form == "dense":
+            return data
+        index = 4 if self.columns < 1 << 31 else 8
+        return data + self.stored * index + 8 * (self.rows + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The contents, parsed: `blocks` are the data blocks' lengths without their checksums."""
+
+    tensors: tuple[TensorInfo, ...]
+    blocks: tuple[int, ...]
+    graph: Graph | None
+    labels: tuple[str, ...]
+    metadata: Mapping[str, str]
+    self_test: SelfTest | None
+    extensions: tuple[Extension, ...]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def small_sections(model: Model) -> list[tuple[int, bytes]]:
+    """Return every section but the tensor table as (id, body), ids ascending; also what the digest begins with."""
+    sections = [(e.kind | layout.IGNORABLE, e.payload) for e in model.extensions]
+    if model.graph is not None:
+        sections.append((layout.SECTION_GRAPH, write_graph(model.graph, list(model.tensors))))
+    if model.labels:
+        body = varint(len(model.labels)) + b"".join(text(label) for label in model.labels)
+        sections.append((layout.SECTION_LABELS, body))
+    if model.metadata:
+        entries = sorted(model.metadata.items(), key=lambda entry: entry[0].encode())
+        body = varint(len(entries)) + b"".join(text(key) + text(value) for key, value in entries)
+        sections.append((layout.SECTION_METADATA, body))
+    if model.self_test is not None:
+        test = model.self_test
+        sections.append((layout.SECTION_SELF_TEST, varint(test.seed) + varint(test.samples) + test.digest))
+    return sorted(sections)
+
+
+def form_of(tensor: Tensor) -> int:
+    """Return the form id of a tensor in memory."""
+    if tensor.is_constant:
+        return layout.FORM_CONSTANT
+    if tensor.is_sparse:
+        return layout.FORM_SPARSE if tensor.codebook is None else layout.FORM_SPARSE_SHARED
+    return layout.FORM_DENSE if tensor.codebook is None else layout.FORM_DENSE_SHARED
+
+
+def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
+    """Return a tensor's entry in the table."""
+    form, rank = form_of(tensor), len(tensor.shape)
+    kind = form | layout.DTYPES.index(tensor.dtype) << 3 | min(rank, layout.RANK_ESCAPE) << 5
+    out = bytearray(text(tensor.name))
+    out.append(kind)
+    if rank >= layout.RANK_ESCAPE:
+        out += varint(rank)
+    for size in tensor.shape:
+        out += varint(size)
+    if tensor.dtype == "int8":
+        out += struct.pack("<f", tensor.scale)
+    if tensor.is_sparse:
+        out += varint(tensor.nnz)
+    if tensor.codebook is not None:
+        out += varint(len(tensor.codebook))
+    out += varint(2 * payload_bytes + new_block)
+    return bytes(out)
+
+
+def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return the contents in their plain form."""
+    body = varint(len(table)) + b"".join(table)
+    everything = sorted([(layout.SECTION_TENSORS, body), *sections])
+    return b"".join(bytes((kind,)) + varint(len(part)) + part for kind, part in everything)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytes) -> Contents:
+    """Parse and validate contents in their plain form; offsets in errors count in that form."""
+    sections = _sections(Cursor(data))
+    if layout.SECTION_TENSORS not in sections:
+        raise EncodingError("contents", got="no tensor table", expected="section 1")
+    tensors, blocks = _read_table(sections.pop(layout.SECTION_TENSORS))
+    graph = None
+    if cursor := sections.pop(layout.SECTION_GRAPH, None):
+        graph = read_graph(cursor, [t.name for t in tensors])
+        cursor.finish("graph")
+        graph.shapes({t.name: t.shape for t in tensors})
+    labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
+    metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
+    self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
+    extensions = tuple(Extension(kind & 127, bytes(cursor.data)) for kind, cursor in sections.items())
+    return Contents(tensors, blocks, graph, labels, metadata, self_test, extensions)
+
+
+def _sections(cursor: Cursor) -> dict[int, Cursor]:
+    found: dict[int, Cursor] = {}
+    last = -1
+    while cursor.left:
+        start = cursor.offset
+        kind = cursor.u8("section id")
+        if kind in found:
+            raise DuplicateError("section", got=kind, expected="each once", offset=start)
+        if kind < last:
+            raise EncodingError("section id", got=kind, expected=f"above {last}", offset=start)
+        if kind < layout.IGNORABLE and not 1 <= kind <= layout.SECTION_SELF_TEST:
+            raise VersionError("section", got=kind, expected="a section that version 1 requires", offset=start)
+        last = kind
+        length = cursor.varint("section length", layout.MAX_CONTENTS_BYTES)
+        begin = cursor.offset
+        found[kind] = Cursor(cursor.take(length, "section"), begin)
+    return found
+
+
+def _read_table(cursor: Cursor) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]]:
+    count = cursor.varint("number of tensors", layout.MAX_TENSORS)
+    tensors: list[TensorInfo] = []
+    blocks: list[int] = []
+    names: set[str] = set()
+    for _ in range(count):
+        entry = _read_entry(cursor, blocks)
+        if entry.name in names:
+            raise DuplicateError("tensor name", got=repr(entry.name), expected="each once")
+        names.add(entry.name)
+        tensors.append(entry)
+    cursor.finish("tensor table")
+    return tuple(tensors), tuple(blocks)
+
+
+def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
+    name = cursor.text("tensor name", layout.MAX_NAME_BYTES, least=1)
+    start = cursor.base + cursor.offset
+    kind = cursor.u8("tensor kind")
+    form, dtype, rank = kind & 7, layout.DTYPES[kind >> 3 & 3], kind >> 5
+    if form >= layout.FORMS:
+        raise EncodingError("tensor form", got=form, expected=f"below {layout.FORMS}", offset=start)
+    if rank == layout.RANK_ESCAPE:
+        rank = cursor.varint("rank", layout.MAX_RANK)
+        if rank < layout.RANK_ESCAPE:
+            raise EncodingError("rank", got=rank, expected="the short form", offset=start)
+    shape = tuple(cursor.varint("dimension", layout.MAX_ELEMENTS) for _ in range(rank))
+    check_size(shape)
+    scale = cursor.f32("scale") if dtype == "int8" else 1.0
+    if not scale > 0:
+        raise EncodingError("scale", got=scale, expected="a positive number", offset=start)
+    stored = _read_stored(cursor, form, prod(shape))
+    shared = form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED)
+    clusters = cursor.varint("codebook size", layout.MAX_CODEBOOK) if shared else 0
+    if shared and not clusters:
+        raise EncodingError("codebook size", got=0, expected="at least 1", offset=start)
+    length = cursor.varint("payload length", 2 * layout.MAX_PAYLOAD_BYTES)
+    if length & 1:
+        blocks.append(0)
+    elif not blocks:
+        raise EncodingError("payload length", got="no block to go on with", expected="a new block", offset=start)
+    offset = blocks[-1]
+    blocks[-1] += length >> 1
+    kinds = ("constant", "dense", "dense", "sparse", "sparse")
+    return TensorInfo(
+        name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset
+    )
+
+
+def _read_stored(cursor: Cursor, form: int, size: int) -> int:
+    start = cursor.base + cursor.offset
+    if form == layout.FORM_CONSTANT:
+        if size < 2:
+            raise EncodingError("constant", got=f"{size} elements", expected="at least 2", offset=start)
+        return 1
+    if form in (layout.FORM_DENSE, layout.FORM_DENSE_SHARED):
+        return size
+    stored = cursor.varint("stored entries", layout.MAX_ELEMENTS)
+    if stored > size:
+        raise ShapeError("stored entries", got=stored, expected=f"at most {size}", offset=start)
+    return stored
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raise unless the product of the dimensions, zeros left out, is within the limit: no product ever overflows."""
+    size = prod(d for d in shape if d)
+    if size > layout.MAX_ELEMENTS:
+        raise ShapeError("shape", got=shape, expected=f"at most {layout.MAX_ELEMENTS} elements")
+
+
+def _read_labels(cursor: Cursor | None) -> tuple[str, ...]:
+    if cursor is None:
+        return ()
+    count = cursor.varint("number of labels", layout.MAX_LABELS)
+    if not count:
+        raise EncodingError("labels", got="none", expected="no section")
+    labels = tuple(cursor.text("label", layout.MAX_LABEL_BYTES) for _ in range(count))
+    cursor.finish("labels")
+    return labels
+
+
+def _read_metadata(cursor: Cursor | None) -> dict[str, str]:
+    out: dict[str, str] = {}
+    if cursor is None:
+        return out
+    count = cursor.varint("number of metadata entries", layout.MAX_METADATA_ENTRIES)
+    if not count:
+        raise EncodingError("metadata", got="none", expected="no section")
+    last = b""
+    for _ in range(count):
+        key = cursor.text("metadata key", layout.MAX_NAME_BYTES, least=1)
+        if key in out:
+            raise DuplicateError("metadata key", got=repr(key), expected="each once")
+        if key.encode() < last:
+            raise EncodingError("metadata key", got=repr(key), expected="ascending order")
+        last = key.encode()
+        out[key] = cursor.text("metadata value", layout.MAX_METADATA_BYTES)
+    cursor.finish("metadata")
+    return out
+
+
+def _read_self_test(cursor: Cursor | None) -> SelfTest | None:
+    if cursor is None:
+        return None
+    seed = cursor.varint("self-test seed", (1 << 32) - 1)
+    samples = cursor.varint("self-test samples", layout.MAX_SELF_TEST_SAMPLES)
+    if not samples:
+        raise EncodingError("self-test samples", got=0, expected="at least 1")
+    digest = bytes(cursor.take(layout.DIGEST_BYTES, "self-test digest"))
+    cursor.finish("self-test")
+    return SelfTest(seed, samples, digest)
+
+
+def check_limits(model: Model) -> None:
+    """Raise `LimitError` where a model's text does not fit the format."""
+    for what, values, most, least in (
+        ("tensor name", model.tensors, layout.MAX_NAME_BYTES, 1),
+        ("label", model.labels, layout.MAX_LABEL_BYTES, 0),
+        ("metadata key", model.metadata, layout.MAX_NAME_BYTES, 1),
+        ("metadata value", model.metadata.values(), layout.MAX_METADATA_BYTES, 0),
+    ):
+        for value in values:
+            try:
+                length = len(value.encode())
+            except UnicodeEncodeError:
+                raise EncodingError(what, got=repr(value), expected="text that UTF-8 can hold") from None
+            if not least <= length <= most:
+                raise LimitError(what, got=f"{length} bytes", expected=f"{least} to {most}")
+    for what, count, most in (
+        ("number of tensors", len(model.tensors), layout.MAX_TENSORS),
+        ("number of labels", len(model.labels), layout.MAX_LABELS),
+        ("number of metadata entries", len(model.metadata), layout.MAX_METADATA_ENTRIES),
+    ):
+        if count > most:
+            raise LimitError(what, got=count, expected=f"at most {most}")
+    kinds = [e.kind for e in model.extensions]
+    if len(set(kinds)) != len(kinds) or any(not 0 <= k < layout.IGNORABLE for k in kinds):
+        raise DuplicateError("extensions", got=kinds, expected=f"different ids below {layout.IGNORABLE}")
