@@ -33,13 +33,14 @@ class NumpyEngine:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._shape = network.input_shape
         self._steps = [_step(layer) for layer in network.layers]
         last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
         self._done = [[v for v, k in last.items() if k == step and v] for step in range(len(network.layers))]
 
     def run(self, x: Floats) -> Floats:
-        """Return the results ``(batch, outputs)`` of float32 ``(batch, *input_shape)``; `x` is not changed."""
-        values = {0: x}
+        """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
+        values = {0: x.reshape(len(x), *self._shape)}
         for _ in self._walk(values):
             pass
         out = values[self._network.output].reshape(len(x), self._network.outputs)
@@ -49,7 +50,7 @@ class NumpyEngine:
         """Return each layer's name and seconds."""
         times = []
         start = perf_counter()
-        for layer in self._walk({0: x}):
+        for layer in self._walk({0: x.reshape(len(x), *self._shape)}):
             now = perf_counter()
             times.append((layer.name, now - start))
             start = now
