@@ -6,6 +6,7 @@ Nothing that is read here can run code: NumPy's pickles are refused, PyTorch fil
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,16 +27,20 @@ _EXPECTED = "float32, float16, bfloat16 or int8"
 
 _SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "|i1", "F64": "<f8"}
 
+#: Where the scale of a scaled int8 tensor is among a safetensors file's metadata: the tensor's name and this.
+SCALE_SUFFIX = ".dcformat_scale"
+
 #: Where training scripts put the state_dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """A tensor of a checkpoint: `values` in ``STORAGE[dtype]``, in the checkpoint's shape."""
+    """A tensor of a checkpoint: `values` in ``STORAGE[dtype]``, of its shape; `scale` is for int8."""
 
     dtype: str
     values: Array
+    scale: float = 1.0
 
 
 def read_checkpoint(path: Path) -> dict[str, Dense]:
@@ -57,32 +62,49 @@ def read_checkpoint(path: Path) -> dict[str, Dense]:
     with path.open("rb"):  # a missing file is one error for all kinds
         pass
     raw: dict[str, Dense] = {}
-    for name, dtype, values in reader(path):
+    for name, dense in reader(path):
         if name.endswith("num_batches_tracked"):
             note(f"{name} left out: a counter that only training uses")
             continue
-        raw[name] = _checked(path, name, dtype, values)
+        raw[name] = _checked(path, name, dense)
     if not raw:
         raise InputError(path, "at least one tensor", "none")
     return _fold_masks(path, raw)
 
 
-def _read_safetensors(path: Path) -> Iterator[tuple[str, str, Array]]:
+def _read_safetensors(path: Path) -> Iterator[tuple[str, Dense]]:
     from safetensors import SafetensorError, deserialize
 
+    raw = path.read_bytes()
     try:
-        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        entries = deserialize(raw)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise InputError(path, "a safetensors file", f"a damaged or different one ({error})") from None
+    scales = _scales(path, raw)
     for name, entry in entries:
         code = _SAFETENSORS.get(entry["dtype"])
         if code is None:
             raise InputError(path, _EXPECTED, entry["dtype"], name)
         dtype = "bfloat16" if entry["dtype"] == "BF16" else np.dtype(code).name
-        yield name, dtype, np.frombuffer(entry["data"], code).reshape(entry["shape"])
+        values = np.frombuffer(entry["data"], code).reshape(entry["shape"])
+        yield name, Dense(dtype, values, scales.get(name, 1.0) if dtype == "int8" else 1.0)
 
 
-def _read_npz(path: Path) -> Iterator[tuple[str, str, Array]]:
+def _scales(path: Path, raw: bytes) -> dict[str, float]:
+    """Return the scales of int8 tensors that `dcformat unpack` left in the metadata of a valid file."""
+    start = 8 + int.from_bytes(raw[:8], "little")
+    metadata = json.loads(raw[8:start]).get("__metadata__") or {}
+    scales = {}
+    for key, value in metadata.items():
+        if key.endswith(SCALE_SUFFIX):
+            try:
+                scales[key.removesuffix(SCALE_SUFFIX)] = float(value)
+            except ValueError:
+                raise InputError(path, "a number", repr(value), key) from None
+    return scales
+
+
+def _read_npz(path: Path) -> Iterator[tuple[str, Dense]]:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -92,7 +114,7 @@ def _read_npz(path: Path) -> Iterator[tuple[str, str, Array]]:
                 values = archive[name]
                 if not isinstance(values, np.ndarray):
                     raise TypeError(f"{name!r}, which is not an array")
-                yield name, values.dtype.name, values
+                yield name, Dense(values.dtype.name, values)
     except (MemoryError, InputError):
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever they meet
@@ -101,7 +123,7 @@ def _read_npz(path: Path) -> Iterator[tuple[str, str, Array]]:
         ) from None
 
 
-def _read_torch(path: Path) -> Iterator[tuple[str, str, Array]]:
+def _read_torch(path: Path) -> Iterator[tuple[str, Dense]]:
     require_torch(f"{path}: reading a {path.suffix} file")
     import torch
 
@@ -123,9 +145,9 @@ def _read_torch(path: Path) -> Iterator[tuple[str, str, Array]]:
             raise InputError(path, "a dense, real tensor", f"{tensor.layout}, {tensor.dtype}", str(name))
         plain = tensor.detach().contiguous()
         if plain.dtype is torch.bfloat16:
-            yield str(name), "bfloat16", plain.view(torch.int16).numpy().view("<u2")
+            yield str(name), Dense("bfloat16", plain.view(torch.int16).numpy().view("<u2"))
         else:
-            yield str(name), str(plain.dtype).removeprefix("torch."), plain.numpy()
+            yield str(name), Dense(str(plain.dtype).removeprefix("torch."), plain.numpy())
 
 
 def _nested(loaded: Any) -> Any:
@@ -138,7 +160,8 @@ def _nested(loaded: Any) -> Any:
     return loaded
 
 
-def _checked(path: Path, name: str, dtype: str, values: Array) -> Dense:
+def _checked(path: Path, name: str, dense: Dense) -> Dense:
+    dtype, values = dense.dtype, dense.values
     if dtype == "float64":
         single = values.astype("<f4")
         if np.isfinite(values).all() and not np.array_equal(single.astype("<f8"), values):
@@ -150,7 +173,7 @@ def _checked(path: Path, name: str, dtype: str, values: Array) -> Dense:
     finite = (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)
     if not finite.all():
         raise InputError(path, "finite values", f"NaN or infinity in {int((~finite).sum())} places", name)
-    return Dense(dtype, values)
+    return Dense(dtype, values, dense.scale)
 
 
 def _fold_masks(path: Path, tensors: Mapping[str, Dense]) -> dict[str, Dense]:

@@ -8,9 +8,9 @@ import os
 import click
 
 _FOUND = {
-    errno.ENOENT: "expected a file, found nothing",
+    errno.ENOENT: "expected an existing file or directory, found none",
     errno.EISDIR: "expected a file, found a directory",
-    errno.ENOTDIR: "expected a directory above it, found a file",
+    errno.ENOTDIR: "expected a directory on the way to it, found a file",
     errno.EACCES: "expected permission to use it, found none",
     errno.ENOSPC: "expected room for the file, found the disk full",
     errno.EROFS: "expected a place to write, found a read-only file system",

@@ -2,9 +2,9 @@
 
 It has no magic number, no header and no checksum, and the network's shapes are not in it: they come from the
 architecture. Layout, little-endian: the number of stored entries of each convolution (uint32), then for each
-convolution 256 float32 codebook entries, the float32 biases, one uint8 code an entry, and one 4-bit gap an entry,
-low nibble first. Entry i is at the cumulative sum of (gap + 1), minus 1; all positions that are not named hold
-``codebook[0]``.
+convolution 256 float32 codebook entries, the float32 biases, one uint8 code an entry, and one 4-bit gap an
+entry, low nibble first. Entry i is at the cumulative sum of (gap + 1), minus 1; all positions that are not
+named hold ``codebook[0]``.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 def match(path: Path, architecture: Architecture, tensors: Mapping[str, Dense]) -> list[str]:
     """Return the checkpoint's names in the architecture's order.
 
-    Names that are the architecture's own (but for a wrapper's prefix) decide. Otherwise layers, the parts of the
-    names before ``.weight`` and ``.bias``, are taken in their natural order (``2`` before ``10``); each layer
-    of the architecture gets the first that is left with its shape: ``classifier`` may sort before ``features``.
+    Names that are the architecture's own (but for a wrapper's prefix) decide. Otherwise layers, the parts of
+    the names before ``.weight`` and ``.bias``, are taken in their natural order (``2`` before ``10``); each
+    layer of the architecture gets the first that is left with its shape: ``classifier`` may sort before
+    ``features``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From a dense array to the tensor that packs best: sparse where there are zeros, a codebook where values repeat."""
+"""From a dense array to the tensor that packs best: sparse for zeros, a codebook where values repeat."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def to_tensor(name: str, dense: Dense) -> Tensor:
     flat = np.ascontiguousarray(dense.values, storage).reshape(-1)
     bits = flat.view(f"<u{storage.itemsize}")
     if flat.size and (bits == bits[0]).all():
-        return Tensor(name, shape, dense.dtype, flat[:1].copy())
+        return Tensor(name, shape, dense.dtype, flat[:1].copy(), scale=dense.scale)
     if len(shape) < 2 or bits.all():
         codes, book = _share(flat, bits)
-        return Tensor(name, shape, dense.dtype, codes, book)
+        return Tensor(name, shape, dense.dtype, codes, book, scale=dense.scale)
     matrix = bits.reshape(shape[0], -1)
     row, column = np.nonzero(matrix)
     indptr = np.zeros(shape[0] + 1, np.int64)
@@ -34,7 +34,7 @@ def to_tensor(name: str, dense: Dense) -> Tensor:
     stored = flat[bits != 0]
     codes, book = _share(stored, stored.view(bits.dtype))
     index = np.int32 if matrix.shape[1] <= np.iinfo(np.int32).max else np.int64
-    return Tensor(name, shape, dense.dtype, codes, book, indptr, column.astype(index))
+    return Tensor(name, shape, dense.dtype, codes, book, indptr, column.astype(index), dense.scale)
 
 
 def _share(values: Array, bits: Array) -> tuple[Array, Array | None]:

@@ -1,0 +1,68 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+#: What `dcformat.save` knows, smallest file last.
+MODES = ("fast", "small", "tiny")
+
+
+def size(text: str) -> int:
+    """Return bytes for ``4096``, ``512M`` or ``4GiB``; units are powers of 1024. An option's type."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(f"expected bytes, as in 4096, 512M or 4G, found {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return one number, or several with commas between them, all finite. An option's type."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(isfinite(value) for value in values):
+        raise click.BadParameter(f"expected finite numbers with commas between them, found {text!r}")
+    return values
+
+
+def output(what: str) -> Callable[[Any], Any]:
+    """Return the required option ``-o``."""
+    return click.option(
+        "-o",
+        "--output",
+        required=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"Write {what} here.",
+    )
+
+
+def file_argument() -> Callable[[Any], Any]:
+    """Return the argument FILE, a ``.dcf`` or ``-``."""
+    return click.argument("file", metavar="FILE")
+
+
+def max_memory() -> Callable[[Any], Any]:
+    """Return ``--max-memory``; None stands for the library's default."""
+    return click.option(
+        "--max-memory",
+        type=size,
+        metavar="SIZE",
+        help="Refuse a file that needs more than this when decoded (4G).",
+    )
+
+
+def as_json() -> Callable[[Any], Any]:
+    """Return ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")

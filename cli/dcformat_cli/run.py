@@ -1,0 +1,140 @@
+"""`dcformat run`: a packed file on a data set's test images, or on an array."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.files import check_output, replacing
+from dcformat_cli.evaluation import BATCH, Evaluation, classes, evaluate
+from dcformat_cli.failures import InputError, misuse
+from dcformat_cli.inputs import naming, source
+from dcformat_cli.options import as_json, file_argument, max_memory
+from dcformat_cli.terminal import emit_json, say
+
+if TYPE_CHECKING:
+    from dcformat_runtime import Session
+
+
+@click.command("run")
+@file_argument()
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="IDX files [$DCFORMAT_DATA or data/mnist]."
+)
+@click.option(
+    "--input", "array", metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="LOGITS.npy", help="Write the outputs here."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads at most [all cores].")
+@click.option("--backend", type=click.Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
+@click.option("--deterministic", is_flag=True, help="The same bits on any machine and for any batch size.")
+@max_memory()
+@as_json()
+def run_command(
+    file: str,
+    data: Path | None,
+    array: str | None,
+    output: Path | None,
+    threads: int | None,
+    backend: str,
+    deterministic: bool,
+    max_memory: int | None,
+    as_json: bool,
+) -> None:
+    """Run FILE (- for stdin) and print its accuracy on a data set's test images.
+
+    With --input it is run on an array instead: uint8 pixels go through the file's preprocessing, float32 is
+    used as it is. The outputs go to -o LOGITS.npy; without it the class of each input is printed.
+    """
+    if array is None and output is not None:
+        raise misuse("-o belongs to --input X.npy")
+    if array is not None and data is not None:
+        raise misuse("expected --data or --input, found both")
+    if array == "-" and file == "-":
+        raise misuse("expected FILE or --input from stdin, found both")
+    if output is not None:
+        check_output(output)
+    options: dict[str, Any] = {"threads": threads, "backend": backend, "deterministic": deterministic}
+    if max_memory is not None:
+        options["max_memory"] = max_memory
+    session, labels = _load(file, options)
+    if array is None:
+        _report(file, evaluate(session, data), as_json)
+        return
+    logits = _outputs(session, _read_array(array, session))
+    if output is not None:
+        with replacing(output) as out:
+            np.lib.format.write_array(out, logits, allow_pickle=False)
+        if as_json:
+            emit_json(
+                {"file": file, "images": len(logits), "output": str(output), "shape": list(logits.shape)}
+            )
+    else:
+        _print_classes(file, logits, labels, as_json)
+
+
+def _load(file: str, options: dict[str, Any]) -> tuple[Session, tuple[str, ...]]:
+    import dcformat_runtime
+
+    content, label = source(file)
+    with naming(label):
+        session = dcformat_runtime.load(content, **options)
+    return session, session.labels
+
+
+def _report(file: str, result: Evaluation, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {"file": file, "images": result.images, "correct": result.correct, "accuracy": result.accuracy}
+        )
+    else:
+        say(
+            f"{file}: {result.correct:,} of {result.images:,} test images right: accuracy "
+            f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} %"
+        )
+
+
+def _read_array(name: str, session: Session) -> npt.NDArray[Any]:
+    label = "stdin" if name == "-" else name
+    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        values = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        found = "pickled objects" if "pickle" in str(error).lower() else "another or a damaged one"
+        raise InputError(label, "a NumPy .npy array of numbers", found) from None
+    if values.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
+        raise InputError(label, "uint8 pixels or float32 values", values.dtype)
+    expected = session.input_shape
+    if values.shape[1:] != expected or not values.ndim:
+        wanted = "(batch, " + ", ".join(map(str, expected)) + ")"
+        raise InputError(label, f"shape {wanted}", values.shape)
+    return values
+
+
+def _outputs(session: Session, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    parts = [session(values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
+    if parts:
+        return np.concatenate(parts)
+    return np.zeros((0, *session.output_shape), np.float32)
+
+
+def _print_classes(
+    file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool
+) -> None:
+    found = classes(logits).tolist()
+    if as_json:
+        document: dict[str, Any] = {"file": file, "images": len(found), "classes": found}
+        if labels:
+            document["labels"] = [labels[index] for index in found]
+        emit_json(document)
+        return
+    for index in found:
+        say(labels[index] if labels else str(index))

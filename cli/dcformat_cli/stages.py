@@ -1,0 +1,95 @@
+"""Where a run of `dcformat compress` keeps its complete stages, so that it can be continued."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import TracebackType
+
+from dcformat.architectures import Architecture
+from dcformat.files import replacing
+from dcformat_cli.checkpoints import read_checkpoint
+from dcformat_cli.failures import InputError
+from dcformat_cli.matching import match
+from dcformat_cli.terminal import note
+
+#: The files that a run leaves in its directory; nothing else in it is ever touched.
+_STAGE = re.compile(r"\d\d-[\w-]+\.pt")
+_OURS = re.compile(rf"{_STAGE.pattern}|start\.safetensors|\.stage-\w+\.tmp")
+
+
+class Stages:
+    """The directory of one run's stages; used as a context manager around the run.
+
+    Parameters
+    ----------
+    output : Path
+        The file that is being made; stages are in ``OUTPUT.stages`` unless there is a `directory`.
+    directory : Path or None
+        Where the user wants them; they stay there.
+    resuming : bool
+        Continue from what is there. Otherwise what an earlier run left is removed first.
+    keep : bool
+        Keep them when the run was successful.
+    """
+
+    def __init__(self, output: Path, directory: Path | None, *, resuming: bool, keep: bool) -> None:
+        self.directory = directory or output.with_name(output.name + ".stages")
+        self._resuming = resuming
+        self._keep = keep or directory is not None
+
+    def __enter__(self) -> Stages:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise InputError(self.directory, "a directory for the stages", "a file")
+        left = self._files(_STAGE)
+        if self._resuming and not left:
+            note(f"{self.directory}: no stage to continue from; starting with the first")
+        elif left and not self._resuming:
+            note(f"{self.directory}: an earlier run's stages removed (--resume would have continued)")
+            self._remove()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and not self._keep:
+            self._remove()
+        elif error is not None and self._files(_STAGE):
+            note(f"{self.directory}: complete stages are kept; --resume continues from them")
+
+    def start_from(self, path: Path, architecture: Architecture) -> Path:
+        """Check a user's checkpoint, keep it with the stages in float32 under the architecture's names.
+
+        Raises
+        ------
+        InputError
+            It does not fit the architecture.
+        """
+        from safetensors.numpy import save
+
+        tensors = read_checkpoint(path)
+        arrays = {}
+        for wanted, name in zip(architecture.shapes, match(path, architecture, tensors), strict=True):
+            dense = tensors[name]
+            if dense.dtype == "int8":
+                raise InputError(path, "float weights to train from", "int8", name)
+            bits = dense.values
+            arrays[wanted] = (
+                (bits.astype("<u4") << 16).view("<f4") if dense.dtype == "bfloat16" else bits.astype("<f4")
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        start = self.directory / "start.safetensors"
+        with replacing(start) as out:
+            out.write(save(arrays))
+        return start
+
+    def _files(self, pattern: re.Pattern[str]) -> list[Path]:
+        if not self.directory.is_dir():
+            return []
+        return sorted(path for path in self.directory.iterdir() if pattern.fullmatch(path.name))
+
+    def _remove(self) -> None:
+        for path in self._files(_OURS):
+            path.unlink(missing_ok=True)
+        if self.directory.is_dir() and not any(self.directory.iterdir()):
+            self.directory.rmdir()

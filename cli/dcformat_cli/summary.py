@@ -1,0 +1,194 @@
+"""Where a file's bytes go: a row for each tensor as in Deep Compression's tables 2 and 3, and a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from dcformat_cli.terminal import Table
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tensor of a file.
+
+    Attributes
+    ----------
+    weights, stored : int
+        Elements, and those that the file stores (a sparse tensor's zeros are implied).
+    clusters : int
+        Shared values; 0 where each weight has its own.
+    weight_bits, index_bits : float
+        Bits of all labels (or values) and of all positions, as coded.
+    other_bits : float
+        Bits of the codebook and of the coder's tables.
+    size : int
+        Bytes in the file: the three above together.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    form: str
+    weights: int
+    stored: int
+    clusters: int
+    coder: str
+    weight_bits: float
+    index_bits: float
+    other_bits: float
+    size: int
+
+    @property
+    def density(self) -> float:
+        """Share of the elements that are stored, 0 to 1."""
+        return self.stored / self.weights if self.weights else 0.0
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a stored weight's label, as coded."""
+        return self.weight_bits / self.stored if self.stored else 0.0
+
+    @property
+    def bits_per_index(self) -> float:
+        """Bits of a stored weight's position, as coded."""
+        return self.index_bits / self.stored if self.stored else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A file's rows and its ledger, whose bytes add up to `size`."""
+
+    rows: Sequence[Row]
+    ledger: Sequence[tuple[str, int]]
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def float32_bytes(self) -> int:
+        """Bytes of all elements as float32, without any header."""
+        return _FLOAT32 * self.parameters
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the file is than its elements as float32."""
+        return self.float32_bytes / self.size
+
+
+def summarize(file: DcfFile) -> Summary:
+    """Read the table of contents; of the payloads only what tells a coder's tables from its streams."""
+    rows = []
+    for name in file.names:
+        info, usage = file.info(name), file.usage(name)
+        row = Row(
+            name=name,
+            shape=info.shape,
+            dtype=info.dtype,
+            form=info.form,
+            weights=prod(info.shape),
+            stored=info.stored,
+            clusters=info.clusters,
+            coder=usage.coder,
+            weight_bits=usage.label_bits,
+            index_bits=usage.index_bits,
+            other_bits=usage.codebook_bits + usage.table_bits,
+            size=info.payload_bytes,
+        )
+        rows.append(row)
+    return Summary(rows, [(entry.what, entry.bytes) for entry in file.ledger()], file.size)
+
+
+def headline(name: str, summary: Summary) -> str:
+    """Return one line: size, ratio, parameters."""
+    return (
+        f"{name}: {summary.size:,} bytes, {summary.ratio:.1f}x smaller than the "
+        f"{summary.float32_bytes:,} bytes of its {summary.parameters:,} parameters in float32"
+    )
+
+
+def layer_table(summary: Summary) -> Table:
+    """Return the table of tensors; "tables" are the bytes of codebook and coder tables."""
+    columns = (
+        "tensor", "shape", "weights", "density", "clusters", "coder", "bits/weight", "bits/index",
+        "tables", "bytes",
+    )  # fmt: skip
+    rows = [_cells(row) for row in summary.rows]
+    stored = sum(row.stored for row in summary.rows)
+    total = (
+        "together", "", f"{summary.parameters:,}", _percent(stored, summary.parameters), "", "",
+        _ratio(sum(row.weight_bits for row in summary.rows), stored),
+        _ratio(sum(row.index_bits for row in summary.rows), stored),
+        f"{sum(row.other_bits for row in summary.rows) / 8:,.0f}",
+        f"{sum(row.size for row in summary.rows):,}",
+    )  # fmt: skip
+    return Table("tensors", columns, [*rows, total], total=True)
+
+
+def ledger_table(summary: Summary) -> Table:
+    """Return the ledger; its last row is the file's size."""
+    rows = [(what, f"{size:,}", _percent(size, summary.size)) for what, size in summary.ledger]
+    rows.append(("the file", f"{summary.size:,}", _percent(summary.size, summary.size)))
+    return Table("where the bytes are", ("part", "bytes", "share"), rows, total=True)
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Return the same for programs."""
+    return {
+        "size": summary.size,
+        "parameters": summary.parameters,
+        "float32_bytes": summary.float32_bytes,
+        "ratio": round(summary.ratio, 3),
+        "tensors": [
+            {
+                "name": row.name,
+                "shape": list(row.shape),
+                "dtype": row.dtype,
+                "form": row.form,
+                "weights": row.weights,
+                "stored": row.stored,
+                "density": round(row.density, 6),
+                "clusters": row.clusters,
+                "coder": row.coder,
+                "bits_per_weight": round(row.bits_per_weight, 4),
+                "bits_per_index": round(row.bits_per_index, 4),
+                "table_bytes": round(row.other_bits / 8, 3),
+                "bytes": row.size,
+            }
+            for row in summary.rows
+        ],
+        "ledger": [{"what": what, "bytes": size} for what, size in summary.ledger],
+    }
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        "x".join(map(str, row.shape)) or "scalar",
+        f"{row.weights:,}",
+        _percent(row.stored, row.weights) if row.form == "sparse" else row.form,
+        f"{row.clusters:,}" if row.clusters else "-",
+        row.coder,
+        f"{row.bits_per_weight:.2f}",
+        f"{row.bits_per_index:.2f}" if row.form == "sparse" else "-",
+        f"{row.other_bits / 8:,.0f}",
+        f"{row.size:,}",
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def _ratio(bits: float, count: int) -> str:
+    return f"{bits / count:.2f}" if count else "-"
