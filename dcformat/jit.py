@@ -16,12 +16,26 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 
 _devices: dict[FunctionType, Any] = {}
+_intrinsics: dict[FunctionType, Callable[[], Any]] = {}
 
 
 def device(function: F) -> F:
     """Mark a helper that kernels call: Python in Python, inlined by the compiler when a kernel is compiled."""
     _devices[cast(FunctionType, function)] = None
     return function
+
+
+def intrinsic(build: Callable[[], Any]) -> Callable[[F], F]:
+    """Mark a helper whose compiled form is not its own code: `build` makes it (a Numba intrinsic) when it is needed.
+
+    The function itself says what the helper means, and is what runs where nothing is compiled.
+    """
+
+    def mark(function: F) -> F:
+        _intrinsics[cast(FunctionType, function)] = build
+        return function
+
+    return mark
 
 
 class Kernel:
@@ -57,6 +71,8 @@ def _for_compiler(function: FunctionType, numba: Any) -> FunctionType:
     scope = dict(function.__globals__)
     for name in function.__code__.co_names:
         helper = scope.get(name)
+        if isinstance(helper, FunctionType) and helper in _intrinsics:
+            _devices[helper] = _devices.get(helper) or _intrinsics[helper]()
         if isinstance(helper, FunctionType) and helper in _devices:
             if _devices[helper] is None:
                 _devices[helper] = numba.njit(inline="always")(_for_compiler(helper, numba))
