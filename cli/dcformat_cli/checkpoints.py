@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +107,11 @@ def _scales(path: Path, raw: bytes) -> dict[str, float]:
 
 def _read_npz(path: Path) -> Iterator[tuple[str, Dense]]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise TypeError("a single array")
-        with archive:
+        # Opened here: where np.load fails, it leaves a file that it opened itself open.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise TypeError("a single array")
             for name in archive.files:
                 values = archive[name]
                 if not isinstance(values, np.ndarray):
@@ -128,7 +130,9 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Dense]]:
     import torch
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of a pickle protocol that it does not know: it may still be read
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         found = "a file that would run code or is damaged (save model.state_dict())"
         raise InputError(path, "a PyTorch state_dict that loads with weights_only=True", found) from None
