@@ -1,3 +1,13 @@
 """dcformat: a storage-focused file format for pruned, weight-shared neural networks."""
 
+from __future__ import annotations
+
+from dcformat.errors import FormatError
+from dcformat.model import Model, Tensor
+from dcformat.reader import DcfFile, load, verify
+from dcformat.reader import open_file as open
+from dcformat.writer import dumps, save
+
 __version__ = "1.0.0"
+
+__all__ = ["DcfFile", "FormatError", "Model", "Tensor", "dumps", "load", "open", "save", "verify"]

@@ -1,4 +1,4 @@
-"""The table of contents: which tensors the file holds and where, and everything else that is small (spec, "Contents")."""
+"""The table of contents: which tensors the file holds, where, and all else that is small (spec, "Contents")."""
 
 from __future__ import annotations
 
@@ -236,9 +236,7 @@ def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
     offset = blocks[-1]
     blocks[-1] += length >> 1
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
-    return TensorInfo(
-        name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset
-    )
+    return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
 
 
 def _read_stored(cursor: Cursor, form: int, size: int) -> int:

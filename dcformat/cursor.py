@@ -1,4 +1,4 @@
-"""Bounded reading and writing of plain fields: bytes, little-endian numbers, canonical varints, text (spec, "Notation")."""
+"""Bounded reading and writing of plain fields: bytes, numbers, canonical varints, text (spec, "Notation")."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Cursor:
     def take(self, count: int, field: str) -> memoryview:
         """Return the next `count` bytes."""
         if count > self.left:
-            raise TruncatedError(field, got=f"{self.left} bytes", expected=f"{count} bytes", offset=self.base + self.offset)
+            raise TruncatedError(
+                field, got=f"{self.left} bytes", expected=f"{count} bytes", offset=self.base + self.offset
+            )
         self.offset += count
         return self.data[self.offset - count : self.offset]
 

@@ -29,9 +29,7 @@ class FormatError(ValueError):
 
     code: ClassVar[str] = "E00"
 
-    def __init__(
-        self, field: str, *, got: object = None, expected: object = None, offset: int | None = None
-    ) -> None:
+    def __init__(self, field: str, *, got: object = None, expected: object = None, offset: int | None = None) -> None:
         self.field, self.got, self.expected, self.offset = field, got, expected, offset
         self.path: str | None = None
         super().__init__(field)

@@ -131,9 +131,10 @@ class Conv2d(Node):
                 expected=f"{per_group} input channels a group, output channels divisible by the groups",
             )
         _bias(self, self.bias, tensors, out)
-        return (out, *(
-            _window(self, size[i], kernel[i], self.stride[i], self.padding[i], self.dilation[i]) for i in (0, 1)
-        ))
+        return (
+            out,
+            *(_window(self, size[i], kernel[i], self.stride[i], self.padding[i], self.dilation[i]) for i in (0, 1)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,13 @@ class _Pool(Node):
         _at_least(self, self.padding, 0, "padding")
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
             raise GraphError(f"{self.kind} padding", got=self.padding, expected="at most half the kernel")
-        return (channels, *(
-            _window(self, size[i], self.kernel[i], self.stride[i], self.padding[i], 1, self.ceil_mode)
-            for i in (0, 1)
-        ))
+        return (
+            channels,
+            *(
+                _window(self, size[i], self.kernel[i], self.stride[i], self.padding[i], 1, self.ceil_mode)
+                for i in (0, 1)
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)

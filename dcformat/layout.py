@@ -55,6 +55,8 @@ MAX_NAME_BYTES = 255
 MAX_TENSORS = 1 << 16
 MAX_CODEBOOK = 1 << 16
 MAX_CONTENTS_BYTES = 1 << 24
+#: Longer contents are never coded: the text coder is slow.
+MAX_PACKED_BYTES = 1 << 16
 MAX_NODES = 1 << 16
 MAX_INPUTS = 64
 MAX_ATTRIBUTE = 1 << 16

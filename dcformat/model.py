@@ -21,8 +21,10 @@ Array = npt.NDArray[Any]
 
 #: dtype name -> little-endian storage dtype. NumPy has no bfloat16: its bit patterns are kept as ``<u2``.
 STORAGE = MappingProxyType(
-    {name: np.dtype(code) for name, code in
-     (("float32", "<f4"), ("float16", "<f2"), ("bfloat16", "<u2"), ("int8", "|i1"))}
+    {
+        name: np.dtype(code)
+        for name, code in (("float32", "<f4"), ("float16", "<f2"), ("bfloat16", "<u2"), ("int8", "|i1"))
+    }
 )
 
 

@@ -97,9 +97,7 @@ def read_graph(cursor: Cursor, names: Sequence[str]) -> Graph:
         raw = cursor.take(8 * count, "preprocessing")
         values = np.frombuffer(raw, "<f4").astype(np.float64).tolist()
         rule = Preprocessing(tuple(values[:count]), tuple(values[count:]))
-    nodes = [
-        _read_node(cursor, number, names) for number in range(cursor.varint("operators", layout.MAX_NODES))
-    ]
+    nodes = [_read_node(cursor, number, names) for number in range(cursor.varint("operators", layout.MAX_NODES))]
     return Graph(shape, tuple(nodes), rule)
 
 

@@ -133,11 +133,20 @@ def code_gamma(decode, low, rng, pos, buf, end, models, base, limit, rate, value
     below = (value + 1) & ((1 << width) - 1)
     top = min(width, 2)
     high, low, rng, pos = code_tree(
-        decode, low, rng, pos, buf, end, models, base + 64 + 4 * width, top, limit, rate, below >> (width - top)
+        decode,
+        low,
+        rng,
+        pos,
+        buf,
+        end,
+        models,
+        base + 64 + 4 * width,
+        top,
+        limit,
+        rate,
+        below >> (width - top),
     )
-    rest, low, rng, pos = code_direct(
-        decode, low, rng, pos, buf, end, width - top, below & ((1 << (width - top)) - 1)
-    )
+    rest, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, width - top, below & ((1 << (width - top)) - 1))
     return ((1 << width) | (high << (width - top)) | rest) - 1, low, rng, pos
 
 
@@ -177,7 +186,9 @@ class Decoder:
     """The decoder's state between kernels, over the rest of a section."""
 
     def __init__(self, data: Bytes) -> None:
-        self.buf = np.ascontiguousarray(data)
+        self.buf = np.array(
+            data, np.uint8
+        )  # a copy: what was checked cannot change, and kernels take no read-only array
         first = bytes(self.buf[:4]).ljust(4, b"\0")
         self.state = np.array([int.from_bytes(first, "big"), WHOLE, 4], np.int64)
 
@@ -190,7 +201,11 @@ class Decoder:
         if used < len(self.buf):
             raise TrailingDataError("range coder stream", got=f"{len(self.buf)} bytes", expected=f"{used} bytes")
         if used > len(self.buf) or value & FULL != window:
-            raise StreamError("range coder stream", got=f"{len(self.buf)} bytes", expected=f"{used} bytes, canonically ended")
+            raise StreamError(
+                "range coder stream",
+                got=f"{len(self.buf)} bytes",
+                expected=f"{used} bytes, canonically ended",
+            )
 
 
 def _final(low: int, rng: int) -> tuple[int, int]:

@@ -1,0 +1,269 @@
+"""Coders 0 and 1: symbols at a fixed width, or in canonical Huffman codes (spec, "Packed chunks").
+
+A chunk holds gap symbols (the relative index), then labels in planes of eight bits, low plane first, then, without a
+codebook, the values as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs import huffman, index
+from dcformat.codecs.oriented import Oriented
+from dcformat.codecs.rangecoder import Decoder, Encoder
+from dcformat.codecs.values import get, put
+from dcformat.cursor import Cursor, varint
+from dcformat.errors import EncodingError, IndexRangeError, StreamError, TruncatedError
+
+Array = npt.NDArray[Any]
+Lengths = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How a tensor's symbols are coded.
+
+    Attributes
+    ----------
+    gap_bits : int
+        Width of a gap symbol; 0 where positions are not coded.
+    fillers : bool
+        Long runs are bridged by fillers, as in the paper, and not by escapes.
+    gaps : code lengths of the gap alphabet (empty without positions).
+    planes : code lengths of each plane of labels (none where there is one label only).
+    """
+
+    gap_bits: int
+    fillers: bool
+    gaps: Lengths
+    planes: tuple[Lengths, ...]
+
+    @property
+    def most(self) -> int:
+        """The last gap symbol: the escape, or a filler's gap."""
+        return (1 << self.gap_bits) - 1
+
+
+def plane_sizes(symbols: int) -> list[int]:
+    """Return the alphabet of each plane for labels below `symbols`: none, one of bytes, or two."""
+    if symbols <= 1:
+        return []
+    return [symbols] if symbols <= 256 else [256, (symbols + 255) >> 8]
+
+
+def planes_of(labels: Array, symbols: int) -> list[Array]:
+    """Split labels into uint8 planes."""
+    if symbols <= 1:
+        return []
+    if symbols <= 256:
+        return [labels.astype(np.uint8)]
+    return [(labels & 255).astype(np.uint8), (labels >> 8).astype(np.uint8)]
+
+
+def fixed(size: int) -> Lengths:
+    """Return the code lengths of coder 0: the least width that holds `size` symbols, for every word of that width."""
+    width = max(size - 1, 0).bit_length()
+    return np.full(1 << width, width, np.int64)
+
+
+# --- gap symbols ------------------------------------------------------------------------------------------------
+
+
+def runs_of(part: Oriented) -> npt.NDArray[np.int64]:
+    """Return the zeros before each entry, over the part's lines laid end to end."""
+    out = np.empty(len(part.indices), np.int64)
+    kernel = index.runs32 if part.indices.dtype == np.int32 else index.runs64
+    kernel(part.pointers, part.indices, part.length, 0, part.lines, out)
+    return out
+
+
+def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
+    """Return gap symbols with escapes."""
+    most = (1 << bits) - 1
+    out = np.empty(len(runs) + int((runs // most).sum()), np.int64)
+    index.escape(runs, most, out)
+    return out.astype(np.uint8)
+
+
+def filled(
+    runs: npt.NDArray[np.int64], labels: Array, bits: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return gap symbols and labels with fillers; a label is its code plus 1, a filler's label is 0."""
+    most = (1 << bits) - 1
+    room = len(runs) + int((runs // (most + 1)).sum())
+    gaps, out = np.empty(room, np.int64), np.empty(room, np.uint8)
+    index.fill(runs, labels.astype(np.uint8), most, gaps, out)
+    return gaps.astype(np.uint8), out
+
+
+# --- heads ------------------------------------------------------------------------------------------------------
+
+
+def write_plan(encoder: Encoder, plan: Plan, *, tables: bool) -> None:
+    """Append the gap width and, for coder 1, the tables of code lengths."""
+    if plan.gap_bits:
+        put(encoder, 3, plan.gap_bits - 1)
+    if tables:
+        for lengths in (*((plan.gaps,) if plan.gap_bits else ()), *plan.planes):
+            huffman.write_lengths(encoder, lengths)
+
+
+def read_plan(decoder: Decoder, symbols: int, *, positions: bool, fillers: bool, tables: bool) -> Plan:
+    """Read what `write_plan` wrote; `symbols` is the number of different labels."""
+    bits = get(decoder, 3) + 1 if positions else 0
+
+    def lengths(size: int, field: str) -> Lengths:
+        return huffman.read_lengths(decoder, size, field) if tables else fixed(size)
+
+    gaps = lengths(1 << bits, "gap code lengths") if positions else np.empty(0, np.int64)
+    planes = tuple(lengths(size, "label code lengths") for size in plane_sizes(symbols))
+    return Plan(bits, fillers, gaps, planes)
+
+
+# --- chunks -----------------------------------------------------------------------------------------------------
+
+
+def write_chunk(plan: Plan, gaps: Array | None, planes: Sequence[Array], values: bytes) -> bytes:
+    """Return a chunk: counts and stream lengths, the streams' bits, then raw values."""
+    head = bytearray()
+    streams: list[tuple[Array, Lengths]] = []
+    if gaps is not None:
+        head += varint(len(gaps))
+        streams += _cut(gaps, plan.gaps)
+    for symbols, lengths in zip(planes, plan.planes, strict=True):
+        streams += _cut(symbols, lengths)
+    bits = [huffman.cost_bits(lengths, np.bincount(s, minlength=len(lengths))) for s, lengths in streams]
+    out = np.zeros(sum(bits) // 8 + 9, np.uint8)
+    at = 0
+    for symbols, lengths in streams:
+        at = huffman.write_codes(symbols, huffman.canonical_codes(lengths), lengths, out, at)
+    position = 0
+    for symbols in ([gaps] if gaps is not None else []) + list(planes):
+        count = 4 if len(symbols) >= layout.INTERLEAVE_FROM else 1
+        if count == 4:
+            head += b"".join(varint(n) for n in bits[position : position + 4])
+        position += count
+    return bytes(head) + out[: (at + 7) // 8].tobytes() + values
+
+
+def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
+    """Cut symbols into one stream, or four of equal length but for the last."""
+    if len(symbols) < layout.INTERLEAVE_FROM:
+        return [(symbols, lengths)]
+    quarter = (len(symbols) + 3) // 4
+    return [(symbols[k * quarter : (k + 1) * quarter], lengths) for k in range(4)]
+
+
+class ChunkReader:
+    """Decodes the chunks of one tensor; the lookup tables are made once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._gaps = huffman.decoding_tables(plan.gaps) if plan.gap_bits else None
+        self._planes = [huffman.decoding_tables(lengths) for lengths in plan.planes]
+
+    def read(
+        self, data: npt.NDArray[np.uint8], stored: int, *, most: int, value_bytes: int
+    ) -> tuple[npt.NDArray[np.uint8] | None, list[npt.NDArray[np.uint8]], bytes]:
+        """Return gap symbols (None without positions), label planes and raw values of a chunk of `stored` entries.
+
+        `most` bounds the number of gap symbols: each stands for a zero or an entry of the chunk's elements.
+        """
+        cursor = Cursor(data)
+        count = stored
+        if self._gaps is not None:
+            count = cursor.varint("gap symbols", most)
+            if count < stored or count > max(stored, 8 * len(data)):
+                # Escapes and fillers are never the only symbol, so each takes a bit at least.
+                raise StreamError("gap symbols", got=count, expected=f"{stored} or as many more as there are bits")
+        labels = count if self.plan.fillers else stored
+        tables = ([(count, self._gaps)] if self._gaps is not None else []) + [(labels, t) for t in self._planes]
+        sizes = [
+            [cursor.varint("stream length", 8 * len(data)) for _ in range(4)] if n >= layout.INTERLEAVE_FROM else []
+            for n, _ in tables
+        ]
+        bits = cursor.left - value_bytes
+        if bits < 0:
+            raise TruncatedError("values", got=f"{cursor.left} bytes", expected=f"{value_bytes} bytes")
+        padded = np.zeros(bits + 8, np.uint8)
+        padded[:bits] = cursor.array(bits, "streams")
+        out, at = [], 0
+        for (n, table), lengths in zip(tables, sizes, strict=True):
+            symbols, at = _read_symbols(padded, at, 8 * bits, table, n, lengths)
+            out.append(symbols)
+        _check_end(padded, at, bits)
+        gaps = out.pop(0) if self._gaps is not None else None
+        return gaps, out, bytes(cursor.take(value_bytes, "values"))
+
+
+def _read_symbols(
+    data: npt.NDArray[np.uint8], at: int, end: int, tables: tuple[Array, Array], count: int, sizes: list[int]
+) -> tuple[npt.NDArray[np.uint8], int]:
+    single, multi = tables
+    out = np.empty(count + 8, np.uint8)
+    if not sizes:
+        after = huffman.read_one(data, at, end, single, multi, out, count)
+        if after < 0:
+            raise StreamError("Huffman stream", got="its end", expected=f"{count} symbols")
+        return out[:count], after
+    ends = at + np.cumsum(np.array(sizes, np.int64))
+    if ends[-1] > end:
+        raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{int(ends[-1]) - at} bits")
+    starts = np.concatenate(([at], ends[:-1])).astype(np.int64)
+    if huffman.read_four(data, starts, ends, single, multi, out, count) < 0 or (starts != ends).any():
+        raise StreamError("Huffman streams", got="another length", expected=f"{sizes} bits")
+    return out[:count], int(ends[-1])
+
+
+def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
+    """Require that the streams fill `size` bytes but for fewer than eight zero bits."""
+    if (at + 7) // 8 != size:
+        raise StreamError("Huffman streams", got=f"{size} bytes", expected=f"{(at + 7) // 8} bytes")
+    if at % 8 and int(data[size - 1]) >> (at % 8):
+        raise EncodingError("padding", got="bits set", expected="zero bits")
+
+
+def place(
+    plan: Plan, gaps: npt.NDArray[np.uint8], labels: Array | None, stored: int, lines: int, length: int
+) -> tuple[Array, Array, Array | None]:
+    """Return pointers, indices and labels from a chunk's gap symbols; raise `IndexRangeError` where they lie."""
+    pointers = np.zeros(lines + 1, np.int64)
+    index_type = np.int32 if length < 1 << 31 else np.int64
+    indices = np.empty(stored, index_type)
+    symbols: Array = gaps
+    most = plan.most
+    if plan.fillers:
+        symbols = gaps.astype(np.int64)
+        tagged = np.ones(len(gaps), np.uint8) if labels is None else labels
+        codes = np.empty(len(gaps), np.uint8)
+        entries = index.unfill(symbols, tagged, most, codes)
+        if entries != stored:
+            raise IndexRangeError("fillers", got="gaps that do not fit", expected=f"{stored} entries")
+        symbols, labels, most = symbols[:stored], codes[:stored], -1
+    if symbols.dtype == np.uint8 and index_type == np.int32:
+        bad = index.place32(symbols, len(symbols), most, length, lines, pointers, indices)
+    else:
+        wide = np.empty(stored, np.int64)
+        bad = index.place64(symbols.astype(np.int64), len(symbols), most, length, lines, pointers, wide)
+        indices = wide.astype(index_type)
+    if bad:
+        raise IndexRangeError("positions", got="gaps that do not fit", expected=f"{stored} entries in {lines} lines")
+    return pointers, indices, labels
+
+
+def join(planes: Sequence[npt.NDArray[np.uint8]], symbols: int, count: int) -> Array:
+    """Return labels from their planes; raise `IndexRangeError` for one that is not below `symbols`."""
+    if not planes:
+        return np.zeros(count, np.uint8)
+    labels: Array = planes[0]
+    if len(planes) == 2:
+        labels = planes[0] | planes[1].astype(np.uint16) << np.uint16(8)
+    if len(labels) and int(labels.max()) >= symbols:
+        raise IndexRangeError("label", got=int(labels.max()), expected=f"below {symbols}")
+    return labels

@@ -1,0 +1,69 @@
+"""CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are coded.
+
+Spec, "Checksums" and "Content digest".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crc32c import crc32c as _crc32c
+
+from dcformat import layout
+from dcformat.model import Tensor
+
+Array = npt.NDArray[Any]
+
+#: Entries hashed at a time.
+_BLOCK = 1 << 20
+
+
+def crc32c(data: bytes | memoryview) -> bytes:
+    """Return the CRC-32C (Castagnoli) of `data`, four bytes, little-endian."""
+    return struct.pack("<I", _crc32c(bytes(data) if isinstance(data, memoryview) else data))
+
+
+class ContentDigest:
+    """SHA-256 over what a model holds, cut to eight bytes.
+
+    First the sections of the contents but the tensor table, in their order: id, length as uint32, body. Then each
+    tensor: name and its length in one byte, form (0 constant, 1 dense, 2 sparse), dtype, rank, dimensions as uint64,
+    scale, number of stored entries as uint64; of a sparse tensor the position of each entry in the flattened tensor
+    as uint64; the stored values.
+    """
+
+    def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
+        self._hash = hashlib.sha256()
+        for kind, body in sections:
+            self._hash.update(struct.pack("<BI", kind, len(body)) + body)
+
+    def add(self, tensor: Tensor) -> None:
+        """Add a tensor; tensors come in the file's order."""
+        name = tensor.name.encode()
+        form = 0 if tensor.is_constant else 2 if tensor.is_sparse else 1
+        shape = struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
+        head = struct.pack("<BBB", form, layout.DTYPES.index(tensor.dtype), len(tensor.shape))
+        self._hash.update(bytes((len(name),)) + name + head + shape)
+        self._hash.update(struct.pack("<fQ", tensor.scale, len(tensor.data)))
+        if tensor.indptr is not None and tensor.indices is not None:
+            self._add_positions(tensor, tensor.indptr, tensor.indices)
+        for start in range(0, len(tensor.data), _BLOCK):
+            part = tensor.data[start : start + _BLOCK]
+            values = part if tensor.codebook is None else tensor.codebook[part]
+            self._hash.update(np.ascontiguousarray(values).tobytes())
+
+    def _add_positions(self, tensor: Tensor, indptr: Array, indices: Array) -> None:
+        for start in range(0, len(indices), _BLOCK):
+            entries = np.arange(start, min(start + _BLOCK, len(indices)))
+            rows = np.searchsorted(indptr, entries, side="right") - 1
+            positions = rows.astype("<u8") * np.uint64(tensor.columns) + indices[entries].astype("<u8")
+            self._hash.update(positions.tobytes())
+
+    def take(self) -> bytes:
+        """Return the digest."""
+        return self._hash.digest()[: layout.DIGEST_BYTES]

@@ -1,0 +1,362 @@
+"""From a file's bytes to a model, all of it or tensor by tensor (spec, "File").
+
+Any bytes parse or raise `FormatError`. Nothing is allocated for what the bytes declare before it has been checked
+against the bytes there are, the format's limits, and the caller's.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap as _mmap
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs.payload import read_payload
+from dcformat.codecs.usage import Usage, measure
+from dcformat.contents import Contents, TensorInfo, parse, small_sections
+from dcformat.digest import ContentDigest, crc32c
+from dcformat.errors import (
+    ChecksumError,
+    FormatError,
+    LimitError,
+    MemoryLimitError,
+    NotDcfError,
+    TrailingDataError,
+    TruncatedError,
+    VersionError,
+)
+from dcformat.graph import Graph
+from dcformat.model import Extension, Model, SelfTest, Tensor
+
+Bytes = npt.NDArray[np.uint8]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Some of the file's bytes: what they are for, and how many."""
+
+    what: str
+    bytes: int
+
+
+def load(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, threads: int = 1) -> Model:
+    """Read a whole model.
+
+    Parameters
+    ----------
+    source : path, bytes-like or binary file object
+    max_memory : int or None
+        Most bytes the decoded tensors may take; None for no bound.
+    threads : int
+        Chunks of a large tensor are decoded in as many threads; the result is the same.
+
+    Raises
+    ------
+    FormatError
+        Not a valid file, or (`MemoryLimitError`) one that needs more memory.
+    OSError
+        The file cannot be read.
+    """
+    with open_file(source, max_memory=max_memory) as file:
+        return file.model(threads=threads)
+
+
+def verify(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> None:
+    """Check every byte of a file: structure, checksums, every tensor, and the content digest. Raises as `load`."""
+    with open_file(source, max_memory=max_memory) as file:
+        file.verify()
+
+
+class DcfFile:
+    """An open file: its contents are read, tensors are decoded when asked for. May be used by several threads.
+
+    Attributes
+    ----------
+    version : tuple of int
+        Major and minor.
+    size : int
+        Bytes of the file.
+    digest : bytes
+        The content digest that the file states; `verify` checks it.
+    """
+
+    def __init__(self, data: _Bytes, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> None:
+        self._data = data
+        self._max_memory = max_memory
+        self.path = data.path
+        self.size = data.size
+        with self._naming():
+            self.version, self._contents, self._begin = _read_front(data)
+            self._blocks = _block_offsets(self._contents, self._begin, data.size)
+            self.digest = bytes(data.take(data.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
+        self._info = {info.name: info for info in self._contents.tensors}
+        self._checked: set[int] = set()
+
+    def __enter__(self) -> DcfFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if it was opened here."""
+        self._data.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors, in the file's order."""
+        return tuple(self._info)
+
+    @property
+    def graph(self) -> Graph | None:
+        """The network, validated against the tensors' shapes."""
+        return self._contents.graph
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class labels."""
+        return self._contents.labels
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Free text, keys ascending."""
+        return self._contents.metadata
+
+    @property
+    def self_test(self) -> SelfTest | None:
+        """The golden self-test."""
+        return self._contents.self_test
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """Sections that this version does not know and may ignore."""
+        return self._contents.extensions
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes that all tensors take in memory, in the form they have in the file."""
+        return sum(info.decoded_bytes for info in self._contents.tensors)
+
+    def info(self, name: str) -> TensorInfo:
+        """Return what the table of contents says of a tensor; raises KeyError."""
+        return self._info[name]
+
+    def tensor(self, name: str, *, threads: int = 1) -> Tensor:
+        """Decode one tensor; of the others, only those in its data block are read. Raises KeyError, FormatError."""
+        info = self._info[name]
+        with self._naming():
+            self._allow(info.decoded_bytes, f"tensor {name!r}")
+            return read_payload(info, self._payload(info), threads)
+
+    def model(self, *, threads: int = 1) -> Model:
+        """Decode everything. Raises `FormatError`."""
+        with self._naming():
+            self._allow(self.decoded_bytes, "tensors")
+        tensors = {name: self.tensor(name, threads=threads) for name in self._info}
+        return self._model(tensors)
+
+    def verify(self) -> None:
+        """Decode everything, one tensor at a time, and check the content digest. Raises `FormatError`."""
+        digest = ContentDigest(small_sections(self._model(dict.fromkeys(self._info))))  # type: ignore[arg-type]
+        for name in self._info:
+            digest.add(self.tensor(name))
+        found = digest.take()
+        if found != self.digest:
+            with self._naming():
+                raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
+
+    def ledger(self) -> list[LedgerRow]:
+        """Return what every byte is for; the rows add up to `size`."""
+        begin = self._begin - layout.CRC_BYTES - layout.PREFIX_BYTES
+        rows = [
+            LedgerRow("magic, version, length", layout.PREFIX_BYTES),
+            LedgerRow("contents (names, shapes, graph, metadata)", begin),
+        ]
+        rows += [LedgerRow(info.name, info.payload_bytes) for info in self._contents.tensors]
+        rows.append(LedgerRow("checksums", layout.CRC_BYTES * (1 + len(self._blocks))))
+        rows.append(LedgerRow("content digest", layout.DIGEST_BYTES))
+        return rows
+
+    def usage(self, name: str) -> Usage:
+        """Return what the bits of a tensor's payload are for. Decodes it."""
+        info = self._info[name]
+        with self._naming():
+            self._allow(info.decoded_bytes, f"tensor {name!r}")
+            return measure(info, self._payload(info))
+
+    def _model(self, tensors: Mapping[str, Tensor]) -> Model:
+        c = self._contents
+        return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
+
+    def _payload(self, info: TensorInfo) -> Bytes:
+        start = self._blocks[info.block]
+        length = self._contents.blocks[info.block]
+        block = self._data.take(start, length + layout.CRC_BYTES)
+        if info.block not in self._checked:
+            _check_crc(block, f"data block {info.block}", start)
+            self._checked.add(info.block)
+        return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
+
+    def _allow(self, need: int, what: str) -> None:
+        if self._max_memory is not None and need > self._max_memory:
+            raise MemoryLimitError(what, got=f"{need} bytes", expected=f"at most {self._max_memory} (max_memory)")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Let errors say which file they are about."""
+        try:
+            yield
+        except FormatError as error:
+            error.path = error.path or self.path
+            raise
+
+
+def open_file(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, mmap: bool = False) -> DcfFile:
+    """Open a file for reading tensor by tensor; `dcformat.open`. Use it as a context manager.
+
+    Parameters
+    ----------
+    source : path, bytes-like or binary file object
+        A file object that cannot seek is read to its end.
+    max_memory : int or None
+        As in `load`; enforced for each tensor, and for all of them by `DcfFile.model`.
+    mmap : bool
+        Map the file into memory rather than read parts of it as they are needed; only for a path.
+
+    Raises
+    ------
+    FormatError, OSError
+        As `load`.
+    """
+    data = _Bytes.of(source, mmap=mmap)
+    try:
+        return DcfFile(data, max_memory=max_memory)
+    except BaseException:
+        data.close()
+        raise
+
+
+class _Bytes:
+    """Where the bytes come from: memory, or a file read by parts under a lock."""
+
+    def __init__(self, view: memoryview | None, file: BinaryIO | None, size: int, path: str | None, own: Any) -> None:
+        self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, source: Source, *, mmap: bool) -> _Bytes:
+        if isinstance(source, bytes | bytearray | memoryview):
+            view = memoryview(source).cast("B")
+            return cls(view, None, len(view), None, None)
+        if isinstance(source, str | os.PathLike):
+            return cls._of_path(Path(source), mmap=mmap)
+        name = getattr(source, "name", None)
+        path = name if isinstance(name, str) else None
+        if not source.seekable():
+            view = memoryview(source.read())
+            return cls(view, None, len(view), path, None)
+        begin = source.tell()
+        size = source.seek(0, io.SEEK_END) - begin
+        return cls(None, _Shifted(source, begin) if begin else source, size, path, None)  # type: ignore[arg-type]
+
+    @classmethod
+    def _of_path(cls, path: Path, *, mmap: bool) -> _Bytes:
+        file = path.open("rb")
+        try:
+            if not file.seekable():
+                view = memoryview(file.read())
+                return cls(view, None, len(view), str(path), file)
+            size = os.fstat(file.fileno()).st_size
+            if mmap and size:
+                mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
+                file.close()
+                # The map lives as long as arrays that look at it; closing it under them would be worse than a leak.
+                return cls(memoryview(mapped), None, len(mapped), str(path), None)
+        except BaseException:
+            file.close()
+            raise
+        return cls(None, file, size, str(path), file)
+
+    def take(self, start: int, count: int) -> memoryview:
+        """Return bytes; raise `TruncatedError` where there are fewer."""
+        if start < 0 or count > self.size - start:
+            raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
+        if self._view is not None:
+            return self._view[start : start + count]
+        assert self._file is not None  # one of the two is there
+        with self._lock:
+            self._file.seek(start)
+            data = self._file.read(count)
+        if len(data) != count:
+            raise TruncatedError("file", got=f"{start + len(data)} bytes", expected=f"{start + count}", offset=start)
+        return memoryview(data)
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+
+
+class _Shifted:
+    """A file object whose file begins in the middle of another."""
+
+    def __init__(self, file: BinaryIO, begin: int) -> None:
+        self._file, self._begin = file, begin
+        self.read = file.read
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(self._begin + offset)
+
+
+def _read_front(data: _Bytes) -> tuple[tuple[int, int], Contents, int]:
+    """Return version, contents, and the offset of the first data block."""
+    head = bytes(data.take(0, min(data.size, layout.PREFIX_BYTES)))
+    if head[:4] != layout.MAGIC[: len(head)] or not head:
+        raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
+    if len(head) < layout.PREFIX_BYTES:
+        raise TruncatedError("prefix", got=f"{len(head)} bytes", expected=f"{layout.PREFIX_BYTES}", offset=0)
+    major, minor, length = struct.unpack("<BBI", head[4:])
+    if major != layout.MAJOR:
+        raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
+    packed, length = bool(length & layout.CONTENTS_PACKED), length & ~layout.CONTENTS_PACKED
+    if length > (layout.MAX_PACKED_BYTES if packed else layout.MAX_CONTENTS_BYTES):
+        raise LimitError("contents length", got=length, expected="a length within the limit", offset=6)
+    front = data.take(0, layout.PREFIX_BYTES + length + layout.CRC_BYTES)
+    _check_crc(front, "contents", 0)
+    contents = bytes(front[layout.PREFIX_BYTES : layout.PREFIX_BYTES + length])
+    if packed:
+        from dcformat.codecs import text
+
+        contents = text.unpack(contents, layout.CONTENTS_PRESET, layout.MAX_PACKED_BYTES)
+    return (major, minor), parse(contents), len(front)
+
+
+def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
+    """Return where each data block begins; require that they and the digest are all there is."""
+    offsets = []
+    for length in contents.blocks:
+        offsets.append(begin)
+        begin += length + layout.CRC_BYTES
+    begin += layout.DIGEST_BYTES
+    if begin > size:
+        raise TruncatedError("file", got=f"{size} bytes", expected=f"{begin}", offset=size)
+    if begin < size:
+        raise TrailingDataError("file", got=f"{size} bytes", expected=f"{begin}", offset=begin)
+    return offsets
+
+
+def _check_crc(part: memoryview, what: str, offset: int) -> None:
+    body, stated = part[: -layout.CRC_BYTES], bytes(part[-layout.CRC_BYTES :])
+    found = crc32c(body)
+    if found != stated:
+        raise ChecksumError(f"CRC-32C of {what}", got=found.hex(), expected=stated.hex(), offset=offset + len(body))

@@ -1,0 +1,118 @@
+"""From a model to a file's bytes (spec, "File"). The same model and mode give the same bytes everywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from dcformat import layout
+from dcformat.codecs.choose import MODES, Mode, RelativeIndex, write_payload
+from dcformat.contents import assemble, check_limits, small_sections, table_entry
+from dcformat.digest import ContentDigest, crc32c
+from dcformat.errors import LimitError
+from dcformat.files import replacing
+from dcformat.model import Model
+from dcformat.validate import check_tensor
+from dcformat.wiring import check_graph
+
+#: A data block is closed once it holds this much: one checksum for many small tensors, one each for large ones.
+_BLOCK_BYTES = 1 << 16
+#: Payloads wait for the contents, which come before them: up to this much in memory, the rest in a temporary file.
+_SPOOL_BYTES = 32 << 20
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "fast",
+    relative_index: RelativeIndex = "escape",
+) -> None:
+    """Write a model to a file, whole or not at all: beside its place, then renamed into it.
+
+    Parameters
+    ----------
+    model : Model
+    path : path-like
+    mode : {'fast', 'small', 'tiny'}
+        Which coders may be used: Huffman; adaptive arithmetic coding too; mixing too. Within a mode each tensor
+        takes what costs least.
+    relative_index : {'escape', 'filler'}
+        How long runs of zeros are bridged: by an escape that carries no label, or, as in Deep Compression (Han,
+        Mao, Dally 2015, section 2), by a filler that does. 'filler' implies Huffman coding.
+
+    Raises
+    ------
+    FormatError
+        The model contradicts itself or is beyond the format's limits.
+    OSError
+        The file cannot be written; what was there before still is.
+    """
+    with replacing(Path(path)) as file:
+        write(model, file, mode=mode, relative_index=relative_index)
+
+
+def dumps(model: Model, *, mode: Mode = "fast", relative_index: RelativeIndex = "escape") -> bytes:
+    """Return the bytes of a model's file; parameters and errors as in `save`."""
+    from io import BytesIO
+
+    out = BytesIO()
+    write(model, out, mode=mode, relative_index=relative_index)
+    return out.getvalue()
+
+
+def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: RelativeIndex = "escape") -> None:
+    """Write a model's file to a binary stream, front to back; parameters and errors as in `save`."""
+    if mode not in MODES:
+        raise ValueError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
+    if relative_index not in ("escape", "filler"):
+        raise ValueError(f"relative_index: expected 'escape' or 'filler', found {relative_index!r}")
+    check_limits(model)
+    if model.graph is not None:
+        check_graph(model.graph)
+        model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    sections = small_sections(model)
+    digest = ContentDigest(sections)
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        table, block = [], bytearray()
+        fresh = True
+        for name, tensor in model.tensors.items():
+            check_tensor(name, tensor)
+            digest.add(tensor)
+            payload = write_payload(tensor, mode, relative_index)
+            if block and len(block) + len(payload) > _BLOCK_BYTES:
+                spool.write(block + crc32c(block))
+                block, fresh = bytearray(), True
+            table.append(table_entry(tensor, len(payload), fresh))
+            block += payload
+            fresh = False
+        if table:
+            spool.write(block + crc32c(block))
+        front = _front(assemble(table, sections))
+        file.write(front + crc32c(front))
+        spool.seek(0)
+        shutil.copyfileobj(spool, file, 1 << 20)
+    file.write(digest.take())
+
+
+def _front(contents: bytes) -> bytes:
+    """Return prefix and contents, packed where that is shorter."""
+    if len(contents) > layout.MAX_CONTENTS_BYTES:
+        raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
+    packed = _packed(contents)
+    shorter = len(packed) < len(contents)
+    length = len(packed) | layout.CONTENTS_PACKED if shorter else len(contents)
+    prefix = layout.MAGIC + struct.pack("<BBI", layout.MAJOR, layout.MINOR, length)
+    return prefix + (packed if shorter else contents)
+
+
+def _packed(contents: bytes) -> bytes:
+    if len(contents) > layout.MAX_PACKED_BYTES:
+        return contents
+    from dcformat.codecs import text
+
+    return text.pack(contents, layout.CONTENTS_PRESET)
