@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dcformat.dense import from_dense
 from dcformat.errors import FormatError
 from dcformat.model import Model, Tensor
 from dcformat.reader import DcfFile, load, verify
@@ -10,4 +11,4 @@ from dcformat.writer import dumps, save
 
 __version__ = "1.0.0"
 
-__all__ = ["DcfFile", "FormatError", "Model", "Tensor", "dumps", "load", "open", "save", "verify"]
+__all__ = ["DcfFile", "FormatError", "Model", "Tensor", "dumps", "from_dense", "load", "open", "save", "verify"]

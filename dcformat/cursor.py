@@ -42,7 +42,7 @@ class Cursor:
     """
 
     def __init__(self, data: Buffer, base: int = 0) -> None:
-        self.data = memoryview(data).cast("B")
+        self.data = memoryview(data).cast("B")  # type: ignore[arg-type]  # NumPy arrays are buffers
         self.offset = 0
         self.base = base
 

@@ -23,9 +23,9 @@ Array = npt.NDArray[Any]
 _BLOCK = 1 << 20
 
 
-def crc32c(data: bytes | memoryview) -> bytes:
+def crc32c(data: bytes | bytearray | memoryview) -> bytes:
     """Return the CRC-32C (Castagnoli) of `data`, four bytes, little-endian."""
-    return struct.pack("<I", _crc32c(bytes(data) if isinstance(data, memoryview) else data))
+    return struct.pack("<I", _crc32c(data))
 
 
 class ContentDigest:

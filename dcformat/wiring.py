@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,8 @@ def _read_node(cursor: Cursor, number: int, names: Sequence[str]) -> Node:
         weights = (weight, _tensor(cursor, names) if head & _BIAS else None)
     elif head & _BIAS:
         raise EncodingError(f"node {number}", got="a bias", expected=f"none for {kind.kind}")
-    return _build(cursor, number, kind, inputs, weights, bool(head & _ATTRIBUTES))
+    node: Node = _build(cursor, number, kind, inputs, weights, bool(head & _ATTRIBUTES))
+    return node
 
 
 def _read_inputs(cursor: Cursor, number: int, kind: type[Node]) -> tuple[int, ...]:
@@ -138,18 +140,18 @@ def _tensor(cursor: Cursor, names: Sequence[str]) -> str:
 def _build(
     cursor: Cursor,
     number: int,
-    kind: type[Node],
+    kind: type[Any],
     inputs: tuple[int, ...],
     weights: tuple[str | None, ...],
     spelled: bool,
-) -> Node:
+) -> Any:
     pooling = kind in (MaxPool2d, AvgPool2d)
     if not pooling and kind is not Conv2d:
         if spelled:
             raise EncodingError(f"node {number}", got="attributes", expected=f"none for {kind.kind}")
         return kind(inputs, *weights)
     defaults = _POOL_DEFAULTS if pooling else _CONV_DEFAULTS
-    v = defaults
+    v: tuple[int, ...] = defaults
     if spelled:
         v = tuple(cursor.varint("attribute", layout.MAX_ATTRIBUTE) for _ in defaults)
         if v == defaults:

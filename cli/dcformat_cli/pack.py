@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from dcformat.architectures import ARCHITECTURES, Architecture
+from dcformat.dense import from_dense
 from dcformat.files import check_output
 from dcformat.graph import Graph, Preprocessing
 from dcformat.model import Model, Tensor
@@ -19,7 +20,6 @@ from dcformat_cli.han import read_han
 from dcformat_cli.inputs import opened
 from dcformat_cli.matching import match
 from dcformat_cli.options import MODES, as_json, numbers, output
-from dcformat_cli.tensors import to_tensor
 from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import write_model
 
@@ -27,9 +27,7 @@ from dcformat_cli.writing import write_model
 @click.command("pack")
 @click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
 @output("the packed file")
-@click.option(
-    "--architecture", type=click.Choice(list(ARCHITECTURES)), help="The network that the tensors belong to."
-)
+@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
 @click.option(
     "--mode",
     type=click.Choice(MODES),
@@ -43,12 +41,8 @@ from dcformat_cli.writing import write_model
     help="The network takes (pixel / 255 - MEAN) / STD; one number or one a channel [0].",
 )
 @click.option("--std", type=numbers, help="See --mean [1].")
-@click.option(
-    "--labels", help="Class labels in the order of the outputs, with commas between; or @FILE, one a line."
-)
-@click.option(
-    "--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated."
-)
+@click.option("--labels", help="Class labels in the order of the outputs, with commas between; or @FILE, one a line.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated.")
 @as_json()
 def pack_command(
     checkpoint: Path,
@@ -80,7 +74,7 @@ def pack_command(
     else:
         order = match(checkpoint, known, tensors)
         graph = known.build(order, Preprocessing(_single(mean or (0.0,)), _single(std or (1.0,))))
-    held = {name: to_tensor(name, tensors[name]) for name in order}
+    held = {n: from_dense(n, tensors[n].values, tensors[n].dtype, tensors[n].scale) for n in order}
     model = Model(held, graph, _labels(labels, graph, held), pairs)
     write_model(model, output, mode)
     with opened(str(output)) as content:
@@ -98,9 +92,7 @@ def _read(path: Path, known: Architecture | None) -> dict[str, Dense]:
         raise misuse(f"{path}: a .net file has no shapes in it: give --architecture")
     flat = [name for name, shape in known.shapes.items() if name.endswith(".weight") and len(shape) != 4]
     if flat:
-        raise InputError(
-            path, "an architecture of convolutions alone for a .net file", f"{known.name}'s {flat[0]}"
-        )
+        raise InputError(path, "an architecture of convolutions alone for a .net file", f"{known.name}'s {flat[0]}")
     return read_han(path, known)
 
 

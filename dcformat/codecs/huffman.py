@@ -11,7 +11,7 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.rangecoder import RATE, Bytes, Decoder, Encoder, State, code_adaptive, code_direct, fresh
+from dcformat.codecs.rangecoder import RATE, Decoder, Encoder, State, code_adaptive, code_direct, fresh
 from dcformat.errors import HuffmanError
 from dcformat.jit import device, kernel
 
@@ -52,12 +52,11 @@ def _huffman(weights: list[int]) -> list[int]:
 
 
 def _package_merge(weights: list[int], limit: int) -> list[int]:
-    base = sorted((w, (i,)) for i, w in enumerate(weights))
+    base: list[tuple[int, tuple[int, ...]]] = sorted((w, (i,)) for i, w in enumerate(weights))
     merged = list(base)
     for _ in range(limit - 1):
         pairs = [
-            (merged[k][0] + merged[k + 1][0], merged[k][1] + merged[k + 1][1])
-            for k in range(0, len(merged) - 1, 2)
+            (merged[k][0] + merged[k + 1][0], merged[k][1] + merged[k + 1][1]) for k in range(0, len(merged) - 1, 2)
         ]
         merged = list(heapq.merge(base, pairs))
     lengths = [0] * len(weights)
@@ -246,9 +245,9 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
             for slot in range(codes[symbol], 4096, 1 << length):
                 single[slot] = length << 8 | symbol
     for slot in range(4096):
-        used = 0
+        used = np.int64(0)
         count = 0
-        symbols = 0
+        symbols = np.int64(0)
         while count < 6:
             entry = np.int64(single[slot >> used])
             length = entry >> 8

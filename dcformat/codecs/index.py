@@ -119,8 +119,9 @@ def _place(gaps, count, most, length, lines, pointers, indices):  # type: ignore
 
 @kernel("int64(uint8[::1], int64, int64, int64, int64, int64[::1], int32[::1])")
 def place32(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
-    """Turn gap symbols into line pointers and indices. Return 0, or -1 unless they end exactly with the last entry
-    and stay within the lines.
+    """Turn gap symbols into line pointers and indices.
+
+    Return 0, or -1 unless they end exactly with the last entry and stay within the lines.
     """
     return _place(gaps, count, most, length, lines, pointers, indices)
 
@@ -164,7 +165,7 @@ def _transpose(pointers, indices, labels, other, new_indices, new_labels):  # ty
 
 @kernel("void(int64[::1], int32[::1], uint8[::1], int64[::1], int32[::1], uint8[::1])")
 def transpose8(pointers, indices, labels, other, new_indices, new_labels):  # type: ignore[no-untyped-def]
-    """Counting sort by the other axis; `other` holds each of its lines' start, and on return its end."""
+    """Sort by the other axis, counting; `other` holds each of its lines' start, and on return its end."""
     _transpose(pointers, indices, labels, other, new_indices, new_labels)
 
 

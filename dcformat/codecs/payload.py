@@ -339,8 +339,10 @@ class _ContextReader:
                 if len(out.indices) != chunk.stored:
                     raise IndexRangeError("entries", got=len(out.indices), expected=chunk.stored)
         else:
-            arrays = coder.decode(decoder, chunk.lines, parts.length, chunk.stored, self._symbols, self._negatives)
-            out = Oriented(*arrays, chunk.lines, parts.length)
+            pointers, indices, labels = coder.decode(
+                decoder, chunk.lines, parts.length, chunk.stored, self._symbols, self._negatives
+            )
+            out = Oriented(pointers, indices, labels, chunk.lines, parts.length)
             if not info.clusters:
                 values = np.empty(0, STORAGE[info.dtype])
                 if chunk.stored:
