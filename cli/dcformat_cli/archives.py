@@ -48,9 +48,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
         start += size
         if info.scale != 1.0:
             scales[name + SCALE_SUFFIX] = repr(info.scale)
-    text = json.dumps(
-        {"__metadata__": scales, **header} if scales else header, separators=(",", ":")
-    ).encode()
+    text = json.dumps({"__metadata__": scales, **header} if scales else header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     out.write(len(text).to_bytes(8, "little") + text)
     for _, values in _tensors(content):

@@ -57,9 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Dense]:
     readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pt": _read_torch, ".pth": _read_torch}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            path, f"a checkpoint ending in {', '.join(readers)} or .net", path.suffix or "no extension"
-        )
+        raise InputError(path, f"a checkpoint ending in {', '.join(readers)} or .net", path.suffix or "no extension")
     with path.open("rb"):  # a missing file is one error for all kinds
         pass
     raw: dict[str, Dense] = {}
@@ -120,9 +118,7 @@ def _read_npz(path: Path) -> Iterator[tuple[str, Dense]]:
     except (MemoryError, InputError):
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever they meet
-        raise InputError(
-            path, "a NumPy .npz archive of plain arrays", str(error) or type(error).__name__
-        ) from None
+        raise InputError(path, "a NumPy .npz archive of plain arrays", str(error) or type(error).__name__) from None
 
 
 def _read_torch(path: Path) -> Iterator[tuple[str, Dense]]:

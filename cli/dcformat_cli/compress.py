@@ -44,9 +44,7 @@ _BESIDE = "\0"
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
-@click.option(
-    "--epochs", type=click.IntRange(min=1), help="Training epochs of all stages together [the recipe's]."
-)
+@click.option("--epochs", type=click.IntRange(min=1), help="Training epochs of all stages together [the recipe's].")
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -64,9 +62,7 @@ _BESIDE = "\0"
     metavar="[DIR]",
     help="Continue from the last complete stage, in DIR or in FILE.stages beside the output.",
 )
-@click.option(
-    "--keep-stages", is_flag=True, help="Keep the stages' weights when done (those in a DIR always stay)."
-)
+@click.option("--keep-stages", is_flag=True, help="Keep the stages' weights when done (those in a DIR always stay).")
 @as_json()
 def compress_command(
     architecture: str,

@@ -119,7 +119,6 @@ def _graph_document(graph: Graph) -> dict[str, Any]:
         "input_shape": list(graph.input_shape),
         "preprocessing": None if p is None else {"mean": list(p.mean), "std": list(p.std)},
         "nodes": [
-            {"kind": node.kind, "inputs": list(node.inputs), "tensors": list(node.tensors)}
-            for node in graph.nodes
+            {"kind": node.kind, "inputs": list(node.inputs), "tensors": list(node.tensors)} for node in graph.nodes
         ],
     }

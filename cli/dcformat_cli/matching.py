@@ -47,9 +47,7 @@ def _by_order(path: Path, architecture: Architecture, tensors: Mapping[str, Dens
         if name.rpartition(".")[2] not in ("weight", "bias"):
             raise InputError(path, f"{architecture.name}'s weights and biases only", f"the tensor {name!r}")
     if len(stems) != len(wanted):
-        expected = (
-            f"{len(wanted)} layers ({', '.join(wanted)})" if len(wanted) < 9 else f"{len(wanted)} layers"
-        )
+        expected = f"{len(wanted)} layers ({', '.join(wanted)})" if len(wanted) < 9 else f"{len(wanted)} layers"
         raise InputError(path, f"{expected} for {architecture.name}", f"{len(stems)} ({_shortened(stems)})")
     names: list[str] = []
     left = list(stems)

@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="IDX files [$DCFORMAT_DATA or data/mnist]."
 )
-@click.option(
-    "--input", "array", metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin."
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="LOGITS.npy", help="Write the outputs here."
-)
+@click.option("--input", "array", metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="LOGITS.npy", help="Write the outputs here.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads at most [all cores].")
 @click.option("--backend", type=click.Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
 @click.option("--deterministic", is_flag=True, help="The same bits on any machine and for any batch size.")
@@ -74,9 +70,7 @@ def run_command(
         with replacing(output) as out:
             np.lib.format.write_array(out, logits, allow_pickle=False)
         if as_json:
-            emit_json(
-                {"file": file, "images": len(logits), "output": str(output), "shape": list(logits.shape)}
-            )
+            emit_json({"file": file, "images": len(logits), "output": str(output), "shape": list(logits.shape)})
     else:
         _print_classes(file, logits, labels, as_json)
 
@@ -92,9 +86,7 @@ def _load(file: str, options: dict[str, Any]) -> tuple[Session, tuple[str, ...]]
 
 def _report(file: str, result: Evaluation, as_json: bool) -> None:
     if as_json:
-        emit_json(
-            {"file": file, "images": result.images, "correct": result.correct, "accuracy": result.accuracy}
-        )
+        emit_json({"file": file, "images": result.images, "correct": result.correct, "accuracy": result.accuracy})
     else:
         say(
             f"{file}: {result.correct:,} of {result.images:,} test images right: accuracy "
@@ -126,9 +118,7 @@ def _outputs(session: Session, values: npt.NDArray[Any]) -> npt.NDArray[np.float
     return np.zeros((0, *session.output_shape), np.float32)
 
 
-def _print_classes(
-    file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool
-) -> None:
+def _print_classes(file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool) -> None:
     found = classes(logits).tolist()
     if as_json:
         document: dict[str, Any] = {"file": file, "images": len(found), "classes": found}

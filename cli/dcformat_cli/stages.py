@@ -74,9 +74,7 @@ class Stages:
             if dense.dtype == "int8":
                 raise InputError(path, "float weights to train from", "int8", name)
             bits = dense.values
-            arrays[wanted] = (
-                (bits.astype("<u4") << 16).view("<f4") if dense.dtype == "bfloat16" else bits.astype("<f4")
-            )
+            arrays[wanted] = (bits.astype("<u4") << 16).view("<f4") if dense.dtype == "bfloat16" else bits.astype("<f4")
         self.directory.mkdir(parents=True, exist_ok=True)
         start = self.directory / "start.safetensors"
         with replacing(start) as out:

@@ -61,9 +61,7 @@ class Table:
         widths = [max(len(row[i]) for row in grid) for i in range(len(self.columns))]
         out = [printable(self.title)]
         for row in grid:
-            cells = [
-                c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ]
+            cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
             out.append(("  " + "  ".join(cells)).rstrip())
         rule = "  " + "-" * (sum(widths) + 2 * (len(widths) - 1))
         out.insert(2, rule)

@@ -28,9 +28,7 @@ def unpack_command(file: str, output: Path, max_memory: int | None) -> None:
     """
     writer = _WRITERS.get(output.suffix.lower())
     if writer is None:
-        raise misuse(
-            f"{output}: expected a name ending in .safetensors or .npz, found {output.suffix or 'none'!r}"
-        )
+        raise misuse(f"{output}: expected a name ending in .safetensors or .npz, found {output.suffix or 'none'!r}")
     with opened(file, max_memory) as content:
         with replacing(output) as out:
             writer(output, content, out)

@@ -20,6 +20,5 @@ def verify_command(file: str, max_memory: int | None) -> None:
     with opened(file, max_memory) as content:
         content.verify()
         say(
-            f"{file}: good: {content.size:,} bytes, {len(content.names)} tensors, "
-            f"content digest {content.digest.hex()}"
+            f"{file}: good: {content.size:,} bytes, {len(content.names)} tensors, content digest {content.digest.hex()}"
         )

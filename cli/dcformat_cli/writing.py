@@ -41,16 +41,12 @@ def _compare(model: Model, packed: bytes, path: Path) -> None:
     with dcformat.open(packed) as content:
         content.verify()
         if content.names != tuple(model.tensors) or content.graph != model.graph:
-            raise ReadBackError(
-                f"{path}: expected the model's names and network when read back, found others"
-            )
+            raise ReadBackError(f"{path}: expected the model's names and network when read back, found others")
         for name, tensor in model.tensors.items():
             found = content.tensor(name)
             same = found.dtype == tensor.dtype and found.shape == tensor.shape and found.scale == tensor.scale
             if not same or not np.array_equal(_bits(found.to_dense()), _bits(tensor.to_dense())):
-                raise ReadBackError(
-                    f"{path}: {name}: expected the model's values when read back, found others"
-                )
+                raise ReadBackError(f"{path}: {name}: expected the model's values when read back, found others")
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -56,9 +56,7 @@ def test_doubles_become_singles_only_where_that_is_exact(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
-def test_a_training_checkpoint_is_looked_into(
-    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_checkpoint_is_looked_into(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"epoch": 3, key: {"w": torch.ones(2)}}, tmp_path / "a.pt")
     assert list(read_checkpoint(tmp_path / "a.pt")) == ["w"]
     assert repr(key) in capsys.readouterr().err
@@ -96,9 +94,7 @@ def test_batch_norm_counters_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_values_that_are_not_finite(tmp_path: Path, value: float, dtype: Any) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([1, value, value], dtype))
-    with pytest.raises(
-        InputError, match=r"a\.npz: w: expected finite values, found NaN or infinity in 2 places"
-    ):
+    with pytest.raises(InputError, match=r"a\.npz: w: expected finite values, found NaN or infinity in 2 places"):
         read_checkpoint(tmp_path / "a.npz")
 
 

@@ -21,9 +21,7 @@ def tensors(rename: dict[str, str]) -> dict[str, Dense]:
     out = {}
     for name, shape in LENET.shapes.items():
         layer, _, part = name.partition(".")
-        out[f"{rename[layer]}.{part}" if rename[layer] else part] = Dense(
-            "float32", np.zeros(shape, np.float32)
-        )
+        out[f"{rename[layer]}.{part}" if rename[layer] else part] = Dense("float32", np.zeros(shape, np.float32))
     return out
 
 
@@ -68,12 +66,12 @@ def test_a_missing_and_a_left_over_layer() -> None:
 def test_a_missing_bias() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     del given["2.bias"]
-    with pytest.raises(InputError, match="expected 2.bias .*found no such tensor"):
+    with pytest.raises(InputError, match=r"expected 2\.bias .*found no such tensor"):
         match(PATH, LENET, given)
 
 
 def test_tensors_that_are_neither_weights_nor_biases() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     given["1.running_mean"] = given["0.bias"]
-    with pytest.raises(InputError, match="weights and biases only, found the tensor '1.running_mean'"):
+    with pytest.raises(InputError, match=r"weights and biases only, found the tensor '1\.running_mean'"):
         match(PATH, LENET, given)

@@ -1,0 +1,80 @@
+"""What the tests of the command share: new processes, small models and data sets, the look of a refusal."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from click.testing import Result
+
+from dcformat.architectures import ARCHITECTURES
+
+Invoke = Callable[..., Result]
+State = dict[str, npt.NDArray[Any]]
+
+
+def command(*args: object) -> list[str]:
+    """The command line of a new process, on the code that this process tests."""
+    return [sys.executable, "-c", "from dcformat_cli.main import main; main()", *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "error"}
+
+
+def spawn(*args: object, python: bool = False, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the command, or with `python` a program text, in a new process to its end."""
+    options.setdefault("stdout", subprocess.PIPE)
+    arguments = [sys.executable, "-c", str(args[0])] if python else command(*args)
+    return subprocess.run(arguments, stderr=subprocess.PIPE, env=environment(), check=False, **options)
+
+
+def refused(result: Result, *parts: object, code: int = 1) -> str:
+    """Assert that a command failed with one line on stderr that has all of `parts`, and return it."""
+    lines = result.stderr.splitlines()
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    errors = [line for line in lines if not line.startswith(("note: ", "warning: "))]
+    assert len(errors) == 1, result.stderr
+    for part in parts:
+        assert str(part) in errors[0]
+    return errors[0]
+
+
+def lenet_300_100(seed: int = 0) -> State:
+    """A pruned LeNet-300-100 with 16 shared values a layer, as `NAME.weight` and `NAME.bias`."""
+    random = np.random.default_rng(seed)
+    state = {}
+    for name, shape in ARCHITECTURES["lenet-300-100"].shapes.items():
+        if name.endswith(".bias"):
+            state[name] = random.normal(0, 0.1, shape).astype(np.float32)
+            continue
+        book = random.normal(0, 0.2, 16).astype(np.float32)
+        state[name] = np.where(random.random(shape) < 0.05, book[random.integers(0, 16, shape)], np.float32(0))
+    return state
+
+
+def write_idx(directory: Path, part: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+    for kind, array in (("images", images), ("labels", labels)):
+        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+        with gzip.open(directory / f"{part}-{kind}-idx{array.ndim}-ubyte.gz", "wb", compresslevel=1) as file:
+            file.write(header + array.tobytes())
+
+
+def blobs(count: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Ten classes that a small network learns at once: a bright square whose place is the class, and noise."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 10, count).astype(np.uint8)
+    images = random.integers(0, 40, (count, 28, 28)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 4)
+        image[9 * row : 9 * row + 7, 7 * column : 7 * column + 6] = 220
+    return images, labels

@@ -1,0 +1,267 @@
+"""`dcformat compress`, whole and real on a small data set: trained, pruned, shared, packed, run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dcformat_runtime
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from dcformat_cli import progress
+from dcformat_cli.main import cli
+from dcformat_pruning import recipes
+
+import dcformat
+from tests.cli.support import Invoke, State, blobs, command, environment, lenet_300_100, refused, spawn, write_idx
+
+CLASSIC = ("compress", "lenet-300-100", "--recipe", "classic", "--epochs", "12", "--device", "cpu", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, dict[str, Any]]:
+    """A file made by the classic recipe, and the summary that was printed as JSON."""
+    path = tmp_path_factory.mktemp("compressed") / "small.dcf"
+    arguments = [*CLASSIC, "-o", str(path), "--data", str(data), "--json"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    return path, json.loads(result.stdout)
+
+
+def test_the_summary_is_true(invoke: Invoke, compressed: tuple[Path, dict[str, Any]], data: Path) -> None:
+    path, document = compressed
+    assert document["size"] == path.stat().st_size == sum(row["bytes"] for row in document["ledger"])
+    assert document["ratio"] > 20
+    stages = [stage["stage"] for stage in document["stages"]]
+    assert stages == ["train", "prune", "retrain", "share", "fine-tune"]
+    assert document["stages"][0]["weights"] == 266_200
+    assert document["stages"][-1]["weights"] == sum(
+        row["stored"] for row in document["tensors"] if row["name"].endswith(".weight")
+    )
+    again = json.loads(invoke("run", path, "--data", data, "--json").stdout)
+    assert document["accuracy"] == again["accuracy"] > 0.9
+    assert document["images"] == again["images"] == 200
+    assert invoke("verify", path).exit_code == 0
+
+
+def test_the_densities_are_the_papers(compressed: tuple[Path, dict[str, Any]]) -> None:
+    density = {row["name"]: row["density"] for row in compressed[1]["tensors"]}
+    assert density["fc1.weight"] == pytest.approx(0.08, abs=1e-3)
+    assert density["fc2.weight"] == pytest.approx(0.09, abs=1e-3)
+    assert density["fc3.weight"] == pytest.approx(0.26, abs=1e-3)
+
+
+def test_nothing_is_left_beside_the_file(compressed: tuple[Path, dict[str, Any]]) -> None:
+    assert [path.name for path in compressed[0].parent.iterdir()] == ["small.dcf"]
+
+
+def test_the_packed_file_predicts_as_pytorch_does(data: Path, tmp_path: Path) -> None:
+    result = recipes.compress("lenet-300-100", "classic", seed=1, device="cpu", epochs=6, data=data)
+    dcformat.save(result.model, tmp_path / "a.dcf", mode=result.mode)
+    images, _ = blobs(200, 2)
+    with torch.no_grad():
+        expected = result.module(torch.from_numpy(images[:, None]) / 255).numpy()
+    logits = dcformat_runtime.load(tmp_path / "a.dcf")(images.reshape(-1, 784))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert (logits.argmax(1) == expected.argmax(1)).all()
+
+
+def test_the_tables_and_lines_for_people(invoke: Invoke, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.dcf"
+    arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "3", "-o", out, "--data", data]
+    result = invoke(*arguments, "--mode", "small", "--keep-stages")
+    assert result.exit_code == 0, result.output
+    assert "fine-tune: epoch 1 of 1, loss " in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "stages"
+    assert f"{out}: {out.stat().st_size:,} bytes, " in result.stdout
+    assert lines[-1].startswith(f"{out}: run from the packed file, ")
+    assert sorted(path.name for path in (tmp_path / "a.dcf.stages").iterdir()) == [
+        "00-train.pt", "01-prune.pt", "02-retrain.pt", "03-share.pt", "04-fine-tune.pt",
+    ]  # fmt: skip
+
+
+class Interrupt:
+    """Stands for a user who presses Ctrl-C while a stage is trained; remembers which stages were trained."""
+
+    def __init__(self, stage: str | None = None) -> None:
+        self.stage = stage
+        self.seen: list[str] = []
+
+    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage not in self.seen:
+            self.seen.append(stage)
+        if stage == self.stage:
+            raise KeyboardInterrupt
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, stage: str | None) -> Interrupt:
+    watcher = Interrupt(stage)
+    monkeypatch.setattr(progress, "_Lines", lambda: watcher)
+    return watcher
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_interrupted_run_is_continued_to_the_same_bytes(
+    invoke: Invoke, compressed: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, named: bool,
+) -> None:  # fmt: skip
+    out = tmp_path / "a.dcf"
+    out.write_bytes(b"precious")
+    stages = tmp_path / "here" if named else tmp_path / "a.dcf.stages"
+    resume = ["--resume", stages] if named else ["--resume"]
+    interrupt(monkeypatch, "fine-tune")
+    result = invoke(*CLASSIC, "-o", out, "--data", data, *(resume if named else []))
+    assert result.exit_code == 130
+    assert out.read_bytes() == b"precious"
+    assert f"{stages}: complete stages are kept; --resume continues from them" in result.stderr
+    assert result.stderr.splitlines()[-1] == "dcformat: interrupted"
+    assert len(list(stages.iterdir())) == 4
+
+    watcher = interrupt(monkeypatch, None)
+    result = invoke(*CLASSIC, "-o", out, "--data", data, *resume)
+    assert result.exit_code == 0, result.output
+    assert watcher.seen == ["fine-tune"]
+    assert out.read_bytes() == compressed[0].read_bytes()
+    assert stages.exists() == named
+
+
+def test_stages_of_another_run_are_not_continued(
+    invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.dcf"
+    interrupt(monkeypatch, "retrain")
+    invoke(*CLASSIC, "-o", out, "--data", data)
+    other = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "3", "-o", out, "--data", data]
+    refused(invoke(*other, "--resume"), "00-train.pt: expected a stage of", "epochs=3")
+
+    watcher = interrupt(monkeypatch, "retrain")
+    result = invoke(*other)
+    assert "an earlier run's stages removed" in result.stderr
+    assert watcher.seen == ["train", "retrain"]
+
+
+def test_resuming_without_anything_to_resume(
+    invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = interrupt(monkeypatch, "train")
+    result = invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data, "--resume")
+    assert "no stage to continue from" in result.stderr
+    assert watcher.seen == ["train"]
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_stage_that_is_damaged(invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, "retrain")
+    invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data)
+    (tmp_path / "a.dcf.stages" / "01-prune.pt").write_bytes(b"not a stage")
+    refused(invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data, "--resume"), "01-prune.pt: expected")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_from_a_checkpoint(
+    invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    state = lenet_300_100()
+    renamed = dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), state.values(), strict=True))
+    checkpoint = tmp_path / f"dense{suffix}"
+    if suffix == ".npz":
+        np.savez(checkpoint, **dict(reversed(renamed.items())))
+    else:
+        torch.save({"state_dict": {name: torch.from_numpy(v) for name, v in renamed.items()}}, checkpoint)
+    watcher = interrupt(monkeypatch, None)
+    out = tmp_path / "out.dcf"
+    arguments = [*CLASSIC, "-o", out, "--data", data, "--checkpoint", checkpoint, "--json"]
+    document = json.loads(invoke(*arguments).stdout)
+    assert watcher.seen == ["retrain", "fine-tune"]
+    assert document["stages"][0]["weights"] == sum(
+        np.count_nonzero(values) for name, values in state.items() if name.endswith(".weight")
+    )
+
+
+def test_checkpoints_that_do_not_fit(invoke: Invoke, data: Path, tmp_path: Path, state: State) -> None:
+    arguments = [*CLASSIC, "-o", tmp_path / "out.dcf", "--data", data, "--checkpoint"]
+    np.savez(tmp_path / "shape.npz", **{**state, "fc1.weight": np.zeros((300, 785), np.float32)})
+    refused(invoke(*arguments, tmp_path / "shape.npz"), "shape.npz: fc1.weight: expected shape (300, 784)")
+    np.savez(tmp_path / "nan.npz", **{**state, "fc1.bias": np.full(300, np.nan, np.float32)})
+    refused(invoke(*arguments, tmp_path / "nan.npz"), "nan.npz: fc1.bias: expected finite values")
+    refused(invoke(*arguments, tmp_path / "no.npz"), "no.npz: expected an existing file")
+    assert not (tmp_path / "out.dcf").exists()
+
+
+def test_data_that_cannot_be_used_is_noticed_before_training(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = interrupt(monkeypatch, None)
+    train_only = tmp_path / "train-only"
+    train_only.mkdir()
+    write_idx(train_only, "train", *blobs(100, 1))
+    refused(invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", train_only), "expected t10k-images")
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for part in ("train", "t10k"):
+        write_idx(wide, part, np.zeros((100, 32, 32), np.uint8), np.zeros(100, np.uint8))
+    refused(invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", wide), "expected 28 x 28 pixels, found (32, 32)")
+    assert watcher.seen == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["alexnet"], "'alexnet' is not one of"),
+        (["lenet-5", "--recipe", "magic"], "'magic' is not one of"),
+        (["lenet-5", "--epochs", "0"], "0 is not in the range"),
+        (["lenet-5", "--seed", "-1"], "-1 is not in the range"),
+        (["lenet-5", "--device", "tpu"], "'tpu' is not one of"),
+    ],
+)
+def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str) -> None:
+    refused(invoke("compress", *options, "-o", tmp_path / "a.dcf"), message, code=2)
+    refused(invoke("compress", "lenet-5"), "Missing option '-o'", code=2)
+
+
+def test_stages_where_there_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "a.dcf.stages").write_bytes(b"mine")
+    refused(invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data), "a.dcf.stages: expected a directory")
+    assert (tmp_path / "a.dcf.stages").read_bytes() == b"mine"
+
+
+def test_without_pytorch(dcf: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\nfrom dcformat_cli.main import cli\n"
+        "cli(['compress', 'lenet-5', '-o', '/nowhere/a.dcf'])"
+    )
+    result = spawn(program, python=True)
+    assert result.returncode == 1
+    assert result.stderr.decode().startswith("dcformat: compress needs PyTorch: pip install 'dcformat[pruning]'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_in_a_real_process(data: Path, npz: Path, tmp_path: Path) -> None:
+    out, stages = tmp_path / "a.dcf", tmp_path / "a.dcf.stages"
+    arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "1000000", "--data", data]
+    process = subprocess.Popen(
+        command(*arguments, "-o", out, "--checkpoint", npz), env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (stages / "01-prune.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert stdout == b""
+    assert stderr.decode().splitlines()[-1] == "dcformat: interrupted"
+    assert b"Traceback" not in stderr
+    assert not out.exists()
+    assert sorted(path.name for path in stages.iterdir()) == ["00-train.pt", "01-prune.pt", "start.safetensors"]

@@ -1,0 +1,195 @@
+"""What goes wrong around the files: full disks, closed pipes, places that cannot be written to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from dcformat_cli.failures import InputError, MissingExtraError, describe
+from dcformat_cli.main import cli
+
+from dcformat.errors import ChecksumError, FormatError
+from tests.cli.support import Invoke, command, environment, refused, spawn
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's")
+
+
+def arguments_for(verb: str, npz: Path, dcf: Path, out: Path) -> list[object]:
+    if verb == "pack":
+        return ["pack", npz, "-o", out.with_suffix(".dcf") if out != FULL else out]
+    return ["unpack", dcf, "-o", out.with_suffix(".npz")]
+
+
+@needs_full
+def test_a_full_disk_under_the_output(dcf: Path, npz: Path) -> None:
+    result = spawn("pack", npz, "-o", FULL, "--architecture", "lenet-300-100")
+    assert result.returncode == 1
+    assert result.stderr.decode() == "dcformat: /dev/full: expected room for the file, found the disk full\n"
+
+
+@needs_full
+@pytest.mark.parametrize("verb", ["inspect", "verify"])
+def test_a_full_disk_under_stdout(dcf: Path, verb: str) -> None:
+    with FULL.open("wb") as out:
+        result = spawn(verb, dcf, stdout=out)
+    assert result.returncode == 1
+    assert result.stderr.decode() == "dcformat: output: expected room for the file, found the disk full\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "expected room for the file, found the disk full"),
+        (errno.EROFS, "expected a place to write, found a read-only file system"),
+        (errno.EACCES, "expected permission to use it, found none"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["pack", "unpack"])
+def test_an_output_that_cannot_be_made_leaves_the_old_one(
+    invoke: Invoke, npz: Path, dcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str,
+    verb: str,
+) -> None:  # fmt: skip
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(code, os.strerror(code), "/temporary/name")
+
+    arguments = arguments_for(verb, npz, dcf, tmp_path / "out")
+    out = Path(str(arguments[-1]))
+    out.write_bytes(b"precious")
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    refused(invoke(*arguments), f"{out}: {words}")
+    assert out.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("verb", ["pack", "unpack"])
+def test_a_disk_that_fills_up_while_writing(
+    invoke: Invoke, npz: Path, dcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = arguments_for(verb, npz, dcf, tmp_path / "out")
+    out = Path(str(arguments[-1]))
+    out.write_bytes(b"precious")
+    monkeypatch.setattr(os, "fsync", fail)
+    refused(invoke(*arguments), f"{out}: expected room for the file, found the disk full")
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert out.read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        refused(invoke("pack", npz, "-o", tmp_path / "a.dcf"), "a.dcf: expected permission to use it, found none")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_output_directories_that_are_not_there(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+    refused(invoke("pack", npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: expected an existing", "found none")
+    (tmp_path / "file").write_bytes(b"")
+    refused(invoke("pack", npz, "-o", tmp_path / "file" / "a.dcf"), f"{tmp_path}/file: expected a directory")
+    refused(invoke("pack", npz, "-o", tmp_path), f"{tmp_path}: expected a file, found a directory")
+
+
+def test_a_pipe_that_nobody_reads(dcf: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = spawn("inspect", dcf, stdout=writer)
+    finally:
+        os.close(writer)
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+def test_a_link_is_followed_and_permissions_stay(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.dcf", tmp_path / "link.dcf"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    assert invoke("pack", npz, "-o", link).exit_code == 0
+    assert link.is_symlink()
+    assert target.read_bytes() != b"old"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_without_stdin_stdout_and_terminal(dcf: Path) -> None:
+    result = spawn("verify", dcf, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0
+    assert result.stderr == b""
+
+
+def test_on_a_terminal(dcf: Path) -> None:
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            command("inspect", dcf), stdout=slave, stderr=slave, stdin=slave, env={**environment(), "TERM": "xterm"}
+        )
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other end was closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait(timeout=60) == 0
+    finally:
+        os.close(master)
+    assert b"\x1b[1m" in shown
+    assert f"{dcf.stat().st_size:,}".encode() in shown
+
+
+def test_interrupted_in_the_middle(invoke: Invoke, dcf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dcformat_cli.inspect._show", interrupt)
+    refused(invoke("inspect", dcf), "dcformat: interrupted", code=130)
+
+
+def test_a_fault_of_ours_is_one_line_too(invoke: Invoke, dcf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*args: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("dcformat_cli.inspect._show", fault)
+    line = refused(invoke("inspect", dcf), "unexpected ZeroDivisionError: two\\nlines", "--debug")
+    assert line.startswith("dcformat: ")
+    assert isinstance(CliRunner().invoke(cli, ["--debug", "inspect", str(dcf)]).exception, ZeroDivisionError)
+
+
+def test_unknown_verbs_and_options(invoke: Invoke, dcf: Path) -> None:
+    refused(invoke("squash"), "No such command 'squash'", code=2)
+    refused(invoke("inspect", dcf, "--colour"), "--colour", "see dcformat inspect --help", code=2)
+    assert invoke("--version").stdout.startswith("dcformat ")
+
+
+@pytest.mark.parametrize("verb", ["compress", "pack", "unpack", "inspect", "verify", "run", "bench", "warmup", "study"])
+def test_every_verb_has_help(invoke: Invoke, verb: str) -> None:
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: dcformat {verb}")
+    assert verb in invoke("--help").stdout
+
+
+def test_descriptions() -> None:
+    checksum = ChecksumError("contents", got="ab", expected="cd", offset=3)
+    checksum.path = "a.dcf"
+    assert describe(checksum) == "a.dcf: E05 contents at byte 3: expected cd, found ab"
+    assert isinstance(checksum, FormatError)
+    assert describe(InputError("f", "one", "two", "what")) == "f: what: expected one, found two"
+    assert describe(MissingExtraError("x needs y")) == "x needs y"
+    assert describe(MemoryError()) == "out of memory"
+    assert describe(OSError(errno.EIO, "Input/output error", b"\xff.dcf")) == "\udcff.dcf: Input/output error"
+    assert describe(ValueError("from elsewhere")).startswith("unexpected ValueError: from elsewhere")

@@ -1,0 +1,144 @@
+"""`dcformat inspect`: figures that add up, text that is safe, and no more imported than is needed."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dcformat
+from dcformat.model import Extension, Model, Tensor
+from tests.cli.support import Invoke, State, refused, spawn
+
+
+def test_the_ledger_adds_up_to_the_files_size(invoke: Invoke, dcf: Path) -> None:
+    document = json.loads(invoke("inspect", dcf, "--json").stdout)
+    assert sum(row["bytes"] for row in document["ledger"]) == document["size"] == dcf.stat().st_size
+
+
+def test_each_tensors_bits_add_up_to_its_bytes(invoke: Invoke, dcf: Path) -> None:
+    document = json.loads(invoke("inspect", dcf, "--json").stdout)
+    for row in document["tensors"]:
+        bits = row["stored"] * (row["bits_per_weight"] + row["bits_per_index"]) + 8 * row["table_bytes"]
+        assert bits == pytest.approx(8 * row["bytes"], abs=1 + row["stored"] * 1e-4)
+
+
+def test_the_figures_are_the_models(invoke: Invoke, dcf: Path, state: State) -> None:
+    document = json.loads(invoke("inspect", dcf, "--json").stdout)
+    assert document["parameters"] == sum(values.size for values in state.values()) == 266_610
+    assert document["float32_bytes"] == 1_066_440
+    assert document["ratio"] == pytest.approx(1_066_440 / dcf.stat().st_size, abs=1e-3)
+    rows = {row["name"]: row for row in document["tensors"]}
+    for name, values in state.items():
+        assert rows[name]["shape"] == list(values.shape)
+        if name.endswith(".weight"):
+            assert rows[name]["stored"] == np.count_nonzero(values)
+            assert rows[name]["clusters"] == 16
+            assert 0 < rows[name]["bits_per_weight"] <= 4.5
+    assert document["network"]["input_shape"] == [784]
+    assert [node["kind"] for node in document["network"]["nodes"]] == ["linear", "relu"] * 2 + ["linear"]
+    assert document["network"]["preprocessing"] == {"mean": [0.0], "std": [1.0]}
+
+
+def test_the_table_has_the_papers_columns(invoke: Invoke, dcf: Path) -> None:
+    result = invoke("inspect", dcf)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    size = f"{dcf.stat().st_size:,}"
+    assert f"{dcf}: {size} bytes, " in result.stdout
+    for word in ("shape", "density", "clusters", "bits/weight", "bits/index", "bytes", "300x784", "fc3.bias", "linear"):
+        assert word in result.stdout
+    last = result.stdout.splitlines()[-1].split()
+    assert last == ["the", "file", size, "100.00", "%"]
+
+
+def test_from_stdin(invoke: Invoke, dcf: Path) -> None:
+    result = invoke("inspect", "-", "--json", stdin=dcf.read_bytes())
+    assert json.loads(result.stdout)["size"] == dcf.stat().st_size
+    refused(invoke("inspect", "-", stdin=b""), "stdin: E01", "an empty file")
+    refused(invoke("inspect", "-", stdin=dcf.read_bytes()[:-1]), "stdin: E03")
+
+
+def test_memory_is_what_the_model_takes(invoke: Invoke, dcf: Path) -> None:
+    memory = json.loads(invoke("inspect", dcf, "--memory", "--json").stdout)["memory"]
+    sizes = {
+        name: sum(a.nbytes for a in (t.data, t.codebook, t.indptr, t.indices) if a is not None)
+        for name, t in dcformat.load(dcf).tensors.items()
+    }
+    assert memory["decoded_bytes"] == pytest.approx(sum(sizes.values()), rel=0.02)
+    assert memory["largest_tensor_bytes"] == pytest.approx(max(sizes.values()), rel=0.02)
+    assert memory["dense_float32_bytes"] == 1_066_440
+    assert "memory when loaded" in invoke("inspect", dcf, "--memory").stdout
+
+
+def test_a_bag_of_tensors_and_sections_of_a_later_version(invoke: Invoke, tmp_path: Path) -> None:
+    tensor = Tensor("t", (2, 2), "float32", np.array([1, 2, 3, 4], "<f4"))
+    model = Model({"t": tensor}, extensions=(Extension(100, b"abc"),))
+    dcformat.save(model, tmp_path / "a.dcf")
+    text = invoke("inspect", tmp_path / "a.dcf").stdout
+    assert "no network" in text
+    assert "unknown section of kind 100, 3 bytes" in text
+    document = json.loads(invoke("inspect", tmp_path / "a.dcf", "--json").stdout)
+    assert document["network"] is None
+    assert document["extensions"] == [{"kind": 100, "bytes": 3}]
+
+
+def test_names_cannot_reach_the_terminal_as_commands(invoke: Invoke, tmp_path: Path) -> None:
+    name = "evil\x1b[2J\u202ename"
+    tensor = Tensor(name, (2,), "float32", np.array([1, 2], "<f4"))
+    dcformat.save(Model({name: tensor}, metadata={"k\x07": "line\nfeed"}), tmp_path / "a.dcf")
+    text = invoke("inspect", tmp_path / "a.dcf").stdout
+    assert all(unicodedata.category(c) not in ("Cc", "Cf") for c in text.replace("\n", ""))
+    assert "\\x1b[2J" in text
+    assert "line\\nfeed" in text
+    assert json.loads(invoke("inspect", tmp_path / "a.dcf", "--json").stdout)["tensors"][0]["name"] == name
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip archive", b"\x00" * 100])
+def test_other_files(invoke: Invoke, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.dcf").write_bytes(content)
+    refused(invoke("inspect", tmp_path / "a.dcf"), "a.dcf: E01 magic at byte 0: expected ", ", found ")
+
+
+def test_missing_files_and_directories(invoke: Invoke, tmp_path: Path) -> None:
+    refused(invoke("inspect", tmp_path / "no.dcf"), "no.dcf: expected an existing file or directory, found none")
+    refused(invoke("inspect", tmp_path), f"{tmp_path}: expected a file, found a directory")
+    refused(invoke("inspect"), "Missing argument 'FILE'", code=2)
+
+
+ALLOWED_IN_BASE = {"numpy", "dcformat", "bitarray", "crc32c", "google_crc32c"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import dcformat",
+        "import dcformat_runtime",
+        "from dcformat_cli.main import cli; cli(['--help'])",
+        "from dcformat_cli.main import cli; cli(['inspect', FILE])",
+        "from dcformat_cli.main import cli; cli(['verify', '--help'])",
+        "from dcformat_cli.main import cli; cli(['compress', '--help'])",
+    ],
+)
+def test_neither_torch_nor_numba_is_loaded(dcf: Path, code: str) -> None:
+    program = (
+        f"import sys\nFILE = {str(dcf)!r}\ntry:\n    {code}\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    result = spawn(program, python=True)
+    loaded = set(result.stderr.decode().split())
+    assert result.returncode == 0, result.stderr
+    assert not loaded & {"torch", "numba", "llvmlite", "scipy", "matplotlib", "safetensors", "onnxruntime"}
+
+
+def test_importing_dcformat_loads_little() -> None:
+    program = "import sys; before = set(sys.modules); import dcformat\nprint(*(set(sys.modules) - before))"
+    result = spawn(program, python=True)
+    names = {name.partition(".")[0] for name in result.stdout.decode().split()}
+    import sys
+
+    foreign = {name for name in names if name not in sys.stdlib_module_names and not name.startswith("_")}
+    assert foreign <= ALLOWED_IN_BASE

@@ -1,0 +1,150 @@
+"""`dcformat run`: the same answers as the network computed by hand, and clear words about other input."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import dcformat
+from dcformat.model import Model
+from tests.cli.support import Invoke, State, blobs, refused, write_idx
+
+
+def by_hand(state: State, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    value = x.reshape(len(x), -1).astype(np.float64)
+    for layer in ("fc1", "fc2", "fc3"):
+        value = value @ state[f"{layer}.weight"].T.astype(np.float64) + state[f"{layer}.bias"]
+        value = value if layer == "fc3" else np.maximum(value, 0)
+    return value
+
+
+def test_accuracy_on_a_data_set(invoke: Invoke, dcf: Path, data: Path, state: State) -> None:
+    images, labels = blobs(200, 2)
+    expected = int((by_hand(state, images / np.float32(255)).argmax(1) == labels).sum())
+    document = json.loads(invoke("run", dcf, "--data", data, "--json").stdout)
+    assert document == {
+        "file": str(dcf), "images": 200, "correct": expected, "accuracy": expected / 200,
+    }  # fmt: skip
+    text = invoke("run", dcf, "--data", data).stdout
+    assert (
+        f"{expected} of 200 test images right: accuracy {expected / 2:.2f} %, error {100 - expected / 2:.2f} %" in text
+    )
+
+
+def test_the_data_variable_and_stdin(invoke: Invoke, dcf: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCFORMAT_DATA", str(data))
+    assert json.loads(invoke("run", "-", "--json", stdin=dcf.read_bytes()).stdout)["images"] == 200
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_an_array_to_logits(invoke: Invoke, dcf: Path, tmp_path: Path, state: State, dtype: type) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (1030, 784)).astype(np.uint8)
+    x = pixels if dtype is np.uint8 else (pixels / 255).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "logits.npy"
+    assert invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", out).exit_code == 0
+    logits = np.load(out)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, by_hand(state, (pixels / 255).astype(np.float32)), rtol=1e-4, atol=1e-4)
+
+
+def test_an_array_to_classes_and_labels(invoke: Invoke, npz: Path, tmp_path: Path, state: State) -> None:
+    x = np.random.default_rng(6).random((5, 784), np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, x)
+    names = [f"class-{digit}" for digit in range(10)]
+    packed = tmp_path / "a.dcf"
+    invoke("pack", npz, "-o", packed, "--architecture", "lenet-300-100", "--labels", ",".join(names))
+    expected = by_hand(state, x).argmax(1).tolist()
+    result = invoke("run", packed, "--input", "-", stdin=buffer.getvalue())
+    assert result.stdout.split() == [names[index] for index in expected]
+    document = json.loads(invoke("run", packed, "--input", "-", "--json", stdin=buffer.getvalue()).stdout)
+    assert document["classes"] == expected
+    assert document["labels"] == [names[index] for index in expected]
+
+
+def test_an_empty_batch(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((0, 784), np.float32))
+    assert invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy").exit_code == 0
+    assert np.load(tmp_path / "y.npy").shape == (0, 10)
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_the_backends_agree(invoke: Invoke, dcf: Path, data: Path, backend: str) -> None:
+    plain = json.loads(invoke("run", dcf, "--data", data, "--json").stdout)
+    arguments = ["run", dcf, "--data", data, "--json", "--backend", backend, "--threads", "1", "--deterministic"]
+    assert json.loads(invoke(*arguments).stdout) == plain
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 783), np.float32), "expected (batch, 784), found (2, 783)"),
+        (np.zeros((2, 784)), "expected float32 or uint8, found float64"),
+        (np.zeros((2, 784), np.int32), "expected float32 or uint8, found int32"),
+        (np.float32(3), "expected (batch, 784), found ()"),
+        (np.array([{}], object), "expected a NumPy .npy array of numbers, found pickled objects"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    invoke: Invoke, dcf: Path, tmp_path: Path, array: npt.NDArray[np.generic], message: str
+) -> None:
+    np.save(tmp_path / "x.npy", array)
+    (tmp_path / "y.npy").write_bytes(b"precious")
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy"), "x.npy: ", message)
+    assert (tmp_path / "y.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x10\x00nonsense........", b"text"])
+def test_files_that_are_no_array(invoke: Invoke, dcf: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array of numbers")
+
+
+def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 784), np.float32))
+    raw = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(raw[:-1])
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "y.npy"], "-o belongs to --input"),
+        (["--input", "x.npy", "--data", "d"], "found both"),
+        (["--threads", "0"], "0 is not in the range"),
+        (["--backend", "gpu"], "'gpu' is not one of"),
+    ],
+)
+def test_misuse(invoke: Invoke, dcf: Path, options: list[str], message: str) -> None:
+    refused(invoke("run", dcf, *options), message, code=2)
+
+
+def test_a_file_without_a_network(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    dcformat.save(Model(dcformat.load(dcf).tensors), tmp_path / "bag.dcf")
+    refused(invoke("run", tmp_path / "bag.dcf"), "bag.dcf: E11 graph: expected a network to run")
+
+
+def test_data_directories_that_cannot_be_used(invoke: Invoke, dcf: Path, data: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused(invoke("run", dcf, "--data", empty), f"{empty}: expected a directory with train-images", "found none")
+    refused(invoke("run", dcf, "--data", tmp_path / "no"), "no: expected a directory", "found nothing")
+    part = tmp_path / "part"
+    part.mkdir()
+    shutil.copy(data / "t10k-images-idx3-ubyte.gz", part)
+    refused(invoke("run", dcf, "--data", part), f"{part}: expected t10k-labels-idx1-ubyte(.gz), found no such file")
+    wide, many = tmp_path / "wide", tmp_path / "many"
+    wide.mkdir()
+    many.mkdir()
+    write_idx(wide, "t10k", np.zeros((3, 32, 32), np.uint8), np.zeros(3, np.uint8))
+    refused(invoke("run", dcf, "--data", wide), f"{wide}: expected images of 784 values", "found 32x32 pixels")
+    write_idx(many, "t10k", np.zeros((3, 28, 28), np.uint8), np.array([1, 26, 3], np.uint8))
+    refused(invoke("run", dcf, "--data", many), f"{many}: expected at most 10 classes, found 27")
