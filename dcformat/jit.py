@@ -86,6 +86,7 @@ class Kernel:
         return f"{self.python.__module__}.{self.python.__name__}"
 
     def __call__(self, *args: Any) -> Any:
+        """Run the kernel."""
         return (self._call or self.resolve())(*args)
 
     def resolve(self) -> Callable[..., Any]:
@@ -203,9 +204,7 @@ class _Refusal:
         return self.function(*better)
 
 
-def kernel(
-    signature: str, *, fastmath: Iterable[str] = ()
-) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(signature: str, *, fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a `Kernel`.
 
     Parameters
@@ -290,9 +289,7 @@ def _for_compiler(function: FunctionType, fastmath: frozenset[str]) -> FunctionT
         helper = scope.get(name)
         if isinstance(helper, FunctionType) and (helper in _intrinsics or helper in _devices):
             scope[name] = _helper(helper, fastmath)
-    return FunctionType(
-        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
-    )
+    return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
 
 
 _helpers: dict[tuple[FunctionType, frozenset[str]], Any] = {}

@@ -1,0 +1,148 @@
+"""Make an image callable: a region of memory of its own, filled, then made executable and no longer writable.
+
+Nothing here trusts what it did not prove: the layout of Python's and NumPy's objects is compared with what the entries
+were compiled for, once in each process, and no image is used where it differs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from dcformat.native.image import Image
+
+NDARRAY = "dcformat.ndarray"
+REFUSE = "dcformat.refuse"
+
+_METH_FASTCALL = 0x80
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+#: What an image may import: Python's own functions, and what LLVM calls for loops that copy, and for mathematics.
+_FROM_PYTHON = frozenset(
+    {
+        "Py_IncRef", "PyBool_FromLong", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread",
+        "PyFloat_AsDouble", "PyFloat_FromDouble", "PyLong_AsLongLong", "PyLong_FromLongLong", "PyObject_Vectorcall",
+    }
+)  # fmt: skip
+_FROM_C = frozenset({"memcpy", "memmove", "memset", "memcmp", "exp", "expf", "log", "logf", "fma", "fmaf"})
+
+#: Kept for the life of the process: method definitions and names that callable objects point at.
+_kept: list[Any] = []
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p),
+    )  # fmt: skip
+
+
+def dtype_symbol(name: str) -> str:
+    """Return the name by which images import a dtype's address."""
+    return f"dcformat.dtype.{name}"
+
+
+@cache
+def layout_known() -> bool:
+    """Whether objects of this Python and this NumPy look as the entries expect."""
+    if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
+        return False
+    if object.__basicsize__ != 16 or sys.byteorder != "little":  # another header: free-threaded, or a debug build
+        return False
+    array = np.zeros((2, 3), np.float32)
+    base = id(array)
+    shape = ctypes.c_void_p.from_address(base + 32).value
+    return (
+        np.ndarray.__basicsize__ >= 72
+        and ctypes.c_void_p.from_address(base + 8).value == id(np.ndarray)
+        and ctypes.c_void_p.from_address(base + 16).value == array.__array_interface__["data"][0]
+        and ctypes.c_int.from_address(base + 24).value == 2
+        and ctypes.c_void_p.from_address(base + 56).value == id(np.dtype("float32")) == id(array.dtype)
+        and ctypes.c_int.from_address(base + 64).value & 0xFFFF == array.flags.num & 0xFFFF
+        and shape is not None
+        and [ctypes.c_ssize_t.from_address(shape + 8 * axis).value for axis in (0, 1)] == [2, 3]
+    )
+
+
+def load(image: Image, name: str, refuse: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs an image.
+
+    Parameters
+    ----------
+    image : Image
+    name : str
+        For the function's ``__name__``.
+    refuse : callable
+        Called in the kernel's place, with its arguments, if they are not what it was compiled for.
+
+    Raises
+    ------
+    OSError
+        The system forbids memory that is executable.
+    LookupError
+        The image imports something that is not provided.
+    """
+    code = bytearray(image.code)
+    for offset, symbol in image.imports:
+        value = id(refuse) if symbol == REFUSE else _address(symbol)
+        code[offset : offset + 8] = value.to_bytes(8, "little")
+    start = _place(code)
+    text = name.encode()
+    definition = _MethodDef(text, start + image.entry, _METH_FASTCALL, None)
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.argtypes, make.restype = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p), ctypes.py_object
+    function: Callable[..., Any] = make(ctypes.addressof(definition), None, None)
+    _kept.append((text, definition, refuse))
+    return function
+
+
+def _place(code: bytearray) -> int:
+    """Copy code to pages of its own, make them executable, and return their address. They are never given back.
+
+    Linux makes instruction and data caches agree when pages become executable, which AArch64 needs.
+    """
+    c = _c_library()
+    size = -(-len(code) // mmap.PAGESIZE) * mmap.PAGESIZE
+    start = c.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    if start is None or start == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), "no memory for a kernel")
+    ctypes.memmove(start, (ctypes.c_char * len(code)).from_buffer(code), len(code))
+    if c.mprotect(start, size, mmap.PROT_READ | mmap.PROT_EXEC):
+        raise OSError(ctypes.get_errno(), "the system forbids executable memory")
+    return int(start)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    c = ctypes.CDLL(None, use_errno=True)
+    c.mmap.restype = ctypes.c_void_p
+    c.mmap.argtypes = (
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    )  # fmt: skip
+    c.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return c
+
+
+@cache
+def _address(symbol: str) -> int:
+    if symbol == NDARRAY:
+        return id(np.ndarray)
+    if symbol.startswith("dcformat.dtype."):
+        return id(np.dtype(symbol.rpartition(".")[2]))
+    singletons = {"_Py_NoneStruct": None, "_Py_TrueStruct": True, "_Py_FalseStruct": False}
+    if symbol in singletons:
+        return id(singletons[symbol])
+    if symbol in _FROM_PYTHON or symbol in _FROM_C:
+        library = ctypes.pythonapi if symbol in _FROM_PYTHON else _c_library()
+        try:
+            address = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
+        except AttributeError:
+            address = None
+        if address:
+            return address
+    raise LookupError(symbol)

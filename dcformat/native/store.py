@@ -1,0 +1,120 @@
+"""The folder of saved kernels: the user's own, checked before anything in it is believed.
+
+Saved code runs with the user's rights, so a file counts only if nobody but the user or root can have written it, in a
+folder of which the same holds, and if its checksum is right. Whatever is wrong, missing or forbidden just means that
+nothing is saved there: no error. Files are written beside their place and renamed, so readers see all of one or none.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+#: No kernel is near this size.
+_MOST = 1 << 24
+_SUFFIX = ".kernel"
+
+
+def folder() -> Path | None:
+    """Return where kernels are saved: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
+
+    The latter is what platformdirs says; its rule for Linux is repeated here because importing it takes 10 ms.
+    """
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        return None  # the environment belongs to somebody with fewer rights
+    chosen = os.environ.get("DCFORMAT_CACHE_DIR")
+    if chosen:
+        return Path(chosen).absolute() / "kernels"
+    base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    home = os.path.expanduser(base)  # noqa: PTH111
+    return Path(home) / "dcformat" / "kernels" if os.path.isabs(home) else None  # noqa: PTH117
+
+
+def shipped() -> Path:
+    """Return the folder of kernels that came with the package."""
+    return Path(__file__).with_name("prebuilt")
+
+
+def read(key: bytes, compiler: str | None) -> bytes | None:
+    """Return the file saved under `key` by `compiler`, or None. Without a compiler, any compiler's will do."""
+    for place in (folder(), shipped()):
+        if place is not None:
+            data = _read(place, key, compiler)
+            if data is not None:
+                return data
+    return None
+
+
+def _read(place: Path, key: bytes, compiler: str | None) -> bytes | None:
+    try:
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not _trusted(os.fstat(handle)):
+            return None
+        if compiler is not None:
+            return _read_file(handle, _name(key, compiler))
+        found = os.listdir(handle)  # noqa: PTH208 - of the folder that was checked, whatever its name now means
+        names = sorted(name for name in found if name.startswith(key.hex()) and name.endswith(_SUFFIX))
+        return _read_file(handle, names[-1]) if names else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _read_file(place: int, name: str) -> bytes | None:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
+    with os.fdopen(file, "rb", buffering=0) as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or not _trusted(status) or status.st_size > _MOST:
+            return None
+        return opened.read(_MOST)
+
+
+def _trusted(status: os.stat_result) -> bool:
+    """Whether only this user or root can have written it."""
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _name(key: bytes, compiler: str) -> str:
+    return f"{key.hex()}-{compiler.replace(' ', '_')}{_SUFFIX}"
+
+
+def write(key: bytes, compiler: str, data: bytes, place: Path | None = None) -> Path | None:
+    """Save a file; return where, or None if that was not possible."""
+    place = folder() if place is None else place
+    if place is None:
+        return None
+    temporary = f".{os.getpid()}-{os.urandom(8).hex()}.partial"
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not _trusted(os.fstat(handle)):
+            return None
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
+        try:
+            with os.fdopen(file, "wb") as opened:
+                opened.write(data)
+            os.rename(temporary, _name(key, compiler), src_dir_fd=handle, dst_dir_fd=handle)
+        except OSError:
+            os.unlink(temporary, dir_fd=handle)
+            return None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return place / _name(key, compiler)
+
+
+def entries() -> Iterator[Path]:
+    """Yield the files in the user's folder, and temporary ones that an interrupted process left."""
+    place = folder()
+    if place is not None and place.is_dir():
+        yield from (path for path in sorted(place.iterdir()) if path.suffix in (_SUFFIX, ".partial"))
