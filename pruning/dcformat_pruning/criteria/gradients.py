@@ -1,0 +1,219 @@
+"""Criteria that ask the loss: labels, and a backward pass. The loss is cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dcformat_pruning.criteria.base import (
+    Data,
+    Scores,
+    batches,
+    evaluating,
+    finite,
+    hooked,
+    patches,
+    positions,
+    scored_layers,
+)
+from dcformat_pruning.masks import PruningError
+from dcformat_pruning.wiring import Layer
+
+#: Floats that hold the gradients of single samples at one time.
+_MEMORY = 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Taylor:
+    """``(g * w)^2`` (or ``|g * w|``): the loss's first-order change, averaged over batches (Molchanov 2019).
+
+    Attributes
+    ----------
+    units : bool
+        Sum ``g * w`` over each output's weights and bias before squaring: one score for each unit.
+    squared : bool
+    """
+
+    units: bool = False
+    squared: bool = True
+    name: str = "Taylor"
+
+    def scores(self, module: nn.Module, data: Data) -> Scores:
+        """Return the scores. See `Criterion.scores`."""
+        layers = scored_layers(module)
+        total: Scores = {}
+        count = 0
+        with evaluating(module):
+            for x, y in batches(data):
+                groups = [
+                    [layer.weight, *([] if layer.bias is None else [layer.bias])] for layer in layers.values()
+                ]
+                with torch.enable_grad():
+                    loss = functional.cross_entropy(module(x), y)
+                    gradients = torch.autograd.grad(
+                        loss, [p for group in groups for p in group], allow_unused=True
+                    )
+                found = iter(gradients)
+                for name, group in zip(layers, groups, strict=True):
+                    change = self._change(name, group, [next(found) for _ in group])
+                    total[name] = total.get(name, 0) + (change.square() if self.squared else change.abs())
+                count += 1
+        return finite({name: score / count for name, score in total.items()})
+
+    def _change(self, name: str, group: list[Tensor], gradients: list[Tensor | None]) -> Tensor:
+        """Return ``g * w`` of a layer, of each weight or summed over each unit."""
+        gradient = _proper(name, gradients[0])
+        change = gradient * group[0].detach()
+        if not self.units:
+            return change
+        unit = change.flatten(1).sum(1)
+        return unit if len(group) == 1 else unit + _proper(name, gradients[1]) * group[1].detach()
+
+
+@dataclass(frozen=True, slots=True)
+class Fisher:
+    """``1/2 * F_kk * w_k^2`` with F the mean of squared per-sample gradients (Theis 2018; Liu 2021).
+
+    Attributes
+    ----------
+    units : bool
+        Theis's unit score instead: ``1/2 * mean over samples of (sum over positions of a * dL/da)^2``, with
+        ``a`` the layer's output. A ReLU behind it changes nothing.
+    """
+
+    units: bool = False
+    name: str = "Fisher"
+
+    def scores(self, module: nn.Module, data: Data) -> Scores:
+        """Return the scores. See `Criterion.scores`."""
+        layers = scored_layers(module)
+        total: Scores = {}
+        count = 0
+
+        def backward(output: Tensor, labels: Tensor) -> list[Tensor]:
+            return [functional.cross_entropy(output, labels, reduction="sum")]
+
+        def add(name: str, x: Tensor, a: Tensor, g: Tensor) -> None:
+            found = (a * g).sum(1).square().sum(0).flatten() if self.units else _squares(x, g)
+            total[name] = total.get(name, 0) + found
+
+        with evaluating(module):
+            for x, y in batches(data):
+                _backward(module, layers, (x, y), backward, add)
+                count += len(y)
+        if self.units:
+            return finite({name: 0.5 * total[name] / count for name in layers})
+        return finite(_saliency(layers, total, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Obd:
+    """``1/2 * h_kk * w_k^2`` with h the diagonal of the loss's Hessian (LeCun 1989).
+
+    The diagonal is that of the Gauss-Newton matrix, summed exactly over the classes: a backward pass for
+    each. Where activations are piecewise linear (ReLU, max pooling) it *is* the Hessian's diagonal; LeCun's
+    own recursion also drops the terms between units of a layer.
+    """
+
+    name: str = "OBD"
+
+    def scores(self, module: nn.Module, data: Data) -> Scores:
+        """Return the scores. See `Criterion.scores`."""
+        layers = scored_layers(module)
+        total: Scores = {}
+        count = 0
+
+        def backward(output: Tensor, _: Tensor) -> list[Tensor]:
+            # The cross-entropy's Hessian in the logits is diag(p) - p p^T = sum_c s_c s_c^T, s_c = sqrt(p_c)
+            # (e_c - p).
+            p = functional.softmax(output.detach(), dim=1)
+            unit = torch.eye(p.shape[1], device=p.device)
+            return [((unit[c] - p) * p[:, c : c + 1].sqrt() * output).sum() for c in range(p.shape[1])]
+
+        def add(name: str, x: Tensor, a: Tensor, g: Tensor) -> None:
+            total[name] = total.get(name, 0) + _squares(x, g)
+
+        with evaluating(module):
+            for x, y in batches(data):
+                _backward(module, layers, (x, y), backward, add)
+                count += len(y)
+        return finite(_saliency(layers, total, count))
+
+
+def _saliency(layers: Mapping[str, Layer], total: Scores, count: int) -> Scores:
+    return {
+        name: 0.5 * total[name].reshape(layer.weight.shape) / count * layer.weight.detach().square()
+        for name, layer in layers.items()
+    }
+
+
+def _backward(
+    module: nn.Module,
+    layers: Mapping[str, Layer],
+    batch: tuple[Tensor, Tensor],
+    backward: Callable[[Tensor, Tensor], list[Tensor]],
+    add: Callable[[str, Tensor, Tensor, Tensor], None],
+) -> None:
+    """For each scalar that `backward` makes of the output, give `add` each layer's input, output, gradient.
+
+    All three as ``(samples, positions, groups, ...)``, the calls of a layer that runs several times side by
+    side.
+    """
+    inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def hook(name: str, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+        inputs[name].append(patches(layer, x.detach()).clone())
+        outputs[name].append(output)
+        return output.clone()  # an in-place ReLU behind the layer must not change the output that is kept
+
+    with torch.enable_grad(), hooked(layers, hook):
+        result = module(batch[0])
+    if result.ndim != 2:
+        raise PruningError(
+            f"output: expected logits of shape (samples, classes), found {tuple(result.shape)}"
+        )
+    flat = [(name, output) for name, found in outputs.items() for output in found]
+    unused = next((name for name, found in outputs.items() if not found), None)
+    if unused is not None:
+        raise PruningError(f"{unused}: expected a layer that the forward pass uses, found it unused")
+    scalars = backward(result, batch[1])
+    for number, scalar in enumerate(scalars):
+        keep = number + 1 < len(scalars)
+        gradients = torch.autograd.grad(
+            scalar, [output for _, output in flat], retain_graph=keep, allow_unused=True
+        )
+        paired: dict[str, list[Tensor]] = {name: [] for name in layers}
+        for (name, _), gradient in zip(flat, gradients, strict=True):
+            paired[name].append(positions(layers[name], _proper(name, gradient)))
+        for name, layer in layers.items():
+            a = torch.cat([positions(layer, output.detach()) for output in outputs[name]], 1)
+            add(name, torch.cat(inputs[name], 1), a, torch.cat(paired[name], 1))
+
+
+def _squares(x: Tensor, g: Tensor) -> Tensor:
+    """Sum over samples the squares of each sample's weight gradient: ``(groups, outputs, columns)``."""
+    samples, places = x.shape[:2]
+    if places == 1:  # (g_o x_c)^2 = g_o^2 x_c^2: no gradient of a single sample is ever formed
+        return torch.einsum("ngo,ngc->goc", g[:, 0].square(), x[:, 0].square())
+    size = x.shape[2] * x.shape[3] * g.shape[3]
+    step = max(1, _MEMORY // size)
+    total = torch.zeros((), device=x.device)
+    for start in range(0, samples, step):
+        part = slice(start, start + step)
+        total = total + torch.einsum("nlgo,nlgc->ngoc", g[part], x[part]).square().sum(0)
+    return total
+
+
+def _proper(name: str, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        raise PruningError(
+            f"{name}: expected a gradient of the loss, found that the loss does not depend on it"
+        )
+    if not bool(torch.isfinite(gradient).all()):
+        raise PruningError(f"{name}: expected finite gradients, found NaN or infinity")
+    return gradient
