@@ -40,8 +40,13 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     """
     target = _target(Path(path))
     if _is_special(target):
-        with target.open("wb") as file:
-            yield file
+        try:
+            with target.open("wb") as file:
+                yield file
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return
     handle, temporary = _temporary(target)
     try:

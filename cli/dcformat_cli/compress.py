@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,6 +24,8 @@ from dcformat_cli.writing import write_model
 
 if TYPE_CHECKING:
     from dcformat_pruning.recipes import Result, StageReport
+
+    from dcformat.codecs.choose import Mode
 
 _NETWORKS = ("lenet-300-100", "lenet-5")
 _RECIPES = ("classic", "default", "record")
@@ -73,7 +75,7 @@ def compress_command(
     epochs: int | None,
     checkpoint: Path | None,
     data: Path | None,
-    mode: str | None,
+    mode: Mode | None,
     resume: str | None,
     keep_stages: bool,
     as_json: bool,
@@ -92,7 +94,7 @@ def compress_command(
     with Stages(output, directory, resuming=resume is not None, keep=keep_stages) as stages:
         start = stages.start_from(checkpoint, ARCHITECTURES[architecture]) if checkpoint else None
         result = _train(architecture, recipe, seed, device, epochs, start, data, stages)
-        chosen = mode or result.mode
+        chosen = mode or cast("Mode", result.mode)
         write_model(result.model, output, chosen)
         tested = _test(output, data)
     with opened(str(output)) as content:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcformat.errors import FormatError
+from dcformat.layout import DEFAULT_MAX_MEMORY
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -58,6 +59,6 @@ def opened(name: str, max_memory: int | None = None) -> Iterator[DcfFile]:
     import dcformat
 
     content, label = source(name)
-    options = {} if max_memory is None else {"max_memory": max_memory}
-    with naming(label), dcformat.open(content, **options) as file:
+    limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
+    with naming(label), dcformat.open(content, max_memory=limit) as file:
         yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -22,6 +23,9 @@ from dcformat_cli.matching import match
 from dcformat_cli.options import MODES, as_json, numbers, output
 from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import write_model
+
+if TYPE_CHECKING:
+    from dcformat.codecs.choose import Mode
 
 
 @click.command("pack")
@@ -48,7 +52,7 @@ def pack_command(
     checkpoint: Path,
     output: Path,
     architecture: str | None,
-    mode: str,
+    mode: Mode,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     labels: str | None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +65,11 @@ def run_command(
         options["max_memory"] = max_memory
     session, labels = _load(file, options)
     if array is None:
-        _report(file, evaluate(session, data), as_json)
+        with _naming_inputs(file):
+            result = evaluate(session, data)
+        _report(file, result, as_json)
         return
-    logits = _outputs(session, _read_array(array, session))
+    logits = _outputs(session, _read_array(array), "stdin" if array == "-" else array)
     if output is not None:
         with replacing(output) as out:
             np.lib.format.write_array(out, logits, allow_pickle=False)
@@ -94,7 +98,7 @@ def _report(file: str, result: Evaluation, as_json: bool) -> None:
         )
 
 
-def _read_array(name: str, session: Session) -> npt.NDArray[Any]:
+def _read_array(name: str) -> npt.NDArray[Any]:
     label = "stdin" if name == "-" else name
     raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:
@@ -102,20 +106,27 @@ def _read_array(name: str, session: Session) -> npt.NDArray[Any]:
     except (ValueError, EOFError) as error:
         found = "pickled objects" if "pickle" in str(error).lower() else "another or a damaged one"
         raise InputError(label, "a NumPy .npy array of numbers", found) from None
-    if values.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
-        raise InputError(label, "uint8 pixels or float32 values", values.dtype)
-    expected = session.input_shape
-    if values.shape[1:] != expected or not values.ndim:
-        wanted = "(batch, " + ", ".join(map(str, expected)) + ")"
-        raise InputError(label, f"shape {wanted}", values.shape)
+    if not values.ndim:
+        raise InputError(label, "shape (batch, ...)", "()")
     return values
 
 
-def _outputs(session: Session, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    parts = [session(values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
-    if parts:
-        return np.concatenate(parts)
-    return np.zeros((0, *session.output_shape), np.float32)
+def _outputs(session: Session, values: npt.NDArray[Any], label: str) -> npt.NDArray[np.float32]:
+    with _naming_inputs(label):
+        # At least one call, so that an empty batch is checked and has outputs of the right shape.
+        parts = [session(values[start : start + BATCH]) for start in range(0, max(1, len(values)), BATCH)]
+    return np.concatenate(parts)
+
+
+@contextmanager
+def _naming_inputs(label: str) -> Iterator[None]:
+    """Say which file's arrays do not fit the network."""
+    from dcformat_runtime import InputError as UnfitError
+
+    try:
+        yield
+    except UnfitError as error:
+        raise ValueError(f"{label}: {error}") from None
 
 
 def _print_classes(file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcformat.files import replacing
 from dcformat.model import Model
 
+if TYPE_CHECKING:
+    from dcformat.codecs.choose import Mode
+
 
 class ReadBackError(RuntimeError):
     """A file that does not read back as what was written: our fault or the machine's, never the user's."""
 
 
-def write_model(model: Model, path: Path, mode: str) -> int:
+def write_model(model: Model, path: Path, mode: Mode) -> int:
     """Pack `model` at `path` and return the size; whatever fails, a file that was there stays.
 
     Raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_backends_agree(invoke: Invoke, dcf: Path, data: Path, backend: str)
         (np.zeros((2, 783), np.float32), "expected (batch, 784), found (2, 783)"),
         (np.zeros((2, 784)), "expected float32 or uint8, found float64"),
         (np.zeros((2, 784), np.int32), "expected float32 or uint8, found int32"),
-        (np.float32(3), "expected (batch, 784), found ()"),
+        (np.float32(3), "expected shape (batch, ...), found ()"),
         (np.array([{}], object), "expected a NumPy .npy array of numbers, found pickled objects"),
     ],
 )
@@ -125,6 +126,14 @@ def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 )
 def test_misuse(invoke: Invoke, dcf: Path, options: list[str], message: str) -> None:
     refused(invoke("run", dcf, *options), message, code=2)
+
+
+def test_a_file_without_preprocessing(invoke: Invoke, dcf: Path, data: Path, tmp_path: Path) -> None:
+    model = dcformat.load(dcf)
+    assert model.graph is not None
+    dcformat.save(replace(model, graph=replace(model.graph, preprocessing=None)), tmp_path / "raw.dcf")
+    result = invoke("run", tmp_path / "raw.dcf", "--data", data)
+    refused(result, "raw.dcf: input dtype: expected float32, found uint8", "no preprocessing")
 
 
 def test_a_file_without_a_network(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
