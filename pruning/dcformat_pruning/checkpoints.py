@@ -64,7 +64,7 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         stem = name.removesuffix("_orig")
         if stem != name and f"{stem}_mask" in state:
-            out[stem] = value * state[f"{stem}_mask"]
+            out[stem] = value * state[f"{stem}_mask"] + 0.0  # a negative zero would be a value to the format
         elif not (name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in state):
             out[name] = value
     return out

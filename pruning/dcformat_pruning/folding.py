@@ -41,7 +41,8 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
         once = calls.count(str(node.target)) == 1 and calls.count(str(before.target)) == 1
         if isinstance(layer, nn.Linear | nn.Conv2d) and once and len(before.users) == 1:
             scale, shift = affine(str(node.target), norm)
-            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+            # Adding zero makes the negative zeros that a negative scale leaves positive: pruned stays pruned.
+            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1))).add_(0.0)
             bias = shift if layer.bias is None else layer.bias * scale + shift
             if layer.bias is None:
                 layer.bias = nn.Parameter(bias)

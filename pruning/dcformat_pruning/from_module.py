@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from dcformat.errors import FormatError
 from dcformat.dense import from_dense
+from dcformat.errors import FormatError
 from dcformat.graph import Conv2d, Graph, Linear, Node, Pair, Preprocessing, Shape
 from dcformat.model import Model
 from dcformat_pruning.export import to_numpy
@@ -49,7 +49,7 @@ def model_from_module(
     FormatError
         The shapes do not fit.
     """
-    own = copy.deepcopy(module).cpu().float().eval()
+    own = _copied(module).cpu().float().eval()
     fold_torch_prune(own)
     fold_batch_norm(own)
     builder = _Builder(own, tuple(int(n) for n in input_shape))
@@ -59,6 +59,16 @@ def model_from_module(
     tensors = {name: from_dense(name, to_numpy(t)) for name, t in builder.tensors.items()}
     graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
     return Model(tensors, graph, tuple(labels), dict(metadata or {}))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a module, masks of `torch.nn.utils.prune` and all: their products are no leaves, which cannot be copied."""
+    memo: dict[int, Tensor] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 class _Builder:

@@ -191,5 +191,7 @@ def fold_torch_prune(module: nn.Module) -> list[str]:
         for name in [n.removesuffix("_orig") for n in list(child._parameters) if n.endswith("_orig")]:
             if hasattr(child, f"{name}_mask"):
                 prune.remove(child, name)  # type: ignore[no-untyped-call]
+                # The mask left negative zeros, which are values like any other to the format.
+                getattr(child, name).data.add_(0.0)
                 folded.append(f"{prefix}.{name}" if prefix else name)
     return folded

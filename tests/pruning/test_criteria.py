@@ -8,9 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
-
 from dcformat_pruning.criteria import (
     Apoz,
     Castellano,
@@ -33,6 +30,8 @@ from dcformat_pruning.criteria import (
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.selection import keep_in_rows
 from dcformat_pruning.units import remove_and_refit, remove_while
+from torch import nn
+from torch.nn import functional
 
 
 class OwnNet(nn.Module):

@@ -1,0 +1,280 @@
+"""A user's module and the graph made of it compute the same; what has no operator is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from dcformat_pruning.from_module import model_from_module
+from dcformat_pruning.networks import build
+from dcformat_pruning.wiring import UnsupportedModuleError
+from torch import nn
+from torch.nn import functional
+
+from dcformat import graph as ops
+from dcformat.errors import FormatError
+from dcformat.graph import Preprocessing
+from dcformat.model import Model
+
+
+def run(model: Model, x: torch.Tensor) -> torch.Tensor:
+    """What the graph says, operator by operator."""
+    weights = {name: torch.tensor(t.to_dense()) for name, t in model.tensors.items()}
+
+    def bias(name: str | None) -> torch.Tensor | None:
+        return None if name is None else weights[name]
+
+    def pool(n: ops.Node) -> tuple[object, ...]:
+        return n.kernel, n.stride, n.padding
+
+    how: dict[str, Callable[..., torch.Tensor]] = {
+        "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
+        "conv2d": lambda n, v: functional.conv2d(
+            v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
+        ),
+        "relu": lambda n, v: v.clamp(min=0),
+        "max_pool2d": lambda n, v: functional.max_pool2d(v, *pool(n), ceil_mode=n.ceil_mode),
+        "avg_pool2d": lambda n, v: functional.avg_pool2d(v, *pool(n), n.ceil_mode, n.count_include_pad),
+        "global_avg_pool": lambda n, v: v.mean((2, 3)),
+        "global_max_pool": lambda n, v: v.amax((2, 3)),
+        "flatten": lambda n, v: v.reshape(len(v), -1),
+        "add": lambda n, *v: sum(v[1:], v[0]),
+        "concat": lambda n, *v: torch.cat(v, 1),
+        "softmax": lambda n, v: v.softmax(1),
+    }
+    values = [x]
+    for node in model.graph.nodes:
+        values.append(how[node.kind](node, *(values[i] for i in node.inputs)))
+    shapes = model.graph.shapes({name: t.shape for name, t in model.tensors.items()})
+    assert [tuple(v.shape[1:]) for v in values] == shapes
+    return values[-1]
+
+
+def check(module: nn.Module, *shape: int) -> Model:
+    module.eval()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    expected = module(x).detach()
+    model = model_from_module(module, shape)
+    torch.testing.assert_close(run(model, x), expected, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    return model
+
+
+def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give batch norms something to fold."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.5, 0.5)
+            part.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.5, 0.5)
+    return module
+
+
+class Block(nn.Module):
+    """A ResNet's basic block, in-place operations and all."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.down = None
+        if stride != 1 or channels != out:
+            self.down = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x if self.down is None else self.down(x)
+        return self.relu(out)
+
+
+class ResNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layers = nn.Sequential(Block(8, 8, 1), Block(8, 12, 2))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers(self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class Fire(nn.Module):
+    """Functions only: concatenation, methods, pooling, a reshape by the batch's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(2, 3, 1)
+        self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding="same", dilation=2)
+        self.fc = nn.Linear(8 * 4 * 4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.squeeze(x).relu()
+        x = torch.cat([torch.relu(self.left(x)), functional.relu(self.right(x))], dim=1)
+        x = functional.avg_pool2d(x, 3, stride=2, padding=1)
+        x = functional.dropout(x, training=self.training)
+        return self.fc(x.view(x.shape[0], -1)).softmax(-1)
+
+
+def test_lenets_have_the_graph_of_their_architecture() -> None:
+    assert [n.kind for n in check(build("lenet-300-100"), 1, 28, 28).graph.nodes] == (
+        ["flatten", "linear", "relu", "linear", "relu", "linear"]
+    )
+    model = check(build("lenet-5"), 1, 28, 28)
+    assert list(model.tensors)[:2] == ["conv1.weight", "conv1.bias"]
+
+
+def test_vgg_with_batch_norm_dropout_and_pooling_to_the_same_size() -> None:
+    features = []
+    channels = 3
+    for out in (8, "M", 12, 12, "M"):
+        if out == "M":
+            features.append(nn.MaxPool2d(2, 2))
+        else:
+            features += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            channels = out
+    head = nn.Sequential(nn.Linear(12 * 4 * 4, 10), nn.ReLU(True), nn.Dropout(), nn.Linear(10, 4))
+    vgg = nn.Sequential(nn.Sequential(*features), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), head)
+    model = check(with_statistics(vgg), 3, 16, 16)
+    assert [n.kind for n in model.graph.nodes].count("conv2d") == 3
+    assert not any("running" in name for name in model.tensors)
+
+
+def test_resnet_with_in_place_operations() -> None:
+    model = check(with_statistics(ResNet()), 3, 32, 32)
+    kinds = [n.kind for n in model.graph.nodes]
+    assert kinds.count("add") == 2 and kinds.count("global_avg_pool") == 1 and kinds.count("conv2d") == 6
+
+
+def test_functions_methods_and_string_padding() -> None:
+    check(Fire(), 2, 8, 8)
+
+
+def test_batch_norm_that_follows_no_layer_becomes_a_convolution() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(3))
+    model = check(with_statistics(module), 2, 6, 6)
+    assert [n.groups for n in model.graph.nodes if n.kind == "conv2d"] == [2, 1, 3]
+
+
+def test_batch_norm_behind_a_linear_layer_and_grouped_convolutions() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 5, bias=False),
+        nn.BatchNorm1d(5),
+    )
+    check(with_statistics(module), 4, 7, 6)
+
+
+def test_pooling_with_ceil_mode_and_padding_not_counted() -> None:
+    check(nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, 2, 1, True, False)), 2, 10, 10)
+    check(nn.Sequential(nn.AdaptiveAvgPool2d((2, 4))), 2, 6, 8)
+
+
+def test_in_place_relu_changes_what_is_read_later() -> None:
+    class Preactivated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.fc(x)
+            y = self.fc(functional.relu(x, inplace=True))
+            return x + y
+
+    check(Preactivated(), 4)
+
+
+def test_pruned_and_masked_weights_are_stored_sparse() -> None:
+    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    nn.utils.prune.l1_unstructured(module[0], "weight", amount=40)
+    model = check(module, 8)
+    assert model.tensors["0.weight"].is_sparse and model.tensors["0.weight"].nnz == 8
+
+
+def test_preprocessing_labels_and_metadata_go_along() -> None:
+    preprocessing = Preprocessing((0.5,), (0.25,))
+    module = nn.Sequential(nn.Linear(2, 2))
+    extras = {"preprocessing": preprocessing, "labels": ["a", "b"], "metadata": {"k": "v"}}
+    model = model_from_module(module, [2], **extras)
+    assert model.graph.preprocessing == preprocessing
+    assert model.labels == ("a", "b") and model.metadata == {"k": "v"}
+    assert model.graph.input_shape == (2,)
+    np.testing.assert_array_equal(model.tensors["0.weight"].shape, (2, 2))
+
+
+class Odd(nn.Module):
+    def __init__(self, how: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.how, self.fc = how, nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.how(self.fc(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), (4,), "1: expected a supported layer, found GELU"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect", padding=1)), (1, 4, 4), "0: expected padding with"),
+        (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), (1, 4, 4), "0: expected the same padding on both sides"),
+        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 8, 8), "0: expected max pooling without dilation"),
+        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), (1, 8, 8), "0: expected average pooling by"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(3)), (1, 8, 8), r"0: expected an output size that divides \(8, 8\)"),
+        (nn.Sequential(nn.Flatten(0)), (4,), "0: expected all dimensions but the batch"),
+        (nn.Sequential(nn.Softmax(0)), (4,), "0: expected softmax over the features"),
+        (Odd(torch.sigmoid), (4,), "sigmoid: expected a supported function, found sigmoid"),
+        (Odd(lambda x: x.view(2, 2)), (4,), r"view: expected a reshape to \(batch, 4\), found"),
+        (Odd(lambda x: x.view(-1, 2)), (4,), "view: expected a reshape"),
+        (Odd(lambda x: torch.cat([x, x], 0)), (4,), "cat: expected values joined along the channels"),
+        (Odd(lambda x: x + 1), (4,), "add: expected a sum of two results"),
+        (Odd(lambda x: torch.add(x, x, alpha=2)), (4,), "add: expected a sum of two results"),
+        (Odd(lambda x: x.mean(1)), (4,), "mean: expected a mean over height and width"),
+        (Odd(lambda x: functional.dropout(x)), (4,), "dropout: expected dropout that is off"),
+        (Odd(lambda x: (x, x)), (4,), "output: expected one tensor, found tuple"),
+    ],
+)
+def test_what_has_no_operator_is_named(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UnsupportedModuleError, match=message):
+        model_from_module(module, shape)
+
+
+def test_bare_parameters_two_inputs_and_unused_results() -> None:
+    class Scaled(Odd):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) + self.scale
+
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    class Aside(Odd):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x)
+            self.fc(y)
+            return y
+
+    with pytest.raises(UnsupportedModuleError, match="scale: expected layers and functions, found a bare parameter"):
+        model_from_module(Scaled(abs), (4,))
+    with pytest.raises(UnsupportedModuleError, match="y: expected one input"):
+        model_from_module(Two(), (4,))
+    with pytest.raises(UnsupportedModuleError, match="output: expected the result of the last operator"):
+        model_from_module(Aside(abs), (4,))
+
+
+def test_shapes_that_do_not_fit_are_the_formats_own_error() -> None:
+    with pytest.raises(FormatError, match=r"0\.weight"):
+        model_from_module(nn.Sequential(nn.Linear(4, 2)), (5,))
