@@ -6,98 +6,16 @@ codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dcformat_pruning.clustering import Clustering, entropy_kmeans, exact_kmeans, kmeans
+from dcformat_pruning.compact import chain
 from dcformat_pruning.masks import PruningError
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Clustering:
-    """`centroids` float64 ``(k,)`` ascending; `labels` int64 ``(n,)``, the centroid of each value."""
-
-    centroids: Floats
-    labels: npt.NDArray[np.int64]
-
-
-def kmeans(
-    values: npt.ArrayLike, clusters: int, init: str = "linear", *, seed: int = 0, iterations: int = 300
-) -> Clustering:
-    """Lloyd's algorithm in one dimension, from one of the paper's three initialisations (section 3.2).
-
-    Parameters
-    ----------
-    values : array_like of float
-        ``(n,)``, n at least 1, finite.
-    clusters : int
-        At most the number of distinct values.
-    init : {'linear', 'density', 'random'}
-        Evenly spaced between the smallest and largest value; evenly spaced along the cumulative
-        distribution; or values drawn at random.
-    seed : int
-        For 'random'.
-
-    Returns
-    -------
-    Clustering
-        With `clusters` or fewer centroids: one that ends without values is dropped.
-
-    Raises
-    ------
-    PruningError
-        `clusters` below 1 or above the number of distinct values; an unknown `init`.
-    """
-    x = np.sort(np.asarray(values, np.float64).ravel())
-    check_clusters(x, clusters)
-    centroids = _initial(x, clusters, init, seed)
-    sums = np.concatenate(([0.0], np.cumsum(x)))
-    for _ in range(iterations):
-        edges = np.searchsorted(x, (centroids[1:] + centroids[:-1]) / 2, side="right")
-        bounds = np.concatenate(([0], edges, [len(x)]))
-        counts = np.diff(bounds)
-        means = np.diff(sums[bounds]) / np.maximum(counts, 1)
-        moved = np.where(counts > 0, means, centroids)
-        if np.array_equal(moved, centroids):
-            break
-        centroids = moved
-    return assign(values, centroids)
-
-
-def _initial(x: Floats, clusters: int, init: str, seed: int) -> Floats:
-    if init == "linear":
-        return np.linspace(x[0], x[-1], clusters)
-    if init == "density":
-        return np.unique(np.quantile(x, (np.arange(clusters) + 0.5) / clusters))
-    if init == "random":
-        return np.sort(np.random.default_rng(seed).choice(np.unique(x), clusters, replace=False))
-    raise PruningError(f"init: expected linear, density or random, found {init!r}")
-
-
-def check_clusters(values: Floats, clusters: int) -> None:
-    """Raise `PruningError` unless there are at least `clusters` distinct values, and at least one cluster."""
-    if not 1 <= clusters <= len(values):
-        raise PruningError(
-            f"clusters: expected 1 to {len(values)} for {len(values)} values, found {clusters}"
-        )
-    distinct = len(np.unique(values))
-    if clusters > distinct:
-        raise PruningError(f"clusters: expected at most the {distinct} distinct values, found {clusters}")
-
-
-def assign(values: npt.ArrayLike, centroids: npt.ArrayLike) -> Clustering:
-    """Give each value to its nearest centroid (of equals the smaller); sort them, drop those unused."""
-    book = np.unique(np.asarray(centroids, np.float64))
-    x = np.asarray(values, np.float64).ravel()
-    nearest = np.searchsorted((book[1:] + book[:-1]) / 2, x, side="left")
-    used, labels = np.unique(nearest, return_inverse=True)
-    return Clustering(book[used], labels.astype(np.int64))
 
 
 class SharedWeights:
@@ -181,32 +99,114 @@ class _SharedLayer:
         self._parameter.copy_(out.view_as(self._parameter))
 
 
+#: How to find clusters: Deep Compression's k-means by its initialisation, the exact optimum, or with a price on bits.
+METHODS = ("linear", "density", "random", "exact", "entropy")
+
+
 @torch.no_grad()
-def share(module: nn.Module, clusters: Mapping[str, int], init: str = "linear", *, seed: int = 0) -> None:
-    """Replace the nonzero weights of each named parameter by k-means centroids, in place.
+def share(
+    module: nn.Module, clusters: Mapping[str, int], method: str = "linear", *, seed: int = 0, rate: float = 0.0
+) -> None:
+    """Replace the nonzero weights of each named parameter by its own centroids, in place.
 
     Parameters
     ----------
     clusters : mapping of str to int
         Parameter name to the number of clusters; zero is not one of them.
+    method : {'linear', 'density', 'random', 'exact', 'entropy'}
+        See `dcformat_pruning.clustering`: k-means from three starts, `exact_kmeans`, or `entropy_kmeans`.
+    rate : float
+        For 'entropy': the price of a bit, as a share of the values' mean square.
 
     Raises
     ------
     PruningError
         Naming the layer: unknown, without nonzero weights, or with fewer distinct ones than clusters.
     """
-    parameters = dict(module.named_parameters())
+    parameters = _parameters(module, clusters)
     for name, count in clusters.items():
-        if name not in parameters:
-            raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
         weight = parameters[name]
         alive = weight != 0
-        values = weight[alive].cpu().numpy()
         try:
-            found = kmeans(values, count, init, seed=seed)
+            found = cluster(weight[alive].cpu().numpy(), count, method, seed=seed, rate=rate)
         except PruningError as error:
             raise PruningError(f"{name}: {error}") from error
         write_shared(weight, alive, found)
+
+
+@torch.no_grad()
+def share_across(
+    module: nn.Module, names: Sequence[str], clusters: int, method: str = "exact", *, rate: float = 0.0
+) -> None:
+    """Replace the nonzero weights of all named parameters by the centroids of one common codebook, in place.
+
+    Layers of different scale share badly: call `balance_scales` first.
+
+    Raises
+    ------
+    PruningError
+        An unknown name, or fewer distinct nonzero weights than clusters.
+    """
+    parameters = _parameters(module, names)
+    alive = [parameters[name] != 0 for name in names]
+    parts = [parameters[name][mask].cpu().numpy() for name, mask in zip(names, alive, strict=True)]
+    try:
+        found = cluster(np.concatenate(parts), clusters, method, rate=rate)
+    except PruningError as error:
+        raise PruningError(f"{', '.join(names)}: {error}") from error
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    for name, mask, labels in zip(names, alive, np.split(found.labels, ends), strict=True):
+        write_shared(parameters[name], mask, Clustering(found.centroids, labels))
+
+
+@torch.no_grad()
+def balance_scales(module: nn.Sequential) -> dict[str, float]:
+    """Give the nonzero weights of all layers the same root mean square, in place; the logits stay the same.
+
+    A positive factor passes through ReLU and max pooling: what one layer's weights and bias are multiplied by,
+    the next layer's weights are divided by. The layers' geometric mean stays.
+
+    Returns
+    -------
+    dict of str to float
+        What each layer's weights were multiplied by.
+
+    Raises
+    ------
+    TypeError
+        The module is not a chain that `dcformat_pruning.compact.chain` knows.
+    PruningError
+        A layer without nonzero weights.
+    """
+    layers = chain(module)
+    sizes = {}
+    for name, layer in layers:
+        alive = layer.weight[layer.weight != 0]
+        if not alive.numel():
+            raise PruningError(f"{name}.weight: expected nonzero weights, found none")
+        sizes[name] = float(alive.double().square().mean().sqrt())
+    common = float(np.exp(np.mean(np.log(list(sizes.values())))))
+    factors, product = {}, 1.0
+    for name, layer in layers:
+        factors[name] = common / sizes[name]
+        product *= factors[name]
+        layer.weight.mul_(factors[name])
+        layer.bias.mul_(product)
+    return factors
+
+
+def cluster(
+    values: npt.NDArray[np.float32], clusters: int, method: str, *, seed: int = 0, rate: float = 0.0
+) -> Clustering:
+    """Cluster values by one of `METHODS`; `rate` is a share of their mean square."""
+    if method not in METHODS:
+        raise PruningError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    if method == "exact":
+        return exact_kmeans(values, clusters)
+    if method == "entropy":
+        scale = float(np.mean(np.square(values, dtype=np.float64))) if values.size else 0.0
+        return entropy_kmeans(values, clusters, rate * scale)
+    return kmeans(values, clusters, method, seed=seed)
 
 
 @torch.no_grad()
@@ -215,3 +215,29 @@ def write_shared(weight: Tensor, alive: Tensor, clustering: Clustering) -> None:
     book = clustering.centroids.astype(np.float32)
     book[book == 0] = np.finfo(np.float32).tiny
     weight[alive] = torch.from_numpy(book[clustering.labels]).to(weight.device)
+
+
+@torch.no_grad()
+def quantise_biases(module: nn.Module, levels: int) -> None:
+    """Round each layer's biases to multiples of a step, in place: their largest magnitude is `levels` steps.
+
+    Parameters
+    ----------
+    levels : int
+        At least 1; a bias smaller than half a step becomes zero.
+    """
+    if levels < 1:
+        raise PruningError(f"levels: expected at least 1, found {levels}")
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 1 and name.endswith("bias"):
+            step = parameter.abs().max() / levels
+            if step > 0:
+                parameter.copy_((parameter / step).round() * step)
+
+
+def _parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    parameters = dict(module.named_parameters())
+    for name in names:
+        if name not in parameters:
+            raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
+    return parameters
