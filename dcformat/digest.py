@@ -58,11 +58,14 @@ class ContentDigest:
             self._hash.update(np.ascontiguousarray(values).tobytes())
 
     def _add_positions(self, tensor: Tensor, indptr: Array, indices: Array) -> None:
-        for start in range(0, len(indices), _BLOCK):
-            entries = np.arange(start, min(start + _BLOCK, len(indices)))
-            rows = np.searchsorted(indptr, entries, side="right") - 1
-            positions = rows.astype("<u8") * np.uint64(tensor.columns) + indices[entries].astype("<u8")
-            self._hash.update(positions.tobytes())
+        first = 0
+        while first < tensor.rows:
+            # As many rows as make a block, at least one.
+            last = max(int(np.searchsorted(indptr, indptr[first] + _BLOCK, side="right")) - 1, first + 1)
+            rows = np.repeat(np.arange(first, last, dtype=np.uint64), np.diff(indptr[first : last + 1]))
+            columns = indices[int(indptr[first]) : int(indptr[last])]
+            self._hash.update((rows * np.uint64(tensor.columns) + columns.astype(np.uint64)).astype("<u8").tobytes())
+            first = last
 
     def take(self) -> bytes:
         """Return the digest."""

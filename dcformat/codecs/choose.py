@@ -6,14 +6,14 @@ Ties go to the candidate that comes first, so the same tensor always gives the s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import context_coder, huffman, index, packed
+from dcformat.codecs import context_coder, huffman, packed
 from dcformat.codecs.oriented import Oriented, can_transpose, every_element, negatives_of
 from dcformat.codecs.packed import Plan
 from dcformat.codecs.payload import Coding, chunk_bounds
@@ -34,6 +34,10 @@ _CONTEXT_CHUNK = 1 << 23
 #: Values in one stream, and how many `fast` codes rather than stores: coding them is slower than all else.
 _VALUES_CHUNK = 1 << 20
 _FAST_VALUES = 1 << 14
+#: Runs below this are counted in an array.
+_SHORT_RUN = 1 << 12
+#: In `fast` a form along the columns must save one byte in so many: to turn it back takes time.
+_TURNING = 256
 #: An every-element form of a sparse tensor can only pay above this density.
 _DENSE_FROM = 0.1
 _DENSE_AT_MOST = 1 << 28
@@ -47,8 +51,8 @@ def write_payload(tensor: Tensor, mode: Mode, relative_index: RelativeIndex = "e
         return _plain(tensor, mode)
     if relative_index == "filler" and tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
         return min(_with_fillers(tensor), key=len)
-    candidates = _packed_candidates(tensor)
-    best = min(_best_packed(candidates), key=len)
+    turning = _TURNING if mode == "fast" else 0
+    best = min(_best_packed(tensor), key=lambda payload: _weighed(payload, turning))
     if mode == "fast":
         return best
     coders = (layout.CODER_ADAPTIVE, layout.CODER_MIXING)[: 1 + (mode == "tiny")]
@@ -61,7 +65,7 @@ def _raw(values: Array, dtype: str) -> bytes:
 
 def _plain(tensor: Tensor, mode: Mode) -> bytes:
     """Values without codes: as they are, or coded."""
-    each = _lines_each(tensor.rows, tensor.columns, tensor.size, _VALUES_CHUNK)
+    each = _lines_each(tensor.rows, tensor.size, tensor.size, _VALUES_CHUNK)
     bounds = [(a * tensor.columns, b * tensor.columns) for a, b in chunk_bounds(tensor.rows, each)]
     raw = _raw(tensor.data, tensor.dtype)
     best = bytes((Coding(layout.CODER_RAW).byte,)) + varint(0) + raw
@@ -77,11 +81,12 @@ def _plain(tensor: Tensor, mode: Mode) -> bytes:
     return min([best, coded], key=len)
 
 
-def _lines_each(lines: int, length: int, weight: int, target: int) -> int:
+def _lines_each(lines: int, stored: int, weight: int, target: int) -> int:
     """Return how many lines make a chunk of about `target`, of `weight` in all; 0 if one chunk is enough."""
     if weight <= target or lines < 2:
         return 0
-    each = max(1, lines * target // weight)
+    most = layout.FREE_CHUNKS + (stored + lines) // layout.CHUNK_LEAST
+    each = max(1, lines * target // weight, -(-lines // most))
     return 0 if each >= lines else each
 
 
@@ -99,7 +104,19 @@ def _with_chunks(head: bytes, each: int, chunks: Sequence[bytes], stored: Sequen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """Symbols to be coded one way: the chunks' gap symbols (or None), labels, and how many different ones."""
+    """Symbols to be coded one way.
+
+    Attributes
+    ----------
+    each : int
+        Lines in a chunk, 0 for all; `parts` are the chunks.
+    bits : int
+        Width of a gap symbol; 0 where positions are not coded.
+    symbols : int
+        How many different labels there are.
+    index_cost : int
+        Bits that the positions take, about.
+    """
 
     coding: Coding
     tensor: Tensor
@@ -107,6 +124,7 @@ class _Candidate:
     parts: list[Oriented]
     bits: int
     symbols: int
+    index_cost: int = 0
 
 
 def _packed_candidates(tensor: Tensor) -> Iterator[_Candidate]:
@@ -114,18 +132,18 @@ def _packed_candidates(tensor: Tensor) -> Iterator[_Candidate]:
     clusters = 1 if tensor.codebook is None else len(tensor.codebook)
     if not tensor.is_sparse:
         part = Oriented(np.empty(0, np.int64), np.empty(0, np.int32), tensor.data, tensor.rows, tensor.columns)
-        each = _lines_each(tensor.rows, tensor.columns, tensor.size, _PACKED_CHUNK)
+        each = _lines_each(tensor.rows, tensor.size, tensor.size, _PACKED_CHUNK)
         yield _Candidate(Coding(layout.CODER_HUFFMAN), tensor, each, [part], 0, clusters)
         return
     rows = Oriented.of(tensor)
     for part, transposed in _orientations(rows):
-        each = _lines_each(part.lines, part.length, tensor.nnz, _PACKED_CHUNK)
+        each = _lines_each(part.lines, tensor.nnz, tensor.nnz, _PACKED_CHUNK)
         parts = part.chunks(each)
-        bits = _gap_bits(parts)
+        bits, cost = _gap_bits(parts)
         coding = Coding(layout.CODER_HUFFMAN, transposed=transposed)
-        yield _Candidate(coding, tensor, each, parts, bits, clusters)
+        yield _Candidate(coding, tensor, each, parts, bits, clusters, cost)
     if _may_be_dense(tensor):
-        each = _lines_each(rows.lines, rows.length, tensor.size, _PACKED_CHUNK)
+        each = _lines_each(rows.lines, tensor.nnz, tensor.size, _PACKED_CHUNK)
         coding = Coding(layout.CODER_HUFFMAN, every_element=True)
         yield _Candidate(coding, tensor, each, rows.chunks(each), 0, clusters + 1)
 
@@ -145,21 +163,32 @@ def _may_be_dense(tensor: Tensor) -> bool:
     )
 
 
-def _gap_counts(parts: Sequence[Oriented], bits: int) -> npt.NDArray[np.int64]:
-    counts = np.zeros(1 << bits, np.int64)
-    for part in parts:
-        index.escape_counts(packed.runs_of(part), (1 << bits) - 1, counts)
-    return counts
-
-
-def _gap_bits(parts: Sequence[Oriented]) -> int:
-    """Return the width of gap symbols that costs least in Huffman codes, tables included."""
+def _gap_bits(parts: Sequence[Oriented]) -> tuple[int, int]:
+    """Return the width of gap symbols that costs least in Huffman codes, and that cost in bits, tables included."""
+    runs, counts = _run_counts(parts)
     costs = []
     for bits in range(1, layout.MAX_GAP_BITS + 1):
-        counts = _gap_counts(parts, bits)
-        lengths = code_lengths(counts)
-        costs.append(huffman.cost_bits(lengths, counts) + 8 * _table_bytes(lengths))
-    return 1 + int(np.argmin(costs))
+        symbols = packed.escaped_counts(runs, counts, bits)
+        lengths = code_lengths(symbols)
+        costs.append(huffman.cost_bits(lengths, symbols) + 8 * _table_bytes(lengths))
+    best = int(np.argmin(costs))
+    return 1 + best, costs[best]
+
+
+def _run_counts(parts: Sequence[Oriented]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the different runs of zeros, and how often each occurs."""
+    short = np.zeros(_SHORT_RUN, np.int64)
+    long = [np.empty(0, np.int64)]
+    for part in parts:
+        runs = packed.runs_of(part)
+        within = runs < _SHORT_RUN
+        if not within.all():
+            long.append(runs[~within])
+            runs = runs[within]
+        short += np.bincount(runs, minlength=_SHORT_RUN)
+    values, counts = np.unique(np.concatenate(long), return_counts=True)
+    used = np.flatnonzero(short)
+    return np.concatenate((used, values)), np.concatenate((short[used], counts))
 
 
 def _table_bytes(lengths: packed.Lengths) -> int:
@@ -168,13 +197,25 @@ def _table_bytes(lengths: packed.Lengths) -> int:
     return len(encoder.take())
 
 
-def _best_packed(candidates: Iterator[_Candidate]) -> Iterator[bytes]:
+def _best_packed(tensor: Tensor) -> Iterator[bytes]:
+    """Yield the payload for each candidate; of a large tensor only for the orientation that promises more."""
+    candidates = list(_packed_candidates(tensor))
+    if len(candidates) > 1 and tensor.nnz > _PACKED_CHUNK:
+        rows, columns = candidates[:2]
+        # Labels cost the same either way; a thirtieth of a bit an entry is not worth turning it back.
+        turned = columns.index_cost + tensor.nnz // 32 < rows.index_cost
+        del candidates[0 if turned else 1]
     for candidate in candidates:
         gaps, planes = _symbols(candidate)
-        yield _packed_payload(candidate, gaps, planes, huffman=True)
-        if candidate.tensor.size < _PACKED_CHUNK:
+        yield _packed_payload(candidate, gaps, planes, coder=layout.CODER_HUFFMAN)
+        if tensor.size < _PACKED_CHUNK:
             # Where tables would cost more than they save; never so for many symbols.
-            yield _packed_payload(candidate, gaps, planes, huffman=False)
+            yield _packed_payload(candidate, gaps, planes, coder=layout.CODER_RAW)
+
+
+def _weighed(payload: bytes, turning: int) -> int:
+    turned = bool(payload[0] & layout.CODING_TRANSPOSED)
+    return len(payload) + (turned and turning and len(payload) // turning)
 
 
 _Symbols = tuple[list[Array | None], list[list[Array]]]
@@ -195,17 +236,14 @@ def _symbols(candidate: _Candidate) -> _Symbols:
     return gaps, [packed.planes_of(part.labels, candidate.symbols) for part in candidate.parts]
 
 
-def _packed_payload(
-    candidate: _Candidate, gaps: list[Array | None], planes: list[list[Array]], *, huffman: bool
-) -> bytes:
-    coding, tensor = candidate.coding, candidate.tensor
-    coder = layout.CODER_HUFFMAN if huffman else layout.CODER_RAW
-    coding = Coding(coder, coding.transposed, coding.every_element, coding.fillers)
-    plan = _plan(candidate, gaps, planes, huffman=huffman)
+def _packed_payload(candidate: _Candidate, gaps: list[Array | None], planes: list[list[Array]], *, coder: int) -> bytes:
+    tensor, tables = candidate.tensor, coder == layout.CODER_HUFFMAN
+    coding = replace(candidate.coding, coder=coder)
+    plan = _plan(candidate, gaps, planes, tables=tables)
     encoder = Encoder(64)
     if tensor.codebook is not None:
         write_codebook(encoder, tensor.codebook, tensor.dtype)
-    packed.write_plan(encoder, plan, tables=huffman)
+    packed.write_plan(encoder, plan, tables=tables)
     head = encoder.take()
     values = _chunk_values(candidate)
     chunks = [packed.write_chunk(plan, g, p, v) for g, p, v in zip(gaps, planes, values, strict=True)]
@@ -213,17 +251,17 @@ def _packed_payload(
     return bytes((coding.byte,)) + _with_chunks(varint(len(head)) + head, candidate.each, chunks, stored)
 
 
-def _plan(candidate: _Candidate, gaps: list[Array | None], planes: list[list[Array]], *, huffman: bool) -> Plan:
+def _plan(candidate: _Candidate, gaps: list[Array | None], planes: list[list[Array]], *, tables: bool) -> Plan:
     sizes = packed.plane_sizes(candidate.symbols)
     gap_lengths = np.empty(0, np.int64)
     if candidate.bits:
-        gap_lengths = _lengths([g for g in gaps if g is not None], 1 << candidate.bits, huffman=huffman)
-    labels = tuple(_lengths([chunk[k] for chunk in planes], size, huffman=huffman) for k, size in enumerate(sizes))
+        gap_lengths = _lengths([g for g in gaps if g is not None], 1 << candidate.bits, tables=tables)
+    labels = tuple(_lengths([chunk[k] for chunk in planes], size, tables=tables) for k, size in enumerate(sizes))
     return Plan(candidate.bits, candidate.coding.fillers, gap_lengths, labels)
 
 
-def _lengths(streams: Sequence[Array], size: int, *, huffman: bool) -> packed.Lengths:
-    if not huffman:
+def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> packed.Lengths:
+    if not tables:
         return packed.fixed(size)
     counts = np.zeros(size, np.int64)
     for symbols in streams:
@@ -264,13 +302,15 @@ def _with_fillers(tensor: Tensor) -> Iterator[bytes]:
     """Yield the payload with the paper's relative index, for every width of gaps."""
     rows = Oriented.of(tensor)
     clusters = 0 if tensor.codebook is None else len(tensor.codebook)
-    each = _lines_each(rows.lines, rows.length, tensor.nnz, _PACKED_CHUNK)
+    each = _lines_each(rows.lines, tensor.nnz, tensor.nnz, _PACKED_CHUNK)
     parts = rows.chunks(each)
     for bits in range(1, layout.MAX_GAP_BITS + 1):
         coding = Coding(layout.CODER_HUFFMAN, fillers=True)
         candidate = _Candidate(coding, tensor, each, parts, bits, clusters + 1)
         pairs = [packed.filled(packed.runs_of(part), part.labels, bits) for part in parts]
-        yield _packed_payload(candidate, [g for g, _ in pairs], [[labels] for _, labels in pairs], huffman=True)
+        yield _packed_payload(
+            candidate, [g for g, _ in pairs], [[labels] for _, labels in pairs], coder=layout.CODER_HUFFMAN
+        )
 
 
 # --- coders 2 and 3 ---------------------------------------------------------------------------------------------
@@ -280,12 +320,15 @@ def _context_payloads(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
     negatives = negatives_of(tensor.codebook, tensor.dtype)
     for coder in coders:
         if not tensor.is_sparse:
-            yield _context_dense(tensor, coder, negatives, transposed=False)
+            if tensor.columns <= layout.MAX_CONTEXT_LENGTH:
+                yield _context_dense(tensor, coder, negatives, transposed=False)
             if tensor.rows > 1 and tensor.columns > 1 and can_transpose(tensor.rows, tensor.columns):
                 yield _context_dense(tensor, coder, negatives, transposed=True)
             continue
         rows = Oriented.of(tensor)
         for part, transposed in _orientations(rows):
+            if part.length > layout.MAX_CONTEXT_LENGTH:
+                continue
             yield _context_sparse(tensor, coder, part, negatives, transposed=transposed)
             if _may_be_dense(tensor):
                 yield _context_every(tensor, coder, part, negatives, transposed=transposed)
@@ -295,7 +338,7 @@ def _context_dense(tensor: Tensor, coder: int, negatives: int, *, transposed: bo
     labels = tensor.data.reshape(tensor.rows, tensor.columns)
     labels = np.ascontiguousarray(labels.T if transposed else labels)
     lines, length = labels.shape
-    each = _lines_each(lines, length, tensor.size, _CONTEXT_CHUNK)
+    each = _lines_each(lines, tensor.size, tensor.size, _CONTEXT_CHUNK)
     assert tensor.codebook is not None  # for the type checker: a dense tensor without one is `_plain`
     chunks = []
     for a, b in chunk_bounds(lines, each):
@@ -307,7 +350,7 @@ def _context_dense(tensor: Tensor, coder: int, negatives: int, *, transposed: bo
 
 
 def _context_every(tensor: Tensor, coder: int, part: Oriented, negatives: int, *, transposed: bool) -> bytes:
-    each = _lines_each(part.lines, part.length, tensor.size, _CONTEXT_CHUNK)
+    each = _lines_each(part.lines, tensor.nnz, tensor.size, _CONTEXT_CHUNK)
     assert tensor.codebook is not None
     chunks, stored = [], []
     for number, piece in enumerate(part.chunks(each)):
@@ -322,7 +365,7 @@ def _context_every(tensor: Tensor, coder: int, part: Oriented, negatives: int, *
 
 
 def _context_sparse(tensor: Tensor, coder: int, part: Oriented, negatives: int, *, transposed: bool) -> bytes:
-    each = _lines_each(part.lines, part.length, tensor.size, _CONTEXT_CHUNK)
+    each = _lines_each(part.lines, tensor.nnz, tensor.size, _CONTEXT_CHUNK)
     symbols = 1 if tensor.codebook is None else len(tensor.codebook)
     values = ordered_values(tensor, transposed) if tensor.codebook is None else None
     chunks, stored, at = [], [], 0

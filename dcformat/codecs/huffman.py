@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.codecs.rangecoder import RATE, Decoder, Encoder, State, code_adaptive, code_direct, fresh
+from dcformat.codecs.words import load64, store64
 from dcformat.errors import HuffmanError
 from dcformat.jit import device, kernel
 
@@ -215,27 +216,6 @@ def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-de
     return position * 8 + filled
 
 
-@device
-def load64(buf, byte):  # type: ignore[no-untyped-def]
-    """Return eight bytes as a little-endian number (a compiler makes one load of this); the top bit is a sign."""
-    return (
-        np.int64(buf[byte]) | np.int64(buf[byte + 1]) << 8
-        | np.int64(buf[byte + 2]) << 16 | np.int64(buf[byte + 3]) << 24
-        | np.int64(buf[byte + 4]) << 32 | np.int64(buf[byte + 5]) << 40
-        | np.int64(buf[byte + 6]) << 48 | np.int64(buf[byte + 7]) << 56
-    )  # fmt: skip
-
-
-@device
-def _store_six(out, at, entry):  # type: ignore[no-untyped-def]
-    out[at] = entry & 255
-    out[at + 1] = (entry >> 8) & 255
-    out[at + 2] = (entry >> 16) & 255
-    out[at + 3] = (entry >> 24) & 255
-    out[at + 4] = (entry >> 32) & 255
-    out[at + 5] = (entry >> 40) & 255
-
-
 @kernel("void(int64[::1], int64[::1], uint16[::1], int64[::1])")
 def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
     """Fill the tables of one symbol (length << 8 | symbol) and of up to six (bits << 56 | count << 48 | symbols)."""
@@ -290,7 +270,7 @@ def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untype
         word = load64(buf, position >> 3) >> (position & 7)
         for _ in range(4):
             entry = multi[word & 4095]
-            _store_six(out, index, entry)
+            store64(out, index, entry)
             index += (entry >> 48) & 255
             word >>= entry >> 56
             position += entry >> 56
@@ -305,9 +285,10 @@ def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-
     or -1 if a stream runs past its end. Padding as in `read_one`.
     """
     quarter = (count + 3) // 4
+    # Four stores of six symbols and two bytes of no meaning must not reach the next quarter.
     p0, p1, p2, p3 = starts[0], starts[1], starts[2], starts[3]
     i0, i1, i2, i3 = 0, quarter, 2 * quarter, 3 * quarter
-    s0, s1, s2, s3 = quarter - 24, 2 * quarter - 24, 3 * quarter - 24, count - 24
+    s0, s1, s2, s3 = quarter - 26, 2 * quarter - 26, 3 * quarter - 26, count - 26
     e0, e1, e2, e3 = ends[0] - 48, ends[1] - 48, ends[2] - 48, ends[3] - 48
     while (i0 <= s0 and i1 <= s1 and i2 <= s2 and i3 <= s3) and (p0 <= e0 and p1 <= e1 and p2 <= e2 and p3 <= e3):
         w0 = load64(buf, p0 >> 3) >> (p0 & 7)
@@ -316,10 +297,10 @@ def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-
         w3 = load64(buf, p3 >> 3) >> (p3 & 7)
         for _ in range(4):
             a, b, c, d = multi[w0 & 4095], multi[w1 & 4095], multi[w2 & 4095], multi[w3 & 4095]
-            _store_six(out, i0, a)
-            _store_six(out, i1, b)
-            _store_six(out, i2, c)
-            _store_six(out, i3, d)
+            store64(out, i0, a)
+            store64(out, i1, b)
+            store64(out, i2, c)
+            store64(out, i3, d)
             i0 += (a >> 48) & 255
             i1 += (b >> 48) & 255
             i2 += (c >> 48) & 255

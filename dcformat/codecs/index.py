@@ -55,19 +55,6 @@ def escape(runs, most, out):  # type: ignore[no-untyped-def]
     return at
 
 
-@kernel("int64(int64[::1], int64, int64[::1])")
-def escape_counts(runs, most, counts):  # type: ignore[no-untyped-def]
-    """Count the symbols that `escape` would write; return their number."""
-    escapes = np.int64(0)
-    for run in runs:
-        if run >= most:
-            escapes += run // most
-            run %= most
-        counts[run] += 1
-    counts[most] += escapes
-    return escapes + len(runs)
-
-
 @kernel("int64(int64[::1], uint8[::1], int64, int64[::1], uint8[::1])")
 def fill(runs, labels, most, gaps, out):  # type: ignore[no-untyped-def]
     """Write runs and labels (plus 1) with a filler (gap `most`, label 0) for every most + 1 zeros; return the count."""

@@ -91,6 +91,15 @@ def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
     return out.astype(np.uint8)
 
 
+def escaped_counts(runs: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
+    """Return how often each gap symbol occurs in `escaped`, given how often each run does."""
+    most = (1 << bits) - 1
+    out = np.zeros(most + 1, np.int64)
+    np.add.at(out, runs % most, counts)
+    out[most] += int((runs // most * counts).sum())
+    return out
+
+
 def filled(
     runs: npt.NDArray[np.int64], labels: Array, bits: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
