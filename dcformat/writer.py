@@ -19,8 +19,6 @@ from dcformat.model import Model
 from dcformat.validate import check_tensor
 from dcformat.wiring import check_graph
 
-#: A data block is closed once it holds this much: one checksum for many small tensors, one each for large ones.
-_BLOCK_BYTES = 1 << 16
 #: Payloads wait for the contents, which come before them: up to this much in memory, the rest in a temporary file.
 _SPOOL_BYTES = 32 << 20
 
@@ -84,7 +82,7 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
             check_tensor(name, tensor)
             digest.add(tensor)
             payload = write_payload(tensor, mode, relative_index)
-            if block and len(block) + len(payload) > _BLOCK_BYTES:
+            if block and len(block) + len(payload) > layout.MAX_SHARED_BLOCK_BYTES:
                 spool.write(block + crc32c(block))
                 block, fresh = bytearray(), True
             table.append(table_entry(tensor, len(payload), fresh))
@@ -92,18 +90,18 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
             fresh = False
         if table:
             spool.write(block + crc32c(block))
-        front = _front(assemble(table, sections))
+        front = _front(assemble(table, sections), mode)
         file.write(front + crc32c(front))
         spool.seek(0)
         shutil.copyfileobj(spool, file, 1 << 20)
     file.write(digest.take())
 
 
-def _front(contents: bytes) -> bytes:
-    """Return prefix and contents, packed where that is shorter."""
+def _front(contents: bytes, mode: Mode) -> bytes:
+    """Return prefix and contents, packed where that is shorter and `mode` is not `fast`: unpacking takes milliseconds."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
-    packed = _packed(contents)
+    packed = contents if mode == "fast" else _packed(contents)
     shorter = len(packed) < len(contents)
     length = len(packed) | layout.CONTENTS_PACKED if shorter else len(contents)
     prefix = layout.MAGIC + struct.pack("<BBI", layout.MAJOR, layout.MINOR, length)
