@@ -235,6 +235,9 @@ def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
         raise EncodingError("payload length", got="no block to go on with", expected="a new block", offset=start)
     offset = blocks[-1]
     blocks[-1] += length >> 1
+    if not length & 1 and blocks[-1] > layout.MAX_SHARED_BLOCK_BYTES:
+        most = layout.MAX_SHARED_BLOCK_BYTES
+        raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {most}", offset=start)
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
     return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
 

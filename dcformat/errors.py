@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: Of what was found and expected, a message shows this many characters at most: a file may have thousands of them.
+_SHORT = 300
+
 
 class FormatError(ValueError):
     """A file (or bytes) that is not a valid dcformat file, or that this reader must refuse.
@@ -38,10 +41,15 @@ class FormatError(ValueError):
         where = f" at byte {self.offset}" if self.offset is not None else ""
         text = f"{self.code} {self.field}{where}"
         if self.expected is not None:
-            text += f": expected {self.expected}"
+            text += f": expected {_short(self.expected)}"
         if self.got is not None:
-            text += f"{',' if self.expected is not None else ':'} found {self.got}"
+            text += f"{',' if self.expected is not None else ':'} found {_short(self.got)}"
         return f"{self.path}: {text}" if self.path else text
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 class NotDcfError(FormatError):

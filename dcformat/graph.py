@@ -16,6 +16,7 @@ from math import prod
 from typing import ClassVar
 
 from dcformat.errors import GraphError, ShapeError
+from dcformat.layout import MAX_ELEMENTS
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -283,6 +284,8 @@ class Graph:
         """
         if not self.input_shape or len(self.input_shape) not in (1, 3) or min(self.input_shape) < 1:
             raise ShapeError("input shape", got=self.input_shape, expected="(features,) or (channels, height, width)")
+        if prod(self.input_shape) > MAX_ELEMENTS:
+            raise ShapeError("input shape", got=self.input_shape, expected=f"at most {MAX_ELEMENTS} elements")
         self._check_preprocessing()
         values = [self.input_shape]
         for number, node in enumerate(self.nodes):
@@ -292,7 +295,11 @@ class Graph:
             for value in node.inputs:
                 if not 0 <= value <= number:
                     raise GraphError(f"node {number} ({node.kind}) input", got=value, expected=f"0 to {number}")
-            values.append(node.output_shape([values[i] for i in node.inputs], tensors))
+            shape = node.output_shape([values[i] for i in node.inputs], tensors)
+            # Concatenation alone could double a value in every node.
+            if prod(shape) > MAX_ELEMENTS:
+                raise ShapeError(f"node {number} ({node.kind})", got=shape, expected=f"at most {MAX_ELEMENTS} elements")
+            values.append(shape)
         return values
 
     def _check_preprocessing(self) -> None:

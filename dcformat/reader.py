@@ -6,16 +6,17 @@ against the bytes there are, the format's limits, and the caller's.
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap as _mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,11 @@ from dcformat.graph import Graph
 from dcformat.model import Extension, Model, SelfTest, Tensor
 
 Bytes = npt.NDArray[np.uint8]
+_T = TypeVar("_T")
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+#: Bytes read at a time from what cannot seek.
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ def load(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, 
     ----------
     source : path, bytes-like or binary file object
     max_memory : int or None
-        Most bytes the decoded tensors may take; None for no bound.
+        Most bytes that the tensors may take, with what decoding them needs on the way; None for no bound.
     threads : int
         Chunks of a large tensor are decoded in as many threads; the result is the same.
 
@@ -156,14 +161,16 @@ class DcfFile:
         """Decode one tensor; of the others, only those in its data block are read. Raises KeyError, FormatError."""
         info = self._info[name]
         with self._naming():
-            self._allow(info.decoded_bytes, f"tensor {name!r}")
-            return read_payload(info, self._payload(info), threads)
+            return self._decode(info, threads, self._max_memory)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode everything. Raises `FormatError`."""
         with self._naming():
             self._allow(self.decoded_bytes, "tensors")
-        tensors = {name: self.tensor(name, threads=threads) for name in self._info}
+            left = None if self._max_memory is None else self._max_memory - self.decoded_bytes
+            tensors = {}
+            for name, info in self._info.items():
+                tensors[name] = self._decode(info, threads, None if left is None else left + info.decoded_bytes)
         return self._model(tensors)
 
     def verify(self) -> None:
@@ -192,16 +199,29 @@ class DcfFile:
         """Return what the bits of a tensor's payload are for. Decodes it."""
         info = self._info[name]
         with self._naming():
-            self._allow(info.decoded_bytes, f"tensor {name!r}")
-            return measure(info, self._payload(info))
+            return self._guarded(info, self._max_memory, lambda payload: measure(info, payload, self._max_memory))
 
     def _model(self, tensors: Mapping[str, Tensor]) -> Model:
         c = self._contents
         return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
 
+    def _decode(self, info: TensorInfo, threads: int, most: int | None) -> Tensor:
+        return self._guarded(info, most, lambda payload: read_payload(info, payload, threads, most))
+
+    def _guarded(self, info: TensorInfo, most: int | None, function: Callable[[Bytes], _T]) -> _T:
+        """Apply a function to a tensor's payload; running out of memory is the file's failure like any other."""
+        field = f"tensor {info.name!r}"
+        self._allow(info.decoded_bytes, field)
+        try:
+            return function(self._payload(info))
+        except MemoryError:
+            raise MemoryLimitError(field, got="no more memory", expected=most) from None
+
     def _payload(self, info: TensorInfo) -> Bytes:
         start = self._blocks[info.block]
         length = self._contents.blocks[info.block]
+        if not self._data.in_memory:
+            self._allow(length, f"data block {info.block}")
         block = self._data.take(start, length + layout.CRC_BYTES)
         if info.block not in self._checked:
             _check_crc(block, f"data block {info.block}", start)
@@ -239,7 +259,7 @@ def open_file(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEM
     FormatError, OSError
         As `load`.
     """
-    data = _Bytes.of(source, mmap=mmap)
+    data = _Bytes.of(source, mmap=mmap, most=max_memory)
     try:
         return DcfFile(data, max_memory=max_memory)
     except BaseException:
@@ -254,35 +274,47 @@ class _Bytes:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
         self._lock = threading.Lock()
 
-    @classmethod
-    def of(cls, source: Source, *, mmap: bool) -> _Bytes:
-        if isinstance(source, bytes | bytearray | memoryview):
-            view = memoryview(source).cast("B")
-            return cls(view, None, len(view), None, None)
-        if isinstance(source, str | os.PathLike):
-            return cls._of_path(Path(source), mmap=mmap)
-        name = getattr(source, "name", None)
-        path = name if isinstance(name, str) else None
-        if not source.seekable():
-            view = memoryview(source.read())
-            return cls(view, None, len(view), path, None)
-        begin = source.tell()
-        size = source.seek(0, io.SEEK_END) - begin
-        return cls(None, _Shifted(source, begin) if begin else source, size, path, None)  # type: ignore[arg-type]
+    @property
+    def in_memory(self) -> bool:
+        """Whether taking bytes makes no copy of them."""
+        return self._view is not None
 
     @classmethod
-    def _of_path(cls, path: Path, *, mmap: bool) -> _Bytes:
+    def of(cls, source: Source, *, mmap: bool, most: int | None) -> _Bytes:
+        if isinstance(source, str | os.PathLike):
+            return cls._of_path(Path(source), mmap=mmap, most=most)
+        try:
+            view = memoryview(source)  # type: ignore[arg-type]
+        except TypeError:
+            return cls._of_file(source, most)  # type: ignore[arg-type]
+        view = (view if view.c_contiguous else memoryview(view.tobytes())).cast("B") if view.nbytes else memoryview(b"")
+        return cls(view, None, len(view), None, None)
+
+    @classmethod
+    def _of_file(cls, file: BinaryIO, most: int | None) -> _Bytes:
+        if not hasattr(file, "read"):
+            raise TypeError(f"source: expected a path, bytes or a binary file, found {type(file).__name__}")
+        name = getattr(file, "name", None)
+        path = name if isinstance(name, str) else None
+        if not (hasattr(file, "seekable") and file.seekable()):
+            view = memoryview(_read_to_end(file, most))
+            return cls(view, None, len(view), path, None)
+        begin = file.tell()
+        size = file.seek(0, io.SEEK_END) - begin
+        return cls(None, _Shifted(file, begin) if begin else file, size, path, None)  # type: ignore[arg-type]
+
+    @classmethod
+    def _of_path(cls, path: Path, *, mmap: bool, most: int | None) -> _Bytes:
         file = path.open("rb")
         try:
             if not file.seekable():
-                view = memoryview(file.read())
+                view = memoryview(_read_to_end(file, most))
                 return cls(view, None, len(view), str(path), file)
             size = os.fstat(file.fileno()).st_size
             if mmap and size:
                 mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
-                file.close()
                 # The map lives as long as arrays that look at it; closing it under them would be worse than a leak.
-                return cls(memoryview(mapped), None, len(mapped), str(path), None)
+                return cls(memoryview(mapped), file, len(mapped), str(path), file)
         except BaseException:
             file.close()
             raise
@@ -293,11 +325,14 @@ class _Bytes:
         if start < 0 or count > self.size - start:
             raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
         if self._view is not None:
-            return self._view[start : start + count]
-        assert self._file is not None  # one of the two is there
-        with self._lock:
-            self._file.seek(start)
-            data = self._file.read(count)
+            # Looking at a part of a map that its file has lost kills the process.
+            there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
+            data: bytes | memoryview = self._view[start : max(start, min(start + count, there))]
+        else:
+            assert self._file is not None  # one of the two is there
+            with self._lock:
+                self._file.seek(start)
+                data = _read(self._file, count)
         if len(data) != count:
             raise TruncatedError("file", got=f"{start + len(data)} bytes", expected=f"{start + count}", offset=start)
         return memoryview(data)
@@ -305,6 +340,37 @@ class _Bytes:
     def close(self) -> None:
         if self._own is not None:
             self._own.close()
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """Return the next `count` bytes, fewer only at the end, however few the file object gives at a time."""
+    data = _read_some(file, count)
+    if not data or len(data) >= count:
+        return data
+    parts, left = [data], count - len(data)
+    while left > 0 and (data := _read_some(file, left)):
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+def _read_some(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if data is None:
+        raise BlockingIOError(errno.EAGAIN, "the file has no bytes ready")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"file object: expected bytes from read(), found {type(data).__name__}")
+    return bytes(data)
+
+
+def _read_to_end(file: BinaryIO, most: int | None) -> bytes:
+    """Read what cannot seek: no further than its magic number if that is wrong, and at most `most` bytes."""
+    data = bytearray(_read(file, len(layout.MAGIC)))
+    while data.startswith(layout.MAGIC) and (piece := _read(file, _PIECE_BYTES)):
+        data += piece
+        if most is not None and len(data) > max(most, _PIECE_BYTES):
+            raise MemoryLimitError("file", got=f"over {most} bytes", expected=f"at most {most} (max_memory)")
+    return bytes(data)
 
 
 class _Shifted:
@@ -337,7 +403,7 @@ def _read_front(data: _Bytes) -> tuple[tuple[int, int], Contents, int]:
     if packed:
         from dcformat.codecs import text
 
-        contents = text.unpack(contents, layout.CONTENTS_PRESET, layout.MAX_PACKED_BYTES)
+        contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
     return (major, minor), parse(contents), len(front)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.codecs import context_coder, packed
 from dcformat.codecs.huffman import cost_bits
+from dcformat.codecs.memory import check_memory
 from dcformat.codecs.oriented import Oriented, can_transpose, negatives_of, only_nonzero
 from dcformat.codecs.packed import ChunkReader
 from dcformat.codecs.rangecoder import Decoder
@@ -69,6 +70,9 @@ class Coding:
             raise EncodingError("coding byte", got=f"0x{byte:02x}", expected=f"one for a {info.form} tensor")
         if coding.transposed and not can_transpose(info.rows, info.columns):
             raise LimitError("transposed tensor", got=info.shape, expected="both sides below 2^31")
+        length = info.rows if coding.transposed else info.columns
+        if coder >= layout.CODER_ADAPTIVE and (sparse or info.clusters) and length > layout.MAX_CONTEXT_LENGTH:
+            raise LimitError(f"length of a line for coder {coder}", got=length, expected="below 2^31")
         return coding
 
 
@@ -131,8 +135,9 @@ def _chunk_table(
     cursor: Cursor, info: TensorInfo, coding: Coding, lines: int, length: int, each: int
 ) -> list[tuple[int, int, int]]:
     count = -(-lines // each)
-    if count > cursor.left:
-        raise LimitError("chunks", got=count, expected=f"at most one for each of {cursor.left} bytes")
+    most = min(layout.FREE_CHUNKS + (info.stored + lines) // layout.CHUNK_LEAST, cursor.left)
+    if count > most:
+        raise LimitError("chunks", got=count, expected=f"at most {most}")
     table, left = [], info.stored
     for number in range(count):
         n = min(each, lines - number * each)
@@ -146,8 +151,10 @@ def _chunk_table(
     return table
 
 
-def read_payload(info: TensorInfo, payload: npt.NDArray[np.uint8], threads: int = 1) -> Tensor:
-    """Decode a payload; the caller has checked that the memory for it may be had.
+def read_payload(
+    info: TensorInfo, payload: npt.NDArray[np.uint8], threads: int = 1, max_memory: int | None = None
+) -> Tensor:
+    """Decode a payload, unless that would take more than `max_memory` bytes.
 
     Raises
     ------
@@ -155,6 +162,7 @@ def read_payload(info: TensorInfo, payload: npt.NDArray[np.uint8], threads: int 
         Whatever is wrong with it; nothing that was read has reached an index unproved.
     """
     parts = cut(info, payload)
+    check_memory(parts, threads, max_memory)
     if parts.is_plain:
         return _tensor(info, _read_plain(parts, threads), None)
     reader = _reader(parts)
@@ -231,9 +239,15 @@ def _range_values(chunk: Chunk, info: TensorInfo) -> Array:
             raise StreamError("values", got=f"{len(chunk.data)} bytes", expected="none for no values")
         return np.empty(0, STORAGE[info.dtype])
     decoder = Decoder(chunk.data)
-    values = read_values(decoder, chunk.stored, info.dtype, f"values of {info.name!r}")
+    values = _coded_values(decoder, chunk, info)
     decoder.finish()
     return values
+
+
+def _coded_values(decoder: Decoder, chunk: Chunk, info: TensorInfo) -> Array:
+    field = f"values of {info.name!r}"
+    decoder.expect(5 * chunk.stored, field)  # the exponent of a float16 has five
+    return read_values(decoder, chunk.stored, info.dtype, field)
 
 
 def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> Array:
@@ -241,7 +255,7 @@ def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> A
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
         raise StreamError("values", got=f"{len(data)} bytes", expected=f"{count * storage.itemsize} bytes")
-    values = np.frombuffer(bytes(data), storage)
+    values = np.frombuffer(data, storage).copy()
     if not finite(values, dtype):
         raise EncodingError("values", got="an infinity or not a number", expected="finite values")
     return values
@@ -303,10 +317,15 @@ class PackedReader:
         return self._reader.read(chunk.data, stored, most=elements, value_bytes=item * chunk.stored)
 
     def _sparse(self, labels: Array, chunk: Chunk) -> Oriented:
-        part = only_nonzero(labels, chunk.lines, self._parts.length, self._negatives)
-        if len(part.indices) != chunk.stored:
-            raise IndexRangeError("entries", got=len(part.indices), expected=chunk.stored)
-        return part
+        return _stored_only(labels, chunk, self._parts.length, self._negatives)
+
+
+def _stored_only(labels: Array, chunk: Chunk, length: int, negatives: int) -> Oriented:
+    # Counted first: positions take eight times the memory of labels, which was allowed for `stored` of them.
+    stored = int(np.count_nonzero(labels != negatives))
+    if stored != chunk.stored:
+        raise IndexRangeError("entries", got=stored, expected=chunk.stored)
+    return only_nonzero(labels, chunk.lines, length, negatives)
 
 
 def _bits(lengths: packed.Lengths, symbols: Array) -> int:
@@ -335,9 +354,7 @@ class _ContextReader:
             labels = coder.decode_dense(decoder, chunk.lines, parts.length, self._symbols, self._negatives)
             out = labels
             if info.form == "sparse":
-                out = only_nonzero(labels, chunk.lines, parts.length, self._negatives)
-                if len(out.indices) != chunk.stored:
-                    raise IndexRangeError("entries", got=len(out.indices), expected=chunk.stored)
+                out = _stored_only(labels, chunk, parts.length, self._negatives)
         else:
             pointers, indices, labels = coder.decode(
                 decoder, chunk.lines, parts.length, chunk.stored, self._symbols, self._negatives
@@ -346,7 +363,7 @@ class _ContextReader:
             if not info.clusters:
                 values = np.empty(0, STORAGE[info.dtype])
                 if chunk.stored:
-                    values = read_values(decoder, chunk.stored, info.dtype, f"values of {info.name!r}")
+                    values = _coded_values(decoder, chunk, info)
         decoder.finish()
         return out, values
 

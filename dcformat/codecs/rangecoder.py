@@ -21,6 +21,9 @@ WHOLE = 1 << 32
 #: A probability's state: 22 bits of probability that the bit is 1, then 9 bits counting the bits seen.
 HALF = 1 << 30
 COUNT_BITS = 9
+#: A byte holds fewer adaptive bits than this: each takes log2(1 / (1 - 32 / 65536)) bits or more, less the rounding of
+#: the interval (the true bound is 11,402).
+MOST_DECISIONS = 12000
 #: RATE[n] is how far the n-th bit moves a probability, in 1/65536: about 1 / (n + 1.5).
 RATE = np.array([131072 // (2 * n + 3) for n in range(512)], np.int64)
 
@@ -191,6 +194,11 @@ class Decoder:
         )  # a copy: what was checked cannot change, and kernels take no read-only array
         first = bytes(self.buf[:4]).ljust(4, b"\0")
         self.state = np.array([int.from_bytes(first, "big"), WHOLE, 4], np.int64)
+
+    def expect(self, decisions: int, field: str) -> None:
+        """Require that the stream is long enough for so many bits: a short one cannot keep a reader busy for long."""
+        if decisions > MOST_DECISIONS * (len(self.buf) + 8):
+            raise StreamError(field, got=f"{len(self.buf)} bytes", expected=f"enough for {decisions} binary decisions")
 
     def finish(self) -> None:
         """Require that the stream ends here and exactly as the encoder would have ended it."""

@@ -44,9 +44,9 @@ class Usage:
     table_bits: float
 
 
-def measure(info: TensorInfo, payload: Bytes) -> Usage:
+def measure(info: TensorInfo, payload: Bytes, max_memory: int | None = None) -> Usage:
     """Decode a payload and account for its bits. Raises `FormatError` as reading it does."""
-    tensor = read_payload(info, payload)
+    tensor = read_payload(info, payload, 1, max_memory)
     parts = cut(info, payload)
     total = 8 * len(payload)
     name = CODER_NAMES[parts.coding.coder]
