@@ -7,6 +7,9 @@ kernel with the GIL released. That costs a tenth of a call through `ctypes` and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba.core import types
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler import Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -59,7 +63,7 @@ def compile_image(
     dcformat.native.elf.LinkError
         The code needs something that an image cannot have.
     """
-    with global_compiler_lock:
+    with global_compiler_lock, _only_lowering():
         machine = target or host_machine()
         module = _lower(function, signature, fastmath, machine)
         _optimise(module, machine)
@@ -79,11 +83,49 @@ def target_machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
     return target.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small")
 
 
+class _Library(JITCodeLibrary):
+    """A library of functions that are only ever linked into others: neither optimised nor made executable."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+
+class _Codegen(JITCPUCodegen):
+    _library_class = _Library
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        pass
+
+
+@cache
+def _codegen() -> _Codegen:
+    return _Codegen("dcformat")
+
+
+@contextmanager
+def _only_lowering() -> Iterator[None]:
+    """Let Numba make LLVM's form of functions and go no further: helpers would be optimised again with each caller."""
+    context = cpu_target.target_context
+    context.refresh()
+    before, context._internal_codegen = context._internal_codegen, _codegen()
+    try:
+        yield
+    finally:
+        context._internal_codegen = before
+
+
 def _lower(function: FunctionType, signature: Signature, fastmath: Any, machine: llvm.TargetMachine) -> Any:
     """Return an LLVM module with the kernel, everything it calls, and its entry; only the entry is visible."""
     context, argtypes = cpu_target.target_context, [numba_type(a) for a in signature.arguments]
-    context.refresh()
-    cpu_target.typing_context.refresh()
     library = context.codegen().create_library(function.__name__)
     restype = getattr(types, signature.returns)
     flags = _flags(fastmath)
@@ -97,6 +139,8 @@ def _lower(function: FunctionType, signature: Signature, fastmath: Any, machine:
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != ENTRY:
             value.linkage = "internal"
+    # Then the parts of arrays that it does not use, and its ways to report errors, are not computed at all.
+    module.get_function(cres.fndesc.llvm_func_name).add_function_attribute("alwaysinline")
     return module
 
 
