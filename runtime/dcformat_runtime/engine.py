@@ -1,0 +1,143 @@
+"""The backend of compiled kernels: programs, arenas and threads around `kernels.run`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dcformat_runtime import kernels, machine
+from dcformat_runtime.network import Floats, Ints, Network
+from dcformat_runtime.program import Plan, Program, build
+from dcformat_runtime.storage import aligned_zeros
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+#: Estimated nanoseconds of work for each thread, below which another thread costs more than it brings.
+_WORTH_A_THREAD = 60_000.0
+
+_WHOLE: Ints = np.zeros(8, np.int64)
+
+
+class _Runner:
+    """A program and its idle arenas. Each call takes one, so calls from several threads do not meet."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.mem = program.mem
+        self._idle: list[Floats] = []
+
+    def take(self) -> Floats:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return aligned_zeros(self.program.arena)
+
+    def give(self, arena: Floats) -> None:
+        self._idle.append(arena)
+
+
+class KernelEngine:
+    """Runs a network by compiled kernels. One image and many have a program each, made when it is first needed."""
+
+    name = "numba"
+
+    def __init__(self, network: Network, threads: int, exact: bool) -> None:
+        self._network, self._threads, self._exact = network, threads, exact
+        self._lock = threading.Lock()
+        self._runners: dict[bool, _Runner] = {}
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._outputs = network.outputs
+        self._one: _Runner | None = None
+        self._kernel = kernels.run.resolve()
+
+    def __getstate__(self) -> None:
+        raise TypeError("an engine cannot be pickled; its session can")
+
+    def run(self, x: Floats) -> Floats:
+        """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
+        n = len(x)
+        y = np.empty((n, self._outputs), np.float32)
+        if n == 1:
+            runner = self._one or self._runner(True)
+            arena = runner.take()
+            self._kernel(x, y, arena, runner.mem, _WHOLE)
+            runner.give(arena)
+        elif n:
+            self._many(x, y)
+        return y
+
+    def _runner(self, single: bool) -> _Runner:
+        with self._lock:
+            if single not in self._runners:
+                most = machine.blocks_in_registers()
+                program = build(self._network, single=single, exact=self._exact, most=most)
+                self._runners[single] = _Runner(program)
+                if single:
+                    self._one = self._runners[True]
+            return self._runners[single]
+
+    def _many(self, x: Floats, y: Floats) -> None:
+        runner = self._runners.get(False) or self._runner(False)
+        n = len(x)
+        whole = runner.program.choices[-1]
+        work = n * whole.cost(whole.tile) / whole.tile
+        parts = min(self._threads, int(work / _WORTH_A_THREAD), -(-n // 16))
+        if parts <= 1:
+            self._part(runner, x, y)
+            return
+        size = -(-n // parts)
+        size = -(-size // 16) * 16 if size < 64 * parts else -(-size // 64) * 64
+        cuts = list(range(size, n, size))
+        tasks = [
+            self._executor().submit(self._part, runner, x[start : start + size], y[start : start + size])
+            for start in cuts
+        ]
+        self._part(runner, x[:size], y[:size])
+        for task in tasks:
+            task.result()
+
+    def _part(self, runner: _Runner, x: Floats, y: Floats) -> None:
+        arena = runner.take()
+        self._kernel(x, y, arena, runner.mem, _WHOLE)
+        runner.give(arena)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        """Return this process's threads: those of a parent do not survive a fork."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._pool = os.getpid(), ThreadPoolExecutor(self._threads, "dcformat")
+            return self._pool[1]
+
+    def profile(self, x: Floats) -> list[tuple[str, float]]:
+        """Return each layer's name and seconds, in order of execution; copies in and out are layers too."""
+        runner = self._runner(len(x) == 1)
+        y = np.empty((len(x), self._outputs), np.float32)
+        arena = runner.take()
+        seconds: dict[str, float] = {}
+        for name, control in _walk(runner.program, len(x)):
+            start = perf_counter()
+            self._kernel(x, y, arena, runner.mem, control)
+            seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
+        runner.give(arena)
+        return list(seconds.items())
+
+
+def _walk(program: Program, images: int) -> Iterator[tuple[str, Ints]]:
+    """Yield every operator of a call by itself: its layer's name, and the `control` that runs it."""
+    done = 0
+    while done < images:
+        plan: Plan = program.choices[min(images - done, len(program.choices) - 1)]
+        count = min(plan.tile, images - done)
+        for stage, groups in enumerate((-(-count // plan.lanes), 1)):
+            for g in range(groups):
+                for o, name in enumerate(plan.names[stage]):
+                    yield name, np.array([1, plan.address, done, stage, g, o, 0, 1], np.int64)
+        done += count

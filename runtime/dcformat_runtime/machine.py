@@ -1,0 +1,34 @@
+"""What this machine's CPU can do, as far as the programs depend on it: a matter of speed, never of results."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def features() -> frozenset[str]:
+    """Return the CPU's feature flags; empty where they cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def level() -> str:
+    """Return the widest vectors: ``avx512``, ``avx2``, ``neon`` or ``other``."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "neon"
+    flags = features()
+    return "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else "other"
+
+
+def blocks_in_registers() -> int:
+    """Return how many blocks of 16 sums fit in the vector registers, with some to spare."""
+    return {"avx512": 12, "avx2": 6, "neon": 6}.get(level(), 3)

@@ -1,0 +1,56 @@
+"""The instructions of a program: a record of int32 words each, read by `kernels.run`.
+
+Word 0 is the code; words 1 to 3 are where the operator reads and writes in the arena, and what is added to the latter
+for each further group of images. The other words are listed below by name; they follow word 3 in this order. Offsets
+into `mem` and the arena count floats.
+"""
+
+from __future__ import annotations
+
+CODE, SOURCE, TARGET, GROUP = range(4)
+#: Words of a record.
+WIDTH = 24
+
+#: Code -> its further words.
+FIELDS = {
+    # x's next image, or `lanes` images transposed to (features, lanes)
+    "input": ("features", "lanes"),
+    # to y: one image's or `lanes` images' results
+    "output": ("features", "lanes"),
+    # (lanes, features) to (features, lanes)
+    "turn": ("features", "lanes"),
+    # (count, lanes) to a place where positions are `gap` apart
+    "spread": ("count", "lanes", "gap"),
+    # sparse rows times blocks of positions or lanes: everything that is a convolution, or linear over many images.
+    # `outer` steps (image rows), each `blocks` blocks, `most` at a time; entries in `parts` runs of columns
+    "rows": (
+        "rows", "pointers", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
+        "target_outer", "gap", "blocks", "most", "tail", "relu", "pool", "parts",
+    ),
+    # sparse rows times one vector, 16 rows at a time
+    "gather": ("groups", "pointers", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch"),
+    # dense columns of the nonzero inputs; with more than `limit` of them the gather at `instead` is run
+    "columns": ("features", "weight", "blocks", "bias", "relu", "found", "limit", "instead"),
+    # (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes): padded, strides resolved
+    "shift": (
+        "channels", "height", "width", "lanes", "variants", "starts", "stride", "phases", "top", "rows", "cols",
+    ),
+    # kind: 0 maximum, 1 mean with the padding counted, 2 mean without
+    "pool": (
+        "channels", "height", "width", "lanes", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w",
+        "out_h", "out_w", "kind", "relu",
+    ),
+    "global": ("channels", "positions", "lanes", "kind"),
+    "add": ("second", "count", "relu"),
+    "relu": ("count",),
+    "copy": ("count",),
+    "softmax": ("features", "lanes"),
+}  # fmt: skip
+CODES = {name: code for code, name in enumerate(FIELDS)}
+
+#: Word 0 of a program: whether it is exact. Then, for 0 to `CHOICES` images left to do, the plan of the next tile.
+CHOICES = 64
+#: Words of a plan: images in a tile, images in a group, then of both stages (for each group; after): operators, where.
+PLAN_WIDTH = 6
+#: Floats that may be read beyond the end of what is used of an arena.
+SLACK = 1024

@@ -1,0 +1,157 @@
+"""Turns a network into a program (see `ops`): the order of work, the tables, where every value lies.
+
+A tile of images goes through two stages. The first is run for each group of images: for each image alone (one lane), or
+for 16 together, one image a lane. The second starts where one value is all that is left and only vectors follow, and is
+run for the whole tile, every image a lane. Which tiles there are, and which is taken for how many images, follows from
+estimated costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from dcformat.graph import Flatten
+from dcformat_runtime import ops
+from dcformat_runtime.network import Floats, Network
+from dcformat_runtime.stage import Place, Stage
+from dcformat_runtime.storage import Arena, Constants, homes
+from dcformat_runtime.weights import Weights
+
+#: Floats of all values of 16 images up to which convolutions are run for 16 together; above, the caches are too small.
+_LANES_LIMIT = 1 << 22
+
+
+@dataclass(slots=True)
+class Plan:
+    """One way to run a tile: `tile` images, `lanes` of them in a group.
+
+    `names` and `costs` (estimated nanoseconds): each stage's operators, in order.
+    """
+
+    tile: int
+    lanes: int
+    address: int = 0
+    names: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    costs: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+
+    def cost(self, images: int) -> float:
+        """Estimated nanoseconds for `images` images, at most a tile."""
+        return -(-images // self.lanes) * sum(self.costs[0]) + sum(self.costs[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a kernel needs: `mem`, and the floats of its arena. `choices[r]`: the plan when r images are left."""
+
+    mem: Floats
+    arena: int
+    choices: tuple[Plan, ...]
+
+
+def build(network: Network, *, single: bool, exact: bool, most: int = 12) -> Program:
+    """Make the program for one image at a time (`single`), or for many.
+
+    `most`: blocks that a kernel is to hold in registers at a time.
+    """
+    cut = _cut(network)
+    constants = Constants()
+    header = np.zeros(1 + ops.CHOICES + 1, np.int32)
+    header[0] = exact
+    constants.put(header)
+    weights = Weights(constants, exact, most)
+    plans = [Plan(1, 1)] if single else _plans(network, cut)
+    arena = max(_emit(network, cut, plan, weights, constants) for plan in plans)
+    choices = _choose(plans)
+    header[1:] = [plan.address for plan in choices]
+    mem = constants.finish()
+    mem.view(np.int32)[: header.size] = header
+    return Program(mem, arena + ops.SLACK, tuple(choices))
+
+
+def _cut(network: Network) -> int:
+    """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow."""
+    layers = network.layers
+    last = {value: k for k, layer in enumerate(layers) for value in layer.inputs}
+    last[network.output] = len(layers)
+    best = len(layers)
+    for cut in range(len(layers) - 1, -1, -1):
+        layer = layers[cut]
+        if len(layer.out_shape) != 1:
+            break
+        flat = isinstance(layer.node, Flatten) or all(len(shape) == 1 for shape in layer.in_shapes)
+        needed = [v for v in (0, *(before.output for before in layers[:cut])) if last.get(v, -1) >= cut]
+        if flat and len(needed) == 1 and not _read_before(network, needed[0], cut):
+            best = cut
+        elif not flat:
+            break
+    return best
+
+
+def _read_before(network: Network, value: int, cut: int) -> bool:
+    """Whether a layer before `cut` reads the storage of `value`, which lies where only the second stage reads."""
+    values = homes(network).of
+    storage = values[value].storage
+    before = (layer for layer in network.layers[:cut] if not isinstance(layer.node, Flatten))
+    return any(values[v].storage == storage for layer in before for v in layer.inputs)
+
+
+def _plans(network: Network, cut: int) -> list[Plan]:
+    if cut == 0:
+        return [Plan(8, 8), Plan(16, 16), Plan(32, 32), Plan(64, 64)]
+    values = prod(network.input_shape) + sum(prod(layer.out_shape) for layer in network.layers[:cut])
+    if 16 * values > _LANES_LIMIT:
+        return [Plan(8, 1), Plan(64, 1)] if cut < len(network.layers) else [Plan(1, 1)]
+    if cut == len(network.layers):
+        return [Plan(1, 1), Plan(16, 16)]
+    return [Plan(8, 1), Plan(16, 16), Plan(64, 16)]
+
+
+def _emit(network: Network, cut: int, plan: Plan, weights: Weights, constants: Constants) -> int:
+    """Write a plan's operators; return the floats of its arena."""
+    arena, layers = Arena(), network.layers
+    values = homes(network)
+    first = Stage(network, weights, arena, values, plan.lanes)
+    second = Stage(network, weights, arena, values, plan.tile)
+    if plan.tile == 1 or cut == len(layers):
+        first.input()
+        first.run(0, len(layers))
+        first.output()
+    elif cut == 0:
+        second.input()
+        second.run(0, len(layers))
+        second.output()
+    else:
+        value = layers[cut].inputs[0]
+        bridge = first.bridge(value, plan.tile)
+        first.input()
+        first.run(0, cut)
+        second.resume(value, bridge, first)
+        second.run(cut, len(layers))
+        second.output()
+    words = [len(first.records), constants.put(_table(first)), len(second.records), constants.put(_table(second))]
+    plan.address = constants.put([plan.tile, plan.lanes, *words])
+    plan.names, plan.costs = (first.names, second.names), (first.costs, second.costs)
+    return arena.size
+
+
+def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    out = np.zeros((len(stage.records), ops.WIDTH), np.int32)
+    for row, record in zip(out, stage.records, strict=True):
+        row[: len(record)] = record
+    return out
+
+
+def _choose(plans: Sequence[Plan]) -> list[Plan]:
+    """For each number of images left, the plan that costs least, what remains after it included."""
+    best: list[float] = [0.0]
+    choices = [plans[0]]
+    for left in range(1, ops.CHOICES + 1):
+        costs = [plan.cost(min(left, plan.tile)) + best[max(0, left - plan.tile)] for plan in plans]
+        pick = int(np.argmin(costs))
+        best.append(costs[pick])
+        choices.append(plans[pick])
+    return choices

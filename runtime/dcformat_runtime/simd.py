@@ -1,0 +1,180 @@
+"""Vector helpers of the kernels: what each means, in Python. Compiled, each is the LLVM IR that `simd_ir` writes for it.
+
+Arrays are flat views of float32 storage and all positions count floats. `mem` holds the network's constants: values, and
+indices as the bits of int32 (`word` reads them). A block is 16 floats, whatever the machine's vector width: the
+compiler splits it where registers are narrower, so results do not depend on the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import intrinsic
+
+Array = npt.NDArray[Any]
+
+#: Floats in a block.
+BLOCK = 16
+#: How many blocks `rows` and `columns` can hold in registers at a time, and `rows_pool` (before pooling).
+WIDTHS = (1, 2, 3, 4, 6, 8, 12)
+POOL_WIDTHS = (2, 4, 8, 12, 24)
+
+
+def _ir(name: str) -> Callable[[], Any]:
+    """Defer the import of the code generator, and so of Numba, to the first compilation."""
+
+    def build() -> Any:
+        from dcformat_runtime import simd_ir
+
+        return getattr(simd_ir, name)()
+
+    return build
+
+
+@intrinsic(_ir("word"))
+def word(mem: Array, i: int) -> int:
+    """Return the int32 stored at `i`."""
+    return int(mem.view(np.int32)[i])
+
+
+@intrinsic(_ir("put_word"))
+def put_word(a: Array, i: int, value: int) -> None:
+    """Store an int32 at `i`."""
+    a.view(np.int32)[i] = value
+
+
+@intrinsic(_ir("copy_block"))
+def copy_block(source: Array, i: int, target: Array, j: int) -> None:
+    """Copy one block."""
+    target.reshape(-1)[j : j + BLOCK] = source.reshape(-1)[i : i + BLOCK]
+
+
+@intrinsic(_ir("copy_half"))
+def copy_half(source: Array, i: int, target: Array, j: int) -> None:
+    """Copy half a block."""
+    target.reshape(-1)[j : j + BLOCK // 2] = source.reshape(-1)[i : i + BLOCK // 2]
+
+
+@intrinsic(_ir("transpose"))
+def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
+    """Transpose 16 x 16 floats: row r of the source starts at ``i + r * rows``, of the target at ``j + r * columns``."""
+    x, y = source.reshape(-1), target.reshape(-1)
+    block = np.stack([x[i + r * rows :][:BLOCK] for r in range(BLOCK)])
+    for r in range(BLOCK):
+        y[j + r * columns : j + r * columns + BLOCK] = block[:, r]
+
+
+@intrinsic(_ir("rows_full"))
+def rows(
+    k: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
+    resume: int, bias: float, relu: int, exact: int, y: int, gap: int, tail: int,
+) -> None:  # fmt: skip
+    """One sparse row times `k` blocks.
+
+    ``acc = bias`` (or, to `resume`, what the output holds); for each entry p in ``start..end-1``, in this order,
+    ``acc += mem[val + p] * a[x + unit * word(idx + p) :][: 16 * k]``; ReLU if `relu`. Block b goes to ``y + b * gap``,
+    only `tail` floats of the last one. `exact`: one accumulator, products rounded before they are added; otherwise fused
+    multiply-adds and several accumulators.
+    """
+    n = BLOCK * k
+    ends = [BLOCK] * (k - 1) + [tail]
+    acc = np.full(n, bias, np.float32)
+    if resume:
+        for b, count in enumerate(ends):
+            acc[BLOCK * b : BLOCK * b + count] = a[y + b * gap : y + b * gap + count]
+    _accumulate(acc, a, mem, x, unit, idx, val, start, end)
+    if relu:
+        acc = np.where(acc < 0, np.float32(0), acc)
+    for b, count in enumerate(ends):
+        a[y + b * gap : y + b * gap + count] = acc[BLOCK * b : BLOCK * b + count]
+
+
+@intrinsic(_ir("rows_half"))
+def rows_half(
+    a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
+    resume: int, bias: float, relu: int, exact: int, y: int, tail: int,
+) -> None:  # fmt: skip
+    """Do what `rows` does to one half block."""
+    acc = np.full(BLOCK // 2, bias, np.float32)
+    if resume:
+        acc[:tail] = a[y : y + tail]
+    _accumulate(acc, a, mem, x, unit, idx, val, start, end)
+    if relu:
+        acc = np.where(acc < 0, np.float32(0), acc)
+    a[y : y + tail] = acc[:tail]
+
+
+@intrinsic(_ir("rows_pool"))
+def rows_pool(
+    k: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
+    resume: int, bias: float, relu: int, exact: int, y: int, gap: int,
+) -> None:  # fmt: skip
+    """As `rows`, then the maximum of each two blocks; to `resume`, the maximum with what the output holds."""
+    acc = np.full(BLOCK * k, bias, np.float32)
+    _accumulate(acc, a, mem, x, unit, idx, val, start, end)
+    for b in range(k // 2):
+        pair = acc[2 * b * BLOCK : (2 * b + 2) * BLOCK].reshape(2, BLOCK).max(axis=0)
+        out = a[y + b * gap : y + b * gap + BLOCK]
+        if relu:
+            pair = np.maximum(pair, np.float32(0))
+        out[:] = np.maximum(pair, out) if resume else pair
+
+
+def _accumulate(
+    acc: Array, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int
+) -> None:
+    n = acc.size
+    for p in range(start, end):
+        at = x + unit * word(mem, idx + p)
+        acc += mem[val + p] * a[at : at + n]
+
+
+@intrinsic(_ir("gather"))
+def gather(
+    a: Array, mem: Array, x: int, idx: int, val: int, start: int, end: int, bias: int, relu: int, exact: int,
+    wide: int, y: int,
+) -> None:  # fmt: skip
+    """Sixteen sparse rows times one vector: slot s adds ``mem[val + 16 s + lane] * a[x + index]`` to each lane.
+
+    Indices are uint16, two a word, unless `wide` (int32). Starts from the block at `bias`; the result goes to `y`.
+    """
+    acc = mem[bias : bias + BLOCK].copy()
+    per = BLOCK if wide else BLOCK // 2
+    table = mem.view(np.int32) if wide else mem.view(np.uint16)
+    scale = 1 if wide else 2
+    for s in range(start, end):
+        at = (idx + s * per) * scale
+        acc += mem[val + BLOCK * s : val + BLOCK * (s + 1)] * a[x + table[at : at + BLOCK].astype(np.int64)]
+    a[y : y + BLOCK] = np.where(acc < 0, np.float32(0), acc) if relu else acc
+
+
+@intrinsic(_ir("nonzeros"))
+def nonzeros(a: Array, x: int, n: int, found: int) -> int:
+    """List the positions (int32, from `x`) of the nonzero floats among `n`, a multiple of 16, and return how many."""
+    positions = np.flatnonzero(a[x : x + n])
+    a.view(np.int32)[found : found + positions.size] = positions
+    return int(positions.size)
+
+
+@intrinsic(_ir("columns"))
+def columns(
+    k: int, a: Array, mem: Array, x: int, found: int, count: int, weight: int, stride: int, bias: int,
+    relu: int, exact: int, y: int,
+) -> None:  # fmt: skip
+    """`k` blocks of dense rows: for each listed input j in order, ``acc += a[x + j] * mem[weight + j * stride :]``."""
+    n = BLOCK * k
+    acc = mem[bias : bias + n].copy()
+    for j in a.view(np.int32)[found : found + count].tolist():
+        acc += a[x + j] * mem[weight + j * stride : weight + j * stride + n]
+    a[y : y + n] = np.where(acc < 0, np.float32(0), acc) if relu else acc
+
+
+@intrinsic(_ir("pool_pairs"))
+def pool_pairs(a: Array, first: int, second: int, y: int) -> None:
+    """Eight maxima of 2 x 2: of the 16 floats at `first` and the 16 at `second`, pairwise."""
+    both = np.maximum(a[first : first + BLOCK], a[second : second + BLOCK])
+    a[y : y + BLOCK // 2] = np.maximum(both[0::2], both[1::2])

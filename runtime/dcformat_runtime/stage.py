@@ -1,0 +1,330 @@
+"""Writes the operators of one stage of a plan, and places the values in the arena as they come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Softmax,
+)
+from dcformat_runtime import ops
+from dcformat_runtime.network import Layer, Network
+from dcformat_runtime.storage import Arena, Homes, aligned
+from dcformat_runtime.tables import Int32s
+from dcformat_runtime.weights import Gather, Rows, Weights
+
+#: Estimated nanoseconds: a block of 16 multiply-adds, a slot of 16 gathered ones, what comes with each operator.
+_BLOCK_NS, _SLOT_NS, _OPERATOR_NS = 0.32, 3.0, 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A value in the arena. Positions are `gap` floats apart; groups of images `group`."""
+
+    at: int
+    gap: int
+    group: int = 0
+
+
+class Stage:
+    """Operators for groups of `lanes` images; `records`, `names` and `costs` (nanoseconds) are in order."""
+
+    def __init__(self, network: Network, weights: Weights, arena: Arena, values: Homes, lanes: int) -> None:
+        self.network, self.weights, self.arena, self.values, self.lanes = network, weights, arena, values, lanes
+        self.records: list[list[int]] = []
+        self.names: list[str] = []
+        self.costs: list[float] = []
+        self._name = ""
+        self._places: dict[int, Place] = {}  # storage -> where
+        self._buffers: dict[int, tuple[int, int]] = {}
+        self._orders: dict[int, Int32s] = {}  # value -> the order in which its elements lie, if not their own
+
+    def input(self) -> None:
+        """Bring in images from the caller's array."""
+        self._name = "input"
+        self._hold(0)
+        features = prod(self.network.input_shape)
+        self._emit("input", 0, self._at(0), features * self.lanes / 16, features, self.lanes)
+
+    def output(self) -> None:
+        """Give the results to the caller's array."""
+        self._name = "output"
+        features = self.network.outputs
+        at = self._at(self.network.output).at
+        self._emit("output", at, Place(0, 1), features * self.lanes, features, self.lanes)
+
+    def bridge(self, value: int, tile: int) -> tuple[int, int]:
+        """Have `value` made where the next stage reads it: by image (one lane), or by position with all lanes."""
+        storage = self.values.of[value].storage
+        size = self.values.sizes[storage]
+        buffer = self.arena.take(tile * size)
+        one = self.lanes == 1
+        self._places[storage] = Place(buffer[0], 1 if one else tile, size if one else self.lanes)
+        return buffer
+
+    def resume(self, value: int, buffer: tuple[int, int], before: Stage) -> None:
+        """Begin with what the stage before made: every image becomes a lane."""
+        storage = self.values.of[value].storage
+        if before.lanes == 1:
+            self._name = "turn"
+            self._hold(storage)
+            size = self.values.sizes[storage]
+            self._emit("turn", buffer[0], self._at(value), size * self.lanes / 8, size, self.lanes)
+            self.arena.give(buffer)
+        else:
+            self._buffers[storage], self._places[storage] = buffer, Place(buffer[0], self.lanes)
+
+    def run(self, start: int, stop: int) -> None:
+        """Write the layers `start` to `stop`."""
+        for k in range(start, stop):
+            layer = self.network.layers[k]
+            self._name = layer.name
+            self._hold(self.values.of[layer.output].storage)
+            self._layer(layer)
+            for storage in [s for s in self._buffers if self.values.last[s] <= k]:
+                self.arena.give(self._buffers.pop(storage))
+                del self._places[storage]
+
+    def _hold(self, storage: int) -> None:
+        if storage not in self._places:
+            buffer = self.arena.take(self.lanes * aligned(self.values.sizes[storage]))
+            self._buffers[storage] = buffer
+            self._places[storage] = Place(buffer[0], self.lanes)
+
+    def _at(self, value: int) -> Place:
+        home = self.values.of[value]
+        place = self._places[home.storage]
+        return Place(place.at + home.offset * place.gap, place.gap, place.group)
+
+    def _emit(self, code: str, source: int, target: Place, cost: float, *words: int) -> None:
+        self.records.append([ops.CODES[code], source, target.at, target.group, *map(int, words)])
+        self.names.append(self._name)
+        self.costs.append(cost + _OPERATOR_NS)
+
+    def _layer(self, layer: Layer) -> None:
+        node = layer.node
+        if isinstance(node, Flatten):
+            return
+        if isinstance(node, Conv2d):
+            self._convolution(layer)
+        elif isinstance(node, Linear):
+            self._linear(layer)
+        elif isinstance(node, Concat):
+            self._concat(layer)
+        else:
+            target = self._at(layer.output)
+            if target.gap == self.lanes and not (target.group and len(layer.inputs) > 2):
+                self._simple(layer, target)
+            else:
+                self._spread(layer, target)
+
+    def _spread(self, layer: Layer, target: Place) -> None:
+        """Make a value beside its place, where lanes are next to one another, and move it there."""
+        count = prod(layer.out_shape)
+        buffer = self.arena.take(count * self.lanes)
+        self._simple(layer, Place(buffer[0], self.lanes))
+        self._emit("spread", buffer[0], target, count * self.lanes / 16, count, self.lanes, target.gap)
+        self.arena.give(buffer)
+
+    def _simple(self, layer: Layer, target: Place) -> None:
+        node, lanes = layer.node, self.lanes
+        source = self._at(layer.inputs[0]).at
+        count = prod(layer.out_shape) * lanes
+        if isinstance(node, (MaxPool2d, AvgPool2d)):
+            self._pool(node, layer.in_shapes[0], layer.out_shape, source, target, layer.relu)
+        elif isinstance(node, (GlobalAvgPool, GlobalMaxPool)):
+            channels, height, width = layer.in_shapes[0]
+            mean = isinstance(node, GlobalAvgPool)
+            cost = channels * height * width * lanes * 0.3
+            self._emit("global", source, target, cost, channels, height * width, lanes, mean)
+        elif isinstance(node, Add):
+            for k, value in enumerate(layer.inputs[1:]):
+                relu = layer.relu and k == len(layer.inputs) - 2
+                self._emit("add", source, target, count / 16, self._at(value).at, count, relu)
+                source = target.at
+        elif isinstance(node, ReLU):
+            self._emit("relu", source, target, count / 16, count)
+        elif isinstance(node, Softmax):
+            self._emit("softmax", source, target, count * 20.0, layer.out_shape[0], lanes)
+        else:
+            raise NotImplementedError(node.kind)
+
+    def _pool(
+        self, node: MaxPool2d | AvgPool2d, source_shape: tuple[int, ...], out_shape: tuple[int, ...], source: int,
+        target: Place, relu: bool,
+    ) -> None:  # fmt: skip
+        kind = 0 if isinstance(node, MaxPool2d) else 1 if node.count_include_pad else 2
+        cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
+        self._emit(
+            "pool", source, target, cost, *source_shape, self.lanes, *node.kernel, *node.stride, *node.padding,
+            *out_shape[1:], kind, relu,
+        )  # fmt: skip
+
+    def _concat(self, layer: Layer) -> None:
+        target, offset = self._at(layer.output), 0
+        for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
+            home, here = self.values.of[value], self.values.of[layer.output]
+            if home.storage != here.storage:
+                place = Place(target.at + offset * target.gap, target.gap, target.group)
+                count = prod(shape)
+                source = self._at(value).at
+                if target.gap == self.lanes:
+                    self._emit("copy", source, place, count * self.lanes / 16, count * self.lanes)
+                else:
+                    self._emit("spread", source, place, count * self.lanes / 16, count, self.lanes, target.gap)
+            offset += prod(shape)
+
+    def _linear(self, layer: Layer) -> None:
+        source, target = self._at(layer.inputs[0]), self._at(layer.output)
+        if self.lanes == 1:
+            self._vector(layer, source.at, target)
+            return
+        table = self.weights.linear_rows(layer)
+        half = self.lanes < 16
+        blocks = max(1, self.lanes // 16)
+        self._rows(
+            table, source.at, target, unit=self.lanes, row=target.gap, gap=8 if half else 16,
+            blocks=blocks, tail=0 if half else 16, relu=layer.relu, half=half,
+        )  # fmt: skip
+
+    def _vector(self, layer: Layer, source: int, target: Place) -> None:
+        """Write a linear layer for one image: sparse gathers, or dense columns of the inputs that are not zero."""
+        value = layer.inputs[0]
+        table = self.weights.gather(layer, self._orders.get(value))
+        if self._may_reorder(layer) and not target.group:
+            self._orders[layer.output] = table.order
+            order = 0
+        else:
+            order = table.order_at
+        scratch = self.arena.take(16 * table.groups)
+        cost = table.slots * _SLOT_NS
+        words = (
+            table.groups, table.pointers, table.indices, table.values, table.bias, layer.relu, table.wide,
+            table.rows, order, scratch[0],
+        )  # fmt: skip
+        if table.columns and not order:
+            self._columns(layer, table, source, target, cost, words)
+        else:
+            self._emit("gather", source, target, cost, *words)
+        self.arena.give(scratch)
+
+    def _columns(
+        self, layer: Layer, table: Gather, source: int, target: Place, cost: float, words: tuple[int, ...]
+    ) -> None:
+        features = aligned(layer.in_shapes[0][0])
+        found = self.arena.take(features + 16)
+        # The gather's record is put among the constants: it is run only when too many inputs are not zero.
+        instead = self.weights.constants.put([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
+        limit = int(cost / (table.groups * _BLOCK_NS))
+        self._emit(
+            "columns", source, target, cost, features, table.columns, table.groups, table.bias, layer.relu, found[0],
+            limit, instead,
+        )  # fmt: skip
+        self.arena.give(found)
+
+    def _may_reorder(self, layer: Layer) -> bool:
+        """Whether all that read a layer's output are linear layers, which can read it in any order."""
+        readers = [reader for reader in self.network.layers if layer.output in reader.inputs]
+        linear = all(isinstance(reader.node, Linear) for reader in readers)
+        return bool(readers) and linear and layer.output != self.network.output and not self.weights.exact
+
+    def _convolution(self, layer: Layer) -> None:
+        flat = self.lanes == 1
+        table = self.weights.conv_rows(layer, flat)
+        source, target = self._at(layer.inputs[0]).at, self._at(layer.output)
+        copy = self._shift(layer, table, source)
+        source = copy[0] if copy else source
+        if flat:
+            self._flat(layer, table, source, target)
+        else:
+            self._lanes(layer, table, source, target)
+        if copy:
+            self.arena.give(copy)
+
+    def _shift(self, layer: Layer, table: Rows, source: int) -> tuple[int, int] | None:
+        view = table.window
+        assert view is not None  # conv_rows gives one
+        if not view.copied:
+            return None
+        channels, height, width = layer.in_shapes[0]
+        buffer = self.arena.take(channels * view.plane * self.lanes)
+        variants, phases, rows, cols = view.shape
+        cost = channels * view.plane * self.lanes / 8
+        self._emit(
+            "shift", source, Place(buffer[0], self.lanes), cost, channels, height, width, self.lanes, variants,
+            table.starts, view.stride, phases, view.top, rows, cols,
+        )  # fmt: skip
+        return buffer
+
+    def _flat(self, layer: Layer, table: Rows, source: int, target: Place) -> None:
+        """One image: the positions of an output channel are one row."""
+        channels, height, width = layer.conv_shape
+        positions = height * width
+        half = positions <= 8
+        blocks = -(-positions // 16)
+        pool = layer.pool
+        buffer = None if pool is None else self.arena.take(channels * positions)
+        place = target if buffer is None else Place(buffer[0], 1)
+        self._rows(
+            table, source, place, unit=1, row=positions, gap=positions if half else 16, blocks=blocks,
+            tail=0 if half else positions - 16 * (blocks - 1), relu=layer.relu, half=half,
+        )  # fmt: skip
+        if pool is not None and buffer is not None:
+            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], target, False)
+            self.arena.give(buffer)
+
+    def _lanes(self, layer: Layer, table: Rows, source: int, target: Place) -> None:
+        """Sixteen images: a position is a block."""
+        view, pool = table.window, layer.pool
+        assert view is not None
+        channels, height, width = layer.conv_shape
+        cols = view.shape[3]
+        fused = (
+            pool is not None and pool.kernel == pool.stride == (2, 2) and pool.padding == (0, 0)
+            and layer.out_shape[1:] == (height // 2, width // 2)
+        )  # fmt: skip
+        if pool is None or fused:
+            out_h, out_w = layer.out_shape[1:]
+            self._rows(
+                table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap,
+                blocks=2 * out_w if fused else out_w, tail=16, relu=layer.relu, outer=2 * out_h if fused else out_h,
+                source_outer=16 * cols, target_outer=out_w * target.gap, pool=fused,
+            )  # fmt: skip
+            return
+        buffer = self.arena.take(prod(layer.conv_shape) * 16)
+        self._rows(
+            table, source, Place(buffer[0], 16), unit=16, row=height * width * 16, gap=16, blocks=width, tail=16,
+            relu=layer.relu, outer=height, source_outer=16 * cols, target_outer=16 * width,
+        )  # fmt: skip
+        if target.gap == 16:
+            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], target, False)
+        else:
+            count = prod(layer.out_shape)
+            beside = self.arena.take(count * 16)
+            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], Place(beside[0], 16), False)
+            self._emit("spread", beside[0], target, count, count, 16, target.gap)
+            self.arena.give(beside)
+        self.arena.give(buffer)
+
+    def _rows(
+        self, table: Rows, source: int, target: Place, *, unit: int, row: int, gap: int, blocks: int, tail: int,
+        relu: bool, half: bool = False, outer: int = 1, source_outer: int = 0, target_outer: int = 0,
+        pool: bool = False,
+    ) -> None:  # fmt: skip
+        most = 24 if pool and self.weights.most >= 12 else self.weights.most
+        cost = outer * (table.entries * blocks * _BLOCK_NS + table.rows * table.runs * 5.0 * -(-blocks // most))
+        self._emit(
+            "rows", source, target, cost, table.rows, table.pointers, table.order, table.indices, table.values,
+            table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, tail, relu, pool, table.runs,
+        )  # fmt: skip

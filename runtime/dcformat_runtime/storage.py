@@ -1,0 +1,138 @@
+"""Where things lie: constants packed into one array, values of a network placed in an arena."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Concat, Conv2d, Flatten
+from dcformat_runtime.network import Floats, Network
+
+_ALIGN = 16  # floats: a cache line
+
+
+def aligned(n: int) -> int:
+    """Round up to whole cache lines."""
+    return -(-n // _ALIGN) * _ALIGN
+
+
+def aligned_zeros(n: int) -> Floats:
+    """Return `n` zeros that start on a cache line."""
+    raw = np.zeros(n + _ALIGN, np.float32)
+    start = -raw.ctypes.data % (4 * _ALIGN) // 4
+    return raw[start : start + n]
+
+
+class Constants:
+    """Collects arrays of float32 and of integers (kept as int32, or uint16 two a word) into one array."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, npt.NDArray[Any]]] = []
+        self.size = 0
+
+    def put(self, values: npt.NDArray[Any] | Sequence[int]) -> int:
+        """Add an array and return its offset in floats. Integers must fit."""
+        array = np.asarray(values)
+        if array.dtype == np.uint16:
+            array = np.concatenate((array, np.zeros(array.size % 2, np.uint16))).view(np.int32)
+        elif array.dtype != np.float32:
+            array = array.astype(np.int32)
+        at = self.size
+        self._parts.append((at, array.reshape(-1)))
+        self.size = aligned(at + array.size)
+        return at
+
+    def finish(self) -> Floats:
+        """Return everything as one float32 array; integers are kept bit for bit."""
+        out = aligned_zeros(self.size)
+        for at, part in self._parts:
+            out.view(part.dtype)[at : at + part.size] = part
+        return out
+
+
+class Arena:
+    """Places buffers in an arena, first fit; `size` is what it needs at most at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = [(0, 1 << 62)]
+        self.size = 0
+
+    def take(self, floats: int) -> tuple[int, int]:
+        """Return a buffer: its offset, and its size with room for a block more."""
+        size = aligned(floats + _ALIGN)
+        for k, (at, room) in enumerate(self._free):
+            if room >= size:
+                self._free[k] = (at + size, room - size)
+                self.size = max(self.size, at + size)
+                return at, size
+        raise AssertionError("the last free range has no end")
+
+    def give(self, buffer: tuple[int, int]) -> None:
+        """Take a buffer back."""
+        self._free = sorted([*self._free, buffer])
+        joined: list[tuple[int, int]] = []
+        for at, size in self._free:
+            if joined and joined[-1][0] + joined[-1][1] == at:
+                joined[-1] = (joined[-1][0], joined[-1][1] + size)
+            else:
+                joined.append((at, size))
+        self._free = joined
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The storage of a value, and where in it the value starts (elements of one lane)."""
+
+    storage: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Homes:
+    """`of` each value: its storage. Of each storage: its size in elements, and the layer that is the last to read it."""
+
+    of: dict[int, Home]
+    sizes: dict[int, int]
+    last: dict[int, int]
+
+
+def homes(network: Network) -> Homes:
+    """Give each value its storage; values that are views of one another share one.
+
+    A flattened value is its source. What a convolution makes for a `Concat` alone is made in its place there.
+    """
+    layers = network.layers
+    uses: dict[int, int] = {network.output: 1}
+    for layer in layers:
+        for value in layer.inputs:
+            uses[value] = uses.get(value, 0) + 1
+    makers = {layer.output: layer for layer in layers}
+    joins: dict[int, Home] = {}
+    for layer in layers:
+        offset = 0
+        for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
+            maker = makers.get(value)
+            if isinstance(layer.node, Concat) and maker is not None and uses[value] == 1:
+                if isinstance(maker.node, Conv2d) and maker.pool is None:
+                    joins[value] = Home(layer.output, offset)
+            offset += prod(shape)
+    of = {0: Home(0, 0)}
+    sizes = {0: prod(network.input_shape)}
+    last = {0: -1}
+    for k, layer in enumerate(layers):
+        value = layer.output
+        if isinstance(layer.node, Flatten):
+            of[value] = of[layer.inputs[0]]
+        else:
+            of[value] = joins.get(value, Home(value, 0))
+            if value not in joins:
+                sizes[value] = prod(layer.out_shape)
+        for read in (*layer.inputs, value):
+            last[of[read].storage] = k
+    last[of[network.output].storage] = len(layers)
+    return Homes(of, sizes, last)

@@ -1,0 +1,162 @@
+"""A layer's weights in the order in which a kernel reads them. Nothing here is ever dense, but for `dense_columns`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Conv2d, Pair, Shape
+from dcformat_runtime.network import Floats, Ints, Sparse
+
+Int32s = npt.NDArray[np.int32]
+_LANES = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowTable:
+    """Entries by run of columns, then by row, longest rows first; see operator "rows".
+
+    `pointers` (runs * rows + 1,), `order` (rows,): each row's number; `bias` in that order.
+    """
+
+    pointers: Int32s
+    order: Int32s
+    indices: Int32s
+    values: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GatherTable:
+    """Sixteen rows side by side, longest first, filled up with zeros; see operator "gather".
+
+    `indices` and `values` (slots * 16,); `order`: row -> place, so that the result's place p is row ``order[p]``.
+    """
+
+    pointers: Int32s
+    indices: npt.NDArray[Any]
+    values: Floats
+    bias: Floats
+    order: Int32s
+
+
+def row_numbers(weight: Sparse) -> Ints:
+    """Row of each entry."""
+    return np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+
+
+def row_table(row: Ints, positions: Ints, values: Floats, bias: Floats, runs: int, span: int) -> RowTable:
+    """Lay out entries given by row and position (ascending in each row), positions cut in `runs` of ``0..span``."""
+    rows = bias.size
+    order = np.argsort(-np.bincount(row, minlength=rows), kind="stable")
+    rank = np.empty(rows, np.int64)
+    rank[order] = np.arange(rows)
+    key = positions * runs // span * rows + rank[row]
+    place = np.argsort(key, kind="stable")
+    pointers = np.zeros(runs * rows + 1, np.int32)
+    np.cumsum(np.bincount(key, minlength=runs * rows), out=pointers[1:])
+    return RowTable(
+        pointers, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order]
+    )
+
+
+def gather_table(weight: Sparse, bias: Floats, columns: Ints | None = None) -> GatherTable:
+    """Lay out a matrix for one input vector; `columns` renames its columns."""
+    counts = np.diff(weight.indptr)
+    order = np.argsort(-counts, kind="stable")
+    groups = -(-weight.rows // _LANES)
+    pointers = np.zeros(groups + 1, np.int64)
+    np.cumsum(counts[order[::_LANES]], out=pointers[1:])
+    rank = np.empty(weight.rows, np.int64)
+    rank[order] = np.arange(weight.rows)
+    row = row_numbers(weight)
+    slot = pointers[rank[row] // _LANES] + np.arange(weight.nnz) - weight.indptr[row]
+    place = slot * _LANES + rank[row] % _LANES
+    wide = weight.columns > 1 << 16
+    indices = np.zeros(int(pointers[-1]) * _LANES, np.int32 if wide else np.uint16)
+    values = np.zeros(indices.size, np.float32)
+    indices[place] = weight.indices if columns is None else columns[weight.indices]
+    values[place] = weight.values
+    biases = np.zeros(groups * _LANES, np.float32)
+    biases[: bias.size] = bias[order]
+    return GatherTable(pointers.astype(np.int32), indices, values, biases, order.astype(np.int32))
+
+
+def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: int) -> Floats:
+    """Return the transposed matrix ``(places, rows up to a multiple of 16)``, rows in `order`, columns renamed."""
+    out = np.zeros((places, -(-weight.rows // _LANES) * _LANES), np.float32)
+    rank = np.empty(weight.rows, np.int64)
+    rank[order] = np.arange(weight.rows)
+    where = weight.indices if columns is None else columns[weight.indices]
+    out[where, rank[row_numbers(weight)]] = weight.values
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a convolution's input is copied before it (operator "shift"), and where each weight reads the copy.
+
+    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy; None
+    for both where the input is read as it is.
+    """
+
+    starts: tuple[int, ...]
+    stride: int
+    phases: int
+    top: int
+    shape: tuple[int, int, int, int]
+    copied: bool
+
+    @property
+    def plane(self) -> int:
+        """Positions of one channel."""
+        variants, phases, rows, cols = self.shape
+        return variants * phases * rows * cols
+
+
+def window(node: Conv2d, kernel: Pair, source: Shape, out: Pair, flat: bool) -> Window:
+    """Choose the copy. `flat`: a copy for each kernel column, so that all outputs lie in one row (for one image)."""
+    (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    _, height, width = source
+    plain = node.stride == (1, 1) and node.padding == (0, 0)
+    if plain and (not flat or kernel == (1, 1)):
+        return Window((), 1, 1, 0, (1, 1, height, width), False)
+    rows = out[0] + (kernel[0] - 1) * down // stride_h
+    if flat:
+        starts = tuple(kx * right - node.padding[1] for kx in range(kernel[1]))
+        cols = out[1]
+    else:
+        starts = tuple(phase - node.padding[1] for phase in range(stride_w))
+        cols = out[1] + (kernel[1] - 1) * right // stride_w
+    return Window(starts, stride_w, stride_h, node.padding[0], (len(starts), stride_h, rows, cols), True)
+
+
+def conv_entries(
+    weight: Sparse, node: Conv2d, source: Shape, out: Pair, view: Window, flat: bool
+) -> tuple[Ints, Ints, Floats]:
+    """Return ``(row, position, value)`` of a convolution's entries; weights that only ever meet padding are left out."""
+    per_group, kernel_h, kernel_w = weight.shape[1:]
+    row = row_numbers(weight)
+    channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))
+    channel = channel + row // (weight.rows // node.groups) * per_group
+    (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    variants, phases, rows, cols = view.shape
+    y, x = ky * down, kx * right
+    variant, x = (kx, 0 * x) if flat and view.copied else (x % stride_w, x // stride_w)
+    if not view.copied:
+        variant = 0 * x
+    position = ((channel * variants + variant) * phases + y % stride_h) * rows + y // stride_h
+    position = position * cols + x
+    seen_y = _seen(kernel_h, down, stride_h, node.padding[0], source[1], out[0])
+    seen_x = _seen(kernel_w, right, stride_w, node.padding[1], source[2], out[1])
+    seen = seen_y[ky] & seen_x[kx]
+    return row[seen], position[seen], weight.values[seen]
+
+
+def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
+    """Whether each kernel row (or column) ever reads inside the image."""
+    at = np.arange(kernel)[:, None] * dilation - padding + np.arange(out)[None] * stride
+    return ((at >= 0) & (at < size)).any(axis=1)
