@@ -87,7 +87,6 @@ def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
 
 # --- tables of lengths, in a range coder stream (spec, "Code length tables") ------------------------------------
 
-_USED, _SAME, _SIGN, _MORE = 0, 1, 4, 7
 _TABLE_MODELS = 11
 
 
@@ -197,7 +196,7 @@ def read_lengths(decoder: Decoder, size: int, field: str) -> Lengths:
 # --- streams ----------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(uint8[::1], int64[::1], int64[::1], uint8[::1], int64)")
+@kernel("int64(const uint8[::1], const int64[::1], const int64[::1], uint8[::1], int64)")
 def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-def]
     """Write the symbols' codes from bit `at` on; return the bit after the last. `out` is zero from there."""
     position = at >> 3
@@ -258,7 +257,7 @@ def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-unty
     return position if position <= end else -1
 
 
-@kernel("int64(uint8[::1], int64, int64, uint16[::1], int64[::1], uint8[::1], int64)")
+@kernel("int64(const uint8[::1], int64, int64, const uint16[::1], const int64[::1], uint8[::1], int64)")
 def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untyped-def]
     """Decode `count` symbols of one stream from bit `at`; return the bit after the last, or -1 past bit `end`.
 
@@ -277,7 +276,7 @@ def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untype
     return _rest(buf, end, single, out, position, index, count)
 
 
-@kernel("int64(uint8[::1], int64[::1], int64[::1], uint16[::1], int64[::1], uint8[::1], int64)")
+@kernel("int64(const uint8[::1], int64[::1], const int64[::1], const uint16[::1], const int64[::1], uint8[::1], int64)")
 def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-untyped-def]
     """Decode four streams of ``ceil(count / 4)`` symbols each (the last: the rest), into consecutive quarters of `out`.
 

@@ -1,0 +1,209 @@
+"""Decoding speed, one thread: ours against zstd, bitarray's Huffman and NNCodec, interleaved in one run, medians.
+
+    python benchmarks/codecs/speed.py [--nncodec PYTHON] [--rounds N] [--model alexnet|fc6] [--out FILE.md]
+
+Everybody decodes the same synthetic layers from bytes in memory: ours to CSR; zstd -19 (a byte a gap, a byte a label)
+and rebuilding CSR; NNCodec to its dense integers. `--nncodec` is the interpreter of an environment with nncodec (it wants
+an older NumPy than ours); it runs as a process that is stopped while others are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from machine import describe
+from models import ALEXNET, FC6, synthetic
+
+import dcformat
+from dcformat.codecs import huffman, packed
+from dcformat.codecs.oriented import Oriented
+from dcformat.model import Model
+
+Decode = Callable[[], object]
+
+#: What the other process runs: reads integers, encodes once, then decodes whenever a line comes.
+_NNCODEC = """
+import contextlib, io, pickle, sys, time
+import torch; torch.set_num_threads(1)
+from nncodec.nn import encode, decode
+out = sys.stdout; sys.stdout = sys.stderr
+tensors = pickle.load(open(sys.argv[1], 'rb'))
+start = time.perf_counter()
+with contextlib.redirect_stdout(io.StringIO()):
+    data = encode(tensors, dict(verbose=False, results=sys.argv[2]))
+print(len(data), time.perf_counter() - start, file=out, flush=True)
+for line in sys.stdin:
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        back = decode(data)
+    print(time.perf_counter() - start, file=out, flush=True)
+"""
+
+
+class NNCodec:
+    """NNCodec in a process of its own, stopped while it is not timed."""
+
+    def __init__(self, python: str, model: Model) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "tensors"
+        # Signed ranks around zero, as its integer mode wants them. The file is ours and read by our own child.
+        ranks = {t.name: _signed(t) for t in model.tensors.values() if t.is_sparse}
+        path.write_bytes(pickle.dumps(ranks))
+        self._child = subprocess.Popen(
+            [python, "-c", _NNCODEC, str(path), self._folder.name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert self._child.stdout is not None
+        size, seconds = self._child.stdout.readline().split()
+        self.size, self.encode_seconds = int(size), float(seconds)
+        self._child.send_signal(signal.SIGSTOP)
+
+    def seconds(self) -> float:
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.send_signal(signal.SIGCONT)
+        self._child.stdin.write("\n")
+        self._child.stdin.flush()
+        took = float(self._child.stdout.readline())
+        self._child.send_signal(signal.SIGSTOP)
+        return took
+
+    def close(self) -> None:
+        self._child.send_signal(signal.SIGCONT)
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.wait()
+        self._folder.cleanup()
+
+
+def _signed(tensor: Any) -> Any:
+    negatives = int((tensor.codebook < 0).sum())
+    codes = tensor.data.astype(np.int32) - negatives
+    values = np.where(codes >= 0, codes + 1, codes).astype(np.int32)
+    out = np.zeros((tensor.rows, tensor.columns), np.int32)
+    out[np.repeat(np.arange(tensor.rows), np.diff(tensor.indptr)), tensor.indices] = values
+    return out.reshape(tensor.shape)
+
+
+def zstd(model: Model) -> tuple[int, float, Decode]:
+    """Return size, seconds to encode and the decoder of zstd -19 over gaps and labels; gaps as ours, escapes of 255."""
+    import zstandard
+
+    start = time.perf_counter()
+    frames = []
+    for tensor in model.tensors.values():
+        if tensor.is_sparse:
+            part = Oriented.of(tensor)
+            gaps = packed.escaped(packed.runs_of(part), 8)
+            level = zstandard.ZstdCompressor(level=19)
+            frames.append((part, level.compress(gaps.tobytes()), level.compress(part.labels.tobytes())))
+    seconds = time.perf_counter() - start
+    plan = packed.Plan(8, False, np.empty(0, np.int64), ())
+    reader = zstandard.ZstdDecompressor()
+
+    def decode() -> object:
+        out = []
+        for part, gaps, labels in frames:
+            symbols = np.frombuffer(reader.decompress(gaps), np.uint8)
+            codes = np.frombuffer(reader.decompress(labels), np.uint8)
+            out.append((packed.place(plan, symbols, None, len(codes), part.lines, part.length), codes))
+        return out
+
+    return sum(len(g) + len(v) for _, g, v in frames), seconds, decode
+
+
+def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
+    """Return decoded symbols a second, in millions: our Huffman streams, the machine's zstd, bitarray."""
+    import zstandard
+    from bitarray import bitarray
+    from bitarray.util import canonical_decode, canonical_huffman
+
+    tensor = synthetic((("fc", (4096, 4096), 0.09, 32),), 5).tensors["fc.weight"]
+    labels = tensor.data[: 1 << 20].astype(np.uint8)
+    lengths = huffman.code_lengths(np.bincount(labels, minlength=32))
+    plan = packed.Plan(0, False, np.empty(0, np.int64), (lengths,))
+    chunk = np.frombuffer(packed.write_chunk(plan, None, [labels], b""), np.uint8)
+    reader = packed.ChunkReader(plan)
+    frame, zreader = zstandard.ZstdCompressor(level=19).compress(labels.tobytes()), zstandard.ZstdDecompressor()
+    few = labels[: 1 << 17]
+    code, counts, symbols = canonical_huffman({int(i): int(c) for i, c in enumerate(np.bincount(few)) if c})
+    bits = bitarray()
+    bits.encode(code, few.tolist())
+    runners: dict[str, tuple[int, Decode]] = {
+        "dcformat, four streams": (len(labels), lambda: reader.read(chunk, len(labels), most=0, value_bytes=0)),
+        "zstd -19": (len(labels), lambda: zreader.decompress(frame)),
+        "bitarray canonical_decode": (len(few), lambda: list(canonical_decode(bits, counts, symbols))),
+    }
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(rounds):
+        for name, (_, run) in runners.items():
+            times[name].append(_timed(run))
+    return [(name, runners[name][0] / statistics.median(times[name]) / 1e6) for name in runners]
+
+
+def _timed(run: Decode) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nncodec", help="python with nncodec installed")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model", choices=("alexnet", "fc6"), default="alexnet")
+    parser.add_argument("--modes", default="fast,small")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    model = synthetic(ALEXNET if options.model == "alexnet" else FC6, 3)
+    runners: dict[str, tuple[int, float, Callable[[], float]]] = {}
+
+    def ours(mode: Any) -> None:
+        dcformat.dumps(model, mode=mode)  # compile
+        start = time.perf_counter()
+        data = dcformat.dumps(model, mode=mode)
+        seconds = time.perf_counter() - start
+        runners[f"dcformat {mode}"] = (len(data), seconds, lambda: _timed(lambda: dcformat.load(data)))
+
+    for mode in options.modes.split(","):
+        ours(mode)
+    size, seconds, decode = zstd(model)
+    runners["zstd -19 + rebuild"] = (size, seconds, lambda: _timed(decode))
+    other = NNCodec(options.nncodec, model) if options.nncodec else None
+    if other is not None:
+        runners["NNCodec"] = (other.size, other.encode_seconds, other.seconds)
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(options.rounds):
+        for name, (_, _, run) in runners.items():
+            times[name].append(run())
+    if other is not None:
+        other.close()
+    first = statistics.median(times["dcformat fast"]) if "dcformat fast" in times else None
+    lines = ["| coder | bytes | encode, s | decode, ms (median) | against dcformat fast |", "|---|---|---|---|---|"]
+    for name, (size, seconds, _) in runners.items():
+        median = statistics.median(times[name])
+        ratio = f"{median / first:.1f}x" if first else ""
+        lines.append(f"| {name} | {size:,} | {seconds:.2f} | {1000 * median:.0f} | {ratio} |")
+    lines += ["", "| symbols | million a second |", "|---|---|"]
+    lines += [f"| {name} | {speed:,.0f} |" for name, speed in symbols_per_second(max(options.rounds, 20))]
+    text = "\n".join([describe("zstandard", "bitarray"), "", *lines, ""])
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
