@@ -21,6 +21,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dcformat.native.image import Image
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,11 +98,11 @@ class Kernel:
                 self._call = self._find()
             return self._call
 
-    def key(self) -> bytes | None:
-        """Return what saved code of this kernel on this machine is known by."""
+    def key(self, target: str) -> bytes:
+        """Return what this kernel's saved code for a target (`dcformat.native.keys.targets`) is known by."""
         from dcformat.native.keys import kernel_key
 
-        return kernel_key(self.python, (self.signature, sorted(self.fastmath)), _devices, _intrinsics)
+        return kernel_key(target, self.python, (self.signature, sorted(self.fastmath)), _devices, _intrinsics)
 
     def ready(self) -> bool:
         """Whether the kernel runs at full speed at once: it is resolved, or has saved code."""
@@ -127,10 +129,15 @@ class Kernel:
         from dcformat.native import keys, store
         from dcformat.native.image import unpack
 
-        key = self.key()
-        data = None if key is None else store.read(key, keys.compiler())
-        image = None if data is None or key is None else unpack(data, key)
-        return None if image is None else self._load(image, "saved")
+        compiler = keys.compiler()
+        for target in keys.targets():
+            key = self.key(target)
+            data = store.read(key, compiler)
+            image = None if data is None else unpack(data, key)
+            call = None if image is None else self._load(image, "saved")
+            if call is not None:
+                return call
+        return None
 
     def _load(self, image: Image, state: str) -> Callable[..., Any] | None:
         from dcformat.native import loader
@@ -164,10 +171,32 @@ class Kernel:
         except LinkError as error:
             _log("kernel %s: cannot be saved (%s)", self.name, error)
             return None
-        key, compiler = self.key(), keys.compiler()
-        if key is not None and compiler is not None and _cache() != "off":
+        here, compiler = keys.machine(), keys.compiler()
+        if here is not None and compiler is not None and _cache() != "off":
+            key = self.key(here)
             store.write(key, compiler, image.pack(key))
         return self._load(image, "compiled")
+
+    def export(self, target: str, place: Path) -> Path | None:
+        """Compile for a kind of machine (a name in `dcformat.native.keys.TARGETS`) and save that in a folder.
+
+        Returns
+        -------
+        path or None
+            None: the folder cannot be written to, or others than the user can write to it.
+
+        Raises
+        ------
+        dcformat.native.elf.LinkError
+            The kernel cannot be saved.
+        """
+        from dcformat.native import keys, store
+        from dcformat.native.compiler import compile_image
+
+        function = _for_compiler(self.python, self.fastmath)
+        image = compile_image(function, self.parsed, set(self.fastmath) or False, keys.TARGETS[target])
+        key = self.key(target)
+        return store.write(key, keys.compiler() or "unknown", image.pack(key), place)
 
     def _through_numba(self, function: FunctionType) -> Callable[..., Any]:
         import numba

@@ -25,6 +25,7 @@ from numba.np.arrayobj import populate_array
 
 from dcformat.native import elf
 from dcformat.native.image import Image
+from dcformat.native.keys import Target
 from dcformat.native.loader import NDARRAY, REFUSE, dtype_symbol
 from dcformat.native.signature import Signature
 
@@ -44,9 +45,7 @@ def numba_type(argument: Any) -> Any:
     return types.Array(scalar, argument.ndim, "C") if argument.ndim else scalar
 
 
-def compile_image(
-    function: FunctionType, signature: Signature, fastmath: Any, target: llvm.TargetMachine | None = None
-) -> Image:
+def compile_image(function: FunctionType, signature: Signature, fastmath: Any, target: Target | None = None) -> Image:
     """Compile a function (device functions among its globals compiled already) to an image.
 
     Parameters
@@ -55,8 +54,8 @@ def compile_image(
     signature : Signature
     fastmath : bool or set of str
         As for `numba.njit`.
-    target : TargetMachine, optional
-        By default, code for this machine's CPU.
+    target : Target, optional
+        By default, this machine.
 
     Raises
     ------
@@ -64,26 +63,30 @@ def compile_image(
         The code needs something that an image cannot have.
     """
     with global_compiler_lock, _only_lowering():
-        machine = target or host_machine()
+        machine = _host_machine() if target is None else _machine_of(target)
         module = _lower(function, signature, fastmath, machine)
         _optimise(module, machine)
         return elf.link(machine.emit_object(module), ENTRY)
 
 
-def host_machine() -> llvm.TargetMachine:
+def _host_machine() -> llvm.TargetMachine:
     """Return LLVM's description of this machine's CPU, as Numba would use it."""
-    codegen = cpu_target.target_context.codegen()
-    _, name, features = codegen.magic_tuple()
-    return target_machine(llvm.get_process_triple(), name, features)
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return _target_machine(llvm.get_process_triple(), name, features)
 
 
-def target_machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
-    """Return a target for position-independent code."""
+def _machine_of(target: Target) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return _target_machine(target.triple, target.cpu, "")
+
+
+def _target_machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
     target = llvm.Target.from_triple(triple)
     return target.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small")
 
 
-class _Library(JITCodeLibrary):
+class _Library(JITCodeLibrary):  # type: ignore[misc]
     """A library of functions that are only ever linked into others: neither optimised nor made executable."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
@@ -99,7 +102,7 @@ class _Library(JITCodeLibrary):
         return 0
 
 
-class _Codegen(JITCPUCodegen):
+class _Codegen(JITCPUCodegen):  # type: ignore[misc]
     _library_class = _Library
 
     def set_env(self, env_name: str, env: Any) -> None:

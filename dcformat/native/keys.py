@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -30,6 +31,27 @@ _CPU_LINES = (
     b"CPU implementer", b"CPU architecture", b"CPU variant", b"CPU part", b"Features",
 )  # fmt: skip
 _CPUINFO = "/proc/cpuinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A kind of machine that code can be made for elsewhere: LLVM's names, and what Linux must say it has."""
+
+    machine: str
+    triple: str
+    cpu: str
+    needs: frozenset[str]
+
+
+_V3 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+#: Best first.
+TARGETS = {
+    "x86-64-v4": Target("x86_64", "x86_64-unknown-linux-gnu", "x86-64-v4", _V4),
+    "x86-64-v3": Target("x86_64", "x86_64-unknown-linux-gnu", "x86-64-v3", _V3),
+    "aarch64": Target("aarch64", "aarch64-unknown-linux-gnu", "generic", frozenset({"asimd", "fp"})),
+}
 
 _PLAIN = (bool, int, float, str, bytes, tuple, frozenset, np.generic, type(None))
 
@@ -74,27 +96,39 @@ def _versions() -> Iterator[tuple[str, str]]:
                 yield base, rest.rpartition(".")[0].partition("-")[0]
 
 
+def targets() -> Iterator[str]:
+    """Yield what this machine runs: code for exactly this machine, then for each target of `TARGETS`, best first."""
+    here = machine()
+    if here is None:
+        return
+    yield here
+    words = set(here.replace("=", " ").split())
+    for name, target in TARGETS.items():
+        if target.machine == here.partition(" ")[0] and target.needs <= words:
+            yield name
+
+
 def kernel_key(
+    target: str,
     function: FunctionType,
     options: object,
     devices: Mapping[FunctionType, Any],
     intrinsics: Mapping[FunctionType, Callable[[], Any]],
-) -> bytes | None:
-    """Return the key of a kernel's saved code on this machine; None where nothing can be saved.
+) -> bytes:
+    """Return the key of a kernel's saved code.
 
     Parameters
     ----------
+    target : str
+        One of `targets`.
     function : function
     options : object
         Signature and flags; its `repr` is part of the key.
     devices, intrinsics : mapping
         The functions that are compiled into kernels that call them, and those whose code is made by hand.
     """
-    here = machine()
-    if here is None:
-        return None
-    environment = [os.environ.get(name) for name in _ENVIRONMENT]
-    head = (GENERATION, sys.implementation.cache_tag, here, environment, options)
+    environment = [os.environ.get(name) for name in _ENVIRONMENT] if target not in TARGETS else []
+    head = (GENERATION, sys.implementation.cache_tag, target, environment, options)
     return sha256(repr(head).encode() + _Source(devices, intrinsics, _digests).digest(function))
 
 

@@ -38,13 +38,14 @@ def shipped() -> Path:
 
 
 def read(key: bytes, compiler: str | None) -> bytes | None:
-    """Return the file saved under `key` by `compiler`, or None. Without a compiler, any compiler's will do."""
-    for place in (folder(), shipped()):
-        if place is not None:
-            data = _read(place, key, compiler)
-            if data is not None:
-                return data
-    return None
+    """Return the file saved under `key`, or None.
+
+    In the user's folder a file counts only if the `compiler` that is installed made it. Where none is installed, or what
+    came with the package, any compiler's will do.
+    """
+    place = folder()
+    data = _read(place, key, compiler) if place is not None else None
+    return _read(shipped(), key, None) if data is None else data
 
 
 def _read(place: Path, key: bytes, compiler: str | None) -> bytes | None:
