@@ -47,8 +47,8 @@ class KernelEngine:
 
     name = "numba"
 
-    def __init__(self, network: Network, threads: int, exact: bool) -> None:
-        self._network, self._threads, self._exact = network, threads, exact
+    def __init__(self, network: Network, threads: int, exact: bool, max_memory: int | None = None) -> None:
+        self._network, self.threads, self._exact, self._max_memory = network, threads, exact, max_memory
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -87,7 +87,7 @@ class KernelEngine:
         n = len(x)
         whole = runner.program.choices[-1]
         work = n * whole.cost(whole.tile) / whole.tile
-        parts = min(self._threads, int(work / _WORTH_A_THREAD), -(-n // 16))
+        parts = min(self.threads, int(work / _WORTH_A_THREAD), -(-n // 16))
         if parts <= 1:
             self._part(runner, x, y)
             return
@@ -113,7 +113,7 @@ class KernelEngine:
 
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():
-                self._pool = os.getpid(), ThreadPoolExecutor(self._threads, "dcformat")
+                self._pool = os.getpid(), ThreadPoolExecutor(self.threads, "dcformat")
             return self._pool[1]
 
     def profile(self, x: Floats) -> list[tuple[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -32,3 +33,11 @@ def level() -> str:
 def blocks_in_registers() -> int:
     """Return how many blocks of 16 sums fit in the vector registers, with some to spare."""
     return {"avx512": 12, "avx2": 6, "neon": 6}.get(level(), 3)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

@@ -31,7 +31,7 @@ class NumpyEngine:
 
     name = "numpy"
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, exact: bool = False) -> None:
         self._network = network
         self._shape = network.input_shape
         self._steps = [_step(layer) for layer in network.layers]

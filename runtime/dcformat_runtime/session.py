@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -10,16 +9,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dcformat import jit
 from dcformat.graph import Shape
 from dcformat.model import Model
 from dcformat_runtime.inputs import rows
 from dcformat_runtime.network import Floats, Network, lower
-from dcformat_runtime.numpy_engine import NumpyEngine
 
 Backend = Literal["auto", "numba", "numpy"]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
-
-log = logging.getLogger("dcformat_runtime")
 
 
 class LayerTime(NamedTuple):
@@ -170,6 +167,33 @@ def _options(threads: int | None, deterministic: bool, backend: str, max_memory:
 def _engine(
     network: Network, threads: int | None, deterministic: bool, backend: str, max_memory: int | None
 ) -> Engine:
-    engine = NumpyEngine(network)
-    log.info("backend numpy: %s", "asked for" if backend == "numpy" else "compiled kernels are not available")
+    """Choose and make the backend, and log which and why."""
+    from dcformat_runtime import kernels, machine
+    from dcformat_runtime.numpy_engine import NumpyEngine
+
+    if backend == "auto":
+        ready = kernels.run.ready()
+        backend = "numba" if ready else "numpy"
+        why = "compiled kernels are at hand" if ready else _REASONS[jit.can_compile()]
+    else:
+        why = "asked for"
+    if backend == "numpy":
+        _log("backend numpy: %s", why)
+        return NumpyEngine(network, deterministic)
+    from dcformat_runtime.engine import KernelEngine
+
+    engine = KernelEngine(network, threads or machine.cores(), deterministic, max_memory)
+    _log("backend numba: %s; %s vectors, up to %d threads", why, machine.level(), engine.threads)
     return engine
+
+
+_REASONS = {
+    True: "the kernels are not compiled yet; `dcformat warmup` does it",
+    False: "the kernels are not compiled for this machine, and Numba is not installed",
+}
+
+
+def _log(message: str, *args: object) -> None:
+    import logging  # costs milliseconds at start
+
+    logging.getLogger("dcformat_runtime").info(message, *args)
