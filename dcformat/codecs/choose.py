@@ -38,6 +38,8 @@ _FAST_VALUES = 1 << 14
 _SHORT_RUN = 1 << 12
 #: In `fast` a form along the columns must save one byte in so many: to turn it back takes time.
 _TURNING = 256
+#: Gap symbols may be wider than the best width if that costs less than 2 ** -_WIDER of their bits.
+_WIDER = 11
 #: An every-element form of a sparse tensor can only pay above this density.
 _DENSE_FROM = 0.1
 _DENSE_AT_MOST = 1 << 28
@@ -164,15 +166,17 @@ def _may_be_dense(tensor: Tensor) -> bool:
 
 
 def _gap_bits(parts: Sequence[Oriented]) -> tuple[int, int]:
-    """Return the width of gap symbols that costs least in Huffman codes, and that cost in bits, tables included."""
+    """Return the width of gap symbols that is best in Huffman codes, and its cost in bits, tables included."""
     runs, counts = _run_counts(parts)
     costs = []
     for bits in range(1, layout.MAX_GAP_BITS + 1):
         symbols = packed.escaped_counts(runs, counts, bits)
         lengths = code_lengths(symbols)
         costs.append(huffman.cost_bits(lengths, symbols) + 8 * _table_bytes(lengths))
-    best = int(np.argmin(costs))
-    return 1 + best, costs[best]
+    # Wide symbols need few escapes, which are slow to decode: they may cost a little more.
+    allowed = min(costs) + (min(costs) >> _WIDER)
+    bits = max(bits for bits, cost in enumerate(costs, start=1) if cost <= allowed)
+    return bits, costs[bits - 1]
 
 
 def _run_counts(parts: Sequence[Oriented]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
