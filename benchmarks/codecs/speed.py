@@ -3,8 +3,8 @@
     python benchmarks/codecs/speed.py [--nncodec PYTHON] [--rounds N] [--model alexnet|fc6] [--out FILE.md]
 
 Everybody decodes the same synthetic layers from bytes in memory: ours to CSR; zstd -19 (a byte a gap, a byte a label)
-and rebuilding CSR; NNCodec to its dense integers. `--nncodec` is the interpreter of an environment with nncodec (it wants
-an older NumPy than ours); it runs as a process that is stopped while others are timed.
+and rebuilding CSR; NNCodec to its dense integers. `--nncodec` is the interpreter of an environment with nncodec, which
+wants an older NumPy than ours; it runs as a process that is stopped while others are timed.
 """
 
 from __future__ import annotations
