@@ -19,6 +19,8 @@ from dcformat_runtime.simd import (
     copy_half,
     gather,
     nonzeros,
+    pool_block,
+    pool_line,
     pool_pairs,
     rows,
     rows_half,
@@ -345,33 +347,61 @@ def _pool(a: Array, mem: Array, op: int, source: int, target: int) -> None:
 
 @device
 def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int) -> None:
-    """Pool one row of outputs."""
+    """Pool one row of outputs: vectors where windows lie inside the row, one output at a time at its ends."""
     height = word(mem, op + 5)
     width = word(mem, op + 6)
     lanes = word(mem, op + 7)
-    stride = word(mem, op + 11)
-    kind = word(mem, op + 16)
     kernel_w = word(mem, op + 9)
+    stride = word(mem, op + 11)
+    pad = word(mem, op + 13)
+    out_w = word(mem, op + 15)
+    kind = word(mem, op + 16)
     start = i * word(mem, op + 10) - word(mem, op + 12)
     low = max(0, start)
     high = min(height, start + word(mem, op + 8))
-    full = min(start + word(mem, op + 8), height + word(mem, op + 12)) - start
-    for j in range(word(mem, op + 15)):
-        begin = j * stride - word(mem, op + 13)
-        left = max(0, begin)
-        right = min(width, begin + kernel_w)
-        counted = (high - low) * (right - left)
-        if kind == 1:
-            counted = full * (min(begin + kernel_w, width + word(mem, op + 13)) - begin)
-        for lane in range(lanes):
-            best = a[plane + (low * width + left) * lanes + lane]
-            total = np.float32(0)
-            for row in range(low, high):
-                for column in range(left, right):
-                    value = a[plane + (row * width + column) * lanes + lane]
-                    best = max(best, value)
-                    total += value
-            a[to + j * lanes + lane] = best if kind == 0 else total / np.float32(counted)
+    # How many rows count: those of the padding too in kind 1, but not those beyond it.
+    lines = high - low
+    if kind == 1:
+        lines = min(start + word(mem, op + 8), height + word(mem, op + 12)) - start
+    first = 0
+    last = 0
+    if lanes == 1 and stride <= 2:
+        first = min(out_w, (pad + stride - 1) // stride)
+        last = max(first, min(out_w, (width - kernel_w + pad) // stride + 1))
+    for j in range(out_w):
+        inside = first <= j < last
+        if not inside or (j - first) % 8 == 0:
+            begin = j * stride - pad
+            left = max(0, begin)
+            right = min(width, begin + kernel_w)
+            counted = right - left
+            if kind == 1:
+                counted = min(begin + kernel_w, width + pad) - begin
+            share = np.float32(lines * counted)
+            at = plane + (low * width + left) * lanes
+            if inside:
+                # Writes eight, of which those from `last` on are written again by what follows.
+                pool_line(a, at, high - low, width, kernel_w, stride, kind, share, to + j)
+            elif lanes == 1:
+                _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
+            else:
+                for lane in range(0, lanes, 16):
+                    to_lane = to + j * lanes + lane
+                    pool_block(a, at + lane, high - low, right - left, width * lanes, lanes, kind, share, to_lane)
+
+
+@device
+def _pool_one(
+    a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: float, to: int
+) -> None:
+    best = a[at]
+    total = np.float32(0)
+    for row in range(rows):
+        for column in range(cols):
+            value = a[at + row * line + column]
+            best = max(best, value)
+            total += value
+    a[to] = best if kind == 0 else total / share
 
 
 @device

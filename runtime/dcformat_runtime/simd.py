@@ -178,3 +178,31 @@ def pool_pairs(a: Array, first: int, second: int, y: int) -> None:
     """Eight maxima of 2 x 2: of the 16 floats at `first` and the 16 at `second`, pairwise."""
     both = np.maximum(a[first : first + BLOCK], a[second : second + BLOCK])
     a[y : y + BLOCK // 2] = np.maximum(both[0::2], both[1::2])
+
+
+@intrinsic(_ir("pool_line"))
+def pool_line(
+    a: Array, at: int, lines: int, line: int, columns: int, stride: int, kind: int, share: float, y: int
+) -> None:
+    """Eight outputs of a pool, `stride` 1 or 2 apart, windows of `lines` x `columns` from `at`, lines `line` apart.
+
+    `kind` 0: maximum; otherwise the sum, row by row, divided by `share`.
+    """
+    taps = [a[at + r * line + c :][: 8 * stride : stride] for r in range(lines) for c in range(columns)]
+    a[y : y + BLOCK // 2] = _pooled(taps, kind, share)
+
+
+@intrinsic(_ir("pool_block"))
+def pool_block(
+    a: Array, at: int, lines: int, columns: int, line: int, step: int, kind: int, share: float, y: int
+) -> None:
+    """Do what `pool_line` does for one output of 16 lanes; columns are `step` apart."""
+    taps = [a[at + r * line + c * step :][:BLOCK] for r in range(lines) for c in range(columns)]
+    a[y : y + BLOCK] = _pooled(taps, kind, share)
+
+
+def _pooled(taps: list[Array], kind: int, share: float) -> Array:
+    out = taps[0].copy() if kind == 0 else np.zeros(taps[0].size, np.float32)
+    for tap in taps:
+        out = np.maximum(out, tap) if kind == 0 else out + tap
+    return out if kind == 0 else np.asarray(out / np.float32(share), np.float32)

@@ -451,3 +451,62 @@ def pool_pairs() -> Any:
         w.store(w.larger(even, odd), a, y)
 
     return _helper("Aiii", types.void, write)
+
+
+def pool_line() -> Any:
+    def write(
+        w: _Writer, a: Any, at: Any, lines: Any, line: Any, columns: Any, stride: Any, kind: Any, share: Any, y: Any
+    ) -> None:
+        even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
+
+        def one(place: Any) -> Any:
+            return w.load(a, place, _floats(HALF))
+
+        def two(place: Any) -> Any:
+            both = w.load(a, place, _floats(BLOCK))
+            return w.b.shuffle_vector(both, both, even)
+
+        with w.b.if_else(w.b.icmp_signed("==", stride, _i64(1))) as (then, otherwise):
+            with then:
+                _pooled(w, a, one, HALF, at, lines, columns, line, _i64(1), kind, share, y)
+            with otherwise:
+                _pooled(w, a, two, HALF, at, lines, columns, line, _i64(1), kind, share, y)
+
+    return _helper("Aiiiiiifi", types.void, write)
+
+
+def pool_block() -> Any:
+    def write(
+        w: _Writer, a: Any, at: Any, lines: Any, columns: Any, line: Any, step: Any, kind: Any, share: Any, y: Any
+    ) -> None:
+        def tap(place: Any) -> Any:
+            return w.load(a, place, _floats(BLOCK))
+
+        _pooled(w, a, tap, BLOCK, at, lines, columns, line, step, kind, share, y)
+
+    return _helper("Aiiiiiifi", types.void, write)
+
+
+def _pooled(
+    w: _Writer, a: Any, tap: Callable[[Any], Any], n: int, at: Any, lines: Any, columns: Any, line: Any, step: Any,
+    kind: Any, share: Any, y: Any,
+) -> None:  # fmt: skip
+    """Reduce a window's taps, row by row, and store the result."""
+    (total,) = w.variables(1, _floats(n))
+
+    def reduce(combine: Callable[[Any, Any], Any]) -> None:
+        with w.loop(_i64(0), lines, 1) as r:
+            begin = w.b.add(at, w.b.mul(r, line))
+            with w.loop(_i64(0), columns, 1) as c:
+                value = tap(w.b.add(begin, w.b.mul(c, step)))
+                w.b.store(combine(w.b.load(total), value), total)
+
+    with w.b.if_else(w.b.icmp_signed("==", kind, _i64(0))) as (then, otherwise):
+        with then:
+            w.b.store(tap(at), total)
+            reduce(w.larger)
+        with otherwise:
+            w.b.store(ir.Constant(_floats(n), None), total)
+            reduce(w.b.fadd)
+            w.b.store(w.b.fdiv(w.b.load(total), w.splat(share, n)), total)
+    w.store(w.b.load(total), a, y)

@@ -226,7 +226,7 @@ class Stage:
         found = self.arena.take(features + 16)
         # The gather's record is put among the constants: it is run only when too many inputs are not zero.
         instead = self.weights.constants.put([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
-        limit = int(cost / (table.groups * _BLOCK_NS))
+        limit = int(cost / (table.groups * _column_ns(64 * features * table.groups)))
         self._emit(
             "columns", source, target, cost, features, table.columns, table.groups, table.bias, layer.relu, found[0],
             limit, instead,
@@ -328,3 +328,8 @@ class Stage:
             "rows", source, target, cost, table.rows, table.pointers, table.order, table.indices, table.values,
             table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, tail, relu, pool, table.runs,
         )  # fmt: skip
+
+
+def _column_ns(size: int) -> float:
+    """Estimated nanoseconds of one block of a dense column, by the size of all columns and so the cache they are in."""
+    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4
