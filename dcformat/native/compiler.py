@@ -26,7 +26,7 @@ from numba.np.arrayobj import populate_array
 from dcformat.native import elf
 from dcformat.native.image import Image
 from dcformat.native.keys import Target
-from dcformat.native.loader import NDARRAY, REFUSE, dtype_symbol
+from dcformat.native.loader import NDARRAY, REFUSE, dtype_symbol, provided
 from dcformat.native.signature import Signature
 
 ENTRY = "dcformat_entry"
@@ -66,7 +66,11 @@ def compile_image(function: FunctionType, signature: Signature, fastmath: Any, t
         machine = _host_machine() if target is None else _machine_of(target)
         module = _lower(function, signature, fastmath, machine)
         _optimise(module, machine)
-        return elf.link(machine.emit_object(module), ENTRY)
+        image = elf.link(machine.emit_object(module), ENTRY)
+    for _, symbol in image.imports:
+        if not provided(symbol):
+            raise elf.LinkError(f"it calls {symbol}")
+    return image
 
 
 def _host_machine() -> llvm.TargetMachine:

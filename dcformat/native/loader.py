@@ -32,6 +32,8 @@ _FROM_PYTHON = frozenset(
 )  # fmt: skip
 _FROM_C = frozenset({"memcpy", "memmove", "memset", "memcmp", "exp", "expf", "log", "logf", "fma", "fmaf"})
 
+_SINGLETONS = {"_Py_NoneStruct": None, "_Py_TrueStruct": True, "_Py_FalseStruct": False}
+
 #: Kept for the life of the process: method definitions and names that callable objects point at.
 _kept: list[Any] = []
 
@@ -45,6 +47,11 @@ class _MethodDef(ctypes.Structure):
 def dtype_symbol(name: str) -> str:
     """Return the name by which images import a dtype's address."""
     return f"dcformat.dtype.{name}"
+
+
+def provided(symbol: str) -> bool:
+    """Whether an image may import this."""
+    return symbol.startswith("dcformat.") or symbol in _SINGLETONS or symbol in _FROM_PYTHON or symbol in _FROM_C
 
 
 @cache
@@ -134,9 +141,8 @@ def _address(symbol: str) -> int:
         return id(np.ndarray)
     if symbol.startswith("dcformat.dtype."):
         return id(np.dtype(symbol.rpartition(".")[2]))
-    singletons = {"_Py_NoneStruct": None, "_Py_TrueStruct": True, "_Py_FalseStruct": False}
-    if symbol in singletons:
-        return id(singletons[symbol])
+    if symbol in _SINGLETONS:
+        return id(_SINGLETONS[symbol])
     if symbol in _FROM_PYTHON or symbol in _FROM_C:
         library = ctypes.pythonapi if symbol in _FROM_PYTHON else _c_library()
         try:

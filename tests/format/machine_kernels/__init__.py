@@ -1,0 +1,1 @@
+"""A package of kernels for the tests of machine code."""
