@@ -109,8 +109,11 @@ def _step(
         for i in range(word(mem, op + 4)):
             a[target + i] = max(a[source + i], np.float32(0))
     elif code == 12:
-        for i in range(word(mem, op + 4)):
-            a[target + i] = a[source + i]
+        for piece in range(word(mem, op + 5)):
+            at = source + piece * word(mem, op + 6)
+            to = target + piece * word(mem, op + 7)
+            for i in range(word(mem, op + 4)):
+                a[to + i] = a[at + i]
     else:
         _softmax(a, source, target, word(mem, op + 4), word(mem, op + 5))
 
@@ -177,16 +180,19 @@ def _rows(
     gap = word(mem, op + 15)
     blocks = word(mem, op + 16)
     most = word(mem, op + 17)
-    relu = word(mem, op + 19)
-    pool = word(mem, op + 20)
-    runs = word(mem, op + 21)
+    per = word(mem, op + 18)
+    width = word(mem, op + 19)
+    relu = word(mem, op + 20)
+    pool = word(mem, op + 21)
+    runs = word(mem, op + 22)
     for i in range(word(mem, op + 11)):
         row_source = source + i * word(mem, op + 12)
         row_target = target + (i // 2 if pool else i) * word(mem, op + 14)
         first = 0
         while first < blocks:
             k = _width(blocks - first, most, pool)
-            tail = word(mem, op + 18) if first + k == blocks else 16
+            line = first // per if per else 0
+            column = first - line * per
             x = row_source + 16 * first
             for c in range(runs):
                 last = relu if c == runs - 1 else 0
@@ -202,15 +208,16 @@ def _rows(
                         rows_pool(
                             k, a, mem, x, unit, indices, values, start, end, i % 2, bias, relu, exact, y, gap
                         )
-                    elif tail == 0:
+                    elif per == 0:
                         rows_half(
                             a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap
                         )
                     else:
-                        y += first * gap
+                        y += line * width
                         rows(
-                            k, a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap, tail
-                        )
+                            k, a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap, column,
+                            per, width,
+                        )  # fmt: skip
                     r += parts
             first += k
 
@@ -279,9 +286,9 @@ def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
     top = word(mem, op + 12)
     count = word(mem, op + 13)
     cols = word(mem, op + 14)
-    to = target + 0
     for c in range(word(mem, op + 4)):
-        plane = source + c * height * width * lanes
+        plane = source + c * word(mem, op + 15) * lanes
+        to = target + c * word(mem, op + 16) * lanes
         for v in range(variants):
             left = word(mem, starts + v)
             # Columns whose source lies in the image; the others are padding.
@@ -331,9 +338,9 @@ def _pool(a: Array, mem: Array, op: int, source: int, target: int) -> None:
         and 2 * out_h <= height and 2 * out_w <= width
     )  # fmt: skip
     for c in range(word(mem, op + 4)):
-        plane = source + c * height * width * lanes
+        plane = source + c * word(mem, op + 18) * lanes
         for i in range(out_h):
-            to = target + (c * out_h + i) * out_w * lanes
+            to = target + (c * word(mem, op + 19) + i * out_w) * lanes
             if pairs:
                 first = plane + 2 * i * width
                 for j in range(0, out_w, 8):
@@ -341,7 +348,7 @@ def _pool(a: Array, mem: Array, op: int, source: int, target: int) -> None:
             else:
                 _window(a, mem, op, plane, i, to)
     if word(mem, op + 17):
-        for i in range(word(mem, op + 4) * out_h * out_w * lanes):
+        for i in range(word(mem, op + 4) * word(mem, op + 19) * lanes):
             a[target + i] = max(a[target + i], np.float32(0))
 
 
@@ -412,7 +419,7 @@ def _global(a: Array, mem: Array, op: int, source: int, target: int) -> None:
     mean = word(mem, op + 7)
     for c in range(word(mem, op + 4)):
         for lane in range(lanes):
-            at = source + c * n * lanes + lane
+            at = source + c * word(mem, op + 8) * lanes + lane
             best = a[at]
             s0 = np.float32(0)
             s1 = np.float32(0)

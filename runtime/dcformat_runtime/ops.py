@@ -22,28 +22,32 @@ FIELDS = {
     # (count, lanes) to a place where positions are `gap` apart
     "spread": ("count", "lanes", "gap"),
     # sparse rows times blocks of positions or lanes: everything that is a convolution, or linear over many images.
-    # `outer` steps (image rows), each `blocks` blocks, `most` at a time; entries in `parts` runs of columns
+    # `outer` steps (image rows), each `blocks` blocks, `most` at a time; entries in `runs` runs of columns. The blocks
+    # are lines of `per` blocks of which `width` floats are kept; per 0: one half block, `gap` floats of it kept
     "rows": (
         "rows", "pointers", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
-        "target_outer", "gap", "blocks", "most", "tail", "relu", "pool", "parts",
+        "target_outer", "gap", "blocks", "most", "per", "width", "relu", "pool", "runs",
     ),
     # sparse rows times one vector, 16 rows at a time
     "gather": ("groups", "pointers", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch"),
     # dense columns of the nonzero inputs; with more than `limit` of them the gather at `instead` is run
     "columns": ("features", "weight", "blocks", "bias", "relu", "found", "limit", "instead"),
-    # (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes): padded, strides resolved
+    # (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes): padded, strides resolved.
+    # `plane` and `copy_plane`: positions from one channel to the next
     "shift": (
         "channels", "height", "width", "lanes", "variants", "starts", "stride", "phases", "top", "rows", "cols",
+        "plane", "copy_plane",
     ),
     # kind: 0 maximum, 1 mean with the padding counted, 2 mean without
     "pool": (
         "channels", "height", "width", "lanes", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w",
-        "out_h", "out_w", "kind", "relu",
+        "out_h", "out_w", "kind", "relu", "plane", "out_plane",
     ),
-    "global": ("channels", "positions", "lanes", "kind"),
+    "global": ("channels", "positions", "lanes", "kind", "plane"),
     "add": ("second", "count", "relu"),
     "relu": ("count",),
-    "copy": ("count",),
+    # `times` pieces of `count` floats
+    "copy": ("count", "times", "source_step", "target_step"),
     "softmax": ("features", "lanes"),
 }  # fmt: skip
 CODES = {name: code for code, name in enumerate(FIELDS)}

@@ -93,7 +93,7 @@ def _cut(network: Network) -> int:
 
 def _read_before(network: Network, value: int, cut: int) -> bool:
     """Whether a layer before `cut` reads the storage of `value`, which lies where only the second stage reads."""
-    values = homes(network).of
+    values = homes(network, False).of
     storage = values[value].storage
     before = (layer for layer in network.layers[:cut] if not isinstance(layer.node, Flatten))
     return any(values[v].storage == storage for layer in before for v in layer.inputs)
@@ -113,9 +113,8 @@ def _plans(network: Network, cut: int) -> list[Plan]:
 def _emit(network: Network, cut: int, plan: Plan, weights: Weights, constants: Constants) -> int:
     """Write a plan's operators; return the floats of its arena."""
     arena, layers = Arena(), network.layers
-    values = homes(network)
-    first = Stage(network, weights, arena, values, plan.lanes)
-    second = Stage(network, weights, arena, values, plan.tile)
+    first = Stage(network, weights, arena, plan.lanes)
+    second = Stage(network, weights, arena, plan.tile)
     if plan.tile == 1 or cut == len(layers):
         first.input()
         first.run(0, len(layers))
@@ -129,6 +128,7 @@ def _emit(network: Network, cut: int, plan: Plan, weights: Weights, constants: C
         bridge = first.bridge(value, plan.tile)
         first.input()
         first.run(0, cut)
+        first.leave(value, bridge)
         second.resume(value, bridge, first)
         second.run(cut, len(layers))
         second.output()

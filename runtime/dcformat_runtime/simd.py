@@ -71,26 +71,30 @@ def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: 
 @intrinsic(_ir("rows_full"))
 def rows(
     k: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
-    resume: int, bias: float, relu: int, exact: int, y: int, gap: int, tail: int,
+    resume: int, bias: float, relu: int, exact: int, y: int, gap: int, column: int, per: int, width: int,
 ) -> None:  # fmt: skip
     """One sparse row times `k` blocks.
 
     ``acc = bias`` (or, to `resume`, what the output holds); for each entry p in ``start..end-1``, in this order,
-    ``acc += mem[val + p] * a[x + unit * word(idx + p) :][: 16 * k]``; ReLU if `relu`. Block b goes to ``y + b * gap``,
-    only `tail` floats of the last one. `exact`: one accumulator, products rounded before they are added; otherwise fused
-    multiply-adds and several accumulators.
+    ``acc += mem[val + p] * a[x + unit * word(idx + p) :][: 16 * k]``; ReLU if `relu`. `exact`: one accumulator, products
+    rounded before they are added; otherwise fused multiply-adds and several accumulators.
+
+    The output is lines of `per` blocks, of which `width` floats are kept; `y` is the first line, `column` the first
+    block's place in it. Blocks are `gap` apart, lines `width`.
     """
-    n = BLOCK * k
-    ends = [BLOCK] * (k - 1) + [tail]
-    acc = np.full(n, bias, np.float32)
+    acc = np.full(BLOCK * k, bias, np.float32)
+    places = []
+    for b in range(k):
+        line, at = divmod(column + b, per)
+        places.append((y + line * width + at * gap, min(BLOCK, width - at * BLOCK)))
     if resume:
-        for b, count in enumerate(ends):
-            acc[BLOCK * b : BLOCK * b + count] = a[y + b * gap : y + b * gap + count]
+        for b, (place, count) in enumerate(places):
+            acc[BLOCK * b : BLOCK * b + count] = a[place : place + count]
     _accumulate(acc, a, mem, x, unit, idx, val, start, end)
     if relu:
         acc = np.where(acc < 0, np.float32(0), acc)
-    for b, count in enumerate(ends):
-        a[y + b * gap : y + b * gap + count] = acc[BLOCK * b : BLOCK * b + count]
+    for b, (place, count) in enumerate(places):
+        a[place : place + count] = acc[BLOCK * b : BLOCK * b + count]
 
 
 @intrinsic(_ir("rows_half"))

@@ -224,30 +224,54 @@ def _switch(w: _Writer, k: Any, widths: tuple[int, ...], write: Callable[[int], 
 def rows_full() -> Any:
     def write(
         w: _Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
-        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any, tail: Any,
+        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any, column: Any, per: Any, width: Any,
     ) -> None:  # fmt: skip
         kind = _floats(BLOCK)
 
-        def variant(width: int) -> None:
-            acc = w.variables(width, kind)
-            places = [w.b.add(y, w.b.mul(gap, _i64(b))) for b in range(width)]
+        def variant(blocks: int) -> None:
+            acc = w.variables(blocks, kind)
+            last = w.plus(column, blocks)
+            one_line = w.b.icmp_signed("<=", last, per)
+            whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, _i64(BLOCK)), width))
+            even = [w.b.add(y, w.b.mul(gap, w.plus(column, b))) for b in range(blocks)]
             with w.b.if_else(w.flag(resume)) as (then, otherwise):
-                with then:
-                    for total, place in zip(acc[:-1], places[:-1], strict=True):
-                        w.b.store(w.load(a, place, kind), total)
-                    w.b.store(_load_lanes(w, a, places[-1], tail), acc[-1])
+                with then, w.b.if_else(whole, likely=True) as (plain, ragged):
+                    with plain:
+                        for total, place in zip(acc, even, strict=True):
+                            w.b.store(w.load(a, place, kind), total)
+                    with ragged:
+                        for total, (place, count) in zip(acc, _places(w, blocks, y, gap, column, per, width), strict=True):
+                            w.b.store(_load_lanes(w, a, place, count), total)
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, BLOCK), total)
             _accumulate(w, acc, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
             out = [w.relu(w.flag(relu), w.b.load(total)) for total in acc]
-            for value, place in zip(out[:-1], places[:-1], strict=True):
-                w.store(value, a, place)
-            _store_lanes(w, out[-1], a, places[-1], tail)
+            with w.b.if_else(whole, likely=True) as (plain, ragged):
+                with plain:
+                    for value, place in zip(out, even, strict=True):
+                        w.store(value, a, place)
+                with ragged:
+                    for value, (place, count) in zip(out, _places(w, blocks, y, gap, column, per, width), strict=True):
+                        _store_lanes(w, value, a, place, count)
 
         _switch(w, k, WIDTHS, variant)
 
-    return _helper("iAAiiiiiiifiiiii", types.void, write)
+    return _helper("iAAiiiiiiifiiiiiii", types.void, write)
+
+
+def _places(
+    w: _Writer, blocks: int, y: Any, gap: Any, column: Any, per: Any, width: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Yield where each block goes and how many floats of it are kept, from line to line."""
+    for _ in range(blocks):
+        left = w.b.sub(width, w.b.mul(column, _i64(BLOCK)))
+        count = w.b.select(w.b.icmp_signed("<", left, _i64(BLOCK)), left, _i64(BLOCK))
+        yield w.b.add(y, w.b.mul(column, gap)), count
+        column = w.plus(column, 1)
+        ended = w.b.icmp_signed("==", column, per)
+        column = w.b.select(ended, _i64(0), column)
+        y = w.b.select(ended, w.b.add(y, width), y)
 
 
 def _masked(w: _Writer, array: Any, index: Any, count: Any) -> tuple[Any, Any]:
@@ -269,14 +293,9 @@ def _load_lanes(w: _Writer, array: Any, index: Any, count: Any) -> Any:
 
 
 def _store_lanes(w: _Writer, value: Any, array: Any, index: Any, count: Any) -> None:
-    whole = w.b.icmp_signed("==", count, _i64(BLOCK))
-    with w.b.if_else(whole, likely=True) as (then, otherwise):
-        with then:
-            w.store(value, array, index)
-        with otherwise:
-            pointer, mask = _masked(w, array, index, count)
-            name = f"llvm.masked.store.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
-            w.call(name, ir.VoidType(), value, pointer, I32(4), mask)
+    pointer, mask = _masked(w, array, index, count)
+    name = f"llvm.masked.store.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
+    w.call(name, ir.VoidType(), value, pointer, I32(4), mask)
 
 
 def rows_half() -> Any:

@@ -17,15 +17,19 @@ from dcformat.graph import (
     MaxPool2d,
     ReLU,
     Softmax,
+    Shape,
 )
 from dcformat_runtime import ops
 from dcformat_runtime.network import Layer, Network
-from dcformat_runtime.storage import Arena, Homes, aligned
+from dcformat_runtime.storage import Arena, aligned, homes, plane, size
 from dcformat_runtime.tables import Int32s
 from dcformat_runtime.weights import Gather, Rows, Weights
 
 #: Estimated nanoseconds: a block of 16 multiply-adds, a slot of 16 gathered ones, what comes with each operator.
 _BLOCK_NS, _SLOT_NS, _OPERATOR_NS = 0.32, 3.0, 15.0
+
+#: More blocks or floats than any line has.
+_ENDLESS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,10 @@ class Place:
 class Stage:
     """Operators for groups of `lanes` images; `records`, `names` and `costs` (nanoseconds) are in order."""
 
-    def __init__(self, network: Network, weights: Weights, arena: Arena, values: Homes, lanes: int) -> None:
-        self.network, self.weights, self.arena, self.values, self.lanes = network, weights, arena, values, lanes
+    def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int) -> None:
+        self.network, self.weights, self.arena, self.lanes = network, weights, arena, lanes
+        self.flat = lanes == 1
+        self.values = homes(network, self.flat)
         self.records: list[list[int]] = []
         self.names: list[str] = []
         self.costs: list[float] = []
@@ -60,23 +66,34 @@ class Stage:
     def output(self) -> None:
         """Give the results to the caller's array."""
         self._name = "output"
+        value, shape = self.network.output, self.network.output_shape
+        at = self._at(value).at
         features = self.network.outputs
-        at = self._at(self.network.output).at
+        if self._is_filled(value, shape):
+            buffer = self.arena.take(features)
+            self._pack(value, shape, Place(buffer[0], 1))
+            at = buffer[0]
         self._emit("output", at, Place(0, 1), features * self.lanes, features, self.lanes)
 
     def bridge(self, value: int, tile: int) -> tuple[int, int]:
-        """Have `value` made where the next stage reads it: by image (one lane), or by position with all lanes."""
-        storage = self.values.of[value].storage
-        size = self.values.sizes[storage]
-        buffer = self.arena.take(tile * size)
-        one = self.lanes == 1
-        self._places[storage] = Place(buffer[0], 1 if one else tile, size if one else self.lanes)
+        """Take room for `value` where the next stage reads it: by image (one lane), or by position with all lanes."""
+        shape = self._shape(value)
+        buffer = self.arena.take(tile * prod(shape))
+        if not self._is_filled(value, shape):
+            group = prod(shape) if self.flat else self.lanes
+            self._places[self.values.of[value].storage] = Place(buffer[0], 1 if self.flat else tile, group)
         return buffer
+
+    def leave(self, value: int, buffer: tuple[int, int]) -> None:
+        """Finish the bridge, where `value` could not be made in its place."""
+        shape = self._shape(value)
+        if self._is_filled(value, shape):
+            self._pack(value, shape, Place(buffer[0], 1, prod(shape)))
 
     def resume(self, value: int, buffer: tuple[int, int], before: Stage) -> None:
         """Begin with what the stage before made: every image becomes a lane."""
         storage = self.values.of[value].storage
-        if before.lanes == 1:
+        if before.flat:
             self._name = "turn"
             self._hold(storage)
             size = self.values.sizes[storage]
@@ -84,6 +101,21 @@ class Stage:
             self.arena.give(buffer)
         else:
             self._buffers[storage], self._places[storage] = buffer, Place(buffer[0], self.lanes)
+
+    def _shape(self, value: int) -> Shape:
+        return self.network.layers[value - 1].out_shape if value else self.network.input_shape
+
+    def _plane(self, value: int) -> int:
+        """Positions from one channel to the next."""
+        return plane(self._shape(value), self.flat and value != 0)
+
+    def _is_filled(self, value: int, shape: Shape) -> bool:
+        return self.flat and value != 0 and self._plane(value) != prod(shape[1:])
+
+    def _pack(self, value: int, shape: Shape, target: Place) -> None:
+        """Copy a value without what fills up its planes."""
+        count = prod(shape[1:])
+        self._emit("copy", self._at(value).at, target, prod(shape) / 8, count, shape[0], self._plane(value), count)
 
     def run(self, start: int, stop: int) -> None:
         """Write the layers `start` to `stop`."""
@@ -115,6 +147,8 @@ class Stage:
     def _layer(self, layer: Layer) -> None:
         node = layer.node
         if isinstance(node, Flatten):
+            if self.values.of[layer.output] != self.values.of[layer.inputs[0]]:
+                self._pack(layer.inputs[0], layer.in_shapes[0], self._at(layer.output))
             return
         if isinstance(node, Conv2d):
             self._convolution(layer)
@@ -131,7 +165,7 @@ class Stage:
 
     def _spread(self, layer: Layer, target: Place) -> None:
         """Make a value beside its place, where lanes are next to one another, and move it there."""
-        count = prod(layer.out_shape)
+        count = size(layer.out_shape, self.flat)
         buffer = self.arena.take(count * self.lanes)
         self._simple(layer, Place(buffer[0], self.lanes))
         self._emit("spread", buffer[0], target, count * self.lanes / 16, count, self.lanes, target.gap)
@@ -140,50 +174,71 @@ class Stage:
     def _simple(self, layer: Layer, target: Place) -> None:
         node, lanes = layer.node, self.lanes
         source = self._at(layer.inputs[0]).at
-        count = prod(layer.out_shape) * lanes
+        count = size(layer.out_shape, self.flat) * lanes
         if isinstance(node, (MaxPool2d, AvgPool2d)):
-            self._pool(node, layer.in_shapes[0], layer.out_shape, source, target, layer.relu)
+            step = self._plane(layer.inputs[0])
+            self._pool(node, layer.in_shapes[0], step, layer.out_shape, source, target, layer.relu)
         elif isinstance(node, (GlobalAvgPool, GlobalMaxPool)):
             channels, height, width = layer.in_shapes[0]
             mean = isinstance(node, GlobalAvgPool)
             cost = channels * height * width * lanes * 0.3
-            self._emit("global", source, target, cost, channels, height * width, lanes, mean)
-        elif isinstance(node, Add):
-            for k, value in enumerate(layer.inputs[1:]):
-                relu = layer.relu and k == len(layer.inputs) - 2
-                self._emit("add", source, target, count / 16, self._at(value).at, count, relu)
-                source = target.at
-        elif isinstance(node, ReLU):
-            self._emit("relu", source, target, count / 16, count)
+            step = self._plane(layer.inputs[0])
+            self._emit("global", source, target, cost, channels, height * width, lanes, mean, step)
+        elif isinstance(node, (Add, ReLU)):
+            self._elementwise(layer, target, count)
         elif isinstance(node, Softmax):
             self._emit("softmax", source, target, count * 20.0, layer.out_shape[0], lanes)
         else:
             raise NotImplementedError(node.kind)
 
+    def _elementwise(self, layer: Layer, target: Place, count: int) -> None:
+        """Write a sum or a ReLU; both work on planes that are filled up, which the input's are not."""
+        operands, buffer = [self._at(value).at for value in layer.inputs], None
+        if 0 in layer.inputs and self.flat and count != prod(layer.out_shape):
+            buffer = self.arena.take(count)
+            positions = prod(layer.out_shape[1:])
+            steps = positions, plane(layer.out_shape, True)
+            source = self._at(0).at
+            self._emit("copy", source, Place(buffer[0], 1), count / 8, positions, layer.out_shape[0], *steps)
+            operands = [at if value else buffer[0] for at, value in zip(operands, layer.inputs, strict=True)]
+        if isinstance(layer.node, ReLU):
+            self._emit("relu", operands[0], target, count / 16, count)
+        total = operands[0]
+        for k, at in enumerate(operands[1:], 2):
+            self._emit("add", total, target, count / 16, at, count, layer.relu and k == len(operands))
+            total = target.at
+        if buffer is not None:
+            self.arena.give(buffer)
+
     def _pool(
-        self, node: MaxPool2d | AvgPool2d, source_shape: tuple[int, ...], out_shape: tuple[int, ...], source: int,
+        self, node: MaxPool2d | AvgPool2d, source_shape: Shape, step: int, out_shape: Shape, source: int,
         target: Place, relu: bool,
     ) -> None:  # fmt: skip
         kind = 0 if isinstance(node, MaxPool2d) else 1 if node.count_include_pad else 2
         cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
         self._emit(
             "pool", source, target, cost, *source_shape, self.lanes, *node.kernel, *node.stride, *node.padding,
-            *out_shape[1:], kind, relu,
+            *out_shape[1:], kind, relu, step, plane(out_shape, self.flat),
         )  # fmt: skip
 
     def _concat(self, layer: Layer) -> None:
         target, offset = self._at(layer.output), 0
         for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
-            home, here = self.values.of[value], self.values.of[layer.output]
-            if home.storage != here.storage:
-                place = Place(target.at + offset * target.gap, target.gap, target.group)
-                count = prod(shape)
-                source = self._at(value).at
-                if target.gap == self.lanes:
-                    self._emit("copy", source, place, count * self.lanes / 16, count * self.lanes)
-                else:
-                    self._emit("spread", source, place, count * self.lanes / 16, count, self.lanes, target.gap)
-            offset += prod(shape)
+            here = Place(target.at + offset * target.gap, target.gap, target.group)
+            floats = size(shape, self.flat)
+            offset += floats
+            if self.values.of[value].storage == self.values.of[layer.output].storage:
+                continue
+            source, cost = self._at(value).at, floats * self.lanes / 16
+            if target.gap != self.lanes:
+                self._emit("spread", source, here, cost, floats, self.lanes, target.gap)
+            else:
+                count = prod(shape[1:]) * self.lanes
+                steps = self._plane(value) * self.lanes, plane(shape, self.flat) * self.lanes
+                times = shape[0]
+                if steps == (count, count):
+                    count, times = count * times, 1
+                self._emit("copy", source, here, cost, count, times, *steps)
 
     def _linear(self, layer: Layer) -> None:
         source, target = self._at(layer.inputs[0]), self._at(layer.output)
@@ -194,8 +249,8 @@ class Stage:
         half = self.lanes < 16
         blocks = max(1, self.lanes // 16)
         self._rows(
-            table, source.at, target, unit=self.lanes, row=target.gap, gap=8 if half else 16,
-            blocks=blocks, tail=0 if half else 16, relu=layer.relu, half=half,
+            table, source.at, target, unit=self.lanes, row=target.gap, gap=8 if half else 16, blocks=blocks,
+            per=0 if half else _ENDLESS, width=_ENDLESS, relu=layer.relu,
         )  # fmt: skip
 
     def _vector(self, layer: Layer, source: int, target: Place) -> None:
@@ -263,70 +318,77 @@ class Stage:
         cost = channels * view.plane * self.lanes / 8
         self._emit(
             "shift", source, Place(buffer[0], self.lanes), cost, channels, height, width, self.lanes, variants,
-            table.starts, view.stride, phases, view.top, rows, cols,
+            table.starts, view.stride, phases, view.top, rows, cols, self._plane(layer.inputs[0]), view.plane,
         )  # fmt: skip
         return buffer
 
     def _flat(self, layer: Layer, table: Rows, source: int, target: Place) -> None:
         """One image: the positions of an output channel are one row."""
+        view, pool = table.window, layer.pool
+        assert view is not None
         channels, height, width = layer.conv_shape
-        positions = height * width
-        half = positions <= 8
-        blocks = -(-positions // 16)
-        pool = layer.pool
-        buffer = None if pool is None else self.arena.take(channels * positions)
+        positions, step = height * width, plane(layer.conv_shape, True)
+        lines = height if view.width == width and view.per * view.width < positions else 1
+        half = positions <= 8 and lines == 1
+        buffer = None if pool is None else self.arena.take(channels * step)
         place = target if buffer is None else Place(buffer[0], 1)
         self._rows(
-            table, source, place, unit=1, row=positions, gap=positions if half else 16, blocks=blocks,
-            tail=0 if half else positions - 16 * (blocks - 1), relu=layer.relu, half=half,
+            table, source, place, unit=1, row=step, gap=positions if half else 16, blocks=lines * view.per,
+            per=0 if half else view.per, width=view.width, relu=layer.relu,
         )  # fmt: skip
         if pool is not None and buffer is not None:
-            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], target, False)
+            self._pool(pool, layer.conv_shape, step, layer.out_shape, buffer[0], target, False)
             self.arena.give(buffer)
 
     def _lanes(self, layer: Layer, table: Rows, source: int, target: Place) -> None:
         """Sixteen images: a position is a block."""
         view, pool = table.window, layer.pool
         assert view is not None
-        channels, height, width = layer.conv_shape
-        cols = view.shape[3]
+        _, height, width = layer.conv_shape
+        across = 16 * view.shape[3]
         fused = (
             pool is not None and pool.kernel == pool.stride == (2, 2) and pool.padding == (0, 0)
             and layer.out_shape[1:] == (height // 2, width // 2)
         )  # fmt: skip
         if pool is None or fused:
             out_h, out_w = layer.out_shape[1:]
+            twice = 2 if fused else 1
             self._rows(
-                table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap,
-                blocks=2 * out_w if fused else out_w, tail=16, relu=layer.relu, outer=2 * out_h if fused else out_h,
-                source_outer=16 * cols, target_outer=out_w * target.gap, pool=fused,
+                table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap, blocks=twice * out_w,
+                per=_ENDLESS, width=_ENDLESS, relu=layer.relu, outer=twice * out_h, source_outer=across,
+                target_outer=out_w * target.gap, pool=fused,
             )  # fmt: skip
             return
         buffer = self.arena.take(prod(layer.conv_shape) * 16)
         self._rows(
-            table, source, Place(buffer[0], 16), unit=16, row=height * width * 16, gap=16, blocks=width, tail=16,
-            relu=layer.relu, outer=height, source_outer=16 * cols, target_outer=16 * width,
+            table, source, Place(buffer[0], 16), unit=16, row=height * width * 16, gap=16, blocks=width,
+            per=_ENDLESS, width=_ENDLESS, relu=layer.relu, outer=height, source_outer=across, target_outer=16 * width,
         )  # fmt: skip
+        self._pool_beside(pool, layer, buffer[0], target)
+        self.arena.give(buffer)
+
+    def _pool_beside(self, pool: MaxPool2d, layer: Layer, source: int, target: Place) -> None:
+        """Pool sixteen images into their place, or beside it where lanes are not next to one another there."""
+        step = prod(layer.conv_shape[1:])
         if target.gap == 16:
-            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], target, False)
-        else:
-            count = prod(layer.out_shape)
-            beside = self.arena.take(count * 16)
-            self._pool(pool, layer.conv_shape, layer.out_shape, buffer[0], Place(beside[0], 16), False)
-            self._emit("spread", beside[0], target, count, count, 16, target.gap)
-            self.arena.give(beside)
+            self._pool(pool, layer.conv_shape, step, layer.out_shape, source, target, False)
+            return
+        count = prod(layer.out_shape)
+        buffer = self.arena.take(count * 16)
+        self._pool(pool, layer.conv_shape, step, layer.out_shape, source, Place(buffer[0], 16), False)
+        self._emit("spread", buffer[0], target, count, count, 16, target.gap)
         self.arena.give(buffer)
 
     def _rows(
-        self, table: Rows, source: int, target: Place, *, unit: int, row: int, gap: int, blocks: int, tail: int,
-        relu: bool, half: bool = False, outer: int = 1, source_outer: int = 0, target_outer: int = 0,
-        pool: bool = False,
+        self, table: Rows, source: int, target: Place, *, unit: int, row: int, gap: int, blocks: int, per: int,
+        width: int, relu: bool, outer: int = 1, source_outer: int = 0, target_outer: int = 0, pool: bool = False,
     ) -> None:  # fmt: skip
         most = 24 if pool and self.weights.most >= 12 else self.weights.most
         cost = outer * (table.entries * blocks * _BLOCK_NS + table.rows * table.runs * 5.0 * -(-blocks // most))
         self._emit(
             "rows", source, target, cost, table.rows, table.pointers, table.order, table.indices, table.values,
-            table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, tail, relu, pool, table.runs,
+            table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, per, width, relu, pool,
+            table.runs,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Concat, Conv2d, Flatten
+from dcformat.graph import Concat, Conv2d, Flatten, Shape
 from dcformat_runtime.network import Floats, Network
 
 _ALIGN = 16  # floats: a cache line
@@ -101,10 +101,22 @@ class Homes:
     last: dict[int, int]
 
 
-def homes(network: Network) -> Homes:
+def plane(shape: Shape, flat: bool) -> int:
+    """Positions from one channel of a value to the next: for one image (`flat`) up to whole cache lines."""
+    positions = prod(shape[1:])
+    return aligned(positions) if flat and positions > 1 else positions
+
+
+def size(shape: Shape, flat: bool) -> int:
+    """Elements that a value takes, filled up planes included."""
+    return shape[0] * plane(shape, flat)
+
+
+def homes(network: Network, flat: bool) -> Homes:
     """Give each value its storage; values that are views of one another share one.
 
-    A flattened value is its source. What a convolution makes for a `Concat` alone is made in its place there.
+    A flattened value is its source, if that has no filled up planes. What a convolution makes for a `Concat` alone is
+    made in its place there. The input never has filled up planes.
     """
     layers = network.layers
     uses: dict[int, int] = {network.output: 1}
@@ -120,18 +132,19 @@ def homes(network: Network) -> Homes:
             if isinstance(layer.node, Concat) and maker is not None and uses[value] == 1:
                 if isinstance(maker.node, Conv2d) and maker.pool is None:
                     joins[value] = Home(layer.output, offset)
-            offset += prod(shape)
+            offset += size(shape, flat)
     of = {0: Home(0, 0)}
     sizes = {0: prod(network.input_shape)}
     last = {0: -1}
     for k, layer in enumerate(layers):
         value = layer.output
-        if isinstance(layer.node, Flatten):
+        shape = layer.in_shapes[0]
+        if isinstance(layer.node, Flatten) and (layer.inputs[0] == 0 or size(shape, flat) == prod(shape)):
             of[value] = of[layer.inputs[0]]
         else:
             of[value] = joins.get(value, Home(value, 0))
             if value not in joins:
-                sizes[value] = prod(layer.out_shape)
+                sizes[value] = size(layer.out_shape, flat)
         for read in (*layer.inputs, value):
             last[of[read].storage] = k
     last[of[network.output].storage] = len(layers)

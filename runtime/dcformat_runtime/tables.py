@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,9 @@ def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: i
 class Window:
     """How a convolution's input is copied before it (operator "shift"), and where each weight reads the copy.
 
-    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy; None
-    for both where the input is read as it is.
+    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or of
+    the input where it is read as it is; `plane`: positions from one channel to the next; `per`, `width`: how outputs lie
+    in lines (operator "rows").
     """
 
     starts: tuple[int, ...]
@@ -109,29 +111,51 @@ class Window:
     top: int
     shape: tuple[int, int, int, int]
     copied: bool
-
-    @property
-    def plane(self) -> int:
-        """Positions of one channel."""
-        variants, phases, rows, cols = self.shape
-        return variants * phases * rows * cols
+    plane: int
+    per: int
+    width: int
 
 
-def window(node: Conv2d, kernel: Pair, source: Shape, out: Pair, flat: bool) -> Window:
-    """Choose the copy. `flat`: a copy for each kernel column, so that all outputs lie in one row (for one image)."""
+def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool) -> Window:
+    """Choose the copy.
+
+    `plane`: positions from one channel of the source to the next. `flat`: one image, a copy for each kernel column, so
+    that all outputs lie in one row; else every position holds many images.
+    """
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, height, width = source
     plain = node.stride == (1, 1) and node.padding == (0, 0)
+    positions = out[0] * out[1]
     if plain and (not flat or kernel == (1, 1)):
-        return Window((), 1, 1, 0, (1, 1, height, width), False)
+        blocks = -(-positions // _LANES)
+        return Window((), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions)
     rows = out[0] + (kernel[0] - 1) * down // stride_h
     if flat:
         starts = tuple(kx * right - node.padding[1] for kx in range(kernel[1]))
-        cols = out[1]
+        cols, per, kept = _lines(out, [ky * down // stride_h for ky in range(kernel[0])])
     else:
         starts = tuple(phase - node.padding[1] for phase in range(stride_w))
-        cols = out[1] + (kernel[1] - 1) * right // stride_w
-    return Window(starts, stride_w, stride_h, node.padding[0], (len(starts), stride_h, rows, cols), True)
+        cols, per, kept = out[1] + (kernel[1] - 1) * right // stride_w, 0, 0
+    copied = len(starts) * stride_h * rows * cols
+    if flat:
+        copied = -(-copied // _LANES) * _LANES
+    shape = (len(starts), stride_h, rows, cols)
+    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept)
+
+
+def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
+    """Return the columns of a copy's line, and how outputs lie: blocks of a line, floats kept of it.
+
+    Either lines follow one another closely, and where a kernel row moves by less than whole cache lines every load
+    touches two of them; or each line is filled up to whole blocks, and some work is for nothing.
+    """
+    height, width = out
+    close = -(-height * width // _LANES)
+    across = sum(shift * width % _LANES != 0 for shift in shifts) / len(shifts)
+    filled = -(-width // _LANES)
+    if close * (1 + across) <= height * filled:
+        return width, close, height * width
+    return filled * _LANES, filled, width
 
 
 def conv_entries(
@@ -143,13 +167,12 @@ def conv_entries(
     channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))
     channel = channel + row // (weight.rows // node.groups) * per_group
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
-    variants, phases, rows, cols = view.shape
+    _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
     variant, x = (kx, 0 * x) if flat and view.copied else (x % stride_w, x // stride_w)
     if not view.copied:
         variant = 0 * x
-    position = ((channel * variants + variant) * phases + y % stride_h) * rows + y // stride_h
-    position = position * cols + x
+    position = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane
     seen_y = _seen(kernel_h, down, stride_h, node.padding[0], source[1], out[0])
     seen_x = _seen(kernel_w, right, stride_w, node.padding[1], source[2], out[1])
     seen = seen_y[ky] & seen_x[kx]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import TypeVar
 
 import numpy as np
 
 from dcformat.graph import Conv2d
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
-from dcformat_runtime.storage import Constants
+from dcformat_runtime.storage import Constants, plane
 from dcformat_runtime.tables import (
     GatherTable,
     Int32s,
@@ -99,9 +100,11 @@ class Weights:
         assert isinstance(layer.node, Conv2d)
         out = (layer.conv_shape[1], layer.conv_shape[2])
         kernel = (weight.shape[2], weight.shape[3])
-        view = window(layer.node, kernel, layer.in_shapes[0], out, flat)
-        row, position, values = conv_entries(weight, layer.node, layer.in_shapes[0], out, view, flat)
-        channels = layer.in_shapes[0][0]
+        shape = layer.in_shapes[0]
+        step = prod(shape[1:]) if layer.inputs[0] == 0 else plane(shape, flat)
+        view = window(layer.node, kernel, shape, step, out, flat)
+        row, position, values = conv_entries(weight, layer.node, shape, out, view, flat)
+        channels = shape[0]
         runs = 1
         if layer.pool is None or flat:
             used = min(view.plane, 16 * self.most + (kernel[0] - 1) * view.shape[3]) if flat else 16 * view.plane
