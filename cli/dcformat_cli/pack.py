@@ -25,7 +25,7 @@ from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import write_model
 
 if TYPE_CHECKING:
-    from dcformat.codecs.choose import Mode
+    from dcformat.codecs.choose import Mode, RelativeIndex
 
 
 @click.command("pack")
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     default="fast",
     show_default=True,
     help="The coder: fast to decode, small, or smallest for small networks.",
+)
+@click.option(
+    "--relative-index",
+    type=click.Choice(("escape", "filler")),
+    default="escape",
+    show_default=True,
+    help="How long runs of zeros are bridged; filler is Deep Compression's way, and means Huffman coding.",
 )
 @click.option(
     "--mean",
@@ -53,6 +60,7 @@ def pack_command(
     output: Path,
     architecture: str | None,
     mode: Mode,
+    relative_index: RelativeIndex,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     labels: str | None,
@@ -80,7 +88,7 @@ def pack_command(
         graph = known.build(order, Preprocessing(_single(mean or (0.0,)), _single(std or (1.0,))))
     held = {n: from_dense(n, tensors[n].values, tensors[n].dtype, tensors[n].scale) for n in order}
     model = Model(held, graph, _labels(labels, graph, held), pairs)
-    write_model(model, output, mode)
+    write_model(model, output, mode, relative_index)
     with opened(str(output)) as content:
         figures = summary.summarize(content)
     if as_json:

@@ -11,14 +11,14 @@ from dcformat.files import replacing
 from dcformat.model import Model
 
 if TYPE_CHECKING:
-    from dcformat.codecs.choose import Mode
+    from dcformat.codecs.choose import Mode, RelativeIndex
 
 
 class ReadBackError(RuntimeError):
     """A file that does not read back as what was written: our fault or the machine's, never the user's."""
 
 
-def write_model(model: Model, path: Path, mode: Mode) -> int:
+def write_model(model: Model, path: Path, mode: Mode, relative_index: RelativeIndex = "escape") -> int:
     """Pack `model` at `path` and return the size; whatever fails, a file that was there stays.
 
     Raises
@@ -32,7 +32,7 @@ def write_model(model: Model, path: Path, mode: Mode) -> int:
     """
     import dcformat
 
-    packed = dcformat.dumps(model, mode=mode)
+    packed = dcformat.dumps(model, mode=mode, relative_index=relative_index)
     _compare(model, packed, path)
     with replacing(path) as out:
         out.write(packed)

@@ -263,9 +263,11 @@ def test_ctrl_c_in_a_real_process(data: Path, npz: Path, tmp_path: Path) -> None
     out, stages = tmp_path / "a.dcf", tmp_path / "a.dcf.stages"
     arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "1000000", "--data", data]
     process = subprocess.Popen(
-        command(*arguments, "-o", out, "--checkpoint", npz), env={**environment(), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+        command(*arguments, "-o", out, "--checkpoint", npz),
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         deadline = time.monotonic() + 120
         while not (stages / "01-prune.pt").exists() and time.monotonic() < deadline and process.poll() is None:

@@ -67,6 +67,14 @@ def test_the_names_are_the_checkpoints_own(invoke: Invoke, tmp_path: Path, state
         assert [name for node in content.graph.nodes for name in node.tensors] == list(renamed)
 
 
+def test_the_papers_relative_index(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
+    arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
+    assert invoke(*arguments, "--relative-index", "filler").exit_code == 0
+    assert (tmp_path / "a.dcf").stat().st_size > dcf.stat().st_size
+    with dcformat.open(tmp_path / "a.dcf") as content, dcformat.open(dcf) as other:
+        assert content.digest == other.digest
+
+
 def test_few_distinct_values_get_a_codebook_unasked(dcf: Path) -> None:
     with dcformat.open(dcf) as content:
         assert content.info("fc1.weight").clusters == 16
