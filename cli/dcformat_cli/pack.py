@@ -13,6 +13,7 @@ from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.dense import from_dense
 from dcformat.files import check_output
 from dcformat.graph import Graph, Preprocessing
+from dcformat.layout import MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
 from dcformat_cli import summary
 from dcformat_cli.checkpoints import Dense, read_checkpoint
@@ -54,6 +55,12 @@ if TYPE_CHECKING:
 @click.option("--std", type=numbers, help="See --mean [1].")
 @click.option("--labels", help="Class labels in the order of the outputs, with commas between; or @FILE, one a line.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated.")
+@click.option(
+    "--self-test",
+    type=click.IntRange(1, MAX_SELF_TEST_SAMPLES),
+    metavar="INPUTS",
+    help="Keep a test of so many inputs in the file, which verify runs.",
+)
 @as_json()
 def pack_command(
     checkpoint: Path,
@@ -65,6 +72,7 @@ def pack_command(
     std: tuple[float, ...] | None,
     labels: str | None,
     metadata: Sequence[str],
+    self_test: int | None,
     as_json: bool,
 ) -> None:
     """Pack MODEL, a state_dict in .safetensors, .npz, .pt or .pth form, into a .dcf file.
@@ -75,8 +83,8 @@ def pack_command(
     cannot be run.
     """
     known = ARCHITECTURES[architecture] if architecture is not None else None
-    if known is None and (mean or std or labels):
-        raise misuse("--mean, --std and --labels belong to a network: give --architecture")
+    if known is None and (mean or std or labels or self_test):
+        raise misuse("--mean, --std, --labels and --self-test belong to a network: give --architecture")
     pairs = _metadata(metadata)
     check_output(output)
     tensors = _read(checkpoint, known)
@@ -88,6 +96,10 @@ def pack_command(
         graph = known.build(order, Preprocessing(_single(mean or (0.0,)), _single(std or (1.0,))))
     held = {n: from_dense(n, tensors[n].values, tensors[n].dtype, tensors[n].scale) for n in order}
     model = Model(held, graph, _labels(labels, graph, held), pairs)
+    if self_test is not None:
+        from dcformat_runtime.selftest import with_self_test
+
+        model = with_self_test(model, self_test)
     write_model(model, output, mode, relative_index)
     with opened(str(output)) as content:
         figures = summary.summarize(content)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import dcformat
 from tests.cli.support import Invoke, refused
 
 
@@ -35,6 +37,20 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 def test_more_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     (tmp_path / "long.dcf").write_bytes(dcf.read_bytes() + b"\n")
     refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: E04")
+
+
+def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "a.dcf"
+    arguments = ["pack", npz, "-o", packed, "--architecture", "lenet-300-100", "--self-test", "3"]
+    assert invoke(*arguments).exit_code == 0
+    assert invoke("verify", packed).stdout.endswith("self-test of 3 inputs passed\n")
+    assert "self-test: 3 inputs from seed" in invoke("inspect", packed).stdout
+    model = dcformat.load(packed)
+    assert model.self_test is not None
+    dcformat.save(replace(model, self_test=replace(model.self_test, digest=bytes(8))), packed)
+    refused(invoke("verify", packed), "a.dcf: expected the results that its self-test states")
+    dcformat.save(replace(model, graph=None), packed)
+    refused(invoke("verify", packed), "a.dcf: expected a network for its self-test, found tensors alone")
 
 
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack"])
