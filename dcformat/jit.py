@@ -2,7 +2,8 @@
 
 Importing this module, or a module of kernels, imports no compiler. The first call of a kernel looks for machine code
 saved by an earlier process (`dcformat.native`), which runs without Numba; else compiles it with Numba and saves it; and
-without Numba, the same Python function runs as it is.
+without Numba, the same Python function runs as it is. A kernel that is not compiled yet runs short work in Python: a
+file of some kilobytes is decoded long before its kernels would be compiled.
 
 Kernels validate nothing: whatever they index must have been proved in range by their caller. The types of their
 arguments are checked. They allocate nothing, raise nothing and divide by no zero, or they cannot be saved.
@@ -31,6 +32,12 @@ _devices: dict[FunctionType, Any] = {}
 _intrinsics: dict[FunctionType, Callable[[], Any]] = {}
 _kernels: list[Kernel] = []
 _lock = threading.RLock()
+
+#: Work is short while the arrays of a call hold no more elements than this together, and Python has run kernels for no
+#: more seconds than this in all. To import Numba and compile one kernel takes about as long.
+_SHORT = 1 << 15
+_PATIENCE = 0.5
+_spent = 0.0
 
 
 class KernelMissingError(RuntimeError):
@@ -81,6 +88,7 @@ class Kernel:
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self._call: Callable[..., Any] | None = None
+        self._sought = False
 
     @property
     def name(self) -> str:
@@ -89,7 +97,25 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         """Run the kernel."""
-        return (self._call or self.resolve())(*args)
+        call = self._call
+        if call is None:
+            call = self._python_for_now if self._can_wait(args) else self.resolve()
+        return call(*args)
+
+    def _can_wait(self, args: tuple[Any, ...]) -> bool:
+        """Whether this call is better run in Python than to wait for the compiler."""
+        if _spent > _PATIENCE or sum(getattr(value, "size", 1) for value in args) > _SHORT:
+            return False
+        return _mode() == "native" and _cache() == "auto" and not self.ready()
+
+    def _python_for_now(self, *args: Any) -> Any:
+        """Run in Python, and count how long that takes."""
+        global _spent
+        start = time.perf_counter()
+        try:
+            return self.python(*args)
+        finally:
+            _spent += time.perf_counter() - start
 
     def resolve(self) -> Callable[..., Any]:
         """Return what runs the kernel. Calling that is a little faster than calling the kernel."""
@@ -107,7 +133,8 @@ class Kernel:
     def ready(self) -> bool:
         """Whether the kernel runs at full speed at once: it is resolved, or has saved code."""
         with _lock:
-            if self._call is None and _mode() == "native" and _cache() != "off":
+            if self._call is None and not self._sought and _mode() == "native" and _cache() != "off":
+                self._sought = True
                 self._call = self._saved()
             return self.state in ("saved", "compiled", "numba")
 

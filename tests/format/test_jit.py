@@ -25,8 +25,11 @@ pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code 
 REPORT = """
 import json, sys
 import numpy as np
+from dcformat import jit
 from machine_kernels import simple as k
+kernels = [k.total, k.scale, k.steps, k.fill, k.mean, k.has]
 try:
+    jit.warm(kernels)
     values = np.arange(5, dtype=np.int64)
     matrix = np.ones((2, 3), np.float32)
     k.scale(matrix, 2.0, 0.5, True)
@@ -38,7 +41,6 @@ try:
     )
 except Exception as error:
     out = dict(error=type(error).__name__, text=str(error))
-kernels = [k.total, k.scale, k.steps, k.fill, k.mean, k.has]
 print(json.dumps(dict(out=out, states=[x.state for x in kernels], numba="numba" in sys.modules)))
 """
 RIGHT = {
@@ -142,7 +144,7 @@ def test_the_cache_can_be_forbidden_and_forced(tmp_path):
     only = run(tmp_path, DCFORMAT_CACHE="only")["out"]
     assert only == {
         "error": "KernelMissingError",
-        "text": "kernel machine_kernels.simple.scale: expected saved code, found none (DCFORMAT_CACHE=only)",
+        "text": "kernel machine_kernels.simple.total: expected saved code, found none (DCFORMAT_CACHE=only)",
     }
     assert run(tmp_path, DCFORMAT_CACHE="never")["out"]["error"] == "ValueError"
 
@@ -282,6 +284,7 @@ from dcformat.jit import kernel
 @kernel("float64(float64)")
 def calls_out(x):
     return np.cosh(x)
+calls_out.resolve()
 print(json.dumps([float(calls_out(0.0)), calls_out.state]))
 """
 
@@ -298,6 +301,19 @@ def test_is_ready_compiles_nothing(filled, tmp_path):
     )
     assert run(filled, script) == [True, True, False]
     assert run(tmp_path, script) == [False, True, False]
+
+
+def test_short_work_does_not_wait_for_the_compiler(tmp_path, filled):
+    script = (
+        "import json, sys\nimport numpy as np\nfrom machine_kernels import simple as k\n"
+        "out = [int(k.total(np.arange(n, dtype=np.int64), 2)) for n in (5, 10, 100000)]\n"
+        "print(json.dumps([out[:2], k.total.state, 'numba' in sys.modules]))"
+    )
+    short = script.replace("100000", "7")
+    assert run(tmp_path, short) == [[70, 280], "unresolved", False]
+    assert not list(tmp_path.iterdir())
+    assert run(tmp_path, script) == [[70, 280], "compiled", True]
+    assert run(tmp_path, short) == [[70, 280], "saved", False]
 
 
 def test_threads_and_processes_at_once(tmp_path):
