@@ -22,9 +22,10 @@ from dcformat_pruning.networks import CheckpointError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedStage:
-    """A stage's weights and its report (JSON)."""
+    """A stage's weights, what it leaves for later stages besides (a teacher's weights), and its report (JSON)."""
 
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
+    carried: Mapping[str, Tensor]
     report: str
 
 
@@ -52,9 +53,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
     loaded = _load(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path}: expected a state_dict (names to tensors), found {type(state).__name__}"
-        )
+        raise CheckpointError(f"{path}: expected a state_dict (names to tensors), found {type(state).__name__}")
     return fold_masks(state)
 
 
@@ -70,12 +69,15 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def save_stage(
-    folder: Path, number: int, name: str, key: str, state: Mapping[str, Tensor], report: str
-) -> None:
+def save_stage(folder: Path, number: int, name: str, key: str, stage: SavedStage) -> None:
     """Write a stage's file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"key": key, "state": {n: t.cpu() for n, t in state.items()}, "report": report}
+    content = {
+        "key": key,
+        "state": {n: t.cpu() for n, t in stage.state.items()},
+        "carried": {n: t.cpu() for n, t in stage.carried.items()},
+        "report": stage.report,
+    }
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".stage-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -100,11 +102,11 @@ def load_stage(folder: Path, number: int, name: str, key: str) -> SavedStage | N
     if not path.exists():
         return None
     content = _load(path)
-    if not isinstance(content, dict) or not {"key", "state", "report"} <= set(content):
+    if not isinstance(content, dict) or not {"key", "state", "carried", "report"} <= set(content):
         raise CheckpointError(f"{path}: expected a saved stage, found something else")
     if content["key"] != key:
         raise CheckpointError(f"{path}: expected a stage of {key!r}, found one of {content['key']!r}")
-    return SavedStage(content["state"], content["report"])
+    return SavedStage(content["state"], content["carried"], content["report"])
 
 
 def _stage_path(folder: Path, number: int, name: str) -> Path:

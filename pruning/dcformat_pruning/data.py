@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dcformat.datasets import DataError, Split, load_split
@@ -25,6 +25,9 @@ PREPROCESSING = Preprocessing(mean=(0.0,), std=(1.0,))
 
 #: Images held out for every choice; the test set plays no part in any.
 VALIDATION_IMAGES = 5000
+
+#: Images augmented, or shown to a teacher, at a time.
+_CHUNK = 1000
 
 #: The split is the same for all seeds, so that figures of different seeds can be compared.
 _SPLIT_SEED = 20151001
@@ -103,25 +106,41 @@ class Images:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Several augmented copies of the same images, made once: augmenting anew costs as much as training a small net.
+    """Several augmented copies of the same images, made once: augmenting anew costs more than training a small net.
 
     An epoch takes one copy of each image at random; the first copy is the images themselves.
+
+    Attributes
+    ----------
+    copies : Tensor
+        uint8 ``(copies, n, 1, height, width)``.
+    logits : Tensor or None
+        float16 ``(copies, n, classes)``: what a teacher says of each copy; takes the labels' place in batches.
     """
 
     images: Images
     copies: Tensor
+    logits: Tensor | None = None
 
     @classmethod
     def make(cls, images: Images, augmentation: Augmentation, copies: int, seed: int) -> Pool:
-        """Augment all images `copies` - 1 times, kept as uint8 ``(copies, n, 1, height, width)``."""
+        """Augment all images `copies` - 1 times."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.empty((copies, *images.pixels.shape), dtype=torch.uint8, device=images.pixels.device)
         pixels[0] = images.pixels
         for copy in range(1, copies):
-            for start in range(0, len(images), 1000):
-                chosen = slice(start, start + 1000)
+            for start in range(0, len(images), _CHUNK):
+                chosen = slice(start, start + _CHUNK)
                 pixels[copy, chosen] = (augmentation(images.floats(chosen), generator) * 255).round()
         return cls(images, pixels)
+
+    @torch.no_grad()
+    def taught(self, teacher: nn.Module) -> Pool:
+        """Return the pool with a teacher's logits, computed once, in the labels' place."""
+        teacher.eval()
+        flat = self.copies.flatten(0, 1)
+        logits = torch.cat([teacher(part.float() / 255).half() for part in torch.split(flat, _CHUNK)])
+        return Pool(self.images, self.copies, logits.view(*self.copies.shape[:2], -1))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -134,15 +153,17 @@ class Pool:
     def batches(
         self, size: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one shuffled epoch of random copies as (float32 images, labels)."""
+        """Yield one shuffled epoch of random copies: float32 images, and int64 labels or float32 logits."""
         n = len(self)
         order = torch.randperm(n, generator=generator)
         chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
         order, chosen = order.to(self.pixels.device), chosen.to(self.pixels.device)
-        flat = self.copies.flatten(0, 1)
+        pixels = self.copies.flatten(0, 1)
+        logits = None if self.logits is None else self.logits.flatten(0, 1)
         for start in range(0, n - size + 1, size):
-            part = slice(start, start + size)
-            yield augmentation(flat[chosen[part]].float() / 255, generator), self.images.labels[order[part]]
+            part = chosen[start : start + size]
+            x = augmentation(pixels[part].float() / 255, generator)
+            yield x, self.images.labels[order[start : start + size]] if logits is None else logits[part].float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,8 +1,7 @@
 """From nothing (or a checkpoint) to a compressed model in one call: `compress`.
 
-A recipe is a list of stages; each takes the module of the stage before, changes it, and is saved when done,
-so that a run that was interrupted continues from its last complete stage and ends as it would have ended.
-Masks and clusters are not saved: they are the zeros and the equal values of the weights.
+A recipe is a list of stages (`dcformat_pruning.stages`); each is saved when done, so that a run that was interrupted
+continues from its last complete stage and ends as it would have ended.
 """
 
 from __future__ import annotations
@@ -10,57 +9,27 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from dcformat.model import Model
-from dcformat_pruning.checkpoints import load_checkpoint, load_stage, save_stage
-from dcformat_pruning.data import PREPROCESSING, TrainingData, training_data
+from dcformat_pruning.checkpoints import SavedStage, load_checkpoint, load_stage, save_stage
+from dcformat_pruning.classic import CLASSIC
+from dcformat_pruning.data import PREPROCESSING, training_data
+from dcformat_pruning.default import DEFAULT
 from dcformat_pruning.export import architecture_model
 from dcformat_pruning.networks import build, load_weights
+from dcformat_pruning.stages import Context, Recipe, Stage, StageReport
 from dcformat_pruning.training import Progress, evaluate, resolve_device
 
+__all__ = ["RECIPES", "Result", "StageReport", "compress", "recipe_for"]
 
-@dataclass(slots=True)
-class Context:
-    """What a stage may use; `seed` differs from stage to stage so that resuming changes nothing."""
-
-    data: TrainingData
-    seed: int
-    stage: str
-    progress: Progress | None
-    epoch_scale: float = 1.0
-
-    def epochs(self, planned: int) -> int:
-        """Scale a stage's epochs to what the caller asked for; at least one."""
-        return max(1, round(planned * self.epoch_scale))
-
-
-#: Trains, prunes or shares in place.
-StageFunction = Callable[[nn.Module, Context], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One step of a recipe: `name` is shown and keys its checkpoint; `epochs` is its share of training."""
-
-    name: str
-    run: StageFunction
-    epochs: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StageReport:
-    """What a stage left: accuracy on the validation images (0..1), nonzero weights, seconds."""
-
-    stage: str
-    accuracy: float
-    weights: int
-    seconds: float
+#: Recipe name to architecture to recipe.
+RECIPES: Mapping[str, Mapping[str, Recipe]] = {"classic": CLASSIC, "default": DEFAULT}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,20 +50,6 @@ class Result:
     module: nn.Module
     mode: str
     stages: tuple[StageReport, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Stages in order, and the writer's mode; the first stage makes the dense network."""
-
-    stages: Sequence[Stage]
-    mode: str
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def epochs(self) -> int:
-        """Training epochs of all stages together."""
-        return sum(stage.epochs for stage in self.stages)
 
 
 def compress(
@@ -141,38 +96,44 @@ def compress(
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs: expected at least 1, found {epochs}")
     target = resolve_device(device)
-    images = training_data(data, target)
+    context = Context(training_data(data, target), seed, progress=progress)
+    context.epoch_scale = 1.0 if epochs is None else epochs / chosen.epochs
     module = build(architecture, seed).to(target)
     stages = list(chosen.stages)
     if checkpoint is not None:
         load_weights(module, load_checkpoint(checkpoint))
         stages[0] = replace(stages[0], run=lambda module, context: None)
-    scale = 1.0 if epochs is None else epochs / chosen.epochs
+    folder = Path(resume_dir) if resume_dir is not None else None
     key = _run_key(architecture, recipe, seed, epochs, checkpoint)
-    reports: list[StageReport] = []
-    for number, stage in enumerate(stages):
-        folder = Path(resume_dir) if resume_dir is not None else None
-        saved = load_stage(folder, number, stage.name, key) if folder is not None else None
-        if saved is not None:
-            module.load_state_dict(saved.state)
-            reports.append(StageReport(**json.loads(saved.report)))
-            continue
-        context = Context(images, _stage_seed(seed, stage.name), stage.name, progress, scale)
-        started = time.perf_counter()
-        stage.run(module, context)
-        module.eval()
-        report = StageReport(
-            stage.name,
-            evaluate(module, images.validation),
-            nonzero_weights(module),
-            time.perf_counter() - started,
-        )
-        reports.append(report)
-        if folder is not None:
-            save_stage(folder, number, stage.name, key, module.state_dict(), json.dumps(_as_dict(report)))
+    reports = [_run_stage(stage, n, module, context, folder, key) for n, stage in enumerate(stages)]
     metadata = {"recipe": recipe, "seed": str(seed), **chosen.notes}
     model = architecture_model(module, architecture, PREPROCESSING, metadata)
+    if chosen.finish is not None:
+        model = chosen.finish(model)
+        dense = {name: torch.from_numpy(tensor.to_dense()) for name, tensor in model.tensors.items()}
+        load_weights(module, dense)
     return Result(model, module.eval(), chosen.mode, tuple(reports))
+
+
+def _run_stage(
+    stage: Stage, number: int, module: nn.Sequential, context: Context, folder: Path | None, key: str
+) -> StageReport:
+    """Run a stage and save it, or take it from where it was saved."""
+    saved = load_stage(folder, number, stage.name, key) if folder is not None else None
+    if saved is not None:
+        module.load_state_dict(saved.state)
+        context.carried = dict(saved.carried)
+        return StageReport(**json.loads(saved.report))
+    context.stage = stage.name
+    started = time.perf_counter()
+    stage.run(module, context)
+    module.eval()
+    accuracy = evaluate(module, context.data.validation)
+    report = StageReport(stage.name, accuracy, nonzero_weights(module), time.perf_counter() - started)
+    if folder is not None:
+        content = SavedStage(module.state_dict(), context.carried, json.dumps(asdict(report)))
+        save_stage(folder, number, stage.name, key, content)
+    return report
 
 
 def recipe_for(architecture: str, recipe: str) -> Recipe:
@@ -183,16 +144,12 @@ def recipe_for(architecture: str, recipe: str) -> Recipe:
     ValueError
         No such architecture or recipe.
     """
-    from dcformat_pruning.classic import CLASSIC
-
-    recipes: dict[str, Mapping[str, Recipe]] = {"classic": CLASSIC}
-    if recipe not in recipes:
-        raise ValueError(f"recipe: expected one of {', '.join(recipes)}, found {recipe!r}")
-    if architecture not in recipes[recipe]:
-        raise ValueError(
-            f"architecture: expected one of {', '.join(recipes[recipe])}, found {architecture!r}"
-        )
-    return recipes[recipe][architecture]
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {recipe!r}")
+    if architecture not in RECIPES[recipe]:
+        expected = ", ".join(RECIPES[recipe])
+        raise ValueError(f"architecture: expected one of {expected}, found {architecture!r}")
+    return RECIPES[recipe][architecture]
 
 
 def nonzero_weights(module: nn.Module) -> int:
@@ -200,23 +157,8 @@ def nonzero_weights(module: nn.Module) -> int:
     return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
 
 
-def _as_dict(report: StageReport) -> dict[str, object]:
-    return {
-        "stage": report.stage,
-        "accuracy": report.accuracy,
-        "weights": report.weights,
-        "seconds": report.seconds,
-    }
-
-
-def _run_key(
-    architecture: str, recipe: str, seed: int, epochs: int | None, checkpoint: Path | str | None
-) -> str:
+def _run_key(architecture: str, recipe: str, seed: int, epochs: int | None, checkpoint: Path | str | None) -> str:
     """Tell runs apart: a stage saved by another one must not be continued."""
     content = zlib.crc32(Path(checkpoint).read_bytes()) if checkpoint is not None else 0
     run = f"{architecture} {recipe} seed={seed} epochs={epochs} checkpoint={content:08x}"
     return f"{run} torch={torch.__version__}"
-
-
-def _stage_seed(seed: int, stage: str) -> int:
-    return (seed << 32) + zlib.crc32(stage.encode())

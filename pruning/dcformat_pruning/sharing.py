@@ -29,74 +29,81 @@ class SharedWeights:
     Parameters
     ----------
     module : nn.Module
-    labels : mapping of str to Tensor
-        For each shared parameter int64 of its shape: the cluster, or -1 for a weight that is zero and stays
-        so.
+    groups : sequence of mappings of str to Tensor
+        Each group has a codebook of its own. For each of its parameters int64 of its shape: the cluster, or -1
+        for a weight that is zero and stays so.
     """
 
-    def __init__(self, module: nn.Module, labels: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, groups: Sequence[Mapping[str, Tensor]]) -> None:
         parameters = dict(module.named_parameters())
-        self._layers = [_SharedLayer(name, parameters[name], label) for name, label in labels.items()]
+        self._groups = [_SharedGroup({name: parameters[name] for name in group}, group) for group in groups]
 
     @classmethod
-    def from_values(cls, module: nn.Module, names: list[str]) -> SharedWeights:
-        """Take equal values as shared: what a network with shared weights looks like after loading."""
+    def from_values(cls, module: nn.Module, names: Sequence[str], *, across: bool = False) -> SharedWeights:
+        """Take equal values as shared: what a network with shared weights looks like after loading.
+
+        With `across` the named parameters have one codebook together, else each its own.
+        """
         parameters = dict(module.named_parameters())
-        labels = {}
-        for name in names:
-            weight = parameters[name].detach()
-            label = torch.full(weight.shape, -1, dtype=torch.int64, device=weight.device)
-            alive = weight != 0
-            label[alive] = torch.unique(weight[alive], return_inverse=True)[1]
-            labels[name] = label
-        return cls(module, labels)
+        values = {name: parameters[name].detach() for name in names}
+        parts = [list(names)] if across else [[name] for name in names]
+        groups = []
+        for part in parts:
+            book = torch.unique(torch.cat([values[name].flatten() for name in part]))
+            book = book[book != 0]
+            labels = {name: torch.searchsorted(book, values[name].contiguous()) for name in part}
+            groups.append({name: label.masked_fill(values[name] == 0, -1) for name, label in labels.items()})
+        return cls(module, groups)
 
     def before_step(self, progress: float) -> None:
         """Replace each gradient by the sum over its cluster."""
-        for layer in self._layers:
-            layer.sum_gradients()
+        for group in self._groups:
+            group.sum_gradients()
 
     def after_step(self, progress: float) -> None:
         """Make the members of each cluster equal again, and the pruned weights zero."""
-        for layer in self._layers:
-            layer.tie()
+        for group in self._groups:
+            group.tie()
 
 
-class _SharedLayer:
-    def __init__(self, name: str, parameter: nn.Parameter, labels: Tensor) -> None:
-        if labels.shape != parameter.shape:
-            raise PruningError(
-                f"{name}: expected labels of shape {tuple(parameter.shape)}, found {tuple(labels.shape)}"
-            )
-        flat = labels.to(parameter.device).flatten()
-        self._parameter = parameter
+class _SharedGroup:
+    """Parameters with one codebook, seen as one long vector."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], labels: Mapping[str, Tensor]) -> None:
+        for name, parameter in parameters.items():
+            if labels[name].shape != parameter.shape:
+                expected, found = tuple(parameter.shape), tuple(labels[name].shape)
+                raise PruningError(f"{name}: expected labels of shape {expected}, found {found}")
+        self._parameters = list(parameters.values())
+        self._sizes = [p.numel() for p in self._parameters]
+        device = self._parameters[0].device
+        flat = torch.cat([labels[name].to(device).flatten() for name in parameters])
         self._alive = torch.nonzero(flat >= 0).flatten()
         self._labels = flat[self._alive]
         self._clusters = int(self._labels.max()) + 1 if len(self._labels) else 0
-        first = torch.full((self._clusters,), len(flat), dtype=torch.int64, device=flat.device)
-        self._first = first.scatter_reduce(0, self._labels, self._alive, "amin")
-        self._used = self._first < len(flat)
-        self._first[~self._used] = 0
+        first = torch.full((self._clusters,), len(flat), dtype=torch.int64, device=device)
+        first = first.scatter_reduce(0, self._labels, self._alive, "amin")
+        self._first = first.masked_fill(first == len(flat), 0)
 
     def sum_gradients(self) -> None:
-        gradient = self._parameter.grad
-        if gradient is None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if len(gradients) != len(self._parameters):
             return
-        flat = gradient.reshape(-1)
-        members = flat[self._alive]
+        flat = torch.cat([g.flatten() for g in gradients])
         sums = torch.zeros(self._clusters, dtype=flat.dtype, device=flat.device)
-        sums.index_add_(0, self._labels, members)
-        out = torch.zeros_like(flat)
-        out[self._alive] = sums[self._labels]
-        gradient.copy_(out.view_as(gradient))
+        sums.index_add_(0, self._labels, flat[self._alive])
+        self._scatter(sums, gradients)
 
     @torch.no_grad()
     def tie(self) -> None:
-        flat = self._parameter.detach().reshape(-1)
-        centroids = flat[self._first]
-        out = torch.zeros_like(flat)
-        out[self._alive] = centroids[self._labels]
-        self._parameter.copy_(out.view_as(self._parameter))
+        values = [p.detach() for p in self._parameters]
+        self._scatter(torch.cat([v.flatten() for v in values])[self._first], values)
+
+    def _scatter(self, by_cluster: Tensor, out: Sequence[Tensor]) -> None:
+        flat = torch.zeros(sum(self._sizes), dtype=by_cluster.dtype, device=by_cluster.device)
+        flat[self._alive] = by_cluster[self._labels]
+        for tensor, part in zip(out, torch.split(flat, self._sizes), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 #: How to find clusters: Deep Compression's k-means by its initialisation, the exact optimum, or with a price on bits.
@@ -159,7 +166,6 @@ def share_across(
         write_shared(parameters[name], mask, Clustering(found.centroids, labels))
 
 
-@torch.no_grad()
 def balance_scales(module: nn.Sequential) -> dict[str, float]:
     """Give the nonzero weights of all layers the same root mean square, in place; the logits stay the same.
 
@@ -178,20 +184,20 @@ def balance_scales(module: nn.Sequential) -> dict[str, float]:
     PruningError
         A layer without nonzero weights.
     """
-    layers = chain(module)
+    links = chain(module)
     sizes = {}
-    for name, layer in layers:
-        alive = layer.weight[layer.weight != 0]
+    for link in links:
+        alive = link.weight[link.weight != 0]
         if not alive.numel():
-            raise PruningError(f"{name}.weight: expected nonzero weights, found none")
-        sizes[name] = float(alive.double().square().mean().sqrt())
+            raise PruningError(f"{link.name}.weight: expected nonzero weights, found none")
+        sizes[link.name] = float(alive.double().square().mean().sqrt())
     common = float(np.exp(np.mean(np.log(list(sizes.values())))))
     factors, product = {}, 1.0
-    for name, layer in layers:
-        factors[name] = common / sizes[name]
-        product *= factors[name]
-        layer.weight.mul_(factors[name])
-        layer.bias.mul_(product)
+    for link in links:
+        factors[link.name] = common / sizes[link.name]
+        product *= factors[link.name]
+        link.weight.mul_(factors[link.name])
+        link.bias.mul_(product)
     return factors
 
 

@@ -1,0 +1,42 @@
+"""The recipe `default`: the smallest network that a few minutes on two cores can make.
+
+The dense network is trained briefly, narrowed to its best hidden units, and pruned gradually while the small
+network trains at a high learning rate (`gradual.GradualBalanced`). Clusters are exact, centroids and biases are
+fine-tuned, biases end on a coarse grid. Images come from a pool of copies augmented beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dcformat_pruning.data import Augmentation
+from dcformat_pruning.stages import Recipe, finetune, pool, prune_gradually, round_biases, share_each, train
+from dcformat_pruning.training import Plan
+
+_AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
+
+_IMAGES = pool(_AUGMENTATION, 10)
+
+
+DEFAULT: Mapping[str, Recipe] = {
+    "lenet-300-100": Recipe(
+        stages=(
+            train(Plan(epochs=4, lr=2e-3), _IMAGES),
+            prune_gradually(Plan(epochs=50, lr=8e-3), 7000, _IMAGES, {"fc1": 120, "fc2": 60}),
+            share_each({"fc1.weight": 12, "fc2.weight": 12, "fc3.weight": 12}, "exact"),
+            finetune(Plan(epochs=10, lr=5e-4), _IMAGES),
+            round_biases(31),
+        ),
+        mode="tiny",
+    ),
+    "lenet-5": Recipe(
+        stages=(
+            train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
+            prune_gradually(Plan(epochs=18, lr=4e-3), 6000, _IMAGES, {"conv1": 10, "conv2": 24, "fc1": 100}),
+            share_each({"conv1.weight": 12, "conv2.weight": 12, "fc1.weight": 12, "fc2.weight": 12}, "exact"),
+            finetune(Plan(epochs=4, lr=5e-4), _IMAGES),
+            round_biases(31),
+        ),
+        mode="tiny",
+    ),
+}

@@ -1,0 +1,204 @@
+"""What recipes are made of: stages, what a stage may use, and the stages that several recipes share.
+
+A stage takes the module of the one before, changes it, and is saved when done. Masks and clusters are not saved: they
+are the zeros and the equal values of the weights.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from dcformat.model import Model
+from dcformat_pruning.compact import Compact, narrow, tidy
+from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
+from dcformat_pruning.gradual import GradualBalanced
+from dcformat_pruning.masks import Masks, PruningError, weight_names
+from dcformat_pruning.sharing import SharedWeights, quantise_biases, share
+from dcformat_pruning.training import Constraint, Plan, Progress, fit
+
+
+@dataclass(slots=True)
+class Context:
+    """What a stage may use.
+
+    Attributes
+    ----------
+    seed : int
+        The run's; `stage_seed` differs from stage to stage, so that resuming changes nothing.
+    carried : dict of str to Tensor
+        What a stage leaves for later ones besides the module, saved with it: a teacher's weights.
+    pools : dict
+        Augmented images that stages have in common; made anew after resuming, the same.
+    """
+
+    data: TrainingData
+    seed: int
+    stage: str = ""
+    progress: Progress | None = None
+    epoch_scale: float = 1.0
+    carried: dict[str, Tensor] = field(default_factory=dict)
+    pools: dict[tuple[Augmentation, int, bool], Pool] = field(default_factory=dict)
+
+    @property
+    def stage_seed(self) -> int:
+        """The seed of this stage's random numbers."""
+        return (self.seed << 32) + zlib.crc32(self.stage.encode())
+
+    def epochs(self, planned: int) -> int:
+        """Scale a stage's epochs to what the caller asked for; at least one."""
+        return max(1, round(planned * self.epoch_scale))
+
+    def pool(self, augmentation: Augmentation, copies: int, teacher: nn.Module | None = None) -> Pool:
+        """Return the augmented images, fewer copies in a short run, with the teacher's logits if one is given."""
+        copies = max(2, min(copies, round(copies * self.epoch_scale)))
+        plain, taught = (augmentation, copies, False), (augmentation, copies, True)
+        if plain not in self.pools:
+            self.pools[plain] = Pool.make(self.data.train, augmentation, copies, self.seed)
+        if teacher is None:
+            return self.pools[plain]
+        if taught not in self.pools:
+            self.pools[taught] = self.pools[plain].taught(teacher)
+        return self.pools[taught]
+
+    def fit(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        *constraints: Constraint,
+        images: Images | Pool | None = None,
+    ) -> None:
+        """Train with the run's data, seed and progress."""
+        fit(
+            module,
+            self.data.train if images is None else images,
+            replace(plan, epochs=self.epochs(plan.epochs)),
+            seed=self.stage_seed,
+            constraints=constraints,
+            stage=self.stage,
+            progress=self.progress,
+        )
+
+
+#: Trains, prunes or shares in place.
+StageFunction = Callable[[nn.Sequential, Context], None]
+#: Gives a stage's training images.
+Source = Callable[[Context], Images | Pool]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a recipe: `name` is shown and keys its checkpoint; `epochs` is its share of training."""
+
+    name: str
+    run: StageFunction
+    epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What a stage left: accuracy on the validation images (0..1), nonzero weights, seconds."""
+
+    stage: str
+    accuracy: float
+    weights: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Stages in order, and the writer's mode; the first stage makes the dense network.
+
+    Attributes
+    ----------
+    finish : callable or None
+        Rewrites the model without changing its function: the order of hidden units.
+    """
+
+    stages: Sequence[Stage]
+    mode: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+    finish: Callable[[Model], Model] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Training epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+
+def plain(context: Context) -> Images | Pool:
+    """Return the training images as they are."""
+    return context.data.train
+
+
+def pool(augmentation: Augmentation, copies: int) -> Source:
+    """Return a source of so many augmented copies."""
+    return lambda context: context.pool(augmentation, copies)
+
+
+def train(plan: Plan, source: Source = plain) -> Stage:
+    """Train all weights."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        context.fit(module, plan, images=source(context))
+
+    return Stage("train", run, plan.epochs)
+
+
+def prune_gradually(plan: Plan, keep: int, source: Source, units: Mapping[str, int], until: float = 0.6) -> Stage:
+    """Keep the best units of each named layer, then prune to `keep` weights while training the small network.
+
+    Parameters
+    ----------
+    units : mapping of str to int
+        Layer name to the number of its units (or channels) that may stay.
+    until : float
+        The share of training after which weights are no longer pruned.
+    """
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        narrow(module, units)
+        for name in weight_names(module):
+            if not bool((module.get_parameter(name) != 0).any()):
+                raise PruningError(f"{name}: expected nonzero weights before pruning, found none")
+        small = Compact.of(module)
+        masks = Masks.from_zeros(small.module)
+        pruning = GradualBalanced(small.module, masks, min(keep, sum(masks.alive.values())), until=until)
+        context.fit(small.module, plan, pruning, images=source(context))
+        small.expand(module)
+        tidy(module)
+
+    return Stage("prune", run, plan.epochs)
+
+
+def finetune(plan: Plan, source: Source = plain, name: str = "fine-tune") -> Stage:
+    """Train the centroids: weights that are equal stay equal, zeros stay zero."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        small = Compact.of(module)
+        shared = SharedWeights.from_values(small.module, weight_names(small.module))
+        context.fit(small.module, plan, shared, images=source(context))
+        small.expand(module)
+
+    return Stage(name, run, plan.epochs)
+
+
+def share_each(clusters: Mapping[str, int], method: str) -> Stage:
+    """Share the weights of each named parameter by itself."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        share(module, clusters, method)
+
+    return Stage("share", run)
+
+
+def round_biases(levels: int) -> Stage:
+    """Put each layer's biases on a grid of so many steps either side of zero."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        quantise_biases(module, levels)
+
+    return Stage("biases", run)

@@ -1,0 +1,116 @@
+"""Recipes from end to end on a small data set: reproducible, resumable, with errors that say what was wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import dcformat
+import numpy as np
+import pytest
+import torch
+from dcformat_pruning import recipes
+from dcformat_pruning.checkpoints import CheckpointError
+from dcformat_pruning.data import training_data
+from dcformat_pruning.masks import PruningError
+from dcformat_pruning.networks import build
+from dcformat_pruning.recipes import RECIPES, Result, compress, nonzero_weights
+from dcformat_pruning.stages import Context, Stage
+from safetensors.torch import save_file
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
+
+
+def bits(result: Result) -> dict[str, bytes]:
+    return {name: tensor.to_dense().tobytes() for name, tensor in result.model.tensors.items()}
+
+
+@pytest.mark.parametrize("architecture", ["lenet-300-100", "lenet-5"])
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    def progress(stage: str, done: int, of: int, figures: dict[str, float]) -> None:
+        assert np.isfinite(figures["loss"])
+        seen.append((stage, done, of))
+
+    result = compress(architecture, recipe, epochs=5, device="cpu", data=digits, progress=progress)
+    assert [s.stage for s in result.stages] == [s.name for s in RECIPES[recipe][architecture].stages]
+    assert {s.name for s in RECIPES[recipe][architecture].stages if s.epochs} == {stage for stage, _, _ in seen}
+    assert all(1 <= done <= of for _, done, of in seen)
+    assert result.stages[-1].weights == nonzero_weights(result.module)
+    assert result.stages[-1].weights < 0.15 * sum(p.numel() for p in result.module.parameters())
+    for name, tensor in result.model.tensors.items():
+        if name.endswith("weight"):
+            assert tensor.is_sparse
+            assert len(np.unique(tensor.values())) <= 255
+    assert result.model.metadata["recipe"] == recipe
+    packed = dcformat.load(dcformat.dumps(result.model, mode=result.mode))
+    module = build(architecture)
+    state = {name: torch.from_numpy(tensor.to_dense()) for name, tensor in packed.tensors.items()}
+    module.load_state_dict(state)
+    images = training_data(digits).validation.floats(slice(0, 50))
+    assert torch.equal(module(images), result.module(images))
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, digits: Path) -> None:
+    runs = [compress("lenet-300-100", recipe, seed=s, epochs=4, device="cpu", data=digits) for s in (3, 3, 4)]
+    assert bits(runs[0]) == bits(runs[1])
+    assert bits(runs[0]) != bits(runs[2])
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_an_interrupted_run_ends_as_it_would_have(recipe: str, digits: Path, tmp_path: Path) -> None:
+    stages = RECIPES[recipe]["lenet-300-100"].stages
+    whole = compress("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=tmp_path / "whole")
+    for left in range(len(stages)):
+        folder = tmp_path / f"after {left}"
+        folder.mkdir()
+        for number, path in enumerate(sorted((tmp_path / "whole").iterdir())):
+            if number < left:
+                (folder / path.name).write_bytes(path.read_bytes())
+        again = compress("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=folder)
+        assert bits(again) == bits(whole)
+        assert [s.accuracy for s in again.stages] == [s.accuracy for s in whole.stages]
+        assert again.stages[:left] == whole.stages[:left]
+
+
+def test_stages_of_another_run_are_refused(digits: Path, tmp_path: Path) -> None:
+    compress("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, resume_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"expected a stage of 'lenet-300-100 classic seed=1 .*, found one of"):
+        compress("lenet-300-100", "classic", epochs=1, seed=1, device="cpu", data=digits, resume_dir=tmp_path)
+
+
+def test_a_checkpoint_takes_the_place_of_dense_training(digits: Path, tmp_path: Path) -> None:
+    dense = build("lenet-300-100", 9)
+    path = tmp_path / "mine.safetensors"
+    save_file({f"{n}": v.contiguous() for n, v in dense.state_dict().items()}, path)
+    result = compress("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, checkpoint=path)
+    assert result.stages[0].stage == "train"
+    assert result.stages[0].weights == nonzero_weights(dense)
+    largest = dense.fc1.weight.detach().abs() >= dense.fc1.weight.detach().abs().quantile(0.94)
+    pruned = result.module.get_parameter("fc1.weight") != 0
+    assert pruned[largest].float().mean() > 0.99
+
+
+def test_unknown_names_and_counts_are_refused(digits: Path) -> None:
+    with pytest.raises(ValueError, match="recipe: expected one of classic, .*, found 'best'"):
+        compress("lenet-300-100", "best", data=digits)
+    with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, lenet-5, found 'vgg'"):
+        compress("vgg", data=digits)
+    with pytest.raises(ValueError, match="epochs: expected at least 1, found 0"):
+        compress("lenet-300-100", "classic", epochs=0, data=digits)
+
+
+def test_a_layer_without_weights_is_named(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(module: nn.Sequential, context: Context) -> None:
+        module.get_parameter("fc2.weight").data.zero_()
+
+    recipe = RECIPES["default"]["lenet-300-100"]
+    stages = (*recipe.stages[:1], Stage("kill", kill), *recipe.stages[1:2])
+    broken = {"default": {"lenet-300-100": replace(recipe, stages=stages)}}
+    monkeypatch.setattr(recipes, "RECIPES", broken)
+    with pytest.raises(PruningError, match=r"fc2\.weight: expected nonzero weights before pruning, found none"):
+        compress("lenet-300-100", "default", epochs=2, device="cpu", data=digits)

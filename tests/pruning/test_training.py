@@ -1,0 +1,143 @@
+"""The training loop and its data: seeds, targets, averages, failures that name the layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from dcformat_pruning.data import Augmentation, Images, Pool, training_data
+from dcformat_pruning.training import (
+    DivergenceError,
+    Plan,
+    evaluate,
+    fit,
+    frozen_copy,
+    imitate,
+    objective,
+    resolve_device,
+)
+from torch import nn
+from torch.nn import functional
+
+
+def images(n: int = 96) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (n,), generator=generator)
+    pixels = torch.randint(0, 90, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    pixels[torch.arange(n), 0, labels] += 120
+    return Images(pixels, labels)
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+MILD = Augmentation(shift=0.3, rotate=5, scale=0.05, shear=0.05)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 2e-2), ("sgd", 0.2)])
+def test_training_repeats_bit_for_bit_and_learns(optimizer: str, lr: float) -> None:
+    plan = Plan(epochs=20, lr=lr, batch=16, optimizer=optimizer, augmentation=MILD, ema=0.9)
+    runs = [net(), net(), net()]
+    for module, seed in zip(runs, (1, 1, 2), strict=True):
+        fit(module, images(), plan, seed=seed)
+    first, same, other = (torch.cat([p.flatten() for p in module.parameters()]) for module in runs)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert evaluate(runs[0], images()) > 0.9
+
+
+def test_the_average_of_the_weights_lags_behind_them() -> None:
+    plain, averaged = net(), net()
+    fit(plain, images(), Plan(epochs=1, lr=1e-2, batch=16, warmup=0), seed=0)
+    fit(averaged, images(), Plan(epochs=1, lr=1e-2, batch=16, warmup=0, ema=0.999), seed=0)
+    start = nn.utils.parameters_to_vector(net().parameters()).detach()
+    moved = [torch.dist(start, nn.utils.parameters_to_vector(m.parameters()).detach()) for m in (plain, averaged)]
+    assert 0 < moved[1] < 0.1 * moved[0]
+
+
+def test_a_pool_holds_the_images_first_and_other_copies_after() -> None:
+    source = images()
+    pool = Pool.make(source, MILD, 3, seed=0)
+    assert torch.equal(pool.copies[0], source.pixels)
+    assert not torch.equal(pool.copies[1], pool.copies[2])
+    assert torch.equal(pool.copies, Pool.make(source, MILD, 3, seed=0).copies)
+    seen = list(pool.batches(16, torch.Generator().manual_seed(0), Augmentation()))
+    assert len(seen) == 6
+    known = pool.copies.flatten(0, 1).float() / 255
+    for x, y in seen:
+        for image, label in zip(x, y, strict=True):
+            at = (known == image).flatten(1).all(1).nonzero().flatten()
+            assert (source.labels[at % len(source)] == label).all()
+
+
+def test_a_taught_pool_gives_the_teachers_logits_of_each_copy() -> None:
+    teacher = frozen_copy(net(5))
+    pool = Pool.make(images(), MILD, 2, seed=0).taught(teacher)
+    for x, y in pool.batches(16, torch.Generator().manual_seed(0), Augmentation()):
+        torch.testing.assert_close(y, teacher(x).detach(), rtol=1e-2, atol=1e-2)
+    student = net()
+    before = [objective(student, x, y, Plan(1, 1e-2), None) for x, y in _batches(pool)]
+    fit(student, pool, Plan(epochs=5, lr=1e-2, batch=16, temperature=4), seed=0)
+    after = [objective(student, x, y, Plan(1, 1e-2), None) for x, y in _batches(pool)]
+    assert sum(after) < sum(before)
+
+
+def _batches(pool: Pool) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(pool.batches(16, torch.Generator().manual_seed(1), Augmentation()))
+
+
+def test_imitation_is_least_when_both_agree() -> None:
+    teacher = torch.tensor([[2.0, -1.0, 0.5]])
+    same, other = imitate(teacher, teacher, 4.0), imitate(torch.zeros(1, 3), teacher, 4.0)
+    entropy = -(functional.softmax(teacher / 4, 1) * functional.log_softmax(teacher / 4, 1)).sum()
+    assert same.item() == pytest.approx(16 * entropy.item(), rel=1e-5)
+    assert other > same
+
+
+def test_distillation_and_l1_enter_the_loss_as_planned() -> None:
+    module, teacher = net(), frozen_copy(net(1))
+    x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 3
+    hard = objective(module, x, y, Plan(1, 1e-2), teacher)
+    soft = imitate(module(x), teacher(x), 2.0)
+    mixed = objective(module, x, y, Plan(1, 1e-2, distill=0.25, temperature=2.0), teacher)
+    torch.testing.assert_close(mixed, 0.75 * hard + 0.25 * soft)
+    total = sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
+    torch.testing.assert_close(objective(module, x, y, Plan(1, 1e-2, l1=0.1), None), hard + 0.1 * total)
+
+
+def test_divergence_is_reported_with_stage_epoch_and_layer() -> None:
+    with pytest.raises(DivergenceError, match=r"^retrain, epoch 1: 1\.weight: expected finite (gradients|values)"):
+        fit(net(), images(), Plan(epochs=3, lr=1e38, batch=16, warmup=0), seed=0, stage="retrain")
+
+
+def test_an_unknown_optimizer_or_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="optimizer: expected 'adam' or 'sgd', found 'lion'"):
+        fit(net(), images(), Plan(epochs=1, lr=1e-3, optimizer="lion"), seed=0)
+    with pytest.raises(ValueError, match="device: expected auto, cpu or cuda, found 'tpu'"):
+        resolve_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device: expected a CUDA device for 'cuda', found none"):
+            resolve_device("cuda")
+
+
+def test_the_validation_images_are_the_same_for_all_and_none_is_trained_on(digits: Path) -> None:
+    data, again = training_data(digits), training_data(digits)
+    assert torch.equal(data.validation.pixels, again.validation.pixels)
+    assert (len(data.train), len(data.validation)) == (512, 128)
+    train = {bytes(p.numpy()) for p in data.train.pixels}
+    assert not train & {bytes(p.numpy()) for p in data.validation.pixels}
+
+
+def test_no_augmentation_leaves_images_as_they_are_and_a_shift_moves_them() -> None:
+    x = torch.zeros(50, 1, 9, 9)
+    x[:, :, 4, 4] = 1
+    generator = torch.Generator().manual_seed(0)
+    assert Augmentation()(x, generator) is x
+    moved = Augmentation(shift=3)(x, generator)
+    row = torch.arange(9.0)
+    centre = (moved.sum((1, 2)) * row).sum(1) / moved.sum((1, 2, 3))
+    assert centre.min() < 2.5 and centre.max() > 5.5
+    assert 0.9 <= centre.min() and centre.max() <= 7.1
