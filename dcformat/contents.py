@@ -155,9 +155,9 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def parse(data: bytes) -> Contents:
-    """Parse and validate contents in their plain form; offsets in errors count in that form."""
-    sections = _sections(Cursor(data))
+def parse(data: bytes, base: int = 0) -> Contents:
+    """Parse and validate contents in their plain form; offsets in errors count in that form, from `base` on."""
+    sections = _sections(Cursor(data, base))
     if layout.SECTION_TENSORS not in sections:
         raise EncodingError("contents", got="no tensor table", expected="section 1")
     tensors, blocks = _read_table(sections.pop(layout.SECTION_TENSORS))
@@ -177,7 +177,7 @@ def _sections(cursor: Cursor) -> dict[int, Cursor]:
     found: dict[int, Cursor] = {}
     last = -1
     while cursor.left:
-        start = cursor.offset
+        start = cursor.base + cursor.offset
         kind = cursor.u8("section id")
         if kind in found:
             raise DuplicateError("section", got=kind, expected="each once", offset=start)
@@ -187,7 +187,7 @@ def _sections(cursor: Cursor) -> dict[int, Cursor]:
             raise VersionError("section", got=kind, expected="a section that version 1 requires", offset=start)
         last = kind
         length = cursor.varint("section length", layout.MAX_CONTENTS_BYTES)
-        begin = cursor.offset
+        begin = cursor.base + cursor.offset
         found[kind] = Cursor(cursor.take(length, "section"), begin)
     return found
 
@@ -198,9 +198,10 @@ def _read_table(cursor: Cursor) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]
     blocks: list[int] = []
     names: set[str] = set()
     for _ in range(count):
+        start = cursor.base + cursor.offset
         entry = _read_entry(cursor, blocks)
         if entry.name in names:
-            raise DuplicateError("tensor name", got=repr(entry.name), expected="each once")
+            raise DuplicateError("tensor name", got=repr(entry.name), expected="each once", offset=start)
         names.add(entry.name)
         tensors.append(entry)
     cursor.finish("tensor table")
@@ -219,7 +220,7 @@ def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
         if rank < layout.RANK_ESCAPE:
             raise EncodingError("rank", got=rank, expected="the short form", offset=start)
     shape = tuple(cursor.varint("dimension", layout.MAX_ELEMENTS) for _ in range(rank))
-    check_size(shape)
+    check_size(shape, start)
     scale = cursor.f32("scale") if dtype == "int8" else 1.0
     if not scale > 0:
         raise EncodingError("scale", got=scale, expected="a positive number", offset=start)
@@ -256,11 +257,11 @@ def _read_stored(cursor: Cursor, form: int, size: int) -> int:
     return stored
 
 
-def check_size(shape: tuple[int, ...]) -> None:
+def check_size(shape: tuple[int, ...], offset: int | None = None) -> None:
     """Raise unless the product of the dimensions, zeros left out, is within the limit: no product ever overflows."""
     size = prod(d for d in shape if d)
     if size > layout.MAX_ELEMENTS:
-        raise ShapeError("shape", got=shape, expected=f"at most {layout.MAX_ELEMENTS} elements")
+        raise ShapeError("shape", got=shape, expected=f"at most {layout.MAX_ELEMENTS} elements", offset=offset)
 
 
 def _read_labels(cursor: Cursor | None) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ class FormatError(ValueError):
     code : str
         Stable identifier of the kind of failure, the same in every version and in `spec/dcformat.md`.
     offset : int or None
-        Byte offset in the file (or in the tensor payload, for the codecs) where the failure was noticed.
+        Byte offset in the file where the failure was noticed. Of what is coded, where that begins: a tensor's payload.
+        Of packed contents, the offset in their plain form.
     field : str
         What was being read.
     got, expected : object

@@ -212,8 +212,12 @@ class DcfFile:
         """Apply a function to a tensor's payload; running out of memory is the file's failure like any other."""
         field = f"tensor {info.name!r}"
         self._allow(info.decoded_bytes, field)
+        payload = self._payload(info)
         try:
-            return function(self._payload(info))
+            return function(payload)
+        except FormatError as error:
+            error.offset = self._blocks[info.block] + info.offset
+            raise
         except MemoryError:
             raise MemoryLimitError(field, got="no more memory", expected=most) from None
 
@@ -404,7 +408,7 @@ def _read_front(data: _Bytes) -> tuple[tuple[int, int], Contents, int]:
         from dcformat.codecs import text
 
         contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
-    return (major, minor), parse(contents), len(front)
+    return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
 
 
 def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
