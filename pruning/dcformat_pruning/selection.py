@@ -20,9 +20,7 @@ from dcformat_pruning.wiring import Layer, Wiring, wiring
 MaskMap = dict[str, Tensor]
 
 
-def keep_globally(
-    scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, Tensor] | None = None
-) -> MaskMap:
+def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, Tensor] | None = None) -> MaskMap:
     """Keep the `keep` best of all layers together: exactly that many, the earlier of equals first.
 
     Raises
@@ -159,8 +157,7 @@ def uniform_budget(module: nn.Module, density: float) -> dict[str, int]:
     """Give every layer the same density; at least one weight each."""
     layers = scored_layers(module)
     return {
-        name: max(1, round(checked_density(name, density) * layer.weight.numel()))
-        for name, layer in layers.items()
+        name: max(1, round(checked_density(name, density) * layer.weight.numel())) for name, layer in layers.items()
     }
 
 
@@ -168,7 +165,7 @@ def magnitude_budget(module: nn.Module, keep: int) -> dict[str, int]:
     """Give every layer what one global magnitude threshold would leave it; at least one weight each."""
     layers = scored_layers(module)
     scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}
-    return _counted(scores, keep)
+    return ranked_budget(scores, keep)
 
 
 def lamp_budget(module: nn.Module, keep: int) -> dict[str, int]:
@@ -181,10 +178,11 @@ def lamp_budget(module: nn.Module, keep: int) -> dict[str, int]:
         score = torch.empty_like(squares)
         score[order] = torch.where(above > 0, ordered / above, 0.0)
         scores[name] = score.view_as(layer.weight)
-    return _counted(scores, keep)
+    return ranked_budget(scores, keep)
 
 
-def _counted(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
+def ranked_budget(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
+    """Give every layer what ranking all layers' scores together would leave it; at least one weight each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrunedAwayWarning)
         counts = {name: int(mask.sum()) for name, mask in keep_globally(scores, keep).items()}
@@ -223,13 +221,9 @@ def unit_masks(
     for name, stay in units.items():
         path = name.removesuffix(".weight")
         if path not in readers or name not in layers:
-            raise PruningError(
-                f"{name}: expected a layer whose units only Linear or Conv2d layers read, found another"
-            )
+            raise PruningError(f"{name}: expected a layer whose units only Linear or Conv2d layers read, found another")
         if stay.shape != (layers[name].weight.shape[0],) or stay.dtype != torch.bool:
-            raise PruningError(
-                f"{name}: expected {layers[name].weight.shape[0]} booleans, found {tuple(stay.shape)}"
-            )
+            raise PruningError(f"{name}: expected {layers[name].weight.shape[0]} booleans, found {tuple(stay.shape)}")
         _rows(out[name])[~stay] = False
         for reader in readers[path]:
             _units(out[f"{reader}.weight"], len(stay))[:, ~stay] = False
@@ -259,11 +253,7 @@ def dead_inputs(
     peak: dict[str, Tensor] = {}
 
     def hook(name: str, layer: Layer, x: Tensor, _: Tensor) -> None:
-        units = (
-            x.abs().flatten(2).amax((0, 2))
-            if isinstance(layer, nn.Conv2d)
-            else x.abs().flatten(0, -2).amax(0)
-        )
+        units = x.abs().flatten(2).amax((0, 2)) if isinstance(layer, nn.Conv2d) else x.abs().flatten(0, -2).amax(0)
         peak[name] = torch.maximum(peak[name], units) if name in peak else units
 
     with torch.no_grad(), evaluating(module), hooked(first, hook):
@@ -304,9 +294,7 @@ def _alive(scores: Mapping[str, Tensor], alive: Mapping[str, Tensor] | None) -> 
         mask = None if alive is None else alive.get(name)
         out[name] = torch.ones_like(score, dtype=torch.bool) if mask is None else mask.clone()
         if out[name].shape != score.shape:
-            raise PruningError(
-                f"{name}: expected a mask of shape {tuple(score.shape)}, found {tuple(out[name].shape)}"
-            )
+            raise PruningError(f"{name}: expected a mask of shape {tuple(score.shape)}, found {tuple(out[name].shape)}")
     return out
 
 

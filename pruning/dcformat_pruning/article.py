@@ -1,0 +1,131 @@
+"""The article's rows by name, repeated: what it published, and what its method gives here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from dcformat_pruning.criteria import Criterion, Magnitude, TfIdf
+from dcformat_pruning.data import Images, TrainingData
+from dcformat_pruning.masks import Masks
+from dcformat_pruning.selection import MaskMap, sensitivity_masks, weight_spread
+from dcformat_pruning.study import TfIdfOnPixels, first_images, retrain, weights_left
+from dcformat_pruning.training import evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A row of the article: times fewer parameters, accuracy (percent) right after pruning and after retraining."""
+
+    ratio: float
+    criterion: str
+    pruned: float | None
+    retrained: float | None
+
+
+#: Accuracy (percent) of the article's dense networks: 94.5 to 95.
+DENSE = 94.5
+
+#: The article's table, as far as it gives figures.
+PUBLISHED = (
+    Published(21.57, "magnitude", 71.64, 96.20),
+    Published(24.94, "TF-IDF", 87.45, 96.13),
+    Published(30.39, "TF-IDF", 87.46, None),
+    Published(65.46, "TF-IDF", None, 95.83),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A row of the article repeated: test accuracies (0..1), in the article's sensitivity mode.
+
+    Attributes
+    ----------
+    s : float
+        The sensitivity that gives the row's ratio here.
+    ratio : float
+        The ratio reached.
+    at_two : float
+        The ratio that s = 2 gives here.
+    """
+
+    published: float
+    seed: int
+    criterion: str
+    s: float
+    ratio: float
+    at_two: float
+    dense: float
+    pruned: float
+    retrained: float
+
+
+_TRIED: tuple[Criterion, ...] = (Magnitude(), TfIdf(), TfIdfOnPixels())
+
+
+def repeat(
+    module: nn.Module,
+    seed: int,
+    data: TrainingData,
+    test: Images,
+    epochs: int,
+) -> Iterator[Repeated]:
+    """Repeat the article's rows on one undertrained network: TF-IDF and magnitude, each at all four ratios.
+
+    The test images are read only here, and nothing is chosen by them.
+    """
+    sample = first_images(data.train)
+    dense = evaluate(module, test)
+    for criterion in _TRIED:
+        scores = criterion.scores(module, sample)
+        spread = weight_spread(module) if isinstance(criterion, Magnitude) else None
+        for published in PUBLISHED:
+            s = solve_sensitivity(module, scores, spread, published.ratio)
+            chosen = sensitivity_masks(scores, s, spread=spread)
+            pruned = copy.deepcopy(module)
+            masks = Masks(pruned, chosen)
+            masks.apply()
+            before = evaluate(pruned, test)
+            retrain(pruned, masks, data.train, epochs, seed)
+            at_two = _ratio(module, sensitivity_masks(scores, 2.0, spread=spread))
+            after = evaluate(pruned, test)
+            reached = _ratio(module, chosen)
+            yield Repeated(published.ratio, seed, criterion.name, s, reached, at_two, dense, before, after)
+
+
+def rows_in_all(seeds: int) -> int:
+    """Count the rows that `repeat` yields for all seeds."""
+    return seeds * len(PUBLISHED) * len(_TRIED)
+
+
+def solve_sensitivity(
+    module: nn.Module, scores: MaskMap, spread: dict[str, float] | None, ratio: float, steps: int = 30
+) -> float:
+    """Return the s at which `sensitivity_masks` leaves about `ratio` times fewer parameters."""
+    wanted = weights_left(module, ratio)
+    low, high = 0.0, 64.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        masks = _quietly(scores, middle, spread)
+        left = sum(int(mask.sum()) for mask in masks.values())
+        low, high = (middle, high) if left > wanted else (low, middle)
+    return low
+
+
+def _quietly(scores: MaskMap, s: float, spread: dict[str, float] | None) -> MaskMap:
+    """Try a sensitivity that may well prune a layer away."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sensitivity_masks(scores, s, spread=spread)
+
+
+def _ratio(module: nn.Module, masks: MaskMap) -> float:
+    """Return parameters over those left, biases counted."""
+    total = sum(p.numel() for p in module.parameters())
+    gone = sum(int((~mask).sum()) for mask in masks.values())
+    return total / (total - gone)

@@ -1,0 +1,161 @@
+"""The study's tables (CSV, Markdown) and its plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TypeVar
+
+from dcformat_pruning.article import DENSE, PUBLISHED, Repeated
+from dcformat_pruning.study import Row
+
+T = TypeVar("T")
+
+#: One colour for a criterion in both panels; colours that stay apart for colour-blind readers come first.
+_COLOURS = (
+    "#000000",
+    "#0072b2",
+    "#56b4e9",
+    "#cc79a7",
+    "#e69f00",
+    "#d55e00",
+    "#009e73",
+    "#8c6d31",
+    "#7b3294",
+    "#a6761d",
+    "#999999",
+)
+
+
+def to_csv(rows: Sequence[Row] | Sequence[Repeated]) -> str:
+    """Return the rows as CSV, accuracies as fractions with six digits."""
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [f.name for f in fields(rows[0])], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(row).items()})
+    return out.getvalue()
+
+
+def mean_and_spread(values: Iterable[float]) -> str:
+    """Return percent with two digits: the mean, and the standard deviation where there are several."""
+    percent = [100 * v for v in values]
+    mean = f"{statistics.mean(percent):.2f}"
+    return f"{mean} ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def to_markdown(rows: Sequence[Row], repeated: Sequence[Repeated]) -> str:
+    """Return all tables: accuracy right after pruning and after retraining, then the article's rows."""
+    parts = []
+    for baseline in _unique(row.baseline for row in rows):
+        chosen = [row for row in rows if row.baseline == baseline]
+        dense = mean_and_spread({row.seed: row.dense for row in chosen}.values())
+        seeds = len({row.seed for row in chosen})
+        parts.append(f"### Baseline: {baseline}, dense {dense} %, {seeds} seed{'s' * (seeds > 1)}\n")
+        for title, figure in (
+            ("Right after pruning", "pruned"),
+            ("Right after pruning, every layer to the number of weights that magnitude leaves it", "budgeted"),
+            ("After retraining", "retrained"),
+        ):
+            parts.append(f"{title} (validation accuracy, %):\n\n{_table(chosen, figure)}\n")
+    if repeated:
+        parts.append(
+            f"### The article's rows, on the undertrained baseline (test accuracy, %)\n\n{_repeated_table(repeated)}\n"
+        )
+    return "\n".join(parts)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draw mean accuracy against the ratio: a row of panels for each baseline, before and after retraining."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    baselines = _unique(row.baseline for row in rows)
+    figure, axes = pyplot.subplots(len(baselines), 2, figsize=(11, 4.2 * len(baselines)), sharex=True, squeeze=False)
+    names = _unique(row.criterion for row in rows)
+    for line, baseline in zip(axes, baselines, strict=True):
+        for axis, attribute, title in zip(
+            line, ("pruned", "retrained"), ("right after pruning", "after retraining"), strict=True
+        ):
+            for number, name in enumerate(names):
+                chosen = [r for r in rows if (r.baseline, r.criterion) == (baseline, name)]
+                ratios = sorted({r.ratio for r in chosen})
+                if not ratios:
+                    continue
+                values = [[100 * getattr(r, attribute) for r in chosen if r.ratio == ratio] for ratio in ratios]
+                means = [statistics.mean(v) for v in values]
+                low = [m - min(v) for m, v in zip(means, values, strict=True)]
+                high = [max(v) - m for m, v in zip(means, values, strict=True)]
+                axis.errorbar(
+                    ratios,
+                    means,
+                    (low, high),
+                    label=name,
+                    color=_COLOURS[number % len(_COLOURS)],
+                    marker="osv^D<>pPX*"[number % 11],
+                    markersize=4,
+                    linewidth=1.2,
+                    capsize=2,
+                )
+            axis.set_xscale("log")
+            axis.set_title(f"{baseline}: {title}")
+            axis.set_ylabel("validation accuracy, %")
+            axis.grid(alpha=0.3)
+            ticks = sorted({r.ratio for r in rows})
+            axis.set_xticks(ticks, [f"{t:g}x" for t in ticks])
+            axis.minorticks_off()
+    axes[0][0].legend(fontsize=7, ncol=2)
+    for axis in axes[-1]:
+        axis.set_xlabel("times fewer parameters")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _table(rows: Sequence[Row], figure: str) -> str:
+    ratios = sorted({row.ratio for row in rows})
+    lines = [_line(["criterion", *(f"{ratio:g}x" for ratio in ratios)]), _line(["---"] * (len(ratios) + 1))]
+    for name in _unique(row.criterion for row in rows):
+        cells = [name]
+        for ratio in ratios:
+            values = [getattr(r, figure) for r in rows if (r.criterion, r.ratio) == (name, ratio)]
+            cells.append(mean_and_spread(values) if values else "")
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _repeated_table(rows: Sequence[Repeated]) -> str:
+    head = ["row", "criterion", "s", "ratio", "s = 2 gives", "dense", "pruned", "retrained"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for published in PUBLISHED:
+        figures = ["-" if v is None else f"{v:.2f}" for v in (published.pruned, published.retrained)]
+        ratio = f"{published.ratio:g}"
+        first = [f"{ratio}x", f"the article's {published.criterion}", "", ratio, "", f"{DENSE:g}"]
+        lines.append(_line([*first, *figures]))
+        here = [row for row in rows if row.published == published.ratio]
+        for criterion in _unique(row.criterion for row in here):
+            found = [row for row in here if row.criterion == criterion]
+            s, reached, at_two = (
+                f"{statistics.mean(getattr(row, key) for row in found):.2f}" for key in ("s", "ratio", "at_two")
+            )
+            accuracies = [
+                mean_and_spread(getattr(row, key) for row in found) for key in ("dense", "pruned", "retrained")
+            ]
+            lines.append(_line(["", criterion, s, reached, f"{at_two}x", *accuracies]))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _unique(values: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(values))
