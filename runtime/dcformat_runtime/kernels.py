@@ -17,6 +17,7 @@ from dcformat_runtime.simd import (
     columns,
     copy_block,
     copy_half,
+    copy_lines,
     gather,
     nonzeros,
     pool_block,
@@ -255,8 +256,9 @@ def _gather(a: Array, mem: Array, op: int, source: int, target: int, exact: int)
 @device
 def _columns(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
     found = word(mem, op + 9)
-    count = nonzeros(a, source, word(mem, op + 4), found)
-    if count > word(mem, op + 10):
+    limit = word(mem, op + 10)
+    count = nonzeros(a, source, word(mem, op + 4), found, limit)
+    if count > limit:
         instead = word(mem, op + 11)
         _gather(a, mem, instead, source, target, exact)
     else:
@@ -294,6 +296,13 @@ def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
             # Columns whose source lies in the image; the others are padding.
             low = min(cols, max(0, (-left + stride - 1) // stride))
             high = max(low, min(cols, (width - left + stride - 1) // stride))
+            inside = low == 0 and high == cols and top == 0 and phases == 1 and count <= height
+            if inside and stride == 1 and cols * lanes % 8 == 0:
+                copy_lines(
+                    a, plane + left * lanes, width * lanes, to, cols * lanes, count, cols * lanes
+                )
+                to += count * cols * lanes
+                continue
             for phase in range(phases):
                 for r in range(count):
                     line = r * phases + phase - top

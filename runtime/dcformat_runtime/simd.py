@@ -59,6 +59,13 @@ def copy_half(source: Array, i: int, target: Array, j: int) -> None:
     target.reshape(-1)[j : j + BLOCK // 2] = source.reshape(-1)[i : i + BLOCK // 2]
 
 
+@intrinsic(_ir("copy_lines"))
+def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
+    """Copy `lines` lines of `floats` floats, a multiple of 8; they start `source_step` and `target_step` apart."""
+    for r in range(lines):
+        a[j + r * target_step :][:floats] = a[i + r * source_step :][:floats]
+
+
 @intrinsic(_ir("transpose"))
 def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
     """Transpose 16 x 16 floats: row r of the source starts at ``i + r * rows``, of the target at ``j + r * columns``."""
@@ -157,10 +164,14 @@ def gather(
 
 
 @intrinsic(_ir("nonzeros"))
-def nonzeros(a: Array, x: int, n: int, found: int) -> int:
-    """List the positions (int32, from `x`) of the nonzero floats among `n`, a multiple of 16, and return how many."""
+def nonzeros(a: Array, x: int, n: int, found: int, limit: int) -> int:
+    """Count the nonzero floats among the `n` (a multiple of 16) from `x`; up to `limit`, list their positions too.
+
+    The positions are int32, from `x`, ascending, and written to `found`.
+    """
     positions = np.flatnonzero(a[x : x + n])
-    a.view(np.int32)[found : found + positions.size] = positions
+    if positions.size <= limit:
+        a.view(np.int32)[found : found + positions.size] = positions
     return int(positions.size)
 
 

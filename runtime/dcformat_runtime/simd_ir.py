@@ -148,6 +148,18 @@ def copy_half() -> Any:
     return _helper("AiAi", types.void, lambda w, s, i, t, j: w.store(w.load(s, i, _floats(HALF)), t, j))
 
 
+def copy_lines() -> Any:
+    def write(
+        w: _Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any
+    ) -> None:
+        # Column by column of half blocks: the inner loop has many turns even where lines are short.
+        with w.loop(_i64(0), floats, HALF) as column, w.loop(_i64(0), lines, 1) as r:
+            value = w.load(a, w.b.add(w.b.add(i, column), w.b.mul(r, source_step)), _floats(HALF))
+            w.store(value, a, w.b.add(w.b.add(j, column), w.b.mul(r, target_step)))
+
+    return _helper("Aiiiiii", types.void, write)
+
+
 def transpose() -> Any:
     def write(w: _Writer, source: Any, i: Any, rows: Any, target: Any, j: Any, columns: Any) -> None:
         kind = ir.VectorType(I32, BLOCK)
@@ -408,21 +420,29 @@ def _gathered(w: _Writer, array: Any, x: Any, index: Any) -> Any:
 
 
 def nonzeros() -> Any:
-    def write(w: _Writer, a: Any, x: Any, n: Any, found: Any) -> Any:
-        kind = _floats(BLOCK)
-        (count,) = w.variables(1, I64)
-        w.b.store(_i64(0), count)
+    def write(w: _Writer, a: Any, x: Any, n: Any, found: Any, limit: Any) -> Any:
+        total, count = w.variables(2, I64)
+        w.b.store(_i64(0), total)
         with w.loop(_i64(0), n, BLOCK) as block:
-            values = w.load(a, w.b.add(x, block), kind)
-            set_ = w.b.bitcast(w.b.fcmp_unordered("!=", values, ir.Constant(kind, None)), I16)
-            with w.b.if_then(w.b.icmp_unsigned("!=", set_, I16(0))), w.loop(_i64(0), _i64(BLOCK), 1) as lane:
-                at = w.b.load(count)
-                w.store(w.b.trunc(w.b.add(block, lane), I32), a, w.b.add(found, at))
-                bit = w.b.and_(w.b.lshr(w.b.zext(set_, I64), lane), _i64(1))
-                w.b.store(w.b.add(at, bit), count)
-        return w.b.load(count)
+            bits = w.call("llvm.ctpop.i16", I16, _nonzero_bits(w, a, w.b.add(x, block)))
+            w.b.store(w.b.add(w.b.load(total), w.b.zext(bits, I64)), total)
+        with w.b.if_then(w.b.icmp_signed("<=", w.b.load(total), limit)):
+            w.b.store(_i64(0), count)
+            with w.loop(_i64(0), n, BLOCK) as block:
+                bits = w.b.zext(_nonzero_bits(w, a, w.b.add(x, block)), I64)
+                with w.b.if_then(w.b.icmp_unsigned("!=", bits, _i64(0))), w.loop(_i64(0), _i64(BLOCK), 1) as lane:
+                    at = w.b.load(count)
+                    # Written for every lane, kept only where the count goes on: no branch to mispredict.
+                    w.store(w.b.trunc(w.b.add(block, lane), I32), a, w.b.add(found, at))
+                    w.b.store(w.b.add(at, w.b.and_(w.b.lshr(bits, lane), _i64(1))), count)
+        return w.b.load(total)
 
-    return _helper("Aiii", types.int64, write)
+    return _helper("Aiiii", types.int64, write)
+
+
+def _nonzero_bits(w: _Writer, a: Any, place: Any) -> Any:
+    values = w.load(a, place, _floats(BLOCK))
+    return w.b.bitcast(w.b.fcmp_unordered("!=", values, ir.Constant(values.type, None)), I16)
 
 
 def columns() -> Any:

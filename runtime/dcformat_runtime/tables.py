@@ -147,13 +147,13 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     """Return the columns of a copy's line, and how outputs lie: blocks of a line, floats kept of it.
 
     Either lines follow one another closely, and where a kernel row moves by less than whole cache lines every load
-    touches two of them; or each line is filled up to whole blocks, and some work is for nothing.
+    touches two of them (half as much again in time); or lines are filled up to blocks, and some work is for nothing.
     """
     height, width = out
     close = -(-height * width // _LANES)
     across = sum(shift * width % _LANES != 0 for shift in shifts) / len(shifts)
     filled = -(-width // _LANES)
-    if close * (1 + across) <= height * filled:
+    if close * (1 + across / 2) <= height * filled:
         return width, close, height * width
     return filled * _LANES, filled, width
 

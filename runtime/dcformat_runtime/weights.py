@@ -28,9 +28,9 @@ from dcformat_runtime.tables import (
 T = TypeVar("T")
 
 #: Bytes of the copy of a source that one run of columns should read, so that it stays in the first-level cache.
-_RUN_BYTES = 64 << 10
-#: Entries of a row that one run should have at least, so that its sums are seldom stored and loaded again.
-_RUN_ENTRIES = 12
+_RUN_BYTES = 24 << 10
+#: Blocks of multiply-adds that one run of a row should have at least, so that sums are seldom stored and loaded again.
+_RUN_BLOCKS = 160
 #: Floats that a layer's dense columns may take.
 _DENSE_LIMIT = 1 << 21
 
@@ -86,7 +86,7 @@ class Weights:
 
     def _linear_rows(self, layer: Layer) -> Rows:
         weight, bias = _parameters(layer)
-        runs = _runs(weight.columns * 256, weight.nnz / weight.rows)
+        runs = _runs(weight.columns * 256, 4 * weight.nnz / weight.rows)
         row = row_numbers(weight)
         table = row_table(row, weight.indices.astype(np.int64), weight.values, bias, runs, weight.columns)
         return self._put_rows(table, runs, None)
@@ -108,7 +108,8 @@ class Weights:
         runs = 1
         if layer.pool is None or flat:
             used = min(view.plane, 16 * self.most + (kernel[0] - 1) * view.shape[3]) if flat else 16 * view.plane
-            runs = _runs(4 * channels * view.shape[0] * used, values.size / weight.rows)
+            blocks = min(self.most, -(-out[0] * out[1] // 16) if flat else out[1])
+            runs = _runs(4 * channels * view.shape[0] * used, blocks * values.size / weight.rows)
         table = row_table(row, position, values, bias, runs, channels * view.plane)
         return self._put_rows(table, runs, view)
 
@@ -153,6 +154,6 @@ def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
     return layer.weight, layer.bias + np.float32(0)  # no negative zero: adding zeros must change nothing
 
 
-def _runs(source_bytes: int, entries: float) -> int:
-    """Return in how many runs of columns to cut a layer."""
-    return max(1, min(round(source_bytes / _RUN_BYTES), int(entries / _RUN_ENTRIES)))
+def _runs(source_bytes: int, blocks: float) -> int:
+    """Return in how many runs of columns to cut a layer; `blocks`: a row's multiply-adds each time it is read."""
+    return max(1, min(round(source_bytes / _RUN_BYTES), int(blocks / _RUN_BLOCKS)))
