@@ -130,6 +130,16 @@ class Kernel:
 
         return kernel_key(target, self.python, (self.signature, sorted(self.fastmath)), _devices, _intrinsics)
 
+    def path(self) -> Path | None:
+        """Return the file with this kernel's saved code for this machine, or None if there is none."""
+        from dcformat.native import keys, store
+
+        for target in keys.targets():
+            found = store.find(self.key(target), keys.compiler())
+            if found is not None:
+                return found
+        return None
+
     def ready(self) -> bool:
         """Whether the kernel runs at full speed at once: it is resolved, or has saved code."""
         with _lock:

@@ -40,12 +40,21 @@ def shipped() -> Path:
 def read(key: bytes, compiler: str | None) -> bytes | None:
     """Return the file saved under `key`, or None.
 
-    In the user's folder a file counts only if the `compiler` that is installed made it. Where none is installed, or what
-    came with the package, any compiler's will do.
+    In the user's folder a file counts only if the `compiler` that is installed made it. Where none is installed, and
+    for what came with the package, any compiler's will do.
     """
     place = folder()
     data = _read(place, key, compiler) if place is not None else None
     return _read(shipped(), key, None) if data is None else data
+
+
+def find(key: bytes, compiler: str | None) -> Path | None:
+    """Return the file that `read` reads, or None."""
+    for place, wanted in ((folder(), compiler), (shipped(), None)):
+        if place is not None and _read(place, key, wanted) is not None:
+            pattern = f"{key.hex()}-*{_SUFFIX}"
+            return max(place.glob(pattern)) if wanted is None else place / _name(key, wanted)
+    return None
 
 
 def _read(place: Path, key: bytes, compiler: str | None) -> bytes | None:

@@ -1,0 +1,101 @@
+"""`dcformat warmup`: every kernel is found and saved, and what was saved is shown and removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dcformat_cli import warmup
+
+from dcformat import jit
+from dcformat.native import image, keys, loader, store
+from tests.cli.support import Invoke, refused, spawn
+
+pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+
+FEW = ("dcformat.codecs.index.escape", "dcformat.codecs.index.unfill")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "DCFORMAT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kernels"
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let warmup find two kernels, as yet unresolved."""
+    found = [kernel for kernel in warmup.all_kernels() if kernel.name in FEW]
+    fresh = tuple(jit.Kernel(kernel.python, kernel.signature, kernel.fastmath) for kernel in found)
+    monkeypatch.setattr(warmup, "all_kernels", lambda: fresh)
+
+
+def test_every_kernel_is_found() -> None:
+    names = {kernel.name for kernel in warmup.all_kernels()}
+    assert {*FEW, "dcformat_runtime.kernels.run", "dcformat.codecs.huffman.read_four"} <= names
+    assert len(names) == len(warmup.all_kernels())
+
+
+@pytest.mark.usefixtures("few")
+def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
+    # In new processes: here, Numba may have been imported with the JIT off.
+    script = (
+        "import sys; from dcformat_cli import warmup; from dcformat_cli.main import main\n"
+        f"found = [k for k in warmup.all_kernels() if k.name in {FEW!r}]\n"
+        "warmup.all_kernels = lambda: found\nsys.argv[1:] = {}\nmain()"
+    )
+    first = spawn(script.format("['warmup', '--json']"), python=True)
+    assert first.returncode == 0, first.stderr
+    report = json.loads(first.stdout)
+    assert (report["kernels"], report["compiled"], report["unsaved"]) == (2, 2, [])
+    assert report["folder"] == str(place)
+    assert report["bytes"] == sum(path.stat().st_size for path in place.iterdir())
+    second = spawn(script.format("['warmup']"), python=True)
+    assert second.stdout.decode().endswith(": all were there already\n")
+    listed = spawn(script.format("['warmup', '--list', '--json']"), python=True)
+    assert {Path(path).parent for path in json.loads(listed.stdout)["kernels"].values()} == {place}
+    table = spawn(script.format("['warmup', '--list']"), python=True).stdout.decode()
+    assert "2 of 2 saved" in table
+    (place / ".1-ab.partial").write_bytes(b"left behind")
+    cleared = spawn(script.format("['warmup', '--clear']"), python=True)
+    assert cleared.returncode == 0
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.usefixtures("few")
+def test_without_a_compiler_it_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    refused(invoke("warmup"), "expected Numba, to compile 2 kernels, found none, or one that is switched off")
+
+
+def test_options_that_make_no_sense_together(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("warmup", "--list", "--clear").exit_code == 2
+    assert invoke("warmup", "--target", "aarch64").exit_code == 2
+    assert invoke("warmup", "--into", tmp_path).exit_code == 2
+    refused(invoke("warmup", "--target", "z80", "--into", tmp_path), "x86-64-v4", "'z80'", code=2)
+
+
+def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from dcformat_cli import warmup; from dcformat_cli.main import main\n"
+        f"found = [k for k in warmup.all_kernels() if k.name in {FEW!r}]\n"
+        f"warmup.all_kernels = lambda: found\nsys.argv[1:] = 'warmup --target aarch64 --into'.split()\n"
+        f"sys.argv.append({str(tmp_path)!r})\nmain()"
+    )
+    done = spawn(script, python=True)
+    assert done.returncode == 0, done.stderr
+    saved = list((tmp_path / "kernels").iterdir())
+    assert len(saved) == 2
+    for kernel in warmup.all_kernels():
+        if kernel.name in FEW:
+            key = kernel.key("aarch64")
+            data = store._read(tmp_path / "kernels", key, keys.compiler())
+            assert data is not None
+            made = image.unpack(data, key)
+            assert made is not None
+            slot = {name: at for at, name in made.imports}["PyEval_SaveThread"]
+            assert made.code[slot + 12 : slot + 16] == bytes.fromhex("00021fd6")  # br x16
+    assert not place.exists()
