@@ -23,13 +23,14 @@ from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.default import DEFAULT
 from dcformat_pruning.export import architecture_model
 from dcformat_pruning.networks import build, load_weights
+from dcformat_pruning.record import RECORD
 from dcformat_pruning.stages import Context, Recipe, Stage, StageReport
 from dcformat_pruning.training import Progress, evaluate, resolve_device
 
 __all__ = ["RECIPES", "Result", "StageReport", "compress", "recipe_for"]
 
 #: Recipe name to architecture to recipe.
-RECIPES: Mapping[str, Mapping[str, Recipe]] = {"classic": CLASSIC, "default": DEFAULT}
+RECIPES: Mapping[str, Mapping[str, Recipe]] = {"classic": CLASSIC, "default": DEFAULT, "record": RECORD}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from dcformat.model import Model
+from dcformat.transforms import reorder_units
 from dcformat_pruning.compact import Compact, narrow, tidy
 from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
 from dcformat_pruning.gradual import GradualBalanced
@@ -148,7 +149,9 @@ def train(plan: Plan, source: Source = plain) -> Stage:
     return Stage("train", run, plan.epochs)
 
 
-def prune_gradually(plan: Plan, keep: int, source: Source, units: Mapping[str, int], until: float = 0.6) -> Stage:
+def prune_gradually(
+    plan: Plan, keep: int, source: Source, units: Mapping[str, int], until: float = 0.6, power: float = 0.5
+) -> Stage:
     """Keep the best units of each named layer, then prune to `keep` weights while training the small network.
 
     Parameters
@@ -157,6 +160,8 @@ def prune_gradually(plan: Plan, keep: int, source: Source, units: Mapping[str, i
         Layer name to the number of its units (or channels) that may stay.
     until : float
         The share of training after which weights are no longer pruned.
+    power : float
+        See `GradualBalanced`.
     """
 
     def run(module: nn.Sequential, context: Context) -> None:
@@ -166,7 +171,7 @@ def prune_gradually(plan: Plan, keep: int, source: Source, units: Mapping[str, i
                 raise PruningError(f"{name}: expected nonzero weights before pruning, found none")
         small = Compact.of(module)
         masks = Masks.from_zeros(small.module)
-        pruning = GradualBalanced(small.module, masks, min(keep, sum(masks.alive.values())), until=until)
+        pruning = GradualBalanced(small.module, masks, min(keep, sum(masks.alive.values())), until=until, power=power)
         context.fit(small.module, plan, pruning, images=source(context))
         small.expand(module)
         tidy(module)
@@ -202,3 +207,8 @@ def round_biases(levels: int) -> Stage:
         quantise_biases(module, levels)
 
     return Stage("biases", run)
+
+
+def finish(model: Model) -> Model:
+    """Put the hidden units in the order that takes fewest bytes."""
+    return reorder_units(model, "tiny")

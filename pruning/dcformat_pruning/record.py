@@ -1,0 +1,113 @@
+"""The recipe `record`: the smallest file, for half an hour of training and more.
+
+As `default`, and a convolutional teacher gives the targets, pruning is slower and goes further, and weights are tied
+to few values in portions while the rest still train. What each part is worth is in docs/records.md.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from dcformat_pruning.compact import Compact
+from dcformat_pruning.data import Augmentation, Images, Pool
+from dcformat_pruning.incremental import IncrementalSharing
+from dcformat_pruning.masks import weight_names
+from dcformat_pruning.stages import Context, Recipe, Stage, finish, pool, prune_gradually, round_biases, train
+from dcformat_pruning.training import Plan
+
+_AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
+_COPIES = 16
+_IMAGES = pool(_AUGMENTATION, _COPIES)
+_TEACHER = "teacher."
+
+
+def teacher() -> nn.Sequential:
+    """Build the network whose logits are learnt from: about 99.5 % right on the validation images."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 5),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(16, 32, 5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(512, 128),
+            relu3=nn.ReLU(),
+            dropout=nn.Dropout(0.3),
+            fc2=nn.Linear(128, 10),
+        )
+    )
+
+
+def teach(plan: Plan) -> Stage:
+    """Train the teacher and carry its weights; the network stays as it is."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        # Dropout draws from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.stage_seed)
+            network = teacher().to(context.data.train.pixels.device)
+            context.fit(network, plan, images=_IMAGES(context))
+        context.carried.update({_TEACHER + name: value for name, value in network.state_dict().items()})
+
+    return Stage("teach", run, plan.epochs)
+
+
+def taught(context: Context) -> Images | Pool:
+    """Return the augmented images with the carried teacher's logits."""
+    network = teacher().to(context.data.train.pixels.device)
+    carried = context.carried.items()
+    network.load_state_dict({n.removeprefix(_TEACHER): v for n, v in carried if n.startswith(_TEACHER)})
+    return context.pool(_AUGMENTATION, _COPIES, network)
+
+
+def share_in_portions(plan: Plan, clusters: int) -> Stage:
+    """Tie each layer's weights to so many values, while training."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        small = Compact.of(module)
+        counts = {}
+        for name in weight_names(small.module):
+            weight = small.module.get_parameter(name).detach()
+            counts[name] = min(clusters, len(torch.unique(weight[weight != 0])))
+        context.fit(small.module, plan, IncrementalSharing(small.module, counts), images=taught(context))
+        small.expand(module)
+
+    return Stage("share", run, plan.epochs)
+
+
+RECORD: Mapping[str, Recipe] = {
+    "lenet-300-100": Recipe(
+        stages=(
+            train(Plan(epochs=4, lr=2e-3), _IMAGES),
+            teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
+            prune_gradually(Plan(epochs=200, lr=8e-3, temperature=4.0), 3600, taught, {"fc1": 100, "fc2": 50}),
+            share_in_portions(Plan(epochs=30, lr=2e-3, temperature=4.0), 8),
+            round_biases(15),
+        ),
+        mode="tiny",
+        finish=finish,
+    ),
+    "lenet-5": Recipe(
+        stages=(
+            train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
+            teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
+            prune_gradually(
+                Plan(epochs=60, lr=8e-3, temperature=4.0),
+                2600,
+                taught,
+                {"conv1": 8, "conv2": 20, "fc1": 80},
+                power=0.25,
+            ),
+            share_in_portions(Plan(epochs=16, lr=2e-3, temperature=4.0), 8),
+            round_biases(15),
+        ),
+        mode="tiny",
+        finish=finish,
+    ),
+}
