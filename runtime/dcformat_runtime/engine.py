@@ -47,7 +47,10 @@ class KernelEngine:
 
     name = "numba"
 
-    def __init__(self, network: Network, threads: int, exact: bool, max_memory: int | None = None) -> None:
+    def __init__(
+        self, network: Network, threads: int, exact: bool, max_memory: int | None = None, most: int | None = None
+    ) -> None:
+        self._most = most or machine.blocks_in_registers()
         self._network, self.threads, self._exact, self._max_memory = network, threads, exact, max_memory
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
@@ -75,8 +78,7 @@ class KernelEngine:
     def _runner(self, single: bool) -> _Runner:
         with self._lock:
             if single not in self._runners:
-                most = machine.blocks_in_registers()
-                program = build(self._network, single=single, exact=self._exact, most=most)
+                program = build(self._network, single=single, exact=self._exact, most=self._most)
                 self._runners[single] = _Runner(program)
                 if single:
                     self._one = self._runners[True]

@@ -1,0 +1,170 @@
+"""The compiled kernel against the NumPy oracles: every operator, every kind of plan, any batch size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dcformat_runtime import program as programs
+from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network import lower
+from dcformat_runtime.numpy_engine import NumpyEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcformat.graph import Add, AvgPool2d, Concat, Flatten, GlobalMaxPool, MaxPool2d, ReLU, Softmax
+from tests.runtime.nets import NETS, Net, engines, error, inputs, mlp
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9, 17, 70])
+@pytest.mark.parametrize("name", NETS)
+def test_networks_agree_with_the_oracle(name: str, batch: int) -> None:
+    network = NETS[name]().network()
+    kernel, oracle = engines(network)
+    x = inputs(network, batch)
+    before = x.copy()
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
+def test_mostly_zero_inputs(density: float, share: float) -> None:
+    """Dense columns of the nonzero inputs, or gathers: whichever the kernel takes, the result is the same."""
+    network = mlp(64, 40, 20, 5, density=density).network()
+    kernel, oracle = engines(network)
+    x = inputs(network, 1, share=share)
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+def test_a_layer_without_weights_is_its_bias() -> None:
+    network = mlp(16, 20, 3, density=0.0).network()
+    kernel, oracle = engines(network)
+    for batch in (1, 5):
+        x = inputs(network, batch)
+        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_convolutions(data: st.DataObject) -> None:
+    pick = data.draw
+    groups = pick(st.sampled_from([1, 1, 2]))
+    channels, out = groups * pick(st.integers(1, 3)), groups * pick(st.integers(1, 3))
+    kernel = pick(st.integers(1, 4)), pick(st.integers(1, 4))
+    dilation = pick(st.integers(1, 2)), pick(st.integers(1, 2))
+    stride = pick(st.integers(1, 3)), pick(st.integers(1, 3))
+    padding = pick(st.integers(0, 3)), pick(st.integers(0, 3))
+    size = tuple(pick(st.integers(d * (k - 1) + 1, d * (k - 1) + 18)) for k, d in zip(kernel, dilation, strict=True))
+    net = Net(channels, *size, seed=pick(st.integers(0, 9)), density=pick(st.sampled_from([0.1, 0.5, 1.0])))
+    net.conv(0, out, channels, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if pick(st.booleans()):
+        net.add(ReLU((len(net.nodes),)))
+    _compare(net, pick(st.sampled_from([1, 3, 18])))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_pools(data: st.DataObject) -> None:
+    pick = data.draw
+    kernel = pick(st.integers(1, 4)), pick(st.integers(1, 4))
+    stride = pick(st.integers(1, 3)), pick(st.integers(1, 3))
+    padding = tuple(pick(st.integers(0, k // 2)) for k in kernel)
+    size = tuple(pick(st.integers(k, k + 20)) for k in kernel)
+    net = Net(2, *size)
+    if pick(st.booleans()):
+        net.conv(0, 2, 2, (1, 1), 1.0)
+    kind = pick(st.sampled_from([MaxPool2d, AvgPool2d]))
+    net.add(kind((len(net.nodes),), kernel, stride, padding, ceil_mode=pick(st.booleans())))
+    if kind is MaxPool2d and pick(st.booleans()):
+        net.add(ReLU((len(net.nodes),)))
+    _compare(net, pick(st.sampled_from([1, 3, 18])))
+
+
+def _compare(net: Net, batch: int) -> None:
+    network = net.network()
+    kernel, oracle = engines(network)
+    x = inputs(network, batch)
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_values_that_many_layers_read(batch: int) -> None:
+    """The input and a hidden value are read again and again, and the result is an image."""
+    net = Net(3, 5, 7)
+    first = net.add(Add((0, net.conv(0, 3, 3, (3, 3), padding=(1, 1)), 0)))
+    second = net.add(ReLU((first,)))
+    joined = net.add(Concat((0, first, second)))
+    net.add(Concat((joined, net.add(ReLU((0,))), net.conv(joined, 4, 9, (1, 1)))))
+    _compare(net, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_vectors_of_all_kinds(batch: int) -> None:
+    net = Net(4, 6, 5)
+    flat = net.add(Flatten((0,)))
+    pooled = net.add(GlobalMaxPool((net.conv(0, 5, 4, (2, 2)),)))
+    both = net.add(Concat((flat, pooled)))
+    hidden = net.add(ReLU((net.linear(both, 19, 125),)))
+    net.add(Softmax((net.add(Add((net.linear(hidden, 6, 19), net.linear(both, 6, 125)))),)))
+    _compare(net, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 20])
+def test_an_image_flattened_at_once(batch: int) -> None:
+    net = Net(1, 5, 5)
+    net.linear(net.add(ReLU((net.add(Flatten((0,))),))), 3, 25)
+    _compare(net, batch)
+
+
+def test_wide_layers_and_many_columns() -> None:
+    """More columns than 16 bits can number; runs of columns; more rows than one round of registers."""
+    network = mlp(70_000, 24, density=0.002).network()
+    kernel, oracle = engines(network)
+    for batch in (1, 8):
+        x = inputs(network, batch)
+        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+def test_column_runs_resume_their_sums() -> None:
+    network = mlp(400, 6, density=0.9).network()
+    kernel, oracle = engines(network)
+    x = inputs(network, 64)
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+def test_convolutions_that_are_too_large_for_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_LANES_LIMIT", 1)
+    for name in ("lenet", "fire", "residual"):
+        network = NETS[name]().network()
+        kernel, oracle = engines(network)
+        x = inputs(network, 11)
+        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("most", [1, 3, 6, 12])
+def test_any_number_of_registers(most: int) -> None:
+    network = NETS["fire"]().network()
+    expected = NumpyEngine(network).run(inputs(network, 1))
+    kernel = KernelEngine(network, 1, False, most=most)
+    assert error(kernel.run(inputs(network, 1)), expected) < TOLERANCE
+
+
+def test_profile_names_every_layer_and_computes_the_same() -> None:
+    network = NETS["lenet"]().network()
+    kernel, _ = engines(network)
+    for batch in (1, 20):
+        names = [name for name, _ in kernel.profile(inputs(network, batch))]
+        weights = [layer.name for layer in network.layers if layer.weight is not None]
+        assert [name for name in names if name in weights] == weights
+        assert names[0] == "input" and names[-1] == "output"
+
+
+def test_negative_zero_weights_and_biases() -> None:
+    net = mlp(16, 4)
+    tensor = net.tensors["w0"]
+    tensor.data[:] = np.where(np.arange(tensor.data.size) % 2, tensor.data, np.float32(-0.0))
+    network = lower(net.model())
+    kernel, oracle = engines(network)
+    assert error(kernel.run(inputs(network, 1)), oracle.run(inputs(network, 1))) < TOLERANCE
