@@ -34,8 +34,8 @@ class GradualBalanced:
         0 is magnitude, 0.5 is optimal brain damage.
     """
 
-    #: How far back squared gradients are remembered, as Adam's second moment at beta2 = 0.98.
-    _MEMORY = 0.98
+    #: How far back squared gradients are remembered, as by Adam.
+    _MEMORY = 0.999
 
     def __init__(
         self,

@@ -1,0 +1,153 @@
+"""Pruning and sharing while training: schedules are kept, scores are what they say, values end up tied."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from dcformat_pruning.data import Images
+from dcformat_pruning.gradual import GradualBalanced
+from dcformat_pruning.incremental import IncrementalSharing
+from dcformat_pruning.masks import Masks, PruningError, weight_names
+from dcformat_pruning.training import Plan, fit
+from torch import nn
+
+
+def images(n: int = 96) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (n,), generator=generator)
+    pixels = torch.randint(0, 90, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    pixels[torch.arange(n), 0, labels] += 120
+    return Images(pixels, labels)
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def alive(module: nn.Module) -> int:
+    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
+
+
+class Watch:
+    """Notes how many weights are alive after each step."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.counts = module, [(0.0, alive(module))]
+
+    def before_step(self, progress: float) -> None:
+        """Do nothing."""
+
+    def after_step(self, progress: float) -> None:
+        """Take the count."""
+        self.counts.append((progress, alive(self.module)))
+
+
+def test_the_number_of_weights_falls_between_start_and_until() -> None:
+    module = net()
+    pruning = GradualBalanced(module, Masks.from_zeros(module), 40, start=0.2, until=0.7, every=2)
+    watch = Watch(module)
+    fit(module, images(), Plan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(pruning, watch))
+    counts = [count for _, count in watch.counts]
+    assert counts == sorted(counts, reverse=True)
+    assert all(count == 228 for progress, count in watch.counts if progress <= 0.2)
+    assert all(count == 40 for progress, count in watch.counts if progress > 0.75)
+    middle = [count for progress, count in watch.counts if 0.4 < progress < 0.5]
+    assert middle and all(40 < count < 140 for count in middle)
+
+
+def one_step(module: nn.Sequential, keep: int, power: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Prune right after one backward pass, weights unmoved; return the gradients and the masks."""
+    x, y = images().floats(slice(0, 32)), images().labels[:32]
+    nn.functional.cross_entropy(module(x), y).backward()
+    names = weight_names(module)
+    gradients = {name: module.get_parameter(name).grad.clone() for name in names}
+    pruning = GradualBalanced(module, Masks.from_zeros(module), keep, start=0, until=0.5, every=1, power=power)
+    pruning.before_step(0.4)
+    pruning.after_step(1.0)
+    return gradients, {name: module.get_parameter(name) != 0 for name in names}
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+def test_the_score_is_magnitude_times_the_factored_fisher(power: float) -> None:
+    module = net()
+    before = {name: module.get_parameter(name).detach().clone() for name in weight_names(module)}
+    gradients, masks = one_step(module, 50, power)
+    scores = {}
+    for name, weight in before.items():
+        square = gradients[name] ** 2
+        factored = square.mean(1, keepdim=True) * square.mean(0, keepdim=True) / square.mean()
+        scores[name] = weight.abs() * factored**power
+    kept = torch.cat([scores[n][masks[n]] for n in scores])
+    gone = torch.cat([scores[n][~masks[n]] for n in scores])
+    assert len(kept) == 50
+    assert kept.min() >= gone.max() * (1 - 1e-5)
+
+
+def test_scale_traded_between_layers_does_not_change_what_obd_prunes() -> None:
+    masks = {}
+    for factor in (1.0, 8.0):
+        module = net()
+        with torch.no_grad():
+            module[1].weight.mul_(factor)
+            module[1].bias.mul_(factor)
+            module[3].weight.div_(factor)
+        masks[factor] = [one_step(copy.deepcopy(module), 60, power)[1] for power in (0.5, 0.0)]
+    (obd, magnitude), (same_obd, other_magnitude) = masks[1.0], masks[8.0]
+    assert all(torch.equal(obd[name], same_obd[name]) for name in obd)
+    assert not all(torch.equal(magnitude[name], other_magnitude[name]) for name in obd)
+
+
+def test_pruned_weights_stay_pruned_whatever_the_momentum() -> None:
+    module = net()
+    module[1].weight.data[3] = 0
+    pruning = GradualBalanced(module, Masks.from_zeros(module), 50)
+    fit(module, images(), Plan(epochs=4, lr=1e-1, batch=16), seed=0, constraints=(pruning,))
+    assert not module[1].weight[3].any()
+
+
+@pytest.mark.parametrize(
+    ("keep", "start", "until", "message"),
+    [
+        (0, 0.1, 0.6, "expected to keep 1 to 228 weights, found 0"),
+        (229, 0.1, 0.6, "expected to keep 1 to 228 weights, found 229"),
+        (10, 0.6, 0.6, "expected 0 <= start < until <= 1, found 0.6 and 0.6"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(keep: int, start: float, until: float, message: str) -> None:
+    module = net()
+    with pytest.raises(PruningError, match=message):
+        GradualBalanced(module, Masks.from_zeros(module), keep, start=start, until=until)
+
+
+def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
+    module = net()
+    module[1].weight.data[:, ::2] = 0
+    zeros = [p == 0 for p in module.parameters()]
+    distinct: list[int] = []
+
+    class Count:
+        def before_step(self, progress: float) -> None:
+            """Do nothing."""
+
+        def after_step(self, progress: float) -> None:
+            distinct.append(len(torch.unique(module[1].weight[module[1].weight != 0])))
+
+    sharing = IncrementalSharing(module, {"1.weight": 4, "3.weight": 3})
+    fit(module, images(), Plan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(sharing, Count()))
+    assert distinct == sorted(distinct, reverse=True)
+    assert distinct[0] > 40 and distinct[-1] == 4
+    assert len(torch.unique(module[3].weight)) == 3
+    assert all(torch.equal(p == 0, z) for p, z in zip(module.parameters(), zeros, strict=True))
+    plain = net()
+    plain[1].weight.data[:, ::2] = 0
+    assert not torch.equal(module[3].weight, plain[3].weight)
+
+
+def test_sharing_errors_name_the_layer() -> None:
+    with pytest.raises(PruningError, match=r"9\.weight: expected a parameter of the module"):
+        IncrementalSharing(net(), {"9.weight": 2})
+    with pytest.raises(PruningError, match=r"3\.weight: clusters: expected 1 to 36 for 36 values, found 99"):
+        IncrementalSharing(net(), {"3.weight": 99})
