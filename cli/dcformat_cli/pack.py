@@ -56,6 +56,12 @@ if TYPE_CHECKING:
 @click.option("--labels", help="Class labels in the order of the outputs, with commas between; or @FILE, one a line.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated.")
 @click.option(
+    "--reorder-units", is_flag=True, help="Put hidden units in a better order: the same function, a smaller file."
+)
+@click.option(
+    "--fold-scales", is_flag=True, help="Scale hidden units by powers of two where that makes the file smaller."
+)
+@click.option(
     "--self-test",
     type=click.IntRange(1, MAX_SELF_TEST_SAMPLES),
     metavar="INPUTS",
@@ -72,6 +78,8 @@ def pack_command(
     std: tuple[float, ...] | None,
     labels: str | None,
     metadata: Sequence[str],
+    reorder_units: bool,
+    fold_scales: bool,
     self_test: int | None,
     as_json: bool,
 ) -> None:
@@ -83,8 +91,8 @@ def pack_command(
     cannot be run.
     """
     known = ARCHITECTURES[architecture] if architecture is not None else None
-    if known is None and (mean or std or labels or self_test):
-        raise misuse("--mean, --std, --labels and --self-test belong to a network: give --architecture")
+    if known is None and any((mean, std, labels, reorder_units, fold_scales, self_test)):
+        raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
     pairs = _metadata(metadata)
     check_output(output)
     tensors = _read(checkpoint, known)
@@ -96,10 +104,7 @@ def pack_command(
         graph = known.build(order, Preprocessing(_single(mean or (0.0,)), _single(std or (1.0,))))
     held = {n: from_dense(n, tensors[n].values, tensors[n].dtype, tensors[n].scale) for n in order}
     model = Model(held, graph, _labels(labels, graph, held), pairs)
-    if self_test is not None:
-        from dcformat_runtime.selftest import with_self_test
-
-        model = with_self_test(model, self_test)
+    model = _rewritten(model, mode, reorder_units, fold_scales, self_test)
     write_model(model, output, mode, relative_index)
     with opened(str(output)) as content:
         figures = summary.summarize(content)
@@ -107,6 +112,21 @@ def pack_command(
         emit_json({"file": str(output), "mode": mode, **summary.as_json(figures)})
     else:
         say(summary.headline(str(output), figures))
+
+
+def _rewritten(model: Model, mode: Mode, reorder_units: bool, fold_scales: bool, self_test: int | None) -> Model:
+    """Apply what was asked for; everything here keeps the network's function."""
+    from dcformat import transforms
+
+    if fold_scales:
+        model = transforms.fold_scales(model, mode)
+    if reorder_units:
+        model = transforms.reorder_units(model, mode)
+    if self_test is not None:
+        from dcformat_runtime.selftest import with_self_test
+
+        model = with_self_test(model, self_test)
+    return model
 
 
 def _read(path: Path, known: Architecture | None) -> dict[str, Dense]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dcformat_runtime
 import numpy as np
 import pytest
 import torch
@@ -136,6 +137,15 @@ def test_what_else_the_file_keeps(invoke: Invoke, tmp_path: Path, npz: Path) -> 
         assert dict(content.metadata) == {"author": "me", "note": "a=b"}
 
 
+def test_hidden_units_in_another_order_compute_the_same(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
+    out = tmp_path / "a.dcf"
+    arguments = ["pack", npz, "-o", out, "--architecture", "lenet-300-100", "--reorder-units", "--fold-scales"]
+    assert invoke(*arguments).exit_code == 0
+    assert out.stat().st_size <= dcf.stat().st_size
+    x = np.random.default_rng(8).random((20, 784), np.float32)
+    np.testing.assert_allclose(dcformat_runtime.load(out)(x), dcformat_runtime.load(dcf)(x), rtol=1e-5, atol=1e-5)
+
+
 def test_labels_from_a_file(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"class {digit}\n" for digit in range(10)))
@@ -181,7 +191,8 @@ def test_values_that_are_not_finite_leave_the_old_file(invoke: Invoke, tmp_path:
     [
         (["--mode", "huge"], "'huge' is not one of"),
         (["--architecture", "alexnet"], "'alexnet' is not one of"),
-        (["--mean", "0.5"], "give --architecture"),
+        (["--mean", "0.5"], "need --architecture"),
+        (["--reorder-units"], "need --architecture"),
         (["--architecture", "lenet-5", "--mean", "many"], "expected finite numbers"),
         (["--architecture", "lenet-5", "--std", "nan"], "expected finite numbers"),
         (["--metadata", "author"], "expected KEY=VALUE, found 'author'"),
