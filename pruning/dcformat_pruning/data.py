@@ -114,13 +114,13 @@ class Pool:
     ----------
     copies : Tensor
         uint8 ``(copies, n, 1, height, width)``.
-    logits : Tensor or None
-        float16 ``(copies, n, classes)``: what a teacher says of each copy; takes the labels' place in batches.
+    targets : Tensor or None
+        float16 ``(copies, n, classes)``: probabilities that take the labels' place in batches, a teacher's.
     """
 
     images: Images
     copies: Tensor
-    logits: Tensor | None = None
+    targets: Tensor | None = None
 
     @classmethod
     def make(cls, images: Images, augmentation: Augmentation, copies: int, seed: int) -> Pool:
@@ -135,12 +135,17 @@ class Pool:
         return cls(images, pixels)
 
     @torch.no_grad()
-    def taught(self, teacher: nn.Module) -> Pool:
-        """Return the pool with a teacher's logits, computed once, in the labels' place."""
+    def taught(self, teacher: nn.Module, share: float = 0.7) -> Pool:
+        """Return the pool with targets made once: `share` of a teacher's probabilities, the rest the true label's.
+
+        Distillation (Hinton 2015) at temperature 1, where both losses together are one cross-entropy.
+        """
         teacher.eval()
         flat = self.copies.flatten(0, 1)
-        logits = torch.cat([teacher(part.float() / 255).half() for part in torch.split(flat, _CHUNK)])
-        return Pool(self.images, self.copies, logits.view(*self.copies.shape[:2], -1))
+        logits = torch.cat([teacher(part.float() / 255) for part in torch.split(flat, _CHUNK)])
+        targets = share * torch.softmax(logits, 1)
+        targets.view(len(self.copies), len(self), -1)[:, torch.arange(len(self)), self.images.labels] += 1 - share
+        return Pool(self.images, self.copies, targets.half().view(*self.copies.shape[:2], -1))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -153,17 +158,18 @@ class Pool:
     def batches(
         self, size: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one shuffled epoch of random copies: float32 images, and int64 labels or float32 logits."""
+        """Yield one shuffled epoch of random copies: float32 images, and int64 labels or float32 targets."""
         n = len(self)
         order = torch.randperm(n, generator=generator)
         chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
         order, chosen = order.to(self.pixels.device), chosen.to(self.pixels.device)
         pixels = self.copies.flatten(0, 1)
-        logits = None if self.logits is None else self.logits.flatten(0, 1)
+        targets = None if self.targets is None else self.targets.flatten(0, 1)
         for start in range(0, n - size + 1, size):
             part = chosen[start : start + size]
             x = augmentation(pixels[part].float() / 255, generator)
-            yield x, self.images.labels[order[start : start + size]] if logits is None else logits[part].float()
+            labels = self.images.labels[order[start : start + size]]
+            yield x, labels if targets is None else targets[part].float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

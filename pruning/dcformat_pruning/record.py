@@ -26,7 +26,7 @@ _TEACHER = "teacher."
 
 
 def teacher() -> nn.Sequential:
-    """Build the network whose logits are learnt from: about 99.5 % right on the validation images."""
+    """Build the network that is learnt from: about 99.5 % right on the validation images."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 16, 5),
@@ -59,7 +59,7 @@ def teach(plan: Plan) -> Stage:
 
 
 def taught(context: Context) -> Images | Pool:
-    """Return the augmented images with the carried teacher's logits."""
+    """Return the augmented images with the carried teacher's targets."""
     network = teacher().to(context.data.train.pixels.device)
     carried = context.carried.items()
     network.load_state_dict({n.removeprefix(_TEACHER): v for n, v in carried if n.startswith(_TEACHER)})
@@ -86,8 +86,8 @@ RECORD: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(Plan(epochs=200, lr=8e-3, temperature=4.0), 3600, taught, {"fc1": 100, "fc2": 50}),
-            share_in_portions(Plan(epochs=30, lr=2e-3, temperature=4.0), 8),
+            prune_gradually(Plan(epochs=200, lr=8e-3), 3600, taught, {"fc1": 100, "fc2": 50}),
+            share_in_portions(Plan(epochs=30, lr=2e-3), 8),
             round_biases(15),
         ),
         mode="tiny",
@@ -98,13 +98,13 @@ RECORD: Mapping[str, Recipe] = {
             train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
             prune_gradually(
-                Plan(epochs=60, lr=8e-3, temperature=4.0),
+                Plan(epochs=60, lr=8e-3),
                 2600,
                 taught,
                 {"conv1": 8, "conv2": 20, "fc1": 80},
                 power=0.25,
             ),
-            share_in_portions(Plan(epochs=16, lr=2e-3, temperature=4.0), 8),
+            share_in_portions(Plan(epochs=16, lr=2e-3), 8),
             round_biases(15),
         ),
         mode="tiny",

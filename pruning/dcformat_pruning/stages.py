@@ -54,7 +54,7 @@ class Context:
         return max(1, round(planned * self.epoch_scale))
 
     def pool(self, augmentation: Augmentation, copies: int, teacher: nn.Module | None = None) -> Pool:
-        """Return the augmented images, fewer copies in a short run, with the teacher's logits if one is given."""
+        """Return the augmented images, fewer copies in a short run, with the teacher's targets if one is given."""
         copies = max(2, min(copies, round(copies * self.epoch_scale)))
         plain, taught = (augmentation, copies, False), (augmentation, copies, True)
         if plain not in self.pools:

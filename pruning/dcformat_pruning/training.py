@@ -164,26 +164,18 @@ def objective(module: nn.Module, x: Tensor, y: Tensor, plan: Plan, teacher: nn.M
     Parameters
     ----------
     y : Tensor
-        int64 labels ``(n,)``, or a teacher's logits ``(n, classes)``, which then are all that is learnt from.
+        int64 labels ``(n,)``, or float32 probabilities ``(n, classes)``.
     """
     logits = module(x)
-    if y.is_floating_point():
-        loss = imitate(logits, y, plan.temperature)
-    else:
-        loss = functional.cross_entropy(logits, y, label_smoothing=plan.smoothing)
-        if plan.distill and teacher is not None:
-            with torch.no_grad():
-                target = teacher(x)
-            loss = (1 - plan.distill) * loss + plan.distill * imitate(logits, target, plan.temperature)
+    loss = functional.cross_entropy(logits, y, label_smoothing=plan.smoothing)
+    if plan.distill and teacher is not None:
+        with torch.no_grad():
+            target = functional.softmax(teacher(x) / plan.temperature, dim=1)
+        soft = functional.cross_entropy(logits / plan.temperature, target) * plan.temperature**2
+        loss = (1 - plan.distill) * loss + plan.distill * soft
     if plan.l1:
         loss = loss + plan.l1 * sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
     return loss
-
-
-def imitate(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the cross-entropy of both softened, times the temperature squared (Hinton 2015, section 2)."""
-    target = functional.softmax(teacher / temperature, dim=1)
-    return functional.cross_entropy(logits / temperature, target) * temperature**2
 
 
 @torch.no_grad()
