@@ -1,0 +1,261 @@
+"""Tensors and models of every form, coded in every way, for the tests of the format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat import layout
+from dcformat.codecs import choose
+from dcformat.codecs.oriented import Oriented, negatives_of
+from dcformat.codecs.payload import Coding, chunk_bounds
+from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.values import ranks, write_values
+from dcformat.graph import Graph, Linear, Preprocessing, ReLU, Softmax
+from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+
+DTYPES = tuple(STORAGE)
+FORMS = ("constant", "dense", "dense-shared", "sparse", "sparse-shared")
+#: Largest finite bit pattern without its sign.
+_FINITE = {"float32": 0x7F7FFFFF, "float16": 0x7BFF, "bfloat16": 0x7F7F}
+#: Zeros, least and greatest numbers.
+_SPECIAL = {"float32": (0, 1 << 31, 1, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800000), "float16": (0, 1 << 15, 1, 0x7BFF, 0xFBFF),
+            "bfloat16": (0, 1 << 15, 1, 0x7F7F, 0xFF7F), "int8": (0, 128, 127, 255)}  # fmt: skip
+Array = npt.NDArray[np.generic]
+import importlib.util  # TEMPORARY
+
+_HAVE = importlib.util.find_spec("dcformat.codecs.mixing") is not None  # TEMPORARY
+
+
+def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
+    """Finite values, every so often a special one; without `zero`, none whose bits are all 0."""
+    width = 8 * STORAGE[dtype].itemsize
+    if grid and dtype == "float32":
+        scaled = (
+            random.integers(1, 30, count) * random.choice([-1, 1], count) * np.float64(np.float32(0.0123))
+        ).astype("<f4")
+        return np.where(random.random(count) < 0.2, np.float32(0), scaled).astype("<f4") if zero else scaled
+    bits = random.integers(0, 1 << width, count, np.uint64)
+    if dtype in _FINITE:
+        magnitude = (1 << (width - 1)) - 1
+        bits = (bits & np.uint64(1 << (width - 1))) | np.minimum(bits & np.uint64(magnitude), np.uint64(_FINITE[dtype]))
+    special = random.choice(np.array(_SPECIAL[dtype], np.uint64), count)
+    bits = np.where(random.random(count) < 0.1, special, bits)
+    if not zero:
+        bits[bits == 0] = 1
+    return bits.astype(f"<u{width // 8}").view(STORAGE[dtype])
+
+
+def codebook(random: np.random.Generator, dtype: str, size: int, *, zero: bool) -> Array:
+    """About `size` different values in order, never none."""
+    width = 8 * STORAGE[dtype].itemsize
+    some = values(random, dtype, 2 * size + 4, zero=zero)
+    distinct = np.unique(some.view(f"<u{width // 8}"))
+    distinct = random.permutation(distinct)[: max(size, 1)].view(STORAGE[dtype])
+    return distinct[np.argsort(ranks(distinct, dtype))]
+
+
+def tensor(
+    random: np.random.Generator, name: str, shape: tuple[int, ...], dtype: str, form: str, *, clusters: int = 5,
+    density: float = 0.4, grid: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of a form; one too small to be constant is dense."""
+    size = int(np.prod(shape, dtype=np.int64))
+    scale = float(np.float32(0.02)) if dtype == "int8" else 1.0
+    if form == "constant" and size > 1:
+        return Tensor(name, shape, dtype, values(random, dtype, 1), scale=scale)
+    if form in ("constant", "dense"):
+        return Tensor(name, shape, dtype, values(random, dtype, size, grid=grid), scale=scale)
+    book = codebook(random, dtype, clusters, zero=form == "dense-shared") if form.endswith("shared") else None
+    kind = np.uint8 if book is None or len(book) <= 256 else np.uint16
+    if form == "dense-shared":
+        assert book is not None
+        return Tensor(name, shape, dtype, random.integers(0, len(book), size).astype(kind), book, scale=scale)
+    rows, columns = (shape[0] if shape else 1), int(np.prod(shape[1:], dtype=np.int64))
+    there = np.flatnonzero(random.random(size) < density)
+    indptr = np.zeros(rows + 1, np.int64)
+    if size:
+        np.cumsum(np.bincount(there // columns, minlength=rows), out=indptr[1:])
+    indices = (there % max(columns, 1)).astype(np.int32)
+    if book is None:
+        data: Array = values(random, dtype, len(there), zero=False, grid=grid)
+    else:
+        data = random.integers(0, len(book), len(there)).astype(kind)
+    return Tensor(name, shape, dtype, data, book, indptr, indices, scale)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal bit for bit, form and all."""
+
+    def bits(x: Array | None) -> object:
+        return None if x is None else (x.dtype.itemsize, x.dtype.kind, x.tobytes())
+
+    return (
+        (a.name, a.shape, a.dtype, a.scale) == (b.name, b.shape, b.dtype, b.scale)
+        and bits(a.data) == bits(b.data)
+        and bits(a.codebook) == bits(b.codebook)
+        and (a.indptr is None) == (b.indptr is None)
+        and (a.indptr is None or np.array_equal(a.indptr, b.indptr))
+        and (a.indices is None or np.array_equal(a.indices, b.indices))
+    )
+
+
+def small_graph() -> Graph:
+    return Graph(
+        (6,),
+        (Linear((0,), "fc1", "bias"), ReLU((1,)), Linear((2,), "fc2"), Softmax((3,))),
+        Preprocessing((0.5,), (0.25,)),
+    )
+
+
+def small_model() -> Model:
+    """A network of three tensors with all that a file can hold beside them."""
+    random = np.random.default_rng(7)
+    tensors = [
+        tensor(random, "fc1", (4, 6), "float32", "sparse-shared", clusters=3),
+        tensor(random, "bias", (4,), "float32", "dense"),
+        tensor(random, "fc2", (3, 4), "float32", "dense-shared", clusters=4),
+    ]
+    return Model(
+        {t.name: t for t in tensors}, small_graph(), ("zero", "one", "zwei \u00e4"), {"by": "a test", "empty": ""},
+        SelfTest(5, 2, bytes(range(8))), (Extension(1, b"what"), Extension(127, b"")),
+    )  # fmt: skip
+
+
+# --- every way to code a tensor -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a payload is coded; `each`: lines in a chunk, 0 for one chunk."""
+
+    coder: int
+    transposed: bool = False
+    every: bool = False
+    fillers: bool = False
+    each: int = 0
+
+    def __str__(self) -> str:
+        flags = [n for n in ("transposed", "every", "fillers") if getattr(self, n)] + ["chunked"] * bool(self.each)
+        return "-".join([("raw", "huffman", "adaptive", "mixing")[self.coder], *flags])
+
+
+def ways(tensor: Tensor) -> Iterator[Way]:
+    """Every way that the format has for a tensor's form."""
+    if tensor.is_constant:
+        yield Way(0)
+        return
+    for each in (0, 2):
+        if not tensor.is_sparse and tensor.codebook is None:
+            yield from (Way(0, each=each), Way(2, each=each))
+            continue
+        for coder in range(layout.CODERS if _HAVE else 3):
+            for transposed in (False, True):
+                yield Way(coder, transposed, each=each)
+                if tensor.is_sparse and tensor.codebook is not None:
+                    yield Way(coder, transposed, every=True, each=each)
+    if tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
+        yield from (Way(1, fillers=True), Way(1, fillers=True, each=2))
+
+
+def payload(tensor: Tensor, way: Way) -> bytes:
+    """A tensor's payload coded in a way."""
+
+    def lines_each(lines: int, *_: int) -> int:
+        return way.each if way.each < lines else 0
+
+    with patch.object(choose, "_lines_each", lines_each), patch.object(choose, "_DENSE_FROM", 0.0):
+        if tensor.is_constant:
+            return choose.write_payload(tensor, "fast")
+        if not tensor.is_sparse and tensor.codebook is None:
+            return _plain(tensor, way)
+        if way.fillers:
+            return min(choose._with_fillers(tensor), key=len)
+        return _packed(tensor, way) if way.coder < 2 else _context(tensor, way)
+
+
+def _plain(tensor: Tensor, way: Way) -> bytes:
+    each = way.each if way.each < tensor.rows else 0
+    chunks = []
+    for a, b in chunk_bounds(tensor.rows, each):
+        part = tensor.data[a * tensor.columns : b * tensor.columns]
+        encoder = Encoder(16)
+        if way.coder and len(part):
+            write_values(encoder, part, tensor.dtype)
+        chunks.append((encoder.take() if len(part) else b"") if way.coder else part.tobytes())
+    return bytes((way.coder,)) + choose._with_chunks(b"", each, chunks, None)
+
+
+def _packed(tensor: Tensor, way: Way) -> bytes:
+    for candidate in choose._packed_candidates(tensor):
+        coding = candidate.coding
+        if way.every == coding.every_element and (way.transposed == coding.transposed):
+            return choose._packed_payload(candidate, *choose._symbols(candidate), coder=way.coder)
+    # The writer never codes a dense tensor, or every element, by columns with coders 0 and 1; the format can.
+    turned = _turned(tensor)
+    straight = bytearray(_packed(turned, Way(way.coder, every=way.every, each=way.each)))
+    straight[0] |= Coding(0, transposed=True).byte
+    return bytes(straight)
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    """The tensor of the same elements with rows and columns swapped."""
+    shape = (tensor.columns, tensor.rows)
+    if not tensor.is_sparse:
+        data = np.ascontiguousarray(tensor.data.reshape(tensor.rows, tensor.columns).T).reshape(-1)
+        return Tensor(tensor.name, shape, tensor.dtype, data, tensor.codebook, scale=tensor.scale)
+    turned = Oriented.of(tensor).transposed()
+    return Tensor(
+        tensor.name, shape, tensor.dtype, turned.labels, tensor.codebook, turned.pointers, turned.indices, tensor.scale
+    )
+
+
+def _context(tensor: Tensor, way: Way) -> bytes:
+    negatives = negatives_of(tensor.codebook, tensor.dtype)
+    if not tensor.is_sparse:
+        return choose._context_dense(tensor, way.coder, negatives, transposed=way.transposed)
+    rows = Oriented.of(tensor)
+    part = rows.transposed() if way.transposed else rows
+    write = choose._context_every if way.every else choose._context_sparse
+    return write(tensor, way.coder, part, negatives, transposed=way.transposed)
+
+
+def dumps_as(model: Model, way: Way) -> bytes:
+    """A model's file with every tensor coded in a way."""
+    with patch("dcformat.writer.write_payload", lambda tensor, *_: payload(tensor, way)):
+        return dcformat.dumps(model)
+
+
+def vectors() -> Iterator[tuple[str, bytes]]:
+    """A name and a small file for each form, dtype and way to code it, and for all else that a file can hold."""
+    for mode in ("fast", "small", "tiny")[: 3 if _HAVE else 2]:
+        yield f"model-{mode}", dcformat.dumps(small_model(), mode=mode)  # type: ignore[arg-type]
+    yield "empty", dcformat.dumps(Model({}))
+    random = np.random.default_rng(1)
+    for dtype in DTYPES:
+        for form in FORMS:
+            made = tensor(random, "t", (5, 7), dtype, form, grid=form == "dense")
+            for way in ways(made):
+                yield f"{dtype}-{form}-{way}", dumps_as(Model({"t": made}), way)
+
+
+# --- drawn by hypothesis --------------------------------------------------------------------------------------------
+
+shapes = st.lists(st.integers(0, 6), max_size=layout.MAX_RANK).filter(lambda s: np.prod(s, dtype=np.int64) <= 3000)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, name: str = "t") -> Tensor:
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = tuple(draw(st.one_of(shapes, st.sampled_from([[], [1], [40, 30], [1, 300], [300, 1]]))))
+    return tensor(
+        random, name, shape, draw(st.sampled_from(DTYPES)), draw(st.sampled_from(FORMS)),
+        clusters=draw(st.sampled_from([1, 2, 3, 16, 255, 256, 257, 700])),
+        density=draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 0.95, 1.0])), grid=draw(st.booleans()),
+    )  # fmt: skip
