@@ -118,18 +118,15 @@ def headline(name: str, summary: Summary) -> str:
 
 
 def layer_table(summary: Summary) -> Table:
-    """Return the table of tensors; "tables" are the bytes of codebook and coder tables."""
-    columns = (
-        "tensor", "shape", "weights", "density", "clusters", "coder", "bits/weight", "bits/index",
-        "tables", "bytes",
-    )  # fmt: skip
+    """Return the table of tensors: what a stored weight's label and position take, as coded."""
+    columns = ("tensor", "shape", "weights", "density", "clusters", "coder", "bits/\nweight", "bits/\nindex", "bytes")
     rows = [_cells(row) for row in summary.rows]
     stored = sum(row.stored for row in summary.rows)
+    placed = sum(row.stored for row in summary.rows if row.form == "sparse")
     total = (
         "together", "", f"{summary.parameters:,}", _percent(stored, summary.parameters), "", "",
         _ratio(sum(row.weight_bits for row in summary.rows), stored),
-        _ratio(sum(row.index_bits for row in summary.rows), stored),
-        f"{sum(row.other_bits for row in summary.rows) / 8:,.0f}",
+        _ratio(sum(row.index_bits for row in summary.rows), placed),
         f"{sum(row.size for row in summary.rows):,}",
     )  # fmt: skip
     return Table("tensors", columns, [*rows, total], total=True)
@@ -181,7 +178,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.coder,
         f"{row.bits_per_weight:.2f}",
         f"{row.bits_per_index:.2f}" if row.form == "sparse" else "-",
-        f"{row.other_bits / 8:,.0f}",
         f"{row.size:,}",
     )
 

@@ -41,7 +41,10 @@ def emit_json(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a title; the first column is set left, the others right; the last may be a total."""
+    """Rows of text under a title; the first column is set left, the others right; the last may be a total.
+
+    A line feed in a column's name is where it may be broken on a terminal.
+    """
 
     title: str
     columns: Sequence[str]
@@ -57,7 +60,10 @@ class Table:
 
     def lines(self) -> list[str]:
         """Return the plain form."""
-        grid = [list(self.columns), *([printable(cell) for cell in row] for row in self.rows)]
+        grid = [
+            [name.replace("\n", "") for name in self.columns],
+            *([printable(cell) for cell in row] for row in self.rows),
+        ]
         widths = [max(len(row[i]) for row in grid) for i in range(len(self.columns))]
         out = [printable(self.title)]
         for row in grid:
@@ -79,7 +85,8 @@ class Table:
             title=Text(printable(self.title), "bold"),
             title_justify="left",
             box=box.SIMPLE_HEAD,
-            padding=(0, 1),
+            padding=0,
+            show_edge=False,
         )
         for i, name in enumerate(self.columns):
             table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
