@@ -73,34 +73,40 @@ def fill(runs, labels, most, gaps, out):  # type: ignore[no-untyped-def]
 
 
 @device
+def _fits(gaps, count, most, size, stored):  # type: ignore[no-untyped-def]
+    """Whether gap symbols end with an entry, hold `stored` of them, and stay within `size` elements."""
+    if count == 0:
+        return stored == 0
+    escapes = np.int64(0)
+    zeros = np.int64(0)
+    for index in range(count):
+        escapes += gaps[index] == most
+        zeros += np.int64(gaps[index])
+    return count - escapes == stored and zeros + stored <= size and gaps[count - 1] != most
+
+
+@device
 def _place(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
-    size = lines * length
+    if not _fits(gaps, count, most, lines * length, len(indices)):
+        return -1
+    # What follows trusts that, so that nothing depends on whether a symbol is an escape: its index is written over.
     position = np.int64(-1)
+    start = np.int64(0)
     line = 0
-    end = length
     at = 0
-    stored = len(indices)
     for index in range(count):
         gap = np.int64(gaps[index])
-        if gap == most:
-            position += most
-            if position >= size:
-                return -1
-        else:
-            position += gap + 1
-            if position >= size or at == stored:
-                return -1
-            while position >= end:
-                line += 1
-                pointers[line] = at
-                end += length
-            indices[at] = position - end + length
-            at += 1
+        entry = np.int64(gap != most)
+        position += gap + entry
+        while position - start >= length:
+            line += 1
+            pointers[line] = at
+            start += length
+        indices[at] = position - start
+        at += entry
     while line < lines:
         line += 1
         pointers[line] = at
-    if at != stored or (count and np.int64(gaps[count - 1]) == most):
-        return -1
     return 0
 
 

@@ -239,12 +239,22 @@ def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
 
 
 def place(
-    plan: Plan, gaps: npt.NDArray[np.uint8], labels: Array | None, stored: int, lines: int, length: int
+    plan: Plan,
+    gaps: npt.NDArray[np.uint8],
+    labels: Array | None,
+    stored: int,
+    lines: int,
+    length: int,
+    indices: Array | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return pointers, indices and labels from a chunk's gap symbols; raise `IndexRangeError` where they lie."""
+    """Return pointers, indices and labels from a chunk's gap symbols; raise `IndexRangeError` where they lie.
+
+    `indices`, if given, is where the indices are put: of their dtype, `stored` of them.
+    """
     pointers = np.zeros(lines + 1, np.int64)
     index_type = np.int32 if length < 1 << 31 else np.int64
-    indices = np.empty(stored, index_type)
+    if indices is None:
+        indices = np.empty(stored, index_type)
     symbols: Array = gaps
     most = plan.most
     if plan.fillers:
@@ -260,7 +270,8 @@ def place(
     else:
         wide = np.empty(stored, np.int64)
         bad = index.place64(symbols.astype(np.int64), len(symbols), most, length, lines, pointers, wide)
-        indices = wide.astype(index_type)
+        if not bad:
+            indices[:] = wide
     if bad:
         raise IndexRangeError("positions", got="gaps that do not fit", expected=f"{stored} entries in {lines} lines")
     return pointers, indices, labels

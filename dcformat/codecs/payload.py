@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamEr
 from dcformat.model import STORAGE, Tensor
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,30 +168,27 @@ def read_payload(
     if parts.is_plain:
         return _tensor(info, _read_plain(parts, threads), None)
     reader = _reader(parts)
-    pieces = list(_each(reader.read, parts.chunks, threads))
     codebook = reader.codebook
     if info.form == "dense":
-        labels = np.concatenate([labels for labels, _ in pieces]) if len(pieces) > 1 else pieces[0][0]
+        pieces = list(_each(lambda chunk: reader.read(chunk)[0], parts.chunks, threads))
+        labels = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
         if parts.coding.transposed:
             labels = np.ascontiguousarray(labels.reshape(info.columns, info.rows).T).reshape(-1)
         return _tensor(info, labels, codebook)
-    entries = _joined([part for part, _ in pieces], parts.lines, parts.length)
-    values = None
-    if not info.clusters:
-        values = np.concatenate([v for _, v in pieces]) if len(pieces) > 1 else pieces[0][1]
-        if not values.view(f"<u{values.dtype.itemsize}").all():
-            raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
+    entries, values = _entries(parts, reader, threads)
+    if values is not None and not values.view(f"<u{values.dtype.itemsize}").all():
+        raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
     if parts.coding.transposed:
         entries, values = _row_major(entries, values)
     data = entries.labels if values is None else values
     return _tensor(info, data, codebook, entries)
 
 
-def _each(function: Callable[[Chunk], Any], chunks: list[Chunk], threads: int) -> Iterable[Any]:
-    if threads < 2 or len(chunks) < 2:
-        return map(function, chunks)
-    with ThreadPoolExecutor(min(threads, len(chunks))) as pool:
-        return list(pool.map(function, chunks))
+def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[R]:
+    if threads < 2 or len(items) < 2:
+        return map(function, items)
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def _tensor(info: TensorInfo, data: Array, codebook: Array | None, entries: Oriented | None = None) -> Tensor:
@@ -199,17 +198,36 @@ def _tensor(info: TensorInfo, data: Array, codebook: Array | None, entries: Orie
     return Tensor(info.name, info.shape, info.dtype, data, codebook, indptr, indices, info.scale)
 
 
-def _joined(parts: list[Oriented], lines: int, length: int) -> Oriented:
-    if len(parts) == 1:
-        return parts[0]
-    pointers = np.zeros(lines + 1, np.int64)
-    at = line = 0
-    for part in parts:
-        pointers[line : line + part.lines + 1] = part.pointers + at
-        at += int(part.pointers[-1])
-        line += part.lines
-    indices = np.concatenate([part.indices for part in parts])
-    return Oriented(pointers, indices, np.concatenate([part.labels for part in parts]), lines, length)
+def _entries(parts: Layout, reader: PackedReader | _ContextReader, threads: int) -> tuple[Oriented, Array | None]:
+    """Decode a sparse tensor's chunks into one; also the values of one without a codebook."""
+    info = parts.info
+    if len(parts.chunks) == 1:
+        only: tuple[Oriented, Array | None] = reader.read(parts.chunks[0])
+        return only
+    # Chunks are decoded into their places: to put them together afterwards would take longer than decoding.
+    pointers = np.zeros(parts.lines + 1, np.int64)
+    indices = np.empty(info.stored, np.int32 if parts.length < 1 << 31 else np.int64)
+    labels = np.empty(info.stored, np.uint8 if info.code_bytes == 1 else np.uint16)
+    values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
+
+    def decode(place: tuple[Chunk, int, int]) -> None:
+        chunk, line, entry = place
+        own = slice(entry, entry + chunk.stored)
+        part, stored = reader.read(chunk, indices[own])
+        if part.indices.base is not indices:
+            indices[own] = part.indices
+        labels[own] = part.labels
+        pointers[line + 1 : line + 1 + chunk.lines] = part.pointers[1:] + entry
+        if values is not None:
+            values[own] = stored
+
+    places, line, entry = [], 0, 0
+    for chunk in parts.chunks:
+        places.append((chunk, line, entry))
+        line, entry = line + chunk.lines, entry + chunk.stored
+    for _ in _each(decode, places, threads):
+        pass
+    return Oriented(pointers, indices, labels, parts.lines, parts.length), values
 
 
 def _row_major(entries: Oriented, values: Array | None) -> tuple[Oriented, Array | None]:
@@ -281,8 +299,11 @@ class PackedReader:
         self._negatives = negatives_of(self.codebook, info.dtype)
         self._reader = ChunkReader(plan)
 
-    def read(self, chunk: Chunk) -> tuple[Any, Array | None]:
-        """Return labels of a dense tensor or entries of a sparse one, and values where there is no codebook."""
+    def read(self, chunk: Chunk, indices: Array | None = None) -> tuple[Any, Array | None]:
+        """Return labels of a dense tensor or entries of a sparse one, and values where there is no codebook.
+
+        `indices`: where the entries' indices may be put.
+        """
         parts, info = self._parts, self._parts.info
         stored = chunk.stored if self._positions else chunk.lines * parts.length
         gaps, planes, raw = self._streams(chunk)
@@ -291,16 +312,17 @@ class PackedReader:
         if gaps is None:
             return (labels if info.form == "dense" else self._sparse(labels, chunk)), values
         found: Array | None = labels
-        pointers, indices, found = packed.place(
+        pointers, placed, found = packed.place(
             self._reader.plan,
             gaps,
             labels if parts.coding.fillers else None,
             stored,
             chunk.lines,
             parts.length,
+            indices,
         )
         codes = labels if found is None else found
-        return Oriented(pointers, indices, codes, chunk.lines, parts.length), values
+        return Oriented(pointers, placed, codes, chunk.lines, parts.length), values
 
     def bits(self, chunk: Chunk) -> tuple[int, int]:
         """Return the bits of a chunk's gap symbols, and of its labels or values."""
@@ -344,8 +366,8 @@ class _ContextReader:
         self.codebook = codebook_of(first, parts.info) if first is not None else None
         self._negatives = negatives_of(self.codebook, parts.info.dtype)
 
-    def read(self, chunk: Chunk) -> tuple[Any, Array | None]:
-        """As `PackedReader.read`."""
+    def read(self, chunk: Chunk, indices: Array | None = None) -> tuple[Any, Array | None]:
+        """As `PackedReader.read`; always makes arrays of its own."""
         parts, info, coder = self._parts, self._parts.info, self._coder
         decoder = self._decoders.get(id(chunk)) or Decoder(chunk.data)
         out: Any
@@ -356,10 +378,10 @@ class _ContextReader:
             if info.form == "sparse":
                 out = _stored_only(labels, chunk, parts.length, self._negatives)
         else:
-            pointers, indices, labels = coder.decode(
+            pointers, own, labels = coder.decode(
                 decoder, chunk.lines, parts.length, chunk.stored, self._symbols, self._negatives
             )
-            out = Oriented(pointers, indices, labels, chunk.lines, parts.length)
+            out = Oriented(pointers, own, labels, chunk.lines, parts.length)
             if not info.clusters:
                 values = np.empty(0, STORAGE[info.dtype])
                 if chunk.stored:
