@@ -93,7 +93,7 @@ def _place(gaps, count, most, length, lines, pointers, indices):  # type: ignore
     position = np.int64(-1)
     start = np.int64(0)
     line = 0
-    at = 0
+    at = np.int64(0)
     for index in range(count):
         gap = np.int64(gaps[index])
         entry = np.int64(gap != most)
