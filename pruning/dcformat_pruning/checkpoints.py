@@ -47,7 +47,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return fold_masks(load_file(path))
         except SafetensorError as error:
             raise CheckpointError(f"{path}: expected a safetensors file: {error}") from error
     loaded = _load(path)

@@ -1,0 +1,130 @@
+"""Checkpoints and saved stages: what is read, what is refused, and that nothing is half written."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from dcformat_pruning.checkpoints import (
+    SavedStage,
+    fold_masks,
+    load_checkpoint,
+    load_stage,
+    save_stage,
+)
+from dcformat_pruning.networks import CheckpointError, build, load_weights
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.utils import prune
+
+
+def test_a_checkpoint_is_read_from_pt_and_safetensors_alike(tmp_path: Path) -> None:
+    state = build("lenet-300-100", 1).state_dict()
+    torch.save(state, tmp_path / "a.pt")
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "b.pth")
+    save_file(state, tmp_path / "c.safetensors")
+    for name in ("a.pt", "b.pth", "c.safetensors"):
+        found = load_checkpoint(tmp_path / name)
+        assert set(found) == set(state)
+        assert all(torch.equal(found[n], state[n]) for n in state)
+
+
+def test_masks_of_torch_prune_are_folded(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(6, 4))
+    prune.l1_unstructured(module[0], "weight", amount=0.5)
+    expected = module[0].weight.detach().clone()
+    torch.save(module.state_dict(), tmp_path / "masked.pt")
+    assert torch.equal(load_checkpoint(tmp_path / "masked.pt")["0.weight"], expected)
+    assert list(fold_masks({"a_orig": torch.ones(2)})) == ["a_orig"]
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "touched"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, (f"open({str(target)!r}, 'w')",))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"fc1.weight": Evil()}, protocol=2))
+    torch.save({"fc1.weight": Evil()}, tmp_path / "evil2.pt")
+    for name in ("evil.pt", "evil2.pt"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected a PyTorch file that holds only tensors"):
+            load_checkpoint(tmp_path / name)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.pt", b"", "expected a PyTorch file that holds only tensors"),
+        ("text.pt", b"not a checkpoint", "expected a PyTorch file that holds only tensors"),
+        ("cut.safetensors", b"\x80\0\0\0\0\0\0\0{", "expected a safetensors file"),
+    ],
+)
+def test_files_that_are_none_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: {message}"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match=r"list\.pt: expected a state_dict \(names to tensors\), found list"):
+        load_checkpoint(tmp_path / "list.pt")
+
+
+def test_weights_are_matched_by_order_and_shape_and_must_be_finite() -> None:
+    source, target = build("lenet-300-100", 1), build("lenet-300-100", 2)
+    renamed = {f"layer{i}": v for i, v in enumerate(source.state_dict().values())}
+    load_weights(target, renamed)
+    assert torch.equal(target.fc2.weight, source.fc2.weight)
+    with pytest.raises(CheckpointError, match=r"expected 6 tensors .* found 5"):
+        load_weights(target, dict(list(renamed.items())[:5]))
+    wrong = dict(source.state_dict())
+    wrong["fc2.weight"] = torch.zeros(100, 299)
+    with pytest.raises(CheckpointError, match=r"fc2\.weight: expected shape \(100, 300\), found \(100, 299\)"):
+        load_weights(target, wrong)
+    wrong["fc2.weight"] = torch.full((100, 300), float("nan"))
+    with pytest.raises(CheckpointError, match=r"fc2\.weight: expected finite values, found NaN or infinity"):
+        load_weights(target, wrong)
+
+
+def test_a_stage_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    stage = SavedStage({"w": torch.rand(3)}, {"teacher.w": torch.rand(2)}, '{"stage": "train"}')
+    save_stage(tmp_path / "run", 2, "train", "key", stage)
+    found = load_stage(tmp_path / "run", 2, "train", "key")
+    assert found is not None
+    assert torch.equal(found.state["w"], stage.state["w"])
+    assert torch.equal(found.carried["teacher.w"], stage.carried["teacher.w"])
+    assert found.report == stage.report
+    assert load_stage(tmp_path / "run", 3, "train", "key") is None
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["02-train.pt"]
+
+
+def test_damaged_stages_and_those_of_other_runs_are_refused(tmp_path: Path) -> None:
+    save_stage(tmp_path, 0, "train", "one", SavedStage({}, {}, "{}"))
+    with pytest.raises(CheckpointError, match=r"00-train\.pt: expected a stage of 'other', found one of 'one'"):
+        load_stage(tmp_path, 0, "train", "other")
+    path = tmp_path / "00-train.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"00-train\.pt: expected a PyTorch file"):
+        load_stage(tmp_path, 0, "train", "one")
+    torch.save({"state": {}}, path)
+    with pytest.raises(CheckpointError, match=r"00-train\.pt: expected a saved stage, found something else"):
+        load_stage(tmp_path, 0, "train", "one")
+
+
+def test_a_failed_write_leaves_the_old_stage_and_no_debris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_stage(tmp_path, 0, "train", "key", SavedStage({"w": torch.ones(1)}, {}, "{}"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_stage(tmp_path, 0, "train", "key", SavedStage({"w": torch.zeros(1)}, {}, "{}"))
+    found = load_stage(tmp_path, 0, "train", "key")
+    assert found is not None and found.state["w"].item() == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["00-train.pt"]
