@@ -465,7 +465,7 @@ def _softmax(a: Array, source: int, target: int, features: int, lanes: int) -> N
             top = max(top, a[source + f * lanes + lane])
         total = np.float32(0)
         for f in range(features):
-            value = np.float32(_exp(float(top) - float(a[source + f * lanes + lane])))
+            value = np.float32(_exp(np.float64(top) - np.float64(a[source + f * lanes + lane])))
             a[target + f * lanes + lane] = value
             total += value
         for f in range(features):

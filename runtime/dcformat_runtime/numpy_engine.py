@@ -20,21 +20,21 @@ from dcformat.graph import (
     ReLU,
     Softmax,
 )
-from dcformat_runtime import reference
-from dcformat_runtime.network import Floats, Layer, Network
+from dcformat_runtime import ordered, reference
+from dcformat_runtime.network import Floats, Layer, Network, Sparse
 
 Step = Callable[[list[Floats]], Floats]
 
 
 class NumpyEngine:
-    """Runs a network through `reference`. Holds the weights dense; keeps no state between calls."""
+    """Runs a network through `reference`, or through `ordered` to be exact. Keeps no state between calls."""
 
     name = "numpy"
 
     def __init__(self, network: Network, exact: bool = False) -> None:
         self._network = network
         self._shape = network.input_shape
-        self._steps = [_step(layer) for layer in network.layers]
+        self._steps = [_step(layer, exact) for layer in network.layers]
         last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
         self._done = [[v for v, k in last.items() if k == step and v] for step in range(len(network.layers))]
 
@@ -65,9 +65,9 @@ class NumpyEngine:
             yield layer
 
 
-def _step(layer: Layer) -> Step:
+def _step(layer: Layer, exact: bool) -> Step:
     """Return the function of a layer's inputs that makes its output, pool and ReLU included."""
-    compute = _operator(layer)
+    compute = _operator(layer, exact)
     pool = layer.pool
     if pool is None and not layer.relu:
         return compute
@@ -81,11 +81,13 @@ def _step(layer: Layer) -> Step:
     return step
 
 
-def _operator(layer: Layer) -> Step:
-    node = layer.node
+def _operator(layer: Layer, exact: bool) -> Step:
+    node, arithmetic = layer.node, ordered if exact else reference
     match node:
         case Linear() | Conv2d():
             assert layer.weight is not None and layer.bias is not None  # network.lower loads both
+            if exact:
+                return _ordered(node, layer.weight, layer.bias)
             weight, bias = layer.weight.dense(), layer.bias
             if isinstance(node, Conv2d):
                 return lambda v: reference.conv2d(v[0], weight, bias, node)
@@ -93,9 +95,9 @@ def _operator(layer: Layer) -> Step:
         case MaxPool2d():
             return lambda v: reference.max_pool2d(v[0], node)
         case AvgPool2d():
-            return lambda v: reference.avg_pool2d(v[0], node)
+            return lambda v: arithmetic.avg_pool2d(v[0], node)
         case GlobalAvgPool():
-            return lambda v: reference.global_avg_pool(v[0])
+            return lambda v: arithmetic.global_avg_pool(v[0])
         case GlobalMaxPool():
             return lambda v: reference.global_max_pool(v[0])
         case ReLU():
@@ -107,5 +109,11 @@ def _operator(layer: Layer) -> Step:
         case Concat():
             return lambda v: np.concatenate(v, axis=1)
         case Softmax():
-            return lambda v: reference.softmax(v[0])
+            return lambda v: arithmetic.softmax(v[0])
     raise NotImplementedError(node.kind)
+
+
+def _ordered(node: Linear | Conv2d, weight: Sparse, bias: Floats) -> Step:
+    if isinstance(node, Conv2d):
+        return lambda v: ordered.conv2d(v[0], weight, bias, node)
+    return lambda v: ordered.linear(v[0], weight, bias)

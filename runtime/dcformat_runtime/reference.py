@@ -28,8 +28,8 @@ def conv2d(x: Floats, weight: Floats, bias: Floats, node: Conv2d) -> Floats:
     """2-D cross-correlation by im2col and one dense product for each group."""
     n = x.shape[0]
     channels, *kernel = weight.shape[1:]
-    windows = _windows(x, (kernel[0], kernel[1]), node.stride, node.padding, node.dilation)
-    height, width = windows.shape[2:4]
+    view = windows(x, (kernel[0], kernel[1]), node.stride, node.padding, node.dilation)
+    height, width = view.shape[2:4]
     out = np.empty((n, weight.shape[0], height, width), np.float32)
     columns = channels * kernel[0] * kernel[1]
     step = max(1, _BLOCK // (columns * height * width))
@@ -37,7 +37,7 @@ def conv2d(x: Floats, weight: Floats, bias: Floats, node: Conv2d) -> Floats:
     for group in range(node.groups):
         rows = slice(group * per_group, (group + 1) * per_group)
         matrix = weight[rows].reshape(per_group, columns)
-        part = windows[:, group * channels : (group + 1) * channels]
+        part = view[:, group * channels : (group + 1) * channels]
         for start in range(0, n, step):
             block = part[start : start + step].transpose(0, 1, 4, 5, 2, 3).reshape(-1, columns, height * width)
             out[start : start + step, rows] = np.matmul(matrix, block).reshape(-1, per_group, height, width)
@@ -47,18 +47,22 @@ def conv2d(x: Floats, weight: Floats, bias: Floats, node: Conv2d) -> Floats:
 
 def max_pool2d(x: Floats, node: MaxPool2d) -> Floats:
     """Maximum over windows; padding counts as minus infinity."""
-    return np.asarray(_pool_windows(x, node, -np.inf).max(axis=(4, 5)), np.float32)
+    return np.asarray(pool_windows(x, node, -np.inf).max(axis=(4, 5)), np.float32)
 
 
 def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
     """Mean over windows, padding as zeros or left out of the count, by PyTorch's rule for windows cut by the edge."""
-    height, width = x.shape[2:]
-    total = _pool_windows(x, node, 0.0).sum(axis=(4, 5), dtype=np.float32)
+    total = pool_windows(x, node, 0.0).sum(axis=(4, 5), dtype=np.float32)
+    return np.asarray(total / pool_shares(x.shape, total.shape, node), np.float32)
+
+
+def pool_shares(source: Sequence[int], out: Sequence[int], node: AvgPool2d) -> Floats:
+    """Return what each window's sum is divided by, ``(out_h, out_w)``; shapes with the batch."""
     counts = [
-        window_counts(size, total.shape[2 + i], node.kernel[i], node.stride[i], node.padding[i], node.count_include_pad)
-        for i, size in enumerate((height, width))
+        window_counts(source[2 + i], out[2 + i], node.kernel[i], node.stride[i], node.padding[i], node.count_include_pad)
+        for i in (0, 1)
     ]
-    return np.asarray(total / np.outer(*counts).astype(np.float32), np.float32)
+    return np.outer(*counts).astype(np.float32)
 
 
 def window_counts(size: int, out: int, kernel: int, stride: int, padding: int, include_pad: bool) -> list[int]:
@@ -100,7 +104,7 @@ def softmax(x: Floats) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
-def _windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Floats:
+def windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Floats:
     """View ``(n, c, out_h, out_w, kernel_h, kernel_w)`` of the zero-padded input."""
     if any(padding):
         x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
@@ -109,7 +113,7 @@ def _windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pai
     return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]  # type: ignore[no-any-return]
 
 
-def _pool_windows(x: Floats, node: MaxPool2d | AvgPool2d, fill: float) -> Floats:
+def pool_windows(x: Floats, node: MaxPool2d | AvgPool2d, fill: float) -> Floats:
     """Windows of a pool; in ceil mode the input grows so that the last window is whole."""
     pads = [(0, 0), (0, 0)]
     for size, padding, kernel, stride in zip(x.shape[2:], node.padding, node.kernel, node.stride, strict=True):
@@ -119,4 +123,4 @@ def _pool_windows(x: Floats, node: MaxPool2d | AvgPool2d, fill: float) -> Floats
             out -= 1
         pads.append((padding, padding + max(0, out * stride - span)))
     x = np.pad(x, pads, constant_values=fill) if any(map(any, pads)) else x
-    return _windows(x, node.kernel, node.stride, (0, 0), (1, 1))
+    return windows(x, node.kernel, node.stride, (0, 0), (1, 1))

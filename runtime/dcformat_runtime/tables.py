@@ -49,13 +49,15 @@ def row_numbers(weight: Sparse) -> Ints:
     return np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
 
 
-def row_table(row: Ints, positions: Ints, values: Floats, bias: Floats, runs: int, span: int) -> RowTable:
-    """Lay out entries given by row and position (ascending in each row), positions cut in `runs` of ``0..span``."""
+def row_table(
+    row: Ints, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int
+) -> RowTable:
+    """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
     rows = bias.size
     order = np.argsort(-np.bincount(row, minlength=rows), kind="stable")
     rank = np.empty(rows, np.int64)
     rank[order] = np.arange(rows)
-    key = positions * runs // span * rows + rank[row]
+    key = run * rows + rank[row]
     place = np.argsort(key, kind="stable")
     pointers = np.zeros(runs * rows + 1, np.int32)
     np.cumsum(np.bincount(key, minlength=runs * rows), out=pointers[1:])
@@ -160,8 +162,8 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
 
 def conv_entries(
     weight: Sparse, node: Conv2d, source: Shape, out: Pair, view: Window, flat: bool
-) -> tuple[Ints, Ints, Floats]:
-    """Return ``(row, position, value)`` of a convolution's entries; weights that only ever meet padding are left out."""
+) -> tuple[Ints, Ints, Ints, Floats]:
+    """Return ``(row, channel, position, value)`` of a convolution's entries; those that only meet padding are left out."""
     per_group, kernel_h, kernel_w = weight.shape[1:]
     row = row_numbers(weight)
     channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))
@@ -176,7 +178,7 @@ def conv_entries(
     seen_y = _seen(kernel_h, down, stride_h, node.padding[0], source[1], out[0])
     seen_x = _seen(kernel_w, right, stride_w, node.padding[1], source[2], out[1])
     seen = seen_y[ky] & seen_x[kx]
-    return row[seen], position[seen], weight.values[seen]
+    return row[seen], channel[seen], position[seen], weight.values[seen]
 
 
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:

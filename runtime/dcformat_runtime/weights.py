@@ -88,7 +88,8 @@ class Weights:
         weight, bias = _parameters(layer)
         runs = _runs(weight.columns * 256, 4 * weight.nnz / weight.rows)
         row = row_numbers(weight)
-        table = row_table(row, weight.indices.astype(np.int64), weight.values, bias, runs, weight.columns)
+        position = weight.indices.astype(np.int64)
+        table = row_table(row, position, weight.values, bias, position * runs // weight.columns, runs)
         return self._put_rows(table, runs, None)
 
     def conv_rows(self, layer: Layer, flat: bool) -> Rows:
@@ -103,14 +104,15 @@ class Weights:
         shape = layer.in_shapes[0]
         step = prod(shape[1:]) if layer.inputs[0] == 0 else plane(shape, flat)
         view = window(layer.node, kernel, shape, step, out, flat)
-        row, position, values = conv_entries(weight, layer.node, shape, out, view, flat)
+        row, channel, position, values = conv_entries(weight, layer.node, shape, out, view, flat)
         channels = shape[0]
         runs = 1
         if layer.pool is None or flat:
             used = min(view.plane, 16 * self.most + (kernel[0] - 1) * view.shape[3]) if flat else 16 * view.plane
             blocks = min(self.most, -(-out[0] * out[1] // 16) if flat else out[1])
             runs = _runs(4 * channels * view.shape[0] * used, blocks * values.size / weight.rows)
-        table = row_table(row, position, values, bias, runs, channels * view.plane)
+        # By channel, so that entries stay in the order of the weight's columns however many runs there are.
+        table = row_table(row, position, values, bias, channel * runs // channels, runs)
         return self._put_rows(table, runs, view)
 
     def _put_rows(self, table: RowTable, runs: int, view: Window | None) -> Rows:
