@@ -50,7 +50,8 @@ def one(architecture: str, recipe: str, seed: int, threads: int, data: str | Non
     started = time.perf_counter()
     result = compress(architecture, recipe, seed=seed, device="cpu", data=data)
     seconds = time.perf_counter() - started
-    dcformat.save(result.model, path, mode=result.mode)
+    # As the command does: classic is the paper as published, its relative index too.
+    dcformat.save(result.model, path, mode=result.mode, relative_index="filler" if recipe == "classic" else "escape")
     split = load_split("test", data)
     images = split.images[:, None].astype(np.float32) / np.float32(255)
     with torch.no_grad():
