@@ -1,0 +1,153 @@
+"""Time runtimes against each other: in turn, a little at a time, so that what else the machine does hits all alike.
+
+`python -m dcformat_cli.timing` is `dcformat bench`'s worker. It is a process of its own because the number of threads
+of most libraries is fixed when they are loaded, by the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Run = Callable[[Floats], Floats]
+
+#: Variables by which libraries learn how many threads to use; and that waiting threads must not spin.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+#: Of one runtime in one round: seconds at least, calls at least, calls at most.
+SLICE, FEWEST, MOST = 0.02, 3, 2000
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process that may use `threads` threads."""
+    return {**os.environ, **QUIET, **dict.fromkeys(THREADS, str(threads))}
+
+
+@dataclass
+class Measured:
+    """Nanoseconds of every call, and how far the outputs are from the reference's, relative to the largest of those."""
+
+    error: float
+    calls: list[int] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        """Return medians and the 99th percentile in microseconds."""
+        times = np.array(self.calls, np.float64) / 1000
+        return {
+            "median_us": round(float(np.median(times)), 3),
+            "p99_us": round(float(np.percentile(times, 99)), 3),
+            "calls": len(self.calls),
+            "error": self.error,
+        }
+
+
+def relative_error(found: Floats, expected: Floats) -> float:
+    """Return the largest difference over the largest expected magnitude; infinity for another shape."""
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = float(np.abs(expected).max()) if expected.size else 0.0
+    return float(np.abs(found - expected).max()) / (scale or 1.0) if expected.size else 0.0
+
+
+def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floats, rounds: int) -> dict[str, Measured]:
+    """Check each runtime on the first input, then time all in turn.
+
+    Parameters
+    ----------
+    runs : mapping
+    inputs : sequence of ndarray
+        Of one shape; calls go through them in turn, so that no output can be remembered.
+    expected : ndarray
+        Right outputs for the first.
+    rounds : int
+    """
+    out = {name: Measured(relative_error(np.array(run(inputs[0])), expected)) for name, run in runs.items()}
+    names = list(runs)
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            out[name].calls += one_slice(runs[name], inputs)
+    return out
+
+
+def one_slice(run: Run, inputs: Sequence[Floats]) -> list[int]:
+    """Return the nanoseconds of each call of one slice, after one call that is not counted."""
+    clock = time.perf_counter_ns
+    run(inputs[-1])
+    calls: list[int] = []
+    limit = clock() + int(SLICE * 1e9)
+    while len(calls) < MOST:
+        x = inputs[len(calls) % len(inputs)]
+        start = clock()
+        run(x)
+        end = clock()
+        calls.append(end - start)
+        if end > limit and len(calls) >= FEWEST:
+            break
+    return calls
+
+
+def batches(source: Floats | None, shape: Sequence[int], batch: int) -> list[Floats]:
+    """Return inputs of one batch size: from an array of inputs, or normally distributed from a fixed seed."""
+    count = 16 if batch == 1 else 4
+    random = np.random.default_rng(batch)
+    if source is None:
+        return [random.standard_normal((batch, *shape), np.float32) for _ in range(count)]
+    picked = random.integers(0, len(source), (count, batch))
+    return [np.ascontiguousarray(source[rows]).reshape(batch, *shape) for rows in picked]
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a request of `dcformat bench` asks, for one number of threads.
+
+    Returns
+    -------
+    dict
+        ``missing``: name -> why; ``results``: a list with ``batch`` and, for each runtime, `Measured.summary`.
+    """
+    import dcformat
+    from dcformat_cli.peers import PEERS, reference
+
+    model = dcformat.load(request["file"], **request["options"])
+    assert model.graph is not None
+    runs: dict[str, Run] = {}
+    missing: dict[str, str] = {}
+    for name in request["peers"]:
+        try:
+            runs[name] = PEERS[name](model, request["threads"])
+            runs[name](batches(None, model.graph.input_shape, 1)[0])
+        except ImportError as error:
+            missing[name] = f"not installed ({error})"
+        except Exception as error:
+            # Whatever a peer raises at a network that it cannot run. Ours must be able to.
+            if runs.pop(name, None) is not None and name == "dcformat":
+                raise
+            missing[name] = f"cannot run this network ({error})"
+    source = None if request["input"] is None else np.load(request["input"], allow_pickle=False)
+    results = []
+    for batch in request["batches"]:
+        inputs = batches(source, model.graph.input_shape, batch)
+        measured = interleave(runs, inputs, reference(model, inputs[0]), request["rounds"])
+        results.append({"batch": batch, "runtimes": {name: m.summary() for name, m in measured.items()}})
+    return {"missing": missing, "results": results}
+
+
+def main() -> None:
+    """Read a request from stdin and print the answer; libraries' own chatter on stdout goes to stderr."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    json.dump(measure(json.load(sys.stdin)), answer)
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()
