@@ -1,0 +1,151 @@
+"""`dcformat bench`, its peers, and the ONNX files they read. No test asks how fast anything is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcformat_cli import peers, timing
+from dcformat_cli.onnx_export import dense, to_onnx
+
+import dcformat
+from dcformat import Model, from_dense
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Softmax,
+)
+from tests.cli.support import Invoke, refused
+
+
+def network(*, plain: bool) -> Model:
+    """A network with every operator; `plain`: without what the matrix peers refuse."""
+    random = np.random.default_rng(5)
+    shapes = {
+        "x": (6, 3, 3, 3), "x.b": (6,), "groups": (6, 2, 3, 3), "one": (6, 6, 1, 1), "fc": (5, 12), "fc.b": (5,),
+        "last": (4, 150),
+    }  # fmt: skip
+    tensors = {
+        name: from_dense(name, np.where(random.random(shape) < 0.5, random.normal(size=shape), 0).astype(np.float32))
+        for name, shape in shapes.items()
+    }
+    first = Conv2d((0,), "x", "x.b", (2, 1), (1, 2)) if plain else Conv2d((0,), "x", "x.b", (2, 1), (1, 4), (1, 2))
+    second = Conv2d((2,), "one") if plain else Conv2d((2,), "groups", None, (1, 1), (1, 1), (1, 1), 3)
+    nodes = (
+        first, ReLU((1,)), second, Add((2, 3, 2)),
+        *((MaxPool2d((4,), (2, 3), (2, 2)), AvgPool2d((4,), (2, 3), (2, 2))) if plain else
+          (MaxPool2d((4,), (2, 3), (2, 2), (1, 1), True), AvgPool2d((4,), (2, 3), (2, 2), (1, 1), True, False))),
+        Concat((5, 6)), GlobalAvgPool((7,)), GlobalMaxPool((7,)), Linear((8,), "fc", "fc.b"), Linear((9,), "fc"),
+        Add((10, 11)), Softmax((12,)),
+    )  # fmt: skip
+    return Model(tensors, Graph((3, 9, 8), nodes))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_onnx_means_the_same(plain: bool) -> None:
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    checker = pytest.importorskip("onnx.checker")
+    model = network(plain=plain)
+    made = to_onnx(model)
+    checker.check_model(made, full_check=True)
+    x = np.random.default_rng(1).normal(size=(3, 3, 9, 8)).astype(np.float32)
+    (y,) = evaluator(made).run(None, {"x": x})
+    assert timing.relative_error(y, peers.reference(model, x)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["torch", "scipy csr", "numpy dense", "onnxruntime", "openvino f32"])
+def test_peers_agree(name: str) -> None:
+    model = network(plain=True)
+    x = np.random.default_rng(2).normal(size=(3, 3, 9, 8)).astype(np.float32)
+    try:
+        run = peers.PEERS[name](model, 1)
+    except ImportError:
+        pytest.skip(f"{name} is not installed")
+    assert timing.relative_error(run(x), peers.reference(model, x)) < 1e-5
+
+
+def test_what_the_matrix_peers_cannot_do_they_refuse() -> None:
+    for make in (peers.numpy_dense, peers.scipy_csr):
+        with pytest.raises(peers.UnsupportedError, match="groups or dilation"):
+            make(network(plain=False), 1)
+
+
+def test_weights_of_every_dtype_become_float32() -> None:
+    values = np.array([[0.5, 0, -2], [0, 0, 1]], np.float32)
+    halves = from_dense("a", values.astype(np.float16), "float16")
+    bfloat = from_dense("a", (values.view(np.uint32) >> 16).astype("<u2"), "bfloat16")
+    scaled = from_dense("a", (2 * values).astype(np.int8), "int8", 0.5)
+    for tensor in (from_dense("a", values), halves, bfloat, scaled):
+        assert dense(tensor).dtype == np.float32
+        np.testing.assert_array_equal(dense(tensor), values)
+
+
+def test_every_runtime_gets_its_turns_and_its_error() -> None:
+    calls: list[str] = []
+
+    def runtime(name: str, offset: float) -> timing.Run:
+        def run(x: timing.Floats) -> timing.Floats:
+            calls.append(name)
+            return 2 * x + np.float32(offset)
+
+        return run
+
+    inputs = [np.full((1, 4), n + 1, np.float32) for n in range(3)]
+    found = timing.interleave({"a": runtime("a", 0), "b": runtime("b", 0.5)}, inputs, 2 * inputs[0], rounds=2)
+    assert (found["a"].error, found["b"].error) == (0.0, 0.25)
+    turns = [name for i, name in enumerate(calls[2:]) if i == 0 or calls[2:][i - 1] != name]
+    assert turns == ["a", "b", "a"]  # the second round starts with b, which has just run
+    assert len(found["a"].calls) >= 2 * timing.FEWEST
+    assert timing.relative_error(np.zeros((1, 3)), np.zeros((1, 4))) == float("inf")
+    assert timing.relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0
+
+
+def test_inputs_come_from_the_array() -> None:
+    source = np.arange(12, dtype=np.float32).reshape(6, 2)
+    for x in timing.batches(source, (2,), 3):
+        assert x.shape == (3, 2)
+        assert {tuple(row) for row in x} <= {tuple(row) for row in source}
+    first, second = timing.batches(None, (1, 4, 4), 2), timing.batches(None, (1, 4, 4), 2)
+    assert all((a == b).all() and a.dtype == np.float32 for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.slow
+def test_the_command(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((5, 784), np.float32))
+    options = ["--rounds", 1, "--batch", "1,3", "--threads", "1,2", "--peer", "numpy dense", "--peer", "scipy csr"]
+    result = invoke("bench", dcf, *options, "--input", tmp_path / "x.npy", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [answer["threads"] for answer in report["threads"]] == [1, 2]
+    for answer in report["threads"]:
+        assert answer["missing"] == {}
+        assert [entry["batch"] for entry in answer["results"]] == [1, 3]
+        for entry in answer["results"]:
+            assert list(entry["runtimes"]) == ["dcformat", "scipy csr", "numpy dense"]
+            for row in entry["runtimes"].values():
+                assert row["error"] < 1e-5
+                assert row["calls"] >= timing.FEWEST
+                assert 0 < row["median_us"] <= row["p99_us"]
+    text = invoke("bench", dcf, "--rounds", 1, "--batch", 2, "--peer", "numpy dense").stdout
+    assert "batch 2, 1 thread(s)" in text
+    assert "peer / ours" in text
+
+
+def test_misuse(invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path) -> None:
+    assert invoke("bench", dcf, "--batch", "0").exit_code == 2
+    assert invoke("bench", dcf, "--batch", "1,x").exit_code == 2
+    assert invoke("bench", dcf, "--peer", "abacus").exit_code == 2
+    refused(invoke("bench", "-", stdin=dcf.read_bytes()), "expected FILE by name, found - for stdin", code=2)
+    bag = tmp_path / "bag.dcf"
+    dcformat.save(Model({"a": from_dense("a", np.ones(3, np.float32))}), bag)
+    refused(invoke("bench", bag), "bag.dcf: expected a network, found tensors alone")
