@@ -150,19 +150,19 @@ def _code_label(decode, low, rng, pos, buf, end, models, contexts, places, input
 def _code_lives(decode, low, rng, pos, buf, end, models, near, lives):  # type: ignore[no-untyped-def]
     """Code which lines (or columns) hold entries, each in the context of those before and above it."""
     for index in range(len(lives)):
-        context = np.int64(lives[index - 1]) if index else 0
+        context = lives[index - 1] if index else 0
         if near and index >= near:
-            context |= np.int64(lives[index - near]) << 1
+            context |= lives[index - near] << 1
         if near and index >= near - 1:
-            context |= np.int64(lives[index - near + 1]) << 2
+            context |= lives[index - near + 1] << 2
         bit, low, rng, pos = code_adaptive(
-            decode, low, rng, pos, buf, end, models, context, 60, RATE, np.int64(lives[index])
+            decode, low, rng, pos, buf, end, models, context, 60, RATE, lives[index]
         )
         lives[index] = bit
     return low, rng, pos
 
 
-_LIVES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, uint8[::1])"
+_LIVES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64[::1])"
 
 
 @kernel(_LIVES)
@@ -329,7 +329,7 @@ def _code_cells(decode, state, buf, end, models, labeling, places, inputs, weigh
 
 _CELLS = (
     "int64(int64[::1], uint8[::1], int64, int32[::1], int32[::1], int64[::1], int64[::1], int64[::1], int64[::1],"
-    " int64[::1], int64[::1], int64[::1], int64, int64, int64, int64, int64, int64, uint8[::1], uint8[::1],"
+    " int64[::1], int64[::1], int64[::1], int64, int64, int64, int64, int64, int64, int64[::1], int64[::1],"
     " int64[:, ::1], int64[:, ::1], int64[::1], int64[::1], int32[::1], uint16[::1])"
 )
 
@@ -409,8 +409,8 @@ def encode(
     if not len(indices):
         return
     labels = np.ascontiguousarray(labels, np.uint16)
-    live_lines = (np.diff(pointers) > 0).astype(np.uint8)
-    live_columns = np.zeros(length, np.uint8)
+    live_lines = (np.diff(pointers) > 0).astype(np.int64)
+    live_columns = np.zeros(length, np.int64)
     live_columns[indices] = 1
     flags = [(0, 0)]
     some = (int(not live_lines.all()), int(not live_columns.all()))
@@ -437,8 +437,8 @@ def _write(
     put(encoder, 8, near)
     put(encoder, 2, some_lines << 1 | some_columns)
     encoder.reserve(2 * (lines * length + lines + length + len(indices) * (width + 1)) + 64)
-    live_lines = live_lines if some_lines else np.ones(lines, np.uint8)
-    live_columns = live_columns if some_columns else np.ones(length, np.uint8)
+    live_lines = live_lines if some_lines else np.ones(lines, np.int64)
+    live_columns = live_columns if some_columns else np.ones(length, np.int64)
     if some_lines:
         _encode_lives(encoder.state, encoder.buf, 0, fresh(8), 0, live_lines)
     if some_columns:
@@ -474,7 +474,7 @@ def decode(
     if near == 1:
         raise StreamError("coder 3's distance", got=near, expected="0, or 2 and more")
     width = _magnitude_bits(symbols, negatives)
-    live_lines, live_columns = np.ones(lines, np.uint8), np.ones(length, np.uint8)
+    live_lines, live_columns = np.ones(lines, np.int64), np.ones(length, np.int64)
     end = len(decoder.buf)
     if some & 2:
         _decode_lives(decoder.state, decoder.buf, end, fresh(8), 0, live_lines)
