@@ -47,11 +47,9 @@ class KernelEngine:
 
     name = "numba"
 
-    def __init__(
-        self, network: Network, threads: int, exact: bool, max_memory: int | None = None, most: int | None = None
-    ) -> None:
+    def __init__(self, network: Network, threads: int, exact: bool, most: int | None = None) -> None:
         self._most = most or machine.blocks_in_registers()
-        self._network, self.threads, self._exact, self._max_memory = network, threads, exact, max_memory
+        self._network, self.threads, self._exact = network, threads, exact
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None

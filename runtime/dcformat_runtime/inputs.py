@@ -20,7 +20,7 @@ class InputError(ValueError):
 
 
 def rows(x: npt.NDArray[Any], network: Network) -> Floats:
-    """Return `x` as C-contiguous float32 ``(batch, features)``; a copy only where one is needed.
+    """Return `x` as C-contiguous, aligned float32 ``(batch, features)``; a copy only where one is needed.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def rows(x: npt.NDArray[Any], network: Network) -> Floats:
     if not _fits(x.shape, network.input_shape):
         raise InputError(f"input shape: expected {_wanted(network)}, found {x.shape}")
     if x.dtype == _FLOAT32:
-        return np.ascontiguousarray(x).reshape(len(x), prod(network.input_shape))
+        return np.require(x, requirements="CA").reshape(len(x), prod(network.input_shape))
     if x.dtype == _UINT8 and network.pixels is not None:
         return _preprocess(x, network.pixels, network.input_shape)
     kinds = "float32" if network.pixels is None else "float32 or uint8"

@@ -138,9 +138,14 @@ def lower(model: Model) -> Network:
     for number, node in enumerate(graph.nodes):
         if type(node) not in OPERATORS:
             raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
-    shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    plain = outline(graph, {name: tensor.shape for name, tensor in model.tensors.items()})
+    return replace(plain, layers=tuple(_load(layer, model.tensors) for layer in plain.layers))
+
+
+def outline(graph: Graph, tensors: Mapping[str, Shape]) -> Network:
+    """Make a validated graph a `Network` whose layers have no weights yet; `tensors`: all tensors' shapes."""
+    shapes = graph.shapes(tensors)
     layers, output = _fuse(graph, shapes)
-    layers = [_load(layer, model.tensors) for layer in layers]
     return Network(tuple(layers), graph.input_shape, shapes[-1], output, _pixels(graph))
 
 
@@ -164,7 +169,9 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
         inputs = tuple(made_by[v] + 1 if v else 0 for v in node.inputs)
         name = node.tensors[0] if node.tensors else f"{node.kind}.{number}"
         in_shapes = tuple(shapes[v] for v in node.inputs)
-        layers.append(Layer(name, node, inputs, len(layers) + 1, in_shapes, shapes[number + 1]))
+        shape = shapes[number + 1]
+        conv_shape = shape if isinstance(node, Conv2d) else ()
+        layers.append(Layer(name, node, inputs, len(layers) + 1, in_shapes, shape, conv_shape=conv_shape))
     return layers, made_by[len(graph.nodes)] + 1
 
 
@@ -173,7 +180,7 @@ def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
         return replace(layer, relu=True)
     # Maximum and ReLU commute, so a pool after the ReLU joins too; a window never holds only padding.
     if isinstance(node, MaxPool2d) and isinstance(layer.node, Conv2d) and layer.pool is None:
-        return replace(layer, pool=node, conv_shape=layer.out_shape, out_shape=shape)
+        return replace(layer, pool=node, out_shape=shape)
     return None
 
 
@@ -186,7 +193,7 @@ def _load(layer: Layer, tensors: Mapping[str, Tensor]) -> Layer:
         bias = np.zeros(weight.rows, np.float32)
     else:
         bias = _float32(tensors[node.bias], tensors[node.bias].to_dense().reshape(-1))
-    return replace(layer, weight=weight, bias=bias, conv_shape=layer.conv_shape or layer.out_shape)
+    return replace(layer, weight=weight, bias=bias)
 
 
 def sparse(tensor: Tensor) -> Sparse:

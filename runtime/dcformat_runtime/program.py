@@ -57,19 +57,21 @@ def build(network: Network, *, single: bool, exact: bool, most: int = 12) -> Pro
 
     `most`: blocks that a kernel is to hold in registers at a time.
     """
-    cut = _cut(network)
     constants = Constants()
-    header = np.zeros(1 + ops.CHOICES + 1, np.int32)
-    header[0] = exact
-    constants.put(header)
-    weights = Weights(constants, exact, most)
-    plans = [Plan(1, 1)] if single else _plans(network, cut)
-    arena = max(_emit(network, cut, plan, weights, constants) for plan in plans)
-    choices = _choose(plans)
-    header[1:] = [plan.address for plan in choices]
+    arena, choices = lay_out(network, Weights(constants, exact, most), single)
     mem = constants.finish()
-    mem.view(np.int32)[: header.size] = header
-    return Program(mem, arena + ops.SLACK, tuple(choices))
+    mem.view(np.int32)[0] = exact
+    mem.view(np.int32)[1 : 1 + len(choices)] = [plan.address for plan in choices]
+    return Program(mem, arena, choices)
+
+
+def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, tuple[Plan, ...]]:
+    """Write the plans among the constants of `weights`; return the floats of the arena, and the choices."""
+    cut = _cut(network)
+    weights.constants.put(np.zeros(1 + ops.CHOICES + 1, np.int32))  # filled in when the addresses are known
+    plans = [Plan(1, 1)] if single else _plans(network, cut)
+    arena = max(_emit(network, cut, plan, weights) for plan in plans)
+    return arena + ops.SLACK, tuple(_choose(plans))
 
 
 def _cut(network: Network) -> int:
@@ -110,9 +112,9 @@ def _plans(network: Network, cut: int) -> list[Plan]:
     return [Plan(8, 1), Plan(16, 16), Plan(64, 16)]
 
 
-def _emit(network: Network, cut: int, plan: Plan, weights: Weights, constants: Constants) -> int:
+def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
     """Write a plan's operators; return the floats of its arena."""
-    arena, layers = Arena(), network.layers
+    arena, layers, constants = Arena(), network.layers, weights.constants
     first = Stage(network, weights, arena, plan.lanes)
     second = Stage(network, weights, arena, plan.tile)
     if plan.tile == 1 or cut == len(layers):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from dcformat import jit
@@ -14,6 +12,10 @@ from dcformat.graph import Shape
 from dcformat.model import Model
 from dcformat_runtime.inputs import rows
 from dcformat_runtime.network import Floats, Network, lower
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+    from dcformat_runtime.memory import MemoryRow
 
 Backend = Literal["auto", "numba", "numpy"]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
@@ -45,14 +47,13 @@ class Session:
     a forked process may go on using it.
     """
 
-    def __init__(self, model: Model, options: dict[str, Any], source: Source | None = None) -> None:
+    def __init__(self, model: Model, options: dict[str, Any], source: str | bytes | None = None) -> None:
         self._options = options
-        self._source: Source | Model = model if source is None else source
+        self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
         self.labels: tuple[str, ...] = model.labels
-        self._engine = _engine(self._network, **options)
+        self._engine = _engine(self._network, options)
         self._run = self._engine.run
-        self._features = int(np.prod(self._network.input_shape))
         self._flat = len(self._network.output_shape) == 1
 
     @classmethod
@@ -66,7 +67,14 @@ class Session:
         max_memory: int | None = None,
     ) -> Session:
         """Make a session of a model in memory; the options are those of `load`."""
-        return cls(model, _options(threads, deterministic, backend, max_memory))
+        from dcformat_runtime import memory
+
+        options = _options(threads, deterministic, backend, max_memory)
+        session = cls(model, options)
+        known = {name: (tensor.shape, tensor.nnz) for name, tensor in model.tensors.items()}
+        if max_memory is not None:
+            memory.check(memory.rows_of(session._network, known, threads, session.backend), max_memory)
+        return session
 
     @property
     def input_shape(self) -> Shape:
@@ -105,12 +113,7 @@ class Session:
         return [LayerTime(*row) for row in self._engine.profile(rows(x, self._network))]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        source = self._source
-        if isinstance(source, (str, os.PathLike)):
-            source = str(Path(source).resolve())
-        elif isinstance(source, (bytearray, memoryview)):
-            source = bytes(source)
-        return _rebuild, (source, self._options)
+        return _rebuild, (self._source, self._options)
 
 
 def load(
@@ -148,10 +151,40 @@ def load(
 
     options = _options(threads, deterministic, backend, max_memory)
     limit = {} if max_memory is None else {"max_memory": max_memory}
-    return Session(dcformat.load(source, **limit), options, source)
+    with dcformat.open(source, **limit) as file:
+        if max_memory is not None:
+            _check_memory(file, options)
+        model = file.model()
+    # By its whole path, or by bytes that nobody changes, for pickling.
+    kept = os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else bytes(source)
+    return Session(model, options, kept)
 
 
-def _rebuild(source: Source | Model, options: dict[str, Any]) -> Session:
+def predict_memory(
+    file: DcfFile, *, threads: int | None = None, backend: Backend = "auto"
+) -> list[MemoryRow]:
+    """Return what running an open file takes at most, by what takes it; see `dcformat_runtime.memory`.
+
+    Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`.
+    """
+    from dcformat_runtime import memory
+
+    return memory.predict_memory(file, threads=threads, backend=_choose(backend)[0])
+
+
+def _check_memory(file: DcfFile, options: dict[str, Any]) -> None:
+    from dcformat.errors import FormatError
+    from dcformat_runtime import memory
+
+    try:
+        rows = memory.predict_memory(file, threads=options["threads"], backend=_choose(options["backend"])[0])
+        memory.check(rows, options["max_memory"])
+    except FormatError as error:
+        error.path = error.path or file.path
+        raise
+
+
+def _rebuild(source: str | bytes | Model, options: dict[str, Any]) -> Session:
     """Unpickle."""
     return Session(source, options) if isinstance(source, Model) else load(source, **options)
 
@@ -164,27 +197,31 @@ def _options(threads: int | None, deterministic: bool, backend: str, max_memory:
     return {"threads": threads, "deterministic": deterministic, "backend": backend, "max_memory": max_memory}
 
 
-def _engine(
-    network: Network, threads: int | None, deterministic: bool, backend: str, max_memory: int | None
-) -> Engine:
-    """Choose and make the backend, and log which and why."""
-    from dcformat_runtime import kernels, machine
-    from dcformat_runtime.numpy_engine import NumpyEngine
-
-    if backend == "auto":
-        ready = kernels.run.ready()
-        backend = "numba" if ready else "numpy"
-        why = "compiled kernels are at hand" if ready else _REASONS[jit.can_compile()]
-    else:
-        why = "asked for"
+def _engine(network: Network, options: dict[str, Any]) -> Engine:
+    """Make the backend, and log which and why."""
+    backend, why = _choose(options["backend"])
     if backend == "numpy":
+        from dcformat_runtime.numpy_engine import NumpyEngine
+
         _log("backend numpy: %s", why)
-        return NumpyEngine(network, deterministic)
+        return NumpyEngine(network, options["deterministic"])
+    from dcformat_runtime import machine
     from dcformat_runtime.engine import KernelEngine
 
-    engine = KernelEngine(network, threads or machine.cores(), deterministic, max_memory)
+    engine = KernelEngine(network, options["threads"] or machine.cores(), options["deterministic"])
     _log("backend numba: %s; %s vectors, up to %d threads", why, machine.level(), engine.threads)
     return engine
+
+
+def _choose(backend: str) -> tuple[str, str]:
+    """Return the backend to use, and why."""
+    if backend != "auto":
+        return backend, "asked for"
+    from dcformat_runtime import kernels
+
+    if kernels.run.ready():
+        return "numba", "compiled kernels are at hand"
+    return "numpy", _REASONS[jit.can_compile()]
 
 
 _REASONS = {

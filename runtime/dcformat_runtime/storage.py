@@ -42,9 +42,14 @@ class Constants:
             array = np.concatenate((array, np.zeros(array.size % 2, np.uint16))).view(np.int32)
         elif array.dtype != np.float32:
             array = array.astype(np.int32)
-        at = self.size
+        at = self.skip(array.size)
         self._parts.append((at, array.reshape(-1)))
-        self.size = aligned(at + array.size)
+        return at
+
+    def skip(self, floats: int) -> int:
+        """Make room without filling it, and return its offset."""
+        at = self.size
+        self.size = aligned(at + floats)
         return at
 
     def finish(self) -> Floats:

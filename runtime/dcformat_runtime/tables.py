@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Conv2d, Pair, Shape
-from dcformat_runtime.network import Floats, Ints, Sparse
+from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
 _LANES = 16
@@ -161,9 +161,11 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
 
 
 def conv_entries(
-    weight: Sparse, node: Conv2d, source: Shape, out: Pair, view: Window, flat: bool
+    weight: Sparse, layer: Layer, view: Window, flat: bool
 ) -> tuple[Ints, Ints, Ints, Floats]:
     """Return ``(row, channel, position, value)`` of a convolution's entries; those that only meet padding are left out."""
+    node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
+    assert isinstance(node, Conv2d)
     per_group, kernel_h, kernel_w = weight.shape[1:]
     row = row_numbers(weight)
     channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from dcformat.graph import Conv2d
+from dcformat.graph import Conv2d, Shape
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
-from dcformat_runtime.storage import Constants, plane
+from dcformat_runtime.storage import Constants, aligned, plane
 from dcformat_runtime.tables import (
-    GatherTable,
     Int32s,
     RowTable,
     Window,
@@ -31,8 +30,10 @@ T = TypeVar("T")
 _RUN_BYTES = 24 << 10
 #: Blocks of multiply-adds that one run of a row should have at least, so that sums are seldom stored and loaded again.
 _RUN_BLOCKS = 160
-#: Floats that a layer's dense columns may take.
+#: Floats that a layer's dense columns may take, and the density from which they are made. At this density a column's
+#: blocks take as long as its entries' gathers if a fifth of the inputs is not zero.
 _DENSE_LIMIT = 1 << 21
+_LEAST_DENSITY = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,8 @@ class Weights:
 
     def _linear_rows(self, layer: Layer) -> Rows:
         weight, bias = _parameters(layer)
-        runs = _runs(weight.columns * 256, 4 * weight.nnz / weight.rows)
-        row = row_numbers(weight)
-        position = weight.indices.astype(np.int64)
+        runs = linear_runs(weight.shape, weight.nnz)
+        row, position = row_numbers(weight), weight.indices.astype(np.int64)
         table = row_table(row, position, weight.values, bias, position * runs // weight.columns, runs)
         return self._put_rows(table, runs, None)
 
@@ -98,21 +98,11 @@ class Weights:
 
     def _conv_rows(self, layer: Layer, flat: bool) -> Rows:
         weight, bias = _parameters(layer)
-        assert isinstance(layer.node, Conv2d)
-        out = (layer.conv_shape[1], layer.conv_shape[2])
-        kernel = (weight.shape[2], weight.shape[3])
-        shape = layer.in_shapes[0]
-        step = prod(shape[1:]) if layer.inputs[0] == 0 else plane(shape, flat)
-        view = window(layer.node, kernel, shape, step, out, flat)
-        row, channel, position, values = conv_entries(weight, layer.node, shape, out, view, flat)
-        channels = shape[0]
-        runs = 1
-        if layer.pool is None or flat:
-            used = min(view.plane, 16 * self.most + (kernel[0] - 1) * view.shape[3]) if flat else 16 * view.plane
-            blocks = min(self.most, -(-out[0] * out[1] // 16) if flat else out[1])
-            runs = _runs(4 * channels * view.shape[0] * used, blocks * values.size / weight.rows)
+        view = conv_window(layer, weight.shape, flat)
+        row, channel, position, values = conv_entries(weight, layer, view, flat)
+        runs = conv_runs(layer, weight.shape, values.size, view, flat, self.most)
         # By channel, so that entries stay in the order of the weight's columns however many runs there are.
-        table = row_table(row, position, values, bias, channel * runs // channels, runs)
+        table = row_table(row, position, values, bias, channel * runs // layer.in_shapes[0][0], runs)
         return self._put_rows(table, runs, view)
 
     def _put_rows(self, table: RowTable, runs: int, view: Window | None) -> Rows:
@@ -134,26 +124,52 @@ class Weights:
             columns[renamed] = np.arange(weight.columns)
         table = gather_table(weight, bias, columns)
         put = self.constants.put
-        dense = 0
-        if weight.columns % 16 == 0 or renamed is not None:
-            dense = self._dense(weight, table, columns)
+        dense, places = 0, aligned(weight.columns)
+        if has_dense_columns(weight.shape, weight.nnz, renamed is not None):
+            dense = put(dense_columns(weight, table.order, columns, places))
         return Gather(
             weight.rows, table.bias.size // 16, table.values.size // 16, put(table.pointers), put(table.indices),
             put(table.values), put(table.bias), table.indices.dtype == np.int32, table.order, put(table.order), dense,
         )  # fmt: skip
 
-    def _dense(self, weight: Sparse, table: GatherTable, columns: Ints | None) -> int:
-        places = -(-weight.columns // 16) * 16
-        floats = places * table.bias.size
-        # Twice the time of a column is what an entry's gather takes at this density if half of the inputs are zero.
-        if floats > _DENSE_LIMIT or weight.density < 0.02:
-            return 0
-        return self.constants.put(dense_columns(weight, table.order, columns, places))
-
 
 def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
     assert layer.weight is not None and layer.bias is not None  # network.lower gives both to such layers
     return layer.weight, layer.bias + np.float32(0)  # no negative zero: adding zeros must change nothing
+
+
+def linear_runs(shape: Shape, entries: int) -> int:
+    """Return in how many runs of columns to cut a linear layer."""
+    return _runs(shape[1] * 256, 4 * entries / shape[0])
+
+
+def conv_window(layer: Layer, shape: Shape, flat: bool) -> Window:
+    """Return how a convolution reads its input."""
+    assert isinstance(layer.node, Conv2d)
+    source = layer.in_shapes[0]
+    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
+    out = layer.conv_shape[1], layer.conv_shape[2]
+    return window(layer.node, (shape[2], shape[3]), source, step, out, flat)
+
+
+def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, most: int) -> int:
+    """Return in how many runs of channels to cut a convolution; one that is pooled in registers cannot be cut."""
+    if layer.pool is not None and not flat:
+        return 1
+    _, height, width = layer.conv_shape
+    used = min(view.plane, 16 * most + (shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
+    blocks = min(most, -(-height * width // 16) if flat else width)
+    return _runs(4 * layer.in_shapes[0][0] * view.shape[0] * used, blocks * entries / shape[0])
+
+
+def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
+    """Whether a linear layer gets dense columns: not where they are few entries, or too large.
+
+    Inputs must fill whole blocks, as those that a gather wrote do.
+    """
+    floats = aligned(shape[0]) * aligned(shape[1])
+    whole = shape[1] % 16 == 0 or reordered
+    return whole and floats <= _DENSE_LIMIT and entries >= _LEAST_DENSITY * shape[0] * shape[1]
 
 
 def _runs(source_bytes: int, blocks: float) -> int:
