@@ -133,10 +133,11 @@ def one(payload: bytes, *, sections: Sequence[tuple[int, bytes]] = (), **fields:
 
 
 class Bits:
-    """A range coder stream of direct bits and of adaptive ones whose model is new each time (spec, "Range coder")."""
+    """A range coder stream of direct and of adaptive bits (spec, "Range coder")."""
 
     def __init__(self) -> None:
         self.low, self.range, self.size = 0, 1 << 32, 0
+        self.models: dict[object, tuple[int, int]] = {}
 
     def put(self, width: int, value: int) -> Bits:
         for shift in range(width - 1, -1, -1):
@@ -152,6 +153,20 @@ class Bits:
         while self.range < 1 << 24:
             self.low, self.range, self.size = self.low << 8, self.range << 8, self.size + 1
         return self
+
+    def adaptive(self, bits: Sequence[tuple[object, int]], limit: int) -> Bits:
+        """Bits, each by the model of a name, which learns."""
+        for name, bit in bits:
+            p, seen = self.models.get(name, (1 << 21, 0))
+            self.bit(bit, min(max(p >> 6, 32), 65504))
+            rate = 131072 // (2 * seen + 3)
+            p += ((4194303 - p) * rate) >> 16 if bit else -(p * rate >> 16)
+            self.models[name] = p, min(seen + 1, limit)
+        return self
+
+    def steps(self, count: int) -> Bits:
+        """A codebook's steps of one from value to value: gamma codes of no bits."""
+        return self.adaptive([(node, 0) for _ in range(count) for node in (1, 2, 4, 8, 16, 32)], 60)
 
     def take(self) -> bytes:
         """The shortest string in the final interval."""

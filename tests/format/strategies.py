@@ -28,9 +28,12 @@ _FINITE = {"float32": 0x7F7FFFFF, "float16": 0x7BFF, "bfloat16": 0x7F7F}
 _SPECIAL = {"float32": (0, 1 << 31, 1, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800000), "float16": (0, 1 << 15, 1, 0x7BFF, 0xFBFF),
             "bfloat16": (0, 1 << 15, 1, 0x7F7F, 0xFF7F), "int8": (0, 128, 127, 255)}  # fmt: skip
 Array = npt.NDArray[np.generic]
-import importlib.util  # TEMPORARY
+try:  # TEMPORARY
+    from dcformat.codecs import mixing as _m
 
-_HAVE = importlib.util.find_spec("dcformat.codecs.mixing") is not None  # TEMPORARY
+    _HAVE = False and hasattr(_m, "encode")
+except ImportError:
+    _HAVE = False
 
 
 def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
@@ -146,12 +149,12 @@ class Way:
         return "-".join([("raw", "huffman", "adaptive", "mixing")[self.coder], *flags])
 
 
-def ways(tensor: Tensor) -> Iterator[Way]:
-    """Every way that the format has for a tensor's form."""
+def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
+    """Every way that the format has for a tensor's form, in one chunk and in chunks of `some` lines."""
     if tensor.is_constant:
         yield Way(0)
         return
-    for each in (0, 2):
+    for each in (0, some):
         if not tensor.is_sparse and tensor.codebook is None:
             yield from (Way(0, each=each), Way(2, each=each))
             continue
@@ -161,7 +164,7 @@ def ways(tensor: Tensor) -> Iterator[Way]:
                 if tensor.is_sparse and tensor.codebook is not None:
                     yield Way(coder, transposed, every=True, each=each)
     if tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
-        yield from (Way(1, fillers=True), Way(1, fillers=True, each=2))
+        yield from (Way(1, fillers=True), Way(1, fillers=True, each=some))
 
 
 def payload(tensor: Tensor, way: Way) -> bytes:
