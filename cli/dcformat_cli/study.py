@@ -42,7 +42,7 @@ def study_command() -> None:
 @_DATA
 @as_json()
 def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
-    """Prune two dense networks, an undertrained and a strong one, by ten criteria at four ratios, and retrain.
+    """Prune two dense networks, an undertrained and a strong one, by ten criteria at three ratios, and retrain.
 
     Accuracies are on images held out of the training set. The article's own rows are repeated on the test
     set. Takes about 5 minutes of one core for each seed.
@@ -76,7 +76,8 @@ def _compare(
                 module = baseline.train(images, seed, None)
                 for row in study.compare(module, baseline.name, seed, images, epochs=epochs):
                     rows.append(row)
-                    progress("retraining", epochs * (len(rows) + len(repeated)), total, {})
+                    figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
+                    progress("retraining", epochs * (len(rows) + len(repeated)), total, figures)
                 if not baseline.repeats:
                     continue
                 for again in article.repeat(module, seed, images, test, epochs):

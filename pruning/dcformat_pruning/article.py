@@ -12,7 +12,7 @@ from dcformat_pruning.criteria import Criterion, Magnitude, TfIdf
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.selection import MaskMap, sensitivity_masks, weight_spread
-from dcformat_pruning.study import TfIdfOnPixels, first_images, retrain, weights_left
+from dcformat_pruning.study import TfIdfOnPixels, first_images, folded, retrain, weights_left
 from dcformat_pruning.training import evaluate
 
 
@@ -67,7 +67,7 @@ _TRIED: tuple[Criterion, ...] = (Magnitude(), TfIdf(), TfIdfOnPixels())
 
 
 def repeat(
-    module: nn.Module,
+    module: nn.Sequential,
     seed: int,
     data: TrainingData,
     test: Images,
@@ -86,10 +86,10 @@ def repeat(
             s = solve_sensitivity(module, scores, spread, published.ratio)
             chosen = sensitivity_masks(scores, s, spread=spread)
             pruned = copy.deepcopy(module)
-            masks = Masks(pruned, chosen)
-            masks.apply()
+            Masks(pruned, chosen).apply()
             before = evaluate(pruned, test)
-            retrain(pruned, masks, data.train, epochs, seed)
+            pruned = folded(pruned)
+            retrain(pruned, data.train, epochs, seed)
             at_two = _ratio(module, sensitivity_masks(scores, 2.0, spread=spread))
             after = evaluate(pruned, test)
             reached = _ratio(module, chosen)

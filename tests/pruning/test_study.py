@@ -1,0 +1,219 @@
+"""The study's parts on few images; its tables; the verb."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from dcformat_cli.main import cli
+from dcformat_pruning import article, study
+from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
+from dcformat_pruning.data import Images, TrainingData
+from dcformat_pruning.networks import build
+from dcformat_pruning.study_report import mean_and_spread, plot, to_csv, to_markdown
+from torch import nn
+
+
+def images(n: int, seed: int) -> Images:
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(10, (n,), generator=g)
+    pixels = torch.randint(0, 40, (n, 1, 28, 28), generator=g, dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        pixels[i, 0, 2 * label + 4 : 2 * label + 6] += 150
+    return Images(pixels, labels)
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    return TrainingData(images(256, 0), images(100, 1))
+
+
+@pytest.fixture(scope="module")
+def network(data: TrainingData) -> nn.Sequential:
+    return study.train_article(data, 0, None)
+
+
+def params(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_ratios_count_biases_as_the_article_does() -> None:
+    module = build("lenet-300-100")
+    assert study.weights_left(module, 65.46) + 410 == round(266610 / 65.46) == 4073
+    for ratio in (0.5, 1000):
+        with pytest.raises(ValueError, match="ratio: expected 1 to"):
+            study.weights_left(module, ratio)
+
+
+def test_folded_normalisation_computes_the_same(network: nn.Sequential, data: TrainingData) -> None:
+    x = data.validation.floats(slice(0, 20))
+    folded = study.folded(network)
+    assert not any(isinstance(m, study.Normalize) for m in folded.modules())
+    torch.testing.assert_close(folded(x), network(x), rtol=1e-4, atol=1e-4)
+    assert isinstance(network[0], study.Normalize)
+
+
+def test_normalised_pixels_blind_the_idf_and_folding_opens_its_eyes(network: nn.Sequential) -> None:
+    """The trap: a pixel that is always black is present everywhere once it is -0.42, and silent when it is 0."""
+    dark = images(64, 2)
+    dark.pixels[:, :, 0] = 0
+    weight = network.fc1.weight.detach().abs()[:, :28]
+    normalised = TfIdf().scores(network, dark)["fc1.weight"][:, :28]
+    assert bool((normalised > 0.3 * weight).all())
+    assert bool((study.TfIdfOnPixels().scores(network, dark)["fc1.weight"][:, :28] == 0).all())
+
+
+def test_every_criterion_keeps_what_the_ratio_says(network: nn.Sequential, data: TrainingData) -> None:
+    rows = list(study.compare(network, "undertrained", 0, data, epochs=1, ratios=(30.0,)))
+    assert len(rows) == len(study.criteria(0, "undertrained"))
+    keep = study.weights_left(network, 30.0)
+    for row in rows:
+        assert 0 <= row.retrained <= 1 and row.dense == rows[0].dense
+        if row.criterion == "APoZ":
+            assert 0.7 * keep < row.weights <= keep  # whole units
+        elif row.criterion == "Wanda":
+            assert abs(row.weights - keep) < 300 + 100 + 10  # whole weights in each row
+        else:
+            assert row.weights <= keep and row.weights > 0.99 * keep  # a weight may be an exact zero
+    magnitude = next(row for row in rows if row.criterion == "magnitude")
+    assert magnitude.pruned == magnitude.budgeted
+
+
+def test_units_are_counted_so_that_they_fit() -> None:
+    module = build("lenet-300-100")
+    for keep in (5000, 26000):
+        counts = study.unit_counts(module, keep)
+        a, b = counts["fc1.weight"], counts["fc2.weight"]
+        assert 784 * a + a * b + b * 10 <= keep < 784 * (a + 3) + (a + 3) * (b + 1) + (b + 1) * 10
+
+
+def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: TrainingData) -> None:
+    sample = study.first_images(data.train)
+    scores = Wanda().scores(network, sample)
+    budget = study.own_budget(network, Wanda(), scores, 26620)
+    assert budget == {"fc1.weight": 23520, "fc2.weight": 3000, "fc3.weight": 100}
+    module = study.folded(network)
+    study.prune(module, Wanda(), scores, budget, sample)
+    assert set((module.fc1.weight != 0).sum(1).tolist()) <= {78, 77}
+    module = study.folded(network)
+    before = module.fc3.weight.detach().clone()
+    study.prune(module, Obs(), Obs().scores(module, sample), budget, sample)
+    kept = module.fc3.weight != 0
+    assert int(kept.sum()) == 100
+    assert not torch.equal(module.fc3.weight[kept], before[kept])
+
+
+def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: TrainingData) -> None:
+    rows = list(article.repeat(network, 4, data, images(50, 3), 1))
+    assert len(rows) == article.rows_in_all(1) == 12
+    for row in rows:
+        assert row.ratio == pytest.approx(row.published, rel=2e-3)
+        assert row.seed == 4
+    # A stronger sensitivity prunes more: s = 2 lies on the same side of the ratio as of the s that gives it.
+    assert all((row.s > 2) == (row.at_two < row.ratio) for row in rows)
+
+
+def test_layers_are_ranked_by_what_they_need() -> None:
+    robust = study.Sensitivity("a", 10, {0.5: 0.97, 0.1: 0.965, 0.01: 0.9})
+    touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
+    dense = 0.97
+    assert robust.needed(dense) == 0.1
+    assert touchy.needed(dense) == 0.5  # that 1 % did well by chance does not count
+    assert robust.needed(dense, loss=0.5) == 0.01
+    assert robust.needed(1.0) == 1.0
+
+
+def test_layers_study_prunes_one_layer_at_a_time(network: nn.Sequential, data: TrainingData) -> None:
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    dense, layers = study.layers_study(network, data.validation)
+    assert sorted(layer.layer for layer in layers) == ["fc1.weight", "fc2.weight", "fc3.weight"]
+    assert [layer.needed(dense) for layer in layers] == sorted((x.needed(dense) for x in layers), reverse=True)
+    assert all(tuple(layer.accuracies) == study.DENSITIES for layer in layers)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def some_rows() -> tuple[list[study.Row], list[article.Repeated]]:
+    rows = [
+        study.Row("strong", seed, name, ratio, 100, 0.98, 0.5 + seed / 10, 0.4, 0.9)
+        for seed in (0, 1)
+        for name in ("magnitude", "OBS")
+        for ratio in (10.0, 65.46)
+    ]
+    repeated = [article.Repeated(21.57, seed, "magnitude", 1.9, 21.57, 23.4, 0.95, 0.7, 0.96) for seed in (0, 1)]
+    return rows, repeated
+
+
+def test_tables_give_means_spreads_and_the_published_figures() -> None:
+    rows, repeated = some_rows()
+    text = to_markdown(rows, repeated)
+    assert "### Baseline: strong, dense 98.00 ± 0.00 %, 2 seeds" in text
+    assert "| OBS | 55.00 ± 7.07 | 55.00 ± 7.07 |" in text
+    assert "| 21.57x | the article's magnitude |  | 21.57 |  | 94.5 | 71.64 | 96.20 |" in text
+    assert "|  | magnitude | 1.90 | 21.57 | 23.40x | 95.00 ± 0.00 | 70.00 ± 0.00 | 96.00 ± 0.00 |" in text
+    parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert len(parsed) == 8 and parsed[0]["criterion"] == "magnitude" and float(parsed[-1]["ratio"]) == 65.46
+    assert mean_and_spread([0.5]) == "50.00"
+    assert to_csv([]) == ""
+
+
+def test_the_plot_is_a_png(tmp_path: Path) -> None:
+    plot(some_rows()[0], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequential) -> Iterator[None]:
+    """A study of one criterion at one ratio, on few images and a network that is there already."""
+    baseline = study.Baseline("undertrained", lambda *_: network, repeats=True)
+    monkeypatch.setattr("dcformat_pruning.data.training_data", lambda *_: data)
+    monkeypatch.setattr(study, "test_images", lambda *_: images(30, 5))
+    monkeypatch.setattr(study, "BASELINES", (baseline,))
+    monkeypatch.setattr(study, "criteria", lambda *_: [Magnitude()])
+    monkeypatch.setattr(study, "train_strong", lambda *_: network)
+    yield
+
+
+def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "### Baseline: undertrained" in result.stdout and "21.57x" in result.stdout
+    assert "retraining: epoch 15 of 15" in result.stderr
+    names = ["study-article.csv", "study-criteria.csv", "study-criteria.md", "study-criteria.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert (out / "study-criteria.md").read_text() == result.stdout
+
+
+def test_the_verb_prints_json(little: None) -> None:
+    result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--json"])
+    found = json.loads(result.stdout)
+    assert len(found["rows"]) == 3 and len(found["article"]) == 12
+    result = CliRunner().invoke(cli, ["study", "layers", "--json"])
+    assert {layer["name"] for layer in json.loads(result.stdout)[0]["layers"]} == {
+        "fc1.weight",
+        "fc2.weight",
+        "fc3.weight",
+    }
+
+
+def test_layers_verb_shows_a_table_and_writes_markdown(little: None, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["study", "layers", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "most sensitive first" in result.stdout
+    assert (tmp_path / "study-layers.md").read_text().count("| fc") == 3
+
+
+def test_bad_options_are_refused_before_any_work(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "0"])
+    assert result.exit_code == 2 and "--seeds" in result.stderr
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli, ["study", "criteria", "--out", str(tmp_path / "file")])
+    assert result.exit_code == 2 and "is a file" in result.stderr
+    result = CliRunner().invoke(cli, ["study", "criteria", "--data", str(tmp_path / "nothing")])
+    assert result.exit_code == 1 and "expected a directory" in result.stderr
