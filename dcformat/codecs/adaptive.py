@@ -41,9 +41,7 @@ def code_label(decode, low, rng, pos, buf, end, models, sign, size, limit, rate,
     """
     negative = 1 if label < negatives else 0
     if negatives and positives:
-        negative, low, rng, pos = code_adaptive(
-            decode, low, rng, pos, buf, end, models, sign, limit, rate, negative
-        )
+        negative, low, rng, pos = code_adaptive(decode, low, rng, pos, buf, end, models, sign, limit, rate, negative)
     elif decode:
         negative = 1 if negatives else 0
     count = negatives if negative else positives
@@ -52,9 +50,7 @@ def code_label(decode, low, rng, pos, buf, end, models, sign, size, limit, rate,
     for shift in range(width - 1, -1, -1):
         bit = (magnitude >> shift) & 1
         if ((((node << 1) | 1) << shift) - (1 << width)) < count:
-            bit, low, rng, pos = code_adaptive(
-                decode, low, rng, pos, buf, end, models, size + node, limit, rate, bit
-            )
+            bit, low, rng, pos = code_adaptive(decode, low, rng, pos, buf, end, models, size + node, limit, rate, bit)
         elif decode:
             bit = 0
         node = (node << 1) | bit
@@ -63,8 +59,8 @@ def code_label(decode, low, rng, pos, buf, end, models, sign, size, limit, rate,
 
 
 @device
-def _code_runs(decode, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,
-               pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _code_runs(decode, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,  # type: ignore[no-untyped-def]
+               pointers, indices, labels):  # fmt: skip
     low, rng, pos = state[0], state[1], state[2]
     escape = (1 << bits) - 1
     sign = 1 << bits
@@ -119,15 +115,15 @@ _RUNS = (
 
 
 @kernel(_RUNS)
-def _encode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,
-                 indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _encode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,  # type: ignore[no-untyped-def]
+                 indices, labels):  # fmt: skip
     return _code_runs(False, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,
                       pointers, indices, labels)  # fmt: skip
 
 
 @kernel(_RUNS)
-def _decode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,
-                 indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _decode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,  # type: ignore[no-untyped-def]
+                 indices, labels):  # fmt: skip
     return _code_runs(True, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,
                       pointers, indices, labels)  # fmt: skip
 
@@ -138,8 +134,8 @@ def _level(stretch, probability):  # type: ignore[no-untyped-def]
 
 
 @device
-def _code_cells(decode, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,
-                positives, columns, sizes, line, pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _code_cells(decode, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,  # type: ignore[no-untyped-def]
+                positives, columns, sizes, line, pointers, indices, labels):  # fmt: skip
     low, rng, pos = state[0], state[1], state[2]
     stored = len(indices)
     left = lines * length
@@ -217,15 +213,15 @@ _CELLS = (
 
 
 @kernel(_CELLS)
-def _encode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,
-                  positives, columns, sizes, line, pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _encode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,  # type: ignore[no-untyped-def]
+                  positives, columns, sizes, line, pointers, indices, labels):  # fmt: skip
     return _code_cells(False, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width,
                        negatives, positives, columns, sizes, line, pointers, indices, labels)  # fmt: skip
 
 
 @kernel(_CELLS)
-def _decode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,
-                  positives, columns, sizes, line, pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+def _decode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,  # type: ignore[no-untyped-def]
+                  positives, columns, sizes, line, pointers, indices, labels):  # fmt: skip
     return _code_cells(True, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width,
                        negatives, positives, columns, sizes, line, pointers, indices, labels)  # fmt: skip
 
@@ -279,9 +275,12 @@ def encode(
     cells = lines * length
     limits = range(len(LIMITS)) if cells < LARGE else (3,)
     most = min(max((cells // len(indices)).bit_length(), 1), 6)
-    plans = [(0, limit, bits) for limit in limits for bits in range(most, min(most + 2, 8) + 1)]
+    widths = range(most, min(most + 2, 8) + 1) if cells < LARGE else (most,)
+    plans = [(0, limit, bits) for limit in limits for bits in widths]
     if suits_contexts(lines, length):
-        nears = list(dict.fromkeys([2, *likely(pointers, indices, labels, lines, length, negatives)]))
+        nears = list(dict.fromkeys([2, *likely(pointers, indices, labels, lines, length, negatives)]))[
+            : 4 if cells < LARGE else 2
+        ]
         plans += [(1, limit, near) for limit in limits for near in nears]
     costs = [_cost(plan, pointers, indices, labels, shape) for plan in plans]
     best = min(range(len(plans)), key=lambda k: (costs[k], k))

@@ -1,4 +1,4 @@
-"""At which distance along a line do stored entries keep company? (The writer's choice alone: nothing here is in a file.)
+"""At which distance along a line stored entries keep company: the writer's guess, nothing that a file depends on.
 
 A line of a layer is often an image or a stack of kernels laid out flat: the cell above is one image's width back.
 """

@@ -24,22 +24,24 @@ Array = npt.NDArray[Any]
 INPUTS = 5
 #: Beyond these the coder would take too long, or too much memory for its columns.
 MOST_CELLS, MOST_LENGTH = 1 << 26, 1 << 20
+#: Of tensors with more cells than this the writer tries two ways only.
+LARGE = 1 << 22
 #: How many bits a model's probability may rest on.
 LIMIT = 510
 #: TRUST[n]: how much of a model's log-odds counts that has seen n bits, in 1/256.
 TRUST = np.array([2560 * n // (10 * n + 18) for n in range(512)], np.int64)
 #: LEARNING[n]: the step of a set of weights that has been used n times (more often: the last).
 LEARNING = np.array([4 + 75 // (n + 4) for n in range(128)], np.int64)
-LABEL_LEARNING = np.array([4 + 150 // (n + 4) for n in range(128)], np.int64)
+LABEL_LEARNING = np.array([6 + 155 // (n + 4) for n in range(128)], np.int64)
 #: How near cells count, by the square of their distance: about 1024 / distance ** 5.
 NEAR = np.array([0, 1024, 181, 0, 32, 18, 0, 0, 6], np.int64)
-#: A decision has five inputs. A cell's: two counts (its group's and its column's entries), then three models; and their first weights.
+#: A decision has five inputs. A cell's: counts of its group's and its column's entries, then three models.
 CELL_MODELS = 32 * 32 * 2 + 64 * 32 + 16 * 32
-CELL_WEIGHTS = (38, 15, 25, 20, 30)
+CELL_WEIGHTS = (38, 15, 13, 5, 34)
 CELL_SETS = 17
 #: A label's inputs too are five: models of these many contexts for its sign, and these many trees for its magnitude.
 SIGN_CONTEXTS, TREES, WIDE_TREES = 1 + 81 + 25 + 9 + 9, 2 + 289 + 16 + 257 + 34, 8
-LABEL_WEIGHTS = (15, 22, 38, 30, 20)
+LABEL_WEIGHTS = (3, 22, 38, 22, 16)
 LABEL_SETS = 9
 #: Magnitudes of more bits than this have one context in each input.
 WIDE = 8
@@ -99,14 +101,14 @@ def _learn(models, index, bit):  # type: ignore[no-untyped-def]
 
 @device
 def _input(models, index):  # type: ignore[no-untyped-def]
-    """A model's log-odds, less of them the fewer bits it has seen."""
+    """Return a model's log-odds, less of them the fewer bits it has seen."""
     state = np.int64(models[index])
     return (STRETCH[state >> 19] * TRUST[state & 511]) >> 8
 
 
 @device
-def _code_label(decode, low, rng, pos, buf, end, models, contexts, places, inputs, weights, used, width,
-                negatives, positives, label):  # type: ignore[no-untyped-def]  # fmt: skip
+def _code_label(decode, low, rng, pos, buf, end, models, contexts, places, inputs, weights, used, width,  # type: ignore[no-untyped-def]
+                negatives, positives, label):  # fmt: skip
     """Code a label: its sign in the contexts 0 .. 4, each bit of its magnitude in the contexts 5 .. 9."""
     negative = 1 if label < negatives else 0
     if decode and not (negatives and positives):
@@ -155,9 +157,7 @@ def _code_lives(decode, low, rng, pos, buf, end, models, near, lives):  # type: 
             context |= lives[index - near] << 1
         if near and index >= near - 1:
             context |= lives[index - near + 1] << 2
-        bit, low, rng, pos = code_adaptive(
-            decode, low, rng, pos, buf, end, models, context, 60, RATE, lives[index]
-        )
+        bit, low, rng, pos = code_adaptive(decode, low, rng, pos, buf, end, models, context, 60, RATE, lives[index])
         lives[index] = bit
     return low, rng, pos
 
@@ -167,9 +167,7 @@ _LIVES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64[::1])"
 
 @kernel(_LIVES)
 def _encode_lives(state, buf, end, models, near, lives):  # type: ignore[no-untyped-def]
-    state[0], state[1], state[2] = _code_lives(
-        False, state[0], state[1], state[2], buf, end, models, near, lives
-    )
+    state[0], state[1], state[2] = _code_lives(False, state[0], state[1], state[2], buf, end, models, near, lives)
 
 
 @kernel(_LIVES)
@@ -216,9 +214,9 @@ def _label_contexts(contexts, much, signs, balance, columns, column, above, last
 
 
 @device
-def _code_cells(decode, state, buf, end, models, labeling, places, inputs, weights, label_weights, used,
+def _code_cells(decode, state, buf, end, models, labeling, places, inputs, weights, label_weights, used,  # type: ignore[no-untyped-def]
                 label_used, contexts, near, lines, length, width, negatives, positives, live_lines, live_columns,
-                groups, columns, line, pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+                groups, columns, line, pointers, indices, labels):  # fmt: skip
     low, rng, pos = state[0], state[1], state[2]
     stored = len(indices)
     breadth = 0
@@ -271,8 +269,8 @@ def _code_cells(decode, state, buf, end, models, labeling, places, inputs, weigh
             if stored - entry < left:
                 if not decode:
                     bit = 1 if entry < stop and indices[entry] == column else 0
-                inputs[0] = _odds(groups[0, group], groups[1, group], density, 17)
-                inputs[1] = _odds(columns[0, column], rows, density, 15)
+                inputs[0] = _odds(groups[0, group], groups[1, group], density, 23)
+                inputs[1] = _odds(columns[0, column], rows, density, 12)
                 base = (inputs[0] - _log(density) + _log(4096 - density) + 2048) >> 7
                 places[0] = (_within(base, 0, 31) << 5 | min(grouped, 31)) << 1 | previous
                 places[1] = 2048 + (min(place, 63) << 5 | min(grouped, 31))
@@ -335,18 +333,18 @@ _CELLS = (
 
 
 @kernel(_CELLS)
-def _encode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,
+def _encode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,  # type: ignore[no-untyped-def]
                   near, lines, length, width, negatives, positives, live_lines, live_columns, groups, columns, line,
-                  pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+                  pointers, indices, labels):  # fmt: skip
     return _code_cells(False, state, buf, end, models, labeling, places, inputs, weights, label_weights, used,
                        label_used, contexts, near, lines, length, width, negatives, positives, live_lines,
                        live_columns, groups, columns, line, pointers, indices, labels)  # fmt: skip
 
 
 @kernel(_CELLS)
-def _decode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,
+def _decode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,  # type: ignore[no-untyped-def]
                   near, lines, length, width, negatives, positives, live_lines, live_columns, groups, columns, line,
-                  pointers, indices, labels):  # type: ignore[no-untyped-def]  # fmt: skip
+                  pointers, indices, labels):  # fmt: skip
     return _code_cells(True, state, buf, end, models, labeling, places, inputs, weights, label_weights, used,
                        label_used, contexts, near, lines, length, width, negatives, positives, live_lines,
                        live_columns, groups, columns, line, pointers, indices, labels)  # fmt: skip
@@ -379,7 +377,9 @@ def suits(lines: int, length: int) -> bool:
 def _require_fit(lines: int, length: int) -> None:
     if not suits(lines, length):
         raise LimitError(
-            "coder 3's cells", got=f"{lines} x {length}", expected=f"at most {MOST_CELLS}, lines of at most {MOST_LENGTH}"
+            "coder 3's cells",
+            got=f"{lines} x {length}",
+            expected=f"at most {MOST_CELLS}, lines of at most {MOST_LENGTH}",
         )
 
 
@@ -417,6 +417,8 @@ def encode(
     flags += [some] if any(some) else []
     flags += [(0, 1)] if all(some) else []
     nears = [0, *likely(pointers, indices, labels, lines, length, negatives)]
+    if lines * length > LARGE:
+        flags, nears = flags[:1], nears[:2]
     plans = [(near, *flag) for flag in flags for near in dict.fromkeys(nears)]
     matrix = (pointers, indices, labels, lines, length, symbols, negatives, live_lines, live_columns)
     _write(encoder, min(plans, key=lambda plan: (_cost(plan, *matrix), plan)), *matrix)

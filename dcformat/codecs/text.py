@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from dcformat.codecs.rangecoder import (
     HALF,
     RATE,
@@ -130,7 +132,7 @@ def unpack(data: bytes, limit: int, preset: bytes = b"") -> bytes:
     StreamError, TrailingDataError
         The stream ends early, or not where and as `pack` ends it.
     """
-    decoder = Decoder(memoryview(data).cast("B"))
+    decoder = Decoder(np.frombuffer(data, np.uint8))
     buf, end, state = bytes(data), len(data), [int(x) for x in decoder.state]
     width = _direct(True, state, buf, end, LENGTH_BITS, 0)
     length = (1 << width - 1) | _direct(True, state, buf, end, width - 1, 0) if width else 0
@@ -149,5 +151,5 @@ def unpack(data: bytes, limit: int, preset: bytes = b"") -> bytes:
 
 
 def _direct(decode, state, buf, end, width, value):  # type: ignore[no-untyped-def]
-    value, state[0], state[1], state[2] = code_direct(decode, *state, buf, end, width, value)
+    value, state[0], state[1], state[2] = code_direct(decode, state[0], state[1], state[2], buf, end, width, value)
     return value

@@ -34,6 +34,8 @@ Array = npt.NDArray[Any]
 LAYOUT = {"float32": (32, 8), "float16": (16, 5), "bfloat16": (16, 8), "int8": (8, 8)}
 #: Integers of a grid are below this, so that scale * integer is exact in float64 before it is rounded to float32.
 GRID_MOST = 1 << 20
+#: The writer looks for no grid finer than these parts of the largest magnitude: coarse ones survive more rounding.
+_FINEST = (1 << 12, 1 << 15, 1 << 18)
 _VALUE_MODELS = 256 + 1 + 16
 
 
@@ -66,32 +68,81 @@ def _shared_zeros(bits: State) -> int:
     return (together & -together).bit_length() - 1 if together else 0
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of the largest numbers there are
 def _grid(values: Array, dtype: str) -> tuple[int, State] | None:
     """Return the scale's bit pattern and the integers whose products with it are `values`, if there are such."""
     if dtype != "float32" or not values.size:
         return None
-    magnitudes = np.abs(values[values != 0].astype(np.float64))
+    magnitudes = np.unique(np.abs(values[values != 0].astype(np.float64)))
     if not magnitudes.size or (np.signbit(values) & (values == 0)).any():
         return None
-    least = magnitudes.min()
-    for divisor in (1, 2, 3, 4, 5, 6, 7):
-        scale = np.float32(least / divisor)
-        if scale == 0:
-            return None
-        numbers = np.rint(values.astype(np.float64) / np.float64(scale))
-        if np.abs(numbers).max() < GRID_MOST:
-            scale = _refined(values, numbers, scale)
+    for finest in _FINEST:
+        step = _common_step(magnitudes, float(magnitudes[-1]) / finest)
+        if not step:
+            continue
+        numbers = np.rint(values.astype(np.float64) / step)
+        for scale in (np.float32(step), _refined(values, numbers)):
             made = (np.float64(scale) * numbers).astype(np.float32)
-            if np.array_equal(made.view(np.uint32), values.view(np.uint32)):
-                return int(np.float32(scale).view(np.uint32)), numbers.astype(np.int64)
+            if scale > 0 and np.array_equal(made.view(np.uint32), values.view(np.uint32)):
+                return int(scale.view(np.uint32)), numbers.astype(np.int64)
     return None
 
 
-def _refined(values: Array, numbers: Array, scale: np.float32) -> np.float32:
-    """The least value is itself rounded: estimate the scale from the largest instead."""
-    largest = int(np.abs(numbers).argmax())
-    better = np.float32(np.float64(values[largest]) / numbers[largest])
-    return better if better > 0 else scale
+def _common_step(magnitudes: Array, slack: float) -> float:
+    """Return the largest number of which all are multiples but for `slack`, or 0: Euclid's algorithm."""
+    largest = float(magnitudes[-1])
+    step = largest
+    for magnitude in magnitudes[-2::-1].tolist():
+        while magnitude > slack:
+            step, magnitude = magnitude, abs(step - magnitude * round(step / magnitude))
+        if step <= 4 * slack:
+            return 0.0
+        step = largest / round(largest / step)
+    return step
+
+
+def _refined(values: Array, numbers: Array) -> np.float32:
+    """Return the middle of the scales whose products with `numbers` all round to `values`."""
+    there = numbers != 0
+    sizes, magnitudes = np.abs(numbers[there]), np.abs(values[there])
+    half = np.spacing(magnitudes).astype(np.float64) / 2
+    least = ((magnitudes.astype(np.float64) - half) / sizes).max()
+    return np.float32((least + ((magnitudes.astype(np.float64) + half) / sizes).min()) / 2)
+
+
+@device
+def code_integer(decode, low, rng, pos, buf, end, models, base, rate, signed, value):  # type: ignore[no-untyped-def]
+    """Code an integer of magnitude below 2 ** 32 - 1, by `INTEGER_MODELS` models from `base`.
+
+    How many bits magnitude + 1 has, in unary; the bit below its leading one; the rest direct; a sign if there is one.
+    """
+    number = (-value if value < 0 else value) + 1
+    width = 0
+    while width < 31:
+        more, low, rng, pos = code_adaptive(
+            decode, low, rng, pos, buf, end, models, base + width, 60, rate, 1 if number >> (width + 1) else 0
+        )
+        if not more:
+            break
+        width += 1
+    out = 1
+    if width:
+        bit, low, rng, pos = code_adaptive(
+            decode, low, rng, pos, buf, end, models, base + 32 + width, 60, rate, (number >> (width - 1)) & 1
+        )
+        rest, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, width - 1, number & ((1 << (width - 1)) - 1))
+        out = (2 | bit) << (width - 1) | rest
+    out -= 1
+    if signed and out:
+        negative, low, rng, pos = code_adaptive(
+            decode, low, rng, pos, buf, end, models, base + 31, 60, rate, 1 if value < 0 else 0
+        )
+        if negative:
+            out = -out
+    return out, low, rng, pos
+
+
+INTEGER_MODELS = 64
 
 
 def _from_grid(scale_bits: int, numbers: State, field: str) -> Array:
@@ -112,15 +163,17 @@ def _code_steps(decode, state, buf, end, models, rate, form, width, first_width,
     for index in range(len(numbers)):
         number = numbers[index]
         if index:
-            step, low, rng, pos = code_gamma(
-                decode, low, rng, pos, buf, end, models, 0, 60, rate, number - last - 1
-            )
+            if form:
+                step, low, rng, pos = code_integer(
+                    decode, low, rng, pos, buf, end, models, INTEGER_MODELS, rate, 0, number - last - 1
+                )
+            else:
+                step, low, rng, pos = code_gamma(
+                    decode, low, rng, pos, buf, end, models, 0, 60, rate, number - last - 1
+                )
             number = last + 1 + step
         elif form:
-            mapped, low, rng, pos = code_direct(
-                decode, low, rng, pos, buf, end, 22, -2 * number - 1 if number < 0 else 2 * number
-            )
-            number = -(mapped >> 1) - 1 if mapped & 1 else mapped >> 1
+            number, low, rng, pos = code_integer(decode, low, rng, pos, buf, end, models, 0, rate, 1, number)
         else:
             number, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, first_width, number)
         if decode:
@@ -162,6 +215,21 @@ def get(decoder: Decoder, width: int) -> int:
     return int(_decode_direct(decoder.state, decoder.buf, len(decoder.buf), width, 0))
 
 
+def _put_scale(encoder: Encoder, bits: int) -> None:
+    """Append a positive float32: how many bits of its mantissa are needed, exponent, those bits."""
+    zeros = min(_shared_zeros(np.array([bits])), 23)
+    put(encoder, 5, 23 - zeros)
+    put(encoder, 8, bits >> 23)
+    put(encoder, 23 - zeros, (bits & 0x7FFFFF) >> zeros)
+
+
+def _get_scale(decoder: Decoder) -> int:
+    width, exponent = get(decoder, 5), get(decoder, 8)
+    if width > 23:
+        raise EncodingError("scale", got=f"{width} bits of mantissa", expected="at most 23")
+    return exponent << 23 | get(decoder, width) << (23 - width)
+
+
 def _shifted(values: Array, dtype: str, zeros: int) -> State:
     """Ordered integers of values whose lowest `zeros` bits are dropped: sign and magnitude made one number line."""
     width = LAYOUT[dtype][0]
@@ -191,7 +259,7 @@ def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
         put(encoder, 1, 1 if grid else 0)
     if grid:
         scale, numbers = grid
-        put(encoder, 32, scale)
+        _put_scale(encoder, scale)
         _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 1, 0, 0, numbers)
         return
     zeros = 0 if dtype == "int8" else min(_shared_zeros(patterns(codebook)), LAYOUT[dtype][0] - 1)
@@ -207,7 +275,7 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(size, np.int64)
     width = LAYOUT[dtype][0]
     if dtype == "float32" and get(decoder, 1):
-        scale = get(decoder, 32)
+        scale = _get_scale(decoder)
         _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 1, 0, 0, numbers)
         if np.abs(numbers).max() >= GRID_MOST:
             raise CodebookError("codebook", got="an integer out of range", expected=f"below {GRID_MOST}")
@@ -282,11 +350,9 @@ def _code_integers(decode, state, buf, end, models, rate, values):  # type: igno
     low, rng, pos = state[0], state[1], state[2]
     for index in range(len(values)):
         value = values[index]
-        mapped, low, rng, pos = code_gamma(
-            decode, low, rng, pos, buf, end, models, 0, 60, rate, -2 * value - 1 if value < 0 else 2 * value
-        )
+        value, low, rng, pos = code_integer(decode, low, rng, pos, buf, end, models, 0, rate, 1, value)
         if decode:
-            values[index] = -(mapped >> 1) - 1 if mapped & 1 else mapped >> 1
+            values[index] = value
     state[0], state[1], state[2] = low, rng, pos
 
 
@@ -307,8 +373,8 @@ def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
     if dtype == "float32":
         put(encoder, 1, 1 if grid else 0)
     if grid:
-        put(encoder, 32, grid[0])
-        _encode_integers(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, grid[1])
+        _put_scale(encoder, grid[0])
+        _encode_integers(encoder.state, encoder.buf, 0, fresh(INTEGER_MODELS), RATE, grid[1])
         return
     (width, exponent), bits = LAYOUT[dtype], patterns(values)
     zeros = min(_shared_zeros(bits), max(width - 1 - exponent, 0))
@@ -323,8 +389,8 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(count, np.int64)
     width, exponent = LAYOUT[dtype]
     if dtype == "float32" and get(decoder, 1):
-        scale = get(decoder, 32)
-        _decode_integers(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, numbers)
+        scale = _get_scale(decoder)
+        _decode_integers(decoder.state, buf, end, fresh(INTEGER_MODELS), RATE, numbers)
         if np.abs(numbers).max() >= GRID_MOST:
             raise EncodingError(field, got="an integer out of range", expected=f"below {GRID_MOST}")
         values = _from_grid(scale, numbers, field)
