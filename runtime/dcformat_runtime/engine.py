@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dcformat.errors import MemoryLimitError
+from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat_runtime import kernels, machine
 from dcformat_runtime.network import Floats, Ints, Network
 from dcformat_runtime.program import Plan, Program, build
@@ -47,9 +49,11 @@ class KernelEngine:
 
     name = "numba"
 
-    def __init__(self, network: Network, threads: int, exact: bool, most: int | None = None) -> None:
+    def __init__(
+        self, network: Network, threads: int, exact: bool, *, most: int | None = None, limit: int = DEFAULT_MAX_MEMORY
+    ) -> None:
         self._most = most or machine.blocks_in_registers()
-        self._network, self.threads, self._exact = network, threads, exact
+        self._network, self.threads, self._exact, self._limit = network, threads, exact, limit
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -77,6 +81,11 @@ class KernelEngine:
         with self._lock:
             if single not in self._runners:
                 program = build(self._network, single=single, exact=self._exact, most=self._most)
+                need = program.mem.nbytes + 4 * program.arena
+                if need > self._limit:
+                    raise MemoryLimitError(
+                        "kernel tables and arena", got=f"{need} bytes", expected=f"at most {self._limit}"
+                    )
                 self._runners[single] = _Runner(program)
                 if single:
                     self._one = self._runners[True]

@@ -167,9 +167,7 @@ def _spread(a: Array, source: int, target: int, count: int, lanes: int, gap: int
 
 
 @device
-def _rows(
-    a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
-) -> None:
+def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
     count = word(mem, op + 4)
     pointers = word(mem, op + 5)
     order = word(mem, op + 6)
@@ -206,13 +204,9 @@ def _rows(
                     y = row_target + word(mem, order + r) * target_row
                     if pool:
                         y += first // 2 * gap
-                        rows_pool(
-                            k, a, mem, x, unit, indices, values, start, end, i % 2, bias, relu, exact, y, gap
-                        )
+                        rows_pool(k, a, mem, x, unit, indices, values, start, end, i % 2, bias, relu, exact, y, gap)
                     elif per == 0:
-                        rows_half(
-                            a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap
-                        )
+                        rows_half(a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap)
                     else:
                         y += line * width
                         rows(
@@ -245,9 +239,7 @@ def _gather(a: Array, mem: Array, op: int, source: int, target: int, exact: int)
     for g in range(word(mem, op + 4)):
         start = word(mem, pointers + g)
         end = word(mem, pointers + g + 1)
-        gather(
-            a, mem, source, indices, values, start, end, bias + 16 * g, relu, exact, wide, out + 16 * g
-        )
+        gather(a, mem, source, indices, values, start, end, bias + 16 * g, relu, exact, wide, out + 16 * g)
     if order:
         for r in range(word(mem, op + 11)):
             a[target + word(mem, order + r)] = a[out + r]
@@ -270,9 +262,7 @@ def _columns(a: Array, mem: Array, op: int, source: int, target: int, exact: int
         while first < blocks:
             k = _width(blocks - first, 12, 0)
             at = 16 * first
-            columns(
-                k, a, mem, source, found, count, weight + at, 16 * blocks, bias + at, relu, exact, target + at
-            )
+            columns(k, a, mem, source, found, count, weight + at, 16 * blocks, bias + at, relu, exact, target + at)
             first += k
 
 
@@ -298,9 +288,7 @@ def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
             high = max(low, min(cols, (width - left + stride - 1) // stride))
             inside = low == 0 and high == cols and top == 0 and phases == 1 and count <= height
             if inside and stride == 1 and cols * lanes % 8 == 0:
-                copy_lines(
-                    a, plane + left * lanes, width * lanes, to, cols * lanes, count, cols * lanes
-                )
+                copy_lines(a, plane + left * lanes, width * lanes, to, cols * lanes, count, cols * lanes)
                 to += count * cols * lanes
                 continue
             for phase in range(phases):
@@ -407,9 +395,7 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int) -> None:
 
 
 @device
-def _pool_one(
-    a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: float, to: int
-) -> None:
+def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: float, to: int) -> None:
     best = a[at]
     total = np.float32(0)
     for row in range(rows):

@@ -36,9 +36,7 @@ class MemoryRow(NamedTuple):
     bytes: int
 
 
-def predict_memory(
-    file: DcfFile, *, threads: int | None = None, backend: str = "numba"
-) -> list[MemoryRow]:
+def predict_memory(file: DcfFile, *, threads: int | None = None, backend: str = "numba") -> list[MemoryRow]:
     """Return what running a file's network takes at most, beside the interpreter and the caller's own arrays.
 
     Parameters
@@ -58,9 +56,7 @@ def predict_memory(
         raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
     infos = {name: file.info(name) for name in file.names}
     network = outline(file.graph, {name: info.shape for name, info in infos.items()})
-    entries = {
-        name: info.stored if info.form == "sparse" else prod(info.shape) for name, info in infos.items()
-    }
+    entries = {name: info.stored if info.form == "sparse" else prod(info.shape) for name, info in infos.items()}
     rows = [MemoryRow("tensors as the file holds them", sum(info.decoded_bytes for info in infos.values()))]
     return rows + rows_of(network, {n: (infos[n].shape, e) for n, e in entries.items()}, threads, backend)
 
@@ -126,5 +122,7 @@ class _Sizes(Weights):
         wide = columns > 1 << 16
         skip = self.constants.skip
         places = [skip(n) for n in (groups + 1, slots * (16 if wide else 8), 16 * slots, 16 * groups)]
-        dense = skip(16 * groups * -(-columns // 16) * 16) if has_dense_columns(shape, entries, renamed is not None) else 0
+        dense = (
+            skip(16 * groups * -(-columns // 16) * 16) if has_dense_columns(shape, entries, renamed is not None) else 0
+        )
         return Gather(rows, groups, slots, *places, wide, np.arange(rows, dtype=np.int32), skip(rows), dense)

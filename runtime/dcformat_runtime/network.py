@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.errors import GraphError, IndexRangeError, ShapeError
+from dcformat.errors import GraphError, MemoryLimitError
 from dcformat.graph import (
     Add,
     AvgPool2d,
@@ -32,6 +32,7 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat.model import Model, Tensor
+from dcformat.validate import check_tensor
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -127,7 +128,7 @@ def lower(model: Model) -> Network:
     ------
     GraphError
         No graph, an empty one, or an operator that this runtime does not know.
-    ShapeError, IndexRangeError
+    FormatError
         Tensors that contradict the graph or themselves.
     """
     graph = model.graph
@@ -192,39 +193,17 @@ def _load(layer: Layer, tensors: Mapping[str, Tensor]) -> Layer:
     if node.bias is None:
         bias = np.zeros(weight.rows, np.float32)
     else:
-        bias = _float32(tensors[node.bias], tensors[node.bias].to_dense().reshape(-1))
+        stored = tensors[node.bias]
+        check_tensor(node.bias, stored)
+        bias = _float32(stored, stored.to_dense().reshape(-1))
     return replace(layer, weight=weight, bias=bias)
 
 
 def sparse(tensor: Tensor) -> Sparse:
     """Return a tensor's nonzero elements as float32 CSR, proved consistent; a sparse tensor is never made dense."""
-    if tensor.codebook is not None and tensor.data.size and int(tensor.data.max()) >= tensor.codebook.size:
-        raise IndexRangeError(
-            f"codes of {tensor.name!r}", got=int(tensor.data.max()), expected=f"less than {tensor.codebook.size}"
-        )
-    if not tensor.is_sparse and not tensor.is_constant and tensor.data.size != tensor.size:
-        raise ShapeError(f"elements of {tensor.name!r}", got=tensor.data.size, expected=tensor.size)
+    check_tensor(tensor.name, tensor)
     indptr, indices, values = tensor.to_csr()
-    indptr = np.asarray(indptr, np.int64)
-    field = f"positions of {tensor.name!r}"
-    if indptr.shape != (tensor.rows + 1,) or indptr[0] != 0 or indptr[-1] != indices.size:
-        raise IndexRangeError(field, got="row pointers that do not fit", expected=f"{tensor.rows} rows")
-    if values.shape != indices.shape:
-        raise ShapeError(field, got=values.shape, expected=indices.shape)
-    if np.any(np.diff(indptr) < 0):
-        raise IndexRangeError(field, got="descending row pointers", expected="ascending ones")
-    if indices.size:
-        _check_columns(field, indptr, indices, tensor.columns)
-    return Sparse(tensor.shape, indptr, indices, _float32(tensor, values))
-
-
-def _check_columns(field: str, indptr: Ints, indices: npt.NDArray[Any], columns: int) -> None:
-    low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= columns:
-        raise IndexRangeError(field, got=low if low < 0 else high, expected=f"0 to {columns - 1}")
-    falls = np.flatnonzero(indices[1:] <= indices[:-1]) + 1  # allowed only where a row starts
-    if not np.isin(falls, indptr).all():
-        raise IndexRangeError(field, got="columns out of order", expected="ascending in each row")
+    return Sparse(tensor.shape, np.asarray(indptr, np.int64), indices, _float32(tensor, values))
 
 
 def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
@@ -237,6 +216,18 @@ def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
     if not np.isfinite(out).all():
         raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
     return out
+
+
+def check_sizes(network: Network, limit: int) -> None:
+    """Raise `MemoryLimitError` if one value of one input, or an operator's padded input, takes more than `limit`."""
+    for layer in network.layers:
+        sizes = [prod(layer.out_shape), prod(layer.conv_shape)]
+        for node in (layer.node, layer.pool):
+            if isinstance(node, (Conv2d, MaxPool2d, AvgPool2d)):
+                channels, *size = layer.conv_shape if node is layer.pool else layer.in_shapes[0]
+                sizes.append(channels * prod(n + 2 * p for n, p in zip(size, node.padding, strict=True)))
+        if 4 * max(sizes) > limit:
+            raise MemoryLimitError(f"{layer.name!r}", got=f"{4 * max(sizes)} bytes", expected=f"at most {limit}")
 
 
 def _pixels(graph: Graph) -> Floats | None:

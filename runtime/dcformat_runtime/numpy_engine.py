@@ -36,7 +36,10 @@ class NumpyEngine:
         self._shape = network.input_shape
         self._steps = [_step(layer, exact) for layer in network.layers]
         last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
-        self._done = [[v for v, k in last.items() if k == step and v] for step in range(len(network.layers))]
+        self._done: list[list[int]] = [[] for _ in network.layers]
+        for value, k in last.items():
+            if value:
+                self._done[k].append(value)
 
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""

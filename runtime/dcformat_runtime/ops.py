@@ -58,3 +58,5 @@ CHOICES = 64
 PLAN_WIDTH = 6
 #: Floats that may be read beyond the end of what is used of an arena.
 SLACK = 1024
+#: The largest word.
+MAX_WORD = (1 << 31) - 1

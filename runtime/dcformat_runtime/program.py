@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from dcformat.errors import LimitError
 from dcformat.graph import Flatten
 from dcformat_runtime import ops
 from dcformat_runtime.network import Floats, Network
@@ -70,35 +71,34 @@ def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, tupl
     cut = _cut(network)
     weights.constants.put(np.zeros(1 + ops.CHOICES + 1, np.int32))  # filled in when the addresses are known
     plans = [Plan(1, 1)] if single else _plans(network, cut)
-    arena = max(_emit(network, cut, plan, weights) for plan in plans)
-    return arena + ops.SLACK, tuple(_choose(plans))
+    arena = max(_emit(network, cut, plan, weights) for plan in plans) + ops.SLACK
+    if max(arena, weights.constants.size) > ops.MAX_WORD:
+        raise LimitError("running the network", got="more words than a kernel can number", expected=ops.MAX_WORD)
+    return arena, tuple(_choose(plans))
 
 
 def _cut(network: Network) -> int:
-    """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow."""
-    layers = network.layers
-    last = {value: k for k, layer in enumerate(layers) for value in layer.inputs}
-    last[network.output] = len(layers)
-    best = len(layers)
+    """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow.
+
+    That value must lie where only the second stage reads it.
+    """
+    layers, where = network.layers, homes(network, False).of
+    first_read: dict[int, int] = {}
+    for k, layer in enumerate(layers):
+        if not isinstance(layer.node, Flatten):
+            for value in layer.inputs:
+                first_read.setdefault(where[value].storage, k)
+    needed, best = {network.output}, len(layers)
     for cut in range(len(layers) - 1, -1, -1):
         layer = layers[cut]
-        if len(layer.out_shape) != 1:
-            break
         flat = isinstance(layer.node, Flatten) or all(len(shape) == 1 for shape in layer.in_shapes)
-        needed = [v for v in (0, *(before.output for before in layers[:cut])) if last.get(v, -1) >= cut]
-        if flat and len(needed) == 1 and not _read_before(network, needed[0], cut):
-            best = cut
-        elif not flat:
+        if not flat or len(layer.out_shape) != 1:
             break
+        needed.discard(layer.output)
+        needed.update(layer.inputs)
+        if len(needed) == 1 and first_read.get(where[min(needed)].storage, cut) >= cut:
+            best = cut
     return best
-
-
-def _read_before(network: Network, value: int, cut: int) -> bool:
-    """Whether a layer before `cut` reads the storage of `value`, which lies where only the second stage reads."""
-    values = homes(network, False).of
-    storage = values[value].storage
-    before = (layer for layer in network.layers[:cut] if not isinstance(layer.node, Flatten))
-    return any(values[v].storage == storage for layer in before for v in layer.inputs)
 
 
 def _plans(network: Network, cut: int) -> list[Plan]:
@@ -140,8 +140,8 @@ def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
     return arena.size
 
 
-def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    out = np.zeros((len(stage.records), ops.WIDTH), np.int32)
+def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    out = np.zeros((len(stage.records), ops.WIDTH), np.int64)
     for row, record in zip(out, stage.records, strict=True):
         row[: len(record)] = record
     return out

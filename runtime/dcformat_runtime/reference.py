@@ -59,7 +59,9 @@ def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
 def pool_shares(source: Sequence[int], out: Sequence[int], node: AvgPool2d) -> Floats:
     """Return what each window's sum is divided by, ``(out_h, out_w)``; shapes with the batch."""
     counts = [
-        window_counts(source[2 + i], out[2 + i], node.kernel[i], node.stride[i], node.padding[i], node.count_include_pad)
+        window_counts(
+            source[2 + i], out[2 + i], node.kernel[i], node.stride[i], node.padding[i], node.count_include_pad
+        )
         for i in (0, 1)
     ]
     return np.outer(*counts).astype(np.float32)

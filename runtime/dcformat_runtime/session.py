@@ -11,7 +11,8 @@ from dcformat import jit
 from dcformat.graph import Shape
 from dcformat.model import Model
 from dcformat_runtime.inputs import rows
-from dcformat_runtime.network import Floats, Network, lower
+from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat_runtime.network import Floats, Network, check_sizes, lower
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -51,6 +52,7 @@ class Session:
         self._options = options
         self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
+        check_sizes(self._network, options["max_memory"] or DEFAULT_MAX_MEMORY)
         self.labels: tuple[str, ...] = model.labels
         self._engine = _engine(self._network, options)
         self._run = self._engine.run
@@ -160,9 +162,7 @@ def load(
     return Session(model, options, kept)
 
 
-def predict_memory(
-    file: DcfFile, *, threads: int | None = None, backend: Backend = "auto"
-) -> list[MemoryRow]:
+def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
     """Return what running an open file takes at most, by what takes it; see `dcformat_runtime.memory`.
 
     Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`.
@@ -208,7 +208,8 @@ def _engine(network: Network, options: dict[str, Any]) -> Engine:
     from dcformat_runtime import machine
     from dcformat_runtime.engine import KernelEngine
 
-    engine = KernelEngine(network, options["threads"] or machine.cores(), options["deterministic"])
+    threads, limit = options["threads"] or machine.cores(), options["max_memory"] or DEFAULT_MAX_MEMORY
+    engine = KernelEngine(network, threads, options["deterministic"], limit=limit)
     _log("backend numba: %s; %s vectors, up to %d threads", why, machine.level(), engine.threads)
     return engine
 

@@ -135,9 +135,7 @@ def rows_pool(
         out[:] = np.maximum(pair, out) if resume else pair
 
 
-def _accumulate(
-    acc: Array, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int
-) -> None:
+def _accumulate(acc: Array, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int) -> None:
     n = acc.size
     for p in range(start, end):
         at = x + unit * word(mem, idx + p)

@@ -149,9 +149,7 @@ def copy_half() -> Any:
 
 
 def copy_lines() -> Any:
-    def write(
-        w: _Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any
-    ) -> None:
+    def write(w: _Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
         # Column by column of half blocks: the inner loop has many turns even where lines are short.
         with w.loop(_i64(0), floats, HALF) as column, w.loop(_i64(0), lines, 1) as r:
             value = w.load(a, w.b.add(w.b.add(i, column), w.b.mul(r, source_step)), _floats(HALF))
@@ -163,9 +161,7 @@ def copy_lines() -> Any:
 def transpose() -> Any:
     def write(w: _Writer, source: Any, i: Any, rows: Any, target: Any, j: Any, columns: Any) -> None:
         kind = ir.VectorType(I32, BLOCK)
-        block = [
-            w.load(source, w.b.add(i, w.b.mul(rows, _i64(r))), _floats(BLOCK)) for r in range(BLOCK)
-        ]
+        block = [w.load(source, w.b.add(i, w.b.mul(rows, _i64(r))), _floats(BLOCK)) for r in range(BLOCK)]
         half = HALF
         while half:  # exchange the off-diagonal half x half blocks, ever smaller
             for r in range(BLOCK):
@@ -252,7 +248,9 @@ def rows_full() -> Any:
                         for total, place in zip(acc, even, strict=True):
                             w.b.store(w.load(a, place, kind), total)
                     with ragged:
-                        for total, (place, count) in zip(acc, _places(w, blocks, y, gap, column, per, width), strict=True):
+                        for total, (place, count) in zip(
+                            acc, _places(w, blocks, y, gap, column, per, width), strict=True
+                        ):
                             w.b.store(_load_lanes(w, a, place, count), total)
                 with otherwise:
                     for total in acc:
@@ -272,9 +270,7 @@ def rows_full() -> Any:
     return _helper("iAAiiiiiiifiiiiiii", types.void, write)
 
 
-def _places(
-    w: _Writer, blocks: int, y: Any, gap: Any, column: Any, per: Any, width: Any
-) -> Iterator[tuple[Any, Any]]:
+def _places(w: _Writer, blocks: int, y: Any, gap: Any, column: Any, per: Any, width: Any) -> Iterator[tuple[Any, Any]]:
     """Yield where each block goes and how many floats of it are kept, from line to line."""
     for _ in range(blocks):
         left = w.b.sub(width, w.b.mul(column, _i64(BLOCK)))

@@ -48,6 +48,13 @@ class Stage:
         self.network, self.weights, self.arena, self.lanes = network, weights, arena, lanes
         self.flat = lanes == 1
         self.values = homes(network, self.flat)
+        self._ends: dict[int, list[int]] = {}  # layer -> the storages that nobody reads after it
+        for storage, layer in self.values.last.items():
+            self._ends.setdefault(layer, []).append(storage)
+        self._readers: dict[int, list[Layer]] = {}
+        for reader in network.layers:
+            for value in reader.inputs:
+                self._readers.setdefault(value, []).append(reader)
         self.records: list[list[int]] = []
         self.names: list[str] = []
         self.costs: list[float] = []
@@ -124,9 +131,10 @@ class Stage:
             self._name = layer.name
             self._hold(self.values.of[layer.output].storage)
             self._layer(layer)
-            for storage in [s for s in self._buffers if self.values.last[s] <= k]:
-                self.arena.give(self._buffers.pop(storage))
-                del self._places[storage]
+            for storage in self._ends.get(k, ()):
+                if storage in self._buffers:
+                    self.arena.give(self._buffers.pop(storage))
+                    del self._places[storage]
 
     def _hold(self, storage: int) -> None:
         if storage not in self._places:
@@ -290,7 +298,7 @@ class Stage:
 
     def _may_reorder(self, layer: Layer) -> bool:
         """Whether all that read a layer's output are linear layers, which can read it in any order."""
-        readers = [reader for reader in self.network.layers if layer.output in reader.inputs]
+        readers = self._readers.get(layer.output, [])
         linear = all(isinstance(reader.node, Linear) for reader in readers)
         return bool(readers) and linear and layer.output != self.network.output and not self.weights.exact
 

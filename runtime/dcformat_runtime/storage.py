@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.errors import LimitError
 from dcformat.graph import Concat, Conv2d, Flatten, Shape
 from dcformat_runtime.network import Floats, Network
+from dcformat_runtime.ops import MAX_WORD
 
 _ALIGN = 16  # floats: a cache line
 
@@ -36,11 +38,13 @@ class Constants:
         self.size = 0
 
     def put(self, values: npt.NDArray[Any] | Sequence[int]) -> int:
-        """Add an array and return its offset in floats. Integers must fit."""
+        """Add an array and return its offset in floats. Raises `LimitError` for integers that do not fit."""
         array = np.asarray(values)
         if array.dtype == np.uint16:
             array = np.concatenate((array, np.zeros(array.size % 2, np.uint16))).view(np.int32)
         elif array.dtype != np.float32:
+            if array.dtype != np.int32 and array.size and max(-int(array.min()), int(array.max())) > MAX_WORD:
+                raise LimitError("running the network", got=int(abs(array).max()), expected=f"at most {MAX_WORD}")
             array = array.astype(np.int32)
         at = self.skip(array.size)
         self._parts.append((at, array.reshape(-1)))

@@ -49,9 +49,7 @@ def row_numbers(weight: Sparse) -> Ints:
     return np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
 
 
-def row_table(
-    row: Ints, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int
-) -> RowTable:
+def row_table(row: Ints, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> RowTable:
     """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
     rows = bias.size
     order = np.argsort(-np.bincount(row, minlength=rows), kind="stable")
@@ -61,9 +59,7 @@ def row_table(
     place = np.argsort(key, kind="stable")
     pointers = np.zeros(runs * rows + 1, np.int32)
     np.cumsum(np.bincount(key, minlength=runs * rows), out=pointers[1:])
-    return RowTable(
-        pointers, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order]
-    )
+    return RowTable(pointers, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order])
 
 
 def gather_table(weight: Sparse, bias: Floats, columns: Ints | None = None) -> GatherTable:
@@ -160,9 +156,7 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     return filled * _LANES, filled, width
 
 
-def conv_entries(
-    weight: Sparse, layer: Layer, view: Window, flat: bool
-) -> tuple[Ints, Ints, Ints, Floats]:
+def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Ints, Ints, Ints, Floats]:
     """Return ``(row, channel, position, value)`` of a convolution's entries; those that only meet padding are left out."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
     assert isinstance(node, Conv2d)

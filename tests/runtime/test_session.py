@@ -90,7 +90,10 @@ def test_other_memory_layouts_are_copied() -> None:
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.zeros((2, 13, 12), np.float32), r"shape: expected \(batch, 1, 12, 12\) or \(batch, 144\), found \(2, 13, 12\)"),
+        (
+            np.zeros((2, 13, 12), np.float32),
+            r"shape: expected \(batch, 1, 12, 12\) or \(batch, 144\), found \(2, 13, 12\)",
+        ),
         (np.zeros((12, 12), np.float32), "shape: expected"),
         (np.zeros((), np.float32), "shape: expected"),
         (np.zeros((2, 3, 48), np.float32), "shape: expected"),
