@@ -329,6 +329,12 @@ def check_limits(model: Model) -> None:
     ):
         if count > most:
             raise LimitError(what, got=count, expected=f"at most {most}")
+    if (test := model.self_test) is not None and not (
+        0 <= test.seed < 1 << 32
+        and 1 <= test.samples <= layout.MAX_SELF_TEST_SAMPLES
+        and len(test.digest) == layout.DIGEST_BYTES
+    ):
+        raise LimitError("self-test", got=test, expected=f"1 to {layout.MAX_SELF_TEST_SAMPLES} samples, 8 bytes")
     kinds = [e.kind for e in model.extensions]
     if len(set(kinds)) != len(kinds) or any(not 0 <= k < layout.IGNORABLE for k in kinds):
         raise DuplicateError("extensions", got=kinds, expected=f"different ids below {layout.IGNORABLE}")
