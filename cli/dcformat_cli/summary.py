@@ -87,7 +87,7 @@ class Summary:
 
 
 def summarize(file: DcfFile) -> Summary:
-    """Read the table of contents; of the payloads only what tells a coder's tables from its streams."""
+    """Return a file's figures; each tensor is decoded once, to tell the bits of its labels from those of positions."""
     rows = []
     for name in file.names:
         info, usage = file.info(name), file.usage(name)

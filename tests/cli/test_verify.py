@@ -53,7 +53,7 @@ def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     refused(invoke("verify", packed), "a.dcf: expected a network for its self-test, found tensors alone")
 
 
-@pytest.mark.parametrize("verb", ["verify", "run", "unpack"])
+@pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
 def test_memory_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
     refused(invoke(verb, dcf, "--max-memory", "10K", *more), "lenet.dcf: E07", "10240 (max_memory)")
