@@ -1,0 +1,56 @@
+"""The networks that are timed: LeNets with the paper's densities and with very few weights, or any ``.dcf``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import dcformat
+from dcformat import Model, from_dense
+from dcformat.architectures import ARCHITECTURES
+from dcformat.datasets import load_split
+from dcformat.graph import Preprocessing
+
+#: Share of weights kept, layer by layer: Han et al. 2015 (tables 2 and 3), and 2 % (10 % of convolutions).
+DENSITIES = {
+    ("lenet-300-100", "han"): (0.08, 0.09, 0.26),
+    ("lenet-300-100", "vs"): (0.02, 0.02, 0.02),
+    ("lenet-5", "han"): (0.66, 0.12, 0.08, 0.19),
+    ("lenet-5", "vs"): (0.10, 0.10, 0.02, 0.02),
+}
+
+
+def synthetic(name: str, densities: str) -> Model:
+    """Return an architecture with normally distributed weights at random positions, 32 shared values a layer."""
+    random, architecture = np.random.default_rng(1), ARCHITECTURES[name]
+    tensors, kept = {}, iter(DENSITIES[name, densities])
+    for tensor, shape in architecture.shapes.items():
+        if tensor.endswith(".bias"):
+            values = random.normal(0, 0.1, shape)
+        else:
+            fan_in, share = int(np.prod(shape[1:])), next(kept)
+            book = random.normal(0, np.sqrt(2 / (fan_in * share)), 32)
+            values = np.where(random.random(shape) < share, book[random.integers(0, 32, shape)], 0)
+        tensors[tensor] = from_dense(tensor, values.astype(np.float32))
+    return Model(tensors, architecture.build(list(tensors), Preprocessing((0.0,), (1.0,))))
+
+
+def load(name: str) -> Model:
+    """Return ``ARCHITECTURE/DENSITIES`` as `synthetic`, or else a file's model."""
+    architecture, _, densities = name.partition("/")
+    return synthetic(architecture, densities) if (architecture, densities) in DENSITIES else dcformat.load(Path(name))
+
+
+def inputs(model: Model, batch: int) -> list[npt.NDArray[np.float32]]:
+    """Return several batches of MNIST's test images as the network wants them; of noise for other input shapes."""
+    assert model.graph is not None
+    shape, random, count = model.graph.input_shape, np.random.default_rng(batch), 64 if batch == 1 else 8
+    if np.prod(shape) != 784:
+        return [random.standard_normal((batch, *shape), np.float32) for _ in range(min(count, 8))]
+    pixels = load_split("test").images.reshape(-1, 784).astype(np.float32) / 255
+    if model.graph.preprocessing is not None:
+        pixels = (pixels - np.float32(model.graph.preprocessing.mean[0])) / np.float32(model.graph.preprocessing.std[0])
+    picked = random.integers(0, len(pixels), (count, batch))
+    return [np.ascontiguousarray(pixels[rows].reshape(batch, *shape)) for rows in picked]
