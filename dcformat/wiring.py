@@ -170,6 +170,13 @@ def check_graph(graph: Graph) -> None:
     """Raise unless every number of a graph fits the format; its wiring is for `Graph.shapes`."""
     if len(graph.nodes) > layout.MAX_NODES:
         raise LimitError("operators", got=len(graph.nodes), expected=f"at most {layout.MAX_NODES}")
+    if (rule := graph.preprocessing) is not None:
+        if len(rule.mean) > layout.MAX_ATTRIBUTE:
+            raise LimitError("preprocessing", got=len(rule.mean), expected=f"at most {layout.MAX_ATTRIBUTE} values")
+        with np.errstate(over="ignore"):
+            mean, std = np.array(rule.mean, np.float32), np.array(rule.std, np.float32)
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and std.all()):
+            raise GraphError("preprocessing", got=(rule.mean, rule.std), expected="finite float32 values, std not 0")
     for number, node in enumerate(graph.nodes):
         if type(node) not in _IDS:
             raise GraphError(f"node {number}", got=type(node).__name__, expected="a known operator")
