@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,24 +73,26 @@ def _one(values: tuple[float, ...]) -> str:
     return f"{values[0]:.6g}" if len(values) == 1 else str([float(f"{v:.6g}") for v in values])
 
 
-def _memory(content: DcfFile) -> dict[str, int]:
-    """Return the bytes that the model takes in memory, in the forms in which it can be held."""
+def _memory(content: DcfFile) -> list[tuple[str, int]]:
+    """Return what the model takes in memory, and what running it takes: predicted, nothing is loaded."""
     infos = [content.info(name) for name in content.names]
-    return {
-        "decoded_bytes": sum(info.decoded_bytes for info in infos),
-        "largest_tensor_bytes": max((info.decoded_bytes for info in infos), default=0),
-        "dense_float32_bytes": 4 * sum(prod(info.shape) for info in infos),
-    }
+    rows = [
+        ("tensors as they are held: sparse rows, codes, codebooks", content.decoded_bytes),
+        ("the largest of them", max((info.decoded_bytes for info in infos), default=0)),
+        ("all tensors dense, in float32", 4 * sum(info.size for info in infos)),
+    ]
+    if content.graph is not None:
+        from dcformat_runtime import predict_memory
+
+        predicted = predict_memory(content)
+        rows += [(f"run: {row.what}", row.bytes) for row in predicted]
+        rows.append(("run: together", sum(row.bytes for row in predicted)))
+    return rows
 
 
 def _memory_table(content: DcfFile) -> Table:
-    figures = _memory(content)
-    rows = [
-        ("all tensors as they are held (sparse rows, codes, codebooks)", f"{figures['decoded_bytes']:,}"),
-        ("the largest tensor alone", f"{figures['largest_tensor_bytes']:,}"),
-        ("all tensors dense, in float32", f"{figures['dense_float32_bytes']:,}"),
-    ]
-    return Table("memory when loaded", ("what", "bytes"), rows)
+    rows = [(what, f"{size:,}") for what, size in _memory(content)]
+    return Table("memory, at most", ("what", "bytes"), rows)
 
 
 def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
         "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
     }  # fmt: skip
     if memory:
-        document["memory"] = _memory(content)
+        document["memory"] = [{"what": what, "bytes": size} for what, size in _memory(content)]
     return document
 
 

@@ -63,15 +63,17 @@ def test_from_stdin(invoke: Invoke, dcf: Path) -> None:
 
 
 def test_memory_is_what_the_model_takes(invoke: Invoke, dcf: Path) -> None:
-    memory = json.loads(invoke("inspect", dcf, "--memory", "--json").stdout)["memory"]
+    rows = json.loads(invoke("inspect", dcf, "--memory", "--json").stdout)["memory"]
+    memory = {row["what"]: row["bytes"] for row in rows}
     sizes = {
         name: sum(a.nbytes for a in (t.data, t.codebook, t.indptr, t.indices) if a is not None)
         for name, t in dcformat.load(dcf).tensors.items()
     }
-    assert memory["decoded_bytes"] == pytest.approx(sum(sizes.values()), rel=0.02)
-    assert memory["largest_tensor_bytes"] == pytest.approx(max(sizes.values()), rel=0.02)
-    assert memory["dense_float32_bytes"] == 1_066_440
-    assert "memory when loaded" in invoke("inspect", dcf, "--memory").stdout
+    assert memory["tensors as they are held: sparse rows, codes, codebooks"] == pytest.approx(sum(sizes.values()), rel=0.02)
+    assert memory["the largest of them"] == pytest.approx(max(sizes.values()), rel=0.02)
+    assert memory["all tensors dense, in float32"] == 1_066_440
+    assert any(what.startswith("run: ") for what in memory)
+    assert "memory, at most" in invoke("inspect", dcf, "--memory").stdout
 
 
 def test_a_bag_of_tensors_and_sections_of_a_later_version(invoke: Invoke, tmp_path: Path) -> None:
