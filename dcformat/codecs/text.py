@@ -1,9 +1,9 @@
 """The coder of short byte strings, primed with a preset text (spec, "Text coder"): for a file's table of contents.
 
-For each of the last 6, 4, 3, 2 and 1 bytes the coder remembers which byte came next the last time. Those guesses are
-tried in turn, longest context first; an adaptive bit says whether a guess is right. A byte that nobody guessed is
-spelled out. Both sides first learn the preset, so that usual contents are guessed from the first byte on. This is a
-symbol ranking coder (Fenwood 1996 calls the idea by that name), plain Python so that opening a file compiles nothing.
+For each of the last 9, 7, 5, 4, 3, 2 and 1 bytes the coder remembers which byte came next the last time. It tries
+those guesses in turn, longest context first; an adaptive bit says whether a guess is right. A byte that nobody guessed
+is spelled out. Both sides first learn the preset, so that usual contents are guessed from the first byte on. This is
+symbol ranking (Fenwick 1996), in plain Python so that opening a file compiles nothing.
 """
 
 from __future__ import annotations
@@ -12,17 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from dcformat.codecs.rangecoder import (
-    HALF,
-    RATE,
-    Decoder,
-    Encoder,
-    code_adaptive,
-    code_direct,
-)
+from dcformat.codecs.rangecoder import HALF, RATE, Decoder, Encoder, code_bit
 from dcformat.errors import LimitError, StreamError
 
-ORDERS = (6, 4, 3, 2, 1)
+ORDERS = (9, 7, 5, 4, 3, 2, 1)
 #: How often a guess was right in a row, counted up to this.
 MOST_TRUST = 3
 #: A model's probability never rests on more than this many bits.
@@ -38,14 +31,13 @@ class _Model:
 
     def __init__(self) -> None:
         self.guesses: dict[bytes, _Guess] = {}
-        self.success = [HALF] * (len(ORDERS) * (MOST_TRUST + 1) * 2)
+        self.success = [HALF] * (len(ORDERS) * (MOST_TRUST + 1))
         self.spelling = [HALF] * 256
-        self.hit = 0
 
     def copy(self) -> _Model:
         other = _Model()
         other.guesses = dict(self.guesses)
-        other.success, other.spelling, other.hit = self.success[:], self.spelling[:], self.hit
+        other.success, other.spelling = self.success[:], self.spelling[:]
         return other
 
     def candidates(self, history: bytes) -> list[tuple[int, int]]:
@@ -56,7 +48,7 @@ class _Model:
             guess = self.guesses.get(history[-order:]) if len(history) >= order else None
             if guess is not None and guess[0] not in seen:
                 seen.add(guess[0])
-                out.append(((rank * (MOST_TRUST + 1) + guess[1]) * 2 + self.hit, guess[0]))
+                out.append((rank * (MOST_TRUST + 1) + guess[1], guess[0]))
         return out
 
     def learn(self, history: bytes, byte: int) -> None:
@@ -69,56 +61,78 @@ class _Model:
                 self.guesses[context] = (byte, trust)
 
 
-def _code(decode, state, buf, end, model, history, byte):  # type: ignore[no-untyped-def]
-    """Code one byte in either direction and let the model learn it."""
-    low, rng, pos = state
-    hit = 0
-    for index, guess in model.candidates(history):
-        hit, low, rng, pos = code_adaptive(
-            decode, low, rng, pos, buf, end, model.success, index, LIMIT, _RATE, 1 if guess == byte else 0
+class _Learner:
+    """Lets models learn known bits: how both sides read the preset."""
+
+    def bit(self, models: list[int], index: int, bit: int) -> int:
+        count, p = models[index] & 511, models[index] >> 9
+        p += ((4194303 - p) * _RATE[count]) >> 16 if bit else -((p * _RATE[count]) >> 16)
+        models[index] = p << 9 | min(count + 1, LIMIT)
+        return bit
+
+    def byte(self, model: _Model, history: bytes, byte: int) -> int:
+        """Code one byte, which a decoder does not know, and let the model learn it."""
+        for index, guess in model.candidates(history):
+            if self.bit(model.success, index, int(guess == byte)):
+                byte = guess
+                break
+        else:
+            node = 1
+            for shift in range(7, -1, -1):
+                node = node << 1 | self.bit(model.spelling, node, (byte >> shift) & 1)
+            byte = node - 256
+        model.learn(history, byte)
+        return byte
+
+
+class _Coder(_Learner):
+    """Codes the bits too, to or from a range coder stream."""
+
+    def __init__(self, coder: Encoder | Decoder) -> None:
+        self.decode = isinstance(coder, Decoder)
+        self.buf = coder.buf
+        self.low, self.rng, self.pos = (int(x) for x in coder.state)
+
+    def plain(self, p: int, bit: int) -> int:
+        bit, self.low, self.rng, self.pos = code_bit(
+            self.decode, self.low, self.rng, self.pos, self.buf, len(self.buf), p, bit
         )
-        if hit:
-            byte = guess
-            break
-    if not hit:
-        node = 1
-        for shift in range(7, -1, -1):
-            bit, low, rng, pos = code_adaptive(
-                decode, low, rng, pos, buf, end, model.spelling, node, LIMIT, _RATE, (byte >> shift) & 1
-            )
-            node = node << 1 | bit
-        byte = node - 256
-    model.hit = hit
-    model.learn(history, byte)
-    state[0], state[1], state[2] = low, rng, pos
-    return byte
+        return bit
+
+    def bit(self, models: list[int], index: int, bit: int) -> int:
+        return super().bit(models, index, self.plain(min(max(models[index] >> 15, 32), 65504), bit))
+
+    def number(self, width: int, value: int) -> int:
+        out = 0
+        for shift in range(width - 1, -1, -1):
+            out = out << 1 | self.plain(32768, (value >> shift) & 1)
+        return out
 
 
 @lru_cache(maxsize=4)
 def _primed(preset: bytes) -> _Model:
-    """Return the model that has learnt `preset`, by coding it to nowhere."""
-    model, encoder = _Model(), Encoder(2 * len(preset) + 16)
-    state = [0, 1 << 32, 0]
+    """Return the model that has learnt `preset`."""
+    model, learner = _Model(), _Learner()
     for index, byte in enumerate(preset):
-        _code(False, state, encoder.buf, 0, model, preset[:index], byte)
+        learner.byte(model, _window(preset[:index]), byte)
     return model
 
 
 def _window(history: bytes) -> bytes:
-    return history[-max(ORDERS) :]
+    return history[-ORDERS[0] :]
 
 
 def pack(data: bytes, preset: bytes = b"") -> bytes:
     """Return `data`, of fewer than 2**31 bytes, coded after `preset`, its length included."""
     encoder = Encoder(32 * len(data) + 64)
-    model, state, history = _primed(preset).copy(), [0, 1 << 32, 0], preset
+    coder, model, history = _Coder(encoder), _primed(preset).copy(), _window(preset)
     width = len(data).bit_length()
-    _direct(False, state, encoder.buf, 0, LENGTH_BITS, width)
-    _direct(False, state, encoder.buf, 0, max(width - 1, 0), len(data) & ((1 << max(width - 1, 0)) - 1))
+    coder.number(LENGTH_BITS, width)
+    coder.number(width - 1, len(data) & ((1 << width) >> 1) - 1)
     for byte in data:
-        _code(False, state, encoder.buf, 0, model, history, byte)
+        coder.byte(model, history, byte)
         history = _window(history + bytes((byte,)))
-    encoder.state[:] = state
+    encoder.state[:] = coder.low, coder.rng, coder.pos
     return encoder.take()
 
 
@@ -133,23 +147,18 @@ def unpack(data: bytes, limit: int, preset: bytes = b"") -> bytes:
         The stream ends early, or not where and as `pack` ends it.
     """
     decoder = Decoder(np.frombuffer(data, np.uint8))
-    buf, end, state = bytes(data), len(data), [int(x) for x in decoder.state]
-    width = _direct(True, state, buf, end, LENGTH_BITS, 0)
-    length = (1 << width - 1) | _direct(True, state, buf, end, width - 1, 0) if width else 0
+    coder = _Coder(decoder)
+    width = coder.number(LENGTH_BITS, 0)
+    length = ((1 << width) >> 1) | coder.number(width - 1, 0)
     if length > limit:
         raise LimitError("packed text", got=f"{length} bytes", expected=f"at most {limit}")
-    model, history, out = _primed(preset).copy(), preset, bytearray()
+    model, history, out = _primed(preset).copy(), _window(preset), bytearray()
     for _ in range(length):
-        byte = _code(True, state, buf, end, model, history, 0)
-        if state[2] > end + 8:
+        byte = coder.byte(model, history, -1)
+        if coder.pos > len(data) + 8:
             raise StreamError("packed text", got="its end", expected=f"{length - len(out)} bytes more")
         out.append(byte)
         history = _window(history + bytes((byte,)))
-    decoder.state[:] = state
+    decoder.state[:] = coder.low, coder.rng, coder.pos
     decoder.finish()
     return bytes(out)
-
-
-def _direct(decode, state, buf, end, width, value):  # type: ignore[no-untyped-def]
-    value, state[0], state[1], state[2] = code_direct(decode, state[0], state[1], state[2], buf, end, width, value)
-    return value
