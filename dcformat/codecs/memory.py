@@ -76,12 +76,22 @@ def _passing(parts: Layout, chunk: Chunk) -> int:
     if packed:
         need = size + values + _packed_symbols(parts, chunk, entries)
     else:
-        state = 0 if parts.length > _CONTEXT_STATE else 32 * parts.length
-        need = size + values + state + entries * 4 + (8 * chunk.lines + entries * 4 if dense else 0)
+        need = (
+            size + values + _context_state(parts, chunk) + entries * 4 + (8 * chunk.lines + entries * 4 if dense else 0)
+        )
     if parts.coding.every_element:
         # A mask, then positions of the stored ones, their lines and places in them, and a count for each line.
         need += elements + chunk.stored * 32 + 16 * chunk.lines
     return need
+
+
+def _context_state(parts: Layout, chunk: Chunk) -> int:
+    """Bytes of what coders 2 and 3 know of columns, lines and labels."""
+    width = min((parts.info.clusters + 1).bit_length(), 16)
+    labels = 4 * (600 << width if width <= 8 else 8 << width)
+    if parts.length > _CONTEXT_STATE:
+        return labels
+    return labels + 96 * parts.length + 16 * chunk.lines
 
 
 def _packed_symbols(parts: Layout, chunk: Chunk, entries: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -28,12 +29,7 @@ _FINITE = {"float32": 0x7F7FFFFF, "float16": 0x7BFF, "bfloat16": 0x7F7F}
 _SPECIAL = {"float32": (0, 1 << 31, 1, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800000), "float16": (0, 1 << 15, 1, 0x7BFF, 0xFBFF),
             "bfloat16": (0, 1 << 15, 1, 0x7F7F, 0xFF7F), "int8": (0, 128, 127, 255)}  # fmt: skip
 Array = npt.NDArray[np.generic]
-try:  # TEMPORARY
-    from dcformat.codecs import mixing as _m
-
-    _HAVE = False and hasattr(_m, "encode")
-except ImportError:
-    _HAVE = False
+COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
@@ -158,7 +154,7 @@ def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
         if not tensor.is_sparse and tensor.codebook is None:
             yield from (Way(0, each=each), Way(2, each=each))
             continue
-        for coder in range(layout.CODERS if _HAVE else 3):
+        for coder in range(layout.CODERS):
             for transposed in (False, True):
                 yield Way(coder, transposed, each=each)
                 if tensor.is_sparse and tensor.codebook is not None:
@@ -236,12 +232,15 @@ def dumps_as(model: Model, way: Way) -> bytes:
 
 
 def vectors() -> Iterator[tuple[str, bytes]]:
-    """A name and a small file for each form, dtype and way to code it, and for all else that a file can hold."""
-    for mode in ("fast", "small", "tiny")[: 3 if _HAVE else 2]:
+    """A name and a small file for each form, dtype and way to code it, and for all else that a file can hold.
+
+    Where kernels run as Python, for one dtype only: each file takes as long as a hundred compiled.
+    """
+    for mode in ("fast", "small", "tiny"):
         yield f"model-{mode}", dcformat.dumps(small_model(), mode=mode)  # type: ignore[arg-type]
     yield "empty", dcformat.dumps(Model({}))
     random = np.random.default_rng(1)
-    for dtype in DTYPES:
+    for dtype in DTYPES if COMPILED else DTYPES[:1]:
         for form in FORMS:
             made = tensor(random, "t", (5, 7), dtype, form, grid=form == "dense")
             for way in ways(made):
