@@ -5,19 +5,20 @@ Spec, "Checksums" and "Content digest".
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crc32c import crc32c as _crc32c
 
 from dcformat import layout
+from dcformat.lean import load_crc32c
 from dcformat.model import Tensor
 
 Array = npt.NDArray[Any]
+
+_crc32c = load_crc32c()
 
 #: Entries hashed at a time.
 _BLOCK = 1 << 20
@@ -38,6 +39,8 @@ class ContentDigest:
     """
 
     def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
+        import hashlib  # loads OpenSSL, and a reader seldom needs it
+
         self._hash = hashlib.sha256()
         for kind, body in sections:
             self._hash.update(struct.pack("<BI", kind, len(body)) + body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -187,6 +186,8 @@ def read_payload(
 def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[R]:
     if threads < 2 or len(items) < 2:
         return map(function, items)
+    from concurrent.futures import ThreadPoolExecutor  # costs milliseconds at start
+
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         return list(pool.map(function, items))
 

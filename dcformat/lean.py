@@ -1,0 +1,40 @@
+"""Imports that cost a fresh process more than all else it does, made when needed, and no more of them than needed.
+
+A process that loads a small file and runs it takes little longer than to import NumPy; see docs/cold-start.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from types import ModuleType
+from typing import cast
+
+
+def load_crc32c() -> Callable[[bytes | bytearray | memoryview], int]:
+    """Return `crc32c.crc32c` from its extension module.
+
+    The package around that asks for its own version, which imports 60 modules and takes 30 to 50 ms.
+    """
+    module = sys.modules.get("crc32c") or _extension("crc32c", "_crc32c")
+    if module is None:
+        import crc32c
+
+        module = crc32c
+    return cast(Callable[[bytes | bytearray | memoryview], int], module.crc32c)
+
+
+def _extension(package: str, name: str) -> ModuleType | None:
+    """Load a package's extension module and not the package; None where it has another form."""
+    folder = PathFinder.find_spec(package)
+    spec = None if folder is None else PathFinder.find_spec(name, folder.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        return None
+    try:
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    return module

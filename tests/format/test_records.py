@@ -1,0 +1,104 @@
+"""Records behave as frozen dataclasses with slots, and are dataclasses to the standard library."""
+
+import copy
+import dataclasses
+import pickle
+from typing import ClassVar
+
+import pytest
+
+from dcformat.records import fresh, record, replace
+
+
+@record
+class Base:
+    """A base."""
+
+    first: int
+    kind: ClassVar[str] = "base"
+
+    def doubled(self):
+        return 2 * self.first
+
+
+@record
+class Derived(Base):
+    """With defaults."""
+
+    second: str = "two"
+    third: list[int] = fresh(default_factory=list)
+    kind: ClassVar[str] = "derived"
+
+
+@record(eq=False)
+class Identity:
+    """Compared by identity."""
+
+    value: object
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Model:
+    """What they are to be like."""
+
+    first: int
+    second: str = "two"
+    third: list[int] = dataclasses.field(default_factory=list)
+
+
+def test_fields_come_by_position_name_and_default():
+    assert repr(Derived(1)) == repr(Model(1)).replace("Model", "Derived")
+    assert repr(Derived(1, third=[3], second="x")) == "Derived(first=1, second='x', third=[3])"
+    assert (Derived.kind, Base.kind, Derived(4).doubled()) == ("derived", "base", 8)
+    assert Derived(1).third is not Derived(1).third
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((1, 2, 3, 4), {}), ((1,), {"first": 2}), ((1,), {"other": 2}), ((), {"second": "x"})],
+)
+def test_wrong_fields_are_refused(args, kwargs):
+    for cls in (Derived, Model):
+        with pytest.raises(TypeError):
+            cls(*args, **kwargs)
+
+
+def test_records_do_not_change_and_have_no_other_attributes():
+    for one in (Derived(1), Identity(2)):
+        for act in (lambda o: setattr(o, "first", 2), lambda o: setattr(o, "new", 2), lambda o: delattr(o, "first")):
+            with pytest.raises(AttributeError, match="records are not changed"):
+                act(one)
+        assert not hasattr(one, "__dict__")
+
+
+def test_equality_and_hash():
+    assert Base(1) == Base(1)
+    assert Base(1) != Base(2)
+    assert Base(1) != Model(1)
+    assert hash(Base(1)) == hash(Base(1))
+    assert Derived(1) == Derived(1, "two", [])
+    assert Identity([1]) != Identity([1])
+    assert len({Identity([1]), Identity([1])}) == 2
+    with pytest.raises(TypeError):
+        hash(Derived(1))  # a list in it
+
+
+def test_copies():
+    for one in (Base(1), Derived(1, "x", [1, 2])):
+        assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == copy.copy(one) == one  # noqa: S301
+        assert replace(one, first=3).first == dataclasses.replace(one, first=3).first == 3
+    assert replace(Derived(1, "x", [1]), first=2) == Derived(2, "x", [1])
+    with pytest.raises(TypeError):
+        replace(Base(1), other=2)
+
+
+def test_they_are_dataclasses_to_the_standard_library():
+    assert [field.name for field in dataclasses.fields(Derived)] == ["first", "second", "third"]
+    assert dataclasses.is_dataclass(Derived(1))
+    assert dataclasses.asdict(Derived(1, "x", [2])) == {"first": 1, "second": "x", "third": [2]}
+
+
+def test_matching_by_position():
+    match Derived(1, "x"):
+        case Derived(first, second):
+            assert (first, second) == (1, "x")
