@@ -69,7 +69,8 @@ def test_memory_is_what_the_model_takes(invoke: Invoke, dcf: Path) -> None:
         name: sum(a.nbytes for a in (t.data, t.codebook, t.indptr, t.indices) if a is not None)
         for name, t in dcformat.load(dcf).tensors.items()
     }
-    assert memory["tensors as they are held: sparse rows, codes, codebooks"] == pytest.approx(sum(sizes.values()), rel=0.02)
+    held = memory["tensors as they are held: sparse rows, codes, codebooks"]
+    assert held == pytest.approx(sum(sizes.values()), rel=0.02)
     assert memory["the largest of them"] == pytest.approx(max(sizes.values()), rel=0.02)
     assert memory["all tensors dense, in float32"] == 1_066_440
     assert any(what.startswith("run: ") for what in memory)
