@@ -7,7 +7,6 @@ alike; the names of the file are the checkpoint's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from dcformat.graph import (
     Concat,
@@ -22,9 +21,10 @@ from dcformat.graph import (
     ReLU,
     Shape,
 )
+from dcformat.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Architecture:
     """A named network: `shapes` lists its tensors in order; `build` makes the graph from as many tensor names."""
 

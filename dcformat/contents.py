@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from dcformat import layout
@@ -18,12 +17,13 @@ from dcformat.errors import (
 )
 from dcformat.graph import Graph
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+from dcformat.records import record
 from dcformat.wiring import read_graph, write_graph
 
 _ITEM = {name: dtype.itemsize for name, dtype in STORAGE.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorInfo:
     """What the table of contents says of a tensor.
 
@@ -82,7 +82,7 @@ class TensorInfo:
         return data + self.stored * index + 8 * (self.rows + 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Contents:
     """The contents, parsed: `blocks` are the data blocks' lengths without their checksums."""
 

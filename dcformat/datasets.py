@@ -12,12 +12,13 @@ import os
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from dcformat.records import record
 
 #: SHA-256 of the original MNIST files, decompressed: an altered copy of MNIST is not MNIST.
 MNIST_SHA256 = {
@@ -44,7 +45,7 @@ class DataError(ValueError):
     """A data directory or file that cannot be used; the message names it and says what was expected."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Split:
     """Images uint8 ``(n, height, width)`` and labels uint8 ``(n,)`` (not one-hot)."""
 

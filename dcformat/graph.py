@@ -11,18 +11,18 @@ exporters fold it into the convolution before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from dcformat.errors import GraphError, ShapeError
 from dcformat.layout import MAX_ELEMENTS
+from dcformat.records import record
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """One operator. `inputs` are value numbers; `arity` is how many it takes (None: two or more)."""
 
@@ -83,7 +83,7 @@ def _window(
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Linear(Node):
     """``y = x @ weight.T + bias``; weight ``(out_features, in_features)``."""
 
@@ -103,7 +103,7 @@ class Linear(Node):
         return (out,)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Conv2d(Node):
     """2-D cross-correlation; weight ``(out_channels, in_channels / groups, kernel_h, kernel_w)``; zero padding."""
 
@@ -138,7 +138,7 @@ class Conv2d(Node):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReLU(Node):
     """``max(x, 0)``."""
 
@@ -148,7 +148,7 @@ class ReLU(Node):
         return inputs[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Pool(Node):
     kernel: Pair
     stride: Pair
@@ -171,14 +171,14 @@ class _Pool(Node):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MaxPool2d(_Pool):
     """Maximum over windows; padding counts as minus infinity."""
 
     kind: ClassVar[str] = "max_pool2d"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AvgPool2d(_Pool):
     """Mean over windows. With `count_include_pad` the padding counts as zeros, as in PyTorch."""
 
@@ -186,7 +186,7 @@ class AvgPool2d(_Pool):
     kind: ClassVar[str] = "avg_pool2d"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GlobalAvgPool(Node):
     """Mean over height and width: ``(channels, height, width)`` to ``(channels,)``."""
 
@@ -196,7 +196,7 @@ class GlobalAvgPool(Node):
         return (_image(self, inputs[0])[0],)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GlobalMaxPool(Node):
     """Maximum over height and width: ``(channels, height, width)`` to ``(channels,)``."""
 
@@ -206,7 +206,7 @@ class GlobalMaxPool(Node):
         return (_image(self, inputs[0])[0],)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flatten(Node):
     """All dimensions but the batch into one, row-major."""
 
@@ -216,7 +216,7 @@ class Flatten(Node):
         return (prod(inputs[0]),)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Add(Node):
     """Elementwise sum of two or more values of one shape."""
 
@@ -229,7 +229,7 @@ class Add(Node):
         return inputs[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Concat(Node):
     """Values joined along the channels (the first dimension after the batch), in the order of `inputs`."""
 
@@ -242,7 +242,7 @@ class Concat(Node):
         return (sum(shape[0] for shape in inputs), *inputs[0][1:])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Softmax(Node):
     """``exp(x) / sum(exp(x))`` over the features of a rank 1 value."""
 
@@ -254,7 +254,7 @@ class Softmax(Node):
         return inputs[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Preprocessing:
     """How a uint8 pixel becomes the network's float32 input: ``(pixel / 255 - mean) / std``.
 
@@ -266,7 +266,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Graph:
     """Operators in execution order, the shape of the input (without the batch), and what goes with the input."""
 

@@ -7,7 +7,6 @@ sparse tensor is never made dense unless somebody calls `to_dense`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Graph
+from dcformat.records import fresh, record
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,7 @@ STORAGE = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Tensor:
     """A named tensor of any rank, seen as a matrix of ``shape[0]`` rows for its sparse form (rank 0: one row).
 
@@ -133,7 +133,7 @@ def _bits(values: Array) -> Array:
     return values.view(f"<u{values.dtype.itemsize}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extension:
     """A section this version does not know, marked ignorable: kept byte for byte through read-modify-write."""
 
@@ -141,7 +141,7 @@ class Extension:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SelfTest:
     """A golden test: `samples` inputs drawn from `seed` must be classified so that `digest` results (spec, "Self-test")."""
 
@@ -150,7 +150,7 @@ class SelfTest:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Model:
     """Tensors in file order, and optionally the graph that uses them, class labels and metadata.
 
@@ -168,6 +168,6 @@ class Model:
     tensors: Mapping[str, Tensor]
     graph: Graph | None = None
     labels: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = fresh(default_factory=dict)
     self_test: SelfTest | None = None
     extensions: tuple[Extension, ...] = ()

@@ -14,7 +14,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -38,6 +37,7 @@ from dcformat.errors import (
 )
 from dcformat.graph import Graph
 from dcformat.model import Extension, Model, SelfTest, Tensor
+from dcformat.records import record
 
 Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -47,7 +47,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _PIECE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LedgerRow:
     """Some of the file's bytes: what they are for, and how many."""
 

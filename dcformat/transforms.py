@@ -7,7 +7,6 @@ of bytes of a small file. Where units move, sums are taken in another order, so 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from dcformat.graph import (
     ReLU,
 )
 from dcformat.model import Model, Tensor
+from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +35,7 @@ _UNIT_WISE = (ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten)
 _Layer = Linear | Conv2d
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Link:
     """Units made by one layer and read by one other only."""
 

@@ -6,7 +6,6 @@ Ties go to the candidate that comes first, so the same tensor always gives the s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.values import write_codebook, write_values
 from dcformat.cursor import varint
 from dcformat.model import STORAGE, Tensor
+from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 Mode = Literal["fast", "small", "tiny"]
@@ -104,7 +104,7 @@ def _with_chunks(head: bytes, each: int, chunks: Sequence[bytes], stored: Sequen
 # --- coders 0 and 1 ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class _Candidate:
     """Symbols to be coded one way.
 

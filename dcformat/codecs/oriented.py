@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ import numpy.typing as npt
 
 from dcformat.codecs.index import transpose
 from dcformat.model import Tensor
+from dcformat.records import record
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Oriented:
     """Sparse entries line by line.
 

@@ -7,7 +7,6 @@ codebook, the values as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,13 @@ from dcformat.codecs.rangecoder import Decoder, Encoder
 from dcformat.codecs.values import get, put
 from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, IndexRangeError, StreamError, TruncatedError
+from dcformat.records import record
 
 Array = npt.NDArray[Any]
 Lengths = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Plan:
     """How a tensor's symbols are coded.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,13 +20,14 @@ from dcformat.contents import TensorInfo
 from dcformat.cursor import Cursor
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, VersionError
 from dcformat.model import STORAGE, Tensor
+from dcformat.records import record
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Coding:
     """A payload's first byte."""
 
@@ -85,7 +85,7 @@ def labels_of(info: TensorInfo, coding: Coding) -> int:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Chunk:
     """A run of lines of a payload: how many, how many entries are stored in it, and its bytes."""
 
@@ -94,7 +94,7 @@ class Chunk:
     data: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Layout:
     """A payload cut into its parts; nothing is decoded yet."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,11 +13,12 @@ from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.values import write_codebook
 from dcformat.contents import TensorInfo
 from dcformat.model import Tensor
+from dcformat.records import record
 
 Bytes = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Bits of a payload by purpose; they add up to eight times its bytes.
 

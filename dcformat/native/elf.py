@@ -8,9 +8,9 @@ Arm 64-bit Architecture (AAELF64), section 5.7.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from dcformat.native.image import Image
+from dcformat.records import record
 
 X86_64, AARCH64 = 62, 183
 
@@ -28,7 +28,7 @@ class LinkError(ValueError):
     """An object that cannot become a self-contained image."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Section:
     name: str
     kind: int
@@ -39,7 +39,7 @@ class _Section:
     info: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Symbol:
     name: str
     section: int

@@ -8,10 +8,11 @@ that the loader fills. So loading takes no linker: copy, fill the slots, make ex
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
+
+from dcformat.records import record
 
 MAGIC = b"DCFKRNL\x01"
 _DIGEST = 32
@@ -34,7 +35,7 @@ def _implementation() -> Any:
     raise ImportError("hashlib")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """Machine code and constants, where to enter, and which slots the loader fills.
 

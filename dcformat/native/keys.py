@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dcformat.native.image import sha256
+from dcformat.records import record
 
 #: Changes whenever compiled code must be made anew although kernels are the same: another compiler, entry or file form.
 GENERATION = 1
@@ -33,7 +33,7 @@ _CPU_LINES = (
 _CPUINFO = "/proc/cpuinfo"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """A kind of machine that code can be made for elsewhere: LLVM's names, and what Linux must say it has."""
 

@@ -7,7 +7,8 @@ array, so a read-only one may be passed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from dcformat.records import record
 
 _ARRAYS = frozenset(
     {
@@ -29,7 +30,7 @@ _RETURNS = frozenset({"void", "int64", "float64", "boolean"})
 _ARGUMENT = re.compile(r"(const )?([a-z0-9]+)(?:\[((?::, ?)*)::1\])?")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument:
     """One parameter: a scalar (`ndim` 0) or a C-contiguous array."""
 
@@ -43,7 +44,7 @@ class Argument:
         return f"{'' if self.const else 'writable '}C-contiguous {self.dtype} array of {self.ndim} dimension(s)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signature:
     """A parsed signature."""
 
