@@ -41,9 +41,9 @@ def retrain(plan: Plan) -> Stage:
 CLASSIC: Mapping[str, Recipe] = {
     "lenet-300-100": Recipe(
         stages=(
-            train(Plan(epochs=8, lr=2e-3), _LIGHT),
+            train(Plan(epochs=14, lr=2e-3), _LIGHT),
             prune({"fc1.weight": 0.08, "fc2.weight": 0.09, "fc3.weight": 0.26}),
-            retrain(Plan(epochs=12, lr=2e-3)),
+            retrain(Plan(epochs=24, lr=4e-3)),
             share_each({"fc1.weight": 64, "fc2.weight": 64, "fc3.weight": 64}, "linear"),
             finetune(Plan(epochs=2, lr=1e-4), _LIGHT),
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.stages import Recipe, finetune, pool, prune_gradually, round_biases, share_each, train
+from dcformat_pruning.stages import Recipe, finetune, ordered, pool, prune_gradually, round_values, share_each, train
 from dcformat_pruning.training import Plan
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
@@ -22,21 +22,25 @@ DEFAULT: Mapping[str, Recipe] = {
     "lenet-300-100": Recipe(
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
-            prune_gradually(Plan(epochs=50, lr=8e-3), 7000, _IMAGES, {"fc1": 120, "fc2": 60}),
+            prune_gradually(Plan(epochs=60, lr=8e-3), 7000, _IMAGES, {"fc1": 200, "fc2": 80}),
             share_each({"fc1.weight": 12, "fc2.weight": 12, "fc3.weight": 12}, "exact"),
             finetune(Plan(epochs=10, lr=5e-4), _IMAGES),
-            round_biases(31),
+            round_values(7, 31),
         ),
         mode="tiny",
+        finish=ordered("fast"),
     ),
     "lenet-5": Recipe(
         stages=(
             train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
-            prune_gradually(Plan(epochs=18, lr=4e-3), 6000, _IMAGES, {"conv1": 10, "conv2": 24, "fc1": 100}),
+            prune_gradually(
+                Plan(epochs=14, lr=8e-3), 6000, _IMAGES, {"conv1": 10, "conv2": 24, "fc1": 100}, power=0.25
+            ),
             share_each({"conv1.weight": 12, "conv2.weight": 12, "fc1.weight": 12, "fc2.weight": 12}, "exact"),
-            finetune(Plan(epochs=4, lr=5e-4), _IMAGES),
-            round_biases(31),
+            finetune(Plan(epochs=3, lr=5e-4), _IMAGES),
+            round_values(7, 31),
         ),
         mode="tiny",
+        finish=ordered("fast"),
     ),
 }

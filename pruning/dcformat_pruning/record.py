@@ -16,7 +16,7 @@ from dcformat_pruning.compact import Compact
 from dcformat_pruning.data import Augmentation, Images, Pool
 from dcformat_pruning.incremental import IncrementalSharing
 from dcformat_pruning.masks import weight_names
-from dcformat_pruning.stages import Context, Recipe, Stage, finish, pool, prune_gradually, round_biases, train
+from dcformat_pruning.stages import Context, Recipe, Stage, ordered, pool, prune_gradually, round_values, train
 from dcformat_pruning.training import Plan
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
@@ -86,12 +86,12 @@ RECORD: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(Plan(epochs=200, lr=8e-3), 3600, taught, {"fc1": 100, "fc2": 50}),
+            prune_gradually(Plan(epochs=160, lr=8e-3), 2800, taught, {"fc1": 200, "fc2": 80}),
             share_in_portions(Plan(epochs=30, lr=2e-3), 8),
-            round_biases(15),
+            round_values(6, 15),
         ),
         mode="tiny",
-        finish=finish,
+        finish=ordered("small"),
     ),
     "lenet-5": Recipe(
         stages=(
@@ -105,9 +105,9 @@ RECORD: Mapping[str, Recipe] = {
                 power=0.25,
             ),
             share_in_portions(Plan(epochs=16, lr=2e-3), 8),
-            round_biases(15),
+            round_values(6, 15),
         ),
         mode="tiny",
-        finish=finish,
+        finish=ordered("small"),
     ),
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dcformat_pruning.clustering import Clustering, entropy_kmeans, exact_kmeans, kmeans
 from dcformat_pruning.compact import chain
-from dcformat_pruning.masks import PruningError
+from dcformat_pruning.masks import PruningError, weight_names
 
 
 class SharedWeights:
@@ -224,8 +224,26 @@ def write_shared(weight: Tensor, alive: Tensor, clustering: Clustering) -> None:
 
 
 @torch.no_grad()
+def round_weights(module: nn.Module, bits: int) -> None:
+    """Round all weights to so many significant bits, in place: equal ones stay equal, codebooks take fewer bytes.
+
+    Parameters
+    ----------
+    bits : int
+        1 to 24; 6 move a value by 1.6 % at most.
+    """
+    if not 1 <= bits <= 24:
+        raise PruningError(f"bits: expected 1 to 24, found {bits}")
+    for name in weight_names(module):
+        parameter = module.get_parameter(name)
+        parameter.copy_(_significant(parameter, bits))
+
+
+@torch.no_grad()
 def quantise_biases(module: nn.Module, levels: int) -> None:
     """Round each layer's biases to multiples of a step, in place: their largest magnitude is `levels` steps.
+
+    The step has few significant bits, so that every multiple is exact and the file can store small integers.
 
     Parameters
     ----------
@@ -236,9 +254,14 @@ def quantise_biases(module: nn.Module, levels: int) -> None:
         raise PruningError(f"levels: expected at least 1, found {levels}")
     for name, parameter in module.named_parameters():
         if parameter.ndim == 1 and name.endswith("bias"):
-            step = parameter.abs().max() / levels
+            step = _significant(parameter.abs().max() / levels, 8)
             if step > 0:
                 parameter.copy_((parameter / step).round() * step)
+
+
+def _significant(values: Tensor, bits: int) -> Tensor:
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent)
 
 
 def _parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from dcformat.codecs.choose import Mode
 from dcformat.model import Model
 from dcformat.transforms import reorder_units
 from dcformat_pruning.compact import Compact, narrow, tidy
 from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
 from dcformat_pruning.gradual import GradualBalanced
 from dcformat_pruning.masks import Masks, PruningError, weight_names
-from dcformat_pruning.sharing import SharedWeights, quantise_biases, share
+from dcformat_pruning.sharing import SharedWeights, quantise_biases, round_weights, share
 from dcformat_pruning.training import Constraint, Plan, Progress, fit
 
 
@@ -200,15 +201,16 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
     return Stage("share", run)
 
 
-def round_biases(levels: int) -> Stage:
-    """Put each layer's biases on a grid of so many steps either side of zero."""
+def round_values(bits: int, levels: int) -> Stage:
+    """Round weights to so many significant bits, and each layer's biases to so many steps either side of zero."""
 
     def run(module: nn.Sequential, context: Context) -> None:
+        round_weights(module, bits)
         quantise_biases(module, levels)
 
-    return Stage("biases", run)
+    return Stage("round", run)
 
 
-def finish(model: Model) -> Model:
-    """Put the hidden units in the order that takes fewest bytes."""
-    return reorder_units(model, "tiny")
+def ordered(mode: Mode) -> Callable[[Model], Model]:
+    """Return a function that puts hidden units in the order that takes fewest bytes in `mode`."""
+    return lambda model: reorder_units(model, mode)
