@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import dcformat
 from dcformat.model import Model
 from dcformat_pruning.checkpoints import SavedStage, load_checkpoint, load_stage, save_stage
 from dcformat_pruning.classic import CLASSIC
@@ -23,14 +24,19 @@ from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.default import DEFAULT
 from dcformat_pruning.export import architecture_model
 from dcformat_pruning.networks import build, load_weights
-from dcformat_pruning.record import RECORD
+from dcformat_pruning.record import EXTREME, RECORD
 from dcformat_pruning.stages import Context, Recipe, Stage, StageReport
 from dcformat_pruning.training import Progress, evaluate, resolve_device
 
 __all__ = ["RECIPES", "Result", "StageReport", "compress", "recipe_for"]
 
 #: Recipe name to architecture to recipe.
-RECIPES: Mapping[str, Mapping[str, Recipe]] = {"classic": CLASSIC, "default": DEFAULT, "record": RECORD}
+RECIPES: Mapping[str, Mapping[str, Recipe]] = {
+    "classic": CLASSIC,
+    "default": DEFAULT,
+    "record": RECORD,
+    "extreme": EXTREME,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +76,8 @@ def compress(
     Parameters
     ----------
     architecture : {'lenet-300-100', 'lenet-5'}
-    recipe : {'classic', 'default', 'record'}
+    recipe : {'classic', 'default', 'record', 'extreme'}
+        The last for lenet-300-100 only.
     seed : int
         Weights, order of images, augmentation; the result repeats bit for bit on the CPU with as many
         threads.
@@ -162,4 +169,4 @@ def _run_key(architecture: str, recipe: str, seed: int, epochs: int | None, chec
     """Tell runs apart: a stage saved by another one must not be continued."""
     content = zlib.crc32(Path(checkpoint).read_bytes()) if checkpoint is not None else 0
     run = f"{architecture} {recipe} seed={seed} epochs={epochs} checkpoint={content:08x}"
-    return f"{run} torch={torch.__version__}"
+    return f"{run} torch={torch.__version__} dcformat={dcformat.__version__}"

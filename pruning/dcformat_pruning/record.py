@@ -91,7 +91,7 @@ RECORD: Mapping[str, Recipe] = {
             round_values(6, 15),
         ),
         mode="tiny",
-        finish=ordered("small"),
+        finish=ordered("fast"),
     ),
     "lenet-5": Recipe(
         stages=(
@@ -108,6 +108,21 @@ RECORD: Mapping[str, Recipe] = {
             round_values(6, 15),
         ),
         mode="tiny",
-        finish=ordered("small"),
+        finish=ordered("fast"),
     ),
+}
+
+#: As few bytes as keep 95.83 % right: the accuracy at which the 2025 article has 65 times fewer weights.
+EXTREME: Mapping[str, Recipe] = {
+    "lenet-300-100": Recipe(
+        stages=(
+            train(Plan(epochs=4, lr=2e-3), _IMAGES),
+            teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
+            prune_gradually(Plan(epochs=160, lr=8e-3), 800, taught, {"fc1": 60, "fc2": 30}),
+            share_in_portions(Plan(epochs=30, lr=2e-3), 6),
+            round_values(5, 7),
+        ),
+        mode="tiny",
+        finish=ordered("fast"),
+    )
 }

@@ -26,8 +26,7 @@ def bits(result: Result) -> dict[str, bytes]:
     return {name: tensor.to_dense().tobytes() for name, tensor in result.model.tensors.items()}
 
 
-@pytest.mark.parametrize("architecture", ["lenet-300-100", "lenet-5"])
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize(("recipe", "architecture"), [(r, a) for r in RECIPES for a in RECIPES[r]])
 def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
     seen: list[tuple[str, int, int]] = []
 
@@ -100,6 +99,8 @@ def test_unknown_names_and_counts_are_refused(digits: Path) -> None:
         compress("lenet-300-100", "best", data=digits)
     with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, lenet-5, found 'vgg'"):
         compress("vgg", data=digits)
+    with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, found 'lenet-5'"):
+        compress("lenet-5", "extreme", data=digits)
     with pytest.raises(ValueError, match="epochs: expected at least 1, found 0"):
         compress("lenet-300-100", "classic", epochs=0, data=digits)
 

@@ -13,6 +13,7 @@ from dcformat_pruning.sharing import (
     SharedWeights,
     balance_scales,
     quantise_biases,
+    round_weights,
     share,
     share_across,
 )
@@ -114,13 +115,29 @@ def test_biases_end_on_a_grid_of_so_many_steps() -> None:
     module = build("lenet-300-100", 0)
     before = module.fc1.bias.detach().clone()
     quantise_biases(module, 7)
-    step = before.abs().max() / 7
-    counts = module.fc1.bias.detach() / step
-    torch.testing.assert_close(counts, counts.round())
-    assert counts.abs().max().round() == 7
+    after = module.fc1.bias.detach()
+    step = after.abs().max() / 7
+    counts = after / step
+    assert torch.equal(counts, counts.round())
+    assert step == pytest.approx(before.abs().max().item() / 7, rel=1 / 128)
     assert (module.fc1.bias.detach() - before).abs().max() <= step / 2 + 1e-7
     with pytest.raises(PruningError, match="levels: expected at least 1, found 0"):
         quantise_biases(module, 0)
+
+
+def test_rounded_weights_have_few_significant_bits_and_stay_tied() -> None:
+    module = pruned()
+    share(module, dict.fromkeys(weight_names(module), 8), "exact")
+    before = {name: module.get_parameter(name).detach().clone() for name in weight_names(module)}
+    round_weights(module, 12)
+    for name, old in before.items():
+        new = module.get_parameter(name).detach()
+        assert ((new - old).abs() <= old.abs() * 2**-12).all()
+        assert torch.equal(torch.unique(new, return_inverse=True)[1], torch.unique(old, return_inverse=True)[1])
+        mantissa = torch.frexp(new)[0] * 2**12
+        assert torch.equal(mantissa, mantissa.round())
+    with pytest.raises(PruningError, match="bits: expected 1 to 24, found 0"):
+        round_weights(module, 0)
 
 
 def test_errors_name_the_layer() -> None:
