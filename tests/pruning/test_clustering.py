@@ -7,11 +7,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dcformat_pruning.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
 from dcformat_pruning.masks import PruningError
+from hypothesis import given
+from hypothesis import strategies as st
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import dcformat
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,8 @@ from dcformat_pruning.recipes import RECIPES, Result, compress, nonzero_weights
 from dcformat_pruning.stages import Context, Stage
 from safetensors.torch import save_file
 from torch import nn
+
+import dcformat
 
 pytestmark = pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
 
@@ -95,7 +96,7 @@ def test_a_checkpoint_takes_the_place_of_dense_training(digits: Path, tmp_path: 
 
 
 def test_unknown_names_and_counts_are_refused(digits: Path) -> None:
-    with pytest.raises(ValueError, match="recipe: expected one of classic, .*, found 'best'"):
+    with pytest.raises(ValueError, match=r"recipe: expected one of classic, .*, found 'best'"):
         compress("lenet-300-100", "best", data=digits)
     with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, lenet-5, found 'vgg'"):
         compress("vgg", data=digits)
