@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dcformat.codecs.choose import Mode
 
 _NETWORKS = ("lenet-300-100", "lenet-5")
-_RECIPES = ("classic", "default", "record")
+_RECIPES = ("classic", "default", "record", "extreme")
 
 #: What ``--resume`` without a directory stands for.
 _BESIDE = "\0"
@@ -42,7 +42,8 @@ _BESIDE = "\0"
     type=click.Choice(_RECIPES),
     default="default",
     show_default=True,
-    help="classic: Deep Compression as published; default: the best in minutes; record: the smallest file.",
+    help="classic: Deep Compression as published; default: the best in minutes; record: the smallest file as accurate "
+    "as the paper's; extreme: the smallest at 95.83 % (lenet-300-100).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
