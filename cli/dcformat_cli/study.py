@@ -77,14 +77,14 @@ def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | Non
 
 @study_command.command("article")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs of retraining.")
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
 @_OUT
 @_DATA
 @as_json()
 def article_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
     """Repeat the 2025 article's rows by name, on a network trained as the article's, on the test set.
 
-    Takes about 2 minutes of one core for each seed.
+    Takes about a minute of one core for each seed.
     """
     require_torch("study")
     from dcformat_pruning import article, study

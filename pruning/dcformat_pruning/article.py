@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dcformat_pruning.criteria import Criterion, Magnitude, TfIdf
+from dcformat_pruning.criteria import Criterion, Magnitude, Obd, TfIdf
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.masks import Masks
-from dcformat_pruning.selection import MaskMap, sensitivity_masks, weight_spread
-from dcformat_pruning.study import TfIdfOnPixels, first_images, folded, retrain, weights_left
+from dcformat_pruning.selection import MaskMap, keep_globally, sensitivity_masks, weight_spread
+from dcformat_pruning.study import first_images, folded, retrain, weights_left
 from dcformat_pruning.training import evaluate
 
 
@@ -40,60 +40,77 @@ PUBLISHED = (
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A row of the article repeated: test accuracies (0..1), in the article's sensitivity mode.
+    """A row of the article repeated: test accuracies (0..1).
 
     Attributes
     ----------
-    s : float
+    method : str
+        The criterion, and how its scores choose: ``s`` times a standard deviation in each layer, or one ranking over
+        all layers.
+    s : float or None
         The sensitivity that gives the row's ratio here.
     ratio : float
         The ratio reached.
-    at_two : float
+    at_two : float or None
         The ratio that s = 2 gives here.
     """
 
     published: float
     seed: int
-    criterion: str
-    s: float
+    method: str
+    s: float | None
     ratio: float
-    at_two: float
+    at_two: float | None
     dense: float
     pruned: float
     retrained: float
 
 
-_TRIED: tuple[Criterion, ...] = (Magnitude(), TfIdf(), TfIdfOnPixels())
+#: Criterion, and whether its scores are ranked over all layers together.
+_TRIED: tuple[tuple[Criterion, bool], ...] = (
+    (Magnitude(), False),
+    (TfIdf(), False),
+    (TfIdf(), True),
+    (Obd(), True),
+)
+
+#: Epochs of the dense network: long enough for L2 to empty it as the article's must have been.
+DENSE_EPOCHS = 8
 
 
-def repeat(
-    module: nn.Sequential,
-    seed: int,
-    data: TrainingData,
-    test: Images,
-    epochs: int,
-) -> Iterator[Repeated]:
-    """Repeat the article's rows on one undertrained network: TF-IDF and magnitude, each at all four ratios.
+def repeat(module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int) -> Iterator[Repeated]:
+    """Repeat the article's rows on a network trained as the article's: magnitude, TF-IDF, and OBD beside them.
 
     The test images are read only here, and nothing is chosen by them.
     """
     sample = first_images(data.train)
     dense = evaluate(module, test)
-    for criterion in _TRIED:
+    for criterion, globally in _TRIED:
         scores = criterion.scores(module, sample)
         spread = weight_spread(module) if isinstance(criterion, Magnitude) else None
+        at_two = None if globally else _ratio(module, _quietly(scores, 2.0, spread))
         for published in PUBLISHED:
-            s = solve_sensitivity(module, scores, spread, published.ratio)
-            chosen = sensitivity_masks(scores, s, spread=spread)
+            s = None if globally else solve_sensitivity(module, scores, spread, published.ratio)
+            if s is None:
+                chosen = keep_globally(scores, weights_left(module, published.ratio))
+            else:
+                chosen = sensitivity_masks(scores, s, spread=spread)
             pruned = copy.deepcopy(module)
             Masks(pruned, chosen).apply()
             before = evaluate(pruned, test)
             pruned = folded(pruned)
             retrain(pruned, data.train, epochs, seed)
-            at_two = _ratio(module, sensitivity_masks(scores, 2.0, spread=spread))
-            after = evaluate(pruned, test)
-            reached = _ratio(module, chosen)
-            yield Repeated(published.ratio, seed, criterion.name, s, reached, at_two, dense, before, after)
+            yield Repeated(
+                published.ratio,
+                seed,
+                f"{criterion.name}, {'all layers' if globally else 's in each layer'}",
+                s,
+                _ratio(module, chosen),
+                at_two,
+                dense,
+                before,
+                evaluate(pruned, test),
+            )
 
 
 def rows_in_all(seeds: int) -> int:

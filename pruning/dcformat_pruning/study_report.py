@@ -50,8 +50,8 @@ def mean_and_spread(values: Iterable[float]) -> str:
     return f"{mean} ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
 
 
-def to_markdown(rows: Sequence[Row], repeated: Sequence[Repeated]) -> str:
-    """Return all tables: accuracy right after pruning and after retraining, then the article's rows."""
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Return tables of each baseline: accuracy right after pruning, and after retraining."""
     parts = []
     for baseline in _unique(row.baseline for row in rows):
         chosen = [row for row in rows if row.baseline == baseline]
@@ -64,10 +64,6 @@ def to_markdown(rows: Sequence[Row], repeated: Sequence[Repeated]) -> str:
             ("After retraining", "retrained"),
         ):
             parts.append(f"{title} (validation accuracy, %):\n\n{_table(chosen, figure)}\n")
-    if repeated:
-        parts.append(
-            f"### The article's rows, on the undertrained baseline (test accuracy, %)\n\n{_repeated_table(repeated)}\n"
-        )
     return "\n".join(parts)
 
 
@@ -132,25 +128,26 @@ def _table(rows: Sequence[Row], figure: str) -> str:
     return "\n".join(lines)
 
 
-def _repeated_table(rows: Sequence[Repeated]) -> str:
-    head = ["row", "criterion", "s", "ratio", "s = 2 gives", "dense", "pruned", "retrained"]
-    lines = [_line(head), _line(["---"] * len(head))]
+def article_markdown(rows: Sequence[Repeated]) -> str:
+    """Return the article's rows, each with what was published and what was found here."""
+    head = ["row", "method", "s", "ratio", "s = 2 gives", "dense", "pruned", "retrained"]
+    lines = ["The article's rows, repeated (test accuracy, %):", "", _line(head), _line(["---"] * len(head))]
     for published in PUBLISHED:
         figures = ["-" if v is None else f"{v:.2f}" for v in (published.pruned, published.retrained)]
         ratio = f"{published.ratio:g}"
-        first = [f"{ratio}x", f"the article's {published.criterion}", "", ratio, "", f"{DENSE:g}"]
-        lines.append(_line([*first, *figures]))
+        lines.append(_line([f"{ratio}x", f"*published: {published.criterion}*", "", ratio, "", f"{DENSE:g}", *figures]))
         here = [row for row in rows if row.published == published.ratio]
-        for criterion in _unique(row.criterion for row in here):
-            found = [row for row in here if row.criterion == criterion]
-            s, reached, at_two = (
-                f"{statistics.mean(getattr(row, key) for row in found):.2f}" for key in ("s", "ratio", "at_two")
-            )
-            accuracies = [
-                mean_and_spread(getattr(row, key) for row in found) for key in ("dense", "pruned", "retrained")
-            ]
-            lines.append(_line(["", criterion, s, reached, f"{at_two}x", *accuracies]))
-    return "\n".join(lines)
+        for method in _unique(row.method for row in here):
+            found = [row for row in here if row.method == method]
+            cells = [_mean([getattr(row, key) for row in found]) for key in ("s", "ratio", "at_two")]
+            cells += [mean_and_spread(getattr(row, key) for row in found) for key in ("dense", "pruned", "retrained")]
+            lines.append(_line(["", method, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.2f}" if known else ""
 
 
 def _line(cells: Sequence[str]) -> str:
