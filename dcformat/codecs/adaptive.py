@@ -307,7 +307,7 @@ def _write(
     put(encoder, 2, limit)
     if variant:
         put(encoder, 8, choice)
-        encoder.reserve(2 * (min(lines * length, 12 * stored + lines * length // 8) + stored * (width + 1)) + 64)
+        encoder.reserve(2 * (lines * length + stored * (width + 1)) + 64)
         density, *state = _cell_state(lines, length, stored)
         _encode_cells(
             encoder.state, encoder.buf, 0, _cell_models(width), RATE, STRETCH, LIMITS[limit], choice, lines, length,

@@ -124,8 +124,9 @@ def code_tree(decode, low, rng, pos, buf, end, models, base, width, limit, rate,
 
 @device
 def code_gamma(decode, low, rng, pos, buf, end, models, base, limit, rate, value):  # type: ignore[no-untyped-def]
-    """Code ``value < 2 ** 32 - 1`` as in Elias' gamma code of value + 1, its length by a 6-bit tree of models, the two
-    bits below the leading one by models of that length, the rest direct: 64 + 33 * 4 models from `base`.
+    """Code ``value < 2 ** 32 - 1`` as in Elias' gamma code of value + 1, by 64 + 33 * 4 models from `base`.
+
+    Its length by a 6-bit tree of models, the two bits below the leading one by models of that length, the rest direct.
     """
     width = 0
     if not decode:

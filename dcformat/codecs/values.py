@@ -145,12 +145,9 @@ def code_integer(decode, low, rng, pos, buf, end, models, base, rate, signed, va
 INTEGER_MODELS = 64
 
 
-def _from_grid(scale_bits: int, numbers: State, field: str) -> Array:
-    scale = np.uint32(scale_bits).view(np.float32)
-    if not np.isfinite(scale) or scale <= 0:
-        raise EncodingError(field, got=f"a scale of {scale}", expected="a positive number")
+def _from_grid(scale_bits: int, numbers: State) -> Array:
     with np.errstate(over="ignore"):
-        return (np.float64(scale) * numbers).astype("<f4")
+        return (np.float64(np.uint32(scale_bits).view(np.float32)) * numbers).astype("<f4")
 
 
 # --- codebooks --------------------------------------------------------------------------------------------------
@@ -227,7 +224,10 @@ def _get_scale(decoder: Decoder) -> int:
     width, exponent = get(decoder, 5), get(decoder, 8)
     if width > 23:
         raise EncodingError("scale", got=f"{width} bits of mantissa", expected="at most 23")
-    return exponent << 23 | get(decoder, width) << (23 - width)
+    bits = exponent << 23 | get(decoder, width) << (23 - width)
+    if not bits or exponent == 255:
+        raise EncodingError("scale", got=f"the bits {bits:#x}", expected="a positive, finite number")
+    return bits
 
 
 def _shifted(values: Array, dtype: str, zeros: int) -> State:
@@ -279,7 +279,7 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
         _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 1, 0, 0, numbers)
         if np.abs(numbers).max() >= GRID_MOST:
             raise CodebookError("codebook", got="an integer out of range", expected=f"below {GRID_MOST}")
-        values = _from_grid(scale, numbers, "codebook scale")
+        values = _from_grid(scale, numbers)
     else:
         zeros = get(decoder, 5) if dtype != "int8" else 0
         if zeros >= width:
@@ -393,7 +393,7 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
         _decode_integers(decoder.state, buf, end, fresh(INTEGER_MODELS), RATE, numbers)
         if np.abs(numbers).max() >= GRID_MOST:
             raise EncodingError(field, got="an integer out of range", expected=f"below {GRID_MOST}")
-        values = _from_grid(scale, numbers, field)
+        values = _from_grid(scale, numbers)
     else:
         zeros, top = get(decoder, 5), get(decoder, 2)
         if zeros > max(width - 1 - exponent, 0):
