@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types checks clean
+.PHONY: demo test lint types checks fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -o lenet.dcf
@@ -25,6 +25,12 @@ types: $(VENV)/installed-dev
 checks: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
+
+# Four fuzzers side by side, for so many seconds; what they find lies in fuzz/work (docs/fuzzing.md).
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/installed-dev
+	$(PIP) install -c constraints.txt atheris
+	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
 
 # Editable, so that the commands find the checkout's data/mnist.
 $(VENV)/installed-%: pyproject.toml constraints.txt
