@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from dcformat_cli import compress as compress_verb
 from dcformat_cli import progress
 from dcformat_cli.main import cli
 from dcformat_pruning import recipes
@@ -240,6 +241,11 @@ def test_data_that_cannot_be_used_is_noticed_before_training(
 def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str) -> None:
     refused(invoke("compress", *options, "-o", tmp_path / "a.dcf"), message, code=2)
     refused(invoke("compress", "lenet-5"), "Missing option '-o'", code=2)
+
+
+def test_the_command_knows_every_recipe_and_network() -> None:
+    assert set(compress_verb._RECIPES) == set(recipes.RECIPES)
+    assert set(compress_verb._NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
 
 
 def test_stages_where_there_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:
