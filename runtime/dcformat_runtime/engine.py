@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _WORTH_A_THREAD = 60_000.0
 
 _WHOLE: Ints = np.zeros(8, np.int64)
+_FLOAT32 = np.dtype(np.float32)
+_empty = np.empty
 
 
 class _Runner:
@@ -32,16 +34,16 @@ class _Runner:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.mem = program.mem
-        self._idle: list[Floats] = []
+        self.idle: list[Floats] = []
 
     def take(self) -> Floats:
         try:
-            return self._idle.pop()
+            return self.idle.pop()
         except IndexError:
             return aligned_zeros(self.program.arena)
 
     def give(self, arena: Floats) -> None:
-        self._idle.append(arena)
+        self.idle.append(arena)
 
 
 class KernelEngine:
@@ -50,15 +52,18 @@ class KernelEngine:
     name = "numba"
 
     def __init__(
-        self, network: Network, threads: int, exact: bool, *, most: int | None = None, limit: int = DEFAULT_MAX_MEMORY
+        self, network: Network, threads: int, exact: bool, *, most: int | None = None, permutes: bool | None = None,
+        limit: int = DEFAULT_MAX_MEMORY,
     ) -> None:
         self._most = most or machine.blocks_in_registers()
+        self._permutes = machine.permutes() if permutes is None else permutes
         self._network, self.threads, self._exact, self._limit = network, threads, exact, limit
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._outputs = network.outputs
-        self._one: _Runner | None = None
+        self._one_shape = 1, network.outputs
+        self._one: tuple[list[Floats], Floats] | None = None
         self._kernel = kernels.run.resolve()
 
     def __getstate__(self) -> None:
@@ -67,12 +72,19 @@ class KernelEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         n = len(x)
-        y = np.empty((n, self._outputs), np.float32)
+        if n == 1 and self._one is not None:  # at batch size 1 every line counts
+            idle, mem = self._one
+            y = _empty(self._one_shape, _FLOAT32)
+            try:
+                arena = idle.pop()
+            except IndexError:
+                arena = aligned_zeros(self._runners[True].program.arena)
+            self._kernel(x, y, arena, mem, _WHOLE)
+            idle.append(arena)
+            return y
+        y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
-            runner = self._one or self._runner(True)
-            arena = runner.take()
-            self._kernel(x, y, arena, runner.mem, _WHOLE)
-            runner.give(arena)
+            self._part(self._runner(True), x, y)
         elif n:
             self._many(x, y)
         return y
@@ -80,7 +92,9 @@ class KernelEngine:
     def _runner(self, single: bool) -> _Runner:
         with self._lock:
             if single not in self._runners:
-                program = build(self._network, single=single, exact=self._exact, most=self._most)
+                program = build(
+                    self._network, single=single, exact=self._exact, most=self._most, permutes=self._permutes
+                )
                 need = program.mem.nbytes + 4 * program.arena
                 if need > self._limit:
                     raise MemoryLimitError(
@@ -88,7 +102,7 @@ class KernelEngine:
                     )
                 self._runners[single] = _Runner(program)
                 if single:
-                    self._one = self._runners[True]
+                    self._one = self._runners[True].idle, program.mem
             return self._runners[single]
 
     def _many(self, x: Floats, y: Floats) -> None:

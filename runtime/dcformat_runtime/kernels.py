@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from dcformat.jit import device, kernel
 from dcformat_runtime.simd import (
+    any_nonzero,
     columns,
     copy_block,
     copy_half,
     copy_lines,
     gather,
     nonzeros,
+    permute,
     pool_block,
     pool_line,
     pool_pairs,
@@ -87,12 +89,14 @@ def _step(
     elif part:
         pass
     elif code == 5:
-        _gather(a, mem, op, source, target, exact)
+        _gather(a, mem, op, source, target, 0, exact)
     elif code == 6:
-        _columns(a, mem, op, source, target, exact)
+        _permute(a, mem, op, source, target, exact)
     elif code == 7:
-        _shift(a, mem, op, source, target)
+        _columns(a, mem, op, source, target, exact)
     elif code == 8:
+        _shift(a, mem, op, source, target)
+    elif code == 9:
         _pool(a, mem, op, source, target)
     elif code == 0:
         _input(x, a, image, count, word(mem, op + 4), word(mem, op + 5), target)
@@ -102,14 +106,14 @@ def _step(
         _turn(a, source, target, word(mem, op + 4), word(mem, op + 5))
     elif code == 3:
         _spread(a, source, target, word(mem, op + 4), word(mem, op + 5), word(mem, op + 6))
-    elif code == 9:
-        _global(a, mem, op, source, target)
     elif code == 10:
-        _add(a, source, word(mem, op + 4), target, word(mem, op + 5), word(mem, op + 6))
+        _global(a, mem, op, source, target)
     elif code == 11:
+        _add(a, source, word(mem, op + 4), target, word(mem, op + 5), word(mem, op + 6))
+    elif code == 12:
         for i in range(word(mem, op + 4)):
             a[target + i] = max(a[source + i], np.float32(0))
-    elif code == 12:
+    elif code == 13:
         for piece in range(word(mem, op + 5)):
             at = source + piece * word(mem, op + 6)
             to = target + piece * word(mem, op + 7)
@@ -227,7 +231,7 @@ def _width(left: int, most: int, pool: int) -> int:
 
 
 @device
-def _gather(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+def _gather(a: Array, mem: Array, op: int, source: int, target: int, resume: int, exact: int) -> None:
     pointers = word(mem, op + 5)
     indices = word(mem, op + 6)
     values = word(mem, op + 7)
@@ -239,10 +243,30 @@ def _gather(a: Array, mem: Array, op: int, source: int, target: int, exact: int)
     for g in range(word(mem, op + 4)):
         start = word(mem, pointers + g)
         end = word(mem, pointers + g + 1)
-        gather(a, mem, source, indices, values, start, end, bias + 16 * g, relu, exact, wide, out + 16 * g)
+        at = 16 * g
+        gather(a, mem, source, indices, values, start, end, bias + at, resume, relu, exact, wide, out + at)
     if order:
         for r in range(word(mem, op + 11)):
             a[target + word(mem, order + r)] = a[out + r]
+
+
+@device
+def _permute(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+    groups = word(mem, op + 4)
+    bias = word(mem, op + 8)
+    each = word(mem, op + 15)
+    indices = word(mem, op + 16)
+    values = word(mem, op + 17)
+    out = word(mem, op + 13) if word(mem, op + 12) else target
+    for g in range(groups):
+        copy_block(mem, bias + 16 * g, a, out + 16 * g)
+    slots = groups * each
+    for b in range(word(mem, op + 14)):
+        if any_nonzero(a, source + 16 * b):
+            permute(
+                each, a, mem, source + 16 * b, indices + 4 * b * slots, values + 16 * b * slots, groups, out
+            )
+    _gather(a, mem, op, source, target, 1, exact)
 
 
 @device
@@ -252,7 +276,7 @@ def _columns(a: Array, mem: Array, op: int, source: int, target: int, exact: int
     count = nonzeros(a, source, word(mem, op + 4), found, limit)
     if count > limit:
         instead = word(mem, op + 11)
-        _gather(a, mem, instead, source, target, exact)
+        _gather(a, mem, instead, source, target, 0, exact)
     else:
         weight = word(mem, op + 5)
         blocks = word(mem, op + 6)

@@ -41,3 +41,8 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         return os.cpu_count() or 1
+
+
+def permutes() -> bool:
+    """Return whether one instruction permutes a block of 16 floats."""
+    return level() == "avx512"

@@ -14,12 +14,22 @@ import numpy as np
 
 from dcformat.errors import GraphError, MemoryLimitError
 from dcformat.graph import Conv2d, Linear
+from dcformat.records import replace
 from dcformat_runtime import machine
 from dcformat_runtime.network import Layer, Network, outline
 from dcformat_runtime.program import lay_out
-from dcformat_runtime.storage import Constants
+from dcformat_runtime.storage import Constants, aligned
 from dcformat_runtime.tables import Int32s, Window
-from dcformat_runtime.weights import Gather, Rows, Weights, conv_runs, conv_window, has_dense_columns, linear_runs
+from dcformat_runtime.weights import (
+    Gather,
+    Rows,
+    Weights,
+    conv_runs,
+    conv_window,
+    has_dense_columns,
+    linear_runs,
+    permute_limit,
+)
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -96,7 +106,7 @@ class _Sizes(Weights):
     """Makes room for tables of which only shapes and numbers of entries are known."""
 
     def __init__(self, known: Mapping[int, tuple[Shape, int]]) -> None:
-        super().__init__(Constants(), False, machine.blocks_in_registers())
+        super().__init__(Constants(), False, machine.blocks_in_registers(), machine.permutes())
         self._known = known
 
     def _linear_rows(self, layer: Layer) -> Rows:
@@ -122,7 +132,9 @@ class _Sizes(Weights):
         wide = columns > 1 << 16
         skip = self.constants.skip
         places = [skip(n) for n in (groups + 1, slots * (16 if wide else 8), 16 * slots, 16 * groups)]
-        dense = (
-            skip(16 * groups * -(-columns // 16) * 16) if has_dense_columns(shape, entries, renamed is not None) else 0
-        )
-        return Gather(rows, groups, slots, *places, wide, np.arange(rows, dtype=np.int32), skip(rows), dense)
+        place = Gather(rows, groups, slots, *places, wide, np.arange(rows, dtype=np.int32), skip(rows), 0.0)
+        if has_dense_columns(shape, entries, renamed is not None):
+            place = replace(place, columns=skip(aligned(rows) * aligned(columns)))
+        if self.permutes:
+            skip(20 * permute_limit(entries))
+        return place

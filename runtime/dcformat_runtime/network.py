@@ -7,7 +7,6 @@ else in this package looks at a tensor of the file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -32,6 +31,7 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat.model import Model, Tensor
+from dcformat.records import record, replace
 from dcformat.validate import check_tensor
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ OPERATORS = (
 _FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Sparse:
     """A weight seen as a matrix of ``shape[0]`` rows: CSR, columns ascending in each row, every index proved in range.
 
@@ -83,7 +83,7 @@ class Sparse:
         return out.reshape(self.shape)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Layer:
     """One step of the network: an operator, then optionally a max pool, then optionally ReLU.
 
@@ -104,7 +104,7 @@ class Layer:
     """Of a convolution: the shape before its pool."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Network:
     """Layers in execution order; value 0 is the input, `output` the last one."""
 

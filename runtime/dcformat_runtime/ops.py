@@ -30,6 +30,11 @@ FIELDS = {
     ),
     # sparse rows times one vector, 16 rows at a time
     "gather": ("groups", "pointers", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch"),
+    # the same, most entries in blocks of 16 columns, each with `each` slots for 16 rows; what is left over is gathered
+    "permute": (
+        "groups", "pointers", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch",
+        "blocks", "each", "block_indices", "block_values",
+    ),
     # dense columns of the nonzero inputs; with more than `limit` of them the gather at `instead` is run
     "columns": ("features", "weight", "blocks", "bias", "relu", "found", "limit", "instead"),
     # (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes): padded, strides resolved.

@@ -16,9 +16,10 @@ import numpy as np
 
 from dcformat.errors import LimitError
 from dcformat.graph import Flatten
+from dcformat.records import record
 from dcformat_runtime import ops
 from dcformat_runtime.network import Floats, Network
-from dcformat_runtime.stage import Place, Stage
+from dcformat_runtime.stage import Stage
 from dcformat_runtime.storage import Arena, Constants, homes
 from dcformat_runtime.weights import Weights
 
@@ -44,7 +45,7 @@ class Plan:
         return -(-images // self.lanes) * sum(self.costs[0]) + sum(self.costs[1])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """What a kernel needs: `mem`, and the floats of its arena. `choices[r]`: the plan when r images are left."""
 
@@ -53,13 +54,13 @@ class Program:
     choices: tuple[Plan, ...]
 
 
-def build(network: Network, *, single: bool, exact: bool, most: int = 12) -> Program:
+def build(network: Network, *, single: bool, exact: bool, most: int = 12, permutes: bool = False) -> Program:
     """Make the program for one image at a time (`single`), or for many.
 
-    `most`: blocks that a kernel is to hold in registers at a time.
+    `most`: blocks that a kernel is to hold in registers at a time; `permutes`: whether permuting a block is fast.
     """
     constants = Constants()
-    arena, choices = lay_out(network, Weights(constants, exact, most), single)
+    arena, choices = lay_out(network, Weights(constants, exact, most, permutes), single)
     mem = constants.finish()
     mem.view(np.int32)[0] = exact
     mem.view(np.int32)[1 : 1 + len(choices)] = [plan.address for plan in choices]
@@ -142,8 +143,8 @@ def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
 
 def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     out = np.zeros((len(stage.records), ops.WIDTH), np.int64)
-    for row, record in zip(out, stage.records, strict=True):
-        row[: len(record)] = record
+    for row, entry in zip(out, stage.records, strict=True):
+        row[: len(entry)] = entry
     return out
 
 

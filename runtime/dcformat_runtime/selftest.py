@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import selftest
 from dcformat.model import Model, SelfTest
+from dcformat.records import replace
 from dcformat_runtime.session import Session
 
 #: Seeds that are tried before it is given up; nearly every network passes within a few.

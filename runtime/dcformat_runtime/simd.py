@@ -22,6 +22,8 @@ BLOCK = 16
 #: How many blocks `rows` and `columns` can hold in registers at a time, and `rows_pool` (before pooling).
 WIDTHS = (1, 2, 3, 4, 6, 8, 12)
 POOL_WIDTHS = (2, 4, 8, 12, 24)
+#: How many slots `permute` can take for each group.
+PERMUTE_SLOTS = (1, 2, 3, 4)
 
 
 def _ir(name: str) -> Callable[[], Any]:
@@ -144,14 +146,15 @@ def _accumulate(acc: Array, a: Array, mem: Array, x: int, unit: int, idx: int, v
 
 @intrinsic(_ir("gather"))
 def gather(
-    a: Array, mem: Array, x: int, idx: int, val: int, start: int, end: int, bias: int, relu: int, exact: int,
-    wide: int, y: int,
+    a: Array, mem: Array, x: int, idx: int, val: int, start: int, end: int, bias: int, resume: int, relu: int,
+    exact: int, wide: int, y: int,
 ) -> None:  # fmt: skip
     """Sixteen sparse rows times one vector: slot s adds ``mem[val + 16 s + lane] * a[x + index]`` to each lane.
 
-    Indices are uint16, two a word, unless `wide` (int32). Starts from the block at `bias`; the result goes to `y`.
+    Indices are uint16, two a word, unless `wide` (int32). Starts from the block at `bias`, or to `resume` from what `y`
+    holds; the result goes to `y`.
     """
-    acc = mem[bias : bias + BLOCK].copy()
+    acc = (a[y : y + BLOCK] if resume else mem[bias : bias + BLOCK]).copy()
     per = BLOCK if wide else BLOCK // 2
     table = mem.view(np.int32) if wide else mem.view(np.uint16)
     scale = 1 if wide else 2
@@ -159,6 +162,26 @@ def gather(
         at = (idx + s * per) * scale
         acc += mem[val + BLOCK * s : val + BLOCK * (s + 1)] * a[x + table[at : at + BLOCK].astype(np.int64)]
     a[y : y + BLOCK] = np.where(acc < 0, np.float32(0), acc) if relu else acc
+
+
+@intrinsic(_ir("permute"))
+def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups: int, y: int) -> None:
+    """Sixteen columns of `groups` times sixteen rows: the block at `x` stays in a register, and indices permute it.
+
+    Group g takes `each` slots; each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``. Indices
+    are uint8, four a word.
+    """
+    block, table = a[x : x + BLOCK].copy(), mem.view(np.uint8)
+    for s in range(groups * each):
+        at = 4 * idx + BLOCK * s
+        to = y + s // each * BLOCK
+        a[to : to + BLOCK] += mem[val + BLOCK * s : val + BLOCK * (s + 1)] * block[table[at : at + BLOCK]]
+
+
+@intrinsic(_ir("any_nonzero"))
+def any_nonzero(a: Array, x: int) -> int:
+    """Whether the block at `x` holds anything but zeros."""
+    return int(np.any(a[x : x + BLOCK] != 0))
 
 
 @intrinsic(_ir("nonzeros"))

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-from dcformat_runtime.simd import BLOCK, POOL_WIDTHS, WIDTHS
+from dcformat_runtime.simd import BLOCK, PERMUTE_SLOTS, POOL_WIDTHS, WIDTHS
 
 F32, I1, I16, I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 HALF = BLOCK // 2
@@ -56,7 +56,7 @@ class _Writer:
         return self.b.bitcast(self.b.gep(array.data, [index]), kind.as_pointer())
 
     def load(self, array: Any, index: Any, kind: Any = F32) -> Any:
-        words = kind.count * kind.element.width // 32 if kind in (_U16S,) else getattr(kind, "count", 1)
+        words = kind.count * kind.element.width // 32 if kind in (_U16S, _U8S) else getattr(kind, "count", 1)
         value = self.b.load(self.at(array, index, words, kind))
         value.align = 4
         return value
@@ -107,6 +107,7 @@ class _Writer:
 
 
 _U16S = ir.VectorType(I16, BLOCK)
+_U8S = ir.VectorType(ir.IntType(8), BLOCK)
 
 
 def _helper(codes: str, result: Any, write: Callable[..., Any]) -> Any:
@@ -361,12 +362,16 @@ def rows_pool() -> Any:
 
 def gather() -> Any:
     def write(
-        w: _Writer, a: Any, mem: Any, x: Any, idx: Any, val: Any, start: Any, end: Any, bias: Any, relu: Any,
-        exact: Any, wide: Any, y: Any,
+        w: _Writer, a: Any, mem: Any, x: Any, idx: Any, val: Any, start: Any, end: Any, bias: Any, resume: Any,
+        relu: Any, exact: Any, wide: Any, y: Any,
     ) -> None:  # fmt: skip
         kind = _floats(BLOCK)
         acc = w.variables(2, kind)
-        w.b.store(w.load(mem, bias, kind), acc[0])
+        with w.b.if_else(w.flag(resume)) as (then, otherwise):
+            with then:
+                w.b.store(w.load(a, y, kind), acc[0])
+            with otherwise:
+                w.b.store(w.load(mem, bias, kind), acc[0])
         w.b.store(ir.Constant(kind, None), acc[1])
 
         def slot(s: Any, total: Any, narrow: bool, exactly: bool) -> None:
@@ -397,7 +402,7 @@ def gather() -> Any:
                 variant(True)
         w.store(w.relu(w.flag(relu), w.b.load(acc[0])), a, y)
 
-    return _helper("AAiiiiiiiiii", types.void, write)
+    return _helper("AAiiiiiiiiiii", types.void, write)
 
 
 def _gathered(w: _Writer, array: Any, x: Any, index: Any) -> Any:
@@ -413,6 +418,42 @@ def _gathered(w: _Writer, array: Any, x: Any, index: Any) -> Any:
     name = f"llvm.masked.gather.v{BLOCK}f32.v{BLOCK}{_pointer_name(base, 'f32')}"
     mask = ir.Constant(ir.VectorType(I1, BLOCK), [1] * BLOCK)
     return w.call(name, kind, places, I32(4), mask, ir.Constant(kind, None))
+
+
+def permute() -> Any:
+    def write(w: _Writer, each: Any, a: Any, mem: Any, x: Any, idx: Any, val: Any, groups: Any, y: Any) -> None:
+        kind = _floats(BLOCK)
+        block = w.load(a, x, kind)
+
+        def variant(slots: int) -> None:
+            with w.loop(_i64(0), groups, 1) as g:
+                place, first = w.plus(y, g, BLOCK), w.b.mul(g, _i64(slots))
+                acc = w.load(a, place, kind)
+                for s in range(slots):
+                    slot = w.plus(first, s)
+                    index = w.load(mem, w.plus(idx, slot, BLOCK // 4), _U8S)
+                    acc = w.fma(w.load(mem, w.plus(val, slot, BLOCK), kind), _permuted(w, block, index), acc)
+                w.store(acc, a, place)
+
+        _switch(w, each, PERMUTE_SLOTS, variant)
+
+    return _helper("iAAiiiii", types.void, write)
+
+
+def _permuted(w: _Writer, block: Any, index: Any) -> Any:
+    """Write ``block[index]`` lane by lane; LLVM makes one instruction of it where the target has one for 16 floats."""
+    out = ir.Constant(block.type, ir.Undefined)
+    wide = w.b.zext(index, ir.VectorType(I32, BLOCK))
+    for lane in range(BLOCK):
+        taken = w.b.extract_element(block, w.b.extract_element(wide, I32(lane)))
+        out = w.b.insert_element(out, taken, I32(lane))
+    return out
+
+
+def any_nonzero() -> Any:
+    return _helper(
+        "Ai", types.int64, lambda w, a, x: w.b.zext(w.b.icmp_unsigned("!=", _nonzero_bits(w, a, x), I16(0)), I64)
+    )
 
 
 def nonzeros() -> Any:

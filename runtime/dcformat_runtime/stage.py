@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from dcformat.graph import (
@@ -16,23 +15,24 @@ from dcformat.graph import (
     Linear,
     MaxPool2d,
     ReLU,
-    Softmax,
     Shape,
+    Softmax,
 )
+from dcformat.records import record
 from dcformat_runtime import ops
 from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.storage import Arena, aligned, homes, plane, size
 from dcformat_runtime.tables import Int32s
-from dcformat_runtime.weights import Gather, Rows, Weights
+from dcformat_runtime.weights import Gather, Rows, Weights, column_ns
 
-#: Estimated nanoseconds: a block of 16 multiply-adds, a slot of 16 gathered ones, what comes with each operator.
-_BLOCK_NS, _SLOT_NS, _OPERATOR_NS = 0.32, 3.0, 15.0
+#: Estimated nanoseconds: a block of 16 multiply-adds, what comes with each operator.
+_BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
 
 #: More blocks or floats than any line has.
 _ENDLESS = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """A value in the arena. Positions are `gap` floats apart; groups of images `group`."""
 
@@ -271,27 +271,29 @@ class Stage:
         else:
             order = table.order_at
         scratch = self.arena.take(16 * table.groups)
-        cost = table.slots * _SLOT_NS
         words = (
             table.groups, table.pointers, table.indices, table.values, table.bias, layer.relu, table.wide,
             table.rows, order, scratch[0],
         )  # fmt: skip
-        if table.columns and not order:
-            self._columns(layer, table, source, target, cost, words)
+        if table.each:
+            extra = table.blocks, table.each, table.block_indices, table.block_values
+            self._emit("permute", source, target, table.cost, *words, *extra)
+        elif table.columns and not order:
+            self._columns(layer, table, source, target, words)
         else:
-            self._emit("gather", source, target, cost, *words)
+            self._emit("gather", source, target, table.cost, *words)
         self.arena.give(scratch)
 
     def _columns(
-        self, layer: Layer, table: Gather, source: int, target: Place, cost: float, words: tuple[int, ...]
+        self, layer: Layer, table: Gather, source: int, target: Place, words: tuple[int, ...]
     ) -> None:
         features = aligned(layer.in_shapes[0][0])
         found = self.arena.take(features + 16)
         # The gather's record is put among the constants: it is run only when too many inputs are not zero.
         instead = self.weights.constants.put([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
-        limit = int(cost / (table.groups * _column_ns(64 * features * table.groups)))
+        limit = int(table.cost / (table.groups * column_ns(64 * features * table.groups)))
         self._emit(
-            "columns", source, target, cost, features, table.columns, table.groups, table.bias, layer.relu, found[0],
+            "columns", source, target, table.cost, features, table.columns, table.groups, table.bias, layer.relu, found[0],
             limit, instead,
         )  # fmt: skip
         self.arena.give(found)
@@ -398,8 +400,3 @@ class Stage:
             table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, per, width, relu, pool,
             table.runs,
         )  # fmt: skip
-
-
-def _column_ns(size: int) -> float:
-    """Estimated nanoseconds of one block of a dense column, by the size of all columns and so the cache they are in."""
-    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from dcformat.errors import LimitError
 from dcformat.graph import Concat, Conv2d, Flatten, Shape
+from dcformat.records import record
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ops import MAX_WORD
 
@@ -31,7 +31,7 @@ def aligned_zeros(n: int) -> Floats:
 
 
 class Constants:
-    """Collects arrays of float32 and of integers (kept as int32, or uint16 two a word) into one array."""
+    """Collects arrays of float32 and of integers (kept as int32, or uint16 and uint8 packed) into one array."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, npt.NDArray[Any]]] = []
@@ -40,7 +40,9 @@ class Constants:
     def put(self, values: npt.NDArray[Any] | Sequence[int]) -> int:
         """Add an array and return its offset in floats. Raises `LimitError` for integers that do not fit."""
         array = np.asarray(values)
-        if array.dtype == np.uint16:
+        if array.dtype == np.uint8:
+            array = array.view(np.int32)  # whole blocks of 16
+        elif array.dtype == np.uint16:
             array = np.concatenate((array, np.zeros(array.size % 2, np.uint16))).view(np.int32)
         elif array.dtype != np.float32:
             if array.dtype != np.int32 and array.size and max(-int(array.min()), int(array.max())) > MAX_WORD:
@@ -93,7 +95,7 @@ class Arena:
         self._free = joined
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Home:
     """The storage of a value, and where in it the value starts (elements of one lane)."""
 
@@ -101,7 +103,7 @@ class Home:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Homes:
     """`of` each value: its storage. Of each storage: its size in elements, and the layer that is the last to read it."""
 

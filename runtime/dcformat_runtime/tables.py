@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Conv2d, Pair, Shape
+from dcformat.records import record
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
 _LANES = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class RowTable:
     """Entries by run of columns, then by row, longest rows first; see operator "rows".
 
@@ -30,7 +30,7 @@ class RowTable:
     bias: Floats
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class GatherTable:
     """Sixteen rows side by side, longest first, filled up with zeros; see operator "gather".
 
@@ -84,6 +84,61 @@ def gather_table(weight: Sparse, bias: Floats, columns: Ints | None = None) -> G
     return GatherTable(pointers.astype(np.int32), indices, values, biases, order.astype(np.int32))
 
 
+@record(eq=False)
+class PermuteTable:
+    """Entries by block of 16 columns, then by 16 rows, `each` slots; see operator "permute".
+
+    `indices` uint8 and `values` (blocks * groups * each * 16,); `rest`: the entries for which there were not slots enough,
+    whose order of rows is that of the whole.
+    """
+
+    each: int
+    blocks: int
+    indices: npt.NDArray[np.uint8]
+    values: Floats
+    rest: GatherTable
+
+
+@record(eq=False)
+class Occurrences:
+    """Of each entry: its row, its place among the columns, and how many of its row and block of columns are before it."""
+
+    row: Ints
+    place: Ints
+    before: Ints
+
+
+def occurrences(weight: Sparse, columns: Ints | None) -> Occurrences:
+    """Count entries in each row and block of 16 columns; `columns` renames columns."""
+    row = row_numbers(weight)
+    place = weight.indices.astype(np.int64) if columns is None else columns[weight.indices]
+    blocks = -(-weight.columns // _LANES)
+    key = row * blocks + place // _LANES
+    sort = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[sort], prepend=-1))
+    before = np.empty(key.size, np.int64)
+    before[sort] = np.arange(key.size) - np.repeat(first, np.diff(first, append=key.size))
+    return Occurrences(row, place, before)
+
+
+def permute_table(weight: Sparse, bias: Floats, columns: Ints | None, found: Occurrences, each: int) -> PermuteTable:
+    """Lay out a matrix for one input vector, `each` slots for 16 rows and 16 columns; `columns` renames columns."""
+    rest = found.before >= each
+    indptr = np.zeros(weight.rows + 1, np.int64)
+    np.cumsum(np.bincount(found.row[rest], minlength=weight.rows), out=indptr[1:])
+    table = gather_table(Sparse(weight.shape, indptr, weight.indices[rest], weight.values[rest]), bias, columns)
+    rank = np.empty(weight.rows, np.int64)
+    rank[table.order] = np.arange(weight.rows)
+    blocks, groups = -(-weight.columns // _LANES), -(-weight.rows // _LANES)
+    row, place, before = rank[found.row[~rest]], found.place[~rest], found.before[~rest]
+    slot = (place // _LANES * groups + row // _LANES) * each + before
+    indices = np.zeros(blocks * groups * each * _LANES, np.uint8)
+    values = np.zeros(indices.size, np.float32)
+    indices[slot * _LANES + row % _LANES] = place % _LANES
+    values[slot * _LANES + row % _LANES] = weight.values[~rest]
+    return PermuteTable(each, blocks, indices, values, table)
+
+
 def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: int) -> Floats:
     """Return the transposed matrix ``(places, rows up to a multiple of 16)``, rows in `order`, columns renamed."""
     out = np.zeros((places, -(-weight.rows // _LANES) * _LANES), np.float32)
@@ -94,7 +149,7 @@ def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: i
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Window:
     """How a convolution's input is copied before it (operator "shift"), and where each weight reads the copy.
 

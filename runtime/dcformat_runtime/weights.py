@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
 
 import numpy as np
 
 from dcformat.graph import Conv2d, Shape
+from dcformat.records import record, replace
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
+from dcformat_runtime.simd import PERMUTE_SLOTS
 from dcformat_runtime.storage import Constants, aligned, plane
 from dcformat_runtime.tables import (
+    GatherTable,
+    Occurrences,
+    PermuteTable,
     Int32s,
     RowTable,
     Window,
     conv_entries,
     dense_columns,
     gather_table,
+    occurrences,
+    permute_table,
     row_numbers,
     row_table,
     window,
@@ -34,9 +40,11 @@ _RUN_BLOCKS = 160
 #: blocks take as long as its entries' gathers if a fifth of the inputs is not zero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
+#: Estimated nanoseconds of 16 gathered multiply-adds.
+SLOT_NS = 3.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rows:
     """Where a `RowTable` lies; `window`: of a convolution."""
 
@@ -52,9 +60,12 @@ class Rows:
     starts: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Gather:
-    """Where a `GatherTable` lies, and its layer's dense columns (0: none)."""
+    """Where a `GatherTable` lies; `cost` in nanoseconds.
+
+    `columns`: its layer's dense columns (0: none). `each`: slots of a `PermuteTable` of which this is the rest (0: none).
+    """
 
     rows: int
     groups: int
@@ -66,14 +77,19 @@ class Gather:
     wide: bool
     order: Int32s
     order_at: int
-    columns: int
+    cost: float
+    columns: int = 0
+    blocks: int = 0
+    each: int = 0
+    block_indices: int = 0
+    block_values: int = 0
 
 
 class Weights:
     """Makes tables among `constants` on demand."""
 
-    def __init__(self, constants: Constants, exact: bool, most: int) -> None:
-        self.constants, self.exact, self.most = constants, exact, most
+    def __init__(self, constants: Constants, exact: bool, most: int, permutes: bool) -> None:
+        self.constants, self.exact, self.most, self.permutes = constants, exact, most, permutes
         self._made: dict[tuple[object, ...], object] = {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -123,14 +139,55 @@ class Weights:
             columns = np.empty(weight.columns, np.int64)
             columns[renamed] = np.arange(weight.columns)
         table = gather_table(weight, bias, columns)
+        cost = table.values.size / 16 * SLOT_NS
+        zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # blocks of 16 inputs without any but zeros: images have many
+        dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
+        if dense:
+            # A guess: what of the inputs is not zero.
+            share = 0.2 if layer.inputs[0] == 0 else 0.5
+            cost = min(cost, 50 + share * weight.columns * table.bias.size / 16 * column_ns(4 * weight.columns * table.bias.size))
+        if self.permutes and not self.exact:
+            found = occurrences(weight, columns)
+            each, permuted = _slots(weight, found, zeros)
+            if permuted < cost:
+                return self._put_permute(weight, permute_table(weight, bias, columns, found, each), permuted)
+        place = self._put_gather(weight, table, table.values.size / 16 * SLOT_NS)
+        if not dense:
+            return place
+        return replace(place, columns=self.constants.put(dense_columns(weight, table.order, columns, aligned(weight.columns))))
+
+    def _put_gather(self, weight: Sparse, table: GatherTable, cost: float) -> Gather:
         put = self.constants.put
-        dense, places = 0, aligned(weight.columns)
-        if has_dense_columns(weight.shape, weight.nnz, renamed is not None):
-            dense = put(dense_columns(weight, table.order, columns, places))
         return Gather(
             weight.rows, table.bias.size // 16, table.values.size // 16, put(table.pointers), put(table.indices),
-            put(table.values), put(table.bias), table.indices.dtype == np.int32, table.order, put(table.order), dense,
+            put(table.values), put(table.bias), table.indices.dtype == np.int32, table.order, put(table.order), cost,
         )  # fmt: skip
+
+    def _put_permute(self, weight: Sparse, table: PermuteTable, cost: float) -> Gather:
+        put = self.constants.put
+        return replace(
+            self._put_gather(weight, table.rest, cost), blocks=table.blocks, each=table.each,
+            block_indices=put(table.indices), block_values=put(table.values),
+        )  # fmt: skip
+
+
+def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
+    """Return with how many slots a `PermuteTable` is fastest, and how fast: nanoseconds, infinite if it is too large."""
+    groups, blocks = -(-weight.rows // 16), -(-weight.columns // 16)
+    best, least = 0, float("inf")
+    for each in PERMUTE_SLOTS:
+        if groups * blocks * each > permute_limit(weight.nnz):
+            break
+        rest = np.sort(np.bincount(found.row[found.before >= each], minlength=weight.rows))[::-1]
+        cost = (1 - zeros) * groups * blocks * (each * 0.7 + 0.5) + float(rest[::16].sum()) * SLOT_NS + 20
+        if cost < least:
+            best, least = each, cost
+    return best, least
+
+
+def permute_limit(entries: int) -> int:
+    """Return how many slots a `PermuteTable` may have: for a quarter of their lanes there must be entries."""
+    return entries // 4
 
 
 def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
@@ -175,3 +232,8 @@ def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
 def _runs(source_bytes: int, blocks: float) -> int:
     """Return in how many runs of columns to cut a layer; `blocks`: a row's multiply-adds each time it is read."""
     return max(1, min(round(source_bytes / _RUN_BYTES), int(blocks / _RUN_BLOCKS)))
+
+
+def column_ns(size: int) -> float:
+    """Estimated nanoseconds of one block of a dense column, by the size of all columns and so the cache they are in."""
+    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4
