@@ -15,6 +15,7 @@ Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, ``only
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -343,9 +344,9 @@ def _cache() -> str:
 
 
 def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger(__name__).info(message, *args)
+    logging = sys.modules.get("logging")  # whoever wants to see it has imported it
+    if logging is not None:
+        logging.getLogger(__name__).info(message, *args)
 
 
 def _for_compiler(function: FunctionType, fastmath: frozenset[str]) -> FunctionType:
