@@ -97,14 +97,8 @@ RECORD: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(
-                Plan(epochs=60, lr=8e-3),
-                2600,
-                taught,
-                {"conv1": 8, "conv2": 20, "fc1": 80},
-                power=0.25,
-            ),
-            share_in_portions(Plan(epochs=16, lr=2e-3), 8),
+            prune_gradually(Plan(epochs=50, lr=8e-3), 2400, taught, {"conv1": 10, "conv2": 25, "fc1": 120}, power=0.25),
+            share_in_portions(Plan(epochs=12, lr=2e-3), 8),
             round_values(6, 15),
         ),
         mode="tiny",

@@ -54,18 +54,18 @@ def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architect
     assert torch.equal(module(images), result.module(images))
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("recipe", ["classic", "record"])
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, digits: Path) -> None:
     runs = [compress("lenet-300-100", recipe, seed=s, epochs=4, device="cpu", data=digits) for s in (3, 3, 4)]
     assert bits(runs[0]) == bits(runs[1])
     assert bits(runs[0]) != bits(runs[2])
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("recipe", ["classic", "record"])
 def test_an_interrupted_run_ends_as_it_would_have(recipe: str, digits: Path, tmp_path: Path) -> None:
     stages = RECIPES[recipe]["lenet-300-100"].stages
     whole = compress("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=tmp_path / "whole")
-    for left in range(len(stages)):
+    for left in (1, len(stages) - 2):
         folder = tmp_path / f"after {left}"
         folder.mkdir()
         for number, path in enumerate(sorted((tmp_path / "whole").iterdir())):
