@@ -217,7 +217,6 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         one(bytes((ADAPTIVE, 0)), form=SPARSE, shape=(1, 1 << 31), stored=1),
         errors.LimitError,
     ),
-    "values in no bytes": (one(bytes((ADAPTIVE, 0)), shape=(25_000,)), errors.StreamError),
     "more chunks than lines allow": (one(bytes((RAW, 1)) + b"\0" * 100, form=DENSE, shape=(50, 0)), errors.LimitError),
     "chunks of 2^40 lines": (one(bytes((RAW, 1)) + b"\0" * 100, form=DENSE, shape=(1 << 40, 0)), errors.LimitError),
     "more lines a chunk than lines": (one(bytes((RAW, 2)), shape=(2,)), errors.LimitError),
@@ -362,6 +361,12 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
 def test_a_lie_is_named(name: str) -> None:
     data, kind = LIES[name]
     assert isinstance(read(data), kind)
+
+
+def test_values_in_no_bytes() -> None:
+    """A stream of nothing is known to be too short before it is followed to where it ends."""
+    error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), most=32 << 20)
+    assert isinstance(error, errors.StreamError) and "enough for 400000 binary decisions" in str(error)
 
 
 def test_concatenations_that_double_are_refused() -> None:

@@ -90,6 +90,18 @@ def _codebook(size: int, stored: int, mode: str) -> None:
         assert same(back(made, mode), made)
 
 
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_the_least_that_values_can_take(form: str) -> None:
+    """A stream of a thousand values a byte: no reader may think it too short."""
+    data = np.ones(60_000, "<f4") if form == "sparse" else np.zeros(60_000, "<f4")
+    data[-1] = 2
+    pointers, places = np.array([0, 60_000]), np.arange(60_000, dtype=np.int32)
+    rows = Tensor("t", (1, 60_000), "float32", data, None, pointers, places)
+    made = rows if form == "sparse" else Tensor("t", (60_000,), "float32", data)
+    for mode in ("small", "tiny"):
+        assert same(back(made, mode), made)
+
+
 def test_negative_zero_is_a_value() -> None:
     zeros = np.array([-0.0, 0.0], "<f4")
     made = Tensor("t", (5,), "float32", np.array([0, 1, 1, 0, 1], np.uint8), zeros)
