@@ -301,7 +301,7 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         errors.HuffmanError,
     ),
     "infinite grid": (
-        one(bytes((ADAPTIVE, 0)) + Bits().put(1, 1).put(32, 0x7F800000).take(), shape=(1,)),
+        one(bytes((ADAPTIVE, 0)) + Bits().put(1, 1).put(5, 0).put(8, 255).take(), shape=(1,)),
         errors.EncodingError,
     ),
     "dropped bits": (one(bytes((ADAPTIVE, 0)) + Bits().put(1, 0).put(5, 31).take(), shape=(1,)), errors.EncodingError),
