@@ -16,7 +16,7 @@ from dcformat_pruning import article, study
 from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.networks import build
-from dcformat_pruning.study_report import mean_and_spread, plot, to_csv, to_markdown
+from dcformat_pruning.study_report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
 
@@ -37,10 +37,6 @@ def data() -> TrainingData:
 @pytest.fixture(scope="module")
 def network(data: TrainingData) -> nn.Sequential:
     return study.train_article(data, 0, None)
-
-
-def params(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def test_ratios_count_biases_as_the_article_does() -> None:
@@ -111,12 +107,14 @@ def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: T
 
 def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: TrainingData) -> None:
     rows = list(article.repeat(network, 4, data, images(50, 3), 1))
-    assert len(rows) == article.rows_in_all(1) == 12
+    assert len(rows) == article.rows_in_all(1) == 16
     for row in rows:
         assert row.ratio == pytest.approx(row.published, rel=2e-3)
         assert row.seed == 4
-    # A stronger sensitivity prunes more: s = 2 lies on the same side of the ratio as of the s that gives it.
-    assert all((row.s > 2) == (row.at_two < row.ratio) for row in rows)
+        # More sensitivity prunes more: s = 2 lies on the same side of the ratio as of the s that gives it.
+        if row.s is not None and row.at_two is not None:
+            assert (row.s > 2) == (row.at_two < row.ratio)
+    assert {row.s is None for row in rows if "all layers" in row.method} == {True}
 
 
 def test_layers_are_ranked_by_what_they_need() -> None:
@@ -138,44 +136,51 @@ def test_layers_study_prunes_one_layer_at_a_time(network: nn.Sequential, data: T
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-def some_rows() -> tuple[list[study.Row], list[article.Repeated]]:
-    rows = [
+def some_rows() -> list[study.Row]:
+    return [
         study.Row("strong", seed, name, ratio, 100, 0.98, 0.5 + seed / 10, 0.4, 0.9)
         for seed in (0, 1)
         for name in ("magnitude", "OBS")
         for ratio in (10.0, 65.46)
     ]
-    repeated = [article.Repeated(21.57, seed, "magnitude", 1.9, 21.57, 23.4, 0.95, 0.7, 0.96) for seed in (0, 1)]
-    return rows, repeated
 
 
-def test_tables_give_means_spreads_and_the_published_figures() -> None:
-    rows, repeated = some_rows()
-    text = to_markdown(rows, repeated)
+def test_tables_give_means_and_spreads() -> None:
+    text = to_markdown(some_rows())
     assert "### Baseline: strong, dense 98.00 ± 0.00 %, 2 seeds" in text
     assert "| OBS | 55.00 ± 7.07 | 55.00 ± 7.07 |" in text
-    assert "| 21.57x | the article's magnitude |  | 21.57 |  | 94.5 | 71.64 | 96.20 |" in text
-    assert "|  | magnitude | 1.90 | 21.57 | 23.40x | 95.00 ± 0.00 | 70.00 ± 0.00 | 96.00 ± 0.00 |" in text
-    parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    parsed = list(csv.DictReader(io.StringIO(to_csv(some_rows()))))
     assert len(parsed) == 8 and parsed[0]["criterion"] == "magnitude" and float(parsed[-1]["ratio"]) == 65.46
     assert mean_and_spread([0.5]) == "50.00"
     assert to_csv([]) == ""
 
 
+def test_the_articles_table_has_what_was_published_above_what_was_found() -> None:
+    method = "magnitude, s in each layer"
+    found = [article.Repeated(21.57, seed, method, 1.9, 21.57, 23.4, 0.95, 0.7, 0.96) for seed in (0, 1)]
+    found.append(article.Repeated(65.46, 0, "TF-IDF, all layers", None, 65.46, None, 0.95, 0.7, 0.9))
+    lines = article_markdown(found).splitlines()
+    first = lines.index("| 21.57x | *published: magnitude* |  | 21.57 |  | 94.5 | 71.64 | 96.20 |")
+    ours = "| magnitude, s in each layer | 1.90 | 21.57 | 23.40 | 95.00 ± 0.00 | 70.00 ± 0.00 | 96.00 ± 0.00 |"
+    assert lines[first + 1] == "|  " + ours
+    assert lines[-1] == "|  | TF-IDF, all layers |  | 65.46 |  | 95.00 | 70.00 | 90.00 |"
+
+
 def test_the_plot_is_a_png(tmp_path: Path) -> None:
-    plot(some_rows()[0], tmp_path / "plot.png")
+    plot(some_rows(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequential) -> Iterator[None]:
     """A study of one criterion at one ratio, on few images and a network that is there already."""
-    baseline = study.Baseline("undertrained", lambda *_: network, repeats=True)
+    baseline = study.Baseline("undertrained", lambda *_: network)
     monkeypatch.setattr("dcformat_pruning.data.training_data", lambda *_: data)
     monkeypatch.setattr(study, "test_images", lambda *_: images(30, 5))
     monkeypatch.setattr(study, "BASELINES", (baseline,))
     monkeypatch.setattr(study, "criteria", lambda *_: [Magnitude()])
     monkeypatch.setattr(study, "train_strong", lambda *_: network)
+    monkeypatch.setattr(study, "train_article", lambda *_: network)
     yield
 
 
@@ -183,17 +188,20 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     out = tmp_path / "new"
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert "### Baseline: undertrained" in result.stdout and "21.57x" in result.stdout
-    assert "retraining: epoch 15 of 15" in result.stderr
-    names = ["study-article.csv", "study-criteria.csv", "study-criteria.md", "study-criteria.png"]
-    assert sorted(p.name for p in out.iterdir()) == names
+    assert "### Baseline: undertrained" in result.stdout
+    assert "retraining: epoch 3 of 3" in result.stderr
+    assert sorted(p.name for p in out.iterdir()) == [f"study-criteria.{end}" for end in ("csv", "md", "png")]
     assert (out / "study-criteria.md").read_text() == result.stdout
+    result = CliRunner().invoke(cli, ["study", "article", "--seeds", "1", "--epochs", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "| 65.46x | *published: TF-IDF* |" in result.stdout
+    assert (out / "study-article.md").read_text() == result.stdout
+    assert (out / "study-article.csv").read_text().count("\n") == 17
 
 
 def test_the_verb_prints_json(little: None) -> None:
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--json"])
-    found = json.loads(result.stdout)
-    assert len(found["rows"]) == 3 and len(found["article"]) == 12
+    assert [row["ratio"] for row in json.loads(result.stdout)] == list(study.RATIOS)
     result = CliRunner().invoke(cli, ["study", "layers", "--json"])
     assert {layer["name"] for layer in json.loads(result.stdout)[0]["layers"]} == {
         "fc1.weight",
