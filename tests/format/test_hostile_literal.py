@@ -54,12 +54,16 @@ def test_a_minimal_file_is_these_bytes() -> None:
     assert dcformat.dumps(Model({})) == empty
     made = dcformat.dumps(Model({"w": Tensor("w", (2,), "float32", np.array([1.0, -2.5], "<f4"))}))
     assert made == bytes.fromhex(TWO_VALUES)
-    assert dcformat.load(made).tensors["w"].data.tolist() == [1.0, -2.5]
+    for data in (made, bytes.fromhex(TWO_VALUES_RAW)):
+        dcformat.verify(data)
+        assert dcformat.load(data).tensors["w"].data.tolist() == [1.0, -2.5]
 
 
-#: Magic, version, length 8; section 1 of 6 bytes: one tensor, "w", dense float32 of rank 1, 2 elements, new block of 8
-#: bytes; CRC; coder 2, one chunk, values as a grid: six bytes; CRC; digest.
-TWO_VALUES = "89444346 01 00 08000000 01 06 01 0177 21 02 11 ccd85b60 02 00 607ffffffb48 9b7da7c4 713e6422a4ca15f6"
+#: Magic; version; length; section 1 of 6 bytes: one tensor, "w", dense float32 of rank 1, 2 elements, a new block; CRC;
+#: coder 2, one chunk, values as a grid; CRC; digest.
+TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18da6e9c 713e6422a4ca15f6"
+#: The same values as they are, by coder 0.
+TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba 713e6422a4ca15f6"
 
 CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304", "89444346"),
