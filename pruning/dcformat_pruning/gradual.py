@@ -18,18 +18,22 @@ class GradualBalanced:
     """Prune while training: the number of alive weights of all layers together falls along a cubic.
 
     A weight's score is ``|w| F^power``, F being ``mean_row(g^2) mean_column(g^2) / mean(g^2)`` of running means of its
-    layer's squared gradients, pruned weights' included. A pruned weight stays pruned.
+    layer's squared gradients, pruned weights' included. Every few steps the threshold is set so that the number due
+    stays. Pruned weights start each step at zero, keep their gradients and their place in the optimiser's memory, and
+    come back when a single step lifts their score above the threshold: with Adam, when their gradient is steady.
 
     Parameters
     ----------
     masks : Masks
-        What is alive at first; pruned weights stay so.
+        What may be alive; weights that are pruned at first stay so. Follows what is pruned.
     keep : int
         Alive weights at the end.
     start, until : float
         Shares of training between which the number falls (Zhu and Gupta 2017).
+    settle : float
+        The share of training after which no weight comes or goes.
     every : int
-        Steps between two prunings.
+        Steps between two thresholds.
     power : float
         0 is magnitude, 0.5 is optimal brain damage.
     """
@@ -45,36 +49,52 @@ class GradualBalanced:
         *,
         start: float = 0.1,
         until: float = 0.6,
+        settle: float = 0.95,
         every: int = 20,
         power: float = 0.5,
     ) -> None:
         parameters = dict(module.named_parameters())
         self._weights = {name: parameters[name] for name in masks.masks}
         self._masks, self._keep, self._power = masks, keep, power
-        self._start, self._until, self._every, self._steps = start, until, every, 0
+        self._allowed = {name: mask.clone() for name, mask in masks.masks.items()}
+        self._start, self._until, self._settle, self._every = start, until, settle, every
+        self._steps, self._settled, self._threshold = 0, False, -1.0
         self._count = sum(masks.alive.values())
         if not 0 < keep <= self._count:
             raise PruningError(f"expected to keep 1 to {self._count} weights, found {keep}")
-        if not 0 <= start < until <= 1:
-            raise PruningError(f"expected 0 <= start < until <= 1, found {start} and {until}")
+        if not 0 <= start < until <= settle <= 1:
+            raise PruningError(f"expected 0 <= start < until <= settle <= 1, found {start}, {until} and {settle}")
         self._squares: dict[str, tuple[Tensor, Tensor]] = {}
+        self._factors: dict[str, Tensor] = {}
 
     def before_step(self, progress: float) -> None:
-        """Take note of all gradients, then silence those of pruned weights."""
-        if progress <= self._until:
-            for name, weight in self._weights.items():
-                if weight.grad is not None:
-                    self._observe(name, weight.grad)
-        self._masks.before_step(progress)
+        """Take note of all gradients; once settled, silence those of pruned weights."""
+        if self._settled:
+            self._masks.before_step(progress)
+            return
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                self._observe(name, weight.grad)
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Prune as far as the schedule has come, and put zeros back."""
-        self._masks.apply()
         self._steps += 1
-        if self._start < progress and (self._steps % self._every == 0 or progress >= 1):
-            left = max(0.0, (self._until - progress) / (self._until - self._start)) ** 3
-            self._prune(round(self._keep + (self._count - self._keep) * left))
+        if not self._settled and progress > self._start and self._squares:
+            if progress >= self._settle:
+                self._settled = True
+                self._set(largest(torch.cat(self._scores(fresh=True)), self._keep))
+            else:
+                if self._threshold < 0 or self._steps % self._every == 0:
+                    self._threshold = self._next_threshold(progress)
+                self._set(torch.cat(self._scores()) > self._threshold)
+        self._masks.apply()
+
+    def _next_threshold(self, progress: float) -> float:
+        left = max(0.0, (self._until - progress) / (self._until - self._start)) ** 3
+        keep = round(self._keep + (self._count - self._keep) * left)
+        scores = torch.cat(self._scores(fresh=True))
+        return float(torch.kthvalue(scores, len(scores) - keep).values) if keep < len(scores) else -1.0
 
     def _observe(self, name: str, gradient: Tensor) -> None:
         square = gradient.flatten(1).square()
@@ -84,19 +104,19 @@ class GradualBalanced:
             columns = torch.lerp(columns, self._squares[name][1], self._MEMORY)
         self._squares[name] = rows, columns
 
-    def _prune(self, keep: int) -> None:
-        alive = self._masks.masks
-        if keep >= sum(int(mask.sum()) for mask in alive.values()):
-            return
-        scores = [self._score(name).masked_fill(~mask, -1.0).flatten() for name, mask in alive.items()]
-        chosen = largest(torch.cat(scores), keep)
-        parts = torch.split(chosen, [len(s) for s in scores])
-        self._masks.set({name: part.view_as(alive[name]) for name, part in zip(alive, parts, strict=True)})
-        self._masks.apply()
+    def _scores(self, *, fresh: bool = False) -> list[Tensor]:
+        """Return each parameter's scores, flat, -1 where a weight may not be; `fresh` looks at the gradients anew."""
+        scores = []
+        for name, weight in self._weights.items():
+            if fresh or name not in self._factors:
+                rows, columns = self._squares[name]
+                mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)
+                self._factors[name] = ((rows[:, None] * (columns / mean)) ** self._power).view_as(weight)
+            score = weight.detach().abs() * self._factors[name]
+            scores.append(score.masked_fill_(~self._allowed[name], -1.0).flatten())
+        return scores
 
-    def _score(self, name: str) -> Tensor:
-        weight = self._weights[name].detach()
-        rows, columns = self._squares[name]
-        mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)
-        factor = (rows[:, None] * (columns / mean)) ** self._power
-        return weight.abs() * factor.view_as(weight)
+    def _set(self, alive: Tensor) -> None:
+        parts = torch.split(alive, [w.numel() for w in self._weights.values()])
+        named = zip(self._weights.items(), parts, strict=True)
+        self._masks.set({name: part.view_as(weight) for (name, weight), part in named})

@@ -113,7 +113,7 @@ def test_pruned_weights_stay_pruned_whatever_the_momentum() -> None:
     [
         (0, 0.1, 0.6, "expected to keep 1 to 228 weights, found 0"),
         (229, 0.1, 0.6, "expected to keep 1 to 228 weights, found 229"),
-        (10, 0.6, 0.6, "expected 0 <= start < until <= 1, found 0.6 and 0.6"),
+        (10, 0.6, 0.6, "expected 0 <= start < until <= settle <= 1, found 0.6, 0.6 and 0.95"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(keep: int, start: float, until: float, message: str) -> None:
