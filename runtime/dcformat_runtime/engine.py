@@ -52,7 +52,13 @@ class KernelEngine:
     name = "numba"
 
     def __init__(
-        self, network: Network, threads: int, exact: bool, *, most: int | None = None, permutes: bool | None = None,
+        self,
+        network: Network,
+        threads: int,
+        exact: bool,
+        *,
+        most: int | None = None,
+        permutes: bool | None = None,
         limit: int = DEFAULT_MAX_MEMORY,
     ) -> None:
         self._most = most or machine.blocks_in_registers()

@@ -263,9 +263,7 @@ def _permute(a: Array, mem: Array, op: int, source: int, target: int, exact: int
     slots = groups * each
     for b in range(word(mem, op + 14)):
         if any_nonzero(a, source + 16 * b):
-            permute(
-                each, a, mem, source + 16 * b, indices + 4 * b * slots, values + 16 * b * slots, groups, out
-            )
+            permute(each, a, mem, source + 16 * b, indices + 4 * b * slots, values + 16 * b * slots, groups, out)
     _gather(a, mem, op, source, target, 1, exact)
 
 
@@ -292,38 +290,41 @@ def _columns(a: Array, mem: Array, op: int, source: int, target: int, exact: int
 
 @device
 def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+    channels = word(mem, op + 4)
     height = word(mem, op + 5)
     width = word(mem, op + 6)
     lanes = word(mem, op + 7)
-    variants = word(mem, op + 8)
     starts = word(mem, op + 9)
     stride = word(mem, op + 10)
     phases = word(mem, op + 11)
     top = word(mem, op + 12)
     count = word(mem, op + 13)
     cols = word(mem, op + 14)
-    for c in range(word(mem, op + 4)):
-        plane = source + c * word(mem, op + 15) * lanes
-        to = target + c * word(mem, op + 16) * lanes
-        for v in range(variants):
-            left = word(mem, starts + v)
-            # Columns whose source lies in the image; the others are padding.
-            low = min(cols, max(0, (-left + stride - 1) // stride))
-            high = max(low, min(cols, (width - left + stride - 1) // stride))
-            inside = low == 0 and high == cols and top == 0 and phases == 1 and count <= height
-            if inside and stride == 1 and cols * lanes % 8 == 0:
-                copy_lines(a, plane + left * lanes, width * lanes, to, cols * lanes, count, cols * lanes)
-                to += count * cols * lanes
-                continue
-            for phase in range(phases):
-                for r in range(count):
-                    line = r * phases + phase - top
-                    if line < 0 or line >= height:
-                        for i in range(cols * lanes):
-                            a[to + i] = np.float32(0)
-                    else:
-                        _line(a, plane + (line * width + left) * lanes, to, lanes, stride, low, high, cols)
-                    to += cols * lanes
+    step = word(mem, op + 15) * lanes
+    copy_step = word(mem, op + 16) * lanes
+    across = cols * lanes
+    plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % 8 == 0
+    for v in range(word(mem, op + 8)):
+        left = word(mem, starts + v)
+        # Columns whose source lies in the image; the others are padding.
+        low = min(cols, max(0, (-left + stride - 1) // stride))
+        high = max(low, min(cols, (width - left + stride - 1) // stride))
+        whole = plain and low == 0 and high == cols
+        for c in range(channels):
+            plane = source + c * step
+            to = target + c * copy_step + v * phases * count * across
+            if whole:
+                copy_lines(a, plane + left * lanes, width * lanes, to, across, count, across)
+            else:
+                for phase in range(phases):
+                    for r in range(count):
+                        line = r * phases + phase - top
+                        if line < 0 or line >= height:
+                            for i in range(across):
+                                a[to + i] = np.float32(0)
+                        else:
+                            _line(a, plane + (line * width + left) * lanes, to, lanes, stride, low, high, cols)
+                        to += across
 
 
 @device

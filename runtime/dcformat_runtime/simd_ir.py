@@ -181,7 +181,7 @@ def transpose() -> Any:
 
 def _unrolled(k: int) -> int:
     """Accumulator sets that hide the latency of a multiply-add when there are few blocks."""
-    return 4 if k == 1 else 2 if k <= 3 else 1
+    return 4 if k == 1 else 2 if k <= 4 else 1
 
 
 def _accumulate(w: _Writer, acc: list[Any], n: int, exact: Any, args: tuple[Any, ...]) -> None:

@@ -284,9 +284,7 @@ class Stage:
             self._emit("gather", source, target, table.cost, *words)
         self.arena.give(scratch)
 
-    def _columns(
-        self, layer: Layer, table: Gather, source: int, target: Place, words: tuple[int, ...]
-    ) -> None:
+    def _columns(self, layer: Layer, table: Gather, source: int, target: Place, words: tuple[int, ...]) -> None:
         features = aligned(layer.in_shapes[0][0])
         found = self.arena.take(features + 16)
         # The gather's record is put among the constants: it is run only when too many inputs are not zero.

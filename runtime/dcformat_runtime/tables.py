@@ -191,7 +191,8 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
         cols, per, kept = out[1] + (kernel[1] - 1) * right // stride_w, 0, 0
     copied = len(starts) * stride_h * rows * cols
     if flat:
-        copied = -(-copied // _LANES) * _LANES
+        # Half blocks are copied: what the last one writes beyond its line must not lie in another channel.
+        copied = -(-(copied + (7 if cols % 8 else 0)) // _LANES) * _LANES
     shape = (len(starts), stride_h, rows, cols)
     return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept)
 

@@ -41,7 +41,7 @@ _RUN_BLOCKS = 160
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
 #: Estimated nanoseconds of 16 gathered multiply-adds.
-SLOT_NS = 3.0
+SLOT_NS = 4.5
 
 
 @record
@@ -145,7 +145,10 @@ class Weights:
         if dense:
             # A guess: what of the inputs is not zero.
             share = 0.2 if layer.inputs[0] == 0 else 0.5
-            cost = min(cost, 50 + share * weight.columns * table.bias.size / 16 * column_ns(4 * weight.columns * table.bias.size))
+            cost = min(
+                cost,
+                50 + share * weight.columns * table.bias.size / 16 * column_ns(4 * weight.columns * table.bias.size),
+            )
         if self.permutes and not self.exact:
             found = occurrences(weight, columns)
             each, permuted = _slots(weight, found, zeros)
@@ -154,7 +157,9 @@ class Weights:
         place = self._put_gather(weight, table, table.values.size / 16 * SLOT_NS)
         if not dense:
             return place
-        return replace(place, columns=self.constants.put(dense_columns(weight, table.order, columns, aligned(weight.columns))))
+        return replace(
+            place, columns=self.constants.put(dense_columns(weight, table.order, columns, aligned(weight.columns)))
+        )
 
     def _put_gather(self, weight: Sparse, table: GatherTable, cost: float) -> Gather:
         put = self.constants.put
