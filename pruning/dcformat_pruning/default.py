@@ -1,8 +1,8 @@
 """The recipe `default`: the smallest network that a few minutes on two cores can make.
 
 The dense network is trained briefly, narrowed to its best hidden units, and pruned gradually while the small
-network trains at a high learning rate (`gradual.GradualBalanced`). Clusters are exact, centroids and biases are
-fine-tuned, biases end on a coarse grid. Images come from a pool of copies augmented beforehand.
+network trains at a high learning rate (`gradual.GradualBalanced`). Weights are tied to few values in portions while the
+rest still train; codebooks and biases are rounded to few bits. Images come from a pool of copies augmented beforehand.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.stages import Recipe, finetune, ordered, pool, prune_gradually, round_values, share_each, train
+from dcformat_pruning.stages import Recipe, ordered, pool, prune_gradually, round_values, share_in_portions, train
 from dcformat_pruning.training import Plan
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
 
-_IMAGES = pool(_AUGMENTATION, 10)
+_IMAGES = pool(_AUGMENTATION, 12)
 
 
 DEFAULT: Mapping[str, Recipe] = {
@@ -23,8 +23,7 @@ DEFAULT: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             prune_gradually(Plan(epochs=60, lr=8e-3), 7000, _IMAGES, {"fc1": 200, "fc2": 80}),
-            share_each({"fc1.weight": 12, "fc2.weight": 12, "fc3.weight": 12}, "exact"),
-            finetune(Plan(epochs=10, lr=5e-4), _IMAGES),
+            share_in_portions(Plan(epochs=12, lr=2e-3), 12, _IMAGES),
             round_values(7, 31),
         ),
         mode="tiny",
@@ -36,8 +35,7 @@ DEFAULT: Mapping[str, Recipe] = {
             prune_gradually(
                 Plan(epochs=14, lr=8e-3), 6000, _IMAGES, {"conv1": 10, "conv2": 24, "fc1": 100}, power=0.25
             ),
-            share_each({"conv1.weight": 12, "conv2.weight": 12, "fc1.weight": 12, "fc2.weight": 12}, "exact"),
-            finetune(Plan(epochs=3, lr=5e-4), _IMAGES),
+            share_in_portions(Plan(epochs=5, lr=2e-3), 12, _IMAGES),
             round_values(7, 31),
         ),
         mode="tiny",

@@ -12,11 +12,18 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from dcformat_pruning.compact import Compact
 from dcformat_pruning.data import Augmentation, Images, Pool
-from dcformat_pruning.incremental import IncrementalSharing
-from dcformat_pruning.masks import weight_names
-from dcformat_pruning.stages import Context, Recipe, Stage, ordered, pool, prune_gradually, round_values, train
+from dcformat_pruning.stages import (
+    Context,
+    Recipe,
+    Stage,
+    ordered,
+    pool,
+    prune_gradually,
+    round_values,
+    share_in_portions,
+    train,
+)
 from dcformat_pruning.training import Plan
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
@@ -66,28 +73,13 @@ def taught(context: Context) -> Images | Pool:
     return context.pool(_AUGMENTATION, _COPIES, network)
 
 
-def share_in_portions(plan: Plan, clusters: int) -> Stage:
-    """Tie each layer's weights to so many values, while training."""
-
-    def run(module: nn.Sequential, context: Context) -> None:
-        small = Compact.of(module)
-        counts = {}
-        for name in weight_names(small.module):
-            weight = small.module.get_parameter(name).detach()
-            counts[name] = min(clusters, len(torch.unique(weight[weight != 0])))
-        context.fit(small.module, plan, IncrementalSharing(small.module, counts), images=taught(context))
-        small.expand(module)
-
-    return Stage("share", run, plan.epochs)
-
-
 RECORD: Mapping[str, Recipe] = {
     "lenet-300-100": Recipe(
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
             prune_gradually(Plan(epochs=160, lr=8e-3), 2800, taught, {"fc1": 200, "fc2": 80}),
-            share_in_portions(Plan(epochs=30, lr=2e-3), 8),
+            share_in_portions(Plan(epochs=30, lr=2e-3), 8, taught),
             round_values(6, 15),
         ),
         mode="tiny",
@@ -98,7 +90,7 @@ RECORD: Mapping[str, Recipe] = {
             train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
             prune_gradually(Plan(epochs=50, lr=8e-3), 2400, taught, {"conv1": 10, "conv2": 25, "fc1": 120}, power=0.25),
-            share_in_portions(Plan(epochs=12, lr=2e-3), 8),
+            share_in_portions(Plan(epochs=12, lr=2e-3), 8, taught),
             round_values(6, 15),
         ),
         mode="tiny",
@@ -113,7 +105,7 @@ EXTREME: Mapping[str, Recipe] = {
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
             prune_gradually(Plan(epochs=160, lr=8e-3), 800, taught, {"fc1": 60, "fc2": 30}),
-            share_in_portions(Plan(epochs=30, lr=2e-3), 6),
+            share_in_portions(Plan(epochs=30, lr=2e-3), 6, taught),
             round_values(5, 7),
         ),
         mode="tiny",

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from dcformat.codecs.choose import Mode
@@ -18,6 +19,7 @@ from dcformat.transforms import reorder_units
 from dcformat_pruning.compact import Compact, narrow, tidy
 from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
 from dcformat_pruning.gradual import GradualBalanced
+from dcformat_pruning.incremental import IncrementalSharing
 from dcformat_pruning.masks import Masks, PruningError, weight_names
 from dcformat_pruning.sharing import SharedWeights, quantise_biases, round_weights, share
 from dcformat_pruning.training import Constraint, Plan, Progress, fit
@@ -199,6 +201,21 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
         share(module, clusters, method)
 
     return Stage("share", run)
+
+
+def share_in_portions(plan: Plan, clusters: int, source: Source) -> Stage:
+    """Tie each layer's weights to so many values, a portion at a time, while training the small network."""
+
+    def run(module: nn.Sequential, context: Context) -> None:
+        small = Compact.of(module)
+        counts = {}
+        for name in weight_names(small.module):
+            weight = small.module.get_parameter(name).detach()
+            counts[name] = min(clusters, len(torch.unique(weight[weight != 0])))
+        context.fit(small.module, plan, IncrementalSharing(small.module, counts), images=source(context))
+        small.expand(module)
+
+    return Stage("share", run, plan.epochs)
 
 
 def round_values(bits: int, levels: int) -> Stage:
