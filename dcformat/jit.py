@@ -23,8 +23,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dcformat.native.image import Image
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,7 +129,7 @@ class Kernel:
 
         return kernel_key(target, self.python, (self.signature, sorted(self.fastmath)), _devices, _intrinsics)
 
-    def path(self) -> Path | None:
+    def path(self) -> str | None:
         """Return the file with this kernel's saved code for this machine, or None if there is none."""
         from dcformat.native import keys, store
 
@@ -215,13 +213,13 @@ class Kernel:
             store.write(key, compiler, image.pack(key))
         return self._load(image, "compiled")
 
-    def export(self, target: str, place: Path) -> Path | None:
+    def export(self, target: str, place: str) -> str | None:
         """Compile for a kind of machine (a name in `dcformat.native.keys.TARGETS`) and save that in a folder.
 
         Returns
         -------
-        path or None
-            None: the folder cannot be written to, or others than the user can write to it.
+        str or None
+            The file. None: the folder cannot be written to, or others than the user can write to it.
 
         Raises
         ------

@@ -77,7 +77,7 @@ def _folder() -> Path:
     place = store.folder()
     if place is None:
         raise InputError("warmup", "a home directory, or DCFORMAT_CACHE_DIR", "neither")
-    return place
+    return Path(place)
 
 
 def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
@@ -118,7 +118,7 @@ def _list(kernels: Sequence[Kernel], as_json: bool) -> None:
         files = {name: None if path is None else str(path) for name, path in paths.items()}
         emit_json({"folder": str(place), "bytes": _size(place), "kernels": files})
         return
-    rows = [(name, "" if path is None else f"{path.stat().st_size:,}") for name, path in sorted(paths.items())]
+    rows = [(name, "" if path is None else f"{Path(path).stat().st_size:,}") for name, path in sorted(paths.items())]
     total = (f"{sum(path is not None for path in paths.values())} of {len(paths)} saved", f"{_size(place):,}")
     Table(f"Kernels in {place}", ("kernel", "bytes"), [*rows, total], total=True).show()
 
@@ -127,7 +127,7 @@ def _clear(as_json: bool) -> None:
     from dcformat.native import store
 
     removed = 0
-    for path in list(store.entries()):
+    for path in map(Path, list(store.entries())):
         removed += path.stat().st_size
         path.unlink()
     if as_json:
@@ -144,7 +144,7 @@ def _export(kernels: Sequence[Kernel], target: str, into: Path, as_json: bool) -
     place = into / "kernels"
     with _progress(len(kernels)) as step:
         for done, kernel in enumerate(kernels, start=1):
-            if kernel.export(target, place) is None:
+            if kernel.export(target, str(place)) is None:
                 raise InputError(place, "a folder that only its owner can write to", "another, or none")
             step(done, kernel.name)
     if as_json:

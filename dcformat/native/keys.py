@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -63,7 +62,7 @@ def machine() -> str | None:
     """Return what identifies this machine's processor and instruction sets, or None where nothing tells."""
     if "machine" not in _known:
         try:
-            with Path(_CPUINFO).open("rb", buffering=0) as file:
+            with open(_CPUINFO, "rb", buffering=0) as file:  # noqa: PTH123 - see `store` on pathlib
                 first = file.read(16384).partition(b"\n\n")[0]
         except OSError:
             return None
@@ -202,7 +201,10 @@ def _names(code: CodeType) -> list[str]:
 def _module_source(package: str, name: str) -> bytes:
     """Return the digest of a module's file, without importing the module; empty if there is no such module."""
     for folder in getattr(sys.modules.get(package), "__path__", ()):
-        for file in (Path(folder, f"{name}.py"), Path(folder, f"{name}.pyc")):
-            if file.is_file():
-                return sha256(file.read_bytes())
+        for suffix in (".py", ".pyc"):
+            try:
+                with open(f"{folder}/{name}{suffix}", "rb") as file:  # noqa: PTH123
+                    return sha256(file.read())
+            except OSError:
+                continue
     return b""

@@ -3,6 +3,8 @@
 Saved code runs with the user's rights, so a file counts only if nobody but the user or root can have written it, in a
 folder of which the same holds, and if its checksum is right. Whatever is wrong, missing or forbidden just means that
 nothing is saved there: no error. Files are written beside their place and renamed, so readers see all of one or none.
+
+Paths are text here and pathlib is not used: to import it takes 3 ms of a start that is to take few more.
 """
 
 from __future__ import annotations
@@ -10,14 +12,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 #: No kernel is near this size.
 _MOST = 1 << 24
 _SUFFIX = ".kernel"
 
 
-def folder() -> Path | None:
+def folder() -> str | None:
     """Return where kernels are saved: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
 
     The latter is what platformdirs says; its rule for Linux is repeated here because importing it takes 10 ms.
@@ -26,15 +27,15 @@ def folder() -> Path | None:
         return None  # the environment belongs to somebody with fewer rights
     chosen = os.environ.get("DCFORMAT_CACHE_DIR")
     if chosen:
-        return Path(chosen).absolute() / "kernels"
+        return f"{os.path.abspath(chosen)}/kernels"  # noqa: PTH100
     base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
     home = os.path.expanduser(base)  # noqa: PTH111
-    return Path(home) / "dcformat" / "kernels" if os.path.isabs(home) else None  # noqa: PTH117
+    return f"{home}/dcformat/kernels" if os.path.isabs(home) else None  # noqa: PTH117
 
 
-def shipped() -> Path:
+def shipped() -> str:
     """Return the folder of kernels that came with the package."""
-    return Path(__file__).with_name("prebuilt")
+    return f"{os.path.dirname(__file__)}/prebuilt"  # noqa: PTH120
 
 
 def read(key: bytes, compiler: str | None) -> bytes | None:
@@ -48,16 +49,20 @@ def read(key: bytes, compiler: str | None) -> bytes | None:
     return _read(shipped(), key, None) if data is None else data
 
 
-def find(key: bytes, compiler: str | None) -> Path | None:
+def find(key: bytes, compiler: str | None) -> str | None:
     """Return the file that `read` reads, or None."""
     for place, wanted in ((folder(), compiler), (shipped(), None)):
         if place is not None and _read(place, key, wanted) is not None:
-            pattern = f"{key.hex()}-*{_SUFFIX}"
-            return max(place.glob(pattern)) if wanted is None else place / _name(key, wanted)
+            return f"{place}/{_latest(os.listdir(place), key) if wanted is None else _name(key, wanted)}"  # noqa: PTH208
     return None
 
 
-def _read(place: Path, key: bytes, compiler: str | None) -> bytes | None:
+def _latest(names: list[str], key: bytes) -> str | None:
+    """Return the name of a kernel's file, whichever compiler made it."""
+    return max((name for name in names if name.startswith(key.hex()) and name.endswith(_SUFFIX)), default=None)
+
+
+def _read(place: str, key: bytes, compiler: str | None) -> bytes | None:
     try:
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -67,9 +72,9 @@ def _read(place: Path, key: bytes, compiler: str | None) -> bytes | None:
             return None
         if compiler is not None:
             return _read_file(handle, _name(key, compiler))
-        found = os.listdir(handle)  # noqa: PTH208 - of the folder that was checked, whatever its name now means
-        names = sorted(name for name in found if name.startswith(key.hex()) and name.endswith(_SUFFIX))
-        return _read_file(handle, names[-1]) if names else None
+        # Of the folder that was checked, whatever its name now means.
+        name = _latest(os.listdir(handle), key)  # noqa: PTH208
+        return None if name is None else _read_file(handle, name)
     except OSError:
         return None
     finally:
@@ -94,14 +99,14 @@ def _name(key: bytes, compiler: str) -> str:
     return f"{key.hex()}-{compiler.replace(' ', '_')}{_SUFFIX}"
 
 
-def write(key: bytes, compiler: str, data: bytes, place: Path | None = None) -> Path | None:
+def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str | None:
     """Save a file; return where, or None if that was not possible."""
     place = folder() if place is None else place
     if place is None:
         return None
     temporary = f".{os.getpid()}-{os.urandom(8).hex()}.partial"
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(place, 0o700, exist_ok=True)  # noqa: PTH103
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
@@ -120,11 +125,12 @@ def write(key: bytes, compiler: str, data: bytes, place: Path | None = None) -> 
         return None
     finally:
         os.close(handle)
-    return place / _name(key, compiler)
+    return f"{place}/{_name(key, compiler)}"
 
 
-def entries() -> Iterator[Path]:
+def entries() -> Iterator[str]:
     """Yield the files in the user's folder, and temporary ones that an interrupted process left."""
     place = folder()
-    if place is not None and place.is_dir():
-        yield from (path for path in sorted(place.iterdir()) if path.suffix in (_SUFFIX, ".partial"))
+    if place is not None and os.path.isdir(place):  # noqa: PTH112
+        names = sorted(os.listdir(place))  # noqa: PTH208
+        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, ".partial")))

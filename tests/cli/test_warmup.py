@@ -92,7 +92,7 @@ def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
     for kernel in warmup.all_kernels():
         if kernel.name in FEW:
             key = kernel.key("aarch64")
-            data = store._read(tmp_path / "kernels", key, keys.compiler())
+            data = store._read(str(tmp_path / "kernels"), key, keys.compiler())
             assert data is not None
             made = image.unpack(data, key)
             assert made is not None

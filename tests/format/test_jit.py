@@ -371,7 +371,7 @@ def test_the_default_folder_is_what_platformdirs_says(monkeypatch):
             monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         else:
             monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert store.folder() == Path(platformdirs.user_cache_dir("dcformat")) / "kernels"
+        assert store.folder() == str(Path(platformdirs.user_cache_dir("dcformat")) / "kernels")
 
 
 def test_the_compilers_version_is_found_without_importing_it():
