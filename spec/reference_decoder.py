@@ -1,0 +1,455 @@
+"""A decoder of dcformat files, version 1.0, written from `dcformat.md` and `coders.md` alone.
+
+    python reference_decoder.py FILE        prints what the file holds as JSON
+
+It needs Python's standard library only and shares no code with the package. Every function says which section of the
+specification it follows. It is slow and meant to be read: this file has the container (sections 1 to 5, 7 and 8),
+`reference_payloads.py` the payloads (section 6), `reference_coders.py` and `reference_mixing.py` the coders
+(`coders.md`), `reference_reader.py` what they share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from reference_coders import decode_text
+from reference_payloads import decode_payload
+from reference_reader import DecodeError, Entry, Reader, Tensor, check, finite_f32
+
+# Section 9, "Limits" (those of the payloads are in reference_payloads.py).
+MAX_RANK = 8
+MAX_ELEMENTS = 1 << 40
+MAX_NAME = 255
+MAX_TENSORS = 1 << 16
+MAX_CODEBOOK = 1 << 16
+MAX_CONTENTS = 1 << 24
+MAX_PACKED = 1 << 16
+MAX_OPERATORS = 1 << 16
+MAX_INPUTS = 64
+MAX_ATTRIBUTE = 1 << 16
+MAX_LABELS = 1 << 16
+MAX_LABEL = 1 << 10
+MAX_METADATA = 1 << 10
+MAX_METADATA_VALUE = 1 << 16
+MAX_SAMPLES = 1 << 10
+MAX_PAYLOAD = 1 << 41
+MAX_SHARED_BLOCK = 1 << 16
+
+#: Section 9: the preset of the text coder.
+PRESET = bytes.fromhex(
+    "1166656174757265732e302e7765696768741066656174757265732e31302e6269617313636c61737369666965722e312e77656967687415"
+    "6c61796572312e302e636f6e76312e776569676874136c61796572342e312e636f6e76322e6269617313646f776e73616d706c652e302e77"
+    "65696768740f636f6e765f66696e616c2e626961731466697265322e73717565657a652e7765696768741666697265332e657870616e6431"
+    "78312e7765696768741666697265342e657870616e643378332e776569676874020672656369706507636c61737369630473656564013002"
+    "067265636970650764656661756c740473656564013139d6053e48bf9d3e000000000000803f019001080c636f6e76312e77656967687484"
+    "14010505860207df010a636f6e76312e626961732114240c636f6e76322e7765696768748432140505ad6309e64b0a636f6e76322e626961"
+    "7321323e0a6663312e77656967687444f403a006bfae0c09a6b409086663312e6269617321f403c8030a6663322e776569676874440af403"
+    "cb1309ae0f086663322e62696173210a1a021e03011c1c01000000000000803f084200010442020304084104050341060703150a01300131"
+    "0132013301340135013601370138013904160206726563697065067265636f7264047365656401320165060a6663312e77656967687444ac"
+    "029006e2a60709efcc05086663312e6269617321ac0298020a6663322e7765696768744464ac02b47709e25b086663322e6269617321646a"
+    "0a6663332e776569676874440a649504099e03086663332e62696173210a1a021801900601000000000000803f0541000103410203034104"
+    "0503150a013001310132013301340135013601370138013904160206726563697065067265636f726404736565640131019001080c636f6e"
+    "76312e7765696768748414010505870204d3010a636f6e76312e626961732114240c636f6e76322e7765696768748432140505ed6209944b"
+    "0a636f6e76322e6269617321323e0a6663312e77656967687444f403a0068db00c09deae09086663312e6269617321f403c4030a6663322e"
+    "776569676874440af403ea1309a80f086663322e62696173210a18021e03011c1c01000000000000803f0842000104420203040841040503"
+    "41060703150a01300131013201330134013501360137013801390165060a6663312e77656967687444ac0290069ea50709d3c90508666331"
+    "2e6269617321ac0294020a6663322e7765696768744464ac02af7709b65b086663322e6269617321646a0a6663332e776569676874440a64"
+    "fb03059403086663332e62696173210a1a021801900601000000000000803f05410001034102030341040503150a01300131013201330134"
+    "01350136013701380139"
+)
+
+DTYPES = (("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1))
+CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
+
+
+@dataclass
+class File:
+    """What a file holds."""
+
+    version: tuple[int, int]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    graph: dict[str, Any] | None = None
+    labels: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    self_test: tuple[int, int, bytes] | None = None
+    extensions: list[tuple[int, bytes]] = field(default_factory=list)
+    digest: bytes = b""
+
+
+# ---------------------------------------------------------------------------------------------------- 2. File
+
+
+def crc32c(data: bytes) -> int:
+    """Section 2: polynomial 0x1EDC6F41, reflected (0x82F63B78), initial value and final xor 0xFFFFFFFF."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def decode(data: bytes) -> File:
+    """Section 2, "File": prefix, contents, data blocks, digest. Raises `DecodeError` with the code of section 11."""
+    reader = Reader(data)
+    check(data != b"" and data[:4] == b"\x89DCF"[: len(data)], "E01", "[F1] the magic does not match")
+    reader.take(4)
+    major, minor = reader.u8(), reader.u8()
+    check(major == 1, "E02", "[F2] the major version is not 1")
+    length = reader.uint(4)
+    packed, length = length >> 31, length & 0x7FFFFFFF
+    check(length <= (MAX_PACKED if packed else MAX_CONTENTS), "E06", "[F4] length of the contents")
+    contents = reader.take(length)
+    check(reader.uint(4) == crc32c(data[: 10 + length]), "E05", "[F6] checksum of the contents")
+    if packed:
+        contents = decode_text(contents, PRESET, MAX_PACKED)
+    file = File((major, minor))
+    sections = read_contents(Reader(contents))
+    entries = read_table(Reader(sections[1]))
+    read_sections(file, sections, entries)
+    for block in split_blocks(entries):
+        payloads = reader.take(sum(entry.length for entry in block))
+        check(reader.uint(4) == crc32c(payloads), "E05", "[F6] checksum of a data block")
+        at = 0
+        for entry in block:
+            file.tensors[entry.name] = decode_payload(Reader(payloads[at : at + entry.length]), entry)
+            at += entry.length
+    file.digest = reader.take(8)
+    reader.end("[F5] bytes after the digest")
+    check(file.digest == content_digest(sections, file.tensors), "E05", "[D1] the content digest")
+    return file
+
+
+def split_blocks(entries: list[Entry]) -> list[list[Entry]]:
+    """Section 4, "Blocks": a data block holds the payloads of consecutive tensors."""
+    blocks: list[list[Entry]] = []
+    for entry in entries:
+        if entry.begins_block:
+            blocks.append([])
+        check(bool(blocks), "E08", "[T10] the first tensor does not begin a block")
+        blocks[-1].append(entry)
+    for block in blocks:
+        short = len(block) == 1 or sum(entry.length for entry in block) <= MAX_SHARED_BLOCK
+        check(short, "E06", "[T15] a data block of several tensors")
+    return blocks
+
+
+# ------------------------------------------------------------------------------------------------ 3. Contents
+
+
+def read_contents(reader: Reader) -> dict[int, bytes]:
+    """Section 3, "Contents": bodies of the sections by id."""
+    sections: dict[int, bytes] = {}
+    last = -1
+    while reader.left():
+        kind = reader.u8()
+        check(kind not in sections, "E10", "[C2] a section again")
+        check(kind > last, "E08", "[C1] sections that do not ascend")
+        check(1 <= kind <= 5 or kind & 128 != 0, "E02", "[C4] an unknown section that is required")
+        sections[kind] = reader.take(reader.varint(MAX_CONTENTS))
+        last = kind
+    check(1 in sections, "E08", "[C5] no tensor table")
+    return sections
+
+
+def read_sections(file: File, sections: dict[int, bytes], entries: list[Entry]) -> None:
+    """Section 3: every section but the tensor table."""
+    for kind, body in sections.items():
+        reader = Reader(body)
+        if kind == 2:
+            file.graph = read_graph(reader, entries)
+        elif kind == 3:
+            count = reader.varint(MAX_LABELS)
+            check(count > 0, "E08", "[C6] no labels")
+            file.labels = [reader.text(MAX_LABEL) for _ in range(count)]
+        elif kind == 4:
+            file.metadata = read_metadata(reader)
+        elif kind == 5:
+            file.self_test = read_self_test(reader)
+        elif kind & 128:
+            file.extensions.append((kind, reader.take(reader.left())))  # [C3]
+        else:
+            continue
+        reader.end("[N5] bytes left in a section")
+
+
+def read_metadata(reader: Reader) -> dict[str, str]:
+    """Section 3: pairs of texts, keys ascending as byte strings."""
+    count = reader.varint(MAX_METADATA)
+    check(count > 0, "E08", "[C6] no metadata")
+    metadata: dict[str, str] = {}
+    last = b""
+    for _ in range(count):
+        key = reader.text(MAX_NAME)
+        check(key != "", "E08", "[C9] an empty key")
+        check(key not in metadata, "E10", "[C8] a key again")
+        check(key.encode() > last, "E08", "[C7] keys that do not ascend")
+        last = key.encode()
+        metadata[key] = reader.text(MAX_METADATA_VALUE)
+    return metadata
+
+
+# -------------------------------------------------------------------------------------------- 4. Tensor table
+
+
+def read_table(reader: Reader) -> list[Entry]:
+    """Section 4, "Tensor table"."""
+    entries: list[Entry] = []
+    names = set()
+    for _ in range(reader.varint(MAX_TENSORS)):
+        entry = read_entry(reader)
+        check(entry.name not in names, "E10", "[T1] a name again")
+        names.add(entry.name)
+        entries.append(entry)
+    reader.end("[N5] bytes left in the tensor table")
+    return entries
+
+
+def read_entry(reader: Reader) -> Entry:
+    """Section 4: the seven fields of a tensor."""
+    name = reader.text(MAX_NAME)
+    check(name != "", "E08", "[T14] an empty name")
+    kind = reader.u8()
+    form, (dtype, size), rank = kind & 7, DTYPES[kind >> 3 & 3], kind >> 5
+    check(form <= SPARSE_SHARED, "E08", "[T2] an unknown form")
+    if rank == 7:
+        rank = reader.varint(MAX_RANK)  # [T4]
+        check(rank >= 7, "E08", "[T3] a rank that has a short form")
+    shape = tuple(reader.varint(MAX_ELEMENTS) for _ in range(rank))
+    check(prod(n for n in shape if n) <= MAX_ELEMENTS, "E09", "[T5] too many elements")
+    elements = prod(shape)
+    check(form != CONSTANT or elements >= 2, "E08", "[T6] a constant of fewer than two elements")
+    scale = 1.0
+    if dtype == "int8":
+        raw = reader.take(4)
+        scale = struct.unpack("<f", raw)[0]
+        check(finite_f32(raw) and scale > 0, "E08", "[T9] the scale")
+    stored = {CONSTANT: 1, DENSE: elements, DENSE_SHARED: elements}.get(form)
+    if stored is None:
+        stored = reader.varint(MAX_ELEMENTS)
+        check(stored <= elements, "E09", "[T7] more entries than elements")
+    codebook = 0
+    if form in (DENSE_SHARED, SPARSE_SHARED):
+        codebook = reader.varint(MAX_CODEBOOK)
+        check(codebook > 0, "E08", "[T8] an empty codebook")
+    length = reader.varint(2 * MAX_PAYLOAD + 1)
+    return Entry(name, form, dtype, size, shape, scale, stored, codebook, length >> 1, bool(length & 1))
+
+
+# --------------------------------------------------------------------------------------------------- 5. Graph
+
+OPERATORS = {
+    1: "Linear",
+    2: "Conv2d",
+    3: "ReLU",
+    4: "MaxPool2d",
+    5: "AvgPool2d",
+    6: "GlobalAvgPool",
+    7: "GlobalMaxPool",
+    8: "Flatten",
+    9: "Add",
+    10: "Concat",
+    11: "Softmax",
+}
+CONV_DEFAULTS = [1, 1, 0, 0, 1, 1, 1]
+POOL_DEFAULTS = [2, 2, 2, 2, 0, 0, 0]
+
+
+def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
+    """Section 5, "Graph": input, preprocessing, operators; shapes are followed on the way."""
+    rank = reader.u8()
+    check(rank in (1, 3), "E08", "[G1] rank of the input")
+    shape = [reader.varint(MAX_ELEMENTS) for _ in range(rank)]
+    check(0 not in shape and prod(shape) <= MAX_ELEMENTS, "E09", "[G6] shape of the input")
+    graph: dict[str, Any] = {"input": shape, "mean": [], "std": [], "operators": []}
+    count = reader.varint(MAX_ATTRIBUTE)
+    if count:
+        raw = reader.take(8 * count)
+        check(count in (1, shape[0] if rank == 3 else 1), "E09", "[G7] preprocessing of so many channels")
+        numbers = list(struct.unpack(f"<{2 * count}f", raw))
+        graph["mean"], graph["std"] = numbers[:count], numbers[count:]
+        good = all(finite_f32(raw[i : i + 4]) for i in range(0, len(raw), 4)) and 0 not in graph["std"]
+        check(good, "E11", "[G7] preprocessing that is not finite or divides by zero")
+    values = [shape]
+    for number in range(reader.varint(MAX_OPERATORS)):
+        operator = read_operator(reader, number, entries)
+        graph["operators"].append(operator)
+        inputs = [values[i] for i in operator["inputs"]]
+        values.append(result_shape(operator, inputs, {entry.name: entry.shape for entry in entries}))
+        check(prod(values[-1]) <= MAX_ELEMENTS, "E09", "[G6] a value with too many elements")
+    return graph
+
+
+def read_operator(reader: Reader, number: int, entries: list[Entry]) -> dict[str, Any]:
+    """Section 5: head, inputs, tensors, attributes of operator `number`."""
+    head = reader.u8()
+    kind = head & 31
+    check(kind in OPERATORS, "E08", "[G2] an unknown operator")
+    inputs = [number]
+    if head & 32:
+        count = reader.varint(MAX_INPUTS) if kind in (9, 10) else 1
+        back = [reader.varint(MAX_OPERATORS) for _ in range(count)]
+        check(all(step <= number for step in back), "E11", "[G4] an input that is not there yet")
+        inputs = [number - step for step in back]
+        check(inputs != [number], "E08", "[G3] the default input spelled out")
+    check(kind not in (9, 10) or len(inputs) >= 2, "E11", "[G5] fewer than two inputs")
+    operator: dict[str, Any] = {"operator": OPERATORS[kind], "inputs": inputs}
+    check(kind <= 2 or not head & 64, "E08", "[G2] a bias of an operator without weights")
+    if kind <= 2:
+        for part in ("weight", "bias")[: 2 if head & 64 else 1]:
+            tensor = reader.varint(MAX_TENSORS)
+            check(tensor < len(entries), "E11", "[G4] a tensor that is not there")
+            operator[part] = entries[tensor].name
+    check(kind in (2, 4, 5) or not head & 128, "E08", "[G2] attributes of an operator without any")
+    if kind in (2, 4, 5):
+        default = CONV_DEFAULTS if kind == 2 else POOL_DEFAULTS
+        attributes = [reader.varint(MAX_ATTRIBUTE) for _ in default] if head & 128 else default
+        check(not head & 128 or attributes != default, "E08", "[G3] the default attributes spelled out")
+        check(kind == 2 or attributes[6] <= (1 if kind == 4 else 3), "E08", "[G2] unknown flags")
+        operator["attributes"] = attributes
+    return operator
+
+
+def result_shape(operator: dict[str, Any], inputs: list[list[int]], tensors: dict[str, tuple[int, ...]]) -> list[int]:
+    """Section 5: the shape of an operator's result, and requirement [G6]."""
+    kind, x = operator["operator"], inputs[0]
+    if kind in ("Linear", "Conv2d"):
+        return weighted_shape(operator, x, tensors[operator["weight"]], tensors.get(operator.get("bias", "")))
+    if kind in ("MaxPool2d", "AvgPool2d"):
+        check(len(x) == 3, "E09", f"[G6] input of {kind}")
+        a = operator["attributes"]
+        check(min(a[:4]) >= 1, "E11", "[G8] a kernel or stride of 0")
+        check(2 * a[4] <= a[0] and 2 * a[5] <= a[1], "E11", "[G8] padding over half the kernel")
+        return [x[0]] + [windows(x[1 + i], a[i], a[2 + i], a[4 + i], 1, a[6] & 1) for i in (0, 1)]
+    if kind in ("GlobalAvgPool", "GlobalMaxPool"):
+        check(len(x) == 3, "E09", f"[G6] input of {kind}")
+        return x[:1]
+    if kind == "Flatten":
+        return [prod(x)]
+    if kind == "Add":
+        check(all(y == x for y in inputs), "E09", "[G6] Add of different shapes")
+    if kind == "Concat":
+        check(all(y[1:] == x[1:] and len(y) == len(x) for y in inputs), "E09", "[G6] Concat of different shapes")
+        return [sum(y[0] for y in inputs), *x[1:]]
+    if kind == "Softmax":
+        check(len(x) == 1, "E09", "[G6] Softmax of rank 3")
+    return x
+
+
+def weighted_shape(
+    operator: dict[str, Any], x: list[int], weight: tuple[int, ...], bias: tuple[int, ...] | None
+) -> list[int]:
+    """Section 5: Linear and Conv2d."""
+    conv = operator["operator"] == "Conv2d"
+    check(len(weight) == (4 if conv else 2) and 0 not in weight, "E09", "[G6] shape of a weight")
+    if conv:
+        stride, padding, dilation = (operator["attributes"][i : i + 2] for i in (0, 2, 4))
+        groups = operator["attributes"][6]
+        check(len(x) == 3, "E09", "[G6] input of Conv2d")
+        check(min(stride + dilation) >= 1, "E11", "[G8] a stride or dilation of 0")
+        fit = groups >= 1 and weight[0] % groups == 0 and weight[1] * groups == x[0]
+        check(fit, "E09", "[G6] groups that do not divide the channels")
+        size = [windows(x[1 + i], weight[2 + i], stride[i], padding[i], dilation[i], 0) for i in (0, 1)]
+    else:
+        check(x == [weight[1]], "E09", "[G6] input of Linear")
+        size = []
+    check(bias is None or bias == weight[:1], "E09", "[G6] shape of a bias")
+    return [weight[0], *size]
+
+
+def windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: int) -> int:
+    """Section 5, "Flags of pools": how many windows there are along one dimension."""
+    room = size + 2 * padding - dilation * (kernel - 1) - 1
+    check(room >= 0, "E09", "[G6] a window larger than its padded input")
+    if not ceil:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= size + padding else count
+
+
+# ----------------------------------------------------------------------------------------- 7. Content digest
+
+
+def content_digest(sections: dict[int, bytes], tensors: dict[str, Tensor]) -> bytes:
+    """Section 7, "Content digest"."""
+    sha = hashlib.sha256()
+    for kind, body in sections.items():
+        if kind != 1:
+            sha.update(struct.pack("<BI", kind, len(body)) + body)
+    for name, tensor in tensors.items():
+        raw = name.encode()
+        form = 0 if tensor.constant else 1 if tensor.positions is None else 2
+        dtype = [known for known, _ in DTYPES].index(tensor.dtype)
+        sha.update(bytes([len(raw)]) + raw + bytes([form, dtype, len(tensor.shape)]))
+        sha.update(struct.pack(f"<{len(tensor.shape)}QfQ", *tensor.shape, tensor.scale, len(tensor.values)))
+        if tensor.positions is not None:
+            sha.update(struct.pack(f"<{len(tensor.positions)}Q", *tensor.positions))
+        sha.update(b"".join(value.to_bytes(tensor.size, "little") for value in tensor.values))
+    return sha.digest()[:8]
+
+
+# ----------------------------------------------------------------------------------------------- 8. Self-test
+
+
+def read_self_test(reader: Reader) -> tuple[int, int, bytes]:
+    """Section 8, "Self-test": seed, samples, digest."""
+    seed = reader.varint((1 << 32) - 1)
+    samples = reader.varint(MAX_SAMPLES)
+    check(samples > 0, "E08", "[S2] a self-test without samples")
+    return seed, samples, reader.take(8)
+
+
+def self_test_pixels(seed: int, count: int) -> bytes:
+    """Section 8: the first `count` pixels that SplitMix64 gives from `seed`."""
+    mask = (1 << 64) - 1
+    pixels = bytearray()
+    for i in range(1, count + 1):
+        z = seed + i * 0x9E3779B97F4A7C15 & mask
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+        pixels.append((z ^ z >> 31) >> 56)
+    return bytes(pixels)
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def summary(file: File) -> dict[str, Any]:
+    """Return what a file holds in a form that JSON can say; tensors by the SHA-256 of their dense bytes."""
+    return {
+        "version": list(file.version),
+        "tensors": [
+            {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype, "scale": tensor.scale, **tensor.hashes()}
+            for name, tensor in file.tensors.items()
+        ],
+        "graph": file.graph,
+        "labels": file.labels,
+        "metadata": file.metadata,
+        "self_test": file.self_test and [*file.self_test[:2], file.self_test[2].hex()],
+        "extensions": [[kind, body.hex()] for kind, body in file.extensions],
+        "digest": file.digest.hex(),
+    }
+
+
+def main() -> int:
+    """Print the summary of the file named on the command line."""
+    if len(sys.argv) != 2:
+        print("usage: python reference_decoder.py FILE", file=sys.stderr)
+        return 2
+    try:
+        print(json.dumps(summary(decode(Path(sys.argv[1]).read_bytes())), indent=1))
+    except DecodeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,397 @@
+"""Section 6 of `dcformat.md`, "Payloads": from a tensor's payload and its line in the table to its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reference_coders import Labels, RangeDecoder, adaptive_chunk, clamp, decode_codebook, decode_values, fresh
+from reference_mixing import mixed_chunk
+from reference_reader import Entry, Reader, Tensor, check
+
+CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
+FIXED, HUFFMAN, ADAPTIVE, MIXING = range(4)
+FOUR_STREAMS_FROM = 4096
+MAX_PAYLOAD = 1 << 41
+#: This decoder's own limit: it is for small files.
+MAX_STORED = 1 << 22
+
+#: A code: (length, word) to symbol.
+Code = dict[tuple[int, int], int]
+
+
+@dataclass
+class Coding:
+    """The coding byte and the head of a payload, and what follows from them."""
+
+    entry: Entry
+    coder: int
+    transposed: bool
+    every: bool
+    fillers: bool
+    codebook: list[int] = field(default_factory=list)
+    gap_bits: int = 0
+    #: Codes of the alphabets in use: gaps if positions are coded, then the planes of the labels.
+    codes: list[Code] = field(default_factory=list)
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is a codebook."""
+        return self.entry.form in (DENSE_SHARED, SPARSE_SHARED)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether only elements that are not zero are stored."""
+        return self.entry.form in (SPARSE, SPARSE_SHARED)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether positions are coded."""
+        return self.sparse and not self.every
+
+    @property
+    def lines(self) -> int:
+        """Section 6, "Lines": how many."""
+        return self.entry.columns if self.transposed else self.entry.rows
+
+    @property
+    def length(self) -> int:
+        """Section 6, "Lines": the elements of one."""
+        return self.entry.rows if self.transposed else self.entry.columns
+
+    @property
+    def alphabet(self) -> int:
+        """Section 6, "Labels": how many there are."""
+        return self.entry.codebook + (self.every or self.fillers) if self.shared else 1
+
+    @property
+    def zero(self) -> int:
+        """Section 6, "Codebook": N, the values with the sign bit set; the label of zero with *every element*."""
+        return sum(value >> (8 * self.entry.size - 1) for value in self.codebook)
+
+
+def decode_payload(reader: Reader, entry: Entry) -> Tensor:
+    """Section 6: a whole payload."""
+    check(entry.stored <= MAX_STORED, "E07", "[T11] more values than this decoder has memory for")
+    coding = reader.u8()
+    check(coding & 15 <= MIXING, "E02", "[P1] an unknown coder")
+    positions: list[int] | None = None
+    if entry.form == CONSTANT:
+        check(coding == 0, "E08", "[P2] the coding byte of a constant")
+        values = split_values(reader.take(reader.left()), entry, 1)
+    else:
+        positions, values = decode_chunks(reader, read_coding(coding, entry))
+    reader.end("[N5] bytes left in a payload")
+    check(all(finite(value, entry) for value in values), "E08", "[T12] a value that is not finite")
+    check(entry.form != SPARSE or 0 not in values, "E08", "[T13] a stored zero")
+    return Tensor(entry.shape, entry.dtype, entry.size, entry.scale, entry.form == CONSTANT, positions, values)
+
+
+def read_coding(byte: int, entry: Entry) -> Coding:
+    """Section 6, "Coding byte"."""
+    coding = Coding(entry, byte & 15, bool(byte & 16), bool(byte & 32), bool(byte & 64))
+    form, coder = entry.form, coding.coder
+    check(not byte & 128, "E08", "[P2] bit 7 of the coding byte")
+    check(form != DENSE or coder in (FIXED, ADAPTIVE), "E08", "[P2] this coder for a dense tensor")
+    check(form != DENSE or not coding.transposed, "E08", "[P2] transposed")
+    if coding.every:
+        check(form == SPARSE_SHARED and entry.codebook < 1 << 16, "E08", "[P2] every element")
+    if coding.fillers:
+        good = form == SPARSE_SHARED and entry.codebook < 256 and coder in (FIXED, HUFFMAN) and not coding.every
+        check(good, "E08", "[P2] fillers")
+    if coding.transposed:
+        check(entry.rows < 1 << 31 and entry.columns < 1 << 31, "E06", "[P3] transposed and too long")
+    modelled = coder in (ADAPTIVE, MIXING) and form != DENSE
+    check(not modelled or coding.length < 1 << 31, "E06", "[P3] lines too long for the coder")
+    return coding
+
+
+def finite(value: int, entry: Entry) -> bool:
+    """Section 4: exponents are 8 bits in float32 and bfloat16, 5 in float16; integers are always finite."""
+    if entry.dtype == "int8":
+        return True
+    mantissa, exponents = {"float32": (23, 255), "float16": (10, 31), "bfloat16": (7, 255)}[entry.dtype]
+    return value >> mantissa & exponents != exponents
+
+
+def order(value: int, entry: Entry) -> int:
+    """Section 6, "Codebook": a key in the order of the real numbers, negative zero before zero."""
+    sign = 1 << (8 * entry.size - 1)
+    if entry.dtype == "int8":
+        return (value ^ sign) - sign
+    return -(value ^ sign) - 1 if value & sign else value
+
+
+# ---------------------------------------------------------------------------------------------- head and chunks
+
+
+def decode_chunks(reader: Reader, coding: Coding) -> tuple[list[int] | None, list[int]]:
+    """Section 6: chunking, head, chunk table, chunks. Returns positions (sparse only) and values, row-major."""
+    lines, length = coding.lines, coding.length
+    per_chunk = reader.varint(max(lines - 1, 0))
+    if coding.coder in (FIXED, HUFFMAN) and coding.entry.form != DENSE:
+        read_head(RangeDecoder(reader.take(reader.varint(MAX_PAYLOAD))), coding)
+    starts = list(range(0, lines, per_chunk)) if per_chunk else [0]
+    found: list[tuple[int, int]] = []
+    for start, (stored, size) in zip(starts, read_chunk_table(reader, coding, per_chunk, starts), strict=True):
+        count = min(per_chunk or lines, lines - start)
+        places, values = decode_chunk(reader.take(size), coding, count, stored, start == 0)
+        for place, value in zip(places, values, strict=True):
+            line, at = start + place // length, place % length
+            found.append((at * lines + line if coding.transposed else line * length + at, value))
+    found.sort()
+    return ([position for position, _ in found] if coding.sparse else None), [value for _, value in found]
+
+
+def read_head(coder: RangeDecoder, coding: Coding) -> None:
+    """Section 6, "Head": codebook, gap width, and for coder 1 tables of code lengths."""
+    read_codebook(coder, coding)
+    alphabets = []
+    if coding.indexed:
+        coding.gap_bits = coder.direct(3) + 1
+        alphabets = [1 << coding.gap_bits]
+    for alphabet in alphabets + planes(coding.alphabet):
+        width = (alphabet - 1).bit_length()
+        coding.codes.append(
+            canonical(code_lengths(coder, alphabet) if coding.coder == HUFFMAN else [width] * (1 << width))
+        )
+    coder.end()
+
+
+def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
+    """Section 6, "Codebook": K values, ascending, finite, and in a sparse tensor none is zero."""
+    if coding.shared:
+        book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
+        check(all(finite(value, coding.entry) for value in book), "E15", "[P5] a codebook that is not finite")
+        keys = [order(value, coding.entry) for value in book]
+        check(all(a < b for a, b in zip(keys, keys[1:], strict=False)), "E15", "[P5] a codebook that does not ascend")
+        check(not coding.sparse or 0 not in book, "E15", "[P6] zero in the codebook of a sparse tensor")
+
+
+def read_chunk_table(reader: Reader, coding: Coding, per_chunk: int, starts: list[int]) -> list[tuple[int, int]]:
+    """Section 6, "Chunk table": entries stored in each chunk, and its bytes."""
+    if not per_chunk:
+        return [(coding.entry.stored, reader.left())]
+    most = min(16 + (coding.entry.stored + coding.lines) // 4096, reader.left())
+    check(len(starts) <= most, "E06", "[P11] too many chunks")
+    table, left = [], coding.entry.stored
+    for start in starts:
+        elements = min(per_chunk, coding.lines - start) * coding.length
+        stored = reader.varint(min(elements, left)) if coding.sparse else elements  # [P12]
+        left -= stored
+        table.append((stored, reader.varint(MAX_PAYLOAD)))
+    check(left == 0, "E14", "[P4] entries of the chunks")
+    return table
+
+
+def decode_chunk(data: bytes, coding: Coding, lines: int, stored: int, first: bool) -> tuple[list[int], list[int]]:
+    """Section 6: a chunk of `lines` lines; places in it, counted over its lines end to end, and values."""
+    entry, elements = coding.entry, lines * coding.length
+    if entry.form == DENSE and coding.coder == FIXED:
+        return list(range(elements)), split_values(data, entry, elements)
+    if coding.coder in (FIXED, HUFFMAN):
+        places, codes, values = packed_chunk(data, coding, elements, stored)
+    else:
+        coder = RangeDecoder(data)
+        if first:
+            read_codebook(coder, coding)
+        places, codes, values = modelled_chunk(coder, coding, lines, stored)
+        coder.end()
+    return places, [coding.codebook[code] for code in codes] if coding.shared else values
+
+
+def modelled_chunk(
+    coder: RangeDecoder, coding: Coding, lines: int, stored: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Section 6, "Coders 2 and 3": places, codes and, without a codebook, values, as `coders.md` has them."""
+    elements, entry = lines * coding.length, coding.entry
+    if entry.form == DENSE:
+        return list(range(elements)), [], decode_values(coder, entry.dtype, elements) if elements else []
+    decode = adaptive_chunk if coding.coder == ADAPTIVE else mixed_chunk
+    labels = Labels(coding.alphabet, coding.zero)
+    cells = elements if coding.every or not coding.sparse else stored
+    places, codes = decode(coder, labels, lines, coding.length, cells)
+    if coding.every:
+        places, codes = every_element(codes, coding, stored)
+    values = decode_values(coder, entry.dtype, stored) if entry.form == SPARSE and stored else []
+    return places, codes, values
+
+
+def split_values(data: bytes, entry: Entry, count: int) -> list[int]:
+    """Section 6, "Values": as they are, little-endian."""
+    check(len(data) == count * entry.size, "E13", "[P10] values of another length")
+    return [int.from_bytes(data[i : i + entry.size], "little") for i in range(0, len(data), entry.size)]
+
+
+# ------------------------------------------------------------------------------------------- 6.1 Relative index
+
+
+def every_element(labels: list[int], coding: Coding, stored: int) -> tuple[list[int], list[int]]:
+    """Section 6, "Labels": *every element* has one; returns places and codes of those that are not zero."""
+    zero = coding.zero
+    places = [place for place, label in enumerate(labels) if label != zero]
+    check(len(places) == stored, "E14", "[P7] labels that are not zero")
+    return places, [labels[place] - (labels[place] > zero) for place in places]
+
+
+def relative_index(
+    gaps: list[int], labels: list[int], coding: Coding, elements: int, stored: int
+) -> tuple[list[int], list[int]]:
+    """Section 6.1, "Relative index": gap symbols and labels to places and codes."""
+    most = (1 << coding.gap_bits) - 1
+    places, codes, at, entry = [], [], 0, True
+    following = iter(labels)
+    for gap in gaps:
+        at += gap
+        entry = coding.fillers or gap < most
+        if not entry:  # an escape: zeros, no label
+            continue
+        label = next(following, None)
+        code = label if not coding.fillers else label - 1
+        entry = code != -1
+        check(at < elements, "E14", "[P9] a position past the end")
+        if not entry:
+            check(gap == most, "E14", "[P8] a filler after a short gap")
+        else:
+            places.append(at)
+            codes.append(code)
+        at += 1
+    check(entry, "E14", "[P9] the last symbol belongs to no entry")
+    check(len(places) == stored, "E14", "[P9] the number of entries")
+    return places, codes
+
+
+# ------------------------------------------------------------------------------------------- 6.2 Packed chunks
+
+
+def planes(alphabet: int) -> list[int]:
+    """Section 6.2: alphabets of the planes of so many labels."""
+    if alphabet == 1:
+        return []
+    return [alphabet] if alphabet <= 256 else [256, -(-alphabet // 256)]
+
+
+def canonical(lengths: list[int]) -> Code:
+    """Section 6.2, "Coder 1": canonical Huffman codes; length -1 says that a symbol is not in use."""
+    code: Code = {}
+    word = last = 0
+    for length, symbol in sorted((length, symbol) for symbol, length in enumerate(lengths) if length >= 0):
+        word <<= length - last
+        code[length, word] = symbol
+        word, last = word + 1, length
+    return code
+
+
+def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tuple[list[int], list[int], list[int]]:
+    """Section 6.2, "Packed chunks": places, codes and, without a codebook, values."""
+    reader = Reader(data)
+    symbols, counts = stored, []
+    if coding.indexed:
+        symbols = reader.varint(elements)  # [K9]
+        check(stored <= symbols <= max(stored, 8 * len(data)), "E13", "[K1] number of gap symbols")
+        counts = [symbols]
+    labels = elements if not coding.sparse or coding.every else symbols if coding.fillers else stored
+    counts += [labels] * len(planes(coding.alphabet))
+    lengths = [[reader.varint(MAX_PAYLOAD) for _ in range(4)] if n >= FOUR_STREAMS_FROM else [] for n in counts]
+    bits = Bits(reader.take(reader.left()))
+    sequences = [bits.sequence(n, code, four) for n, code, four in zip(counts, coding.codes, lengths, strict=True)]
+    raw = bits.end(stored * coding.entry.size if coding.entry.form == SPARSE else 0)
+    gaps = sequences.pop(0) if coding.indexed else []
+    names = [0] * labels
+    for shift, plane in zip((0, 8), sequences, strict=False):
+        names = [label | part << shift for label, part in zip(names, plane, strict=True)]
+    check(all(label < coding.alphabet for label in names), "E14", "[K5] a label past the alphabet")
+    if coding.every:
+        places, codes = every_element(names, coding, stored)
+    elif coding.sparse:
+        places, codes = relative_index(gaps, names, coding, elements, stored)
+    else:
+        places, codes = list(range(elements)), names
+    return places, codes, split_values(raw, coding.entry, stored) if coding.entry.form == SPARSE else []
+
+
+# ---------------------------------------------------------------------------- 6.3 Code length tables (coder 1)
+
+
+def code_lengths(coder: RangeDecoder, alphabet: int) -> list[int]:
+    """Section 6.3: the length of each symbol's code; -1 for symbols not in use."""
+    width = (alphabet - 1).bit_length()
+    form = coder.direct(2)
+    check(form != 3, "E12", "[K7] an unknown form of table")
+    lengths = [-1] * alphabet
+    if form == 0:
+        lengths = [width] * alphabet
+    elif form == 1:
+        symbol = coder.direct(width)
+        check(symbol < alphabet, "E12", "[K10] a symbol past the alphabet")
+        lengths[symbol] = 0
+    else:
+        listed_lengths(coder, lengths, clamp(width, 1, 12))
+    total = sum(4096 >> length for length in lengths if length >= 0)
+    check(total == 4096, "E12", "[K6] code lengths that are not complete")
+    return lengths
+
+
+def listed_lengths(coder: RangeDecoder, lengths: list[int], p: int) -> None:
+    """Section 6.3, form 2."""
+    models, t, total = fresh(11), 1, 0
+    for symbol in range(len(lengths)):
+        if total >= 4096:
+            return
+        if not coder.adaptive(models[0], 30):
+            continue
+        if coder.adaptive(models[1 + t], 30):
+            t = 0
+        else:
+            shorter = coder.adaptive(models[4 + t], 30)
+            room, d = p - 1 if shorter else 12 - p, 1
+            while d < room and coder.adaptive(models[7 + min(d, 4) - 1], 30):
+                d += 1
+            p += -d if shorter else d
+            check(1 <= p <= 12, "E12", "[K8] a code length out of range")
+            t = 1 + shorter
+        lengths[symbol] = p
+        total += 4096 >> p
+
+
+class Bits:
+    """Section 6.2: bit i of the streams is bit i mod 8 of byte i div 8."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def bit(self) -> int:
+        """Return the next bit."""
+        check(self.at < 8 * len(self.data), "E13", "[N4] the streams end early")
+        self.at += 1
+        return self.data[self.at - 1 >> 3] >> (self.at - 1 & 7) & 1
+
+    def stream(self, count: int, code: Code) -> list[int]:
+        """Return `count` symbols; a code is written from its first bit on."""
+        symbols = []
+        for _ in range(count):
+            length = word = 0
+            while (length, word) not in code:
+                length, word = length + 1, word << 1 | self.bit()
+            symbols.append(code[length, word])
+        return symbols
+
+    def sequence(self, count: int, code: Code, lengths: list[int]) -> list[int]:
+        """Return a sequence of symbols: one stream, or four of given lengths in bits."""
+        if not lengths:
+            return self.stream(count, code)
+        symbols = []
+        quarter = -(-count // 4)
+        for i, length in enumerate(lengths):
+            end = self.at + length
+            symbols += self.stream(min(quarter, count - i * quarter), code)
+            check(self.at == end, "E13", "[K2] a stream of another length")
+        return symbols
+
+    def end(self, values: int) -> bytes:
+        """Reject bits that are not zero, and bytes that are left; return as many bytes of values."""
+        while self.at & 7:
+            check(self.bit() == 0, "E08", "[K3] padding that is not zero")
+        left = self.data[self.at // 8 :]
+        check(len(left) >= values, "E03", "[P10] values that are missing")
+        check(len(left) == values, "E13", "[K4] bytes after the streams")
+        return left

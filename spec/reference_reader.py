@@ -1,0 +1,143 @@
+"""What the parts of the reference decoder share: bounded reads, the error, a tensor and its line in the table."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from math import prod
+
+#: Larger tensors are not made dense: this decoder is for small files.
+MAX_DENSE_BYTES = 1 << 26
+
+
+class DecodeError(ValueError):
+    """A file that is not valid; `code` is one of section 11."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code} {message}")
+        self.code = code
+
+
+def check(condition: bool, code: str, message: str) -> None:
+    """Reject the file with `code` unless `condition` holds."""
+    if not condition:
+        raise DecodeError(code, message)
+
+
+def finite_f32(raw: bytes) -> bool:
+    """Whether a binary32 is neither infinite nor NaN: its exponent is not all ones."""
+    return int.from_bytes(raw, "little") >> 23 & 255 != 255
+
+
+class Reader:
+    """Section 1, "Notation": reads a string of bytes from front to end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = bytes(data)
+        self.at = 0
+
+    def left(self) -> int:
+        """How many bytes are left."""
+        return len(self.data) - self.at
+
+    def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
+        check(count <= self.left(), "E03", "[N4] bytes end early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def uint(self, size: int) -> int:
+        """Return an unsigned little-endian integer of `size` bytes."""
+        return int.from_bytes(self.take(size), "little")
+
+    def u8(self) -> int:
+        """Return one byte."""
+        return self.uint(1)
+
+    def varint(self, most: int) -> int:
+        """Return a varint of at most `most`: seven bits a byte, low ones first."""
+        value = 0
+        for i in range(6):
+            byte = self.u8()
+            value |= (byte & 127) << 7 * i
+            if byte < 128:
+                check(byte != 0 or i == 0, "E08", "[N1] a varint longer than need be")
+                check(value <= most, "E06", "[N2] a number above its limit")
+                return value
+        raise DecodeError("E08", "[N1] a varint of more than six bytes")
+
+    def text(self, most: int) -> str:
+        """Return a text of at most `most` bytes."""
+        raw = self.take(self.varint(most))
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DecodeError("E08", "[N3] not UTF-8") from None
+
+    def end(self, message: str) -> None:
+        """Reject what is left."""
+        check(self.left() == 0, "E04", message)
+
+
+@dataclass
+class Entry:
+    """Section 4: what the tensor table says of a tensor."""
+
+    name: str
+    form: int
+    dtype: str
+    size: int
+    shape: tuple[int, ...]
+    scale: float
+    stored: int
+    codebook: int
+    length: int
+    begins_block: bool
+
+    @property
+    def rows(self) -> int:
+        """Section 4: the first dimension; rank 0 is 1 x 1."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def columns(self) -> int:
+        """Section 4: the product of the other dimensions."""
+        return prod(self.shape[1:])
+
+
+@dataclass
+class Tensor:
+    """A decoded tensor.
+
+    `values` are bit patterns of `size` bytes each: one of a constant, one for each element of a dense tensor, or one
+    for each of `positions` (row x columns + column, ascending) of a sparse tensor.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    scale: float
+    constant: bool
+    positions: list[int] | None
+    values: list[int]
+
+    def dense(self) -> bytes:
+        """Return all elements, row-major, little-endian."""
+        elements = prod(self.shape)
+        check(elements * self.size <= MAX_DENSE_BYTES, "E07", "a tensor too large for this decoder")
+        values = self.values * elements if self.constant else self.values
+        if self.positions is not None:
+            values = [0] * elements
+            for position, value in zip(self.positions, self.values, strict=True):
+                values[position] = value
+        return b"".join(value.to_bytes(self.size, "little") for value in values)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the dense bytes, or of positions (u64) and values where those would be too many."""
+        if prod(self.shape) * self.size <= MAX_DENSE_BYTES:
+            return {"sha256": hashlib.sha256(self.dense()).hexdigest()}
+        positions = self.positions or []
+        raw = struct.pack(f"<{len(positions)}Q", *positions)
+        raw += b"".join(value.to_bytes(self.size, "little") for value in self.values)
+        return {"stored_sha256": hashlib.sha256(raw).hexdigest()}

@@ -1,0 +1,185 @@
+"""The tables of the specification and the constants of the package say the same, both ways."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dcformat import errors, layout, wiring
+
+SPEC = Path(__file__).parents[2] / "spec" / "dcformat.md"
+
+
+def section(title: str) -> str:
+    """Return the text below a heading, up to the next heading of any level."""
+    text = SPEC.read_text(encoding="utf-8")
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def tables(title: str) -> list[list[list[str]]]:
+    """Return the tables of a section as rows of cells, without their headings."""
+    found: list[list[list[str]]] = []
+    last = ""
+    for line in section(title).splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not last.startswith("|"):
+                found.append([])
+            elif not set(line) <= set("|-"):
+                found[-1].append(cells)
+        last = line
+    return found
+
+
+def number(text: str) -> int:
+    """Return the number that a cell holds: 255, 2^16, or 2^31 - 1."""
+    base, _, power = text.removesuffix(" - 1").partition("^")
+    return int(base) ** int(power or 1) - text.endswith(" - 1")
+
+
+def constants(prefix: str) -> dict[str, int]:
+    """Return the constants of the package's layout whose names begin so."""
+    return {name: value for name, value in vars(layout).items() if name.startswith(prefix)}
+
+
+def test_prefix() -> None:
+    rows = tables("2. File")[0]
+    assert bytes.fromhex(rows[0][2].removeprefix("magic: ")) == layout.MAGIC
+    assert rows[1][2] == f"major version: {layout.MAJOR}"
+    assert rows[2][2] == f"minor version: {layout.MINOR}"
+    assert rows[4][0] == str(layout.PREFIX_BYTES)
+    assert rows[5][1] == str(layout.CRC_BYTES)
+    assert rows[-1][:2] == [f"end - {layout.DIGEST_BYTES}", str(layout.DIGEST_BYTES)]
+    assert layout.CONTENTS_PACKED == 1 << int(re.search(r"bit (\d+): they are packed", rows[3][2])[1])  # type: ignore[index]
+
+
+def test_version() -> None:
+    title = SPEC.read_text(encoding="utf-8").splitlines()[0]
+    assert title == f"# The dcformat file format, version {layout.MAJOR}.{layout.MINOR}"
+
+
+def test_sections() -> None:
+    names = {
+        "tensor table": "SECTION_TENSORS", "graph": "SECTION_GRAPH", "labels": "SECTION_LABELS",
+        "metadata": "SECTION_METADATA", "self-test": "SECTION_SELF_TEST",
+    }  # fmt: skip
+    assert {names[row[1]]: int(row[0]) for row in tables("3. Contents")[0]} == constants("SECTION_")
+    assert layout.IGNORABLE == 1 << int(re.search(r"id has bit (\d) set MAY", section("3. Contents"))[1])  # type: ignore[index]
+
+
+def test_forms_and_dtypes() -> None:
+    rows = tables("4. Tensor table")[0]
+    names = {
+        "constant": "FORM_CONSTANT", "dense": "FORM_DENSE", "dense, shared": "FORM_DENSE_SHARED",
+        "sparse": "FORM_SPARSE", "sparse, shared": "FORM_SPARSE_SHARED",
+    }  # fmt: skip
+    assert {names[row[1].split(":")[0]]: int(row[0]) for row in rows} == constants("FORM_")
+    assert len(rows) == layout.FORMS
+    dtypes = [row for row in rows if row[2]]
+    assert [row[3].split(";")[0] for row in dtypes] == list(layout.DTYPES)
+    assert [int(row[2]) for row in dtypes] == list(range(len(layout.DTYPES)))
+    from dcformat.model import STORAGE
+
+    assert {row[3].split(";")[0]: int(row[4]) for row in dtypes} == {n: d.itemsize for n, d in STORAGE.items()}
+    assert re.search(rf"rank, where {layout.RANK_ESCAPE} says", section("4. Tensor table"))
+
+
+def test_operators() -> None:
+    rows = tables("5. Graph")[0]
+    ids: dict[int, str] = {}
+    for row in rows:
+        ids |= dict(zip(map(int, row[0].split(",")), row[1].split(", "), strict=True))
+    assert ids == {number: kind.__name__ for number, kind in wiring.OPERATORS.items()}
+    by_name = {row[1]: row[2] for row in rows}
+    assert defaults(by_name["Conv2d"]) == wiring._CONV_DEFAULTS
+    assert defaults(by_name["MaxPool2d"]) == wiring._POOL_DEFAULTS
+    assert by_name["AvgPool2d"] == "as MaxPool2d"
+    others = {name for name, attributes in by_name.items() if attributes} - {"Conv2d", "MaxPool2d", "AvgPool2d"}
+    assert not others
+
+
+def defaults(attributes: str) -> tuple[int, ...]:
+    """Return the numbers in brackets, in order."""
+    return tuple(int(part) for group in re.findall(r"\(([\d, ]+)\)", attributes) for part in group.split(", "))
+
+
+def test_head_of_an_operator() -> None:
+    text = section("5. Graph")
+    masks = (wiring._WIRED, wiring._BIAS, wiring._ATTRIBUTES)
+    for mask, what in zip(masks, ("the inputs are given", "it has a bias", "its attributes are given"), strict=True):
+        assert f"bit {mask.bit_length() - 1}: {what}" in text
+    assert wiring._OPERATOR_MASK == 31 and "bits 0-4 operator" in text
+    for flag, what in ((wiring._CEIL, "ceil mode"), (wiring._LEAVE_OUT_PAD, "(AvgPool2d only): padding")):
+        assert re.search(rf"bit {flag.bit_length() - 1},? {re.escape(what)}", text)
+
+
+def test_coding_byte() -> None:
+    names = {
+        "fixed width": "CODER_RAW", "canonical Huffman": "CODER_HUFFMAN",
+        "adaptive binary arithmetic coding": "CODER_ADAPTIVE", "logistic mixing": "CODER_MIXING",
+    }  # fmt: skip
+    rows = tables("6. Payloads")[0]
+    coders = constants("CODER_")
+    assert coders.pop("CODER_MASK") == 15
+    assert {names[row[1]]: int(row[0]) for row in rows} == coders
+    assert len(rows) == layout.CODERS
+    text = section("6. Payloads")
+    bits = {"transposed": layout.CODING_TRANSPOSED, "every element": layout.CODING_EVERY_ELEMENT}
+    for what, bit in {**bits, "fillers": layout.CODING_FILLERS}.items():
+        assert f"bit {bit.bit_length() - 1} *{what}*" in text
+    assert f"bit {layout.CODING_RESERVED.bit_length() - 1} is 0" in text
+    assert f"that has {layout.INTERLEAVE_FROM:,} symbols or more" in section("6.2 Packed chunks (coders 0 and 1)")
+
+
+#: Row of the table of limits -> constant of the package.
+LIMITS = {
+    "rank": "MAX_RANK",
+    "elements of a tensor": "MAX_ELEMENTS",
+    "bytes of a name, of a metadata key": "MAX_NAME_BYTES",
+    "tensors": "MAX_TENSORS",
+    "entries of a codebook": "MAX_CODEBOOK",
+    "bytes of the contents": "MAX_CONTENTS_BYTES",
+    "bytes of the contents before packing": "MAX_PACKED_BYTES",
+    "operators": "MAX_NODES",
+    "inputs of an operator": "MAX_INPUTS",
+    "an attribute of an operator": "MAX_ATTRIBUTE",
+    "labels": "MAX_LABELS",
+    "bytes of a label": "MAX_LABEL_BYTES",
+    "metadata entries": "MAX_METADATA_ENTRIES",
+    "bytes of a metadata value": "MAX_METADATA_BYTES",
+    "samples of the self-test": "MAX_SELF_TEST_SAMPLES",
+    "bytes of a payload": "MAX_PAYLOAD_BYTES",
+    "bytes of a data block of several tensors": "MAX_SHARED_BLOCK_BYTES",
+    "elements of a line under coders 2 and 3, rows and columns of a transposed tensor": "MAX_CONTEXT_LENGTH",
+    "bits of a gap symbol": "MAX_GAP_BITS",
+}
+
+
+def test_limits() -> None:
+    rows = {row[0]: number(row[1]) for row in tables("9. Limits")[0]}
+    from dcformat.codecs import huffman
+
+    assert rows.pop("bits of a Huffman code") == huffman.LIMIT
+    assert {LIMITS[what]: most for what, most in rows.items()} == constants("MAX_")
+
+
+def test_chunks() -> None:
+    rule = f"{layout.FREE_CHUNKS} + (S + lines) div {layout.CHUNK_LEAST:,} chunks"
+    assert rule in section("6. Payloads")
+
+
+def test_preset() -> None:
+    text = section("9. Limits")
+    hexadecimal = "".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+    assert bytes.fromhex(hexadecimal) == layout.CONTENTS_PRESET
+
+
+def test_errors() -> None:
+    classes = {
+        kind.code: kind.__name__
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.FormatError) and kind is not errors.FormatError
+    }
+    assert {row[0]: row[1] for row in tables("11. Errors")[0]} == classes
