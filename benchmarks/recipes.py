@@ -30,12 +30,15 @@ LIMITS = {
     ("lenet-5", "default"): (21_554, 0.80),
     ("lenet-300-100", "record"): (6_000, 1.64),
     ("lenet-5", "record"): (4_500, 0.80),
+    ("lenet-300-100", "extreme"): (2_133, 4.17),
 }
 LOGITS_WITHIN = 1e-4
 
 
-def one(architecture: str, recipe: str, seed: int, threads: int, data: str | None, path: Path) -> dict[str, Any]:
-    """Train one network, write it to `path`, and measure it from there."""
+def one(
+    architecture: str, recipe: str, seed: int, threads: int, data: str | None, path: Path, stages: Path | None
+) -> dict[str, Any]:
+    """Train one network (or go on from `stages`), write it to `path`, and measure it from there."""
     import dcformat_runtime
     import numpy as np
     import torch
@@ -48,8 +51,8 @@ def one(architecture: str, recipe: str, seed: int, threads: int, data: str | Non
     assert PREPROCESSING.mean == (0.0,) and PREPROCESSING.std == (1.0,)
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    result = compress(architecture, recipe, seed=seed, device="cpu", data=data)
-    seconds = time.perf_counter() - started
+    result = compress(architecture, recipe, seed=seed, device="cpu", data=data, resume_dir=stages)
+    seconds = max(time.perf_counter() - started, sum(s.seconds for s in result.stages))
     # As the command does: classic is the paper as published, its relative index too.
     dcformat.save(result.model, path, mode=result.mode, relative_index="filler" if recipe == "classic" else "escape")
     split = load_split("test", data)
@@ -148,8 +151,9 @@ def _in_a_process(architecture: str, recipe: str, seed: int, options: argparse.N
     command = [sys.executable, __file__, "--one", architecture, recipe, str(seed), "--threads", str(options.threads)]
     if options.data is not None:
         command += ["--data", options.data]
-    if options.keep is not None:
-        command += ["--keep", options.keep]
+    for name in ("keep", "stages"):
+        if getattr(options, name) is not None:
+            command += [f"--{name}", getattr(options, name)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     run: dict[str, Any] = json.loads(done.stdout)
     print(_row(run, str(seed)), file=sys.stderr, flush=True)
@@ -164,6 +168,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", help="the directory with MNIST; default: the checkout's")
     parser.add_argument("--keep", help="a directory for the files themselves")
+    parser.add_argument("--stages", help="a directory to save stages in, and to go on from after an interruption")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where recipes.json and recipes.md go")
     parser.add_argument("--one", nargs=3, metavar=("ARCHITECTURE", "RECIPE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -173,7 +178,8 @@ def main() -> None:
             folder = Path(options.keep or scratch)
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{architecture}-{recipe}-{seed}.dcf"
-            print(json.dumps(one(architecture, recipe, int(seed), options.threads, options.data, path)))
+            stages = Path(options.stages) / path.stem if options.stages is not None else None
+            print(json.dumps(one(architecture, recipe, int(seed), options.threads, options.data, path, stages)))
         return
     from machine import describe
 
