@@ -78,7 +78,7 @@ class KernelEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         n = len(x)
-        if n == 1 and self._one is not None:  # at batch size 1 every line counts
+        if n == 1 and self._one is not None:  # where every line counts
             idle, mem = self._one
             y = _empty(self._one_shape, _FLOAT32)
             try:
@@ -90,10 +90,18 @@ class KernelEngine:
             return y
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
-            self._part(self._runner(True), x, y)
+            runner = self._runners.get(True) or self._runner(True)
+            if self._is_shared(runner.program):
+                self._together(runner, x, y)
+            else:
+                self._part(runner, x, y)
         elif n:
             self._many(x, y)
         return y
+
+    def _is_shared(self, program: Program) -> bool:
+        """Whether one image is work enough to share it, operator by operator."""
+        return self.threads > 1 and program.choices[1].cost(1) > 4 * _WORTH_A_THREAD
 
     def _runner(self, single: bool) -> _Runner:
         with self._lock:
@@ -107,7 +115,7 @@ class KernelEngine:
                         "kernel tables and arena", got=f"{need} bytes", expected=f"at most {self._limit}"
                     )
                 self._runners[single] = _Runner(program)
-                if single:
+                if single and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
 
@@ -116,12 +124,14 @@ class KernelEngine:
         n = len(x)
         whole = runner.program.choices[-1]
         work = n * whole.cost(whole.tile) / whole.tile
-        parts = min(self.threads, int(work / _WORTH_A_THREAD), -(-n // 16))
+        step = 1 if whole.lanes == 1 else 16
+        parts = min(self.threads, int(work / _WORTH_A_THREAD), -(-n // step))
         if parts <= 1:
             self._part(runner, x, y)
             return
         size = -(-n // parts)
-        size = -(-size // 16) * 16 if size < 64 * parts else -(-size // 64) * 64
+        step = 64 if size >= 128 else step
+        size = -(-size // step) * step
         cuts = list(range(size, n, size))
         tasks = [
             self._executor().submit(self._part, runner, x[start : start + size], y[start : start + size])
@@ -130,6 +140,23 @@ class KernelEngine:
         self._part(runner, x[:size], y[:size])
         for task in tasks:
             task.result()
+
+    def _together(self, runner: _Runner, x: Floats, y: Floats) -> None:
+        """Run one image, each long operator on all threads."""
+        arena = runner.take()
+        for _, cost, control in _walk(runner.program, 1):
+            parts = self.threads if cost > _WORTH_A_THREAD else 1
+            tasks = []
+            for part in range(parts - 1, -1, -1):
+                mine = control.copy()
+                mine[6:] = part, parts
+                if part:
+                    tasks.append(self._executor().submit(self._kernel, x, y, arena, runner.mem, mine))
+                else:
+                    self._kernel(x, y, arena, runner.mem, mine)
+            for task in tasks:
+                task.result()
+        runner.give(arena)
 
     def _part(self, runner: _Runner, x: Floats, y: Floats) -> None:
         arena = runner.take()
@@ -151,7 +178,7 @@ class KernelEngine:
         y = np.empty((len(x), self._outputs), np.float32)
         arena = runner.take()
         seconds: dict[str, float] = {}
-        for name, control in _walk(runner.program, len(x)):
+        for name, _, control in _walk(runner.program, len(x)):
             start = perf_counter()
             self._kernel(x, y, arena, runner.mem, control)
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
@@ -159,14 +186,14 @@ class KernelEngine:
         return list(seconds.items())
 
 
-def _walk(program: Program, images: int) -> Iterator[tuple[str, Ints]]:
-    """Yield every operator of a call by itself: its layer's name, and the `control` that runs it."""
+def _walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
+    """Yield every operator of a call by itself: its layer's name, its estimated cost, the `control` that runs it."""
     done = 0
     while done < images:
         plan: Plan = program.choices[min(images - done, len(program.choices) - 1)]
         count = min(plan.tile, images - done)
         for stage, groups in enumerate((-(-count // plan.lanes), 1)):
             for g in range(groups):
-                for o, name in enumerate(plan.names[stage]):
-                    yield name, np.array([1, plan.address, done, stage, g, o, 0, 1], np.int64)
+                for o, (name, cost) in enumerate(zip(plan.names[stage], plan.costs[stage], strict=True)):
+                    yield name, cost, np.array([1, plan.address, done, stage, g, o, 0, 1], np.int64)
         done += count

@@ -80,12 +80,16 @@ def _step(
     x: Array, y: Array, a: Array, mem: Array, op: int, g: int, image: int, count: int, exact: int, part: int,
     parts: int,
 ) -> None:  # fmt: skip
-    """Run one operator. Only "rows" is ever cut in parts; part 0 runs the others whole."""
+    """Run one operator, or a part of one that is cut by rows or channels; part 0 runs the others whole."""
     code = word(mem, op)
     source = word(mem, op + 1)
     target = word(mem, op + 2) + g * word(mem, op + 3)
     if code == 4:
         _rows(a, mem, op, source, target, exact, part, parts)
+    elif code == 8:
+        _shift(a, mem, op, source, target, part, parts)
+    elif code == 9:
+        _pool(a, mem, op, source, target, part, parts)
     elif part:
         pass
     elif code == 5:
@@ -94,10 +98,6 @@ def _step(
         _permute(a, mem, op, source, target, exact)
     elif code == 7:
         _columns(a, mem, op, source, target, exact)
-    elif code == 8:
-        _shift(a, mem, op, source, target)
-    elif code == 9:
-        _pool(a, mem, op, source, target)
     elif code == 0:
         _input(x, a, image, count, word(mem, op + 4), word(mem, op + 5), target)
     elif code == 1:
@@ -289,7 +289,7 @@ def _columns(a: Array, mem: Array, op: int, source: int, target: int, exact: int
 
 
 @device
-def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+def _shift(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     channels = word(mem, op + 4)
     height = word(mem, op + 5)
     width = word(mem, op + 6)
@@ -310,7 +310,8 @@ def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
         low = min(cols, max(0, (-left + stride - 1) // stride))
         high = max(low, min(cols, (width - left + stride - 1) // stride))
         whole = plain and low == 0 and high == cols
-        for c in range(channels):
+        c = part
+        while c < channels:
             plane = source + c * step
             to = target + c * copy_step + v * phases * count * across
             if whole:
@@ -325,6 +326,7 @@ def _shift(a: Array, mem: Array, op: int, source: int, target: int) -> None:
                         else:
                             _line(a, plane + (line * width + left) * lanes, to, lanes, stride, low, high, cols)
                         to += across
+            c += parts
 
 
 @device
@@ -348,7 +350,7 @@ def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: i
 
 
 @device
-def _pool(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+def _pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     height = word(mem, op + 5)
     width = word(mem, op + 6)
     lanes = word(mem, op + 7)
@@ -359,23 +361,28 @@ def _pool(a: Array, mem: Array, op: int, source: int, target: int) -> None:
         and word(mem, op + 8) == 2 and word(mem, op + 9) == 2 and word(mem, op + 10) == 2 and word(mem, op + 11) == 2
         and 2 * out_h <= height and 2 * out_w <= width
     )  # fmt: skip
-    for c in range(word(mem, op + 4)):
+    c = part
+    while c < word(mem, op + 4):
         plane = source + c * word(mem, op + 18) * lanes
         for i in range(out_h):
             to = target + (c * word(mem, op + 19) + i * out_w) * lanes
-            if pairs:
+            # With other threads at work, nothing may be written beyond a channel, not even to be written again.
+            careful = parts > 1 and i == out_h - 1
+            if pairs and not careful:
                 first = plane + 2 * i * width
                 for j in range(0, out_w, 8):
                     pool_pairs(a, first + 2 * j, first + width + 2 * j, to + j)
             else:
-                _window(a, mem, op, plane, i, to)
-    if word(mem, op + 17):
-        for i in range(word(mem, op + 4) * word(mem, op + 19) * lanes):
-            a[target + i] = max(a[target + i], np.float32(0))
+                _window(a, mem, op, plane, i, to, careful)
+        if word(mem, op + 17):
+            to = target + c * word(mem, op + 19) * lanes
+            for i in range(out_h * out_w * lanes):
+                a[to + i] = max(a[to + i], np.float32(0))
+        c += parts
 
 
 @device
-def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int) -> None:
+def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful: bool) -> None:
     """Pool one row of outputs: vectors where windows lie inside the row, one output at a time at its ends."""
     height = word(mem, op + 5)
     width = word(mem, op + 6)
@@ -397,6 +404,8 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int) -> None:
     if lanes == 1 and stride <= 2:
         first = min(out_w, (pad + stride - 1) // stride)
         last = max(first, min(out_w, (width - kernel_w + pad) // stride + 1))
+        if careful:
+            last -= (last - first) % 8
     for j in range(out_w):
         inside = first <= j < last
         if not inside or (j - first) % 8 == 0:

@@ -133,8 +133,8 @@ class _Sizes(Weights):
         skip = self.constants.skip
         places = [skip(n) for n in (groups + 1, slots * (16 if wide else 8), 16 * slots, 16 * groups)]
         place = Gather(rows, groups, slots, *places, wide, np.arange(rows, dtype=np.int32), skip(rows), 0.0)
-        if has_dense_columns(shape, entries, renamed is not None):
-            place = replace(place, columns=skip(aligned(rows) * aligned(columns)))
-        if self.permutes:
-            skip(20 * permute_limit(entries))
-        return place
+        # One or the other, or neither.
+        dense = aligned(rows) * aligned(columns) if has_dense_columns(shape, entries, renamed is not None) else 0
+        blocks = 20 * min(permute_limit(entries), 4 * groups * -(-columns // 16)) if self.permutes else 0
+        extra = skip(max(dense, blocks))
+        return replace(place, columns=extra) if dense else place

@@ -9,7 +9,6 @@ estimated costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -27,18 +26,18 @@ from dcformat_runtime.weights import Weights
 _LANES_LIMIT = 1 << 22
 
 
-@dataclass(slots=True)
 class Plan:
     """One way to run a tile: `tile` images, `lanes` of them in a group.
 
     `names` and `costs` (estimated nanoseconds): each stage's operators, in order.
     """
 
-    tile: int
-    lanes: int
-    address: int = 0
-    names: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
-    costs: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    __slots__ = ("address", "costs", "lanes", "names", "tile")
+
+    def __init__(self, tile: int, lanes: int) -> None:
+        self.tile, self.lanes, self.address = tile, lanes, 0
+        self.names: tuple[list[str], list[str]] = ([], [])
+        self.costs: tuple[list[float], list[float]] = ([], [])
 
     def cost(self, images: int) -> float:
         """Estimated nanoseconds for `images` images, at most a tile."""
@@ -154,7 +153,7 @@ def _choose(plans: Sequence[Plan]) -> list[Plan]:
     choices = [plans[0]]
     for left in range(1, ops.CHOICES + 1):
         costs = [plan.cost(min(left, plan.tile)) + best[max(0, left - plan.tile)] for plan in plans]
-        pick = int(np.argmin(costs))
+        pick = costs.index(min(costs))
         best.append(costs[pick])
         choices.append(plans[pick])
     return choices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -240,6 +241,6 @@ _REASONS = {
 
 
 def _log(message: str, *args: object) -> None:
-    import logging  # costs milliseconds at start
-
-    logging.getLogger("dcformat_runtime").info(message, *args)
+    logging = sys.modules.get("logging")  # costs milliseconds at start; whoever wants to see it has imported it
+    if logging is not None:
+        logging.getLogger("dcformat_runtime").info(message, *args)

@@ -152,6 +152,17 @@ def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None
         assert error(three(x), one(x)) < 1e-6
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_one_input_is_shared_by_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_WORTH_A_THREAD", 0.001)
+    network, model = NETS[name]().network(), NETS[name]().model()
+    one = Session.from_model(model, backend="numba", threads=1)
+    three = Session.from_model(model, backend="numba", threads=3)
+    for seed in range(5):
+        x = inputs(network, 1, seed)
+        assert np.array_equal(three(x), one(x))
+
+
 def test_pickles_by_its_source(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = inputs(lenet().network(), 2)
     monkeypatch.chdir(packed.parent)
@@ -222,12 +233,12 @@ def test_a_bag_of_tensors_cannot_be_run(tmp_path: Path) -> None:
 
 def test_memory_is_bounded_before_anything_is_decoded(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with dcformat.open(packed) as file:
-        need = sum(row.bytes for row in dcformat_runtime.predict_memory(file))
+        need = sum(row.bytes for row in dcformat_runtime.predict_memory(file, backend="numba"))
         decoded = file.decoded_bytes
-    dcformat_runtime.load(packed, max_memory=need)
+    dcformat_runtime.load(packed, max_memory=need, backend="numba")
     monkeypatch.setattr(dcformat.DcfFile, "model", lambda self: pytest.fail("decoded"))
     with pytest.raises(MemoryLimitError, match=f"found {need} bytes"):
-        dcformat_runtime.load(packed, max_memory=need - 1)
+        dcformat_runtime.load(packed, max_memory=need - 1, backend="numba")
     assert decoded < need - 1
     with pytest.raises(MemoryLimitError):
         Session.from_model(lenet().model(), max_memory=1000)
