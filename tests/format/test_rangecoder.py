@@ -117,7 +117,5 @@ def test_integers(numbers: list[int]) -> None:
     values._encode_integers(encoder.state, encoder.buf, 0, fresh(values.INTEGER_MODELS), RATE, given_numbers)
     decoder = Decoder(np.frombuffer(encoder.take(), np.uint8))
     out = np.zeros(len(numbers), np.int64)
-    values._decode_integers(
-        decoder.state, decoder.buf, len(decoder.buf), fresh(values.INTEGER_MODELS), RATE, out
-    )
+    values._decode_integers(decoder.state, decoder.buf, len(decoder.buf), fresh(values.INTEGER_MODELS), RATE, out)
     assert out.tolist() == numbers
