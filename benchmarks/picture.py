@@ -86,7 +86,7 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
         axes.plot([p.size for p in chosen], [p.error for p in chosen], "D", color=OURS, markersize=6)
         best = min(chosen, key=lambda point: point.size)
         axes.annotate(
-            f"{recipe}: {best.size:,} bytes", (best.size, best.error), xytext=(6, -11),
+            f"{recipe}: {best.size:,} bytes", (best.size, best.error), xytext=(0, -13), ha="center",
             textcoords="offset points", fontsize=8, color=OURS, weight="bold",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -99,7 +99,7 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
     axes.set_ylabel("test error, %")
     axes.set_title(TITLES[network], fontsize=10)
     handles = [axes.plot([], [], mark, color=color)[0] for mark, color in (("D", OURS), ("o", THEIRS))]
-    axes.legend(handles, ["dcformat", "published"], fontsize=7, loc="upper right")
+    axes.legend(handles, ["dcformat", "published"], fontsize=7, loc="lower right")
 
 
 def show_layer(axes: Any, path: Path) -> None:
