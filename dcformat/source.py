@@ -7,7 +7,6 @@ import io
 import mmap as _mmap
 import os
 import threading
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from dcformat import layout
@@ -35,7 +34,7 @@ class ByteSource:
     def of(cls, source: Source, *, mmap: bool, most: int | None) -> ByteSource:
         """Open a source; what cannot seek is read to its end, `most` bytes at most."""
         if isinstance(source, str | os.PathLike):
-            return cls._of_path(Path(source), mmap=mmap, most=most)
+            return cls._of_path(os.fspath(source), mmap=mmap, most=most)
         try:
             view = memoryview(source)  # type: ignore[arg-type]
         except TypeError:
@@ -57,21 +56,21 @@ class ByteSource:
         return cls(None, _Shifted(file, begin) if begin else file, size, path, None)  # type: ignore[arg-type]
 
     @classmethod
-    def _of_path(cls, path: Path, *, mmap: bool, most: int | None) -> ByteSource:
-        file = path.open("rb")
+    def _of_path(cls, path: str, *, mmap: bool, most: int | None) -> ByteSource:
+        file = open(path, "rb")  # noqa: PTH123, SIM115 - pathlib costs 3 ms at start; closed by `close`
         try:
             if not file.seekable():
                 view = memoryview(_read_to_end(file, most))
-                return cls(view, None, len(view), str(path), file)
+                return cls(view, None, len(view), path, file)
             size = os.fstat(file.fileno()).st_size
             if mmap and size:
                 mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
                 # The map lives as long as arrays that look at it; closing it under them would be worse than a leak.
-                return cls(memoryview(mapped), file, len(mapped), str(path), file)
+                return cls(memoryview(mapped), file, len(mapped), path, file)
         except BaseException:
             file.close()
             raise
-        return cls(None, file, size, str(path), file)
+        return cls(None, file, size, path, file)
 
     def take(self, start: int, count: int) -> memoryview:
         """Return bytes; raise `TruncatedError` where there are fewer."""
