@@ -102,7 +102,7 @@ class _Layer:
         tied = self._labels >= 0
         labels = self._labels[tied]
         members[tied] = self._book.new_zeros(len(self._book)).index_add_(0, labels, members[tied])[labels]
-        gradient.zero_().view(-1)[self._alive] = members
+        gradient.copy_(self._scattered(members))
 
     @torch.no_grad()
     def tie(self) -> None:
@@ -117,6 +117,10 @@ class _Layer:
     def _write(self, weights: Tensor) -> None:
         tied = self._labels >= 0
         weights[tied] = self._book[self._labels[tied]]
-        flat = torch.zeros(self._parameter.numel(), dtype=weights.dtype, device=weights.device)
-        flat[self._alive] = weights
-        self._parameter.detach().copy_(flat.view_as(self._parameter))
+        self._parameter.detach().copy_(self._scattered(weights))
+
+    def _scattered(self, members: Tensor) -> Tensor:
+        """Return a tensor of the parameter's shape with `members` where it is alive."""
+        flat = members.new_zeros(self._parameter.numel())
+        flat[self._alive] = members
+        return flat.view(self._parameter.shape)

@@ -70,6 +70,7 @@ def taught(context: Context) -> Images | Pool:
     network = teacher().to(context.data.train.pixels.device)
     carried = context.carried.items()
     network.load_state_dict({n.removeprefix(_TEACHER): v for n, v in carried if n.startswith(_TEACHER)})
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return context.pool(_AUGMENTATION, _COPIES, network)
 
 

@@ -112,6 +112,8 @@ def fit(
         The loss or a gradient became NaN or infinite.
     """
     generator = torch.Generator().manual_seed(seed)
+    layout = memory_format(module)
+    module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(module, plan)
     steps = plan.epochs * max(1, len(images) // plan.batch)
     average = _Average(module, plan.ema)
@@ -125,7 +127,7 @@ def fit(
                 group["lr"] = plan.lr * _warmup_cosine(step / steps, plan.warmup, plan.final)
             optimizer.zero_grad(set_to_none=True)
             with scaler.autocast():
-                loss = objective(module, x, y, plan, teacher)
+                loss = objective(module, x.contiguous(memory_format=layout), y, plan, teacher)
             scaler.backward(loss, optimizer)
             step += 1
             for constraint in constraints:
@@ -141,7 +143,14 @@ def fit(
         if progress is not None:
             progress(stage, epoch + 1, plan.epochs, {"loss": mean})
     average.store()
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()
+
+
+def memory_format(module: nn.Module) -> torch.memory_format:
+    """Return how images and weights should lie in memory: convolutions run 1.5 to 3 times as fast channels last."""
+    convolutional = any(isinstance(child, nn.Conv2d) for child in module.modules())
+    return torch.channels_last if convolutional else torch.contiguous_format
 
 
 def make_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
