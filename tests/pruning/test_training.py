@@ -13,6 +13,7 @@ from dcformat_pruning.training import (
     evaluate,
     fit,
     frozen_copy,
+    memory_format,
     objective,
     resolve_device,
 )
@@ -131,3 +132,19 @@ def test_no_augmentation_leaves_images_as_they_are_and_a_shift_moves_them() -> N
     centre = (moved.sum((1, 2)) * row).sum(1) / moved.sum((1, 2, 3))
     assert centre.min() < 2.5 and centre.max() > 5.5
     assert centre.min() >= 0.9 and centre.max() <= 7.1
+
+
+def test_convolutions_train_channels_last_and_end_as_they_were() -> None:
+    def conv() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(12, 3))
+
+    first, second = conv(), conv()
+    parameters = list(first.parameters())
+    for module in (first, second):
+        fit(module, images(), Plan(epochs=3, lr=1e-2, batch=16), seed=0)
+    assert memory_format(first) == torch.channels_last
+    assert memory_format(net()) == torch.contiguous_format
+    for before, after, other in zip(parameters, first.parameters(), second.parameters(), strict=True):
+        assert after is before and after.is_contiguous()
+        assert torch.equal(after, other)
