@@ -87,7 +87,7 @@ def _read_file(place: int, name: str) -> bytes | None:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or not _trusted(status) or status.st_size > _MOST:
             return None
-        return opened.read(_MOST)
+        return opened.read(status.st_size)
 
 
 def _trusted(status: os.stat_result) -> bool:
