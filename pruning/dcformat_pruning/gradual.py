@@ -8,10 +8,12 @@ in Adafactor (Shazeer and Stern 2018), from the gradients that training computes
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.masks import Masks, PruningError, largest
+from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
 
 
 class GradualBalanced:
@@ -84,11 +86,17 @@ class GradualBalanced:
             if progress >= self._settle:
                 self._settled = True
                 self._set(largest(torch.cat(self._scores(fresh=True)), self._keep))
+                self._warn_of_empty_layers()
             else:
                 if self._threshold < 0 or self._steps % self._every == 0:
                     self._threshold = self._next_threshold(progress)
                 self._set(torch.cat(self._scores()) > self._threshold)
         self._masks.apply()
+
+    def _warn_of_empty_layers(self) -> None:
+        for name, count in self._masks.alive.items():
+            if not count:
+                warnings.warn(f"{name}: the whole layer is pruned away", PrunedAwayWarning, stacklevel=4)
 
     def _next_threshold(self, progress: float) -> float:
         left = max(0.0, (self._until - progress) / (self._until - self._start)) ** 3

@@ -9,7 +9,7 @@ import torch
 from dcformat_pruning.data import Images
 from dcformat_pruning.gradual import GradualBalanced
 from dcformat_pruning.incremental import IncrementalSharing
-from dcformat_pruning.masks import Masks, PruningError, weight_names
+from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, weight_names
 from dcformat_pruning.training import Plan, fit
 from torch import nn
 
@@ -106,6 +106,15 @@ def test_pruned_weights_stay_pruned_whatever_the_momentum() -> None:
     pruning = GradualBalanced(module, Masks.from_zeros(module), 50)
     fit(module, images(), Plan(epochs=4, lr=1e-1, batch=16), seed=0, constraints=(pruning,))
     assert not module[1].weight[3].any()
+
+
+def test_a_layer_that_loses_all_its_weights_is_named() -> None:
+    module = net()
+    module[3].weight.data.mul_(1e-6)
+    pruning = GradualBalanced(module, Masks.from_zeros(module), 30, power=0.0)
+    plan = Plan(epochs=2, lr=1e-9, batch=16)
+    with pytest.warns(PrunedAwayWarning, match=r"^3\.weight: the whole layer is pruned away$"):
+        fit(module, images(), plan, seed=0, constraints=(pruning,))
 
 
 @pytest.mark.parametrize(
