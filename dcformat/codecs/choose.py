@@ -324,18 +324,27 @@ def _context_payloads(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
     negatives = negatives_of(tensor.codebook, tensor.dtype)
     for coder in coders:
         if not tensor.is_sparse:
-            if tensor.columns <= layout.MAX_CONTEXT_LENGTH:
+            if _suits(coder, tensor, tensor.rows, tensor.columns):
                 yield _context_dense(tensor, coder, negatives, transposed=False)
-            if tensor.rows > 1 and tensor.columns > 1 and can_transpose(tensor.rows, tensor.columns):
+            turns = tensor.rows > 1 and tensor.columns > 1 and can_transpose(tensor.rows, tensor.columns)
+            if turns and _suits(coder, tensor, tensor.columns, tensor.rows):
                 yield _context_dense(tensor, coder, negatives, transposed=True)
             continue
         rows = Oriented.of(tensor)
         for part, transposed in _orientations(rows):
-            if part.length > layout.MAX_CONTEXT_LENGTH:
+            if not _suits(coder, tensor, part.lines, part.length):
                 continue
             yield _context_sparse(tensor, coder, part, negatives, transposed=transposed)
             if _may_be_dense(tensor):
                 yield _context_every(tensor, coder, part, negatives, transposed=transposed)
+
+
+def _suits(coder: int, tensor: Tensor, lines: int, length: int) -> bool:
+    """Whether a coder can take a tensor's chunks, cut along lines of `length`."""
+    if coder != layout.CODER_MIXING:
+        return length <= layout.MAX_CONTEXT_LENGTH
+    each = _lines_each(lines, tensor.nnz if tensor.is_sparse else tensor.size, tensor.size, _CONTEXT_CHUNK)
+    return bool(context_coder(coder).suits(each or lines, length))
 
 
 def _context_dense(tensor: Tensor, coder: int, negatives: int, *, transposed: bool) -> bytes:

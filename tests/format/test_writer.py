@@ -128,6 +128,12 @@ def test_wide_and_tall_and_long_shapes() -> None:
             assert same(back(made, mode), made), (shape, mode)
 
 
+def test_what_does_not_suit_the_slow_coders_takes_a_fast_one() -> None:
+    places = np.array([0, 9, 70_000], np.int32)
+    made = Tensor("t", (1, 1 << 21), "float32", np.ones(3, "<f4"), None, np.array([0, 3]), places)
+    assert same(back(made, "tiny"), made)
+
+
 def test_everything_beside_tensors_is_read_back() -> None:
     model = small_model()
     for mode in MODES:
