@@ -1,0 +1,62 @@
+"""Code for other instruction sets: the same bits where they can run here, and at least code where they cannot."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+PROGRAM = """
+import sys
+import numpy as np
+from dcformat_runtime.engine import KernelEngine
+from tests.runtime.nets import NETS, inputs
+out = []
+for name in NETS:
+    network = NETS[name]().network()
+    for most, permutes in ((3, False), (12, True)):
+        for exact in (True, False):
+            engine = KernelEngine(network, 1, exact, most=most, permutes=permutes)
+            out += [engine.run(inputs(network, batch)).reshape(-1) for batch in (1, 20)]
+np.concatenate(out).tofile(sys.argv[1])
+"""
+
+
+def _run(path: str, **environment: str) -> np.ndarray:
+    env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", PROGRAM, path], env=env, check=True)
+    return np.fromfile(path, np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 processors")
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_other_vector_widths(tmp_path: object) -> None:
+    """AVX2 and SSE2 code, forced: deterministic results are bit for bit those of this machine's best."""
+    here = _run(f"{tmp_path}/here")
+    for cpu in ("haswell", "x86-64"):
+        there = _run(f"{tmp_path}/{cpu}", NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
+        assert there.shape == here.shape
+        start = 0
+        for part_here, part_there in zip(*(_parts(values) for values in (here, there)), strict=True):
+            exact = start % 2 == 0
+            same = np.array_equal(part_here, part_there) if exact else np.allclose(part_here, part_there, 1e-4, 1e-5)
+            assert same, (cpu, start)
+            start += 1
+
+
+def _parts(values: np.ndarray) -> list[np.ndarray]:
+    """Cut the results into those of each engine."""
+    from tests.runtime.nets import NETS
+
+    out, start = [], 0
+    for name in NETS:
+        size = 21 * NETS[name]().network().outputs
+        for _ in range(4):
+            out.append(values[start : start + size])
+            start += size
+    return out
