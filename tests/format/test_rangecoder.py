@@ -66,11 +66,22 @@ def test_one_stream_for_each_sequence(decisions: list[tuple[int, int]], more: by
     data = _encoded(decisions)
     probabilities = [p for p, _ in decisions]
     bits = [bit for _, bit in decisions]
-    with pytest.raises((TrailingDataError, StreamError)):
-        _decode(data + more, probabilities)
-    for other in (data[:-1], data[:-1] + bytes((data[-1] ^ 1,))) if data else ():
+    others = [data + more]
+    if data:
+        others += [data[:-1], data[:-1] + bytes((data[-1] ^ 1,))]
+    for other in others:
         with contextlib.suppress(FormatError):
             assert _decode(other, probabilities) != bits
+
+
+def test_ends_that_are_refused() -> None:
+    """[A1]"""
+    data = _encoded([(32768, 0), (32768, 1)])
+    assert data == b"\x80" and _decode(data, [32768, 32768]) == [0, 1]
+    with pytest.raises(TrailingDataError):
+        _decode(data + b"\0", [32768, 32768])
+    with pytest.raises(StreamError):
+        _decode(b"\x81", [32768, 32768])
 
 
 def test_carry_runs_through_all_bytes_before() -> None:
