@@ -23,6 +23,7 @@ _exclude = ["dcformat.jit", "dcformat.native", *(() if _python else (f"dcformat.
 with atheris.instrument_imports(include=["dcformat"], exclude=_exclude):
     import target
 
+    from dcformat import layout
     from dcformat.codecs import huffman
 
 
@@ -58,6 +59,8 @@ def _fill_tables(codes: np.ndarray, lengths: np.ndarray, single: np.ndarray, mul
 
 def main() -> None:
     """Fuzz until libFuzzer's limits are reached."""
+    # What is packed is unpacked in Python, whatever the variant: 64 KiB of it take a second.
+    layout.MAX_PACKED_BYTES = 1 << 11
     if _python:
         huffman._fill_tables = _fill_tables  # type: ignore[assignment]
     arguments = [argument for argument in sys.argv if argument != "--repair"]
