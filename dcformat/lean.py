@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from types import ModuleType
 from typing import cast
 
@@ -33,8 +32,9 @@ def _extension(package: str, name: str) -> ModuleType | None:
     if spec is None or spec.loader is None:
         return None
     try:
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = spec.loader.create_module(spec)
+        if module is not None:
+            spec.loader.exec_module(module)
     except ImportError:
         return None
     return module

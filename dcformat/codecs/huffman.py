@@ -6,8 +6,6 @@ looks up to six symbols at once in a table of `LIMIT` bits, in four streams whos
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +37,8 @@ def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
 
 
 def _huffman(weights: list[int]) -> list[int]:
+    import heapq  # which readers do not need
+
     heap = [(w, i) for i, w in enumerate(weights)]
     heapq.heapify(heap)
     parents = [0] * (2 * len(weights) - 1)
@@ -53,6 +53,8 @@ def _huffman(weights: list[int]) -> list[int]:
 
 
 def _package_merge(weights: list[int], limit: int) -> list[int]:
+    import heapq
+
     base: list[tuple[int, tuple[int, ...]]] = sorted((w, (i,)) for i, w in enumerate(weights))
     merged = list(base)
     for _ in range(limit - 1):
