@@ -121,7 +121,7 @@ def cut(info: TensorInfo, payload: npt.NDArray[np.uint8]) -> Layout:
     each = cursor.varint("lines in a chunk", max(lines - 1, 0))
     head = cursor.array(0, "head")
     if coding.coder <= layout.CODER_HUFFMAN and (info.form == "sparse" or info.clusters):
-        head = cursor.array(cursor.varint("head length", cursor.left), "head")
+        head = cursor.array(cursor.varint("head length", layout.MAX_PAYLOAD_BYTES), "head")
     if not each:
         return Layout(
             info, coding, lines, length, head, [Chunk(lines, info.stored, cursor.array(cursor.left, "chunk"))]
