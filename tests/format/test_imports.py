@@ -1,0 +1,56 @@
+"""What a process that only loads a file and runs it must not import: each of these costs more than reading the file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import dcformat
+from dcformat import Model, from_dense
+from dcformat.graph import Graph, Linear
+
+ROOT = Path(__file__).parents[2]
+SLOW = {
+    "concurrent.futures", "crc32c", "dataclasses", "dcformat.writer", "email", "hashlib", "heapq", "importlib.metadata",
+    "importlib.util", "llvmlite", "logging", "numba", "pathlib", "platformdirs", "shutil", "tempfile", "torch",
+    "zipfile",
+}  # fmt: skip
+SCRIPT = """
+import json, sys
+import numpy as np
+before = set(sys.modules)
+import dcformat_runtime
+session = dcformat_runtime.load(sys.argv[1], threads=1)
+session(np.ones((2, 6), np.float32))
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_loading_and_running_a_file_imports_little(tmp_path):
+    weight = np.where(np.arange(24).reshape(4, 6) % 5, np.float32(0), np.float32(0.5))
+    for mode in ("fast", "small"):
+        path = tmp_path / f"{mode}.dcf"
+        dcformat.save(Model({"w": from_dense("w", weight)}, Graph((6,), (Linear((0,), "w"),))), path, mode=mode)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "runtime")))}
+        done = subprocess.run([sys.executable, "-c", SCRIPT, path], env=env, capture_output=True, text=True, check=True)
+        assert SLOW & set(json.loads(done.stdout)) == set()
+
+
+def test_the_checksum_is_the_packages():
+    import crc32c
+
+    from dcformat.digest import crc32c as ours
+    from dcformat.lean import _extension, load_crc32c
+
+    for data in (b"", b"123456789", bytes(range(256))):
+        expected = crc32c.crc32c(data)
+        assert ours(data) == expected.to_bytes(4, "little")
+        assert load_crc32c()(data) == expected
+    extension = _extension("crc32c", "_crc32c")
+    assert extension is not None
+    assert extension.crc32c(b"123456789") == 0xE3069283
+    assert _extension("crc32c", "_missing") is None
+    assert _extension("no_such_package", "_crc32c") is None
