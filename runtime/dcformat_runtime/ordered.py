@@ -1,7 +1,7 @@
 """The operators of `deterministic=True` in NumPy: every sum in the one order that all backends keep, bit for bit.
 
-A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. Slower than
-`reference`, and an oracle for the kernels' exact form.
+A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. Slower
+than `reference`, and an oracle for the kernels' exact form.
 """
 
 from __future__ import annotations

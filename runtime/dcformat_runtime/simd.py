@@ -1,7 +1,9 @@
-"""Vector helpers of the kernels: what each means, in Python. Compiled, each is the LLVM IR that `simd_ir` writes for it.
+"""Vector helpers of the kernels: what each means, in Python.
 
-Arrays are flat views of float32 storage and all positions count floats. `mem` holds the network's constants: values, and
-indices as the bits of int32 (`word` reads them). A block is 16 floats, whatever the machine's vector width: the
+Compiled, each is the LLVM IR that the function of its name in `simd_moves` or `simd_products` writes.
+
+Arrays are flat views of float32 storage and all positions count floats. `mem` holds the network's constants: values,
+and indices as the bits of int32 (`word` reads them). A block is 16 floats, whatever the machine's vector width: the
 compiler splits it where registers are narrower, so results do not depend on the width.
 """
 
@@ -14,25 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
+from dcformat_runtime.blocks import BLOCK
 
 Array = npt.NDArray[Any]
 
-#: Floats in a block.
-BLOCK = 16
-#: How many blocks `rows` and `columns` can hold in registers at a time, and `rows_pool` (before pooling).
-WIDTHS = (1, 2, 3, 4, 6, 8, 12)
-POOL_WIDTHS = (2, 4, 8, 12, 24)
-#: How many slots `permute` can take for each group.
-PERMUTE_SLOTS = (1, 2, 3, 4)
-
 
 def _ir(name: str) -> Callable[[], Any]:
-    """Defer the import of the code generator, and so of Numba, to the first compilation."""
+    """Defer the import of the code generators, and so of Numba, to the first compilation."""
 
     def build() -> Any:
-        from dcformat_runtime import simd_ir
+        # Saved code is known by the sources that are named here.
+        from dcformat_runtime import blocks, simd_moves, simd_products, simd_writer
 
-        return getattr(simd_ir, name)()
+        for module in (simd_moves, simd_products, simd_writer, blocks):
+            if hasattr(module, name):
+                return getattr(module, name)()
+        raise LookupError(name)
 
     return build
 
@@ -70,7 +69,7 @@ def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lin
 
 @intrinsic(_ir("transpose"))
 def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
-    """Transpose 16 x 16 floats: row r of the source starts at ``i + r * rows``, of the target at ``j + r * columns``."""
+    """Transpose 16 x 16 floats: row r of the source is at ``i + r * rows``, of the target at ``j + r * columns``."""
     x, y = source.reshape(-1), target.reshape(-1)
     block = np.stack([x[i + r * rows :][:BLOCK] for r in range(BLOCK)])
     for r in range(BLOCK):

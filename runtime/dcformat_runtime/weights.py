@@ -11,7 +11,7 @@ import numpy as np
 from dcformat.graph import Conv2d, Shape
 from dcformat.records import record, replace
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
-from dcformat_runtime.simd import PERMUTE_SLOTS
+from dcformat_runtime.blocks import PERMUTE_SLOTS
 from dcformat_runtime.storage import Constants, aligned, plane
 from dcformat_runtime.tables import (
     GatherTable,

@@ -1,0 +1,324 @@
+"""Products of weights and values: the compiled form of those helpers of `simd`, which says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import config
+
+from dcformat_runtime.blocks import BLOCK, PERMUTE_SLOTS, POOL_WIDTHS, WIDTHS
+from dcformat_runtime.simd_writer import HALF, I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
+
+
+def _unrolled(k: int) -> int:
+    """Accumulator sets that hide the latency of a multiply-add when there are few blocks."""
+    return 4 if k == 1 else 2 if k <= 4 else 1
+
+
+def _accumulate(w: Writer, acc: list[Any], n: int, exact: Any, args: tuple[Any, ...]) -> None:
+    """Add the entries' products to the accumulators, each `n` floats."""
+    a, mem, x, unit, idx, val, start, end = args
+    kind = vector(n)
+
+    def entry(p: Any, sums: list[Any], exactly: bool) -> None:
+        at = w.b.add(x, w.b.mul(w.word(mem, w.b.add(idx, p)), unit))
+        value = w.splat(w.load(mem, w.b.add(val, p)), n)
+        for b, total in enumerate(sums):
+            product = w.load(a, w.plus(at, b * n), kind)
+            w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
+
+    with w.b.if_else(exact) as (then, otherwise):
+        with then, w.loop(start, end, 1) as p:
+            entry(p, acc, True)
+        with otherwise:
+            more = _unrolled(len(acc))
+            sums = [acc] + [w.variables(len(acc), kind) for _ in range(more - 1)]
+            for spare in sums[1:]:
+                for total in spare:
+                    w.b.store(ir.Constant(kind, None), total)
+            whole = w.b.sub(end, w.b.srem(w.b.sub(end, start), i64(more))) if more > 1 else end
+            with w.loop(start, whole, more) as p:
+                for u in range(more):
+                    entry(w.plus(p, u), sums[u], False)
+            if more > 1:
+                with w.loop(whole, end, 1) as p:
+                    entry(p, acc, False)
+            for spare in sums[1:]:
+                for total, extra in zip(acc, spare, strict=True):
+                    w.b.store(w.b.fadd(w.b.load(total), w.b.load(extra)), total)
+
+
+def _switch(w: Writer, k: Any, widths: tuple[int, ...], write: Callable[[int], None]) -> None:
+    """Run `write(k)` for the `k` that is given at run time."""
+    end = w.b.append_basic_block("done")
+    choice = w.b.switch(k, end)
+    for width in widths:
+        block = w.b.append_basic_block(f"k{width}")
+        choice.add_case(i64(width), block)
+        w.b.position_at_end(block)
+        write(width)
+        w.b.branch(end)
+    w.b.position_at_end(end)
+
+
+def rows_full() -> Any:
+    """Write `simd.rows`."""
+    def write(
+        w: Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
+        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any, column: Any, per: Any, width: Any,
+    ) -> None:  # fmt: skip
+        kind = vector(BLOCK)
+
+        def variant(blocks: int) -> None:
+            acc = w.variables(blocks, kind)
+            last = w.plus(column, blocks)
+            one_line = w.b.icmp_signed("<=", last, per)
+            whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), width))
+            even = [w.b.add(y, w.b.mul(gap, w.plus(column, b))) for b in range(blocks)]
+            with w.b.if_else(w.flag(resume)) as (then, otherwise):
+                with then, w.b.if_else(whole, likely=True) as (plain, ragged):
+                    with plain:
+                        for total, place in zip(acc, even, strict=True):
+                            w.b.store(w.load(a, place, kind), total)
+                    with ragged:
+                        for total, (place, count) in zip(
+                            acc, _places(w, blocks, y, gap, column, per, width), strict=True
+                        ):
+                            w.b.store(_load_lanes(w, a, place, count), total)
+                with otherwise:
+                    for total in acc:
+                        w.b.store(w.splat(bias, BLOCK), total)
+            _accumulate(w, acc, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+            out = [w.relu(w.flag(relu), w.b.load(total)) for total in acc]
+            with w.b.if_else(whole, likely=True) as (plain, ragged):
+                with plain:
+                    for value, place in zip(out, even, strict=True):
+                        w.store(value, a, place)
+                with ragged:
+                    for value, (place, count) in zip(out, _places(w, blocks, y, gap, column, per, width), strict=True):
+                        _store_lanes(w, value, a, place, count)
+
+        _switch(w, k, WIDTHS, variant)
+
+    return helper("iAAiiiiiiifiiiiiii", types.void, write)
+
+
+def _places(w: Writer, blocks: int, y: Any, gap: Any, column: Any, per: Any, width: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield where each block goes and how many floats of it are kept, from line to line."""
+    for _ in range(blocks):
+        left = w.b.sub(width, w.b.mul(column, i64(BLOCK)))
+        count = w.b.select(w.b.icmp_signed("<", left, i64(BLOCK)), left, i64(BLOCK))
+        yield w.b.add(y, w.b.mul(column, gap)), count
+        column = w.plus(column, 1)
+        ended = w.b.icmp_signed("==", column, per)
+        column = w.b.select(ended, i64(0), column)
+        y = w.b.select(ended, w.b.add(y, width), y)
+
+
+def _load_lanes(w: Writer, array: Any, index: Any, count: Any) -> Any:
+    pointer, mask = _masked(w, array, index, count)
+    kind = vector(BLOCK)
+    name = f"llvm.masked.load.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
+    return w.call(name, kind, pointer, I32(4), mask, ir.Constant(kind, None))
+
+
+def _store_lanes(w: Writer, value: Any, array: Any, index: Any, count: Any) -> None:
+    pointer, mask = _masked(w, array, index, count)
+    name = f"llvm.masked.store.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
+    w.call(name, ir.VoidType(), value, pointer, I32(4), mask)
+
+
+def _masked(w: Writer, array: Any, index: Any, count: Any) -> tuple[Any, Any]:
+    if config.BOUNDSCHECK:
+        w.at(array, w.b.sub(w.b.add(index, count), i64(1)), 1)
+    pointer = w.b.bitcast(w.b.gep(array.data, [index]), vector(BLOCK).as_pointer())
+    return pointer, w.lanes(count)
+
+
+def _pointer_name(pointer: Any, kind: str) -> str:
+    return "p0" if str(pointer.type) == "ptr" else f"p0{kind}"
+
+
+def rows_half() -> Any:
+    """Write `simd.rows_half`."""
+    def write(
+        w: Writer, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
+        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, tail: Any,
+    ) -> None:  # fmt: skip
+        kind = vector(HALF)
+        (total,) = w.variables(1, kind)
+        with w.b.if_else(w.flag(resume)) as (then, otherwise):
+            with then:
+                w.b.store(w.load(a, y, kind), total)
+            with otherwise:
+                w.b.store(w.splat(bias, HALF), total)
+        _accumulate(w, [total], HALF, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+        out = w.relu(w.flag(relu), w.b.load(total))
+        with w.b.if_else(w.b.icmp_signed("==", tail, i64(HALF)), likely=True) as (then, otherwise):
+            with then:
+                w.store(out, a, y)
+            with otherwise, w.loop(i64(0), tail, 1) as lane:
+                w.store(w.b.extract_element(out, w.b.trunc(lane, I32)), a, w.b.add(y, lane))
+
+    return helper("AAiiiiiiifiiii", types.void, write)
+
+
+def rows_pool() -> Any:
+    """Write `simd.rows_pool`."""
+    def write(
+        w: Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
+        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any,
+    ) -> None:  # fmt: skip
+        kind = vector(BLOCK)
+
+        def variant(width: int) -> None:
+            acc = w.variables(width, kind)
+            for total in acc:
+                w.b.store(w.splat(bias, BLOCK), total)
+            _accumulate(w, acc, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+            places = [w.b.add(y, w.b.mul(gap, i64(b))) for b in range(width // 2)]
+            out = [
+                w.relu(w.flag(relu), w.larger(w.b.load(acc[2 * b]), w.b.load(acc[2 * b + 1])))
+                for b in range(width // 2)
+            ]
+            with w.b.if_else(w.flag(resume)) as (then, otherwise):
+                with then:
+                    for value, place in zip(out, places, strict=True):
+                        w.store(w.larger(value, w.load(a, place, kind)), a, place)
+                with otherwise:
+                    for value, place in zip(out, places, strict=True):
+                        w.store(value, a, place)
+
+        _switch(w, k, POOL_WIDTHS, variant)
+
+    return helper("iAAiiiiiiifiiii", types.void, write)
+
+
+def gather() -> Any:
+    """Write `simd.gather`."""
+    def write(
+        w: Writer, a: Any, mem: Any, x: Any, idx: Any, val: Any, start: Any, end: Any, bias: Any, resume: Any,
+        relu: Any, exact: Any, wide: Any, y: Any,
+    ) -> None:  # fmt: skip
+        kind = vector(BLOCK)
+        acc = w.variables(2, kind)
+        with w.b.if_else(w.flag(resume)) as (then, otherwise):
+            with then:
+                w.b.store(w.load(a, y, kind), acc[0])
+            with otherwise:
+                w.b.store(w.load(mem, bias, kind), acc[0])
+        w.b.store(ir.Constant(kind, None), acc[1])
+
+        def slot(s: Any, total: Any, narrow: bool, exactly: bool) -> None:
+            if narrow:
+                index = w.b.zext(w.load(mem, w.plus(idx, s, HALF), U16S), ir.VectorType(I32, BLOCK))
+            else:
+                index = w.load(mem, w.plus(idx, s, BLOCK), ir.VectorType(I32, BLOCK))
+            value = w.load(mem, w.plus(val, s, BLOCK), kind)
+            w.b.store(w.step(exactly, value, _gathered(w, a, x, index), w.b.load(total)), total)
+
+        def variant(narrow: bool) -> None:
+            with w.b.if_else(w.flag(exact)) as (then, otherwise):
+                with then, w.loop(start, end, 1) as s:
+                    slot(s, acc[0], narrow, True)
+                with otherwise:
+                    whole = w.b.sub(end, w.b.and_(w.b.sub(end, start), i64(1)))
+                    with w.loop(start, whole, 2) as s:
+                        slot(s, acc[0], narrow, False)
+                        slot(w.plus(s, 1), acc[1], narrow, False)
+                    with w.loop(whole, end, 1) as s:
+                        slot(s, acc[0], narrow, False)
+                    w.b.store(w.b.fadd(w.b.load(acc[0]), w.b.load(acc[1])), acc[0])
+
+        with w.b.if_else(w.flag(wide)) as (then, otherwise):
+            with then:
+                variant(False)
+            with otherwise:
+                variant(True)
+        w.store(w.relu(w.flag(relu), w.b.load(acc[0])), a, y)
+
+    return helper("AAiiiiiiiiiii", types.void, write)
+
+
+def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
+    """Return the 16 floats at ``x + index``, by the target's gather instruction where it has one."""
+    kind = vector(BLOCK)
+    if config.BOUNDSCHECK:
+        for lane in range(BLOCK):
+            w.at(array, w.b.add(x, w.b.sext(w.b.extract_element(index, I32(lane)), I64)), 1)
+    base = w.b.gep(array.data, [x])
+    places = w.b.gep(base, [I32(0)])
+    # llvmlite does not know that a vector of indices gives a vector of pointers.
+    places.indices, places.operands, places.type = [index], [base, index], ir.VectorType(base.type, BLOCK)
+    name = f"llvm.masked.gather.v{BLOCK}f32.v{BLOCK}{_pointer_name(base, 'f32')}"
+    mask = ir.Constant(ir.VectorType(I1, BLOCK), [1] * BLOCK)
+    return w.call(name, kind, places, I32(4), mask, ir.Constant(kind, None))
+
+
+def permute() -> Any:
+    """Write `simd.permute`."""
+    def write(w: Writer, each: Any, a: Any, mem: Any, x: Any, idx: Any, val: Any, groups: Any, y: Any) -> None:
+        kind = vector(BLOCK)
+        block = w.load(a, x, kind)
+
+        def variant(slots: int) -> None:
+            with w.loop(i64(0), groups, 1) as g:
+                place, first = w.plus(y, g, BLOCK), w.b.mul(g, i64(slots))
+                acc = w.load(a, place, kind)
+                for s in range(slots):
+                    slot = w.plus(first, s)
+                    index = w.load(mem, w.plus(idx, slot, BLOCK // 4), U8S)
+                    acc = w.fma(w.load(mem, w.plus(val, slot, BLOCK), kind), _permuted(w, block, index), acc)
+                w.store(acc, a, place)
+
+        _switch(w, each, PERMUTE_SLOTS, variant)
+
+    return helper("iAAiiiii", types.void, write)
+
+
+def _permuted(w: Writer, block: Any, index: Any) -> Any:
+    """Write ``block[index]`` lane by lane; LLVM makes one instruction of it where the target has one for 16 floats."""
+    out = ir.Constant(block.type, ir.Undefined)
+    wide = w.b.zext(index, ir.VectorType(I32, BLOCK))
+    for lane in range(BLOCK):
+        taken = w.b.extract_element(block, w.b.extract_element(wide, I32(lane)))
+        out = w.b.insert_element(out, taken, I32(lane))
+    return out
+
+
+def columns() -> Any:
+    """Write `simd.columns`."""
+    def write(
+        w: Writer, k: Any, a: Any, mem: Any, x: Any, found: Any, count: Any, weight: Any, stride: Any,
+        bias: Any, relu: Any, exact: Any, y: Any,
+    ) -> None:  # fmt: skip
+        kind = vector(BLOCK)
+
+        def variant(width: int) -> None:
+            acc = w.variables(width, kind)
+            for b, total in enumerate(acc):
+                w.b.store(w.load(mem, w.plus(bias, b * BLOCK), kind), total)
+
+            def run(exactly: bool) -> None:
+                with w.loop(i64(0), count, 1) as p:
+                    j = w.word(a, w.b.add(found, p))
+                    value = w.splat(w.load(a, w.b.add(x, j)), BLOCK)
+                    at = w.b.add(weight, w.b.mul(j, stride))
+                    for b, total in enumerate(acc):
+                        product = w.load(mem, w.plus(at, b * BLOCK), kind)
+                        w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
+
+            with w.b.if_else(w.flag(exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            for b, total in enumerate(acc):
+                w.store(w.relu(w.flag(relu), w.b.load(total)), a, w.plus(y, b * BLOCK))
+
+        _switch(w, k, WIDTHS, variant)
+
+    return helper("iAAiiiiiiiii", types.void, write)
