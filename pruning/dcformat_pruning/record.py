@@ -79,7 +79,7 @@ RECORD: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(Plan(epochs=160, lr=8e-3), 2800, taught, {"fc1": 200, "fc2": 80}),
+            prune_gradually(Plan(epochs=160, lr=8e-3), 3200, taught, {"fc1": 200, "fc2": 80}),
             share_in_portions(Plan(epochs=30, lr=2e-3), 8, taught),
             round_values(6, 15),
         ),
