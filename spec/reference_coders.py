@@ -210,7 +210,7 @@ class Labels:
         self.bits = (max(negative, alphabet - negative) - 1).bit_length()
 
     def decode(self, sign: Callable[[], int], bit: Callable[[int, int, int], int]) -> tuple[int, int, int]:
-        """Return label, sign and magnitude; `sign()` decodes a sign, `bit(sign, k, node)` the k-th bit of a magnitude."""
+        """Return label, sign, magnitude; `sign()` decodes a sign, `bit(sign, k, node)` the k-th bit of a magnitude."""
         if self.negative in (0, self.alphabet):
             minus = int(self.negative > 0)
         else:
@@ -364,7 +364,7 @@ class Text:
         self.step(known, byte)
 
     def step(self, code: Callable[[Model, int], int], byte: int | None) -> None:
-        """Steps 1 to 3; `byte` is None where it is to be decoded, and `code` gives bits."""
+        """Take steps 1 to 3; `byte` is None where it is to be decoded, and `code` gives bits."""
         contexts = [(k, bytes(self.past[-n:])) for k, n in enumerate(self.ORDERS) if len(self.past) >= n]
         tried: set[int] = set()
         result = None

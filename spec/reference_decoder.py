@@ -3,9 +3,9 @@
     python reference_decoder.py FILE        prints what the file holds as JSON
 
 It needs Python's standard library only and shares no code with the package. Every function says which section of the
-specification it follows. It is slow and meant to be read: this file has the container (sections 1 to 5, 7 and 8),
-`reference_payloads.py` the payloads (section 6), `reference_coders.py` and `reference_mixing.py` the coders
-(`coders.md`), `reference_reader.py` what they share.
+specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, 7 and 8),
+`reference_reader.py` the notation (section 1), `reference_graph.py` the graph (section 5), `reference_payloads.py` the
+payloads (section 6), `reference_coders.py` and `reference_mixing.py` the coders (`coders.md`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from reference_coders import decode_text
+from reference_graph import read_graph
 from reference_payloads import decode_payload
 from reference_reader import DecodeError, Entry, Reader, Tensor, check, finite_f32
 
-# Section 9, "Limits" (those of the payloads are in reference_payloads.py).
+# Section 9, "Limits" (those of graph and payloads are in their files).
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 40
 MAX_NAME = 255
@@ -31,9 +32,6 @@ MAX_TENSORS = 1 << 16
 MAX_CODEBOOK = 1 << 16
 MAX_CONTENTS = 1 << 24
 MAX_PACKED = 1 << 16
-MAX_OPERATORS = 1 << 16
-MAX_INPUTS = 64
-MAX_ATTRIBUTE = 1 << 16
 MAX_LABELS = 1 << 16
 MAX_LABEL = 1 << 10
 MAX_METADATA = 1 << 10
@@ -114,7 +112,11 @@ def decode(data: bytes) -> File:
     sections = read_contents(Reader(contents))
     entries = read_table(Reader(sections[1]))
     read_sections(file, sections, entries)
-    for block in split_blocks(entries):
+    blocks = split_blocks(entries)
+    rest = sum(entry.length for entry in entries) + 4 * len(blocks) + 8
+    check(reader.left() >= rest, "E03", "[F5] the file ends early")
+    check(reader.left() <= rest, "E04", "[F5] bytes after the digest")
+    for block in blocks:
         payloads = reader.take(sum(entry.length for entry in block))
         check(reader.uint(4) == crc32c(payloads), "E05", "[F6] checksum of a data block")
         at = 0
@@ -122,7 +124,6 @@ def decode(data: bytes) -> File:
             file.tensors[entry.name] = decode_payload(Reader(payloads[at : at + entry.length]), entry)
             at += entry.length
     file.digest = reader.take(8)
-    reader.end("[F5] bytes after the digest")
     check(file.digest == content_digest(sections, file.tensors), "E05", "[D1] the content digest")
     return file
 
@@ -133,7 +134,6 @@ def split_blocks(entries: list[Entry]) -> list[list[Entry]]:
     for entry in entries:
         if entry.begins_block:
             blocks.append([])
-        check(bool(blocks), "E08", "[T10] the first tensor does not begin a block")
         blocks[-1].append(entry)
     for block in blocks:
         short = len(block) == 1 or sum(entry.length for entry in block) <= MAX_SHARED_BLOCK
@@ -207,6 +207,7 @@ def read_table(reader: Reader) -> list[Entry]:
         entry = read_entry(reader)
         check(entry.name not in names, "E10", "[T1] a name again")
         names.add(entry.name)
+        check(entry.begins_block or bool(entries), "E08", "[T10] the first tensor does not begin a block")
         entries.append(entry)
     reader.end("[N5] bytes left in the tensor table")
     return entries
@@ -241,137 +242,6 @@ def read_entry(reader: Reader) -> Entry:
         check(codebook > 0, "E08", "[T8] an empty codebook")
     length = reader.varint(2 * MAX_PAYLOAD + 1)
     return Entry(name, form, dtype, size, shape, scale, stored, codebook, length >> 1, bool(length & 1))
-
-
-# --------------------------------------------------------------------------------------------------- 5. Graph
-
-OPERATORS = {
-    1: "Linear",
-    2: "Conv2d",
-    3: "ReLU",
-    4: "MaxPool2d",
-    5: "AvgPool2d",
-    6: "GlobalAvgPool",
-    7: "GlobalMaxPool",
-    8: "Flatten",
-    9: "Add",
-    10: "Concat",
-    11: "Softmax",
-}
-CONV_DEFAULTS = [1, 1, 0, 0, 1, 1, 1]
-POOL_DEFAULTS = [2, 2, 2, 2, 0, 0, 0]
-
-
-def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
-    """Section 5, "Graph": input, preprocessing, operators; shapes are followed on the way."""
-    rank = reader.u8()
-    check(rank in (1, 3), "E08", "[G1] rank of the input")
-    shape = [reader.varint(MAX_ELEMENTS) for _ in range(rank)]
-    check(0 not in shape and prod(shape) <= MAX_ELEMENTS, "E09", "[G6] shape of the input")
-    graph: dict[str, Any] = {"input": shape, "mean": [], "std": [], "operators": []}
-    count = reader.varint(MAX_ATTRIBUTE)
-    if count:
-        raw = reader.take(8 * count)
-        check(count in (1, shape[0] if rank == 3 else 1), "E09", "[G7] preprocessing of so many channels")
-        numbers = list(struct.unpack(f"<{2 * count}f", raw))
-        graph["mean"], graph["std"] = numbers[:count], numbers[count:]
-        good = all(finite_f32(raw[i : i + 4]) for i in range(0, len(raw), 4)) and 0 not in graph["std"]
-        check(good, "E11", "[G7] preprocessing that is not finite or divides by zero")
-    values = [shape]
-    for number in range(reader.varint(MAX_OPERATORS)):
-        operator = read_operator(reader, number, entries)
-        graph["operators"].append(operator)
-        inputs = [values[i] for i in operator["inputs"]]
-        values.append(result_shape(operator, inputs, {entry.name: entry.shape for entry in entries}))
-        check(prod(values[-1]) <= MAX_ELEMENTS, "E09", "[G6] a value with too many elements")
-    return graph
-
-
-def read_operator(reader: Reader, number: int, entries: list[Entry]) -> dict[str, Any]:
-    """Section 5: head, inputs, tensors, attributes of operator `number`."""
-    head = reader.u8()
-    kind = head & 31
-    check(kind in OPERATORS, "E08", "[G2] an unknown operator")
-    inputs = [number]
-    if head & 32:
-        count = reader.varint(MAX_INPUTS) if kind in (9, 10) else 1
-        back = [reader.varint(MAX_OPERATORS) for _ in range(count)]
-        check(all(step <= number for step in back), "E11", "[G4] an input that is not there yet")
-        inputs = [number - step for step in back]
-        check(inputs != [number], "E08", "[G3] the default input spelled out")
-    check(kind not in (9, 10) or len(inputs) >= 2, "E11", "[G5] fewer than two inputs")
-    operator: dict[str, Any] = {"operator": OPERATORS[kind], "inputs": inputs}
-    check(kind <= 2 or not head & 64, "E08", "[G2] a bias of an operator without weights")
-    if kind <= 2:
-        for part in ("weight", "bias")[: 2 if head & 64 else 1]:
-            tensor = reader.varint(MAX_TENSORS)
-            check(tensor < len(entries), "E11", "[G4] a tensor that is not there")
-            operator[part] = entries[tensor].name
-    check(kind in (2, 4, 5) or not head & 128, "E08", "[G2] attributes of an operator without any")
-    if kind in (2, 4, 5):
-        default = CONV_DEFAULTS if kind == 2 else POOL_DEFAULTS
-        attributes = [reader.varint(MAX_ATTRIBUTE) for _ in default] if head & 128 else default
-        check(not head & 128 or attributes != default, "E08", "[G3] the default attributes spelled out")
-        check(kind == 2 or attributes[6] <= (1 if kind == 4 else 3), "E08", "[G2] unknown flags")
-        operator["attributes"] = attributes
-    return operator
-
-
-def result_shape(operator: dict[str, Any], inputs: list[list[int]], tensors: dict[str, tuple[int, ...]]) -> list[int]:
-    """Section 5: the shape of an operator's result, and requirement [G6]."""
-    kind, x = operator["operator"], inputs[0]
-    if kind in ("Linear", "Conv2d"):
-        return weighted_shape(operator, x, tensors[operator["weight"]], tensors.get(operator.get("bias", "")))
-    if kind in ("MaxPool2d", "AvgPool2d"):
-        check(len(x) == 3, "E09", f"[G6] input of {kind}")
-        a = operator["attributes"]
-        check(min(a[:4]) >= 1, "E11", "[G8] a kernel or stride of 0")
-        check(2 * a[4] <= a[0] and 2 * a[5] <= a[1], "E11", "[G8] padding over half the kernel")
-        return [x[0]] + [windows(x[1 + i], a[i], a[2 + i], a[4 + i], 1, a[6] & 1) for i in (0, 1)]
-    if kind in ("GlobalAvgPool", "GlobalMaxPool"):
-        check(len(x) == 3, "E09", f"[G6] input of {kind}")
-        return x[:1]
-    if kind == "Flatten":
-        return [prod(x)]
-    if kind == "Add":
-        check(all(y == x for y in inputs), "E09", "[G6] Add of different shapes")
-    if kind == "Concat":
-        check(all(y[1:] == x[1:] and len(y) == len(x) for y in inputs), "E09", "[G6] Concat of different shapes")
-        return [sum(y[0] for y in inputs), *x[1:]]
-    if kind == "Softmax":
-        check(len(x) == 1, "E09", "[G6] Softmax of rank 3")
-    return x
-
-
-def weighted_shape(
-    operator: dict[str, Any], x: list[int], weight: tuple[int, ...], bias: tuple[int, ...] | None
-) -> list[int]:
-    """Section 5: Linear and Conv2d."""
-    conv = operator["operator"] == "Conv2d"
-    check(len(weight) == (4 if conv else 2) and 0 not in weight, "E09", "[G6] shape of a weight")
-    if conv:
-        stride, padding, dilation = (operator["attributes"][i : i + 2] for i in (0, 2, 4))
-        groups = operator["attributes"][6]
-        check(len(x) == 3, "E09", "[G6] input of Conv2d")
-        check(min(stride + dilation) >= 1, "E11", "[G8] a stride or dilation of 0")
-        fit = groups >= 1 and weight[0] % groups == 0 and weight[1] * groups == x[0]
-        check(fit, "E09", "[G6] groups that do not divide the channels")
-        size = [windows(x[1 + i], weight[2 + i], stride[i], padding[i], dilation[i], 0) for i in (0, 1)]
-    else:
-        check(x == [weight[1]], "E09", "[G6] input of Linear")
-        size = []
-    check(bias is None or bias == weight[:1], "E09", "[G6] shape of a bias")
-    return [weight[0], *size]
-
-
-def windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: int) -> int:
-    """Section 5, "Flags of pools": how many windows there are along one dimension."""
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    check(room >= 0, "E09", "[G6] a window larger than its padded input")
-    if not ceil:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    return count - 1 if (count - 1) * stride >= size + padding else count
 
 
 # ----------------------------------------------------------------------------------------- 7. Content digest

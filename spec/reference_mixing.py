@@ -17,13 +17,13 @@ LIMIT = 510
 
 @cache
 def squash(x: int) -> int:
-    """The integer nearest to 65536 / (1 + 2^(-x / 256))."""
+    """Return the integer nearest to 65536 / (1 + 2^(-x / 256))."""
     return round(65536 / (1 + 2 ** (-x / 256)))
 
 
 @cache
 def log(n: int) -> int:
-    """The integer nearest to 256 x log2(n)."""
+    """Return the integer nearest to 256 x log2(n)."""
     if n >= 8192:
         return log(n >> 1) + 256
     return round(256 * log2(n)) if n else 0
@@ -178,7 +178,7 @@ class Mixer:
         return s, t
 
     def cell(self, line: Line, j: int, lines_before: int, certain: bool) -> int | None:
-        """Steps 2 to 6: decode a cell; its label if it is an entry."""
+        """Decode a cell, steps 2 to 6; return its label if it is an entry."""
         q, i = divmod(j, self.distance or 1)
         group, column = self.groups.setdefault(q, [0, 0]), self.column[j]
         strength, pull = self.near(line, j)

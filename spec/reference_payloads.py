@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from reference_coders import Labels, RangeDecoder, adaptive_chunk, clamp, decode_codebook, decode_values, fresh
 from reference_mixing import mixed_chunk
@@ -81,7 +82,7 @@ def decode_payload(reader: Reader, entry: Entry) -> Tensor:
     else:
         positions, values = decode_chunks(reader, read_coding(coding, entry))
     reader.end("[N5] bytes left in a payload")
-    check(all(finite(value, entry) for value in values), "E08", "[T12] a value that is not finite")
+    check(all(finite(value, entry) for value in values), "E08", "[T12] [A9] a value that is not finite")
     check(entry.form != SPARSE or 0 not in values, "E08", "[T13] a stored zero")
     return Tensor(entry.shape, entry.dtype, entry.size, entry.scale, entry.form == CONSTANT, positions, values)
 
@@ -163,7 +164,7 @@ def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
         book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
         check(all(finite(value, coding.entry) for value in book), "E15", "[P5] a codebook that is not finite")
         keys = [order(value, coding.entry) for value in book]
-        check(all(a < b for a, b in zip(keys, keys[1:], strict=False)), "E15", "[P5] a codebook that does not ascend")
+        check(all(a < b for a, b in pairwise(keys)), "E15", "[P5] a codebook that does not ascend")
         check(not coding.sparse or 0 not in book, "E15", "[P6] zero in the codebook of a sparse tensor")
 
 
@@ -188,6 +189,9 @@ def decode_chunk(data: bytes, coding: Coding, lines: int, stored: int, first: bo
     entry, elements = coding.entry, lines * coding.length
     if entry.form == DENSE and coding.coder == FIXED:
         return list(range(elements)), split_values(data, entry, elements)
+    if entry.form == DENSE and elements == 0:
+        check(not data, "E13", "[P13] a chunk of no values")
+        return [], []
     if coding.coder in (FIXED, HUFFMAN):
         places, codes, values = packed_chunk(data, coding, elements, stored)
     else:
@@ -205,7 +209,7 @@ def modelled_chunk(
     """Section 6, "Coders 2 and 3": places, codes and, without a codebook, values, as `coders.md` has them."""
     elements, entry = lines * coding.length, coding.entry
     if entry.form == DENSE:
-        return list(range(elements)), [], decode_values(coder, entry.dtype, elements) if elements else []
+        return list(range(elements)), [], decode_values(coder, entry.dtype, elements)
     decode = adaptive_chunk if coding.coder == ADAPTIVE else mixed_chunk
     labels = Labels(coding.alphabet, coding.zero)
     cells = elements if coding.every or not coding.sparse else stored
@@ -291,10 +295,12 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
         counts = [symbols]
     labels = elements if not coding.sparse or coding.every else symbols if coding.fillers else stored
     counts += [labels] * len(planes(coding.alphabet))
-    lengths = [[reader.varint(MAX_PAYLOAD) for _ in range(4)] if n >= FOUR_STREAMS_FROM else [] for n in counts]
-    bits = Bits(reader.take(reader.left()))
+    lengths = [[reader.varint(8 * len(data)) for _ in range(4)] if n >= FOUR_STREAMS_FROM else [] for n in counts]
+    values = stored * coding.entry.size if coding.entry.form == SPARSE else 0
+    check(values <= reader.left(), "E03", "[K11] values that are missing")
+    bits = Bits(reader.take(reader.left() - values))
     sequences = [bits.sequence(n, code, four) for n, code, four in zip(counts, coding.codes, lengths, strict=True)]
-    raw = bits.end(stored * coding.entry.size if coding.entry.form == SPARSE else 0)
+    bits.end()
     gaps = sequences.pop(0) if coding.indexed else []
     names = [0] * labels
     for shift, plane in zip((0, 8), sequences, strict=False):
@@ -306,7 +312,7 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
         places, codes = relative_index(gaps, names, coding, elements, stored)
     else:
         places, codes = list(range(elements)), names
-    return places, codes, split_values(raw, coding.entry, stored) if coding.entry.form == SPARSE else []
+    return places, codes, split_values(reader.take(values), coding.entry, stored) if coding.entry.form == SPARSE else []
 
 
 # ---------------------------------------------------------------------------- 6.3 Code length tables (coder 1)
@@ -387,11 +393,8 @@ class Bits:
             check(self.at == end, "E13", "[K2] a stream of another length")
         return symbols
 
-    def end(self, values: int) -> bytes:
-        """Reject bits that are not zero, and bytes that are left; return as many bytes of values."""
+    def end(self) -> None:
+        """Reject bytes that are left, and bits that are not zero."""
+        check((self.at + 7) // 8 == len(self.data), "E13", "[K4] bytes after the streams")
         while self.at & 7:
             check(self.bit() == 0, "E08", "[K3] padding that is not zero")
-        left = self.data[self.at // 8 :]
-        check(len(left) >= values, "E03", "[P10] values that are missing")
-        check(len(left) == values, "E13", "[K4] bytes after the streams")
-        return left

@@ -52,7 +52,7 @@ def test_prefix() -> None:
     assert rows[4][0] == str(layout.PREFIX_BYTES)
     assert rows[5][1] == str(layout.CRC_BYTES)
     assert rows[-1][:2] == [f"end - {layout.DIGEST_BYTES}", str(layout.DIGEST_BYTES)]
-    assert layout.CONTENTS_PACKED == 1 << int(re.search(r"bit (\d+): they are packed", rows[3][2])[1])  # type: ignore[index]
+    assert 1 << int(re.search(r"bit (\d+): they are packed", rows[3][2])[1]) == layout.CONTENTS_PACKED  # type: ignore[index]
 
 
 def test_version() -> None:
@@ -66,7 +66,7 @@ def test_sections() -> None:
         "metadata": "SECTION_METADATA", "self-test": "SECTION_SELF_TEST",
     }  # fmt: skip
     assert {names[row[1]]: int(row[0]) for row in tables("3. Contents")[0]} == constants("SECTION_")
-    assert layout.IGNORABLE == 1 << int(re.search(r"id has bit (\d) set MAY", section("3. Contents"))[1])  # type: ignore[index]
+    assert 1 << int(re.search(r"id has bit (\d) set MAY", section("3. Contents"))[1]) == layout.IGNORABLE  # type: ignore[index]
 
 
 def test_forms_and_dtypes() -> None:

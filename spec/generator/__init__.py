@@ -1,0 +1,1 @@
+"""What `make_vectors.py` makes the frozen vectors of; never run by a test."""

@@ -1,0 +1,198 @@
+"""Tensors under coders 0 and 1, written from section 6 of the specification; any part of them may lie."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from reference_payloads import planes
+
+from generator.assembler import (
+    DENSE_SHARED,
+    SIZES,
+    SPARSE,
+    SPARSE_SHARED,
+    Item,
+    canonical_codes,
+    fixed_codes,
+    pack_bits,
+    varint,
+)
+from generator.ranges import RangeEncoder, encode_codebook, encode_lengths
+
+TRANSPOSED, EVERY, FILLERS = 16, 32, 64
+
+
+def order(bits: int, dtype: str) -> int:
+    """Section 6, "Codebook": the order of the real numbers, negative zero before zero."""
+    sign = 1 << (8 * SIZES[dtype] - 1)
+    if dtype == "int8":
+        return (bits ^ sign) - sign
+    return -(bits ^ sign) - 1 if bits & sign else bits
+
+
+def huffman(counts: Counter[int]) -> dict[int, int]:
+    """Section 6.2: code lengths by Huffman's algorithm; leaves in the order of the symbols, inner nodes after them."""
+    if len(counts) == 1:
+        return dict.fromkeys(counts, 0)
+    heap = [(count, i, [symbol]) for i, (symbol, count) in enumerate(sorted(counts.items()))]
+    heapq.heapify(heap)
+    lengths, number = dict.fromkeys(counts, 0), len(heap)
+    while len(heap) > 1:
+        (a, _, left), (b, _, right) = heapq.heappop(heap), heapq.heappop(heap)
+        for symbol in left + right:
+            lengths[symbol] += 1
+        heapq.heappush(heap, (a + b, number, left + right))
+        number += 1
+    return lengths
+
+
+@dataclass
+class Packed:
+    """A shared or sparse tensor to write: what it holds, how it is coded, and lies.
+
+    `elements` maps row-major positions to bit patterns; for a dense tensor all of them.
+    """
+
+    shape: tuple[int, ...]
+    elements: dict[int, int]
+    form: int = SPARSE_SHARED
+    dtype: str = "float32"
+    coder: int = 0
+    flags: int = 0
+    gap_bits: int = 3
+    per_chunk: int = 0
+    name: str = "a"
+    #: Lies: the codebook as coded; gap symbols and labels of the only chunk; G; tables of code lengths; bytes after.
+    book: list[int] | None = None
+    gaps: list[int] | None = None
+    labels: list[int] | None = None
+    count: int | None = None
+    tables: list[tuple[int, ...]] | None = None
+    after: bytes = b""
+    #: What is added to the lengths of four streams and to the bits; entries in the chunk table; bytes after the head.
+    shifts: tuple[int, ...] = (0, 0, 0, 0)
+    padding: str = ""
+    stored: list[int] | None = None
+    head_after: bytes = b""
+    lies: dict[str, bytes] = field(default_factory=dict)
+
+    def item(self) -> Item:
+        """Return the tensor, assembled."""
+        rows = self.shape[0] if self.shape else 1
+        columns = prod(self.shape[1:])
+        turned = bool(self.flags & TRANSPOSED)
+        lines, length = (columns, rows) if turned else (rows, columns)
+        true_book = sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
+        book = true_book if self.book is None else self.book
+        shared = self.form != SPARSE
+        if turned:
+            placed = sorted((at % columns * rows + at // columns, bits) for at, bits in self.elements.items())
+        else:
+            placed = sorted(self.elements.items())
+        step = self.per_chunk or lines
+        chunks = []
+        for start in range(0, lines, step) if lines else [0]:
+            low, high = start * length, min(start + step, lines) * length
+            here = [(at - low, bits) for at, bits in placed if low <= at < high]
+            chunks.append((here, *self.symbols(here, high - low, true_book)))
+        sequences = [self.planes(gaps, labels, len(book)) for _, gaps, labels in chunks]
+        head, codes = self.head(sequences, book, shared)
+        bodies, table = [], b""
+        for i, ((here, gaps, _), parts) in enumerate(zip(chunks, sequences, strict=True)):
+            values = b"" if shared else b"".join(bits.to_bytes(SIZES[self.dtype], "little") for _, bits in here)
+            bodies.append(self.chunk(parts, codes, gaps is not None) + values)
+            if self.per_chunk:
+                entries = len(here) if self.stored is None else self.stored[i]
+                table += (varint(entries) if self.form != DENSE_SHARED else b"") + varint(len(bodies[-1]))
+        payload = (
+            bytes([self.coder | self.flags]) + varint(self.per_chunk) + head + table + b"".join(bodies) + self.after
+        )
+        positions = sorted(self.elements)
+        return Item(
+            payload,
+            self.form,
+            self.shape,
+            [self.elements[at] for at in positions],
+            None if self.form == DENSE_SHARED else positions,
+            len(book) if shared else 0,
+            self.name,
+            self.dtype,
+            lies=self.lies,
+        )
+
+    def symbols(
+        self, here: list[tuple[int, int]], elements: int, book: list[int]
+    ) -> tuple[list[int] | None, list[int]]:
+        """Sections 6 and 6.1: gap symbols (None if positions are not coded) and labels of a chunk."""
+        code = {bits: i for i, bits in enumerate(self.codes_of(book))}
+        if self.form == DENSE_SHARED:
+            return None, [code[bits] for _, bits in here] if self.labels is None else self.labels
+        if self.flags & EVERY:
+            zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(book))
+            names = {at: code[bits] + (code[bits] >= zero) for at, bits in here}
+            labels = [names.get(at, zero) for at in range(elements)]
+            return None, labels if self.labels is None else self.labels
+        most = (1 << self.gap_bits) - 1
+        gaps: list[int] = []
+        labels = []
+        last = -1
+        for at, bits in here:
+            run = at - last - 1
+            if self.flags & FILLERS:
+                while run > most:
+                    gaps, labels, run = [*gaps, most], [*labels, 0], run - most - 1
+                gaps, labels = [*gaps, run], [*labels, code[bits] + 1]
+            else:
+                gaps, labels = gaps + [most] * (run // most) + [run % most], [*labels, code[bits]]
+            last = at
+        return gaps if self.gaps is None else self.gaps, labels if self.labels is None else self.labels
+
+    def codes_of(self, book: list[int]) -> list[int]:
+        """Return the codebook by which codes are given: a lie has the same codes."""
+        return self.book if self.book and set(book) <= set(self.book) else book
+
+    def planes(self, gaps: list[int] | None, labels: list[int], book: int) -> list[list[int]]:
+        """Section 6.2: gaps, then labels in planes."""
+        alphabet = book + bool(self.flags & (EVERY | FILLERS)) if self.form != SPARSE else 1
+        parts = [[label >> 8 * i & 255 for label in labels] for i in range(len(planes(alphabet)))]
+        return ([] if gaps is None else [gaps]) + parts
+
+    def head(
+        self, sequences: list[list[list[int]]], book: list[int], shared: bool
+    ) -> tuple[bytes, list[dict[int, str]]]:
+        """Section 6, "Head", and the codes of the sequences."""
+        coder = RangeEncoder()
+        if shared:
+            encode_codebook(coder, self.dtype, book)
+        indexed = self.form != DENSE_SHARED and not self.flags & EVERY
+        if indexed:
+            coder.put(self.gap_bits - 1, 3)
+        alphabet = len(book) + bool(self.flags & (EVERY | FILLERS)) if shared else 1
+        codes = []
+        for i, size in enumerate([1 << self.gap_bits] * indexed + planes(alphabet)):
+            if self.coder == 0:
+                codes.append(fixed_codes(size))
+                continue
+            used = huffman(Counter(symbol for parts in sequences for symbol in parts[i]) or Counter([0]))
+            lengths = [used.get(symbol, -1) for symbol in range(size)]
+            encode_lengths(coder, size, lengths, self.tables[i] if self.tables else ())
+            codes.append(canonical_codes(lengths))
+        stream = coder.finish() + self.head_after
+        return varint(len(stream)) + stream, codes
+
+    def chunk(self, sequences: Sequence[Sequence[int]], codes: list[dict[int, str]], gaps: bool) -> bytes:
+        """Section 6.2: a packed chunk."""
+        out = varint(len(sequences[0]) if self.count is None else self.count) if gaps else b""
+        bits = ""
+        for symbols, code in zip(sequences, codes, strict=True):
+            count = 4 if len(symbols) >= 4096 else 1
+            quarter = -(-len(symbols) // count)
+            streams = ["".join(code[s] for s in symbols[i * quarter : (i + 1) * quarter]) for i in range(count)]
+            if count == 4:
+                out += b"".join(varint(len(stream) + shift) for stream, shift in zip(streams, self.shifts, strict=True))
+            bits += "".join(streams)
+        return out + pack_bits(bits + self.padding)

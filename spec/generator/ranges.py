@@ -1,0 +1,261 @@
+"""What `coders.md` has, the other way round: numbers to bits, and bits to a range coder stream.
+
+The encoder is the reference's decoder told its bits: models learn as they do there, so only the order of the bits is
+written down a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reference_coders import BITS, EXPONENT, Labels, Model, RangeDecoder, adaptive_chunk, decode_values, fresh
+from reference_mixing import mixed_chunk
+
+Bits = list[int]
+
+
+class RangeEncoder(RangeDecoder):
+    """Section 1 of `coders.md`: writes the bits of its queue as they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self.low, self.shifts = 0, 0
+        self.queue: Bits = []
+
+    def bit(self, p: int) -> int:
+        """Code the next bit of the queue."""
+        bit = self.queue.pop(0)
+        bound = (self.range >> 16) * p
+        if not bit:
+            self.low += bound
+        self.range = bound if bit else self.range - bound
+        while self.range < 1 << 24:
+            self.low, self.range, self.shifts = self.low << 8, self.range << 8, self.shifts + 1
+        return bit
+
+    def put(self, number: int, width: int) -> None:
+        """Code a direct number."""
+        self.queue += number_bits(number, width)
+        self.direct(width)
+
+    def put_adaptive(self, model: Model, bit: int, limit: int) -> None:
+        """Code an adaptive bit."""
+        self.queue.append(bit)
+        self.adaptive(model, limit)
+
+    def finish(self) -> bytes:
+        """Section 1, "End": the fewest bytes."""
+        assert not self.queue
+        for n in range(5):
+            unit = 1 << 8 * (4 - n)
+            value = -(-self.low // unit) * unit
+            if value < self.low + self.range:
+                break
+        return value.to_bytes(4 + self.shifts, "big")[: self.shifts + n]
+
+
+def number_bits(number: int, width: int) -> Bits:
+    """Section 1.1: the bits of a direct number or of a tree, the high one first."""
+    return [number >> width - 1 - i & 1 for i in range(width)]
+
+
+def gamma_bits(number: int) -> Bits:
+    """Section 1.2: a gamma number."""
+    width = (number + 1).bit_length() - 1
+    return number_bits(width, 6) + number_bits(number + 1 - (1 << width), width)
+
+
+def integer_bits(number: int, signed: bool) -> Bits:
+    """Section 1.2: an integer."""
+    width = (abs(number) + 1).bit_length() - 1
+    bits = [1] * width + [0] * (width < 31) + number_bits(abs(number) + 1 - (1 << width), width)
+    return bits + ([int(number < 0)] if signed and number else [])
+
+
+# ------------------------------------------------------------------------------------- codebooks and values
+
+
+def encode_codebook(coder: RangeEncoder, dtype: str, book: Sequence[int]) -> None:
+    """Section 2: not as a grid."""
+    bits = BITS[dtype]
+    if dtype == "float32":
+        coder.put(0, 1)
+    zeros = 0
+    if dtype != "int8":
+        while zeros < bits - 2 and not any(value >> zeros & 1 for value in book):
+            zeros += 1
+        coder.put(zeros, 5)
+    half = 1 << bits - 1 - zeros
+    numbers = []
+    for value in book:
+        if dtype == "int8":
+            numbers.append(value ^ 128)
+        else:
+            magnitude = (value & ~(1 << bits - 1)) >> zeros
+            numbers.append(half - 1 - magnitude if value >> bits - 1 else half + magnitude)
+    encode_numbers(coder, numbers, bits - zeros)
+
+
+def encode_numbers(coder: RangeEncoder, numbers: Sequence[int], width: int) -> None:
+    """Section 2, step 3: ascending numbers of so many bits."""
+    models = fresh(196)
+    for i, number in enumerate(numbers):
+        if i == 0:
+            coder.put(number, width)
+        else:
+            coder.queue += gamma_bits(number - numbers[i - 1] - 1)
+            coder.gamma(models)
+
+
+def put_scale(coder: RangeEncoder, scale: int) -> None:
+    """Section 2.1: a scale, with all bits of its mantissa."""
+    coder.put(23, 5)
+    coder.put(scale >> 23, 8)
+    coder.put(scale & 0x7FFFFF, 23)
+
+
+def encode_grid(coder: RangeEncoder, scale: int, integers: Sequence[int]) -> None:
+    """Section 2, step 2: a codebook as a grid."""
+    coder.put(1, 1)
+    put_scale(coder, scale)
+    first, others = fresh(64), fresh(64)
+    for i, number in enumerate(integers):
+        if i:
+            coder.queue += integer_bits(number - integers[i - 1] - 1, False)
+            coder.integer(others, False)
+        else:
+            coder.queue += integer_bits(number, True)
+            coder.integer(first, True)
+
+
+def value_bits(dtype: str, values: Sequence[int], zeros: int = 0, t: int = 3) -> Bits:
+    """Section 3: a value stream that is no grid."""
+    bits, e = BITS[dtype], EXPONENT[dtype]
+    mantissa = max(bits - 1 - e, 0)
+    out = [0] * (dtype == "float32") + number_bits(zeros, 5) + number_bits(t, 2)
+    for value in values:
+        out += number_bits(value >> mantissa & (1 << e) - 1, e)
+        if mantissa:
+            out.append(value >> bits - 1)
+            out += number_bits((value & (1 << mantissa) - 1) >> zeros, mantissa - zeros)
+    return out
+
+
+def grid_value_bits(scale: int, integers: Sequence[int]) -> Bits:
+    """Section 3: a value stream that is a grid."""
+    out = [1, *number_bits(23, 5), *number_bits(scale >> 23, 8), *number_bits(scale & 0x7FFFFF, 23)]
+    for number in integers:
+        out += integer_bits(number, True)
+    return out
+
+
+def encode_values(coder: RangeEncoder, dtype: str, bits: Bits, count: int) -> None:
+    """Section 3: code the bits of a value stream."""
+    coder.queue += bits
+    decode_values(coder, dtype, count)
+
+
+# ---------------------------------------------------------------------------------- tables of code lengths
+
+
+def encode_lengths(coder: RangeEncoder, alphabet: int, lengths: Sequence[int], lie: Sequence[int] = ()) -> None:
+    """Section 6.3 of `dcformat.md`; a lie is form and number or lengths to write."""
+    width = (alphabet - 1).bit_length()
+    used = [length for length in lengths if length >= 0]
+    form = lie[0] if lie else 1 if len(used) == 1 else 0 if list(lengths) == [width] * (1 << width) else 2
+    coder.put(form, 2)
+    if form == 1:
+        coder.put(lie[1] if lie else list(lengths).index(0), width)
+    if form != 2:
+        return
+    models, t, total, p = fresh(11), 1, 0, min(max(width, 1), 12)
+    for length in lie[1:] or lengths:
+        if total >= 4096:
+            return
+        coder.put_adaptive(models[0], int(length >= 0), 30)
+        if length < 0:
+            continue
+        coder.put_adaptive(models[1 + t], int(length == p), 30)
+        if length == p:
+            t = 0
+        else:
+            shorter = int(length < p)
+            coder.put_adaptive(models[4 + t], shorter, 30)
+            room, d = p - 1 if shorter else 12 - p, 1
+            while d < room:
+                more = int(abs(length - p) > d)
+                coder.put_adaptive(models[7 + min(d, 4) - 1], more, 30)
+                if not more:
+                    break
+                d += 1
+            p, t = length, 1 + shorter
+        total += 4096 >> p if 0 < p <= 12 else 0
+
+
+# ------------------------------------------------------------------------------------------- coders 2 and 3
+
+
+def label_bits(labels: Labels, label: int) -> Bits:
+    """Section 4: the bits of a label that are coded."""
+    minus = label < labels.negative
+    count = labels.negative if minus else labels.alphabet - labels.negative
+    magnitude = labels.negative - 1 - label if minus else label - labels.negative
+    bits = [int(minus)] if 0 < labels.negative < labels.alphabet else []
+    for k in reversed(range(labels.bits)):
+        if (magnitude >> k + 1 << k + 1) + (1 << k) < count:
+            bits.append(magnitude >> k & 1)
+    return bits
+
+
+def cell_bits(labels: Labels, entries: dict[int, int], cells: Sequence[int]) -> Bits:
+    """Sections 5.2 and 6.3: a bit for each cell that is not certain, and the labels of entries."""
+    bits: Bits = []
+    missing = len(entries)
+    for left, cell in zip(range(len(cells), 0, -1), cells, strict=True):
+        if missing == 0:
+            break
+        if missing < left:
+            bits.append(int(cell in entries))
+        if cell in entries:
+            bits += label_bits(labels, entries[cell])
+            missing -= 1
+    return bits
+
+
+def run_bits(labels: Labels, entries: dict[int, int], width: int) -> Bits:
+    """Section 5.1: gap symbols and labels."""
+    bits, last, most = number_bits(width - 1, 3), -1, (1 << width) - 1
+    for place, label in sorted(entries.items()):
+        run = place - last - 1
+        bits += [1] * width * (run // most) + number_bits(run % most, width) + label_bits(labels, label)
+        last = place
+    return bits
+
+
+def encode_adaptive(
+    coder: RangeEncoder, labels: Labels, lines: int, length: int, entries: dict[int, int],
+    variant: int = 1, distance: int = 0, width: int = 3, limit: int = 1,
+) -> None:  # fmt: skip
+    """Section 5: a chunk under coder 2."""
+    if entries:
+        body = [*number_bits(distance, 8), *cell_bits(labels, entries, range(lines * length))]
+        coder.queue = [variant, *number_bits(limit, 2), *(body if variant else run_bits(labels, entries, width))]
+        adaptive_chunk(coder, labels, lines, length, len(entries))
+
+
+def encode_mixed(
+    coder: RangeEncoder, labels: Labels, lines: int, length: int, entries: dict[int, int],
+    distance: int = 0, live: tuple[bool, bool] = (False, False),
+) -> None:  # fmt: skip
+    """Section 6: a chunk under coder 3; `live` says whether live lines and columns are coded."""
+    if not entries:
+        return
+    rows = {place // length for place in entries} if live[0] else set(range(lines))
+    columns = {place % length for place in entries} if live[1] else set(range(length))
+    coder.queue = [*number_bits(distance, 8), int(live[0]), int(live[1])]
+    coder.queue += [int(i in rows) for i in range(lines)] * live[0] + [int(j in columns) for j in range(length)] * live[
+        1
+    ]
+    cells = [i * length + j for i in range(lines) for j in range(length) if i in rows and j in columns]
+    coder.queue += cell_bits(labels, entries, cells)
+    mixed_chunk(coder, labels, lines, length, len(entries))

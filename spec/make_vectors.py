@@ -1,0 +1,106 @@
+"""Make the vectors of a version, once: `python spec/make_vectors.py`. Existing files are never overwritten.
+
+What the tensors of valid files hold, and the codes of invalid ones, are known before the files are made: the manifest
+is not what some decoder made of them. The reference decoder and the package both have to agree before anything is
+written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from generator import container, lies, modelled, payloads, written  # noqa: E402
+from generator.container import Invalid, Valid  # noqa: E402
+from reference_decoder import decode, summary  # noqa: E402
+from reference_reader import DecodeError  # noqa: E402
+
+import dcformat  # noqa: E402
+from dcformat.errors import FormatError  # noqa: E402
+
+FOLDER = Path(__file__).parent / "vectors" / "v1"
+
+
+def valid() -> Iterator[Valid]:
+    """All valid vectors."""
+    yield from container.valid_container()
+    yield from container.valid_graphs()
+    yield from payloads.valid_payloads()
+    yield from modelled.valid_modelled()
+    yield from written.valid_written()
+
+
+def invalid() -> Iterator[Invalid]:
+    """All invalid vectors."""
+    yield from container.invalid_container()
+    yield from container.invalid_table()
+    yield from container.invalid_dense_payloads()
+    yield from container.invalid_graphs()
+    yield from payloads.invalid_payloads()
+    yield from lies.invalid_modelled()
+
+
+def entry(data: bytes, requirements: str, **more: object) -> dict[str, Any]:
+    """Return what the manifest says of a file."""
+    digest = hashlib.sha256(data).hexdigest()
+    return {"bytes": len(data), "file_sha256": digest, "requirements": requirements.split(), **more}
+
+
+def verify(data: bytes) -> None:
+    """Decode all of a file with the package."""
+    with dcformat.open(data) as file:
+        file.verify()
+
+
+def code(decoder: Callable[[bytes], object], data: bytes) -> str:
+    """Return the code of the error that a decoder finds."""
+    try:
+        decoder(data)
+    except (DecodeError, FormatError) as error:
+        return error.code
+    return "none"
+
+
+def main() -> int:
+    """Make all files and the manifest, or none."""
+    files: dict[Path, bytes] = {}
+    manifest: dict[str, dict[str, Any]] = {"valid": {}, "invalid": {}}
+    for name, requirements, data, tensors in valid():
+        holds = summary(decode(data))
+        verify(data)
+        for found in holds["tensors"]:
+            tensor = tensors[found["name"]]
+            about = {"name": found["name"], "shape": list(tensor.shape), "dtype": tensor.dtype, "scale": tensor.scale}
+            assert found == {**about, **tensor.hashes()}, name
+        assert len(holds["tensors"]) == len(tensors), name
+        path = FOLDER / "valid" / f"{name}.dcf"
+        assert path not in files, name
+        files[path] = data
+        manifest["valid"][path.name] = entry(data, requirements, holds=holds)
+    for name, expected, requirements, data in invalid():
+        assert (code(decode, data), code(verify, data)) == (expected, expected), name
+        path = FOLDER / "invalid" / f"{name}.dcf"
+        assert path not in files, name
+        files[path] = data
+        manifest["invalid"][path.name] = entry(data, requirements, code=expected)
+    files[FOLDER / "manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+    existing = [path for path in files if path.exists()]
+    if existing:
+        print(f"vectors are frozen: {existing[0]} exists", file=sys.stderr)
+        return 1
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    total = sum(map(len, files.values()))
+    print(f"{len(manifest['valid'])} valid, {len(manifest['invalid'])} invalid files; {total} bytes with the manifest")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the tests of the specification share: the reference decoder, and both decoders' results in one form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import dcformat
+from dcformat.model import Model, Tensor
+from dcformat.wiring import OPERATORS, _attributes
+
+ROOT = Path(__file__).parents[2]
+SPEC = ROOT / "spec"
+VECTORS = SPEC / "vectors" / "v1"
+
+if str(SPEC) not in sys.path:
+    # The reference decoder is a program of a few files beside each other, not a package.
+    sys.path.append(str(SPEC))
+
+import reference_coders  # noqa: E402, F401
+import reference_decoder  # noqa: E402
+import reference_payloads  # noqa: E402, F401
+import reference_reader  # noqa: E402
+
+
+def manifest() -> dict[str, Any]:
+    """Return what the vectors must decode to."""
+    found: dict[str, Any] = json.loads((VECTORS / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def reference(data: bytes) -> dict[str, Any]:
+    """Return what the reference decoder makes of a file, as JSON would say it."""
+    summary: dict[str, Any] = json.loads(json.dumps(reference_decoder.summary(reference_decoder.decode(data))))
+    return summary
+
+
+def package(file: dcformat.DcfFile) -> dict[str, Any]:
+    """Return what the package makes of an open file, in the same form."""
+    return {"version": list(file.version), **of_model(file.model()), "digest": file.digest.hex()}
+
+
+def of_model(model: Model) -> dict[str, Any]:
+    """Return a model as the reference decoder sums up a file."""
+    return {
+        "tensors": [of_tensor(tensor) for tensor in model.tensors.values()],
+        "graph": None if model.graph is None else of_graph(model),
+        "labels": list(model.labels),
+        "metadata": dict(model.metadata),
+        "self_test": model.self_test and [model.self_test.seed, model.self_test.samples, model.self_test.digest.hex()],
+        "extensions": [[128 | extension.kind, extension.payload.hex()] for extension in model.extensions],
+    }
+
+
+def of_tensor(tensor: Tensor) -> dict[str, Any]:
+    """Return a tensor's shape, dtype, scale, SHA-256 of its dense bytes (of what is stored, if they are many)."""
+    found = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype, "scale": float(tensor.scale)}
+    if tensor.nbytes <= reference_reader.MAX_DENSE_BYTES:
+        return found | {"sha256": hashlib.sha256(tensor.to_dense().tobytes()).hexdigest()}
+    raw = b""
+    if tensor.indptr is not None and tensor.indices is not None:
+        rows = [row for row in range(tensor.rows) for _ in range(int(tensor.indptr[row + 1] - tensor.indptr[row]))]
+        pairs = zip(rows, tensor.indices.tolist(), strict=True)
+        raw = b"".join(struct.pack("<Q", row * tensor.columns + column) for row, column in pairs)
+    return found | {"stored_sha256": hashlib.sha256(raw + tensor.values().tobytes()).hexdigest()}
+
+
+def of_graph(model: Model) -> dict[str, Any]:
+    """Return a graph as the reference decoder sums it up."""
+    graph = model.graph
+    assert graph is not None
+    operators: list[dict[str, Any]] = []
+    for node in graph.nodes:
+        kind = next(kind for kind in OPERATORS.values() if type(node) is kind)
+        found: dict[str, Any] = {"operator": kind.__name__, "inputs": list(node.inputs)}
+        found |= dict(zip(("weight", "bias"), node.tensors, strict=False))
+        attributes = list(_attributes(node)[0])
+        operators.append(found | ({"attributes": attributes} if attributes else {}))
+    rule = graph.preprocessing
+    return {
+        "input": list(graph.input_shape),
+        "mean": list(rule.mean) if rule else [],
+        "std": list(rule.std) if rule else [],
+        "operators": operators,
+    }

@@ -1,0 +1,109 @@
+"""Small random networks that the package writes decode identically in the reference decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat import graph as g
+from dcformat.dense import from_dense
+from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+from tests.spec.support import of_model, reference
+
+SELF_TESTS = st.builds(
+    SelfTest, st.integers(0, 2**32 - 1), st.integers(1, 1024), st.binary(min_size=8, max_size=8)
+)  # fmt: skip
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, name: str) -> Tensor:
+    """A small tensor of any form: zeros, values that repeat, few of them or many, negative zeros, grids."""
+    dtype = draw(st.sampled_from(list(STORAGE)))
+    shape = tuple(draw(st.lists(st.integers(0, 7), max_size=4)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = int(np.prod(shape, dtype=np.int64))
+    if dtype == "int8":
+        pool = random.integers(-128, 128, draw(st.integers(1, 40)), dtype=np.int8)
+    else:
+        floats = random.normal(size=draw(st.integers(1, 300))).astype(np.float32)
+        if draw(st.booleans()):
+            floats = (np.round(floats * 16) / 16).astype(np.float32)  # may hold -0.0
+        if dtype == "float32":
+            pool = floats
+        elif dtype == "float16":
+            pool = floats.astype(np.float16)
+        else:
+            pool = (floats.view("<u4") >> 16).astype("<u2")
+    values = random.choice(pool, size)
+    values[random.random(size) < draw(st.sampled_from([0, 0.1, 0.5, 0.9, 1]))] = 0
+    scale = draw(st.sampled_from([1.0, 0.5, 3.0])) if dtype == "int8" else 1.0
+    return from_dense(name, values.reshape(shape), dtype, scale)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> g.Graph:
+    """A chain of operators without weights."""
+    shape = (draw(st.integers(1, 3)), draw(st.integers(4, 9)), draw(st.integers(4, 9)))
+    nodes: list[g.Node] = []
+    for kind in draw(st.lists(st.sampled_from(["relu", "max", "avg", "add", "concat"]), max_size=3)):
+        last = len(nodes)
+        if kind == "relu":
+            nodes.append(g.ReLU((last,)))
+        elif kind in ("max", "avg"):
+            ceil = draw(st.booleans())
+            pads = {} if kind == "max" else {"count_include_pad": draw(st.booleans())}
+            pool: Any = g.MaxPool2d if kind == "max" else g.AvgPool2d
+            nodes.append(
+                pool((last,), (2, 2), (draw(st.integers(1, 2)), 2), (draw(st.integers(0, 1)), 1), ceil, **pads)
+            )
+        else:
+            nodes.append((g.Add if kind == "add" else g.Concat)((last, last)))
+    if draw(st.booleans()):
+        nodes += [g.Flatten((len(nodes),)), g.Softmax((len(nodes) + 1,))]
+    rule = draw(st.sampled_from([None, g.Preprocessing((0.5,), (0.25,))]))
+    return g.Graph(shape, tuple(nodes), rule)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    names = draw(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), max_size=4, unique=True))
+    return Model(
+        {name: draw(tensors(name)) for name in names},
+        draw(st.none() | networks()),
+        tuple(draw(st.lists(TEXTS, max_size=3))),
+        draw(st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3)),
+        draw(st.none() | SELF_TESTS),
+        tuple(Extension(kind, b"\0kept") for kind in sorted(draw(st.sets(st.integers(0, 127), max_size=2)))),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(model=models())
+def test_reference_decodes_what_the_package_writes(mode: str, model: Model) -> None:
+    found = reference(dcformat.dumps(model, mode=mode))
+    expected = of_model(model)
+    # Metadata is a mapping: its order is that of its keys.
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+@pytest.mark.parametrize("share", [1 << 20, 300, 7])
+def test_longer_tensors(mode: str, share: int) -> None:
+    """Long enough for four streams, planes and patterns: sparse, dense and transposed."""
+    random = np.random.default_rng(share)
+    values = (random.normal(size=share) if share < 1 << 20 else random.normal(size=9000)).astype(np.float32)
+    rows = 60 if mode == "fast" else 20
+    dense = random.choice(values, (rows, 150))
+    sparse = np.where(random.random((150, rows)) < 0.5, dense.T, np.float32(0))
+    columns = np.where(np.arange(rows) % 5 == 0, dense.T, np.float32(0))
+    arrays = {"dense": dense, "sparse": sparse, "columns": columns}
+    model = Model({name: from_dense(name, array) for name, array in arrays.items()})
+    found = reference(dcformat.dumps(model, mode=mode))
+    assert found["tensors"] == of_model(model)["tensors"]

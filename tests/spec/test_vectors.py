@@ -1,0 +1,124 @@
+"""The frozen files decode to what the manifest says, for ever, by the package and by the reference decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import dcformat
+from dcformat.errors import FormatError
+from tests.spec.support import SPEC, VECTORS, manifest, package, reference, reference_reader
+
+MANIFEST = manifest()
+VALID: dict[str, Any] = MANIFEST["valid"]
+INVALID: dict[str, Any] = MANIFEST["invalid"]
+
+
+def read(folder: str, name: str) -> bytes:
+    return (VECTORS / folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["valid", "invalid"])
+def test_the_files_are_those_of_the_manifest(folder: str) -> None:
+    assert {path.name for path in (VECTORS / folder).iterdir()} == set(MANIFEST[folder])
+
+
+@pytest.mark.parametrize("folder", ["valid", "invalid"])
+def test_frozen(folder: str) -> None:
+    changed = [
+        name
+        for name, entry in MANIFEST[folder].items()
+        if hashlib.sha256(read(folder, name)).hexdigest() != entry["file_sha256"]
+    ]
+    assert not changed
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_reference_decodes(name: str) -> None:
+    assert reference(read("valid", name)) == VALID[name]["holds"]
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_package_decodes(name: str) -> None:
+    expected = VALID[name]["holds"]
+    data = read("valid", name)
+    with dcformat.open(data) as file:
+        file.verify()
+        assert package(file) == expected
+        for tensor in expected["tensors"]:
+            assert file.tensor(tensor["name"]).shape == tuple(tensor["shape"])
+            assert file.info(tensor["name"]).dtype == tensor["dtype"]
+    model = dcformat.load(data)
+    assert list(model.tensors) == [tensor["name"] for tensor in expected["tensors"]]
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_reference_rejects(name: str) -> None:
+    with pytest.raises(reference_reader.DecodeError) as caught:
+        reference(read("invalid", name))
+    assert caught.value.code == INVALID[name]["code"]
+
+
+def by_load(data: bytes) -> None:
+    dcformat.load(data)
+
+
+def by_tensor(data: bytes) -> None:
+    with dcformat.open(data) as file:
+        for tensor in file.names:
+            file.tensor(tensor)
+
+
+def by_verify(data: bytes) -> None:
+    with dcformat.open(data) as file:
+        file.verify()
+
+
+@pytest.mark.parametrize("way", [by_load, by_tensor, by_verify])
+@pytest.mark.parametrize("name", INVALID)
+def test_package_rejects(name: str, way: Callable[[bytes], None]) -> None:
+    data = read("invalid", name)
+    if way is not by_verify and INVALID[name]["requirements"] == ["D1"]:
+        way(data)  # the digest is the only fault, and it is for `verify` to find
+        return
+    with pytest.raises(FormatError) as caught:
+        way(data)
+    assert caught.value.code == INVALID[name]["code"]
+
+
+def test_ignorable_sections_survive_a_rewrite() -> None:
+    """[C3]: unknown sections are kept byte for byte."""
+    data = read("valid", "container_ignorable_sections.dcf")
+    with dcformat.open(dcformat.dumps(dcformat.load(data))) as file:
+        kept = [[128 | extension.kind, extension.payload.hex()] for extension in file.extensions]
+    assert kept == VALID["container_ignorable_sections.dcf"]["holds"]["extensions"]
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_survives_a_rewrite(name: str) -> None:
+    """What the package writes of a vector decodes to the same network, by the reference decoder too."""
+    expected = {**VALID[name]["holds"], "version": [1, 0]}
+    assert reference(dcformat.dumps(dcformat.load(read("valid", name)))) == expected
+
+
+def test_every_error_has_a_vector() -> None:
+    codes = {kind.code for kind in FormatError.__subclasses__()}
+    assert {entry["code"] for entry in INVALID.values()} == codes
+
+
+def test_reference_decoder_as_a_program() -> None:
+    """It needs no package: a new process without site-packages runs it."""
+    name = "container_labels.dcf"
+    command = [sys.executable, "-E", "-s", "-S", str(SPEC / "reference_decoder.py"), str(VECTORS / "valid" / name)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == VALID[name]["holds"]
+    bad = subprocess.run([*command[:-1], str(VECTORS / "invalid" / "file_magic.dcf")], capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("E01 ")
