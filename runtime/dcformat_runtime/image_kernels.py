@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 @device
 def shift_image(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Copy an image with its padding, each variant and phase of a stride by itself."""
     channels = word(mem, op + 4)
     height = word(mem, op + 5)
     width = word(mem, op + 6)
@@ -76,6 +77,7 @@ def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: i
 
 @device
 def pool_image(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Take the maxima or means of windows."""
     height = word(mem, op + 5)
     width = word(mem, op + 6)
     lanes = word(mem, op + 7)
@@ -154,7 +156,7 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
 
 
 @device
-def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: float, to: int) -> None:
+def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: Any, to: int) -> None:
     best = a[at]
     total = np.float32(0)
     for row in range(rows):

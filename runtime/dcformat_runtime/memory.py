@@ -120,8 +120,10 @@ class _Sizes(Weights):
 
     def _skip_rows(self, shape: Shape, entries: int, runs: int, view: Window | None) -> Rows:
         skip, rows = self.constants.skip, shape[0]
-        places = [skip(n) for n in (runs * rows + 1, rows, entries, entries, rows)]
-        return Rows(rows, entries, runs, *places, view, skip(len(view.starts)) if view is not None else 0)
+        pointers, order = skip(runs * rows + 1), skip(rows)
+        indices, values, bias = skip(entries), skip(entries), skip(rows)
+        starts = skip(len(view.starts)) if view is not None else 0
+        return Rows(rows, entries, runs, pointers, order, indices, values, bias, view, starts)
 
     def _gather(self, layer: Layer, renamed: Int32s | None) -> Gather:
         shape, entries = self._known[id(layer)]
@@ -131,8 +133,9 @@ class _Sizes(Weights):
         slots = min(entries, groups * columns, columns + entries // 16)
         wide = columns > 1 << 16
         skip = self.constants.skip
-        places = [skip(n) for n in (groups + 1, slots * (16 if wide else 8), 16 * slots, 16 * groups)]
-        place = Gather(rows, groups, slots, *places, wide, np.arange(rows, dtype=np.int32), skip(rows), 0.0)
+        pointers, indices = skip(groups + 1), skip(slots * (16 if wide else 8))
+        values, bias, order = skip(16 * slots), skip(16 * groups), np.arange(rows, dtype=np.int32)
+        place = Gather(rows, groups, slots, pointers, indices, values, bias, wide, order, skip(rows), 0.0)
         # One or the other, or neither.
         dense = aligned(rows) * aligned(columns) if has_dense_columns(shape, entries, renamed is not None) else 0
         blocks = 20 * min(permute_limit(entries), 4 * groups * -(-columns // 16)) if self.permutes else 0

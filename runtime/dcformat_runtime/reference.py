@@ -64,7 +64,7 @@ def pool_shares(source: Sequence[int], out: Sequence[int], node: AvgPool2d) -> F
         )
         for i in (0, 1)
     ]
-    return np.outer(*counts).astype(np.float32)
+    return np.asarray(np.outer(counts[0], counts[1]), np.float32)
 
 
 def window_counts(size: int, out: int, kernel: int, stride: int, padding: int, include_pad: bool) -> list[int]:
@@ -111,8 +111,8 @@ def windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
     if any(padding):
         x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    view = sliding_window_view(x, spans, axis=(2, 3))  # type: ignore[call-overload]
-    return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]  # type: ignore[no-any-return]
+    view = sliding_window_view(x, spans, axis=(2, 3))
+    return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
 def pool_windows(x: Floats, node: MaxPool2d | AvgPool2d, fill: float) -> Floats:

@@ -84,8 +84,8 @@ def rows(
     """One sparse row times `k` blocks.
 
     ``acc = bias`` (or, to `resume`, what the output holds); for each entry p in ``start..end-1``, in this order,
-    ``acc += mem[val + p] * a[x + unit * word(idx + p) :][: 16 * k]``; ReLU if `relu`. `exact`: one accumulator, products
-    rounded before they are added; otherwise fused multiply-adds and several accumulators.
+    ``acc += mem[val + p] * a[x + unit * word(idx + p) :][: 16 * k]``; ReLU if `relu`. `exact`: one accumulator,
+    products rounded before they are added; otherwise fused multiply-adds and several accumulators.
 
     The output is lines of `per` blocks, of which `width` floats are kept; `y` is the first line, `column` the first
     block's place in it. Blocks are `gap` apart, lines `width`.
@@ -167,8 +167,8 @@ def gather(
 def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups: int, y: int) -> None:
     """Sixteen columns of `groups` times sixteen rows: the block at `x` stays in a register, and indices permute it.
 
-    Group g takes `each` slots; each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``. Indices
-    are uint8, four a word.
+    Group g takes `each` slots; each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
+    Indices are uint8, four a word.
     """
     block, table = a[x : x + BLOCK].copy(), mem.view(np.uint8)
     for s in range(groups * each):
@@ -217,7 +217,7 @@ def pool_pairs(a: Array, first: int, second: int, y: int) -> None:
 
 @intrinsic(_ir("pool_line"))
 def pool_line(
-    a: Array, at: int, lines: int, line: int, columns: int, stride: int, kind: int, share: float, y: int
+    a: Array, at: int, lines: int, line: int, columns: int, stride: int, kind: int, share: Any, y: int
 ) -> None:
     """Eight outputs of a pool, `stride` 1 or 2 apart, windows of `lines` x `columns` from `at`, lines `line` apart.
 
@@ -229,14 +229,14 @@ def pool_line(
 
 @intrinsic(_ir("pool_block"))
 def pool_block(
-    a: Array, at: int, lines: int, columns: int, line: int, step: int, kind: int, share: float, y: int
+    a: Array, at: int, lines: int, columns: int, line: int, step: int, kind: int, share: Any, y: int
 ) -> None:
     """Do what `pool_line` does for one output of 16 lanes; columns are `step` apart."""
     taps = [a[at + r * line + c * step :][:BLOCK] for r in range(lines) for c in range(columns)]
     a[y : y + BLOCK] = _pooled(taps, kind, share)
 
 
-def _pooled(taps: list[Array], kind: int, share: float) -> Array:
+def _pooled(taps: list[Array], kind: int, share: Any) -> Array:
     out = taps[0].copy() if kind == 0 else np.zeros(taps[0].size, np.float32)
     for tap in taps:
         out = np.maximum(out, tap) if kind == 0 else out + tap

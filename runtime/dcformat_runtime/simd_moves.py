@@ -34,6 +34,7 @@ def copy_half() -> Any:
 
 def copy_lines() -> Any:
     """Write `simd.copy_lines`."""
+
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
         # Column by column of half blocks: the inner loop has many turns even where lines are short.
         with w.loop(i64(0), floats, HALF) as column, w.loop(i64(0), lines, 1) as r:
@@ -45,6 +46,7 @@ def copy_lines() -> Any:
 
 def transpose() -> Any:
     """Write `simd.transpose`."""
+
     def write(w: Writer, source: Any, i: Any, rows: Any, target: Any, j: Any, columns: Any) -> None:
         kind = ir.VectorType(I32, BLOCK)
         block = [w.load(source, w.b.add(i, w.b.mul(rows, i64(r))), vector(BLOCK)) for r in range(BLOCK)]
@@ -66,6 +68,7 @@ def transpose() -> Any:
 
 def nonzeros() -> Any:
     """Write `simd.nonzeros`."""
+
     def write(w: Writer, a: Any, x: Any, n: Any, found: Any, limit: Any) -> Any:
         total, count = w.variables(2, I64)
         w.b.store(i64(0), total)
@@ -101,6 +104,7 @@ def any_nonzero() -> Any:
 
 def pool_pairs() -> Any:
     """Write `simd.pool_pairs`."""
+
     def write(w: Writer, a: Any, first: Any, second: Any, y: Any) -> None:
         kind = vector(BLOCK)
         both = w.larger(w.load(a, first, kind), w.load(a, second, kind))
@@ -115,6 +119,7 @@ def pool_pairs() -> Any:
 
 def pool_line() -> Any:
     """Write `simd.pool_line`."""
+
     def write(
         w: Writer, a: Any, at: Any, lines: Any, line: Any, columns: Any, stride: Any, kind: Any, share: Any, y: Any
     ) -> None:
@@ -138,6 +143,7 @@ def pool_line() -> Any:
 
 def pool_block() -> Any:
     """Write `simd.pool_block`."""
+
     def write(
         w: Writer, a: Any, at: Any, lines: Any, columns: Any, line: Any, step: Any, kind: Any, share: Any, y: Any
     ) -> None:

@@ -66,6 +66,7 @@ def _switch(w: Writer, k: Any, widths: tuple[int, ...], write: Callable[[int], N
 
 def rows_full() -> Any:
     """Write `simd.rows`."""
+
     def write(
         w: Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
         resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any, column: Any, per: Any, width: Any,
@@ -144,6 +145,7 @@ def _pointer_name(pointer: Any, kind: str) -> str:
 
 def rows_half() -> Any:
     """Write `simd.rows_half`."""
+
     def write(
         w: Writer, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
         resume: Any, bias: Any, relu: Any, exact: Any, y: Any, tail: Any,
@@ -168,6 +170,7 @@ def rows_half() -> Any:
 
 def rows_pool() -> Any:
     """Write `simd.rows_pool`."""
+
     def write(
         w: Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
         resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any,
@@ -199,6 +202,7 @@ def rows_pool() -> Any:
 
 def gather() -> Any:
     """Write `simd.gather`."""
+
     def write(
         w: Writer, a: Any, mem: Any, x: Any, idx: Any, val: Any, start: Any, end: Any, bias: Any, resume: Any,
         relu: Any, exact: Any, wide: Any, y: Any,
@@ -260,6 +264,7 @@ def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
 
 def permute() -> Any:
     """Write `simd.permute`."""
+
     def write(w: Writer, each: Any, a: Any, mem: Any, x: Any, idx: Any, val: Any, groups: Any, y: Any) -> None:
         kind = vector(BLOCK)
         block = w.load(a, x, kind)
@@ -291,6 +296,7 @@ def _permuted(w: Writer, block: Any, index: Any) -> Any:
 
 def columns() -> Any:
     """Write `simd.columns`."""
+
     def write(
         w: Writer, k: Any, a: Any, mem: Any, x: Any, found: Any, count: Any, weight: Any, stride: Any,
         bias: Any, relu: Any, exact: Any, y: Any,

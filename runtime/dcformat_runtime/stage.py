@@ -291,8 +291,8 @@ class Stage:
         instead = self.weights.constants.put([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
         limit = int(table.cost / (table.groups * column_ns(64 * features * table.groups)))
         self._emit(
-            "columns", source, target, table.cost, features, table.columns, table.groups, table.bias, layer.relu, found[0],
-            limit, instead,
+            "columns", source, target, table.cost, features, table.columns, table.groups, table.bias, layer.relu,
+            found[0], limit, instead,
         )  # fmt: skip
         self.arena.give(found)
 

@@ -105,7 +105,7 @@ class Home:
 
 @record
 class Homes:
-    """`of` each value: its storage. Of each storage: its size in elements, and the layer that is the last to read it."""
+    """`of` each value: its storage. Of each storage: its size in elements, and the last layer that reads it."""
 
     of: dict[int, Home]
     sizes: dict[int, int]
@@ -140,9 +140,9 @@ def homes(network: Network, flat: bool) -> Homes:
         offset = 0
         for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
             maker = makers.get(value)
-            if isinstance(layer.node, Concat) and maker is not None and uses[value] == 1:
-                if isinstance(maker.node, Conv2d) and maker.pool is None:
-                    joins[value] = Home(layer.output, offset)
+            made_alone = maker is not None and isinstance(maker.node, Conv2d) and maker.pool is None
+            if isinstance(layer.node, Concat) and made_alone and uses[value] == 1:
+                joins[value] = Home(layer.output, offset)
             offset += size(shape, flat)
     of = {0: Home(0, 0)}
     sizes = {0: prod(network.input_shape)}

@@ -88,8 +88,8 @@ def gather_table(weight: Sparse, bias: Floats, columns: Ints | None = None) -> G
 class PermuteTable:
     """Entries by block of 16 columns, then by 16 rows, `each` slots; see operator "permute".
 
-    `indices` uint8 and `values` (blocks * groups * each * 16,); `rest`: the entries for which there were not slots enough,
-    whose order of rows is that of the whole.
+    `indices` uint8 and `values` (blocks * groups * each * 16,); `rest`: the entries for which there were not slots
+    enough, whose order of rows is that of the whole.
     """
 
     each: int
@@ -101,7 +101,7 @@ class PermuteTable:
 
 @record(eq=False)
 class Occurrences:
-    """Of each entry: its row, its place among the columns, and how many of its row and block of columns are before it."""
+    """Of each entry: its row, its place among the columns, and how many of its row and block are before it."""
 
     row: Ints
     place: Ints
@@ -153,9 +153,9 @@ def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: i
 class Window:
     """How a convolution's input is copied before it (operator "shift"), and where each weight reads the copy.
 
-    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or of
-    the input where it is read as it is; `plane`: positions from one channel to the next; `per`, `width`: how outputs lie
-    in lines (operator "rows").
+    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or
+    of the input where it is read as it is; `plane`: positions from one channel to the next; `per`, `width`: how
+    outputs lie in lines (operator "rows").
     """
 
     starts: tuple[int, ...]
@@ -213,7 +213,7 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
 
 
 def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Ints, Ints, Ints, Floats]:
-    """Return ``(row, channel, position, value)`` of a convolution's entries; those that only meet padding are left out."""
+    """Return ``(row, channel, position, value)`` of a convolution's entries, but those that only meet padding."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
     assert isinstance(node, Conv2d)
     per_group, kernel_h, kernel_w = weight.shape[1:]
@@ -236,4 +236,4 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
     """Whether each kernel row (or column) ever reads inside the image."""
     at = np.arange(kernel)[:, None] * dilation - padding + np.arange(out)[None] * stride
-    return ((at >= 0) & (at < size)).any(axis=1)
+    return np.asarray(((at >= 0) & (at < size)).any(axis=1))

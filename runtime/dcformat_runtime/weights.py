@@ -10,14 +10,14 @@ import numpy as np
 
 from dcformat.graph import Conv2d, Shape
 from dcformat.records import record, replace
-from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 from dcformat_runtime.blocks import PERMUTE_SLOTS
+from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 from dcformat_runtime.storage import Constants, aligned, plane
 from dcformat_runtime.tables import (
     GatherTable,
+    Int32s,
     Occurrences,
     PermuteTable,
-    Int32s,
     RowTable,
     Window,
     conv_entries,
@@ -64,7 +64,8 @@ class Rows:
 class Gather:
     """Where a `GatherTable` lies; `cost` in nanoseconds.
 
-    `columns`: its layer's dense columns (0: none). `each`: slots of a `PermuteTable` of which this is the rest (0: none).
+    `columns`: its layer's dense columns (0: none). `each`: slots of a `PermuteTable` of which this is
+    the rest (0: none).
     """
 
     rows: int
@@ -177,7 +178,7 @@ class Weights:
 
 
 def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
-    """Return with how many slots a `PermuteTable` is fastest, and how fast: nanoseconds, infinite if it is too large."""
+    """Return with how many slots a `PermuteTable` is fastest, and its nanoseconds; infinite if it is too large."""
     groups, blocks = -(-weight.rows // 16), -(-weight.columns // 16)
     best, least = 0, float("inf")
     for each in PERMUTE_SLOTS:

@@ -111,7 +111,7 @@ def test_other_inputs_are_refused_by_name(packed: Path, x: object, words: str) -
 
 def test_pixels_need_preprocessing() -> None:
     session = Session.from_model(lenet().model())
-    with pytest.raises(InputError, match="expected float32, found uint8 .the file has no preprocessing"):
+    with pytest.raises(InputError, match=r"expected float32, found uint8 \(the file has no preprocessing"):
         session(np.zeros((1, 144), np.uint8))
 
 
@@ -169,13 +169,13 @@ def test_pickles_by_its_source(packed: Path, monkeypatch: pytest.MonkeyPatch) ->
     for source in (packed.name, packed, packed.read_bytes(), bytearray(packed.read_bytes())):
         session = dcformat_runtime.load(source, deterministic=True, backend="numba", threads=2)
         monkeypatch.chdir("/")
-        again = pickle.loads(pickle.dumps(session))
+        again = pickle.loads(pickle.dumps(session))  # noqa: S301 - our own
         monkeypatch.chdir(packed.parent)
         assert again.backend == "numba"
         assert np.array_equal(again(x), session(x))
     assert len(pickle.dumps(dcformat_runtime.load(packed))) < 500
     model = Session.from_model(lenet().model())
-    assert np.array_equal(pickle.loads(pickle.dumps(model))(x), model(x))
+    assert np.array_equal(pickle.loads(pickle.dumps(model))(x), model(x))  # noqa: S301 - our own
 
 
 def _child(session: Session, x: np.ndarray, out: object) -> None:

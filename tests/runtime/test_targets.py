@@ -41,12 +41,9 @@ def test_other_vector_widths(tmp_path: object) -> None:
     for cpu in ("haswell", "x86-64"):
         there = _run(f"{tmp_path}/{cpu}", NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
         assert there.shape == here.shape
-        start = 0
-        for part_here, part_there in zip(*(_parts(values) for values in (here, there)), strict=True):
-            exact = start % 2 == 0
-            same = np.array_equal(part_here, part_there) if exact else np.allclose(part_here, part_there, 1e-4, 1e-5)
-            assert same, (cpu, start)
-            start += 1
+        for k, (mine, other) in enumerate(zip(_parts(here), _parts(there), strict=True)):
+            exact = k % 2 == 0
+            assert np.array_equal(mine, other) if exact else np.allclose(mine, other, 1e-4, 1e-5), (cpu, k)
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:
