@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from dcformat_runtime import Session
+from dcformat_runtime.selftest import run_self_test
 
 import dcformat
 from dcformat.errors import FormatError
-from tests.spec.support import SPEC, VECTORS, manifest, package, reference, reference_reader
+from tests.spec.support import SPEC, VECTORS, manifest, package, reference, reference_decoder, reference_reader
 
 MANIFEST = manifest()
 VALID: dict[str, Any] = MANIFEST["valid"]
@@ -106,6 +109,22 @@ def test_survives_a_rewrite(name: str) -> None:
     """What the package writes of a vector decodes to the same network, by the reference decoder too."""
     expected = {**VALID[name]["holds"], "version": [1, 0]}
     assert reference(dcformat.dumps(dcformat.load(read("valid", name)))) == expected
+
+
+@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+def test_self_tests_pass(mode: str) -> None:
+    """[S1]: a frozen network still gives the frozen answers, and these leave rounding room."""
+    model = dcformat.load(read("valid", f"written_network_{mode}.dcf"))
+    assert model.self_test is not None and model.graph is not None
+    assert run_self_test(model) is True
+    test, shape = model.self_test, model.graph.input_shape
+    count = test.samples * int(np.prod(shape))
+    pixels = np.frombuffer(reference_decoder.self_test_pixels(test.seed, count), np.uint8)
+    outputs = Session.from_model(model, backend="numpy")(pixels.reshape(test.samples, *shape))
+    best = np.sort(outputs, axis=1)[:, ::-1]
+    assert (best[:, 0] - best[:, 1] >= np.abs(outputs).max(axis=1) / 1000).all()
+    winners = outputs.argmax(axis=1).astype("<u4").tobytes()
+    assert hashlib.sha256(winners).digest()[:8] == test.digest
 
 
 def test_every_error_has_a_vector() -> None:
