@@ -18,10 +18,13 @@ from dcformat.codecs.oriented import Oriented
 from dcformat.codecs.rangecoder import Decoder, Encoder
 from dcformat.codecs.values import get, put
 from dcformat.cursor import Cursor, varint
-from dcformat.errors import EncodingError, IndexRangeError, StreamError, TruncatedError
+from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, TruncatedError
 from dcformat.records import record
 
 Array = npt.NDArray[Any]
+
+#: A tensor of 2^40 elements with hardly an entry would take gigabytes of escapes: the writer says so instead.
+_MOST_ESCAPES = 1 << 28
 Lengths = npt.NDArray[np.int64]
 
 
@@ -86,7 +89,10 @@ def runs_of(part: Oriented) -> npt.NDArray[np.int64]:
 def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
     """Return gap symbols with escapes."""
     most = (1 << bits) - 1
-    out = np.empty(len(runs) + int((runs // most).sum()), np.int64)
+    escapes = int((runs // most).sum())
+    if escapes > _MOST_ESCAPES:
+        raise LimitError("zeros between entries", got=f"{escapes} escapes", expected=f"at most {_MOST_ESCAPES}")
+    out = np.empty(len(runs) + escapes, np.int64)
     index.escape(runs, most, out)
     return out.astype(np.uint8)
 
