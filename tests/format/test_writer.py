@@ -302,3 +302,11 @@ def test_codebooks_of_a_test_are_what_the_format_wants() -> None:
     for dtype in DTYPES:
         book = codebook(random, dtype, 50, zero=False)
         assert book.view(f"<u{book.dtype.itemsize}").all()
+
+
+def test_a_tensor_too_sparse_for_the_relative_index_is_refused_at_once() -> None:
+    pointers = np.array([0, 1], np.int64)
+    far = np.array([(1 << 40) - 1], np.int64)
+    tensor = Tensor("w", (1, 1 << 40), "float32", np.ones(1, np.float32), None, pointers, far)
+    with pytest.raises(errors.LimitError, match="escapes"):
+        dcformat.dumps(Model({"w": tensor}))
