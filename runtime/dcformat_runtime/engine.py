@@ -144,7 +144,7 @@ class KernelEngine:
     def _together(self, runner: _Runner, x: Floats, y: Floats) -> None:
         """Run one image, each long operator on all threads."""
         arena = runner.take()
-        for _, cost, control in _walk(runner.program, 1):
+        for _, cost, control in walk(runner.program, 1):
             parts = self.threads if cost > _WORTH_A_THREAD else 1
             tasks = []
             for part in range(parts - 1, -1, -1):
@@ -178,7 +178,7 @@ class KernelEngine:
         y = np.empty((len(x), self._outputs), np.float32)
         arena = runner.take()
         seconds: dict[str, float] = {}
-        for name, _, control in _walk(runner.program, len(x)):
+        for name, _, control in walk(runner.program, len(x)):
             start = perf_counter()
             self._kernel(x, y, arena, runner.mem, control)
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
@@ -186,7 +186,7 @@ class KernelEngine:
         return list(seconds.items())
 
 
-def _walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
+def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
     """Yield every operator of a call by itself: its layer's name, its estimated cost, the `control` that runs it."""
     done = 0
     while done < images:
