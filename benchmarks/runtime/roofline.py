@@ -2,9 +2,9 @@
 
     python benchmarks/runtime/roofline.py [lenet-300-100/han lenet-5/vs FILE.dcf ...] [--batch 1 64]
 
-Times are CPU time of the thread, the least of many, so that other processes disturb little. Layers are run one at a time,
-over and over: their weights and values are in the nearest cache that holds them. What one call of the kernel costs by
-itself is measured too and taken off.
+Times are CPU time of the thread, the least of many, so that other processes disturb little. Layers are run one at a
+time, over and over: their weights and values are in the nearest cache that holds them. What one call of the kernel
+costs by itself is measured too and taken off.
 """
 
 from __future__ import annotations
