@@ -140,9 +140,8 @@ def main() -> None:
                 if work.get(layer):
                     rate = 2 * work[layer] / max(nanoseconds, 1.0)
                     shares = " | ".join(f"{rate / peaks[where]:.0%}" for where in ("24 KiB", "256 KiB"))
-                    print(
-                        f"| {name} | {batch} | {layer} | {work[layer]:,} | {nanoseconds / 1e3:.2f} | {rate:.1f} | {shares} |"
-                    )
+                    cells = name, batch, layer, f"{work[layer]:,}", f"{nanoseconds / 1e3:.2f}", f"{rate:.1f}"
+                    print(f"| {' | '.join(map(str, cells))} | {shares} |")
 
 
 if __name__ == "__main__":
