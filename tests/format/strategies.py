@@ -247,6 +247,27 @@ def vectors() -> Iterator[tuple[str, bytes]]:
                 yield f"{dtype}-{form}-{way}", dumps_as(Model({"t": made}), way)
 
 
+def large_vectors() -> Iterator[tuple[str, bytes]]:
+    """A name and a file for what many symbols bring about: four streams, two planes of labels, 64-bit positions."""
+    random = np.random.default_rng(2)
+    for clusters in (20, 300):
+        made = tensor(random, "t", (90, 100), "float32", "sparse-shared", clusters=clusters, density=0.55)
+        for way in (Way(0), Way(1), Way(1, True), Way(1, every=True), Way(2), Way(3)):
+            yield f"{clusters}-{way}", dumps_as(Model({"t": made}), way)
+    made = tensor(random, "t", (70, 100), "float16", "sparse-shared", clusters=9, density=0.02)
+    yield "fillers", dumps_as(Model({"t": made}), Way(1, fillers=True))
+    made = tensor(random, "t", (90, 100), "float16", "sparse", density=0.55)
+    for way in (Way(1), Way(1, True), Way(2, True)):
+        yield f"values-{way}", dumps_as(Model({"t": made}), way)
+    places = np.array([0, 3, 300], np.int64)
+    yield (
+        "wide",
+        dcformat.dumps(
+            Model({"t": Tensor("t", (1, 1 << 33), "int8", np.ones(3, np.int8), None, np.array([0, 3]), places)})
+        ),
+    )
+
+
 # --- drawn by hypothesis --------------------------------------------------------------------------------------------
 
 shapes = st.lists(st.integers(0, 6), max_size=layout.MAX_RANK).filter(lambda s: np.prod(s, dtype=np.int64) <= 3000)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 import dcformat
+from dcformat.contents import parse
+from dcformat.digest import crc32c
 from dcformat.errors import ChecksumError, FormatError
-from tests.format.strategies import COMPILED, vectors
+from fuzz.target import join, split
+from tests.format.strategies import COMPILED, large_vectors, same, vectors
 
 VECTORS = dict(vectors())
 #: One for each form and coder is enough where every change is followed to the end.
@@ -65,8 +69,6 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
 @pytest.mark.slow
 def test_every_flipped_bit_behind_right_checksums_is_noticed_or_harmless(name: str) -> None:
     """What the checksums would hide is caught by structure or by the content digest, but for what means the same."""
-    from fuzz.target import split
-
     data = VECTORS[name]
     kept = dcformat.load(data)
     size = len(split(data)[2])
@@ -83,12 +85,26 @@ def test_every_flipped_bit_behind_right_checksums_is_noticed_or_harmless(name: s
     assert harmless <= 8 + len(data)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+def test_flipped_bits_of_long_streams() -> None:
+    """Four streams beside each other, planes of labels, wide positions: some bits of each, most at the front."""
+    random = np.random.default_rng(0)
+    for name, data in large_vectors():
+        kept = dcformat.load(data)
+        dcformat.verify(data)
+        for length in random.integers(0, len(data), 20):
+            with pytest.raises(FormatError):
+                dcformat.load(data[:length])
+        for bit in (*random.integers(80, min(800, 8 * len(data) - 64), 40), *random.integers(0, 8 * len(data) - 64, 10)):
+            changed = bytearray(data)
+            changed[bit >> 3] ^= 1 << (bit & 7)
+            assert refusal(bytes(changed)) is not None
+            fixed = _checksums_right(bytes(changed), data, len(split(data)[2]))
+            assert refusal(fixed) is not None or fixed == data or _same_model(fixed, kept), f"{name}: bit {bit}"
+
+
 def _checksums_right(changed: bytes, data: bytes, size: int) -> bytes:
     """The changed file with the CRCs of its front and blocks right where the original has them, its digest kept."""
-    from dcformat.contents import parse
-    from dcformat.digest import crc32c
-    from fuzz.target import split
-
     begin = len(data) - size
     out = bytearray(changed)
     out[begin - 4 : begin] = crc32c(bytes(out[: begin - 4]))
@@ -99,8 +115,6 @@ def _checksums_right(changed: bytes, data: bytes, size: int) -> bytes:
 
 
 def _same_model(data: bytes, kept: dcformat.Model) -> bool:
-    from tests.format.strategies import same
-
     found = dcformat.load(data)
     return list(found.tensors) == list(kept.tensors) and all(
         same(found.tensors[name], kept.tensors[name]) for name in kept.tensors
@@ -109,8 +123,6 @@ def _same_model(data: bytes, kept: dcformat.Model) -> bool:
 
 def test_the_digest_notices_what_checksums_do_not() -> None:
     """A file whose checksums were made right after its payload was changed."""
-    from fuzz.target import join, split
-
     data = VECTORS["float32-dense-raw"]
     head, contents, rest = split(data)
     changed = join(head, contents, bytes((*rest[:3], rest[3] ^ 1, *rest[4:])))
