@@ -299,6 +299,7 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
     values = stored * coding.entry.size if coding.entry.form == SPARSE else 0
     check(values <= reader.left(), "E03", "[K11] values that are missing")
     bits = Bits(reader.take(reader.left() - values))
+    check(sum(map(sum, lengths)) <= 8 * len(bits.data), "E03", "[K2] streams longer than the chunk")
     sequences = [bits.sequence(n, code, four) for n, code, four in zip(counts, coding.codes, lengths, strict=True)]
     bits.end()
     gaps = sequences.pop(0) if coding.indexed else []

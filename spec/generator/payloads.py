@@ -192,6 +192,8 @@ def invalid_payloads() -> Iterator[Invalid]:
         for name, shifts in (("longer", [1, -1, 0, 0]), ("shorter", [-1, 1, 0, 0]), ("last", [0, 0, 0, 1])):
             yield bad(f"stream_{name}_{coder}", "E13", "K2", coder=coder, shape=(4100,), elements=long,
                       form=DENSE_SHARED, shifts=shifts)  # fmt: skip
+        yield bad(f"streams_beyond_{coder}", "E03", "K2", coder=coder, shape=(4100,), elements=long,
+                  form=DENSE_SHARED, shifts=[0, 0, 0, 16])  # fmt: skip
     yield bad(
         "label_beyond",
         "E14",
