@@ -62,7 +62,7 @@ class Session:
         self._run = self._engine.run
         self._flat = len(self._network.output_shape) == 1
         self._inputs = Inputs(self._network)
-        self._row = (self._inputs.features,) if self._flat else None
+        self._row, self._shape = (self._inputs.features,), self._network.input_shape
 
     @classmethod
     def from_model(
@@ -114,8 +114,13 @@ class Session:
             Another shape or dtype.
         """
         # What needs no attention goes straight on: at batch size 1 every line counts.
-        if x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray and x.shape[1:] == self._row:
-            return self._run(x)
+        if self._flat and x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray:
+            shape = x.shape
+            inner = shape[1:]
+            if inner == self._row:
+                return self._run(x)
+            if inner == self._shape:
+                return self._run(x.reshape(shape[0], self._row[0]))
         out = self._run(self._inputs.rows(x))
         return out if self._flat else out.reshape(len(out), *self._network.output_shape)
 

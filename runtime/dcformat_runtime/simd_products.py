@@ -15,7 +15,7 @@ from dcformat_runtime.simd_writer import HALF, I1, I32, I64, U8S, U16S, Writer, 
 
 def _unrolled(k: int) -> int:
     """Accumulator sets that hide the latency of a multiply-add when there are few blocks."""
-    return 4 if k == 1 else 2 if k <= 4 else 1
+    return 4 if k == 1 else 2 if k <= 3 else 1
 
 
 def _accumulate(w: Writer, acc: list[Any], n: int, exact: Any, args: tuple[Any, ...]) -> None:
