@@ -46,9 +46,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     own = module.state_dict()
     if len(state) != len(own):
-        raise CheckpointError(
-            f"checkpoint: expected {len(own)} tensors ({', '.join(own)}), found {len(state)}"
-        )
+        raise CheckpointError(f"checkpoint: expected {len(own)} tensors ({', '.join(own)}), found {len(state)}")
     if set(state) == set(own):
         pairs = [(name, state[name]) for name in own]
     else:

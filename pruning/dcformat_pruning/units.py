@@ -37,9 +37,7 @@ def remove_and_refit(module: nn.Module, data: Data, units: Mapping[str, Tensor])
     for name in [n for n in layers if n in units] + [n for n in units if n not in layers]:
         path = name.removesuffix(".weight")
         if path not in readers or name not in layers:
-            raise PruningError(
-                f"{name}: expected a layer whose units only Linear or Conv2d layers read, found another"
-            )
+            raise PruningError(f"{name}: expected a layer whose units only Linear or Conv2d layers read, found another")
         stay = units[name]
         statistics = hessians(module, data, damping=0.0)
         for reader in readers[path]:
@@ -78,9 +76,7 @@ def remove_while(
     dict of str to int
         Units left in each layer.
     """
-    alive = {
-        name: torch.ones(len(s), dtype=torch.bool) for name, s in Castellano().scores(module, data).items()
-    }
+    alive = {name: torch.ones(len(s), dtype=torch.bool) for name, s in Castellano().scores(module, data).items()}
     removed = 0
     while most is None or removed < most:
         scores = Castellano().scores(module, data)

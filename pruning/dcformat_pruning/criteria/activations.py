@@ -50,9 +50,7 @@ class TfIdf:
 
     def __post_init__(self) -> None:
         if self.smooth <= 0 or self.tau < 0:
-            raise PruningError(
-                f"TF-IDF: expected smooth > 0 and tau >= 0, found {self.smooth} and {self.tau}"
-            )
+            raise PruningError(f"TF-IDF: expected smooth > 0 and tau >= 0, found {self.smooth} and {self.tau}")
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the products. See `Criterion.scores`."""
@@ -152,9 +150,7 @@ class Castellano:
             total: Tensor = torch.zeros(units, dtype=torch.float64)
             for reader in readers:
                 layer = layers[f"{reader}.weight"]
-                pull = (
-                    layer.weight.detach().double().flatten(1).square().sum(0) * energy[f"{reader}.weight"][0]
-                )
+                pull = layer.weight.detach().double().flatten(1).square().sum(0) * energy[f"{reader}.weight"][0]
                 total = total.to(pull.device) + pull.view(units, -1).sum(1)
             out[f"{producer}.weight"] = total.float()
         return finite(out)

@@ -68,8 +68,7 @@ def scored_layers(module: nn.Module) -> dict[str, Layer]:
             full = f"{path}.{name}" if path else name
             if name.endswith("_orig"):
                 raise PruningError(
-                    f"{full}: expected a plain weight, found masks of torch.nn.utils.prune; "
-                    "call fold_torch_prune first"
+                    f"{full}: expected a plain weight, found masks of torch.nn.utils.prune; call fold_torch_prune first"
                 )
             if not isinstance(child, nn.Linear | nn.Conv2d):
                 raise PruningError(f"{full}: expected a Linear or Conv2d layer, found {type(child).__name__}")
@@ -116,9 +115,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(
-    layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor | None]
-) -> Iterator[None]:
+def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
     """Call ``hook(name, layer, input, output)`` as layers run; what it returns replaces the output."""
 
     def bind(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:

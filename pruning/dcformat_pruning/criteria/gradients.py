@@ -49,14 +49,10 @@ class Taylor:
         count = 0
         with evaluating(module):
             for x, y in batches(data):
-                groups = [
-                    [layer.weight, *([] if layer.bias is None else [layer.bias])] for layer in layers.values()
-                ]
+                groups = [[layer.weight, *([] if layer.bias is None else [layer.bias])] for layer in layers.values()]
                 with torch.enable_grad():
                     loss = functional.cross_entropy(module(x), y)
-                    gradients = torch.autograd.grad(
-                        loss, [p for group in groups for p in group], allow_unused=True
-                    )
+                    gradients = torch.autograd.grad(loss, [p for group in groups for p in group], allow_unused=True)
                 found = iter(gradients)
                 for name, group in zip(layers, groups, strict=True):
                     change = self._change(name, group, [next(found) for _ in group])
@@ -174,9 +170,7 @@ def _backward(
     with torch.enable_grad(), hooked(layers, hook):
         result = module(batch[0])
     if result.ndim != 2:
-        raise PruningError(
-            f"output: expected logits of shape (samples, classes), found {tuple(result.shape)}"
-        )
+        raise PruningError(f"output: expected logits of shape (samples, classes), found {tuple(result.shape)}")
     flat = [(name, output) for name, found in outputs.items() for output in found]
     unused = next((name for name, found in outputs.items() if not found), None)
     if unused is not None:
@@ -184,9 +178,7 @@ def _backward(
     scalars = backward(result, batch[1])
     for number, scalar in enumerate(scalars):
         keep = number + 1 < len(scalars)
-        gradients = torch.autograd.grad(
-            scalar, [output for _, output in flat], retain_graph=keep, allow_unused=True
-        )
+        gradients = torch.autograd.grad(scalar, [output for _, output in flat], retain_graph=keep, allow_unused=True)
         paired: dict[str, list[Tensor]] = {name: [] for name in layers}
         for (name, _), gradient in zip(flat, gradients, strict=True):
             paired[name].append(positions(layers[name], _proper(name, gradient)))
@@ -211,9 +203,7 @@ def _squares(x: Tensor, g: Tensor) -> Tensor:
 
 def _proper(name: str, gradient: Tensor | None) -> Tensor:
     if gradient is None:
-        raise PruningError(
-            f"{name}: expected a gradient of the loss, found that the loss does not depend on it"
-        )
+        raise PruningError(f"{name}: expected a gradient of the loss, found that the loss does not depend on it")
     if not bool(torch.isfinite(gradient).all()):
         raise PruningError(f"{name}: expected finite gradients, found NaN or infinity")
     return gradient

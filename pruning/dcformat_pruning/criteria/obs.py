@@ -137,9 +137,7 @@ def prune_layer(weight: Tensor, hessian: Tensor, keep: int, rounds: int = 12) ->
     mask = torch.ones_like(weight, dtype=torch.bool)
     current = weight.double()
     for number in range(1, min(rounds, total - keep) + 1):
-        left = (
-            total - number if rounds >= total - keep else round(total * (keep / total) ** (number / rounds))
-        )
+        left = total - number if rounds >= total - keep else round(total * (keep / total) ** (number / rounds))
         score = current.square() / _inverse_diagonals(hessian, mask)
         mask = largest(score.masked_fill(~mask, -1.0), left)
         current = refit(weight, hessian, mask).double()
@@ -224,9 +222,7 @@ def surgery(
     layers = scored_layers(module)
     for name, number in keep.items():
         if name not in layers:
-            raise PruningError(
-                f"{name}: expected a Linear or Conv2d weight of the module, found none of that name"
-            )
+            raise PruningError(f"{name}: expected a Linear or Conv2d weight of the module, found none of that name")
         if not 0 < number <= layers[name].weight.numel():
             raise PruningError(f"{name}: expected to keep 1 to {layers[name].weight.numel()}, found {number}")
     masks: dict[str, Tensor] = {}
@@ -238,9 +234,7 @@ def surgery(
         groups = weight.shape[0]
         share, rest = divmod(keep[name], groups)
         if not share:
-            raise PruningError(
-                f"{name}: expected at least a weight for each of {groups} groups, found {keep[name]}"
-            )
+            raise PruningError(f"{name}: expected at least a weight for each of {groups} groups, found {keep[name]}")
         parts = [method(weight[g], hessian[g], share + (g < rest)) for g in range(groups)]
         layer.weight.copy_(torch.stack([w for w, _ in parts]).view_as(layer.weight))
         masks[name] = torch.stack([m for _, m in parts]).view_as(layer.weight)
