@@ -143,7 +143,7 @@ class Extension:
 
 @record
 class SelfTest:
-    """A golden test: `samples` inputs drawn from `seed` must be classified so that `digest` results (spec, "Self-test")."""
+    """A golden test: `samples` inputs drawn from `seed` must be classified as `digest` says (spec, "Self-test")."""
 
     seed: int
     samples: int

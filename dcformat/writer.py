@@ -98,7 +98,7 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
 
 
 def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed where that is shorter and `mode` is not `fast`: unpacking takes milliseconds."""
+    """Return prefix and contents, packed where that is shorter, but not for `fast`: unpacking takes milliseconds."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
     packed = contents if mode == "fast" else _packed(contents)

@@ -95,7 +95,10 @@ def test_flipped_bits_of_long_streams() -> None:
         for length in random.integers(0, len(data), 20):
             with pytest.raises(FormatError):
                 dcformat.load(data[:length])
-        for bit in (*random.integers(80, min(800, 8 * len(data) - 64), 40), *random.integers(0, 8 * len(data) - 64, 10)):
+        for bit in (
+            *random.integers(80, min(800, 8 * len(data) - 64), 40),
+            *random.integers(0, 8 * len(data) - 64, 10),
+        ):
             changed = bytearray(data)
             changed[bit >> 3] ^= 1 << (bit & 7)
             assert refusal(bytes(changed)) is not None
