@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -130,6 +131,18 @@ def test_self_tests_pass(mode: str) -> None:
 def test_every_error_has_a_vector() -> None:
     codes = {kind.code for kind in FormatError.__subclasses__()}
     assert {entry["code"] for entry in INVALID.values()} == codes
+
+
+def test_reference_decoder_imports_the_standard_library_only() -> None:
+    files = {path.stem: path for path in SPEC.glob("reference_*.py")}
+    found = set()
+    for path in files.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                found.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.Import):
+                found.update(name.name.partition(".")[0] for name in node.names)
+    assert found - set(sys.stdlib_module_names) == set(files) - {"reference_decoder"}
 
 
 def test_reference_decoder_as_a_program() -> None:
