@@ -43,7 +43,7 @@ def study_command() -> None:
 def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
     """Prune two dense networks, an undertrained and a strong one, by all criteria at three ratios, and retrain.
 
-    Accuracies are on images held out of the training set. Takes about 2 minutes of one core for each seed.
+    Accuracies are on images held out of the training set. Takes about 3 minutes of one core for each seed.
     """
     require_torch("study")
     from dcformat_pruning import study
