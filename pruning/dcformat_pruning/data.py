@@ -143,8 +143,13 @@ class Pool:
         """
         teacher.eval()
         flat = self.copies.flatten(0, 1)
-        parts = (part.float() / 255 for part in torch.split(flat, _TAUGHT_AT_A_TIME))
-        logits = torch.cat([teacher(part.contiguous(memory_format=torch.channels_last)) for part in parts])
+        logits = torch.empty((0, 0))
+        for start in range(0, len(flat), _TAUGHT_AT_A_TIME):
+            x = flat[start : start + _TAUGHT_AT_A_TIME].float() / 255
+            found = teacher(x.contiguous(memory_format=torch.channels_last))
+            if not start:  # One tensor for all: thousands of small ones would keep the heap from shrinking.
+                logits = found.new_empty((len(flat), found.shape[1]))
+            logits[start : start + _TAUGHT_AT_A_TIME] = found
         targets = share * torch.softmax(logits, 1)
         targets.view(len(self.copies), len(self), -1)[:, torch.arange(len(self)), self.images.labels] += 1 - share
         return Pool(self.images, self.copies, targets.half().view(*self.copies.shape[:2], -1))
