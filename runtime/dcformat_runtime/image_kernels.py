@@ -88,23 +88,25 @@ def pool_image(a: Array, mem: Array, op: int, source: int, target: int, part: in
         and word(mem, op + 8) == 2 and word(mem, op + 9) == 2 and word(mem, op + 10) == 2 and word(mem, op + 11) == 2
         and 2 * out_h <= height and 2 * out_w <= width
     )  # fmt: skip
+    channels = word(mem, op + 4)
+    step = word(mem, op + 18) * lanes
+    out_step = word(mem, op + 19) * lanes
+    relu = word(mem, op + 17)
+    # With other threads at work, nothing may be written beyond a channel, not even to be written again.
+    careful = parts > 1
+    lines = 0
+    if pairs:
+        lines = out_h - 1 if careful else out_h
     c = part
-    while c < word(mem, op + 4):
-        plane = source + c * word(mem, op + 18) * lanes
-        for i in range(out_h):
-            to = target + (c * word(mem, op + 19) + i * out_w) * lanes
-            # With other threads at work, nothing may be written beyond a channel, not even to be written again.
-            careful = parts > 1 and i == out_h - 1
-            if pairs and not careful:
-                first = plane + 2 * i * width
-                for j in range(0, out_w, 8):
-                    pool_pairs(a, first + 2 * j, first + width + 2 * j, to + j)
-            else:
-                _window(a, mem, op, plane, i, to, careful)
-        if word(mem, op + 17):
-            to = target + c * word(mem, op + 19) * lanes
+    while c < channels:
+        plane = source + c * step
+        out = target + c * out_step
+        pool_pairs(a, plane, width, out, out_w, lines)
+        for i in range(lines, out_h):
+            _window(a, mem, op, plane, i, out + i * out_w * lanes, careful and i == out_h - 1)
+        if relu:
             for i in range(out_h * out_w * lanes):
-                a[to + i] = max(a[to + i], np.float32(0))
+                a[out + i] = max(a[out + i], np.float32(0))
         c += parts
 
 

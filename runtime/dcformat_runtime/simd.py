@@ -209,10 +209,16 @@ def columns(
 
 
 @intrinsic(_ir("pool_pairs"))
-def pool_pairs(a: Array, first: int, second: int, y: int) -> None:
-    """Eight maxima of 2 x 2: of the 16 floats at `first` and the 16 at `second`, pairwise."""
-    both = np.maximum(a[first : first + BLOCK], a[second : second + BLOCK])
-    a[y : y + BLOCK // 2] = np.maximum(both[0::2], both[1::2])
+def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
+    """Maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs, close together.
+
+    Eight at a time: what the last eight of a line write beyond it is written again by the next line.
+    """
+    for r in range(lines):
+        for c in range(0, columns, BLOCK // 2):
+            at, to = source + 2 * r * width + 2 * c, y + r * columns + c
+            both = np.maximum(a[at : at + BLOCK], a[at + width : at + width + BLOCK])
+            a[to : to + BLOCK // 2] = np.maximum(both[0::2], both[1::2])
 
 
 @intrinsic(_ir("pool_line"))

@@ -105,16 +105,18 @@ def any_nonzero() -> Any:
 def pool_pairs() -> Any:
     """Write `simd.pool_pairs`."""
 
-    def write(w: Writer, a: Any, first: Any, second: Any, y: Any) -> None:
+    def write(w: Writer, a: Any, source: Any, width: Any, y: Any, columns: Any, lines: Any) -> None:
         kind = vector(BLOCK)
-        both = w.larger(w.load(a, first, kind), w.load(a, second, kind))
-        even, odd = (
-            w.b.shuffle_vector(both, both, ir.Constant(ir.VectorType(I32, HALF), list(range(s, BLOCK, 2))))
-            for s in (0, 1)
-        )
-        w.store(w.larger(even, odd), a, y)
+        even, odd = (ir.Constant(ir.VectorType(I32, HALF), list(range(s, BLOCK, 2))) for s in (0, 1))
+        with w.loop(i64(0), lines, 1) as r:
+            line = w.b.add(source, w.b.mul(w.plus(r, r), width))
+            with w.loop(i64(0), columns, HALF) as c:
+                at = w.b.add(line, w.plus(c, c))
+                both = w.larger(w.load(a, at, kind), w.load(a, w.b.add(at, width), kind))
+                pairs = (w.b.shuffle_vector(both, both, lanes) for lanes in (even, odd))
+                w.store(w.larger(*pairs), a, w.b.add(w.b.add(y, w.b.mul(r, columns)), c))
 
-    return helper("Aiii", types.void, write)
+    return helper("Aiiiii", types.void, write)
 
 
 def pool_line() -> Any:
