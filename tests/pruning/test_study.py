@@ -105,6 +105,7 @@ def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: T
     assert not torch.equal(module.fc3.weight[kept], before[kept])
 
 
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # a network hardly trained
 def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: TrainingData) -> None:
     rows = list(article.repeat(network, 4, data, images(50, 3), 1))
     assert len(rows) == article.rows_in_all(1) == 16
@@ -184,6 +185,7 @@ def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequ
     yield
 
 
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
 def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) -> None:
     out = tmp_path / "new"
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
