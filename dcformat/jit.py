@@ -314,6 +314,12 @@ def warm(which: Iterable[Kernel], progress: Callable[[Kernel], None] | None = No
             progress(item)
 
 
+def lacks_compiler(which: Kernel) -> bool:
+    """Whether a kernel runs as Python for want of Numba and of saved code, not because that was asked for."""
+    which.resolve()
+    return which.state == "python" and _mode() != "python"
+
+
 def can_compile() -> bool:
     """Whether Numba is installed (it is not imported to see)."""
     if _mode() == "python":

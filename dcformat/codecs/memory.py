@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dcformat import layout
+from dcformat.codecs import index
 from dcformat.errors import MemoryLimitError
+from dcformat.jit import lacks_compiler
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
@@ -97,12 +99,13 @@ def _context_state(parts: Layout, chunk: Chunk) -> int:
 def _packed_symbols(parts: Layout, chunk: Chunk, entries: int) -> int:
     """Bytes of a packed chunk's gap symbols and label planes, and of what they become."""
     need = 0
+    plain = lacks_compiler(index.place32)  # NumPy counts in eight bytes
     if parts.info.form == "sparse" and not parts.coding.every_element:
         gaps = min(chunk.lines * parts.length, max(chunk.stored, 8 * len(chunk.data)))
-        wide = parts.coding.fillers or _index_bytes(parts) == 8
+        wide = parts.coding.fillers or _index_bytes(parts) == 8 or plain
         need = gaps * (10 if wide else 1) + (24 * chunk.stored if wide else 0)
         entries = gaps if parts.coding.fillers else entries
-    return need + entries * (8 if _label_bytes(parts) == 2 else 1)
+    return need + entries * (8 if _label_bytes(parts) == 2 else 9 if plain else 1)
 
 
 def _turned(parts: Layout) -> int:

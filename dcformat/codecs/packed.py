@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import huffman, index
+from dcformat.codecs import huffman, index, plain
 from dcformat.codecs.oriented import Oriented
 from dcformat.codecs.rangecoder import Decoder, Encoder
 from dcformat.codecs.values import get, put
 from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, TruncatedError
+from dcformat.jit import lacks_compiler
 from dcformat.records import record
 
 Array = npt.NDArray[Any]
@@ -180,8 +181,8 @@ class ChunkReader:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._gaps = huffman.decoding_tables(plan.gaps) if plan.gap_bits else None
-        self._planes = [huffman.decoding_tables(lengths) for lengths in plan.planes]
+        self._gaps = _Alphabet(plan.gaps) if plan.gap_bits else None
+        self._planes = [_Alphabet(lengths) for lengths in plan.planes]
 
     def read(
         self, data: npt.NDArray[np.uint8], stored: int, *, most: int, value_bytes: int
@@ -198,10 +199,10 @@ class ChunkReader:
                 # Escapes and fillers are never the only symbol, so each takes a bit at least.
                 raise StreamError("gap symbols", got=count, expected=f"{stored} or as many more as there are bits")
         labels = count if self.plan.fillers else stored
-        tables = ([(count, self._gaps)] if self._gaps is not None else []) + [(labels, t) for t in self._planes]
+        sequences = ([(count, self._gaps)] if self._gaps is not None else []) + [(labels, a) for a in self._planes]
         sizes = [
             [cursor.varint("stream length", 8 * len(data)) for _ in range(4)] if n >= layout.INTERLEAVE_FROM else []
-            for n, _ in tables
+            for n, _ in sequences
         ]
         bits = cursor.left - value_bytes
         if bits < 0:
@@ -209,31 +210,53 @@ class ChunkReader:
         padded = np.zeros(bits + 8, np.uint8)
         padded[:bits] = cursor.array(bits, "streams")
         out, at = [], 0
-        for (n, table), lengths in zip(tables, sizes, strict=True):
-            symbols, at = _read_symbols(padded, at, 8 * bits, table, n, lengths)
+        for (n, alphabet), lengths in zip(sequences, sizes, strict=True):
+            symbols, at = alphabet.read(padded, at, 8 * bits, n, lengths)
             out.append(symbols)
         _check_end(padded, at, bits)
         gaps = out.pop(0) if self._gaps is not None else None
         return gaps, out, bytes(cursor.take(value_bytes, "values"))
 
 
-def _read_symbols(
-    data: npt.NDArray[np.uint8], at: int, end: int, tables: tuple[Array, Array], count: int, sizes: list[int]
-) -> tuple[npt.NDArray[np.uint8], int]:
-    single, multi = tables
-    out = np.empty(count + 8, np.uint8)
-    if not sizes:
-        after = huffman.read_one(data, at, end, single, multi, out, count)
-        if after < 0:
+class _Alphabet:
+    """Decodes the symbols of one alphabet: by kernels, or without a compiler by `plain`."""
+
+    def __init__(self, lengths: Lengths) -> None:
+        self._lengths = lengths
+        self._tables = None if lacks_compiler(huffman.read_one) else huffman.decoding_tables(lengths)
+
+    def read(
+        self, data: npt.NDArray[np.uint8], at: int, end: int, count: int, sizes: list[int]
+    ) -> tuple[npt.NDArray[np.uint8], int]:
+        """Return `count` symbols from bit `at`, and the bit after them; `sizes` are those of four streams, or none."""
+        if not sizes:
+            return self._one(data, at, end, count)
+        ends = at + np.cumsum(np.array(sizes, np.int64))
+        if ends[-1] > end:
+            raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{int(ends[-1]) - at} bits")
+        starts = np.concatenate(([at], ends[:-1])).astype(np.int64)
+        if self._tables is None:
+            quarter = (count + 3) // 4
+            counts = [quarter, quarter, quarter, count - 3 * quarter]
+            parts = [self._one(data, *part) for part in zip(starts.tolist(), ends.tolist(), counts, strict=True)]
+            out, after = np.concatenate([part for part, _ in parts]), np.array([bit for _, bit in parts])
+        else:
+            out, after = np.empty(count + 8, np.uint8), starts
+            huffman.read_four(data, after, ends, *self._tables, out, count)  # leaves -1 where a stream runs out
+        if (after != ends).any():
+            raise StreamError("Huffman streams", got="another length", expected=f"{sizes} bits")
+        return out[:count], int(ends[-1])
+
+    def _one(self, data: npt.NDArray[np.uint8], at: int, end: int, count: int) -> tuple[npt.NDArray[np.uint8], int]:
+        if self._tables is None:
+            found = plain.read_symbols(data, at, end, self._lengths, count)
+        else:
+            out = np.empty(count + 8, np.uint8)
+            after = huffman.read_one(data, at, end, *self._tables, out, count)
+            found = (out[:count], after) if after >= 0 else None
+        if found is None:
             raise StreamError("Huffman stream", got="its end", expected=f"{count} symbols")
-        return out[:count], after
-    ends = at + np.cumsum(np.array(sizes, np.int64))
-    if ends[-1] > end:
-        raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{int(ends[-1]) - at} bits")
-    starts = np.concatenate(([at], ends[:-1])).astype(np.int64)
-    if huffman.read_four(data, starts, ends, single, multi, out, count) < 0 or (starts != ends).any():
-        raise StreamError("Huffman streams", got="another length", expected=f"{sizes} bits")
-    return out[:count], int(ends[-1])
+        return found
 
 
 def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
@@ -271,7 +294,12 @@ def place(
         if entries != stored:
             raise IndexRangeError("fillers", got="gaps that do not fit", expected=f"{stored} entries")
         symbols, labels, most = symbols[:stored], codes[:stored], -1
-    if symbols.dtype == np.uint8 and index_type == np.int32:
+    if lacks_compiler(index.place32):
+        found = plain.place(symbols, most, stored, lines, length)
+        bad = found is None
+        if found is not None:
+            pointers, indices[:] = found
+    elif symbols.dtype == np.uint8 and index_type == np.int32:
         bad = index.place32(symbols, len(symbols), most, length, lines, pointers, indices)
     else:
         wide = np.empty(stored, np.int64)

@@ -1,0 +1,57 @@
+"""Coders 0 and 1 where nothing is compiled: NumPy and bitarray do what the kernels do, a tenth as fast.
+
+Without Numba a kernel is plain Python, which would take minutes for what these take seconds. They share no code with
+the kernels and are their oracle in the tests.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs.huffman import UNUSED, Lengths
+
+Array = npt.NDArray[Any]
+
+
+def read_symbols(
+    data: npt.NDArray[np.uint8], at: int, end: int, lengths: Lengths, count: int
+) -> tuple[npt.NDArray[np.uint8], int] | None:
+    """Decode `count` symbols from bit `at`; return them and the bit after the last, or None past bit `end`."""
+    from bitarray import bitarray
+    from bitarray.util import canonical_decode
+
+    used = np.flatnonzero(lengths != UNUSED)
+    if len(used) == 1:
+        return np.full(count, used[0], np.uint8), at
+    order = used[np.lexsort((used, lengths[used]))]
+    bits = bitarray(endian="little")
+    bits.frombytes(data[at >> 3 : (end + 7) >> 3].tobytes())
+    bits = bits[at & 7 : end - (at & ~7)]
+    codes = canonical_decode(bits, np.bincount(lengths[used]).tolist(), order.tolist())
+    try:
+        symbols = np.fromiter(islice(codes, count), np.uint8)
+    except ValueError:  # the last code is not whole
+        return None
+    if len(symbols) < count:
+        return None
+    return symbols, at + int(lengths[symbols].sum())
+
+
+def place(
+    gaps: Array, most: int, stored: int, lines: int, length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Return line pointers and indices of gap symbols, or None where `index.place32` returns -1."""
+    entry = gaps != most
+    if int(entry.sum()) != stored or (len(gaps) and not entry[-1]):
+        return None
+    positions = (np.cumsum(gaps.astype(np.int64) + entry) - 1)[entry]
+    if stored and int(positions[-1]) >= lines * length:
+        return None
+    line = positions // max(length, 1)
+    pointers = np.zeros(lines + 1, np.int64)
+    np.cumsum(np.bincount(line, minlength=lines), out=pointers[1:])
+    return pointers, positions - line * length

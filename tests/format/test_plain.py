@@ -1,0 +1,113 @@
+"""Huffman symbols and positions without a compiler, against the kernels and against arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat.codecs import huffman, index, plain
+from dcformat.codecs.choose import code_lengths
+
+ROOT = Path(__file__).resolve().parents[2]
+
+symbols = st.lists(st.integers(0, 40), min_size=1, max_size=300).map(lambda v: np.array(v, np.uint8))
+
+
+def written(values: npt.NDArray[np.uint8], at: int) -> tuple[npt.NDArray[np.uint8], huffman.Lengths, int]:
+    lengths = code_lengths(np.bincount(values, minlength=64))
+    out = np.zeros(len(values) * 2 + 16, np.uint8)
+    end = huffman.write_codes(values, huffman.canonical_codes(lengths), lengths, out, at)
+    return out, lengths, int(end)
+
+
+@settings(deadline=None, max_examples=40)
+@given(symbols, st.integers(0, 20))
+def test_symbols_are_those_of_the_kernels(values: npt.NDArray[np.uint8], at: int) -> None:
+    data, lengths, end = written(values, at)
+    found = plain.read_symbols(data, at, end, lengths, len(values))
+    assert found is not None
+    assert found[0].tolist() == values.tolist()
+    assert found[1] == end
+    out = np.empty(len(values) + 8, np.uint8)
+    after = huffman.read_one(data, at, end, *huffman.decoding_tables(lengths), out, len(values))
+    assert (after, out[: len(values)].tolist()) == (end, values.tolist())
+
+
+def test_a_stream_that_ends_early_is_noticed() -> None:
+    values = np.arange(40, dtype=np.uint8)
+    data, lengths, end = written(values, 3)
+    assert plain.read_symbols(data, 3, end - 1, lengths, 40) is None
+    assert plain.read_symbols(data, 3, end, lengths, 41) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 7), max_size=60), st.integers(0, 9), st.integers(1, 30), st.integers(0, 60))
+def test_positions_are_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:
+    given_gaps = np.array(gaps, np.uint8)
+    pointers, indices = np.zeros(lines + 1, np.int64), np.empty(stored, np.int32)
+    bad = index.place32(given_gaps, len(gaps), 7, length, lines, pointers, indices)
+    found = plain.place(given_gaps, 7, stored, lines, length)
+    assert (found is None) == bool(bad)
+    if found is not None:
+        assert found[0].tolist() == pointers.tolist()
+        assert found[1].tolist() == indices.tolist()
+
+
+def test_escapes_stand_for_zeros_alone() -> None:
+    # Runs of 7 + 2 zeros and of none: entries at 9 and 10 of three lines of 5.
+    found = plain.place(np.array([7, 2, 0], np.uint8), 7, 2, 3, 5)
+    assert found is not None
+    assert found[0].tolist() == [0, 0, 1, 2]
+    assert found[1].tolist() == [4, 0]
+
+
+_WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+sys.modules["llvmlite"] = None
+from importlib import util
+real = util.find_spec
+util.find_spec = lambda name, *rest: None if name in ("numba", "llvmlite") else real(name, *rest)
+import dcformat, dcformat.jit
+from dcformat.codecs import huffman
+model = dcformat.load(sys.argv[1])
+assert dcformat.jit.lacks_compiler(huffman.read_one)
+print(sum(int(t.data.sum()) + int(t.indices.sum()) for t in model.tensors.values()))
+"""
+
+
+def test_a_file_is_read_without_numba(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    weight = random.integers(-3, 4, (120, 200)) * (random.random((120, 200)) < 0.4)
+    model = dcformat.Model({"w": dcformat.from_dense("w", weight.astype(np.float32))})
+    path = tmp_path / "w.dcf"
+    dcformat.save(model, path)
+    # A cache of its own, and empty: saved machine code would serve as well.
+    run = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_NUMBA, str(path)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "DCFORMAT_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    tensor = model.tensors["w"]
+    assert tensor.indices is not None
+    assert len(tensor.data) > 4096
+    assert int(run.stdout) == int(tensor.data.sum()) + int(tensor.indices.sum())
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_an_alphabet_of_one_symbol_takes_no_bits(count: int) -> None:
+    lengths = np.full(8, huffman.UNUSED, np.int64)
+    lengths[3] = 0
+    found = plain.read_symbols(np.zeros(8, np.uint8), 2, 2, lengths, count)
+    assert found is not None
+    assert found[0].tolist() == [3] * count
+    assert found[1] == 2
