@@ -30,15 +30,15 @@ PUBLISHED = {
     "lenet-300-100": [
         ("Deep Compression, 2015", 27_000, 1.58, (-30, -11)),
         ("soft weight sharing, 2017", 16_700, 1.94, (-20, 6)),
-        ("variational dropout, 2017", 9_400, 1.92, (-60, 6)),
+        ("variational dropout, 2017", 9_400, 1.92, (-85, 6)),
         ("entropy penalised, 2020", 8_560, 1.9, (-60, -11)),
     ],
     "lenet-5": [
         ("Deep Compression, 2015", 44_000, 0.74, (-45, -11)),
-        ("DeepCABAC, 2019", 15_000, 0.8, (-20, 6)),
+        ("DeepCABAC, 2019", 15_000, 0.8, (-20, -11)),
         ("variational dropout, 2017", 4_700, 1.0, (5, -3)),
         ("MIRACLE, 2019", 3_000, 0.69, (-4, -11)),
-        ("entropy penalised, 2020", 2_840, 1.0, (-14, 6)),
+        ("entropy penalised, 2020", 2_840, 1.0, (-50, 6)),
     ],
 }
 #: The error of the dense network in the Deep Compression paper.
@@ -90,8 +90,8 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
             textcoords="offset points", fontsize=8, color=OURS, weight="bold",
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlim(2_000, 100_000)
-    axes.set_xticks([2_000, 5_000, 10_000, 20_000, 50_000])
+    axes.set_xlim(1_000, 100_000)
+    axes.set_xticks([1_000, 3_000, 10_000, 30_000, 100_000])
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     axes.margins(y=0.25)
