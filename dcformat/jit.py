@@ -34,7 +34,7 @@ _lock = threading.RLock()
 
 #: Work is short while the arrays of a call hold no more elements than this together, and Python has run kernels for no
 #: more seconds than this in all. To import Numba and compile one kernel takes about as long.
-_SHORT = 1 << 15
+_SHORT = 1 << 17
 _PATIENCE = 0.5
 _spent = 0.0
 
@@ -110,11 +110,11 @@ class Kernel:
     def _python_for_now(self, *args: Any) -> Any:
         """Run in Python, and count how long that takes."""
         global _spent
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             return self.python(*args)
         finally:
-            _spent += time.perf_counter() - start
+            _spent += time.thread_time() - start
 
     def resolve(self) -> Callable[..., Any]:
         """Return what runs the kernel. Calling that is a little faster than calling the kernel."""

@@ -306,10 +306,10 @@ def test_is_ready_compiles_nothing(filled, tmp_path):
 def test_short_work_does_not_wait_for_the_compiler(tmp_path, filled):
     script = (
         "import json, sys\nimport numpy as np\nfrom machine_kernels import simple as k\n"
-        "out = [int(k.total(np.arange(n, dtype=np.int64), 2)) for n in (5, 10, 100000)]\n"
+        "out = [int(k.total(np.arange(n, dtype=np.int64), 2)) for n in (5, 10, 200000)]\n"
         "print(json.dumps([out[:2], k.total.state, 'numba' in sys.modules]))"
     )
-    short = script.replace("100000", "7")
+    short = script.replace("200000", "7")
     assert run(tmp_path, short) == [[70, 280], "unresolved", False]
     assert not list(tmp_path.iterdir())
     assert run(tmp_path, script) == [[70, 280], "compiled", True]
