@@ -90,9 +90,9 @@ RECORD: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=2, lr=2e-3, batch=128), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(Plan(epochs=60, lr=8e-3), 2250, taught, {"conv1": 10, "conv2": 25, "fc1": 120}, power=0.25),
-            share_in_portions(Plan(epochs=14, lr=2e-3), 8, taught),
-            round_values(6, 7),
+            prune_gradually(Plan(epochs=50, lr=8e-3), 2400, taught, {"conv1": 10, "conv2": 25, "fc1": 120}, power=0.25),
+            share_in_portions(Plan(epochs=12, lr=2e-3), 8, taught),
+            round_values(6, 15),
         ),
         mode="tiny",
         finish=ordered("fast"),
