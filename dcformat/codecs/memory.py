@@ -103,7 +103,7 @@ def _packed_symbols(parts: Layout, chunk: Chunk, entries: int) -> int:
     if parts.info.form == "sparse" and not parts.coding.every_element:
         gaps = min(chunk.lines * parts.length, max(chunk.stored, 8 * len(chunk.data)))
         wide = parts.coding.fillers or _index_bytes(parts) == 8 or plain
-        need = gaps * (10 if wide else 1) + (24 * chunk.stored if wide else 0)
+        need = gaps * (26 if plain else 10 if wide else 1) + (24 * chunk.stored if wide else 0)
         entries = gaps if parts.coding.fillers else entries
     return need + entries * (8 if _label_bytes(parts) == 2 else 9 if plain else 1)
 

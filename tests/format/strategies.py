@@ -32,6 +32,11 @@ Array = npt.NDArray[np.generic]
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
+def examples(count: int) -> int:
+    """How many examples a property is tried with: where kernels run as Python, few."""
+    return count if COMPILED else max(count // 20, 3)
+
+
 def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
     """Finite values, every so often a special one; without `zero`, none whose bits are all 0."""
     width = 8 * STORAGE[dtype].itemsize

@@ -40,6 +40,7 @@ from tests.format.assembler import (
     text,
     varint,
 )
+from tests.format.strategies import COMPILED, examples
 from tests.format.test_hostile import VECTORS
 
 MEMORY = 1 << 20
@@ -149,13 +150,13 @@ def lying_files(draw: st.DrawFn) -> bytes:
 
 
 @given(lying_files())
-@settings(some, max_examples=400)
+@settings(some, max_examples=examples(400))
 def test_a_lying_file_is_refused_in_little_memory(data: bytes) -> None:
     read(data)
 
 
 @given(st.sampled_from(sorted(VECTORS)), st.integers(0, 2**32 - 1), st.data())
-@settings(some, max_examples=300)
+@settings(some, max_examples=examples(300))
 def test_a_changed_file_behind_right_checksums_parses_or_is_refused(name: str, seed: int, data: st.DataObject) -> None:
     def change(part: bytes) -> bytes:
         at = data.draw(st.integers(0, len(part)))
@@ -363,6 +364,7 @@ def test_a_lie_is_named(name: str) -> None:
     assert isinstance(read(data), kind)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_values_in_no_bytes() -> None:
     """A stream of nothing is known to be too short before it is followed to where it ends."""
     error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), most=32 << 20)
@@ -404,6 +406,7 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
     read(VECTORS[name], most=low)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
 def test_large_tensors_take_what_was_allowed(form: str) -> None:
     """The bound is the arrays' true size: what is measured stays below it, and it is not far above."""

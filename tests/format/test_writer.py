@@ -17,9 +17,19 @@ import dcformat
 from dcformat import errors, layout
 from dcformat.errors import FormatError
 from dcformat.model import Extension, Model, SelfTest, Tensor
-from tests.format.strategies import DTYPES, FORMS, codebook, same, small_model, tensor, tensors
+from tests.format.strategies import (
+    COMPILED,
+    DTYPES,
+    FORMS,
+    codebook,
+    examples,
+    same,
+    small_model,
+    tensor,
+    tensors,
+)
 
-MODES = ("fast", "small", "tiny")
+MODES = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
 
 
 def back(made: Tensor, mode: str = "fast") -> Tensor:
@@ -29,13 +39,13 @@ def back(made: Tensor, mode: str = "fast") -> Tensor:
 
 
 @given(tensors(), st.sampled_from(MODES))
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=examples(250))
 def test_every_tensor_is_read_back(made: Tensor, mode: str) -> None:
     assert same(back(made, mode), made)
 
 
 @given(tensors())
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_fillers_are_read_back(made: Tensor) -> None:
     data = dcformat.dumps(Model({"t": made}), relative_index="filler")
     assert same(dcformat.load(data).tensors["t"], made)
@@ -90,6 +100,7 @@ def _codebook(size: int, stored: int, mode: str) -> None:
         assert same(back(made, mode), made)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_the_least_that_values_can_take(form: str) -> None:
     """A stream of a thousand values a byte: no reader may think it too short."""
@@ -116,6 +127,7 @@ def test_int8_with_scale(scale: float) -> None:
     assert same(back(made), made)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_wide_and_tall_and_long_shapes() -> None:
     """Billions of elements of which a few are stored; lines of more than 32 bits."""
     for shape in ((1, 1 << 40), (1 << 8, 1 << 32), (3, 1 << 31), (5, 1 << 20, 1 << 17)):
@@ -128,6 +140,7 @@ def test_wide_and_tall_and_long_shapes() -> None:
             assert same(back(made, mode), made), (shape, mode)
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_what_does_not_suit_the_slow_coders_takes_a_fast_one() -> None:
     places = np.array([0, 9, 70_000], np.int32)
     made = Tensor("t", (1, 1 << 21), "float32", np.ones(3, "<f4"), None, np.array([0, 3]), places)
@@ -177,7 +190,7 @@ def test_overhead(count: int, mode: str) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMS), st.sampled_from(["fast", "small"]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_equal_models_give_equal_bytes(seed: int, form: str, mode: str) -> None:
     """Whatever the arrays' integer types and strides."""
     made = tensor(np.random.default_rng(seed), "t", (6, 9), "float32", form)
