@@ -81,9 +81,7 @@ def _initial(x: Floats, clusters: int, init: str, seed: int) -> Floats:
 def check_clusters(values: Floats, clusters: int) -> None:
     """Raise `PruningError` unless there are at least `clusters` distinct values, and at least one cluster."""
     if not 1 <= clusters <= len(values):
-        raise PruningError(
-            f"clusters: expected 1 to {len(values)} for {len(values)} values, found {clusters}"
-        )
+        raise PruningError(f"clusters: expected 1 to {len(values)} for {len(values)} values, found {clusters}")
     distinct = len(np.unique(values))
     if clusters > distinct:
         raise PruningError(f"clusters: expected at most the {distinct} distinct values, found {clusters}")
@@ -180,9 +178,7 @@ def _next_layer(before: Floats, cost: _RunCost, k: int) -> tuple[Floats, Ints]:
     return table, cuts
 
 
-def entropy_kmeans(
-    values: npt.ArrayLike, clusters: int, rate: float, *, iterations: int = 100
-) -> Clustering:
+def entropy_kmeans(values: npt.ArrayLike, clusters: int, rate: float, *, iterations: int = 100) -> Clustering:
     """Minimise squared error plus `rate` times the labels' entropy in bits, from the exact clusters on.
 
     A label costs ``-log2`` of its cluster's share, so rare clusters lose values to frequent neighbours and

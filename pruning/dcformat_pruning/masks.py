@@ -155,9 +155,7 @@ def magnitude_masks(module: nn.Module, densities: Mapping[str, float]) -> dict[s
     return masks
 
 
-def global_magnitude_masks(
-    module: nn.Module, keep: int, names: Iterable[str] | None = None
-) -> dict[str, Tensor]:
+def global_magnitude_masks(module: nn.Module, keep: int, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Keep the `keep` largest weights of all named parameters (default: all weights) together."""
     parameters = dict(module.named_parameters())
     chosen = list(names) if names is not None else weight_names(module)
