@@ -3,7 +3,8 @@
 Magnitude pruning to the paper's density of each layer (tables 2 and 3), retraining of what is left, k-means
 weight sharing with linear initialisation, and fine-tuning of the centroids with gradients summed over each
 cluster. Our one addition is augmentation while training (small shifts, rotations and scales), without which
-the paper's baseline error of 1.64 % is not reached by every seed.
+the paper's baseline error of 1.64 % is not reached by every seed. Convolutions have 32 clusters, not the paper's 256:
+a larger codebook costs more bytes than it saves error.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ CLASSIC: Mapping[str, Recipe] = {
             train(Plan(epochs=3, lr=2e-3, batch=128), _LIGHT),
             prune({"conv1.weight": 0.66, "conv2.weight": 0.12, "fc1.weight": 0.08, "fc2.weight": 0.19}),
             retrain(Plan(epochs=4, lr=1e-3, batch=128)),
-            share_each({"conv1.weight": 255, "conv2.weight": 255, "fc1.weight": 32, "fc2.weight": 32}, "linear"),
+            share_each({"conv1.weight": 32, "conv2.weight": 32, "fc1.weight": 32, "fc2.weight": 32}, "linear"),
             finetune(Plan(epochs=1, lr=1e-4, batch=128), _LIGHT),
         ),
         mode="fast",
