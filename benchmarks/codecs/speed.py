@@ -4,7 +4,8 @@
 
 Everybody decodes the same synthetic layers from bytes in memory: ours to CSR; zstd -19 (a byte a gap, a byte a label)
 and rebuilding CSR; NNCodec to its dense integers. `--nncodec` is the interpreter of an environment with nncodec, which
-wants an older NumPy than ours; it runs as a process that is stopped while others are timed.
+wants an older NumPy than ours; it runs as a process that is stopped while others are timed. Times are the processor's:
+everybody works in one thread, so on a quiet machine they are the clock's, and on a shared one they still compare.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
-from models import ALEXNET, FC6, synthetic
 
 import dcformat
 from dcformat.codecs import huffman, packed
 from dcformat.codecs.oriented import Oriented
 from dcformat.model import Model
+from models import ALEXNET, FC6, synthetic
 
 Decode = Callable[[], object]
 
@@ -42,15 +43,15 @@ import torch; torch.set_num_threads(1)
 from nncodec.nn import encode, decode
 out = sys.stdout; sys.stdout = sys.stderr
 tensors = pickle.load(open(sys.argv[1], 'rb'))
-start = time.perf_counter()
+start = time.process_time()
 with contextlib.redirect_stdout(io.StringIO()):
     data = encode(tensors, dict(verbose=False, results=sys.argv[2]))
-print(len(data), time.perf_counter() - start, file=out, flush=True)
+print(len(data), time.process_time() - start, file=out, flush=True)
 for line in sys.stdin:
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         back = decode(data)
-    print(time.perf_counter() - start, file=out, flush=True)
+    print(time.process_time() - start, file=out, flush=True)
 """
 
 
@@ -102,7 +103,7 @@ def zstd(model: Model) -> tuple[int, float, Decode]:
     """Return size, seconds to encode and the decoder of zstd -19 over gaps and labels; gaps as ours, escapes of 255."""
     import zstandard
 
-    start = time.perf_counter()
+    start = time.process_time()
     frames = []
     for tensor in model.tensors.values():
         if tensor.is_sparse:
@@ -110,7 +111,7 @@ def zstd(model: Model) -> tuple[int, float, Decode]:
             gaps = packed.escaped(packed.runs_of(part), 8)
             level = zstandard.ZstdCompressor(level=19)
             frames.append((part, level.compress(gaps.tobytes()), level.compress(part.labels.tobytes())))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     plan = packed.Plan(8, False, np.empty(0, np.int64), ())
     reader = zstandard.ZstdDecompressor()
 
@@ -155,9 +156,9 @@ def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
 
 
 def _timed(run: Decode) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -173,9 +174,9 @@ def main() -> None:
 
     def ours(mode: Any) -> None:
         dcformat.dumps(model, mode=mode)  # compile
-        start = time.perf_counter()
+        start = time.process_time()
         data = dcformat.dumps(model, mode=mode)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         runners[f"dcformat {mode}"] = (len(data), seconds, lambda: _timed(lambda: dcformat.load(data)))
 
     for mode in options.modes.split(","):
