@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
-from models import ALEXNET, synthetic
 
 import dcformat
 from dcformat.model import Model, Tensor
+from models import ALEXNET, synthetic
 
 
 class Lazy(Mapping[str, Tensor]):

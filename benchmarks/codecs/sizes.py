@@ -16,11 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
-from models import entropy_bytes, models
 
 import dcformat
 from dcformat.codecs.choose import MODES
 from dcformat.model import Model
+from models import entropy_bytes, models
 
 
 def same(a: Model, b: Model) -> bool:
