@@ -34,10 +34,10 @@ PUBLISHED = {
         ("entropy penalised, 2020", 8_560, 1.9, (-60, -11)),
     ],
     "lenet-5": [
-        ("Deep Compression, 2015", 44_000, 0.74, (-45, -11)),
+        ("Deep Compression, 2015", 44_000, 0.74, (-88, -3)),
         ("DeepCABAC, 2019", 15_000, 0.8, (-20, -11)),
         ("variational dropout, 2017", 4_700, 1.0, (5, -3)),
-        ("MIRACLE, 2019", 3_000, 0.69, (-4, -11)),
+        ("MIRACLE, 2019", 3_000, 0.69, (-58, -3)),
         ("entropy penalised, 2020", 2_840, 1.0, (-50, 6)),
     ],
 }
@@ -85,8 +85,9 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
         chosen = [point for point in points if point.recipe == recipe]
         axes.plot([p.size for p in chosen], [p.error for p in chosen], "D", color=OURS, markersize=6)
         best = min(chosen, key=lambda point: point.size)
+        lowest = min(point.error for point in chosen)
         axes.annotate(
-            f"{recipe}: {best.size:,} bytes", (best.size, best.error), xytext=(0, -13), ha="center",
+            f"{recipe}: {best.size:,} bytes", (best.size, lowest), xytext=(0, -13), ha="center",
             textcoords="offset points", fontsize=8, color=OURS, weight="bold",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -98,8 +99,6 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
     axes.set_xlabel("bytes on disk")
     axes.set_ylabel("test error, %")
     axes.set_title(TITLES[network], fontsize=10)
-    handles = [axes.plot([], [], mark, color=color)[0] for mark, color in (("D", OURS), ("o", THEIRS))]
-    axes.legend(handles, ["dcformat", "published"], fontsize=7, loc="lower right")
 
 
 def show_layer(axes: Any, path: Path) -> None:
@@ -126,6 +125,8 @@ def main() -> None:
     figure, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.6), layout="constrained", squeeze=False)
     for panel, network in zip(axes[0], networks, strict=False):
         show_sizes(panel, network, [point for point in points.values() if point.network == network])
+    handles = [axes[0][0].plot([], [], mark, color=color)[0] for mark, color in (("D", OURS), ("o", THEIRS))]
+    axes[0][0].legend(handles, ["dcformat", "published"], fontsize=7, loc="lower right")
     if flat:
         show_layer(axes[0][-1], min(flat, key=lambda path: points[path].size))
     options.out.parent.mkdir(exist_ok=True)
