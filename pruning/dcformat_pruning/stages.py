@@ -49,8 +49,8 @@ class Context:
 
     @property
     def stage_seed(self) -> int:
-        """The seed of this stage's random numbers."""
-        return (self.seed << 32) + zlib.crc32(self.stage.encode())
+        """The seed of this stage's random numbers; 32 bits, for torch's generators leave out what is above."""
+        return zlib.crc32(f"{self.seed} {self.stage}".encode())
 
     def epochs(self, planned: int) -> int:
         """Scale a stage's epochs to what the caller asked for; at least one."""
