@@ -83,7 +83,11 @@ class Cursor:
 
     def u8(self, field: str) -> int:
         """Return the next byte."""
-        return self.take(1, field)[0]
+        at = self.offset
+        if at < len(self.data):
+            self.offset = at + 1
+            return self.data[at]
+        return self.take(1, field)[0]  # which says what is missing
 
     def f32(self, field: str) -> float:
         """Return the next four bytes as a finite float32."""

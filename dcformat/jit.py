@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -315,15 +316,22 @@ def warm(which: Iterable[Kernel], progress: Callable[[Kernel], None] | None = No
 
 
 def lacks_compiler(which: Kernel) -> bool:
-    """Whether a kernel runs as Python for want of Numba and of saved code, not because that was asked for."""
-    which.resolve()
+    """Whether a kernel runs as Python for want of Numba and of saved code, not because that was asked for.
+
+    Compiles nothing to find that out.
+    """
+    if which.state == "unresolved" and not which.ready():
+        return _mode() != "python" and not can_compile()
     return which.state == "python" and _mode() != "python"
 
 
 def can_compile() -> bool:
     """Whether Numba is installed (it is not imported to see)."""
-    if _mode() == "python":
-        return False
+    return _mode() != "python" and _is_installed()
+
+
+@cache
+def _is_installed() -> bool:
     from importlib.util import find_spec
 
     return find_spec("numba") is not None and find_spec("llvmlite") is not None

@@ -48,13 +48,13 @@ def _fill_tables(codes: np.ndarray, lengths: np.ndarray, single: np.ndarray, mul
     slots = np.arange(len(multi))
     used, count, symbols = np.zeros_like(slots), np.zeros_like(slots), np.zeros_like(slots)
     going = np.ones(len(multi), bool)
-    for place in range(6):
+    for place in range(3):
         entry = single[slots >> used].astype(np.int64)
         going &= used + (entry >> 8) <= huffman.LIMIT
         symbols |= np.where(going, (entry & 255) << 8 * place, 0)
         used += np.where(going, entry >> 8, 0)
         count += going
-    multi[:] = used << 56 | count << 48 | symbols
+    multi[:] = symbols << 8 | count << 6 | used
 
 
 def main() -> None:

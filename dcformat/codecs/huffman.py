@@ -1,7 +1,7 @@
 """Canonical Huffman coding, length-limited (spec, "Coder 1"): code lengths, codes, compact tables of lengths, streams.
 
 Lengths come from Huffman's algorithm, or package-merge (Larmore and Hirschberg 1990) where the limit binds. Decoding
-looks up to six symbols at once in a table of `LIMIT` bits, in four streams whose chains do not wait for each other.
+looks up to three symbols at once in a table of `LIMIT` bits, in four streams whose chains do not wait for each other.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.rangecoder import RATE, Decoder, Encoder, State, code_adaptive, code_direct, fresh
-from dcformat.codecs.words import load64, store64
+from dcformat.codecs.rangecoder import RATE, Decoder, Encoder, code_adaptive, code_direct, fresh
+from dcformat.codecs.words import leading_zeros, load64, store32
 from dcformat.errors import HuffmanError
 from dcformat.jit import device, kernel
 
@@ -72,13 +72,28 @@ def _package_merge(weights: list[int], limit: int) -> list[int]:
 def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
     """Return each symbol's code, first bit lowest: shorter codes first, equal lengths in the order of symbols."""
     codes = np.zeros(len(lengths), np.int64)
-    code = previous = 0
-    for length, symbol in sorted((int(n), s) for s, n in enumerate(lengths) if n != UNUSED):
-        code <<= length - previous
-        previous = length
-        codes[symbol] = int(format(code, f"0{length}b")[::-1], 2) if length else 0
-        code += 1
+    _assign_codes(lengths, codes)
     return codes
+
+
+@device
+def _assign(lengths, codes):  # type: ignore[no-untyped-def]
+    code = np.int64(0)
+    for length in range(1, 13):
+        code <<= 1
+        for symbol in range(len(lengths)):
+            if lengths[symbol] == length:
+                reverse = np.int64(0)
+                for bit in range(length):
+                    reverse |= (code >> bit & 1) << (length - 1 - bit)
+                codes[symbol] = reverse
+                code += 1
+
+
+@kernel("void(const int64[::1], int64[::1])")
+def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
+    """Fill in the codes, zero where a symbol has none or an empty one."""
+    _assign(lengths, codes)
 
 
 def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
@@ -217,9 +232,9 @@ def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-de
     return position * 8 + filled
 
 
-@kernel("void(int64[::1], int64[::1], uint16[::1], int64[::1])")
+@kernel("void(const int64[::1], const int64[::1], uint16[::1], uint32[::1])")
 def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
-    """Fill the tables of one symbol (length << 8 | symbol) and of up to six (bits << 56 | count << 48 | symbols)."""
+    """Fill the tables of one symbol (length << 8 | symbol) and of up to three (symbols << 8 | count << 6 | bits)."""
     for symbol in range(len(lengths)):
         length = lengths[symbol]
         if length != 255:
@@ -229,7 +244,7 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
         used = np.int64(0)
         count = 0
         symbols = np.int64(0)
-        while count < 6:
+        while count < 3:
             entry = np.int64(single[slot >> used])
             length = entry >> 8
             if used + length > 12:
@@ -237,12 +252,12 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
             symbols |= (entry & 255) << (8 * count)
             used += length
             count += 1
-        multi[slot] = used << 56 | count << 48 | symbols
+        multi[slot] = symbols << 8 | count << 6 | used
 
 
-def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], State]:
+def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
     """Return the lookup tables of a complete code for `read_one` and `read_four`."""
-    single, multi = np.zeros(1 << LIMIT, np.uint16), np.zeros(1 << LIMIT, np.int64)
+    single, multi = np.zeros(1 << LIMIT, np.uint16), np.zeros(1 << LIMIT, np.uint32)
     _fill_tables(canonical_codes(lengths), lengths, single, multi)
     return single, multi
 
@@ -252,68 +267,81 @@ def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-unty
     """Decode symbol by symbol, for the last few; return the bit after them, or -1 past bit `end`."""
     for index in range(start, stop):
         if position > end:
-            return -1
-        entry = np.int64(single[(load64(buf, position >> 3) >> (position & 7)) & 4095])
+            return np.int64(-1)
+        # Twelve bits lie in three bytes, and the last of them may lie behind the array.
+        byte = position >> 3
+        bits = np.int64(0)
+        for k in range(min(3, len(buf) - byte)):
+            bits |= np.int64(buf[byte + k]) << (8 * k)
+        entry = np.int64(single[(bits >> (position & 7)) & 4095])
         out[index] = entry & 255
         position += entry >> 8
-    return position if position <= end else -1
+    return position if position <= end else np.int64(-1)
 
 
-@kernel("int64(const uint8[::1], int64, int64, const uint16[::1], const int64[::1], uint8[::1], int64)")
+#: Four lookups take at most 48 bits, of the 57 that eight bytes from anywhere hold. A bit above them marks where they
+#: end: when they are shifted out, its place tells how many have been used.
+_MARK = 1 << 62
+#: Four lookups store nothing more than 13 symbols on.
+_FOUR = 13
+
+
+@kernel("int64(const uint8[::1], int64, int64, const uint16[::1], const uint32[::1], uint8[::1], int64)")
 def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untyped-def]
-    """Decode `count` symbols of one stream from bit `at`; return the bit after the last, or -1 past bit `end`.
-
-    `buf` has 8 bytes of padding after `end`, `out` has 8 entries of padding after `count`.
-    """
-    index = 0
+    """Decode `count` symbols of one stream from bit `at`; return the bit after the last, or -1 past bit `end`."""
+    index = np.int64(0)
     position = at
-    while index + 24 <= count and position + 48 <= end:
-        word = load64(buf, position >> 3) >> (position & 7)
+    safe = min(end - 48, 8 * (len(buf) - 8))
+    while index + _FOUR <= count and position <= safe:
+        word = (load64(buf, position >> 3) >> (position & 7)) & (_MARK - 1) | _MARK
         for _ in range(4):
-            entry = multi[word & 4095]
-            store64(out, index, entry)
-            index += (entry >> 48) & 255
-            word >>= entry >> 56
-            position += entry >> 56
+            entry = np.int64(multi[word & 4095])
+            store32(out, index, entry >> 8)
+            index += (entry >> 6) & 3
+            word >>= entry & 63
+        position += leading_zeros(word) - 1
     return _rest(buf, end, single, out, position, index, count)
 
 
-@kernel("int64(const uint8[::1], int64[::1], const int64[::1], const uint16[::1], const int64[::1], uint8[::1], int64)")
+@kernel(
+    "int64(const uint8[::1], int64[::1], const int64[::1], const uint16[::1], const uint32[::1], uint8[::1], int64)"
+)
 def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-untyped-def]
     """Decode four streams of ``ceil(count / 4)`` symbols each (the last: the rest), into consecutive quarters of `out`.
 
     `starts` and `ends` are bits, ascending; on return `starts` is the bit after each stream's last symbol. Returns 0,
-    or -1 if a stream runs past its end. Padding as in `read_one`.
+    or -1 if a stream runs past its end.
     """
     quarter = (count + 3) // 4
-    # Four stores of six symbols and two bytes of no meaning must not reach the next quarter.
     p0, p1, p2, p3 = starts[0], starts[1], starts[2], starts[3]
-    i0, i1, i2, i3 = 0, quarter, 2 * quarter, 3 * quarter
-    s0, s1, s2, s3 = quarter - 26, 2 * quarter - 26, 3 * quarter - 26, count - 26
-    e0, e1, e2, e3 = ends[0] - 48, ends[1] - 48, ends[2] - 48, ends[3] - 48
+    i0, i1, i2, i3 = np.int64(0), quarter, 2 * quarter, 3 * quarter
+    s0, s1, s2, s3 = quarter - _FOUR, 2 * quarter - _FOUR, 3 * quarter - _FOUR, count - _FOUR
+    safe = 8 * (len(buf) - 8)
+    e0, e1, e2, e3 = min(ends[0] - 48, safe), min(ends[1] - 48, safe), min(ends[2] - 48, safe), min(ends[3] - 48, safe)
     while (i0 <= s0 and i1 <= s1 and i2 <= s2 and i3 <= s3) and (p0 <= e0 and p1 <= e1 and p2 <= e2 and p3 <= e3):
-        w0 = load64(buf, p0 >> 3) >> (p0 & 7)
-        w1 = load64(buf, p1 >> 3) >> (p1 & 7)
-        w2 = load64(buf, p2 >> 3) >> (p2 & 7)
-        w3 = load64(buf, p3 >> 3) >> (p3 & 7)
+        w0 = (load64(buf, p0 >> 3) >> (p0 & 7)) & (_MARK - 1) | _MARK
+        w1 = (load64(buf, p1 >> 3) >> (p1 & 7)) & (_MARK - 1) | _MARK
+        w2 = (load64(buf, p2 >> 3) >> (p2 & 7)) & (_MARK - 1) | _MARK
+        w3 = (load64(buf, p3 >> 3) >> (p3 & 7)) & (_MARK - 1) | _MARK
         for _ in range(4):
-            a, b, c, d = multi[w0 & 4095], multi[w1 & 4095], multi[w2 & 4095], multi[w3 & 4095]
-            store64(out, i0, a)
-            store64(out, i1, b)
-            store64(out, i2, c)
-            store64(out, i3, d)
-            i0 += (a >> 48) & 255
-            i1 += (b >> 48) & 255
-            i2 += (c >> 48) & 255
-            i3 += (d >> 48) & 255
-            w0 >>= a >> 56
-            w1 >>= b >> 56
-            w2 >>= c >> 56
-            w3 >>= d >> 56
-            p0 += a >> 56
-            p1 += b >> 56
-            p2 += c >> 56
-            p3 += d >> 56
+            a, b = np.int64(multi[w0 & 4095]), np.int64(multi[w1 & 4095])
+            c, d = np.int64(multi[w2 & 4095]), np.int64(multi[w3 & 4095])
+            store32(out, i0, a >> 8)
+            store32(out, i1, b >> 8)
+            store32(out, i2, c >> 8)
+            store32(out, i3, d >> 8)
+            i0 += (a >> 6) & 3
+            i1 += (b >> 6) & 3
+            i2 += (c >> 6) & 3
+            i3 += (d >> 6) & 3
+            w0 >>= a & 63
+            w1 >>= b & 63
+            w2 >>= c & 63
+            w3 >>= d & 63
+        p0 += leading_zeros(w0) - 1
+        p1 += leading_zeros(w1) - 1
+        p2 += leading_zeros(w2) - 1
+        p3 += leading_zeros(w3) - 1
     starts[0] = _rest(buf, ends[0], single, out, p0, i0, quarter)
     starts[1] = _rest(buf, ends[1], single, out, p1, i1, 2 * quarter)
     starts[2] = _rest(buf, ends[2], single, out, p2, i2, 3 * quarter)

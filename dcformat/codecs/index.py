@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.codecs.words import place8
 from dcformat.jit import device, kernel
 
 Array = npt.NDArray[Any]
@@ -73,37 +74,32 @@ def fill(runs, labels, most, gaps, out):  # type: ignore[no-untyped-def]
 
 
 @device
-def _fits(gaps, count, most, size, stored):  # type: ignore[no-untyped-def]
-    """Whether gap symbols end with an entry, hold `stored` of them, and stay within `size` elements."""
-    if count == 0:
-        return stored == 0
-    escapes = np.int64(0)
-    zeros = np.int64(0)
-    for index in range(count):
-        escapes += gaps[index] == most
-        zeros += np.int64(gaps[index])
-    return count - escapes == stored and zeros + stored <= size and gaps[count - 1] != most
+def _place(gaps, first, last, most, length, lines, line, position, at, pointers, indices):  # type: ignore[no-untyped-def]
+    """Place gap symbols first .. last; return where that ends: line, position in it, entries, or line -1 if outside."""
+    stored = len(indices)
+    for number in range(first, last):
+        gap = np.int64(gaps[number])
+        entry = np.int64(gap != most)
+        position += gap + entry
+        while position >= length:
+            line += 1
+            if line >= lines:
+                return np.int64(-1), position, at
+            pointers[line] = at
+            position -= length
+        if entry:
+            if at >= stored:
+                return np.int64(-1), position, at
+            indices[at] = position
+            at += 1
+    return line, position, at
 
 
 @device
-def _place(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
-    if not _fits(gaps, count, most, lines * length, len(indices)):
+def _end(gaps, count, most, lines, line, at, pointers, stored):  # type: ignore[no-untyped-def]
+    """Close the lines left, if the symbols have ended with the last entry."""
+    if line < 0 or at != stored or (count > 0 and gaps[count - 1] == most):
         return -1
-    # What follows trusts that, so that nothing depends on whether a symbol is an escape: its index is written over.
-    position = np.int64(-1)
-    start = np.int64(0)
-    line = 0
-    at = np.int64(0)
-    for index in range(count):
-        gap = np.int64(gaps[index])
-        entry = np.int64(gap != most)
-        position += gap + entry
-        while position - start >= length:
-            line += 1
-            pointers[line] = at
-            start += length
-        indices[at] = position - start
-        at += entry
     while line < lines:
         line += 1
         pointers[line] = at
@@ -116,13 +112,28 @@ def place32(gaps, count, most, length, lines, pointers, indices):  # type: ignor
 
     Return 0, or -1 unless they end exactly with the last entry and stay within the lines.
     """
-    return _place(gaps, count, most, length, lines, pointers, indices)
+    line, position, at, number = np.int64(0), np.int64(-1), np.int64(0), np.int64(0)
+    while number < count and line >= 0:
+        if number + 8 <= count and at + 8 <= len(indices):
+            # Most symbols are entries of the line begun. If one of the eight is not, what is stored is written over.
+            total = place8(gaps, number, most, position, indices, at)
+            if position + total < length:
+                position += total
+                at += 8
+                number += 8
+                continue
+        last = min(count, number + 8)
+        line, position, at = _place(gaps, number, last, most, length, lines, line, position, at, pointers, indices)
+        number = last
+    return _end(gaps, count, most, lines, line, at, pointers, len(indices))
 
 
 @kernel("int64(const int64[::1], int64, int64, int64, int64, int64[::1], int64[::1])")
 def place64(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
     """`place32` for 64-bit gaps and indices."""
-    return _place(gaps, count, most, length, lines, pointers, indices)
+    start, before = np.int64(0), np.int64(-1)
+    line, _, at = _place(gaps, 0, count, most, length, lines, start, before, start, pointers, indices)
+    return _end(gaps, count, most, lines, line, at, pointers, len(indices))
 
 
 @kernel("int64(int64[::1], const uint8[::1], int64, uint8[::1])")

@@ -7,6 +7,7 @@ codebook, the values as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -185,11 +186,18 @@ class ChunkReader:
         self._planes = [_Alphabet(lengths) for lengths in plan.planes]
 
     def read(
-        self, data: npt.NDArray[np.uint8], stored: int, *, most: int, value_bytes: int
+        self,
+        data: npt.NDArray[np.uint8],
+        stored: int,
+        *,
+        most: int,
+        value_bytes: int,
+        labels: npt.NDArray[np.uint8] | None = None,
     ) -> tuple[npt.NDArray[np.uint8] | None, list[npt.NDArray[np.uint8]], bytes]:
         """Return gap symbols (None without positions), label planes and raw values of a chunk of `stored` entries.
 
-        `most` bounds the number of gap symbols: each stands for a zero or an entry of the chunk's elements.
+        `most` bounds the number of gap symbols: each stands for a zero or an entry of the chunk's elements. `labels`,
+        if given, is where an only plane of `stored` labels is put.
         """
         cursor = Cursor(data)
         count = stored
@@ -198,22 +206,25 @@ class ChunkReader:
             if count < stored or count > max(stored, 8 * len(data)):
                 # Escapes and fillers are never the only symbol, so each takes a bit at least.
                 raise StreamError("gap symbols", got=count, expected=f"{stored} or as many more as there are bits")
-        labels = count if self.plan.fillers else stored
-        sequences = ([(count, self._gaps)] if self._gaps is not None else []) + [(labels, a) for a in self._planes]
+        each = count if self.plan.fillers else stored
+        place = labels if len(self._planes) == 1 and each == stored else None
+        sequences = ([(count, self._gaps, None)] if self._gaps is not None else []) + [
+            (each, alphabet, place) for alphabet in self._planes
+        ]
         sizes = [
             [cursor.varint("stream length", 8 * len(data)) for _ in range(4)] if n >= layout.INTERLEAVE_FROM else []
-            for n, _ in sequences
+            for n, _, _ in sequences
         ]
         bits = cursor.left - value_bytes
         if bits < 0:
             raise TruncatedError("values", got=f"{cursor.left} bytes", expected=f"{value_bytes} bytes")
-        padded = np.zeros(bits + 8, np.uint8)
-        padded[:bits] = cursor.array(bits, "streams")
+        streams = cursor.array(bits, "streams")
         out, at = [], 0
-        for (n, alphabet), lengths in zip(sequences, sizes, strict=True):
-            symbols, at = alphabet.read(padded, at, 8 * bits, n, lengths)
+        for (n, alphabet, room), lengths in zip(sequences, sizes, strict=True):
+            symbols = np.empty(n, np.uint8) if room is None else room
+            at = alphabet.read(streams, at, 8 * bits, symbols, lengths)
             out.append(symbols)
-        _check_end(padded, at, bits)
+        _check_end(streams, at, bits)
         gaps = out.pop(0) if self._gaps is not None else None
         return gaps, out, bytes(cursor.take(value_bytes, "values"))
 
@@ -225,38 +236,34 @@ class _Alphabet:
         self._lengths = lengths
         self._tables = None if lacks_compiler(huffman.read_one) else huffman.decoding_tables(lengths)
 
-    def read(
-        self, data: npt.NDArray[np.uint8], at: int, end: int, count: int, sizes: list[int]
-    ) -> tuple[npt.NDArray[np.uint8], int]:
-        """Return `count` symbols from bit `at`, and the bit after them; `sizes` are those of four streams, or none."""
+    def read(self, data: npt.NDArray[np.uint8], at: int, end: int, out: npt.NDArray[np.uint8], sizes: list[int]) -> int:
+        """Fill `out` from bit `at` on, and return the bit after; `sizes` are those of four streams, or none."""
         if not sizes:
-            return self._one(data, at, end, count)
-        ends = at + np.cumsum(np.array(sizes, np.int64))
+            return self._one(data, at, end, out)
+        count, quarter = len(out), (len(out) + 3) // 4
+        ends = [at + size for size in accumulate(sizes)]
         if ends[-1] > end:
-            raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{int(ends[-1]) - at} bits")
-        starts = np.concatenate(([at], ends[:-1])).astype(np.int64)
+            raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{ends[-1] - at} bits")
+        starts = [at, *ends[:-1]]
         if self._tables is None:
-            quarter = (count + 3) // 4
-            counts = [quarter, quarter, quarter, count - 3 * quarter]
-            parts = [self._one(data, *part) for part in zip(starts.tolist(), ends.tolist(), counts, strict=True)]
-            out, after = np.concatenate([part for part, _ in parts]), np.array([bit for _, bit in parts])
+            cuts = [0, quarter, 2 * quarter, 3 * quarter, count]
+            after = [self._one(data, starts[k], ends[k], out[cuts[k] : cuts[k + 1]]) for k in range(4)]
         else:
-            out, after = np.empty(count + 8, np.uint8), starts
-            huffman.read_four(data, after, ends, *self._tables, out, count)  # leaves -1 where a stream runs out
-        if (after != ends).any():
+            reached = np.array(starts, np.int64)
+            huffman.read_four(data, reached, np.array(ends, np.int64), *self._tables, out, count)
+            after = reached.tolist()  # -1 where a stream has run out
+        if after != ends:
             raise StreamError("Huffman streams", got="another length", expected=f"{sizes} bits")
-        return out[:count], int(ends[-1])
+        return ends[-1]
 
-    def _one(self, data: npt.NDArray[np.uint8], at: int, end: int, count: int) -> tuple[npt.NDArray[np.uint8], int]:
+    def _one(self, data: npt.NDArray[np.uint8], at: int, end: int, out: npt.NDArray[np.uint8]) -> int:
         if self._tables is None:
-            found = plain.read_symbols(data, at, end, self._lengths, count)
+            after = plain.read_symbols(data, at, end, self._lengths, out)
         else:
-            out = np.empty(count + 8, np.uint8)
-            after = huffman.read_one(data, at, end, *self._tables, out, count)
-            found = (out[:count], after) if after >= 0 else None
-        if found is None:
-            raise StreamError("Huffman stream", got="its end", expected=f"{count} symbols")
-        return found
+            after = huffman.read_one(data, at, end, *self._tables, out, len(out))
+        if after < 0:
+            raise StreamError("Huffman stream", got="its end", expected=f"{len(out)} symbols")
+        return after
 
 
 def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:

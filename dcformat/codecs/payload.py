@@ -214,10 +214,11 @@ def _entries(parts: Layout, reader: PackedReader | _ContextReader, threads: int)
     def decode(place: tuple[Chunk, int, int]) -> None:
         chunk, line, entry = place
         own = slice(entry, entry + chunk.stored)
-        part, stored = reader.read(chunk, indices[own])
+        part, stored = reader.read(chunk, indices[own], labels[own])
         if part.indices.base is not indices:
             indices[own] = part.indices
-        labels[own] = part.labels
+        if part.labels.base is not labels:
+            labels[own] = part.labels
         pointers[line + 1 : line + 1 + chunk.lines] = part.pointers[1:] + entry
         if values is not None:
             values[own] = stored
@@ -300,30 +301,28 @@ class PackedReader:
         self._negatives = negatives_of(self.codebook, info.dtype)
         self._reader = ChunkReader(plan)
 
-    def read(self, chunk: Chunk, indices: Array | None = None) -> tuple[Any, Array | None]:
+    def read(self, chunk: Chunk, indices: Array | None = None, labels: Array | None = None) -> tuple[Any, Array | None]:
         """Return labels of a dense tensor or entries of a sparse one, and values where there is no codebook.
 
-        `indices`: where the entries' indices may be put.
+        `indices`, `labels`: where those of the entries may be put.
         """
         parts, info = self._parts, self._parts.info
         stored = chunk.stored if self._positions else chunk.lines * parts.length
-        gaps, planes, raw = self._streams(chunk)
+        gaps, planes, raw = self._streams(chunk, labels if self._positions else None)
         values = None if info.clusters else raw_values(raw, chunk.stored, info.dtype)
-        labels = packed.join(planes, self._symbols, stored)
+        codes = packed.join(planes, self._symbols, stored)
         if gaps is None:
-            return (labels if info.form == "dense" else self._sparse(labels, chunk)), values
-        found: Array | None = labels
+            return (codes if info.form == "dense" else self._sparse(codes, chunk)), values
         pointers, placed, found = packed.place(
             self._reader.plan,
             gaps,
-            labels if parts.coding.fillers else None,
+            codes if parts.coding.fillers else None,
             stored,
             chunk.lines,
             parts.length,
             indices,
         )
-        codes = labels if found is None else found
-        return Oriented(pointers, placed, codes, chunk.lines, parts.length), values
+        return Oriented(pointers, placed, codes if found is None else found, chunk.lines, parts.length), values
 
     def bits(self, chunk: Chunk) -> tuple[int, int]:
         """Return the bits of a chunk's gap symbols, and of its labels or values."""
@@ -333,11 +332,13 @@ class PackedReader:
         labels = sum(_bits(lengths, plane) for lengths, plane in zip(plan.planes, planes, strict=True))
         return index, labels + 8 * len(raw)
 
-    def _streams(self, chunk: Chunk) -> tuple[Array | None, list[npt.NDArray[np.uint8]], bytes]:
+    def _streams(
+        self, chunk: Chunk, labels: Array | None = None
+    ) -> tuple[Array | None, list[npt.NDArray[np.uint8]], bytes]:
         info, elements = self._parts.info, chunk.lines * self._parts.length
         stored = chunk.stored if self._positions else elements
         item = 0 if info.clusters else STORAGE[info.dtype].itemsize
-        return self._reader.read(chunk.data, stored, most=elements, value_bytes=item * chunk.stored)
+        return self._reader.read(chunk.data, stored, most=elements, value_bytes=item * chunk.stored, labels=labels)
 
     def _sparse(self, labels: Array, chunk: Chunk) -> Oriented:
         return _stored_only(labels, chunk, self._parts.length, self._negatives)
@@ -367,22 +368,22 @@ class _ContextReader:
         self.codebook = codebook_of(first, parts.info) if first is not None else None
         self._negatives = negatives_of(self.codebook, parts.info.dtype)
 
-    def read(self, chunk: Chunk, indices: Array | None = None) -> tuple[Any, Array | None]:
+    def read(self, chunk: Chunk, indices: Array | None = None, labels: Array | None = None) -> tuple[Any, Array | None]:
         """As `PackedReader.read`; always makes arrays of its own."""
         parts, info, coder = self._parts, self._parts.info, self._coder
         decoder = self._decoders.get(id(chunk)) or Decoder(chunk.data)
         out: Any
         values = None
         if info.form == "dense" or parts.coding.every_element:
-            labels = coder.decode_dense(decoder, chunk.lines, parts.length, self._symbols, self._negatives)
-            out = labels
+            codes = coder.decode_dense(decoder, chunk.lines, parts.length, self._symbols, self._negatives)
+            out = codes
             if info.form == "sparse":
-                out = _stored_only(labels, chunk, parts.length, self._negatives)
+                out = _stored_only(codes, chunk, parts.length, self._negatives)
         else:
-            pointers, own, labels = coder.decode(
+            pointers, own, codes = coder.decode(
                 decoder, chunk.lines, parts.length, chunk.stored, self._symbols, self._negatives
             )
-            out = Oriented(pointers, own, labels, chunk.lines, parts.length)
+            out = Oriented(pointers, own, codes, chunk.lines, parts.length)
             if not info.clusters:
                 values = np.empty(0, STORAGE[info.dtype])
                 if chunk.stored:

@@ -17,28 +17,28 @@ from dcformat.codecs.huffman import UNUSED, Lengths
 Array = npt.NDArray[Any]
 
 
-def read_symbols(
-    data: npt.NDArray[np.uint8], at: int, end: int, lengths: Lengths, count: int
-) -> tuple[npt.NDArray[np.uint8], int] | None:
-    """Decode `count` symbols from bit `at`; return them and the bit after the last, or None past bit `end`."""
+def read_symbols(data: npt.NDArray[np.uint8], at: int, end: int, lengths: Lengths, out: npt.NDArray[np.uint8]) -> int:
+    """Fill `out` with symbols from bit `at` on; return the bit after the last, or -1 past bit `end`."""
     from bitarray import bitarray
     from bitarray.util import canonical_decode
 
     used = np.flatnonzero(lengths != UNUSED)
     if len(used) == 1:
-        return np.full(count, used[0], np.uint8), at
+        out[:] = used[0]
+        return at
     order = used[np.lexsort((used, lengths[used]))]
     bits = bitarray(endian="little")
     bits.frombytes(data[at >> 3 : (end + 7) >> 3].tobytes())
     bits = bits[at & 7 : end - (at & ~7)]
     codes = canonical_decode(bits, np.bincount(lengths[used]).tolist(), order.tolist())
     try:
-        symbols = np.fromiter(islice(codes, count), np.uint8)
+        symbols = np.fromiter(islice(codes, len(out)), np.uint8)
     except ValueError:  # the last code is not whole
-        return None
-    if len(symbols) < count:
-        return None
-    return symbols, at + int(lengths[symbols].sum())
+        return -1
+    if len(symbols) < len(out):
+        return -1
+    out[:] = symbols
+    return at + int(lengths[symbols].sum())
 
 
 def place(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dcformat
-from dcformat import errors, layout
+from dcformat import errors, jit, layout
 from dcformat.errors import FormatError
 from fuzz.target import exercise, mutate
 from tests.format.assembler import (
@@ -414,6 +414,7 @@ def test_large_tensors_take_what_was_allowed(form: str) -> None:
     from dcformat.codecs.payload import cut
     from tests.format import strategies
 
+    jit.warm(jit.kernels())  # the compiler's memory is not decoding's
     random = np.random.default_rng(3)
     made = strategies.tensor(random, "t", (200, 300), "float32", form, clusters=17, grid=True)
     for way in strategies.ways(made, 30):

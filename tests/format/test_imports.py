@@ -27,6 +27,13 @@ session = dcformat_runtime.load(sys.argv[1], threads=1)
 session(np.ones((2, 6), np.float32))
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
+WARM = """
+import sys
+import dcformat_runtime
+from dcformat import jit
+dcformat_runtime.load(sys.argv[1], threads=1, backend="numba")
+jit.warm(jit.kernels())
+"""
 
 
 def test_loading_and_running_a_file_imports_little(tmp_path):
@@ -36,7 +43,9 @@ def test_loading_and_running_a_file_imports_little(tmp_path):
         dcformat.save(Model({"w": from_dense("w", weight)}, Graph((6,), (Linear((0,), "w"),))), path, mode=mode)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "runtime")))}
         env.pop("NUMBA_BOUNDSCHECK", None)  # has kernels compiled anew by every process
-        done = subprocess.run([sys.executable, "-c", SCRIPT, path], env=env, capture_output=True, text=True, check=True)
+        for script in (WARM, SCRIPT):
+            command = [sys.executable, "-c", script, path]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         assert SLOW & set(json.loads(done.stdout)) == set()
 
 
