@@ -108,10 +108,10 @@ def measure(network: Network, x: np.ndarray, repeats: int) -> dict[str, float]:
     steps = list(walk(runner.program, batch))
     nothing = steps[0][2].copy()
     nothing[6:] = 1, 2  # the second part of an operator that is not divided: nothing to do
-    idle = _least(lambda: engine._kernel(x, y, arena, runner.mem, nothing), 500)
+    idle = _least(lambda: engine._kernel(x, y, arena, runner.mem, nothing, 0), 500)
     times: dict[str, float] = {}
     for name, _, control in steps:
-        least = _least(partial(engine._kernel, x, y, arena, runner.mem, control), repeats)
+        least = _least(partial(engine._kernel, x, y, arena, runner.mem, control, 0), repeats)
         times[name] = times.get(name, 0.0) + max(0.0, least - idle)
     return times
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcformat.errors import MemoryLimitError
 from dcformat.layout import DEFAULT_MAX_MEMORY
-from dcformat_runtime import kernels, machine
+from dcformat_runtime import kernels, machine, ops
+from dcformat_runtime.crew import Crew, current
 from dcformat_runtime.network import Floats, Ints, Network
 from dcformat_runtime.program import Plan, Program, build
 from dcformat_runtime.storage import aligned_zeros
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+#: Estimated nanoseconds until a helper has begun, and of each further piece that work is cut into.
+_HAND_OVER, _PIECE = 10_000.0, 500.0
 
-#: Estimated nanoseconds of work for each thread, below which another thread costs more than it brings.
-_WORTH_A_THREAD = 60_000.0
-
-_WHOLE: Ints = np.zeros(8, np.int64)
+_WHOLE: Ints = np.zeros(ops.CONTROL_WIDTH, np.int64)
 _FLOAT32 = np.dtype(np.float32)
 _empty = np.empty
 
@@ -66,7 +63,7 @@ class KernelEngine:
         self._network, self.threads, self._exact, self._limit = network, threads, exact, limit
         self._lock = threading.Lock()
         self._runners: dict[bool, _Runner] = {}
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._cut = lru_cache(64)(self._find_cut)
         self._outputs = network.outputs
         self._one_shape = 1, network.outputs
         self._one: tuple[list[Floats], Floats] | None = None
@@ -85,23 +82,27 @@ class KernelEngine:
                 arena = idle.pop()
             except IndexError:
                 arena = aligned_zeros(self._runners[True].program.arena)
-            self._kernel(x, y, arena, mem, _WHOLE)
+            self._kernel(x, y, arena, mem, _WHOLE, 0)
             idle.append(arena)
             return y
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
             runner = self._runners.get(True) or self._runner(True)
-            if self._is_shared(runner.program):
-                self._together(runner, x, y)
+            crew = current()
+            if self._is_shared(runner.program) and crew.take():
+                try:
+                    self._together(crew, runner, x, y)
+                finally:
+                    crew.give()
             else:
-                self._part(runner, x, y)
+                self._part(runner, x, y, _WHOLE, 0)
         elif n:
             self._many(x, y)
         return y
 
     def _is_shared(self, program: Program) -> bool:
         """Whether one image is work enough to share it, operator by operator."""
-        return self.threads > 1 and program.choices[1].cost(1) > 4 * _WORTH_A_THREAD
+        return self.threads > 1 and program.costs[1] > 20 * _HAND_OVER
 
     def _runner(self, single: bool) -> _Runner:
         with self._lock:
@@ -121,56 +122,55 @@ class KernelEngine:
 
     def _many(self, x: Floats, y: Floats) -> None:
         runner = self._runners.get(False) or self._runner(False)
-        n = len(x)
-        whole = runner.program.choices[-1]
-        work = n * whole.cost(whole.tile) / whole.tile
-        step = 1 if whole.lanes == 1 else 16
-        parts = min(self.threads, int(work / _WORTH_A_THREAD), -(-n // step))
-        if parts <= 1:
-            self._part(runner, x, y)
+        size, threads = self._cut(len(x)) if self.threads > 1 else (0, 1)
+        if threads == 1:
+            self._part(runner, x, y, _WHOLE, 0)
             return
-        size = -(-n // parts)
-        step = 64 if size >= 128 else step
-        size = -(-size // step) * step
-        cuts = list(range(size, n, size))
-        tasks = [
-            self._executor().submit(self._part, runner, x[start : start + size], y[start : start + size])
-            for start in cuts
-        ]
-        self._part(runner, x[:size], y[:size])
-        for task in tasks:
-            task.result()
+        # Cut alike with and without help, so that the same call gives the same bits.
+        pieces, crew = -(-len(x) // size), current()
+        helped = crew.take()
+        control = crew.control if helped else np.zeros(ops.CONTROL_WIDTH, np.int64)
+        control[0], control[ops.SIZE], control[ops.PIECES] = 0, size, pieces
+        work = partial(self._part, runner, x, y, control)
+        if not helped:
+            work(-1)
+            return
+        try:
+            crew.share(work, pieces, threads - 1)
+        finally:
+            crew.give()
 
-    def _together(self, runner: _Runner, x: Floats, y: Floats) -> None:
+    def _find_cut(self, n: int) -> tuple[int, int]:
+        """Return how to cut a batch: images in a piece, and on how many threads."""
+        costs = self._runner(False).program.costs
+        most = len(costs) - 1
+        best, cut = 0.9 * (n // most * costs[most] + costs[n % most]), (n, 1)
+        for size in (1, 2, 4, 8, 16, 32, 48, 64):
+            pieces = -(-n // size)
+            threads = min(self.threads, pieces)
+            each = costs[size] + _PIECE
+            cost = max(-(-pieces // threads) * each, _HAND_OVER + pieces // threads * each)
+            if cost < best and threads > 1:
+                best, cut = cost, (size, threads)
+        return cut
+
+    def _together(self, crew: Crew, runner: _Runner, x: Floats, y: Floats) -> None:
         """Run one image, each long operator on all threads."""
         arena = runner.take()
         for _, cost, control in walk(runner.program, 1):
-            parts = self.threads if cost > _WORTH_A_THREAD else 1
-            tasks = []
-            for part in range(parts - 1, -1, -1):
-                mine = control.copy()
-                mine[6:] = part, parts
-                if part:
-                    tasks.append(self._executor().submit(self._kernel, x, y, arena, runner.mem, mine))
-                else:
-                    self._kernel(x, y, arena, runner.mem, mine)
-            for task in tasks:
-                task.result()
+            if cost > 4 * _HAND_OVER:
+                crew.control[: control.size] = control
+                work = partial(self._kernel, x, y, arena, runner.mem, crew.control)
+                crew.share(work, self.threads, self.threads - 1)
+            else:
+                self._kernel(x, y, arena, runner.mem, control, 0)
         runner.give(arena)
 
-    def _part(self, runner: _Runner, x: Floats, y: Floats) -> None:
+    def _part(self, runner: _Runner, x: Floats, y: Floats, control: Ints, turn: int) -> int:
         arena = runner.take()
-        self._kernel(x, y, arena, runner.mem, _WHOLE)
+        pieces: int = self._kernel(x, y, arena, runner.mem, control, turn)
         runner.give(arena)
-
-    def _executor(self) -> ThreadPoolExecutor:
-        """Return this process's threads: those of a parent do not survive a fork."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        with self._lock:
-            if self._pool is None or self._pool[0] != os.getpid():
-                self._pool = os.getpid(), ThreadPoolExecutor(self.threads, "dcformat")
-            return self._pool[1]
+        return pieces
 
     def profile(self, x: Floats) -> list[tuple[str, float]]:
         """Return each layer's name and seconds, in order of execution; copies in and out are layers too."""
@@ -180,7 +180,7 @@ class KernelEngine:
         seconds: dict[str, float] = {}
         for name, _, control in walk(runner.program, len(x)):
             start = perf_counter()
-            self._kernel(x, y, arena, runner.mem, control)
+            self._kernel(x, y, arena, runner.mem, control, 0)
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         runner.give(arena)
         return list(seconds.items())

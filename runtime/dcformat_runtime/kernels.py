@@ -14,13 +14,18 @@ import numpy.typing as npt
 
 from dcformat.jit import device, kernel
 from dcformat_runtime.image_kernels import pool_all, pool_image, shift_image
+from dcformat_runtime.ops import CLAIM, DONE, LOOKS, MANY, PATIENCE, PIECES, SIZE
 from dcformat_runtime.simd import (
     any_nonzero,
+    await_least,
+    claim,
     columns,
     copy_block,
     copy_half,
+    finish,
     gather,
     nonzeros,
+    offer,
     permute,
     rows,
     rows_half,
@@ -32,44 +37,78 @@ from dcformat_runtime.simd import (
 Array = npt.NDArray[Any]
 
 
-@kernel("void(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], const int64[::1])")
-def run(x: Array, y: Array, a: Array, mem: Array, control: Array) -> None:
+@kernel("int64(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], int64[::1], int64)")
+def run(x: Array, y: Array, a: Array, mem: Array, control: Array, turn: int) -> int:
     """Run the program in `mem` on `x`, all of it or one operator alone, and write the results to `y`.
+
+    Threads share a call piece by piece: some images, or a part of the operator. The first offers the pieces, and
+    everyone claims one after the other until none is left; so whoever comes late only helps less.
 
     Parameters
     ----------
     x : float32 (images, features)
     y : float32 (images, outputs)
     a : float32
-        The arena.
+        The arena, each thread's own where images are shared.
     mem : float32
-    control : int64 (8,)
-        0 for everything; or 1, then the plan, the first image, the stage (0: for each group, 1: after), the group, the
-        operator, and which part of how many to do of it.
+    control : int64
+        See `ops`.
+    turn : int
+        0: alone. -t: offer turn t and take part. t: help with turn t, then wait a little for the next, unless it came
+        too late for this one.
+
+    Returns
+    -------
+    int
+        Pieces done, if the call is shared.
     """
     single = control[0]
     exact = word(mem, 0)
     n = x.shape[0]
-    done = control[2] if single else 0
-    while done < n:
-        left = n - done
-        plan = control[1] if single else word(mem, 1 + min(left, 64))
-        count = min(word(mem, plan), left)
-        lanes = word(mem, plan + 1)
-        for stage in range(control[3] if single else 0, control[3] + 1 if single else 2):
-            groups = (count + lanes - 1) // lanes if stage == 0 else 1
-            number = word(mem, plan + 2 + 2 * stage)
-            first = word(mem, plan + 3 + 2 * stage)
-            for g in range(control[4] if single else 0, control[4] + 1 if single else groups):
-                for o in range(control[5] if single else 0, control[5] + 1 if single else number):
-                    image = done + g * lanes if stage == 0 else done
-                    here = min(lanes, count - g * lanes) if stage == 0 else count
-                    part = control[6] if single else 0
-                    parts = control[7] if single else 1
-                    _step(x, y, a, mem, first + 24 * o, g, image, here, exact, part, parts)
-        done += count
-        if single:
-            done = n
+    if turn < 0:
+        offer(control, CLAIM, -turn * MANY)
+    piece = claim(control, CLAIM, PIECES, abs(turn)) if turn else control[6]
+    mine = 0
+    while piece >= 0:
+        done = control[2] if single else piece * control[SIZE]
+        end = min(n, done + control[SIZE]) if turn and not single else n
+        while done < end:
+            left = end - done
+            plan = control[1] if single else word(mem, 1 + min(left, 64))
+            count = min(word(mem, plan), left)
+            lanes = word(mem, plan + 1)
+            for stage in range(control[3] if single else 0, control[3] + 1 if single else 2):
+                groups = (count + lanes - 1) // lanes if stage == 0 else 1
+                number = word(mem, plan + 2 + 2 * stage)
+                first = word(mem, plan + 3 + 2 * stage)
+                for g in range(control[4] if single else 0, control[4] + 1 if single else groups):
+                    for o in range(control[5] if single else 0, control[5] + 1 if single else number):
+                        image = done + g * lanes if stage == 0 else done
+                        here = min(lanes, count - g * lanes) if stage == 0 else count
+                        part = piece if single else 0
+                        parts = control[PIECES] if single else 1
+                        _step(x, y, a, mem, first + 24 * o, g, image, here, exact, part, parts)
+            done += count
+            if single:
+                done = end
+        if turn:
+            mine += 1
+            finish(control, DONE)
+            piece = claim(control, CLAIM, PIECES, abs(turn))
+        else:
+            piece = -1
+    if turn > 0 and mine:
+        await_least(control, CLAIM, (turn + 1) * MANY, LOOKS)
+    return mine
+
+
+@kernel("int64(int64[::1])")
+def wait(control: Array) -> int:
+    """Wait a little for the last pieces of a call; return whether all are done."""
+    if await_least(control, DONE, control[PIECES], PATIENCE):
+        return 1
+    offer(control, LOOKS, 0)  # helpers shall not wait for a next turn, but say when they have done with this one
+    return 0
 
 
 @device

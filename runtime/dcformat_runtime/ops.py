@@ -65,3 +65,11 @@ PLAN_WIDTH = 6
 SLACK = 1024
 #: The largest word.
 MAX_WORD = (1 << 31) - 1
+
+#: Words of `control`, int64. 0: 0 to run everything; or 1 for one operator, then the plan, the first image, the stage
+#: (0: for each group, 1: after), the group, the operator, and which of its parts. `PIECES`: parts, or pieces of a
+#: batch, each of `SIZE` images. `CLAIM`: the turn times `MANY`, plus the pieces claimed; `DONE`: pieces done; both in a
+#: cache line of their own. `PATIENCE`, `LOOKS`: how often to look whether all is done, or whether there is a next turn.
+PIECES, SIZE, PATIENCE, LOOKS, CLAIM, DONE = 7, 8, 9, 10, 16, 24
+CONTROL_WIDTH = 32
+MANY = 1 << 20

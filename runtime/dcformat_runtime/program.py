@@ -46,11 +46,15 @@ class Plan:
 
 @record
 class Program:
-    """What a kernel needs: `mem`, and the floats of its arena. `choices[r]`: the plan when r images are left."""
+    """What a kernel needs: `mem`, and the floats of its arena.
+
+    `choices[r]`: the plan when r images are left; `costs[r]`: estimated nanoseconds for them.
+    """
 
     mem: Floats
     arena: int
     choices: tuple[Plan, ...]
+    costs: tuple[float, ...]
 
 
 def build(network: Network, *, single: bool, exact: bool, most: int = 12, permutes: bool = False) -> Program:
@@ -59,22 +63,23 @@ def build(network: Network, *, single: bool, exact: bool, most: int = 12, permut
     `most`: blocks that a kernel is to hold in registers at a time; `permutes`: whether permuting a block is fast.
     """
     constants = Constants()
-    arena, choices = lay_out(network, Weights(constants, exact, most, permutes), single)
+    arena, plans = lay_out(network, Weights(constants, exact, most, permutes), single)
+    choices, costs = _choose(plans)
     mem = constants.finish()
     mem.view(np.int32)[0] = exact
     mem.view(np.int32)[1 : 1 + len(choices)] = [plan.address for plan in choices]
-    return Program(mem, arena, choices)
+    return Program(mem, arena, tuple(choices), tuple(costs))
 
 
-def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, tuple[Plan, ...]]:
-    """Write the plans among the constants of `weights`; return the floats of the arena, and the choices."""
+def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[Plan]]:
+    """Write the plans among the constants of `weights`; return the floats of the arena, and the plans."""
     cut = _cut(network)
     weights.constants.put(np.zeros(1 + ops.CHOICES + 1, np.int32))  # filled in when the addresses are known
     plans = [Plan(1, 1)] if single else _plans(network, cut)
     arena = max(_emit(network, cut, plan, weights) for plan in plans) + ops.SLACK
     if max(arena, weights.constants.size) > ops.MAX_WORD:
         raise LimitError("running the network", got="more words than a kernel can number", expected=ops.MAX_WORD)
-    return arena, tuple(_choose(plans))
+    return arena, plans
 
 
 def _cut(network: Network) -> int:
@@ -109,7 +114,7 @@ def _plans(network: Network, cut: int) -> list[Plan]:
         return [Plan(8, 1), Plan(64, 1)] if cut < len(network.layers) else [Plan(1, 1)]
     if cut == len(network.layers):
         return [Plan(1, 1), Plan(16, 16)]
-    return [Plan(8, 1), Plan(16, 16), Plan(64, 16)]
+    return [Plan(8, 1), Plan(16, 16), Plan(32, 16), Plan(64, 16)]
 
 
 def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
@@ -147,8 +152,8 @@ def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return out
 
 
-def _choose(plans: Sequence[Plan]) -> list[Plan]:
-    """For each number of images left, the plan that costs least, what remains after it included."""
+def _choose(plans: Sequence[Plan]) -> tuple[list[Plan], list[float]]:
+    """For each number of images left, the plan that costs least, what remains after it included; and what they cost."""
     best: list[float] = [0.0]
     choices = [plans[0]]
     for left in range(1, ops.CHOICES + 1):
@@ -156,4 +161,4 @@ def _choose(plans: Sequence[Plan]) -> list[Plan]:
         pick = costs.index(min(costs))
         best.append(costs[pick])
         choices.append(plans[pick])
-    return choices
+    return choices, best

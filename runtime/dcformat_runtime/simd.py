@@ -9,6 +9,7 @@ compiler splits it where registers are narrower, so results do not depend on the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from dcformat.jit import intrinsic
 from dcformat_runtime.blocks import BLOCK
+from dcformat_runtime.ops import MANY
 
 Array = npt.NDArray[Any]
 
@@ -26,9 +28,9 @@ def _ir(name: str) -> Callable[[], Any]:
 
     def build() -> Any:
         # Saved code is known by the sources that are named here.
-        from dcformat_runtime import blocks, simd_moves, simd_products, simd_writer
+        from dcformat_runtime import blocks, simd_moves, simd_products, simd_shares, simd_writer
 
-        for module in (simd_moves, simd_products, simd_writer, blocks):
+        for module in (simd_moves, simd_products, simd_shares, simd_writer, blocks):
             if hasattr(module, name):
                 return getattr(module, name)()
         raise LookupError(name)
@@ -46,6 +48,42 @@ def word(mem: Array, i: int) -> int:
 def put_word(a: Array, i: int, value: int) -> None:
     """Store an int32 at `i`."""
     a.view(np.int32)[i] = value
+
+
+_counting = threading.Lock()
+
+
+@intrinsic(_ir("offer"))
+def offer(control: Array, at: int, value: int) -> None:
+    """Store a word after all that was stored before."""
+    control[at] = value
+
+
+@intrinsic(_ir("claim"))
+def claim(control: Array, at: int, pieces: int, turn: int) -> int:
+    """Take the next of ``control[pieces]`` pieces, if it is this turn's; otherwise return -1. Atomic."""
+    with _counting:
+        piece = int(control[at]) - turn * MANY
+        if not 0 <= piece < control[pieces]:
+            return -1
+        control[at] += 1
+        return piece
+
+
+@intrinsic(_ir("finish"))
+def finish(control: Array, at: int) -> None:
+    """Add 1 after all that was stored before. Atomic."""
+    with _counting:
+        control[at] += 1
+
+
+@intrinsic(_ir("await_least"))
+def await_least(control: Array, at: int, least: int, looks: int) -> int:
+    """Look at a word up to ``control[looks]`` times, until it is at least so much; return whether it is.
+
+    In Python once: there, waiting would keep the other threads from their work.
+    """
+    return int(control[at] >= least)
 
 
 @intrinsic(_ir("copy_block"))

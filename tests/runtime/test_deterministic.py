@@ -24,7 +24,7 @@ def test_batches_and_backends_agree_to_the_bit(name: str) -> None:
 
 
 def test_threads_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_WORTH_A_THREAD", 1.0)
+    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
     network = NETS["lenet"]().network()
     x = inputs(network, 90)
     expected = KernelEngine(network, 1, True).run(x)

@@ -143,7 +143,7 @@ def test_several_threads_may_call_one_session() -> None:
 
 
 def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_WORTH_A_THREAD", 1.0)
+    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
     network = lenet().network()
     one = Session.from_model(lenet().model(), backend="numba", threads=1)
     three = Session.from_model(lenet().model(), backend="numba", threads=3)
@@ -154,7 +154,7 @@ def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", NETS)
 def test_one_input_is_shared_by_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_WORTH_A_THREAD", 0.001)
+    monkeypatch.setattr(engines, "_HAND_OVER", 0.001)
     network, model = NETS[name]().network(), NETS[name]().model()
     one = Session.from_model(model, backend="numba", threads=1)
     three = Session.from_model(model, backend="numba", threads=3)
@@ -185,7 +185,7 @@ def _child(session: Session, x: np.ndarray, out: object) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_survives_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_WORTH_A_THREAD", 1.0)
+    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
     network = lenet().network()
     session = Session.from_model(lenet().model(), backend="numba", threads=2)
     x = inputs(network, 64)

@@ -1,0 +1,153 @@
+"""Threads that help: every piece is done once, by whomever; errors reach the caller; nothing is left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from dcformat_runtime import crew as crews
+from dcformat_runtime import engine as engines
+from dcformat_runtime import ops, simd
+from dcformat_runtime.crew import Crew
+from dcformat_runtime.session import Session
+
+from tests.runtime.nets import inputs, lenet
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    made = Crew()
+    yield made
+    made.close()
+
+
+class _Work:
+    """Pieces that are counted, claimed as the kernel claims them."""
+
+    def __init__(self, crew: Crew, fails: str = "") -> None:
+        self.control, self.fails = crew.control, fails
+        self.done: list[tuple[int, str]] = []
+        self.helped = threading.Event()
+
+    def __call__(self, turn: int) -> int:
+        who = "helper" if turn > 0 else "caller"
+        if turn < 0:
+            simd.offer(self.control, ops.CLAIM, -turn * ops.MANY)
+            if self.fails != "caller":
+                self.helped.wait(60)
+        mine = 0
+        while (piece := simd.claim(self.control, ops.CLAIM, ops.PIECES, abs(turn))) >= 0:
+            self.helped.set()
+            if who == self.fails:
+                raise RuntimeError(f"the {who} fails")
+            self.done.append((piece, who))
+            simd.finish(self.control, ops.DONE)
+            mine += 1
+        self.helped.set()
+        return mine
+
+
+def test_every_piece_is_done_once(crew: Crew) -> None:
+    for helpers in (1, 3, 2):
+        for pieces in (1, 2, 7, 100):
+            work = _Work(crew)
+            crew.share(work, pieces, helpers)
+            assert Counter(piece for piece, _ in work.done) == Counter(range(pieces))
+            assert "helper" in {who for _, who in work.done}
+
+
+@pytest.mark.parametrize("who", ["helper", "caller"])
+def test_errors_reach_the_caller(who: str) -> None:
+    session = Session.from_model(lenet().model(), backend="numba", threads=2)
+    x = inputs(lenet().network(), 200)
+    expected = session(x)
+    before = crews.current()
+    with pytest.raises(RuntimeError, match=f"the {who} fails"):
+        before.share(_Work(before, who), 5000, 2)
+    assert crews.current() is not before
+    assert np.array_equal(session(x), expected)
+
+
+def test_a_turn_that_is_over_has_no_pieces() -> None:
+    control = np.zeros(ops.CONTROL_WIDTH, np.int64)
+    control[ops.PIECES] = 2
+    simd.offer(control, ops.CLAIM, 5 * ops.MANY)
+    assert [simd.claim(control, ops.CLAIM, ops.PIECES, turn) for turn in (4, 5, 6, 5, 5, 5)] == [-1, 0, -1, 1, -1, -1]
+
+
+def test_one_caller_at_a_time_is_helped(crew: Crew) -> None:
+    assert crew.take()
+    assert not crew.take()
+    crew.give()
+    assert crew.take()
+
+
+def test_help_that_wins_nothing_is_done_without_for_a_while(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "thread_time", lambda: 0.0)  # alone, it would have taken no time
+    for _ in range(crews._ROW):
+        assert crew.take()
+        crew.share(_Work(crew), 4, 1)
+        crew.give()
+    assert not crew.take()
+    assert any(crew.take() for _ in range(crews._SKIP))
+
+
+_PROGRAM = """
+import sys
+import numpy as np
+import dcformat_runtime
+from dcformat_runtime import engine
+engine._HAND_OVER = 1.0
+session = dcformat_runtime.load(sys.argv[1], threads=3, backend="numba")
+x = np.ones((500, *session.input_shape), np.float32)
+for _ in range(5):
+    session(x)
+print("done")
+"""
+
+
+def test_the_interpreter_ends(tmp_path: object) -> None:
+    import dcformat
+
+    path = f"{tmp_path}/net.dcf"
+    dcformat.save(lenet().model(), path)
+    found = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, path], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert (found.stdout, found.stderr) == ("done\n", "")
+
+
+def test_callers_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    session = Session.from_model(lenet().model(), backend="numba", threads=3)
+    x = inputs(lenet().network(), 200)
+    expected = Session.from_model(lenet().model(), backend="numba", threads=1)(x)
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        for start in range(0, 60, 10):
+            if not np.allclose(session(x[start:]), expected[start:], atol=1e-5):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_same_bits_without_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    monkeypatch.setattr(crews, "_crew", Crew())
+    session = Session.from_model(lenet().model(), backend="numba", threads=2)
+    x = inputs(lenet().network(), 64)
+    expected = session(x)
+    assert crews.current().take()
+    assert np.array_equal(session(x), expected)
+    crews.current().close()
