@@ -31,6 +31,8 @@ CELL_CONTEXTS, SIGN_CONTEXTS, SIZE_CONTEXTS = 16 * 16 * 4, 9, 16
 WIDE = 8
 #: The writer's first choice for tensors this large is the faster variant, unless contexts save 1/128.
 LARGE = 1 << 20
+#: With as many entries, adapting is over soon whatever the rate: the writer tries fewer plans.
+MANY = 1 << 16
 
 
 @device
@@ -273,13 +275,14 @@ def encode(
     width = _magnitude_bits(symbols, negatives)
     shape = (lines, length, width, negatives, symbols - negatives)
     cells = lines * length
-    limits = range(len(LIMITS)) if cells < LARGE else (3,)
+    thorough = cells < LARGE and len(indices) < MANY
+    limits = range(len(LIMITS)) if thorough else (3,)
     most = min(max((cells // len(indices)).bit_length(), 1), 6)
-    widths = range(most, min(most + 2, 8) + 1) if cells < LARGE else (most,)
+    widths = range(most, min(most + 2, 8) + 1) if thorough else (most,)
     plans = [(0, limit, bits) for limit in limits for bits in widths]
     if suits_contexts(lines, length):
         nears = list(dict.fromkeys([2, *likely(pointers, indices, labels, lines, length, negatives)]))[
-            : 4 if cells < LARGE else 2
+            : 4 if thorough else 2
         ]
         plans += [(1, limit, near) for limit in limits for near in nears]
     costs = [_cost(plan, pointers, indices, labels, shape) for plan in plans]
