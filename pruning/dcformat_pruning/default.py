@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.stages import Recipe, ordered, pool, prune_gradually, round_values, share_in_portions, train
+from dcformat_pruning.stages import Recipe, ordered, pool, prune_gradually, settle, share_in_portions, train
 from dcformat_pruning.training import Plan
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
@@ -24,7 +24,7 @@ DEFAULT: Mapping[str, Recipe] = {
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             prune_gradually(Plan(epochs=60, lr=8e-3), 7000, _IMAGES, {"fc1": 200, "fc2": 80}),
             share_in_portions(Plan(epochs=12, lr=2e-3), 12, _IMAGES),
-            round_values(7, 31),
+            settle(Plan(epochs=1, lr=5e-4), 7, 15, _IMAGES),
         ),
         mode="tiny",
         finish=ordered("fast"),
@@ -36,7 +36,7 @@ DEFAULT: Mapping[str, Recipe] = {
                 Plan(epochs=14, lr=8e-3), 6000, _IMAGES, {"conv1": 10, "conv2": 24, "fc1": 100}, power=0.25
             ),
             share_in_portions(Plan(epochs=5, lr=2e-3), 12, _IMAGES),
-            round_values(7, 31),
+            settle(Plan(epochs=1, lr=5e-4), 7, 15, _IMAGES),
         ),
         mode="tiny",
         finish=ordered("fast"),

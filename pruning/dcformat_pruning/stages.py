@@ -218,14 +218,27 @@ def share_in_portions(plan: Plan, clusters: int, source: Source) -> Stage:
     return Stage("share", run, plan.epochs)
 
 
-def round_values(bits: int, levels: int) -> Stage:
-    """Round weights to so many significant bits, and each layer's biases to so many steps either side of zero."""
+def settle(plan: Plan, bits: int, levels: int, source: Source) -> Stage:
+    """Round each layer's biases to so many steps either side of zero, let the centroids make up for it, round those.
+
+    Parameters
+    ----------
+    bits : int
+        Significant bits of a centroid.
+    """
 
     def run(module: nn.Sequential, context: Context) -> None:
-        round_weights(module, bits)
         quantise_biases(module, levels)
+        small = Compact.of(module)
+        biases = [p for p in small.module.parameters() if p.ndim == 1]
+        for bias in biases:
+            bias.requires_grad_(False)
+        shared = SharedWeights.from_values(small.module, weight_names(small.module))
+        context.fit(small.module, plan, shared, images=source(context))
+        small.expand(module)
+        round_weights(module, bits)
 
-    return Stage("round", run)
+    return Stage("settle", run, plan.epochs)
 
 
 def ordered(mode: Mode) -> Callable[[Model], Model]:
