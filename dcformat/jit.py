@@ -77,13 +77,14 @@ class Kernel:
         process), ``"numba"`` (called through Numba) or ``"python"``.
     """
 
-    def __init__(self, function: FunctionType, signature: str, fastmath: frozenset[str]) -> None:
+    def __init__(self, function: FunctionType, signature: str, fastmath: frozenset[str], unroll: bool) -> None:
         from dcformat.native.signature import parse
 
         self.python = function
         self.signature = signature
         self.parsed = parse(signature)
         self.fastmath = fastmath
+        self.unroll = unroll
         self.state = "unresolved"
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
@@ -128,7 +129,8 @@ class Kernel:
         """Return what this kernel's saved code for a target (`dcformat.native.keys.targets`) is known by."""
         from dcformat.native.keys import kernel_key
 
-        return kernel_key(target, self.python, (self.signature, sorted(self.fastmath)), _devices, _intrinsics)
+        options = (self.signature, sorted(self.fastmath), *(() if self.unroll else ("no unrolling",)))
+        return kernel_key(target, self.python, options, _devices, _intrinsics)
 
     def path(self) -> str | None:
         """Return the file with this kernel's saved code for this machine, or None if there is none."""
@@ -204,7 +206,7 @@ class Kernel:
         from dcformat.native.elf import LinkError
 
         try:
-            image = compile_image(function, self.parsed, set(self.fastmath) or False)
+            image = compile_image(function, self.parsed, set(self.fastmath) or False, unroll=self.unroll)
         except LinkError as error:
             _log("kernel %s: cannot be saved (%s)", self.name, error)
             return None
@@ -231,7 +233,8 @@ class Kernel:
         from dcformat.native.compiler import compile_image
 
         function = _for_compiler(self.python, self.fastmath)
-        image = compile_image(function, self.parsed, set(self.fastmath) or False, keys.TARGETS[target])
+        fastmath = set(self.fastmath) or False
+        image = compile_image(function, self.parsed, fastmath, keys.TARGETS[target], unroll=self.unroll)
         key = self.key(target)
         return store.write(key, keys.compiler() or "unknown", image.pack(key), place)
 
@@ -270,7 +273,9 @@ class _Refusal:
         return self.function(*better)
 
 
-def kernel(signature: str, *, fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(
+    signature: str, *, fastmath: Iterable[str] = (), unroll: bool = True
+) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a `Kernel`.
 
     Parameters
@@ -280,10 +285,13 @@ def kernel(signature: str, *, fastmath: Iterable[str] = ()) -> Callable[[Callabl
         ``const``: the array is only read, and may be read-only.
     fastmath : iterable of str
         LLVM's flags, as for `numba.njit`.
+    unroll : bool
+        Whether LLVM may unroll loops. Short ones become larger and slower by it: what is left over is a second loop,
+        whose end the processor does not foresee.
     """
 
     def make(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(cast(FunctionType, function), signature, frozenset(fastmath))
+        made = Kernel(cast(FunctionType, function), signature, frozenset(fastmath), unroll)
         _kernels.append(made)
         return made
 

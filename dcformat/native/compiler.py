@@ -45,7 +45,9 @@ def numba_type(argument: Any) -> Any:
     return types.Array(scalar, argument.ndim, "C") if argument.ndim else scalar
 
 
-def compile_image(function: FunctionType, signature: Signature, fastmath: Any, target: Target | None = None) -> Image:
+def compile_image(
+    function: FunctionType, signature: Signature, fastmath: Any, target: Target | None = None, *, unroll: bool = True
+) -> Image:
     """Compile a function (device functions among its globals compiled already) to an image.
 
     Parameters
@@ -56,6 +58,8 @@ def compile_image(function: FunctionType, signature: Signature, fastmath: Any, t
         As for `numba.njit`.
     target : Target, optional
         By default, this machine.
+    unroll : bool
+        Whether LLVM may unroll loops.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def compile_image(function: FunctionType, signature: Signature, fastmath: Any, t
     with global_compiler_lock, _only_lowering():
         machine = _host_machine() if target is None else _machine_of(target)
         module = _lower(function, signature, fastmath, machine)
-        _optimise(module, machine)
+        _optimise(module, machine, unroll)
         image = elf.link(machine.emit_object(module), ENTRY)
     for _, symbol in image.imports:
         if not provided(symbol):
@@ -172,11 +176,12 @@ def _retarget(text: str, machine: llvm.TargetMachine) -> str:
     return "\n".join(lines)
 
 
-def _optimise(module: Any, machine: llvm.TargetMachine) -> None:
+def _optimise(module: Any, machine: llvm.TargetMachine, unroll: bool) -> None:
     tuning = llvm.create_pipeline_tuning_options()
     tuning.speed_level = 3
     tuning.loop_vectorization = True
     tuning.slp_vectorization = False
+    tuning.loop_unrolling = unroll
     passes = llvm.create_pass_builder(machine, tuning)
     passes.getModulePassManager().run(module, passes)
 

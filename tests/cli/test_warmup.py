@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let warmup find two kernels, as yet unresolved."""
     found = [kernel for kernel in warmup.all_kernels() if kernel.name in FEW]
-    fresh = tuple(jit.Kernel(kernel.python, kernel.signature, kernel.fastmath) for kernel in found)
+    fresh = tuple(jit.Kernel(kernel.python, kernel.signature, kernel.fastmath, kernel.unroll) for kernel in found)
     monkeypatch.setattr(warmup, "all_kernels", lambda: fresh)
 
 
