@@ -108,7 +108,12 @@ class KernelEngine:
         with self._lock:
             if single not in self._runners:
                 program = build(
-                    self._network, single=single, exact=self._exact, most=self._most, permutes=self._permutes
+                    self._network,
+                    single=single,
+                    exact=self._exact,
+                    most=self._most,
+                    permutes=self._permutes,
+                    halves=machine.halves(),
                 )
                 need = program.mem.nbytes + 4 * program.arena
                 if need > self._limit:

@@ -35,7 +35,7 @@ def shift_image(a: Array, mem: Array, op: int, source: int, target: int, part: i
         # Columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, (-left + stride - 1) // stride))
         high = max(low, min(cols, (width - left + stride - 1) // stride))
-        whole = plain and low == 0 and high == cols
+        whole = plain and low == 0 and high >= word(mem, op + 17)
         c = part
         while c < channels:
             plane = source + c * step

@@ -28,7 +28,7 @@ from dcformat_runtime.simd import (
     offer,
     permute,
     rows,
-    rows_half,
+    rows_halves,
     rows_pool,
     transpose,
     word,
@@ -37,7 +37,9 @@ from dcformat_runtime.simd import (
 Array = npt.NDArray[Any]
 
 
-@kernel("int64(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], int64[::1], int64)")
+@kernel(
+    "int64(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], int64[::1], int64)", unroll=False
+)
 def run(x: Array, y: Array, a: Array, mem: Array, control: Array, turn: int) -> int:
     """Run the program in `mem` on `x`, all of it or one operator alone, and write the results to `y`.
 
@@ -224,15 +226,16 @@ def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, p
     relu = word(mem, op + 20)
     pool = word(mem, op + 21)
     runs = word(mem, op + 22)
+    step = word(mem, op + 23)
     for i in range(word(mem, op + 11)):
         row_source = source + i * word(mem, op + 12)
         row_target = target + (i // 2 if pool else i) * word(mem, op + 14)
         first = 0
         while first < blocks:
-            k = _width(blocks - first, most, pool)
+            k = _width(blocks - first, most, pool) if per else _halves(blocks - first, most)
             line = first // per if per else 0
             column = first - line * per
-            x = row_source + 16 * first
+            x = row_source + step * first
             for c in range(runs):
                 last = relu if c == runs - 1 else 0
                 # Rows are sorted by length: parts take every so manyth, which balances them.
@@ -242,11 +245,15 @@ def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, p
                     end = word(mem, pointers + c * count + r + 1)
                     bias = mem[biases + r]
                     y = row_target + word(mem, order + r) * target_row
-                    if pool:
+                    if per == 0:
+                        y += first // (2 * pool) * gap if pool else first * gap
+                        rows_halves(
+                            k, step, pool, a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap,
+                            width,
+                        )  # fmt: skip
+                    elif pool:
                         y += first // 2 * gap
                         rows_pool(k, a, mem, x, unit, indices, values, start, end, i % 2, bias, relu, exact, y, gap)
-                    elif per == 0:
-                        rows_half(a, mem, x, unit, indices, values, start, end, c, bias, last, exact, y, gap)
                     else:
                         y += line * width
                         rows(
@@ -264,6 +271,13 @@ def _width(left: int, most: int, pool: int) -> int:
     if pool:
         return 24 if k >= 24 else 12 if k >= 12 else 8 if k >= 8 else 4 if k >= 4 else 2
     return 12 if k >= 12 else 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
+
+
+@device
+def _halves(left: int, most: int) -> int:
+    """Return the largest of `simd.HALF_WIDTHS` that is at most `left` and fits where `most` blocks do."""
+    k = min(left, 2 * most)
+    return 24 if k >= 24 else 12 if k >= 12 else 8 if k >= 8 else 4 if k >= 4 else 2 if k >= 2 else 1
 
 
 @device

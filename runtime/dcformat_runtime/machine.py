@@ -51,3 +51,20 @@ def cores() -> int:
 def permutes() -> bool:
     """Return whether one instruction permutes a block of 16 floats."""
     return level() == "avx512"
+
+
+def halves() -> bool:
+    """Return whether two multiply-adds of half a block, operands from memory, take no longer than one of a block.
+
+    So it is wherever registers hold no whole block, and on AMD's Zen 4, which does 512 bits in two steps.
+    """
+    return level() != "avx512" or _is_zen4()
+
+
+@cache
+def _is_zen4() -> bool:
+    try:
+        text = _read("/proc/cpuinfo")
+    except OSError:
+        return False
+    return "AuthenticAMD" in text and "cpu family\t: 25\n" in text

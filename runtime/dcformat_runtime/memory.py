@@ -106,7 +106,7 @@ class _Sizes(Weights):
     """Makes room for tables of which only shapes and numbers of entries are known."""
 
     def __init__(self, known: Mapping[int, tuple[Shape, int]]) -> None:
-        super().__init__(Constants(), False, machine.blocks_in_registers(), machine.permutes())
+        super().__init__(Constants(), False, machine.blocks_in_registers(), machine.permutes(), machine.halves())
         self._known = known
 
     def _linear_rows(self, layer: Layer) -> Rows:
@@ -115,7 +115,7 @@ class _Sizes(Weights):
 
     def _conv_rows(self, layer: Layer, flat: bool) -> Rows:
         shape, entries = self._known[id(layer)]
-        view = conv_window(layer, shape, flat)
+        view = conv_window(layer, shape, flat, self.halves)
         return self._skip_rows(shape, entries, conv_runs(layer, shape, entries, view, flat, self.most), view)
 
     def _skip_rows(self, shape: Shape, entries: int, runs: int, view: Window | None) -> Rows:

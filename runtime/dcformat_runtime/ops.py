@@ -23,10 +23,11 @@ FIELDS = {
     "spread": ("count", "lanes", "gap"),
     # sparse rows times blocks of positions or lanes: everything that is a convolution, or linear over many images.
     # `outer` steps (image rows), each `blocks` blocks, `most` at a time; entries in `runs` runs of columns. The blocks
-    # are lines of `per` blocks of which `width` floats are kept; per 0: one half block, `gap` floats of it kept
+    # are lines of `per` blocks of which `width` floats are kept, and `step` apart in the source; per 0: half blocks, of
+    # each of which `width` floats are kept. `pool`: 2 x 2, in registers; of half blocks, so many are a line
     "rows": (
         "rows", "pointers", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
-        "target_outer", "gap", "blocks", "most", "per", "width", "relu", "pool", "runs",
+        "target_outer", "gap", "blocks", "most", "per", "width", "relu", "pool", "runs", "step",
     ),
     # sparse rows times one vector, 16 rows at a time
     "gather": ("groups", "pointers", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch"),
@@ -38,10 +39,10 @@ FIELDS = {
     # dense columns of the nonzero inputs; with more than `limit` of them the gather at `instead` is run
     "columns": ("features", "weight", "blocks", "bias", "relu", "found", "limit", "instead"),
     # (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes): padded, strides resolved.
-    # `plane` and `copy_plane`: positions from one channel to the next
+    # `plane` and `copy_plane`: positions from one channel to the next; `needed`: columns that are ever read
     "shift": (
         "channels", "height", "width", "lanes", "variants", "starts", "stride", "phases", "top", "rows", "cols",
-        "plane", "copy_plane",
+        "plane", "copy_plane", "needed",
     ),
     # kind: 0 maximum, 1 mean with the padding counted, 2 mean without
     "pool": (

@@ -57,13 +57,16 @@ class Program:
     costs: tuple[float, ...]
 
 
-def build(network: Network, *, single: bool, exact: bool, most: int = 12, permutes: bool = False) -> Program:
+def build(
+    network: Network, *, single: bool, exact: bool, most: int = 12, permutes: bool = False, halves: bool = True
+) -> Program:
     """Make the program for one image at a time (`single`), or for many.
 
-    `most`: blocks that a kernel is to hold in registers at a time; `permutes`: whether permuting a block is fast.
+    `most`: blocks that a kernel is to hold in registers at a time; `permutes`: whether permuting a block is fast;
+    `halves`: whether two half blocks are as fast as a block.
     """
     constants = Constants()
-    arena, plans = lay_out(network, Weights(constants, exact, most, permutes), single)
+    arena, plans = lay_out(network, Weights(constants, exact, most, permutes, halves), single)
     choices, costs = _choose(plans)
     mem = constants.finish()
     mem.view(np.int32)[0] = exact

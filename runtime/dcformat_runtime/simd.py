@@ -143,19 +143,34 @@ def rows(
         a[place : place + count] = acc[BLOCK * b : BLOCK * b + count]
 
 
-@intrinsic(_ir("rows_half"))
-def rows_half(
-    a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
-    resume: int, bias: float, relu: int, exact: int, y: int, tail: int,
+@intrinsic(_ir("rows_halves"))
+def rows_halves(
+    k: int, step: int, pool: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
+    resume: int, bias: float, relu: int, exact: int, y: int, gap: int, keep: int,
 ) -> None:  # fmt: skip
-    """Do what `rows` does to one half block."""
-    acc = np.full(BLOCK // 2, bias, np.float32)
+    """Do what `rows` does to `k` half blocks, `step` apart in the source and `gap` in the output, `keep` floats each.
+
+    To `pool`, lines are so many half blocks, and maxima of 2 x 2 are written, lines of them `gap` apart.
+    """
+    half = BLOCK // 2
+    acc = np.full((k, half), bias, np.float32)
+    outs = [a[y + b * gap :][:keep] for b in range(k)]
     if resume:
-        acc[:tail] = a[y : y + tail]
-    _accumulate(acc, a, mem, x, unit, idx, val, start, end)
+        for b, out in enumerate(outs):
+            acc[b, :keep] = out
+    for p in range(start, end):
+        at = x + unit * word(mem, idx + p)
+        for b in range(k):
+            acc[b] += mem[val + p] * a[at + b * step :][:half]
     if relu:
         acc = np.where(acc < 0, np.float32(0), acc)
-    a[y : y + tail] = acc[:tail]
+    if pool:
+        maxima = acc.reshape(k // (2 * pool), 2, pool * half // 2, 2).max(axis=(1, 3))
+        for q, line in enumerate(maxima):
+            a[y + q * gap :][: line.size] = line
+        return
+    for b, out in enumerate(outs):
+        out[:] = acc[b, :keep]
 
 
 @intrinsic(_ir("rows_pool"))

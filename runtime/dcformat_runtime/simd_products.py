@@ -9,17 +9,26 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 
-from dcformat_runtime.blocks import BLOCK, PERMUTE_SLOTS, POOL_WIDTHS, WIDTHS
+from dcformat_runtime.blocks import (
+    BLOCK,
+    HALF_POOLS,
+    HALF_STEPS,
+    HALF_WIDTHS,
+    PERMUTE_SLOTS,
+    POOL_WIDTHS,
+    WIDTHS,
+)
 from dcformat_runtime.simd_writer import HALF, I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
 
 
-def _unrolled(k: int) -> int:
-    """Accumulator sets that hide the latency of a multiply-add when there are few blocks."""
-    return 4 if k == 1 else 2 if k <= 3 else 1
+def _unrolled(k: int, n: int) -> int:
+    """Accumulator sets that hide the latency of a multiply-add when there are few vectors of `n` floats."""
+    least = 64 // n
+    return 4 if k == 1 else 2 if k < least else 1
 
 
-def _accumulate(w: Writer, acc: list[Any], n: int, exact: Any, args: tuple[Any, ...]) -> None:
-    """Add the entries' products to the accumulators, each `n` floats."""
+def _accumulate(w: Writer, acc: list[Any], n: int, step: int, exact: Any, args: tuple[Any, ...]) -> None:
+    """Add the entries' products to the accumulators, each `n` floats; operands are `step` apart."""
     a, mem, x, unit, idx, val, start, end = args
     kind = vector(n)
 
@@ -27,14 +36,14 @@ def _accumulate(w: Writer, acc: list[Any], n: int, exact: Any, args: tuple[Any, 
         at = w.b.add(x, w.b.mul(w.word(mem, w.b.add(idx, p)), unit))
         value = w.splat(w.load(mem, w.b.add(val, p)), n)
         for b, total in enumerate(sums):
-            product = w.load(a, w.plus(at, b * n), kind)
+            product = w.load(a, w.plus(at, b * step), kind)
             w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
 
     with w.b.if_else(exact) as (then, otherwise):
         with then, w.loop(start, end, 1) as p:
             entry(p, acc, True)
         with otherwise:
-            more = _unrolled(len(acc))
+            more = _unrolled(len(acc), n)
             sums = [acc] + [w.variables(len(acc), kind) for _ in range(more - 1)]
             for spare in sums[1:]:
                 for total in spare:
@@ -92,7 +101,7 @@ def rows_full() -> Any:
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+            _accumulate(w, acc, BLOCK, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
             out = [w.relu(w.flag(relu), w.b.load(total)) for total in acc]
             with w.b.if_else(whole, likely=True) as (plain, ragged):
                 with plain:
@@ -119,53 +128,85 @@ def _places(w: Writer, blocks: int, y: Any, gap: Any, column: Any, per: Any, wid
         y = w.b.select(ended, w.b.add(y, width), y)
 
 
-def _load_lanes(w: Writer, array: Any, index: Any, count: Any) -> Any:
-    pointer, mask = _masked(w, array, index, count)
-    kind = vector(BLOCK)
-    name = f"llvm.masked.load.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
+def _load_lanes(w: Writer, array: Any, index: Any, count: Any, n: int = BLOCK) -> Any:
+    pointer, mask = _masked(w, array, index, count, n)
+    kind = vector(n)
+    name = f"llvm.masked.load.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
     return w.call(name, kind, pointer, I32(4), mask, ir.Constant(kind, None))
 
 
 def _store_lanes(w: Writer, value: Any, array: Any, index: Any, count: Any) -> None:
-    pointer, mask = _masked(w, array, index, count)
-    name = f"llvm.masked.store.v{BLOCK}f32.{_pointer_name(pointer, f'v{BLOCK}f32')}"
+    n = value.type.count
+    pointer, mask = _masked(w, array, index, count, n)
+    name = f"llvm.masked.store.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
     w.call(name, ir.VoidType(), value, pointer, I32(4), mask)
 
 
-def _masked(w: Writer, array: Any, index: Any, count: Any) -> tuple[Any, Any]:
+def _masked(w: Writer, array: Any, index: Any, count: Any, n: int) -> tuple[Any, Any]:
     if config.BOUNDSCHECK:
         w.at(array, w.b.sub(w.b.add(index, count), i64(1)), 1)
-    pointer = w.b.bitcast(w.b.gep(array.data, [index]), vector(BLOCK).as_pointer())
-    return pointer, w.lanes(count)
+    pointer = w.b.bitcast(w.b.gep(array.data, [index]), vector(n).as_pointer())
+    return pointer, w.lanes(count, n)
 
 
 def _pointer_name(pointer: Any, kind: str) -> str:
     return "p0" if str(pointer.type) == "ptr" else f"p0{kind}"
 
 
-def rows_half() -> Any:
-    """Write `simd.rows_half`."""
+def rows_halves() -> Any:
+    """Write `simd.rows_halves`."""
 
     def write(
-        w: Writer, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
-        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, tail: Any,
+        w: Writer, k: Any, step: Any, pool: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any,
+        end: Any, resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any, keep: Any,
     ) -> None:  # fmt: skip
         kind = vector(HALF)
-        (total,) = w.variables(1, kind)
-        with w.b.if_else(w.flag(resume)) as (then, otherwise):
-            with then:
-                w.b.store(w.load(a, y, kind), total)
-            with otherwise:
-                w.b.store(w.splat(bias, HALF), total)
-        _accumulate(w, [total], HALF, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
-        out = w.relu(w.flag(relu), w.b.load(total))
-        with w.b.if_else(w.b.icmp_signed("==", tail, i64(HALF)), likely=True) as (then, otherwise):
-            with then:
-                w.store(out, a, y)
-            with otherwise, w.loop(i64(0), tail, 1) as lane:
-                w.store(w.b.extract_element(out, w.b.trunc(lane, I32)), a, w.b.add(y, lane))
 
-    return helper("AAiiiiiiifiiii", types.void, write)
+        def variant(number: int) -> None:
+            width, apart, per_line = number % 100, number // 100 % 100, number // 10_000
+            acc = w.variables(width, kind)
+            places = [w.b.add(y, w.b.mul(gap, i64(b))) for b in range(width)]
+            if per_line:
+                for total in acc:
+                    w.b.store(w.splat(bias, HALF), total)
+                _accumulate(w, acc, HALF, apart, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+                _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(relu), a, y, gap)
+                return
+            with w.b.if_else(w.flag(resume)) as (then, otherwise):
+                with then:
+                    for total, place in zip(acc, places, strict=True):
+                        w.b.store(_load_lanes(w, a, place, keep, HALF), total)
+                with otherwise:
+                    for total in acc:
+                        w.b.store(w.splat(bias, HALF), total)
+            _accumulate(w, acc, HALF, apart, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+            out = [w.relu(w.flag(relu), w.b.load(total)) for total in acc]
+            with w.b.if_else(w.b.icmp_signed("==", keep, i64(HALF)), likely=True) as (then, otherwise):
+                with then:
+                    for value, place in zip(out, places, strict=True):
+                        w.store(value, a, place)
+                with otherwise:
+                    for value, place in zip(out, places, strict=True):
+                        _store_lanes(w, value, a, place, keep)
+
+        numbers = [100 * apart + width for apart in HALF_STEPS for width in HALF_WIDTHS]
+        for lines, (widths, apart) in HALF_POOLS.items():
+            numbers += [10_000 * lines + 100 * apart + width for width in widths]
+        _switch(w, w.plus(w.plus(k, step, 100), pool, 10_000), tuple(numbers), variant)
+
+    return helper("iiiAAiiiiiiifiiiii", types.void, write)
+
+
+def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, y: Any, gap: Any) -> None:
+    """Store the maxima of 2 x 2 of lines of half blocks."""
+    for q in range(0, len(acc), 2 * per_line):
+        both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]
+        line = w.b.add(y, w.b.mul(gap, i64(q // (2 * per_line))))
+        for b in range(0, per_line, 2):
+            count = HALF * len(both[b : b + 2])
+            odd, even = (ir.Constant(ir.VectorType(I32, count // 2), list(range(s, count, 2))) for s in (1, 0))
+            pairs = [w.b.shuffle_vector(both[b], both[min(b + 1, per_line - 1)], lanes) for lanes in (even, odd)]
+            w.store(w.relu(relu, w.larger(*pairs)), a, w.plus(line, b * HALF // 2))
 
 
 def rows_pool() -> Any:
@@ -181,7 +222,7 @@ def rows_pool() -> Any:
             acc = w.variables(width, kind)
             for total in acc:
                 w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
+            _accumulate(w, acc, BLOCK, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
             places = [w.b.add(y, w.b.mul(gap, i64(b))) for b in range(width // 2)]
             out = [
                 w.relu(w.flag(relu), w.larger(w.b.load(acc[2 * b]), w.b.load(acc[2 * b + 1])))

@@ -96,9 +96,9 @@ class Writer:
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
     def relu(self, on: Any, x: Any) -> Any:
-        """Return ``max(x, 0)`` if `on`, else `x`."""
-        zero = ir.Constant(x.type, None)
-        return self.b.select(on, self.b.select(self.b.fcmp_ordered("<", x, zero), zero, x), x)
+        """Return ``max(x, 0)`` if `on`, else `x`: one instruction, the maximum with 0 or with minus infinity."""
+        floor = self.splat(self.b.select(on, F32(0.0), F32(float("-inf"))), x.type.count)
+        return self.b.select(self.b.fcmp_ordered("<", x, floor), floor, x)
 
     def flag(self, value: Any) -> Any:
         """Return whether an integer is not 0."""
@@ -114,10 +114,10 @@ class Writer:
         with cgutils.for_range_slice(self.b, start, stop, i64(step), I64) as (index, _):
             yield index
 
-    def lanes(self, below: Any) -> Any:
-        """Mask of the lanes whose number is less than `below`."""
-        numbers = ir.Constant(ir.VectorType(I32, BLOCK), list(range(BLOCK)))
-        return self.b.icmp_signed("<", numbers, self.splat(self.b.trunc(below, I32), BLOCK))
+    def lanes(self, below: Any, n: int) -> Any:
+        """Mask of the lanes of `n` whose number is less than `below`."""
+        numbers = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+        return self.b.icmp_signed("<", numbers, self.splat(self.b.trunc(below, I32), n))
 
 
 U16S = ir.VectorType(I16, BLOCK)

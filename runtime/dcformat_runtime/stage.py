@@ -20,6 +20,7 @@ from dcformat.graph import (
 )
 from dcformat.records import record
 from dcformat_runtime import ops
+from dcformat_runtime.blocks import HALF_POOLS
 from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.storage import Arena, aligned, homes, plane, size
 from dcformat_runtime.tables import Int32s
@@ -258,7 +259,7 @@ class Stage:
         blocks = max(1, self.lanes // 16)
         self._rows(
             table, source.at, target, unit=self.lanes, row=target.gap, gap=8 if half else 16, blocks=blocks,
-            per=0 if half else _ENDLESS, width=_ENDLESS, relu=layer.relu,
+            per=0 if half else _ENDLESS, width=8 if half else _ENDLESS, relu=layer.relu, step=8 if half else 16,
         )  # fmt: skip
 
     def _vector(self, layer: Layer, source: int, target: Place) -> None:
@@ -327,6 +328,7 @@ class Stage:
         self._emit(
             "shift", source, Place(buffer[0], self.lanes), cost, channels, height, width, self.lanes, variants,
             table.starts, view.stride, phases, view.top, rows, cols, self._plane(layer.inputs[0]), view.plane,
+            view.needed,
         )  # fmt: skip
         return buffer
 
@@ -337,16 +339,36 @@ class Stage:
         channels, height, width = layer.conv_shape
         positions, step = height * width, plane(layer.conv_shape, True)
         lines = height if view.width == width and view.per * view.width < positions else 1
-        half = positions <= 8 and lines == 1
-        buffer = None if pool is None else self.arena.take(channels * step)
+        pooled = self._halves_pooled(layer, table)
+        buffer = None if pool is None or pooled else self.arena.take(channels * step)
         place = target if buffer is None else Place(buffer[0], 1)
-        self._rows(
-            table, source, place, unit=1, row=step, gap=positions if half else 16, blocks=lines * view.per,
-            per=0 if half else view.per, width=view.width, relu=layer.relu,
-        )  # fmt: skip
+        if view.half:
+            # One line each, or all lines close together.
+            gap, blocks = (width, height) if view.half == 16 else (8, -(-positions // 8))
+            row, gap = (plane(layer.out_shape, True), width // 2) if pooled else (step, gap)
+            self._rows(
+                table, source, place, unit=1, row=row, gap=gap, blocks=blocks, per=0, width=min(gap, positions),
+                relu=layer.relu, step=view.half, pool=pooled,
+            )  # fmt: skip
+        else:
+            self._rows(
+                table, source, place, unit=1, row=step, gap=16, blocks=lines * view.per, per=view.per,
+                width=view.width, relu=layer.relu,
+            )  # fmt: skip
         if pool is not None and buffer is not None:
             self._pool(pool, layer.conv_shape, step, layer.out_shape, buffer[0], target, False)
             self.arena.give(buffer)
+
+    def _halves_pooled(self, layer: Layer, table: Rows) -> int:
+        """Return how many half blocks a line of a convolution has, if these are pooled in registers; else 0."""
+        view, pool = table.window, layer.pool
+        assert view is not None
+        _, height, width = layer.conv_shape
+        lines = width // 8
+        widths, step = HALF_POOLS.get(lines, ((_ENDLESS,), 0))
+        if pool is None or view.half != step or width % 8 or table.runs > 1 or not _is_plain(layer, pool):
+            return 0
+        return lines if height * lines % min(widths) == 0 and min(widths) <= 2 * self.weights.most else 0
 
     def _lanes(self, layer: Layer, table: Rows, source: int, target: Place) -> None:
         """Sixteen images: a position is a block."""
@@ -354,10 +376,7 @@ class Stage:
         assert view is not None
         _, height, width = layer.conv_shape
         across = 16 * view.shape[3]
-        fused = (
-            pool is not None and pool.kernel == pool.stride == (2, 2) and pool.padding == (0, 0)
-            and layer.out_shape[1:] == (height // 2, width // 2)
-        )  # fmt: skip
+        fused = pool is not None and _is_plain(layer, pool)
         if pool is None or fused:
             out_h, out_w = layer.out_shape[1:]
             twice = 2 if fused else 1
@@ -389,12 +408,24 @@ class Stage:
 
     def _rows(
         self, table: Rows, source: int, target: Place, *, unit: int, row: int, gap: int, blocks: int, per: int,
-        width: int, relu: bool, outer: int = 1, source_outer: int = 0, target_outer: int = 0, pool: bool = False,
+        width: int, relu: bool, outer: int = 1, source_outer: int = 0, target_outer: int = 0, pool: int = 0,
+        step: int = 16,
     ) -> None:  # fmt: skip
         most = 24 if pool and self.weights.most >= 12 else self.weights.most
-        cost = outer * (table.entries * blocks * _BLOCK_NS + table.rows * table.runs * 5.0 * -(-blocks // most))
+        full = blocks if per else blocks / 2
+        cost = outer * (table.entries * full * _BLOCK_NS + table.rows * table.runs * 5.0 * -(-full // most))
         self._emit(
             "rows", source, target, cost, table.rows, table.pointers, table.order, table.indices, table.values,
             table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, per, width, relu, pool,
-            table.runs,
+            table.runs, step,
         )  # fmt: skip
+
+
+def _is_plain(layer: Layer, pool: MaxPool2d) -> bool:
+    """Whether a convolution's pool takes all of each 2 x 2, and nothing twice."""
+    _, height, width = layer.conv_shape
+    return (
+        pool.kernel == pool.stride == (2, 2)
+        and pool.padding == (0, 0)
+        and layer.out_shape[1:] == (height // 2, width // 2)
+    )

@@ -155,7 +155,8 @@ class Window:
 
     `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or
     of the input where it is read as it is; `plane`: positions from one channel to the next; `per`, `width`: how
-    outputs lie in lines (operator "rows").
+    outputs lie in lines (operator "rows"). `half`: if outputs are taken by half blocks, how far apart these lie in
+    the copy. `needed`: columns of the copy that are read.
     """
 
     starts: tuple[int, ...]
@@ -167,13 +168,16 @@ class Window:
     plane: int
     per: int
     width: int
+    half: int = 0
+    needed: int = 0
 
 
-def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool) -> Window:
+def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool) -> Window:
     """Choose the copy.
 
-    `plane`: positions from one channel of the source to the next. `flat`: one image, a copy for each kernel column, so
-    that all outputs lie in one row; else every position holds many images.
+    `plane`: positions from one channel of the source to the next. `flat`: one image; then a copy for each kernel
+    column, so that all outputs lie in one row, or, where lines of outputs are half blocks, one copy with cache lines
+    for lines. Otherwise every position holds many images. `halves`: two half blocks take as long as a block.
     """
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, height, width = source
@@ -181,20 +185,29 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
     positions = out[0] * out[1]
     if plain and (not flat or kernel == (1, 1)):
         blocks = -(-positions // _LANES)
-        return Window((), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions)
+        return Window((), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, 8 * (positions <= 8))
     rows = out[0] + (kernel[0] - 1) * down // stride_h
-    if flat:
+    needed = cols = out[1] + (kernel[1] - 1) * right // stride_w
+    narrow = flat and 4 < out[1] <= 8 < positions and cols <= _LANES
+    half = 16 if narrow else 8 if flat and (positions <= 8 or (halves and out[1] % _LANES == 8)) else 0
+    per = kept = 0
+    if narrow:
+        starts, cols = tuple(phase - node.padding[1] for phase in range(stride_w)), _LANES
+    elif half:
+        starts, cols = tuple(kx * right - node.padding[1] for kx in range(kernel[1])), out[1]
+        needed = cols
+    elif flat:
         starts = tuple(kx * right - node.padding[1] for kx in range(kernel[1]))
         cols, per, kept = _lines(out, [ky * down // stride_h for ky in range(kernel[0])])
+        needed = cols
     else:
         starts = tuple(phase - node.padding[1] for phase in range(stride_w))
-        cols, per, kept = out[1] + (kernel[1] - 1) * right // stride_w, 0, 0
     copied = len(starts) * stride_h * rows * cols
     if flat:
         # Half blocks are copied: what the last one writes beyond its line must not lie in another channel.
         copied = -(-(copied + (7 if cols % 8 else 0)) // _LANES) * _LANES
     shape = (len(starts), stride_h, rows, cols)
-    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept)
+    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept, half, needed)
 
 
 def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
@@ -223,7 +236,7 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
-    variant, x = (kx, 0 * x) if flat and view.copied else (x % stride_w, x // stride_w)
+    variant, x = (kx, 0 * x) if flat and view.copied and view.half != 16 else (x % stride_w, x // stride_w)
     if not view.copied:
         variant = 0 * x
     position = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane

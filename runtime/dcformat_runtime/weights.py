@@ -89,8 +89,9 @@ class Gather:
 class Weights:
     """Makes tables among `constants` on demand."""
 
-    def __init__(self, constants: Constants, exact: bool, most: int, permutes: bool) -> None:
+    def __init__(self, constants: Constants, exact: bool, most: int, permutes: bool, halves: bool) -> None:
         self.constants, self.exact, self.most, self.permutes = constants, exact, most, permutes
+        self.halves = halves
         self._made: dict[tuple[object, ...], object] = {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -115,7 +116,7 @@ class Weights:
 
     def _conv_rows(self, layer: Layer, flat: bool) -> Rows:
         weight, bias = _parameters(layer)
-        view = conv_window(layer, weight.shape, flat)
+        view = conv_window(layer, weight.shape, flat, self.halves)
         row, channel, position, values = conv_entries(weight, layer, view, flat)
         runs = conv_runs(layer, weight.shape, values.size, view, flat, self.most)
         # By channel, so that entries stay in the order of the weight's columns however many runs there are.
@@ -206,13 +207,13 @@ def linear_runs(shape: Shape, entries: int) -> int:
     return _runs(shape[1] * 256, 4 * entries / shape[0])
 
 
-def conv_window(layer: Layer, shape: Shape, flat: bool) -> Window:
+def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool) -> Window:
     """Return how a convolution reads its input."""
     assert isinstance(layer.node, Conv2d)
     source = layer.in_shapes[0]
     step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
     out = layer.conv_shape[1], layer.conv_shape[2]
-    return window(layer.node, (shape[2], shape[3]), source, step, out, flat)
+    return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves)
 
 
 def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, most: int) -> int:

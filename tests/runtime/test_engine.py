@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dcformat_runtime import machine
 from dcformat_runtime import program as programs
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
@@ -80,6 +81,27 @@ def test_pools(data: st.DataObject) -> None:
     if kind is MaxPool2d and pick(st.booleans()):
         net.add(ReLU((len(net.nodes),)))
     _compare(net, pick(st.sampled_from([1, 3, 18])))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6, 12])
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("height", [4, 7, 8, 10])
+@pytest.mark.parametrize("width", [5, 7, 8, 24])
+def test_lines_of_half_blocks(
+    width: int, height: int, halves: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of outputs that are half a block or three, pooled in registers or not."""
+    monkeypatch.setattr(machine, "halves", lambda: halves)
+    stride, padding = (2, (1, 2)) if height == 8 else (1, (0, 0))
+    for pools in (False, True):
+        net = Net(2, stride * height - 2 * padding[0] + 2, stride * width - 2 * padding[1] + 2, density=0.5)
+        value = net.conv(0, 5, 2, (3, 3), stride=(stride, stride), padding=padding)
+        if pools:
+            value = net.add(MaxPool2d((value,), (2, 2), (2, 2)))
+        net.add(ReLU((value,)))
+        network = net.network()
+        x = inputs(network, 1)
+        assert error(KernelEngine(network, 1, False, most=most).run(x), NumpyEngine(network).run(x)) < TOLERANCE
 
 
 def _compare(net: Net, batch: int) -> None:
