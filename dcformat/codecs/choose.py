@@ -33,7 +33,7 @@ _PACKED_CHUNK = 1 << 20
 _CONTEXT_CHUNK = 1 << 23
 #: Values in one stream, and how many `fast` codes rather than stores: coding them is slower than all else.
 _VALUES_CHUNK = 1 << 20
-_FAST_VALUES = 1 << 14
+_FAST_VALUES = 1 << 11
 #: Runs below this are counted in an array.
 _SHORT_RUN = 1 << 12
 #: In `fast` a form along the columns must save one byte in so many: to turn it back takes time.
