@@ -154,7 +154,7 @@ def _from_grid(scale_bits: int, numbers: State) -> Array:
 
 
 @device
-def _code_steps(decode, state, buf, end, models, rate, form, width, first_width, numbers):  # type: ignore[no-untyped-def]
+def _code_steps(decode, state, buf, end, models, rate, form, first_width, numbers):  # type: ignore[no-untyped-def]
     low, rng, pos = state[0], state[1], state[2]
     last = 0
     for index in range(len(numbers)):
@@ -179,14 +179,14 @@ def _code_steps(decode, state, buf, end, models, rate, form, width, first_width,
     state[0], state[1], state[2] = low, rng, pos
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64, int64[::1])")
-def _encode_steps(state, buf, end, models, rate, form, width, first_width, numbers):  # type: ignore[no-untyped-def]
-    _code_steps(False, state, buf, end, models, rate, form, width, first_width, numbers)
+@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])")
+def _encode_steps(state, buf, end, models, rate, form, first_width, numbers):  # type: ignore[no-untyped-def]
+    _code_steps(False, state, buf, end, models, rate, form, first_width, numbers)
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64, int64[::1])")
-def _decode_steps(state, buf, end, models, rate, form, width, first_width, numbers):  # type: ignore[no-untyped-def]
-    _code_steps(True, state, buf, end, models, rate, form, width, first_width, numbers)
+@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])")
+def _decode_steps(state, buf, end, models, rate, form, first_width, numbers):  # type: ignore[no-untyped-def]
+    _code_steps(True, state, buf, end, models, rate, form, first_width, numbers)
 
 
 @kernel("int64(int64[::1], uint8[::1], int64, int64, int64)")
@@ -260,14 +260,14 @@ def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
     if grid:
         scale, numbers = grid
         _put_scale(encoder, scale)
-        _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 1, 0, 0, numbers)
+        _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 1, 0, numbers)
         return
     zeros = 0 if dtype == "int8" else min(_shared_zeros(patterns(codebook)), LAYOUT[dtype][0] - 1)
     if dtype != "int8":
         put(encoder, 5, zeros)
     width = LAYOUT[dtype][0] - zeros
     numbers = _shifted(codebook, dtype, zeros)
-    _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 0, 0, width, numbers)
+    _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 0, width, numbers)
 
 
 def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> Array:
@@ -276,7 +276,7 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
     width = LAYOUT[dtype][0]
     if dtype == "float32" and get(decoder, 1):
         scale = _get_scale(decoder)
-        _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 1, 0, 0, numbers)
+        _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 1, 0, numbers)
         if np.abs(numbers).max() >= GRID_MOST:
             raise CodebookError("codebook", got="an integer out of range", expected=f"below {GRID_MOST}")
         values = _from_grid(scale, numbers)
@@ -284,7 +284,7 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
         zeros = get(decoder, 5) if dtype != "int8" else 0
         if zeros >= width:
             raise EncodingError("codebook", got=f"{zeros} dropped bits", expected=f"below {width}")
-        _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 0, 0, width - zeros, numbers)
+        _decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), RATE, 0, width - zeros, numbers)
         if int(numbers.max()) >> (width - zeros):
             raise CodebookError("codebook", got="a bit pattern out of range", expected=f"{width} bits")
         values = _unshifted(numbers, dtype, zeros)

@@ -115,7 +115,7 @@ def _grid_of(number: int, models: int) -> Decoder:
         put(encoder, width, value)
     numbers = np.array([number], np.int64)
     if models:
-        _encode_steps(encoder.state, encoder.buf, 0, fresh(models), RATE, 1, 0, 0, numbers)
+        _encode_steps(encoder.state, encoder.buf, 0, fresh(models), RATE, 1, 0, numbers)
     else:
         _encode_integers(encoder.state, encoder.buf, 0, fresh(64), RATE, numbers)
     return Decoder(np.frombuffer(encoder.take(), np.uint8))
@@ -146,7 +146,7 @@ def test_codebook_beyond_the_last_pattern() -> None:
     encoder = Encoder(64)
     put(encoder, 5, 0)
     numbers = np.array([65534, 65537], np.int64)
-    _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 0, 0, 16, numbers)
+    _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 0, 16, numbers)
     with pytest.raises(CodebookError, match="range"):
         read_codebook(Decoder(np.frombuffer(encoder.take(), np.uint8)), 2, "float16", sparse=True)
 
