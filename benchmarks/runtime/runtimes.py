@@ -1,4 +1,4 @@
-"""All runtimes of the comparison: those of `dcformat bench`, and two whose files are written here: LiteRT and ncnn."""
+"""All runtimes of the comparison: those of `dcformat bench`, and those made here: LiteRT, ncnn, OpenVINO in int8."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dcformat_cli.onnx_export import dense
-from dcformat_cli.peers import PEERS, Floats, Run, UnsupportedError
+from dcformat_cli.onnx_export import dense, to_onnx
+from dcformat_cli.peers import PEERS, Floats, Run, UnsupportedError, openvino_network
 
 from dcformat.graph import Conv2d, Flatten, Linear, MaxPool2d, Node, ReLU
 from dcformat.model import Model
@@ -189,12 +189,35 @@ def ncnn(model: Model, threads: int) -> Run:
     return run
 
 
+def openvino_int8(model: Model, threads: int) -> Run:
+    """Return OpenVINO for the network quantised to int8 by ONNX Runtime's tool: a scale for each output channel."""
+    import networks
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{"x": networks.inputs(model, 64)[0]}]
+
+        def get_next(self) -> dict[str, Floats] | None:
+            return self.left.pop() if self.left else None
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, quantised = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+        plain.write_bytes(to_onnx(model))
+        quantize_static(
+            str(plain), str(quantised), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        return openvino_network(quantised.read_bytes(), threads)
+
+
 #: Name -> how to make it; float32 unless the name says otherwise.
-RUNTIMES = {**PEERS, "litert": litert, "ncnn": ncnn}
+RUNTIMES = {**PEERS, "openvino int8": openvino_int8, "litert": litert, "ncnn": ncnn}
 #: The package whose version says which a runtime is.
 PACKAGES = {
-    "onnxruntime": "onnxruntime", "openvino f32": "openvino", "openvino default": "openvino", "torch": "torch",
-    "scipy csr": "scipy", "numpy dense": "numpy", "litert": "ai-edge-litert", "ncnn": "ncnn",
+    "onnxruntime": "onnxruntime", "openvino f32": "openvino", "openvino default": "openvino",
+    "openvino int8": "openvino", "torch": "torch", "scipy csr": "scipy", "numpy dense": "numpy",
+    "litert": "ai-edge-litert", "ncnn": "ncnn",
 }  # fmt: skip
 #: Those that compute in float32; the best of them is the peer to beat.
 FLOAT32 = ("onnxruntime", "openvino f32", "litert", "ncnn", "torch", "scipy csr", "numpy dense")

@@ -66,27 +66,28 @@ def onnxruntime(model: Model, threads: int) -> Run:
 
 def openvino_f32(model: Model, threads: int) -> Run:
     """Return OpenVINO told to compute in float32, compiled for each batch size it sees."""
-    return _openvino(model, threads, INFERENCE_PRECISION_HINT="f32")
+    return openvino_network(to_onnx(model), threads, INFERENCE_PRECISION_HINT="f32")
 
 
 def openvino_default(model: Model, threads: int) -> Run:
     """Return OpenVINO as it comes: on a CPU with bfloat16 units it computes in bfloat16 without a word."""
-    return _openvino(model, threads)
+    return openvino_network(to_onnx(model), threads)
 
 
-def _openvino(model: Model, threads: int, **options: Any) -> Run:
+def openvino_network(network: bytes, threads: int, **options: Any) -> Run:
+    """Return OpenVINO for a network in ONNX's form."""
     import openvino
 
-    core, text = openvino.Core(), to_onnx(model)
+    core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **options}
     requests: dict[tuple[int, ...], Any] = {}
 
     def run(x: Floats) -> Floats:
         request = requests.get(x.shape)
         if request is None:
-            network = core.read_model(text)
-            network.reshape(list(x.shape))
-            request = requests[x.shape] = core.compile_model(network, "CPU", settings).create_infer_request()
+            read = core.read_model(network)
+            read.reshape(list(x.shape))
+            request = requests[x.shape] = core.compile_model(read, "CPU", settings).create_infer_request()
         results = request.infer({0: x}, share_inputs=True, share_outputs=False)
         return next(iter(results.values()))
 
