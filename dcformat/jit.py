@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+from _thread import RLock  # `threading` takes a millisecond to import
 from collections.abc import Callable, Iterable
 from functools import cache
 from types import FunctionType
@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _devices: dict[FunctionType, Any] = {}
 _intrinsics: dict[FunctionType, Callable[[], Any]] = {}
 _kernels: list[Kernel] = []
-_lock = threading.RLock()
+_lock = RLock()
 
 #: Work is short while the arrays of a call hold no more elements than this together, and Python has run kernels for no
 #: more seconds than this in all. To import Numba and compile one kernel takes about as long.

@@ -6,7 +6,7 @@ import errno
 import io
 import mmap as _mmap
 import os
-import threading
+from _thread import allocate_lock
 from typing import Any, BinaryIO
 
 from dcformat import layout
@@ -23,7 +23,7 @@ class ByteSource:
 
     def __init__(self, view: memoryview | None, file: BinaryIO | None, size: int, path: str | None, own: Any) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     @property
     def in_memory(self) -> bool:

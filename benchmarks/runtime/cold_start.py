@@ -117,6 +117,7 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
     """Return seconds, peak MiB and the prediction of one process."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1",
            "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the others' bytecode was written when they were installed
     program = _START + PROGRAMS[name] + _END
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", program, file, shape], stdout=subprocess.PIPE,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcformat.errors import MemoryLimitError
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat_runtime import kernels, machine, ops
-from dcformat_runtime.crew import Crew, current
 from dcformat_runtime.network import Floats, Ints, Network
 from dcformat_runtime.program import Plan, Program, build
 from dcformat_runtime.storage import aligned_zeros
+
+if TYPE_CHECKING:
+    from dcformat_runtime.crew import Crew
 
 #: Estimated nanoseconds until a helper has begun, and of each further piece that work is cut into.
 _HAND_OVER, _PIECE = 10_000.0, 500.0
@@ -61,7 +64,7 @@ class KernelEngine:
         self._most = most or machine.blocks_in_registers()
         self._permutes = machine.permutes() if permutes is None else permutes
         self._network, self.threads, self._exact, self._limit = network, threads, exact, limit
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._runners: dict[bool, _Runner] = {}
         self._cut = lru_cache(64)(self._find_cut)
         self._outputs = network.outputs
@@ -88,8 +91,8 @@ class KernelEngine:
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
             runner = self._runners.get(True) or self._runner(True)
-            crew = current()
-            if self._is_shared(runner.program) and crew.take():
+            crew = _crew() if self._is_shared(runner.program) else None
+            if crew is not None and crew.take():
                 try:
                     self._together(crew, runner, x, y)
                 finally:
@@ -132,7 +135,7 @@ class KernelEngine:
             self._part(runner, x, y, _WHOLE, 0)
             return
         # Cut alike with and without help, so that the same call gives the same bits.
-        pieces, crew = -(-len(x) // size), current()
+        pieces, crew = -(-len(x) // size), _crew()
         helped = crew.take()
         control = crew.control if helped else np.zeros(ops.CONTROL_WIDTH, np.int64)
         control[0], control[ops.SIZE], control[ops.PIECES] = 0, size, pieces
@@ -189,6 +192,13 @@ class KernelEngine:
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         runner.give(arena)
         return list(seconds.items())
+
+
+def _crew() -> Crew:
+    """Return the process's helpers; they are imported when they are first wanted."""
+    from dcformat_runtime import crew
+
+    return crew.current()
 
 
 def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:

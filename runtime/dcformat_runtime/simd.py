@@ -9,7 +9,7 @@ compiler splits it where registers are narrower, so results do not depend on the
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +50,7 @@ def put_word(a: Array, i: int, value: int) -> None:
     a.view(np.int32)[i] = value
 
 
-_counting = threading.Lock()
+_counting = allocate_lock()
 
 
 @intrinsic(_ir("offer"))

@@ -61,7 +61,8 @@ class Constants:
     def finish(self) -> Floats:
         """Return everything as one float32 array; integers are kept bit for bit."""
         out = aligned_zeros(self.size)
-        for at, part in self._parts:
+        while self._parts:  # each can go when it is copied
+            at, part = self._parts.pop()
             out.view(part.dtype)[at : at + part.size] = part
         return out
 

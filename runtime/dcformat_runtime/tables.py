@@ -44,12 +44,17 @@ class GatherTable:
     order: Int32s
 
 
-def row_numbers(weight: Sparse) -> Ints:
+def row_numbers(weight: Sparse) -> Int32s:
     """Row of each entry."""
-    return np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+    return np.repeat(np.arange(weight.rows, dtype=np.int32), np.diff(weight.indptr))
 
 
-def row_table(row: Ints, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> RowTable:
+def gather_slots(weight: Sparse) -> int:
+    """Slots of a `GatherTable`."""
+    return int(np.sort(np.diff(weight.indptr))[::-1][::_LANES].sum())
+
+
+def row_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> RowTable:
     """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
     rows = bias.size
     order = np.argsort(-np.bincount(row, minlength=rows), kind="stable")
@@ -62,7 +67,7 @@ def row_table(row: Ints, positions: Ints, values: Floats, bias: Floats, run: Int
     return RowTable(pointers, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order])
 
 
-def gather_table(weight: Sparse, bias: Floats, columns: Ints | None = None) -> GatherTable:
+def gather_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) -> GatherTable:
     """Lay out a matrix for one input vector; `columns` renames its columns."""
     counts = np.diff(weight.indptr)
     order = np.argsort(-counts, kind="stable")
@@ -103,31 +108,31 @@ class PermuteTable:
 class Occurrences:
     """Of each entry: its row, its place among the columns, and how many of its row and block are before it."""
 
-    row: Ints
-    place: Ints
-    before: Ints
+    row: Int32s
+    place: Int32s
+    before: Int32s
 
 
-def occurrences(weight: Sparse, columns: Ints | None) -> Occurrences:
+def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
     """Count entries in each row and block of 16 columns; `columns` renames columns."""
     row = row_numbers(weight)
-    place = weight.indices.astype(np.int64) if columns is None else columns[weight.indices]
+    place = weight.indices if columns is None else columns[weight.indices]
     blocks = -(-weight.columns // _LANES)
-    key = row * blocks + place // _LANES
+    key = row.astype(np.int64) * blocks + place // _LANES
     sort = np.argsort(key, kind="stable")
-    first = np.flatnonzero(np.diff(key[sort], prepend=-1))
-    before = np.empty(key.size, np.int64)
-    before[sort] = np.arange(key.size) - np.repeat(first, np.diff(first, append=key.size))
+    first = np.flatnonzero(np.diff(key[sort], prepend=-1)).astype(np.int32)
+    before = np.empty(key.size, np.int32)
+    before[sort] = np.arange(key.size, dtype=np.int32) - np.repeat(first, np.diff(first, append=np.int32(key.size)))
     return Occurrences(row, place, before)
 
 
-def permute_table(weight: Sparse, bias: Floats, columns: Ints | None, found: Occurrences, each: int) -> PermuteTable:
+def permute_table(weight: Sparse, bias: Floats, columns: Int32s | None, found: Occurrences, each: int) -> PermuteTable:
     """Lay out a matrix for one input vector, `each` slots for 16 rows and 16 columns; `columns` renames columns."""
     rest = found.before >= each
     indptr = np.zeros(weight.rows + 1, np.int64)
     np.cumsum(np.bincount(found.row[rest], minlength=weight.rows), out=indptr[1:])
     table = gather_table(Sparse(weight.shape, indptr, weight.indices[rest], weight.values[rest]), bias, columns)
-    rank = np.empty(weight.rows, np.int64)
+    rank = np.empty(weight.rows, np.int32)
     rank[table.order] = np.arange(weight.rows)
     blocks, groups = -(-weight.columns // _LANES), -(-weight.rows // _LANES)
     row, place, before = rank[found.row[~rest]], found.place[~rest], found.before[~rest]
@@ -139,7 +144,7 @@ def permute_table(weight: Sparse, bias: Floats, columns: Ints | None, found: Occ
     return PermuteTable(each, blocks, indices, values, table)
 
 
-def dense_columns(weight: Sparse, order: Int32s, columns: Ints | None, places: int) -> Floats:
+def dense_columns(weight: Sparse, order: Int32s, columns: Int32s | None, places: int) -> Floats:
     """Return the transposed matrix ``(places, rows up to a multiple of 16)``, rows in `order`, columns renamed."""
     out = np.zeros((places, -(-weight.rows // _LANES) * _LANES), np.float32)
     rank = np.empty(weight.rows, np.int64)
@@ -225,7 +230,7 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     return filled * _LANES, filled, width
 
 
-def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Ints, Ints, Ints, Floats]:
+def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Int32s, Ints, Ints, Floats]:
     """Return ``(row, channel, position, value)`` of a convolution's entries, but those that only meet padding."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
     assert isinstance(node, Conv2d)

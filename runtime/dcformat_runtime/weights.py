@@ -11,7 +11,7 @@ import numpy as np
 from dcformat.graph import Conv2d, Shape
 from dcformat.records import record, replace
 from dcformat_runtime.blocks import PERMUTE_SLOTS
-from dcformat_runtime.network import Floats, Ints, Layer, Sparse
+from dcformat_runtime.network import Floats, Layer, Sparse
 from dcformat_runtime.storage import Constants, aligned, plane
 from dcformat_runtime.tables import (
     GatherTable,
@@ -22,6 +22,7 @@ from dcformat_runtime.tables import (
     Window,
     conv_entries,
     dense_columns,
+    gather_slots,
     gather_table,
     occurrences,
     permute_table,
@@ -136,27 +137,24 @@ class Weights:
 
     def _gather(self, layer: Layer, renamed: Int32s | None) -> Gather:
         weight, bias = _parameters(layer)
-        columns: Ints | None = None
+        columns: Int32s | None = None
         if renamed is not None:
-            columns = np.empty(weight.columns, np.int64)
+            columns = np.empty(weight.columns, np.int32)
             columns[renamed] = np.arange(weight.columns)
-        table = gather_table(weight, bias, columns)
-        cost = table.values.size / 16 * SLOT_NS
+        gathers = cost = gather_slots(weight) * SLOT_NS
         zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # blocks of 16 inputs without any but zeros: images have many
         dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
         if dense:
             # A guess: what of the inputs is not zero.
-            share = 0.2 if layer.inputs[0] == 0 else 0.5
-            cost = min(
-                cost,
-                50 + share * weight.columns * table.bias.size / 16 * column_ns(4 * weight.columns * table.bias.size),
-            )
+            share, floats = 0.2 if layer.inputs[0] == 0 else 0.5, weight.columns * aligned(weight.rows)
+            cost = min(cost, 50 + share * floats / 16 * column_ns(4 * floats))
         if self.permutes and not self.exact:
             found = occurrences(weight, columns)
             each, permuted = _slots(weight, found, zeros)
             if permuted < cost:
                 return self._put_permute(weight, permute_table(weight, bias, columns, found, each), permuted)
-        place = self._put_gather(weight, table, table.values.size / 16 * SLOT_NS)
+        table = gather_table(weight, bias, columns)
+        place = self._put_gather(weight, table, gathers)
         if not dense:
             return place
         return replace(
