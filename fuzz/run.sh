@@ -12,7 +12,7 @@ mkdir -p "$work"
 "$python" "$root/fuzz/corpus.py" "$work/seeds"
 run() { # name, target's option
     mkdir -p "$work/$1"
-    "$python" "$root/fuzz/fuzz_reader.py" $2 -max_total_time="$seconds" -max_len=8192 -timeout=60 -rss_limit_mb=2048 \
+    "$python" "$root/fuzz/fuzz_reader.py" $2 -max_total_time="$seconds" -max_len=8192 -timeout=300 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$work/$1-" "$work/$1" "$work/seeds" > "$work/$1.log" 2>&1 || echo "$1 failed"
 }
 run compiled-parts "" &
