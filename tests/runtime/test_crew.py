@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dcformat_runtime import ops, simd
 from dcformat_runtime.crew import Crew
 from dcformat_runtime.session import Session
 
+import dcformat
 from tests.runtime.nets import inputs, lenet
 
 
@@ -111,14 +114,15 @@ print("done")
 """
 
 
-def test_the_interpreter_ends(tmp_path: object) -> None:
-    import dcformat
-
-    path = f"{tmp_path}/net.dcf"
+def test_the_interpreter_ends(tmp_path: Path) -> None:
+    path = tmp_path / "net.dcf"
     dcformat.save(lenet().model(), path)
+    root = Path(__file__).parents[2]
     found = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, path], capture_output=True, text=True, timeout=120, check=True
-    )
+        [sys.executable, "-c", _PROGRAM, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "runtime")))},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
     assert (found.stdout, found.stderr) == ("done\n", "")
 
 
