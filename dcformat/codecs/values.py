@@ -49,8 +49,8 @@ def ranks(values: Array, dtype: str) -> State:
     bits, (width, _) = patterns(values), LAYOUT[dtype]
     if dtype == "int8":
         return bits ^ 128
-    sign = bits >> (width - 1)
-    return np.where(sign == 1, (1 << width) - 1 - bits, bits | 1 << (width - 1))
+    half = 1 << (width - 1)
+    return bits ^ (half | -(bits >> (width - 1)) & (half - 1))
 
 
 def finite(values: Array, dtype: str) -> bool:
@@ -237,7 +237,7 @@ def _shifted(values: Array, dtype: str, zeros: int) -> State:
     if dtype == "int8":
         return bits ^ 128
     magnitude = (bits & (half - 1)) >> zeros
-    return np.where(bits & half, -magnitude - 1, magnitude) + (half >> zeros)
+    return (magnitude ^ -(bits >> (width - 1))) + (half >> zeros)
 
 
 def _unshifted(numbers: State, dtype: str, zeros: int) -> Array:
@@ -247,7 +247,8 @@ def _unshifted(numbers: State, dtype: str, zeros: int) -> Array:
         bits = numbers ^ 128
     else:
         line = numbers - (half >> zeros)
-        bits = np.where(line < 0, half | (-line - 1) << zeros, line << zeros)
+        negative = line >> 63
+        bits = negative & half | (line ^ negative) << zeros
     return bits.astype(f"<u{width // 8}").view(STORAGE[dtype])
 
 

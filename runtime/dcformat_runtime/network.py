@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.codecs.values import finite
 from dcformat.errors import GraphError, MemoryLimitError
 from dcformat.graph import (
     Add,
@@ -213,7 +214,7 @@ def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
         out = values.astype(np.float32) * np.float32(tensor.scale)
     else:
         out = values.astype(np.float32)
-    if not np.isfinite(out).all():
+    if not finite(out, "float32"):
         raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
     return out
 

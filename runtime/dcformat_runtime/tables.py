@@ -49,15 +49,21 @@ def row_numbers(weight: Sparse) -> Int32s:
     return np.repeat(np.arange(weight.rows, dtype=np.int32), np.diff(weight.indptr))
 
 
-def gather_slots(weight: Sparse) -> int:
-    """Slots of a `GatherTable`."""
-    return int(np.sort(np.diff(weight.indptr))[::-1][::_LANES].sum())
+def longest_first(counts: Ints) -> Ints:
+    """Return the order of rows by length, longest first. NumPy would load half a megabyte of code to sort them."""
+    lengths = counts.tolist()
+    return np.array(sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True), np.int64)
+
+
+def slots(counts: Ints) -> int:
+    """Slots that rows of these lengths take, 16 rows side by side, longest rows first."""
+    return sum(sorted(counts.tolist(), reverse=True)[::_LANES])
 
 
 def row_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> RowTable:
     """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
     rows = bias.size
-    order = np.argsort(-np.bincount(row, minlength=rows), kind="stable")
+    order = longest_first(np.bincount(row, minlength=rows))
     rank = np.empty(rows, np.int64)
     rank[order] = np.arange(rows)
     key = run * rows + rank[row]
@@ -70,7 +76,7 @@ def row_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: I
 def gather_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) -> GatherTable:
     """Lay out a matrix for one input vector; `columns` renames its columns."""
     counts = np.diff(weight.indptr)
-    order = np.argsort(-counts, kind="stable")
+    order = longest_first(counts)
     groups = -(-weight.rows // _LANES)
     pointers = np.zeros(groups + 1, np.int64)
     np.cumsum(counts[order[::_LANES]], out=pointers[1:])
@@ -119,7 +125,8 @@ def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
     place = weight.indices if columns is None else columns[weight.indices]
     blocks = -(-weight.columns // _LANES)
     key = row.astype(np.int64) * blocks + place // _LANES
-    sort = np.argsort(key, kind="stable")
+    # Unless columns are renamed, entries are in this order already.
+    sort = np.arange(key.size, dtype=np.int32) if columns is None else np.argsort(key, kind="stable")
     first = np.flatnonzero(np.diff(key[sort], prepend=-1)).astype(np.int32)
     before = np.empty(key.size, np.int32)
     before[sort] = np.arange(key.size, dtype=np.int32) - np.repeat(first, np.diff(first, append=np.int32(key.size)))

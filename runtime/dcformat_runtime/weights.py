@@ -22,12 +22,12 @@ from dcformat_runtime.tables import (
     Window,
     conv_entries,
     dense_columns,
-    gather_slots,
     gather_table,
     occurrences,
     permute_table,
     row_numbers,
     row_table,
+    slots,
     window,
 )
 
@@ -141,7 +141,7 @@ class Weights:
         if renamed is not None:
             columns = np.empty(weight.columns, np.int32)
             columns[renamed] = np.arange(weight.columns)
-        gathers = cost = gather_slots(weight) * SLOT_NS
+        gathers = cost = slots(np.diff(weight.indptr)) * SLOT_NS
         zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # blocks of 16 inputs without any but zeros: images have many
         dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
         if dense:
@@ -183,8 +183,8 @@ def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float
     for each in PERMUTE_SLOTS:
         if groups * blocks * each > permute_limit(weight.nnz):
             break
-        rest = np.sort(np.bincount(found.row[found.before >= each], minlength=weight.rows))[::-1]
-        cost = (1 - zeros) * groups * blocks * (each * 0.7 + 0.5) + float(rest[::16].sum()) * SLOT_NS + 20
+        rest = slots(np.bincount(found.row[found.before >= each], minlength=weight.rows))
+        cost = (1 - zeros) * groups * blocks * (each * 0.7 + 0.5) + rest * SLOT_NS + 20
         if cost < least:
             best, least = each, cost
     return best, least
