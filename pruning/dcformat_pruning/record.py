@@ -105,8 +105,8 @@ EXTREME: Mapping[str, Recipe] = {
         stages=(
             train(Plan(epochs=4, lr=2e-3), _IMAGES),
             teach(Plan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(Plan(epochs=160, lr=8e-3), 800, taught, {"fc1": 60, "fc2": 30}),
-            share_in_portions(Plan(epochs=30, lr=2e-3), 6, taught),
+            prune_gradually(Plan(epochs=240, lr=8e-3), 920, taught, {"fc1": 60, "fc2": 30}),
+            share_in_portions(Plan(epochs=45, lr=2e-3), 6, taught),
             settle(Plan(epochs=3, lr=5e-4), 5, 7, taught),
         ),
         mode="tiny",
