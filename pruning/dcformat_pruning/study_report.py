@@ -106,12 +106,14 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             axis.set_ylabel("validation accuracy, %")
             axis.grid(alpha=0.3)
             ticks = sorted({r.ratio for r in rows})
-            axis.set_xticks(ticks, [f"{t:g}x" for t in ticks])
+            axis.set_xticks(ticks, [f"{t:g}x" for t in ticks], rotation=45)
             axis.minorticks_off()
-    axes[0][0].legend(fontsize=7, ncol=2)
     for axis in axes[-1]:
         axis.set_xlabel("times fewer parameters")
-    figure.tight_layout()
+    # A baseline may have criteria of its own.
+    lines = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=5, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
 
