@@ -338,7 +338,7 @@ class Stage:
         assert view is not None
         channels, height, width = layer.conv_shape
         positions, step = height * width, plane(layer.conv_shape, True)
-        lines = height if view.width == width and view.per * view.width < positions else 1
+        lines = height if view.width == width else 1
         pooled = self._halves_pooled(layer, table)
         buffer = None if pool is None or pooled else self.arena.take(channels * step)
         place = target if buffer is None else Place(buffer[0], 1)

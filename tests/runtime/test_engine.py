@@ -65,6 +65,15 @@ def test_convolutions(data: st.DataObject) -> None:
     _compare(net, pick(st.sampled_from([1, 3, 18])))
 
 
+@pytest.mark.parametrize("height", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [17, 33, 50])
+def test_few_wide_lines(width: int, height: int) -> None:
+    """Lines of one image's copy are filled up to blocks here, however few there are."""
+    net = Net(1, height, width, density=1.0)
+    net.conv(0, 2, 1, (4, 1), padding=(2, 0))
+    _compare(net, 1)
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_pools(data: st.DataObject) -> None:
