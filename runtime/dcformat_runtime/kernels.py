@@ -227,15 +227,17 @@ def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, p
     pool = word(mem, op + 21)
     runs = word(mem, op + 22)
     step = word(mem, op + 23)
+    across = word(mem, op + 12)
     for i in range(word(mem, op + 11)):
-        row_source = source + i * word(mem, op + 12)
-        row_target = target + (i // 2 if pool else i) * word(mem, op + 14)
+        row_source = source + i * across
+        row_target = target + i * word(mem, op + 14)
         first = 0
         while first < blocks:
             k = _width(blocks - first, most, pool) if per else _halves(blocks - first, most)
             line = first // per if per else 0
             column = first - line * per
-            x = row_source + step * first
+            # Pooled blocks are those of two lines.
+            x = row_source + step * (first // 2 if pool and per else first)
             for c in range(runs):
                 last = relu if c == runs - 1 else 0
                 # Rows are sorted by length: parts take every so manyth, which balances them.
@@ -252,8 +254,10 @@ def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, p
                             width,
                         )  # fmt: skip
                     elif pool:
-                        y += first // 2 * gap
-                        rows_pool(k, a, mem, x, unit, indices, values, start, end, i % 2, bias, relu, exact, y, gap)
+                        y += first // 4 * gap
+                        rows_pool(
+                            k, across // 2, a, mem, x, unit, indices, values, start, end, bias, relu, exact, y, gap
+                        )
                     else:
                         y += line * width
                         rows(
@@ -269,7 +273,7 @@ def _width(left: int, most: int, pool: int) -> int:
     """Return the largest of `simd.WIDTHS` (or `POOL_WIDTHS`) that is at most `most` and `left`."""
     k = min(left, most)
     if pool:
-        return 24 if k >= 24 else 12 if k >= 12 else 8 if k >= 8 else 4 if k >= 4 else 2
+        return 24 if k >= 24 else 16 if k >= 16 else 12 if k >= 12 else 8 if k >= 8 else 4
     return 12 if k >= 12 else 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
 
 

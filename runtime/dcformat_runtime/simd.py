@@ -175,18 +175,16 @@ def rows_halves(
 
 @intrinsic(_ir("rows_pool"))
 def rows_pool(
-    k: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
-    resume: int, bias: float, relu: int, exact: int, y: int, gap: int,
+    k: int, across: int, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int,
+    bias: float, relu: int, exact: int, y: int, gap: int,
 ) -> None:  # fmt: skip
-    """As `rows`, then the maximum of each two blocks; to `resume`, the maximum with what the output holds."""
-    acc = np.full(BLOCK * k, bias, np.float32)
-    _accumulate(acc, a, mem, x, unit, idx, val, start, end)
-    for b in range(k // 2):
-        pair = acc[2 * b * BLOCK : (2 * b + 2) * BLOCK].reshape(2, BLOCK).max(axis=0)
-        out = a[y + b * gap : y + b * gap + BLOCK]
-        if relu:
-            pair = np.maximum(pair, np.float32(0))
-        out[:] = np.maximum(pair, out) if resume else pair
+    """As `rows`, half of the `k` blocks from each of two lines, `across` apart; then maxima of 2 x 2, `gap` apart."""
+    acc = np.full((2, k // 2 * BLOCK), bias, np.float32)
+    for line, sums in enumerate(acc):
+        _accumulate(sums, a, mem, x + line * across, unit, idx, val, start, end)
+    maxima = acc.reshape(2, k // 4, 2, BLOCK).max(axis=(0, 2))
+    for b, block in enumerate(maxima):
+        a[y + b * gap :][:BLOCK] = np.maximum(block, np.float32(0)) if relu else block
 
 
 def _accumulate(acc: Array, a: Array, mem: Array, x: int, unit: int, idx: int, val: int, start: int, end: int) -> None:

@@ -27,16 +27,23 @@ def _unrolled(k: int, n: int) -> int:
     return 4 if k == 1 else 2 if k < least else 1
 
 
-def _accumulate(w: Writer, acc: list[Any], n: int, step: int, exact: Any, args: tuple[Any, ...]) -> None:
-    """Add the entries' products to the accumulators, each `n` floats; operands are `step` apart."""
+def _accumulate(
+    w: Writer, acc: list[Any], n: int, step: int, exact: Any, args: tuple[Any, ...], across: Any = None
+) -> None:
+    """Add the entries' products to the accumulators, each `n` floats; operands are `step` apart.
+
+    `across`: how far the second half of the operands is from the first, if it does not follow it.
+    """
     a, mem, x, unit, idx, val, start, end = args
     kind = vector(n)
 
     def entry(p: Any, sums: list[Any], exactly: bool) -> None:
         at = w.b.add(x, w.b.mul(w.word(mem, w.b.add(idx, p)), unit))
         value = w.splat(w.load(mem, w.b.add(val, p)), n)
+        lines = [at] if across is None else [at, w.b.add(at, across)]
+        per_line = len(sums) // len(lines)
         for b, total in enumerate(sums):
-            product = w.load(a, w.plus(at, b * step), kind)
+            product = w.load(a, w.plus(lines[b // per_line], b % per_line * step), kind)
             w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
 
     with w.b.if_else(exact) as (then, otherwise):
@@ -213,32 +220,22 @@ def rows_pool() -> Any:
     """Write `simd.rows_pool`."""
 
     def write(
-        w: Writer, k: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
-        resume: Any, bias: Any, relu: Any, exact: Any, y: Any, gap: Any,
+        w: Writer, k: Any, across: Any, a: Any, mem: Any, x: Any, unit: Any, idx: Any, val: Any, start: Any, end: Any,
+        bias: Any, relu: Any, exact: Any, y: Any, gap: Any,
     ) -> None:  # fmt: skip
-        kind = vector(BLOCK)
-
-        def variant(width: int) -> None:
-            acc = w.variables(width, kind)
+        def variant(blocks: int) -> None:
+            acc = w.variables(blocks, vector(BLOCK))
             for total in acc:
                 w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, BLOCK, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end))
-            places = [w.b.add(y, w.b.mul(gap, i64(b))) for b in range(width // 2)]
-            out = [
-                w.relu(w.flag(relu), w.larger(w.b.load(acc[2 * b]), w.b.load(acc[2 * b + 1])))
-                for b in range(width // 2)
-            ]
-            with w.b.if_else(w.flag(resume)) as (then, otherwise):
-                with then:
-                    for value, place in zip(out, places, strict=True):
-                        w.store(w.larger(value, w.load(a, place, kind)), a, place)
-                with otherwise:
-                    for value, place in zip(out, places, strict=True):
-                        w.store(value, a, place)
+            _accumulate(w, acc, BLOCK, BLOCK, w.flag(exact), (a, mem, x, unit, idx, val, start, end), across)
+            pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
+            for b in range(blocks // 4):
+                value = w.relu(w.flag(relu), w.larger(pairs[b], pairs[b + blocks // 4]))
+                w.store(value, a, w.b.add(y, w.b.mul(gap, i64(b))))
 
         _switch(w, k, POOL_WIDTHS, variant)
 
-    return helper("iAAiiiiiiifiiii", types.void, write)
+    return helper("iiAAiiiiiifiiii", types.void, write)
 
 
 def gather() -> Any:

@@ -23,11 +23,14 @@ from dcformat_runtime import ops
 from dcformat_runtime.blocks import HALF_POOLS
 from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.storage import Arena, aligned, homes, plane, size
-from dcformat_runtime.tables import Int32s
+from dcformat_runtime.tables import Int32s, Window
 from dcformat_runtime.weights import Gather, Rows, Weights, column_ns
 
 #: Estimated nanoseconds: a block of 16 multiply-adds, what comes with each operator.
 _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
+
+#: Bytes of the first-level cache.
+_FIRST_LEVEL = 32 << 10
 
 #: More blocks or floats than any line has.
 _ENDLESS = 1 << 30
@@ -379,11 +382,11 @@ class Stage:
         fused = pool is not None and _is_plain(layer, pool)
         if pool is None or fused:
             out_h, out_w = layer.out_shape[1:]
-            twice = 2 if fused else 1
             self._rows(
-                table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap, blocks=twice * out_w,
-                per=_ENDLESS, width=_ENDLESS, relu=layer.relu, outer=twice * out_h, source_outer=across,
-                target_outer=out_w * target.gap, pool=fused,
+                table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap,
+                blocks=4 * out_w if fused else out_w, per=_ENDLESS, width=_ENDLESS, relu=layer.relu, outer=out_h,
+                source_outer=2 * across if fused else across, target_outer=out_w * target.gap, pool=fused,
+                most=_pooled_most(layer, view) if fused else _ENDLESS,
             )  # fmt: skip
             return
         buffer = self.arena.take(prod(layer.conv_shape) * 16)
@@ -409,9 +412,9 @@ class Stage:
     def _rows(
         self, table: Rows, source: int, target: Place, *, unit: int, row: int, gap: int, blocks: int, per: int,
         width: int, relu: bool, outer: int = 1, source_outer: int = 0, target_outer: int = 0, pool: int = 0,
-        step: int = 16,
+        step: int = 16, most: int = _ENDLESS,
     ) -> None:  # fmt: skip
-        most = 24 if pool and self.weights.most >= 12 else self.weights.most
+        most = min(most, 24 if pool and self.weights.most >= 12 else self.weights.most)
         full = blocks if per else blocks / 2
         cost = outer * (table.entries * full * _BLOCK_NS + table.rows * table.runs * 5.0 * -(-full // most))
         self._emit(
@@ -419,6 +422,17 @@ class Stage:
             table.bias, unit, outer, source_outer, row, target_outer, gap, blocks, most, per, width, relu, pool,
             table.runs, step,
         )  # fmt: skip
+
+
+def _pooled_most(layer: Layer, view: Window) -> int:
+    """Return of how many blocks two lines of a convolution are best pooled at a time: all that registers hold, or few.
+
+    Where what twelve columns read does not fit in the first-level cache, four columns read less for each sum.
+    """
+    variants, phases, rows, cols = view.shape
+    _, height, width = layer.conv_shape
+    positions = (rows - height + 2) * (cols - width + min(width, 12))
+    return 8 if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else _ENDLESS
 
 
 def _is_plain(layer: Layer, pool: MaxPool2d) -> bool:

@@ -74,6 +74,20 @@ def test_few_wide_lines(width: int, height: int) -> None:
     _compare(net, 1)
 
 
+@pytest.mark.parametrize("most", [1, 3, 6, 12])
+@pytest.mark.parametrize("channels", [1, 20])
+@pytest.mark.parametrize("size", [(4, 5), (8, 7), (7, 12), (6, 26)])
+def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most: int) -> None:
+    """Few columns are pooled at a time where there are many channels, otherwise as many as registers hold."""
+    net = Net(channels, *size)
+    net.conv(0, 3, channels, (3, 3), padding=(1, 0))
+    net.add(MaxPool2d((len(net.nodes),), (2, 2), (2, 2)))
+    net.add(ReLU((len(net.nodes),)))
+    network = net.network()
+    x = inputs(network, 18)
+    assert error(KernelEngine(network, 1, False, most=most).run(x), NumpyEngine(network).run(x)) < TOLERANCE
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_pools(data: st.DataObject) -> None:
