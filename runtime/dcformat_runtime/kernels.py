@@ -236,8 +236,7 @@ def _rows(a: Array, mem: Array, op: int, source: int, target: int, exact: int, p
             k = _width(blocks - first, most, pool) if per else _halves(blocks - first, most)
             line = first // per if per else 0
             column = first - line * per
-            # Pooled blocks are those of two lines.
-            x = row_source + step * (first // 2 if pool and per else first)
+            x = row_source + step * first
             for c in range(runs):
                 last = relu if c == runs - 1 else 0
                 # Rows are sorted by length: parts take every so manyth, which balances them.

@@ -24,8 +24,8 @@ FIELDS = {
     # sparse rows times blocks of positions or lanes: everything that is a convolution, or linear over many images.
     # `outer` steps (image rows), each `blocks` blocks, `most` at a time; entries in `runs` runs of columns. The blocks
     # are lines of `per` blocks of which `width` floats are kept, and `step` apart in the source; per 0: half blocks, of
-    # each of which `width` floats are kept. `pool`: 2 x 2, in registers: a step's
-    # blocks are of two lines, `source_outer / 2` apart; of half blocks, so many are a line
+    # each of which `width` floats are kept. `pool`: 2 x 2, in registers; of half blocks, so many are a line. Blocks are
+    # of two lines then, `source_outer / 2` apart, so that each takes a line half a block further, a `step` of 8
     "rows": (
         "rows", "pointers", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
         "target_outer", "gap", "blocks", "most", "per", "width", "relu", "pool", "runs", "step",

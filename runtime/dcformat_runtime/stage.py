@@ -386,7 +386,7 @@ class Stage:
                 table, source, target, unit=16, row=out_h * out_w * target.gap, gap=target.gap,
                 blocks=4 * out_w if fused else out_w, per=_ENDLESS, width=_ENDLESS, relu=layer.relu, outer=out_h,
                 source_outer=2 * across if fused else across, target_outer=out_w * target.gap, pool=fused,
-                most=_pooled_most(layer, view) if fused else _ENDLESS,
+                step=8 if fused else 16, most=_pooled_most(layer, view) if fused else _ENDLESS,
             )  # fmt: skip
             return
         buffer = self.arena.take(prod(layer.conv_shape) * 16)
