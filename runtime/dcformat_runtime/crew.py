@@ -21,8 +21,9 @@ from dcformat_runtime.network import Ints
 
 #: Seconds between two calls up to which helpers stay awake, and how often anyone looks for another: about as long.
 _CLOSE, _LOOKS = 30e-6, 100_000
-#: When help won nothing for so many calls in a row, it is done without for some calls; at most for so many.
-_ROW, _SKIP = 3, 64
+#: When help won nothing for so many calls in a row, it is done without for some calls; at most for so many. Calls of
+#: more seconds than the last number ask again: to ask in vain costs them next to nothing.
+_ROW, _SKIP, _LONG = 3, 16, 150e-6
 
 #: Takes part in a turn, as `kernels.run` does: -t to offer turn t, t to help with it. Returns the pieces it did.
 Work = Callable[[int], int]
@@ -108,9 +109,18 @@ class Crew:
         finally:
             self.offer = None
         self._ended = perf_counter()
-        is_lost = self._ended - start > 0.95 * used / max(mine, 1) * pieces  # what it would have taken alone
-        self._losses = self._losses + 1 if is_lost else 0
-        if is_lost and self._losses % _ROW == 0:
+        alone = used / max(mine, 1) * pieces
+        self._losses = self._losses + 1 if self._ended - start > 0.95 * alone else 0
+        if self._losses:
+            self._lost(alone, helpers)
+
+    def _lost(self, alone: float, helpers: int) -> None:
+        """Do something about a call that would have taken no longer, `alone` seconds, without help."""
+        if self._losses & (self._losses - 1) == 0:  # ever less often
+            here = _processor()
+            for helper in self._helpers[:helpers]:
+                helper.avoid = here
+        if alone < _LONG and self._losses % _ROW == 0:
             self._skip = min(4 ** (self._losses // _ROW), _SKIP)
 
     def _is_open(self) -> bool:
@@ -126,6 +136,7 @@ class Crew:
 class _Helper:
     def __init__(self, crew: Crew, number: int) -> None:
         self._crew, self._number, self._turn, self._ends = crew, number, 0, False
+        self.avoid: int | None = None  # a processor to leave
         self.bell = _Bell()
         self._thread = threading.Thread(target=self._run, name="dcformat", daemon=True)
         self._thread.start()
@@ -141,6 +152,9 @@ class _Helper:
                 self.bell.sleep(self._is_idle)
                 continue
             self._turn, _, work = offer
+            if self.avoid is not None:
+                _leave(self.avoid)
+                self.avoid = None
             try:
                 work(self._turn)
             except BaseException as error:
@@ -155,6 +169,26 @@ class _Helper:
 
     def _is_idle(self) -> bool:
         return not self._ends and self._news() is None
+
+
+def _processor() -> int | None:
+    """Return the number of the processor that this thread runs on; None where the system does not tell."""
+    try:
+        with open("/proc/thread-self/stat", "rb", buffering=0) as file:  # noqa: PTH123 - see `native.store` on pathlib
+            return int(file.read(1024).rpartition(b")")[2].split()[36])
+    except OSError:
+        return None
+
+
+def _leave(processor: int) -> None:
+    """Go on with this thread on another processor, if there is one; it may come back later.
+
+    Linux wakes a thread where it ran last, and may let two share a processor for seconds while another is idle.
+    """
+    allowed = os.sched_getaffinity(0)
+    if processor in allowed and len(allowed) > 1:
+        os.sched_setaffinity(0, allowed - {processor})
+        os.sched_setaffinity(0, allowed)
 
 
 _crew = Crew()

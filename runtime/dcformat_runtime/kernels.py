@@ -99,7 +99,7 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, turn: int) -> 
             piece = claim(control, CLAIM, PIECES, abs(turn))
         else:
             piece = -1
-    if turn > 0 and mine:
+    if turn > 0:
         await_least(control, CLAIM, (turn + 1) * MANY, LOOKS)
     return mine
 
