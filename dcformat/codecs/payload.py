@@ -202,23 +202,27 @@ def _tensor(info: TensorInfo, data: Array, codebook: Array | None, entries: Orie
 def _entries(parts: Layout, reader: PackedReader | _ContextReader, threads: int) -> tuple[Oriented, Array | None]:
     """Decode a sparse tensor's chunks into one; also the values of one without a codebook."""
     info = parts.info
+    only: tuple[Oriented, Array | None]
+    if len(parts.chunks) == 1 and not reader.fills:
+        only = reader.read(parts.chunks[0])
+        return only
+    indices, labels = _room(parts)
     if len(parts.chunks) == 1:
-        only: tuple[Oriented, Array | None] = reader.read(parts.chunks[0])
+        only = reader.read(parts.chunks[0], indices, labels)
         return only
     # Chunks are decoded into their places: to put them together afterwards would take longer than decoding.
     pointers = np.zeros(parts.lines + 1, np.int64)
-    indices = np.empty(info.stored, np.int32 if parts.length < 1 << 31 else np.int64)
-    labels = np.empty(info.stored, np.uint8 if info.code_bytes == 1 else np.uint16)
     values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
 
     def decode(place: tuple[Chunk, int, int]) -> None:
         chunk, line, entry = place
         own = slice(entry, entry + chunk.stored)
-        part, stored = reader.read(chunk, indices[own], labels[own])
-        if part.indices.base is not indices:
-            indices[own] = part.indices
-        if part.labels.base is not labels:
-            labels[own] = part.labels
+        own_indices, own_labels = indices[own], labels[own]
+        part, stored = reader.read(chunk, own_indices, own_labels)
+        if part.indices is not own_indices:
+            own_indices[:] = part.indices
+        if part.labels is not own_labels:
+            own_labels[:] = part.labels
         pointers[line + 1 : line + 1 + chunk.lines] = part.pointers[1:] + entry
         if values is not None:
             values[own] = stored
@@ -230,6 +234,19 @@ def _entries(parts: Layout, reader: PackedReader | _ContextReader, threads: int)
     for _ in _each(decode, places, threads):
         pass
     return Oriented(pointers, indices, labels, parts.lines, parts.length), values
+
+
+def _room(parts: Layout) -> tuple[Array, Array]:
+    """Return arrays for a sparse tensor's indices and labels.
+
+    They share one piece of memory: NumPy asks the system for huge pages from 4 MiB on, and to touch small ones for the
+    first time takes as long as decoding.
+    """
+    index = np.dtype(np.int32 if parts.length < 1 << 31 else np.int64)
+    label = np.dtype(np.uint8 if parts.info.code_bytes == 1 else np.uint16)
+    both = np.empty(parts.info.stored * (index.itemsize + label.itemsize), np.uint8)
+    split = parts.info.stored * index.itemsize
+    return both[:split].view(index), both[split:].view(label)
 
 
 def _row_major(entries: Oriented, values: Array | None) -> tuple[Oriented, Array | None]:
@@ -300,6 +317,8 @@ class PackedReader:
         decoder.finish()
         self._negatives = negatives_of(self.codebook, info.dtype)
         self._reader = ChunkReader(plan)
+        #: Whether entries are put where `read` is told to.
+        self.fills = self._positions and 0 < info.clusters <= 256 and not parts.coding.fillers
 
     def read(self, chunk: Chunk, indices: Array | None = None, labels: Array | None = None) -> tuple[Any, Array | None]:
         """Return labels of a dense tensor or entries of a sparse one, and values where there is no codebook.
@@ -358,6 +377,8 @@ def _bits(lengths: packed.Lengths, symbols: Array) -> int:
 
 class _ContextReader:
     """Chunks of coders 2 and 3: each one range coder stream, the first of them with the codebook before it."""
+
+    fills = False
 
     def __init__(self, parts: Layout) -> None:
         self._parts = parts
