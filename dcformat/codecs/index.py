@@ -98,7 +98,7 @@ def _place(gaps, first, last, most, length, lines, line, position, at, pointers,
 @device
 def _end(gaps, count, most, lines, line, at, pointers, stored):  # type: ignore[no-untyped-def]
     """Close the lines left, if the symbols have ended with the last entry."""
-    if line < 0 or at != stored or (count > 0 and gaps[count - 1] == most):
+    if line < 0 or at != stored or (count > 0 and (lines == 0 or gaps[count - 1] == most)):
         return -1
     while line < lines:
         line += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import dcformat
@@ -49,6 +49,7 @@ def test_a_stream_that_ends_early_is_noticed() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 7), max_size=60), st.integers(0, 9), st.integers(1, 30), st.integers(0, 60))
+@example([0, 0], 0, 2, 2)  # no lines for two entries
 def test_positions_are_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:
     given_gaps = np.array(gaps, np.uint8)
     pointers, indices = np.zeros(lines + 1, np.int64), np.empty(stored, np.int32)
