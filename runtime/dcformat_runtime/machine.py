@@ -7,24 +7,21 @@ import platform
 from functools import cache
 
 
-def _read(name: str) -> str:
-    """Return a file's text, without pathlib, which costs milliseconds at start."""
-    with open(name) as file:  # noqa: PTH123
-        return file.read()
-
-
 @cache
+def _cpuinfo() -> dict[str, str]:
+    """Return what Linux says of the first processor, by name; nothing where it cannot be read."""
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - pathlib costs milliseconds at start
+            first = file.read().partition("\n\n")[0]
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+
+
 def features() -> frozenset[str]:
     """Return the CPU's feature flags; empty where they cannot be read."""
-    try:
-        lines = _read("/proc/cpuinfo").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+    known = _cpuinfo()
+    return frozenset(known.get("flags", known.get("Features", "")).split())
 
 
 def level() -> str:
@@ -61,10 +58,5 @@ def halves() -> bool:
     return level() != "avx512" or _is_zen4()
 
 
-@cache
 def _is_zen4() -> bool:
-    try:
-        text = _read("/proc/cpuinfo")
-    except OSError:
-        return False
-    return "AuthenticAMD" in text and "cpu family\t: 25\n" in text
+    return _cpuinfo().get("vendor_id") == "AuthenticAMD" and _cpuinfo().get("cpu family") == "25"
