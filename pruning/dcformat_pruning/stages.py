@@ -186,12 +186,21 @@ def finetune(plan: Plan, source: Source = plain, name: str = "fine-tune") -> Sta
     """Train the centroids: weights that are equal stay equal, zeros stay zero."""
 
     def run(module: nn.Sequential, context: Context) -> None:
-        small = Compact.of(module)
-        shared = SharedWeights.from_values(small.module, weight_names(small.module))
-        context.fit(small.module, plan, shared, images=source(context))
-        small.expand(module)
+        _train_centroids(module, context, plan, source)
 
     return Stage(name, run, plan.epochs)
+
+
+def _train_centroids(
+    module: nn.Sequential, context: Context, plan: Plan, source: Source, *, biases: bool = True
+) -> None:
+    """Train the small network's centroids, and its biases unless they are to stay as they are."""
+    small = Compact.of(module)
+    for parameter in small.module.parameters():
+        parameter.requires_grad_(biases or parameter.ndim > 1)
+    shared = SharedWeights.from_values(small.module, weight_names(small.module))
+    context.fit(small.module, plan, shared, images=source(context))
+    small.expand(module)
 
 
 def share_each(clusters: Mapping[str, int], method: str) -> Stage:
@@ -229,13 +238,7 @@ def settle(plan: Plan, bits: int, levels: int, source: Source) -> Stage:
 
     def run(module: nn.Sequential, context: Context) -> None:
         quantise_biases(module, levels)
-        small = Compact.of(module)
-        biases = [p for p in small.module.parameters() if p.ndim == 1]
-        for bias in biases:
-            bias.requires_grad_(False)
-        shared = SharedWeights.from_values(small.module, weight_names(small.module))
-        context.fit(small.module, plan, shared, images=source(context))
-        small.expand(module)
+        _train_centroids(module, context, plan, source, biases=False)
         round_weights(module, bits)
 
     return Stage("settle", run, plan.epochs)
