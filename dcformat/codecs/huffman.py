@@ -76,8 +76,9 @@ def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
     return codes
 
 
-@device
-def _assign(lengths, codes):  # type: ignore[no-untyped-def]
+@kernel("void(const int64[::1], int64[::1])")
+def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
+    """Fill in the codes, zero where a symbol has none or an empty one."""
     code = np.int64(0)
     for length in range(1, 13):
         code <<= 1
@@ -88,12 +89,6 @@ def _assign(lengths, codes):  # type: ignore[no-untyped-def]
                     reverse |= (code >> bit & 1) << (length - 1 - bit)
                 codes[symbol] = reverse
                 code += 1
-
-
-@kernel("void(const int64[::1], int64[::1])")
-def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
-    """Fill in the codes, zero where a symbol has none or an empty one."""
-    _assign(lengths, codes)
 
 
 def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:

@@ -202,14 +202,11 @@ def _tensor(info: TensorInfo, data: Array, codebook: Array | None, entries: Orie
 def _entries(parts: Layout, reader: PackedReader | _ContextReader, threads: int) -> tuple[Oriented, Array | None]:
     """Decode a sparse tensor's chunks into one; also the values of one without a codebook."""
     info = parts.info
-    only: tuple[Oriented, Array | None]
-    if len(parts.chunks) == 1 and not reader.fills:
-        only = reader.read(parts.chunks[0])
+    if len(parts.chunks) == 1:
+        room = _room(parts) if reader.fills else ()
+        only: tuple[Oriented, Array | None] = reader.read(parts.chunks[0], *room)
         return only
     indices, labels = _room(parts)
-    if len(parts.chunks) == 1:
-        only = reader.read(parts.chunks[0], indices, labels)
-        return only
     # Chunks are decoded into their places: to put them together afterwards would take longer than decoding.
     pointers = np.zeros(parts.lines + 1, np.int64)
     values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
