@@ -141,3 +141,9 @@ class CodebookError(FormatError):
     """E15: codebook values that are not strictly increasing, contain the implied zero, or are not finite."""
 
     code = "E15"
+
+
+class WorkLimitError(FormatError):
+    """E16: reading or running the file would take more work than the caller allows (`max_work`)."""
+
+    code = "E16"

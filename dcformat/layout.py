@@ -76,6 +76,9 @@ CHUNK_LEAST = 1 << 12
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
 #: What decoding may take unless the caller says otherwise. Not part of the format: a reader's own bound.
 DEFAULT_MAX_MEMORY = 4 << 30
+#: Steps that reading or running a file may take unless the caller says otherwise: a symbol, a binary decision or a
+#: multiplication each, about a nanosecond of compiled code. Not part of the format either.
+DEFAULT_MAX_WORK = 1 << 40
 
 #: What the text coder has read before the contents (section "Text coder"); part of the format, so never changed.
 CONTENTS_PRESET = bytes.fromhex(
