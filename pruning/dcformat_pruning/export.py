@@ -38,6 +38,14 @@ def architecture_model(
     return Model(tensors, known.build(names, preprocessing), labels, dict(metadata or {}))
 
 
-def to_numpy(tensor: TorchTensor) -> npt.NDArray[np.float32]:
-    """Return a float32 copy on the CPU."""
-    return tensor.detach().cpu().float().numpy().copy()
+def to_numpy(tensor: TorchTensor, exact: bool = False) -> npt.NDArray[np.float32]:
+    """Return a float32 copy on the CPU; unless `exact`, negative zeros become positive."""
+    values: npt.NDArray[np.float32] = tensor.detach().cpu().resolve_neg().float().numpy().copy()
+    if not exact:
+        values[values == 0] = 0
+    return values
+
+
+def negative_zeros(module: nn.Module) -> int:
+    """Count the negative zeros among a module's parameters, which an export that is not exact makes positive."""
+    return sum(int((p.detach().signbit() & (p.detach() == 0)).sum()) for p in module.parameters())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from dcformat_pruning.wiring import UnsupportedModuleError, trace
+from dcformat_pruning.wiring import kind_of, place, trace, unsupported
 
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 @torch.no_grad()
@@ -15,8 +17,9 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
     """Fold each batch norm that directly follows a Linear or Conv2d into it, in place.
 
     The norm is replaced by `nn.Identity`; the layer gets a bias if it had none. Weights are changed in place,
-    so an optimiser's parameters stay; pruned weights stay zero. A norm that follows anything else is left as
-    it is.
+    so an optimiser's parameters stay, unless another layer shares them: then the layer gets weights of its own.
+    Pruned weights stay zero. A norm that follows anything else is left as it is, and so is one behind a layer
+    whose weights are recomputed in each call (`torch.nn.utils.weight_norm`, parametrisations) or that has hooks.
 
     Returns
     -------
@@ -29,46 +32,96 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
         The module cannot be traced, or a norm has no running statistics; names it.
     """
     parts = dict(module.named_modules())
-    graph = trace(module)
-    calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     folded = []
-    for node in graph.nodes:
-        norm = parts.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+    for before, after in foldable(trace(module), parts).items():
+        layer, norm = parts[str(before.target)], parts[str(after.target)]
+        hooked = [*layer._forward_hooks, *layer._forward_pre_hooks, *norm._forward_hooks, *norm._forward_pre_hooks]
+        if hooked or "weight" not in layer._parameters:
             continue
-        before = node.args[0]
-        layer = parts.get(str(before.target)) if before.op == "call_module" else None
-        once = calls.count(str(node.target)) == 1 and calls.count(str(before.target)) == 1
-        if isinstance(layer, nn.Linear | nn.Conv2d) and once and len(before.users) == 1:
-            scale, shift = affine(str(node.target), norm)
-            # Adding zero makes the negative zeros that a negative scale leaves positive: pruned stays pruned.
-            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1))).add_(0.0)
-            bias = shift if layer.bias is None else layer.bias * scale + shift
-            if layer.bias is None:
-                layer.bias = nn.Parameter(bias)
+        weight, bias = folded_weights(str(after.target), layer, norm)
+        for name, value in (("weight", weight), ("bias", bias)):
+            own = layer._parameters[name]
+            if own is None or _is_shared(own, parts.values()):
+                setattr(layer, name, nn.Parameter(value))
             else:
-                layer.bias.copy_(bias)
-            folded.append(str(node.target))
-    for name in folded:
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, nn.Identity())
+                own.copy_(value)
+        _replace(parts.values(), norm, nn.Identity())
+        folded.append(str(after.target))
     return folded
 
 
-def affine(name: str, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Return the scale and shift of a batch norm in eval mode, ``(features,)`` each.
+def foldable(graph: fx.Graph, parts: Mapping[str, nn.Module]) -> dict[fx.Node, fx.Node]:
+    """Return the calls of Linear and Conv2d whose results only a batch norm reads, each with the norm's call.
+
+    Both are called once, so that the folded weights serve no other call.
+    """
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    found: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        if calls.count(node.target) != 1 or calls.count(before.target) != 1:
+            continue
+        layer, norm = kind_of(parts[str(before.target)]), kind_of(parts[str(node.target)])
+        if layer in (nn.Linear, nn.Conv2d) and norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
+            found[before] = node
+    return found
+
+
+def folded_weights(name: str, layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a layer and the batch norm after it, as new tensors of the layer's dtype.
+
+    Parameters
+    ----------
+    name : str
+        The norm's path, for errors.
+    layer : Linear or Conv2d
+    norm : BatchNorm1d, BatchNorm2d or SyncBatchNorm
+    """
+    scale, shift = affine(name, norm)
+    weight: Tensor = layer.weight.detach()
+    # Adding zero makes the negative zeros that a negative scale leaves positive: pruned stays pruned.
+    product = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1)) + 0.0
+    bias = shift if layer.bias is None else layer.bias.detach().double() * scale + shift
+    return product.to(weight.dtype), bias.to(weight.dtype)
+
+
+def affine(name: str, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the scale and shift of a batch norm in eval mode, float64 ``(features,)`` each.
 
     Raises
     ------
     UnsupportedModuleError
         It keeps no running statistics.
     """
+    assert isinstance(norm, Norm)
     if norm.running_mean is None or norm.running_var is None:
-        raise UnsupportedModuleError(f"{name}: expected a batch norm with running statistics, found one without")
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+        raise unsupported(
+            place(name, type(norm)),
+            "a batch norm with running statistics",
+            "one without",
+            "without them its result depends on the batch; train it with track_running_stats=True",
+        )
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
-        scale = scale * norm.weight.detach()
-    shift = -norm.running_mean * scale
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.detach()
+        shift = shift + norm.bias.detach().double()
     return scale, shift
+
+
+def _is_shared(parameter: Tensor, parts: Iterable[nn.Module]) -> bool:
+    """Whether more than one place in the module holds the parameter, or another one with the same memory."""
+    memory = parameter.untyped_storage().data_ptr()
+    holders = [p for part in parts for p in part._parameters.values() if p is not None]
+    return sum(p.untyped_storage().data_ptr() == memory for p in holders) > 1
+
+
+def _replace(parts: Iterable[nn.Module], old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another, under every name that it has."""
+    for part in list(parts):
+        for name, child in list(part._modules.items()):
+            if child is old:
+                setattr(part, name, new)

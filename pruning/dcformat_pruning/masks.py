@@ -8,7 +8,7 @@ whatever the optimiser's momentum.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,18 @@ class PrunedAwayWarning(UserWarning):
 
 
 class Masks:
-    """Boolean masks of a module's parameters, by parameter name; True is alive.
+    """Masks of a module's parameters, by parameter name; True is alive.
 
     Parameters
     ----------
     module : nn.Module
     masks : mapping of str to Tensor
-        Boolean, of the parameter's shape.
+        Zeros and ones of any dtype, of the parameter's shape; one (or True) is alive.
+
+    Raises
+    ------
+    PruningError
+        A name that is no parameter's, another shape, or other values; names the parameter.
     """
 
     def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -41,14 +46,10 @@ class Masks:
             parameter = parameters.get(name)
             if parameter is None:
                 raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
-            if mask.dtype != torch.bool or mask.shape != parameter.shape:
-                raise PruningError(
-                    f"{name}: expected a boolean mask of shape {tuple(parameter.shape)}, "
-                    f"found {mask.dtype} {tuple(mask.shape)}"
-                )
-            if not bool(mask.any()):
+            alive = as_mask(name, mask, parameter.shape)
+            if not bool(alive.any()):
                 warnings.warn(f"{name}: the whole layer is pruned away", PrunedAwayWarning, stacklevel=2)
-            self.masks[name] = mask.to(parameter.device)
+            self.masks[name] = alive.to(parameter.device)
             self._parameters[name] = parameter
 
     @classmethod
@@ -61,7 +62,7 @@ class Masks:
     def set(self, masks: Mapping[str, Tensor]) -> None:
         """Replace the masks of the named parameters (same shapes); weights change at the next `apply`."""
         for name, mask in masks.items():
-            self.masks[name].copy_(mask)
+            self.masks[name].copy_(as_mask(name, mask, self.masks[name].shape))
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -176,20 +177,64 @@ def largest(scores: Tensor, keep: int) -> Tensor:
     return mask.view_as(scores)
 
 
+def as_mask(name: str, mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a mask of zeros and ones as booleans, True where it is one.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's, for errors.
+    mask : Tensor
+        Of any dtype.
+    shape : sequence of int
+        The parameter's.
+
+    Raises
+    ------
+    PruningError
+        Another shape, or values that are neither zero nor one.
+    """
+    if tuple(mask.shape) != tuple(shape):
+        raise PruningError(f"{name}: expected a mask of shape {tuple(shape)}, found {tuple(mask.shape)}")
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_complex():
+        raise PruningError(f"{name}: expected a mask of zeros and ones, found one of {mask.dtype}")
+    # Some dtypes (float8, uint16) have no comparisons; float64 holds every value that is close to 0 or 1.
+    values = mask.detach().double()
+    alive = values == 1
+    other = values[~alive & (values != 0)]
+    if len(other):
+        raise PruningError(f"{name}: expected a mask of zeros and ones, found {other[0].item():g} in it")
+    return alive
+
+
+def masked(name: str, values: Tensor, mask: Tensor) -> Tensor:
+    """Return a copy of `values` with positive zeros where `mask` is zero, even in place of NaN and infinity."""
+    alive = as_mask(name, mask, values.shape).to(values.device)
+    return torch.where(alive, values.detach(), torch.zeros((), dtype=values.dtype, device=values.device))
+
+
 def fold_torch_prune(module: nn.Module) -> list[str]:
-    """Make masks of `torch.nn.utils.prune` permanent, in place: weight = weight_orig * weight_mask.
+    """Make masks of `torch.nn.utils.prune` permanent, in place: what they keep stays bit for bit, the rest is zero.
 
     Returns
     -------
     list of str
         Names of the parameters that were folded.
+
+    Raises
+    ------
+    PruningError
+        A mask has values other than zero and one; names the parameter.
     """
     folded = []
     for prefix, child in module.named_modules():
-        for name in [n.removesuffix("_orig") for n in list(child._parameters) if n.endswith("_orig")]:
-            if hasattr(child, f"{name}_mask"):
-                prune.remove(child, name)  # type: ignore[no-untyped-call]
-                # The mask left negative zeros, which are values like any other to the format.
-                getattr(child, name).data.add_(0.0)
-                folded.append(f"{prefix}.{name}" if prefix else name)
+        hooks = [hook for hook in child._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)]
+        for name in [str(hook._tensor_name) for hook in hooks]:
+            full = f"{prefix}.{name}" if prefix else name
+            values = masked(full, child._parameters[f"{name}_orig"], child._buffers[f"{name}_mask"])
+            prune.remove(child, name)  # type: ignore[no-untyped-call]
+            getattr(child, name).data.copy_(values)
+            folded.append(full)
     return folded

@@ -21,7 +21,6 @@ from dcformat.graph import (
     Concat,
     Flatten,
     GlobalAvgPool,
-    GlobalMaxPool,
     MaxPool2d,
     Node,
     Pair,
@@ -29,31 +28,76 @@ from dcformat.graph import (
     Shape,
     Softmax,
 )
-from dcformat_pruning.wiring import UnsupportedModuleError
+from dcformat_pruning.wiring import UnsupportedModuleError, unsupported
+
+
+#: What to do about a part that has no counterpart.
+WAY_OUT = "replace it, or export the part of the network that does without it"
+
+
+class Batch:
+    """The size of the batch: any number, so no arithmetic is possible with it."""
+
+    def __repr__(self) -> str:
+        return "batch"
+
+
+BATCH = Batch()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of the graph: its number, and its shape without the batch."""
+
+    number: int
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A traced call: value numbers and shapes (without the batch) of its inputs, further arguments, or the module."""
+    """A traced call.
 
-    name: str
-    inputs: tuple[int, ...]
-    shapes: Sequence[Shape]
+    Attributes
+    ----------
+    where : str
+        What errors name: the module's path and type, and the function if it is one.
+    values : tuple of Value
+        What it reads: its first argument (or the values in it), and further ones.
+    rest : tuple
+        Positional arguments behind the first; the batch's size is `BATCH`.
+    named : mapping
+        Keyword arguments.
+    module : nn.Module or None
+        The layer that is called, which has the settings as attributes.
+    """
+
+    where: str
+    values: tuple[Value, ...]
     rest: tuple[Any, ...]
     named: Mapping[str, Any]
     module: nn.Module | None
 
-    def argument(self, place: int, name: str, default: Any) -> Any:
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Numbers of the values it reads."""
+        return tuple(value.number for value in self.values)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first value it reads, without the batch."""
+        return self.values[0].shape
+
+    def argument(self, index: int, name: str, default: Any) -> Any:
         """Return an argument: an attribute of the module, or one of the call, by name or place after the input."""
         if self.module is not None:
             return getattr(self.module, name, default)
         if name in self.named:
             return self.named[name]
-        return self.rest[place] if place < len(self.rest) else default
+        return self.rest[index] if index < len(self.rest) else default
 
-    def fail(self, expected: str, found: object) -> UnsupportedModuleError:
+    def fail(self, expected: str, found: object, way_out: str = WAY_OUT) -> UnsupportedModuleError:
         """Return the error that names this call."""
-        return UnsupportedModuleError(f"{self.name}: expected {expected}, found {found}")
+        return unsupported(self.where, expected, found, way_out)
 
 
 Make = Callable[[Call], Node | None]
@@ -72,13 +116,12 @@ def _pass(call: Call) -> None:
 
 
 def _relu(call: Call) -> Node:
-    return ReLU(call.inputs[:1])
+    return ReLU(call.inputs)
 
 
 def _dropout(call: Call) -> None:
-    if call.module is None and call.argument(1, "training", True):
-        raise call.fail("dropout that is off in eval mode", "training=True")
-    return
+    if call.argument(1, "training", True):
+        raise call.fail("dropout that is off in eval mode", "training=True", "pass training=self.training")
 
 
 def _window(call: Call) -> tuple[Pair, Pair, Pair]:
@@ -100,70 +143,82 @@ def _avg_pool(call: Call) -> Node:
     return AvgPool2d(call.inputs, *_window(call), bool(ceil), bool(count))
 
 
-def _adaptive(call: Call, pool: Callable[..., Node], whole: type[Node]) -> Node | None:
-    """Average or maximum of a fixed number of windows: all of it, none of it, or equal parts."""
+def _adaptive(call: Call, pool: Callable[..., Node]) -> Node | None:
+    """Average or maximum of a fixed number of windows of equal size."""
     wanted = call.argument(0, "output_size", None)
     size = (wanted, wanted) if wanted is None or isinstance(wanted, int) else tuple(wanted)
-    if len(call.shapes[0]) != 3:
-        raise call.fail("an image (channels, height, width) to pool", call.shapes[0])
-    actual = call.shapes[0][1:]
+    actual = _image(call)
     size = tuple(a if s is None else s for s, a in zip(size, actual, strict=True))
+    if call.argument(1, "return_indices", False):
+        raise call.fail("pooling without indices", "return_indices=True")
     if size == actual:
         return None
-    if size == (1, 1):
-        return whole(call.inputs)
     if any(a % s for s, a in zip(size, actual, strict=True)):
-        raise call.fail(f"an output size that divides {actual}", size)
+        raise call.fail(f"an output size that divides {actual}", size, "choose another input or output size")
     kernel = (actual[0] // size[0], actual[1] // size[1])
     return pool(call.inputs, kernel, kernel)
 
 
 def _adaptive_avg(call: Call) -> Node | None:
-    return _adaptive(call, AvgPool2d, GlobalAvgPool)
+    return _adaptive(call, AvgPool2d)
 
 
 def _adaptive_max(call: Call) -> Node | None:
-    return _adaptive(call, MaxPool2d, GlobalMaxPool)
+    return _adaptive(call, MaxPool2d)
 
 
-def _flatten(call: Call) -> Node:
+def _image(call: Call) -> Pair:
+    """Return height and width of the value that is read."""
+    if len(call.shape) != 3:
+        raise call.fail("an image (channels, height, width)", call.shape)
+    return call.shape[1], call.shape[2]
+
+
+def _flatten(call: Call) -> Node | None:
+    dims = len(call.shape) + 1
     start, end = call.argument(0, "start_dim", 0), call.argument(1, "end_dim", -1)
-    if start != 1 or end not in (-1, len(call.shapes[0])):
-        raise call.fail("all dimensions but the batch to be flattened", f"dimensions {start} to {end}")
-    return Flatten(call.inputs[:1])
+    if start not in (1, 1 - dims) or end not in (-1, dims - 1):
+        raise call.fail(
+            "all dimensions but the batch to be flattened", f"dimensions {start} to {end}", "flatten with start_dim=1"
+        )
+    return _flat(call)
 
 
-def _reshape(call: Call) -> Node:
+def _reshape(call: Call) -> Node | None:
     """``x.view(x.size(0), -1)`` and its kin: the batch first, all the rest in one."""
     sizes = call.rest[0] if len(call.rest) == 1 and isinstance(call.rest[0], list | tuple) else call.rest
-    features = prod(call.shapes[0])
-    known = len(sizes) == 2 and not isinstance(sizes[0], list)
-    if not known or sizes[1] not in (-1, features) or (sizes[0] == -1 and sizes[1] == -1):
-        raise call.fail(f"a reshape to (batch, {features})", tuple(sizes))
-    if isinstance(sizes[0], int) and sizes[0] != -1:
-        raise call.fail("a reshape for any batch", tuple(sizes))
-    return Flatten(call.inputs[:1])
+    features = prod(call.shape)
+    if len(sizes) != 2 or sizes[1] not in (-1, features) or (sizes[0] == -1 and sizes[1] == -1):
+        raise call.fail(f"a reshape to (batch, {features})", tuple(sizes), "flatten with x.flatten(1)")
+    if sizes[0] is not BATCH and sizes[0] != -1:
+        raise call.fail("a reshape for any batch", tuple(sizes), "take the batch's size from x.shape[0]")
+    return _flat(call)
+
+
+def _flat(call: Call) -> Node | None:
+    return Flatten(call.inputs) if len(call.shape) > 1 else None
 
 
 def _mean(call: Call) -> Node:
     dims = call.argument(0, "dim", None)
-    image = len(call.shapes[0]) == 3
-    if not image or not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
+    kernel = _image(call)
+    if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
         raise call.fail("a mean over height and width", f"dimensions {dims}")
-    if call.argument(1, "keepdim", False):
-        raise call.fail("a mean without keepdim", "keepdim=True")
-    return GlobalAvgPool(call.inputs)
+    return AvgPool2d(call.inputs, kernel, kernel) if call.argument(1, "keepdim", False) else GlobalAvgPool(call.inputs)
 
 
-def _add(call: Call) -> Node:
-    if len(call.inputs) < 2 or call.named.get("alpha", 1) != 1:
+def _add(call: Call) -> Node | None:
+    others = [a for a in (*call.rest, *call.named.values()) if not isinstance(a, Value)]
+    if len(call.inputs) == 1 and others == [0] and "alpha" not in call.named:
+        return None  # as in sum([x, y])
+    if len(call.inputs) != 2 or any(call.named.get(name, 1) != 1 for name in call.named if name != "other"):
         raise call.fail("a sum of two results of layers", "something else")
     return Add(call.inputs)
 
 
 def _concat(call: Call) -> Node | None:
     dim = call.argument(0, "dim", call.named.get("axis", 0))
-    if dim not in (1, -len(call.shapes[0])):
+    if dim not in (1, -len(call.shape)):
         raise call.fail("values joined along the channels, dim=1", f"dim={dim}")
     return Concat(call.inputs) if len(call.inputs) > 1 else None
 
@@ -172,14 +227,17 @@ def _softmax(call: Call) -> Node:
     dim = call.argument(0, "dim", None)
     if dim not in (1, -1):
         raise call.fail("softmax over the features, dim=1", f"dim={dim}")
-    return Softmax(call.inputs[:1])
+    return Softmax(call.inputs)
 
 
 MODULES: Mapping[type, Make] = {
     nn.ReLU: _relu,
     nn.Identity: _pass,
     nn.Dropout: _pass,
+    nn.Dropout1d: _pass,
     nn.Dropout2d: _pass,
+    nn.AlphaDropout: _pass,
+    nn.FeatureAlphaDropout: _pass,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_avg,
@@ -190,9 +248,11 @@ MODULES: Mapping[type, Make] = {
 
 FUNCTIONS: Mapping[Any, Make] = {
     functional.relu: _relu,
+    functional.relu_: _relu,
     torch.relu: _relu,
     torch.relu_: _relu,
     functional.dropout: _dropout,
+    functional.dropout2d: _dropout,
     functional.max_pool2d: _max_pool,
     torch.max_pool2d: _max_pool,
     functional.avg_pool2d: _avg_pool,
@@ -221,3 +281,6 @@ METHODS: Mapping[str, Make] = {
     "softmax": _softmax,
     "contiguous": _pass,
 }
+
+#: Their result shares its memory with what they read, or may do so.
+VIEWS = (_pass, _dropout, _flatten, _reshape)

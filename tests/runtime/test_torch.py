@@ -15,7 +15,7 @@ from dcformat.model import Model
 from tests.runtime.nets import error
 
 torch = pytest.importorskip("torch")
-from dcformat_pruning.from_module import model_from_module  # noqa: E402
+from dcformat_pruning import from_module  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -108,7 +108,7 @@ def pruned(module: nn.Module, density: float) -> nn.Module:
 )
 def test_exported_networks(module: nn.Module, size: int) -> None:
     module = pruned(module, 0.1)
-    model = model_from_module(module, (3, size, size))
+    model = from_module(module, (3, size, size))
     x = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     with torch.inference_mode():
         expected = module(torch.from_numpy(x)).numpy()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from dcformat_pruning.from_module import model_from_module
+from dcformat_pruning import from_module
 from dcformat_pruning.networks import build
 from dcformat_pruning.wiring import UnsupportedModuleError
 from torch import nn
@@ -57,7 +57,7 @@ def check(module: nn.Module, *shape: int) -> Model:
     before = {k: v.clone() for k, v in module.state_dict().items()}
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     expected = module(x).detach()
-    model = model_from_module(module, shape)
+    model = from_module(module, shape)
     torch.testing.assert_close(run(model, x), expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     return model
@@ -208,7 +208,7 @@ def test_preprocessing_labels_and_metadata_go_along() -> None:
     preprocessing = Preprocessing((0.5,), (0.25,))
     module = nn.Sequential(nn.Linear(2, 2))
     extras = {"preprocessing": preprocessing, "labels": ["a", "b"], "metadata": {"k": "v"}}
-    model = model_from_module(module, [2], **extras)
+    model = from_module(module, [2], **extras)
     assert model.graph.preprocessing == preprocessing
     assert model.labels == ("a", "b") and model.metadata == {"k": "v"}
     assert model.graph.input_shape == (2,)
@@ -228,31 +228,31 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), (4,), "1: expected a supported layer, found GELU"),
-        (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect", padding=1)), (1, 4, 4), "0: expected padding with"),
-        (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), (1, 4, 4), "0: expected the same padding on both sides"),
-        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 8, 8), "0: expected max pooling without dilation"),
-        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), (1, 8, 8), "0: expected average pooling by"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(3)), (1, 8, 8), r"0: expected an output size that divides \(8, 8\)"),
-        (nn.Sequential(nn.Flatten(0)), (4,), "0: expected all dimensions but the batch"),
-        (nn.Sequential(nn.Softmax(0)), (4,), "0: expected softmax over the features"),
-        (Odd(torch.sigmoid), (4,), "sigmoid: expected a supported function, found sigmoid"),
+        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), (4,), r"^1 \(GELU\): expected a supported layer \(Linear, .*\), found GELU; replace it, or"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect", padding=1)), (1, 4, 4), r"^0 \(Conv2d\): expected padding with zeros, found 'reflect'; replace it"),
+        (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), (1, 4, 4), r"^0 \(Conv2d\): expected the same padding on both sides"),
+        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 8, 8), r"^0 \(MaxPool2d\): expected max pooling without dilation"),
+        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), (1, 8, 8), r"^0 \(AvgPool2d\): expected average pooling by"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(3)), (1, 8, 8), r"^0 \(AdaptiveAvgPool2d\): expected an output size that divides \(8, 8\)"),
+        (nn.Sequential(nn.Flatten(0)), (4,), r"^0 \(Flatten\): expected all dimensions but the batch"),
+        (nn.Sequential(nn.Softmax(0)), (4,), r"^0 \(Softmax\): expected softmax over the features"),
+        (Odd(torch.sigmoid), (4,), r"Odd\), sigmoid: expected a supported function \(.*\), found sigmoid; replace it"),
         (Odd(lambda x: x.view(2, 2)), (4,), r"view: expected a reshape to \(batch, 4\), found"),
         (Odd(lambda x: x.view(-1, 2)), (4,), "view: expected a reshape"),
         (Odd(lambda x: torch.cat([x, x], 0)), (4,), "cat: expected values joined along the channels"),
         (Odd(lambda x: x + 1), (4,), "add: expected a sum of two results"),
         (Odd(lambda x: torch.add(x, x, alpha=2)), (4,), "add: expected a sum of two results"),
-        (Odd(lambda x: x.mean(1)), (4,), "mean: expected a mean over height and width"),
+        (Odd(lambda x: x.mean(1)), (4,), r"mean: expected an image \(channels, height, width\), found \(4,\)"),
         (Odd(lambda x: functional.dropout(x)), (4,), "dropout: expected dropout that is off"),
-        (Odd(lambda x: (x, x)), (4,), "output: expected one tensor, found tuple"),
+        (Odd(lambda x: (x, x)), (4,), "output: expected one tensor as result, found tuple"),
     ],
 )
 def test_what_has_no_operator_is_named(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UnsupportedModuleError, match=message):
-        model_from_module(module, shape)
+        from_module(module, shape)
 
 
-def test_bare_parameters_two_inputs_and_unused_results() -> None:
+def test_bare_parameters_and_two_inputs_are_named() -> None:
     class Scaled(Odd):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(x) + self.scale
@@ -261,20 +261,22 @@ def test_bare_parameters_two_inputs_and_unused_results() -> None:
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return x + y
 
+    with pytest.raises(UnsupportedModuleError, match=r"Scaled\), add: expected a sum of two results of layers"):
+        from_module(Scaled(abs), (4,))
+    with pytest.raises(UnsupportedModuleError, match=r"Two\), y: expected one input, found another: y; give it a default"):
+        from_module(Two(), (4,))
+
+
+def test_results_that_nothing_needs_are_left_out() -> None:
     class Aside(Odd):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.fc(x)
-            self.fc(y)
+            self.fc(torch.relu(y))
             return y
 
-    with pytest.raises(UnsupportedModuleError, match="scale: expected layers and functions, found a bare parameter"):
-        model_from_module(Scaled(abs), (4,))
-    with pytest.raises(UnsupportedModuleError, match="y: expected one input"):
-        model_from_module(Two(), (4,))
-    with pytest.raises(UnsupportedModuleError, match="output: expected the result of the last operator"):
-        model_from_module(Aside(abs), (4,))
+    assert [n.kind for n in check(Aside(abs), 4).graph.nodes] == ["linear"]
 
 
 def test_shapes_that_do_not_fit_are_the_formats_own_error() -> None:
     with pytest.raises(FormatError, match=r"0\.weight"):
-        model_from_module(nn.Sequential(nn.Linear(4, 2)), (5,))
+        from_module(nn.Sequential(nn.Linear(4, 2)), (5,))

@@ -1,0 +1,363 @@
+"""From a user's own `nn.Module` to a `Model` with a graph, by tracing it with `torch.fx`.
+
+The module stays as it is: all is done on copies. What the graph has no operator for raises
+`UnsupportedModuleError`, which names it; what is made is compared with the module before it is returned.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from dcformat.dense import from_dense
+from dcformat.errors import FormatError
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    Linear,
+    MaxPool2d,
+    Node,
+    Pair,
+    Preprocessing,
+    ReLU,
+    Shape,
+)
+from dcformat.model import Model
+from dcformat.records import replace
+from dcformat_pruning.agreement import check_agreement
+from dcformat_pruning.export import to_numpy
+from dcformat_pruning.folding import affine, foldable, folded_weights
+from dcformat_pruning.operators import BATCH, FUNCTIONS, METHODS, MODULES, VIEWS, WAY_OUT, Batch, Call, Value, pair
+from dcformat_pruning.preparation import prepare
+from dcformat_pruning.wiring import UnsupportedModuleError, kind_of, place, trace, unsupported
+
+
+@torch.no_grad()
+def from_module(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    exact: bool = False,
+) -> Model:
+    """Make a `Model` of a module: its weights by their own names, and the graph of its forward pass in eval mode.
+
+    The graph is compared with the module on random inputs before it is returned. The module is not changed.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its forward pass takes one tensor and may use Linear, Conv2d, BatchNorm, ReLU, max, average and global
+        average pooling, Flatten, Dropout (left out), additions, concatenation of channels and Softmax, as
+        modules or functions. Weights may be masked (`torch.nn.utils.prune`), parametrised, or computed from
+        other parameters. DataParallel, DistributedDataParallel and `torch.compile` are unwrapped.
+    input_shape : sequence of int
+        Without the batch: ``(features,)`` or ``(channels, height, width)``.
+    exact : bool
+        Keep every bit, negative zeros included; otherwise they become positive, which computes the same and packs
+        smaller. `dcformat_pruning.export.negative_zeros` counts them.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        Something in it has no counterpart, cannot be traced, or was traced wrongly; the message names it.
+    FormatError
+        The shapes do not fit.
+    """
+    # The forward pass, which is traced and called, may draw random numbers.
+    with torch.random.fork_rng(devices=[]):
+        own, reference = prepare(module)
+        builder = _Builder(own, tuple(int(n) for n in input_shape))
+        nodes, numbers = builder.build()
+        graph = Graph(builder.shapes[0], nodes, preprocessing)
+        used = {name for node in nodes for name in node.tensors}
+        tensors = {n: from_dense(n, to_numpy(t, exact)) for n, t in builder.tensors.items() if n in used}
+        graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
+        model = Model(tensors, graph, tuple(labels), dict(metadata or {}))
+        marks = [(path, numbers[number]) for path, number in builder.marks if number in numbers]
+        check_agreement(model, reference, marks)
+    return model
+
+
+class _Builder:
+    """Turns traced nodes into graph nodes, keeping the shape of every value.
+
+    What a node computes is a value of the graph, or a constant: a size, a parameter, or what is computed from these.
+    """
+
+    def __init__(self, module: nn.Module, input_shape: Shape) -> None:
+        self._module = module
+        self._parts = dict(module.named_modules())
+        self._graph = trace(module)
+        self._folds = foldable(self._graph, self._parts)
+        self._values: dict[fx.Node, int] = {}
+        self._constants: dict[fx.Node, Any] = {}
+        # The call whose result owns the memory that a value is in, and the values that a later call overwrote.
+        self._memory: dict[fx.Node, fx.Node] = {}
+        self._stale: dict[fx.Node, fx.Node] = {}
+        self.shapes: list[Shape] = [input_shape]
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.marks: list[tuple[str, int]] = []
+
+    def build(self) -> tuple[tuple[Node, ...], dict[int, int]]:
+        """Return the nodes that the output needs, and the new number of each of their values by its old one."""
+        for node in self._graph.nodes:
+            if node.op == "output":
+                return self._needed(self._output(node))
+            self._take(node)
+        raise AssertionError("a traced graph ends in its output")
+
+    def _take(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            if self._values or str(node.target).startswith("*"):
+                raise self._fail(node, "one input", f"another: {node.target}", "give it a default, or export a part")
+            self._values[node], self._memory[node] = 0, node
+            return
+        if node.op == "get_attr":
+            self._constants[node] = reduce(getattr, str(node.target).split("."), self._module)
+            return
+        args = fx.node.map_arg(node.args, self._read)
+        named = fx.node.map_arg(node.kwargs, self._read)
+        if not _values((*args, *named.values())):
+            self._constants[node] = self._computed(node, args, named)
+        elif _is_size(node):
+            self._constants[node] = self._size(node, args, named)
+        else:
+            self._call(node, args, named)
+
+    def _read(self, node: fx.Node) -> Any:
+        """Return the value or constant that a node computed."""
+        if node in self._stale:
+            raise self._fail(
+                self._stale[node],
+                "in-place operations on memory that is not read again in another shape",
+                f"that {node.name} shares it and is read",
+                "do it out of place",
+            )
+        if node in self._values:
+            number = self._values[node]
+            return Value(number, self.shapes[number])
+        return self._constants[node]
+
+    def _computed(self, node: fx.Node, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Compute what does not depend on the input."""
+        try:
+            if node.op == "call_module":
+                return self._parts[str(node.target)](*args, **named)
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **named)
+            return node.target(*args, **named)  # type: ignore[operator]
+        except Exception as error:  # anything may come out of functions of the user's
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise self._fail(node, "a value that does not depend on the batch", reason, WAY_OUT) from error
+
+    def _size(self, node: fx.Node, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        sizes: tuple[int | Batch, ...] = (BATCH, *args[0].shape)
+        if _name(node) == "getattr":
+            return sizes if args[1] == "shape" else len(sizes)
+        dim = args[1] if len(args) > 1 else named.get("dim")
+        return sizes if dim is None else sizes[dim]
+
+    def _call(self, node: fx.Node, args: Sequence[Any], named: Mapping[str, Any]) -> None:
+        """Add what a call of a layer, function or method computes from values."""
+        if not args:  # the input is given by name
+            first = next(name for name in named if _values([named[name]]))
+            args, named = [named[first]], {name: value for name, value in named.items() if name != first}
+        path, kind = self._where(node)
+        where, part = place(path, kind), None
+        if node.op == "call_module":
+            part = self._parts[str(node.target)]
+        else:
+            where = f"{where}, {_name(node)}"
+        call = Call(where, _values([args[0], *args[1:], *named.values()]), tuple(args[1:]), named, part)
+        if named.get("out") is not None:
+            raise call.fail("a call that returns its result", "out=", "leave it away")
+        made, views = self._layer(node, path, call) if part is not None else self._function(node, path, call)
+        self._values[node] = call.inputs[0] if made is None else self._add(made, where)
+        source = next(n for n in node.all_input_nodes if n in self._values)
+        in_place = isinstance(made, ReLU | Add) and _in_place(node, call)
+        self._memory[node] = self._memory[source] if views or in_place else node
+        if in_place:
+            self._overwrite(source, node)
+        if part is not None and node not in self._folds:
+            self.marks.append((path, self._values[node]))
+
+    def _overwrite(self, source: fx.Node, by: fx.Node) -> None:
+        """After an operation in place, whoever reads its input reads its result; views of it have none."""
+        before = self._values[source]
+        for other, memory in self._memory.items():
+            if memory is self._memory[source] and other is not by:
+                if self._values[other] == before:
+                    self._values[other] = self._values[by]
+                else:
+                    self._stale[other] = by
+
+    def _layer(self, node: fx.Node, name: str, call: Call) -> tuple[Node | None, bool]:
+        """Return the node of a layer, None if its result is what it reads, and whether that shares its memory."""
+        part, kind = self._parts[name], kind_of(self._parts[name])
+        if kind in (nn.Linear, nn.Conv2d):
+            weight, bias = part.weight.detach(), None if part.bias is None else part.bias.detach()
+            if node in self._folds:
+                norm = str(self._folds[node].target)
+                weight, bias = folded_weights(norm, part, self._parts[norm])
+            names = self._store(f"{name}.weight", weight), self._store(f"{name}.bias", bias)
+            if kind is nn.Linear:
+                return Linear(call.inputs, *names), False
+            if part.padding_mode != "zeros":
+                raise call.fail("padding with zeros", repr(part.padding_mode))
+            settings = part.stride, part.padding, part.dilation, part.groups
+            return _conv(call, names, weight.shape, *settings), False
+        if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
+            return (None if node.args[0] in self._folds else self._norm(name, part, call)), False
+        make = MODULES.get(kind)
+        if make is None:
+            supported = ", ".join(["Linear", "Conv2d", "BatchNorm1d", "BatchNorm2d", *(k.__name__ for k in MODULES)])
+            raise call.fail(f"a supported layer ({supported})", type(part).__name__)
+        return make(call), make in VIEWS
+
+    def _function(self, node: fx.Node, path: str, call: Call) -> tuple[Node | None, bool]:
+        """Return the node of a function or method, as `_layer` does."""
+        if node.target in (functional.linear, functional.conv2d, torch.conv2d):
+            weight, bias = call.argument(0, "weight", None), call.argument(1, "bias", None)
+            if len(call.inputs) != 1:
+                raise call.fail("weights that do not depend on the input", "others")
+            names = [_attribute(node, i, k) or f"{path}.{k}".lstrip(".") for i, k in ((1, "weight"), (2, "bias"))]
+            stored = self._store(names[0], weight), self._store(names[1], bias)
+            if node.target is functional.linear:
+                return Linear(call.inputs, *stored), False
+            settings = [call.argument(i, k, d) for i, k, d in _CONV_ARGUMENTS]
+            return _conv(call, stored, weight.shape, *settings), False
+        name = _name(node)
+        make = METHODS.get(name) if node.op == "call_method" else FUNCTIONS.get(node.target)
+        if make is None:
+            known = ", ".join(sorted({*METHODS, *(f.__name__ for f in FUNCTIONS)} - {"iadd"}))
+            raise call.fail(f"a supported function ({known})", name)
+        return make(call), make in VIEWS
+
+    def _store(self, name: str, tensor: Tensor | None) -> Any:
+        """Keep a tensor, by another name if this one is taken by other values; return the name."""
+        if tensor is None:
+            return None
+        base, count = name, 1
+        while name in self.tensors and not torch.equal(self.tensors[name], tensor):
+            count += 1
+            name = f"{base}.{count}"
+        self.tensors[name] = tensor.detach()
+        return name
+
+    def _norm(self, name: str, norm: nn.Module, call: Call) -> Node:
+        """Make a batch norm that no layer took a layer of one weight for each channel."""
+        scale, shift = (t.float() for t in affine(name, norm))
+        bias = self._store(f"{name}.bias", shift)
+        if len(call.shape) == 1:
+            return Linear(call.inputs, self._store(f"{name}.weight", torch.diag(scale)), bias)
+        weight = self._store(f"{name}.weight", scale.view(-1, 1, 1, 1))
+        return Conv2d(call.inputs, weight, bias, groups=len(scale))
+
+    def _add(self, node: Node, where: str) -> int:
+        before = self.nodes[node.inputs[0] - 1] if node.inputs[0] else None
+        if isinstance(node, Flatten) and isinstance(before, AvgPool2d | MaxPool2d) and _is_global(before, self.shapes):
+            node = (GlobalAvgPool if isinstance(before, AvgPool2d) else GlobalMaxPool)(before.inputs)
+        known = {n: tuple(t.shape) for n, t in self.tensors.items()}
+        try:
+            shape = node.output_shape([self.shapes[i] for i in node.inputs], known)
+        except FormatError as error:
+            error.add_note(f"at {where}")
+            raise
+        self.nodes.append(node)
+        self.shapes.append(shape)
+        return len(self.nodes)
+
+    def _output(self, node: fx.Node) -> int:
+        result = fx.node.map_arg(node.args[0], self._read)
+        if not isinstance(result, Value):
+            found = type(node.args[0]).__name__ if not isinstance(node.args[0], fx.Node) else "a constant"
+            raise self._fail(node, "one tensor as result", found, "return one tensor that depends on the input")
+        if not result.number:
+            raise self._fail(node, "a result that is computed from the input", "the input", "export a larger part")
+        return result.number
+
+    def _needed(self, output: int) -> tuple[tuple[Node, ...], dict[int, int]]:
+        needed = {output}
+        for number in range(output, 0, -1):
+            if number in needed:
+                needed.update(self.nodes[number - 1].inputs)
+        numbers = {old: new for new, old in enumerate(sorted(needed | {0}))}
+        kept = [self.nodes[number - 1] for number in sorted(needed - {0})]
+        return tuple(replace(n, inputs=tuple(numbers[i] for i in n.inputs)) for n in kept), numbers
+
+    def _where(self, node: fx.Node) -> tuple[str, type]:
+        """Return path and type of the innermost module that makes a call."""
+        stack = node.meta.get("nn_module_stack") or {}
+        path, kind = next(reversed(stack.values()), ("", type(self._module)))
+        return path, kind
+
+    def _fail(self, node: fx.Node, expected: str, found: object, way_out: str) -> UnsupportedModuleError:
+        return unsupported(f"{place(*self._where(node))}, {node.name}", expected, found, way_out)
+
+
+#: Where the settings of a functional convolution are behind its input, their names and defaults.
+_CONV_ARGUMENTS = ((2, "stride", 1), (3, "padding", 0), (4, "dilation", 1), (5, "groups", 1))
+
+
+def _conv(call: Call, names: Any, weight: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int) -> Node:
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(pair(dilation), weight[2:], strict=True)]
+        if any(t % 2 for t in total):
+            raise call.fail("the same padding on both sides", "'same' of an even kernel", "pad by numbers")
+        padding = total[0] // 2, total[1] // 2
+    sizes = pair(stride), (0, 0) if padding == "valid" else pair(padding), pair(dilation)
+    return Conv2d(call.inputs, *names, *sizes, groups)
+
+
+def _is_global(pool: AvgPool2d | MaxPool2d, shapes: Sequence[Shape]) -> bool:
+    """Whether a pool has one window, which is all of its input."""
+    size: Pair = shapes[pool.inputs[0]][1:]  # type: ignore[assignment]
+    return pool.kernel == size and pool.padding == (0, 0)
+
+
+def _values(arguments: Sequence[Any]) -> tuple[Value, ...]:
+    """Return the values among arguments and in lists of them."""
+    found: list[Value] = []
+    for argument in arguments:
+        if isinstance(argument, Value):
+            found.append(argument)
+        elif isinstance(argument, list | tuple):
+            found += _values(argument)
+    return tuple(found)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node asks for a size, as in ``x.view(x.size(0), -1)``."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1] in ("shape", "ndim")
+
+
+def _in_place(node: fx.Node, call: Call) -> bool:
+    name = _name(node)
+    return name.endswith("_") or name == "iadd" or bool(call.argument(0, "inplace", False) is True)
+
+
+def _attribute(node: fx.Node, index: int, name: str) -> str | None:
+    """Return the path of the parameter that is a call's argument as it is."""
+    argument = node.args[index] if index < len(node.args) else node.kwargs.get(name)
+    return str(argument.target) if isinstance(argument, fx.Node) and argument.op == "get_attr" else None
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
