@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -69,7 +70,7 @@ def foldable(graph: fx.Graph, parts: Mapping[str, nn.Module]) -> dict[fx.Node, f
     return found
 
 
-def folded_weights(name: str, layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def folded_weights(name: str, layer: Any, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a layer and the batch norm after it, as new tensors of the layer's dtype.
 
     Parameters

@@ -44,9 +44,7 @@ def _max_pool(node: Any, v: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
 
 
 def _avg_pool(node: Any, v: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
-    return functional.avg_pool2d(
-        v[0], node.kernel, node.stride, node.padding, node.ceil_mode, node.count_include_pad
-    )
+    return functional.avg_pool2d(v[0], node.kernel, node.stride, node.padding, node.ceil_mode, node.count_include_pad)
 
 
 _OPERATORS: Mapping[str, Callable[[Any, Sequence[Tensor], Sequence[Tensor]], Tensor]] = {

@@ -6,7 +6,6 @@ The module stays as it is: all is done on copies. What the graph has no operator
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -38,9 +37,21 @@ from dcformat.records import replace
 from dcformat_pruning.agreement import check_agreement
 from dcformat_pruning.export import to_numpy
 from dcformat_pruning.folding import affine, foldable, folded_weights
-from dcformat_pruning.operators import BATCH, FUNCTIONS, METHODS, MODULES, VIEWS, WAY_OUT, Batch, Call, Value, pair
+from dcformat_pruning.operators import (
+    BATCH,
+    FUNCTIONS,
+    JOINS,
+    METHODS,
+    MODULES,
+    VIEWS,
+    WAY_OUT,
+    Batch,
+    Call,
+    Value,
+    pair,
+)
 from dcformat_pruning.preparation import prepare
-from dcformat_pruning.wiring import UnsupportedModuleError, kind_of, place, trace, unsupported
+from dcformat_pruning.wiring import UnsupportedModuleError, kind_of, place, reason, trace, unsupported
 
 
 @torch.no_grad()
@@ -74,11 +85,13 @@ def from_module(
     ------
     UnsupportedModuleError
         Something in it has no counterpart, cannot be traced, or was traced wrongly; the message names it.
+    PruningError
+        A mask of `torch.nn.utils.prune` has values other than zero and one; names the parameter.
     FormatError
-        The shapes do not fit.
+        The format has no such input shape or preprocessing.
     """
     # The forward pass, which is traced and called, may draw random numbers.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
         own, reference = prepare(module)
         builder = _Builder(own, tuple(int(n) for n in input_shape))
         nodes, numbers = builder.build()
@@ -162,12 +175,11 @@ class _Builder:
                 return getattr(args[0], str(node.target))(*args[1:], **named)
             return node.target(*args, **named)  # type: ignore[operator]
         except Exception as error:  # anything may come out of functions of the user's
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise self._fail(node, "a value that does not depend on the batch", reason, WAY_OUT) from error
+            raise self._fail(node, "a value that does not depend on the batch", reason(error), WAY_OUT) from error
 
     def _size(self, node: fx.Node, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         sizes: tuple[int | Batch, ...] = (BATCH, *args[0].shape)
-        if _name(node) == "getattr":
+        if node.target is getattr:
             return sizes if args[1] == "shape" else len(sizes)
         dim = args[1] if len(args) > 1 else named.get("dim")
         return sizes if dim is None else sizes[dim]
@@ -183,7 +195,7 @@ class _Builder:
             part = self._parts[str(node.target)]
         else:
             where = f"{where}, {_name(node)}"
-        call = Call(where, _values([args[0], *args[1:], *named.values()]), tuple(args[1:]), named, part)
+        call = Call(where, _values([*args, *named.values()]), tuple(args), named, part)
         if named.get("out") is not None:
             raise call.fail("a call that returns its result", "out=", "leave it away")
         made, views = self._layer(node, path, call) if part is not None else self._function(node, path, call)
@@ -223,18 +235,19 @@ class _Builder:
             return _conv(call, names, weight.shape, *settings), False
         if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
             return (None if node.args[0] in self._folds else self._norm(name, part, call)), False
-        make = MODULES.get(kind)
+        make = None if kind is None else MODULES.get(kind)
         if make is None:
             supported = ", ".join(["Linear", "Conv2d", "BatchNorm1d", "BatchNorm2d", *(k.__name__ for k in MODULES)])
-            raise call.fail(f"a supported layer ({supported})", type(part).__name__)
+            changed = any(issubclass(k, nn.Module) and isinstance(part, k) for k in (nn.Linear, nn.Conv2d, *MODULES))
+            own = " with a forward pass of its own" if changed else ""
+            raise call.fail(f"a supported layer ({supported})", f"{type(part).__name__}{own}")
         return make(call), make in VIEWS
 
     def _function(self, node: fx.Node, path: str, call: Call) -> tuple[Node | None, bool]:
         """Return the node of a function or method, as `_layer` does."""
         if node.target in (functional.linear, functional.conv2d, torch.conv2d):
-            weight, bias = call.argument(0, "weight", None), call.argument(1, "bias", None)
-            if len(call.inputs) != 1:
-                raise call.fail("weights that do not depend on the input", "others")
+            _check_single(call)
+            weight, bias = call.argument(1, "weight", None), call.argument(2, "bias", None)
             names = [_attribute(node, i, k) or f"{path}.{k}".lstrip(".") for i, k in ((1, "weight"), (2, "bias"))]
             stored = self._store(names[0], weight), self._store(names[1], bias)
             if node.target is functional.linear:
@@ -246,6 +259,8 @@ class _Builder:
         if make is None:
             known = ", ".join(sorted({*METHODS, *(f.__name__ for f in FUNCTIONS)} - {"iadd"}))
             raise call.fail(f"a supported function ({known})", name)
+        if make not in JOINS:
+            _check_single(call)
         return make(call), make in VIEWS
 
     def _store(self, name: str, tensor: Tensor | None) -> Any:
@@ -276,8 +291,8 @@ class _Builder:
         try:
             shape = node.output_shape([self.shapes[i] for i in node.inputs], known)
         except FormatError as error:
-            error.add_note(f"at {where}")
-            raise
+            fit = "fit input_shape to the module, or reshape before it"
+            raise unsupported(where, "inputs that the graph's operator takes", error, fit) from error
         self.nodes.append(node)
         self.shapes.append(shape)
         return len(self.nodes)
@@ -310,8 +325,8 @@ class _Builder:
         return unsupported(f"{place(*self._where(node))}, {node.name}", expected, found, way_out)
 
 
-#: Where the settings of a functional convolution are behind its input, their names and defaults.
-_CONV_ARGUMENTS = ((2, "stride", 1), (3, "padding", 0), (4, "dilation", 1), (5, "groups", 1))
+#: Places, names and defaults of the settings of a functional convolution.
+_CONV_ARGUMENTS = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
 
 
 def _conv(call: Call, names: Any, weight: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int) -> Node:
@@ -320,8 +335,8 @@ def _conv(call: Call, names: Any, weight: Sequence[int], stride: Any, padding: A
         if any(t % 2 for t in total):
             raise call.fail("the same padding on both sides", "'same' of an even kernel", "pad by numbers")
         padding = total[0] // 2, total[1] // 2
-    sizes = pair(stride), (0, 0) if padding == "valid" else pair(padding), pair(dilation)
-    return Conv2d(call.inputs, *names, *sizes, groups)
+    around = (0, 0) if padding == "valid" else pair(padding)
+    return Conv2d(call.inputs, names[0], names[1], pair(stride), around, pair(dilation), groups)
 
 
 def _is_global(pool: AvgPool2d | MaxPool2d, shapes: Sequence[Shape]) -> bool:
@@ -341,6 +356,11 @@ def _values(arguments: Sequence[Any]) -> tuple[Value, ...]:
     return tuple(found)
 
 
+def _check_single(call: Call) -> None:
+    if len(call.values) != 1 or call.args[0] is not call.values[0]:
+        raise call.fail("one result of a layer, and constants", "other arguments")
+
+
 def _is_size(node: fx.Node) -> bool:
     """Whether a node asks for a size, as in ``x.view(x.size(0), -1)``."""
     if node.op == "call_method":
@@ -350,7 +370,7 @@ def _is_size(node: fx.Node) -> bool:
 
 def _in_place(node: fx.Node, call: Call) -> bool:
     name = _name(node)
-    return name.endswith("_") or name == "iadd" or bool(call.argument(0, "inplace", False) is True)
+    return name.endswith("_") or name == "iadd" or bool(call.argument(1, "inplace", False) is True)
 
 
 def _attribute(node: fx.Node, index: int, name: str) -> str | None:
@@ -360,4 +380,6 @@ def _attribute(node: fx.Node, index: int, name: str) -> str | None:
 
 
 def _name(node: fx.Node) -> str:
+    if node.target is getattr:
+        return f"the attribute {node.args[1]}"
     return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))

@@ -6,13 +6,13 @@ An entry takes a `Call` and returns a graph node, or None where the value passes
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dcformat.graph import (
@@ -29,7 +29,6 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat_pruning.wiring import UnsupportedModuleError, unsupported
-
 
 #: What to do about a part that has no counterpart.
 WAY_OUT = "replace it, or export the part of the network that does without it"
@@ -63,8 +62,8 @@ class Call:
         What errors name: the module's path and type, and the function if it is one.
     values : tuple of Value
         What it reads: its first argument (or the values in it), and further ones.
-    rest : tuple
-        Positional arguments behind the first; the batch's size is `BATCH`.
+    args : tuple
+        Its positional arguments: `Value`, constants, and `BATCH` for the batch's size.
     named : mapping
         Keyword arguments.
     module : nn.Module or None
@@ -73,7 +72,7 @@ class Call:
 
     where: str
     values: tuple[Value, ...]
-    rest: tuple[Any, ...]
+    args: tuple[Any, ...]
     named: Mapping[str, Any]
     module: nn.Module | None
 
@@ -88,12 +87,12 @@ class Call:
         return self.values[0].shape
 
     def argument(self, index: int, name: str, default: Any) -> Any:
-        """Return an argument: an attribute of the module, or one of the call, by name or place after the input."""
+        """Return an argument: an attribute of the module, or one of the call, by name or place, the input's being 0."""
         if self.module is not None:
             return getattr(self.module, name, default)
         if name in self.named:
             return self.named[name]
-        return self.rest[index] if index < len(self.rest) else default
+        return self.args[index] if index < len(self.args) else default
 
     def fail(self, expected: str, found: object, way_out: str = WAY_OUT) -> UnsupportedModuleError:
         """Return the error that names this call."""
@@ -120,36 +119,36 @@ def _relu(call: Call) -> Node:
 
 
 def _dropout(call: Call) -> None:
-    if call.argument(1, "training", True):
+    if call.argument(2, "training", True):
         raise call.fail("dropout that is off in eval mode", "training=True", "pass training=self.training")
 
 
 def _window(call: Call) -> tuple[Pair, Pair, Pair]:
-    kernel = pair(call.argument(0, "kernel_size", None))
-    stride = call.argument(1, "stride", None)
-    return kernel, kernel if stride in (None, [], ()) else pair(stride), pair(call.argument(2, "padding", 0))
+    kernel = pair(call.argument(1, "kernel_size", None))
+    stride = call.argument(2, "stride", None)
+    return kernel, kernel if stride in (None, [], ()) else pair(stride), pair(call.argument(3, "padding", 0))
 
 
 def _max_pool(call: Call) -> Node:
-    if pair(call.argument(3, "dilation", 1)) != (1, 1) or call.argument(5, "return_indices", False):
+    if pair(call.argument(4, "dilation", 1)) != (1, 1) or call.argument(6, "return_indices", False):
         raise call.fail("max pooling without dilation or indices", "one with them")
-    return MaxPool2d(call.inputs, *_window(call), bool(call.argument(4, "ceil_mode", False)))
+    return MaxPool2d(call.inputs, *_window(call), bool(call.argument(5, "ceil_mode", False)))
 
 
 def _avg_pool(call: Call) -> Node:
-    if call.argument(5, "divisor_override", None) is not None:
+    if call.argument(6, "divisor_override", None) is not None:
         raise call.fail("average pooling by the window's size", "a divisor_override")
-    ceil, count = call.argument(3, "ceil_mode", False), call.argument(4, "count_include_pad", True)
+    ceil, count = call.argument(4, "ceil_mode", False), call.argument(5, "count_include_pad", True)
     return AvgPool2d(call.inputs, *_window(call), bool(ceil), bool(count))
 
 
 def _adaptive(call: Call, pool: Callable[..., Node]) -> Node | None:
     """Average or maximum of a fixed number of windows of equal size."""
-    wanted = call.argument(0, "output_size", None)
+    wanted = call.argument(1, "output_size", None)
     size = (wanted, wanted) if wanted is None or isinstance(wanted, int) else tuple(wanted)
     actual = _image(call)
     size = tuple(a if s is None else s for s, a in zip(size, actual, strict=True))
-    if call.argument(1, "return_indices", False):
+    if call.argument(2, "return_indices", False):
         raise call.fail("pooling without indices", "return_indices=True")
     if size == actual:
         return None
@@ -176,7 +175,7 @@ def _image(call: Call) -> Pair:
 
 def _flatten(call: Call) -> Node | None:
     dims = len(call.shape) + 1
-    start, end = call.argument(0, "start_dim", 0), call.argument(1, "end_dim", -1)
+    start, end = call.argument(1, "start_dim", 0), call.argument(2, "end_dim", -1)
     if start not in (1, 1 - dims) or end not in (-1, dims - 1):
         raise call.fail(
             "all dimensions but the batch to be flattened", f"dimensions {start} to {end}", "flatten with start_dim=1"
@@ -186,7 +185,7 @@ def _flatten(call: Call) -> Node | None:
 
 def _reshape(call: Call) -> Node | None:
     """``x.view(x.size(0), -1)`` and its kin: the batch first, all the rest in one."""
-    sizes = call.rest[0] if len(call.rest) == 1 and isinstance(call.rest[0], list | tuple) else call.rest
+    sizes = call.args[1] if len(call.args) == 2 and isinstance(call.args[1], list | tuple) else call.args[1:]
     features = prod(call.shape)
     if len(sizes) != 2 or sizes[1] not in (-1, features) or (sizes[0] == -1 and sizes[1] == -1):
         raise call.fail(f"a reshape to (batch, {features})", tuple(sizes), "flatten with x.flatten(1)")
@@ -200,31 +199,34 @@ def _flat(call: Call) -> Node | None:
 
 
 def _mean(call: Call) -> Node:
-    dims = call.argument(0, "dim", None)
+    dims = call.argument(1, "dim", None)
     kernel = _image(call)
     if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
         raise call.fail("a mean over height and width", f"dimensions {dims}")
-    return AvgPool2d(call.inputs, kernel, kernel) if call.argument(1, "keepdim", False) else GlobalAvgPool(call.inputs)
+    return AvgPool2d(call.inputs, kernel, kernel) if call.argument(2, "keepdim", False) else GlobalAvgPool(call.inputs)
 
 
 def _add(call: Call) -> Node | None:
-    others = [a for a in (*call.rest, *call.named.values()) if not isinstance(a, Value)]
-    if len(call.inputs) == 1 and others == [0] and "alpha" not in call.named:
+    others = [a for a in (*call.args, call.named.get("other")) if a is not None and not isinstance(a, Value)]
+    scale = call.named.get("alpha", 1)
+    if len(call.inputs) == 1 and not any(isinstance(a, Tensor) or a != 0 for a in others) and others:
         return None  # as in sum([x, y])
-    if len(call.inputs) != 2 or any(call.named.get(name, 1) != 1 for name in call.named if name != "other"):
+    if len(call.inputs) != 2 or others or scale != 1:
         raise call.fail("a sum of two results of layers", "something else")
     return Add(call.inputs)
 
 
 def _concat(call: Call) -> Node | None:
-    dim = call.argument(0, "dim", call.named.get("axis", 0))
+    dim = call.argument(1, "dim", call.named.get("axis", 0))
     if dim not in (1, -len(call.shape)):
         raise call.fail("values joined along the channels, dim=1", f"dim={dim}")
+    if len(call.inputs) != len(call.args[0]):
+        raise call.fail("results of layers to join", "a constant among them")
     return Concat(call.inputs) if len(call.inputs) > 1 else None
 
 
 def _softmax(call: Call) -> Node:
-    dim = call.argument(0, "dim", None)
+    dim = call.argument(1, "dim", None)
     if dim not in (1, -1):
         raise call.fail("softmax over the features, dim=1", f"dim={dim}")
     return Softmax(call.inputs)
@@ -281,6 +283,9 @@ METHODS: Mapping[str, Make] = {
     "softmax": _softmax,
     "contiguous": _pass,
 }
+
+#: They take more than one value.
+JOINS = (_add, _concat)
 
 #: Their result shares its memory with what they read, or may do so.
 VIEWS = (_pass, _dropout, _flatten, _reshape)

@@ -1,4 +1,4 @@
-"""A user's module made ready for export: a copy of its own, in eval mode, with nothing in it that tracing would miss."""
+"""A user's module made ready for export: a copy in eval mode, with nothing in it that tracing would miss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from dcformat_pruning.masks import fold_torch_prune
-from dcformat_pruning.wiring import place, unsupported
+from dcformat_pruning.wiring import place, reason, unsupported
 
 #: Hooks whose effect on the weights is known.
 _KNOWN_HOOKS = (prune.BasePruningMethod, WeightNorm, SpectralNorm)
@@ -25,8 +25,8 @@ def prepare(module: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Return two copies of a module on the CPU in eval mode: one to trace, and one to compare with.
 
     Both are without wrappers (DataParallel, DistributedDataParallel, `torch.compile`), and with the masks of
-    `torch.nn.utils.prune` folded. The first is float32, and its `weight_norm` and `spectral_norm` of the old style
-    are computed once; the second is float64, and computes them in each call.
+    `torch.nn.utils.prune` folded, in float32. In the first, `weight_norm` and `spectral_norm` of the old style are
+    computed once; the second computes them in each call.
 
     Raises
     ------
@@ -43,8 +43,8 @@ def prepare(module: nn.Module) -> tuple[nn.Module, nn.Module]:
                 setattr(part, name, _unwrapped(child))
     own.eval()
     fold_torch_prune(own)
-    own._apply(_plain)
-    reference = copied(own).double()
+    own._apply(_plain)  # type: ignore[no-untyped-call]
+    reference = copied(own)
     _bake(own)
     return own, reference
 
@@ -68,7 +68,7 @@ def copied(module: nn.Module) -> nn.Module:
         raise unsupported(
             place("", type(module)),
             "a module that copy.deepcopy can copy",
-            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            reason(error),
             "keep what cannot be copied (open files, locks, results of calls) outside of the module",
         ) from error
 
@@ -104,7 +104,7 @@ def _check(module: nn.Module) -> None:
 
 def _check_tensor(where: str, name: str, tensor: Tensor) -> None:
     if is_lazy(tensor):
-        raise unsupported(f"{where}, {name}", "initialised parameters", "lazy ones", "call the module on an input first")
+        raise unsupported(f"{where}, {name}", "initialised parameters", "lazy ones", "call the module on an input")
     if tensor.is_meta:
         raise unsupported(f"{where}, {name}", "values", "a tensor on the meta device", "load the weights first")
     if tensor.layout != torch.strided:
@@ -114,7 +114,7 @@ def _check_tensor(where: str, name: str, tensor: Tensor) -> None:
     if tensor.is_complex():
         raise unsupported(f"{where}, {name}", "real values", tensor.dtype, "export a network of real numbers")
     if tensor.dtype == torch.float64 and not torch.equal(tensor.float().double().nan_to_num(), tensor.nan_to_num()):
-        raise unsupported(f"{where}, {name}", "values that float32 holds", "float64", "call float() on the module first")
+        raise unsupported(f"{where}, {name}", "values that float32 holds", "float64", "call float() on the module")
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -81,6 +81,12 @@ def unsupported(where: str, expected: str, found: object, way_out: str) -> Unsup
     return UnsupportedModuleError(f"{where}: expected {expected}, found {found}; {way_out}")
 
 
+def reason(error: Exception) -> str:
+    """Return the first line of what an error says, for errors that name where it happened."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def place(path: str, kind: type) -> str:
     """Return how errors name a part of a module: its path and its type."""
     name = kind.__name__ if kind.__module__.startswith("torch.nn.modules.") else f"{kind.__module__}.{kind.__name__}"
@@ -165,13 +171,12 @@ def trace(module: nn.Module) -> fx.Graph:
     try:
         return tracer.trace(module)
     except Exception as error:  # the forward pass is the user's code: anything may come out of it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         path, kind = next(reversed(tracer.module_stack.values()), ("", type(module)))
         raise unsupported(
             place(path, kind),
             "a forward pass that torch.fx can trace",
-            reason,
-            "let no branch, loop or index depend on the values or the batch of the input",
+            reason(error),
+            "let no branch, loop or index depend on the input, and assign to no part of a tensor",
         ) from error
 
 

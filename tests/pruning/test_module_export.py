@@ -228,14 +228,14 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), (4,), r"^1 \(GELU\): expected a supported layer \(Linear, .*\), found GELU; replace it, or"),
-        (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect", padding=1)), (1, 4, 4), r"^0 \(Conv2d\): expected padding with zeros, found 'reflect'; replace it"),
-        (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), (1, 4, 4), r"^0 \(Conv2d\): expected the same padding on both sides"),
-        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 8, 8), r"^0 \(MaxPool2d\): expected max pooling without dilation"),
-        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), (1, 8, 8), r"^0 \(AvgPool2d\): expected average pooling by"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(3)), (1, 8, 8), r"^0 \(AdaptiveAvgPool2d\): expected an output size that divides \(8, 8\)"),
-        (nn.Sequential(nn.Flatten(0)), (4,), r"^0 \(Flatten\): expected all dimensions but the batch"),
-        (nn.Sequential(nn.Softmax(0)), (4,), r"^0 \(Softmax\): expected softmax over the features"),
+        (nn.GELU(), (4,), r"^0 \(GELU\): expected a supported layer \(Linear, .*\), found GELU; replace it, or"),
+        (nn.Conv2d(1, 1, 3, padding_mode="reflect", padding=1), (1, 4, 4), "padding with zeros, found 'reflect'"),
+        (nn.Conv2d(1, 1, 2, padding="same"), (1, 4, 4), r"^0 \(Conv2d\): expected the same padding on both sides"),
+        (nn.MaxPool2d(2, dilation=2), (1, 8, 8), r"^0 \(MaxPool2d\): expected max pooling without dilation"),
+        (nn.AvgPool2d(2, divisor_override=3), (1, 8, 8), r"^0 \(AvgPool2d\): expected average pooling by"),
+        (nn.AdaptiveAvgPool2d(3), (1, 8, 8), r"^0 \(.*\): expected an output size that divides \(8, 8\)"),
+        (nn.Flatten(0), (4,), r"^0 \(Flatten\): expected all dimensions but the batch"),
+        (nn.Softmax(0), (4,), r"^0 \(Softmax\): expected softmax over the features"),
         (Odd(torch.sigmoid), (4,), r"Odd\), sigmoid: expected a supported function \(.*\), found sigmoid; replace it"),
         (Odd(lambda x: x.view(2, 2)), (4,), r"view: expected a reshape to \(batch, 4\), found"),
         (Odd(lambda x: x.view(-1, 2)), (4,), "view: expected a reshape"),
@@ -249,7 +249,7 @@ class Odd(nn.Module):
 )
 def test_what_has_no_operator_is_named(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UnsupportedModuleError, match=message):
-        from_module(module, shape)
+        from_module(module if isinstance(module, Odd) else nn.Sequential(module), shape)
 
 
 def test_bare_parameters_and_two_inputs_are_named() -> None:
@@ -263,7 +263,9 @@ def test_bare_parameters_and_two_inputs_are_named() -> None:
 
     with pytest.raises(UnsupportedModuleError, match=r"Scaled\), add: expected a sum of two results of layers"):
         from_module(Scaled(abs), (4,))
-    with pytest.raises(UnsupportedModuleError, match=r"Two\), y: expected one input, found another: y; give it a default"):
+    with pytest.raises(
+        UnsupportedModuleError, match=r"Two\), y: expected one input, found another: y; give it a default"
+    ):
         from_module(Two(), (4,))
 
 
@@ -277,6 +279,9 @@ def test_results_that_nothing_needs_are_left_out() -> None:
     assert [n.kind for n in check(Aside(abs), 4).graph.nodes] == ["linear"]
 
 
-def test_shapes_that_do_not_fit_are_the_formats_own_error() -> None:
-    with pytest.raises(FormatError, match=r"0\.weight"):
+def test_shapes_that_do_not_fit_are_named() -> None:
+    fit = r"^0 \(Linear\): expected inputs that the graph's operator takes, found E09 .*; fit input_shape"
+    with pytest.raises(UnsupportedModuleError, match=fit):
         from_module(nn.Sequential(nn.Linear(4, 2)), (5,))
+    with pytest.raises(FormatError, match="input shape"):
+        from_module(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (2, 2))

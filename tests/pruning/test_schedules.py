@@ -215,7 +215,9 @@ def test_fold_batch_norm_keeps_outputs_zeros_and_parameters() -> None:
     assert module.conv.weight is weight and bool((weight[0, 0] == 0).all())
     assert isinstance(module.norm, nn.Identity) and isinstance(module.early, nn.BatchNorm2d)
     bad = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False))
-    with pytest.raises(UnsupportedModuleError, match=r"1 \(BatchNorm2d\): expected a batch norm with running statistics"):
+    with pytest.raises(
+        UnsupportedModuleError, match=r"1 \(BatchNorm2d\): expected a batch norm with running statistics"
+    ):
         fold_batch_norm(bad)
 
 
