@@ -7,8 +7,9 @@ run.
 from __future__ import annotations
 
 import os
-import pickle
+import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
+from dcformat_pruning.masks import PruningError, masked
 from dcformat_pruning.networks import CheckpointError
+
+#: Before it, ``weights_only=True`` could be made to run code (CVE-2025-32434).
+_SAFE_TORCH = "2.6"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +43,8 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
     Raises
     ------
     CheckpointError
-        The file is not a state_dict.
+        The file is not a state_dict, its masks have values other than zero and one, or PyTorch is too old to load
+        `.pt` files safely.
     OSError
         It cannot be read.
     """
@@ -47,23 +54,39 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return fold_masks(load_file(path))
+            state = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path}: expected a safetensors file: {error}") from error
+        return _folded(path, state)
     loaded = _load(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: expected a state_dict (names to tensors), found {type(state).__name__}")
-    return fold_masks(state)
+    return _folded(path, state)
+
+
+def _folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return fold_masks(state)
+    except PruningError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Multiply ``NAME_orig`` by ``NAME_mask`` wherever a state_dict holds both; keep the rest as it is."""
+    """Put zeros into ``NAME_orig`` where ``NAME_mask`` is zero, wherever a state_dict holds both; keep the rest.
+
+    Masks are zeros and ones of any dtype. What they keep stays bit for bit.
+
+    Raises
+    ------
+    PruningError
+        A mask of another shape or with other values; names the parameter.
+    """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         stem = name.removesuffix("_orig")
         if stem != name and f"{stem}_mask" in state:
-            out[stem] = value * state[f"{stem}_mask"] + 0.0  # a negative zero would be a value to the format
+            out[stem] = masked(stem, value, state[f"{stem}_mask"])
         elif not (name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in state):
             out[name] = value
     return out
@@ -114,8 +137,37 @@ def _stage_path(folder: Path, number: int, name: str) -> Path:
 
 
 def _load(path: Path) -> Any:
+    version = TorchVersion(torch.__version__)
+    if version < _SAFE_TORCH:
+        raise CheckpointError(
+            f"{path}: expected PyTorch {_SAFE_TORCH} or later, found {version}, whose weights_only=True could be made "
+            f"to run code (CVE-2025-32434); update torch, or save the weights as .safetensors"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: expected a PyTorch file that holds only tensors: {first}") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        # PyTorch's own message advises to load the file without weights_only, which would run what it holds.
+        raise CheckpointError(
+            f"{path}: expected a PyTorch file that holds only tensors, {_found(path, error)}"
+        ) from error
+
+
+def _found(path: Path, error: Exception) -> str:
+    """Say what a file holds that PyTorch could not load, and the way out."""
+    if _is_torchscript(path):
+        return "found a TorchScript archive; save the state_dict() of the module that it was made from"
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named:
+        return f"found an object of {named[1]}; save module.state_dict() alone"
+    return "found a damaged file or another format; save it again with torch.save(module.state_dict(), path)"
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive with the constants that only TorchScript writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError):
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,69 @@ def test_masks_of_torch_prune_are_folded(tmp_path: Path) -> None:
     torch.save(module.state_dict(), tmp_path / "masked.pt")
     assert torch.equal(load_checkpoint(tmp_path / "masked.pt")["0.weight"], expected)
     assert list(fold_masks({"a_orig": torch.ones(2)})) == ["a_orig"]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64],
+)
+def test_masks_of_any_dtype_keep_bits_and_silence_nan(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {
+        "0.weight_orig": torch.tensor([[float("nan"), -0.0, 0.1], [float("inf"), -2.0, -3.0]]),
+        "0.weight_mask": torch.tensor([[0, 1, 1], [0, 0, 1]]).to(dtype),
+        "0.bias": torch.ones(2),
+    }
+    torch.save(state, tmp_path / "masked.pt")
+    found = load_checkpoint(tmp_path / "masked.pt")
+    assert list(found) == ["0.weight", "0.bias"] and found["0.weight"].dtype == torch.float32
+    assert found["0.weight"].tolist() == torch.tensor([[0.0, -0.0, 0.1], [0.0, 0.0, -3.0]]).tolist()
+    assert torch.signbit(found["0.weight"]).tolist() == [[False, True, False], [False, False, True]]
+
+
+def test_masks_of_other_values_or_shapes_are_refused_by_name(tmp_path: Path) -> None:
+    for mask, message in (
+        (torch.tensor([1.0, 0.5]), r"m\.pt: fc\.weight: expected a mask of zeros and ones, found 0\.5 in it"),
+        (torch.tensor([1, -1]), r"m\.pt: fc\.weight: expected a mask of zeros and ones, found -1 in it"),
+        (torch.tensor([1.0, float("nan")]), r"fc\.weight: expected a mask of zeros and ones, found nan in it"),
+        (
+            torch.ones(2, dtype=torch.complex64),
+            r"fc\.weight: expected a mask of zeros and ones, found one of torch.comp",
+        ),
+        (torch.ones(3), r"fc\.weight: expected a mask of shape \(2,\), found \(3,\)"),
+    ):
+        torch.save({"fc.weight_orig": torch.ones(2), "fc.weight_mask": mask}, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.4.0+cpu"])
+def test_a_pytorch_that_could_be_made_to_run_code_loads_nothing(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / "a.pt")
+    save_file({"w": torch.ones(1)}, tmp_path / "a.safetensors")
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(CheckpointError, match=r"a\.pt: expected PyTorch 2\.6 or later, found .*CVE-2025-32434"):
+        load_checkpoint(tmp_path / "a.pt")
+    assert load_checkpoint(tmp_path / "a.safetensors")["w"].item() == 1
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")
+    assert load_checkpoint(tmp_path / "a.pt")["w"].item() == 1
+
+
+def test_refusals_do_not_relay_advice_to_load_unsafely(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    # What TorchScript's archives hold and no others do; to script a module warns in recent versions.
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/data.pkl", b"\x80\x02N.")
+        archive.writestr("script/constants.pkl", b"\x80\x02).")
+        archive.writestr("script/version", b"3\n")
+    for name, message in (
+        ("module", "found an object of torch.nn.modules.linear.Linear; save module.state_dict"),
+        ("script", "found a TorchScript archive; save the state_dict"),
+    ):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            load_checkpoint(tmp_path / f"{name}.pt")
+        assert "weights_only" not in str(caught.value)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
