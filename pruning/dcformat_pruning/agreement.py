@@ -74,7 +74,8 @@ def _call(module: nn.Module, x: Tensor) -> Tensor:
             reason(error),
             "fit input_shape to the module",
         ) from error
-    assert isinstance(result, Tensor)
+    if not isinstance(result, Tensor):
+        raise unsupported(place("", type(module)), "one tensor as result", type(result).__name__, _WAY_OUT)
     return result
 
 

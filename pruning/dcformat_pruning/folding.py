@@ -10,8 +10,6 @@ from torch import Tensor, fx, nn
 
 from dcformat_pruning.wiring import kind_of, place, trace, unsupported
 
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
-
 
 @torch.no_grad()
 def fold_batch_norm(module: nn.Module) -> list[str]:
@@ -88,15 +86,20 @@ def folded_weights(name: str, layer: Any, norm: nn.Module) -> tuple[Tensor, Tens
     return product.to(weight.dtype), bias.to(weight.dtype)
 
 
-def affine(name: str, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
     """Return the scale and shift of a batch norm in eval mode, float64 ``(features,)`` each.
+
+    Parameters
+    ----------
+    name : str
+        The norm's path, for errors.
+    norm : BatchNorm1d, BatchNorm2d or SyncBatchNorm
 
     Raises
     ------
     UnsupportedModuleError
         It keeps no running statistics.
     """
-    assert isinstance(norm, Norm)
     if norm.running_mean is None or norm.running_var is None:
         raise unsupported(
             place(name, type(norm)),

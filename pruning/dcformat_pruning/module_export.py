@@ -234,7 +234,8 @@ class _Builder:
             settings = part.stride, part.padding, part.dilation, part.groups
             return _conv(call, names, weight.shape, *settings), False
         if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
-            return (None if node.args[0] in self._folds else self._norm(name, part, call)), False
+            folded = node.all_input_nodes[0] in self._folds
+            return (None if folded else self._norm(name, part, call)), False
         make = None if kind is None else MODULES.get(kind)
         if make is None:
             supported = ", ".join(["Linear", "Conv2d", "BatchNorm1d", "BatchNorm2d", *(k.__name__ for k in MODULES)])

@@ -177,7 +177,7 @@ def test_a_forward_pass_that_branches_is_named() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(UnsupportedModuleError, match=r"Branching: expected a forward pass that torch\.fx can trace"):
+    with pytest.raises(UnsupportedModuleError, match=r"Branching\): expected a forward pass that torch\.fx can trace"):
         wiring(Branching())
 
 
