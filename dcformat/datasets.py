@@ -6,6 +6,7 @@ training code both need it and neither may import the other's.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -37,6 +38,9 @@ Files = dict[tuple[str, str], Path]
 _PARTS = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
+#: How many parents of the working directory are searched for data/mnist.
+_PARENTS = 4
+
 #: A file's name: a set's name (EMNIST's, optional), the part, the kind; - or . as different mirrors have it.
 _FILE_NAME = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.](idx[13]-ubyte)(?:\.gz)?")
 
@@ -67,8 +71,9 @@ def load_split(part: str, data: Path | str | None = None) -> Split:
     data : path, optional
         A directory with ``train-images-idx3-ubyte`` and its kin (``.gz`` or not; also torchvision's
         ``MNIST/raw`` below it, and EMNIST's ``emnist-digits-train-...`` names; where a directory holds more
-        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the
-        checkout's ``data/mnist``.
+        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the first
+        ``data/mnist`` that is found in the working directory, in its four nearest parents, or in the checkout
+        that the package runs from, else ``mnist`` in the user's data directory.
 
     Raises
     ------
@@ -100,7 +105,21 @@ def find_directory(data: Path | str | None = None) -> Path:
 
 def _find_files(data: Path | str | None) -> Files:
     """Return the files of one data set, raw files before compressed ones."""
-    source, root = _root(data)
+    source, roots = _roots(data)
+    for root in roots:
+        if files := _files_at(root):
+            return files
+    (first, *others) = roots
+    found = "a file" if first.is_file() else "none" if first.is_dir() else "nothing"
+    also = f" there or in {', '.join(map(str, others))}" if others else ""
+    raise DataError(
+        f"{first}: expected a directory with train-images-idx3-ubyte(.gz) and its kin (from {source}), "
+        f"found {found}{also}; give --data DIR or set DCFORMAT_DATA (MNIST is in the source checkout's data/mnist)"
+    )
+
+
+def _files_at(root: Path) -> Files | None:
+    """Return the files of the data set in a directory, or of the one that `root` names in its parent directory."""
     parent, chosen = (root, None) if root.is_dir() else (root.parent, root.name)
     for directory in (parent, parent / "raw", parent / "MNIST" / "raw"):
         sets = _scan(directory)
@@ -113,19 +132,23 @@ def _find_files(data: Path | str | None) -> Files:
             raise DataError(
                 f"{root}: expected one data set, found {', '.join(names)}; name one, as in {root / names[0]}"
             )
-    found = "none" if chosen is None else "a file" if root.exists() else "nothing"
-    raise DataError(
-        f"{root}: expected a directory with train-images-idx3-ubyte(.gz) and its kin (from {source}), "
-        f"found {found}; give --data DIR or set DCFORMAT_DATA (MNIST is in the source checkout's data/mnist)"
-    )
+    return None
 
 
-def _root(data: Path | str | None) -> tuple[str, Path]:
+def _roots(data: Path | str | None) -> tuple[str, list[Path]]:
+    """Return what said where to look, and the places in order."""
     if data is not None:
-        return "--data", Path(data)
+        return "--data", [Path(data)]
     if os.environ.get("DCFORMAT_DATA"):
-        return "$DCFORMAT_DATA", Path(os.environ["DCFORMAT_DATA"])
-    return "the checkout", Path(__file__).resolve().parent.parent / "data" / "mnist"
+        return "$DCFORMAT_DATA", [Path(os.environ["DCFORMAT_DATA"])]
+    from platformdirs import user_data_path
+
+    folders = [Path(__file__).resolve().parent.parent]
+    with contextlib.suppress(FileNotFoundError):  # The working directory was removed.
+        here = Path.cwd()
+        folders = [here, *here.parents[:_PARENTS], *folders]
+    near = [folder / "data" / "mnist" for folder in folders]
+    return "the usual places", list(dict.fromkeys([*near, user_data_path("dcformat", appauthor=False) / "mnist"]))
 
 
 def _scan(directory: Path) -> dict[str | None, Files]:

@@ -8,13 +8,15 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dcformat_cli.failures import InputError, misuse
-from dcformat_cli.inputs import opened
+from dcformat_cli.group import Choice
+from dcformat_cli.inputs import opened, spooled
 from dcformat_cli.options import as_json, file_argument, max_memory
 from dcformat_cli.peers import PEERS
 from dcformat_cli.terminal import Table, emit_json, note, say, warn
@@ -38,7 +40,7 @@ def counts(text: str) -> tuple[int, ...]:
 @click.option("--threads", type=counts, default="1", show_default=True, metavar="N,...")
 @click.option("--rounds", type=click.IntRange(min=1), default=11, show_default=True, help="Turns of each runtime.")
 @click.option(
-    "--peer", "peers", multiple=True, type=click.Choice([name for name in PEERS if name != "dcformat"]),
+    "--peer", "peers", multiple=True, type=Choice([name for name in PEERS if name != "dcformat"]),
     help="Compare with this one only; may be repeated.",
 )  # fmt: skip
 @click.option("--input", "array", metavar="X.npy", help="Take inputs from this array, not random ones.")
@@ -54,20 +56,23 @@ def bench_command(
     max_memory: int | None,
     as_json: bool,
 ) -> None:
-    """Time FILE's network on this runtime and on the peers that are installed: medians of interleaved calls.
+    """Time the network of FILE (- for stdin) on this runtime and on the installed peers: medians of interleaved calls.
 
     A ratio above 1 says how many times longer the peer takes. Outputs are compared first; a peer that computes
     something else, as in bfloat16, is marked with its error. Runs of other programs on the machine disturb all.
     """
-    if file == "-":
-        raise misuse("expected FILE by name, found - for stdin")
-    with opened(file, max_memory) as content:
-        if content.graph is None:
-            raise InputError(file, "a network", "tensors alone")
+    if file == "-" == array:
+        raise misuse("expected FILE or --input from stdin, found both")
     names = ["dcformat", *(name for name in PEERS if name in peers or (not peers and name != "dcformat"))]
     options = {} if max_memory is None else {"max_memory": max_memory}
-    request = {"peers": names, "batches": batches, "rounds": rounds, "input": array, "options": options}
-    answers = _answers(file, request, threads)
+    request = {"peers": names, "batches": batches, "rounds": rounds, "options": options}
+    with ExitStack() as stack:
+        path = stack.enter_context(spooled(file))
+        with opened(str(path), max_memory) as content:
+            if content.graph is None:
+                raise InputError(path, "a network", "tensors alone")
+        request["input"] = None if array is None else str(stack.enter_context(spooled(array)))
+        answers = _answers(str(path), request, threads)
     if as_json:
         emit_json({"file": file, "machine": machine(), "rounds": rounds, "threads": answers})
         return

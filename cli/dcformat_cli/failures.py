@@ -6,6 +6,10 @@ import errno
 import os
 
 import click
+from dcformat_interop.errors import InputError
+
+#: `InputError` is a room's own that knows nothing of the command; verbs take it from here.
+__all__ = ["InputError", "MissingExtraError", "describe", "is_ours", "misuse", "require_torch"]
 
 _FOUND = {
     errno.ENOENT: "expected an existing file or directory, found none",
@@ -15,13 +19,6 @@ _FOUND = {
     errno.ENOSPC: "expected room for the file, found the disk full",
     errno.EROFS: "expected a place to write, found a read-only file system",
 }
-
-
-class InputError(ValueError):
-    """A file from the user that cannot be used; the message is "FILE: WHAT: expected X, found Y"."""
-
-    def __init__(self, path: object, expected: object, found: object, what: str = "") -> None:
-        super().__init__(f"{path}: {what + ': ' if what else ''}expected {expected}, found {found}")
 
 
 class MissingExtraError(Exception):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat_cli.failures import InputError
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -62,3 +64,31 @@ def opened(name: str, max_memory: int | None = None) -> Iterator[DcfFile]:
     limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
     with naming(label), dcformat.open(content, max_memory=limit) as file:
         yield file
+
+
+@contextmanager
+def spooled(name: str | Path) -> Iterator[Path]:
+    """Return a path that can be opened more than once: `name`, or a temporary copy of stdin or of a pipe.
+
+    Raises
+    ------
+    InputError
+        More than `DEFAULT_MAX_MEMORY` bytes, or what the block raises; both call the copy by the user's name.
+    """
+    pipe = str(name) == "-"
+    if not pipe and (Path(name).is_file() or Path(name).is_dir() or not Path(name).exists()):
+        yield Path(name)
+        return
+    label = "stdin" if pipe else str(name)
+    with tempfile.TemporaryDirectory(prefix="dcformat-") as folder:
+        path = Path(folder) / "input"
+        with path.open("wb") as copy, nullcontext(sys.stdin.buffer) if pipe else Path(name).open("rb") as stream:
+            while part := stream.read(1 << 20):
+                copy.write(part)
+                if copy.tell() > DEFAULT_MAX_MEMORY:
+                    raise InputError(label, f"at most {DEFAULT_MAX_MEMORY:,} bytes", "more")
+        try:
+            yield path
+        except InputError as error:
+            error.args = (str(error).replace(str(path), label),)
+            raise

@@ -1,13 +1,14 @@
 """The command's entry: finds the verb, and turns every failure into one line and an exit code.
 
-Exit codes: 0 done, 1 failed (bad file, bad data, no space), 2 misused (unknown option, missing argument), 130
-interrupted. Results go to stdout; errors, warnings and progress to stderr.
+Results go to stdout; errors, warnings and progress to stderr. The exit codes are in the help text of `cli`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import sys
 from io import StringIO
 from typing import Any
@@ -16,7 +17,8 @@ import click
 
 from dcformat import __version__
 from dcformat_cli.failures import describe
-from dcformat_cli.terminal import printable
+from dcformat_cli.group import Group
+from dcformat_cli.terminal import complain
 
 #: Verb -> its module; the function in it has the verb's name with "_command" after it.
 VERBS = {
@@ -32,7 +34,7 @@ VERBS = {
 }
 
 
-class Dcformat(click.Group):
+class Dcformat(Group):
     """A group that imports a verb's module when the verb is used, and reports failures in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,6 +69,9 @@ class Dcformat(click.Group):
         except (KeyboardInterrupt, click.Abort):
             _complain("dcformat: interrupted")
             code = 130
+        except OSError as error:  # while printing a help text or the version
+            _complain(f"dcformat: {describe(error)}")
+            code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -74,7 +79,7 @@ class Dcformat(click.Group):
         try:
             super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             # Before click sees it: it would print an empty line.
             _complain("dcformat: interrupted")
             raise click.exceptions.Exit(130) from None
@@ -88,11 +93,12 @@ class Dcformat(click.Group):
 
 def _complain(message: str) -> None:
     _forget_unwritten()
-    click.echo(printable(message), err=True)
+    with contextlib.suppress(OSError):  # The exit code still tells of a failure that stderr cannot take.
+        complain(message)
 
 
 def _forget_unwritten() -> None:
-    """Flush stdout now: what cannot be written is dropped, or Python would complain again at exit."""
+    """Flush stdout and drop what cannot be written, or Python would complain again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -103,11 +109,21 @@ def _forget_unwritten() -> None:
 @click.version_option(__version__, prog_name="dcformat", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
 def cli(debug: bool) -> None:
-    """Compress neural networks by pruning and weight sharing, pack them, and run the packed files."""
+    """Compress neural networks by pruning and weight sharing, pack them, and run the packed files.
+
+    `dcformat COMMAND --help` explains a command. A file named - is stdin where one is read and stdout where one is
+    written.
+
+    Exit codes: 0 the command succeeded; 1 it failed (a damaged file, unsuitable data, a full disk); 2 it was misused
+    (an unknown option, a missing argument, an output that exists); 130 it was interrupted.
+    """
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 def main() -> None:
     """Run the command line; never returns."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # The caller closed it.
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     cli(prog_name="dcformat")

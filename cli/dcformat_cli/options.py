@@ -10,6 +10,11 @@ from typing import Any
 
 import click
 
+from dcformat_cli.outputs import Output
+
+#: Where ``-f`` is kept for the callback of ``-o``.
+_FORCE = "dcformat_cli.force"
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
@@ -36,16 +41,29 @@ def numbers(text: str) -> tuple[float, ...]:
     return values
 
 
-def output(what: str) -> Callable[[Any], Any]:
-    """Return the required option ``-o``."""
-    return click.option(
-        "-o",
-        "--output",
-        required=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help=f"Write {what} here.",
-    )
+def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
+    """Return the options ``-o`` and ``-f``, which a verb gets as one `Output` called `output`."""
+
+    def decorate(function: Any) -> Any:
+        forced = click.option(
+            "-f", "--force", is_flag=True, is_eager=True, expose_value=False, callback=_remember,
+            help="Replace an output file that exists.",
+        )  # fmt: skip
+        named = click.option(
+            "-o", "--output", required=required, metavar="FILE", callback=_output,
+            help=f"Write {what} here (- for stdout).",
+        )  # fmt: skip
+        return named(forced(function))
+
+    return decorate
+
+
+def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.meta[_FORCE] = value
+
+
+def _output(context: click.Context, _: click.Parameter, value: str | None) -> Output | None:
+    return None if value is None else Output.of(value, context.meta.get(_FORCE, False))
 
 
 def file_argument() -> Callable[[Any], Any]:
@@ -66,3 +84,11 @@ def max_memory() -> Callable[[Any], Any]:
 def as_json() -> Callable[[Any], Any]:
     """Return ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+
+
+def data() -> Callable[[Any], Any]:
+    """Return ``--data``."""
+    return click.option(
+        "--data", type=click.Path(path_type=Path), metavar="DIR",
+        help="Directory with IDX files [$DCFORMAT_DATA, or data/mnist here or above].",
+    )  # fmt: skip

@@ -4,69 +4,93 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
+from dcformat_cli.terminal import is_dumb
+
 if TYPE_CHECKING:
+    from dcformat_pruning.meter import Report, Step
     from rich.progress import Progress, TaskID
 
-#: Seconds between two lines of one stage where there is no terminal.
+#: Seconds between two lines within one stage where there is no terminal.
 _QUIET = 10.0
 
-
-class Report(Protocol):
-    """Called with (stage, epochs done, epochs in all, figures)."""
-
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Show how far the stage is."""
+#: Share of the work after which the time that remains is estimated: less says nothing of the machine's speed.
+_TELLING = 0.005
 
 
 @contextmanager
 def reporting() -> Iterator[Report]:
     """Return what shows progress until the block is left."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or is_dumb():
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-    )  # fmt: skip
+    columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=Console(stderr=True)) as bars:
         yield _Bars(bars)
 
 
 class _Lines:
-    """A line at a stage's end, and every ten seconds within one."""
+    """A line at the start and the end of a stage, and every ten seconds within one."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = self._last = clock()
+        self._stage = 0
 
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        if done < total and now - self._last < _QUIET:
+    def __call__(self, step: Step) -> None:
+        now = self._clock()
+        ended = step.total and step.done == step.total
+        if step.number == self._stage and not ended and now - self._last < _QUIET:
             return
-        self._last = now
-        click.echo(f"{stage}: epoch {done} of {total}{', ' * bool(figures)}{_text(figures)}", err=True)
+        self._last, self._stage = now, step.number
+        click.echo(f"{_place(step)}: {_text(step, now - self._start)}", err=True)
 
 
 class _Bars:
     """A bar for each stage."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress, clock: Callable[[], float] = time.monotonic) -> None:
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+        self._clock = clock
+        self._start = clock()
+        self._tasks: dict[int, TaskID] = {}
 
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
-        self._bars.update(self._tasks[stage], completed=done, total=total, figures=_text(figures))
+    def __call__(self, step: Step) -> None:
+        if step.number not in self._tasks:
+            self._tasks[step.number] = self._bars.add_task(_place(step), total=None, text="")
+        text = _text(step, self._clock() - self._start)
+        self._bars.update(self._tasks[step.number], completed=step.done, total=step.total or None, text=text)
 
 
-def _text(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+def _place(step: Step) -> str:
+    return f"{step.stage} (stage {step.number} of {step.stages})"
+
+
+def _text(step: Step, elapsed: float) -> str:
+    """Return how far the stage is, its figures, the time that has passed and that of the whole run that remains."""
+    parts = []
+    if step.unit == "epochs":
+        whole = min(int(step.done), step.total - 1)
+        within = step.done - whole
+        parts.append(f"epoch {whole + 1} of {step.total}" + (f" at {100 * within:.0f} %" if within < 1 else ""))
+    elif step.total:
+        parts.append(f"{step.done:,.0f} of {step.total:,} {step.unit}")
+    parts += [f"{name} {value:.4g}" for name, value in step.figures.items()]
+    parts.append(f"{_minutes(elapsed)} elapsed")
+    if _TELLING < step.share < 1:
+        parts.append(f"about {_minutes(elapsed * (1 - step.share) / step.share)} left")
+    return ", ".join(parts)
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -13,11 +13,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.files import check_output, replacing
 from dcformat_cli.evaluation import BATCH, Evaluation, classes, evaluate
 from dcformat_cli.failures import InputError, misuse
+from dcformat_cli.group import Choice
 from dcformat_cli.inputs import naming, source
-from dcformat_cli.options import as_json, file_argument, max_memory
+from dcformat_cli.options import as_json, data, file_argument, max_memory, output
+from dcformat_cli.outputs import Output
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @file_argument()
-@click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="IDX files [$DCFORMAT_DATA or data/mnist]."
-)
+@data()
 @click.option("--input", "array", metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="LOGITS.npy", help="Write the outputs here.")
+@output("the outputs, LOGITS.npy,", required=False)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads at most [all cores].")
-@click.option("--backend", type=click.Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
+@click.option("--backend", type=Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
 @click.option("--deterministic", is_flag=True, help="The same bits on any machine and for any batch size.")
 @max_memory()
 @as_json()
@@ -40,7 +39,7 @@ def run_command(
     file: str,
     data: Path | None,
     array: str | None,
-    output: Path | None,
+    output: Output | None,
     threads: int | None,
     backend: str,
     deterministic: bool,
@@ -59,7 +58,7 @@ def run_command(
     if array == "-" and file == "-":
         raise misuse("expected FILE or --input from stdin, found both")
     if output is not None:
-        check_output(output)
+        output.check(file, array)
     options: dict[str, Any] = {"threads": threads, "backend": backend, "deterministic": deterministic}
     if max_memory is not None:
         options["max_memory"] = max_memory
@@ -71,10 +70,11 @@ def run_command(
         return
     logits = _outputs(session, _read_array(array), "stdin" if array == "-" else array)
     if output is not None:
-        with replacing(output) as out:
+        with output.open() as out:
             np.lib.format.write_array(out, logits, allow_pickle=False)
         if as_json:
-            emit_json({"file": file, "images": len(logits), "output": str(output), "shape": list(logits.shape)})
+            document = {"file": file, "images": len(logits), "output": str(output), "shape": list(logits.shape)}
+            emit_json(document, err=output.to_stdout)
     else:
         _print_classes(file, logits, labels, as_json)
 

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from types import TracebackType
 
+from dcformat_interop import match, read_checkpoint
+
 from dcformat.architectures import Architecture
 from dcformat.files import replacing
-from dcformat_cli.checkpoints import read_checkpoint
 from dcformat_cli.failures import InputError
-from dcformat_cli.matching import match
-from dcformat_cli.terminal import note
+from dcformat_cli.terminal import note, show_notes
 
 #: The files that a run leaves in its directory; nothing else in it is ever touched.
 _STAGE = re.compile(r"\d\d-[\w-]+\.pt")
@@ -67,10 +67,12 @@ class Stages:
         """
         from safetensors.numpy import save
 
-        tensors = read_checkpoint(path)
+        read = read_checkpoint(path)
+        show_notes(read.notes)
         arrays = {}
-        for wanted, name in zip(architecture.shapes, match(path, architecture, tensors), strict=True):
-            dense = tensors[name]
+        names = match(path, architecture, read.tensors, read.left_out)
+        for wanted, name in zip(architecture.shapes, names, strict=True):
+            dense = read.tensors[name]
             if dense.dtype == "int8":
                 raise InputError(path, "float weights to train from", "int8", name)
             bits = dense.values

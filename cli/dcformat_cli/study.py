@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ import click
 
 from dcformat.files import check_output, replacing
 from dcformat_cli.failures import require_torch
-from dcformat_cli.options import as_json
+from dcformat_cli.group import Group
+from dcformat_cli.options import as_json, data
+from dcformat_cli.outputs import refuse_existing
 from dcformat_cli.progress import reporting
 from dcformat_cli.terminal import Table, emit_json, note, say
 
@@ -18,50 +21,71 @@ if TYPE_CHECKING:
     from dcformat_pruning.article import Repeated
     from dcformat_pruning.study import Row, Sensitivity
 
-_DATA = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="IDX files [$DCFORMAT_DATA or data/mnist]."
-)
 _OUT = click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where tables and plots are written, tables anew after each seed [nowhere].",
+    help="Write tables and plots here, the tables anew after each seed [nowhere].",
 )
+_FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace files that exist.")
 
 
-@click.group("study")
+#: The study's ratios, for the help text, which must not need PyTorch.
+_RATIOS = (10.0, 21.57, 24.94, 30.39, 65.46)
+
+
+def _times(ratios: Sequence[float]) -> str:
+    *most, last = (f"{ratio:g}" for ratio in ratios)
+    return f"{', '.join(most)} and {last} times"
+
+
+#: Epochs of a dense network, about, for the estimate of the time that remains.
+_DENSE = 10.0
+
+
+@click.group("study", cls=Group)
 def study_command() -> None:
     """Compare pruning criteria on LeNet-300-100, repeat an article's figures, or rank layers by sensitivity."""
 
 
-@study_command.command("criteria")
+@study_command.command(
+    "criteria",
+    help=f"""Prune two dense networks, an undertrained and a strong one, by all criteria to {_times(_RATIOS)} fewer
+    parameters, and retrain.
+
+    Accuracies are on images held out of the training set. Takes about 3 minutes of one core for each seed.
+    """,
+)
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of retraining.")
 @_OUT
-@_DATA
+@_FORCE
+@data()
 @as_json()
-def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
-    """Prune two dense networks, an undertrained and a strong one, by all criteria at three ratios, and retrain.
-
-    Accuracies are on images held out of the training set. Takes about 3 minutes of one core for each seed.
-    """
+def criteria_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
+    """Compare the criteria; the help text is above, for it names the ratios."""
     require_torch("study")
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
     from dcformat_pruning.study_report import plot, to_csv, to_markdown
 
-    _prepare(out, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
+    _prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
     rows: list[Row] = []
-    total = epochs * study.rows_in_all(seeds)
-    with reporting() as progress:
+    counts = {baseline.name: study.rows_of(baseline.name) for baseline in study.BASELINES}
+    with reporting() as report:
+        meter = Meter(report, _work(seeds, {name: epochs * count for name, count in counts.items()}))
         for seed in range(seeds):
-            for baseline in study.BASELINES:
-                module = baseline.train(images, seed, None)
-                for row in study.compare(module, baseline.name, seed, images, epochs=epochs):
+            for number, baseline in enumerate(study.BASELINES):
+                place = 2 * (seed * len(counts) + number)
+                meter.begin(place)
+                module = baseline.train(images, seed, meter)
+                meter.begin(place + 1)
+                for done, row in enumerate(study.compare(module, baseline.name, seed, images, epochs=epochs), start=1):
                     rows.append(row)
                     figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
-                    progress("retraining", epochs * len(rows), total, figures)
+                    meter.count("prunings", done, counts[baseline.name], figures)
             if out is not None:
                 _write(out, {"study-criteria.csv": to_csv(rows), "study-criteria.md": to_markdown(rows)})
     if out is not None:
@@ -70,7 +94,7 @@ def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | Non
         except ImportError as error:
             note(f"no plot: matplotlib is not installed ({error})")
     if as_json:
-        emit_json([asdict(row) for row in rows])
+        emit_json({"rows": [asdict(row) for row in rows]})
     else:
         click.echo(to_markdown(rows), nl=False)
 
@@ -79,9 +103,10 @@ def criteria_command(seeds: int, epochs: int, out: Path | None, data: Path | Non
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
 @_OUT
-@_DATA
+@_FORCE
+@data()
 @as_json()
-def article_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
+def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
     """Repeat the 2025 article's rows by name, on a network trained as the article's, on the test set.
 
     Takes about a minute of one core for each seed.
@@ -89,24 +114,37 @@ def article_command(seeds: int, epochs: int, out: Path | None, data: Path | None
     require_torch("study")
     from dcformat_pruning import article, study
     from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
     from dcformat_pruning.study_report import article_markdown, to_csv
 
-    _prepare(out, ("study-article.csv", "study-article.md"))
+    _prepare(out, force, ("study-article.csv", "study-article.md"))
     images, test = training_data(data), study.test_images(data)
     rows: list[Repeated] = []
-    with reporting() as progress:
+    count = article.rows_of_one()
+    with reporting() as report:
+        meter = Meter(report, _work(seeds, {"article's": epochs * count}))
         for seed in range(seeds):
-            module = study.train_article(images, seed, None, article.DENSE_EPOCHS)
-            for row in article.repeat(module, seed, images, test, epochs):
+            meter.begin(2 * seed)
+            module = study.train_article(images, seed, meter, article.DENSE_EPOCHS)
+            meter.begin(2 * seed + 1)
+            for done, row in enumerate(article.repeat(module, seed, images, test, epochs), start=1):
                 rows.append(row)
-                figures = {"pruned": row.pruned, "retrained": row.retrained}
-                progress("retraining", epochs * len(rows), epochs * article.rows_in_all(seeds), figures)
+                meter.count("prunings", done, count, {"pruned": row.pruned, "retrained": row.retrained})
             if out is not None:
                 _write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
     if as_json:
-        emit_json([asdict(row) for row in rows])
+        emit_json({"rows": [asdict(row) for row in rows]})
     else:
         click.echo(article_markdown(rows), nl=False)
+
+
+def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
+    """Return the stages of a study, and their work in epochs: a dense network, then its prunings."""
+    stages: list[tuple[str, float]] = []
+    for seed in range(seeds):
+        for name, epochs in retraining.items():
+            stages += [(f"{name} network, seed {seed}", _DENSE), (f"its prunings, seed {seed}", float(epochs))]
+    return stages
 
 
 def _write(out: Path, files: dict[str, str]) -> None:
@@ -121,21 +159,25 @@ def _write(out: Path, files: dict[str, str]) -> None:
     "--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the dense network."
 )
 @_OUT
-@_DATA
+@_FORCE
+@data()
 @as_json()
-def layers_command(seeds: int, epochs: int, out: Path | None, data: Path | None, as_json: bool) -> None:
+def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
     """Rank the layers of a dense LeNet-300-100 by what pruning each alone, by magnitude, costs; no retraining."""
     require_torch("study")
     from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import layers_study, train_strong
 
-    _prepare(out, ("study-layers.md",))
+    _prepare(out, force, ("study-layers.md",))
     images = training_data(data)
     document: list[dict[str, Any]] = []
     tables: list[Table] = []
-    with reporting() as progress:
+    with reporting() as report:
+        meter = Meter(report, [(f"dense, seed {seed}", epochs) for seed in range(seeds)])
         for seed in range(seeds):
-            module = train_strong(images, seed, progress, epochs)
+            meter.begin(seed)
+            module = train_strong(images, seed, meter, epochs)
             dense, layers = layers_study(module, images.validation)
             tables.append(_layers_table(seed, dense, layers))
             document.append({"seed": seed, "dense": dense, "layers": [_layer(dense, layer) for layer in layers]})
@@ -143,7 +185,7 @@ def layers_command(seeds: int, epochs: int, out: Path | None, data: Path | None,
         with replacing(out / "study-layers.md") as file:
             file.write("\n".join(_markdown(table) for table in tables).encode())
     if as_json:
-        emit_json(document)
+        emit_json({"seeds": document})
         return
     for table in tables:
         table.show()
@@ -180,9 +222,11 @@ def _markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table.rows)]) + "\n"
 
 
-def _prepare(out: Path | None, names: tuple[str, ...]) -> None:
-    """Fail before the work if what comes of it cannot be written."""
+def _prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
+    """Fail before the work if what comes of it cannot be written, or would replace what is there."""
     if out is not None:
+        for name in names:
+            refuse_existing(out / name, force)
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             check_output(out / name)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from dcformat_interop import Note
+
+#: The version of all JSON documents; a key that is renamed, removed or changes its meaning makes another.
+SCHEMA = 1
 
 
 def printable(text: str) -> str:
@@ -29,21 +38,52 @@ def warn(text: str) -> None:
     click.echo(printable(f"warning: {text}"), err=True)
 
 
-def say(text: str) -> None:
-    """Print one line of the result."""
-    click.echo(printable(text))
+def show_notes(notes: Iterable[Note]) -> None:
+    """Say what reading a checkpoint had to tell."""
+    for item in notes:
+        (warn if item.warning else note)(item.text)
 
 
-def emit_json(value: Any) -> None:
-    """Print a result for programs: one JSON document, ASCII, keys in a fixed order."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+def complain(text: str) -> None:
+    """Say on stderr what went wrong."""
+    click.echo(printable(text), err=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line of the result, on a terminal wrapped between words; to stderr if stdout holds a file."""
+    stream = sys.stderr if err else sys.stdout
+    lines = [printable(text)]
+    if stream.isatty():
+        lines = wrap(lines[0], _columns(), break_long_words=False, break_on_hyphens=False) or [""]
+    click.echo("\n".join(lines), err=err)
+
+
+def emit_json(document: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print a result for programs: one JSON document, ASCII, keys in a fixed order, its schema's version first."""
+    click.echo(json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False), err=err)
+
+
+def styled() -> bool:
+    """Whether stdout takes bold type: a terminal that is not dumb, of a user who has not set NO_COLOR."""
+    return sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")
+
+
+def is_dumb() -> bool:
+    """Whether the terminal cannot move its cursor."""
+    return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
+
+
+def _columns() -> int:
+    """Return the width that lines may have: COLUMNS, or the terminal's width."""
+    return max(20, shutil.get_terminal_size().columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of text under a title; the first column is set left, the others right; the last may be a total.
 
-    A line feed in a column's name is where it may be broken on a terminal.
+    A line feed in a column's name is where it may be broken. Where the lines are too long, each row takes several:
+    a cell is never broken.
     """
 
     title: str
@@ -52,47 +92,63 @@ class Table:
     total: bool = False
 
     def show(self) -> None:
-        """Print with rules and bold type on a terminal, else as plain text that is the same everywhere."""
-        if sys.stdout.isatty():
-            self._show_rich()
-        else:
-            click.echo("\n".join(self.lines()))
+        """Print in the width of the terminal or of COLUMNS; elsewhere in one line a row, the same everywhere."""
+        limited = sys.stdout.isatty() or "COLUMNS" in os.environ
+        lines = self.lines(_columns() if limited else None)
+        if styled():
+            rules = [i for i, line in enumerate(lines) if not line.strip(" -")]
+            end = rules[-1] if self.total else len(lines)
+            lines = [click.style(line, bold=True) if i < rules[0] or i > end else line for i, line in enumerate(lines)]
+        click.echo("\n".join(lines))
 
-    def lines(self) -> list[str]:
-        """Return the plain form."""
-        grid = [
-            [name.replace("\n", "") for name in self.columns],
-            *([printable(cell) for cell in row] for row in self.rows),
-        ]
-        widths = [max(len(row[i]) for row in grid) for i in range(len(self.columns))]
-        out = [printable(self.title)]
-        for row in grid:
-            cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-            out.append(("  " + "  ".join(cells)).rstrip())
-        rule = "  " + "-" * (sum(widths) + 2 * (len(widths) - 1))
-        out.insert(2, rule)
-        if self.total:
-            out.insert(-1, rule)
-        return out
-
-    def _show_rich(self) -> None:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(
-            title=Text(printable(self.title), "bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=0,
-            show_edge=False,
+    def lines(self, width: int | None = None) -> list[str]:
+        """Return the table as lines of at most `width` columns, so far as no cell is longer."""
+        cells = [[printable(cell) for cell in row] for row in self.rows]
+        heads = [[name.replace("\n", "")] for name in self.columns]
+        gap = 2
+        if width is not None and _line_width(_widths(heads, cells), gap) > width:
+            heads = [name.split("\n") for name in self.columns]
+            gap = 1
+        widths = _widths(heads, cells)
+        groups = _groups(widths, gap, width)
+        header: list[str] = []
+        for number, group in enumerate(groups):
+            tall = max(len(heads[i]) for i in group)
+            for line in range(-tall, 0):
+                names = [head[line] if -line <= len(head) else "" for head in heads]
+                header.append(_set(names, widths, gap, group, number))
+        blocks = [header, *([_set(row, widths, gap, g, n) for n, g in enumerate(groups)] for row in cells)]
+        rule = "  " + "-" * (
+            max(_line_width([widths[i] for i in g], gap) + 2 * (n > 0) for n, g in enumerate(groups)) - 2
         )
-        for i, name in enumerate(self.columns):
-            table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
-        for number, row in enumerate(self.rows, start=1):
-            last = self.total and number == len(self.rows)
-            if last:
-                table.add_section()
-            table.add_row(*(Text(printable(cell)) for cell in row), style="bold" if last else None)
-        Console().print(table)
+        blocks.insert(1, [rule])
+        if self.total:
+            blocks.insert(-1, [rule])
+        title = printable(self.title)
+        head = [title] if width is None else wrap(title, width, break_long_words=False, break_on_hyphens=False)
+        return [*head, *(line for block in blocks for line in block)]
+
+
+def _widths(heads: Sequence[Sequence[str]], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, (*head, *(row[i] for row in cells)))) for i, head in enumerate(heads)]
+
+
+def _line_width(widths: Sequence[int], gap: int) -> int:
+    return 2 + sum(widths) + gap * (len(widths) - 1)
+
+
+def _groups(widths: Sequence[int], gap: int, width: int | None) -> list[range]:
+    """Divide the columns into runs that fit in a line; those after the first are indented by two more."""
+    groups: list[range] = []
+    start = 0
+    for i in range(1, len(widths)):
+        if width is not None and _line_width(widths[start : i + 1], gap) + 2 * bool(groups) > width:
+            groups.append(range(start, i))
+            start = i
+    return [*groups, range(start, len(widths))]
+
+
+def _set(row: Sequence[str], widths: Sequence[int], gap: int, group: range, number: int) -> str:
+    """Set one line of a row: the columns of its group, under those of the other rows."""
+    cells = [row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i]) for i in group]
+    return (" " * (4 if number else 2) + (" " * gap).join(cells)).rstrip()

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+from dcformat_interop import write_npz, write_safetensors
 
-from dcformat.files import replacing
-from dcformat_cli.archives import write_npz, write_safetensors
 from dcformat_cli.failures import misuse
+from dcformat_cli.group import Choice
 from dcformat_cli.inputs import opened
-from dcformat_cli.options import file_argument, max_memory, output
-from dcformat_cli.terminal import say
+from dcformat_cli.options import as_json, file_argument, max_memory, output
+from dcformat_cli.outputs import Output
+from dcformat_cli.terminal import emit_json, say
 
-_WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
+_WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 
 
 @click.command("unpack")
 @file_argument()
 @output("the tensors, OUT.safetensors or OUT.npz,")
+@click.option("--format", "form", type=Choice(list(_WRITERS)), help="The form [by the name; safetensors for stdout].")
 @max_memory()
-def unpack_command(file: str, output: Path, max_memory: int | None) -> None:
+@as_json()
+def unpack_command(file: str, output: Output, form: str | None, max_memory: int | None, as_json: bool) -> None:
     """Give the tensors of FILE (- for stdin) back: the same names, shapes, dtypes and bits.
 
     NumPy has no bfloat16 and no scaled int8: such tensors need a .safetensors file, where an int8 tensor's
-    scale is kept in the metadata as NAME.dcformat_scale.
+    scale is kept in the metadata as NAME.dcformat_scale. A .safetensors file also gets the metadata of the one that
+    was packed, which FILE keeps under keys that begin with "safetensors.".
     """
-    writer = _WRITERS.get(output.suffix.lower())
-    if writer is None:
-        raise misuse(f"{output}: expected a name ending in .safetensors or .npz, found {output.suffix or 'none'!r}")
+    chosen = form or _form(output)
+    output.check(file)
     with opened(file, max_memory) as content:
-        with replacing(output) as out:
-            writer(output, content, out)
-        say(f"{output}: {len(content.names)} tensors")
+        with output.open() as out:
+            _WRITERS[chosen](output, content, out)
+        if as_json:
+            tensors = [
+                {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
+                for info in map(content.info, content.names)
+            ]
+            emit_json({"file": file, "output": str(output), "format": chosen, "tensors": tensors}, err=output.to_stdout)
+        else:
+            say(f"{output}: {len(content.names)} tensors", err=output.to_stdout)
+
+
+def _form(output: Output) -> str:
+    if output.path is None:
+        return "safetensors"
+    suffix = output.path.suffix.lower().removeprefix(".")
+    if suffix not in _WRITERS:
+        found = output.path.suffix or "none"
+        raise misuse(f"{output}: expected a name ending in .safetensors or .npz, or --format, found {found!r}")
+    return suffix

@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dcformat_cli.failures import InputError
+from dcformat_cli.failures import InputError, describe
 from dcformat_cli.inputs import opened
-from dcformat_cli.options import file_argument, max_memory
-from dcformat_cli.terminal import say
+from dcformat_cli.options import as_json, max_memory
+from dcformat_cli.terminal import complain, emit_json, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
+#: What a report holds of a file that cannot be read.
+_NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": None, "error": None}
+
 
 @click.command("verify")
-@file_argument()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @max_memory()
-def verify_command(file: str, max_memory: int | None) -> None:
-    """Check every byte of FILE (- for stdin): checksums, structure, every tensor decoded, the content digest.
+@as_json()
+def verify_command(files: Sequence[str], max_memory: int | None, as_json: bool) -> None:
+    """Check every byte of each FILE (- for stdin): checksums, structure, every tensor decoded, the content digest.
 
     A file that holds a self-test is also run: this machine must classify its inputs as the machine that made it did.
-    Exit code 0: the tensors are those that were saved. 1: they are not, and the line on stderr says why.
+    Exit code 0: the tensors are those that were saved. 1: those of at least one file are not, and a line on stderr
+    says why.
     """
-    with opened(file, max_memory) as content:
-        content.verify()
-        tested = ""
-        if content.self_test is not None:
-            _run_self_test(file, content)
-            tested = f", self-test of {content.self_test.samples} inputs passed"
-        say(
-            f"{file}: good: {content.size:,} bytes, {len(content.names)} tensors, "
-            f"content digest {content.digest.hex()}{tested}"
-        )
+    reports = []
+    for file in files:
+        report = {"file": file, "good": True, **_NOTHING}
+        try:
+            with opened(file, max_memory) as content:
+                report |= _check(file, content)
+        except Exception as error:
+            if len(files) == 1 and not as_json:
+                raise
+            report |= {"good": False, "error": describe(error)}
+        reports.append(report)
+        if not as_json:
+            _say(report)
+    if as_json:
+        emit_json({"files": reports})
+    if not all(report["good"] for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def _check(file: str, content: DcfFile) -> dict[str, Any]:
+    """Read everything in the file, run its self-test, and return what was found."""
+    content.verify()
+    test = content.self_test
+    if test is not None:
+        _run_self_test(file, content)
+    return {
+        "bytes": content.size,
+        "tensors": len(content.names),
+        "digest": content.digest.hex(),
+        "self_test_inputs": None if test is None else test.samples,
+    }
+
+
+def _say(report: dict[str, Any]) -> None:
+    if not report["good"]:
+        complain(f"dcformat: {report['error']}")
+        return
+    inputs = report["self_test_inputs"]
+    tested = "" if inputs is None else f", self-test of {inputs} inputs passed"
+    say(
+        f"{report['file']}: good: {report['bytes']:,} bytes, {report['tensors']} tensors, "
+        f"content digest {report['digest']}{tested}"
+    )
 
 
 def _run_self_test(file: str, content: DcfFile) -> None:

@@ -37,8 +37,11 @@ class _Step(Protocol):
     "--into", type=click.Path(path_type=Path), metavar="DIR",
     help="With --target: where to save. That machine takes it as its DCFORMAT_CACHE_DIR.",
 )  # fmt: skip
+@click.option("-f", "--force", is_flag=True, help="With --into: replace kernels that are there.")
 @as_json()
-def warmup_command(listing: bool, clear: bool, target: str | None, into: Path | None, as_json: bool) -> None:
+def warmup_command(
+    listing: bool, clear: bool, target: str | None, into: Path | None, force: bool, as_json: bool
+) -> None:
     """Compile the kernels of the codecs and of the runtime, and save their machine code in the user's cache.
 
     Later processes load it without importing Numba. Where it lies, and what makes it stale, is in docs/cold-start.md.
@@ -52,7 +55,7 @@ def warmup_command(listing: bool, clear: bool, target: str | None, into: Path | 
     elif listing:
         _list(all_kernels(), as_json)
     elif target is not None and into is not None:
-        _export(all_kernels(), target, into, as_json)
+        _export(all_kernels(), target, into, force, as_json)
     else:
         _warm(all_kernels(), as_json)
 
@@ -136,12 +139,14 @@ def _clear(as_json: bool) -> None:
         say(f"{_folder()}: {removed:,} bytes removed")
 
 
-def _export(kernels: Sequence[Kernel], target: str, into: Path, as_json: bool) -> None:
+def _export(kernels: Sequence[Kernel], target: str, into: Path, force: bool, as_json: bool) -> None:
     from dcformat.native.keys import TARGETS
 
     if target not in TARGETS:
         raise misuse(f"--target: expected one of {', '.join(TARGETS)}, found {target!r}")
     place = into / "kernels"
+    if not force and _size(place):
+        raise misuse(f"{place}: expected no kernels there, found some; -f adds to them and replaces those of {target}")
     with _progress(len(kernels)) as step:
         for done, kernel in enumerate(kernels, start=1):
             if kernel.export(target, str(place)) is None:

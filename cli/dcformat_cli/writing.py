@@ -1,14 +1,12 @@
-"""Packing a model: written, read back and compared before it takes its place."""
+"""Packing a model: the bytes are read back and compared before anything is written."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcformat.files import replacing
-from dcformat.model import Model
+from dcformat.model import Model, Tensor
 
 if TYPE_CHECKING:
     from dcformat.codecs.choose import Mode, RelativeIndex
@@ -18,8 +16,8 @@ class ReadBackError(RuntimeError):
     """A file that does not read back as what was written: our fault or the machine's, never the user's."""
 
 
-def write_model(model: Model, path: Path, mode: Mode, relative_index: RelativeIndex = "escape") -> int:
-    """Pack `model` at `path` and return the size; whatever fails, a file that was there stays.
+def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
+    """Pack `model`, read the bytes back, compare them with the model, and return them; errors call them `label`.
 
     Raises
     ------
@@ -27,30 +25,38 @@ def write_model(model: Model, path: Path, mode: Mode, relative_index: RelativeIn
         The packed bytes do not decode to the model.
     FormatError
         The model breaks a limit of the format.
-    OSError
-        The file cannot be written.
     """
     import dcformat
 
     packed = dcformat.dumps(model, mode=mode, relative_index=relative_index)
-    _compare(model, packed, path)
-    with replacing(path) as out:
-        out.write(packed)
-    return len(packed)
+    _compare(model, packed, label)
+    return packed
 
 
-def _compare(model: Model, packed: bytes, path: Path) -> None:
+def _compare(model: Model, packed: bytes, label: str) -> None:
+    """Decode each tensor once: its values are compared, and the content digest is made of what was decoded."""
     import dcformat
+    from dcformat.contents import small_sections
+    from dcformat.digest import ContentDigest
 
-    with dcformat.open(packed) as content:
-        content.verify()
-        if content.names != tuple(model.tensors) or content.graph != model.graph:
-            raise ReadBackError(f"{path}: expected the model's names and network when read back, found others")
+    with dcformat.open(packed, max_memory=None) as content:
+        kept = (content.graph, content.labels, dict(content.metadata), content.self_test, content.extensions)
+        given = (model.graph, model.labels, dict(model.metadata), model.self_test, model.extensions)
+        if content.names != tuple(model.tensors) or kept != given:
+            raise ReadBackError(f"{label}: expected the model's names and network when read back, found others")
+        digest = ContentDigest(small_sections(model))
         for name, tensor in model.tensors.items():
             found = content.tensor(name)
-            same = found.dtype == tensor.dtype and found.shape == tensor.shape and found.scale == tensor.scale
-            if not same or not np.array_equal(_bits(found.to_dense()), _bits(tensor.to_dense())):
-                raise ReadBackError(f"{path}: {name}: expected the model's values when read back, found others")
+            if not _same(found, tensor):
+                raise ReadBackError(f"{label}: {name}: expected the model's values when read back, found others")
+            digest.add(found)
+        if digest.take() != content.digest:
+            raise ReadBackError(f"{label}: expected the model's digest when read back, found another")
+
+
+def _same(found: Tensor, tensor: Tensor) -> bool:
+    same = found.dtype == tensor.dtype and found.shape == tensor.shape and found.scale == tensor.scale
+    return same and np.array_equal(_bits(found.to_dense()), _bits(tensor.to_dense()))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -58,6 +58,7 @@ CLASSIC: Mapping[str, Recipe] = {
             share_each({"conv1.weight": 32, "conv2.weight": 32, "fc1.weight": 32, "fc2.weight": 32}, "linear"),
             finetune(Plan(epochs=1, lr=1e-4, batch=128), _LIGHT),
         ),
+        cost=7.0,
         mode="fast",
     ),
 }

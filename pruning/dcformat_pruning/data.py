@@ -7,7 +7,7 @@ always black carries no signal and scores that look at a layer's inputs (TF-IDF,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,8 +124,15 @@ class Pool:
     targets: Tensor | None = None
 
     @classmethod
-    def make(cls, images: Images, augmentation: Augmentation, copies: int, seed: int) -> Pool:
-        """Augment all images `copies` - 1 times."""
+    def make(
+        cls,
+        images: Images,
+        augmentation: Augmentation,
+        copies: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Pool:
+        """Augment all images `copies` - 1 times; `progress` gets the images made and those in all."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.empty((copies, *images.pixels.shape), dtype=torch.uint8, device=images.pixels.device)
         pixels[0] = images.pixels
@@ -133,10 +140,14 @@ class Pool:
             for start in range(0, len(images), _CHUNK):
                 chosen = slice(start, start + _CHUNK)
                 pixels[copy, chosen] = (augmentation(images.floats(chosen), generator) * 255).round()
+                if progress is not None:
+                    progress(copy * len(images) + min(start + _CHUNK, len(images)), copies * len(images))
         return cls(images, pixels)
 
     @torch.no_grad()
-    def taught(self, teacher: nn.Module, share: float = 0.7) -> Pool:
+    def taught(
+        self, teacher: nn.Module, share: float = 0.7, progress: Callable[[int, int], None] | None = None
+    ) -> Pool:
         """Return the pool with targets made once: `share` of a teacher's probabilities, the rest the true label's.
 
         Distillation (Hinton 2015) at temperature 1, where both losses together are one cross-entropy.
@@ -150,6 +161,8 @@ class Pool:
             if not start:  # One tensor for all: thousands of small ones would keep the heap from shrinking.
                 logits = found.new_empty((len(flat), found.shape[1]))
             logits[start : start + _TAUGHT_AT_A_TIME] = found
+            if progress is not None:
+                progress(min(start + _TAUGHT_AT_A_TIME, len(flat)), len(flat))
         targets = share * torch.softmax(logits, 1)
         targets.view(len(self.copies), len(self), -1)[:, torch.arange(len(self)), self.images.labels] += 1 - share
         return Pool(self.images, self.copies, targets.half().view(*self.copies.shape[:2], -1))

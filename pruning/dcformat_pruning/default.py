@@ -38,6 +38,7 @@ DEFAULT: Mapping[str, Recipe] = {
             share_in_portions(Plan(epochs=5, lr=2e-3), 12, _IMAGES),
             settle(Plan(epochs=1, lr=5e-4), 7, 15, _IMAGES),
         ),
+        cost=7.0,
         mode="tiny",
         finish=ordered("fast"),
     ),

@@ -23,12 +23,13 @@ from dcformat_pruning.classic import CLASSIC
 from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.default import DEFAULT
 from dcformat_pruning.export import architecture_model
+from dcformat_pruning.meter import Meter, Report, Step
 from dcformat_pruning.networks import build, load_weights
 from dcformat_pruning.record import EXTREME, RECORD
 from dcformat_pruning.stages import Context, Recipe, Stage, StageReport
-from dcformat_pruning.training import Progress, evaluate, resolve_device
+from dcformat_pruning.training import evaluate, resolve_device
 
-__all__ = ["RECIPES", "Result", "StageReport", "compress", "recipe_for"]
+__all__ = ["RECIPES", "Result", "StageReport", "Step", "compress", "recipe_for"]
 
 #: Recipe name to architecture to recipe.
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
@@ -68,7 +69,7 @@ def compress(
     epochs: int | None = None,
     checkpoint: Path | str | None = None,
     resume_dir: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     data: Path | str | None = None,
 ) -> Result:
     """Train, prune, retrain, share and fine-tune a network; choose on the validation images only.
@@ -89,7 +90,7 @@ def compress(
     resume_dir : path, optional
         Where stages are saved, and continued from if they are there already.
     progress : callable, optional
-        Called with (stage, epochs done, epochs in all, figures).
+        Called with a `Step` after each batch, and while images are prepared.
     data : path, optional
         A directory with IDX files; see `dcformat.datasets.load_split`.
 
@@ -104,23 +105,34 @@ def compress(
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs: expected at least 1, found {epochs}")
     target = resolve_device(device)
-    context = Context(training_data(data, target), seed, progress=progress)
+    context = Context(training_data(data, target), seed)
     context.epoch_scale = 1.0 if epochs is None else epochs / chosen.epochs
     module = build(architecture, seed).to(target)
     stages = list(chosen.stages)
     if checkpoint is not None:
         load_weights(module, load_checkpoint(checkpoint))
-        stages[0] = replace(stages[0], run=lambda module, context: None)
+        stages[0] = replace(stages[0], run=lambda module, context: None, epochs=0)
+    if progress is not None:
+        work = [(stage.name, _work(stage, chosen, context)) for stage in stages]
+        context.meter = Meter(progress, [*work, ("order units", 1.0)] if chosen.finish else work)
     folder = Path(resume_dir) if resume_dir is not None else None
     key = _run_key(architecture, recipe, seed, epochs, checkpoint)
     reports = [_run_stage(stage, n, module, context, folder, key) for n, stage in enumerate(stages)]
     metadata = {"recipe": recipe, "seed": str(seed), **chosen.notes}
     model = architecture_model(module, architecture, PREPROCESSING, metadata)
     if chosen.finish is not None:
+        if context.meter is not None:
+            context.meter.begin(len(stages))
         model = chosen.finish(model)
         dense = {name: torch.from_numpy(tensor.to_dense()) for name, tensor in model.tensors.items()}
         load_weights(module, dense)
     return Result(model, module.eval(), chosen.mode, tuple(reports))
+
+
+def _work(stage: Stage, recipe: Recipe, context: Context) -> float:
+    """Estimate how long a stage trains, in epochs of LeNet-300-100."""
+    cost = recipe.cost if stage.cost is None else stage.cost
+    return cost * context.epochs(stage.epochs) if stage.epochs else 0.0
 
 
 def _run_stage(
@@ -128,6 +140,8 @@ def _run_stage(
 ) -> StageReport:
     """Run a stage and save it, or take it from where it was saved."""
     saved = load_stage(folder, number, stage.name, key) if folder is not None else None
+    if context.meter is not None:
+        context.meter.begin(number, skipped=saved is not None)
     if saved is not None:
         module.load_state_dict(saved.state)
         context.carried = dict(saved.carried)

@@ -62,7 +62,7 @@ def teach(plan: Plan) -> Stage:
             context.fit(network, plan, images=_IMAGES(context))
         context.carried.update({_TEACHER + name: value for name, value in network.state_dict().items()})
 
-    return Stage("teach", run, plan.epochs)
+    return Stage("teach", run, plan.epochs, cost=10.0)
 
 
 def taught(context: Context) -> Images | Pool:
@@ -94,6 +94,7 @@ RECORD: Mapping[str, Recipe] = {
             share_in_portions(Plan(epochs=24, lr=2e-3), 8, taught),
             settle(Plan(epochs=3, lr=5e-4), 6, 7, taught),
         ),
+        cost=7.0,
         mode="tiny",
         finish=ordered("fast"),
     ),

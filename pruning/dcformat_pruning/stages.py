@@ -21,8 +21,12 @@ from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
 from dcformat_pruning.gradual import GradualBalanced
 from dcformat_pruning.incremental import IncrementalSharing
 from dcformat_pruning.masks import Masks, PruningError, weight_names
+from dcformat_pruning.meter import Meter
 from dcformat_pruning.sharing import SharedWeights, quantise_biases, round_weights, share
-from dcformat_pruning.training import Constraint, Plan, Progress, fit
+from dcformat_pruning.training import Constraint, Plan, fit
+
+#: The work of making one augmented copy of the images, and of one copy's targets by a teacher (see `Stage.cost`).
+_AUGMENT, _TEACH = 2.0, 4.0
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class Context:
     data: TrainingData
     seed: int
     stage: str = ""
-    progress: Progress | None = None
+    meter: Meter | None = None
     epoch_scale: float = 1.0
     carried: dict[str, Tensor] = field(default_factory=dict)
     pools: dict[tuple[Augmentation, int, bool], Pool] = field(default_factory=dict)
@@ -61,12 +65,18 @@ class Context:
         copies = max(2, min(copies, round(copies * self.epoch_scale)))
         plain, taught = (augmentation, copies, False), (augmentation, copies, True)
         if plain not in self.pools:
-            self.pools[plain] = Pool.make(self.data.train, augmentation, copies, self.seed)
+            shown = self._preparing("augmented images", _AUGMENT * copies)
+            self.pools[plain] = Pool.make(self.data.train, augmentation, copies, self.seed, shown)
         if teacher is None:
             return self.pools[plain]
         if taught not in self.pools:
-            self.pools[taught] = self.pools[plain].taught(teacher)
+            shown = self._preparing("taught images", _TEACH * copies)
+            self.pools[taught] = self.pools[plain].taught(teacher, progress=shown)
         return self.pools[taught]
+
+    def _preparing(self, unit: str, work: float) -> Callable[[int, int], None] | None:
+        meter = self.meter
+        return None if meter is None else lambda done, total: meter.prepare(work, unit, done, total)
 
     def fit(
         self,
@@ -83,7 +93,7 @@ class Context:
             seed=self.stage_seed,
             constraints=constraints,
             stage=self.stage,
-            progress=self.progress,
+            progress=self.meter,
         )
 
 
@@ -95,11 +105,18 @@ Source = Callable[[Context], Images | Pool]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of a recipe: `name` is shown and keys its checkpoint; `epochs` is its share of training."""
+    """One step of a recipe: `name` is shown and keys its checkpoint; `epochs` is its share of training.
+
+    Attributes
+    ----------
+    cost : float or None
+        The time that an epoch takes, for the estimate of what remains: 1 is one of LeNet-300-100. None: the recipe's.
+    """
 
     name: str
     run: StageFunction
     epochs: int = 0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +137,15 @@ class Recipe:
     ----------
     finish : callable or None
         Rewrites the model without changing its function: the order of hidden units.
+    cost : float
+        The time that an epoch takes, see `Stage`.
     """
 
     stages: Sequence[Stage]
     mode: str
     notes: Mapping[str, str] = field(default_factory=dict)
     finish: Callable[[Model], Model] | None = None
+    cost: float = 1.0
 
     @property
     def epochs(self) -> int:

@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from dcformat_pruning.data import Augmentation, Images, Pool
 
-#: Called with (stage, epochs done, epochs in all, figures such as the loss).
-Progress = Callable[[str, int, int, dict[str, float]], None]
+#: Called after each batch with (stage, epochs done, epochs in all, figures of the last whole epoch such as the loss);
+#: the number of epochs done is whole at the end of an epoch.
+Progress = Callable[[str, float, int, dict[str, float]], None]
 
 
 class DivergenceError(RuntimeError):
@@ -115,7 +116,9 @@ def fit(
     layout = memory_format(module)
     module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(module, plan)
-    steps = plan.epochs * max(1, len(images) // plan.batch)
+    in_epoch = max(1, len(images) // plan.batch)
+    steps = plan.epochs * in_epoch
+    figures: dict[str, float] = {}
     average = _Average(module, plan.ema)
     scaler = _Scaler(images.pixels.device)
     step = 0
@@ -138,10 +141,12 @@ def fit(
             average.update()
             total += loss.detach()
             batches += 1
-        mean = float(total) / max(1, batches)
-        check_finite(module, mean, f"{stage}, epoch {epoch + 1}")
+            if progress is not None and batches < in_epoch:
+                progress(stage, epoch + batches / in_epoch, plan.epochs, figures)
+        figures = {"loss": float(total) / max(1, batches)}
+        check_finite(module, figures["loss"], f"{stage}, epoch {epoch + 1}")
         if progress is not None:
-            progress(stage, epoch + 1, plan.epochs, {"loss": mean})
+            progress(stage, epoch + 1, plan.epochs, figures)
     average.store()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()

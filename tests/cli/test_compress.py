@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dcformat_cli import compress as compress_verb
 from dcformat_cli import progress
 from dcformat_cli.main import cli
 from dcformat_pruning import recipes
+from dcformat_pruning.recipes import Step
 
 import dcformat
 from tests.cli.support import Invoke, State, blobs, command, environment, lenet_300_100, refused, spawn, write_idx
@@ -88,7 +89,7 @@ def test_the_tables_and_lines_for_people(invoke: Invoke, data: Path, tmp_path: P
     arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "3", "-o", out, "--data", data]
     result = invoke(*arguments, "--mode", "small", "--keep-stages")
     assert result.exit_code == 0, result.output
-    assert "fine-tune: epoch 1 of 1, loss " in result.stderr
+    assert "fine-tune (stage 5 of 5): epoch 1 of 1, loss " in result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "stages"
     assert f"{out}: {out.stat().st_size:,} bytes, " in result.stdout
@@ -105,10 +106,10 @@ class Interrupt:
         self.stage = stage
         self.seen: list[str] = []
 
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage not in self.seen:
-            self.seen.append(stage)
-        if stage == self.stage:
+    def __call__(self, step: Step) -> None:
+        if step.unit == "epochs" and step.stage not in self.seen:
+            self.seen.append(step.stage)
+        if step.stage in self.seen and step.stage == self.stage:
             raise KeyboardInterrupt
 
 
@@ -128,7 +129,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
     stages = tmp_path / "here" if named else tmp_path / "a.dcf.stages"
     resume = ["--resume", stages] if named else ["--resume"]
     interrupt(monkeypatch, "fine-tune")
-    result = invoke(*CLASSIC, "-o", out, "--data", data, *(resume if named else []))
+    result = invoke(*CLASSIC, "-f", "-o", out, "--data", data, *(resume if named else []))
     assert result.exit_code == 130
     assert out.read_bytes() == b"precious"
     assert f"{stages}: complete stages are kept; --resume continues from them" in result.stderr
@@ -136,7 +137,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
     assert len(list(stages.iterdir())) == 4
 
     watcher = interrupt(monkeypatch, None)
-    result = invoke(*CLASSIC, "-o", out, "--data", data, *resume)
+    result = invoke(*CLASSIC, "-f", "-o", out, "--data", data, *resume)
     assert result.exit_code == 0, result.output
     assert watcher.seen == ["fine-tune"]
     assert out.read_bytes() == compressed[0].read_bytes()

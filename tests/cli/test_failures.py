@@ -24,8 +24,8 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's"
 
 def arguments_for(verb: str, npz: Path, dcf: Path, out: Path) -> list[object]:
     if verb == "pack":
-        return ["pack", npz, "-o", out.with_suffix(".dcf") if out != FULL else out]
-    return ["unpack", dcf, "-o", out.with_suffix(".npz")]
+        return ["pack", npz, "-f", "-o", out.with_suffix(".dcf") if out != FULL else out]
+    return ["unpack", dcf, "-f", "-o", out.with_suffix(".npz")]
 
 
 @needs_full
@@ -116,7 +116,7 @@ def test_a_link_is_followed_and_permissions_stay(invoke: Invoke, npz: Path, tmp_
     target.write_bytes(b"old")
     target.chmod(0o640)
     link.symlink_to(target)
-    assert invoke("pack", npz, "-o", link).exit_code == 0
+    assert invoke("pack", npz, "-f", "-o", link).exit_code == 0
     assert link.is_symlink()
     assert target.read_bytes() != b"old"
     assert target.stat().st_mode & 0o777 == 0o640

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dcformat_runtime
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 import dcformat
+from dcformat.dense import from_dense
 from dcformat.model import Model, Tensor
 from tests.cli.support import Invoke, State, lenet_300_100, refused
 
@@ -90,9 +92,10 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
         "empty": torch.zeros(0, 3), "zeros": torch.zeros(2, 2, 2), "negative": torch.tensor([-0.0, 0.0]),
     }  # fmt: skip
     save_torch(state, tmp_path / "a.safetensors")
-    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf")
+    result = invoke("pack", tmp_path / "a.safetensors", "--exact", "-o", tmp_path / "a.dcf")
     assert result.exit_code == 0, result.output
     assert "cannot be run" in result.stderr
+    assert "negative" not in result.stderr
     assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
     with safe_open(tmp_path / "b.safetensors", "pt") as archive:
         assert set(archive.keys()) == set(state)
@@ -149,7 +152,7 @@ def test_hidden_units_in_another_order_compute_the_same(invoke: Invoke, tmp_path
 def test_labels_from_a_file(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"class {digit}\n" for digit in range(10)))
-    arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--labels"]
+    arguments = ["pack", npz, "-f", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--labels"]
     assert invoke(*arguments, f"@{labels}").exit_code == 0
     assert dcformat.load(tmp_path / "a.dcf").labels[9] == "class 9"
     refused(invoke(*arguments, "a,b"), "--labels: expected 10 labels, found 2")
@@ -169,7 +172,7 @@ def test_a_shape_that_does_not_fit_leaves_the_old_file(invoke: Invoke, tmp_path:
     np.savez(tmp_path / "a.npz", **{**state, "fc2.weight": np.zeros((100, 301), np.float32)})
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
-    result = invoke("pack", tmp_path / "a.npz", "-o", out, "--architecture", "lenet-300-100")
+    result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
     refused(result, "a.npz: fc2.weight", "expected shape (100, 300), found (100, 301)")
     assert out.read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dcf", "a.npz"]
@@ -181,8 +184,12 @@ def test_values_that_are_not_finite_leave_the_old_file(invoke: Invoke, tmp_path:
     np.savez(tmp_path / "a.npz", **state)
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
-    result = invoke("pack", tmp_path / "a.npz", "-o", out, "--architecture", "lenet-300-100")
-    refused(result, "a.npz: fc3.weight: expected finite values, found NaN or infinity in 1 places")
+    result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
+    refused(
+        result,
+        "a.npz: fc3.weight: expected finite values of a dtype that lenet-300-100 can use",
+        "found NaN or infinity in 1 place",
+    )
     assert out.read_bytes() == b"precious"
 
 
@@ -221,7 +228,7 @@ def test_unpack_leaves_the_old_file_when_the_packed_one_is_damaged(invoke: Invok
     (tmp_path / "bad.dcf").write_bytes(raw)
     for name in ("out.safetensors", "out.npz"):
         (tmp_path / name).write_bytes(b"precious")
-        refused(invoke("unpack", tmp_path / "bad.dcf", "-o", tmp_path / name), "bad.dcf: E05")
+        refused(invoke("unpack", tmp_path / "bad.dcf", "-f", "-o", tmp_path / name), "bad.dcf: E05")
         assert (tmp_path / name).read_bytes() == b"precious"
 
 
@@ -229,3 +236,182 @@ def test_a_name_that_is_safetensors_metadata(invoke: Invoke, tmp_path: Path) -> 
     tensor = Tensor("__metadata__", (2,), "float32", np.ones(2, "<f4") * np.arange(1, 3, dtype="<f4"))
     dcformat.save(Model({"__metadata__": tensor}), tmp_path / "a.dcf")
     refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors"), "'__metadata__'")
+
+
+def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "a.net").write_bytes(bytes(8))
+    refused(invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf"), "give --architecture", code=2)
+    arguments = ["pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture"]
+    refused(invoke(*arguments, "lenet-5"), "convolutions alone", "fc1.weight")
+    refused(invoke(*arguments, "squeezenet"), "a.net: expected 104 bytes of counts, found 8 bytes")
+
+
+def test_a_net_file_that_is_something_else(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
+    (tmp_path / "a.net").write_bytes(npz.read_bytes())
+    result = invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.dcf").read_bytes() == dcf.read_bytes()
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", "<u4"), ("float16", "<u2"), ("bfloat16", "<u2")])
+def test_negative_zeros(invoke: Invoke, tmp_path: Path, dtype: str, bits: str) -> None:
+    values = torch.tensor([[-0.0, 0.0, 1.5], [-0.0, -1.5, 2.0]], dtype=getattr(torch, dtype))
+    save_torch({"w": values}, tmp_path / "a.safetensors")
+    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "plain.dcf")
+    assert "note: 2 negative zeros were stored as zeros (--exact keeps them)\n" in result.stderr
+    assert "negative" not in invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "e.dcf", "--exact").stderr
+    original = values.view(torch.int16 if bits == "<u2" else torch.int32).numpy().view(bits)
+    exact = dcformat.load(tmp_path / "e.dcf").tensors["w"].to_dense().view(bits)
+    plain = dcformat.load(tmp_path / "plain.dcf").tensors["w"].to_dense().view(bits)
+    assert exact.tolist() == original.tolist()
+    assert plain.tolist() == np.where(values.float().numpy() == 0, 0, original).tolist()
+
+
+def test_one_negative_zero(invoke: Invoke, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.array([-0.0, 1], np.float32))
+    assert (
+        "note: 1 negative zero was stored as zero ("
+        in invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").stderr
+    )
+
+
+def test_denormal_values_are_told_and_kept(invoke: Invoke, tmp_path: Path) -> None:
+    single = torch.tensor([1e-40, 1.0, -2e-42, 0.0, -0.0])
+    brain = torch.tensor([1e-39, 2.0], dtype=torch.bfloat16)
+    half = torch.tensor([1e-7, 1.0], dtype=torch.float16)  # denormal there, normal as float32
+    save_torch({"a": single, "b": brain, "c": half, "d": torch.tensor(0.0)}, tmp_path / "a.safetensors")
+    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--exact")
+    assert "note: 3 denormal values, with which processors compute slowly, in a, b\n" in result.stderr
+    assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
+
+
+def test_what_is_left_out_is_told(invoke: Invoke, tmp_path: Path) -> None:
+    state = {"w": torch.ones(2), "ids": torch.arange(3), "inf": torch.tensor(-torch.inf), "n": 3, "drop": torch.ones(1)}
+    torch.save({"step": 1, "model_state": state}, tmp_path / "a.bin")
+    arguments = ["pack", tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--json"]
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["left_out"] == {
+        "ids": "int64", "inf": "NaN or infinity in 1 place", "n": "int", "drop": "skipped as asked",
+    }  # fmt: skip
+    assert result.stderr.splitlines()[:4] == [
+        "note: the state_dict was found under 'model_state'",
+        "note: left out as asked: 1 entry: drop",
+        "note: left out, for a .dcf file holds float32, float16, bfloat16 or int8 alone: 2 entries: "
+        "n (int), ids (int64)",
+        "warning: left out, for a .dcf file holds finite values alone: 1 entry: inf (NaN or infinity in 1 place)",
+    ]
+    assert dcformat.load(tmp_path / "a.dcf").tensors.keys() == {"w"}
+
+
+def test_a_key_chooses_among_copies(invoke: Invoke, tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.tensor([3.0, 4.0])}}, tmp_path / "a.pt")
+    arguments = ["pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"]
+    refused(invoke(*arguments), "a.pt: expected one mapping of names to tensors", "--key", "found model, ema")
+    assert invoke(*arguments, "--key", "ema").exit_code == 0
+    assert dcformat.load(tmp_path / "a.dcf").tensors["w"].to_dense().tolist() == [3, 4]
+
+
+def test_stdin(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
+    arguments = ["pack", "-", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
+    assert invoke(*arguments, stdin=npz.read_bytes()).exit_code == 0
+    assert (tmp_path / "a.dcf").read_bytes() == dcf.read_bytes()
+    arguments = ["pack", "-", "-o", tmp_path / "b.dcf"]
+    refused(invoke(*arguments, stdin=b"hello"), "stdin: expected a checkpoint", "found bytes of no kind")
+    refused(invoke(*arguments, "--max-memory", "1M", stdin=npz.read_bytes()), "stdin: expected", "at most 1,048,576")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Linux and macOS")
+def test_an_endless_device(invoke: Invoke, tmp_path: Path) -> None:
+    refused(invoke("pack", "/dev/zero", "-o", tmp_path / "a.dcf"), "/dev/zero: expected a checkpoint")
+
+
+def test_a_memory_limit(invoke: Invoke, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", w=np.zeros((1000, 1000), np.float32))
+    arguments = ["pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf", "--max-memory"]
+    refused(invoke(*arguments, "3M"), "a.npz: w: expected a checkpoint that takes at most 3,145,728 bytes", "4,000,000")
+    refused(invoke(*arguments, "40M"), "a.npz: w: expected a tensor that takes at most 41,943,040 bytes", "52,000,000")
+    assert invoke(*arguments, "52M").exit_code == 0
+
+
+def test_metadata_of_safetensors_comes_back(invoke: Invoke, tmp_path: Path) -> None:
+    state = {"b": torch.ones(3, dtype=torch.int8), "a": torch.randn(2, 2), "c": torch.ones(1, dtype=torch.bfloat16)}
+    save_torch(state, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    assert (
+        invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--metadata", "author=me").exit_code == 0
+    )
+    assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"author": "me", "safetensors.format": "pt"}
+    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
+    # The same names, dtypes, shapes, bits, order and metadata: the same file.
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
+    metadata = {"long": "x" * 65_537, "k" * 255: "key", "fits": "y" * 65_536}
+    save_torch({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata=metadata)
+    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: metadata left out: ") == 2
+    assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"safetensors.fits": "y" * 65_536}
+
+
+def test_a_name_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
+    torch.save({"x" * 256: torch.ones(1)}, tmp_path / "a.pt")
+    refused(invoke("pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"), "a.pt: E06 tensor name", "256 bytes")
+    torch.save({"deep": torch.ones([1] * 9)}, tmp_path / "b.pt")
+    refused(invoke("pack", tmp_path / "b.pt", "-o", tmp_path / "a.dcf"), "b.pt: E06 rank of 'deep'", "found 9")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "C:x", "a\\b", "a\nb", ".."])
+def test_names_that_leave_a_zip_archive(invoke: Invoke, tmp_path: Path, name: str) -> None:
+    tensor = Tensor(name, (2,), "float32", np.array([1, 2], "<f4"))
+    dcformat.save(Model({name: tensor}), tmp_path / "a.dcf")
+    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.npz"), "a.npz: expected names that a zip archive")
+    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors").exit_code == 0
+    assert list(load_file(tmp_path / "a.safetensors")) == [name]
+
+
+def test_names_that_numpy_takes_for_one(invoke: Invoke, tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "a.npz", **{"w": np.ones(2, np.float32), "w.npy": np.full(3, 2, np.float32), "x/y:0": np.ones(1)}
+    )
+    assert invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").exit_code == 0
+    tensors = dcformat.load(tmp_path / "a.dcf").tensors
+    assert {name: tensor.to_dense().tolist() for name, tensor in tensors.items()} == {
+        "w": [1, 1], "w.npy": [2, 2, 2], "x/y:0": [1],
+    }  # fmt: skip
+    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.npz"), "'w' and 'w.npy'", "use .safetensors")
+    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
+    assert set(load_file(tmp_path / "b.safetensors")) == {"w", "w.npy", "x/y:0"}
+
+
+@pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 6)])
+def test_each_tensor_is_decoded_once(
+    invoke: Invoke, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], usages: int
+) -> None:
+    calls: list[str] = []
+    for name in ("tensor", "usage"):
+        original = getattr(dcformat.DcfFile, name)
+
+        def counted(self: dcformat.DcfFile, of: str, name: str = name, original: Any = original, **more: Any) -> Any:
+            calls.append(name)
+            return original(self, of, **more)
+
+        monkeypatch.setattr(dcformat.DcfFile, name, counted)
+    assert invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options).exit_code == 0
+    assert (calls.count("tensor"), calls.count("usage")) == (6, usages)
+
+
+def test_what_does_not_read_back_is_never_written(
+    invoke: Invoke, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = dcformat.DcfFile.tensor
+
+    def wrong(self: dcformat.DcfFile, name: str, **more: Any) -> Tensor:
+        found = original(self, name, **more)
+        return from_dense(name, found.to_dense() * 2) if name == "fc2.bias" else found
+
+    monkeypatch.setattr(dcformat.DcfFile, "tensor", wrong)
+    result = invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
+    refused(result, "a.dcf: fc2.bias: expected the model's values when read back, found others")
+    assert not (tmp_path / "a.dcf").exists()

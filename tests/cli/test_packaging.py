@@ -29,13 +29,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.partition("/")[0] for name in wheel.namelist()}
-    packages = {"dcformat", "dcformat_runtime", "dcformat_cli", "dcformat_pruning"}
+    packages = {"dcformat", "dcformat_runtime", "dcformat_interop", "dcformat_cli", "dcformat_pruning"}
     assert tops == packages | {f"dcformat-{dcformat.__version__}.dist-info"}
     assert {f"{package}/py.typed" for package in packages} <= set(wheel.namelist())
 
 
 def test_every_module_of_the_tree_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    for package in (ROOT / "dcformat", *(ROOT / room / f"dcformat_{room}" for room in ("runtime", "cli", "pruning"))):
+    rooms = ("runtime", "interop", "cli", "pruning")
+    for package in (ROOT / "dcformat", *(ROOT / room / f"dcformat_{room}" for room in rooms)):
         for path in package.rglob("*.py"):
             assert path.relative_to(package.parent).as_posix() in wheel.namelist()
 

@@ -30,7 +30,7 @@ def test_accuracy_on_a_data_set(invoke: Invoke, dcf: Path, data: Path, state: St
     expected = int((by_hand(state, images / np.float32(255)).argmax(1) == labels).sum())
     document = json.loads(invoke("run", dcf, "--data", data, "--json").stdout)
     assert document == {
-        "file": str(dcf), "images": 200, "correct": expected, "accuracy": expected / 200,
+        "schema": 1, "file": str(dcf), "images": 200, "correct": expected, "accuracy": expected / 200,
     }  # fmt: skip
     text = invoke("run", dcf, "--data", data).stdout
     assert (
@@ -98,7 +98,7 @@ def test_arrays_that_do_not_fit(
 ) -> None:
     np.save(tmp_path / "x.npy", array)
     (tmp_path / "y.npy").write_bytes(b"precious")
-    refused(invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy"), "x.npy: ", message)
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy", "-f", "-o", tmp_path / "y.npy"), "x.npy: ", message)
     assert (tmp_path / "y.npy").read_bytes() == b"precious"
 
 

@@ -75,6 +75,35 @@ def test_the_variable_and_the_checkout(tmp_path: Path, monkeypatch: pytest.Monke
         load_split("test")
 
 
+def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a package that is installed elsewhere than in the checkout: the module's own place has no data."""
+    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "site-packages" / "dcformat" / "datasets.py"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    deep = tmp_path / "1" / "2" / "3" / "4" / "5"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    with pytest.raises(DataError) as caught:
+        load_split("test")
+    looked = [deep / "data" / "mnist", *(parent / "data" / "mnist" for parent in list(deep.parents)[:4])]
+    looked += [tmp_path / "site-packages" / "data" / "mnist", tmp_path / "share" / "dcformat" / "mnist"]
+    message = str(caught.value)
+    assert message.startswith(f"{looked[0]}: expected a directory with train-images-idx3-ubyte(.gz)")
+    assert f"found nothing there or in {', '.join(map(str, looked[1:]))}; give --data DIR" in message
+    for place in (tmp_path, tmp_path / "1"):  # five up, then four up
+        shutil.copytree(MNIST, place / "data" / "mnist")
+        if place == tmp_path:
+            with pytest.raises(DataError):
+                find_directory()
+    assert find_directory() == tmp_path / "1" / "data" / "mnist"
+    for place in reversed(looked):
+        shutil.copytree(MNIST, place, dirs_exist_ok=True)
+    assert find_directory() == looked[0]
+    for place in looked[:-1]:
+        shutil.rmtree(place)
+    assert find_directory() == looked[-1]
+    assert load_split("test").images.shape == (10_000, 28, 28)
+
+
 def test_one_of_several_sets(tmp_path: Path) -> None:
     for name in ("emnist-digits", "emnist-letters"):
         put(tmp_path, f"{name}-test-images-idx3-ubyte", f"{name}-test-labels-idx1-ubyte")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from dcformat_pruning.checkpoints import CheckpointError
 from dcformat_pruning.data import training_data
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.networks import build
-from dcformat_pruning.recipes import RECIPES, Result, compress, nonzero_weights
-from dcformat_pruning.stages import Context, Stage
+from dcformat_pruning.recipes import RECIPES, Result, Step, compress, nonzero_weights
+from dcformat_pruning.stages import Context, Recipe, Stage
 from safetensors.torch import save_file
 from torch import nn
 
@@ -27,18 +28,36 @@ def bits(result: Result) -> dict[str, bytes]:
     return {name: tensor.to_dense().tobytes() for name, tensor in result.model.tensors.items()}
 
 
+def check_steps(seen: list[Step], recipe: Recipe) -> None:
+    """Every stage, every whole epoch and the preparation of images are reported.
+
+    The share of the work falls only when a teacher's targets, which the plan does not know of, are added to it.
+    """
+    names = [stage.name for stage in recipe.stages] + (["order units"] if recipe.finish else [])
+    assert list(dict.fromkeys((step.stage, step.number, step.stages) for step in seen)) == [
+        (name, number, len(names)) for number, name in enumerate(names, start=1)
+    ]
+    whole = [step for step in seen if step.unit == "epochs" and step.done == int(step.done)]
+    assert {step.stage for step in whole} == {stage.name for stage in recipe.stages if stage.epochs}
+    assert all(np.isfinite(step.figures["loss"]) for step in whole)
+    for stage in recipe.stages:
+        done = [step.done for step in whole if step.stage == stage.name]
+        total = {step.total for step in whole if step.stage == stage.name}
+        assert done == list(range(1, max(total, default=0) + 1))
+    assert any(step.unit == "augmented images" and step.number == 1 for step in seen)
+    shares = [step.share for step in seen if step.unit]
+    falls = sum(after < before for before, after in itertools.pairwise(shares))
+    assert falls <= any(step.unit == "taught images" for step in seen)
+    assert 0 < shares[0] < 0.5
+    assert 0.5 < shares[-1] <= 1.0
+
+
 @pytest.mark.parametrize(("recipe", "architecture"), [(r, a) for r in RECIPES for a in RECIPES[r]])
 def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
-
-    def progress(stage: str, done: int, of: int, figures: dict[str, float]) -> None:
-        assert np.isfinite(figures["loss"])
-        seen.append((stage, done, of))
-
-    result = compress(architecture, recipe, epochs=5, device="cpu", data=digits, progress=progress)
+    seen: list[Step] = []
+    result = compress(architecture, recipe, epochs=5, device="cpu", data=digits, progress=seen.append)
     assert [s.stage for s in result.stages] == [s.name for s in RECIPES[recipe][architecture].stages]
-    assert {s.name for s in RECIPES[recipe][architecture].stages if s.epochs} == {stage for stage, _, _ in seen}
-    assert all(1 <= done <= of for _, done, of in seen)
+    check_steps(seen, RECIPES[recipe][architecture])
     assert result.stages[-1].weights == nonzero_weights(result.module)
     assert result.stages[-1].weights < 0.15 * sum(p.numel() for p in result.module.parameters())
     for name, tensor in result.model.tensors.items():

@@ -63,7 +63,7 @@ def test_one_shot_and_iterative_end_with_so_many_weights() -> None:
         seed=0,
         progress=lambda stage, *_: seen.append((stage, alive(module))),
     )
-    assert seen == [(f"round {i}", n) for i, n in ((1, 120), (1, 120), (2, 60), (2, 60), (3, 30), (3, 30))]
+    assert list(dict.fromkeys(seen)) == [("round 1", 120), ("round 2", 60), ("round 3", 30)]
     assert sum(masks.alive.values()) == 30
     with pytest.raises(PruningError, match="expected falling numbers"):
         iterative(module, Magnitude(), (), [10, 20], images(), PLAN, seed=0)
@@ -151,8 +151,9 @@ def test_lottery_ticket_rewinds_survivors_to_their_early_values() -> None:
     module = net()
     initial = module[1].weight.detach().clone()
 
-    def progress(stage: str, done: int, *_: object) -> None:
-        stages.append(stage)
+    def progress(stage: str, done: float, *_: object) -> None:
+        if done == int(done):
+            stages.append(stage)
 
     stages: list[str] = []
     masks = lottery_ticket(module, images(), PLAN, keep=100, rate=0.4, seed=0, progress=progress)

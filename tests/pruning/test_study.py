@@ -108,7 +108,7 @@ def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: T
 @pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # a network hardly trained
 def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: TrainingData) -> None:
     rows = list(article.repeat(network, 4, data, images(50, 3), 1))
-    assert len(rows) == article.rows_in_all(1) == 16
+    assert len(rows) == article.rows_of_one() == 16
     for row in rows:
         assert row.ratio == pytest.approx(row.published, rel=2e-3)
         assert row.seed == 4
@@ -191,7 +191,8 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "### Baseline: undertrained" in result.stdout
-    assert f"retraining: epoch {len(study.RATIOS)} of {len(study.RATIOS)}" in result.stderr
+    assert "undertrained network, seed 0 (stage 1 of 2): 0:0" in result.stderr
+    assert "its prunings, seed 0 (stage 2 of 2): 5 of 5 prunings, dense " in result.stderr
     assert sorted(p.name for p in out.iterdir()) == [f"study-criteria.{end}" for end in ("csv", "md", "png")]
     assert (out / "study-criteria.md").read_text() == result.stdout
     result = CliRunner().invoke(cli, ["study", "article", "--seeds", "1", "--epochs", "1", "--out", str(out)])
@@ -201,11 +202,17 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     assert (out / "study-article.csv").read_text().count("\n") == 17
 
 
+def test_the_help_names_every_ratio() -> None:
+    text = " ".join(CliRunner().invoke(cli, ["study", "criteria", "--help"]).stdout.split())
+    *most, last = (f"{ratio:g}" for ratio in study.RATIOS)
+    assert f"by all criteria to {', '.join(most)} and {last} times fewer parameters" in text
+
+
 def test_the_verb_prints_json(little: None) -> None:
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--json"])
-    assert [row["ratio"] for row in json.loads(result.stdout)] == list(study.RATIOS)
+    assert [row["ratio"] for row in json.loads(result.stdout)["rows"]] == list(study.RATIOS)
     result = CliRunner().invoke(cli, ["study", "layers", "--json"])
-    assert {layer["name"] for layer in json.loads(result.stdout)[0]["layers"]} == {
+    assert {layer["name"] for layer in json.loads(result.stdout)["seeds"][0]["layers"]} == {
         "fc1.weight",
         "fc2.weight",
         "fc3.weight",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_cli.han import read_han
+from dcformat_interop import read_han
 from dcformat_runtime import Session
 
 from dcformat.architectures import ARCHITECTURES

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.architectures import Architecture
-from dcformat_cli.checkpoints import Dense
-from dcformat_cli.failures import InputError
+from dcformat_interop.errors import InputError
+from dcformat_interop.tensors import Dense
 
 _CODEBOOK = 256
 
@@ -33,9 +33,13 @@ def read_han(path: Path, architecture: Architecture) -> dict[str, Dense]:
     OSError
         The file cannot be read.
     """
-    raw = path.read_bytes()
-    names = list(architecture.shapes)
-    weights = [name for name in names if name.endswith(".weight")]
+    weights = [name for name in architecture.shapes if name.endswith(".weight")]
+    # No layer takes more than its codebook, its biases, and a code and a gap for each weight.
+    most = sum(
+        4 + 4 * _CODEBOOK + 4 * architecture.shapes[name][0] + 2 * prod(architecture.shapes[name]) for name in weights
+    )
+    with path.open("rb") as file:
+        raw = file.read(most + 1)
     start = 4 * len(weights)
     if len(raw) < start:
         raise InputError(path, f"{start} bytes of counts", f"{len(raw)} bytes")
@@ -49,7 +53,8 @@ def read_han(path: Path, architecture: Architecture) -> dict[str, Dense]:
         for name, count in zip(weights, counts, strict=True)
     ]
     if len(raw) != start + sum(lengths):
-        raise InputError(path, f"{start + sum(lengths)} bytes for its counts", f"{len(raw)} bytes")
+        more = " or more" if len(raw) > most else ""
+        raise InputError(path, f"{start + sum(lengths)} bytes for its counts", f"{len(raw)} bytes{more}")
     out: dict[str, Dense] = {}
     for name, count, length in zip(weights, counts, lengths, strict=True):
         part = memoryview(raw)[start : start + length]

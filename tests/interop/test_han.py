@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_cli.failures import InputError
-from dcformat_cli.han import read_han
+from dcformat_interop import InputError, read_han
 
 from dcformat.architectures import Architecture
 from dcformat.graph import Graph
-from tests.cli.support import Invoke, refused
 
 SHAPES = {"a.weight": (2, 3, 3, 3), "a.bias": (2,), "b.weight": (4, 2, 1, 1), "b.bias": (4,)}
 NETWORK = Architecture("made-up", SHAPES, lambda names, preprocessing: Graph((3, 8, 8), (), preprocessing))
@@ -74,9 +72,8 @@ def test_a_codebook_that_is_not_finite(tmp_path: Path) -> None:
         read_han(tmp_path / "a.net", NETWORK)
 
 
-def test_the_command_asks_for_an_architecture_of_convolutions(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "a.net").write_bytes(bytes(8))
-    refused(invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf"), "give --architecture", code=2)
-    arguments = ["pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture"]
-    refused(invoke(*arguments, "lenet-5"), "convolutions alone", "fc1.weight")
-    refused(invoke(*arguments, "squeezenet"), "a.net: expected 104 bytes of counts, found 8 bytes")
+def test_no_more_is_read_than_any_such_file_has(tmp_path: Path) -> None:
+    with (tmp_path / "a.net").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"a\.net: expected 2080 bytes for its counts, found 2205 bytes or more"):
+        read_han(tmp_path / "a.net", NETWORK)

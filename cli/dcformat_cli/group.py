@@ -1,0 +1,57 @@
+"""Groups of commands that help a user who typed nothing, or almost the right thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+
+def suggestion(text: str, known: Sequence[str]) -> str:
+    """Return " Did you mean 'X'?" for the name that `text` resembles most, or nothing."""
+    close = get_close_matches(text.lower(), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Group(click.Group):
+    """A group that prints its help when it is called alone, and suggests a command for a misspelled one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Print the help and exit with 0 when there is nothing to parse."""
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; when it lacks all of its arguments, print its help on stderr before it complains."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {args[0]!r}.{suggestion(args[0], known)}", ctx)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not rest and any(parameter.required for parameter in command.params):
+            with command.make_context(name, [], parent=ctx, resilient_parsing=True) as alone:
+                click.echo(alone.get_help(), err=True)
+        return name, command, rest
+
+
+class Choice(click.Choice[str]):
+    """A choice of words that suggests one for a misspelled one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word.
+
+        Raises
+        ------
+        click.BadParameter
+            Another word.
+        """
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            known = [str(word) for word in self.choices]
+            raise click.BadParameter(error.message + suggestion(str(value), known), ctx, param) from None

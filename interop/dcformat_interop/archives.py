@@ -1,0 +1,121 @@
+"""Writing tensors for other programs: safetensors and NumPy's npz, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.model import STORAGE
+from dcformat_interop.errors import InputError
+from dcformat_interop.safetensors import METADATA_PREFIX, SCALE_SUFFIX
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+
+#: Safetensors' names of the dtypes, in the order in which it sorts them.
+_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
+
+#: The oldest date that a zip archive can hold: the same model gives the same bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+#: Absolute paths, drives, backslashes, and ``..`` between slashes.
+_OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
+
+
+def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
+    """Write all tensors, every dtype and bit as it is, in the order and with the header that safetensors writes.
+
+    The metadata gets what `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
+
+    Parameters
+    ----------
+    path : path
+        What is written, for errors.
+    content : DcfFile
+    out : binary file object
+
+    Raises
+    ------
+    InputError
+        A tensor is called as safetensors' own metadata.
+    """
+    metadata = {
+        key.removeprefix(METADATA_PREFIX): value
+        for key, value in content.metadata.items()
+        if key.startswith(METADATA_PREFIX)
+    }
+    header: dict[str, Any] = {}
+    start = 0
+    # Wide dtypes first, so that every tensor is aligned.
+    names = sorted(content.names, key=lambda name: (list(_CODES).index(content.info(name).dtype), name))
+    for name in names:
+        if name == "__metadata__":
+            raise InputError(path, "names that safetensors allows", repr(name))
+        info = content.info(name)
+        size = STORAGE[info.dtype].itemsize * prod(info.shape)
+        header[name] = {
+            "dtype": _CODES[info.dtype],
+            "shape": list(info.shape),
+            "data_offsets": [start, start + size],
+        }
+        start += size
+        if info.scale != 1.0:
+            metadata[name + SCALE_SUFFIX] = repr(info.scale)
+    whole = {"__metadata__": metadata, **header} if metadata else header
+    text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(len(text).to_bytes(8, "little") + text)
+    for _, values in _tensors(content, names):
+        out.write(values.data if values.ndim and values.size else values.tobytes())
+
+
+def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
+    """Write all tensors as `numpy.savez` would, with a fixed date.
+
+    Parameters
+    ----------
+    path : path
+        What is written, for errors.
+    content : DcfFile
+    out : binary file object
+
+    Raises
+    ------
+    InputError
+        A tensor that NumPy has no dtype for (bfloat16, int8 with a scale); a name that means another place outside
+        the archive, or that `numpy.load` takes for another tensor's.
+    """
+    for name in content.names:
+        info = content.info(name)
+        if info.dtype == "bfloat16":
+            raise InputError(path, "dtypes that NumPy has", "bfloat16 (use .safetensors)", name)
+        if info.scale != 1.0:
+            raise InputError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
+        if not _is_member(name):
+            raise InputError(path, "names that a zip archive can hold", f"{name!r} (use .safetensors)")
+        if name.endswith(".npy") and name.removesuffix(".npy") in content.names:
+            found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one (use .safetensors)"
+            raise InputError(path, "names that NumPy tells apart", found)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in _tensors(content, content.names):
+            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def _is_member(name: str) -> bool:
+    """Return whether a name stays within the archive wherever it is unpacked, and zip keeps it as it is."""
+    inside = not _OUTSIDE.search(name) and name.isprintable()
+    return inside and zipfile.ZipInfo(name).filename == name
+
+
+def _tensors(content: DcfFile, names: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for name in names:
+        yield name, np.ascontiguousarray(content.tensor(name).to_dense()).reshape(content.info(name).shape)

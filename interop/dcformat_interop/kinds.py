@@ -1,0 +1,115 @@
+"""Which kind of file it is: the content decides, whatever the file is called."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from dcformat_interop.errors import InputError
+
+Kind = Literal["safetensors", "npz", "torch", "old torch"]
+
+#: Bytes that are looked at.
+HEAD = 512
+
+EXPECTED = "a checkpoint (safetensors, NumPy's .npz, or torch.save of a state_dict)"
+
+_NPY = b"\x93NUMPY"
+
+#: The number that torch.save wrote first before PyTorch 1.6, as a pickle.
+_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+_STARTS = {
+    b"\x89DCF": "a .dcf file",
+    b"GGUF": "GGUF",
+    b"\x89HDF\r\n\x1a\n": "HDF5, as Keras writes it",
+    _NPY: "a single array (.npy)",
+    b"\x1f\x8b": "gzip: decompress it first",
+    b"BZh": "bzip2: decompress it first",
+    b"\xfd7zXZ\0": "xz: decompress it first",
+    b"\x28\xb5\x2f\xfd": "zstd: decompress it first",
+    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
+    b"<": "an HTML or XML page",
+    b"MATLAB 5.0": "a MATLAB file",
+}
+
+#: Members of zip archives that are something else, by the end of their names.
+_MEMBERS = {
+    "constants.pkl": "a TorchScript archive: save the module's state_dict()",
+    "model.weights.h5": "a Keras archive",
+    "archive_format": "a torch.export program: save the module's state_dict()",
+    "serialized_exported_program.json": "a torch.export program: save the module's state_dict()",
+}
+
+
+def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None:
+    """Return the kind of a checkpoint, or None where the bytes have no mark that is known.
+
+    Parameters
+    ----------
+    path : str
+        The file, for errors.
+    head : bytes
+        Its first `HEAD` bytes, or all of it.
+    file : binary file object, optional
+        A zip archive is looked into; without `file` it is taken for an .npz.
+
+    Raises
+    ------
+    InputError
+        It is a file of another kind that is known; the message says which.
+    """
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "npz" if file is None else _of_zip(path, file)
+    if _OLD_TORCH in head[:32] and head[:1] == b"\x80":
+        return "old torch"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return "safetensors"
+    found = _other(head)
+    if found is not None:
+        raise InputError(path, EXPECTED, f"what looks like {found}")
+    return None
+
+
+def looks_like_checkpoint(path: Path) -> bool:
+    """Return whether a file has the marks of a kind of checkpoint. Raises `OSError`."""
+    try:
+        with path.open("rb") as file:
+            return kind_of(str(path), file.read(HEAD), file) is not None
+    except InputError:
+        return False
+
+
+def _other(head: bytes) -> str | None:
+    for start, name in _STARTS.items():
+        if head.startswith(start):
+            return name
+    if head[4:8] == b"TFL3":
+        return "TFLite"
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it first"
+    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return "a Python pickle, which could run code: save a state_dict with torch.save or as safetensors"
+    # ONNX has no magic number: a protobuf message whose first field is a small version number, then a known field.
+    if len(head) > 2 and head[0] == 8 and 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
+        return "ONNX"
+    return None
+
+
+def _of_zip(path: str, file: BinaryIO) -> Kind:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception as error:  # zipfile raises whatever it meets
+        raise InputError(path, EXPECTED, f"a damaged zip archive ({_reason(error)})") from None
+    for end, name in _MEMBERS.items():
+        if any(member.rpartition("/")[2] == end for member in names):
+            raise InputError(path, EXPECTED, f"what looks like {name}")
+    if any(member.rpartition("/")[2] == "data.pkl" for member in names):
+        return "torch"
+    return "npz"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

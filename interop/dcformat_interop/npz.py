@@ -1,0 +1,102 @@
+"""Reading NumPy's .npz member by member: each array is counted from its header before its data is decompressed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from math import prod
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat_interop.errors import InputError
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+
+#: As `numpy.load` allows.
+_LONGEST_HEADER = 10_000
+
+_ENCRYPTED = 1
+_EXPECTED = "a NumPy .npz archive of plain arrays"
+
+
+def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
+    """Read all arrays of an .npz archive; names are those that `numpy.load` gives.
+
+    Raises
+    ------
+    InputError
+        A damaged archive, a member that is no array, two of one name, or more bytes than the budget has.
+    """
+    raw = Raw()
+    members: dict[str, str] = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if name in members:
+                    raise InputError(path, "one member of each name", f"{members[name]!r} and {info.filename!r}", name)
+                members[name] = info.filename
+                if skip(name):
+                    raw.left_out[name] = SKIPPED
+                    continue
+                found = _member(path, archive, info, name, budget)
+                if isinstance(found, str):
+                    raw.left_out[name] = found
+                else:
+                    raw.entries[name] = found
+    except (MemoryError, InputError):
+        raise
+    except Exception as error:  # zipfile and zlib raise whatever they meet
+        found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = next(reversed(members), "")
+        raise InputError(path, _EXPECTED, f"a damaged one ({found})", what) from None
+    return raw
+
+
+def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, budget: Budget) -> Dense | str:
+    """Return a member's array, or the name of its dtype where it cannot be read."""
+    if info.flag_bits & _ENCRYPTED:
+        raise InputError(path, _EXPECTED, "an encrypted member", name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(path, "members stored or deflated, as NumPy writes them", "another compression", name)
+    with archive.open(info) as member:
+        shape, fortran, dtype = _header(path, name, member)
+        if dtype.hasobject or dtype.kind not in "biufc":
+            return dtype.name
+        size = prod(shape) * dtype.itemsize
+        budget.take(size, name)
+        data = member.read(size)
+        if len(data) != size:
+            raise InputError(path, f"{size:,} bytes of data", f"{len(data):,}", name)
+        if member.read(1):
+            raise InputError(path, f"{size:,} bytes of data", "more", name)
+    values: npt.NDArray[Any] = np.frombuffer(data, dtype)
+    return Dense(dtype.name, values.reshape(shape[::-1]).T if fortran else values.reshape(shape))
+
+
+def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether columns come first, and dtype; nothing longer than NumPy's own bound is read."""
+    magic = member.read(8)
+    if magic[:6] != b"\x93NUMPY":
+        raise InputError(path, _EXPECTED, f"a member that is no array ({name})")
+    if magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
+        raise InputError(path, ".npy version 1, 2 or 3", ".".join(map(str, magic[6:])), name)
+    count = member.read(2 if magic[6] == 1 else 4)
+    length = int.from_bytes(count, "little")
+    if length > _LONGEST_HEADER:
+        raise InputError(path, f"a header of at most {_LONGEST_HEADER} bytes", f"{length}", name)
+    text = member.read(length)
+    try:
+        with warnings.catch_warnings():  # of headers that Python 2 wrote
+            warnings.simplefilter("ignore")
+            # Version 3 differs from 2 in the encoding alone, and only names of fields are not ASCII.
+            stream = io.BytesIO(count + text)
+            read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(stream)
+    except Exception:  # the tokenizer and NumPy's dtype parser raise whatever they meet
+        raise InputError(path, "the header of an array", "a damaged one", name) from None
+    if any(dimension < 0 for dimension in shape):
+        raise InputError(path, "a shape without negative numbers", shape, name)
+    return shape, fortran, dtype

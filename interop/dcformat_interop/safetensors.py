@@ -1,0 +1,137 @@
+"""Reading safetensors: every offset is proved before a byte of data is read, and nothing that is skipped is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from math import prod
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from dcformat_interop.errors import InputError
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+
+#: Where the scale of a scaled int8 tensor is among the metadata: the tensor's name and this.
+SCALE_SUFFIX = ".dcformat_scale"
+
+#: What comes before a safetensors file's own metadata keys in the metadata of a `.dcf` file.
+METADATA_PREFIX = "safetensors."
+
+#: As in the safetensors library.
+_LONGEST_HEADER = 100_000_000
+
+#: Safetensors' names of the dtypes that NumPy has, and bfloat16's bit patterns.
+_DTYPES = {
+    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
+    "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8",
+}  # fmt: skip
+
+_EXPECTED = "a safetensors file"
+
+#: Of NumPy's arrays.
+_MAX_RANK = 64
+
+
+def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
+    """Read all tensors and the metadata of a safetensors file.
+
+    Raises
+    ------
+    InputError
+        A damaged file, or more bytes than the budget has.
+    """
+    size = file.seek(0, os.SEEK_END)
+    header, start = _header(path, file, size)
+    raw = Raw(metadata=_metadata(path, header.pop("__metadata__", None)))
+    scales = _scales(path, raw.metadata, header)
+    for name, code, shape, begin, end in _entries(path, header, size - start):
+        if skip(name):
+            raw.left_out[name] = SKIPPED
+            continue
+        if code not in _DTYPES:
+            raw.left_out[name] = code
+            continue
+        budget.take(end - begin, name)
+        file.seek(start + begin)
+        values = np.frombuffer(file.read(end - begin), _DTYPES[code]).reshape(shape)
+        dtype = "bfloat16" if code == "BF16" else values.dtype.name
+        raw.entries[name] = Dense(dtype, values, scales.get(name, 1.0))
+    return raw
+
+
+def _header(path: str, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """Return the header and where the data begins."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, _LONGEST_HEADER):
+        raise InputError(path, f"a header of at most {min(size - 8, _LONGEST_HEADER):,} bytes", f"{length:,}")
+    try:
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, _EXPECTED, f"a damaged header ({error})") from None
+    if not isinstance(header, dict):
+        raise InputError(path, _EXPECTED, "a header that is no JSON object")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in out:
+            raise ValueError(f"{name!r} twice")
+        out[name] = value
+    return out
+
+
+def _metadata(path: str, found: Any) -> dict[str, str]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InputError(path, "text as metadata", "something else", "__metadata__")
+    return dict(found)
+
+
+def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict[str, float]:
+    """Take the scales of int8 tensors that `write_safetensors` left there out of the metadata."""
+    scales = {}
+    for key in [key for key in metadata if key.endswith(SCALE_SUFFIX)]:
+        name = key.removesuffix(SCALE_SUFFIX)
+        entry = header.get(name)
+        if not isinstance(entry, dict) or entry.get("dtype") != "I8":
+            continue  # somebody else's key
+        text = metadata.pop(key)
+        try:
+            scales[name] = float(text)
+        except ValueError:
+            raise InputError(path, "a number", repr(text), key) from None
+        single = float(np.float32(scales[name])) if abs(scales[name]) < 3.5e38 else math.inf
+        if not (0 < scales[name] == single < math.inf):
+            raise InputError(path, "a positive float32", text, key)
+    return scales
+
+
+def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, str, list[int], int, int]]:
+    """Return name, dtype, shape, begin and end of each tensor, in the order of the data, which they tile."""
+    out = []
+    for name, entry in header.items():
+        try:
+            code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        except (KeyError, TypeError, ValueError):
+            raise InputError(path, "dtype, shape and data_offsets", "something else", name) from None
+        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        if not whole or not isinstance(code, str) or len(shape) > _MAX_RANK:
+            raise InputError(path, "dtype, shape and data_offsets", "something else", name)
+        if code in _DTYPES and prod(shape) * np.dtype(_DTYPES[code]).itemsize != end - begin:
+            raise InputError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
+        out.append((name, code, shape, begin, end))
+    out.sort(key=lambda entry: entry[3:])
+    position = 0
+    for name, _, _, begin, end in out:
+        if begin != position or end < begin:
+            raise InputError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
+        position = end
+    if position != size:
+        raise InputError(path, f"{position:,} bytes of data", f"{size:,}")
+    return out

@@ -1,0 +1,96 @@
+"""What readers of checkpoints share: a tensor, what a file held, and the memory that it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat_interop.errors import InputError
+
+Array = npt.NDArray[Any]
+
+#: Whether the caller asked for an entry of this name to be left out.
+Skip = Callable[[str], bool]
+
+SKIPPED = "skipped as asked"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A tensor of a checkpoint.
+
+    Attributes
+    ----------
+    dtype : str
+        The name of its dtype, such as ``float32``, ``bfloat16`` or ``int8``.
+    values : ndarray
+        Of the tensor's shape. bfloat16 comes as its bit patterns (uint16), for NumPy has no such dtype.
+    scale : float
+        For int8 alone: an element's value is ``scale * code``.
+    """
+
+    dtype: str
+    values: Array
+    scale: float = 1.0
+
+
+@dataclass(slots=True)
+class Raw:
+    """What a file holds, before anything is folded, converted or refused.
+
+    Attributes
+    ----------
+    entries : dict of str to Dense
+        Tensors of any dtype that NumPy or `Dense` can express.
+    left_out : dict of str to str
+        All other entries, with the reason.
+    metadata : dict of str to str
+    notes : list of str
+    """
+
+    entries: dict[str, Dense] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Budget:
+    """Counts bytes before they are allocated.
+
+    Parameters
+    ----------
+    path : str
+        The file, for the error.
+    most : int or None
+        Bytes that may be taken; None for no bound.
+    """
+
+    def __init__(self, path: str, most: int | None) -> None:
+        self._path, self._most, self._taken = path, most, 0
+
+    def take(self, count: int, what: str = "") -> None:
+        """Count `count` more bytes for the entry `what`.
+
+        Raises
+        ------
+        InputError
+            That is more than may be taken.
+        """
+        self._taken += count
+        if self._most is not None and self._taken > self._most:
+            expected = f"a checkpoint that takes at most {self._most:,} bytes of memory (max_memory)"
+            raise InputError(self._path, expected, f"one that takes {self._taken:,} or more", what)
+
+
+def as_numbers(values: Array, dtype: str) -> Array:
+    """Return values that compare as numbers: bfloat16's bit patterns become float32."""
+    return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
+
+
+def is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
+    """Return which elements are neither NaN nor infinite."""
+    return (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)

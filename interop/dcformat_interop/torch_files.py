@@ -1,0 +1,188 @@
+"""Reading what torch.save wrote, with PyTorch's own reader for tensors alone (``weights_only``); no code is run.
+
+Objects that the reader does not know (hyperparameters, NumPy scalars, modules saved whole) become inert
+placeholders: they are left out, and the tensors beside them can be read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import zipfile
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dcformat_interop.errors import InputError, MissingTorchError
+from dcformat_interop.nesting import find_state
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+
+if TYPE_CHECKING:
+    import torch
+
+#: Before this version, ``weights_only`` could be made to run code (CVE-2025-32434).
+_SAFE_SINCE = (2, 6)
+
+_EXPECTED = "a state_dict saved by torch.save"
+
+#: The attribute by which PyTorch's zip reader tells directories, which it gives without data.
+_IS_DIRECTORY = 0x10
+
+#: Bytes of an archive that are checked at a time.
+_PART = 1 << 20
+
+
+class _Inert:
+    """Stands for an object of a class that is not loaded: takes any argument and state, and keeps none."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    @classmethod
+    def of(cls, name: str) -> type[_Inert]:
+        """Return the placeholder for what is called ``module.name``."""
+        module, _, own = name.rpartition(".")
+        return type(own, (cls,), {"__module__": module})
+
+
+def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: Skip, budget: Budget) -> Raw:
+    """Read the state_dict in a file that torch.save wrote.
+
+    Parameters
+    ----------
+    path : str
+        The file, for errors.
+    file : binary file object
+    zipped : bool
+        Whether it is a zip archive; before PyTorch 1.6 it was not.
+    key : str or None
+        Which mapping of the file to take; needed where several hold tensors.
+    skip : callable
+    budget : Budget
+
+    Raises
+    ------
+    InputError
+        A damaged file, one without a mapping of tensors or with several, two keys of one name, a tensor whose
+        elements are not simply there (sparse, quantized, nested, meta), or more bytes than the budget has.
+    MissingTorchError
+        There is no PyTorch, or an old one.
+    """
+    torch = _torch(path)
+    if zipped:
+        _check_archive(path, file, budget)
+    else:
+        budget.take(file.seek(0, os.SEEK_END))
+    place, state = find_state(path, _load(path, file, zipped), key, lambda v: isinstance(v, torch.Tensor))
+    raw = Raw(notes=[f"the state_dict was found under {place!r}"] if place else [])
+    keys: dict[str, Any] = {}
+    for own, value in state.items():
+        if not isinstance(own, str | int) or isinstance(own, bool):
+            raise InputError(path, "text or integers as names", repr(own))
+        name = str(own)
+        if name in keys:
+            raise InputError(path, "one tensor of each name", f"the keys {keys[name]!r} and {own!r}", name)
+        keys[name] = own
+        found = SKIPPED if skip(name) else _dense(path, name, value, budget)
+        if isinstance(found, str):
+            raw.left_out[name] = found
+        else:
+            raw.entries[name] = found
+    return raw
+
+
+def _torch(path: str) -> Any:
+    why = f"{path}: reading a PyTorch file needs PyTorch {'.'.join(map(str, _SAFE_SINCE))} or newer"
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingTorchError(f"{why}: pip install 'dcformat[pruning]' ({error})") from None
+    version = str(torch.__version__)
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _SAFE_SINCE:
+        raise MissingTorchError(f"{why}, whose loading cannot run code; found {version}")
+    return torch
+
+
+def _check_archive(path: str, file: BinaryIO, budget: Budget) -> None:
+    """Check the members' checksums, which PyTorch does not: it would return other values without a word."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            budget.take(sum(info.file_size for info in archive.infolist()))
+            for info in archive.infolist():
+                if info.external_attr & _IS_DIRECTORY:
+                    raise InputError(path, _EXPECTED, f"a damaged archive ({info.filename} is a directory)")
+                if info.CRC:  # PyTorch writes zero where its users switched checksums off
+                    with archive.open(info) as member:
+                        while member.read(_PART):
+                            pass
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and zlib raise whatever they meet
+        found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(path, _EXPECTED, f"a damaged archive ({found})") from None
+
+
+def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
+    from torch import load, serialization
+
+    try:
+        with warnings.catch_warnings():  # of pickle protocols that it does not know: it may still read them
+            warnings.simplefilter("ignore")
+            file.seek(0)
+            unknown = serialization.get_unsafe_globals_in_checkpoint(file) if zipped else []
+            inert = [(_Inert.of(name), name) for name in unknown]
+            file.seek(0)
+            with serialization.safe_globals(inert):  # type: ignore[arg-type]
+                return load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # PyTorch's reader raises whatever it meets; its advice is to load without care
+        found = f"one that holds other objects or is damaged ({type(error).__name__}): save model.state_dict()"
+        raise InputError(path, _EXPECTED, found) from None
+
+
+def _dense(path: str, name: str, value: Any, budget: Budget) -> Dense | str:
+    """Return a tensor's values, or what the value is where it has none that NumPy can express."""
+    import torch
+
+    if not isinstance(value, torch.Tensor | _Inert):
+        return "None" if value is None else type(value).__name__
+    odd = _odd(value)
+    if odd:
+        raise InputError(path, "a plain, dense tensor", f"{odd} (make it dense before saving, or skip it)", name)
+    if isinstance(value, _Inert):
+        kind = f"{type(value).__module__}.{type(value).__name__}"
+        return "a NumPy object" if kind.startswith("numpy.") else kind
+    if not value.is_contiguous() or value.is_neg() or value.is_conj():
+        budget.take(value.numel() * value.element_size(), name)
+    plain = value.detach().resolve_conj().resolve_neg().contiguous()
+    if plain.dtype is torch.bfloat16:
+        return Dense("bfloat16", plain.view(torch.int16).numpy().view("<u2"))
+    dtype = str(plain.dtype).removeprefix("torch.")
+    try:
+        return Dense(dtype, plain.numpy())
+    except TypeError:  # a dtype that NumPy lacks
+        return dtype
+
+
+def _odd(value: torch.Tensor | _Inert) -> str:
+    """Return what keeps a tensor's elements from being simply there; empty if nothing does."""
+    import torch
+
+    if isinstance(value, _Inert):  # PyTorch's own tensors of other kinds; not its user's objects
+        own = type(value).__module__.partition(".")[0] == "torch"
+        return f"a {type(value).__module__}.{type(value).__name__}" if own else ""
+    if type(value) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+        return f"a {type(value).__name__}"
+    if value.is_nested:
+        return "a nested one"
+    if value.is_quantized:
+        return "a quantized one"
+    if value.layout is not torch.strided:
+        return "a sparse one"
+    return "one without data (meta)" if value.is_meta else ""

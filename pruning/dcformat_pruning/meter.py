@@ -1,0 +1,88 @@
+"""How far a run of several stages is: what it does right now, and the share of all its work that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a run is.
+
+    Attributes
+    ----------
+    stage : str
+    number, stages : int
+        The stage's place among all of the run, from 1.
+    unit : str
+        What is counted within the stage: epochs, augmented images; empty where nothing is.
+    done : float
+        Units done; a fraction within one.
+    total : int
+        Units in all, 0 where nothing is counted.
+    share : float
+        Share of the whole run's estimated work that is done, 0 to 1.
+    figures : mapping of str to float
+        Such as the loss of the last whole epoch.
+    """
+
+    stage: str
+    number: int
+    stages: int
+    unit: str
+    done: float
+    total: int
+    share: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+#: Shows a step.
+Report = Callable[[Step], None]
+
+
+class Meter:
+    """Adds up the work of a run's stages, and reports each step with the share that is done.
+
+    Parameters
+    ----------
+    report : callable
+    stages : sequence of (str, float)
+        The stages that are to be run: name, and estimated work in any unit.
+    """
+
+    def __init__(self, report: Report, stages: Sequence[tuple[str, float]]) -> None:
+        self._report = report
+        self._names = [name for name, _ in stages]
+        self._work = {(number, ""): work for number, (_, work) in enumerate(stages)}
+        self._done: dict[tuple[int, str], float] = {}
+        self._number = 0
+
+    def begin(self, number: int, *, skipped: bool = False) -> None:
+        """Enter a stage: those before it are done. One that is `skipped` takes no time in this run."""
+        self._number = number
+        self._done |= {key: work for key, work in self._work.items() if key[0] < number}
+        if skipped:
+            self._work[number, ""] = 0.0
+        else:
+            self._step("", "", 0, 0, {})
+
+    def prepare(self, work: float, unit: str, done: int, total: int) -> None:
+        """Report what a stage does before its own work; the first report of a `unit` adds `work` to the run's."""
+        self._work.setdefault((self._number, unit), work)
+        self._step(unit, unit, done, total, {})
+
+    def count(self, unit: str, done: float, total: int, figures: Mapping[str, float]) -> None:
+        """Report how far the stage's own work is."""
+        self._step("", unit, done, total, figures)
+
+    def __call__(self, stage: str, done: float, total: int, figures: Mapping[str, float]) -> None:
+        """Report the epochs of a stage, as `training.fit` does."""
+        self.count("epochs", done, total, figures)
+
+    def _step(self, part: str, unit: str, done: float, total: int, figures: Mapping[str, float]) -> None:
+        if total:
+            self._done[self._number, part] = self._work[self._number, part] * done / total
+        share = sum(self._done.values()) / (sum(self._work.values()) or 1.0)
+        name = self._names[self._number]
+        self._report(Step(name, self._number + 1, len(self._names), unit, done, total, share, figures))

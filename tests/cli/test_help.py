@@ -1,0 +1,137 @@
+"""What a new user meets first: the bare command, misspelled words, Ctrl-C, closed pipes, `python -m dcformat`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dcformat_cli.main import VERBS
+
+from tests.cli.support import Invoke, command, environment, refused, spawn
+
+FULL = Path("/dev/full")
+
+
+def test_the_bare_command_prints_its_help(invoke: Invoke) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        lines = result.stdout.splitlines()
+        assert lines[0] == "Usage: dcformat [OPTIONS] COMMAND [ARGS]..."
+        assert "\\n" not in result.stdout
+        for verb in VERBS:
+            assert any(line.startswith(f"  {verb} ") for line in lines)
+        text = " ".join(result.stdout.split())
+        for code in (
+            "Exit codes: 0 the command succeeded",
+            "1 it failed",
+            "2 it was misused",
+            "130 it was interrupted",
+        ):
+            assert code in text
+
+
+def test_a_group_alone_prints_its_help(invoke: Invoke) -> None:
+    result = invoke("study")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: dcformat study ")
+    assert "  criteria " in result.stdout
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("warmup", "study")])
+def test_a_verb_alone_prints_its_help_and_fails(invoke: Invoke, verb: str) -> None:
+    result = invoke(verb)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Usage: dcformat {verb} ")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"dcformat {verb}: Missing ")
+    assert last.endswith(f"(see dcformat {verb} --help)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["inpsect", "a.dcf"], "inspect"),
+        (["INSPECT", "a.dcf"], "inspect"),
+        (["unpak"], "unpack"),
+        (["study", "criterai"], "criteria"),
+        (["inspect", "a.dcf", "--jsn"], "--json"),
+        (["pack", "a.npz", "--ouput", "a.dcf"], "--output"),
+        (["--debgu"], "--debug"),
+        (["pack", "a.npz", "-o", "a.dcf", "--mode", "smal"], "small"),
+        (["pack", "a.npz", "-o", "a.dcf", "--architecture", "lenet5"], "lenet-5"),
+        (["compress", "LeNet-300-100", "-o", "a.dcf"], "lenet-300-100"),
+        (["compress", "lenet-5", "-o", "a.dcf", "--recipe", "clasic"], "classic"),
+        (["run", "a.dcf", "--backend", "numpyy"], "numpy"),
+        (["bench", "a.dcf", "--peer", "tensorflow-lite"], None),
+        (["zzz"], None),
+    ],
+)
+def test_a_misspelled_word_gets_a_suggestion(invoke: Invoke, arguments: list[str], meant: str | None) -> None:
+    line = refused(invoke(*arguments), *([f"Did you mean '{meant}'?"] if meant else []), code=2)
+    assert ("Did you mean" in line) == (meant is not None)
+
+
+def test_as_a_module() -> None:
+    arguments = [sys.executable, "-m", "dcformat", "--version"]
+    done = subprocess.run(arguments, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"dcformat ")
+
+
+def test_the_package_does_not_import_the_command_line() -> None:
+    program = "import sys, dcformat\nfor name in dir(dcformat): getattr(dcformat, name)\nprint('click' in sys.modules)"
+    assert spawn(program, python=True).stdout == b"False\n"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["pack", "--help"]])
+def test_a_help_text_on_a_full_disk(arguments: list[str]) -> None:
+    with FULL.open("wb") as out:
+        result = spawn(*arguments, stdout=out)
+    assert result.returncode == 1
+    assert result.stderr.decode() == "dcformat: output: expected room for the file, found the disk full\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["inspect"], ["verify"], ["inspect", "--json"]])
+def test_a_closed_pipe_is_no_news(dcf: Path, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = spawn(*arguments, *([dcf] if arguments[:1] in (["inspect"], ["verify"]) else []), stdout=writer)
+    finally:
+        os.close(writer)
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_with_closed_streams(dcf: Path, closed: str) -> None:
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command("verify", dcf)], env=environment(), check=False)
+    assert done.returncode == 0
+
+
+def test_ctrl_c_while_reading_stdin() -> None:
+    for arguments in (["inspect", "-"], ["pack", "-", "-o", "-"], ["verify", "-"]):
+        process = subprocess.Popen(
+            command(*arguments),
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        try:
+            # A beginning that may go on, and more than a pipe holds: this returns once the process is reading.
+            process.stdin.write(b"PK\3\4" + bytes(1 << 20))
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert (process.returncode, stdout, stderr) == (130, b"", b"dcformat: interrupted\n")

@@ -1,0 +1,159 @@
+"""Where verbs write: stdout for `-`, never over an input, over another file only with `-f`, never to a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcformat_cli import warmup
+from safetensors.numpy import load as load_safetensors
+
+import dcformat
+from tests.cli.support import Invoke, State, command, environment, refused, spawn
+
+
+def test_pack_and_unpack_through_pipes(dcf: Path, npz: Path, state: State, tmp_path: Path) -> None:
+    packed = spawn("pack", "-", "-o", "-", "--architecture", "lenet-300-100", cwd=tmp_path, input=npz.read_bytes())
+    assert packed.returncode == 0, packed.stderr
+    assert packed.stdout == dcf.read_bytes()
+    assert packed.stderr.decode().startswith(f"stdout: {dcf.stat().st_size:,} bytes, ")
+    for form, read in (("npz", lambda raw: np.load(io.BytesIO(raw))), ("safetensors", load_safetensors)):
+        done = spawn("unpack", "-", "-o", "-", "--format", form, cwd=tmp_path, input=packed.stdout)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == b"stdout: 6 tensors\n"
+        found = read(done.stdout)
+        assert {name: found[name].tobytes() for name in found} == {name: a.tobytes() for name, a in state.items()}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_form_on_stdout_is_safetensors_unless_told(invoke: Invoke, dcf: Path, state: State) -> None:
+    result = invoke("unpack", dcf, "-o", "-", "--json")
+    assert set(load_safetensors(result.stdout_bytes)) == set(state)
+    assert json.loads(result.stderr)["format"] == "safetensors"
+
+
+def test_logits_to_stdout(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 784), np.float32))
+    result = invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", "-")
+    assert np.load(io.BytesIO(result.stdout_bytes)).shape == (3, 10)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".safetensors"])
+def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_path: Path, suffix: str) -> None:
+    path = npz
+    if suffix == ".pt":
+        import torch
+
+        path = tmp_path / "a.pt"
+        torch.save({name: torch.from_numpy(array) for name, array in np.load(npz).items()}, path)
+    elif suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        path = tmp_path / "a.safetensors"
+        save_file(dict(np.load(npz)), path)
+    assert invoke("pack", "-", "-o", tmp_path / "out.dcf", stdin=path.read_bytes()).exit_code == 0
+    assert len(dcformat.load(tmp_path / "out.dcf").tensors) == 6
+
+
+def test_what_comes_from_stdin_is_called_stdin(invoke: Invoke, tmp_path: Path) -> None:
+    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b"nonsense"), "dcformat: stdin: expected ")
+    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b""), "dcformat: stdin: expected ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["pack", "unpack"])
+@pytest.mark.parametrize("to", ["-", "/dev/tty"])
+def test_no_binary_to_a_terminal(dcf: Path, npz: Path, verb: str, to: str) -> None:
+    source = npz if verb == "pack" else dcf
+    more = ["--format", "npz"] if verb == "unpack" else []
+    pid, master = pty.fork()
+    if not pid:
+        os.execve(command()[0], command(verb, source, "-o", to, *more), {**environment(), "TERM": "dumb"})
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # Linux's way to say that the other end was closed
+        pass
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    assert b"found a terminal" in shown
+    assert b"PK" not in shown
+    assert b"\x89DCF" not in shown
+
+
+def test_a_file_that_exists_is_replaced_only_by_force(invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 784), np.float32))
+    for arguments, name in (
+        (["pack", npz], "a.dcf"),
+        (["unpack", dcf], "a.npz"),
+        (["run", dcf, "--input", tmp_path / "x.npy"], "y.npy"),
+        (["compress", "lenet-300-100"], "b.dcf"),
+    ):
+        out = tmp_path / name
+        out.write_bytes(b"precious")
+        line = refused(invoke(*arguments, "-o", out), f"{out}: expected no file", "-f replaces it", code=2)
+        assert line.startswith(f"dcformat {arguments[0]}: ")
+        assert out.read_bytes() == b"precious"
+        if arguments[0] != "compress":
+            assert invoke(*arguments, "-o", out, "--force").exit_code == 0
+            assert out.read_bytes() != b"precious"
+
+
+def test_tables_and_kernels_that_exist_are_replaced_only_by_force(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for verb in ("criteria", "article", "layers"):
+        table = tmp_path / f"study-{verb}.md"
+        table.write_bytes(b"precious")
+        refused(invoke("study", verb, "--out", tmp_path), f"{table}: expected no file", "-f replaces it", code=2)
+        assert table.read_bytes() == b"precious"
+    monkeypatch.setattr(warmup, "all_kernels", lambda: ())
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.kernel").write_bytes(b"precious")
+    arguments = ["warmup", "--target", "aarch64", "--into", tmp_path]
+    refused(invoke(*arguments), f"{tmp_path}/kernels: expected no kernels there", code=2)
+    assert invoke(*arguments, "-f").exit_code == 0
+
+
+@pytest.mark.parametrize("force", [[], ["-f"]])
+@pytest.mark.parametrize("kind", ["same", "dotted", "symbolic", "hard"])
+def test_an_input_is_never_the_output(
+    invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path, kind: str, force: list[str]
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 784), np.float32))
+    copies = {"checkpoint.npz": npz, "model.npz": dcf}
+    for name, original in copies.items():
+        (tmp_path / name).write_bytes(original.read_bytes())
+    for verb, name, more in (
+        ("pack", "checkpoint.npz", []),
+        ("unpack", "model.npz", []),
+        ("run", "model.npz", ["--input", tmp_path / "x.npy"]),
+        ("run", "x.npy", ["--input", tmp_path / "x.npy"]),
+    ):
+        path = tmp_path / name
+        before = path.read_bytes()
+        out = {"same": path, "dotted": tmp_path / "." / ".." / tmp_path.name / name}.get(kind, tmp_path / "link.npz")
+        out.unlink(missing_ok=True) if out.name == "link.npz" else None
+        if kind == "symbolic":
+            out.symlink_to(path)
+        elif kind == "hard":
+            out.hardlink_to(path)
+        source = dcf if name == "x.npy" else path
+        refused(invoke(verb, source, "-o", out, *more, *force), "expected an output other than the input", code=2)
+        assert path.read_bytes() == before
+
+
+def test_the_file_on_stdin_is_never_the_output(npz: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(npz.read_bytes())
+    with path.open("rb") as stdin:
+        done = spawn("pack", "-", "-f", "-o", path, stdin=stdin)
+    assert done.returncode == 2
+    assert path.read_bytes() == npz.read_bytes()

@@ -1,0 +1,69 @@
+"""What is said of a run that goes on: at once, every ten seconds, with the time that remains of the whole."""
+
+from __future__ import annotations
+
+import pytest
+from dcformat_cli.progress import _Lines
+from dcformat_pruning.meter import Meter, Step
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_lines_of_a_run_of_two_stages(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _Lines(clock)
+    meter = Meter(lines, [("train", 10.0), ("prune", 0.0), ("retrain", 10.0)])
+    meter.begin(0)
+    for done in range(1, 101):
+        clock.now += 0.25
+        meter.prepare(20.0, "images", done, 100)
+    for batch in range(1, 21):
+        clock.now += 1
+        meter("train", batch / 10, 2, {} if batch < 10 else {"loss": 0.5})
+    meter.begin(1)
+    meter.begin(2)
+    clock.now += 4000
+    meter("retrain", 1, 1, {"loss": 0.25})
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "train (stage 1 of 3): 0:00 elapsed",
+        "train (stage 1 of 3): 40 of 100 images, 0:10 elapsed, about 0:40 left",
+        "train (stage 1 of 3): 80 of 100 images, 0:20 elapsed, about 0:30 left",
+        "train (stage 1 of 3): 100 of 100 images, 0:25 elapsed, about 0:25 left",
+        "train (stage 1 of 3): epoch 2 of 2 at 0 %, loss 0.5, 0:35 elapsed, about 0:21 left",
+        "train (stage 1 of 3): epoch 2 of 2, loss 0.5, 0:45 elapsed, about 0:15 left",
+        "prune (stage 2 of 3): 0:45 elapsed, about 0:15 left",
+        "retrain (stage 3 of 3): 0:45 elapsed, about 0:15 left",
+        "retrain (stage 3 of 3): epoch 1 of 1, loss 0.25, 1:07:25 elapsed",
+    ]
+
+
+def test_no_more_than_ten_seconds_of_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Meter(_Lines(clock), [("train", 1.0)])
+    meter.begin(0)
+    for batch in range(1, 1000):
+        clock.now += 0.5
+        meter("train", batch / 1000, 1, {})
+    assert len(capsys.readouterr().err.splitlines()) == 1 + 49
+
+
+def test_stages_that_were_done_before_take_no_part_in_the_estimate() -> None:
+    seen: list[Step] = []
+    meter = Meter(seen.append, [("train", 90.0), ("prune", 10.0)])
+    meter.begin(0, skipped=True)
+    meter.begin(1)
+    meter("prune", 1, 2, {})
+    assert [(step.stage, step.number, step.share) for step in seen] == [("prune", 2, 0.0), ("prune", 2, 0.5)]

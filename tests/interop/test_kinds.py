@@ -1,0 +1,88 @@
+"""Files of other kinds are refused by what they are, not by what they are called."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dcformat_interop import InputError, read_checkpoint
+
+import dcformat
+from dcformat.model import Model
+
+
+def _tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    return out.getvalue()
+
+
+def _zip(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return out.getvalue()
+
+
+def _npy() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.ones(3))
+    return out.getvalue()
+
+
+OTHERS = {
+    "a .dcf file": dcformat.dumps(Model({"w": dcformat.from_dense("w", np.ones(3, np.float32))})),
+    "GGUF": b"GGUF\3\0\0\0" + bytes(100),
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "TFLite": b"\x1c\0\0\0TFL3" + bytes(100),
+    "ONNX": b"\x08\x07\x12\x07pytorch\x1a\x052.1.0",
+    "a single array": _npy(),
+    "gzip": gzip.compress(b"x"),
+    "bzip2": bz2.compress(b"x"),
+    "xz": lzma.compress(b"x"),
+    "zstd": b"\x28\xb5\x2f\xfd" + bytes(20),
+    "a tar archive": _tar(),
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "an HTML": b"<!DOCTYPE html><title>404</title>",
+    "a Python pickle": pickle.dumps({"w": np.ones(3)}),
+    "a Keras archive": _zip("config.json", "model.weights.h5"),
+    "a torch.export program": _zip("m/archive_format", "m/data/weights/model.pt"),
+    "a TorchScript archive": _zip("m/data.pkl", "m/code/x.py", "m/constants.pkl"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("suffix", [".pt", ".npz", ".safetensors", ""])
+def test_another_kind_is_named(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(OTHERS[kind])
+    with pytest.raises(InputError, match=f"expected a checkpoint .*, found what looks like {kind}"):
+        read_checkpoint(path)
+
+
+def test_a_real_torchscript_archive_and_no_advice_to_load_it_without_care(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning):
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="TorchScript archive: save the module's state_dict") as caught:
+        read_checkpoint(tmp_path / "a.pt")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_bytes_of_no_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"a\.h5: expected a checkpoint .*, found bytes of no kind that is known"):
+        read_checkpoint(tmp_path / "a.h5")
+    (tmp_path / "b.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"b\.pt: .*found an empty file"):
+        read_checkpoint(tmp_path / "b.pt")
