@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test lint types checks fuzz clean
 
 demo: $(VENV)/installed-pruning
-	$(BIN)/dcformat compress lenet-300-100 -o lenet.dcf
+	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
 	$(BIN)/dcformat inspect lenet.dcf
 	$(BIN)/dcformat run lenet.dcf --data data/mnist
 
@@ -32,7 +32,7 @@ fuzz: $(VENV)/installed-dev
 	$(PIP) install -c constraints.txt atheris
 	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
 
-# Editable, so that the commands find the checkout's data/mnist.
+# Editable, so that a change in the checkout is a change in the command.
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)dev,$*)]'

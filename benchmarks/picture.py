@@ -1,15 +1,18 @@
 """The picture in the README: size on disk against test error, ours and published, and what is left of a layer.
 
-    python benchmarks/picture.py FILE.dcf ... [--data DIR] [--out docs/result.png]
+    python benchmarks/picture.py [--out docs/result.png]
 
-Each file is a LeNet of `dcformat compress`; its size is the whole file's, its error that of the packed file on the
-test images. Published figures are those that state the size of everything that is needed to run the network.
+Our figures are those in docs/results/recipes.json, made by `benchmarks/recipes.py`: a small mark for each seed and a
+large one for their mean, which is what the README's table has. Published figures are those that state the size of
+everything that is needed to run the network. The layer is that of models/lenet-300-100.dcf.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import json
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import dcformat_runtime
 import matplotlib.pyplot as plt
 import numpy as np
 
-import dcformat
-from dcformat.architectures import ARCHITECTURES
-from dcformat.datasets import load_split
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
 #: Network: (what, bytes, test error in percent, where the label goes in points).
 PUBLISHED = {
@@ -45,35 +46,14 @@ PUBLISHED = {
 BASELINE = {"lenet-300-100": 1.64, "lenet-5": 0.80}
 TITLES = {"lenet-300-100": "LeNet-300-100 (1,066,440 bytes)", "lenet-5": "LeNet-5 (1,724,320 bytes)"}
 OURS, THEIRS = "#c8421f", "#5b6b7b"
-#: Where our labels go, in points.
-PLACES = {"record": (-8, 8), "default": (22, -14), "classic": (0, -14), "extreme": (45, -4)}
+#: Where our labels go: points from the mean, and the side that is there.
+PLACES = {
+    "lenet-300-100": {"record": (9, -1, "left"), "default": (9, -14, "left"), "classic": (0, 16, "center")},
+    "lenet-5": {"record": (-6, 13, "left"), "default": (-25, -42, "left"), "classic": (42, -42, "right")},
+}
 
 
-@dataclass(frozen=True)
-class Point:
-    """A file: its network, the recipe that made it, bytes, test error in percent."""
-
-    network: str
-    recipe: str
-    size: int
-    error: float
-
-
-def measure(path: Path, data: Path | None) -> Point:
-    """Run a file on the test images."""
-    split = load_split("test", data)
-    session = dcformat_runtime.load(path)
-    right = int((session(split.images).argmax(axis=1) == split.labels).sum())
-    with dcformat.open(path) as file:
-        shapes = [file.info(name).shape for name in file.names]
-        recipe = file.metadata.get("recipe", path.stem)
-    network = next((name for name, a in ARCHITECTURES.items() if list(a.shapes.values()) == shapes), "")
-    if network not in PUBLISHED:
-        raise SystemExit(f"{path}: expected a LeNet, found tensors of shapes {shapes}")
-    return Point(network, recipe, path.stat().st_size, 100 * (1 - right / len(split.labels)))
-
-
-def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
+def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
     """Draw size against error; the corner at the lower left is where one wants to be."""
     axes.axhline(BASELINE[network], color="0.75", linewidth=1, linestyle="--")
     axes.annotate(
@@ -83,14 +63,15 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
     for what, size, error, place in PUBLISHED[network]:
         axes.plot(size, error, "o", color=THEIRS, markersize=5)
         axes.annotate(what, (size, error), xytext=place, textcoords="offset points", fontsize=7, color=THEIRS)
-    for recipe in sorted({point.recipe for point in points}):
-        chosen = [point for point in points if point.recipe == recipe]
-        axes.plot([p.size for p in chosen], [p.error for p in chosen], "D", color=OURS, markersize=6)
-        best = min(chosen, key=lambda point: point.size)
-        lowest = min(point.error for point in chosen)
+    for recipe, (right, up, side) in PLACES[network].items():
+        chosen = [run for run in runs if (run["architecture"], run["recipe"]) == (network, recipe)]
+        sizes, errors = [run["bytes"] for run in chosen], [run["test_error"] for run in chosen]
+        size, error = statistics.mean(sizes), statistics.mean(errors)
+        axes.plot(sizes, errors, "D", color=OURS, markersize=3, alpha=0.5)
+        axes.plot(size, error, "D", color=OURS, markersize=6)
         axes.annotate(
-            f"{recipe}: {best.size:,} bytes", (best.size, lowest), xytext=PLACES.get(recipe, (0, -14)), ha="center",
-            textcoords="offset points", fontsize=8, color=OURS, weight="bold",
+            f"{recipe}\n{size:,.0f} bytes, {error:.2f} %", (size, error), xytext=(right, up), ha=side,
+            textcoords="offset points", fontsize=7.5, color=OURS, weight="bold",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(1_000, 100_000)
@@ -105,6 +86,8 @@ def show_sizes(axes: Any, network: str, points: list[Point]) -> None:
 
 def show_layer(axes: Any, path: Path) -> None:
     """Draw how many of the first layer's weights are left for each pixel."""
+    import dcformat
+
     weight = dcformat.load(path).tensors["fc1.weight"].to_dense()
     alive = np.count_nonzero(weight, axis=0).reshape(28, 28)
     image = axes.imshow(np.where(alive > 0, alive, np.nan), cmap="inferno_r")
@@ -116,25 +99,17 @@ def show_layer(axes: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "result.png")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "result.png")
     options = parser.parse_args()
-    points = {path: measure(path, options.data) for path in options.files}
-    networks = [name for name in PUBLISHED if any(point.network == name for point in points.values())]
-    flat = [path for path, point in points.items() if point.network == "lenet-300-100"]
-    panels = len(networks) + bool(flat)
-    figure, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.6), layout="constrained", squeeze=False)
-    for panel, network in zip(axes[0], networks, strict=False):
-        show_sizes(panel, network, [point for point in points.values() if point.network == network])
-    handles = [axes[0][0].plot([], [], mark, color=color)[0] for mark, color in (("D", OURS), ("o", THEIRS))]
-    axes[0][0].legend(handles, ["dcformat", "published"], fontsize=7, loc="lower right")
-    if flat:
-        show_layer(axes[0][-1], min(flat, key=lambda path: points[path].size))
-    options.out.parent.mkdir(exist_ok=True)
-    figure.savefig(options.out, dpi=130, metadata={"Software": None})
-    for path, point in points.items():
-        print(f"{path}: {point.network}, {point.recipe}: {point.size:,} bytes, error {point.error:.2f} %")
+    runs = json.loads((ROOT / "docs" / "results" / "recipes.json").read_text())["runs"]
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    for panel, network in zip(axes, PUBLISHED, strict=False):
+        show_sizes(panel, network, runs)
+    marks = (("D", OURS, 6), ("D", OURS, 3), ("o", THEIRS, 5))
+    handles = [axes[0].plot([], [], mark, color=color, markersize=size)[0] for mark, color, size in marks]
+    axes[0].legend(handles, ["dcformat, mean of 3 seeds", "each seed", "published"], fontsize=7, loc="lower right")
+    show_layer(axes[2], ROOT / "models" / "lenet-300-100.dcf")
+    figure.savefig(options.out, dpi=120, metadata={"Software": None})
 
 
 if __name__ == "__main__":

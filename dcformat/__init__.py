@@ -25,3 +25,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(writer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name the writer's functions too, before they are imported."""
+    return sorted({*globals(), *__all__})

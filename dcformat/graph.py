@@ -274,6 +274,13 @@ class Graph:
     nodes: tuple[Node, ...]
     preprocessing: Preprocessing | None = None
 
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for node in self.nodes:
+            counts[node.kind] = counts.get(node.kind, 0) + 1
+        operators = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no operators"
+        return f"Graph(input {'x'.join(map(str, self.input_shape))}: {operators})"
+
     def shapes(self, tensors: Mapping[str, Shape]) -> list[Shape]:
         """Shape of every value, the input first. Raises `GraphError` or `ShapeError`: this is the graph's validation.
 

@@ -63,6 +63,19 @@ class Tensor:
     indices: Array | None = None
     scale: float = 1.0
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        parts = [f"{self.name!r}, {self.dtype} {shape}"]
+        if self.is_sparse:
+            parts.append(f"sparse, {self.data.size:,} of {self.size:,} stored")
+        else:
+            parts.append("constant" if self.is_constant else "dense")
+        if self.codebook is not None:
+            parts.append(f"{self.codebook.size:,} shared value{'s' * (self.codebook.size != 1)}")
+        if self.scale != 1.0:
+            parts.append(f"scale {self.scale:g}")
+        return f"Tensor({', '.join(parts)})"
+
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -171,3 +184,14 @@ class Model:
     metadata: Mapping[str, str] = fresh(default_factory=dict)
     self_test: SelfTest | None = None
     extensions: tuple[Extension, ...] = ()
+
+    def __repr__(self) -> str:
+        count = len(self.tensors)
+        elements = sum(tensor.size for tensor in self.tensors.values())
+        parts = [f"{count:,} tensor{'s' * (count != 1)}, {elements:,} elements"]
+        parts.append("no graph" if self.graph is None else repr(self.graph))
+        if self.labels:
+            parts.append(f"{len(self.labels):,} labels")
+        if self.metadata:
+            parts.append(f"metadata {', '.join(map(repr, self.metadata))}")
+        return f"Model({', '.join(parts)})"

@@ -99,6 +99,11 @@ class DcfFile:
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
 
+    def __repr__(self) -> str:
+        source = "bytes" if self.path is None else repr(self.path)
+        count = len(self._info)
+        return f"DcfFile({source}, {self.size:,} bytes, {count:,} tensor{'s' * (count != 1)})"
+
     def __enter__(self) -> DcfFile:
         return self
 

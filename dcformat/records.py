@@ -66,7 +66,7 @@ def _make(cls: type, eq: bool) -> type:
         "__slots__": tuple(name for name in own if not hasattr(cls, name) or name in defaults),
         "__record_own__": tuple(own), "__record_defaults__": defaults, "__match_args__": tuple(names),
         "__init__": _init, "__setattr__": _refuse, "__delattr__": _refuse, "__reduce__": _reduce,
-        "__dataclass_fields__": _DataclassFields(),
+        "__dataclass_fields__": _DataclassFields(), "__signature__": _Signature(),
     }  # fmt: skip
     body.setdefault("__repr__", _repr)
     if eq:
@@ -115,8 +115,15 @@ def _reduce(self: Any) -> tuple[Any, ...]:
 
 
 def _repr(self: Any) -> str:
-    inner = ", ".join(f"{name}={getattr(self, name)!r}" for name in _fields(self))
+    inner = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in _fields(self))
     return f"{type(self).__qualname__}({inner})"
+
+
+def _shown(value: Any) -> str:
+    """Return a value's repr; of an array, which may be huge, its dtype and shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"<{value.dtype} {'x'.join(map(str, value.shape)) or 'scalar'}>"
+    return repr(value)
 
 
 def _equal(self: Any, other: object) -> bool:
@@ -139,3 +146,34 @@ class _DataclassFields:
             made: Any = dataclasses.field(default_factory=default.make) if isinstance(default, _Fresh) else default
             described.append((name, Any, *(() if made is dataclasses.MISSING else (made,))))
         return dict(vars(dataclasses.make_dataclass(owner.__name__, described, kw_only=True))["__dataclass_fields__"])
+
+
+class _Signature:
+    """Makes the constructor's signature for `inspect.signature` and `help`, once they ask."""
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        import inspect
+
+        kinds: dict[str, Any] = {}
+        for base in reversed(owner.__mro__):
+            kinds |= vars(base).get("__annotations__", {})
+        defaults = owner.__record_defaults__  # type: ignore[attr-defined]
+        kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters: list[inspect.Parameter] = []
+        for name in owner.__match_args__:  # type: ignore[attr-defined]
+            default = defaults.get(name, inspect.Parameter.empty)
+            if parameters and default is inspect.Parameter.empty and parameters[-1].default is not default:
+                kind = inspect.Parameter.KEYWORD_ONLY  # No default, after a base class's field that has one.
+            shown = _FACTORY if isinstance(default, _Fresh) else default
+            parameters.append(inspect.Parameter(name, kind, default=shown, annotation=kinds.get(name, Any)))
+        return inspect.Signature(parameters, return_annotation=None)
+
+
+class _Factory:
+    """Stands in a signature for a default that is made anew for each record."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_FACTORY = _Factory()

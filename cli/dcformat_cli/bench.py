@@ -43,7 +43,9 @@ def counts(text: str) -> tuple[int, ...]:
     "--peer", "peers", multiple=True, type=Choice([name for name in PEERS if name != "dcformat"]),
     help="Compare with this one only; may be repeated.",
 )  # fmt: skip
-@click.option("--input", "array", metavar="X.npy", help="Take inputs from this array, not random ones.")
+@click.option(
+    "--input", "array", type=click.Path(), metavar="X.npy", help="Take inputs from this array, not random ones."
+)
 @max_memory()
 @as_json()
 def bench_command(

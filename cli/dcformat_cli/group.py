@@ -20,7 +20,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Print the help and exit with 0 when there is nothing to parse."""
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
@@ -33,7 +33,9 @@ class Group(click.Group):
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"No such command {args[0]!r}.{suggestion(args[0], known)}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None and not rest and any(parameter.required for parameter in command.params):
+        if command is None or rest or ctx.resilient_parsing:
+            return name, command, rest
+        if any(parameter.required for parameter in command.params):
             with command.make_context(name, [], parent=ctx, resilient_parsing=True) as alone:
                 click.echo(alone.get_help(), err=True)
         return name, command, rest

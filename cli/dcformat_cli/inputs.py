@@ -92,3 +92,6 @@ def spooled(name: str | Path) -> Iterator[Path]:
         except InputError as error:
             error.args = (str(error).replace(str(path), label),)
             raise
+        except FormatError as error:
+            error.path = label
+            raise

@@ -123,7 +123,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; never returns."""
-    for stream in ("stdout", "stderr"):
+    for stream, flag, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, stream) is None:  # The caller closed it.
-            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, flag), mode))
     cli(prog_name="dcformat")

@@ -50,7 +50,7 @@ def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
             help="Replace an output file that exists.",
         )  # fmt: skip
         named = click.option(
-            "-o", "--output", required=required, metavar="FILE", callback=_output,
+            "-o", "--output", required=required, type=click.Path(), metavar="FILE", callback=_output,
             help=f"Write {what} here (- for stdout).",
         )  # fmt: skip
         return named(forced(function))
@@ -68,7 +68,7 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
 
 def file_argument() -> Callable[[Any], Any]:
     """Return the argument FILE, a ``.dcf`` or ``-``."""
-    return click.argument("file", metavar="FILE")
+    return click.argument("file", type=click.Path(), metavar="FILE")
 
 
 def max_memory() -> Callable[[Any], Any]:

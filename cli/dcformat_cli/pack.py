@@ -1,4 +1,4 @@
-"""`dcformat pack`: a checkpoint into a `.dcf` file, values and zeros exactly kept."""
+"""`dcformat pack`: a checkpoint into a `.dcf` file, values exactly kept."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _tensors(read: Checkpoint, order: Sequence[str], exact: bool, max_memory: in
         need = held + _WORKING * dense.values.size
         if need > max_memory:
             expected = f"a tensor that takes at most {max_memory:,} bytes to pack (--max-memory)"
-            raise InputError(read.path, expected, f"one that takes {need:,} with those beside it", name)
+            raise InputError(read.path, expected, f"one that may take {need:,} with those beside it", name)
         if count := denormals(dense):
             small[name] = count
         if not exact and (count := negative_zeros(dense)):

@@ -1,4 +1,4 @@
-"""Progress of a training run on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a training run on stderr: two lines that change on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from dcformat_cli.terminal import is_dumb
 
 if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
-    from rich.progress import Progress, TaskID
+    from rich.live import Live
 
 #: Seconds between two lines within one stage where there is no terminal.
 _QUIET = 10.0
 
 #: Share of the work after which the time that remains is estimated: less says nothing of the machine's speed.
 _TELLING = 0.005
+
+#: Columns of the bar: with the times beside it, it fits in 60.
+_BAR = 14
 
 
 @contextmanager
@@ -30,11 +33,10 @@ def reporting() -> Iterator[Report]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.live import Live
 
-    columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        yield _Bars(bars)
+    with Live(console=Console(stderr=True, highlight=False)) as live:
+        yield _Live(live)
 
 
 class _Lines:
@@ -51,31 +53,32 @@ class _Lines:
         if step.number == self._stage and not ended and now - self._last < _QUIET:
             return
         self._last, self._stage = now, step.number
-        click.echo(f"{_place(step)}: {_text(step, now - self._start)}", err=True)
+        click.echo(f"{_doing(step)}, {_times(step, now - self._start)}", err=True)
 
 
-class _Bars:
-    """A bar for each stage."""
+class _Live:
+    """Two lines that change in place: a bar of the whole run, and what it does; the stages that ended stay above."""
 
-    def __init__(self, bars: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bars = bars
+    def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
+        self._live = live
         self._clock = clock
         self._start = clock()
-        self._tasks: dict[int, TaskID] = {}
+        self._last: Step | None = None
 
     def __call__(self, step: Step) -> None:
-        if step.number not in self._tasks:
-            self._tasks[step.number] = self._bars.add_task(_place(step), total=None, text="")
-        text = _text(step, self._clock() - self._start)
-        self._bars.update(self._tasks[step.number], completed=step.done, total=step.total or None, text=text)
+        from rich.text import Text
+
+        elapsed = self._clock() - self._start
+        if self._last is not None and self._last.number != step.number:
+            self._live.console.print(f"{_doing(self._last)}, {_minutes(elapsed)} elapsed", markup=False)
+        self._last = step
+        filled = int(_BAR * step.share)
+        bar = "#" * filled + "." * (_BAR - filled)
+        self._live.update(Text(f"[{bar}] {100 * step.share:.0f} %, {_times(step, elapsed)}\n{_doing(step)}"))
 
 
-def _place(step: Step) -> str:
-    return f"{step.stage} (stage {step.number} of {step.stages})"
-
-
-def _text(step: Step, elapsed: float) -> str:
-    """Return how far the stage is, its figures, the time that has passed and that of the whole run that remains."""
+def _doing(step: Step) -> str:
+    """Return what the run does, and its figures."""
     parts = []
     if step.unit == "epochs":
         whole = min(int(step.done), step.total - 1)
@@ -84,10 +87,16 @@ def _text(step: Step, elapsed: float) -> str:
     elif step.total:
         parts.append(f"{step.done:,.0f} of {step.total:,} {step.unit}")
     parts += [f"{name} {value:.4g}" for name, value in step.figures.items()]
-    parts.append(f"{_minutes(elapsed)} elapsed")
+    place = f"{step.stage} (stage {step.number} of {step.stages})"
+    return f"{place}: {', '.join(parts)}" if parts else place
+
+
+def _times(step: Step, elapsed: float) -> str:
+    """Return the time that has passed, and an estimate of what remains of the whole run."""
+    text = f"{_minutes(elapsed)} elapsed"
     if _TELLING < step.share < 1:
-        parts.append(f"about {_minutes(elapsed * (1 - step.share) / step.share)} left")
-    return ", ".join(parts)
+        text += f", about {_minutes(elapsed * (1 - step.share) / step.share)} left"
+    return text
 
 
 def _minutes(seconds: float) -> str:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.command("run")
 @file_argument()
 @data()
-@click.option("--input", "array", metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin.")
+@click.option(
+    "--input", "array", type=click.Path(), metavar="X.npy", help="Run on this array instead: (batch, ...), - for stdin."
+)
 @output("the outputs, LOGITS.npy,", required=False)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads at most [all cores].")
 @click.option("--backend", type=Choice(("auto", "numba", "numpy")), default="auto", show_default=True)

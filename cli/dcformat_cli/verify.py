@@ -20,7 +20,7 @@ _NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": 
 
 
 @click.command("verify")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
 @max_memory()
 @as_json()
 def verify_command(files: Sequence[str], max_memory: int | None, as_json: bool) -> None:

@@ -26,7 +26,7 @@ from dcformat_interop.errors import InputError
 from dcformat_interop.masks import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
 from dcformat_interop.safetensors import read_safetensors
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, is_finite
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite
 from dcformat_interop.torch_files import read_torch
 
 #: What a `.dcf` file can hold, for messages.
@@ -172,9 +172,8 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
         if dense.dtype not in STORAGE and dense.dtype != "float64":
             left_out[name] = dense.dtype
             continue
-        finite = is_finite(dense.values, dense.dtype)
-        if not finite.all():
-            left_out[name] = _places(int((~finite).sum()))
+        if count := count_not_finite(dense.values, dense.dtype):
+            left_out[name] = f"NaN or infinity in {count:,} place{'s' * (count > 1)}"
             infinite.append(name)
             continue
         if dense.dtype not in STORAGE:
@@ -222,7 +221,3 @@ def _listed(names: Collection[str], reasons: Mapping[str, str] | None = None) ->
     shown = [f"{name} ({reasons[name]})" if reasons else name for name in islice(names, _LISTED)]
     more = ", ..." if len(names) > _LISTED else ""
     return f"{len(names):,} entr{'y' if len(names) == 1 else 'ies'}: {', '.join(shown)}{more}"
-
-
-def _places(count: int) -> str:
-    return f"NaN or infinity in {count:,} place{'s' * (count > 1)}"

@@ -17,6 +17,9 @@ from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 #: As `numpy.load` allows.
 _LONGEST_HEADER = 10_000
 
+#: Bytes that are decompressed at a time.
+_PART = 1 << 20
+
 _ENCRYPTED = 1
 _EXPECTED = "a NumPy .npz archive of plain arrays"
 
@@ -67,13 +70,22 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
             return dtype.name
         size = prod(shape) * dtype.itemsize
         budget.take(size, name)
-        data = member.read(size)
-        if len(data) != size:
-            raise InputError(path, f"{size:,} bytes of data", f"{len(data):,}", name)
+        data = np.empty(size, np.uint8)
+        count = _fill(member, data.data)
+        if count != size:
+            raise InputError(path, f"{size:,} bytes of data", f"{count:,}", name)
         if member.read(1):
             raise InputError(path, f"{size:,} bytes of data", "more", name)
-    values: npt.NDArray[Any] = np.frombuffer(data, dtype)
+    values: npt.NDArray[Any] = data.view(dtype)
     return Dense(dtype.name, values.reshape(shape[::-1]).T if fortran else values.reshape(shape))
+
+
+def _fill(member: Any, out: memoryview) -> int:
+    """Read until `out` is full or the member ends, and return how many bytes there were; no copy of all is made."""
+    place = 0
+    while count := member.readinto(out[place : place + _PART]):
+        place += count
+    return place
 
 
 def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -18,6 +18,9 @@ Skip = Callable[[str], bool]
 
 SKIPPED = "skipped as asked"
 
+#: Elements that are looked at together.
+_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
@@ -91,6 +94,12 @@ def as_numbers(values: Array, dtype: str) -> Array:
     return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
 
 
-def is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
-    """Return which elements are neither NaN nor infinite."""
+def count_not_finite(values: Array, dtype: str) -> int:
+    """Return how many elements are NaN or infinite."""
+    flat = values.ravel("K")
+    parts = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
+    return sum(part.size - int(np.count_nonzero(_is_finite(part, dtype))) for part in parts)
+
+
+def _is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
     return (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)

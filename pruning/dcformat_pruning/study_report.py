@@ -8,27 +8,19 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dcformat_pruning.article import DENSE, PUBLISHED, Repeated
 from dcformat_pruning.study import Row
 
 T = TypeVar("T")
 
-#: One colour for a criterion in both panels; colours that stay apart for colour-blind readers come first.
+#: How a criterion is drawn in every panel: colour, marker and dashes differ, so that no two need be told by one alone.
 _COLOURS = (
-    "#000000",
-    "#0072b2",
-    "#56b4e9",
-    "#cc79a7",
-    "#e69f00",
-    "#d55e00",
-    "#009e73",
-    "#8c6d31",
-    "#7b3294",
-    "#a6761d",
-    "#999999",
-)
+    "#000000", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7b3294", "#999999", "#b22222",
+)  # fmt: skip
+_MARKERS = "osv^D<>pPX*"
+_DASHES = ("-", "--", "-.")
 
 
 def to_csv(rows: Sequence[Row] | Sequence[Repeated]) -> str:
@@ -68,54 +60,61 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw mean accuracy against the ratio: a row of panels for each baseline, before and after retraining."""
+    """Draw the mean error against the ratio, both logarithmic: a row of panels for each baseline, before and after."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     baselines = _unique(row.baseline for row in rows)
-    figure, axes = pyplot.subplots(len(baselines), 2, figsize=(11, 4.2 * len(baselines)), sharex=True, squeeze=False)
+    figure, axes = pyplot.subplots(len(baselines), 2, figsize=(12, 4.8 * len(baselines)), sharex=True, squeeze=False)
     names = _unique(row.criterion for row in rows)
     for line, baseline in zip(axes, baselines, strict=True):
-        for axis, attribute, title in zip(
+        chosen = [row for row in rows if row.baseline == baseline]
+        dense = 100 * (1 - statistics.mean(row.dense for row in chosen))
+        for axis, figure_name, title in zip(
             line, ("pruned", "retrained"), ("right after pruning", "after retraining"), strict=True
         ):
-            for number, name in enumerate(names):
-                chosen = [r for r in rows if (r.baseline, r.criterion) == (baseline, name)]
-                ratios = sorted({r.ratio for r in chosen})
-                if not ratios:
-                    continue
-                values = [[100 * getattr(r, attribute) for r in chosen if r.ratio == ratio] for ratio in ratios]
-                means = [statistics.mean(v) for v in values]
-                low = [m - min(v) for m, v in zip(means, values, strict=True)]
-                high = [max(v) - m for m, v in zip(means, values, strict=True)]
-                axis.errorbar(
-                    ratios,
-                    means,
-                    (low, high),
-                    label=name,
-                    color=_COLOURS[number % len(_COLOURS)],
-                    marker="osv^D<>pPX*"[number % 11],
-                    markersize=4,
-                    linewidth=1.2,
-                    capsize=2,
-                )
-            axis.set_xscale("log")
-            axis.set_title(f"{baseline}: {title}")
-            axis.set_ylabel("validation accuracy, %")
-            axis.grid(alpha=0.3)
-            ticks = sorted({r.ratio for r in rows})
-            axis.set_xticks(ticks, [f"{t:g}x" for t in ticks], rotation=45)
-            axis.minorticks_off()
+            axis.axhline(dense, color="0.6", linewidth=1, linestyle=":", label="dense network")
+            _panel(axis, chosen, figure_name, names)
+            axis.set_title(f"{baseline} network: {title}")
     for axis in axes[-1]:
         axis.set_xlabel("times fewer parameters")
     # A baseline may have criteria of its own.
     lines = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=5, fontsize=8)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=6, fontsize=9, handlelength=4)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
+
+
+def _panel(axis: Any, rows: Sequence[Row], figure: str, names: Sequence[str]) -> None:
+    """Draw one line for each criterion: means over the seeds, and bars from the least to the largest."""
+    ticks = sorted({row.ratio for row in rows})
+    for number, name in enumerate(names):
+        values = [[100 * (1 - getattr(r, figure)) for r in rows if (r.criterion, r.ratio) == (name, t)] for t in ticks]
+        drawn = [(ratio, errors) for ratio, errors in zip(ticks, values, strict=True) if errors]
+        if not drawn:
+            continue
+        means = [statistics.mean(errors) for _, errors in drawn]
+        low = [mean - min(errors) for mean, (_, errors) in zip(means, drawn, strict=True)]
+        high = [max(errors) - mean for mean, (_, errors) in zip(means, drawn, strict=True)]
+        # Side by side at each ratio, or the bars of ten criteria would hide each other.
+        shift = 1.05 ** ((number - (len(names) - 1) / 2) / len(names))
+        axis.errorbar(
+            [ratio * shift for ratio, _ in drawn], means, (low, high), label=name,
+            color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)],
+            linestyle=_DASHES[number % len(_DASHES)], markersize=5, linewidth=1.2, elinewidth=0.8, capsize=2,
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_ylabel("validation error, %")
+    bottom, top = axis.get_ylim()
+    axis.set_yticks([tick for tick in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100) if bottom <= tick <= top])
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_xticks(ticks, [f"{ratio:g}x" for ratio in ticks], rotation=45)
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
 
 
 def _table(rows: Sequence[Row], figure: str) -> str:

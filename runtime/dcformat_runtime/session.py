@@ -84,6 +84,10 @@ class Session:
             memory.check(memory.rows_of(session._network, known, threads, session.backend), max_memory)
         return session
 
+    def __repr__(self) -> str:
+        shapes = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
+        return f"Session({' -> '.join(shapes)}, backend {self.backend!r})"
+
     @property
     def input_shape(self) -> Shape:
         """Shape of one input, without the batch."""

@@ -23,7 +23,7 @@ State = dict[str, npt.NDArray[Any]]
 
 def command(*args: object) -> list[str]:
     """The command line of a new process, on the code that this process tests."""
-    return [sys.executable, "-c", "from dcformat_cli.main import main; main()", *map(str, args)]
+    return [sys.executable, "-c", "from dcformat_cli.entry import main; main()", *map(str, args)]
 
 
 def environment() -> dict[str, str]:

@@ -145,7 +145,7 @@ def test_misuse(invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path) -> None:
     assert invoke("bench", dcf, "--batch", "0").exit_code == 2
     assert invoke("bench", dcf, "--batch", "1,x").exit_code == 2
     assert invoke("bench", dcf, "--peer", "abacus").exit_code == 2
-    refused(invoke("bench", "-", stdin=dcf.read_bytes()), "expected FILE by name, found - for stdin", code=2)
+    refused(invoke("bench", "-", "--input", "-"), "expected FILE or --input from stdin, found both", code=2)
     bag = tmp_path / "bag.dcf"
     dcformat.save(Model({"a": from_dense("a", np.ones(3, np.float32))}), bag)
     refused(invoke("bench", bag), "bag.dcf: expected a network, found tensors alone")

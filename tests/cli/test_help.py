@@ -78,6 +78,38 @@ def test_a_misspelled_word_gets_a_suggestion(invoke: Invoke, arguments: list[str
     assert ("Did you mean" in line) == (meant is not None)
 
 
+def complete(line: str) -> list[str]:
+    """What bash is offered for the last word of `line`."""
+    words = line.split(" ")
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_DCFORMAT_COMPLETE": "bash_complete"}
+    done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [word.removeprefix("plain,") for word in done.stdout.splitlines()]
+
+
+def test_reading_a_closed_stdin() -> None:
+    for arguments in (["inspect", "-"], ["pack", "-", "-o", "-"]):
+        shell = ["sh", "-c", '"$@" <&-', "sh", *command(*arguments)]
+        done = subprocess.run(shell, env=environment(), capture_output=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"dcformat: stdin: ")
+
+
+def test_completion() -> None:
+    assert complete("dcformat ins") == ["inspect"]
+    assert complete("dcformat ") == list(VERBS)
+    assert complete("dcformat inspect --j") == ["--json"]
+    assert complete("dcformat study ") == ["article", "criteria", "layers"]
+    assert complete("dcformat compress lenet") == ["lenet-300-100", "lenet-5"]
+    assert complete("dcformat pack a.npz --mode t") == ["tiny"]
+    for line in ("dcformat inspect mod", "dcformat verify a b", "dcformat pack a -o b", "dcformat run a --input b"):
+        assert complete(line) == [f"file,{line.split(' ')[-1]}"]
+    for shell in ("bash", "zsh", "fish"):
+        variables = {**environment(), "_DCFORMAT_COMPLETE": f"{shell}_source"}
+        done = subprocess.run(command(), env=variables, capture_output=True, text=True, check=False)
+        assert "_DCFORMAT_COMPLETE" in done.stdout
+
+
 def test_as_a_module() -> None:
     arguments = [sys.executable, "-m", "dcformat", "--version"]
     done = subprocess.run(arguments, env=environment(), capture_output=True, check=False)
@@ -115,6 +147,19 @@ def test_a_closed_pipe_is_no_news(dcf: Path, arguments: list[str]) -> None:
 def test_with_closed_streams(dcf: Path, closed: str) -> None:
     done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command("verify", dcf)], env=environment(), check=False)
     assert done.returncode == 0
+
+
+def test_ctrl_c_while_the_command_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from dcformat_cli.entry import main; main()"
+    )
+    done = spawn(program, python=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"dcformat: interrupted\n")
 
 
 def test_ctrl_c_while_reading_stdin() -> None:

@@ -64,6 +64,12 @@ def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_pat
 def test_what_comes_from_stdin_is_called_stdin(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b"nonsense"), "dcformat: stdin: expected ")
     refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b""), "dcformat: stdin: expected ")
+    broken = b"PK\x05\x06" + bytes(6) + b"\xff" * 12  # the end of an archive that has no beginning
+    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=broken), "dcformat: stdin: expected ")
+    for verb in ("inspect", "verify", "bench"):
+        refused(invoke(verb, "-", stdin=b"nonsense"), "dcformat: stdin: E")
+    refused(invoke("unpack", "-", "-o", tmp_path / "a.npz", stdin=b"nonsense"), "dcformat: stdin: E")
+    refused(invoke("run", "-", stdin=b"nonsense"), "dcformat: stdin: E")
     assert list(tmp_path.iterdir()) == []
 
 

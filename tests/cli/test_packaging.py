@@ -1,9 +1,10 @@
-"""The wheel: what is in it, what is not, and one version number."""
+"""The wheel and the source distribution: what is in them, what is not, and one version number."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -16,15 +17,42 @@ import dcformat
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    directory = tmp_path_factory.mktemp("wheel")
-    arguments = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
+#: What the tests and the documents refer to, beside the packages.
+FOLDERS = ("benchmarks", "cli", "data", "dcformat", "docs", "fuzz", "models", "pruning", "runtime", "spec", "tests")
+FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
+
+
+def build(target: str, directory: Path) -> Path:
+    arguments = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(directory)]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (path,) = directory.iterdir()
-    with zipfile.ZipFile(path) as archive:
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel"))) as archive:
         yield archive
+
+
+def test_the_source_distribution_is_the_whole_tree(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        top = f"dcformat-{dcformat.__version__}"
+        held = {name.removeprefix(f"{top}/") for name in archive.getnames()}
+    kinds = {".py", ".md", ".toml", ".dcf", ".gz", ".png", ".csv", ".json", ".sh", ".typed", ".hex", ".txt"}
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in kinds and "__pycache__" not in path.parts and ROOT / "fuzz" / "work" not in path.parents
+    }
+    assert expected | {*FILES, "PKG-INFO", ".gitignore", ".ci/run"} <= held
+    assert {name for name in expected if name.startswith("data/mnist/")} == {
+        "data/mnist/t10k-images-idx3-ubyte.gz", "data/mnist/t10k-labels-idx1-ubyte.gz",
+        "data/mnist/train-images-idx3-ubyte.gz", "data/mnist/train-labels-idx1-ubyte.gz",
+    }  # fmt: skip
+    assert {"docs/result.png", "docs/study-criteria.png", "models/lenet-5.dcf"} <= held
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -46,7 +74,7 @@ def test_the_metadata(wheel: zipfile.ZipFile) -> None:
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert f"Version: {dcformat.__version__}" in metadata
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
-    assert "dcformat = dcformat_cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "dcformat = dcformat_cli.entry:main" in wheel.read(f"{info}/entry_points.txt").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not any("torch" in line for line in base)
 

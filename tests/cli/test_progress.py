@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
-from dcformat_cli.progress import _Lines
+from dcformat_cli.progress import _Lines, _Live
 from dcformat_pruning.meter import Meter, Step
+from rich.console import Console
+from rich.live import Live
 
 
 class Clock:
@@ -39,16 +43,31 @@ def test_lines_of_a_run_of_two_stages(clock: Clock, capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "train (stage 1 of 3): 0:00 elapsed",
+        "train (stage 1 of 3), 0:00 elapsed",
         "train (stage 1 of 3): 40 of 100 images, 0:10 elapsed, about 0:40 left",
         "train (stage 1 of 3): 80 of 100 images, 0:20 elapsed, about 0:30 left",
         "train (stage 1 of 3): 100 of 100 images, 0:25 elapsed, about 0:25 left",
         "train (stage 1 of 3): epoch 2 of 2 at 0 %, loss 0.5, 0:35 elapsed, about 0:21 left",
         "train (stage 1 of 3): epoch 2 of 2, loss 0.5, 0:45 elapsed, about 0:15 left",
-        "prune (stage 2 of 3): 0:45 elapsed, about 0:15 left",
-        "retrain (stage 3 of 3): 0:45 elapsed, about 0:15 left",
+        "prune (stage 2 of 3), 0:45 elapsed, about 0:15 left",
+        "retrain (stage 3 of 3), 0:45 elapsed, about 0:15 left",
         "retrain (stage 3 of 3): epoch 1 of 1, loss 0.25, 1:07:25 elapsed",
     ]
+
+
+def test_two_lines_on_a_narrow_terminal(clock: Clock) -> None:
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    with Live(console=console, auto_refresh=False) as live:
+        meter = Meter(_Live(live, clock), [("fine-tune", 30.0), ("settle", 10.0)])
+        meter.begin(0)
+        clock.now += 3000
+        meter("fine-tune", 2.5, 3, {"loss": 0.12345})
+        live.refresh()
+        shown = console.file.getvalue().splitlines()
+        assert shown[-2].endswith("[########......] 62 %, 50:00 elapsed, about 30:00 left")
+        assert shown[-1].rstrip() == "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235"
+        meter.begin(1)
+    assert "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235," in console.file.getvalue()
 
 
 def test_no_more_than_ten_seconds_of_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,15 @@
 
 import copy
 import dataclasses
+import inspect
 import pickle
+import pydoc
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
+from dcformat.graph import Linear
 from dcformat.records import fresh, record, replace
 
 
@@ -28,6 +32,20 @@ class Derived(Base):
     second: str = "two"
     third: list[int] = fresh(default_factory=list)
     kind: ClassVar[str] = "derived"
+
+
+@record
+class Default:
+    """A base with a default."""
+
+    first: int = 1
+
+
+@record
+class Late(Default):
+    """A field without a default after one that has it."""
+
+    second: str
 
 
 @record(eq=False)
@@ -96,6 +114,26 @@ def test_they_are_dataclasses_to_the_standard_library():
     assert [field.name for field in dataclasses.fields(Derived)] == ["first", "second", "third"]
     assert dataclasses.is_dataclass(Derived(1))
     assert dataclasses.asdict(Derived(1, "x", [2])) == {"first": 1, "second": "x", "third": [2]}
+
+
+def test_signatures():
+    assert str(inspect.signature(Base)) == "(first: int) -> None"
+    assert str(inspect.signature(Derived)) == (
+        "(first: int, second: str = 'two', third: list[int] = <factory>) -> None"
+    )
+    assert str(inspect.signature(Late)) == "(first: int = 1, *, second: str) -> None"
+    for cls in (Base, Derived, Late):
+        bound = inspect.signature(cls).bind(first=1, second="x") if cls is not Base else inspect.signature(cls).bind(1)
+        assert cls(*bound.args, **bound.kwargs).first == 1
+    assert str(inspect.signature(Linear)) == (
+        "(inputs: 'tuple[int, ...]', weight: 'str', bias: 'str | None' = None) -> None"
+    )
+    assert "(inputs: 'tuple[int, ...]', weight: 'str'" in pydoc.plain(pydoc.render_doc(Linear))
+
+
+def test_arrays_are_not_written_out():
+    assert repr(Identity(np.zeros((300, 784), np.float32))) == "Identity(value=<float32 300x784>)"
+    assert repr(Identity(np.float64(1.5))) == "Identity(value=<float64 scalar>)"
 
 
 def test_matching_by_position():

@@ -191,7 +191,7 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "### Baseline: undertrained" in result.stdout
-    assert "undertrained network, seed 0 (stage 1 of 2): 0:0" in result.stderr
+    assert "undertrained network, seed 0 (stage 1 of 2), 0:0" in result.stderr
     assert "its prunings, seed 0 (stage 2 of 2): 5 of 5 prunings, dense " in result.stderr
     assert sorted(p.name for p in out.iterdir()) == [f"study-criteria.{end}" for end in ("csv", "md", "png")]
     assert (out / "study-criteria.md").read_text() == result.stdout
@@ -210,7 +210,12 @@ def test_the_help_names_every_ratio() -> None:
 
 def test_the_verb_prints_json(little: None) -> None:
     result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--json"])
-    assert [row["ratio"] for row in json.loads(result.stdout)["rows"]] == list(study.RATIOS)
+    document = json.loads(result.stdout)
+    assert list(document) == ["schema", "rows"]
+    assert [row["ratio"] for row in document["rows"]] == list(study.RATIOS)
+    assert list(document["rows"][0]) == [
+        "baseline", "seed", "criterion", "ratio", "weights", "dense", "pruned", "budgeted", "retrained",
+    ]  # fmt: skip
     result = CliRunner().invoke(cli, ["study", "layers", "--json"])
     assert {layer["name"] for layer in json.loads(result.stdout)["seeds"][0]["layers"]} == {
         "fc1.weight",

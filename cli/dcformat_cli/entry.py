@@ -1,0 +1,16 @@
+"""Where the command starts: the rest is imported under a guard, so that Ctrl-C is one line from the first moment."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    try:
+        from dcformat_cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("dcformat: interrupted\n")
+        sys.exit(130)
