@@ -26,11 +26,10 @@ checks: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
 
-# Four fuzzers side by side, for so many seconds; what they find lies in fuzz/work (docs/fuzzing.md).
+# Fuzz every way into the package for so many seconds; findings are saved in fuzz/work (docs/fuzzing.md).
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/installed-dev
-	$(PIP) install -c constraints.txt atheris
-	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
+	$(BIN)/python fuzz/main.py --seconds $(FUZZ_SECONDS)
 
 # Editable, so that a change in the checkout is a change in the command.
 $(VENV)/installed-%: pyproject.toml constraints.txt

@@ -1,0 +1,378 @@
+"""A `.dcf` file taken apart into fields that a mutator can change, and put together again behind right checksums.
+
+Parsing is lenient and writing believes everything: any field may hold any number. What depends on other fields
+(lengths, checksums, which fields an entry has) is made right by `File.build`, unless a mutation overrides it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from dcformat import layout
+from dcformat.codecs import text
+from dcformat.digest import crc32c
+from dcformat.errors import FormatError
+
+#: The form of an entry that is a copy of an earlier tensor: it has a number of tensors to go back, and no payload.
+FORM_COPY = 5
+#: Operators with a weight, with a number of inputs, and with attributes (how many).
+_WEIGHTED = frozenset((1, 2))
+_VARIADIC = frozenset((9, 10))
+_ATTRIBUTES = {2: 7, 4: 7, 5: 7}
+_WIRED, _BIAS, _SPELLED = 32, 64, 128
+
+
+class ParseError(ValueError):
+    """The bytes cannot be taken apart; a mutator changes them as bytes."""
+
+
+def varint(value: int) -> bytes:
+    """Return a number as LEB128."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def text_field(raw: bytes) -> bytes:
+    """Return a length and that many bytes."""
+    return varint(len(raw)) + raw
+
+
+class Scan:
+    """A position in some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that are left."""
+        return len(self.data) - self.at
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        if not 0 <= count <= self.left:
+            raise ParseError("bytes end early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def u8(self) -> int:
+        """Return a byte."""
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        """Return a varint of at most six bytes."""
+        value = 0
+        for shift in range(0, 42, 7):
+            byte = self.u8()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ParseError("a varint over six bytes")
+
+    def text(self) -> bytes:
+        """Return the bytes of a text."""
+        return self.take(self.varint())
+
+
+@dataclass
+class Entry:
+    """A tensor's entry in the table, with its payload; `lies` holds bytes to write for a field in place of the truth.
+
+    The fields that only some forms or dtypes have (`scale`, `stored`, `clusters`, `back`) are written where the form
+    and dtype have them.
+    """
+
+    name: bytes = b"w"
+    form: int = layout.FORM_DENSE
+    dtype: int = 0
+    dims: tuple[int, ...] = ()
+    scale: bytes = b"\0\0\x80?"
+    stored: int = 0
+    clusters: int = 1
+    back: int = 1
+    payload: bytes = b""
+    fresh: bool = True
+    lies: dict[str, bytes] = field(default_factory=dict)
+
+    def line(self) -> bytes:
+        """Return the entry's bytes."""
+        rank = len(self.dims)
+        short = min(rank, layout.RANK_ESCAPE)
+        parts = {
+            "name": text_field(self.name),
+            "kind": bytes((self.form & 7 | (self.dtype & 3) << 3 | short << 5,)),
+            "rank": varint(rank) if short == layout.RANK_ESCAPE else b"",
+            "dims": b"".join(map(varint, self.dims)),
+            "scale": self.scale if self.dtype == 3 else b"",
+            "stored": varint(self.stored) if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED) else b"",
+            "clusters": varint(self.clusters) if self.is_shared else b"",
+            "length": varint(2 * len(self.payload) + self.fresh),
+        }
+        if self.form == FORM_COPY:
+            parts = {"name": parts["name"], "kind": bytes((FORM_COPY,)), "back": varint(self.back)}
+        return b"".join((parts | self.lies).values())
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the form has a codebook."""
+        return self.form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED)
+
+    def copy(self) -> Entry:
+        """Return a copy that may be changed."""
+        return replace(self, lies=dict(self.lies))
+
+
+@dataclass
+class Node:
+    """An operator as it is written; `inputs` None: the value before."""
+
+    op: int
+    inputs: list[int] | None = None
+    tensors: list[int] = field(default_factory=list)
+    attributes: list[int] | None = None
+    flags: int = 0
+
+    def body(self) -> bytes:
+        """Return the operator's bytes."""
+        head = self.op & 31 | _WIRED * (self.inputs is not None) | _SPELLED * (self.attributes is not None) | self.flags
+        if self.op in _WEIGHTED and len(self.tensors) > 1:
+            head |= _BIAS
+        out = bytearray((head,))
+        if self.inputs is not None:
+            out += varint(len(self.inputs)) if self.op in _VARIADIC else b""
+            out += b"".join(map(varint, self.inputs))
+        for value in (*self.tensors, *(self.attributes or ())):
+            out += varint(value)
+        return bytes(out)
+
+
+@dataclass
+class GraphPart:
+    """The graph's fields: input shape, means and deviations as raw floats, operators."""
+
+    shape: list[int]
+    floats: list[bytes]
+    nodes: list[Node]
+
+    def body(self) -> bytes:
+        """Return the section's body."""
+        out = bytearray((len(self.shape),)) + b"".join(map(varint, self.shape))
+        out += varint(len(self.floats) // 2) + b"".join(self.floats)
+        return bytes(out + varint(len(self.nodes)) + b"".join(node.body() for node in self.nodes))
+
+
+@dataclass
+class File:
+    """A file's fields: the table's entries, the other sections in their order, and what frames them."""
+
+    entries: list[Entry] = field(default_factory=list)
+    sections: list[tuple[int, bytes]] = field(default_factory=list)
+    major: int = layout.MAJOR
+    minor: int = 0
+    packed: bool = False
+    count: int | None = None
+    digest: bytes = bytes(layout.DIGEST_BYTES)
+    after: bytes = b""
+    #: Applied to the plain contents, to each data block, and to the contents as they are stored, before checksums.
+    change_contents: Callable[[bytes], bytes] | None = None
+    change_stored: Callable[[bytes], bytes] | None = None
+    ordered: bool = True
+
+    def copy(self) -> File:
+        """Return a copy that may be changed."""
+        return replace(self, entries=[entry.copy() for entry in self.entries], sections=list(self.sections))
+
+    def section(self, kind: int) -> bytes | None:
+        """Return the body of a section."""
+        return next((body for known, body in self.sections if known == kind), None)
+
+    def put(self, kind: int, body: bytes) -> None:
+        """Replace a section, or add it."""
+        self.sections = [(k, b) for k, b in self.sections if k != kind]
+        self.sections.append((kind, body))
+
+    def contents(self) -> bytes:
+        """Return the plain contents."""
+        count = len(self.entries) if self.count is None else self.count
+        table = varint(count) + b"".join(entry.line() for entry in self.entries)
+        parts = [(layout.SECTION_TENSORS, table), *self.sections]
+        if self.ordered:
+            parts.sort(key=lambda part: part[0])
+        plain = b"".join(bytes((kind & 255,)) + varint(len(body)) + body for kind, body in parts)
+        return plain if self.change_contents is None else self.change_contents(plain)
+
+    def blocks(self) -> list[bytes]:
+        """Return the data blocks."""
+        out: list[bytes] = []
+        for entry in self.entries:
+            if entry.form == FORM_COPY:
+                continue
+            if entry.fresh or not out:
+                out.append(entry.payload)
+            else:
+                out[-1] += entry.payload
+        return out
+
+    def build(self) -> bytes:
+        """Return the file's bytes: lengths and checksums are right, the digest is as it is."""
+        stored = self.contents()
+        packed = self.packed and len(stored) <= _PACKED_MOST
+        if packed:
+            stored = text.pack(stored, layout.CONTENTS_PRESET)
+        if self.change_stored is not None:
+            stored = self.change_stored(stored)
+        front = struct.pack("<4sBBI", layout.MAGIC, self.major & 255, self.minor & 255, len(stored) | packed << 31)
+        front += stored
+        out = [front, crc32c(front)]
+        for block in self.blocks():
+            out += [block, crc32c(block)]
+        return b"".join((*out, self.digest, self.after))
+
+
+#: Longer contents are written plain: to pack them takes milliseconds.
+_PACKED_MOST = 2048
+
+
+def parse(data: bytes) -> File:
+    """Take a file apart; raises `ParseError`. Checksums are not looked at."""
+    if len(data) < layout.PREFIX_BYTES + layout.CRC_BYTES:
+        raise ParseError("no prefix")
+    _, major, minor, length = struct.unpack("<4sBBI", data[: layout.PREFIX_BYTES])
+    packed, length = bool(length >> 31), length & layout.CONTENTS_PACKED - 1
+    scan = Scan(data[layout.PREFIX_BYTES :])
+    contents = scan.take(length)
+    scan.take(layout.CRC_BYTES)
+    if packed:
+        try:
+            contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
+        except FormatError as error:
+            raise ParseError(str(error)) from None
+    file = File(major=major, minor=minor, packed=packed)
+    lengths: list[int] = []
+    parts = Scan(contents)
+    while parts.left:
+        kind, body = parts.u8(), parts.text()
+        if kind == layout.SECTION_TENSORS and not file.entries:
+            file.entries = _entries(body, lengths)
+        else:
+            file.sections.append((kind, body))
+    held = [entry for entry in file.entries if entry.form != FORM_COPY]
+    for number, (entry, size) in enumerate(zip(held, lengths, strict=True)):
+        if entry.fresh and number:
+            scan.take(layout.CRC_BYTES)
+        entry.payload = scan.take(size)
+    if held:
+        scan.take(layout.CRC_BYTES)
+    file.digest, file.after = scan.take(layout.DIGEST_BYTES), scan.take(scan.left)
+    return file
+
+
+def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
+    scan, out = Scan(body), []
+    for _ in range(scan.varint()):
+        name, kind = scan.text(), scan.u8()
+        entry = Entry(name, kind & 7, kind >> 3 & 3)
+        rank = kind >> 5
+        rank = scan.varint() if rank == layout.RANK_ESCAPE else rank
+        if entry.form > FORM_COPY or rank > 64:
+            raise ParseError("an unknown form or rank")
+        if entry.form == FORM_COPY:
+            entry.back = scan.varint()
+            out.append(entry)
+            continue
+        entry.dims = tuple(scan.varint() for _ in range(rank))
+        if entry.dtype == 3:
+            entry.scale = scan.take(4)
+        if entry.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED):
+            entry.stored = scan.varint()
+        if entry.is_shared:
+            entry.clusters = scan.varint()
+        length = scan.varint()
+        entry.fresh = bool(length & 1)
+        lengths.append(length >> 1)
+        out.append(entry)
+    return out
+
+
+def parse_graph(body: bytes) -> GraphPart:
+    """Take a graph section apart; raises `ParseError`."""
+    scan = Scan(body)
+    shape = [scan.varint() for _ in range(scan.u8())]
+    floats = [scan.take(4) for _ in range(2 * scan.varint())]
+    nodes = []
+    for _ in range(scan.varint()):
+        head = scan.u8()
+        node = Node(head & 31)
+        if head & _WIRED:
+            count = scan.varint() if node.op in _VARIADIC else 1
+            node.inputs = [scan.varint() for _ in range(count)]
+        if node.op in _WEIGHTED:
+            node.tensors = [scan.varint() for _ in range(2 if head & _BIAS else 1)]
+        elif head & _BIAS:
+            node.flags = _BIAS
+        if head & _SPELLED:
+            node.attributes = [scan.varint() for _ in range(_ATTRIBUTES.get(node.op, 0))]
+        nodes.append(node)
+    return GraphPart(shape, floats, nodes)
+
+
+def parse_texts(body: bytes, pairs: bool = False) -> list[bytes]:
+    """Take labels, or with `pairs` metadata, apart into their texts."""
+    scan = Scan(body)
+    return [scan.text() for _ in range(scan.varint() * (2 if pairs else 1))]
+
+
+def texts(values: list[bytes], count: int) -> bytes:
+    """Return the body of labels or metadata that claims `count` of them."""
+    return varint(count) + b"".join(map(text_field, values))
+
+
+@dataclass
+class Payload:
+    """A payload's fields: coding byte, lines in a chunk, head, chunk table (entries and length), the rest."""
+
+    coding: int
+    each: int
+    head: bytes | None
+    table: list[list[int]]
+    chunks: list[bytes]
+    with_entries: bool
+
+    def build(self) -> bytes:
+        """Return the payload; lengths of chunks are right unless the table has been given others."""
+        out = bytearray((self.coding & 255,)) + varint(self.each)
+        if self.head is not None:
+            out += text_field(self.head)
+        for row in self.table:
+            out += b"".join(map(varint, row))
+        return bytes(out) + b"".join(self.chunks)
+
+
+def parse_payload(entry: Entry) -> Payload:
+    """Take the payload of an entry that is no constant apart; raises `ParseError`."""
+    scan = Scan(entry.payload)
+    coding = scan.u8()
+    if entry.form == layout.FORM_CONSTANT:
+        raise ParseError("a constant has no parts")
+    each = scan.varint()
+    plain = entry.form == layout.FORM_DENSE
+    head = scan.text() if coding & layout.CODER_MASK <= layout.CODER_HUFFMAN and not plain else None
+    rows = entry.dims[0] if entry.dims else 1
+    columns = 1
+    for size in entry.dims[1:]:
+        columns *= size
+    lines = columns if coding & layout.CODING_TRANSPOSED else rows
+    table: list[list[int]] = []
+    sparse = entry.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
+    if not each:
+        return Payload(coding, each, head, table, [scan.take(scan.left)], sparse)
+    for _ in range(min(-(-lines // each), scan.left)):
+        table.append([scan.varint(), scan.varint()] if sparse else [scan.varint()])
+    chunks = [scan.take(min(row[-1], scan.left)) for row in table]
+    return Payload(coding, each, head, table, [*chunks, scan.take(scan.left)], sparse)

@@ -1,0 +1,381 @@
+"""Every way into the package, as a function of a file's bytes, with what must hold whatever the bytes are.
+
+A door returns what came of the file: ``"ok"``, or the kind of the refusal. It raises `Fault` where the package breaks
+its word. Everything else that it lets through (an exception that is not a documented refusal, a warning, memory or time
+above what was allowed) the guard notices. What a door does depends on the bytes alone, so that a file is enough to see
+a finding again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import dcformat_runtime
+import numpy as np
+from dcformat_cli import summary
+from dcformat_cli.archives import write_npz, write_safetensors
+from dcformat_cli.failures import InputError
+from dcformat_runtime.selftest import run_self_test
+
+import dcformat
+from dcformat import layout
+from dcformat.errors import ChecksumError, FormatError
+from dcformat.model import Model, Tensor
+from dcformat.validate import check_tensor
+
+_PYTHON = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+#: What a file may take: small, so that a run is quick and a bomb is refused. Which of them, its checksum says.
+MEMORY = (1 << 17,) * 4 if _PYTHON else (1 << 20, 1 << 20, 1 << 18, 1 << 23)
+#: Steps: a quarter of the seconds that the guard allows, where kernels are compiled.
+WORK = 1 << 21 if _PYTHON else 1 << 27
+#: Tensors of more bytes are not made dense, models of more stored entries not written again.
+DENSE_BYTES = 1 << 20
+REWRITTEN = 2000
+
+
+_WORK_BOUND = {"max_work": WORK} if "max_work" in signature(dcformat.load).parameters else {}
+
+
+class Fault(AssertionError):
+    """The package did not keep its word."""
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise `Fault` unless something holds."""
+    if not condition:
+        raise Fault(what)
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way in.
+
+    Attributes
+    ----------
+    weight : float
+        Its share of executions.
+    source : str
+        What it is given: ``"dcf"``, ``"network"`` (a `.dcf` file that began as one with a graph), or a maker of
+        `foreign.MAKERS`.
+    slack : int
+        Bytes that it may take beside `max_memory`.
+    seconds : float
+        Processor time that it may take where kernels are compiled.
+    refusals : tuple of type
+        The exceptions that it documents.
+    """
+
+    name: str
+    run: Callable[[bytes], str]
+    weight: float
+    source: str = "dcf"
+    slack: int = 2 << 20
+    seconds: float = 0.5
+    refusals: tuple[type[Exception], ...] = (FormatError,)
+
+
+def choice(data: bytes) -> int:
+    """Return what a door's choices are drawn from: a number that the bytes determine."""
+    return zlib.crc32(data)
+
+
+def most_memory(data: bytes) -> int:
+    """Return the `max_memory` that a file is read with."""
+    return MEMORY[choice(data) & 3]
+
+
+def limits(data: bytes) -> dict[str, Any]:
+    """Return the bounds that a file is read under."""
+    return {"max_memory": most_memory(data), **_WORK_BOUND}
+
+
+@cache
+def folder() -> Path:
+    """Return this process's own folder for files."""
+    made = tempfile.mkdtemp(prefix="dcformat-fuzz-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+def on_disk(data: bytes, name: str) -> Path:
+    """Write the bytes to a file."""
+    path = folder() / name
+    path.write_bytes(data)
+    return path
+
+
+class _Pipe(io.RawIOBase):
+    """A file object that cannot seek and gives a few bytes at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(min(size, 7) if size >= 0 else 7)
+
+    def seekable(self) -> bool:
+        return False
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def load(data: bytes) -> str:
+    """Read all of a file: what comes out is a valid model."""
+    model = dcformat.load(data, threads=1 + (choice(data) >> 4 & 1), **limits(data))
+    for name, tensor in model.tensors.items():
+        check_tensor(name, tensor)
+    return "ok"
+
+
+def open_(data: bytes) -> str:
+    """Open a file from wherever it may come and read its tensors one by one, in another order."""
+    way = choice(data) >> 2 & 7
+    source: Any = data
+    if way == 0:
+        source = io.BytesIO(b"before" + data)
+        source.seek(6)
+    elif way == 1:
+        source = _Pipe(data)
+    elif way < 4:
+        source = on_disk(data, "x.dcf")
+    refused = None
+    with dcformat.open(source, mmap=way == 2, **limits(data)) as file:
+        require(file.size == len(data), "the size is wrong")
+        for name in reversed(file.names):
+            try:
+                tensor = file.tensor(name)
+            except FormatError as error:
+                refused = error
+                continue
+            check_tensor(name, tensor)
+            _conversions(tensor)
+    if refused is not None:
+        raise refused
+    return "ok"
+
+
+def _conversions(tensor: Tensor) -> None:
+    if tensor.nbytes > DENSE_BYTES:
+        return
+    dense = tensor.to_dense()
+    require(dense.shape == tensor.shape, "to_dense: another shape")
+    indptr, indices, values = tensor.to_csr()
+    rows = np.repeat(np.arange(tensor.rows), np.diff(indptr))
+    again = np.zeros((tensor.rows, tensor.columns), dense.dtype)
+    again[rows, indices] = values
+    require(again.tobytes() == dense.tobytes(), "to_csr: other elements than to_dense")
+
+
+def usage(data: bytes) -> str:
+    """Account for every byte and every bit."""
+    with dcformat.open(data, **limits(data)) as file:
+        require(sum(row.bytes for row in file.ledger()) == file.size, "the ledger does not add up")
+        for name in file.names:
+            file.tensor(name)
+            try:
+                used = file.usage(name)
+            except FormatError as error:
+                if error.code in ("E07", "E16"):  # to measure takes more than to read
+                    continue
+                raise Fault(f"usage of a tensor that decodes: {error.code}") from error
+            total = used.index_bits + used.label_bits + used.codebook_bits + used.table_bits
+            require(abs(total - 8 * file.info(name).payload_bytes) < 1e-6, "the bits of a payload do not add up")
+            require(min(used.index_bits, used.label_bits, used.codebook_bits, used.table_bits) >= 0, "bits below none")
+    return "ok"
+
+
+def with_digest(data: bytes) -> bytes:
+    """Return a file with the content digest that `verify` found; raises `FormatError` where it cannot be read."""
+    try:
+        dcformat.verify(data, **limits(data))
+    except ChecksumError as error:
+        if error.field != "content digest":
+            raise
+        return data[: -layout.DIGEST_BYTES] + bytes.fromhex(str(error.got))
+    return data
+
+
+def verify(data: bytes) -> str:
+    """Verify a file whose digest was made right: nothing else may be wrong then."""
+    load(data)
+    right = with_digest(data)
+    if right != data:
+        try:
+            dcformat.verify(right, **limits(data))
+        except FormatError as error:
+            raise Fault(f"verify refuses the digest that it asked for: {error.code}") from error
+    return "ok"
+
+
+def predict(data: bytes) -> str:
+    """Predict the memory that running takes: from the contents alone."""
+    with dcformat.open(data, **limits(data)) as file:
+        for backend in ("numba", "numpy"):
+            rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))  # type: ignore[arg-type]
+            require(all(type(row.bytes) is int and row.bytes >= 0 for row in rows), "a row is no count of bytes")
+    return "ok"
+
+
+def inspect(data: bytes) -> str:
+    """Summarise a file as `inspect` does."""
+    with dcformat.open(data, **limits(data)) as file:
+        figures = summary.summarize(file)
+    text = summary.headline("x", figures) + "\n".join(summary.layer_table(figures).lines())
+    text += "\n".join(summary.ledger_table(figures).lines()) + json.dumps(summary.as_json(figures), allow_nan=False)
+    require("nan" not in text.lower() or b"nan" in data.lower(), "a figure is no number")
+    return "ok"
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def session(data: bytes) -> str:
+    """Run a file's network on a few inputs; both backends give the same bits where that is promised."""
+    deterministic = bool(choice(data) >> 6 & 1)
+    backends = ("numba", "numpy") if choice(data) >> 7 & 1 else ("numpy", "numba")
+    outputs = []
+    for backend in backends[: 1 + deterministic]:
+        options: dict[str, Any] = {"backend": backend, "deterministic": deterministic, "threads": 1, **limits(data)}
+        made = dcformat_runtime.load(data, **options)
+        outputs += [_called(made, batch) for batch in (1, 3)]
+    if deterministic and _stays_finite(dcformat.load(data, **limits(data))):
+        require(outputs[0] == outputs[2] and outputs[1] == outputs[3], "backends differ in deterministic mode")
+    return "ok"
+
+
+def _called(made: dcformat_runtime.Session, batch: int) -> bytes:
+    count = batch * prod(made.input_shape)
+    x = (np.arange(count, dtype=np.float32).reshape(batch, *made.input_shape) % 7 - 3) / 4
+    out = made(x)
+    require(out.dtype == np.float32 and out.shape == (batch, *made.output_shape), "outputs of another kind")
+    return out.tobytes()
+
+
+def _stays_finite(model: Model) -> bool:
+    """Whether no sum of a network can overflow, whatever the order of its layers."""
+    if model.graph is None:
+        return False
+    digits = 0.0
+    for node in model.graph.nodes:
+        digits += np.log10(max(len(node.inputs), 1))
+        for name in node.tensors:
+            tensor = model.tensors[name]
+            values = tensor.values().astype(np.float64) if tensor.dtype != "bfloat16" else np.array([3e38])
+            digits += max(0.0, np.log10(1e-30 + tensor.size * abs(values).max(initial=0.0) * tensor.scale))
+    return digits < 30
+
+
+def self_test(data: bytes) -> str:
+    """Run a file's self-test."""
+    model = dcformat.load(data, **limits(data))
+    if model.graph is None:
+        return "no graph"
+    options: dict[str, Any] = {"backend": ("numba", "numpy")[choice(data) >> 8 & 1], "threads": 1, **limits(data)}
+    made = dcformat_runtime.Session.from_model(model, **options)
+    require(run_self_test(model, made) in (True, False, None), "a self-test neither passes nor fails")
+    return "ok"
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def unpack(data: bytes) -> str:
+    """Give the tensors to other programs, and read them as those do."""
+    to_npz = bool(choice(data) >> 9 & 1)
+    out = io.BytesIO()
+    with dcformat.open(data, **limits(data)) as file:
+        (write_npz if to_npz else write_safetensors)("x", file, out)
+        model = file.model()
+    found = _as_npz(out.getvalue()) if to_npz else _as_safetensors(out.getvalue())
+    require(list(found) == list(model.tensors), "names were lost")
+    for name, tensor in model.tensors.items():
+        if tensor.nbytes <= DENSE_BYTES:
+            shape, raw = found[name]
+            require(shape == tensor.shape and raw == tensor.to_dense().tobytes(), "an array is not what was held")
+    return "ok"
+
+
+def _as_npz(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        for member in archive.infolist():
+            values = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+            require(member.filename.endswith(".npy"), "a member is no array")
+            require(".." not in Path(member.filename).parts, "a member would be written elsewhere")
+            found[member.filename.removesuffix(".npy")] = values.shape, values.tobytes()
+    return found
+
+
+def _as_safetensors(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    from safetensors import deserialize
+
+    order = [key for key in json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]) if key != "__metadata__"]
+    found = {name: (tuple(entry["shape"]), bytes(entry["data"])) for name, entry in deserialize(raw)}
+    return {name: found[name] for name in order}
+
+
+def rewrite(data: bytes) -> str:
+    """Write what was read, in any mode, and read it again."""
+    model = dcformat.load(data, **limits(data))
+    if sum(len(tensor.data) + tensor.rows for tensor in model.tensors.values()) > REWRITTEN:
+        return "large"
+    mode = ("fast", "small", "tiny")[choice(data) >> 10 & 1]
+    written = dcformat.dumps(model, mode=mode)  # type: ignore[arg-type]
+    again = dcformat.load(written)
+    require(list(again.tensors) == list(model.tensors), "names were lost")
+    for name, tensor in model.tensors.items():
+        require(_same(tensor, again.tensors[name]), "a tensor is not what was written")
+    require(_small_parts(model) == _small_parts(again), "graph or text is not what was written")
+    dcformat.verify(written)
+    return "ok"
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    pairs = ((a.data, b.data), (a.codebook, b.codebook), (a.indptr, b.indptr), (a.indices, b.indices))
+    return (a.shape, a.dtype, a.scale) == (b.shape, b.dtype, b.scale) and all(
+        (x is None and y is None) or (x is not None and y is not None and x.tobytes() == y.tobytes()) for x, y in pairs
+    )
+
+
+def _small_parts(model: Model) -> tuple[object, ...]:
+    return model.graph, model.labels, dict(model.metadata), model.self_test, model.extensions
+
+
+# --- other people's files, and the list -----------------------------------------------------------------------------
+
+
+def all_doors() -> dict[str, Door]:
+    """Return the doors by name."""
+    from fuzz import foreign_doors, reference
+
+    ours = (InputError, FormatError)
+    wide = 16 << 20
+    doors = [
+        Door("load", load, 30),
+        Door("open", open_, 14),
+        Door("usage", usage, 8),
+        Door("verify", verify, 8),
+        Door("predict", predict, 8, "network"),
+        Door("inspect", inspect, 3),
+        Door("session", session, 10, "network", 4 << 20),
+        Door("self-test", self_test, 3, "network", 4 << 20),
+        Door("unpack", unpack, 4, slack=4 << 20, refusals=ours),
+        Door("rewrite", rewrite, 0.6, slack=wide),
+        Door("reference", reference.compare, 1.5, slack=64 << 20, seconds=60),
+    ]
+    return {door.name: door for door in (*doors, *foreign_doors.doors())}

@@ -1,0 +1,157 @@
+"""Where mutations begin: the tests' small files, the spec's vectors, and random models in every mode.
+
+Which files there are depends on nothing but the code, so that an input is known by its seed and index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+import dcformat
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    Linear,
+    MaxPool2d,
+    Node,
+    Preprocessing,
+    ReLU,
+    Shape,
+    Softmax,
+)
+from dcformat.model import Model, SelfTest, Tensor
+from fuzz import container
+from fuzz.container import File, ParseError
+from tests.format.strategies import DTYPES, FORMS, dumps_as, large_vectors, tensor, vectors, ways
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Larger files make mutations rare where they matter.
+LARGEST = 8192
+
+
+@cache
+def seeds(more: Path | None = None, models: int = 60) -> tuple[list[bytes], list[File]]:
+    """Return the seeds as bytes, and those that can be taken apart as fields; `more`: a folder of further files."""
+    frozen = sorted((ROOT / "spec" / "vectors").rglob("*.dcf"))
+    given = sorted(more.rglob("*.dcf")) if more is not None else []
+    made = [data for _, data in (*vectors(), *large_vectors())]
+    made += [model_file(Random(number)) for number in range(models)]
+    raw = list(dict.fromkeys((*made, *(path.read_bytes() for path in (*frozen, *given)))))
+    raw = [data for data in raw if len(data) <= LARGEST]
+    return raw, [file for data in raw for file in _parsed(data)]
+
+
+def _parsed(data: bytes) -> Iterator[File]:
+    try:
+        yield container.parse(data)
+    except ParseError:
+        return
+
+
+def model_file(random: Random) -> bytes:
+    """Return a random network, or a bag of tensors, written in a random mode or way."""
+    model = network(random) if random.randrange(4) else Model({t.name: t for t in _bag(random)})
+    what = random.randrange(4)
+    if what < 3:
+        return dcformat.dumps(model, mode=("fast", "small", "tiny")[what])  # type: ignore[arg-type]
+    first = next(iter(model.tensors.values()))
+    way = random.choice(list(ways(first)))
+    if len(model.tensors) == 1:
+        return dumps_as(model, way)
+    return dcformat.dumps(model)
+
+
+def _bag(random: Random) -> Iterator[Tensor]:
+    for number in range(random.randrange(1, 5)):
+        shape = tuple(random.choice((0, 1, 2, 3, 5, 8)) for _ in range(random.randrange(5)))
+        yield _tensor(random, f"t{number}", shape, random.choice(FORMS), random.choice(DTYPES))
+
+
+def _tensor(random: Random, name: str, shape: Shape, form: str, dtype: str) -> Tensor:
+    generator = np.random.default_rng(random.getrandbits(32))
+    clusters = random.choice((1, 2, 3, 5, 17))
+    return tensor(generator, name, shape, dtype, form, clusters=clusters, density=random.choice((0.1, 0.5, 0.9)))
+
+
+class _Builder:
+    """Grows a network operator by operator; every value's shape is known."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.image = bool(random.getrandbits(1))
+        shape: Shape = (random.choice((1, 3)), random.randrange(3, 9), random.randrange(3, 9))
+        self.values: list[Shape] = [shape if self.image else (random.randrange(1, 12),)]
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+
+    def add(self, make: type[Node], *fields: object) -> None:
+        """Append an operator on the last value, if its input fits; binary ones join it with itself."""
+        at = len(self.values) - 1
+        node = make((at, at) if make in (Add, Concat) else (at,), *fields)
+        shapes = {name: t.shape for name, t in self.tensors.items()}
+        self.values.append(node.output_shape([self.values[i] for i in node.inputs], shapes))
+        self.nodes.append(node)
+
+    def weight(self, shape: Shape) -> str:
+        """Return the name of a new tensor."""
+        name = f"{'w' if len(shape) > 1 else 'b'}{len(self.tensors)}"
+        dtype = self.random.choice(("float32", "float32", "float16", "bfloat16", "int8"))
+        self.tensors[name] = _tensor(self.random, name, shape, self.random.choice(FORMS), dtype)
+        return name
+
+    def grow(self) -> None:
+        """Append one random operator that fits."""
+        random, shape = self.random, self.values[-1]
+        if len(shape) == 3:
+            self._grow_image(shape)
+        elif random.randrange(3):
+            out = random.randrange(1, 10)
+            name = self.weight((out, shape[0]))
+            self.add(Linear, name, self.weight((out,)) if random.getrandbits(1) else None)
+        else:
+            self.add(random.choice((ReLU, Softmax, Add, Concat)))
+
+    def _grow_image(self, shape: Shape) -> None:
+        random = self.random
+        what = random.randrange(7)
+        kernel = min(random.randrange(1, 4), *shape[1:])
+        if what < 3:
+            groups = random.choice((1, shape[0]))
+            out = groups * random.randrange(1, 4)
+            name = self.weight((out, shape[0] // groups, kernel, kernel))
+            pair, one = (random.randrange(1, 3),) * 2, (1, 1)
+            bias = self.weight((out,)) if random.getrandbits(1) else None
+            self.add(Conv2d, name, bias, pair, (random.randrange(2),) * 2, one, groups)
+        elif what == 3:
+            self.add(random.choice((MaxPool2d, AvgPool2d)), (kernel, kernel), (random.randrange(1, 3),) * 2)
+        elif what == 4:
+            self.add(random.choice((Flatten, GlobalAvgPool, GlobalMaxPool)))
+        else:
+            self.add(random.choice((ReLU, Add, Concat)))
+
+
+def network(random: Random) -> Model:
+    """Return a random network whose shapes fit."""
+    builder = _Builder(random)
+    for _ in range(random.randrange(1, 7)):
+        builder.grow()
+    while not builder.tensors:
+        builder.grow()
+    channels = builder.values[0][0] if builder.image else 1
+    count = random.choice((0, 1, channels))
+    rule = Preprocessing((0.5,) * count, (0.25,) * count) if count else None
+    graph = Graph(builder.values[0], tuple(builder.nodes), rule)
+    labels = tuple(f"class {i}" for i in range(builder.values[-1][0])) if random.getrandbits(1) else ()
+    test = SelfTest(random.getrandbits(32), random.randrange(1, 5), bytes(8)) if random.getrandbits(1) else None
+    return Model(builder.tensors, graph, labels, {"by": "a seed"} if random.getrandbits(1) else {}, test)
