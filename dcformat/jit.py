@@ -1,9 +1,12 @@
 """Compiled kernels, loaded lazily: a decorated function is plain Python until it is first called.
 
 Importing this module, or a module of kernels, imports no compiler. The first call of a kernel looks for machine code
-saved by an earlier process (`dcformat.native`), which runs without Numba; else compiles it with Numba and saves it; and
-without Numba, the same Python function runs as it is. A kernel that is not compiled yet runs short work in Python: a
-file of some kilobytes is decoded long before its kernels would be compiled.
+that an earlier process saved (`dcformat.native`) and that runs without Numba. If there is none, Numba compiles the
+kernel and the machine code is saved. Without Numba, or where it fails, the same Python function runs as it is.
+
+A kernel that is not compiled yet runs short work in Python: most small files are decoded long before their kernels
+would be compiled. Each kernel states how much work a call is, and a process does no more than `PATIENCE` of it in
+Python; a call that does not fit is compiled, whatever a file says.
 
 Kernels validate nothing: whatever they index must have been proved in range by their caller. The types of their
 arguments are checked. They allocate nothing, raise nothing and divide by no zero, or they cannot be saved.
@@ -15,29 +18,46 @@ Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, ``only
 from __future__ import annotations
 
 import os
-import sys
 import time
 from _thread import RLock  # `threading` takes a millisecond to import
 from collections.abc import Callable, Iterable
-from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dcformat.native.helpers import devices, for_compiler, intrinsics
+from dcformat.native.settings import cache, can_compile, forgo_compiler, import_compiler, mode
+from dcformat.native.watch import Observer, can_save, log, observe, observer, tell_unsaved
 
 if TYPE_CHECKING:
     from dcformat.native.image import Image
 
+__all__ = [
+    "PATIENCE", "Kernel", "KernelMissingError", "Observer", "can_compile", "device", "intrinsic", "is_ready", "kernel",
+    "kernels", "lacks_compiler", "observe", "warm",
+]  # fmt: skip
+
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
-_devices: dict[FunctionType, Any] = {}
-_intrinsics: dict[FunctionType, Callable[[], Any]] = {}
+#: Steps of work, about a microsecond of Python each, that a process runs in Python where it could compile instead.
+PATIENCE = 1_500_000
+
 _kernels: list[Kernel] = []
-_lock = RLock()
+#: Held for a moment, and for as long as something is compiled. `resolve` alone waits for the latter.
+_lock, _compiling = RLock(), RLock()
+_left = PATIENCE
+_number = 0
 
-#: Work is short while the arrays of a call hold no more elements than this together, and Python has run kernels for no
-#: more seconds than this in all. To import Numba and compile one kernel takes about as long.
-_SHORT = 1 << 17
-_PATIENCE = 0.5
-_spent = 0.0
+
+def _renew_locks() -> None:
+    """Let a child that was forked while another thread compiles wait for none of the locks that this thread holds."""
+    global _lock, _compiling
+    if not _compiling.acquire(blocking=False):
+        forgo_compiler()
+    _lock, _compiling = RLock(), RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class KernelMissingError(RuntimeError):
@@ -46,7 +66,7 @@ class KernelMissingError(RuntimeError):
 
 def device(function: F) -> F:
     """Mark a helper that kernels call: Python in Python, inlined by the compiler when a kernel is compiled."""
-    _devices[cast(FunctionType, function)] = None
+    devices[cast(FunctionType, function)] = None
     return function
 
 
@@ -58,7 +78,7 @@ def intrinsic(build: Callable[[], Any]) -> Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
-        _intrinsics[cast(FunctionType, function)] = build
+        intrinsics[cast(FunctionType, function)] = build
         return function
 
     return mark
@@ -72,17 +92,28 @@ class Kernel:
     python : function
         The function as it is written.
     signature : str
+    work : Estimate or None
+        Counts the steps of a call; None if that cannot be told.
     state : str
         How it runs: ``"unresolved"``, ``"saved"`` (loaded machine code), ``"compiled"`` (machine code made in this
         process), ``"numba"`` (called through Numba) or ``"python"``.
     """
 
-    def __init__(self, function: FunctionType, signature: str, fastmath: frozenset[str], unroll: bool) -> None:
+    def __init__(
+        self,
+        function: FunctionType,
+        signature: str,
+        fastmath: frozenset[str] = frozenset(),
+        unroll: bool = True,
+        work: Callable[..., int] | None = None,
+    ) -> None:
         from dcformat.native.signature import parse
+        from dcformat.native.work import Estimate
 
         self.python = function
         self.signature = signature
         self.parsed = parse(signature)
+        self.work = None if work is None else Estimate(work, function, self.parsed)
         self.fastmath = fastmath
         self.unroll = unroll
         self.state = "unresolved"
@@ -100,27 +131,26 @@ class Kernel:
         """Run the kernel."""
         call = self._call
         if call is None:
-            call = self._python_for_now if self._can_wait(args) else self.resolve()
+            call = self.python if self._is_short(args) else self.resolve()
         return call(*args)
 
-    def _can_wait(self, args: tuple[Any, ...]) -> bool:
-        """Whether this call is better run in Python than to wait for the compiler."""
-        if _spent > _PATIENCE or sum(getattr(value, "size", 1) for value in args) > _SHORT:
+    def _is_short(self, args: tuple[Any, ...]) -> bool:
+        """Whether this call is better run in Python than to wait for the compiler; its work is then spent."""
+        global _left
+        if self.work is None or mode() not in ("native", "numba") or cache() != "auto" or self.ready():
             return False
-        return _mode() == "native" and _cache() == "auto" and not self.ready()
-
-    def _python_for_now(self, *args: Any) -> Any:
-        """Run in Python, and count how long that takes."""
-        global _spent
-        start = time.thread_time()
-        try:
-            return self.python(*args)
-        finally:
-            _spent += time.thread_time() - start
+        steps = self.work(args) if can_compile() else None
+        if steps is None:
+            return False
+        with _lock:
+            if steps > _left:
+                return False
+            _left -= steps
+        return True
 
     def resolve(self) -> Callable[..., Any]:
         """Return what runs the kernel. Calling that is a little faster than calling the kernel."""
-        with _lock:
+        with _compiling:
             if self._call is None:
                 self._call = self._find()
             return self._call
@@ -130,7 +160,7 @@ class Kernel:
         from dcformat.native.keys import kernel_key
 
         options = (self.signature, sorted(self.fastmath), *(() if self.unroll else ("no unrolling",)))
-        return kernel_key(target, self.python, options, _devices, _intrinsics)
+        return kernel_key(target, self.python, options, devices, intrinsics)
 
     def path(self) -> str | None:
         """Return the file with this kernel's saved code for this machine, or None if there is none."""
@@ -145,23 +175,27 @@ class Kernel:
     def ready(self) -> bool:
         """Whether the kernel runs at full speed at once: it is resolved, or has saved code."""
         with _lock:
-            if self._call is None and not self._sought and _mode() == "native" and _cache() != "off":
+            if self._call is None and not self._sought and mode() == "native" and cache() != "off":
                 self._sought = True
-                self._call = self._saved()
+                self._call = self._find_saved() or self._call
             return self.state in ("saved", "compiled", "numba")
 
     def _find(self) -> Callable[..., Any]:
-        mode = _mode()
-        if mode == "native":
-            found = self._saved() if _cache() != "off" else None
+        how = mode()
+        if how == "native":
+            found = self._find_saved() if cache() != "off" else None
             if found is not None:
                 return found
-            if _cache() == "only":
+            if cache() == "only":
                 raise KernelMissingError(f"kernel {self.name}: expected saved code, found none (DCFORMAT_CACHE=only)")
-        if mode == "python" or not can_compile():
+        made = self._compiled(how) if how != "python" and can_compile() and import_compiler() else None
+        if made is None:
             self.state = "python"
             return self.python
-        return self._compiled(mode)
+        return made
+
+    def _find_saved(self) -> Callable[..., Any] | None:
+        return self._attempt("its saved machine code cannot be used", self._saved)
 
     def _saved(self) -> Callable[..., Any] | None:
         """Load saved code, if there is any that can be used."""
@@ -178,69 +212,88 @@ class Kernel:
                 return call
         return None
 
+    def _attempt(self, failure: str, make: Callable[[], T]) -> T | None:
+        """Return what `make` does, or log why it fails: there is always another way to run a kernel."""
+        try:
+            return make()
+        except Exception as error:
+            log(f"kernel %s: {failure} (%s: %s)", self.name, type(error).__name__, error)
+            return None
+
     def _load(self, image: Image, state: str) -> Callable[..., Any] | None:
         from dcformat.native import loader
 
         refuse = _Refusal(self)
-        try:
-            refuse.function = loader.load(image, self.__name__, refuse)
-        except (OSError, LookupError) as error:
-            _log("kernel %s: its machine code cannot be loaded (%s)", self.name, error)
-            return None
-        self.state = state
+        refuse.function = self._attempt(
+            "its machine code cannot be loaded", lambda: loader.load(image, self.__name__, refuse)
+        )
+        if refuse.function is not None:
+            self.state = state
         return refuse.function
 
-    def _compiled(self, mode: str) -> Callable[..., Any]:
+    def _compiled(self, how: str) -> Callable[..., Any] | None:
+        """Compile; None if neither our own compiler nor Numba's can."""
+        global _number
+        _number += 1
+        saved = how == "native" and cache() != "off" and can_save()
+        log("kernel %s: compiling", self.name)
+        observer().compiling(self.name, _number, saved)
         start = time.perf_counter()
-        function = _for_compiler(self.python, self.fastmath)
-        call = self._native(function) if mode == "native" else None
-        if call is None:
-            call = self._through_numba(function)
-        _log("kernel %s: compiled in %.2f s", self.name, time.perf_counter() - start)
+        try:
+            call = None
+            if how == "native":
+                call = self._attempt("cannot be compiled to machine code that is saved", lambda: self._native(saved))
+            if call is None:
+                call = self._attempt("Numba cannot compile it", self._through_numba)
+        finally:
+            observer().compiled()
+        log("kernel %s: compiled in %.2f s", self.name, time.perf_counter() - start)
         return call
 
-    def _native(self, function: FunctionType) -> Callable[..., Any] | None:
-        """Compile to machine code, save and load it."""
+    def _native(self, saved: bool) -> Callable[..., Any] | None:
+        """Compile to machine code, save it if it can be, and load it."""
         from dcformat.native import keys, store
         from dcformat.native.compiler import compile_image
-        from dcformat.native.elf import LinkError
 
-        try:
-            image = compile_image(function, self.parsed, set(self.fastmath) or False, unroll=self.unroll)
-        except LinkError as error:
-            _log("kernel %s: cannot be saved (%s)", self.name, error)
-            return None
+        function = for_compiler(self.python, self.fastmath)
+        image = compile_image(function, self.parsed, set(self.fastmath) or False, unroll=self.unroll)
         here, compiler = keys.machine(), keys.compiler()
-        if here is not None and compiler is not None and _cache() != "off":
+        if saved and here is not None and compiler is not None:
             key = self.key(here)
-            store.write(key, compiler, image.pack(key))
+            try:
+                store.write(key, compiler, image.pack(key))
+            except OSError as error:
+                tell_unsaved(error)
         return self._load(image, "compiled")
 
-    def export(self, target: str, place: str) -> str | None:
+    def export(self, target: str, place: str) -> str:
         """Compile for a kind of machine (a name in `dcformat.native.keys.TARGETS`) and save that in a folder.
 
         Returns
         -------
-        str or None
-            The file. None: the folder cannot be written to, or others than the user can write to it.
+        str
+            The file.
 
         Raises
         ------
+        OSError
+            The folder cannot be written to, or others than the user can write to it.
         dcformat.native.elf.LinkError
             The kernel cannot be saved.
         """
         from dcformat.native import keys, store
         from dcformat.native.compiler import compile_image
 
-        function = _for_compiler(self.python, self.fastmath)
+        function = for_compiler(self.python, self.fastmath)
         fastmath = set(self.fastmath) or False
         image = compile_image(function, self.parsed, fastmath, keys.TARGETS[target], unroll=self.unroll)
         key = self.key(target)
         return store.write(key, keys.compiler() or "unknown", image.pack(key), place)
 
-    def _through_numba(self, function: FunctionType) -> Callable[..., Any]:
+    def _through_numba(self) -> Callable[..., Any]:
         import numba
 
+        function = for_compiler(self.python, self.fastmath)
         signature = self.signature.replace("const ", "")
         fastmath = set(self.fastmath) or False
         compiled = numba.njit(signature, nogil=True, error_model="numpy", fastmath=fastmath)(function)
@@ -274,7 +327,7 @@ class _Refusal:
 
 
 def kernel(
-    signature: str, *, fastmath: Iterable[str] = (), unroll: bool = True
+    signature: str, *, work: Callable[..., int] | None = None, fastmath: Iterable[str] = (), unroll: bool = True
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a `Kernel`.
 
@@ -283,6 +336,10 @@ def kernel(
     signature : str
         As Numba writes it, of scalars and C-contiguous arrays, e.g. ``"int64(const uint8[::1], int64[::1], int64)"``.
         ``const``: the array is only read, and may be read-only.
+    work : callable, optional
+        How much work a call is: a function of some of the kernel's parameters, by their names, that returns how many
+        microseconds the call takes in Python at most, e.g. ``work=lambda lines, length: 20 * lines * length``. Array
+        parameters are given as they are. Without it the kernel is never run in Python where it can be compiled.
     fastmath : iterable of str
         LLVM's flags, as for `numba.njit`.
     unroll : bool
@@ -291,7 +348,7 @@ def kernel(
     """
 
     def make(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(cast(FunctionType, function), signature, frozenset(fastmath), unroll)
+        made = Kernel(cast(FunctionType, function), signature, frozenset(fastmath), unroll, work)
         _kernels.append(made)
         return made
 
@@ -329,69 +386,5 @@ def lacks_compiler(which: Kernel) -> bool:
     Compiles nothing to find that out.
     """
     if which.state == "unresolved" and not which.ready():
-        return _mode() != "python" and not can_compile()
-    return which.state == "python" and _mode() != "python"
-
-
-def can_compile() -> bool:
-    """Whether Numba is installed (it is not imported to see)."""
-    return _mode() != "python" and _is_installed()
-
-
-@cache
-def _is_installed() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("numba") is not None and find_spec("llvmlite") is not None
-
-
-def _mode() -> str:
-    """Return how kernels are to run: as "python", through "numba", or as "native" machine code."""
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "python"
-    if os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0"):
-        return "numba"
-    from dcformat.native.loader import layout_known
-
-    return "native" if layout_known() else "numba"
-
-
-def _cache() -> str:
-    value = os.environ.get("DCFORMAT_CACHE", "") or "auto"
-    if value not in ("auto", "off", "only"):
-        raise ValueError(f"DCFORMAT_CACHE: expected auto, off or only, found {value!r}")
-    return value
-
-
-def _log(message: str, *args: object) -> None:
-    logging = sys.modules.get("logging")  # whoever wants to see it has imported it
-    if logging is not None:
-        logging.getLogger(__name__).info(message, *args)
-
-
-def _for_compiler(function: FunctionType, fastmath: frozenset[str]) -> FunctionType:
-    """Copy a function so that the helpers among its globals are the compiled ones."""
-    scope = dict(function.__globals__)
-    for name in function.__code__.co_names:
-        helper = scope.get(name)
-        if isinstance(helper, FunctionType) and (helper in _intrinsics or helper in _devices):
-            scope[name] = _helper(helper, fastmath)
-    return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-
-
-_helpers: dict[tuple[FunctionType, frozenset[str]], Any] = {}
-
-
-def _helper(function: FunctionType, fastmath: frozenset[str]) -> Any:
-    import numba
-
-    key = (function, fastmath)
-    if key not in _helpers:
-        if function in _intrinsics:
-            _helpers[key] = _intrinsics[function]()
-        else:
-            # Inlined by LLVM: to inline Numba's own form takes three times as long to compile.
-            options = {"forceinline": True, "error_model": "numpy", "fastmath": set(fastmath) or False,
-                       "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # fmt: skip
-            _helpers[key] = numba.njit(**options)(_for_compiler(function, fastmath))
-    return _helpers[key]
+        return mode() != "python" and not can_compile()
+    return which.state == "python" and mode() != "python"

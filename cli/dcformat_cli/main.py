@@ -119,6 +119,10 @@ def cli(debug: bool) -> None:
     """
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    from dcformat import jit
+    from dcformat_cli.compiling import Notices
+
+    jit.observe(Notices())
 
 
 def main() -> None:

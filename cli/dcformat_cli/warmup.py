@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from dcformat_cli.compiling import Notices
 from dcformat_cli.failures import InputError, misuse
 from dcformat_cli.options import as_json
 from dcformat_cli.terminal import Table, emit_json, note, say, warn
@@ -26,7 +27,7 @@ _QUIET = 5.0
 
 class _Step(Protocol):
     def __call__(self, done: int, name: str) -> None:
-        """Show that `done` kernels are ready, the last of them `name`."""
+        """Show that `done` kernels are compiled, and `name` is next."""
 
 
 @click.command("warmup")
@@ -69,8 +70,12 @@ def all_kernels() -> tuple[Kernel, ...]:
 
     for package in (dcformat.codecs, dcformat_runtime):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith(".simd_ir"):  # which is the compiler's alone, and imports it
+            try:
                 importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                # Modules that only the compiler uses import it, and have no kernels.
+                if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
+                    raise
     return jit.kernels()
 
 
@@ -90,10 +95,12 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
     missing = [kernel for kernel in kernels if not kernel.ready()]
     if missing and not jit.can_compile():
         raise InputError("warmup", f"Numba, to compile {len(missing)} kernels", "none, or one that is switched off")
+    if missing:
+        _require_room()
     with _progress(len(missing)) as step:
-        for done, kernel in enumerate(missing, start=1):
-            kernel.resolve()
-            step(done, kernel.name)
+        jit.observe(_Steps(step))
+        jit.warm(missing)
+        step(len(missing), "")
     unsaved = [kernel.name for kernel in kernels if kernel.path() is None]
     size = _size(place)
     for name in unsaved:
@@ -112,6 +119,31 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
         say(f"{len(kernels) - len(unsaved)} of {len(kernels)} kernels are saved in {place} ({size:,} bytes): {took}")
     if unsaved:
         raise click.exceptions.Exit(1)
+
+
+def _require_room() -> None:
+    """Refuse a cache that nothing can be saved in before minutes are spent on compiling."""
+    from dcformat.native import store
+
+    try:
+        store.check()
+    except OSError as error:
+        raise InputError("warmup", "a folder to save kernels in (DCFORMAT_CACHE_DIR names one)", error) from error
+
+
+class _Steps(Notices):
+    """Shows each kernel as a step before it is compiled."""
+
+    def __init__(self, step: _Step) -> None:
+        self._step = step
+        self._done = 0
+
+    def compiling(self, kernel: str, number: int, saved: bool) -> None:
+        self._step(self._done, kernel)
+        self._done += 1
+
+    def compiled(self) -> None:
+        """Leave it to the next step."""
 
 
 def _list(kernels: Sequence[Kernel], as_json: bool) -> None:
@@ -148,10 +180,13 @@ def _export(kernels: Sequence[Kernel], target: str, into: Path, force: bool, as_
     if not force and _size(place):
         raise misuse(f"{place}: expected no kernels there, found some; -f adds to them and replaces those of {target}")
     with _progress(len(kernels)) as step:
-        for done, kernel in enumerate(kernels, start=1):
-            if kernel.export(target, str(place)) is None:
-                raise InputError(place, "a folder that only its owner can write to", "another, or none")
+        for done, kernel in enumerate(kernels):
             step(done, kernel.name)
+            try:
+                kernel.export(target, str(place))
+            except OSError as error:
+                raise InputError("warmup --into", "a folder that only its owner can write to", error) from error
+        step(len(kernels), "")
     if as_json:
         emit_json({"folder": str(place), "bytes": _size(place), "kernels": len(kernels), "target": target})
     else:
@@ -178,9 +213,12 @@ def _progress(total: int) -> Iterator[_Step]:
         yield line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (
+        SpinnerColumn(), TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=total)
         yield lambda done, name: bars.update(task, completed=done, description=name.rpartition(".")[2])

@@ -116,14 +116,19 @@ _RUNS = (
 )
 
 
-@kernel(_RUNS)
+def _runs_work(bits: int, lines: int, length: int, width: int, indices: Array) -> int:
+    parts = len(indices) + lines * length // ((1 << bits) - 1)
+    return lines + (3 * bits + 1) * parts + (3 * width + 8) * len(indices)
+
+
+@kernel(_RUNS, work=_runs_work)
 def _encode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,  # type: ignore[no-untyped-def]
                  indices, labels):  # fmt: skip
     return _code_runs(False, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,
                       pointers, indices, labels)  # fmt: skip
 
 
-@kernel(_RUNS)
+@kernel(_RUNS, work=_runs_work)
 def _decode_runs(state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives, pointers,  # type: ignore[no-untyped-def]
                  indices, labels):  # fmt: skip
     return _code_runs(True, state, buf, end, models, rate, limit, bits, lines, length, width, negatives, positives,
@@ -214,14 +219,18 @@ _CELLS = (
 )
 
 
-@kernel(_CELLS)
+def _cells_work(lines: int, length: int, width: int, indices: Array) -> int:
+    return lines + 8 * lines * length + (3 * width + 10) * len(indices)
+
+
+@kernel(_CELLS, work=_cells_work)
 def _encode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,  # type: ignore[no-untyped-def]
                   positives, columns, sizes, line, pointers, indices, labels):  # fmt: skip
     return _code_cells(False, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width,
                        negatives, positives, columns, sizes, line, pointers, indices, labels)  # fmt: skip
 
 
-@kernel(_CELLS)
+@kernel(_CELLS, work=_cells_work)
 def _decode_cells(state, buf, end, models, rate, stretch, limit, near, lines, length, density, width, negatives,  # type: ignore[no-untyped-def]
                   positives, columns, sizes, line, pointers, indices, labels):  # fmt: skip
     return _code_cells(True, state, buf, end, models, rate, stretch, limit, near, lines, length, density, width,

@@ -76,7 +76,7 @@ def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
     return codes
 
 
-@kernel("void(const int64[::1], int64[::1])")
+@kernel("void(const int64[::1], int64[::1])", work=lambda lengths: 7 * len(lengths) + 20)
 def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
     """Fill in the codes, zero where a symbol has none or an empty one."""
     code = np.int64(0)
@@ -180,12 +180,18 @@ def _code_table(decode, state, buf, end, models, rate, lengths):  # type: ignore
     return kraft
 
 
-@kernel("int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+@kernel(
+    "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
+    work=lambda lengths: 32 * len(lengths) + 40,
+)
 def _encode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
     return _code_table(False, state, buf, end, models, rate, lengths)
 
 
-@kernel("int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+@kernel(
+    "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
+    work=lambda lengths: 32 * len(lengths) + 40,
+)
 def _decode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
     return _code_table(True, state, buf, end, models, rate, lengths)
 
@@ -208,7 +214,10 @@ def read_lengths(decoder: Decoder, size: int, field: str) -> Lengths:
 # --- streams ----------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(const uint8[::1], const int64[::1], const int64[::1], uint8[::1], int64)")
+@kernel(
+    "int64(const uint8[::1], const int64[::1], const int64[::1], uint8[::1], int64)",
+    work=lambda symbols: 3 * len(symbols) + 10,
+)
 def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-def]
     """Write the symbols' codes from bit `at` on; return the bit after the last. `out` is zero from there."""
     position = at >> 3
@@ -227,7 +236,7 @@ def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-de
     return position * 8 + filled
 
 
-@kernel("void(const int64[::1], const int64[::1], uint16[::1], uint32[::1])")
+@kernel("void(const int64[::1], const int64[::1], uint16[::1], uint32[::1])", work=lambda lengths: 20000 + len(lengths))
 def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
     """Fill the tables of one symbol (length << 8 | symbol) and of up to three (symbols << 8 | count << 6 | bits)."""
     for symbol in range(len(lengths)):
@@ -281,7 +290,10 @@ _MARK = 1 << 62
 _FOUR = 13
 
 
-@kernel("int64(const uint8[::1], int64, int64, const uint16[::1], const uint32[::1], uint8[::1], int64)")
+@kernel(
+    "int64(const uint8[::1], int64, int64, const uint16[::1], const uint32[::1], uint8[::1], int64)",
+    work=lambda count: 2 * count + 20,
+)
 def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untyped-def]
     """Decode `count` symbols of one stream from bit `at`; return the bit after the last, or -1 past bit `end`."""
     index = np.int64(0)
@@ -299,7 +311,8 @@ def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untype
 
 
 @kernel(
-    "int64(const uint8[::1], int64[::1], const int64[::1], const uint16[::1], const uint32[::1], uint8[::1], int64)"
+    "int64(const uint8[::1], int64[::1], const int64[::1], const uint16[::1], const uint32[::1], uint8[::1], int64)",
+    work=lambda count: 2 * count + 40,
 )
 def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-untyped-def]
     """Decode four streams of ``ceil(count / 4)`` symbols each (the last: the rest), into consecutive quarters of `out`.

@@ -30,19 +30,25 @@ def _runs(pointers, indices, length, first, last, out):  # type: ignore[no-untyp
             at += 1
 
 
-@kernel("void(const int64[::1], const int32[::1], int64, int64, int64, int64[::1])")
+@kernel(
+    "void(const int64[::1], const int32[::1], int64, int64, int64, int64[::1])",
+    work=lambda pointers, out: len(pointers) + 2 * len(out),
+)
 def runs32(pointers, indices, length, first, last, out):  # type: ignore[no-untyped-def]
     """Write the zeros before each entry of lines first .. last, counted over the lines laid end to end."""
     _runs(pointers, indices, length, first, last, out)
 
 
-@kernel("void(const int64[::1], const int64[::1], int64, int64, int64, int64[::1])")
+@kernel(
+    "void(const int64[::1], const int64[::1], int64, int64, int64, int64[::1])",
+    work=lambda pointers, out: len(pointers) + 2 * len(out),
+)
 def runs64(pointers, indices, length, first, last, out):  # type: ignore[no-untyped-def]
     """`runs32` for 64-bit indices."""
     _runs(pointers, indices, length, first, last, out)
 
 
-@kernel("int64(const int64[::1], int64, int64[::1])")
+@kernel("int64(const int64[::1], int64, int64[::1])", work=lambda out: len(out))
 def escape(runs, most, out):  # type: ignore[no-untyped-def]
     """Write each run as escapes (`most`), each for as many zeros, and the rest; return the number of symbols."""
     at = 0
@@ -56,7 +62,7 @@ def escape(runs, most, out):  # type: ignore[no-untyped-def]
     return at
 
 
-@kernel("int64(const int64[::1], const uint8[::1], int64, int64[::1], uint8[::1])")
+@kernel("int64(const int64[::1], const uint8[::1], int64, int64[::1], uint8[::1])", work=lambda gaps: len(gaps))
 def fill(runs, labels, most, gaps, out):  # type: ignore[no-untyped-def]
     """Write runs and labels (plus 1) with a filler (gap `most`, label 0) for every most + 1 zeros; return the count."""
     at = 0
@@ -106,7 +112,10 @@ def _end(gaps, count, most, lines, line, at, pointers, stored):  # type: ignore[
     return 0
 
 
-@kernel("int64(const uint8[::1], int64, int64, int64, int64, int64[::1], int32[::1])")
+@kernel(
+    "int64(const uint8[::1], int64, int64, int64, int64, int64[::1], int32[::1])",
+    work=lambda gaps, lines: 2 * len(gaps) + lines,
+)
 def place32(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
     """Turn gap symbols into line pointers and indices.
 
@@ -128,7 +137,10 @@ def place32(gaps, count, most, length, lines, pointers, indices):  # type: ignor
     return _end(gaps, count, most, lines, line, at, pointers, len(indices))
 
 
-@kernel("int64(const int64[::1], int64, int64, int64, int64, int64[::1], int64[::1])")
+@kernel(
+    "int64(const int64[::1], int64, int64, int64, int64, int64[::1], int64[::1])",
+    work=lambda gaps, lines: 2 * len(gaps) + lines,
+)
 def place64(gaps, count, most, length, lines, pointers, indices):  # type: ignore[no-untyped-def]
     """`place32` for 64-bit gaps and indices."""
     start, before = np.int64(0), np.int64(-1)
@@ -136,7 +148,7 @@ def place64(gaps, count, most, length, lines, pointers, indices):  # type: ignor
     return _end(gaps, count, most, lines, line, at, pointers, len(indices))
 
 
-@kernel("int64(int64[::1], const uint8[::1], int64, uint8[::1])")
+@kernel("int64(int64[::1], const uint8[::1], int64, uint8[::1])", work=lambda gaps: len(gaps))
 def unfill(gaps, labels, most, out):  # type: ignore[no-untyped-def]
     """Turn fillers into runs in place and drop them from the labels; return the entries, or -1 for a lone filler."""
     at = 0
@@ -167,13 +179,19 @@ def _transpose(pointers, indices, labels, other, new_indices, new_labels):  # ty
             new_labels[at] = labels[entry]
 
 
-@kernel("void(const int64[::1], const int32[::1], const uint8[::1], int64[::1], int32[::1], uint8[::1])")
+@kernel(
+    "void(const int64[::1], const int32[::1], const uint8[::1], int64[::1], int32[::1], uint8[::1])",
+    work=lambda pointers, indices: len(pointers) + len(indices),
+)
 def transpose8(pointers, indices, labels, other, new_indices, new_labels):  # type: ignore[no-untyped-def]
     """Sort by the other axis, counting; `other` holds each of its lines' start, and on return its end."""
     _transpose(pointers, indices, labels, other, new_indices, new_labels)
 
 
-@kernel("void(const int64[::1], const int32[::1], const int64[::1], int64[::1], int32[::1], int64[::1])")
+@kernel(
+    "void(const int64[::1], const int32[::1], const int64[::1], int64[::1], int32[::1], int64[::1])",
+    work=lambda pointers, indices: len(pointers) + len(indices),
+)
 def transpose64(pointers, indices, labels, other, new_indices, new_labels):  # type: ignore[no-untyped-def]
     """`transpose8` for 64-bit labels."""
     _transpose(pointers, indices, labels, other, new_indices, new_labels)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from dcformat.codecs.logistic import LOG, MOST, SQUASH, STRETCH
 from dcformat.codecs.rangecoder import RATE, code_adaptive, code_bit, update
 from dcformat.jit import device, kernel
+
+Array = npt.NDArray[Any]
 
 INPUTS = 5
 #: How many bits a model's probability may rest on.
@@ -124,13 +129,17 @@ def _code_lives(decode, low, rng, pos, buf, end, models, near, lives):  # type: 
 _LIVES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64[::1])"
 
 
-@kernel(_LIVES)
+def _lives_work(lives: Array) -> int:
+    return 5 * len(lives) + 10
+
+
+@kernel(_LIVES, work=_lives_work)
 def encode_lives(state, buf, end, models, near, lives):  # type: ignore[no-untyped-def]
     """Append which lines (or columns) are live."""
     state[0], state[1], state[2] = _code_lives(False, state[0], state[1], state[2], buf, end, models, near, lives)
 
 
-@kernel(_LIVES)
+@kernel(_LIVES, work=_lives_work)
 def decode_lives(state, buf, end, models, near, lives):  # type: ignore[no-untyped-def]
     """Read which lines (or columns) are live."""
     state[0], state[1], state[2] = _code_lives(True, state[0], state[1], state[2], buf, end, models, near, lives)
@@ -313,7 +322,13 @@ _CELLS = (
 )
 
 
-@kernel(_CELLS)
+def _cells_work(near: int, lines: int, length: int, width: int, live_lines: Array, live_columns: Array,
+                indices: Array) -> int:  # fmt: skip
+    cells = int(live_lines.sum()) * (length + (45 if near else 35) * int(live_columns.sum()))
+    return lines + length + cells + (60 + 35 * width) * len(indices)
+
+
+@kernel(_CELLS, work=_cells_work)
 def encode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,  # type: ignore[no-untyped-def]
                   near, lines, length, width, negatives, positives, live_lines, live_columns, groups, columns, line,
                   pointers, indices, labels):  # fmt: skip
@@ -323,7 +338,7 @@ def encode_cells(state, buf, end, models, labeling, places, inputs, weights, lab
                        live_columns, groups, columns, line, pointers, indices, labels)  # fmt: skip
 
 
-@kernel(_CELLS)
+@kernel(_CELLS, work=_cells_work)
 def decode_cells(state, buf, end, models, labeling, places, inputs, weights, label_weights, used, label_used, contexts,  # type: ignore[no-untyped-def]
                   near, lines, length, width, negatives, positives, live_lines, live_columns, groups, columns, line,
                   pointers, indices, labels):  # fmt: skip

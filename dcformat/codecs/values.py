@@ -179,23 +179,27 @@ def _code_steps(decode, state, buf, end, models, rate, form, first_width, number
     state[0], state[1], state[2] = low, rng, pos
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])")
+def _steps_work(numbers: State) -> int:
+    return 70 * len(numbers) + 20
+
+
+@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])", work=_steps_work)
 def _encode_steps(state, buf, end, models, rate, form, first_width, numbers):  # type: ignore[no-untyped-def]
     _code_steps(False, state, buf, end, models, rate, form, first_width, numbers)
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])")
+@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64[::1])", work=_steps_work)
 def _decode_steps(state, buf, end, models, rate, form, first_width, numbers):  # type: ignore[no-untyped-def]
     _code_steps(True, state, buf, end, models, rate, form, first_width, numbers)
 
 
-@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)")
+@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)", work=lambda width: 2 * width + 4)
 def _encode_direct(state, buf, end, width, value):  # type: ignore[no-untyped-def]
     _, state[0], state[1], state[2] = code_direct(False, state[0], state[1], state[2], buf, end, width, value)
     return value
 
 
-@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)")
+@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)", work=lambda width: 2 * width + 4)
 def _decode_direct(state, buf, end, width, value):  # type: ignore[no-untyped-def]
     value, state[0], state[1], state[2] = code_direct(True, state[0], state[1], state[2], buf, end, width, 0)
     return value
@@ -336,12 +340,16 @@ def _code_values(decode, state, buf, end, models, rate, width, exponent, top, ze
 _VALUES = "void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64, int64, int64[::1])"
 
 
-@kernel(_VALUES)
+def _values_work(width: int, zeros: int, values: State) -> int:
+    return (2 * (width - zeros) + 5) * len(values) + 10
+
+
+@kernel(_VALUES, work=_values_work)
 def _encode_values(state, buf, end, models, rate, width, exponent, top, zeros, values):  # type: ignore[no-untyped-def]
     _code_values(False, state, buf, end, models, rate, width, exponent, top, zeros, values)
 
 
-@kernel(_VALUES)
+@kernel(_VALUES, work=_values_work)
 def _decode_values(state, buf, end, models, rate, width, exponent, top, zeros, values):  # type: ignore[no-untyped-def]
     _code_values(True, state, buf, end, models, rate, width, exponent, top, zeros, values)
 
@@ -357,12 +365,18 @@ def _code_integers(decode, state, buf, end, models, rate, values):  # type: igno
     state[0], state[1], state[2] = low, rng, pos
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+@kernel(
+    "void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
+    work=lambda values: 120 * len(values) + 20,
+)
 def _encode_integers(state, buf, end, models, rate, values):  # type: ignore[no-untyped-def]
     _code_integers(False, state, buf, end, models, rate, values)
 
 
-@kernel("void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])")
+@kernel(
+    "void(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
+    work=lambda values: 120 * len(values) + 20,
+)
 def _decode_integers(state, buf, end, models, rate, values):  # type: ignore[no-untyped-def]
     _code_integers(True, state, buf, end, models, rate, values)
 

@@ -1,8 +1,9 @@
 """The folder of saved kernels: the user's own, checked before anything in it is believed.
 
 Saved code runs with the user's rights, so a file counts only if nobody but the user or root can have written it, in a
-folder of which the same holds, and if its checksum is right. Whatever is wrong, missing or forbidden just means that
-nothing is saved there: no error. Files are written beside their place and renamed, so readers see all of one or none.
+folder of which the same holds, and if its checksum is right. For readers, whatever is wrong, missing or forbidden just
+means that nothing is saved there; writers are told what is wrong. Files are written beside their place and renamed, so
+readers see all of one or none.
 
 Paths are text here and pathlib is not used: to import it takes 3 ms of a start that is to take few more.
 """
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 #: No kernel is near this size.
 _MOST = 1 << 24
 _SUFFIX = ".kernel"
+_PARTIAL = ".partial"
+#: Seconds after which a file that is being written belongs to a process that was killed.
+_ABANDONED = 3600
 
 
 def folder() -> str | None:
@@ -99,33 +104,75 @@ def _name(key: bytes, compiler: str) -> str:
     return f"{key.hex()}-{compiler.replace(' ', '_')}{_SUFFIX}"
 
 
-def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str | None:
-    """Save a file; return where, or None if that was not possible."""
-    place = folder() if place is None else place
-    if place is None:
-        return None
-    temporary = f".{os.getpid()}-{os.urandom(8).hex()}.partial"
+def check(place: str | None = None) -> None:
+    """Raise `OSError`, with the reason as its text, unless files can be saved in a folder (default: the user's)."""
+    os.close(_open_to_write(place or _require_folder()))
+
+
+def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str:
+    """Save a file in a folder (default: the user's) and return where.
+
+    Raises
+    ------
+    OSError
+        It cannot be saved; the text says why.
+    """
+    place = place or _require_folder()
+    handle = _open_to_write(place)
+    name, temporary = _name(key, compiler), f".{os.getpid()}-{os.urandom(8).hex()}{_PARTIAL}"
     try:
-        os.makedirs(place, 0o700, exist_ok=True)  # noqa: PTH103
-        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if not _trusted(os.fstat(handle)):
-            return None
+        _remove_abandoned(handle)
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
         try:
             with os.fdopen(file, "wb") as opened:
                 opened.write(data)
-            os.rename(temporary, _name(key, compiler), src_dir_fd=handle, dst_dir_fd=handle)
-        except OSError:
+            os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        except BaseException:
             os.unlink(temporary, dir_fd=handle)
-            return None
-    except OSError:
-        return None
+            raise
+    except OSError as error:
+        raise OSError(f"{place}: {error.strerror}") from error
     finally:
         os.close(handle)
-    return f"{place}/{_name(key, compiler)}"
+    return f"{place}/{name}"
+
+
+def _require_folder() -> str:
+    place = folder()
+    if place is None:
+        raise OSError("there is no home directory, or the process runs with another user's rights")
+    return place
+
+
+def _open_to_write(place: str) -> int:
+    """Open a folder, made if need be, in which this user, and nobody else but root, can write."""
+    try:
+        os.makedirs(place, 0o700, exist_ok=True)  # noqa: PTH103
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(f"{place}: {error.strerror}") from error
+    status = os.fstat(handle)
+    reason = ""
+    if status.st_uid not in (0, os.geteuid()):
+        reason = f"belongs to another user (uid {status.st_uid})"
+    elif not _trusted(status):
+        reason = f"others may write to it (mode {stat.S_IMODE(status.st_mode):o})"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        reason = "may not be written to"
+    if reason:
+        os.close(handle)
+        raise OSError(f"{place}: {reason}")
+    return handle
+
+
+def _remove_abandoned(handle: int) -> None:
+    """Remove what processes that were killed while they wrote have left."""
+    for name in os.listdir(handle):
+        try:
+            if name.endswith(_PARTIAL) and time.time() - os.stat(name, dir_fd=handle).st_mtime > _ABANDONED:
+                os.unlink(name, dir_fd=handle)
+        except OSError:  # another process was faster
+            continue
 
 
 def entries() -> Iterator[str]:
@@ -133,4 +180,4 @@ def entries() -> Iterator[str]:
     place = folder()
     if place is not None and os.path.isdir(place):  # noqa: PTH112
         names = sorted(os.listdir(place))  # noqa: PTH208
-        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, ".partial")))
+        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, _PARTIAL)))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
+import dcformat_runtime
 import pytest
 from dcformat_cli import warmup
 
+import dcformat.codecs
 from dcformat import jit
 from dcformat.native import image, keys, loader, store
-from tests.cli.support import Invoke, refused, spawn
+from tests.cli.support import Invoke, command, environment, refused, spawn
 
 pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
 
@@ -29,11 +36,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let warmup find two kernels, as yet unresolved."""
     found = [kernel for kernel in warmup.all_kernels() if kernel.name in FEW]
-    fresh = tuple(jit.Kernel(kernel.python, kernel.signature, kernel.fastmath, kernel.unroll) for kernel in found)
+    fresh = tuple(jit.Kernel(kernel.python, kernel.signature) for kernel in found)
     monkeypatch.setattr(warmup, "all_kernels", lambda: fresh)
 
 
 def test_every_kernel_is_found() -> None:
+    for package in (dcformat.codecs, dcformat_runtime):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    assert set(warmup.all_kernels()) == set(jit.kernels())
     names = {kernel.name for kernel in warmup.all_kernels()}
     assert {*FEW, "dcformat_runtime.kernels.run", "dcformat.codecs.huffman.read_four"} <= names
     assert len(names) == len(warmup.all_kernels())
@@ -69,6 +80,29 @@ def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
 def test_without_a_compiler_it_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     refused(invoke("warmup"), "expected Numba, to compile 2 kernels, found none, or one that is switched off")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path / "file"))
+    refused(invoke("warmup"), "DCFORMAT_CACHE_DIR", f"found {tmp_path}/file/kernels: Not a directory")
+
+
+def test_interrupted_it_keeps_what_is_compiled(place: Path) -> None:
+    process = subprocess.Popen(command("warmup"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(place.glob("*.kernel")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1].decode().splitlines()[-1] == "dcformat: interrupted"
+    assert process.returncode == 130
+    assert not list(place.glob(".*.partial"))
+    listed = json.loads(spawn("warmup", "--list", "--json").stdout)
+    saved = {path for path in listed["kernels"].values() if path is not None}
+    assert saved == {str(path) for path in place.iterdir()}
+    assert saved
 
 
 def test_options_that_make_no_sense_together(invoke: Invoke, tmp_path: Path) -> None:

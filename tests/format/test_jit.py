@@ -185,6 +185,7 @@ def test_another_processor_compiles_anew(cache, tmp_path):
         ("simple.py", "values[i] * factor, i + 1", "factor * values[i], i + 1", "total"),
         ("simple.py", "0.5, True", "0.5, True", ""),
         ("simple.py", "float64(const float64[::1])", "float64(float64[::1])", "mean"),
+        ("simple.py", "10 * len(values)", "20 * len(values)", ""),
         ("ir.py", "builder.shl(args[0], args[0].type(1))", "builder.add(args[0], args[0])", "steps"),
         ("simple.py", '"""Sum, times factor."""', '"""Sum, times a factor."""', "total"),
     ],

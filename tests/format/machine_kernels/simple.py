@@ -24,7 +24,7 @@ def scaled(values, i, factor):
     return values[i] * factor, i + 1
 
 
-@kernel("int64(const int64[::1], int64)")
+@kernel("int64(const int64[::1], int64)", work=lambda values: 10 * len(values))
 def total(values, factor):
     """Sum, times factor."""
     out = 0

@@ -1,0 +1,42 @@
+"""What the user sees of kernels that are compiled on the way: that it happens, and why they are not saved."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dcformat import jit
+from dcformat_cli.terminal import warn
+
+_CLEAR = "\r\033[K"
+
+
+class Notices(jit.Observer):
+    """One line on stderr, or on a terminal one that changes with each kernel and is removed after it."""
+
+    def compiling(self, kernel: str, number: int, saved: bool) -> None:
+        """Say so before a kernel is compiled."""
+        if sys.stderr.isatty():
+            name, scope = (
+                kernel.rpartition(".")[2].lstrip("_"),
+                "once for this machine" if saved else "for this run alone",
+            )
+            click.echo(f"{_CLEAR}compiling kernel {number} ({name}), {scope} ...", nl=False, err=True)
+        elif number == 1:
+            scope = (
+                "once for this machine (saved for later runs)" if saved else "for this run alone (they are not saved)"
+            )
+            click.echo(f"compiling kernels {scope}", err=True)
+
+    def compiled(self) -> None:
+        """Remove the line."""
+        if sys.stderr.isatty():
+            click.echo(_CLEAR, nl=False, err=True)
+
+    def unsaved(self, reason: str) -> None:
+        """Warn, and name the way out."""
+        warn(
+            f"compiled kernels cannot be saved, so each run compiles them again: {reason} (set DCFORMAT_CACHE_DIR to a "
+            "folder that only you can write to)"
+        )

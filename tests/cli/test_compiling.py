@@ -1,0 +1,103 @@
+"""What a user sees when kernels are compiled, and that every reading verb works without a compiler."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from dcformat_cli.compiling import Notices
+
+from dcformat.native import loader
+from tests.cli.support import spawn
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+EXTREME = MODELS / "lenet-300-100-extreme.dcf"
+
+BLOCKED = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("numba", "llvmlite"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+sys.argv[1:] = %r
+from dcformat_cli.main import main
+main()
+"""
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    notices = Notices()
+    for number, kernel in enumerate(("a.first", "a._second"), start=1):
+        notices.compiling(kernel, number, True)
+        notices.compiled()
+    assert capsys.readouterr().err == "compiling kernels once for this machine (saved for later runs)\n"
+
+
+def test_on_a_terminal_the_line_moves_and_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    notices = Notices()
+    for number, kernel in enumerate(("a.first", "a._second"), start=1):
+        notices.compiling(kernel, number, number == 1)
+        notices.compiled()
+    assert isinstance(sys.stderr, _Terminal)
+    assert sys.stderr.getvalue().split("\r\033[K") == [
+        "", "compiling kernel 1 (first), once for this machine ...", "",
+        "compiling kernel 2 (second), for this run alone ...", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+def test_a_cache_that_cannot_be_used_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "DCFORMAT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path / "file"))
+    done = spawn("verify", EXTREME)
+    assert done.returncode == 0
+    assert done.stderr.decode().splitlines() == [
+        "warning: compiled kernels cannot be saved, so each run compiles them again: "
+        f"{tmp_path}/file/kernels: Not a directory (set DCFORMAT_CACHE_DIR to a folder that only you can write to)",
+        "compiling kernels for this run alone (they are not saved)",
+    ]
+
+
+def _without_compiler(*arguments: object) -> str:
+    done = spawn(BLOCKED % (list(map(str, arguments)),), python=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("empty")
+def test_without_a_compiler_warmup_lists_kernels() -> None:
+    table = _without_compiler("warmup", "--list")
+    assert "dcformat_runtime.kernels.run" in table
+    assert "0 of " in table
+
+
+@pytest.mark.parametrize("model", sorted(MODELS.glob("*.dcf")), ids=lambda path: path.stem)
+def test_without_a_compiler_models_are_read_and_run(model: Path, empty: Path, data: Path) -> None:
+    assert ": good: " in _without_compiler("verify", model)
+    _without_compiler("unpack", model, "-o", empty / "out.npz")
+    assert (empty / "out.npz").stat().st_size > 10_000
+    assert " of 200 test images right" in _without_compiler("run", model, "--data", data)
+
+
+def test_without_a_compiler_a_model_is_inspected(empty: Path) -> None:
+    shutil.copy(EXTREME, empty / "model.dcf")
+    assert "mixing" in _without_compiler("inspect", empty / "model.dcf")

@@ -1,0 +1,185 @@
+"""How much work Python does before kernels are compiled: counted from the arguments of a call, never timed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dcformat_cli import warmup
+
+from dcformat import jit
+from dcformat.native import loader
+from tests.format.test_jit import run
+
+#: They run any program, and wait for other threads: nothing about their arguments says for how long.
+UNTOLD = {"dcformat_runtime.kernels.run", "dcformat_runtime.kernels.wait"}
+
+needs_machine_code = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+
+
+def test_every_kernel_states_its_work() -> None:
+    assert {kernel.name for kernel in warmup.all_kernels() if kernel.work is None} == UNTOLD
+
+
+def test_work_is_counted_from_the_arguments_it_names() -> None:
+    def work(count: int, values: np.ndarray) -> int:
+        return 3 * count + len(values)
+
+    @jit.kernel("int64(const int64[::1], int64, int64)", work=work)
+    def spin(values, other, count):  # type: ignore[no-untyped-def]
+        return values[0] + other + count
+
+    assert spin.work is not None
+    assert spin.work((np.zeros(5), 100, 7)) == 26
+    # NumPy's integers would wrap around, and a file could say that there is nothing to do.
+    assert spin.work((np.zeros(5), 0, np.int64(1 << 62))) == 3 * (1 << 62) + 5
+    assert spin.work((np.zeros(5), 100)) is None
+
+
+def test_work_that_depends_on_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"work: expected some of \('n',\), found \['m'\]"):
+        jit.kernel("int64(int64)", work=lambda m: m)(lambda n: n)
+
+
+SPEND = """
+import json, sys
+from dcformat import jit
+@jit.kernel("int64(int64)", work=lambda n: n)
+def first(n):
+    return n + 1
+@jit.kernel("int64(int64)", work=lambda n: n)
+def second(n):
+    return n + 2
+out = []
+def say(*results):
+    out.append([*results, first.state, second.state, "numba" in sys.modules])
+say(first(jit.PATIENCE // 2))
+say(second(jit.PATIENCE + 1))
+say(first(jit.PATIENCE - jit.PATIENCE // 2))
+say(first(1))
+print(json.dumps(out))
+"""
+
+
+@needs_machine_code
+def test_what_fits_runs_in_python_and_nothing_more(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    half, most = jit.PATIENCE // 2, jit.PATIENCE
+    assert run(tmp_path, SPEND) == [
+        [half + 1, "unresolved", "unresolved", False],
+        [most + 3, "unresolved", "compiled", True],  # at once, and what was left is still there
+        [most - half + 1, "unresolved", "compiled", True],
+        [2, "compiled", "compiled", True],
+    ]
+
+
+def test_without_a_compiler_python_runs_on(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    hidden = "import sys; sys.modules['numba'] = None\n" + SPEND
+    assert [row[1:3] for row in run(tmp_path, hidden)] == [
+        ["python", "unresolved"], ["python", "python"], ["python", "python"], ["python", "python"],
+    ]  # fmt: skip
+
+
+LARGE = """
+import json
+import numpy as np
+from dcformat import jit
+from dcformat.codecs import adaptive, mixing
+from dcformat.codecs.rangecoder import Decoder
+
+class Compiling(Exception):
+    pass
+
+class Stop(jit.Observer):
+    def compiling(self, kernel, number, saved):
+        raise Compiling(kernel)
+
+jit.observe(Stop())
+cases = [
+    lambda data: mixing.decode(data(bytes(4)), 1 << 10, 1 << 8, 1, 2, 1),
+    lambda data: mixing.decode(data(bytes(4)), 1, 1 << 18, 1, 2, 1),
+    lambda data: adaptive.decode(data(bytes([0, 0, 0, 0])), 1 << 10, 1 << 9, 5, 2, 1),
+    lambda data: adaptive.decode(data(bytes([255, 0, 0, 0])), 1 << 13, 1 << 13, 5, 2, 1),
+]
+out = []
+for case in cases:
+    try:
+        case(lambda head: Decoder(np.frombuffer(head, np.uint8)))
+        out.append("ran")
+    except Compiling as found:
+        out.append(str(found).removeprefix("dcformat.codecs."))
+print(json.dumps(out))
+"""
+
+
+@needs_machine_code
+def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert run(tmp_path, LARGE) == [
+        "mixing_kernels.decode_cells", "mixing_kernels.decode_cells", "adaptive._decode_cells", "adaptive._decode_runs",
+    ]  # fmt: skip
+
+
+COUNT = """
+import json, sys
+import numpy as np
+import dcformat
+from dcformat import jit
+from dcformat.codecs import adaptive, choose, index, mixing
+from dcformat.codecs.rangecoder import Decoder
+
+lines, found = 0, {}
+
+def trace(frame, event, _):
+    global lines
+    lines += event == "line"
+    return trace
+
+def counted(kernel, name, function):
+    def call(*args):
+        global lines
+        lines, steps = 0, kernel.work(args)
+        sys.settrace(trace)
+        try:
+            return function(*args)
+        finally:
+            sys.settrace(None)
+            found[name] = max(found.get(name, 0), lines / steps)
+    return call
+
+for kernel in jit.kernels():
+    kernel.python = counted(kernel, kernel.name, kernel.python)
+
+random = np.random.default_rng(0)
+book = random.normal(0, 1, 300).astype(np.float32)
+def sparse(shape, density, count):
+    values = book[random.integers(0, count, shape)] if count else random.normal(0, 1, shape).astype(np.float32)
+    return np.where(random.random(shape) < density, values, np.float32(0))
+weights = [
+    sparse((16, 20), 0.2, 8), sparse((16, 12), 0.4, 300), sparse((8, 9), 0.5, 0), sparse((12, 12), 1, 16),
+    sparse((5, 9), 1, 0), sparse((150, 2), 0.05, 4), sparse((2, 200), 0.02, 4), sparse((30, 30), 0.004, 4),
+    (random.integers(-9000, 9000, 30) * np.float32(0.125)).astype(np.float32),
+]
+for weight in weights:
+    model = dcformat.Model({"w": dcformat.from_dense("w", weight)})
+    for mode in ("fast", "tiny"):
+        dcformat.save(model, PATH, mode=mode)
+        assert np.array_equal(dcformat.load(PATH).tensors["w"].to_dense(), weight)
+for coder in (adaptive, mixing):
+    for shape in ((20, 20), (500, 1), (1, 500)):
+        for head in (0, 0x55, 0xFF):
+            decoder = Decoder(np.frombuffer(bytes([head]) * 6, np.uint8))
+            try:
+                coder.decode(decoder, *shape, 3, 2, 1)
+            except dcformat.FormatError:
+                pass
+index.place64(np.array([5, 900, 2]), 3, 1000, 3, 400, np.zeros(401, np.int64), np.zeros(3, np.int64))
+print(json.dumps(found))
+"""
+
+
+def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """A step is a microsecond, in which Python runs eight lines at most."""
+    script = COUNT.replace("PATH", repr(str(tmp_path / "w")))
+    found = run(tmp_path, script, NUMBA_DISABLE_JIT="1")
+    named = {kernel.name for kernel in warmup.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
+    seldom = {"read_four", "runs64", "place64", "fill", "unfill"}  # of large tensors, and of fillers
+    assert {name.rpartition(".")[2] for name in named - set(found)} <= seldom
+    assert {name: ratio for name, ratio in found.items() if ratio > 8} == {}
