@@ -10,8 +10,9 @@ exporters fold it into the convolution before it.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import inf, isfinite, prod
 from typing import ClassVar
 
 from dcformat.errors import GraphError, ShapeError
@@ -316,5 +317,14 @@ class Graph:
         channels = self.input_shape[0] if len(self.input_shape) == 3 else 1
         if len(p.mean) != len(p.std) or len(p.mean) not in (1, channels):
             raise ShapeError("preprocessing", got=(len(p.mean), len(p.std)), expected=f"1 or {channels} values each")
-        if any(not abs(v) < float("inf") for v in (*p.mean, *p.std)) or 0.0 in p.std:
-            raise GraphError("preprocessing", got=(p.mean, p.std), expected="finite values, std not 0")
+        stored = [_as_float32(v) for v in (*p.mean, *p.std)]
+        if not all(map(isfinite, stored)) or 0.0 in stored[len(p.mean) :]:
+            raise GraphError("preprocessing", got=(p.mean, p.std), expected="finite float32 values, std not 0")
+
+
+def _as_float32(value: float) -> float:
+    """Return what a float32 makes of a number: an infinity, or zero, of those beyond its range."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return inf

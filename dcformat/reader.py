@@ -242,7 +242,13 @@ class DcfFile:
             raise
 
 
-def open_file(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, mmap: bool = False) -> DcfFile:
+def open_file(
+    source: Source,
+    *,
+    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+    max_work: int | None = layout.DEFAULT_MAX_WORK,
+    mmap: bool = False,
+) -> DcfFile:
     """Open a file for reading tensor by tensor; `dcformat.open`. Use it as a context manager.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from math import prod
 
 import numpy as np
@@ -14,21 +15,45 @@ from dcformat.graph import Shape
 _STEP = 0x9E3779B97F4A7C15
 
 
-def pixels(seed: int, samples: int, shape: Shape) -> npt.NDArray[np.uint8]:
-    """Return the test's inputs, uint8 ``(samples, *shape)``, from SplitMix64 (Steele, Lea and Flood 2014)."""
-    count = samples * prod(shape)
-    with np.errstate(over="ignore"):
-        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_STEP)
-        z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(56)).astype(np.uint8).reshape(samples, *shape)
+#: Pixels that are made at a time: the numbers behind them take many times their bytes.
+_PIECE = 1 << 16
 
 
-def digest(outputs: npt.NDArray[np.float32]) -> bytes:
-    """Return the digest of outputs ``(samples, ...)``: of the index of the greatest in each."""
-    winners = outputs.reshape(len(outputs), -1).argmax(axis=1).astype("<u4")
-    return hashlib.sha256(winners.tobytes()).digest()[: layout.DIGEST_BYTES]
+def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray[np.uint8]:
+    """Return the test's inputs, uint8 ``(samples, *shape)``, from SplitMix64 (Steele, Lea and Flood 2014).
+
+    Parameters
+    ----------
+    seed, samples : int
+    shape : tuple of int
+        Of one input.
+    first : int
+        Number of the first input that is wanted.
+    """
+    size = prod(shape)
+    out = np.empty(samples * size, np.uint8)
+    for start in range(0, out.size, _PIECE):
+        part = out[start : start + _PIECE]
+        before = first * size + start
+        with np.errstate(over="ignore"):
+            z = np.uint64(seed) + np.arange(before + 1, before + part.size + 1, dtype=np.uint64) * np.uint64(_STEP)
+            z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        part[:] = (z ^ z >> np.uint64(31)) >> np.uint64(56)
+    return out.reshape(samples, *shape)
+
+
+def winners(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Return the index of the greatest of each of the outputs ``(samples, ...)``, the first of equals."""
+    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1), "<u4")
+
+
+def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
+    """Return the digest of the winners of all samples, in one array or in several."""
+    state = hashlib.sha256()
+    for part in winners:
+        state.update(part.tobytes())
+    return state.digest()[: layout.DIGEST_BYTES]
 
 
 def is_robust(outputs: npt.NDArray[np.float32]) -> bool:

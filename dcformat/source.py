@@ -6,7 +6,7 @@ import errno
 import io
 import mmap as _mmap
 import os
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from typing import Any, BinaryIO
 
 from dcformat import layout
@@ -23,7 +23,7 @@ class ByteSource:
 
     def __init__(self, view: memoryview | None, file: BinaryIO | None, size: int, path: str | None, own: Any) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
-        self._lock = allocate_lock()
+        self._locks: dict[int, LockType] = {}  # one for each process: a fork may leave one locked for ever
 
     @property
     def in_memory(self) -> bool:
@@ -82,7 +82,7 @@ class ByteSource:
             data: bytes | memoryview = self._view[start : max(start, min(start + count, there))]
         else:
             assert self._file is not None  # one of the two is there
-            with self._lock:
+            with self._locks.setdefault(os.getpid(), allocate_lock()):
                 self._file.seek(start)
                 data = _read(self._file, count)
         if len(data) != count:

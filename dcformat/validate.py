@@ -30,7 +30,8 @@ def check_tensor(name: str, tensor: Tensor) -> None:
     if tensor.data.ndim != 1:
         raise ShapeError(f"data of {name!r}", got=tensor.data.shape, expected="one dimension")
     if tensor.dtype == "int8":
-        scale = np.float32(tensor.scale)
+        with np.errstate(over="ignore"):
+            scale = np.float32(tensor.scale)
         if not (np.isfinite(scale) and scale > 0 and float(scale) == tensor.scale):
             raise EncodingError(f"scale of {name!r}", got=tensor.scale, expected="a positive float32")
     elif tensor.scale != 1.0:

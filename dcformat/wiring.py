@@ -6,8 +6,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dcformat import layout
 from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, GraphError, LimitError
@@ -95,9 +93,8 @@ def read_graph(cursor: Cursor, names: Sequence[str]) -> Graph:
     count = cursor.varint("preprocessing", layout.MAX_ATTRIBUTE)
     rule = None
     if count:
-        raw = cursor.take(8 * count, "preprocessing")
-        values = np.frombuffer(raw, "<f4").astype(np.float64).tolist()
-        rule = Preprocessing(tuple(values[:count]), tuple(values[count:]))
+        values = struct.unpack(f"<{2 * count}f", cursor.take(8 * count, "preprocessing"))
+        rule = Preprocessing(values[:count], values[count:])
     nodes = [_read_node(cursor, number, names) for number in range(cursor.varint("operators", layout.MAX_NODES))]
     return Graph(shape, tuple(nodes), rule)
 
@@ -170,13 +167,8 @@ def check_graph(graph: Graph) -> None:
     """Raise unless every number of a graph fits the format; its wiring is for `Graph.shapes`."""
     if len(graph.nodes) > layout.MAX_NODES:
         raise LimitError("operators", got=len(graph.nodes), expected=f"at most {layout.MAX_NODES}")
-    if (rule := graph.preprocessing) is not None:
-        if len(rule.mean) > layout.MAX_ATTRIBUTE:
-            raise LimitError("preprocessing", got=len(rule.mean), expected=f"at most {layout.MAX_ATTRIBUTE} values")
-        with np.errstate(over="ignore"):
-            mean, std = np.array(rule.mean, np.float32), np.array(rule.std, np.float32)
-        if not (np.isfinite(mean).all() and np.isfinite(std).all() and std.all()):
-            raise GraphError("preprocessing", got=(rule.mean, rule.std), expected="finite float32 values, std not 0")
+    if (rule := graph.preprocessing) is not None and len(rule.mean) > layout.MAX_ATTRIBUTE:
+        raise LimitError("preprocessing", got=len(rule.mean), expected=f"at most {layout.MAX_ATTRIBUTE} values")
     for number, node in enumerate(graph.nodes):
         if type(node) not in _IDS:
             raise GraphError(f"node {number}", got=type(node).__name__, expected="a known operator")

@@ -133,11 +133,13 @@ def _naming_inputs(label: str) -> Iterator[None]:
 
 def _print_classes(file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool) -> None:
     found = classes(logits).tolist()
+    # A file may name fewer classes than it has outputs; a class without a label goes by its number.
+    names = [labels[index] if index < len(labels) else str(index) for index in found]
     if as_json:
         document: dict[str, Any] = {"file": file, "images": len(found), "classes": found}
         if labels:
-            document["labels"] = [labels[index] for index in found]
+            document["labels"] = names
         emit_json(document)
         return
-    for index in found:
-        say(labels[index] if labels else str(index))
+    for name in names:
+        say(name)

@@ -9,7 +9,7 @@ import click
 
 from dcformat_cli.failures import InputError, describe
 from dcformat_cli.inputs import opened
-from dcformat_cli.options import as_json, max_memory
+from dcformat_cli.options import as_json, max_memory, max_work
 from dcformat_cli.terminal import complain, emit_json, say
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ _NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": 
 @click.command("verify")
 @click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
 @max_memory()
+@max_work()
 @as_json()
-def verify_command(files: Sequence[str], max_memory: int | None, as_json: bool) -> None:
+def verify_command(files: Sequence[str], max_memory: int | None, max_work: int | None, as_json: bool) -> None:
     """Check every byte of each FILE (- for stdin): checksums, structure, every tensor decoded, the content digest.
 
     A file that holds a self-test is also run: this machine must classify its inputs as the machine that made it did.
@@ -34,8 +35,8 @@ def verify_command(files: Sequence[str], max_memory: int | None, as_json: bool) 
     for file in files:
         report = {"file": file, "good": True, **_NOTHING}
         try:
-            with opened(file, max_memory) as content:
-                report |= _check(file, content)
+            with opened(file, max_memory, max_work) as content:
+                report |= _check(file, content, max_memory, max_work)
         except Exception as error:
             if len(files) == 1 and not as_json:
                 raise
@@ -49,12 +50,12 @@ def verify_command(files: Sequence[str], max_memory: int | None, as_json: bool) 
         raise click.exceptions.Exit(1)
 
 
-def _check(file: str, content: DcfFile) -> dict[str, Any]:
+def _check(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> dict[str, Any]:
     """Read everything in the file, run its self-test, and return what was found."""
     content.verify()
     test = content.self_test
     if test is not None:
-        _run_self_test(file, content)
+        _run_self_test(file, content, max_memory, max_work)
     return {
         "bytes": content.size,
         "tensors": len(content.names),
@@ -75,12 +76,13 @@ def _say(report: dict[str, Any]) -> None:
     )
 
 
-def _run_self_test(file: str, content: DcfFile) -> None:
+def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> None:
     from dcformat_runtime import Session
     from dcformat_runtime.selftest import run_self_test
 
     model = content.model()
     if model.graph is None:
         raise InputError(file, "a network for its self-test", "tensors alone")
-    if not run_self_test(model, Session.from_model(model)):
+    session = Session.from_model(model, max_memory=max_memory, max_work=max_work)
+    if not run_self_test(model, session):
         raise InputError(file, "the results that its self-test states", "others: this machine computes it wrongly")

@@ -39,6 +39,15 @@ _TYPE, _DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = 8, 16, 24, 32, 56, 64
 _C_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x1, 0x100, 0x400
 
 
+_machines: list[str] = []
+
+
+def machine_name() -> str:
+    """Return LLVM's name of the architecture that is compiled for; helpers that differ by architecture ask for it."""
+    triple = _machines[-1] if _machines else llvm.get_process_triple()
+    return str(triple).partition("-")[0]
+
+
 def numba_type(argument: Any) -> Any:
     """Return Numba's type for a parameter."""
     scalar = getattr(types, argument.dtype)
@@ -68,7 +77,11 @@ def compile_image(
     """
     with global_compiler_lock, _only_lowering():
         machine = _host_machine() if target is None else _machine_of(target)
-        module = _lower(function, signature, fastmath, machine)
+        _machines.append(machine.triple)
+        try:
+            module = _lower(function, signature, fastmath, machine)
+        finally:
+            _machines.pop()
         _optimise(module, machine, unroll)
         image = elf.link(machine.emit_object(module), ENTRY)
     for _, symbol in image.imports:

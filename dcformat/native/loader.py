@@ -36,6 +36,8 @@ _SINGLETONS = {"_Py_NoneStruct": None, "_Py_TrueStruct": True, "_Py_FalseStruct"
 
 #: Kept for the life of the process: method definitions and names that callable objects point at.
 _kept: list[Any] = []
+# Not even the end of the interpreter frees them: it may look at a function after it has cleared this module.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
 class _MethodDef(ctypes.Structure):

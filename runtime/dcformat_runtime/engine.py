@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-from collections.abc import Iterator
+import os
+from _thread import LockType, allocate_lock
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcformat.errors import MemoryLimitError
-from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat_runtime import kernels, machine, ops
 from dcformat_runtime.network import Floats, Ints, Network
 from dcformat_runtime.program import Plan, Program, build
@@ -59,18 +58,18 @@ class KernelEngine:
         *,
         most: int | None = None,
         permutes: bool | None = None,
-        limit: int = DEFAULT_MAX_MEMORY,
     ) -> None:
         self._most = most or machine.blocks_in_registers()
         self._permutes = machine.permutes() if permutes is None else permutes
-        self._network, self.threads, self._exact, self._limit = network, threads, exact, limit
-        self._lock = allocate_lock()
+        self._network, self.threads, self._exact = network, threads, exact
+        self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
         self._cut = lru_cache(64)(self._find_cut)
         self._outputs = network.outputs
         self._one_shape = 1, network.outputs
         self._one: tuple[list[Floats], Floats] | None = None
-        self._kernel = kernels.run.resolve()
+        run = kernels.run.resolve()
+        self._kernel = _quiet(run) if kernels.run.state == "python" else run
 
     def __getstate__(self) -> None:
         raise TypeError("an engine cannot be pickled; its session can")
@@ -108,7 +107,8 @@ class KernelEngine:
         return self.threads > 1 and program.costs[1] > 20 * _HAND_OVER
 
     def _runner(self, single: bool) -> _Runner:
-        with self._lock:
+        # A lock for each process: a child must not wait for a thread that its fork left behind.
+        with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
                 program = build(
                     self._network,
@@ -118,11 +118,6 @@ class KernelEngine:
                     permutes=self._permutes,
                     halves=machine.halves(),
                 )
-                need = program.mem.nbytes + 4 * program.arena
-                if need > self._limit:
-                    raise MemoryLimitError(
-                        "kernel tables and arena", got=f"{need} bytes", expected=f"at most {self._limit}"
-                    )
                 self._runners[single] = _Runner(program)
                 if single and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
@@ -192,6 +187,16 @@ class KernelEngine:
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         runner.give(arena)
         return list(seconds.items())
+
+
+def _quiet(kernel: Callable[..., int]) -> Callable[..., int]:
+    """Let the kernel's Python form compute with infinities and NaN as the compiled one does, without warnings."""
+
+    def quiet(*args: Any) -> int:
+        with np.errstate(all="ignore"):
+            return kernel(*args)
+
+    return quiet
 
 
 def _crew() -> Crew:

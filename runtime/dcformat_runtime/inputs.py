@@ -26,8 +26,8 @@ class Inputs:
         self._shape, self._pixels = network.input_shape, network.pixels
         self.features = prod(network.input_shape)
 
-    def rows(self, x: npt.NDArray[Any]) -> Floats:
-        """Return `x` as C-contiguous, aligned float32 ``(batch, features)``; a copy only where one is needed.
+    def check(self, x: npt.NDArray[Any]) -> None:
+        """Refuse what a network does not take.
 
         Parameters
         ----------
@@ -42,18 +42,20 @@ class Inputs:
         """
         if not isinstance(x, np.ndarray):
             raise InputError(f"input: expected a NumPy array of {self._wanted()}, found {type(x).__name__}")
-        shape = x.shape
-        if shape[1:] != self._shape and not self._fits(shape):
-            raise InputError(f"input shape: expected {self._wanted()}, found {shape}")
-        if x.dtype == _FLOAT32:
-            if not x.flags.carray:
-                x = np.require(x, requirements=["C", "A"])
-            return x.reshape(shape[0], self.features)
+        if not x.ndim or (x.shape[1:] != self._shape and not self._fits(x.shape)):
+            raise InputError(f"input shape: expected {self._wanted()}, found {x.shape}")
+        if x.dtype != _FLOAT32 and (x.dtype != _UINT8 or self._pixels is None):
+            kinds = "float32" if self._pixels is None else "float32 or uint8"
+            more = " (the file has no preprocessing for uint8)" if x.dtype == _UINT8 else ""
+            raise InputError(f"input dtype: expected {kinds}, found {x.dtype}{more}")
+
+    def rows(self, x: npt.NDArray[Any]) -> Floats:
+        """Return what was checked as C-contiguous, aligned float32 ``(batch, features)``; a copy only where needed."""
         if x.dtype == _UINT8 and self._pixels is not None:
             return _preprocess(x, self._pixels, self._shape)
-        kinds = "float32" if self._pixels is None else "float32 or uint8"
-        more = " (the file has no preprocessing for uint8)" if x.dtype == _UINT8 else ""
-        raise InputError(f"input dtype: expected {kinds}, found {x.dtype}{more}")
+        if not x.flags.carray:
+            x = np.require(x, requirements=["C", "A"])
+        return x.reshape(len(x), self.features)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         expected, inner = self._shape, shape[1:]

@@ -2,7 +2,7 @@
 
 Everything lies in two arrays: `mem`, the network's constants and the program, never written; and `a`, the arena of one
 call. Sizes are data, so one compilation serves every network. No allocation, no exceptions, no calls out of the
-kernel: its machine code can be kept and used again without a compiler.
+kernel: its machine code can be kept and used again without a compiler. Denormal numbers are zeros to it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from dcformat_runtime.simd import (
     copy_block,
     copy_half,
     finish,
+    flush_denormals,
     gather,
     nonzeros,
     offer,
     permute,
+    restore_denormals,
     rows,
     rows_halves,
     rows_pool,
@@ -67,6 +69,7 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, turn: int) -> 
     single = control[0]
     exact = word(mem, 0)
     n = x.shape[0]
+    floats = flush_denormals()
     if turn < 0:
         offer(control, CLAIM, -turn * MANY)
     piece = claim(control, CLAIM, PIECES, abs(turn)) if turn else control[6]
@@ -101,6 +104,7 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, turn: int) -> 
             piece = -1
     if turn > 0:
         await_least(control, CLAIM, (turn + 1) * MANY, LOOKS)
+    restore_denormals(floats)
     return mine
 
 

@@ -1,42 +1,31 @@
-"""How much memory running a file takes, known before a weight is decoded.
+"""How much memory running a network takes, known before a weight is decoded, by arithmetic alone.
 
-What a program needs follows from shapes and from how many entries each weight stores; only how evenly these are spread
-over rows is unknown, and taken to be as bad as can be. So a prediction is an upper bound.
+What is needed follows from shapes and from how many entries each weight stores; only how evenly these are spread over
+rows is unknown, and taken to be as bad as can be. So a prediction is an upper bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from dcformat.errors import GraphError, MemoryLimitError
-from dcformat.graph import Conv2d, Linear
-from dcformat.records import replace
+from dcformat.errors import MemoryLimitError
+from dcformat.graph import AvgPool2d, Conv2d, Linear, MaxPool2d, Shape, Softmax
+from dcformat.records import record
 from dcformat_runtime import machine
-from dcformat_runtime.network import Layer, Network, outline
+from dcformat_runtime.network import Layer, Matrix, Network, outline
 from dcformat_runtime.program import lay_out
-from dcformat_runtime.storage import Constants, aligned
-from dcformat_runtime.tables import Int32s, Window
-from dcformat_runtime.weights import (
-    Gather,
-    Rows,
-    Weights,
-    conv_runs,
-    conv_window,
-    has_dense_columns,
-    linear_runs,
-    permute_limit,
-)
+from dcformat_runtime.storage import Room
+from dcformat_runtime.weights import Weights
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat.graph import Shape
 
-#: Bytes for each entry of the largest layer that sorting its entries takes.
-_MAKING_BYTES = 64
+#: Bytes that are taken for a moment for each entry, and for each row, of a weight: to check it and make it sparse
+#: float32 rows; to make it dense; to sort a linear layer's entries into tables, and a convolution's.
+_CHECK, _DENSE, _LINEAR, _CONV = (24, 24), (16, 16), (40, 64), (88, 64)
+#: Bytes of Python objects for each layer, those of its operators in every plan among them.
+_LAYER_BYTES = 16 << 10
 
 
 class MemoryRow(NamedTuple):
@@ -46,7 +35,28 @@ class MemoryRow(NamedTuple):
     bytes: int
 
 
-def predict_memory(file: DcfFile, *, threads: int | None = None, backend: str = "numba") -> list[MemoryRow]:
+@record
+class Prediction:
+    """What running a network takes: `rows` add up to all of it.
+
+    `call`: the bytes among them that grow with the inputs of a call, for one input. `threads`: as many as can be used
+    within the limit. `words`: floats of the largest array that kernels address.
+    """
+
+    rows: tuple[MemoryRow, ...]
+    call: int
+    threads: int
+    words: int
+
+    @property
+    def total(self) -> int:
+        """Bytes for a session and calls of one input."""
+        return sum(row.bytes for row in self.rows)
+
+
+def predict_memory(
+    file: DcfFile, *, threads: int | None = None, backend: str = "numba", deterministic: bool = False
+) -> list[MemoryRow]:
     """Return what running a file's network takes at most, beside the interpreter and the caller's own arrays.
 
     Parameters
@@ -56,88 +66,195 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: str = 
         As for `load`.
     backend : {'numba', 'numpy'}
         The NumPy backend's intermediate arrays grow with the batch; they are given for one input.
+    deterministic : bool
 
     Raises
     ------
     GraphError
         The file holds no network.
     """
-    if file.graph is None:
-        raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
+    network, held = outline_of(file)
+    return list(predict(network, held, threads, backend, deterministic, None).rows)
+
+
+def outline_of(file: DcfFile) -> tuple[Network, int]:
+    """Return an open file's network without its weights, and the bytes of all tensors once they are decoded."""
     infos = {name: file.info(name) for name in file.names}
-    network = outline(file.graph, {name: info.shape for name, info in infos.items()})
-    entries = {name: info.stored if info.form == "sparse" else prod(info.shape) for name, info in infos.items()}
-    rows = [MemoryRow("tensors as the file holds them", sum(info.decoded_bytes for info in infos.values()))]
-    return rows + rows_of(network, {n: (infos[n].shape, e) for n, e in entries.items()}, threads, backend)
+    known = {
+        name: Matrix(info.shape, info.stored if info.form == "sparse" else info.size) for name, info in infos.items()
+    }
+    return outline(file.graph, known), file.decoded_bytes
 
 
-def rows_of(
-    network: Network, weights: Mapping[str, tuple[Shape, int]], threads: int | None, backend: str
-) -> list[MemoryRow]:
-    """Return the rows for a network; `weights`: each tensor's shape and stored entries."""
-    used = [
-        (layer, *weights[layer.node.weight]) for layer in network.layers if isinstance(layer.node, (Linear, Conv2d))
+def predict(
+    network: Network, held: int, threads: int | None, backend: str, exact: bool, limit: int | None
+) -> Prediction:
+    """Predict what running a network takes, and refuse what takes more than `limit` bytes.
+
+    Parameters
+    ----------
+    network : Network
+        As `network.outline` makes it.
+    held : int
+        Bytes of the decoded tensors.
+    threads : int or None
+        None: one for each core, as far as their arenas fit into the limit.
+    backend : {'numba', 'numpy'}
+    exact : bool
+    limit : int or None
+
+    Raises
+    ------
+    MemoryLimitError
+        `limit` bytes are not enough.
+    """
+    rows = [
+        MemoryRow("tensors as the file holds them", held),
+        MemoryRow("layers and their operators", _LAYER_BYTES * len(network.layers)),
     ]
-    csr = sum(8 * (shape[0] + 1) + 12 * entries + 4 * shape[0] for _, shape, entries in used)
-    rows = [MemoryRow("weights as sparse float32 rows", csr)]
+    _allow(rows, limit)  # the prediction itself lays out every operator
+    weights, biases = _weights(network), _biases(network)
+    csr = sum(8 * (w.rows + 1) + (w.index_bytes + 4) * w.nnz for w in weights) + 4 * sum(biases)
+    rows.append(MemoryRow("weights as sparse float32 rows", csr))
+    words, arena = 0, 0
     if backend == "numpy":
-        rows.append(MemoryRow("weights as dense float32", 4 * sum(prod(shape) for _, shape, _ in used)))
-        values = prod(network.input_shape) + sum(prod(layer.out_shape) for layer in network.layers)
-        return [*rows, MemoryRow("intermediate values of one input", 4 * values)]
-    largest = 0
-    for single, what, copies in ((True, "one input", 1), (False, "many inputs", threads or machine.cores())):
-        sizes = _Sizes({id(layer): (shape, entries) for layer, shape, entries in used})
-        arena, _ = lay_out(network, sizes, single)
-        rows.append(MemoryRow(f"tables of the kernels for {what}", 4 * sizes.constants.size))
-        rows.append(MemoryRow(f"arenas of the kernels for {what}", 4 * arena * copies))
-        largest = max(largest, 4 * sizes.constants.size)
-    making = largest + _MAKING_BYTES * max((entries for _, _, entries in used), default=0)
-    return [*rows, MemoryRow("for a moment, while tables are made", making)]
+        rows.append(MemoryRow("weights as dense float32", 0 if exact else 4 * sum(w.size for w in weights)))
+    else:
+        one, many = (_program(network, exact, single) for single in (True, False))
+        words, arena = max(*one, *many), 4 * many.arena
+        rows.append(MemoryRow("tables of the kernels for one input", 4 * one.tables))
+        rows.append(MemoryRow("arenas of the kernels for one input", 4 * one.arena))
+        rows.append(MemoryRow("tables of the kernels for many inputs", 4 * many.tables))
+    call = _call(network, backend, exact)
+    rows.append(MemoryRow("a call with one input", call))
+    if threads is None:
+        threads = _fitting(arena, rows, limit)
+    rows.append(MemoryRow("arenas of the kernels for many inputs", arena * threads))
+    # No call is under way while a network is made ready.
+    making = max(_making(weights, backend), 16 * max(biases, default=0), 4 * words)
+    rows.append(MemoryRow("for a moment, more than calls take", max(0, making - call - arena * threads)))
+    _allow(rows, limit)
+    return Prediction(tuple(rows), call, threads, words)
 
 
-def check(rows: list[MemoryRow], limit: int | None) -> None:
-    """Raise `MemoryLimitError` if the rows add up to more than `limit` bytes."""
+def _call(network: Network, backend: str, exact: bool) -> int:
+    """Return the bytes that a call takes for each input, beside arenas: its copy, its result, what is between."""
+    features = prod(network.input_shape)
+    pixels = 0 if network.pixels is None else 8 * features  # NumPy looks pixels up by 64-bit numbers
+    between = 4 * _intermediate(network, exact) if backend == "numpy" else 0
+    return 4 * (features + network.outputs) + pixels + between
+
+
+def _making(weights: list[Matrix], backend: str) -> int:
+    """Return the bytes that are taken for a moment while weights are checked and expanded, made dense or sorted."""
+    expanded = max((4 * w.size for w in weights if w.nnz == w.size), default=0)
+    checking = _most(_CHECK, weights) + expanded
+    if backend == "numpy":
+        return max(checking, _most(_DENSE, weights))
+    return max(checking, _most(_LINEAR, weights), _most(_CONV, [w for w in weights if len(w.shape) == 4]))
+
+
+def _most(costs: tuple[int, int], weights: list[Matrix]) -> int:
+    """Return what the weight takes that takes most, at so many bytes for each entry and for each row."""
+    return max((costs[0] * w.nnz + costs[1] * w.rows for w in weights), default=0)
+
+
+def _allow(rows: list[MemoryRow], limit: int | None) -> None:
     total = sum(row.bytes for row in rows)
     if limit is not None and total > limit:
         raise MemoryLimitError("running the network", got=f"{total} bytes", expected=f"at most {limit} (max_memory)")
 
 
-class _Sizes(Weights):
-    """Makes room for tables of which only shapes and numbers of entries are known."""
+def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
+    """Return on how many of the cores threads can have arenas of so many bytes beside `rows`; at least one."""
+    cores = machine.cores()
+    return (
+        cores if limit is None or not arena else max(1, min(cores, (limit - sum(row.bytes for row in rows)) // arena))
+    )
 
-    def __init__(self, known: Mapping[int, tuple[Shape, int]]) -> None:
-        super().__init__(Constants(), False, machine.blocks_in_registers(), machine.permutes(), machine.halves())
-        self._known = known
 
-    def _linear_rows(self, layer: Layer) -> Rows:
-        shape, entries = self._known[id(layer)]
-        return self._skip_rows(shape, entries, linear_runs(shape, entries), None)
+def _weights(network: Network) -> list[Matrix]:
+    """Return the weights; layers that name the same tensor share it."""
+    return list(
+        {
+            layer.node.weight: layer.matrix
+            for layer in network.layers
+            if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None
+        }.values()
+    )
 
-    def _conv_rows(self, layer: Layer, flat: bool) -> Rows:
-        shape, entries = self._known[id(layer)]
-        view = conv_window(layer, shape, flat, self.halves)
-        return self._skip_rows(shape, entries, conv_runs(layer, shape, entries, view, flat, self.most), view)
 
-    def _skip_rows(self, shape: Shape, entries: int, runs: int, view: Window | None) -> Rows:
-        skip, rows = self.constants.skip, shape[0]
-        pointers, order = skip(runs * rows + 1), skip(rows)
-        indices, values, bias = skip(entries), skip(entries), skip(rows)
-        starts = skip(len(view.starts)) if view is not None else 0
-        return Rows(rows, entries, runs, pointers, order, indices, values, bias, view, starts)
+def _biases(network: Network) -> list[int]:
+    """Return the lengths of the biases: one for each tensor, and zeros for each layer without."""
+    found: dict[object, int] = {}
+    for layer in network.layers:
+        if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None:
+            found[layer.node.bias or layer.output] = layer.matrix.rows
+    return list(found.values())
 
-    def _gather(self, layer: Layer, renamed: Int32s | None) -> Gather:
-        shape, entries = self._known[id(layer)]
-        rows, columns = shape
-        groups = -(-rows // 16)
-        # A group is as long as its longest row, which is no longer than the rows of the group before.
-        slots = min(entries, groups * columns, columns + entries // 16)
-        wide = columns > 1 << 16
-        skip = self.constants.skip
-        pointers, indices = skip(groups + 1), skip(slots * (16 if wide else 8))
-        values, bias, order = skip(16 * slots), skip(16 * groups), np.arange(rows, dtype=np.int32)
-        place = Gather(rows, groups, slots, pointers, indices, values, bias, wide, order, skip(rows), 0.0)
-        # One or the other, or neither.
-        dense = aligned(rows) * aligned(columns) if has_dense_columns(shape, entries, renamed is not None) else 0
-        blocks = 20 * min(permute_limit(entries), 4 * groups * -(-columns // 16)) if self.permutes else 0
-        extra = skip(max(dense, blocks))
-        return replace(place, columns=extra) if dense else place
+
+class _Program(NamedTuple):
+    """Floats of a program's tables, and of its arena."""
+
+    tables: int
+    arena: int
+
+
+def _program(network: Network, exact: bool, single: bool) -> _Program:
+    room = Room()
+    weights = Weights(room, exact, machine.blocks_in_registers(), machine.permutes(), machine.halves())
+    arena, _ = lay_out(network, weights, single)
+    return _Program(room.size, arena)
+
+
+def _intermediate(network: Network, exact: bool) -> int:
+    """Return the floats of the values that the NumPy backend holds at a time, for one input."""
+    last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
+    ends: dict[int, list[int]] = {}
+    for value, k in last.items():
+        if value:
+            ends.setdefault(k, []).append(prod(network.layers[value - 1].out_shape))
+    alive = most = 0
+    for k, layer in enumerate(network.layers):
+        alive += prod(layer.out_shape)
+        most = max(most, alive + _temporary(layer, exact))
+        alive -= sum(ends.get(k, ()))
+    return most
+
+
+def _temporary(layer: Layer, exact: bool) -> int:
+    """Return the floats that the NumPy backend takes for one input while it computes a layer, beside the result."""
+    node, out = layer.node, layer.out_shape
+    if isinstance(node, Conv2d) and layer.matrix is not None:
+        positions, columns = prod(layer.conv_shape[1:]), layer.matrix.size // layer.matrix.rows
+        block = 2 * positions if exact else (columns + layer.matrix.rows // node.groups) * positions
+        pads = [(p, p) for p in node.padding]
+        made = _padded(layer.in_shapes[0], pads) + block
+        if layer.pool is None:
+            return made
+        return prod(layer.conv_shape) + max(
+            made, _padded(layer.conv_shape, _pool_pads(layer.pool, layer.conv_shape, out))
+        )
+    if isinstance(node, (MaxPool2d, AvgPool2d)):
+        shares = 4 * prod(out[1:]) + 16 * sum(out[1:])  # numbers of counted elements: Python's integers, then NumPy's
+        return _padded(layer.in_shapes[0], _pool_pads(node, layer.in_shapes[0], out)) + 2 * prod(out) + shares
+    if isinstance(node, (Linear, Softmax)) and exact:
+        return 24 * prod(out)
+    return 3 * prod(out) if isinstance(node, Softmax) else 0
+
+
+def _pool_pads(node: MaxPool2d | AvgPool2d, source: Shape, out: Shape) -> list[tuple[int, int]]:
+    """Return how far a pool's windows reach beyond its input, before and after; in ceil mode beyond the padding too."""
+    pads = []
+    for size, padding, kernel, stride, count in zip(
+        source[1:], node.padding, node.kernel, node.stride, out[1:], strict=True
+    ):
+        pads.append((padding, max(padding, (count - 1) * stride + kernel - size - padding)))
+    return pads
+
+
+def _padded(shape: Shape, pads: list[tuple[int, int]]) -> int:
+    """Return the elements of a padded copy; none is made where there is no padding."""
+    if not any(map(any, pads)):
+        return 0
+    return shape[0] * prod(size + before + after for size, (before, after) in zip(shape[1:], pads, strict=True))

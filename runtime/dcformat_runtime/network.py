@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.codecs.values import finite
-from dcformat.errors import GraphError, MemoryLimitError
+from dcformat.denormals import is_denormal
+from dcformat.errors import GraphError
 from dcformat.graph import (
     Add,
     AvgPool2d,
@@ -43,6 +44,29 @@ OPERATORS = (
 )  # fmt: skip
 
 _FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
+
+
+@record
+class Matrix:
+    """What is known of a weight before it is decoded: its shape, and how many entries it has at most."""
+
+    shape: Shape
+    nnz: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix: output features or channels."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def size(self) -> int:
+        """Elements, zeros included."""
+        return prod(self.shape)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a column index."""
+        return 4 if prod(self.shape[1:]) < 1 << 31 else 8
 
 
 @record(eq=False)
@@ -88,7 +112,8 @@ class Sparse:
 class Layer:
     """One step of the network: an operator, then optionally a max pool, then optionally ReLU.
 
-    `inputs` and `output` number the values that are really stored; `name` is for people.
+    `inputs` and `output` number the values that are really stored; `name` is for people. Layers with a weight have a
+    `matrix`, and once the weight is decoded, `weight` and `bias` too.
     """
 
     name: str
@@ -97,6 +122,7 @@ class Layer:
     output: int
     in_shapes: tuple[Shape, ...]
     out_shape: Shape
+    matrix: Matrix | None = None
     weight: Sparse | None = None
     bias: Floats | None = None
     pool: MaxPool2d | None = None
@@ -125,6 +151,8 @@ class Network:
 def lower(model: Model) -> Network:
     """Validate `model` and make it a `Network`.
 
+    Layers that name the same tensor share its arrays.
+
     Raises
     ------
     GraphError
@@ -132,7 +160,36 @@ def lower(model: Model) -> Network:
     FormatError
         Tensors that contradict the graph or themselves.
     """
-    graph = model.graph
+    plain = outline(model.graph, matrices(model.tensors))
+    weights: dict[str, Sparse] = {}
+    biases: dict[str, Floats] = {}
+    for layer in plain.layers:
+        if not isinstance(layer.node, (Linear, Conv2d)):
+            continue
+        name, bias = layer.node.weight, layer.node.bias
+        if name not in weights:
+            weights[name] = sparse(model.tensors[name])
+        if bias is not None and bias not in biases:
+            biases[bias] = _bias(bias, model.tensors[bias])
+    return replace(plain, layers=tuple(_load(layer, weights, biases) for layer in plain.layers))
+
+
+def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
+    """Return what decoded tensors say of themselves; nothing is computed from their elements."""
+    return {
+        name: Matrix(tensor.shape, len(tensor.data) if tensor.is_sparse else tensor.size)
+        for name, tensor in tensors.items()
+    }
+
+
+def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
+    """Validate a graph and make it a `Network` whose layers have no weights yet; `tensors`: all of the file's.
+
+    Raises
+    ------
+    GraphError, ShapeError
+        As `lower`.
+    """
     if graph is None:
         raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
     if not graph.nodes:
@@ -140,14 +197,12 @@ def lower(model: Model) -> Network:
     for number, node in enumerate(graph.nodes):
         if type(node) not in OPERATORS:
             raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
-    plain = outline(graph, {name: tensor.shape for name, tensor in model.tensors.items()})
-    return replace(plain, layers=tuple(_load(layer, model.tensors) for layer in plain.layers))
-
-
-def outline(graph: Graph, tensors: Mapping[str, Shape]) -> Network:
-    """Make a validated graph a `Network` whose layers have no weights yet; `tensors`: all tensors' shapes."""
-    shapes = graph.shapes(tensors)
+    shapes = graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
     layers, output = _fuse(graph, shapes)
+    layers = [
+        replace(layer, matrix=tensors[layer.node.weight]) if isinstance(layer.node, (Linear, Conv2d)) else layer
+        for layer in layers
+    ]
     return Network(tuple(layers), graph.input_shape, shapes[-1], output, _pixels(graph))
 
 
@@ -186,18 +241,18 @@ def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
     return None
 
 
-def _load(layer: Layer, tensors: Mapping[str, Tensor]) -> Layer:
+def _load(layer: Layer, weights: Mapping[str, Sparse], biases: Mapping[str, Floats]) -> Layer:
     node = layer.node
     if not isinstance(node, (Linear, Conv2d)):
         return layer
-    weight = sparse(tensors[node.weight])
-    if node.bias is None:
-        bias = np.zeros(weight.rows, np.float32)
-    else:
-        stored = tensors[node.bias]
-        check_tensor(node.bias, stored)
-        bias = _float32(stored, stored.to_dense().reshape(-1))
+    weight = weights[node.weight]
+    bias = np.zeros(weight.rows, np.float32) if node.bias is None else biases[node.bias]
     return replace(layer, weight=weight, bias=bias)
+
+
+def _bias(name: str, tensor: Tensor) -> Floats:
+    check_tensor(name, tensor)
+    return _float32(tensor, tensor.to_dense().reshape(-1))
 
 
 def sparse(tensor: Tensor) -> Sparse:
@@ -208,27 +263,18 @@ def sparse(tensor: Tensor) -> Sparse:
 
 
 def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
+    """Return float32 numbers; denormals, with which processors are a hundred times slower, become zeros."""
     if tensor.dtype == "bfloat16":
         out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif tensor.dtype == "int8":
-        out = values.astype(np.float32) * np.float32(tensor.scale)
+        with np.errstate(over="ignore"):  # an infinity is refused below
+            out = values.astype(np.float32) * np.float32(tensor.scale)
     else:
         out = values.astype(np.float32)
     if not finite(out, "float32"):
         raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
+    out[is_denormal(out)] = 0
     return out
-
-
-def check_sizes(network: Network, limit: int) -> None:
-    """Raise `MemoryLimitError` if one value of one input, or an operator's padded input, takes more than `limit`."""
-    for layer in network.layers:
-        sizes = [prod(layer.out_shape), prod(layer.conv_shape)]
-        for node in (layer.node, layer.pool):
-            if isinstance(node, (Conv2d, MaxPool2d, AvgPool2d)):
-                channels, *size = layer.conv_shape if node is layer.pool else layer.in_shapes[0]
-                sizes.append(channels * prod(n + 2 * p for n, p in zip(size, node.padding, strict=True)))
-        if 4 * max(sizes) > limit:
-            raise MemoryLimitError(f"{layer.name!r}", got=f"{4 * max(sizes)} bytes", expected=f"at most {limit}")
 
 
 def _pixels(graph: Graph) -> Floats | None:
@@ -238,4 +284,5 @@ def _pixels(graph: Graph) -> Floats | None:
         return None
     pixel = np.arange(256, dtype=np.float32) / np.float32(255)
     mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
-    return np.asarray((pixel - mean) / std, np.float32)
+    with np.errstate(over="ignore", under="ignore"):  # a tiny deviation makes infinities
+        return np.asarray((pixel - mean) / std, np.float32)

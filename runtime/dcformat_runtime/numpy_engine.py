@@ -34,7 +34,11 @@ class NumpyEngine:
     def __init__(self, network: Network, exact: bool = False) -> None:
         self._network = network
         self._shape = network.input_shape
-        self._steps = [_step(layer, exact) for layer in network.layers]
+        dense: dict[int, Floats] = {}  # layers that share a weight share its dense form
+        for weight in (layer.weight for layer in network.layers if not exact):
+            if weight is not None and id(weight) not in dense:
+                dense[id(weight)] = weight.dense()
+        self._steps = [_step(layer, exact, dense.get(id(layer.weight))) for layer in network.layers]
         last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
         self._done: list[list[int]] = [[] for _ in network.layers]
         for value, k in last.items():
@@ -44,8 +48,9 @@ class NumpyEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         values = {0: x.reshape(len(x), *self._shape)}
-        for _ in self._walk(values):
-            pass
+        with np.errstate(all="ignore"):  # what infinities and NaN among the inputs lead to
+            for _ in self._walk(values):
+                pass
         out = values[self._network.output].reshape(len(x), self._network.outputs)
         return out.copy() if np.may_share_memory(out, x) else out
 
@@ -53,10 +58,11 @@ class NumpyEngine:
         """Return each layer's name and seconds."""
         times = []
         start = perf_counter()
-        for layer in self._walk({0: x.reshape(len(x), *self._shape)}):
-            now = perf_counter()
-            times.append((layer.name, now - start))
-            start = now
+        with np.errstate(all="ignore"):
+            for layer in self._walk({0: x.reshape(len(x), *self._shape)}):
+                now = perf_counter()
+                times.append((layer.name, now - start))
+                start = now
         return times
 
     def _walk(self, values: dict[int, Floats]) -> Iterator[Layer]:
@@ -68,9 +74,9 @@ class NumpyEngine:
             yield layer
 
 
-def _step(layer: Layer, exact: bool) -> Step:
+def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
     """Return the function of a layer's inputs that makes its output, pool and ReLU included."""
-    compute = _operator(layer, exact)
+    compute = _operator(layer, exact, dense)
     pool = layer.pool
     if pool is None and not layer.relu:
         return compute
@@ -84,14 +90,14 @@ def _step(layer: Layer, exact: bool) -> Step:
     return step
 
 
-def _operator(layer: Layer, exact: bool) -> Step:
+def _operator(layer: Layer, exact: bool, dense: Floats | None) -> Step:
     node, arithmetic = layer.node, ordered if exact else reference
     match node:
         case Linear() | Conv2d():
             assert layer.weight is not None and layer.bias is not None  # network.lower loads both
-            if exact:
+            if dense is None:
                 return _ordered(node, layer.weight, layer.bias)
-            weight, bias = layer.weight.dense(), layer.bias
+            weight, bias = dense, layer.bias
             if isinstance(node, Conv2d):
                 return lambda v: reference.conv2d(v[0], weight, bias, node)
             return lambda v: reference.linear(v[0], weight, bias)

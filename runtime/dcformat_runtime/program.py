@@ -19,7 +19,7 @@ from dcformat.records import record
 from dcformat_runtime import ops
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.stage import Stage
-from dcformat_runtime.storage import Arena, Constants, homes
+from dcformat_runtime.storage import Arena, Constants, Homes, homes
 from dcformat_runtime.weights import Weights
 
 #: Floats of all values of 16 images up to which convolutions are run for 16 together; above, the caches are too small.
@@ -67,6 +67,7 @@ def build(
     """
     constants = Constants()
     arena, plans = lay_out(network, Weights(constants, exact, most, permutes, halves), single)
+    check_words(max(arena, constants.size))
     choices, costs = _choose(plans)
     mem = constants.finish()
     mem.view(np.int32)[0] = exact
@@ -75,22 +76,27 @@ def build(
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[Plan]]:
-    """Write the plans among the constants of `weights`; return the floats of the arena, and the plans."""
-    cut = _cut(network)
-    weights.constants.put(np.zeros(1 + ops.CHOICES + 1, np.int32))  # filled in when the addresses are known
+    """Write the plans into the room of `weights`; return the floats of the arena, and the plans."""
+    one, many = homes(network, True), homes(network, False)
+    cut = _cut(network, many)
+    weights.room.skip(1 + ops.CHOICES + 1)  # filled in when the addresses are known
     plans = [Plan(1, 1)] if single else _plans(network, cut)
-    arena = max(_emit(network, cut, plan, weights) for plan in plans) + ops.SLACK
-    if max(arena, weights.constants.size) > ops.MAX_WORD:
-        raise LimitError("running the network", got="more words than a kernel can number", expected=ops.MAX_WORD)
+    arena = max(_emit(network, cut, plan, weights, (one, many)) for plan in plans) + ops.SLACK
     return arena, plans
 
 
-def _cut(network: Network) -> int:
+def check_words(floats: int) -> None:
+    """Raise `LimitError` if an arena or constants of so many floats are more than a kernel can number."""
+    if floats > ops.MAX_WORD:
+        raise LimitError("running the network", got=f"{floats} floats", expected=f"at most {ops.MAX_WORD}")
+
+
+def _cut(network: Network, values: Homes) -> int:
     """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow.
 
     That value must lie where only the second stage reads it.
     """
-    layers, where = network.layers, homes(network, False).of
+    layers, where = network.layers, values.of
     first_read: dict[int, int] = {}
     for k, layer in enumerate(layers):
         if not isinstance(layer.node, Flatten):
@@ -120,11 +126,11 @@ def _plans(network: Network, cut: int) -> list[Plan]:
     return [Plan(8, 1), Plan(16, 16), Plan(32, 16), Plan(64, 16)]
 
 
-def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
-    """Write a plan's operators; return the floats of its arena."""
-    arena, layers, constants = Arena(), network.layers, weights.constants
-    first = Stage(network, weights, arena, plan.lanes)
-    second = Stage(network, weights, arena, plan.tile)
+def _emit(network: Network, cut: int, plan: Plan, weights: Weights, values: tuple[Homes, Homes]) -> int:
+    """Write a plan's operators; return the floats of its arena. `values`: their homes, of one image and of many."""
+    arena, layers, room = Arena(), network.layers, weights.room
+    first = Stage(network, weights, arena, plan.lanes, values[plan.lanes > 1])
+    second = Stage(network, weights, arena, plan.tile, values[plan.tile > 1])
     if plan.tile == 1 or cut == len(layers):
         first.input()
         first.run(0, len(layers))
@@ -142,17 +148,12 @@ def _emit(network: Network, cut: int, plan: Plan, weights: Weights) -> int:
         second.resume(value, bridge, first)
         second.run(cut, len(layers))
         second.output()
-    words = [len(first.records), constants.put(_table(first)), len(second.records), constants.put(_table(second))]
-    plan.address = constants.put([plan.tile, plan.lanes, *words])
+    words = [
+        word for stage in (first, second) for word in (len(stage.records), room.put_records(stage.records, ops.WIDTH))
+    ]
+    plan.address = room.put_words([plan.tile, plan.lanes, *words])
     plan.names, plan.costs = (first.names, second.names), (first.costs, second.costs)
     return arena.size
-
-
-def _table(stage: Stage) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    out = np.zeros((len(stage.records), ops.WIDTH), np.int64)
-    for row, entry in zip(out, stage.records, strict=True):
-        row[: len(entry)] = entry
-    return out
 
 
 def _choose(plans: Sequence[Plan]) -> tuple[list[Plan], list[float]]:

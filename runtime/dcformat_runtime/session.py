@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import jit
+from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
-from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.model import Model
+from dcformat_runtime import memory, work
 from dcformat_runtime.inputs import Inputs
-from dcformat_runtime.network import Floats, Network, check_sizes, lower
+from dcformat_runtime.network import Floats, Network, lower, matrices, outline
+from dcformat_runtime.program import check_words
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat_runtime.memory import MemoryRow
+    from dcformat_runtime.memory import MemoryRow, Prediction
 
 Backend = Literal["auto", "numba", "numpy"]
 _FLOAT32 = np.dtype(np.float32)
+_BACKENDS = ("auto", "numba", "numpy")
+#: Bytes that the inputs of a large batch may take at a time, with all that is made of them.
+_PIECE_BYTES = 64 << 20
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 
@@ -52,17 +61,26 @@ class Session:
     a forked process may go on using it.
     """
 
-    def __init__(self, model: Model, options: dict[str, Any], source: str | bytes | None = None) -> None:
+    def __init__(
+        self, model: Model, options: dict[str, Any], plan: Prediction, source: str | bytes | None = None
+    ) -> None:
         self._options = options
         self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
-        check_sizes(self._network, options["max_memory"] or DEFAULT_MAX_MEMORY)
         self.labels: tuple[str, ...] = model.labels
-        self._engine = _engine(self._network, options)
+        self._engine = _engine(self._network, options, plan.threads)
         self._run = self._engine.run
-        self._flat = len(self._network.output_shape) == 1
         self._inputs = Inputs(self._network)
         self._row, self._shape = (self._inputs.features,), self._network.input_shape
+        limit = options["max_memory"]
+        self._left = None if limit is None else limit - plan.total + plan.call
+        self._call = plan.call
+        #: Inputs that go to the engine together; and as they are, if nothing has to be copied or reshaped.
+        self._piece = self._whole = self.fitting(sys.maxsize)
+        if len(self._network.output_shape) > 1:
+            self._whole = -1
+        elif self._engine.name == "numba":
+            self._whole = sys.maxsize if self._left is None else self._left // (4 * self._network.outputs)
 
     @classmethod
     def from_model(
@@ -72,17 +90,20 @@ class Session:
         threads: int | None = None,
         deterministic: bool = False,
         backend: Backend = "auto",
-        max_memory: int | None = None,
+        max_memory: int | None = DEFAULT_MAX_MEMORY,
+        max_work: int | None = DEFAULT_MAX_WORK,
     ) -> Session:
-        """Make a session of a model in memory; the options are those of `load`."""
-        from dcformat_runtime import memory
-
-        options = _options(threads, deterministic, backend, max_memory)
-        session = cls(model, options)
-        known = {name: (tensor.shape, tensor.nnz) for name, tensor in model.tensors.items()}
-        if max_memory is not None:
-            memory.check(memory.rows_of(session._network, known, threads, session.backend), max_memory)
-        return session
+        """Make a session of a model in memory; the options are those of `load`, and the model's arrays count too."""
+        options = _options(threads, deterministic, backend, max_memory, max_work)
+        held = sum(
+            array.nbytes
+            for tensor in model.tensors.values()
+            for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
+            if array is not None
+        )
+        plan = _plan(outline(model.graph, matrices(model.tensors)), held, options)
+        with _within_memory(max_memory):
+            return cls(model, options, plan)
 
     def __repr__(self) -> str:
         shapes = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
@@ -118,19 +139,68 @@ class Session:
             Another shape or dtype.
         """
         # What needs no attention goes straight on: at batch size 1 every line counts.
-        if self._flat and x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray:
-            shape = x.shape
-            inner = shape[1:]
-            if inner == self._row:
-                return self._run(x)
-            if inner == self._shape:
-                return self._run(x.reshape(shape[0], self._row[0]))
-        out = self._run(self._inputs.rows(x))
-        return out if self._flat else out.reshape(len(out), *self._network.output_shape)
+        try:
+            if x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray:
+                shape = x.shape
+                inner = shape[1:]
+                if inner == self._row and shape[0] <= self._whole:
+                    return self._run(x)
+                if inner == self._shape and shape[0] <= self._whole:
+                    return self._run(x.reshape(shape[0], self._row[0]))
+            return self._in_pieces(x)
+        except MemoryError:
+            raise self._too_large(len(x), "no more memory") from None
+
+    def _in_pieces(self, x: npt.NDArray[Any]) -> Floats:
+        n = self._checked(x)
+        if n <= self._piece:
+            return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
+        out = np.empty((n, self._network.outputs), np.float32)
+        for start in range(0, n, self._piece):
+            out[start : start + self._piece] = self._run(self._inputs.rows(x[start : start + self._piece]))
+        return out.reshape(n, *self._network.output_shape)
+
+    def _checked(self, x: npt.NDArray[Any]) -> int:
+        """Return how many inputs `x` holds; refuse what is none, and more than the budget leaves memory for."""
+        self._inputs.check(x)
+        n = len(x)
+        need = n * self._call
+        if n > self._piece:
+            need = 4 * n * self._network.outputs + self._piece * self._call
+        if self._left is not None and need > self._left:
+            raise self._too_large(n, f"{need} bytes")
+        return n
+
+    def _too_large(self, n: int, found: str) -> MemoryLimitError:
+        left = "fewer inputs" if self._left is None else f"at most {self._left} bytes beside the network (max_memory)"
+        return MemoryLimitError(f"running {n} inputs", got=found, expected=left)
 
     def profile(self, x: npt.NDArray[Any]) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return what each layer took. Slower than a call."""
-        return [LayerTime(*row) for row in self._engine.profile(self._inputs.rows(x))]
+        n, seconds = self._checked(x), dict[str, float]()
+        with _within_memory(self._options["max_memory"]):
+            for start in range(0, max(n, 1), self._piece):
+                for name, taken in self._engine.profile(self._inputs.rows(x[start : start + self._piece])):
+                    seconds[name] = seconds.get(name, 0.0) + taken
+        return [LayerTime(*row) for row in seconds.items()]
+
+    def fitting(self, n: int, beside: int = 0) -> int:
+        """Return how many of `n` inputs the memory allows at a time, each with `beside` more bytes of the caller's.
+
+        Raises
+        ------
+        MemoryLimitError
+            Not even one.
+        """
+        each = self._call + beside
+        if self._left is not None and each > self._left:
+            raise self._too_large(1, f"{each} bytes")
+        return max(1, min(n, min(_PIECE_BYTES, self._left or _PIECE_BYTES) // each))
+
+    def check_work(self, what: str, inputs: int) -> None:
+        """Raise `WorkLimitError` if so many inputs together are more work than the session allows."""
+        each = work.steps(self._network, self.backend, self._options["deterministic"])
+        work.check_work(what, inputs * each, self._options["max_work"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._source, self._options)
@@ -142,7 +212,8 @@ def load(
     threads: int | None = None,
     deterministic: bool = False,
     backend: Backend = "auto",
-    max_memory: int | None = None,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+    max_work: int | None = DEFAULT_MAX_WORK,
 ) -> Session:
     """Load a ``.dcf`` file and make it ready to run.
 
@@ -150,18 +221,22 @@ def load(
     ----------
     source : path or bytes-like
     threads : int or None
-        Threads at most; None: one for each core. Small batches are always run on one.
+        Threads at most; None: one for each core, as far as `max_memory` allows. Small batches are always run on one.
     deterministic : bool
         The same bits whatever the batch size, thread count, instruction set and backend, for finite inputs; slower.
     backend : {'auto', 'numba', 'numpy'}
         'auto' takes compiled kernels when they can be had.
     max_memory : int or None
-        Bytes at most, for decoding and for what the kernels use; None: the format's default for decoding.
+        Bytes at most, for decoding, for what the kernels use, and for each call; None: no bound.
+    max_work : int or None
+        Steps at most, for decoding and for one input through the network, each about a nanosecond of compiled code;
+        None: no bound.
 
     Raises
     ------
     FormatError
-        The file is not valid, holds no network, or needs more memory than allowed.
+        The file is not valid, holds no network, or needs more memory (`MemoryLimitError`) or work (`WorkLimitError`)
+        than allowed.
     OSError
         The file cannot be read.
     ValueError
@@ -169,53 +244,93 @@ def load(
     """
     import dcformat
 
-    options = _options(threads, deterministic, backend, max_memory)
-    with dcformat.open(source, max_memory=max_memory or DEFAULT_MAX_MEMORY) as file:
-        if max_memory is not None:
-            _check_memory(file, options)
+    options = _options(threads, deterministic, backend, max_memory, max_work)
+    opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
+    with opened as file, _within_memory(max_memory, file.path):
+        plan = _plan(*memory.outline_of(file), options)
         model = file.model()
-    # By its whole path, or by bytes that nobody changes, for pickling.
-    if isinstance(source, (str, os.PathLike)):
-        return Session(model, options, os.path.abspath(source))  # noqa: PTH100 - a tenth of Path.resolve's time
-    return Session(model, options, bytes(source))
+        # By its whole path, or by bytes that nobody changes, for pickling.
+        if isinstance(source, (str, os.PathLike)):
+            name = os.path.abspath(source)  # noqa: PTH100 - a tenth of Path.resolve's time
+            return Session(model, options, plan, name)
+        return Session(model, options, plan, bytes(source))
 
 
 def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
     """Return what running an open file takes at most, by what takes it; see `dcformat_runtime.memory`.
 
-    Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`.
+    Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`. It may use fewer threads
+    than there are cores to stay below that, unless it is told how many.
+
+    Raises
+    ------
+    GraphError
+        The file holds no network.
     """
-    from dcformat_runtime import memory
+    _options(threads, False, backend, None, None)
+    with _within_memory(None, file.path):
+        return memory.predict_memory(file, threads=threads, backend=_choose(backend)[0])
 
-    return memory.predict_memory(file, threads=threads, backend=_choose(backend)[0])
+
+def _plan(network: Network, held: int, options: dict[str, Any]) -> Prediction:
+    """Predict what a network without its weights will take; refuse what exceeds the limits."""
+    backend, exact = _choose(options["backend"])[0], options["deterministic"]
+    work.check_work("running one input", work.steps(network, backend, exact), options["max_work"])
+    plan = memory.predict(network, held, options["threads"], backend, exact, options["max_memory"])
+    check_words(plan.words)
+    return plan
 
 
-def _check_memory(file: DcfFile, options: dict[str, Any]) -> None:
-    from dcformat.errors import FormatError
-    from dcformat_runtime import memory
-
+@contextmanager
+def _within_memory(limit: int | None, path: str | None = None) -> Iterator[None]:
+    """Make running out of memory the file's failure like any other, and let failures name the file."""
     try:
-        rows = memory.predict_memory(file, threads=options["threads"], backend=_choose(options["backend"])[0])
-        memory.check(rows, options["max_memory"])
+        yield
+    except MemoryError:
+        error: FormatError = MemoryLimitError("running the network", got="no more memory", expected=limit)
+        error.path = path
+        raise error from None
     except FormatError as error:
-        error.path = error.path or file.path
+        error.path = error.path or path
         raise
 
 
 def _rebuild(source: str | bytes | Model, options: dict[str, Any]) -> Session:
     """Unpickle."""
-    return Session(source, options) if isinstance(source, Model) else load(source, **options)
+    return Session.from_model(source, **options) if isinstance(source, Model) else load(source, **options)
 
 
-def _options(threads: int | None, deterministic: bool, backend: str, max_memory: int | None) -> dict[str, Any]:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads: expected 1 or more, found {threads}")
-    if backend not in ("auto", "numba", "numpy"):
+def _options(
+    threads: int | None, deterministic: bool, backend: str, max_memory: int | None, max_work: int | None
+) -> dict[str, Any]:
+    whole = {
+        "threads": _whole("threads", threads, 1),
+        "max_memory": _whole("max_memory", max_memory, 0),
+        "max_work": _whole("max_work", max_work, 0),
+    }
+    if not isinstance(deterministic, bool):
+        raise TypeError(f"deterministic: expected True or False, found {deterministic!r}")
+    if backend not in _BACKENDS:
         raise ValueError(f"backend: expected auto, numba or numpy, found {backend!r}")
-    return {"threads": threads, "deterministic": deterministic, "backend": backend, "max_memory": max_memory}
+    return {"deterministic": deterministic, "backend": backend, **whole}
 
 
-def _engine(network: Network, options: dict[str, Any]) -> Engine:
+def _whole(name: str, value: object, least: int) -> int | None:
+    """Return an option that is a whole number or None."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer or None, found {value!r}")
+    if number < least:
+        raise ValueError(f"{name}: expected {least} or more, found {number}")
+    return number
+
+
+def _engine(network: Network, options: dict[str, Any], threads: int) -> Engine:
     """Make the backend, and log which and why."""
     backend, why = _choose(options["backend"])
     if backend == "numpy":
@@ -226,8 +341,7 @@ def _engine(network: Network, options: dict[str, Any]) -> Engine:
     from dcformat_runtime import machine
     from dcformat_runtime.engine import KernelEngine
 
-    threads, limit = options["threads"] or machine.cores(), options["max_memory"] or DEFAULT_MAX_MEMORY
-    engine = KernelEngine(network, threads, options["deterministic"], limit=limit)
+    engine = KernelEngine(network, threads, options["deterministic"])
     _log("backend numba: %s; %s vectors, up to %d threads", why, machine.level(), engine.threads)
     return engine
 

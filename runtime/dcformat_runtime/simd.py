@@ -9,6 +9,7 @@ compiler splits it where registers are narrower, so results do not depend on the
 
 from __future__ import annotations
 
+import os
 from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +29,9 @@ def _ir(name: str) -> Callable[[], Any]:
 
     def build() -> Any:
         # Saved code is known by the sources that are named here.
-        from dcformat_runtime import blocks, simd_moves, simd_products, simd_shares, simd_writer
+        from dcformat_runtime import blocks, simd_floats, simd_moves, simd_products, simd_shares, simd_writer
 
-        for module in (simd_moves, simd_products, simd_shares, simd_writer, blocks):
+        for module in (simd_moves, simd_products, simd_shares, simd_floats, simd_writer, blocks):
             if hasattr(module, name):
                 return getattr(module, name)()
         raise LookupError(name)
@@ -51,6 +52,16 @@ def put_word(a: Array, i: int, value: int) -> None:
 
 
 _counting = allocate_lock()
+
+
+def _after_fork() -> None:
+    """Renew the lock in a child: the thread that held it is not there to release it."""
+    global _counting
+    _counting = allocate_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @intrinsic(_ir("offer"))
@@ -84,6 +95,20 @@ def await_least(control: Array, at: int, least: int, looks: int) -> int:
     In Python once: there, waiting would keep the other threads from their work.
     """
     return int(control[at] >= least)
+
+
+@intrinsic(_ir("flush_denormals"))
+def flush_denormals() -> int:
+    """Have the processor take denormal numbers for zeros, in this thread; return what to restore.
+
+    Python leaves it be.
+    """
+    return 0
+
+
+@intrinsic(_ir("restore_denormals"))
+def restore_denormals(before: int) -> None:
+    """Undo `flush_denormals`."""
 
 
 @intrinsic(_ir("copy_block"))

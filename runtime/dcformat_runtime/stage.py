@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from dcformat.graph import (
     Add,
@@ -18,11 +19,10 @@ from dcformat.graph import (
     Shape,
     Softmax,
 )
-from dcformat.records import record
 from dcformat_runtime import ops
 from dcformat_runtime.blocks import HALF_POOLS
 from dcformat_runtime.network import Layer, Network
-from dcformat_runtime.storage import Arena, aligned, homes, plane, size
+from dcformat_runtime.storage import Arena, Homes, aligned, plane, size
 from dcformat_runtime.tables import Int32s, Window
 from dcformat_runtime.weights import Gather, Rows, Weights, column_ns
 
@@ -36,8 +36,7 @@ _FIRST_LEVEL = 32 << 10
 _ENDLESS = 1 << 30
 
 
-@record
-class Place:
+class Place(NamedTuple):
     """A value in the arena. Positions are `gap` floats apart; groups of images `group`."""
 
     at: int
@@ -46,12 +45,15 @@ class Place:
 
 
 class Stage:
-    """Operators for groups of `lanes` images; `records`, `names` and `costs` (nanoseconds) are in order."""
+    """Operators for groups of `lanes` images; `records`, `names` and `costs` (nanoseconds) are in order.
 
-    def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int) -> None:
+    `values`: the values' homes, of one image or of many.
+    """
+
+    def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int, values: Homes) -> None:
         self.network, self.weights, self.arena, self.lanes = network, weights, arena, lanes
         self.flat = lanes == 1
-        self.values = homes(network, self.flat)
+        self.values = values
         self._ends: dict[int, list[int]] = {}  # layer -> the storages that nobody reads after it
         for storage, layer in self.values.last.items():
             self._ends.setdefault(layer, []).append(storage)
@@ -292,7 +294,7 @@ class Stage:
         features = aligned(layer.in_shapes[0][0])
         found = self.arena.take(features + 16)
         # The gather's record is put among the constants: it is run only when too many inputs are not zero.
-        instead = self.weights.constants.put([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
+        instead = self.weights.room.put_words([ops.CODES["gather"], source, target.at, target.group, *map(int, words)])
         limit = int(table.cost / (table.groups * column_ns(64 * features * table.groups)))
         self._emit(
             "columns", source, target, table.cost, features, table.columns, table.groups, table.bias, layer.relu,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ops import MAX_WORD
 
 _ALIGN = 16  # floats: a cache line
+#: Floats of an arena before anybody looks whether it is too large.
+_ENDLESS = 1 << 256
 
 
 def aligned(n: int) -> int:
@@ -30,16 +32,53 @@ def aligned_zeros(n: int) -> Floats:
     return raw[start : start + n]
 
 
-class Constants:
+class Room:
+    """Numbers the places of constants that are not there yet: what a program would take."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def skip(self, floats: int) -> int:
+        """Make room, and return its offset in floats."""
+        at = self.size
+        self.size = aligned(at + floats)
+        return at
+
+    def put_words(self, words: Sequence[int]) -> int:
+        """Make room for int32 words, and return its offset."""
+        return self.skip(len(words))
+
+    def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
+        """Make room for records of `width` int32 words each, filled up with zeros, and return its offset."""
+        return self.skip(len(records) * width)
+
+
+class Constants(Room):
     """Collects arrays of float32 and of integers (kept as int32, or uint16 and uint8 packed) into one array."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._parts: list[tuple[int, npt.NDArray[Any]]] = []
-        self.size = 0
 
-    def put(self, values: npt.NDArray[Any] | Sequence[int]) -> int:
-        """Add an array and return its offset in floats. Raises `LimitError` for integers that do not fit."""
-        array = np.asarray(values)
+    def put_words(self, words: Sequence[int]) -> int:
+        """Add words. Raises `LimitError` for integers that do not fit."""
+        return self._add(words)
+
+    def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
+        """Add records. Raises `LimitError` for integers that do not fit."""
+        table = np.zeros((len(records), width), np.int64)
+        for row, words in zip(table, records, strict=True):
+            row[: len(words)] = words
+        return self._add(table)
+
+    def _add(self, words: npt.ArrayLike) -> int:
+        array = np.asarray(words)
+        at = self.skip(array.size)
+        self.fill(at, array)
+        return at
+
+    def fill(self, at: int, array: npt.NDArray[Any]) -> None:
+        """Put an array where room was made for it. Raises `LimitError` for integers that do not fit."""
         if array.dtype == np.uint8:
             array = array.view(np.int32)  # whole blocks of 16
         elif array.dtype == np.uint16:
@@ -48,15 +87,7 @@ class Constants:
             if array.dtype != np.int32 and array.size and max(-int(array.min()), int(array.max())) > MAX_WORD:
                 raise LimitError("running the network", got=int(abs(array).max()), expected=f"at most {MAX_WORD}")
             array = array.astype(np.int32)
-        at = self.skip(array.size)
         self._parts.append((at, array.reshape(-1)))
-        return at
-
-    def skip(self, floats: int) -> int:
-        """Make room without filling it, and return its offset."""
-        at = self.size
-        self.size = aligned(at + floats)
-        return at
 
     def finish(self) -> Floats:
         """Return everything as one float32 array; integers are kept bit for bit."""
@@ -71,7 +102,7 @@ class Arena:
     """Places buffers in an arena, first fit; `size` is what it needs at most at a time."""
 
     def __init__(self) -> None:
-        self._free: list[tuple[int, int]] = [(0, 1 << 62)]
+        self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
         self.size = 0
 
     def take(self, floats: int) -> tuple[int, int]:
@@ -96,8 +127,7 @@ class Arena:
         self._free = joined
 
 
-@record
-class Home:
+class Home(NamedTuple):
     """The storage of a value, and where in it the value starts (elements of one lane)."""
 
     storage: int

@@ -14,6 +14,8 @@ from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
 _LANES = 16
+#: Kernel rows that are looked at to judge how lines had best lie.
+_MANY_ROWS = 64
 
 
 @record(eq=False)
@@ -171,7 +173,7 @@ class Window:
     the copy. `needed`: columns of the copy that are read.
     """
 
-    starts: tuple[int, ...]
+    starts: range
     stride: int
     phases: int
     top: int
@@ -197,23 +199,24 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
     positions = out[0] * out[1]
     if plain and (not flat or kernel == (1, 1)):
         blocks = -(-positions // _LANES)
-        return Window((), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, 8 * (positions <= 8))
+        return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, 8 * (positions <= 8))
     rows = out[0] + (kernel[0] - 1) * down // stride_h
     needed = cols = out[1] + (kernel[1] - 1) * right // stride_w
     narrow = flat and 4 < out[1] <= 8 < positions and cols <= _LANES
     half = 16 if narrow else 8 if flat and (positions <= 8 or (halves and out[1] % _LANES == 8)) else 0
     per = kept = 0
+    shifted = range(-node.padding[1], kernel[1] * right - node.padding[1], right)  # one for each kernel column
     if narrow:
-        starts, cols = tuple(phase - node.padding[1] for phase in range(stride_w)), _LANES
+        starts, cols = range(-node.padding[1], stride_w - node.padding[1]), _LANES
     elif half:
-        starts, cols = tuple(kx * right - node.padding[1] for kx in range(kernel[1])), out[1]
+        starts, cols = shifted, out[1]
         needed = cols
     elif flat:
-        starts = tuple(kx * right - node.padding[1] for kx in range(kernel[1]))
-        cols, per, kept = _lines(out, [ky * down // stride_h for ky in range(kernel[0])])
+        starts = shifted
+        cols, per, kept = _lines(out, [ky * down // stride_h for ky in range(min(kernel[0], _MANY_ROWS))])
         needed = cols
     else:
-        starts = tuple(phase - node.padding[1] for phase in range(stride_w))
+        starts = range(-node.padding[1], stride_w - node.padding[1])
     copied = len(starts) * stride_h * rows * cols
     if flat:
         # Half blocks are copied: what the last one writes beyond its line must not lie in another channel.
@@ -260,5 +263,6 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
 
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
     """Whether each kernel row (or column) ever reads inside the image."""
-    at = np.arange(kernel)[:, None] * dilation - padding + np.arange(out)[None] * stride
-    return np.asarray(((at >= 0) & (at < size)).any(axis=1))
+    offset = np.arange(kernel, dtype=np.int64) * dilation - padding
+    first = np.maximum(0, -(offset // stride))  # the first output for which it does not read before the image
+    return np.asarray((first < out) & (offset + first * stride < size))

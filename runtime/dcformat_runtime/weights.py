@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from dcformat.graph import Conv2d, Shape
 from dcformat.records import record, replace
 from dcformat_runtime.blocks import PERMUTE_SLOTS
-from dcformat_runtime.network import Floats, Layer, Sparse
-from dcformat_runtime.storage import Constants, aligned, plane
+from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
+from dcformat_runtime.storage import Constants, Room, aligned, plane
 from dcformat_runtime.tables import (
     GatherTable,
     Int32s,
@@ -41,6 +42,8 @@ _RUN_BLOCKS = 160
 #: blocks take as long as its entries' gathers if a fifth of the inputs is not zero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
+#: The order of rows of which nothing is known yet.
+_UNKNOWN: Int32s = np.empty(0, np.int32)
 #: Estimated nanoseconds of 16 gathered multiply-adds.
 SLOT_NS = 4.5
 
@@ -88,11 +91,14 @@ class Gather:
 
 
 class Weights:
-    """Makes tables among `constants` on demand."""
+    """Makes tables on demand: among `constants`, or, where layers have no weights yet, only the room for them.
 
-    def __init__(self, constants: Constants, exact: bool, most: int, permutes: bool, halves: bool) -> None:
-        self.constants, self.exact, self.most, self.permutes = constants, exact, most, permutes
-        self.halves = halves
+    Of the latter, only how evenly entries are spread over rows is unknown, and taken to be as bad as can be: they take
+    no less room than the tables will.
+    """
+
+    def __init__(self, room: Room, exact: bool, most: int, permutes: bool, halves: bool) -> None:
+        self.room, self.exact, self.most, self.permutes, self.halves = room, exact, most, permutes, halves
         self._made: dict[tuple[object, ...], object] = {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -102,9 +108,12 @@ class Weights:
 
     def linear_rows(self, layer: Layer) -> Rows:
         """Return the rows of a linear layer for many images."""
-        return self._once((id(layer), "rows"), lambda: self._linear_rows(layer))
+        return self._once((layer.output, "rows"), lambda: self._linear_rows(layer))
 
     def _linear_rows(self, layer: Layer) -> Rows:
+        if layer.weight is None:
+            matrix = _matrix(layer)
+            return self._place_rows(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz), None)
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
         row, position = row_numbers(weight), weight.indices.astype(np.int64)
@@ -113,29 +122,50 @@ class Weights:
 
     def conv_rows(self, layer: Layer, flat: bool) -> Rows:
         """Return the rows of a convolution: for one image (`flat`), or with each image a lane."""
-        return self._once((id(layer), "flat" if flat else "lanes"), lambda: self._conv_rows(layer, flat))
+        return self._once((layer.output, "flat" if flat else "lanes"), lambda: self._conv_rows(layer, flat))
 
     def _conv_rows(self, layer: Layer, flat: bool) -> Rows:
+        matrix = _matrix(layer)
+        view = conv_window(layer, matrix.shape, flat, self.halves)
+        if layer.weight is None:
+            runs = conv_runs(layer, matrix.shape, matrix.nnz, view, flat, self.most)
+            return self._place_rows(matrix.rows, matrix.nnz, runs, view)
         weight, bias = _parameters(layer)
-        view = conv_window(layer, weight.shape, flat, self.halves)
         row, channel, position, values = conv_entries(weight, layer, view, flat)
         runs = conv_runs(layer, weight.shape, values.size, view, flat, self.most)
         # By channel, so that entries stay in the order of the weight's columns however many runs there are.
         table = row_table(row, position, values, bias, channel * runs // layer.in_shapes[0][0], runs)
         return self._put_rows(table, runs, view)
 
-    def _put_rows(self, table: RowTable, runs: int, view: Window | None) -> Rows:
-        put = self.constants.put
+    def _place_rows(self, rows: int, entries: int, runs: int, view: Window | None) -> Rows:
+        skip = self.room.skip
         return Rows(
-            table.bias.size, table.values.size, runs, put(table.pointers), put(table.order), put(table.indices),
-            put(table.values), put(table.bias), view, put(view.starts) if view is not None else 0,
+            rows, entries, runs, skip(runs * rows + 1), skip(rows), skip(entries), skip(entries), skip(rows), view,
+            skip(len(view.starts)) if view is not None else 0,
         )  # fmt: skip
+
+    def _put_rows(self, table: RowTable, runs: int, view: Window | None) -> Rows:
+        place = self._place_rows(table.bias.size, table.values.size, runs, view)
+        self._fill(place.pointers, table.pointers)
+        self._fill(place.order, table.order)
+        self._fill(place.indices, table.indices)
+        self._fill(place.values, table.values)
+        self._fill(place.bias, table.bias)
+        if view is not None:
+            self._fill(place.starts, np.array(view.starts, np.int64))
+        return place
+
+    def _fill(self, at: int, array: npt.NDArray[Any]) -> None:
+        assert isinstance(self.room, Constants)  # layers that have weights are built, not predicted
+        self.room.fill(at, array)
 
     def gather(self, layer: Layer, renamed: Int32s | None) -> Gather:
         """Return the tables of a linear layer for one image; `renamed`: its input's order, if not its own."""
-        return self._once((id(layer), "gather"), lambda: self._gather(layer, renamed))
+        return self._once((layer.output, "gather"), lambda: self._gather(layer, renamed))
 
     def _gather(self, layer: Layer, renamed: Int32s | None) -> Gather:
+        if layer.weight is None:
+            return self._gather_at_most(_matrix(layer), renamed is not None)
         weight, bias = _parameters(layer)
         columns: Int32s | None = None
         if renamed is not None:
@@ -152,28 +182,51 @@ class Weights:
             found = occurrences(weight, columns)
             each, permuted = _slots(weight, found, zeros)
             if permuted < cost:
-                return self._put_permute(weight, permute_table(weight, bias, columns, found, each), permuted)
+                return self._put_permute(permute_table(weight, bias, columns, found, each), permuted)
         table = gather_table(weight, bias, columns)
-        place = self._put_gather(weight, table, gathers)
+        place = self._put_gather(table, gathers)
         if not dense:
             return place
-        return replace(
-            place, columns=self.constants.put(dense_columns(weight, table.order, columns, aligned(weight.columns)))
-        )
+        made = dense_columns(weight, table.order, columns, aligned(weight.columns))
+        at = self.room.skip(made.size)
+        self._fill(at, made)
+        return replace(place, columns=at)
 
-    def _put_gather(self, weight: Sparse, table: GatherTable, cost: float) -> Gather:
-        put = self.constants.put
+    def _gather_at_most(self, matrix: Matrix, renamed: bool) -> Gather:
+        rows, columns = matrix.shape
+        groups = -(-rows // 16)
+        # A group is as long as its longest row, which is no longer than the rows of the group before.
+        slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // 16)
+        place = self._place_gather(rows, slots, columns > 1 << 16, _UNKNOWN, 0.0)
+        # One or the other, or neither.
+        dense = aligned(rows) * aligned(columns) if has_dense_columns(matrix.shape, matrix.nnz, renamed) else 0
+        blocks = 20 * min(permute_limit(matrix.nnz), 4 * groups * -(-columns // 16)) if self.permutes else 0
+        extra = self.room.skip(max(dense, blocks))
+        return replace(place, columns=extra) if dense else place
+
+    def _place_gather(self, rows: int, slots: int, wide: bool, order: Int32s, cost: float) -> Gather:
+        skip, groups = self.room.skip, -(-rows // 16)
         return Gather(
-            weight.rows, table.bias.size // 16, table.values.size // 16, put(table.pointers), put(table.indices),
-            put(table.values), put(table.bias), table.indices.dtype == np.int32, table.order, put(table.order), cost,
+            rows, groups, slots, skip(groups + 1), skip(slots * (16 if wide else 8)), skip(16 * slots),
+            skip(16 * groups), wide, order, skip(rows), cost,
         )  # fmt: skip
 
-    def _put_permute(self, weight: Sparse, table: PermuteTable, cost: float) -> Gather:
-        put = self.constants.put
-        return replace(
-            self._put_gather(weight, table.rest, cost), blocks=table.blocks, each=table.each,
-            block_indices=put(table.indices), block_values=put(table.values),
-        )  # fmt: skip
+    def _put_gather(self, table: GatherTable, cost: float) -> Gather:
+        wide, slots = table.indices.dtype == np.int32, table.values.size // 16
+        place = self._place_gather(table.order.size, slots, wide, table.order, cost)
+        self._fill(place.pointers, table.pointers)
+        self._fill(place.indices, table.indices)
+        self._fill(place.values, table.values)
+        self._fill(place.bias, table.bias)
+        self._fill(place.order_at, table.order)
+        return place
+
+    def _put_permute(self, table: PermuteTable, cost: float) -> Gather:
+        place = self._put_gather(table.rest, cost)
+        indices, values = self.room.skip(table.indices.size // 4), self.room.skip(table.values.size)
+        self._fill(indices, table.indices)
+        self._fill(values, table.values)
+        return replace(place, blocks=table.blocks, each=table.each, block_indices=indices, block_values=values)
 
 
 def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
@@ -193,6 +246,11 @@ def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float
 def permute_limit(entries: int) -> int:
     """Return how many slots a `PermuteTable` may have: for a quarter of their lanes there must be entries."""
     return entries // 4
+
+
+def _matrix(layer: Layer) -> Matrix:
+    assert layer.matrix is not None  # network.outline gives one to such layers
+    return layer.matrix
 
 
 def _parameters(layer: Layer) -> tuple[Sparse, Floats]:

@@ -55,6 +55,21 @@ def test_an_array_to_logits(invoke: Invoke, dcf: Path, tmp_path: Path, state: St
     np.testing.assert_allclose(logits, by_hand(state, (pixels / 255).astype(np.float32)), rtol=1e-4, atol=1e-4)
 
 
+def test_classes_without_a_label_go_by_their_number(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(6).random((40, 784), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    model = dcformat.load(dcf)
+    classes = json.loads(invoke("run", dcf, "--input", tmp_path / "x.npy", "--json").stdout)["classes"]
+    count = sorted(set(classes))[-1]  # all of them but the last that is found have a label
+    named = tmp_path / "named.dcf"
+    dcformat.save(replace(model, labels=tuple(f"class {k}" for k in range(count))), named)
+    expected = [str(index) if index == count else f"class {index}" for index in classes]
+    assert str(count) in expected
+    assert invoke("run", named, "--input", tmp_path / "x.npy").stdout.splitlines() == expected
+    document = json.loads(invoke("run", named, "--input", tmp_path / "x.npy", "--json").stdout)
+    assert document["labels"] == expected and document["classes"] == classes
+
+
 def test_an_array_to_classes_and_labels(invoke: Invoke, npz: Path, tmp_path: Path, state: State) -> None:
     x = np.random.default_rng(6).random((5, 784), np.float32)
     buffer = io.BytesIO()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from dcformat_runtime import Session
+from dcformat_runtime.memory import predict
+from dcformat_runtime.network import outline
 from dcformat_runtime.selftest import run_self_test, with_self_test
 
 import dcformat
-from dcformat.graph import Graph, Linear, Preprocessing
-from dcformat.model import Model
-from dcformat.selftest import is_robust, pixels
+from dcformat.errors import MemoryLimitError
+from dcformat.graph import GlobalMaxPool, Graph, Linear, Preprocessing, ReLU
+from dcformat.model import Model, SelfTest
+from dcformat.selftest import digest, is_robust, pixels, winners
 
 
 def model(seed: int = 1, preprocessing: Preprocessing | None = None) -> Model:
@@ -25,6 +30,37 @@ def test_pixels_are_splitmix64_from_the_seed() -> None:
     # Reference values of SplitMix64 with seed 0: e220a8397b1dcdaf 6e789e6aa1b965f4 06c45d188009454f f88bb8a8724c81ec
     assert pixels(0, 1, (4,)).tolist() == [[0xE2, 0x6E, 0x06, 0xF8]]
     assert pixels(0, 2, (2,)).tolist() == [[0xE2, 0x6E], [0x06, 0xF8]]
+
+
+def test_pixels_are_the_same_in_pieces() -> None:
+    whole = pixels(7, 5, (3, 50_000))
+    assert np.array_equal(np.concatenate([pixels(7, 2, (3, 50_000), 0), pixels(7, 3, (3, 50_000), 2)]), whole)
+    assert whole[4, 2, 49_999] == 72
+
+
+@pytest.mark.parametrize("preprocessing", [None, Preprocessing((0.5,), (0.25,))])
+def test_samples_run_in_pieces_within_the_memory(preprocessing: Preprocessing | None) -> None:
+    graph = Graph((4, 500, 500), (GlobalMaxPool((0,)),), preprocessing)
+    test = SelfTest(1, 40, digest([winners(np.ones((40, 4), np.float32))]))  # every channel holds a 255
+    made = Model({}, graph, self_test=test)
+    limit = 40 << 20
+    session = Session.from_model(made, backend="numpy", threads=1, max_memory=limit)
+    session(np.zeros((2, 4, 500, 500), np.float32))
+    tracemalloc.start()
+    assert run_self_test(made, session) is True
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken < limit < 40 * 4 * 500 * 500 * 4
+
+
+def test_one_sample_that_takes_too_much_memory_is_refused() -> None:
+    made = Model({}, Graph((1 << 20,), (ReLU((0,)),)), self_test=SelfTest(1, 2, bytes(8)))
+    plain = outline(made.graph, {})
+    least = predict(plain, 0, 1, "numpy", False, None).total
+    session = Session.from_model(made, backend="numpy", max_memory=least)
+    with pytest.raises(MemoryLimitError, match="running 1 inputs"):
+        run_self_test(made, session)
+    assert run_self_test(made, Session.from_model(made, backend="numpy", max_memory=least + (9 << 20))) is False
 
 
 @pytest.mark.parametrize("preprocessing", [None, Preprocessing((0.5,), (0.25,))])

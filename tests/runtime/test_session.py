@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import os
 import pickle
+import re
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dcformat_runtime
 import numpy as np
@@ -17,8 +23,8 @@ from dcformat_runtime import engine as engines
 
 import dcformat
 from dcformat.errors import FormatError, GraphError, MemoryLimitError
-from dcformat.graph import Preprocessing
-from dcformat.model import Model
+from dcformat.graph import Graph, Linear, Preprocessing
+from dcformat.model import Model, Tensor
 from tests.runtime.nets import NETS, Net, error, inputs, lenet, mlp
 
 BACKENDS = ("numba", "numpy")
@@ -215,11 +221,149 @@ def test_says_which_backend_and_why(caplog: pytest.LogCaptureFixture) -> None:
     assert "backend numba: asked for" in caplog.text
 
 
-def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="threads: expected 1 or more, found 0"):
-        Session.from_model(lenet().model(), threads=0)
-    with pytest.raises(ValueError, match="backend: expected auto, numba or numpy, found 'cuda'"):
-        Session.from_model(lenet().model(), backend="cuda")  # type: ignore[arg-type]
+WRONG_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "no threads": ({"threads": 0}, ValueError, "threads: expected 1 or more, found 0"),
+    "fewer than none": ({"threads": -1}, ValueError, "threads: expected 1 or more, found -1"),
+    "a fraction of a thread": ({"threads": 1.5}, TypeError, "threads: expected an integer or None, found 1.5"),
+    "a truth of threads": ({"threads": True}, TypeError, "threads: expected an integer or None, found True"),
+    "another backend": ({"backend": "cuda"}, ValueError, "backend: expected auto, numba or numpy, found 'cuda'"),
+    "no backend": ({"backend": None}, ValueError, "backend: expected auto, numba or numpy, found None"),
+    "negative memory": ({"max_memory": -1}, ValueError, "max_memory: expected 0 or more, found -1"),
+    "memory in words": ({"max_memory": "4G"}, TypeError, "max_memory: expected an integer or None, found '4G'"),
+    "negative work": ({"max_work": -1}, ValueError, "max_work: expected 0 or more, found -1"),
+    "work in fractions": ({"max_work": 1e9}, TypeError, "max_work: expected an integer or None, found 1000000000.0"),
+    "a word": ({"deterministic": "no"}, TypeError, "deterministic: expected True or False, found 'no'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_OPTIONS)
+def test_options_are_checked(what: str, packed: Path) -> None:
+    options, kind, words = WRONG_OPTIONS[what]
+    with pytest.raises(kind, match=re.escape(words)):
+        Session.from_model(lenet().model(), **options)
+    with pytest.raises(kind, match=re.escape(words)):
+        dcformat_runtime.load(packed, **options)
+
+
+def test_numpy_integers_are_integers() -> None:
+    assert Session.from_model(lenet().model(), threads=np.int64(1), max_memory=np.int64(1 << 30)).backend
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NETS)
+def test_infinite_inputs_touch_no_other_input(name: str, backend: str, deterministic: bool) -> None:
+    """Nothing warns, nothing fails, and the other inputs of the batch have the results that they have alone."""
+    network = NETS[name]().network()
+    session = Session.from_model(NETS[name]().model(), backend=backend, deterministic=deterministic)
+    for value in (np.nan, np.inf, -np.inf, np.finfo(np.float32).max):
+        for batch in (1, 9, 33):
+            x = inputs(network, batch)
+            expected = session(x)
+            x[0, ::3] = value
+            found = session(x)
+            assert np.allclose(found[1:], expected[1:], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Preprocessing((0.0,), (1e-40,)),
+        Preprocessing((3e38,), (1e-38,)),
+        Preprocessing((-3e38,), (1e-45,)),
+    ],
+)
+def test_extreme_preprocessing_does_not_warn(rule: Preprocessing, backend: str) -> None:
+    session = Session.from_model(lenet().model(rule), backend=backend)
+    assert session(np.full((3, 144), 255, np.uint8)).shape == (3, 10)
+
+
+NOT_FLOAT32 = [np.nan, np.inf, -np.inf, 1e39, -1e300]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(Preprocessing((value,), (1.0,)) for value in NOT_FLOAT32),
+        *(Preprocessing((0.0,), (value,)) for value in (*NOT_FLOAT32, 0.0, -0.0, 1e-50)),
+    ],
+)
+def test_preprocessing_that_is_not_finite_as_float32_is_refused(rule: Preprocessing) -> None:
+    model = lenet().model(rule)
+    with pytest.raises(GraphError, match="E11 preprocessing: expected finite float32 values, std not 0"):
+        Session.from_model(model)
+    with pytest.raises(GraphError, match="E11 preprocessing"):
+        dcformat.dumps(model)
+
+
+def test_int8_weights_that_overflow_are_refused_without_a_warning() -> None:
+    weight = Tensor("w", (1, 4), "int8", np.array([127, 1, -1, -128], np.int8), scale=float(np.float32(3e38)))
+    with pytest.raises(GraphError, match="NaN or infinity"):
+        Session.from_model(Model({"w": weight}, Graph((4,), (Linear((0,), "w"),))))
+    for scale in (1e300, np.nan, np.inf, 1e-60, -1.0):
+        with pytest.raises(FormatError, match="scale"):
+            Session.from_model(Model({"w": replace(weight, scale=scale)}, Graph((4,), (Linear((0,), "w"),))))
+
+
+def _fork(function: Callable[[], Any]) -> Any:
+    """Run a function in a forked child and return its result; fail if the child hangs."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: send.send(function()))
+    child.start()
+    try:
+        assert receive.poll(60), "the child hangs"
+        return receive.recv()
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_while_another_thread_makes_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, begun, end, build = os.getpid(), threading.Event(), threading.Event(), engines.build
+
+    def slow(*args: Any, **options: Any) -> Any:
+        if os.getpid() == parent:
+            begun.set()
+            end.wait(120)
+        return build(*args, **options)
+
+    monkeypatch.setattr(engines, "build", slow)
+    session = Session.from_model(lenet().model(), backend="numba", threads=2)
+    x = inputs(lenet().network(), 5)
+    with ThreadPoolExecutor(1) as pool:
+        mine = pool.submit(session, x)
+        try:
+            assert begun.wait(60)
+            found = _fork(lambda: session(x))
+        finally:
+            end.set()
+        assert np.array_equal(found, mine.result(60))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_while_another_thread_reads_the_file(packed: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                end.wait(120)
+            return super().read(size)
+
+    with dcformat.open(Slow(packed.read_bytes())) as file, ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(file.tensor, "w0")
+        try:
+            assert begun.wait(60)
+            assert np.array_equal(_fork(lambda: file.tensor("w2").values()), lenet().tensors["w2"].values())
+        finally:
+            end.set()
+        assert np.array_equal(reading.result(60).values(), lenet().tensors["w0"].values())
 
 
 def test_a_bag_of_tensors_cannot_be_run(tmp_path: Path) -> None:
@@ -233,12 +377,12 @@ def test_a_bag_of_tensors_cannot_be_run(tmp_path: Path) -> None:
 
 def test_memory_is_bounded_before_anything_is_decoded(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with dcformat.open(packed) as file:
-        need = sum(row.bytes for row in dcformat_runtime.predict_memory(file, backend="numba"))
+        need = sum(row.bytes for row in dcformat_runtime.predict_memory(file, backend="numba", threads=2))
         decoded = file.decoded_bytes
-    dcformat_runtime.load(packed, max_memory=need, backend="numba")
+    dcformat_runtime.load(packed, max_memory=need, backend="numba", threads=2)
     monkeypatch.setattr(dcformat.DcfFile, "model", lambda self: pytest.fail("decoded"))
     with pytest.raises(MemoryLimitError, match=f"found {need} bytes"):
-        dcformat_runtime.load(packed, max_memory=need - 1, backend="numba")
+        dcformat_runtime.load(packed, max_memory=need - 1, backend="numba", threads=2)
     assert decoded < need - 1
     with pytest.raises(MemoryLimitError):
         Session.from_model(lenet().model(), max_memory=1000)

@@ -1,0 +1,32 @@
+"""What the interpreter still looks at when it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from dcformat_runtime import kernels
+
+PROGRAM = """
+import ctypes, gc
+from dcformat.native import loader
+from dcformat_runtime import kernels
+function = kernels.wait.resolve()
+definition = ctypes.c_void_p.from_address(id(function) + 16).value
+before = ctypes.string_at(definition, 20)
+loader.__dict__.clear()
+kernels.__dict__.clear()
+gc.collect()
+others = [ctypes.create_string_buffer(b"?" * 31) for _ in range(10_000)]
+assert ctypes.string_at(definition, 20) == before
+"""
+
+
+def test_a_loaded_kernel_outlives_the_module_that_loaded_it() -> None:
+    kernels.wait.resolve()
+    if kernels.wait.state not in ("saved", "compiled"):
+        pytest.skip("no machine code is loaded")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, timeout=120)

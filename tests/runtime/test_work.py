@@ -1,0 +1,83 @@
+"""The work of one input, counted by arithmetic and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dcformat_runtime
+import numpy as np
+import pytest
+from dcformat_runtime import Session
+from dcformat_runtime.network import Matrix, outline
+from dcformat_runtime.selftest import run_self_test, with_self_test
+from dcformat_runtime.work import steps
+
+import dcformat
+from dcformat.errors import WorkLimitError
+from dcformat.graph import Add, Conv2d, Graph, Linear, MaxPool2d, ReLU, Softmax
+from dcformat.layout import DEFAULT_MAX_WORK
+from tests.runtime.nets import mlp
+
+CALL = 4096  # of NumPy
+
+GRAPHS: dict[str, tuple[Graph, Matrix, int, int]] = {
+    # graph, its weight; steps in kernels, and in NumPy
+    "linear": (Graph((6,), (Linear((0,), "w"),)), Matrix((4, 6), 5), 6 + 4 + 4 + 5, 6 + 4 + 4 + CALL + 24),
+    "convolution": (
+        Graph((1, 5, 5), (Conv2d((0,), "w"),)), Matrix((2, 1, 3, 3), 4),
+        25 + 18 + 18 + 4 * 9 + 3 * 5 * 3, 25 + 18 + 18 + CALL + 18 * 9 + 3 * 9 * 3,
+    ),
+    "pool": (
+        Graph((1, 4, 4), (MaxPool2d((0,), (2, 2), (2, 2)),)), Matrix((1, 1), 0),
+        16 + 4 + 4 + 4 * 4, 16 + 4 + 4 + CALL + 4 * 4,
+    ),
+    "sum and softmax": (
+        Graph((8,), (ReLU((0,)), Add((0, 1)), Softmax((2,)))), Matrix((1, 1), 0),
+        8 + 8 + 16 + 24 + 33 * 8, 8 + 8 + 16 + 24 + 33 * 8 + 3 * CALL,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_steps_of_small_networks(name: str) -> None:
+    graph, weight, kernels, numpy = GRAPHS[name]
+    network = outline(graph, {"w": weight})
+    assert steps(network, "numba", False) == kernels
+    assert steps(network, "numpy", False) == numpy
+
+
+def _load(path: Path, **options: int) -> Session:
+    return dcformat_runtime.load(path, backend="numba", **options)
+
+
+def _make(path: Path, **options: int) -> Session:
+    return Session.from_model(dcformat.load(path), backend="numba", **options)
+
+
+@pytest.mark.parametrize("make", [_load, _make])
+def test_work_is_bounded(make: Callable[..., Session], tmp_path: Path) -> None:
+    path, model = tmp_path / "net.dcf", mlp(64, 50, 10, density=0.5).model()
+    dcformat.save(model, path)
+    need = 64 + 10 + 50 + 10 + model.tensors["w0"].nnz + model.tensors["w2"].nnz
+    make(path, max_work=need + 10_000_000)
+    with pytest.raises(WorkLimitError, match=f"E16 running one input: expected at most 600 .*, found {need} steps"):
+        Session.from_model(model, backend="numba", max_work=600)
+    with pytest.raises(WorkLimitError, match="E16"):
+        make(path, max_work=600)
+
+
+def test_small_files_that_would_run_for_hours_are_refused_by_default() -> None:
+    """Convolutions of a large image, one after the other, that name one weight of 81 entries."""
+    layers = tuple(Conv2d((k,), "w", padding=(4, 4)) for k in range(200))
+    network = outline(Graph((1, 8192, 8192), layers), {"w": Matrix((1, 1, 9, 9), 81)})
+    assert steps(network, "numba", False) > DEFAULT_MAX_WORK
+
+
+def test_a_self_test_counts_all_its_samples() -> None:
+    model = with_self_test(mlp(20, 10, density=1.0).model(), samples=7)
+    need = 7 * (20 + 10 + 10 + 200)
+    assert run_self_test(model, Session.from_model(model, backend="numba", max_work=need)) is True
+    with pytest.raises(WorkLimitError, match=f"E16 self-test: expected at most {need - 1} .*, found {need} steps"):
+        run_self_test(model, Session.from_model(model, backend="numba", max_work=need - 1))
+    assert np.prod(model.tensors["w0"].shape) == 200
