@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import os
 import re
 import struct
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dcformat import layout
 from dcformat.records import record
 
 #: SHA-256 of the original MNIST files, decompressed: an altered copy of MNIST is not MNIST.
@@ -29,8 +31,8 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
-#: No IDX image set in use is larger decompressed; a gzip bomb is refused before it fills memory.
-MAX_FILE_BYTES = 1 << 30
+#: Bytes that are read at a time.
+_PIECE = 1 << 20
 
 #: The files of one data set: (train or t10k, kind) to path.
 Files = dict[tuple[str, str], Path]
@@ -62,7 +64,9 @@ class Split:
         return int(self.labels.max()) + 1
 
 
-def load_split(part: str, data: Path | str | None = None) -> Split:
+def load_split(
+    part: str, data: Path | str | None = None, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY
+) -> Split:
     """Read one part of a data set in IDX form.
 
     Parameters
@@ -74,6 +78,8 @@ def load_split(part: str, data: Path | str | None = None) -> Split:
         than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the first
         ``data/mnist`` that is found in the working directory, in its four nearest parents, or in the checkout
         that the package runs from, else ``mnist`` in the user's data directory.
+    max_memory : int or None
+        Most bytes that a file may take, decompressed; None for no bound.
 
     Raises
     ------
@@ -89,12 +95,12 @@ def load_split(part: str, data: Path | str | None = None) -> Split:
     arrays = {}
     for kind in _KINDS:
         path = _pick(files, _PARTS[part], kind)
-        arrays[kind] = _read_idx(path, rank=3 if "images" in kind else 1)
+        arrays[kind] = _read_idx(path, 3 if "images" in kind else 1, max_memory)
     images, labels = (arrays[kind] for kind in _KINDS)
     if not len(images) or len(images) != len(labels):
         path = _pick(files, _PARTS[part], _KINDS[1])
         raise DataError(f"{path}: expected a label for each of {len(images)} images, found {len(labels)}")
-    _check_mnist(files, _PARTS[part], arrays)
+    _check_mnist(files, _PARTS[part], arrays, max_memory)
     return Split(images, labels)
 
 
@@ -168,36 +174,41 @@ def _pick(files: Files, prefix: str, kind: str) -> Path:
     raise DataError(f"{directory}: expected {prefix}-{kind}(.gz), found no such file")
 
 
-def _read_idx(path: Path, rank: int) -> npt.NDArray[np.uint8]:
+def _read_idx(path: Path, rank: int, max_memory: int | None) -> npt.NDArray[np.uint8]:
     try:
-        raw = _read_all(path)
+        with path.open("rb") as file:
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            return _read_array(path, stream, rank, max_memory)
     except (OSError, EOFError, zlib.error) as error:
         what = "gzip file" if path.suffix == ".gz" else "file"
         raise DataError(f"{path}: expected a readable {what}, found: {error}") from error
-    header = 4 + 4 * rank
-    magic = bytes((0, 0, 8, rank))
-    if raw[:4] != magic:
-        found = raw[:4].hex() or "an empty file"
+    except MemoryError:
+        raise DataError(f"{path}: expected a file that fits in memory, found a larger one") from None
+
+
+def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: int | None) -> npt.NDArray[np.uint8]:
+    """Read a header, and as much as it declares: neither a bomb nor a device is read any further."""
+    header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
+    head = stream.read(header)
+    if head[:4] != magic:
+        found = head[:4].hex() or "an empty file"
         raise DataError(f"{path}: expected IDX magic {magic.hex()} (uint8, rank {rank}), found {found}")
-    if len(raw) < header:
-        raise DataError(f"{path}: expected a header of {header} bytes, found {len(raw)}")
-    shape = struct.unpack(f">{rank}I", raw[4:header])
-    expected = header + prod(shape)
-    if len(raw) != expected:
-        raise DataError(f"{path}: expected {expected} bytes for shape {shape}, found {len(raw)}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    if len(head) < header:
+        raise DataError(f"{path}: expected a header of {header} bytes, found {len(head)}")
+    shape = struct.unpack(f">{rank}I", head[4:])
+    size = prod(shape)
+    if max_memory is not None and size > max_memory:
+        raise DataError(f"{path}: expected at most {max_memory} bytes, found shape {shape}")
+    raw = bytearray()
+    while piece := stream.read(min(_PIECE, size + 1 - len(raw))):
+        raw += piece
+    if len(raw) != size:
+        found = f"{header + len(raw)}{' or more' if len(raw) > size else ''}"
+        raise DataError(f"{path}: expected {header + size} bytes for shape {shape}, found {found}")
+    return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-def _read_all(path: Path) -> bytes:
-    with path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-        raw = stream.read(MAX_FILE_BYTES + 1)
-    if len(raw) > MAX_FILE_BYTES:
-        raise DataError(f"{path}: expected at most {MAX_FILE_BYTES} bytes decompressed, found more")
-    return raw
-
-
-def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
+def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uint8]], max_memory: int | None) -> None:
     """Refuse an altered MNIST: once one file is MNIST's, or the directory is called so, all must be MNIST's.
 
     Looked at are the part that is being read and the other part's labels, which are small.
@@ -205,7 +216,7 @@ def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uin
     digests = {(prefix, kind): _sha256(array) for kind, array in arrays.items()}
     other = ("t10k" if prefix == "train" else "train", _KINDS[1])
     if other in files:
-        digests[other] = _sha256(_read_idx(files[other], rank=1))
+        digests[other] = _sha256(_read_idx(files[other], 1, max_memory))
     originals = [key for key, digest in digests.items() if digest == MNIST_SHA256["-".join(key)]]
     directory = files[prefix, _KINDS[0]].resolve().parent
     if directory.name.lower() == "raw":

@@ -20,8 +20,8 @@ Array = npt.NDArray[Any]
 
 _crc32c = load_crc32c()
 
-#: Entries hashed at a time.
-_BLOCK = 1 << 20
+#: Entries hashed, and rows looked at, at a time.
+_BLOCK = 1 << 16
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> bytes:
@@ -61,14 +61,15 @@ class ContentDigest:
             self._hash.update(np.ascontiguousarray(values).tobytes())
 
     def _add_positions(self, tensor: Tensor, indptr: Array, indices: Array) -> None:
-        first = 0
-        while first < tensor.rows:
-            # As many rows as make a block, at least one.
-            last = max(int(np.searchsorted(indptr, indptr[first] + _BLOCK, side="right")) - 1, first + 1)
-            rows = np.repeat(np.arange(first, last, dtype=np.uint64), np.diff(indptr[first : last + 1]))
-            columns = indices[int(indptr[first]) : int(indptr[last])]
-            self._hash.update((rows * np.uint64(tensor.columns) + columns.astype(np.uint64)).astype("<u8").tobytes())
-            first = last
+        entry = 0
+        while entry < len(indices):
+            # The next rows from the one that holds this entry: no more of them, nor of their entries, than a block.
+            first = int(np.searchsorted(indptr, entry, side="right")) - 1
+            pointers = np.clip(indptr[first : first + _BLOCK + 1], entry, entry + _BLOCK)
+            rows = np.repeat(np.arange(first, first + len(pointers) - 1, dtype=np.uint64), np.diff(pointers))
+            columns = indices[entry : int(pointers[-1])].astype(np.uint64)
+            self._hash.update((rows * np.uint64(tensor.columns) + columns).astype("<u8").tobytes())
+            entry = int(pointers[-1])
 
     def take(self) -> bytes:
         """Return the digest."""

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    flock = None  # type: ignore[assignment]
+
+#: Longest part of a target's name in that of its temporary file, in bytes: a file's name has at most 255.
+_NAME_BYTES = 200
 
 
 def check_output(path: Path | str) -> None:
@@ -22,16 +31,19 @@ def check_output(path: Path | str) -> None:
     """
     target = _target(Path(path))
     if not _is_special(target):
-        handle, temporary = _temporary(target)
-        os.close(handle)
-        Path(temporary).unlink()
+        with _naming(path, target):
+            temporary, handle = _temporary(target)
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place once the block is done without an error.
 
-    A symbolic link is followed. A device or pipe (``/dev/stdout``) is written to as it is.
+    A symbolic link is followed. A device or pipe (``/dev/stdout``) is written to as it is. Several processes may write
+    to one target at a time: each file is whole, and the last one stays. What a writer that was killed has left behind
+    is removed by the next one.
 
     Raises
     ------
@@ -40,34 +52,45 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     """
     target = _target(Path(path))
     if _is_special(target):
-        try:
-            with target.open("wb") as file:
-                yield file
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        return
-    handle, temporary = _temporary(target)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with _naming(path, target), target.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _mode(target))  # noqa: PTH101
-        Path(temporary).replace(target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, temporary):
-            # The user knows the name that was asked for, not the temporary one.
+        return
+    with _naming(path, target):
+        temporary, handle = _temporary(target)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if flock is None:
+                    file.close()
+                # Renamed while it is still locked, so that nobody takes it for a dead writer's.
+                temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _naming(path: Path | str, target: Path) -> Iterator[None]:
+    """Make errors name what the user asked for where they name the temporary file, or nothing."""
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else Path(os.fsdecode(error.filename)).name
+        if named is None or _temporaries(target).fullmatch(named):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def _target(path: Path) -> Path:
-    target = path.resolve() if path.is_symlink() else path
-    if target.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    target = path.resolve() if path.is_symlink() else path
     if not target.parent.is_dir():
         code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(target.parent))
@@ -78,17 +101,71 @@ def _is_special(target: Path) -> bool:
     return target.exists() and not target.is_file()
 
 
-def _temporary(target: Path) -> tuple[int, str]:
+def _temporary(target: Path) -> tuple[Path, int]:
+    """Make and lock a temporary file beside the target, with the permissions that the target has or will have."""
+    _remove_left(target)
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        path = target.with_name(f"{_stem(target.name)}{os.urandom(8).hex()}.partial")
+        # The system applies the umask; a file that will be private is so from the start.
+        handle = os.open(path, flags, 0o666 if mode is None else mode & 0o777)
+        try:
+            if _is_locked_here(handle, path):
+                if mode is not None:
+                    os.chmod(path, mode)  # noqa: PTH101
+                return path, handle
+        except BaseException:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(handle)
+
+
+def _stem(name: str) -> str:
+    """Return what the names of all temporary files of a target begin with; no other target's do."""
+    raw = os.fsencode(name)
+    if len(raw) > _NAME_BYTES:
+        name = f"{os.fsdecode(raw[:_NAME_BYTES])}~{crc32(raw):08x}"
+    return f".{name}."
+
+
+def _is_locked_here(handle: int, path: Path) -> bool:
+    """Lock a file that was just made; return whether it is still there: another writer may have removed it before."""
+    if flock is None:
+        return True
     try:
-        return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".partial")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks: nobody else can lock the file, and so remove it, either
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
-def _mode(target: Path) -> int:
-    """Permissions for the new file: those of the one it replaces, else what the umask leaves of 0o666."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _temporaries(target: Path) -> re.Pattern[str]:
+    return re.compile(re.escape(_stem(target.name)) + r"[0-9a-f]{16}\.partial")
+
+
+def _remove_left(target: Path) -> None:
+    """Remove temporary files of a target whose writers are dead: a live one holds its file's lock."""
+    if flock is None:
+        return
+    ours = _temporaries(target)
+    with suppress(OSError):
+        for path in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
+            with suppress(OSError):
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            flock(handle, LOCK_EX | LOCK_NB)
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)

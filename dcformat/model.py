@@ -6,7 +6,8 @@ sparse tensor is never made dense unless somebody calls `to_dense`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Graph
+from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.limits import memory_counts, require_memory
 from dcformat.records import fresh, record
 
 Array = npt.NDArray[Any]
@@ -26,6 +29,9 @@ STORAGE = MappingProxyType(
         for name, code in (("float32", "<f4"), ("float16", "<f2"), ("bfloat16", "<u2"), ("int8", "|i1"))
     }
 )
+
+#: Elements of the dense form that are made at a time.
+_PIECE = 1 << 18
 
 
 @record(eq=False)
@@ -111,38 +117,118 @@ class Tensor:
         """Number of elements that are not (positive) zero."""
         if self.indices is not None:
             return int(self.indices.size)
-        nonzero = int(np.count_nonzero(_bits(self.values())))
+        nonzero = int(np.count_nonzero(bit_patterns(self.values())))
         return nonzero * self.size if self.is_constant else nonzero
 
     def values(self) -> Array:
         """Return the stored elements' values, codes resolved: 1-D, ``STORAGE[dtype]``, same order as `data`."""
         return self.data if self.codebook is None else self.codebook[self.data]
 
-    def to_dense(self) -> Array:
-        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit what was saved."""
-        values = self.values()
-        if self.is_constant:
-            return np.full(self.shape, values[0], STORAGE[self.dtype])
-        if self.indptr is None or self.indices is None:
-            return values.reshape(self.shape)
-        out = np.zeros((self.rows, self.columns), STORAGE[self.dtype])
-        out[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.indices] = values
-        return out.reshape(self.shape)
+    def to_dense(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Array:
+        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit what was saved.
 
-    def to_csr(self) -> tuple[Array, Array, Array]:
-        """Return ``(indptr, indices, values)`` of the matrix form, without making a sparse tensor dense."""
+        Parameters
+        ----------
+        max_memory : int or None
+            Most bytes that the dense form may take; None for no bound.
+
+        Raises
+        ------
+        MemoryLimitError
+            It takes more. A constant, or a sparse tensor, may be much larger than what it was decoded from.
+        """
+        if not (self.is_sparse or self.is_constant or self.codebook is not None):
+            return self.data.reshape(self.shape)
+        with self._allowing("dense", self.nbytes, max_memory):
+            out = np.empty(self.size, STORAGE[self.dtype])
+            for start in range(0, self.size, _PIECE):
+                self._fill(out[start : start + _PIECE], start)
+            return out.reshape(self.shape)
+
+    def to_csr(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> tuple[Array, Array, Array]:
+        """Return ``(indptr, indices, values)`` of the matrix form, without making a sparse tensor dense.
+
+        Parameters
+        ----------
+        max_memory : int or None
+            Most bytes that the three, with what making them needs on the way, may take; None for no bound.
+
+        Raises
+        ------
+        MemoryLimitError
+            They take more.
+        """
+        item, index = STORAGE[self.dtype].itemsize, np.dtype(np.int32 if self.columns < 1 << 31 else np.int64)
         if self.indptr is not None and self.indices is not None:
-            return self.indptr, self.indices, self.values()
-        dense = self.to_dense().reshape(self.rows, self.columns)
-        row, column = np.nonzero(_bits(dense))
-        indptr = np.zeros(self.rows + 1, np.int64)
-        np.cumsum(np.bincount(row, minlength=self.rows), out=indptr[1:])
-        kind = np.int32 if self.columns <= np.iinfo(np.int32).max else np.int64
-        return indptr, column.astype(kind), dense[row, column]
+            with self._allowing("CSR", 0 if self.codebook is None else item * self.nnz, max_memory):
+                return self.indptr, self.indices, self.values()
+        pointers = 8 * (self.rows + 1)
+        if self.is_constant or not self.size:
+            return self._csr_of_alike(self.nnz, index, max_memory)
+        with self._allowing("CSR", self.size + pointers, max_memory):
+            there = (
+                bit_patterns(self.data) != 0 if self.codebook is None else (bit_patterns(self.codebook) != 0)[self.data]
+            )
+        count = int(np.count_nonzero(there))
+        need = self.size + 2 * pointers + count * (16 + index.itemsize + 2 * item)
+        with self._allowing("CSR", need, max_memory):
+            indptr = np.zeros(self.rows + 1, np.int64)
+            np.cumsum(np.count_nonzero(there.reshape(self.rows, self.columns), axis=1), out=indptr[1:])
+            at = np.flatnonzero(there)
+            data = self.data[at]
+            return indptr, (at % self.columns).astype(index), data if self.codebook is None else self.codebook[data]
+
+    def _csr_of_alike(self, count: int, index: np.dtype[Any], max_memory: int | None) -> tuple[Array, Array, Array]:
+        """Return the CSR form of equal elements, or of none: all are entries, or `count` is 0 and none are."""
+        storage, columns = STORAGE[self.dtype], self.columns if count else 0
+        pointers = 8 * (self.rows + 1)
+        need = (2 * pointers if count else pointers) + count * storage.itemsize + (count + columns) * index.itemsize
+        with self._allowing("CSR", need, max_memory):
+            indptr = np.arange(self.rows + 1) * columns if count else np.zeros(self.rows + 1, np.int64)
+            return indptr, np.tile(np.arange(columns, dtype=index), self.rows), np.full(count, self.data[:1], storage)
+
+    def pieces(self) -> Iterator[Array]:
+        """Yield the dense form's elements in row-major order, 1-D, 2^18 at a time: it may be too large for memory."""
+        for start in range(0, self.size, _PIECE):
+            piece = np.empty(min(_PIECE, self.size - start), STORAGE[self.dtype])
+            self._fill(piece, start)
+            yield piece
+
+    def _fill(self, out: Array, start: int) -> None:
+        """Write the elements of the flattened tensor from `start` on, as many as there is room for."""
+        stop = start + len(out)
+        if self.indptr is None or self.indices is None:
+            data = self.data if self.is_constant else self.data[start:stop]
+            out[:] = data if self.codebook is None else self.codebook[data]
+            return
+        first, last = start // self.columns, (stop - 1) // self.columns
+        begin, end = self._entry(start), self._entry(stop)
+        rows = np.repeat(np.arange(first, last + 1), np.diff(np.clip(self.indptr[first : last + 2], begin, end)))
+        data = self.data[begin:end]
+        out[:] = 0
+        out[rows * self.columns + self.indices[begin:end] - start] = (
+            data if self.codebook is None else self.codebook[data]
+        )
+
+    def _entry(self, position: int) -> int:
+        """Return how many entries of a sparse tensor come before a position in the flattened tensor."""
+        assert self.indptr is not None and self.indices is not None  # for the type checker: it is sparse
+        row, column = divmod(position, self.columns)
+        if row == self.rows:
+            return len(self.indices)
+        begin, end = int(self.indptr[row]), int(self.indptr[row + 1])
+        return begin + int(np.searchsorted(self.indices[begin:end], column))
+
+    @contextmanager
+    def _allowing(self, form: str, need: int, max_memory: int | None) -> Iterator[None]:
+        field = f"{form} form of tensor {self.name!r}"
+        require_memory(field, need, max_memory)
+        with memory_counts(field, max_memory):
+            yield
 
 
-def _bits(values: Array) -> Array:
-    """View floats as unsigned integers, so that negative zero counts as a value."""
+def bit_patterns(values: Array) -> Array:
+    """View values as unsigned integers, so that negative zero counts as a value."""
     return values.view(f"<u{values.dtype.itemsize}")
 
 

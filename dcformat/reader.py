@@ -7,7 +7,7 @@ against the bytes there are, the format's limits, and the caller's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -15,21 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.payload import read_payload
+from dcformat.codecs.memory import TENSOR_OBJECTS, contents_bytes, usage_bytes, working_bytes
+from dcformat.codecs.payload import Layout, cut, read_payload
 from dcformat.codecs.usage import Usage, measure
+from dcformat.codecs.work import contents_steps, decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import Contents, TensorInfo, parse, small_sections
 from dcformat.digest import ContentDigest, crc32c
 from dcformat.errors import (
     ChecksumError,
     FormatError,
     LimitError,
-    MemoryLimitError,
     NotDcfError,
     TrailingDataError,
     TruncatedError,
     VersionError,
 )
 from dcformat.graph import Graph
+from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Extension, Model, SelfTest, Tensor
 from dcformat.records import record
 from dcformat.source import ByteSource, Source
@@ -46,7 +48,13 @@ class LedgerRow:
     bytes: int
 
 
-def load(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, threads: int = 1) -> Model:
+def load(
+    source: Source,
+    *,
+    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+    max_work: int | None = layout.DEFAULT_MAX_WORK,
+    threads: int = 1,
+) -> Model:
     """Read a whole model.
 
     Parameters
@@ -54,28 +62,37 @@ def load(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY, 
     source : path, bytes-like or binary file object
     max_memory : int or None
         Most bytes that the tensors may take, with what decoding them needs on the way; None for no bound.
+    max_work : int or None
+        Most steps that decoding may take, of about a nanosecond each (docs/limits.md); None for no bound.
     threads : int
         Chunks of a large tensor are decoded in as many threads; the result is the same.
 
     Raises
     ------
     FormatError
-        Not a valid file, or (`MemoryLimitError`) one that needs more memory.
+        Not a valid file, or one that needs more memory (`MemoryLimitError`) or work (`WorkLimitError`).
     OSError
         The file cannot be read.
     """
-    with open_file(source, max_memory=max_memory) as file:
+    with open_file(source, max_memory=max_memory, max_work=max_work) as file:
         return file.model(threads=threads)
 
 
-def verify(source: Source, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> None:
+def verify(
+    source: Source,
+    *,
+    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+    max_work: int | None = layout.DEFAULT_MAX_WORK,
+) -> None:
     """Check every byte of a file: structure, checksums, every tensor, and the content digest. Raises as `load`."""
-    with open_file(source, max_memory=max_memory) as file:
+    with open_file(source, max_memory=max_memory, max_work=max_work) as file:
         file.verify()
 
 
 class DcfFile:
     """An open file: its contents are read, tensors are decoded when asked for. May be used by several threads.
+
+    Each call of a method may take as much memory and work as was allowed when the file was opened.
 
     Attributes
     ----------
@@ -87,17 +104,25 @@ class DcfFile:
         The content digest that the file states; `verify` checks it.
     """
 
-    def __init__(self, data: ByteSource, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> None:
+    def __init__(
+        self,
+        data: ByteSource,
+        *,
+        max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+        max_work: int | None = layout.DEFAULT_MAX_WORK,
+    ) -> None:
         self._data = data
-        self._max_memory = max_memory
+        self._max_memory, self._max_work = max_memory, max_work
+        self._held = data.held
         self.path = data.path
         self.size = data.size
-        with self._naming():
-            self.version, self._contents, self._begin = _read_front(data)
+        with self._naming(), memory_counts("contents", max_memory):
+            self.version, self._contents, self._begin = self._read_front()
             self._blocks = _block_offsets(self._contents, self._begin, data.size)
             self.digest = bytes(data.take(data.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
+        self._work: dict[str, int] = {}
 
     def __repr__(self) -> str:
         source = "bytes" if self.path is None else repr(self.path)
@@ -153,24 +178,46 @@ class DcfFile:
         """Return what the table of contents says of a tensor; raises KeyError."""
         return self._info[name]
 
+    def work(self, name: str | None = None) -> int:
+        """Return the most steps that decoding a tensor takes, or all of them: reads payloads, decodes nothing.
+
+        Raises
+        ------
+        KeyError
+            There is no such tensor.
+        FormatError
+            A payload is damaged or cannot be cut into its parts.
+        """
+        if name is None:
+            return sum(self.work(each) for each in self._info)
+        info = self._info[name]
+        if name not in self._work:
+            with self._naming():
+                self._work[name] = self._guarded(info, decoding_steps)
+        return self._work[name]
+
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
         """Decode one tensor; of the others, only those in its data block are read. Raises KeyError, FormatError."""
         info = self._info[name]
         with self._naming():
-            return self._decode(info, threads, self._max_memory)
+            return self._decode(info, threads)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode everything. Raises `FormatError`."""
         with self._naming():
-            self._allow(self.decoded_bytes, "tensors")
-            left = None if self._max_memory is None else self._max_memory - self.decoded_bytes
-            tensors = {}
-            for name, info in self._info.items():
-                tensors[name] = self._decode(info, threads, None if left is None else left + info.decoded_bytes)
+            total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
+            self._allow("tensors", total)
+            require_work("decoding all tensors", self.work(), self._max_work)
+            tensors = {
+                name: self._decode(info, threads, total - info.decoded_bytes) for name, info in self._info.items()
+            }
         return self._model(tensors)
 
     def verify(self) -> None:
         """Decode everything, one tensor at a time, and check the content digest. Raises `FormatError`."""
+        with self._naming():
+            steps = self.work() + sum(hashing_steps(info) for info in self._info.values())
+            require_work("verifying the file", steps, self._max_work)
         digest = ContentDigest(small_sections(self._model(dict.fromkeys(self._info))))  # type: ignore[arg-type]
         for name in self._info:
             digest.add(self.tensor(name))
@@ -192,45 +239,103 @@ class DcfFile:
         return rows
 
     def usage(self, name: str) -> Usage:
-        """Return what the bits of a tensor's payload are for. Decodes it."""
+        """Return what the bits of a tensor's payload are for. Decodes it. Raises KeyError, FormatError."""
         info = self._info[name]
         with self._naming():
-            return self._guarded(info, self._max_memory, lambda payload: measure(info, payload, self._max_memory))
+            self._require_usage_work(f"accounting for tensor {name!r}", (info,))
+            return self._guarded(info, self._measure)
+
+    def usages(self) -> dict[str, Usage]:
+        """Return `usage` of every tensor, all of them within the work that was allowed. Raises `FormatError`."""
+        with self._naming():
+            self._require_usage_work("accounting for all tensors", self._info.values())
+            return {name: self._guarded(info, self._measure) for name, info in self._info.items()}
+
+    def _require_usage_work(self, field: str, infos: Iterable[TensorInfo]) -> None:
+        require_work(field, sum(self._guarded(info, usage_steps) for info in infos), self._max_work)
+
+    def _measure(self, parts: Layout) -> Usage:
+        self._allow(f"accounting for tensor {parts.info.name!r}", usage_bytes(parts) + self._copied(parts.info))
+        return measure(parts)
 
     def _model(self, tensors: Mapping[str, Tensor]) -> Model:
         c = self._contents
         return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
 
-    def _decode(self, info: TensorInfo, threads: int, most: int | None) -> Tensor:
-        return self._guarded(info, most, lambda payload: read_payload(info, payload, threads, most))
+    def _decode(self, info: TensorInfo, threads: int, others: int = 0) -> Tensor:
+        """Decode a tensor beside `others` bytes of other tensors."""
 
-    def _guarded(self, info: TensorInfo, most: int | None, function: Callable[[Bytes], _T]) -> _T:
+        def decode(parts: Layout) -> Tensor:
+            field = f"decoding tensor {info.name!r}"
+            self._allow(field, others + working_bytes(parts, threads) + self._copied(info))
+            require_work(field, decoding_steps(parts), self._max_work)
+            return read_payload(parts, threads)
+
+        return self._guarded(info, decode)
+
+    def _guarded(self, info: TensorInfo, function: Callable[[Layout], _T]) -> _T:
         """Apply a function to a tensor's payload; running out of memory is the file's failure like any other."""
         field = f"tensor {info.name!r}"
-        self._allow(info.decoded_bytes, field)
+        self._allow(field, info.decoded_bytes)
         payload = self._payload(info)
         try:
-            return function(payload)
+            with memory_counts(field, self._max_memory):
+                return function(cut(info, payload, self._max_memory))
         except FormatError as error:
             error.offset = self._blocks[info.block] + info.offset
             raise
-        except MemoryError:
-            raise MemoryLimitError(field, got="no more memory", expected=most) from None
 
     def _payload(self, info: TensorInfo) -> Bytes:
-        start = self._blocks[info.block]
-        length = self._contents.blocks[info.block]
-        if not self._data.in_memory:
-            self._allow(length, f"data block {info.block}")
-        block = self._data.take(start, length + layout.CRC_BYTES)
-        if info.block not in self._checked:
-            _check_crc(block, f"data block {info.block}", start)
+        start, length = self._blocks[info.block], self._contents.blocks[info.block]
+        field = f"data block {info.block}"
+        self._allow(field, self._copied(info))
+        with memory_counts(field, self._max_memory):
+            block = self._data.take(start, length + layout.CRC_BYTES)
+        # What is read again is checked again: the file may have been changed in place.
+        if not self._data.is_fixed or info.block not in self._checked:
+            _check_crc(block, field, start)
             self._checked.add(info.block)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
-    def _allow(self, need: int, what: str) -> None:
-        if self._max_memory is not None and need > self._max_memory:
-            raise MemoryLimitError(what, got=f"{need} bytes", expected=f"at most {self._max_memory} (max_memory)")
+    def _copied(self, info: TensorInfo) -> int:
+        """Return the bytes of a tensor's data block in memory, 0 where it is there already."""
+        return 0 if self._data.is_fixed else self._contents.blocks[info.block]
+
+    def _allow(self, what: str, need: int) -> None:
+        require_memory(what, need + self._held, self._max_memory)
+
+    def _read_front(self) -> tuple[tuple[int, int], Contents, int]:
+        """Return version, contents, and the offset of the first data block."""
+        data = self._data
+        head = bytes(data.take(0, min(data.size, layout.PREFIX_BYTES)))
+        if head[:4] != layout.MAGIC[: len(head)] or not head:
+            raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
+        if len(head) < layout.PREFIX_BYTES:
+            raise TruncatedError("prefix", got=f"{len(head)} bytes", expected=f"{layout.PREFIX_BYTES}", offset=0)
+        major, minor, length = struct.unpack("<BBI", head[4:])
+        if major != layout.MAJOR:
+            raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
+        packed, length = bool(length & layout.CONTENTS_PACKED), length & ~layout.CONTENTS_PACKED
+        if length > (layout.MAX_PACKED_BYTES if packed else layout.MAX_CONTENTS_BYTES):
+            raise LimitError("contents length", got=length, expected="a length within the limit", offset=6)
+        if not packed:
+            self._allow_contents(length, packed)
+        front = data.take(0, layout.PREFIX_BYTES + length + layout.CRC_BYTES)
+        _check_crc(front, "contents", 0)
+        contents = bytes(front[layout.PREFIX_BYTES : layout.PREFIX_BYTES + length])
+        if packed:
+            from dcformat.codecs import text
+
+            if (plain := text.stated_length(contents)) <= layout.MAX_PACKED_BYTES:
+                self._allow_contents(plain, packed)
+            contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
+        return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
+
+    def _allow_contents(self, length: int, packed: bool) -> None:
+        """Count the contents, `length` bytes in their plain form."""
+        self._held += contents_bytes(length, packed)
+        require_memory("contents", self._held, self._max_memory)
+        require_work("contents", contents_steps(length, packed), self._max_work)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -254,9 +359,9 @@ def open_file(
     Parameters
     ----------
     source : path, bytes-like or binary file object
-        A file object that cannot seek is read to its end.
-    max_memory : int or None
-        As in `load`; enforced for each tensor, and for all of them by `DcfFile.model`.
+        A pipe or a device is read to its end, unless it begins as no such file does.
+    max_memory, max_work : int or None
+        As in `load`; they hold for each call of one of the file's methods.
     mmap : bool
         Map the file into memory rather than read parts of it as they are needed; only for a path.
 
@@ -265,35 +370,13 @@ def open_file(
     FormatError, OSError
         As `load`.
     """
-    data = ByteSource.of(source, mmap=mmap, most=max_memory)
+    with memory_counts("file", max_memory):
+        data = ByteSource.of(source, mmap=mmap, most=max_memory)
     try:
-        return DcfFile(data, max_memory=max_memory)
+        return DcfFile(data, max_memory=max_memory, max_work=max_work)
     except BaseException:
         data.close()
         raise
-
-
-def _read_front(data: ByteSource) -> tuple[tuple[int, int], Contents, int]:
-    """Return version, contents, and the offset of the first data block."""
-    head = bytes(data.take(0, min(data.size, layout.PREFIX_BYTES)))
-    if head[:4] != layout.MAGIC[: len(head)] or not head:
-        raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
-    if len(head) < layout.PREFIX_BYTES:
-        raise TruncatedError("prefix", got=f"{len(head)} bytes", expected=f"{layout.PREFIX_BYTES}", offset=0)
-    major, minor, length = struct.unpack("<BBI", head[4:])
-    if major != layout.MAJOR:
-        raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
-    packed, length = bool(length & layout.CONTENTS_PACKED), length & ~layout.CONTENTS_PACKED
-    if length > (layout.MAX_PACKED_BYTES if packed else layout.MAX_CONTENTS_BYTES):
-        raise LimitError("contents length", got=length, expected="a length within the limit", offset=6)
-    front = data.take(0, layout.PREFIX_BYTES + length + layout.CRC_BYTES)
-    _check_crc(front, "contents", 0)
-    contents = bytes(front[layout.PREFIX_BYTES : layout.PREFIX_BYTES + length])
-    if packed:
-        from dcformat.codecs import text
-
-        contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
-    return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
 
 
 def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:

@@ -6,6 +6,7 @@ import errno
 import io
 import mmap as _mmap
 import os
+import stat
 from _thread import LockType, allocate_lock
 from typing import Any, BinaryIO
 
@@ -19,20 +20,37 @@ _PIECE_BYTES = 1 << 20
 
 
 class ByteSource:
-    """Where the bytes come from: memory, or a file read by parts under a lock."""
+    """Where the bytes come from: memory, or a file read by parts under a lock.
 
-    def __init__(self, view: memoryview | None, file: BinaryIO | None, size: int, path: str | None, own: Any) -> None:
+    Attributes
+    ----------
+    size : int
+        Bytes of the file.
+    path : str or None
+        The file's name, if it has one.
+    held : int
+        Bytes of memory that the source itself takes: those of a stream that was read to its end.
+    """
+
+    def __init__(
+        self,
+        view: memoryview | None,
+        file: BinaryIO | None,
+        size: int,
+        path: str | None,
+        own: Any,
+        *,
+        held: bool = False,
+    ) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
+        self.held = size if held else 0
+        #: Whether nobody else can change the bytes: then `take` makes no copy, and what was checked stays right.
+        self.is_fixed = held or (view is not None and isinstance(view.obj, bytes))
         self._locks: dict[int, LockType] = {}  # one for each process: a fork may leave one locked for ever
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether taking bytes makes no copy of them."""
-        return self._view is not None
 
     @classmethod
     def of(cls, source: Source, *, mmap: bool, most: int | None) -> ByteSource:
-        """Open a source; what cannot seek is read to its end, `most` bytes at most."""
+        """Open a source; a pipe or device is read to its end, `most` bytes at most."""
         if isinstance(source, str | os.PathLike):
             return cls._of_path(os.fspath(source), mmap=mmap, most=most)
         try:
@@ -47,10 +65,10 @@ class ByteSource:
         if not hasattr(file, "read"):
             raise TypeError(f"source: expected a path, bytes or a binary file, found {type(file).__name__}")
         name = getattr(file, "name", None)
-        path = name if isinstance(name, str) else None
-        if not (hasattr(file, "seekable") and file.seekable()):
-            view = memoryview(_read_to_end(file, most))
-            return cls(view, None, len(view), path, None)
+        # Python calls streams without a path "<stdin>" and the like.
+        path = name if isinstance(name, str) and not name.startswith("<") else None
+        if not _has_parts(file):
+            return cls._of_stream(file, path, None, most)
         begin = file.tell()
         size = file.seek(0, io.SEEK_END) - begin
         return cls(None, _Shifted(file, begin) if begin else file, size, path, None)  # type: ignore[arg-type]
@@ -59,11 +77,10 @@ class ByteSource:
     def _of_path(cls, path: str, *, mmap: bool, most: int | None) -> ByteSource:
         file = open(path, "rb")  # noqa: PTH123, SIM115 - pathlib costs 3 ms at start; closed by `close`
         try:
-            if not file.seekable():
-                view = memoryview(_read_to_end(file, most))
-                return cls(view, None, len(view), path, file)
+            if not _has_parts(file):
+                return cls._of_stream(file, path, file, most)
             size = os.fstat(file.fileno()).st_size
-            if mmap and size:
+            if mmap:
                 mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
                 # The map lives as long as arrays that look at it; closing it under them would be worse than a leak.
                 return cls(memoryview(mapped), file, len(mapped), path, file)
@@ -72,14 +89,20 @@ class ByteSource:
             raise
         return cls(None, file, size, path, file)
 
+    @classmethod
+    def _of_stream(cls, file: BinaryIO, path: str | None, own: Any, most: int | None) -> ByteSource:
+        view = memoryview(read_stream(file, path, most))
+        return cls(view, None, len(view), path, own, held=True)
+
     def take(self, start: int, count: int) -> memoryview:
-        """Return bytes; raise `TruncatedError` where there are fewer."""
+        """Return bytes that nobody can change any more; raise `TruncatedError` where there are fewer."""
         if start < 0 or count > self.size - start:
             raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
         if self._view is not None:
             # Looking at a part of a map that its file has lost kills the process.
             there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
-            data: bytes | memoryview = self._view[start : max(start, min(start + count, there))]
+            part = self._view[start : max(start, min(start + count, there))]
+            data: bytes | memoryview = part if self.is_fixed else bytes(part)
         else:
             assert self._file is not None  # one of the two is there
             with self._locks.setdefault(os.getpid(), allocate_lock()):
@@ -93,6 +116,17 @@ class ByteSource:
         """Close the file, if it was opened here."""
         if self._own is not None:
             self._own.close()
+
+
+def _has_parts(file: BinaryIO) -> bool:
+    """Whether a file has a size and can be read from anywhere. A device says it seeks; a file of /proc has no size."""
+    if not (hasattr(file, "seekable") and file.seekable()):
+        return False
+    try:
+        status = os.fstat(file.fileno())
+    except (AttributeError, OSError):
+        return True  # a file object in memory
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
@@ -116,14 +150,16 @@ def _read_some(file: BinaryIO, count: int) -> bytes:
     return bytes(data)
 
 
-def _read_to_end(file: BinaryIO, most: int | None) -> bytes:
-    """Read what cannot seek: no further than its magic number if that is wrong, and at most `most` bytes."""
+def read_stream(file: BinaryIO, path: str | None, most: int | None) -> bytearray:
+    """Read a stream to its end: no further than its magic number if that is wrong, and at most `most` bytes."""
     data = bytearray(_read(file, len(layout.MAGIC)))
     while data.startswith(layout.MAGIC) and (piece := _read(file, _PIECE_BYTES)):
         data += piece
         if most is not None and len(data) > max(most, _PIECE_BYTES):
-            raise MemoryLimitError("file", got=f"over {most} bytes", expected=f"at most {most} (max_memory)")
-    return bytes(data)
+            error = MemoryLimitError("file", got=f"over {most} bytes", expected=f"at most {most} (max_memory)")
+            error.path = path
+            raise error
+    return data
 
 
 class _Shifted:

@@ -8,7 +8,7 @@ import click
 
 from dcformat_cli import summary
 from dcformat_cli.inputs import opened
-from dcformat_cli.options import as_json, file_argument, max_memory
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work
 from dcformat_cli.terminal import Table, emit_json, say
 
 if TYPE_CHECKING:
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 @file_argument()
 @click.option("--memory", is_flag=True, help="Also show the memory that loading the file would take.")
 @max_memory()
+@max_work()
 @as_json()
-def inspect_command(file: str, memory: bool, max_memory: int | None, as_json: bool) -> None:
+def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
     """Show what FILE (- for stdin) holds and where its bytes go.
 
     Bits per weight and per index are those of a stored weight, as coded, like in the tables of the Deep
     Compression paper; the ledger's rows add up to the file's size.
     """
-    with opened(file, max_memory) as content:
+    with opened(file, max_memory, max_work) as content:
         if as_json:
             emit_json(_document(file, content, memory))
         else:

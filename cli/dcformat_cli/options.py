@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat_cli.outputs import Output
 
 #: Where ``-f`` is kept for the callback of ``-o``.
@@ -26,8 +27,13 @@ def size(text: str) -> int:
     """Return bytes for ``4096``, ``512M`` or ``4GiB``; units are powers of 1024. An option's type."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise click.BadParameter(f"expected bytes, as in 4096, 512M or 4G, found {text!r}")
+        raise click.BadParameter(f"expected a number, as in 4096, 512M or 4G, found {text!r}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def limit(text: str) -> int | None:
+    """Return a `size`, or None for ``none``. An option's type."""
+    return None if text.strip().lower() == "none" else size(text)
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -72,13 +78,19 @@ def file_argument() -> Callable[[Any], Any]:
 
 
 def max_memory() -> Callable[[Any], Any]:
-    """Return ``--max-memory``; None stands for the library's default."""
+    """Return ``--max-memory``, in bytes; None stands for no limit."""
     return click.option(
-        "--max-memory",
-        type=size,
-        metavar="SIZE",
-        help="Refuse a file that needs more than this when decoded (4G).",
-    )
+        "--max-memory", type=limit, default=str(DEFAULT_MAX_MEMORY), metavar="SIZE",
+        help="Refuse a file that needs more memory than this, or none for no limit [4G].",
+    )  # fmt: skip
+
+
+def max_work() -> Callable[[Any], Any]:
+    """Return ``--max-work``, in steps; None stands for no limit."""
+    return click.option(
+        "--max-work", type=limit, default=str(DEFAULT_MAX_WORK), metavar="STEPS",
+        help="Refuse a file that needs more steps, of about a nanosecond each, or none for no limit [1T].",
+    )  # fmt: skip
 
 
 def as_json() -> Callable[[Any], Any]:

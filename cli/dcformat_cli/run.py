@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +11,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.source import read_stream
 from dcformat_cli.evaluation import BATCH, Evaluation, classes, evaluate
-from dcformat_cli.failures import InputError, misuse
+from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
-from dcformat_cli.inputs import naming, source
-from dcformat_cli.options import as_json, data, file_argument, max_memory, output
+from dcformat_cli.inputs import naming, read_array, source
+from dcformat_cli.options import as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.outputs import Output
 from dcformat_cli.terminal import emit_json, say
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--backend", type=Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
 @click.option("--deterministic", is_flag=True, help="The same bits on any machine and for any batch size.")
 @max_memory()
+@max_work()
 @as_json()
 def run_command(
     file: str,
@@ -46,6 +46,7 @@ def run_command(
     backend: str,
     deterministic: bool,
     max_memory: int | None,
+    max_work: int | None,
     as_json: bool,
 ) -> None:
     """Run FILE (- for stdin) and print its accuracy on a data set's test images.
@@ -61,16 +62,17 @@ def run_command(
         raise misuse("expected FILE or --input from stdin, found both")
     if output is not None:
         output.check(file, array)
-    options: dict[str, Any] = {"threads": threads, "backend": backend, "deterministic": deterministic}
-    if max_memory is not None:
-        options["max_memory"] = max_memory
+    options: dict[str, Any] = {
+        "threads": threads, "backend": backend, "deterministic": deterministic, "max_memory": max_memory,
+        "max_work": max_work,
+    }  # fmt: skip
     session, labels = _load(file, options)
     if array is None:
         with _naming_inputs(file):
             result = evaluate(session, data)
         _report(file, result, as_json)
         return
-    logits = _outputs(session, _read_array(array), "stdin" if array == "-" else array)
+    logits = _outputs(session, read_array(array, max_memory), "stdin" if array == "-" else array)
     if output is not None:
         with output.open() as out:
             np.lib.format.write_array(out, logits, allow_pickle=False)
@@ -86,7 +88,9 @@ def _load(file: str, options: dict[str, Any]) -> tuple[Session, tuple[str, ...]]
 
     content, label = source(file)
     with naming(label):
-        session = dcformat_runtime.load(content, **options)
+        # A session keeps what it was made of, to be pickled.
+        kept = content if isinstance(content, Path) else bytes(read_stream(content, label, options["max_memory"]))
+        session = dcformat_runtime.load(kept, **options)
     return session, session.labels
 
 
@@ -98,19 +102,6 @@ def _report(file: str, result: Evaluation, as_json: bool) -> None:
             f"{file}: {result.correct:,} of {result.images:,} test images right: accuracy "
             f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} %"
         )
-
-
-def _read_array(name: str) -> npt.NDArray[Any]:
-    label = "stdin" if name == "-" else name
-    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    try:
-        values = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        found = "pickled objects" if "pickle" in str(error).lower() else "another or a damaged one"
-        raise InputError(label, "a NumPy .npy array of numbers", found) from None
-    if not values.ndim:
-        raise InputError(label, "shape (batch, ...)", "()")
-    return values
 
 
 def _outputs(session: Session, values: npt.NDArray[Any], label: str) -> npt.NDArray[np.float32]:

@@ -89,8 +89,8 @@ class Summary:
 def summarize(file: DcfFile) -> Summary:
     """Return a file's figures; each tensor is decoded once, to tell the bits of its labels from those of positions."""
     rows = []
-    for name in file.names:
-        info, usage = file.info(name), file.usage(name)
+    for name, usage in file.usages().items():
+        info = file.info(name)
         row = Row(
             name=name,
             shape=info.shape,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 from dcformat_interop import write_npz, write_safetensors
 
+from dcformat.codecs.work import writing_steps
+from dcformat.limits import require_work
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.inputs import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, output
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.outputs import Output
 from dcformat_cli.terminal import emit_json, say
 
@@ -20,8 +22,11 @@ _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 @output("the tensors, OUT.safetensors or OUT.npz,")
 @click.option("--format", "form", type=Choice(list(_WRITERS)), help="The form [by the name; safetensors for stdout].")
 @max_memory()
+@max_work()
 @as_json()
-def unpack_command(file: str, output: Output, form: str | None, max_memory: int | None, as_json: bool) -> None:
+def unpack_command(
+    file: str, output: Output, form: str | None, max_memory: int | None, max_work: int | None, as_json: bool
+) -> None:
     """Give the tensors of FILE (- for stdin) back: the same names, shapes, dtypes and bits.
 
     NumPy has no bfloat16 and no scaled int8: such tensors need a .safetensors file, where an int8 tensor's
@@ -30,7 +35,9 @@ def unpack_command(file: str, output: Output, form: str | None, max_memory: int 
     """
     chosen = form or _form(output)
     output.check(file)
-    with opened(file, max_memory) as content:
+    with opened(file, max_memory, max_work) as content:
+        steps = content.work() + sum(writing_steps(content.info(name)) for name in content.names)
+        require_work("unpacking the file", steps, max_work)
         with output.open() as out:
             _WRITERS[chosen](output, content, out)
         if as_json:

@@ -11,25 +11,26 @@ from typing import TYPE_CHECKING
 
 from dcformat import layout
 from dcformat.codecs import index
-from dcformat.errors import MemoryLimitError
+from dcformat.codecs.lags import SAMPLE
 from dcformat.jit import lacks_compiler
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
     from dcformat.codecs.payload import Chunk, Layout
 
-#: Tables, models and objects that every payload, and every chunk, may need whatever it holds.
-_FIXED, _FIXED_CHUNK = 1 << 16, 1 << 10
+#: Tables, models and objects that every payload may need whatever it holds, and every chunk.
+_FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
+#: The objects that a decoded tensor is, beside its arrays' data.
+TENSOR_OBJECTS = 1 << 10
+#: Objects that contents become: for each of their bytes, for each operator (of a byte or more), and what the text coder
+#: remembers of each byte.
+_CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 1 << 10
+#: Of those, what is not counted: less than the interpreter and NumPy take by themselves, and more than most files need.
+_CONTENTS_FREE = 4 << 20
 #: Longest line for which coders 2 and 3 keep a state for each column.
 _CONTEXT_STATE = 1 << 20
-
-
-def check_memory(parts: Layout, threads: int, most: int | None) -> None:
-    """Raise `MemoryLimitError` if decoding a payload could take more than `most` bytes (None: no bound)."""
-    need = working_bytes(parts, threads)
-    if most is not None and need > most:
-        field = f"decoding tensor {parts.info.name!r}"
-        raise MemoryLimitError(field, got=f"{need} bytes", expected=f"at most {most} (max_memory)")
+#: Most cells that coders 2 and 3 code one by one.
+_MOST_CELLS = 1 << 28
 
 
 def working_bytes(parts: Layout, threads: int = 1) -> int:
@@ -41,7 +42,7 @@ def working_bytes(parts: Layout, threads: int = 1) -> int:
     together = info.decoded_bytes if len(chunks) > 1 else 0
     turned = _turned(parts) if parts.coding.transposed else 0
     codebook = 0 if not info.clusters else 48 * info.clusters
-    return _FIXED + _FIXED_CHUNK * len(chunks) + codebook + pieces + passing + together + turned
+    return _FIXED + CHUNK_OBJECTS * len(chunks) + codebook + pieces + passing + together + turned
 
 
 def _label_bytes(parts: Layout) -> int:
@@ -115,3 +116,34 @@ def _turned(parts: Layout) -> int:
         return info.stored * _label_bytes(parts)
     each = 20 if info.clusters and _label_bytes(parts) == 1 else 56
     return info.decoded_bytes + each * info.stored + 24 * info.rows
+
+
+def contents_bytes(length: int, packed: bool) -> int:
+    """Return the most bytes that contents of `length` bytes in their plain form take, and reading them.
+
+    The first 4 MiB are not counted.
+    """
+    objects = _CONTENTS_OBJECTS * length + _NODE_OBJECTS * min(length, layout.MAX_NODES)
+    return max(objects + (_TEXT_OBJECTS * length if packed else 0) - _CONTENTS_FREE, 0)
+
+
+def usage_bytes(parts: Layout) -> int:
+    """Return the most bytes that telling what the bits of a payload are for takes, the tensor included."""
+    need = working_bytes(parts)
+    if not measures_positions(parts):
+        return need
+    # Beside the tensor: its entries along the other axis, the room that an encoder reserves, and what it knows.
+    cells, stored, lines = (
+        max(chunk.lines * parts.length for chunk in parts.chunks),
+        max(chunk.stored for chunk in parts.chunks),
+        max(chunk.lines for chunk in parts.chunks),
+    )
+    room = 2 * (min(cells, _MOST_CELLS) + 8 * (stored + cells // 63) + lines + parts.length)
+    state = 160 * parts.length + 40 * (lines + min(cells, SAMPLE)) if parts.length <= _CONTEXT_STATE else 0
+    return need + (_turned(parts) if parts.coding.transposed else 0) + room + state + 20 * stored + 8 * lines
+
+
+def measures_positions(parts: Layout) -> bool:
+    """Whether positions are coded alone to tell what they cost: they share a stream with labels (coders 2 and 3)."""
+    sparse = parts.info.form == "sparse" and not parts.coding.every_element
+    return sparse and parts.coding.coder > layout.CODER_HUFFMAN

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.codecs import context_coder, packed
 from dcformat.codecs.huffman import cost_bits
-from dcformat.codecs.memory import check_memory
+from dcformat.codecs.memory import CHUNK_OBJECTS
 from dcformat.codecs.oriented import Oriented, can_transpose, negatives_of, only_nonzero
 from dcformat.codecs.packed import ChunkReader
 from dcformat.codecs.rangecoder import Decoder
@@ -19,6 +19,7 @@ from dcformat.codecs.values import finite, read_codebook, read_values
 from dcformat.contents import TensorInfo
 from dcformat.cursor import Cursor
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, VersionError
+from dcformat.limits import require_memory
 from dcformat.model import STORAGE, Tensor
 from dcformat.records import record
 
@@ -111,8 +112,8 @@ class Layout:
         return self.info.form != "sparse" and not self.info.clusters
 
 
-def cut(info: TensorInfo, payload: npt.NDArray[np.uint8]) -> Layout:
-    """Split a payload into head and chunks, every length checked."""
+def cut(info: TensorInfo, payload: npt.NDArray[np.uint8], max_memory: int | None = None) -> Layout:
+    """Split a payload into head and chunks, every length checked, unless their list takes more than `max_memory`."""
     cursor = Cursor(payload)
     coding = Coding.parse(cursor.u8("coding byte"), info)
     lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
@@ -126,6 +127,7 @@ def cut(info: TensorInfo, payload: npt.NDArray[np.uint8]) -> Layout:
         return Layout(
             info, coding, lines, length, head, [Chunk(lines, info.stored, cursor.array(cursor.left, "chunk"))]
         )
+    require_memory(f"chunks of tensor {info.name!r}", CHUNK_OBJECTS * min(-(-lines // each), cursor.left), max_memory)
     table = _chunk_table(cursor, info, coding, lines, length, each)
     chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in table]
     cursor.finish("payload")
@@ -152,18 +154,15 @@ def _chunk_table(
     return table
 
 
-def read_payload(
-    info: TensorInfo, payload: npt.NDArray[np.uint8], threads: int = 1, max_memory: int | None = None
-) -> Tensor:
-    """Decode a payload, unless that would take more than `max_memory` bytes.
+def read_payload(parts: Layout, threads: int = 1) -> Tensor:
+    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` say what that takes.
 
     Raises
     ------
     FormatError
         Whatever is wrong with it; nothing that was read has reached an index unproved.
     """
-    parts = cut(info, payload)
-    check_memory(parts, threads, max_memory)
+    info = parts.info
     if parts.is_plain:
         return _tensor(info, _read_plain(parts, threads), None)
     reader = _reader(parts)

@@ -148,8 +148,7 @@ def unpack(data: bytes, limit: int, preset: bytes = b"") -> bytes:
     """
     decoder = Decoder(np.frombuffer(data, np.uint8))
     coder = _Coder(decoder)
-    width = coder.number(LENGTH_BITS, 0)
-    length = ((1 << width) >> 1) | coder.number(width - 1, 0)
+    length = _read_length(coder)
     if length > limit:
         raise LimitError("packed text", got=f"{length} bytes", expected=f"at most {limit}")
     model, history, out = _primed(preset).copy(), _window(preset), bytearray()
@@ -162,3 +161,13 @@ def unpack(data: bytes, limit: int, preset: bytes = b"") -> bytes:
     decoder.state[:] = coder.low, coder.rng, coder.pos
     decoder.finish()
     return bytes(out)
+
+
+def stated_length(data: bytes) -> int:
+    """Return how many bytes `unpack` would give, for who wants to know before."""
+    return _read_length(_Coder(Decoder(np.frombuffer(data, np.uint8))))
+
+
+def _read_length(coder: _Coder) -> int:
+    width = coder.number(LENGTH_BITS, 0)
+    return ((1 << width) >> 1) | coder.number(width - 1, 0)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import CODER_NAMES, context_coder
 from dcformat.codecs.oriented import Oriented
-from dcformat.codecs.payload import Layout, PackedReader, cut, read_payload
+from dcformat.codecs.payload import Layout, PackedReader, read_payload
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.values import write_codebook
-from dcformat.contents import TensorInfo
 from dcformat.model import Tensor
 from dcformat.records import record
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @record
@@ -43,11 +39,10 @@ class Usage:
     table_bits: float
 
 
-def measure(info: TensorInfo, payload: Bytes, max_memory: int | None = None) -> Usage:
+def measure(parts: Layout) -> Usage:
     """Decode a payload and account for its bits. Raises `FormatError` as reading it does."""
-    tensor = read_payload(info, payload, 1, max_memory)
-    parts = cut(info, payload)
-    total = 8 * len(payload)
+    tensor = read_payload(parts)
+    total = 8 * parts.info.payload_bytes
     name = CODER_NAMES[parts.coding.coder]
     if parts.is_plain:
         values = 8 * sum(len(chunk.data) for chunk in parts.chunks)

@@ -1,16 +1,14 @@
-"""Writing tensors for other programs: safetensors and NumPy's npz, one tensor in memory at a time."""
+"""Writing tensors for other programs: safetensors and NumPy's npz, one tensor in memory at a time, never dense."""
 
 from __future__ import annotations
 
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from dcformat.model import STORAGE
 from dcformat_interop.errors import InputError
@@ -72,8 +70,8 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
     text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     out.write(len(text).to_bytes(8, "little") + text)
-    for _, values in _tensors(content, names):
-        out.write(values.data if values.ndim and values.size else values.tobytes())
+    for name in names:
+        _write_elements(content, name, out)
 
 
 def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
@@ -104,10 +102,13 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
             found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one (use .safetensors)"
             raise InputError(path, "names that NumPy tells apart", found)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in _tensors(content, content.names):
-            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+        for name in content.names:
+            info, entry = content.info(name), zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            descr = np.lib.format.dtype_to_descr(STORAGE[info.dtype])
             with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, values, allow_pickle=False)
+                header = {"descr": descr, "fortran_order": False, "shape": info.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                _write_elements(content, name, member)
 
 
 def _is_member(name: str) -> bool:
@@ -116,6 +117,7 @@ def _is_member(name: str) -> bool:
     return inside and zipfile.ZipInfo(name).filename == name
 
 
-def _tensors(content: DcfFile, names: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for name in names:
-        yield name, np.ascontiguousarray(content.tensor(name).to_dense()).reshape(content.info(name).shape)
+def _write_elements(content: DcfFile, name: str, out: IO[bytes]) -> None:
+    """Write a tensor's elements piece by piece: the dense form may be much larger than memory."""
+    for piece in content.tensor(name).pieces():
+        out.write(piece.data)

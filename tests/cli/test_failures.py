@@ -6,7 +6,6 @@ import errno
 import os
 import pty
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +56,17 @@ def test_an_output_that_cannot_be_made_leaves_the_old_one(
     invoke: Invoke, npz: Path, dcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str,
     verb: str,
 ) -> None:  # fmt: skip
-    def fail(*args: Any, **kwargs: Any) -> Any:
-        raise OSError(code, os.strerror(code), "/temporary/name")
+    make = os.open
+
+    def fail(path: Any, flags: int, *args: Any, **kwargs: Any) -> Any:
+        if flags & os.O_CREAT:
+            raise OSError(code, os.strerror(code), path)
+        return make(path, flags, *args, **kwargs)
 
     arguments = arguments_for(verb, npz, dcf, tmp_path / "out")
     out = Path(str(arguments[-1]))
     out.write_bytes(b"precious")
-    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    monkeypatch.setattr(os, "open", fail)
     refused(invoke(*arguments), f"{out}: {words}")
     assert out.read_bytes() == b"precious"
 

@@ -7,10 +7,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from dcformat_cli.inputs import read_array
 
 import dcformat
 from dcformat.model import Model
@@ -172,3 +174,64 @@ def test_data_directories_that_cannot_be_used(invoke: Invoke, dcf: Path, data: P
     refused(invoke("run", dcf, "--data", wide), f"{wide}: expected images of 784 values", "found 32x32 pixels")
     write_idx(many, "t10k", np.zeros((3, 28, 28), np.uint8), np.array([1, 26, 3], np.uint8))
     refused(invoke("run", dcf, "--data", many), f"{many}: expected at most 10 classes, found 27")
+
+
+def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
+    """A .npy file with any text for its header."""
+    raw = header.encode()
+    return b"\x93NUMPY" + bytes((version, 0)) + len(raw).to_bytes(2 if version == 1 else 4, "little") + raw + data
+
+
+PIXELS = "'descr': '<f4', 'fortran_order': False, 'shape': "
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        npy("{'descr': '<f4', \n 'fortran_order"),  # which makes Python's tokenizer fail
+        npy("(" * 9000),
+        npy("{" + PIXELS + "9" * 5000 + "}"),
+        npy("{" + PIXELS + "(-1, 784)}"),
+        npy("{" + PIXELS + "(True, 784)}"),
+        npy("{" + PIXELS + "[1, 784]}"),
+        npy("{" + PIXELS + "(1.0, 784)}"),
+        npy("{" + PIXELS + f"{(1,) * 33}" + "}"),
+        npy("{'descr': '<f3', 'fortran_order': False, 'shape': (1,)}", bytes(3)),
+        npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", bytes(4)),
+        npy("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", bytes(4)),
+        npy("{'descr': '\\d', 'fortran_order': False, 'shape': (1,)}"),
+        npy("{'shape': (1,)}"),
+        npy("__import__('os').abort()"),
+        npy("\0"),
+        npy(" " * 10_001 + "{" + PIXELS + "(0, 784)}", version=2),
+        b"\x93NUMPY\2\0\xff\xff\xff\xff",
+        b"\x93NUMPY\4\0" + bytes(100),
+    ],
+)
+def test_hostile_headers(invoke: Invoke, dcf: Path, tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(raw)
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array of numbers, found")
+
+
+def test_arrays_that_declare_what_they_do_not_hold(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(npy("{" + PIXELS + "(1000000, 784)}"))
+    refused(invoke("run", dcf, "--input", path), "x.npy: expected", "with 3,136,000,000 bytes", "found 0 bytes")
+    refused(
+        invoke("run", dcf, "--input", path, "--max-memory", "100M"),
+        "x.npy: E07 array: expected at most 104857600 (max_memory), found 3136000000 bytes",
+    )
+    path.write_bytes(npy("{" + PIXELS + "(1, 784)}", bytes(4 * 784 + 1)))
+    refused(invoke("run", dcf, "--input", path), "x.npy: expected", "with 3,136 bytes", "found more")
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_form_of_array(tmp_path: Path, version: tuple[int, int], order: Literal["C", "F"]) -> None:
+    path = tmp_path / "x.npy"
+    for dtype in ("u1", "<f4", ">f4", "<i8", "?", "<c16", "<f2"):
+        values = np.arange(24).reshape(2, 3, 4).astype(dtype, order=order)
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, values, version)
+        found = read_array(str(path))
+        assert found.dtype == values.dtype and np.array_equal(found, values)

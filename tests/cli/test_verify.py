@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dcformat
-from tests.cli.support import Invoke, refused
+from dcformat.model import Tensor
+from tests.cli.support import Invoke, refused, spawn
 
 
 def test_a_good_file(invoke: Invoke, dcf: Path) -> None:
@@ -58,3 +61,54 @@ def test_memory_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path,
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
     refused(invoke(verb, dcf, "--max-memory", "10K", *more), "lenet.dcf: E07", "10240 (max_memory)")
     assert invoke(verb, dcf, "--max-memory", "much", *more).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
+def test_work_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
+    more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
+    refused(invoke(verb, dcf, "--max-work", "1M", *more), "lenet.dcf: E16", "at most 1048576 (max_work)")
+    assert invoke(verb, dcf, "--max-work", "much", *more).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["verify", "unpack", "inspect"])
+def test_limits_can_be_lifted(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
+    more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
+    assert invoke(verb, dcf, "--max-memory", "none", "--max-work", "None", *more).exit_code == 0
+
+
+def constant(path: Path, size: int) -> Path:
+    """A file of a few bytes that stands for as many float32 ones."""
+    dcformat.save(dcformat.Model({"w": Tensor("w", (size,), "float32", np.ones(1, "<f4"))}), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_a_constant_is_unpacked_without_being_expanded(invoke: Invoke, tmp_path: Path, suffix: str) -> None:
+    packed, out = constant(tmp_path / "c.dcf", 8 << 20), tmp_path / f"c.{suffix}"
+    tracemalloc.start()
+    try:
+        assert invoke("unpack", packed, "-o", out, "--max-memory", "4M").exit_code == 0
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert out.stat().st_size - (32 << 20) in range(64, 400)
+    assert set(out.read_bytes()[4096:8192]) == {0x00, 0x80, 0x3F}
+
+
+def test_what_unpacking_would_write_is_counted_as_work(invoke: Invoke, tmp_path: Path) -> None:
+    packed = constant(tmp_path / "c.dcf", 1 << 40)
+    assert packed.stat().st_size < 100
+    error = refused(invoke("unpack", packed, "-o", tmp_path / "c.npz"), "c.dcf: E16 unpacking the file: expected at")
+    assert "max_work" in error and not (tmp_path / "c.npz").exists()
+    assert invoke("verify", packed).exit_code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such devices")
+@pytest.mark.parametrize("verb", ["verify", "inspect", "run"])
+def test_endless_inputs_are_refused_at_their_first_bytes(verb: str) -> None:
+    with open("/dev/zero", "rb") as endless:  # noqa: PTH123
+        done = spawn(verb, "-", stdin=endless)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"dcformat: stdin: E01 magic at byte 0: expected 89444346, found 00000000\n"
+    done = spawn(verb, "/dev/zero")
+    assert done.stderr == b"dcformat: /dev/zero: E01 magic at byte 0: expected 89444346, found 00000000\n"

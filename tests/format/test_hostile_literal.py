@@ -13,10 +13,12 @@ from tests.format.assembler import (
     GRAPH,
     HUFFMAN,
     INT8,
+    MIXING,
     RAW,
     SPARSE,
     SPARSE_SHARED,
     Bits,
+    Entry,
     File,
     one,
     raw_dense,
@@ -122,7 +124,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         one(ONE, form=SPARSE, shape=(1 << 40, 1), stored=0),
         None,
         "tensors",
-        f"{8 * (1 << 40) + 8} bytes",
+        f"{8 * (1 << 40) + 8 + 1024} bytes",  # row pointers, and the objects that a tensor is
         "at most 4294967296 (max_memory)",
     ),
     "E08 varint": (
@@ -246,6 +248,17 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         "a zero",
         "no zero in a sparse tensor's codebook",
     ),
+    "E16": (
+        errors.WorkLimitError,
+        # Each has 2^26 cells for coder 3, which are looked at one by one.
+        File(
+            [Entry(bytes((MIXING, 0)), f"{k}", form=SPARSE_SHARED, shape=(8192, 8192), stored=1) for k in range(512)]
+        ).bytes(),
+        None,
+        "decoding all tensors",
+        "",
+        "at most 1099511627776 (max_work)",
+    ),
 }
 
 
@@ -266,4 +279,4 @@ def test_each_error_says_what_is_wrong_and_where(name: str) -> None:
 def test_every_class_has_a_case() -> None:
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FormatError)}
     assert {case[0] for case in CASES.values()} == kinds - {FormatError}
-    assert len({kind.code for kind in kinds}) == len(kinds) == 16
+    assert len({kind.code for kind in kinds}) == len(kinds) == 17

@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import threading
+import tracemalloc
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -287,3 +288,65 @@ def test_errors_are_values_and_formats() -> None:
 def test_a_tensor_of_no_bytes_of_payload() -> None:
     empty = Tensor("e", (0, 5), "float32", np.empty(0, "<f4"))
     assert same(dcformat.load(dcformat.dumps(Model({"e": empty}))).tensors["e"], empty)
+
+
+def changed_in_place() -> dict[str, Callable[[Path], tuple[Any, Callable[[int], None]]]]:
+    """Kinds of sources whose bytes somebody else can change, each with what turns a bit of one byte."""
+
+    def of_path(path: Path) -> tuple[Any, Callable[[int], None]]:
+        path.write_bytes(dcformat.dumps(large_model()))
+
+        def turn(at: int) -> None:
+            with path.open("r+b") as file:
+                file.seek(at)
+                byte = file.read(1)[0]
+                file.seek(at)
+                file.write(bytes((byte ^ 1,)))
+
+        return path, turn
+
+    def of_bytes(wrap: Callable[[bytearray], Any]) -> Callable[[Path], tuple[Any, Callable[[int], None]]]:
+        def make(_: Path) -> tuple[Any, Callable[[int], None]]:
+            data = bytearray(dcformat.dumps(large_model()))
+
+            def turn(at: int) -> None:
+                data[at] ^= 1
+
+            return wrap(data), turn
+
+        return make
+
+    return {
+        "path": of_path,
+        "bytearray": of_bytes(lambda data: data),
+        "memoryview": of_bytes(memoryview),
+        "read-only view": of_bytes(lambda data: memoryview(data).toreadonly()),
+        "numpy": of_bytes(lambda data: np.frombuffer(data, np.uint8)),
+    }
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kind", changed_in_place())
+def test_what_is_read_again_is_checked_again(tmp_path: Path, kind: str, mapped: bool) -> None:
+    model = large_model()
+    source, turn = changed_in_place()[kind](tmp_path / "m.dcf")
+    with dcformat.open(source, mmap=mapped) as file:
+        before = file.tensor("b")
+        file.verify()
+        turn(file.size // 2)
+        assert same(before, model.tensors["b"]) and same(file.tensor("a"), model.tensors["a"])
+        for read in (lambda: file.tensor("b"), file.model, file.verify, lambda: file.usage("b")):
+            with pytest.raises(ChecksumError, match="data block 1"):
+                read()
+        turn(file.size // 2)
+        assert same(file.tensor("b"), model.tensors["b"])
+
+
+def test_bytes_that_nobody_can_change_are_not_copied() -> None:
+    data = dcformat.dumps(large_model())
+    with dcformat.open(data) as file:
+        tracemalloc.start()
+        assert file.work("a") == file.work("b")
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert taken < file.info("a").payload_bytes // 2
