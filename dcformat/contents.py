@@ -11,13 +11,14 @@ from dcformat.cursor import Cursor, text, varint
 from dcformat.errors import (
     DuplicateError,
     EncodingError,
+    IndexRangeError,
     LimitError,
     ShapeError,
     VersionError,
 )
 from dcformat.graph import Graph
-from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
-from dcformat.records import record
+from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape
+from dcformat.records import record, replace
 from dcformat.wiring import read_graph, write_graph
 
 _ITEM = {name: dtype.itemsize for name, dtype in STORAGE.items()}
@@ -36,6 +37,9 @@ class TensorInfo:
         Size of the codebook; 0 without one.
     block : int
         The data block that holds the payload; `offset` is the payload's first byte in it, `payload_bytes` its length.
+    copy_of : str or None
+        The earlier tensor of which this is a copy: all fields but `name` are then that tensor's, and `payload_bytes`
+        is 0, since the copy has no payload of its own.
     """
 
     name: str
@@ -48,6 +52,7 @@ class TensorInfo:
     payload_bytes: int
     block: int
     offset: int
+    copy_of: str | None = None
 
     @property
     def size(self) -> int:
@@ -57,12 +62,12 @@ class TensorInfo:
     @property
     def rows(self) -> int:
         """Rows of the matrix form."""
-        return self.shape[0] if self.shape else 1
+        return matrix_shape(self.shape, self.form == "sparse")[0]
 
     @property
     def columns(self) -> int:
         """Columns of the matrix form."""
-        return prod(self.shape[1:])
+        return matrix_shape(self.shape, self.form == "sparse")[1]
 
     @property
     def code_bytes(self) -> int:
@@ -145,6 +150,11 @@ def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
     return bytes(out)
 
 
+def copy_entry(name: str, back: int) -> bytes:
+    """Return the entry of a copy of the `back`-th last tensor with a payload of its own."""
+    return text(name) + bytes((layout.FORM_COPY,)) + varint(back)
+
+
 def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> bytes:
     """Return the contents in their plain form."""
     body = varint(len(table)) + b"".join(table)
@@ -195,11 +205,14 @@ def _sections(cursor: Cursor) -> dict[int, Cursor]:
 def _read_table(cursor: Cursor) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]]:
     count = cursor.varint("number of tensors", layout.MAX_TENSORS)
     tensors: list[TensorInfo] = []
+    originals: list[TensorInfo] = []
     blocks: list[int] = []
     names: set[str] = set()
     for _ in range(count):
         start = cursor.base + cursor.offset
-        entry = _read_entry(cursor, blocks)
+        entry = _read_entry(cursor, blocks, originals)
+        if entry.copy_of is None:
+            originals.append(entry)
         if entry.name in names:
             raise DuplicateError("tensor name", got=repr(entry.name), expected="each once", offset=start)
         names.add(entry.name)
@@ -208,13 +221,15 @@ def _read_table(cursor: Cursor) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]
     return tuple(tensors), tuple(blocks)
 
 
-def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
+def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) -> TensorInfo:
     name = cursor.text("tensor name", layout.MAX_NAME_BYTES, least=1)
     start = cursor.base + cursor.offset
     kind = cursor.u8("tensor kind")
     form, dtype, rank = kind & 7, layout.DTYPES[kind >> 3 & 3], kind >> 5
     if form >= layout.FORMS:
         raise EncodingError("tensor form", got=form, expected=f"below {layout.FORMS}", offset=start)
+    if form == layout.FORM_COPY:
+        return _read_copy(cursor, name, kind, originals)
     if rank == layout.RANK_ESCAPE:
         rank = cursor.varint("rank", layout.MAX_RANK)
         if rank < layout.RANK_ESCAPE:
@@ -241,6 +256,17 @@ def _read_entry(cursor: Cursor, blocks: list[int]) -> TensorInfo:
         raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {most}", offset=start)
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
     return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
+
+
+def _read_copy(cursor: Cursor, name: str, kind: int, originals: list[TensorInfo]) -> TensorInfo:
+    start = cursor.base + cursor.offset
+    if kind != layout.FORM_COPY:
+        raise EncodingError("kind of a copy", got=kind, expected=layout.FORM_COPY, offset=start - 1)
+    back = cursor.varint("original of a copy", layout.MAX_TENSORS)
+    if not 1 <= back <= len(originals):
+        expected = f"1 to {len(originals)} tensors back"
+        raise IndexRangeError("original of a copy", got=back, expected=expected, offset=start)
+    return replace(originals[-back], name=name, payload_bytes=0, copy_of=originals[-back].name)
 
 
 def _read_stored(cursor: Cursor, form: int, size: int) -> int:

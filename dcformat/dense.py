@@ -1,4 +1,4 @@
-"""From a dense array to the tensor that packs best: sparse for zeros, a codebook where values repeat."""
+"""From an array to a tensor: converted exactly or not at all, zeros left out, repeated values in a codebook."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.values import ranks
-from dcformat.layout import MAX_CODEBOOK
-from dcformat.model import STORAGE, Tensor
+from dcformat import layout
+from dcformat.errors import EncodingError
+from dcformat.forms import as_shared, as_sparse
+from dcformat.model import STORAGE, Tensor, bit_patterns, uniform_bits
 
 Array = npt.NDArray[Any]
 
@@ -17,52 +18,119 @@ Array = npt.NDArray[Any]
 _LEAST_USES = 2
 
 
-def from_dense(name: str, values: npt.ArrayLike, dtype: str = "float32", scale: float = 1.0) -> Tensor:
-    """Return an array as a `Tensor`, bit for bit: only positive zeros are left out, other zeros are values.
+def from_dense(
+    name: str, values: npt.ArrayLike, dtype: str | None = None, scale: float = 1.0, *, exact: bool = False
+) -> Tensor:
+    """Return an array as a `Tensor`. Every number is kept; of zeros, the sign only with `exact`.
 
     Parameters
     ----------
     name : str
     values : array_like
-        Of any shape, in ``STORAGE[dtype]`` (bfloat16: bit patterns as uint16); another dtype is converted.
-    dtype : {'float32', 'float16', 'bfloat16', 'int8'}
+        Numbers of any shape, real and finite. For int8 these are the integers, not their products with `scale`. An
+        array of uint16 holds the bit patterns of bfloat16, as ``STORAGE['bfloat16']`` does, if that is `dtype`.
+    dtype : {'float32', 'float16', 'bfloat16', 'int8'}, optional
+        By default the array's own if it is one of these, else float32.
     scale : float
-        For int8: an element's value is ``scale * code``.
+        For int8: an element's value is ``scale * integer``.
+    exact : bool
+        Keep negative zeros. By default they become positive ones, so that a sparse tensor leaves them out.
 
     Returns
     -------
     Tensor
-        Constant if one value stands for all elements; else sparse if there are zeros and two or more dimensions;
-        with a codebook if the stored values repeat at least twice on average.
+        Constant if one value stands for all elements; else sparse if there are zeros; with a codebook if the stored
+        values repeat at least twice on average. The writer may store another form of it.
+
+    Raises
+    ------
+    EncodingError
+        A value that `dtype` cannot hold exactly, or what is no array of real numbers.
     """
-    storage = STORAGE[dtype]
-    array = np.asarray(values)
-    shape = array.shape
-    flat = np.ascontiguousarray(array, storage).reshape(-1)
-    bits = flat.view(f"<u{storage.itemsize}")
-    if flat.size > 1 and (bits == bits[0]).all():
-        return Tensor(name, shape, dtype, flat[:1].copy(), scale=scale)
-    if len(shape) < 2 or bits.all():
-        codes, book = _share(flat, dtype)
-        return Tensor(name, shape, dtype, codes, book, scale=scale)
-    matrix = bits.reshape(shape[0], -1)
-    row, column = np.nonzero(matrix)
-    indptr = np.zeros(shape[0] + 1, np.int64)
-    np.cumsum(np.bincount(row, minlength=shape[0]), out=indptr[1:])
-    codes, book = _share(flat[bits != 0], dtype)
-    index = np.int32 if matrix.shape[1] <= np.iinfo(np.int32).max else np.int64
-    return Tensor(name, shape, dtype, codes, book, indptr, column.astype(index), scale)
+    array, dtype = _stored(name, values, dtype, exact)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if not exact and dtype != "int8":
+        negative = bit_patterns(flat) == _sign(dtype)
+        if negative.any():
+            flat = np.where(negative, flat.dtype.type(0), flat)
+    tensor = Tensor(name, array.shape, dtype, flat, scale=scale)
+    if flat.size > 1 and uniform_bits(tensor) is not None:
+        return Tensor(name, array.shape, dtype, flat[:1].copy(), scale=scale)
+    if array.ndim and not bit_patterns(flat).all():
+        tensor = as_sparse(tensor)
+    shared = as_shared(tensor)
+    if shared is None or shared.codebook is None or len(shared.codebook) > len(shared.data) // _LEAST_USES:
+        return tensor
+    return shared
 
 
-def _share(values: Array, dtype: str) -> tuple[Array, Array | None]:
-    """Return codes and an ascending codebook, or the values and None where too few repeat."""
-    if not len(values):
-        return values, None
-    distinct, codes = np.unique(values.view(f"<u{values.itemsize}"), return_inverse=True)
-    if len(distinct) > min(MAX_CODEBOOK, len(values) // _LEAST_USES):
-        return values, None
-    book = distinct.view(values.dtype)
-    order = np.argsort(ranks(book, dtype))
-    rank = np.empty(len(order), np.uint8 if len(order) <= 256 else np.uint16)
-    rank[order] = np.arange(len(order))
-    return rank[codes], book[order]
+def negative_zeros(values: npt.ArrayLike, dtype: str | None = None) -> int:
+    """Return how many negative zeros `from_dense` would make positive; parameters and errors as there."""
+    array, dtype = _stored("values", values, dtype, exact=False)
+    return 0 if dtype == "int8" else int(np.count_nonzero(bit_patterns(np.ascontiguousarray(array)) == _sign(dtype)))
+
+
+def _sign(dtype: str) -> int:
+    """Return the bit pattern of a negative zero."""
+    return 1 << (8 * STORAGE[dtype].itemsize - 1)
+
+
+def _stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) -> tuple[Array, str]:
+    """Return an array in ``STORAGE[dtype]`` and its dtype; raise unless nothing is lost."""
+    field = f"tensor {name!r}"
+    array = _array(field, values)
+    if dtype is None:
+        if array.dtype.name == "uint16":
+            expected = "dtype='bfloat16' if these are bit patterns, or another array if they are numbers"
+            raise EncodingError(field, got="uint16 without a dtype", expected=expected)
+        dtype = array.dtype.name if array.dtype.name in STORAGE else "float32"
+    if dtype not in STORAGE:
+        raise EncodingError(f"dtype of {field}", got=repr(dtype), expected=", ".join(layout.DTYPES))
+    if array.dtype.name == dtype:
+        return array.astype(STORAGE[dtype], copy=False) if dtype != "bfloat16" else array.view("<u2"), dtype
+    if dtype == "bfloat16" and array.dtype.name == "uint16":
+        return array.astype("<u2", copy=False), dtype
+    if array.dtype.name == "bfloat16":
+        array = (array.view("<u2").astype("<u4") << 16).view("<f4")
+    between = STORAGE["float32" if dtype == "bfloat16" else dtype]
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = array.astype(between)
+        kept = _equal(array, made)
+        if dtype == "bfloat16":
+            kept &= made.view("<u4") & 0xFFFF == 0
+        if exact and dtype == "int8" and array.dtype.kind == "f":
+            kept &= ~((array == 0) & np.signbit(array))
+    if not kept.all():
+        place = tuple(int(i) for i in np.argwhere(~kept)[0])
+        way = "round it first" if array.dtype.kind == "f" else "scale it first"
+        expected = f"numbers that {dtype} holds exactly (choose another dtype, or {way})"
+        raise EncodingError(field, got=f"{array[place]} at {place}", expected=expected)
+    return ((made.view("<u4") >> 16).astype("<u2") if dtype == "bfloat16" else made), dtype
+
+
+def _array(field: str, values: npt.ArrayLike) -> Array:
+    """Return an array of real numbers."""
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+        raise EncodingError(field, got="masked elements", expected="every element: fill them first (`filled`)")
+    if type(values).__module__.startswith("scipy.sparse"):
+        raise EncodingError(field, got="a SciPy sparse matrix", expected="an array (`toarray`)")
+    try:
+        array: Array = np.asarray(values)
+    except ValueError as error:
+        raise EncodingError(field, got=str(error), expected="an array of real numbers") from None
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise EncodingError(field, got=f"dtype {array.dtype}", expected="real numbers (convert them first)")
+    return array
+
+
+def _equal(array: Array, made: Array) -> npt.NDArray[np.bool_]:
+    """Return where a conversion has kept the number, or that it is none."""
+    if array.dtype.kind in "iub" and made.dtype.kind == "f":
+        limits = np.iinfo(np.uint8 if array.dtype.kind == "b" else array.dtype)
+        wide = made.astype(np.float64)
+        # The greatest integer itself is rounded up by a float: what lies beyond it cannot be converted back.
+        inside = (wide >= float(limits.min)) & (wide < float(limits.max + 1))
+        return np.asarray(inside & (np.where(inside, wide, 0).astype(array.dtype) == array))
+    if made.dtype.kind != "f":
+        return np.asarray(made == array)
+    return np.asarray((made.astype(array.dtype) == array) | (array != array))

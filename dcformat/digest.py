@@ -1,4 +1,4 @@
-"""CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are coded.
+"""CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are stored.
 
 Spec, "Checksums" and "Content digest".
 """
@@ -6,7 +6,7 @@ Spec, "Checksums" and "Content digest".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.lean import load_crc32c
-from dcformat.model import Tensor
+from dcformat.model import Tensor, bit_patterns, uniform_bits
 
 Array = npt.NDArray[Any]
 
 _crc32c = load_crc32c()
 
-#: Entries hashed, and rows looked at, at a time.
-_BLOCK = 1 << 16
+#: Elements, or stored entries, hashed at a time: a multiple of the 64 elements that share a mask.
+_PIECE = 1 << 18
+_MASKED = 64
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> bytes:
@@ -32,10 +33,8 @@ def crc32c(data: bytes | bytearray | memoryview) -> bytes:
 class ContentDigest:
     """SHA-256 over what a model holds, cut to eight bytes.
 
-    First the sections of the contents but the tensor table, in their order: id, length as uint32, body. Then each
-    tensor: name and its length in one byte, form (0 constant, 1 dense, 2 sparse), dtype, rank, dimensions as uint64,
-    scale, number of stored entries as uint64; of a sparse tensor the position of each entry in the flattened tensor
-    as uint64; the stored values.
+    It covers the sections of the contents but the tensor table, in their order (id, length as uint32, body), then each
+    tensor's name, its length in one byte, and `tensor_digest`.
     """
 
     def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
@@ -45,32 +44,70 @@ class ContentDigest:
         for kind, body in sections:
             self._hash.update(struct.pack("<BI", kind, len(body)) + body)
 
-    def add(self, tensor: Tensor) -> None:
-        """Add a tensor; tensors come in the file's order."""
-        name = tensor.name.encode()
-        form = 0 if tensor.is_constant else 2 if tensor.is_sparse else 1
-        shape = struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-        head = struct.pack("<BBB", form, layout.DTYPES.index(tensor.dtype), len(tensor.shape))
-        self._hash.update(bytes((len(name),)) + name + head + shape)
-        self._hash.update(struct.pack("<fQ", tensor.scale, len(tensor.data)))
-        if tensor.indptr is not None and tensor.indices is not None:
-            self._add_positions(tensor, tensor.indptr, tensor.indices)
-        for start in range(0, len(tensor.data), _BLOCK):
-            part = tensor.data[start : start + _BLOCK]
-            values = part if tensor.codebook is None else tensor.codebook[part]
-            self._hash.update(np.ascontiguousarray(values).tobytes())
-
-    def _add_positions(self, tensor: Tensor, indptr: Array, indices: Array) -> None:
-        entry = 0
-        while entry < len(indices):
-            # The next rows from the one that holds this entry: no more of them, nor of their entries, than a block.
-            first = int(np.searchsorted(indptr, entry, side="right")) - 1
-            pointers = np.clip(indptr[first : first + _BLOCK + 1], entry, entry + _BLOCK)
-            rows = np.repeat(np.arange(first, first + len(pointers) - 1, dtype=np.uint64), np.diff(pointers))
-            columns = indices[entry : int(pointers[-1])].astype(np.uint64)
-            self._hash.update((rows * np.uint64(tensor.columns) + columns).astype("<u8").tobytes())
-            entry = int(pointers[-1])
+    def add(self, name: str, digest: bytes) -> None:
+        """Add a tensor by its `tensor_digest`; tensors come in the file's order."""
+        raw = name.encode()
+        self._hash.update(bytes((len(raw),)) + raw + digest)
 
     def take(self) -> bytes:
         """Return the digest."""
         return self._hash.digest()[: layout.DIGEST_BYTES]
+
+
+def tensor_digest(tensor: Tensor) -> bytes:
+    """Return the SHA-256 of a tensor's dtype, shape, scale and elements: the same for every form of the same tensor.
+
+    It takes a few megabytes of memory, and time in proportion to the stored entries.
+    """
+    import hashlib
+
+    shape = struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
+    head = struct.pack("<BB", layout.DTYPES.index(tensor.dtype), len(tensor.shape)) + shape
+    digest = hashlib.sha256(head + struct.pack("<f", tensor.scale))
+    only = uniform_bits(tensor)
+    if only is not None:
+        digest.update(b"\1" + only.tobytes())
+        return digest.digest()
+    places, values = hashlib.sha256(), hashlib.sha256()
+    for groups, masks, nonzero in _sparse_pieces(tensor) if tensor.is_sparse else _dense_pieces(tensor):
+        places.update(np.stack((groups.astype("<u8"), masks), axis=1).tobytes())
+        values.update(nonzero.tobytes())
+    digest.update(b"\0" + places.digest() + values.digest())
+    return digest.digest()
+
+
+def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield the numbers of 64 elements that are not all zero, masks of those that are not, and the latter's values."""
+    for start in range(0, len(tensor.data), _PIECE):
+        values = _values(tensor, slice(start, start + _PIECE))
+        there = bit_patterns(values) != 0
+        padded = np.zeros(-(-len(there) // _MASKED) * _MASKED, bool)
+        padded[: len(there)] = there
+        masks = np.packbits(padded, bitorder="little").view("<u8")
+        groups = np.flatnonzero(masks)
+        yield groups + start // _MASKED, masks[groups], values[there]
+
+
+def _sparse_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
+    """As `_dense_pieces`; a group is never cut in two."""
+    assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
+    first, count = 0, len(tensor.indices)
+    indptr = np.ascontiguousarray(tensor.indptr, np.int64)
+    while first < count:
+        entries = np.arange(first, min(first + _PIECE, count))
+        rows = np.searchsorted(indptr, entries, side="right") - 1
+        positions = rows * tensor.columns + tensor.indices[entries].astype(np.int64)
+        groups = positions // _MASKED
+        if entries[-1] + 1 < count:
+            # Leave the last group to the next piece, which holds all of it.
+            entries = entries[: np.searchsorted(groups, groups[-1])]
+            positions, groups = positions[: len(entries)], groups[: len(entries)]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        masks = np.bitwise_or.reduceat(np.uint64(1) << (positions % _MASKED).astype(np.uint64), starts)
+        yield groups[starts], masks, _values(tensor, slice(first, first + len(entries)))
+        first += len(entries)
+
+
+def _values(tensor: Tensor, part: slice) -> Array:
+    stored = tensor.data[part]
+    return np.ascontiguousarray(stored if tensor.codebook is None else tensor.codebook[stored])

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from dcformat.native.image import Image
 
 __all__ = [
-    "PATIENCE", "Kernel", "KernelMissingError", "Observer", "can_compile", "device", "intrinsic", "is_ready", "kernel",
-    "kernels", "lacks_compiler", "observe", "warm",
+    "PATIENCE", "SHARE", "Kernel", "KernelMissingError", "Observer", "can_compile", "device", "intrinsic", "is_ready",
+    "kernel", "kernels", "lacks_compiler", "observe", "warm",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 #: Steps of work, about a microsecond of Python each, that a process runs in Python where it could compile instead.
 PATIENCE = 1_500_000
+#: How much of that one kernel may take, so that those that do little need not be compiled because others do much.
+SHARE = PATIENCE // 3
 
 _kernels: list[Kernel] = []
 #: Held for a moment, and for as long as something is compiled. `resolve` alone waits for the latter.
@@ -121,6 +123,7 @@ class Kernel:
         self.__doc__ = function.__doc__
         self._call: Callable[..., Any] | None = None
         self._sought = False
+        self._spent = 0
 
     @property
     def name(self) -> str:
@@ -143,9 +146,10 @@ class Kernel:
         if steps is None:
             return False
         with _lock:
-            if steps > _left:
+            if steps > min(_left, SHARE - self._spent):
                 return False
             _left -= steps
+            self._spent += steps
         return True
 
     def resolve(self) -> Callable[..., Any]:

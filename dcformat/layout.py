@@ -27,7 +27,8 @@ FORM_DENSE = 1
 FORM_DENSE_SHARED = 2
 FORM_SPARSE = 3
 FORM_SPARSE_SHARED = 4
-FORMS = 5
+FORM_COPY = 5
+FORMS = 6
 DTYPES = ("float32", "float16", "bfloat16", "int8")
 #: The rank field's value that says that a varint follows.
 RANK_ESCAPE = 7
@@ -55,8 +56,6 @@ MAX_NAME_BYTES = 255
 MAX_TENSORS = 1 << 16
 MAX_CODEBOOK = 1 << 16
 MAX_CONTENTS_BYTES = 1 << 24
-#: Longer contents are never coded: the text coder is slow.
-MAX_PACKED_BYTES = 1 << 16
 MAX_NODES = 1 << 16
 MAX_INPUTS = 64
 MAX_ATTRIBUTE = 1 << 16
@@ -72,6 +71,10 @@ MAX_SHARED_BLOCK_BYTES = 1 << 16
 #: a reader much more time than the byte or two that it needs in a file.
 FREE_CHUNKS = 16
 CHUNK_LEAST = 1 << 12
+#: A tensor under *every element* has at most FREE_ELEMENTS elements, and so many more for each stored entry: what
+#: decoding it takes then follows from what the file stores.
+FREE_ELEMENTS = 1 << 16
+ELEMENTS_EACH = 64
 #: Coders 2 and 3 keep positions in a line in 31 bits.
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
 #: What decoding may take unless the caller says otherwise. Not part of the format: a reader's own bound.

@@ -34,9 +34,15 @@ STORAGE = MappingProxyType(
 _PIECE = 1 << 18
 
 
+def matrix_shape(shape: tuple[int, ...], sparse: bool) -> tuple[int, int]:
+    """Return the rows and columns of the matrix that a tensor is seen as (spec, "Tensor table")."""
+    one_row = len(shape) < (2 if sparse else 1)
+    return (1, prod(shape)) if one_row else (shape[0], prod(shape[1:]))
+
+
 @record(eq=False)
 class Tensor:
-    """A named tensor of any rank, seen as a matrix of ``shape[0]`` rows for its sparse form (rank 0: one row).
+    """A named tensor of any rank, seen as a matrix of ``shape[0]`` rows; a sparse vector is a single row.
 
     Parameters
     ----------
@@ -89,13 +95,13 @@ class Tensor:
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix form: ``shape[0]``, or 1 for a scalar."""
-        return self.shape[0] if self.shape else 1
+        """Rows of the matrix form."""
+        return matrix_shape(self.shape, self.is_sparse)[0]
 
     @property
     def columns(self) -> int:
-        """Columns of the matrix form: the product of the other dimensions."""
-        return prod(self.shape[1:])
+        """Columns of the matrix form."""
+        return matrix_shape(self.shape, self.is_sparse)[1]
 
     @property
     def is_sparse(self) -> bool:
@@ -230,6 +236,18 @@ class Tensor:
 def bit_patterns(values: Array) -> Array:
     """View values as unsigned integers, so that negative zero counts as a value."""
     return values.view(f"<u{values.dtype.itemsize}")
+
+
+def uniform_bits(tensor: Tensor) -> Array | None:
+    """Return the bit pattern that all elements have, as an array of one; None if they differ or there are none."""
+    if not tensor.size:
+        return None
+    if tensor.is_sparse and len(tensor.data) < tensor.size:
+        return None if len(tensor.data) else np.zeros(1, f"<u{STORAGE[tensor.dtype].itemsize}")
+    stored = bit_patterns(np.ascontiguousarray(tensor.data)) if tensor.codebook is None else tensor.data
+    if stored[-1] != stored[0] or (stored != stored[0]).any():
+        return None
+    return stored[:1] if tensor.codebook is None else bit_patterns(tensor.codebook[stored[:1]])
 
 
 @record

@@ -20,7 +20,7 @@ from dcformat.codecs.payload import Layout, cut, read_payload
 from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import contents_steps, decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import Contents, TensorInfo, parse, small_sections
-from dcformat.digest import ContentDigest, crc32c
+from dcformat.digest import ContentDigest, crc32c, tensor_digest
 from dcformat.errors import (
     ChecksumError,
     FormatError,
@@ -33,7 +33,7 @@ from dcformat.errors import (
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Extension, Model, SelfTest, Tensor
-from dcformat.records import record
+from dcformat.records import record, replace
 from dcformat.source import ByteSource, Source
 
 Bytes = npt.NDArray[np.uint8]
@@ -171,8 +171,8 @@ class DcfFile:
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes that all tensors take in memory, in the form they have in the file."""
-        return sum(info.decoded_bytes for info in self._contents.tensors)
+        """Bytes that all tensors take in memory, in the form they have in the file; a copy shares its original's."""
+        return sum(info.decoded_bytes for info in self._contents.tensors if info.copy_of is None)
 
     def info(self, name: str) -> TensorInfo:
         """Return what the table of contents says of a tensor; raises KeyError."""
@@ -189,18 +189,18 @@ class DcfFile:
             A payload is damaged or cannot be cut into its parts.
         """
         if name is None:
-            return sum(self.work(each) for each in self._info)
-        info = self._info[name]
-        if name not in self._work:
+            return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
+        info = self._original(name)
+        if info.name not in self._work:
             with self._naming():
-                self._work[name] = self._guarded(info, decoding_steps)
-        return self._work[name]
+                self._work[info.name] = self._guarded(info, decoding_steps)
+        return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
         """Decode one tensor; of the others, only those in its data block are read. Raises KeyError, FormatError."""
-        info = self._info[name]
         with self._naming():
-            return self._decode(info, threads)
+            tensor = self._decode(self._original(name), threads)
+        return replace(tensor, name=name)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode everything. Raises `FormatError`."""
@@ -208,19 +208,25 @@ class DcfFile:
             total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
             self._allow("tensors", total)
             require_work("decoding all tensors", self.work(), self._max_work)
-            tensors = {
-                name: self._decode(info, threads, total - info.decoded_bytes) for name, info in self._info.items()
-            }
+            tensors: dict[str, Tensor] = {}
+            for name, info in self._info.items():
+                if info.copy_of is not None:
+                    tensors[name] = replace(tensors[info.copy_of], name=name)
+                else:
+                    tensors[name] = self._decode(info, threads, total - info.decoded_bytes)
         return self._model(tensors)
 
     def verify(self) -> None:
         """Decode everything, one tensor at a time, and check the content digest. Raises `FormatError`."""
         with self._naming():
-            steps = self.work() + sum(hashing_steps(info) for info in self._info.values())
+            originals = [info for info in self._info.values() if info.copy_of is None]
+            steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
         digest = ContentDigest(small_sections(self._model(dict.fromkeys(self._info))))  # type: ignore[arg-type]
-        for name in self._info:
-            digest.add(self.tensor(name))
+        known: dict[str, bytes] = {}
+        for name, info in self._info.items():
+            known[name] = known[info.copy_of] if info.copy_of else tensor_digest(self.tensor(name))
+            digest.add(name, known[name])
         found = digest.take()
         if found != self.digest:
             with self._naming():
@@ -243,20 +249,29 @@ class DcfFile:
         info = self._info[name]
         with self._naming():
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
-            return self._guarded(info, self._measure)
+            return self._usage(info)
 
     def usages(self) -> dict[str, Usage]:
         """Return `usage` of every tensor, all of them within the work that was allowed. Raises `FormatError`."""
         with self._naming():
             self._require_usage_work("accounting for all tensors", self._info.values())
-            return {name: self._guarded(info, self._measure) for name, info in self._info.items()}
+            return {name: self._usage(info) for name, info in self._info.items()}
+
+    def _usage(self, info: TensorInfo) -> Usage:
+        return self._guarded(info, self._measure) if info.copy_of is None else Usage("copy", 0.0, 0.0, 0.0, 0.0)
 
     def _require_usage_work(self, field: str, infos: Iterable[TensorInfo]) -> None:
-        require_work(field, sum(self._guarded(info, usage_steps) for info in infos), self._max_work)
+        steps = sum(self._guarded(info, usage_steps) for info in infos if info.copy_of is None)
+        require_work(field, steps, self._max_work)
 
     def _measure(self, parts: Layout) -> Usage:
         self._allow(f"accounting for tensor {parts.info.name!r}", usage_bytes(parts) + self._copied(parts.info))
         return measure(parts)
+
+    def _original(self, name: str) -> TensorInfo:
+        """Return the table entry that holds a tensor's payload: its own, or that of the tensor it is a copy of."""
+        info = self._info[name]
+        return info if info.copy_of is None else self._info[info.copy_of]
 
     def _model(self, tensors: Mapping[str, Tensor]) -> Model:
         c = self._contents
@@ -316,7 +331,7 @@ class DcfFile:
         if major != layout.MAJOR:
             raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
         packed, length = bool(length & layout.CONTENTS_PACKED), length & ~layout.CONTENTS_PACKED
-        if length > (layout.MAX_PACKED_BYTES if packed else layout.MAX_CONTENTS_BYTES):
+        if length > layout.MAX_CONTENTS_BYTES:
             raise LimitError("contents length", got=length, expected="a length within the limit", offset=6)
         if not packed:
             self._allow_contents(length, packed)
@@ -326,9 +341,12 @@ class DcfFile:
         if packed:
             from dcformat.codecs import text
 
-            if (plain := text.stated_length(contents)) <= layout.MAX_PACKED_BYTES:
+            limit = layout.MAX_CONTENTS_BYTES
+            if (plain := text.stated_length(contents)) <= limit:
                 self._allow_contents(plain, packed)
-            contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
+            contents = text.unpack(
+                contents, limit, layout.CONTENTS_PRESET, max_memory=self._max_memory, max_work=self._max_work
+            )
         return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
 
     def _allow_contents(self, length: int, packed: bool) -> None:

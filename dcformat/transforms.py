@@ -170,7 +170,7 @@ def _chained(alive: Array) -> Array:
 
 def _rebuilt(tensor: Tensor, values: Array) -> Tensor:
     """Return a tensor like another, with other values; with a codebook only if the other has one."""
-    made = from_dense(tensor.name, np.ascontiguousarray(values), tensor.dtype, tensor.scale)
+    made = from_dense(tensor.name, np.ascontiguousarray(values), tensor.dtype, tensor.scale, exact=True)
     if tensor.codebook is not None or made.codebook is None:
         return made
     return replace(made, data=made.values(), codebook=None)

@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 from dcformat import layout
 from dcformat.codecs.choose import MODES, Mode, RelativeIndex, write_payload
-from dcformat.contents import assemble, check_limits, small_sections, table_entry
-from dcformat.digest import ContentDigest, crc32c
+from dcformat.contents import assemble, check_limits, copy_entry, small_sections, table_entry
+from dcformat.digest import ContentDigest, crc32c, tensor_digest
 from dcformat.errors import LimitError
 from dcformat.files import replacing
+from dcformat.forms import smallest
 from dcformat.model import Model
 from dcformat.validate import check_tensor
 from dcformat.wiring import check_graph
@@ -37,8 +38,9 @@ def save(
     model : Model
     path : path-like
     mode : {'fast', 'small', 'tiny'}
-        Which coders may be used: Huffman; adaptive arithmetic coding too; mixing too. Within a mode each tensor
-        takes what costs least.
+        Which coders may be used: Huffman; adaptive arithmetic coding too; mixing too. Within a mode each tensor is
+        stored in the form that takes the fewest bytes, whatever form it has in memory: sparse or dense, with or
+        without a codebook. A tensor that equals an earlier one in dtype, shape, scale and every bit is stored once.
     relative_index : {'escape', 'filler'}
         How long runs of zeros are bridged: by an escape that carries no label, or, as in Deep Compression (Han,
         Mao, Dally 2015, section 2), by a filler that does. 'filler' implies Huffman coding.
@@ -78,14 +80,23 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         table, block = [], bytearray()
         fresh = True
+        originals: dict[bytes, int] = {}
         for name, tensor in model.tensors.items():
             check_tensor(name, tensor)
-            digest.add(tensor)
-            payload = write_payload(tensor, mode, relative_index)
+            content = tensor_digest(tensor)
+            digest.add(name, content)
+            if content in originals:
+                table.append(copy_entry(name, len(originals) - originals[content]))
+                continue
+            originals[content] = len(originals)
+            if relative_index == "filler":
+                stored, payload = tensor, write_payload(tensor, mode, relative_index)
+            else:
+                stored, payload = smallest(tensor, mode)
             if block and len(block) + len(payload) > layout.MAX_SHARED_BLOCK_BYTES:
                 spool.write(block + crc32c(block))
                 block, fresh = bytearray(), True
-            table.append(table_entry(tensor, len(payload), fresh))
+            table.append(table_entry(stored, len(payload), fresh))
             block += payload
             fresh = False
         if table:
@@ -98,19 +109,15 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
 
 
 def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed where that is shorter, but not for `fast`: unpacking takes milliseconds."""
+    """Return prefix and contents, packed where that is shorter, but not for `fast`: unpacking takes time."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
-    packed = contents if mode == "fast" else _packed(contents)
+    packed = contents
+    if mode != "fast":
+        from dcformat.codecs import text
+
+        packed = text.pack(contents, layout.CONTENTS_PRESET)
     shorter = len(packed) < len(contents)
     length = len(packed) | layout.CONTENTS_PACKED if shorter else len(contents)
     prefix = layout.MAGIC + struct.pack("<BBI", layout.MAJOR, layout.MINOR, length)
     return prefix + (packed if shorter else contents)
-
-
-def _packed(contents: bytes) -> bytes:
-    if len(contents) > layout.MAX_PACKED_BYTES:
-        return contents
-    from dcformat.codecs import text
-
-    return text.pack(contents, layout.CONTENTS_PRESET)

@@ -250,7 +250,7 @@ def parse(data: bytes) -> File:
     scan.take(layout.CRC_BYTES)
     if packed:
         try:
-            contents = text.unpack(contents, layout.MAX_PACKED_BYTES, layout.CONTENTS_PRESET)
+            contents = text.unpack(contents, layout.MAX_CONTENTS_BYTES, layout.CONTENTS_PRESET)
         except FormatError as error:
             raise ParseError(str(error)) from None
     file = File(major=major, minor=minor, packed=packed)

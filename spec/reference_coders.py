@@ -331,7 +331,7 @@ def decode_text(data: bytes, preset: bytes, most: int) -> bytes:
     width = coder.direct(5)
     length = (1 << width - 1) + coder.direct(width - 1) if width else 0
     check(length <= most, "E06", "[A15] length of a text")
-    text = Text()
+    text = Text(len(preset) + length)
     for byte in preset:
         text.learn(byte)
     for _ in range(length):
@@ -345,9 +345,11 @@ class Text:
 
     ORDERS = (9, 7, 5, 4, 3, 2, 1)
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.past = bytearray()
-        self.guesses: dict[bytes, tuple[int, int]] = {}
+        self.bits = clamp(size.bit_length() + 2, 16, 20)
+        #: Slots that are not empty, by order and number: check, byte, trust.
+        self.guesses: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.success, self.spelling = fresh(28), fresh(256)
 
     def decode(self, coder: RangeDecoder) -> None:
@@ -365,11 +367,11 @@ class Text:
 
     def step(self, code: Callable[[Model, int], int], byte: int | None) -> None:
         """Take steps 1 to 3; `byte` is None where it is to be decoded, and `code` gives bits."""
-        contexts = [(k, bytes(self.past[-n:])) for k, n in enumerate(self.ORDERS) if len(self.past) >= n]
+        contexts = [(k, self.hash(n)) for k, n in enumerate(self.ORDERS) if len(self.past) >= n]
         tried: set[int] = set()
         result = None
-        for k, context in contexts:
-            guess, trust = self.guesses.get(context, (-1, 0))
+        for k, h in contexts:
+            guess, trust = self.guess(k, h)
             if guess < 0 or guess in tried:
                 continue
             tried.add(guess)
@@ -381,7 +383,19 @@ class Text:
             for i in range(8):
                 node = node << 1 | code(self.spelling[node], (byte or 0) >> 7 - i & 1)
             result = node - 256
-        for _, context in contexts:
-            guess, trust = self.guesses.get(context, (-1, 0))
-            self.guesses[context] = (result, min(trust + 1, 3) if guess == result else 0)
+        for k, h in contexts:
+            guess, trust = self.guess(k, h)
+            self.guesses[k, h >> 32 - self.bits] = (h % 32, result, min(trust + 1, 3) if guess == result else 0)
         self.past.append(result)
+
+    def hash(self, n: int) -> int:
+        """Return the hash of the context of order n."""
+        h = 0
+        for byte in self.past[: -n - 1 : -1]:
+            h = (h + byte + 1) * 748296117 % (1 << 32)
+        return h
+
+    def guess(self, k: int, h: int) -> tuple[int, int]:
+        """Return the guess of a context of order number k, a byte and its trust; -1 for none."""
+        check, byte, trust = self.guesses.get((k, h >> 32 - self.bits), (-1, -1, 0))
+        return (byte, trust) if check == h % 32 else (-1, 0)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import struct
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ MAX_NAME = 255
 MAX_TENSORS = 1 << 16
 MAX_CODEBOOK = 1 << 16
 MAX_CONTENTS = 1 << 24
-MAX_PACKED = 1 << 16
 MAX_LABELS = 1 << 16
 MAX_LABEL = 1 << 10
 MAX_METADATA = 1 << 10
@@ -64,7 +63,7 @@ PRESET = bytes.fromhex(
 )
 
 DTYPES = (("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1))
-CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
+CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
 
 
 @dataclass
@@ -103,11 +102,11 @@ def decode(data: bytes) -> File:
     check(major == 1, "E02", "[F2] the major version is not 1")
     length = reader.uint(4)
     packed, length = length >> 31, length & 0x7FFFFFFF
-    check(length <= (MAX_PACKED if packed else MAX_CONTENTS), "E06", "[F4] length of the contents")
+    check(length <= MAX_CONTENTS, "E06", "[F4] length of the contents")
     contents = reader.take(length)
     check(reader.uint(4) == crc32c(data[: 10 + length]), "E05", "[F6] checksum of the contents")
     if packed:
-        contents = decode_text(contents, PRESET, MAX_PACKED)
+        contents = decode_text(contents, PRESET, MAX_CONTENTS)
     file = File((major, minor))
     sections = read_contents(Reader(contents))
     entries = read_table(Reader(sections[1]))
@@ -116,13 +115,15 @@ def decode(data: bytes) -> File:
     rest = sum(entry.length for entry in entries) + 4 * len(blocks) + 8
     check(reader.left() >= rest, "E03", "[F5] the file ends early")
     check(reader.left() <= rest, "E04", "[F5] bytes after the digest")
+    found: dict[str, Tensor] = {}
     for block in blocks:
         payloads = reader.take(sum(entry.length for entry in block))
         check(reader.uint(4) == crc32c(payloads), "E05", "[F6] checksum of a data block")
         at = 0
         for entry in block:
-            file.tensors[entry.name] = decode_payload(Reader(payloads[at : at + entry.length]), entry)
+            found[entry.name] = decode_payload(Reader(payloads[at : at + entry.length]), entry)
             at += entry.length
+    file.tensors = {entry.name: found[entry.original or entry.name] for entry in entries}
     file.digest = reader.take(8)
     check(file.digest == content_digest(sections, file.tensors), "E05", "[D1] the content digest")
     return file
@@ -132,6 +133,8 @@ def split_blocks(entries: list[Entry]) -> list[list[Entry]]:
     """Section 4, "Blocks": a data block holds the payloads of consecutive tensors."""
     blocks: list[list[Entry]] = []
     for entry in entries:
+        if entry.original is not None:
+            continue
         if entry.begins_block:
             blocks.append([])
         blocks[-1].append(entry)
@@ -204,7 +207,7 @@ def read_table(reader: Reader) -> list[Entry]:
     entries: list[Entry] = []
     names = set()
     for _ in range(reader.varint(MAX_TENSORS)):
-        entry = read_entry(reader)
+        entry = read_entry(reader, [entry for entry in entries if entry.original is None])
         check(entry.name not in names, "E10", "[T1] a name again")
         names.add(entry.name)
         check(entry.begins_block or bool(entries), "E08", "[T10] the first tensor does not begin a block")
@@ -213,13 +216,18 @@ def read_table(reader: Reader) -> list[Entry]:
     return entries
 
 
-def read_entry(reader: Reader) -> Entry:
-    """Section 4: the seven fields of a tensor."""
+def read_entry(reader: Reader, originals: list[Entry]) -> Entry:
+    """Section 4: the seven fields of a tensor, or the three of a copy; `originals` are the others before it."""
     name = reader.text(MAX_NAME)
     check(name != "", "E08", "[T14] an empty name")
     kind = reader.u8()
     form, (dtype, size), rank = kind & 7, DTYPES[kind >> 3 & 3], kind >> 5
-    check(form <= SPARSE_SHARED, "E08", "[T2] an unknown form")
+    check(form <= COPY, "E08", "[T2] an unknown form")
+    if form == COPY:
+        check(kind == COPY, "E08", "[T16] the kind of a copy")
+        back = reader.varint(MAX_TENSORS)
+        check(1 <= back <= len(originals), "E14", "[T17] a copy of nothing")
+        return replace(originals[-back], name=name, length=0, begins_block=False, original=originals[-back].name)
     if rank == 7:
         rank = reader.varint(MAX_RANK)  # [T4]
         check(rank >= 7, "E08", "[T3] a rank that has a short form")
@@ -255,14 +263,31 @@ def content_digest(sections: dict[int, bytes], tensors: dict[str, Tensor]) -> by
             sha.update(struct.pack("<BI", kind, len(body)) + body)
     for name, tensor in tensors.items():
         raw = name.encode()
-        form = 0 if tensor.constant else 1 if tensor.positions is None else 2
-        dtype = [known for known, _ in DTYPES].index(tensor.dtype)
-        sha.update(bytes([len(raw)]) + raw + bytes([form, dtype, len(tensor.shape)]))
-        sha.update(struct.pack(f"<{len(tensor.shape)}QfQ", *tensor.shape, tensor.scale, len(tensor.values)))
-        if tensor.positions is not None:
-            sha.update(struct.pack(f"<{len(tensor.positions)}Q", *tensor.positions))
-        sha.update(b"".join(value.to_bytes(tensor.size, "little") for value in tensor.values))
+        sha.update(bytes([len(raw)]) + raw + tensor_digest(tensor))
     return sha.digest()[:8]
+
+
+def tensor_digest(tensor: Tensor) -> bytes:
+    """Section 7: dtype, shape, scale, and the elements: one that all are equal to, or places and values."""
+    dtype = [known for known, _ in DTYPES].index(tensor.dtype)
+    sha = hashlib.sha256(bytes([dtype, len(tensor.shape)]) + struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape))
+    sha.update(struct.pack("<f", tensor.scale))
+    count, values = prod(tensor.shape), tensor.values
+    if tensor.positions is not None and len(tensor.positions) < count:
+        values = [*values, 0]  # an element that is not stored
+    if count and len(set(values)) == 1:
+        sha.update(b"\1" + values[0].to_bytes(tensor.size, "little"))
+        return sha.digest()
+    positions = range(len(tensor.values)) if tensor.positions is None else tensor.positions
+    masks: dict[int, int] = {}
+    nonzero = hashlib.sha256()
+    for position, value in zip(positions, tensor.values, strict=True):
+        if value:
+            masks[position // 64] = masks.get(position // 64, 0) | 1 << position % 64
+            nonzero.update(value.to_bytes(tensor.size, "little"))
+    places = hashlib.sha256(b"".join(struct.pack("<QQ", group, mask) for group, mask in masks.items()))
+    sha.update(b"\0" + places.digest() + nonzero.digest())
+    return sha.digest()
 
 
 # ----------------------------------------------------------------------------------------------- 8. Self-test

@@ -96,6 +96,7 @@ def read_coding(byte: int, entry: Entry) -> Coding:
     check(form != DENSE or not coding.transposed, "E08", "[P2] transposed")
     if coding.every:
         check(form == SPARSE_SHARED and entry.codebook < 1 << 16, "E08", "[P2] every element")
+        check(entry.rows * entry.columns <= (1 << 16) + 64 * entry.stored, "E06", "[P14] every element of too many")
     if coding.fillers:
         good = form == SPARSE_SHARED and entry.codebook < 256 and coder in (FIXED, HUFFMAN) and not coding.every
         check(good, "E08", "[P2] fillers")

@@ -94,16 +94,18 @@ class Entry:
     codebook: int
     length: int
     begins_block: bool
+    #: The name of the tensor of which this is a copy.
+    original: str | None = None
 
     @property
     def rows(self) -> int:
-        """Section 4: the first dimension; rank 0 is 1 x 1."""
-        return self.shape[0] if self.shape else 1
+        """Section 4: the first dimension; rank 0 is 1 x 1, and rank 1 in a sparse form a single row."""
+        return 1 if len(self.shape) < (2 if self.form in (3, 4) else 1) else self.shape[0]
 
     @property
     def columns(self) -> int:
         """Section 4: the product of the other dimensions."""
-        return prod(self.shape[1:])
+        return prod(self.shape) if len(self.shape) < (2 if self.form in (3, 4) else 1) else prod(self.shape[1:])
 
 
 @dataclass

@@ -15,7 +15,8 @@ from dcformat_interop.safetensors import METADATA_PREFIX
 
 import dcformat
 from dcformat.architectures import ARCHITECTURES, Architecture
-from dcformat.dense import from_dense
+from dcformat.denormals import denormals
+from dcformat.dense import from_dense, negative_zeros
 from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
@@ -27,7 +28,6 @@ from dcformat_cli.options import MODES, as_json, numbers, output, size
 from dcformat_cli.outputs import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
 from dcformat_cli.writing import packed_model
-from dcformat_cli.zeros import denormals, negative_zeros, positive
 
 if TYPE_CHECKING:
     from dcformat.codecs.choose import Mode, RelativeIndex
@@ -157,12 +157,11 @@ def _tensors(read: Checkpoint, order: Sequence[str], exact: bool, max_memory: in
         if need > max_memory:
             expected = f"a tensor that takes at most {max_memory:,} bytes to pack (--max-memory)"
             raise InputError(read.path, expected, f"one that may take {need:,} with those beside it", name)
-        if count := denormals(dense):
+        if count := denormals(dense.values, dense.dtype):
             small[name] = count
-        if not exact and (count := negative_zeros(dense)):
-            zeros += count
-            dense = positive(dense)
-        out[name] = from_dense(name, dense.values, dense.dtype, dense.scale)
+        if not exact:
+            zeros += negative_zeros(dense.values, dense.dtype)
+        out[name] = from_dense(name, dense.values, dense.dtype, dense.scale, exact=exact)
     if zeros:
         were = "negative zeros were stored as zeros" if zeros > 1 else "negative zero was stored as zero"
         note(f"{zeros:,} {were} (--exact keeps them)")

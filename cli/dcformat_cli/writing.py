@@ -37,7 +37,7 @@ def _compare(model: Model, packed: bytes, label: str) -> None:
     """Decode each tensor once: its values are compared, and the content digest is made of what was decoded."""
     import dcformat
     from dcformat.contents import small_sections
-    from dcformat.digest import ContentDigest
+    from dcformat.digest import ContentDigest, tensor_digest
 
     with dcformat.open(packed, max_memory=None) as content:
         kept = (content.graph, content.labels, dict(content.metadata), content.self_test, content.extensions)
@@ -49,7 +49,7 @@ def _compare(model: Model, packed: bytes, label: str) -> None:
             found = content.tensor(name)
             if not _same(found, tensor):
                 raise ReadBackError(f"{label}: {name}: expected the model's values when read back, found others")
-            digest.add(found)
+            digest.add(name, tensor_digest(found))
         if digest.take() != content.digest:
             raise ReadBackError(f"{label}: expected the model's digest when read back, found another")
 

@@ -24,7 +24,7 @@ _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
 TENSOR_OBJECTS = 1 << 10
 #: Objects that contents become: for each of their bytes, for each operator (of a byte or more), and what the text coder
 #: remembers of each byte.
-_CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 1 << 10
+_CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 16
 #: Of those, what is not counted: less than the interpreter and NumPy take by themselves, and more than most files need.
 _CONTENTS_FREE = 4 << 20
 #: Longest line for which coders 2 and 3 keep a state for each column.

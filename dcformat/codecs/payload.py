@@ -62,6 +62,7 @@ class Coding:
         sparse = info.form == "sparse"
         wrong = (
             byte & layout.CODING_RESERVED
+            or (info.form == "constant" and byte)
             or (coding.every_element and not (sparse and info.clusters and info.clusters < layout.MAX_CODEBOOK))
             or (coding.fillers and not (sparse and 0 < info.clusters < 256 and coder <= layout.CODER_HUFFMAN))
             or (coding.fillers and coding.every_element)
@@ -72,6 +73,9 @@ class Coding:
             raise EncodingError("coding byte", got=f"0x{byte:02x}", expected=f"one for a {info.form} tensor")
         if coding.transposed and not can_transpose(info.rows, info.columns):
             raise LimitError("transposed tensor", got=info.shape, expected="both sides below 2^31")
+        most = layout.FREE_ELEMENTS + layout.ELEMENTS_EACH * info.stored
+        if coding.every_element and info.size > most:
+            raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {most}")
         length = info.rows if coding.transposed else info.columns
         if coder >= layout.CODER_ADAPTIVE and (sparse or info.clusters) and length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {coder}", got=length, expected="below 2^31")

@@ -21,7 +21,7 @@ class Usage:
     Attributes
     ----------
     coder : str
-        'raw', 'huffman', 'adaptive' or 'mixing'.
+        'raw', 'huffman', 'adaptive', 'mixing', or 'copy' of a tensor that has no payload.
     index_bits : float
         Positions of the stored entries. Where labels share a stream with them (adaptive, mixing), what the positions
         cost in a stream of their own.
@@ -55,6 +55,7 @@ def measure(parts: Layout) -> Usage:
     for chunk in parts.chunks:
         of_index, of_labels = reader.bits(chunk)
         index, labels = index + of_index, labels + of_labels
+    book = min(book, 8.0 * len(parts.head))
     return Usage(name, index, labels, book, total - index - labels - book)
 
 
@@ -67,11 +68,14 @@ def _codebook_bits(tensor: Tensor) -> float:
 
 
 def _of_context(tensor: Tensor, parts: Layout, name: str, book: float, total: int) -> Usage:
-    info, index = parts.info, 0.0
+    info, left = parts.info, 8.0 * sum(len(chunk.data) for chunk in parts.chunks)
+    table = total - left
+    # What codebook and positions take in streams of their own may be more than there is in the one that they share.
+    book = min(book, left)
+    index = 0.0
     if info.form == "sparse" and not parts.coding.every_element:
-        index = 8.0 * _positions_alone(tensor, parts)
-    table = 8.0 * (total // 8 - sum(len(chunk.data) for chunk in parts.chunks))
-    return Usage(name, index, max(total - index - book - table, 0.0), book, table)
+        index = min(8.0 * _positions_alone(tensor, parts), left - book)
+    return Usage(name, index, left - book - index, book, table)
 
 
 def _positions_alone(tensor: Tensor, parts: Layout) -> int:

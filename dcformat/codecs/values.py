@@ -399,6 +399,20 @@ def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
     _encode_values(encoder.state, encoder.buf, 0, fresh(_VALUE_MODELS), RATE, width, exponent, top, zeros, bits)
 
 
+def coded_bits(values: Array, dtype: str) -> float:
+    """Return about how many bits a value takes in a value stream: at most those that it has."""
+    width, exponent = LAYOUT[dtype]
+    if not len(values):
+        return float(width)
+    bits = patterns(values)
+    mantissa = max(width - 1 - exponent, 0)
+    top = min(2, mantissa)
+    _, counts = np.unique(bits >> (mantissa - top), return_counts=True)
+    modelled = float((counts * -np.log2(counts / counts.sum())).sum()) / len(values)
+    rest = max(mantissa - top - _shared_zeros(bits), 0)
+    return min(modelled + rest, float(width))
+
+
 def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
     """Read `count` finite values."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(count, np.int64)

@@ -31,7 +31,7 @@ HASHED_BYTE, HASHED_POSITION = 4, 50
 #: A byte of a dense tensor that is written to a file.
 WRITTEN_BYTE = 4
 #: A byte of the contents as it is parsed (in Python), an operator, and a byte that the text coder unpacks.
-_CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 14
+_CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 8
 #: Cells that coder 2 and coder 3 take one by one; longer streams of coder 2 hold runs, and coder 3 refuses them.
 _MOST_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
 #: Ways in which coder 2 and coder 3 try to write the positions of a chunk.

@@ -38,11 +38,9 @@ def architecture_model(
     return Model(tensors, known.build(names, preprocessing), labels, dict(metadata or {}))
 
 
-def to_numpy(tensor: TorchTensor, exact: bool = False) -> npt.NDArray[np.float32]:
-    """Return a float32 copy on the CPU; unless `exact`, negative zeros become positive."""
+def to_numpy(tensor: TorchTensor) -> npt.NDArray[np.float32]:
+    """Return a float32 copy on the CPU."""
     values: npt.NDArray[np.float32] = tensor.detach().cpu().resolve_neg().float().numpy().copy()
-    if not exact:
-        values[values == 0] = 0
     return values
 
 

@@ -97,7 +97,7 @@ def from_module(
         nodes, numbers = builder.build()
         graph = Graph(builder.shapes[0], nodes, preprocessing)
         used = {name for node in nodes for name in node.tensors}
-        tensors = {n: from_dense(n, to_numpy(t, exact)) for n, t in builder.tensors.items() if n in used}
+        tensors = {n: from_dense(n, to_numpy(t), exact=exact) for n, t in builder.tensors.items() if n in used}
         graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
         model = Model(tensors, graph, tuple(labels), dict(metadata or {}))
         marks = [(path, numbers[number]) for path, number in builder.marks if number in numbers]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from reference_decoder import DTYPES, content_digest, crc32c
 from reference_reader import Tensor
 
-CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
+CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
 NAMES = [name for name, _ in DTYPES]
 SIZES = dict(DTYPES)
 
@@ -60,11 +60,17 @@ class Item:
     dtype: str = "float32"
     scale: float = 1.0
     begins: bool | None = None
+    #: Of a copy: how many tensors back, and the one that is there.
+    back: int | None = None
+    original: Item | None = None
     #: What the table says where that is not the truth.
     lies: dict[str, bytes] = field(default_factory=dict)
 
     def line(self, first: bool) -> bytes:
-        """Section 4: the seven fields."""
+        """Section 4: the seven fields, or the three of a copy."""
+        if self.back is not None:
+            parts = {"name": text(self.name), "kind": bytes([COPY]), "back": varint(self.back)}
+            return b"".join((parts | self.lies).values())
         rank = min(len(self.shape), 7)
         begins = first if self.begins is None else self.begins
         parts = {
@@ -81,6 +87,8 @@ class Item:
 
     def tensor(self) -> Tensor:
         """Return what a decoder must make of it."""
+        if self.original is not None:
+            return self.original.tensor()
         positions = None if self.positions is None else list(self.positions)
         constant, size = self.form == CONSTANT, SIZES[self.dtype]
         return Tensor(self.shape, self.dtype, size, self.scale, constant, positions, list(self.values))
@@ -95,6 +103,8 @@ def blocks(items: Sequence[Item]) -> list[bytes]:
     """Section 4, "Blocks": the payloads of tensors that share one."""
     out: list[bytes] = []
     for i, item in enumerate(items):
+        if item.back is not None:
+            continue
         if item.begins or i == 0:
             out.append(b"")
         out[-1] += item.payload

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from reference_reader import Tensor
 
 from generator.assembler import (
     CONSTANT,
+    COPY,
     DENSE,
     DENSE_SHARED,
     SPARSE,
@@ -50,6 +52,11 @@ def dense(name: str = "a", shape: tuple[int, ...] = (3,), **kw: object) -> Item:
     return Item(b"\0\0" + RAW, DENSE, shape, VALUES, name=name, **kw)  # type: ignore[arg-type]
 
 
+def copy(name: str, back: int, original: Item | None = None) -> Item:
+    """Return a copy of the tensor that is so many tensors back, copies left out."""
+    return Item(b"", name=name, back=back, original=original)
+
+
 # ------------------------------------------------------------------------------------------ valid: container
 
 
@@ -75,6 +82,11 @@ def valid_container() -> Iterator[Valid]:
     yield valid("tensor_constant_zero", [constant(bits=0, shape=(2, 2))])
     yield valid("tensor_dense_zeros", [Item(b"\0\0" + f32(0.0, -0.0, 1e-45), DENSE, (3, 1), [0, 1 << 31, 1])])
     yield valid("tensor_dense_chunks", [Item(b"\0\2" + varint(8) + varint(4) + RAW, DENSE, (3,), VALUES)])
+    first, second = dense(), constant("b")
+    items = [first, copy("c", 1, first), second, copy("d", 1, second), copy("e", 2, first), dense("f", begins=True)]
+    yield valid("tensor_copies", items, ids="T16 T17")
+    whole = Item(b"\0\0\1\2\3", DENSE, (3,), [1, 2, 3], dtype="int8", scale=0.5)
+    yield valid("tensor_copy_of_int8", [whole, copy("b", 1, whole)])
     most = [i << 8 for i in range(16)]
     raw = b"\0\1" + varint(4) * 16 + struct.pack("<16I", *most)
     yield valid("tensor_dense_most_chunks", [Item(raw, DENSE, (16, 1), most)])
@@ -237,7 +249,7 @@ def invalid_container() -> Iterator[Invalid]:
     yield "file_magic_cut", "E03", "F1 N4", good[:3]
     yield "file_major", "E02", "F2", good[:4] + b"\2" + good[5:]
     yield "file_contents_length", "E06", "F4", good[:6] + struct.pack("<I", (1 << 24) + 1) + good[10:]
-    yield "file_packed_length", "E06", "F4", good[:6] + struct.pack("<I", (1 << 31) + (1 << 16) + 1) + good[10:]
+    yield "file_packed_length", "E06", "F4", good[:6] + struct.pack("<I", (1 << 31) + (1 << 24) + 1) + good[10:]
     yield "file_cut_in_digest", "E03", "F5", good[:-1]
     yield "file_cut_in_block", "E03", "F5", good[: start + 5]
     yield "file_cut_in_prefix", "E03", "N4", good[:9]
@@ -336,6 +348,17 @@ def invalid_table() -> Iterator[Invalid]:
     yield lying("memory", "E07", "T11", dense(), shape=varint(1 << 40))
     bomb = Packed((3,), dict.fromkeys(range(3), ONE), DENSE_SHARED).item()
     yield lying("memory_of_nothing", "E07", "T11", bomb, shape=varint(1 << 40))
+    for name, items in (
+        ("first", [copy("a", 1)]),
+        ("of_itself", [dense(), copy("b", 0)]),
+        ("beyond_the_table", [dense(), copy("b", 2)]),
+        ("among_copies", [dense(), copy("b", 1), copy("c", 2)]),
+    ):
+        yield f"tensor_copy_{name}", "E14", "T17", assemble(items, digest=bytes(8))
+    yield "tensor_copy_limit", "E06", "N2", assemble([dense(), copy("b", (1 << 16) + 1)], digest=bytes(8))
+    for name, kind in (("dtype", COPY | 1 << 3), ("rank", COPY | 1 << 5)):
+        item = replace(copy("b", 1), lies={"kind": bytes([kind])})
+        yield f"tensor_copy_kind_{name}", "E08", "T16", assemble([dense(), item], digest=bytes(8))
     yield "tensor_count_limit", "E06", "N2", assemble(contents=section(1, varint((1 << 16) + 1)))
     yield "tensor_table_ends_early", "E03", "N4", assemble(contents=section(1, varint(2) + dense().line(True)))
     large = [1] * 8192
@@ -358,8 +381,10 @@ def invalid_dense_payloads() -> Iterator[Invalid]:
     def raw(name: str, code: str, ids: str, payload: bytes, shape: tuple[int, ...] = (3,)) -> Invalid:
         return f"payload_{name}", code, ids, assemble([Item(payload, DENSE, shape, VALUES)])
 
-    yield "payload_constant_coding", "E08", "P2", assemble([Item(b"\x10" + RAW[:4], CONSTANT, (4,), VALUES[:1])])
-    yield "payload_constant_coder_2", "E08", "P2", assemble([Item(b"\2" + RAW[:4], CONSTANT, (4,), VALUES[:1])])
+    for byte, what in ((1, "coder_1"), (2, "coder_2"), (3, "coder_3"), (16, "transposed"), (32, "every_element"),
+                       (64, "fillers"), (128, "reserved_bit")):  # fmt: skip
+        item = Item(bytes([byte]) + RAW[:4], CONSTANT, (4,), VALUES[:1])
+        yield f"payload_constant_{what}", "E08", "P2", assemble([item])
     yield "payload_constant_short", "E13", "P10", assemble([Item(b"\0" + RAW[:3], CONSTANT, (4,), VALUES[:1])])
     yield "payload_constant_long", "E13", "P10", assemble([Item(b"\0" + RAW[:5], CONSTANT, (4,), VALUES[:1])])
     yield raw("coder_4", "E02", "P1", b"\4\0" + RAW)

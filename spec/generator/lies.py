@@ -8,10 +8,10 @@ from dataclasses import replace
 from reference_coders import Labels, adaptive_chunk, multiply
 from reference_mixing import mixed_chunk
 
-from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
+from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
 from generator.container import Invalid, dense, labels
 from generator.modelled import ONE, Modelled, pack_text, value_item
-from generator.packed import EVERY, Packed
+from generator.packed import EVERY, FILLERS, Packed
 from generator.payloads import POOLS, drawn
 from generator.ranges import (
     Bits,
@@ -40,9 +40,14 @@ def invalid_modelled() -> Iterator[Invalid]:
     yield "range_cut_long", "E13", "A2", assemble([replace(many, payload=many.payload[:5])])
     integers = list(range(1, (1 << 16) + 1))
     book = [multiply(ONE, i) for i in integers]
-    huge = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book).item()
-    every = replace(huge, payload=bytes([huge.payload[0] | EVERY]) + huge.payload[1:])
-    yield "payload_every_element_65536", "E08", "P2", assemble([every])
+    huge = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book, flags=EVERY).item()
+    yield "payload_every_element_65536", "E08", "P2", assemble([huge])
+    coded = value_item("float32", [ONE], value_bits("float32", [ONE]))
+    constant = Item(b"\2" + coded.payload[2:], CONSTANT, (4,), [ONE])
+    yield "payload_constant_coded", "E08", "P2", assemble([constant])
+    for coder in (2, 3):
+        fillers = Modelled((4, 6), {0: ONE, 9: ONE + 1}, coder=coder, flags=FILLERS)
+        yield f"payload_fillers_coder_{coder}", "E08", "P2", assemble([fillers.item()])
     yield from invalid_codebooks()
     yield from invalid_tables()
     yield from invalid_values()
@@ -53,7 +58,7 @@ def invalid_modelled() -> Iterator[Invalid]:
         "packed_contents_too_long",
         "E06",
         "A15",
-        assemble(contents=b"", packed=pack_text(b"", (1 << 16) + 1), digest=bytes(8)),
+        assemble(contents=b"", packed=pack_text(b"", (1 << 24) + 1), digest=bytes(8)),
     )
     names = labels(*(f"{number * number:x}" for number in range(1000, 1040)))
     file = assemble(sections=[(3, names)])

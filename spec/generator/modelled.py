@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 from reference_coders import Labels, Text, multiply
 from reference_decoder import PRESET
 
 from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
 from generator.container import Valid, constant, dense, labels, valid
-from generator.packed import EVERY, TRANSPOSED, Packed, order
+from generator.packed import EVERY, FILLERS, TRANSPOSED, Packed, matrix, order
 from generator.payloads import POOLS, drawn, spread
 from generator.ranges import (
     Bits,
@@ -54,8 +53,7 @@ class Modelled:
 
     def item(self) -> Item:
         """Return the tensor, assembled."""
-        rows = self.shape[0] if self.shape else 1
-        columns = prod(self.shape[1:])
+        rows, columns = matrix(self.shape, self.form)
         turned = bool(self.flags & TRANSPOSED)
         lines, length = (columns, rows) if turned else (rows, columns)
         book = self.book or sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
@@ -90,7 +88,7 @@ class Modelled:
         if self.flags & EVERY:
             named = {p: c + (c >= negative) for p, c in entries.items()}
             entries = {p: named.get(p, negative) for p in range(lines * length)}
-        kinds = Labels((len(book) if shared else 1) + bool(self.flags & EVERY), negative)
+        kinds = Labels((len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
         if self.coder == 2:
             encode_adaptive(coder, kinds, lines, length, entries, self.variant, self.distance, self.width, self.limit)
         else:
@@ -119,12 +117,14 @@ def valid_modelled() -> Iterator[Valid]:
     for name, item in codebooks():
         yield valid(f"codebook_{name}", [item])
     items = [dense("conv1.weight"), constant("conv1.bias")]
-    sections = [(3, labels(*"0123456789")), (131, bytes(range(256)))]
-    contents = assemble(items, sections)
-    length = int.from_bytes(contents[6:10], "little")
-    packed = pack_text(contents[10 : 10 + length])
-    tensors = {item.name: item.tensor() for item in items}
-    yield "container_packed", "", assemble(items, sections, packed=packed), tensors
+    numbers = [labels(*"0123456789"), labels(*(str(i * i) for i in range(12000)))]
+    for name, section in zip(("container_packed", "container_packed_long"), numbers, strict=True):
+        sections = [(3, section), (131, bytes(range(256)))]
+        contents = assemble(items, sections)
+        length = int.from_bytes(contents[6:10], "little")
+        packed = pack_text(contents[10 : 10 + length])
+        tensors = {item.name: item.tensor() for item in items}
+        yield name, "", assemble(items, sections, packed=packed), tensors
 
 
 def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
@@ -157,6 +157,8 @@ def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
     yield "all_entries", Modelled((4, 4), {p: POOLS["float32"][p % 7] for p in range(16)}, coder=coder)
     yield "size_0", Modelled((0, 4), {}, SPARSE, coder=coder)
     yield "rank_0", Modelled((), {0: 0xBF800000}, coder=coder)
+    yield "rank_1", Modelled((90,), drawn((90,), 0.3, 22), coder=coder, distance=3)
+    yield "rank_1_transposed", Modelled((90,), drawn((90,), 0.3, 22), SPARSE, coder=coder, flags=TRANSPOSED)
     yield "rank_8", Modelled((2, 1, 2, 1, 2, 1, 2, 1), drawn((16,), 0.5, 18), coder=coder, distance=2)
     bands = {p: POOLS["float32"][p % 7] for p in range(1200) if p // 40 % 3 and p % 40 // 5 % 2 and p % 7}
     yield "bands", Modelled((30, 40), bands, coder=coder, distance=10)
@@ -245,7 +247,7 @@ def pack_text(contents: bytes, length: int | None = None) -> bytes:
     coder.put(n.bit_length(), 5)
     if n:
         coder.put(n & (1 << n.bit_length() - 1) - 1, n.bit_length() - 1)
-    text = Text()
+    text = Text(len(PRESET) + n)
     for byte in PRESET:
         text.learn(byte)
     for byte in contents:

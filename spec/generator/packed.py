@@ -26,6 +26,13 @@ from generator.ranges import RangeEncoder, encode_codebook, encode_lengths
 TRANSPOSED, EVERY, FILLERS = 16, 32, 64
 
 
+def matrix(shape: tuple[int, ...], form: int) -> tuple[int, int]:
+    """Section 4: rows and columns; a sparse tensor of rank 1 is a row."""
+    if len(shape) < (1 if form == DENSE_SHARED else 2):
+        return 1, prod(shape)
+    return shape[0], prod(shape[1:])
+
+
 def order(bits: int, dtype: str) -> int:
     """Section 6, "Codebook": the order of the real numbers, negative zero before zero."""
     sign = 1 << (8 * SIZES[dtype] - 1)
@@ -82,8 +89,7 @@ class Packed:
 
     def item(self) -> Item:
         """Return the tensor, assembled."""
-        rows = self.shape[0] if self.shape else 1
-        columns = prod(self.shape[1:])
+        rows, columns = matrix(self.shape, self.form)
         turned = bool(self.flags & TRANSPOSED)
         lines, length = (columns, rows) if turned else (rows, columns)
         true_book = sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
@@ -99,8 +105,9 @@ class Packed:
             low, high = start * length, min(start + step, lines) * length
             here = [(at - low, bits) for at, bits in placed if low <= at < high]
             chunks.append((here, *self.symbols(here, high - low, true_book)))
-        sequences = [self.planes(gaps, labels, len(book)) for _, gaps, labels in chunks]
-        head, codes = self.head(sequences, book, shared)
+        alphabet = (len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS))
+        sequences = [self.planes(gaps, labels, alphabet) for _, gaps, labels in chunks]
+        head, codes = self.head(sequences, book, shared, alphabet)
         bodies, table = [], b""
         for i, ((here, gaps, _), parts) in enumerate(zip(chunks, sequences, strict=True)):
             values = b"" if shared else b"".join(bits.to_bytes(SIZES[self.dtype], "little") for _, bits in here)
@@ -128,11 +135,11 @@ class Packed:
         self, here: list[tuple[int, int]], elements: int, book: list[int]
     ) -> tuple[list[int] | None, list[int]]:
         """Sections 6 and 6.1: gap symbols (None if positions are not coded) and labels of a chunk."""
-        code = {bits: i for i, bits in enumerate(self.codes_of(book))}
+        code = {bits: i if self.form != SPARSE else 0 for i, bits in enumerate(self.codes_of(book))}
         if self.form == DENSE_SHARED:
             return None, [code[bits] for _, bits in here] if self.labels is None else self.labels
         if self.flags & EVERY:
-            zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(book))
+            zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(book) if self.form != SPARSE)
             names = {at: code[bits] + (code[bits] >= zero) for at, bits in here}
             labels = [names.get(at, zero) for at in range(elements)]
             return None, labels if self.labels is None else self.labels
@@ -155,14 +162,13 @@ class Packed:
         """Return the codebook by which codes are given: a lie has the same codes."""
         return self.book if self.book and set(book) <= set(self.book) else book
 
-    def planes(self, gaps: list[int] | None, labels: list[int], book: int) -> list[list[int]]:
+    def planes(self, gaps: list[int] | None, labels: list[int], alphabet: int) -> list[list[int]]:
         """Section 6.2: gaps, then labels in planes."""
-        alphabet = book + bool(self.flags & (EVERY | FILLERS)) if self.form != SPARSE else 1
         parts = [[label >> 8 * i & 255 for label in labels] for i in range(len(planes(alphabet)))]
         return ([] if gaps is None else [gaps]) + parts
 
     def head(
-        self, sequences: list[list[list[int]]], book: list[int], shared: bool
+        self, sequences: list[list[list[int]]], book: list[int], shared: bool, alphabet: int
     ) -> tuple[bytes, list[dict[int, str]]]:
         """Section 6, "Head", and the codes of the sequences."""
         coder = RangeEncoder()
@@ -171,7 +177,6 @@ class Packed:
         indexed = self.form != DENSE_SHARED and not self.flags & EVERY
         if indexed:
             coder.put(self.gap_bits - 1, 3)
-        alphabet = len(book) + bool(self.flags & (EVERY | FILLERS)) if shared else 1
         codes = []
         for i, size in enumerate([1 << self.gap_bits] * indexed + planes(alphabet)):
             if self.coder == 0:

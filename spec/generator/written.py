@@ -82,7 +82,7 @@ def mixture() -> tuple[Model, dict[str, npt.NDArray[np.generic]]]:
     }
     kinds = {"half": "float16", "zeros": "float16", "brain": "bfloat16", "whole": "int8"}
     tensors = {
-        name: from_dense(name, array, kinds.get(name, "float32"), 0.0078125 if name == "whole" else 1.0)
+        name: from_dense(name, array, kinds.get(name, "float32"), 0.0078125 if name == "whole" else 1.0, exact=True)
         for name, array in arrays.items()
     }
     return Model(tensors), arrays

@@ -89,7 +89,7 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
     state = {
         "half": torch.randn(3, 4).half(), "brain": torch.randn(5).bfloat16(),
         "small": torch.tensor([[1, 0, 0, -3]], dtype=torch.int8), "scalar": torch.tensor(2.0),
-        "empty": torch.zeros(0, 3), "zeros": torch.zeros(2, 2, 2), "negative": torch.tensor([-0.0, 0.0]),
+        "empty": torch.zeros(0, 3), "zeros": torch.zeros(2, 2, 2), "negative": torch.tensor([-1.5, 0.0]),
     }  # fmt: skip
     save_torch(state, tmp_path / "a.safetensors")
     result = invoke("pack", tmp_path / "a.safetensors", "--exact", "-o", tmp_path / "a.dcf")

@@ -19,7 +19,7 @@ from dcformat.codecs.payload import Coding, chunk_bounds
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.values import ranks, write_values
 from dcformat.graph import Graph, Linear, Preprocessing, ReLU, Softmax
-from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape, uniform_bits
 
 DTYPES = tuple(STORAGE)
 FORMS = ("constant", "dense", "dense-shared", "sparse", "sparse-shared")
@@ -81,7 +81,7 @@ def tensor(
     if form == "dense-shared":
         assert book is not None
         return Tensor(name, shape, dtype, random.integers(0, len(book), size).astype(kind), book, scale=scale)
-    rows, columns = (shape[0] if shape else 1), int(np.prod(shape[1:], dtype=np.int64))
+    rows, columns = matrix_shape(shape, True)
     there = np.flatnonzero(random.random(size) < density)
     indptr = np.zeros(rows + 1, np.int64)
     if size:
@@ -92,6 +92,24 @@ def tensor(
     else:
         data = random.integers(0, len(book), len(there)).astype(kind)
     return Tensor(name, shape, dtype, data, book, indptr, indices, scale)
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same elements bit for bit, whatever their forms."""
+    if (a.name, a.shape, a.dtype, a.scale) != (b.name, b.shape, b.dtype, b.scale):
+        return False
+    if a.is_constant or b.is_constant:
+        return uniform_bits(a) == uniform_bits(b)
+    if a.nbytes < 1 << 24:
+        return a.to_dense().tobytes() == b.to_dense().tobytes()
+    # Rows without entries are left out, so that the forms need not agree in what the rows are.
+    return all(np.array_equal(x, y) for x, y in zip(_places(a), _places(b), strict=True))
+
+
+def _places(tensor: Tensor) -> tuple[Array, Array]:
+    indptr, indices, values = tensor.to_csr()
+    rows = np.searchsorted(indptr, np.arange(len(indices)), side="right") - 1
+    return rows * tensor.columns + indices.astype(np.int64), values
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dcformat import datasets
 from dcformat.datasets import DataError, find_directory, load_split
 
 MNIST = Path(__file__).resolve().parents[2] / "data" / "mnist"

@@ -193,11 +193,11 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         one(
             bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0", shape=(1 << 11, 1 << 20), clusters=1, **SHARED2
         ),
-        errors.MemoryLimitError,
+        errors.LimitError,
     ),
     "every element by coder 2": (
         one(bytes((ADAPTIVE | EVERY_ELEMENT, 0)), shape=(1 << 11, 1 << 20), clusters=1, **SHARED2),
-        errors.MemoryLimitError,
+        errors.LimitError,
     ),
     "every element stored, one said": (
         one(bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0", shape=(2, 3), stored=1, clusters=1, **SHARED2),
@@ -335,13 +335,23 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         errors.GraphError,
     ),
     "pool without a stride": (File(sections=[(GRAPH, b"\3\1\4\4\0\1\x84\2\2\0\0\0\0\0")]).bytes(), errors.GraphError),
-    "packed contents too long": (File(length=layout.CONTENTS_PACKED | (1 << 16) + 1).bytes(), errors.LimitError),
+    "packed contents too long": (File(length=layout.CONTENTS_PACKED | (1 << 24) + 1).bytes(), errors.LimitError),
     "packed contents of 2^30": (
         File(contents=(c := Bits().put(5, 31).put(30, 0).take()), length=layout.CONTENTS_PACKED | len(c)).bytes(),
         errors.LimitError,
     ),
+    "packed contents that take more memory than is allowed": (
+        File(
+            contents=(c := Bits().put(5, 23).put(22, 0).take() + bytes(400)), length=layout.CONTENTS_PACKED | len(c)
+        ).bytes(),
+        errors.MemoryLimitError,
+    ),
+    "packed contents of more bytes than they have decisions": (
+        File(contents=(c := Bits().put(5, 23).put(22, 0).take()), length=layout.CONTENTS_PACKED | len(c)).bytes(),
+        errors.StreamError,
+    ),
     "packed contents that end early": (
-        File(contents=(c := Bits().put(5, 16).put(15, 0).take()), length=layout.CONTENTS_PACKED | len(c)).bytes(),
+        File(contents=(c := Bits().put(5, 14).put(13, 0).take()), length=layout.CONTENTS_PACKED | len(c)).bytes(),
         errors.StreamError,
     ),
 }

@@ -63,9 +63,9 @@ def test_a_minimal_file_is_these_bytes() -> None:
 
 #: Magic; version; length; section 1 of 6 bytes: one tensor, "w", dense float32 of rank 1, 2 elements, a new block; CRC;
 #: coder 2, one chunk, values as a grid; CRC; digest.
-TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18da6e9c 713e6422a4ca15f6"
+TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18da6e9c fd12fbac2776577b"
 #: The same values as they are, by coder 0.
-TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba 713e6422a4ca15f6"
+TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba fd12fbac2776577b"
 
 CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304", "89444346"),
@@ -143,7 +143,8 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         "a varint over 6 bytes",
         "None",
     ),
-    "E08 form": (errors.EncodingError, one(ONE, form=5), 15, "tensor form", "5", "below 5"),
+    "E08 form": (errors.EncodingError, one(ONE, form=6), 15, "tensor form", "6", "below 6"),
+    "E08 copy": (errors.EncodingError, one(ONE, form=5), 15, "kind of a copy", "37", "5"),
     "E08 UTF-8": (
         errors.EncodingError,
         one(ONE, name=b"\xed\xa0\x80"),

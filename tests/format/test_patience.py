@@ -43,39 +43,33 @@ def test_work_that_depends_on_something_else_is_refused() -> None:
 SPEND = """
 import json, sys
 from dcformat import jit
-@jit.kernel("int64(int64)", work=lambda n: n)
-def first(n):
-    return n + 1
-@jit.kernel("int64(int64)", work=lambda n: n)
-def second(n):
-    return n + 2
+kernels = [jit.Kernel((lambda k: lambda n: n + k)(k), "int64(int64)", work=lambda n: n) for k in range(5)]
 out = []
-def say(*results):
-    out.append([*results, first.state, second.state, "numba" in sys.modules])
-say(first(jit.PATIENCE // 2))
-say(second(jit.PATIENCE + 1))
-say(first(jit.PATIENCE - jit.PATIENCE // 2))
-say(first(1))
+def say(k, n):
+    out.append([kernels[k](n) - n, kernels[k].state])
+say(0, jit.SHARE - 1)
+say(1, jit.SHARE + 1)  # at once
+say(0, 1)
+say(0, 1)
+say(2, jit.SHARE)
+say(3, jit.SHARE)
+say(4, 1)  # nothing is left
 print(json.dumps(out))
 """
 
 
 @needs_machine_code
 def test_what_fits_runs_in_python_and_nothing_more(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    half, most = jit.PATIENCE // 2, jit.PATIENCE
+    assert jit.PATIENCE == 3 * jit.SHARE == 1_500_000
     assert run(tmp_path, SPEND) == [
-        [half + 1, "unresolved", "unresolved", False],
-        [most + 3, "unresolved", "compiled", True],  # at once, and what was left is still there
-        [most - half + 1, "unresolved", "compiled", True],
-        [2, "compiled", "compiled", True],
-    ]
+        [0, "unresolved"], [1, "compiled"], [0, "unresolved"], [0, "compiled"],
+        [2, "unresolved"], [3, "unresolved"], [4, "compiled"],
+    ]  # fmt: skip
 
 
 def test_without_a_compiler_python_runs_on(tmp_path) -> None:  # type: ignore[no-untyped-def]
     hidden = "import sys; sys.modules['numba'] = None\n" + SPEND
-    assert [row[1:3] for row in run(tmp_path, hidden)] == [
-        ["python", "unresolved"], ["python", "python"], ["python", "python"], ["python", "python"],
-    ]  # fmt: skip
+    assert run(tmp_path, hidden) == [[k, "python"] for k in (0, 1, 0, 0, 2, 3, 4)]
 
 
 LARGE = """
@@ -113,7 +107,7 @@ print(json.dumps(out))
 @needs_machine_code
 def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert run(tmp_path, LARGE) == [
-        "mixing_kernels.decode_cells", "mixing_kernels.decode_cells", "adaptive._decode_cells", "adaptive._decode_runs",
+        "mixing_kernels.decode_cells", "mixing_kernels.decode_lives", "adaptive._decode_cells", "adaptive._decode_runs",
     ]  # fmt: skip
 
 

@@ -27,8 +27,9 @@ DATA = dcformat.dumps(small_model())
 
 def large_model() -> Model:
     """Tensors too large to share a block."""
-    random = np.random.default_rng(5)
-    made = [tensor(random, name, (50, 500), "float32", "dense") for name in ("a", "b", "c")]
+    made = [
+        Tensor(name, (50, 500), "float32", np.arange(k, 25_000 + k, dtype="<f4")) for k, name in enumerate("abc", 1)
+    ]
     return Model({t.name: t for t in made})
 
 

@@ -13,7 +13,15 @@ from dcformat import layout
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.text import pack, unpack
 from dcformat.codecs.values import put
-from dcformat.errors import FormatError, LimitError, StreamError, TrailingDataError
+from dcformat.errors import (
+    FormatError,
+    LimitError,
+    MemoryLimitError,
+    StreamError,
+    TrailingDataError,
+    WorkLimitError,
+)
+from tests.format.strategies import COMPILED
 
 PRESET = b"fc1.weight fc1.bias fc2.weight fc2.bias conv1.weight"
 
@@ -76,3 +84,21 @@ def test_zeros_without_end_are_refused() -> None:
 def test_any_bytes_give_bytes_or_a_format_error(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         assert len(unpack(data, 500, PRESET)) <= 500
+
+
+def test_work_and_memory_are_bounded_before_they_are_needed() -> None:
+    packed = pack(bytes(40_000))
+    assert len(packed) < 100
+    assert unpack(packed, 40_000, max_memory=2_832_512, max_work=64 * 40_000) == bytes(40_000)
+    with pytest.raises(WorkLimitError, match="2560000 steps"):
+        unpack(packed, 40_000, max_work=64 * 40_000 - 1)
+    with pytest.raises(MemoryLimitError, match="2832512 bytes"):
+        unpack(packed, 40_000, max_memory=2_832_511)
+
+
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+def test_long_texts_and_displaced_contexts() -> None:
+    data = np.random.default_rng(2).integers(97, 101, 1 << 19, np.uint8).tobytes() + b"the end"
+    packed = pack(data, PRESET)
+    assert len(packed) < len(data) // 3
+    assert unpack(packed, len(data), PRESET) == data

@@ -22,8 +22,8 @@ from tests.format.strategies import (
     DTYPES,
     FORMS,
     codebook,
+    equal,
     examples,
-    same,
     small_model,
     tensor,
     tensors,
@@ -41,21 +41,21 @@ def back(made: Tensor, mode: str = "fast") -> Tensor:
 @given(tensors(), st.sampled_from(MODES))
 @settings(deadline=None, max_examples=examples(250))
 def test_every_tensor_is_read_back(made: Tensor, mode: str) -> None:
-    assert same(back(made, mode), made)
+    assert equal(back(made, mode), made)
 
 
 @given(tensors())
 @settings(deadline=None, max_examples=examples(50))
 def test_fillers_are_read_back(made: Tensor) -> None:
     data = dcformat.dumps(Model({"t": made}), relative_index="filler")
-    assert same(dcformat.load(data).tensors["t"], made)
+    assert equal(dcformat.load(data).tensors["t"], made)
 
 
 @pytest.mark.parametrize("rank", range(9))
 @pytest.mark.parametrize("form", FORMS)
 def test_every_rank(rank: int, form: str) -> None:
     made = tensor(np.random.default_rng(rank), "t", (2,) * rank, "float16", form)
-    assert same(back(made), made)
+    assert equal(back(made), made)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,7 +63,7 @@ def test_every_rank(rank: int, form: str) -> None:
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
 def test_tensors_of_no_and_of_one_element(dtype: str, shape: tuple[int, ...], form: str) -> None:
     made = tensor(np.random.default_rng(1), "t", shape, dtype, form, density=1.0)
-    assert same(back(made), made)
+    assert equal(back(made), made)
 
 
 @pytest.mark.parametrize("form", ["sparse", "sparse-shared"])
@@ -71,7 +71,7 @@ def test_tensors_of_no_and_of_one_element(dtype: str, shape: tuple[int, ...], fo
 @pytest.mark.parametrize("mode", MODES)
 def test_sparse_tensors_with_nothing_and_with_everything_stored(form: str, density: float, mode: str) -> None:
     made = tensor(np.random.default_rng(2), "t", (9, 11), "float32", form, density=density)
-    assert same(back(made, mode), made)
+    assert equal(back(made, mode), made)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -97,7 +97,7 @@ def _codebook(size: int, stored: int, mode: str) -> None:
     places = np.concatenate([np.arange(stored // 2), np.arange(stored - stored // 2)]).astype(np.int32) * 2
     sparse = Tensor("s", (2, 2 * stored), "float32", codes, book, pointers, places)
     for made in (dense, sparse):
-        assert same(back(made, mode), made)
+        assert equal(back(made, mode), made)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
@@ -110,13 +110,13 @@ def test_the_least_that_values_can_take(form: str) -> None:
     rows = Tensor("t", (1, 60_000), "float32", data, None, pointers, places)
     made = rows if form == "sparse" else Tensor("t", (60_000,), "float32", data)
     for mode in ("small", "tiny"):
-        assert same(back(made, mode), made)
+        assert equal(back(made, mode), made)
 
 
 def test_negative_zero_is_a_value() -> None:
     zeros = np.array([-0.0, 0.0], "<f4")
     made = Tensor("t", (5,), "float32", np.array([0, 1, 1, 0, 1], np.uint8), zeros)
-    assert same(back(made), made)
+    assert equal(back(made), made)
     sparse = Tensor("t", (1, 5), "float32", zeros[:1], None, np.array([0, 1]), np.array([3], np.int32))
     assert np.signbit(back(sparse).to_dense()).tolist() == [[False, False, False, True, False]]
 
@@ -124,7 +124,7 @@ def test_negative_zero_is_a_value() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.5, float(np.float32(1e-30))])
 def test_int8_with_scale(scale: float) -> None:
     made = Tensor("t", (4,), "int8", np.array([-128, -1, 0, 127], np.int8), scale=scale)
-    assert same(back(made), made)
+    assert equal(back(made), made)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
@@ -137,14 +137,14 @@ def test_wide_and_tall_and_long_shapes() -> None:
         pointers[1:] = 3
         made = Tensor("t", shape, "float16", np.array([1, 2, 3], "<f2"), None, pointers, places)
         for mode in ("fast", "small"):
-            assert same(back(made, mode), made), (shape, mode)
+            assert equal(back(made, mode), made), (shape, mode)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_what_does_not_suit_the_slow_coders_takes_a_fast_one() -> None:
     places = np.array([0, 9, 70_000], np.int32)
     made = Tensor("t", (1, 1 << 21), "float32", np.ones(3, "<f4"), None, np.array([0, 3]), places)
-    assert same(back(made, "tiny"), made)
+    assert equal(back(made, "tiny"), made)
 
 
 def test_everything_beside_tensors_is_read_back() -> None:

@@ -73,7 +73,7 @@ def test_forms_and_dtypes() -> None:
     rows = tables("4. Tensor table")[0]
     names = {
         "constant": "FORM_CONSTANT", "dense": "FORM_DENSE", "dense, shared": "FORM_DENSE_SHARED",
-        "sparse": "FORM_SPARSE", "sparse, shared": "FORM_SPARSE_SHARED",
+        "sparse": "FORM_SPARSE", "sparse, shared": "FORM_SPARSE_SHARED", "copy": "FORM_COPY",
     }  # fmt: skip
     assert {names[row[1].split(":")[0]]: int(row[0]) for row in rows} == constants("FORM_")
     assert len(rows) == layout.FORMS
@@ -130,6 +130,7 @@ def test_coding_byte() -> None:
     for what, bit in {**bits, "fillers": layout.CODING_FILLERS}.items():
         assert f"bit {bit.bit_length() - 1} *{what}*" in text
     assert f"bit {layout.CODING_RESERVED.bit_length() - 1} is 0" in text
+    assert f"2^{layout.FREE_ELEMENTS.bit_length() - 1} + {layout.ELEMENTS_EACH} x S elements [P14]" in text
     assert f"that has {layout.INTERLEAVE_FROM:,} symbols or more" in section("6.2 Packed chunks (coders 0 and 1)")
 
 
@@ -140,8 +141,7 @@ LIMITS = {
     "bytes of a name, of a metadata key": "MAX_NAME_BYTES",
     "tensors": "MAX_TENSORS",
     "entries of a codebook": "MAX_CODEBOOK",
-    "bytes of the contents": "MAX_CONTENTS_BYTES",
-    "bytes of the contents before packing": "MAX_PACKED_BYTES",
+    "bytes of the contents, as stored and before packing": "MAX_CONTENTS_BYTES",
     "operators": "MAX_NODES",
     "inputs of an operator": "MAX_INPUTS",
     "an attribute of an operator": "MAX_ATTRIBUTE",

@@ -62,6 +62,16 @@ def test_package_decodes(name: str) -> None:
     assert list(model.tensors) == [tensor["name"] for tensor in expected["tensors"]]
 
 
+@pytest.mark.parametrize("name", VALID)
+def test_the_bits_of_payloads_add_up(name: str) -> None:
+    with dcformat.open(read("valid", name)) as file:
+        for tensor in file.names:
+            use = file.usage(tensor)
+            parts = (use.index_bits, use.label_bits, use.codebook_bits, use.table_bits)
+            assert min(parts) >= 0, tensor
+            assert sum(parts) == 8 * file.info(tensor).payload_bytes, tensor
+
+
 @pytest.mark.parametrize("name", INVALID)
 def test_reference_rejects(name: str) -> None:
     with pytest.raises(reference_reader.DecodeError) as caught:
@@ -129,7 +139,8 @@ def test_self_tests_pass(mode: str) -> None:
 
 
 def test_every_error_has_a_vector() -> None:
-    codes = {kind.code for kind in FormatError.__subclasses__()}
+    # How much work is too much is up to the reader, so no file shows that.
+    codes = {kind.code for kind in FormatError.__subclasses__()} - {"E16"}
     assert {entry["code"] for entry in INVALID.values()} == codes
 
 

@@ -86,9 +86,10 @@ def test_bits_in_the_text() -> None:
 
 
 def test_digest_in_the_text() -> None:
-    values = [0.5, -0.25, 0.5, 0.5, -0.25, 1]
-    raw = b"\x01w\x02\x00\x02" + struct.pack("<QQfQ6Q6f", 4, 6, 1, 6, 1, 5, 9, 18, 20, 23, *values)
-    assert hashlib.sha256(raw).digest()[:8] == dump()[-8:]
+    places = hashlib.sha256(struct.pack("<QQ", 0, 0x940222)).digest()
+    values = hashlib.sha256(struct.pack("<6f", 0.5, -0.25, 0.5, 0.5, -0.25, 1)).digest()
+    tensor = hashlib.sha256(b"\x00\x02" + struct.pack("<QQf", 4, 6, 1) + b"\x00" + places + values).digest()
+    assert hashlib.sha256(b"\x01w" + tensor).digest()[:8] == dump()[-8:]
 
 
 def test_bits_of_the_head_in_the_text() -> None:

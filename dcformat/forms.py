@@ -1,0 +1,183 @@
+"""The forms in which one tensor can be stored, and the one that takes the fewest bytes.
+
+Sparse or dense, with a codebook or without: whichever a caller made, the writer tries those that an estimate favours
+and keeps the shortest. All of them give back the same elements, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs.choose import Mode, write_payload
+from dcformat.codecs.values import coded_bits, ranks
+from dcformat.contents import table_entry
+from dcformat.model import STORAGE, Tensor, bit_patterns, matrix_shape, uniform_bits
+from dcformat.records import replace
+
+Array = npt.NDArray[Any]
+
+#: Forms of a tensor of at most this many elements are all tried.
+_TRY_ALL = 1 << 12
+#: Of larger ones, those whose estimated bits are within a 32nd of the least, give or take what estimates leave out.
+_MARGIN, _SLACK = 32, 1 << 12
+#: If a sample of this many values holds more distinct ones than a codebook may, there is none.
+_SAMPLE = 1 << 17
+#: A dense form with a codebook pays where at most one element in so many is zero: else *every element* codes as much.
+_FEW_ZEROS = 16
+
+
+def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
+    """Return the form of a validated tensor that takes the fewest bytes in `mode`, and its payload.
+
+    Ties go to the form that comes first in `forms`, so the same elements give the same bytes, whatever form they had.
+    """
+    made = [(form, write_payload(form, mode)) for form in forms(tensor, mode)]
+    return min(made, key=lambda pair: len(pair[1]) + len(table_entry(pair[0], len(pair[1]), True)))
+
+
+def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
+    """Return the forms of a validated tensor that are worth trying: never none, each with the same elements."""
+    only = uniform_bits(tensor)
+    if tensor.size < 2:
+        return [as_plain(as_dense(tensor))]
+    if only is not None:
+        return [Tensor(tensor.name, tensor.shape, tensor.dtype, only.view(STORAGE[tensor.dtype]), scale=tensor.scale)]
+    shared = as_shared(tensor)
+    weighed = _estimates(tensor if shared is None else shared, mode)
+    if tensor.size > _TRY_ALL:
+        least = min(bits for bits, _, _ in weighed)
+        weighed = [entry for entry in weighed if entry[0] <= least + least / _MARGIN + _SLACK]
+    return [_converted(tensor if shared is None or not book else shared, sparse, book) for _, sparse, book in weighed]
+
+
+def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
+    """Return (bits, sparse, shared) for each form that could be the smallest; `tensor` is shared if it can be."""
+    size, stored = tensor.size, tensor.nnz
+    zeros = size - stored
+    width = 8 * STORAGE[tensor.dtype].itemsize
+    value_bits = float(width) if mode == "fast" else coded_bits(_some(tensor), tensor.dtype)
+    positions = _entropy(np.array([stored, zeros]))
+    out = []
+    if zeros:
+        out.append((positions + stored * value_bits, True, False))
+    if not zeros or size <= _TRY_ALL or positions + stored * (value_bits + 1) > size * value_bits:
+        out.append((size * value_bits, False, False))
+    if tensor.codebook is None:
+        return out
+    counts = np.bincount(tensor.data, minlength=len(tensor.codebook))
+    nonzero = counts[bit_patterns(tensor.codebook) != 0]
+    # A codebook is a sorted set: each value costs what it would alone, less the order that need not be told.
+    book = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
+    if zeros:
+        out.insert(0, (positions + _entropy(nonzero) + book, True, True))
+    few = zeros * _FEW_ZEROS <= size or size <= _TRY_ALL
+    if few and len(nonzero) + bool(zeros) <= layout.MAX_CODEBOOK:
+        out.insert(bool(zeros), (_entropy(np.append(nonzero, zeros)) + book, False, True))
+    return out
+
+
+def _entropy(counts: Array) -> float:
+    """Return the bits of so many symbols of each kind, each as likely as it is frequent."""
+    counts = counts[counts > 0].astype(np.float64)
+    return float((counts * -np.log2(counts / counts.sum())).sum()) if len(counts) > 1 else 0.0
+
+
+def _some(tensor: Tensor) -> Array:
+    """Return values of a sample of the stored elements, without zeros."""
+    stored = tensor.data[:: -(-len(tensor.data) // _SAMPLE)] if len(tensor.data) else tensor.data
+    values: Array = np.ascontiguousarray(stored if tensor.codebook is None else tensor.codebook[stored])
+    nonzero: Array = values[bit_patterns(values) != 0]
+    return nonzero
+
+
+def _converted(tensor: Tensor, sparse: bool, shared: bool) -> Tensor:
+    changed = as_sparse(tensor) if sparse else as_dense(tensor)
+    return changed if shared else as_plain(changed)
+
+
+def as_plain(tensor: Tensor) -> Tensor:
+    """Return a tensor without a codebook."""
+    return tensor if tensor.codebook is None else replace(tensor, data=tensor.values(), codebook=None)
+
+
+def as_shared(tensor: Tensor) -> Tensor | None:
+    """Return a tensor with a codebook of the values in use, or None if they are none or too many for one."""
+    if tensor.codebook is None:
+        codes, book = share(np.ascontiguousarray(tensor.data), tensor.dtype)
+        return None if book is None else replace(tensor, data=codes, codebook=book)
+    used = np.bincount(tensor.data, minlength=len(tensor.codebook)) > 0
+    if used.all():
+        return tensor
+    if not used.any():
+        return None
+    codes = (np.cumsum(used) - 1).astype(_code_type(int(used.sum())))[tensor.data]
+    return replace(tensor, data=codes, codebook=tensor.codebook[used])
+
+
+def as_dense(tensor: Tensor) -> Tensor:
+    """Return a tensor with every element stored; a codebook gets a zero if there are zeros."""
+    if not tensor.is_sparse:
+        return tensor
+    assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
+    data, book = tensor.data, tensor.codebook
+    out = np.zeros(tensor.size, STORAGE[tensor.dtype])
+    if book is not None:
+        if len(data) < tensor.size:
+            zero = int((ranks(np.ascontiguousarray(book), tensor.dtype) < ranks(out[:1], tensor.dtype)).sum())
+            book = np.insert(book, zero, 0)
+            data = data + (data >= zero).astype(_code_type(len(book)))
+            out = np.full(tensor.size, zero, _code_type(len(book)))
+        else:
+            out = np.empty(tensor.size, data.dtype)
+    rows = np.repeat(np.arange(tensor.rows), np.diff(tensor.indptr))
+    out[rows * tensor.columns + tensor.indices] = data
+    return replace(tensor, data=out, codebook=book, indptr=None, indices=None)
+
+
+def as_sparse(tensor: Tensor) -> Tensor:
+    """Return a tensor whose zeros are left out."""
+    if tensor.is_sparse:
+        return tensor
+    data, book = np.ascontiguousarray(tensor.data), tensor.codebook
+    zero = -1
+    if book is None:
+        there = bit_patterns(data) != 0
+    else:
+        found = np.flatnonzero(bit_patterns(book) == 0)
+        zero = int(found[0]) if len(found) else -1
+        there = data != zero
+        if zero >= 0:
+            book = np.delete(book, zero)
+    at, stored = np.flatnonzero(there), data[there]
+    if zero >= 0 and book is not None:
+        stored = (stored - (stored > zero)).astype(_code_type(len(book)))
+    rows, columns = matrix_shape(tensor.shape, True)
+    indptr = np.zeros(rows + 1, np.int64)
+    np.cumsum(np.bincount(at // max(columns, 1), minlength=rows), out=indptr[1:])
+    index = np.int32 if columns <= np.iinfo(np.int32).max else np.int64
+    return replace(tensor, data=stored, codebook=book, indptr=indptr, indices=(at % max(columns, 1)).astype(index))
+
+
+def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
+    """Return codes and an ascending codebook, or the values and None if they are none or too many different ones."""
+    bits = bit_patterns(values)
+    if len(bits) > 2 * _SAMPLE:
+        some = np.sort(bits[:: len(bits) // _SAMPLE])
+        if np.count_nonzero(some[1:] != some[:-1]) >= layout.MAX_CODEBOOK:
+            return values, None
+    distinct, codes = np.unique(bits, return_inverse=True)
+    if not 1 <= len(distinct) <= layout.MAX_CODEBOOK:
+        return values, None
+    book = distinct.view(values.dtype)
+    order = np.argsort(ranks(book, dtype))
+    rank = np.empty(len(order), _code_type(len(order)))
+    rank[order] = np.arange(len(order))
+    return rank[codes], book[order]
+
+
+def _code_type(clusters: int) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if clusters <= 256 else np.uint16

@@ -1,0 +1,272 @@
+"""Which form a tensor is stored in, what that takes in bytes, and that nothing but the bytes depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat.dense import from_dense
+from dcformat.digest import tensor_digest
+from dcformat.errors import FormatError
+from dcformat.forms import as_dense, as_plain, as_shared, as_sparse
+from dcformat.model import Model, Tensor
+from dcformat.records import replace
+from tests.format.strategies import COMPILED, FORMS, equal, examples, tensor, tensors
+
+large = pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+MODES = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
+
+
+def written(*made: Tensor, mode: str = "fast") -> bytes:
+    data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)  # type: ignore[arg-type]
+    dcformat.verify(data)
+    found = dcformat.load(data)
+    assert all(equal(found.tensors[t.name], t) for t in made)
+    return data
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def one_zero() -> np.ndarray:  # type: ignore[type-arg]
+    values = normal(1, 512, 512)
+    values[3, 7] = 0
+    return values
+
+
+def half_zeros() -> np.ndarray:  # type: ignore[type-arg]
+    values = normal(2, 100_000)
+    return np.where(np.arange(len(values)) % 2, values, np.float32(0)).astype(np.float32)
+
+
+def few_repeat() -> np.ndarray:  # type: ignore[type-arg]
+    """Half as many values as elements: a codebook of them all costs more than it saves."""
+    return np.tile(normal(3, 20_000), 2).reshape(200, 200)
+
+
+RAW: dict[str, Callable[[], np.ndarray]] = {  # type: ignore[type-arg]
+    "no zero": lambda: normal(0, 200, 300),
+    "one zero": one_zero,
+    "a vector": lambda: normal(4, 30_000),
+    "half zeros": half_zeros,
+    "few repeat": few_repeat,
+    "more values than a codebook holds": lambda: normal(5, 70_000)[np.arange(280_000) * 7919 % 70_000],
+    "rows of one": lambda: normal(6, 5000, 1),
+    "tall": lambda: np.where(np.arange(60_000).reshape(30_000, 2) % 60_000 == 5, np.float32(0), normal(7, 30_000, 2)),
+    "one element": lambda: normal(8, 1),
+    "random integers": lambda: np.random.default_rng(9).integers(-128, 128, (300, 300)).astype(np.int8),
+    "halves": lambda: normal(10, 200, 200).astype(np.float16),
+}  # fmt: skip
+
+
+@large
+@pytest.mark.parametrize("mode", ["fast", "small"])
+@pytest.mark.parametrize("name", RAW)
+def test_no_tensor_takes_more_than_its_values(name: str, mode: str) -> None:
+    """At most a thousandth more, and what a file has beside its payloads."""
+    values = RAW[name]()
+    data = written(from_dense("w", values), mode=mode)
+    assert len(data) <= values.nbytes * 1.001 + 48
+
+
+@large
+def test_one_zero_in_a_dense_matrix_costs_nothing() -> None:
+    values = one_zero()
+    data = written(from_dense("w", values))
+    assert len(data) == values.nbytes + 42
+    assert not dcformat.load(data).tensors["w"].is_sparse
+
+
+@large
+def test_a_pruned_vector_takes_what_a_pruned_matrix_does() -> None:
+    values = np.where(np.random.default_rng(11).random(100_000) < 0.1, normal(12, 100_000), 0).astype(np.float32)
+    vector, matrix = written(from_dense("w", values)), written(from_dense("w", values.reshape(1, -1)))
+    assert abs(len(vector) - len(matrix)) <= 2
+    assert len(vector) < np.count_nonzero(values) * 4 + 100_000 * 0.48 / 8
+    with dcformat.open(vector) as file:
+        assert (file.info("w").form, file.info("w").rows, file.info("w").columns) == ("sparse", 1, 100_000)
+
+
+@large
+@pytest.mark.parametrize("mode", MODES)
+def test_thousands_of_small_tensors_take_no_more_than_safetensors(mode: str) -> None:
+    """Whose header has about 60 bytes of JSON for each, beside the name and the values."""
+    made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(1500)]
+    data = written(*made, mode=mode)
+    assert len(data) <= sum(60 + len(t.name) + t.nbytes for t in made)
+
+
+@large
+def test_contents_of_any_length_are_packed() -> None:
+    made = [from_dense(f"module.layers.{k}.norm.weight", np.full(64, 1 + k / 4096, np.float32)) for k in range(3000)]
+    plain, packed = written(*made), written(*made, mode="small")
+    assert len(plain) == 115_922
+    assert len(packed) == 17_734
+    with dcformat.open(packed) as file:
+        assert file.names == tuple(t.name for t in made)
+
+
+def test_the_form_in_memory_changes_no_byte() -> None:
+    values = np.where(normal(13, 60, 40) > 0.5, np.round(normal(14, 60, 40)), 0).astype(np.float32)
+    values += 0  # no negative zeros
+    made = from_dense("w", values)
+    shared = as_shared(made)
+    assert shared is not None
+    forms = [made, as_dense(made), as_plain(made), as_dense(as_plain(made)), shared, as_sparse(as_dense(shared))]
+    assert len({written(form) for form in forms}) == 1
+
+
+@large
+def test_a_full_codebook_has_no_room_for_a_zero() -> None:
+    book = np.arange(1, 65_537, dtype="<f4")
+    values = np.append(np.tile(book, 2), np.zeros(100, np.float32)).reshape(4, -1)
+    data = written(from_dense("w", values))
+    assert len(data) < values.nbytes // 2 + 12_000
+
+
+def test_values_that_no_element_has_are_left_out_of_the_codebook() -> None:
+    book = np.array([-2, -1, 1, 2, 3], "<f4")
+    codes = np.array([0, 3] * 3000, np.uint8)
+    data = written(Tensor("w", (60, 100), "float32", codes, book))
+    assert dcformat.load(data).tensors["w"].values().tolist() == [-2, 2] * 3000
+    with dcformat.open(data) as file:
+        assert file.info("w").clusters == 2
+
+
+@given(tensors())
+@settings(deadline=None, max_examples=examples(200))
+def test_every_form_has_the_same_elements_and_digest(made: Tensor) -> None:
+    if made.is_constant:
+        made = replace(made, data=np.repeat(made.data, made.size))
+    forms = [as_dense(made), as_sparse(made), as_plain(made), as_plain(as_sparse(made))]
+    shared = as_shared(made)
+    forms += [] if shared is None else [shared, as_dense(shared), as_sparse(shared)]
+    for form in forms:
+        assert equal(form, made)
+        assert tensor_digest(form) == tensor_digest(made)
+
+
+# --- the digest -----------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_of_a_tensor_is_that_of_its_elements() -> None:
+    """Groups of 64, none cut, across the pieces in which a large tensor is hashed."""
+    size = 700_000
+    values = np.where(np.random.default_rng(15).random(size) < 0.9, normal(16, size), 0).astype(np.float32)
+    dense = Tensor("w", (size // 7, 7), "float32", values)
+    assert tensor_digest(as_sparse(dense)) == tensor_digest(dense)
+    other = values.copy()
+    other[size // 2] += 1
+    assert tensor_digest(replace(dense, data=other)) != tensor_digest(dense)
+
+
+def test_the_digest_tells_apart_what_differs_anywhere() -> None:
+    base = Tensor("w", (2, 3), "int8", np.array([1, 0, 0, 2, 0, 0], np.int8), scale=0.5)
+    others = [
+        replace(base, shape=(3, 2)), replace(base, scale=0.25), replace(base, data=np.roll(base.data, 1)),
+        replace(base, data=np.zeros(6, np.int8)), replace(base, data=np.ones(6, np.int8)),
+        replace(base, shape=(6,)), replace(base, data=np.array([1, 0, 0, -2, 0, 0], np.int8)),
+    ]  # fmt: skip
+    assert len({tensor_digest(t) for t in [base, *others]}) == 8
+    assert tensor_digest(replace(base, name="other")) == tensor_digest(base)
+
+
+def test_the_digest_of_2_40_elements_takes_neither_time_nor_memory() -> None:
+    constant = Tensor("w", (1 << 20, 1 << 20), "float32", np.ones(1, "<f4"))
+    zeros = replace(constant, data=np.zeros(1, "<f4"))
+    rows = 1 << 16
+    empty = Tensor("w", (rows, 1 << 24), "float32", np.empty(0, "<f4"), None, np.zeros(rows + 1, np.int64),
+                   np.empty(0, np.int32))  # fmt: skip
+    assert tensor_digest(empty) == tensor_digest(replace(zeros, shape=(rows, 1 << 24)))
+    assert tensor_digest(constant) != tensor_digest(zeros)
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+@large
+@pytest.mark.parametrize("mode", MODES)
+def test_tied_weights_are_stored_once(mode: str) -> None:
+    values = normal(17, 100, 200)
+    one = written(from_dense("encoder", values), mode=mode)
+    data = written(from_dense("encoder", values), from_dense("decoder", values.copy()), mode=mode)
+    assert len(data) <= len(one) + len("decoder") + 3
+    with dcformat.open(data) as file:
+        info = file.info("decoder")
+        assert (info.copy_of, info.shape, info.payload_bytes) == ("encoder", (100, 200), 0)
+        assert file.info("encoder").copy_of is None
+        assert file.decoded_bytes == file.info("encoder").decoded_bytes
+        assert sum(row.bytes for row in file.ledger()) == file.size
+        assert file.tensor("decoder").name == "decoder"
+        assert file.usage("decoder").coder == "copy"
+    model = dcformat.load(data)
+    assert model.tensors["decoder"].data is model.tensors["encoder"].data
+    assert dcformat.dumps(model, mode=mode) == data  # type: ignore[arg-type]
+
+
+@large
+def test_copies_are_counted_once_in_memory() -> None:
+    values = normal(18, 100, 200)
+    data = written(*(from_dense(name, values) for name in "abcdefgh"))
+    one = written(from_dense("a", values))
+    for source in (data, one):
+        dcformat.load(source, max_memory=500_000)
+        with pytest.raises(FormatError, match="E07"):
+            dcformat.load(source, max_memory=79_999)
+
+
+def test_only_tensors_that_are_equal_in_every_way_are_copies() -> None:
+    values = np.array([[1, 0], [0, 3]], np.int8)
+    made = [
+        from_dense("a", values, "int8", 0.5), from_dense("b", values, "int8", 0.25),
+        from_dense("c", values.T, "int8", 0.5), from_dense("d", values.reshape(1, 4), "int8", 0.5),
+        from_dense("e", values, "int8", 0.5),
+        from_dense("f", values.astype(np.float32)), from_dense("g", values, "int8", 0.25),
+    ]  # fmt: skip
+    with dcformat.open(written(*made)) as file:
+        found = [file.info(name).copy_of for name in file.names]
+    assert found == [None, None, "a", None, "a", None, "b"]
+
+
+def test_a_copy_may_come_long_after_its_original() -> None:
+    made = [from_dense(f"t{k}", np.full(3, 1 + k % 300, np.float32)) for k in range(600)]
+    with dcformat.open(written(*made)) as file:
+        assert [file.info(name).copy_of for name in file.names] == [None] * 300 + [f"t{k}" for k in range(300)]
+
+
+# --- what bits are for ----------------------------------------------------------------------------------------------
+
+
+@given(tensors(), st.sampled_from(MODES))
+@settings(deadline=None, max_examples=examples(200))
+def test_the_bits_of_a_payload_add_up(made: Tensor, mode: str) -> None:
+    check_usage(dcformat.dumps(Model({"t": made}), mode=mode))  # type: ignore[arg-type]
+
+
+@large
+@pytest.mark.parametrize("form", FORMS)
+def test_the_bits_of_a_small_payload_add_up(form: str) -> None:
+    """Where positions and codebook take more bits in streams of their own than there are in the one they share."""
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.02 * seed)
+        for mode in MODES:
+            check_usage(dcformat.dumps(Model({"t": made}), mode=mode))  # type: ignore[arg-type]
+
+
+def check_usage(data: bytes) -> None:
+    with dcformat.open(data) as file:
+        for name in file.names:
+            use = file.usage(name)
+            parts = (use.index_bits, use.label_bits, use.codebook_bits, use.table_bits)
+            assert min(parts) >= 0
+            assert sum(parts) == 8 * file.info(name).payload_bytes
