@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from inspect import signature
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,15 @@ from typing import Any
 import dcformat_runtime
 import numpy as np
 from dcformat_cli import summary
-from dcformat_cli.archives import write_npz, write_safetensors
-from dcformat_cli.failures import InputError
+from dcformat_interop import InputError, write_npz, write_safetensors
 from dcformat_runtime.selftest import run_self_test
 
 import dcformat
 from dcformat import layout
+from dcformat.codecs.work import writing_steps
+from dcformat.digest import tensor_digest
 from dcformat.errors import ChecksumError, FormatError
+from dcformat.limits import require_work
 from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
 
@@ -45,9 +46,6 @@ WORK = 1 << 21 if _PYTHON else 1 << 27
 #: Tensors of more bytes are not made dense, models of more stored entries not written again.
 DENSE_BYTES = 1 << 20
 REWRITTEN = 2000
-
-
-_WORK_BOUND = {"max_work": WORK} if "max_work" in signature(dcformat.load).parameters else {}
 
 
 class Fault(AssertionError):
@@ -100,7 +98,7 @@ def most_memory(data: bytes) -> int:
 
 def limits(data: bytes) -> dict[str, Any]:
     """Return the bounds that a file is read under."""
-    return {"max_memory": most_memory(data), **_WORK_BOUND}
+    return {"max_memory": most_memory(data), "max_work": WORK}
 
 
 @cache
@@ -295,18 +293,22 @@ def self_test(data: bytes) -> str:
 
 
 def unpack(data: bytes) -> str:
-    """Give the tensors to other programs, and read them as those do."""
+    """Give the tensors to other programs as the command does, and read them as those do."""
     to_npz = bool(choice(data) >> 9 & 1)
-    out = io.BytesIO()
+    path = folder() / "unpacked"
     with dcformat.open(data, **limits(data)) as file:
-        (write_npz if to_npz else write_safetensors)("x", file, out)
+        infos = [file.info(name) for name in file.names]
+        require_work("unpacking", file.work() + sum(map(writing_steps, infos)), WORK)
+        with path.open("wb") as out:  # on disk: the dense form may be much larger than memory
+            (write_npz if to_npz else write_safetensors)("x", file, out)
+        if path.stat().st_size > 4 * DENSE_BYTES:
+            return "large"
         model = file.model()
-    found = _as_npz(out.getvalue()) if to_npz else _as_safetensors(out.getvalue())
-    require(list(found) == list(model.tensors), "names were lost")
+    found = (_as_npz if to_npz else _as_safetensors)(path.read_bytes())
+    require(found.keys() == model.tensors.keys(), "names were lost")
     for name, tensor in model.tensors.items():
-        if tensor.nbytes <= DENSE_BYTES:
-            shape, raw = found[name]
-            require(shape == tensor.shape and raw == tensor.to_dense().tobytes(), "an array is not what was held")
+        shape, raw = found[name]
+        require(shape == tensor.shape and raw == tensor.to_dense().tobytes(), "an array is not what was held")
     return "ok"
 
 
@@ -324,9 +326,7 @@ def _as_npz(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
 def _as_safetensors(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
     from safetensors import deserialize
 
-    order = [key for key in json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]) if key != "__metadata__"]
-    found = {name: (tuple(entry["shape"]), bytes(entry["data"])) for name, entry in deserialize(raw)}
-    return {name: found[name] for name in order}
+    return {name: (tuple(entry["shape"]), bytes(entry["data"])) for name, entry in deserialize(raw)}
 
 
 def rewrite(data: bytes) -> str:
@@ -346,10 +346,10 @@ def rewrite(data: bytes) -> str:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    pairs = ((a.data, b.data), (a.codebook, b.codebook), (a.indptr, b.indptr), (a.indices, b.indices))
-    return (a.shape, a.dtype, a.scale) == (b.shape, b.dtype, b.scale) and all(
-        (x is None and y is None) or (x is not None and y is not None and x.tobytes() == y.tobytes()) for x, y in pairs
-    )
+    """Whether two tensors are the same, in whatever form the writer stored them."""
+    if (a.shape, a.dtype, a.scale) != (b.shape, b.dtype, b.scale) or tensor_digest(a) != tensor_digest(b):
+        return False
+    return a.nbytes > DENSE_BYTES or a.to_dense().tobytes() == b.to_dense().tobytes()
 
 
 def _small_parts(model: Model) -> tuple[object, ...]:

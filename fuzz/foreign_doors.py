@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from click.testing import CliRunner, Result
-from dcformat_cli.checkpoints import Dense, read_checkpoint
-from dcformat_cli.failures import InputError
-from dcformat_cli.han import read_han
 from dcformat_cli.main import cli
-from dcformat_cli.matching import match
+from dcformat_interop import Dense, InputError, match, read_checkpoint, read_han
 
 import dcformat
 from dcformat import datasets, from_dense
@@ -20,7 +17,7 @@ from dcformat.errors import FormatError
 from dcformat.graph import Conv2d, Graph
 from dcformat.model import STORAGE, Model
 from fuzz import foreign
-from fuzz.doors import Door, Fault, choice, folder, on_disk, require
+from fuzz.doors import WORK, Door, Fault, choice, folder, most_memory, on_disk, require
 
 #: Other names and shapes than most checkpoints have, and some that they may have.
 _WANTED = Architecture("small", {"fc1.weight": (2, 2), "fc1.bias": (2,)}, lambda names, rule: Graph((2,), (), rule))
@@ -33,12 +30,13 @@ _HAN = Architecture(
 def _checkpoint(data: bytes, suffix: str) -> str:
     """Read a checkpoint; what it gives can be written, and its names be matched."""
     path = on_disk(data, f"x{suffix}")
-    tensors = read_checkpoint(path)
+    found = read_checkpoint(path, max_memory=most_memory(data))
+    tensors = found.tensors
     _check_dense(path, tensors)
     if choice(data) & 7 == 0:
         _packs(path, tensors)
     with contextlib.suppress(InputError):  # most names and shapes match nothing
-        match(path, _WANTED, tensors)
+        match(path, _WANTED, tensors, found.left_out)
     return "ok"
 
 
@@ -51,7 +49,7 @@ def _check_dense(path: Path, tensors: dict[str, Dense]) -> None:
 def _packs(path: Path, tensors: dict[str, Dense]) -> None:
     """Write the tensors as `pack` does; what the format cannot hold is refused."""
     try:
-        held = {n: from_dense(n, t.values, t.dtype, t.scale) for n, t in tensors.items()}
+        held = {n: from_dense(n, t.values, t.dtype, t.scale, exact=True) for n, t in tensors.items()}
         if sum(tensor.size for tensor in held.values()) > 5000:
             return
         written = dcformat.dumps(Model(held))
@@ -100,8 +98,7 @@ def _split(data: bytes, suffix: str) -> str:
     if not labels.exists():
         labels.write_bytes(b"\0\0\x08\x01\0\0\0\x02\1\2")
     (where / f"t10k-images-idx3-ubyte{suffix}").write_bytes(data)
-    datasets.MAX_FILE_BYTES = 8 << 20  # the most that the package reads is more than a process may take here
-    split = datasets.load_split("test", where)
+    split = datasets.load_split("test", where, max_memory=most_memory(data))
     require(split.images.ndim == 3 and split.images.dtype == np.uint8, "images of another kind")
     return "ok"
 
@@ -129,14 +126,14 @@ def _check_exit(result: Result) -> None:
 def command(data: bytes) -> str:
     """Give a `.dcf` file to a verb that reads one."""
     path = on_disk(data, "cli.dcf")
-    bound = ("--max-memory", "1M")
+    bound = ("--max-memory", "1M", "--max-work", WORK)
     verbs: list[tuple[object, ...]] = [
         ("verify", path, *bound),
         ("inspect", path, *bound),
         ("inspect", path, "--memory", *bound),
         ("inspect", path, "--json", "--memory", *bound),
-        ("unpack", path, "-o", folder() / "out.npz", *bound),
-        ("unpack", path, "-o", folder() / "out.safetensors", *bound),
+        ("unpack", path, "-o", folder() / "out.npz", "-f", *bound),
+        ("unpack", path, "-o", folder() / "out.safetensors", "-f", *bound),
         ("run", path, "--input", _input(), *bound),
         ("run", path, "--input", _input(), "--json", "--backend", "numpy", *bound),
     ]
@@ -158,13 +155,15 @@ def npy(data: bytes) -> str:
     if not path.exists():
         dcformat.save(small_model(), path)
     out = folder() / "out.npy"
-    return _invoke("run", path, "--input", on_disk(data, "x.npy"), "-o", out, "--backend", "numpy")
+    bound = ("--max-memory", most_memory(data), "--max-work", WORK)
+    return _invoke("run", path, "--input", on_disk(data, "x.npy"), "-o", out, "-f", "--backend", "numpy", *bound)
 
 
 def pack(data: bytes) -> str:
     """Give a checkpoint to `pack`."""
     suffix = ".npz" if data.startswith(b"PK") else ".safetensors"
-    return _invoke("pack", on_disk(data, f"pack{suffix}"), "-o", folder() / "packed.dcf")
+    source, out = on_disk(data, f"pack{suffix}"), folder() / "packed.dcf"
+    return _invoke("pack", source, "-o", out, "-f", "--max-memory", most_memory(data))
 
 
 def doors() -> list[Door]:
