@@ -53,8 +53,7 @@ def _code(mode, low, rng, pos, buf, end, models, index, rate, bit):  # type: ign
 
 @kernel(
     "int64(int64, int64[::1], uint8[::1], int64, int32[::1], int32[::1], uint16[::1], int64[::1], int64,"
-    " const int64[::1], uint8[::1], int64)",
-    work=lambda text, first: 100 * (len(text) - first),
+    " const int64[::1], uint8[::1], int64)"
 )
 def _text(mode, state, buf, end, success, spelling, guesses, hashes, bits, rate, text, first):  # type: ignore[no-untyped-def]
     """Code the bytes of `text` from `first` on; return 0, or -1 where the stream has ended long before them.

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dcformat_interop.errors import InputError
-from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip, is_array_shape
 
 #: Where the scale of a scaled int8 tensor is among the metadata: the tensor's name and this.
 SCALE_SUFFIX = ".dcformat_scale"
@@ -125,6 +125,8 @@ def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, st
             raise InputError(path, "dtype, shape and data_offsets", "something else", name)
         if code in _DTYPES and prod(shape) * np.dtype(_DTYPES[code]).itemsize != end - begin:
             raise InputError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
+        if code in _DTYPES and not is_array_shape(shape, np.dtype(_DTYPES[code]).itemsize):
+            raise InputError(path, "a shape that NumPy has arrays of", shape, name)
         out.append((name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
     position = 0

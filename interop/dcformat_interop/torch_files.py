@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dcformat_interop.errors import InputError, MissingTorchError
 from dcformat_interop.nesting import find_state
-from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip, is_array_shape
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,21 @@ class _Inert:
         """Return the placeholder for what is called ``module.name``."""
         module, _, own = name.rpartition(".")
         return type(own, (cls,), {"__module__": module})
+
+
+class _Clipped:
+    """A file that is asked for no more than is left of it: Python's files allocate what a pickle claims to hold."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(self._size - self._file.tell(), 0)
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: Skip, budget: Budget) -> Raw:
@@ -133,12 +148,12 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
     try:
         with warnings.catch_warnings():  # of pickle protocols that it does not know: it may still read them
             warnings.simplefilter("ignore")
-            file.seek(0)
-            unknown = serialization.get_unsafe_globals_in_checkpoint(file) if zipped else []
+            clipped: Any = _Clipped(file)
+            unknown = serialization.get_unsafe_globals_in_checkpoint(clipped) if zipped else []
             inert = [(_Inert.of(name), name) for name in unknown]
-            file.seek(0)
+            clipped.seek(0)
             with serialization.safe_globals(inert):  # type: ignore[arg-type]
-                return load(file, map_location="cpu", weights_only=True)
+                return load(clipped, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # PyTorch's reader raises whatever it meets; its advice is to load without care
@@ -185,4 +200,6 @@ def _odd(value: torch.Tensor | _Inert) -> str:
         return "a quantized one"
     if value.layout is not torch.strided:
         return "a sparse one"
+    if not is_array_shape(value.shape, value.element_size()):
+        return f"one of shape {tuple(value.shape)}, of which NumPy has no arrays,"
     return "one without data (meta)" if value.is_meta else ""

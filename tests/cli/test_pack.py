@@ -385,21 +385,21 @@ def test_names_that_numpy_takes_for_one(invoke: Invoke, tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "b.safetensors")) == {"w", "w.npy", "x/y:0"}
 
 
-@pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 1)])
+@pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 6)])
 def test_each_tensor_is_decoded_once(
     invoke: Invoke, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], usages: int
 ) -> None:
     calls: list[str] = []
-    for name in ("tensor", "usages"):
+    for name in ("tensor", "usage"):
         original = getattr(dcformat.DcfFile, name)
 
-        def counted(self: dcformat.DcfFile, *of: str, name: str = name, original: Any = original, **more: Any) -> Any:
+        def counted(self: dcformat.DcfFile, of: str, name: str = name, original: Any = original, **more: Any) -> Any:
             calls.append(name)
-            return original(self, *of, **more)
+            return original(self, of, **more)
 
         monkeypatch.setattr(dcformat.DcfFile, name, counted)
     assert invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options).exit_code == 0
-    assert (calls.count("tensor"), calls.count("usages")) == (6, usages)
+    assert (calls.count("tensor"), calls.count("usage")) == (6, usages)
 
 
 def test_what_does_not_read_back_is_never_written(

@@ -37,6 +37,8 @@ ONE = entry("F32", [1], 0, 4)
         ({"w": entry("F32", [1 << 40], 0, 1 << 42)}, b"", "expected 4,398,046,511,104 bytes of data, found 0"),
         ({"w": entry("F32", [2], 0, 4)}, b"1234", r"w: expected as many bytes as F32 of shape \[2\] has, found 4"),
         ({"w": entry("F32", [1 << 63, 1 << 63, 0], 0, 4)}, b"1234", "w: expected as many bytes"),
+        ({"w": entry("F32", [1 << 63, 0], 0, 0)}, b"", r"w: expected a shape that NumPy has arrays of, found \[9223"),
+        ({"w": entry("BF16", [0, 1 << 62], 0, 0)}, b"", "w: expected a shape that NumPy has arrays of"),
         ({"w": ONE, "v": ONE}, b"1234", "v: expected data at byte 4 behind the header, found 0 to 4"),
         ({"w": ONE, "v": entry("F32", [1], 8, 12)}, bytes(12), "v: expected data at byte 4"),
         ({"w": ONE}, bytes(5), "expected 4 bytes of data, found 5"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+import tracemalloc
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -216,6 +217,27 @@ def test_a_member_that_claims_much_is_counted(tmp_path: Path) -> None:
         archive.writestr("a/data.pkl", bytes(1 << 20))
     with pytest.raises(InputError, match=r"a\.pt: .*at most 1,000,000 bytes of memory .*takes 1,048,576"):
         read_checkpoint(tmp_path / "a.pt", max_memory=1_000_000)
+
+
+@pytest.mark.parametrize("opcode", [b"X", b"T"])
+def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> None:
+    """A pickle's text of 3 GiB in a file of a few bytes is not made room for."""
+    torch.save({"w": W}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    head = (tmp_path / "a.pt").read_bytes()[:32]
+    (tmp_path / "a.pt").write_bytes(head + opcode + (3 << 30).to_bytes(4, "little") + b"protocol_version")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"a\.pt: expected a state_dict saved by torch.save"):
+            read_checkpoint(tmp_path / "a.pt")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((0, 1 << 62), torch.float32), ((1 << 31, 0, 1 << 31), torch.bfloat16)])
+def test_shapes_that_numpy_has_no_arrays_of(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match=rf"w: expected a plain, dense tensor, found one of shape \({shape[0]}, "):
+        read(tmp_path / "a.pt", {"w": torch.empty(shape, dtype=dtype)})
 
 
 @pytest.mark.parametrize("version", ["2.5.1", "1.13.0+cu117", "2.4"])
