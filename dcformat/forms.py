@@ -59,7 +59,8 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     size, stored = tensor.size, tensor.nnz
     zeros = size - stored
     width = 8 * STORAGE[tensor.dtype].itemsize
-    value_bits = float(width) if mode == "fast" else coded_bits(_some(tensor), tensor.dtype)
+    # A dense form has a value for each zero, too: a bit at least, however alike the others are.
+    value_bits = float(width) if mode == "fast" else max(coded_bits(_some(tensor), tensor.dtype), 1.0)
     positions = _entropy(np.array([stored, zeros]))
     out = []
     if zeros:

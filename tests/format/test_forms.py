@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dcformat
+from dcformat.codecs.choose import Mode
 from dcformat.dense import from_dense
 from dcformat.digest import tensor_digest
 from dcformat.errors import FormatError
-from dcformat.forms import as_dense, as_plain, as_shared, as_sparse
+from dcformat.forms import as_dense, as_plain, as_shared, as_sparse, forms
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
 from tests.format.strategies import COMPILED, FORMS, equal, examples, tensor, tensors
 
 large = pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
-MODES = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
+MODES: tuple[Mode, ...] = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
 
 
 def written(*made: Tensor, mode: str = "fast") -> bytes:
@@ -94,6 +95,15 @@ def test_a_pruned_vector_takes_what_a_pruned_matrix_does() -> None:
     assert len(vector) < np.count_nonzero(values) * 4 + 100_000 * 0.48 / 8
     with dcformat.open(vector) as file:
         assert (file.info("w").form, file.info("w").rows, file.info("w").columns) == ("sparse", 1, 100_000)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
+    """Each costs almost no bits, which says nothing of what the zeros between them would cost as elements."""
+    codes, book = np.zeros(3, np.uint8), np.array([7], np.int8)
+    places = np.array([5, 1 << 20, (1 << 40) - 1], np.int64)
+    made = Tensor("t", (1, 1 << 40), "int8", codes, book, np.array([0, 3], np.int64), places)
+    assert all(form.is_sparse for form in forms(made, mode))
 
 
 @large
