@@ -60,9 +60,25 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
         return _folded(path, state)
     loaded = _load(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(n, str) for n in state):
         raise CheckpointError(f"{path}: expected a state_dict (names to tensors), found {type(state).__name__}")
+    for name, value in state.items():
+        if not _is_plain(value):
+            raise CheckpointError(f"{path}: {name}: expected a dense tensor, found {_kind(value)}")
     return _folded(path, state)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value's elements are simply there, so that they can be checked and copied."""
+    if not isinstance(value, Tensor) or value.is_nested or value.is_quantized or value.is_meta:
+        return False
+    return value.layout is torch.strided
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{value.dtype}, {value.layout}" + (" without data" if value.is_meta else "")
 
 
 def _folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -137,6 +137,24 @@ def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match=r"list\.pt: expected a state_dict \(names to tensors\), found list"):
         load_checkpoint(tmp_path / "list.pt")
+    for name in (3, None, ("a", 1)):
+        torch.save({name: torch.ones(2)}, tmp_path / "keys.pt")
+        with pytest.raises(CheckpointError, match=r"keys\.pt: expected a state_dict \(names to tensors\), found dict"):
+            load_checkpoint(tmp_path / "keys.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (3, "int"),
+        (torch.ones(2, device="meta"), "torch.float32, torch.strided without data"),
+        (torch.ones(2).to_sparse(), "torch.float32, torch.sparse_coo"),
+    ],
+)
+def test_entries_without_plain_elements_are_refused_by_name(value: object, found: str, tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2), "odd": value}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=rf"a\.pt: odd: expected a dense tensor, found {found}"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def test_weights_are_matched_by_order_and_shape_and_must_be_finite() -> None:
