@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.limits import is_array_shape
 from dcformat.records import record
 
 #: SHA-256 of the original MNIST files, decompressed: an altered copy of MNIST is not MNIST.
@@ -199,6 +200,8 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
     size = prod(shape)
     if max_memory is not None and size > max_memory:
         raise DataError(f"{path}: expected at most {max_memory} bytes, found shape {shape}")
+    if not is_array_shape(shape, 1):
+        raise DataError(f"{path}: expected a shape that NumPy has arrays of, found {shape}")
     raw = bytearray()
     while piece := stream.read(min(_PIECE, size + 1 - len(raw))):
         raw += piece

@@ -18,15 +18,15 @@ import numpy.typing as npt
 
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat.limits import memory_counts, require_memory
+from dcformat.limits import is_array_shape, memory_counts, require_memory
 from dcformat_cli.failures import InputError
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
 _NPY = "a NumPy .npy array of numbers"
-#: NumPy's own bounds: longest header, most dimensions; and no array has more elements.
-_NPY_HEADER_BYTES, _NPY_RANK, _NPY_MOST = 10_000, 32, 1 << 40
+#: NumPy's own bounds: longest header, most dimensions.
+_NPY_HEADER_BYTES, _NPY_RANK = 10_000, 32
 _NPY_DTYPE = re.compile(r"[<>|=]?[biufc]\d{1,2}")
 _PIECE_BYTES = 1 << 20
 
@@ -156,6 +156,8 @@ def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool,
     except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError) as error:
         raise error if isinstance(error, InputError) else wrong from None
     is_shape = isinstance(shape, tuple) and len(shape) <= _NPY_RANK
-    if not is_shape or not all(type(size) is int and 0 <= size < _NPY_MOST for size in shape):
+    if not is_shape or not all(type(size) is int and size >= 0 for size in shape):
         raise wrong
+    if not is_array_shape(shape, dtype.itemsize):
+        raise InputError(label, "a shape that NumPy has arrays of", shape)
     return dtype, fortran is True, shape

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dcformat.limits import is_array_shape
 from dcformat_interop.errors import InputError
-from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip, is_array_shape
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
 #: Where the scale of a scaled int8 tensor is among the metadata: the tensor's name and this.
 SCALE_SUFFIX = ".dcformat_scale"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -88,11 +87,6 @@ class Budget:
         if self._most is not None and self._taken > self._most:
             expected = f"a checkpoint that takes at most {self._most:,} bytes of memory (max_memory)"
             raise InputError(self._path, expected, f"one that takes {self._taken:,} or more", what)
-
-
-def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
-    """Return whether NumPy has arrays of this shape: where there is a zero, the other dimensions count all the same."""
-    return prod(size for size in shape if size) * itemsize <= np.iinfo(np.intp).max
 
 
 def as_numbers(values: Array, dtype: str) -> Array:

@@ -12,9 +12,10 @@ import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dcformat.limits import is_array_shape
 from dcformat_interop.errors import InputError, MissingTorchError
 from dcformat_interop.nesting import find_state
-from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip, is_array_shape
+from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
 if TYPE_CHECKING:
     import torch

@@ -132,6 +132,14 @@ def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array")
 
 
+@pytest.mark.parametrize("shape", [(0, 1 << 62), (1 << 63,), (1 << 31, 0, 1 << 31)])
+def test_shapes_that_numpy_has_no_arrays_of(invoke: Invoke, dcf: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    message = f"x.npy: expected a shape that NumPy has arrays of, found {shape}"
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), message)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
