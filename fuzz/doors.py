@@ -19,23 +19,18 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import dcformat_runtime
 import numpy as np
-import numpy.typing as npt
 from dcformat_cli import summary
-from dcformat_interop import InputError, write_npz, write_safetensors
-from dcformat_runtime.selftest import run_self_test
+from dcformat_interop import InputError, read_checkpoint, write_npz, write_safetensors
 
 import dcformat
 from dcformat import layout
 from dcformat.codecs.work import writing_steps
 from dcformat.digest import tensor_digest
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError
-from dcformat.graph import AvgPool2d, GlobalAvgPool, Softmax
 from dcformat.limits import require_work
 from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
@@ -223,15 +218,6 @@ def verify(data: bytes) -> str:
     return "ok"
 
 
-def predict(data: bytes) -> str:
-    """Predict the memory that running takes: from the contents alone."""
-    with dcformat.open(data, **limits(data)) as file:
-        for backend in ("numba", "numpy"):
-            rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))  # type: ignore[arg-type]
-            require(all(type(row.bytes) is int and row.bytes >= 0 for row in rows), "a row is no count of bytes")
-    return "ok"
-
-
 def inspect(data: bytes) -> str:
     """Summarise a file as `inspect` does."""
     with dcformat.open(data, **limits(data)) as file:
@@ -239,69 +225,6 @@ def inspect(data: bytes) -> str:
     text = summary.headline("x", figures) + "\n".join(summary.layer_table(figures).lines())
     text += "\n".join(summary.ledger_table(figures).lines()) + json.dumps(summary.as_json(figures), allow_nan=False)
     require("nan" not in text.lower() or b"nan" in data.lower(), "a figure is no number")
-    return "ok"
-
-
-# --- running --------------------------------------------------------------------------------------------------------
-
-
-def session(data: bytes) -> str:
-    """Run a file's network on a few inputs; both backends give the same bits where that is promised."""
-    deterministic = bool(choice(data) >> 6 & 1)
-    backends = ("numba", "numpy") if choice(data) >> 7 & 1 else ("numpy", "numba")
-    outputs = []
-    for backend in backends[: 1 + deterministic]:
-        options: dict[str, Any] = {"backend": backend, "deterministic": deterministic, "threads": 1, **limits(data)}
-        made = dcformat_runtime.load(data, **options)
-        outputs += [_called(made, batch) for batch in (1, 3)]
-    if deterministic and _is_tame(dcformat.load(data, **limits(data))):
-        require(outputs[0] == outputs[2] and outputs[1] == outputs[3], "backends differ in deterministic mode")
-    return "ok"
-
-
-def _called(made: dcformat_runtime.Session, batch: int) -> bytes:
-    count = batch * prod(made.input_shape)
-    x = (np.arange(count, dtype=np.float32).reshape(batch, *made.input_shape) % 7 - 3) / 4
-    out = made(x)
-    require(out.dtype == np.float32 and out.shape == (batch, *made.output_shape), "outputs of another kind")
-    return out.tobytes()
-
-
-def _is_tame(model: Model) -> bool:
-    """Whether no sum of a network overflows and no number is denormal: there backends may differ (docs/runtime.md).
-
-    Numbers are multiples of a quantum, which each operator makes finer: by its weights' last bits, or as it divides.
-    """
-    if model.graph is None or any(isinstance(node, Softmax) for node in model.graph.nodes[:-1]):
-        return False
-    most, quantum = 0.0, -2.0
-    for node in model.graph.nodes:
-        most += np.log2(max(len(node.inputs), 1))
-        quantum -= 24 + 32 * isinstance(node, AvgPool2d | GlobalAvgPool)
-        for name in node.tensors:
-            tensor = model.tensors[name]
-            values = abs(_numbers(tensor))
-            values = values[values > 0]
-            most += max(0.0, np.log2(tensor.size * values.max(initial=1e-30)))
-            quantum += min(0.0, np.log2(values.min(initial=1.0)) - 24)
-    return bool(most < 100 and quantum > -126)
-
-
-def _numbers(tensor: Tensor) -> npt.NDArray[np.float64]:
-    values = tensor.values()
-    if tensor.dtype == "bfloat16":
-        values = (values.astype("<u4") << 16).view("<f4")
-    return values.astype(np.float64) * tensor.scale
-
-
-def self_test(data: bytes) -> str:
-    """Run a file's self-test."""
-    model = dcformat.load(data, **limits(data))
-    if model.graph is None:
-        return "no graph"
-    options: dict[str, Any] = {"backend": ("numba", "numpy")[choice(data) >> 8 & 1], "threads": 1, **limits(data)}
-    made = dcformat_runtime.Session.from_model(model, **options)
-    require(run_self_test(model, made) in (True, False, None), "a self-test neither passes nor fails")
     return "ok"
 
 
@@ -325,7 +248,19 @@ def unpack(data: bytes) -> str:
     for name, tensor in model.tensors.items():
         shape, raw = found[name]
         require(shape == tensor.shape and raw == tensor.to_dense().tobytes(), "an array is not what was held")
+    if model.tensors and not any(name.endswith("_mask") for name in model.tensors):
+        _reads_back(path, model)
     return "ok"
+
+
+def _reads_back(path: Path, model: Model) -> None:
+    """Read what was written as a checkpoint, in which masks would be folded: nothing changed or was left out."""
+    read = read_checkpoint(path)
+    require(read.tensors.keys() == model.tensors.keys() and not read.left_out, "a checkpoint was left out of")
+    for name, tensor in model.tensors.items():
+        dense = read.tensors[name]
+        require((dense.dtype, dense.scale) == (tensor.dtype, tensor.scale), "a checkpoint of another dtype or scale")
+        require(dense.values.tobytes() == tensor.to_dense().tobytes(), "a checkpoint of other values")
 
 
 def _as_npz(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
@@ -377,7 +312,7 @@ def _small_parts(model: Model) -> tuple[object, ...]:
 
 def all_doors() -> dict[str, Door]:
     """Return the doors by name."""
-    from fuzz import foreign_doors, reference
+    from fuzz import foreign_doors, reference, running_doors
 
     ours = (InputError, FormatError)
     wide = 16 << 20
@@ -386,12 +321,9 @@ def all_doors() -> dict[str, Door]:
         Door("open", open_, 14),
         Door("usage", usage, 8),
         Door("verify", verify, 8),
-        Door("predict", predict, 8, "network"),
         Door("inspect", inspect, 3),
-        Door("session", session, 10, "network", 4 << 20),
-        Door("self-test", self_test, 3, "network", 4 << 20),
         Door("unpack", unpack, 4, slack=4 << 20, refusals=ours),
         Door("rewrite", rewrite, 0.6, slack=wide),
         Door("reference", reference.compare, 1.5, slack=64 << 20, seconds=60),
     ]
-    return {door.name: door for door in (*doors, *foreign_doors.doors())}
+    return {door.name: door for door in (*doors, *running_doors.doors(), *foreign_doors.doors())}
