@@ -106,9 +106,9 @@ def _split(data: bytes, suffix: str) -> str:
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def _invoke(*args: object) -> str:
+def _invoke(*args: object, stdin: bytes = b"") -> str:
     """Run the command in this process: exit code 0, 1 with one line, or 2; nothing unexpected."""
-    result = CliRunner().invoke(cli, [str(arg) for arg in args], prog_name="dcformat")
+    result = CliRunner().invoke(cli, [str(arg) for arg in args], input=stdin, prog_name="dcformat")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     _check_exit(result)
@@ -125,7 +125,7 @@ def _check_exit(result: Result) -> None:
 
 def command(data: bytes) -> str:
     """Give a `.dcf` file to a verb that reads one."""
-    path = on_disk(data, "cli.dcf")
+    path = "-" if choice(data) >> 6 & 1 else on_disk(data, "cli.dcf")
     bound = ("--max-memory", "1M", "--max-work", WORK)
     verbs: list[tuple[object, ...]] = [
         ("verify", path, *bound),
@@ -137,7 +137,7 @@ def command(data: bytes) -> str:
         ("run", path, "--input", _input(), *bound),
         ("run", path, "--input", _input(), "--json", "--backend", "numpy", *bound),
     ]
-    return _invoke(*verbs[choice(data) >> 3 & 7])
+    return _invoke(*verbs[choice(data) >> 3 & 7], stdin=data)
 
 
 def _input() -> Path:
@@ -162,8 +162,9 @@ def npy(data: bytes) -> str:
 def pack(data: bytes) -> str:
     """Give a checkpoint to `pack`."""
     suffix = ".npz" if data.startswith(b"PK") else ".safetensors"
-    source, out = on_disk(data, f"pack{suffix}"), folder() / "packed.dcf"
-    return _invoke("pack", source, "-o", out, "-f", "--max-memory", most_memory(data))
+    source = "-" if choice(data) >> 6 & 1 else on_disk(data, f"pack{suffix}")
+    bound = ("--max-memory", most_memory(data))
+    return _invoke("pack", source, "-o", folder() / "packed.dcf", "-f", *bound, stdin=data)
 
 
 def doors() -> list[Door]:
