@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md lists the others.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types checks fuzz clean
+.PHONY: demo test coverage lint types checks without-numba lowest fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -26,7 +26,21 @@ checks: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
 
-# Fuzz every way into the package for so many seconds; findings are saved in fuzz/work (docs/fuzzing.md).
+# The command as on a machine that has neither Numba nor llvmlite.
+without-numba: $(VENV)/installed-dev
+	PYTHONPATH=tests/without_numba $(BIN)/python -m pytest -m "not slow and not needs_compiler" tests/cli
+
+# The format and the command with the oldest dependencies that pyproject.toml allows (without PyTorch).
+LOWEST := tests/format $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
+lowest: $(VENV)-lowest/installed
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
+
+# Coverage sees nothing of compiled code, so kernels are run as Python too.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime --cov --cov-append --cov-report=term
+
+# Fuzz every way into the package for FUZZ_SECONDS; findings are saved in fuzz/work (docs/fuzzing.md).
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python fuzz/main.py --seconds $(FUZZ_SECONDS)
@@ -34,10 +48,15 @@ fuzz: $(VENV)/installed-dev
 # Editable, so that a change in the checkout is a change in the command.
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)dev,$*)]'
+	$(BIN)/$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)dev,$*)]'
+	touch $@
+
+$(VENV)-lowest/installed: pyproject.toml constraints-lowest.txt
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/$(PIP) install -c constraints-lowest.txt -e . pytest hypothesis
 	touch $@
 
 comma := ,
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,12 +15,15 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "pruning")]
 
 
 def main() -> None:
-    from dcformat_pruning.study import Row
-    from dcformat_pruning.study_report import plot
+    from dcformat_pruning.study import ComparisonRow
+    from dcformat_pruning.study.report import plot
 
     kinds = {"str": str, "int": int, "float": float}
     with (ROOT / "docs" / "study-criteria.csv").open(newline="") as file:
-        rows = [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+        kind_of = {f.name: kinds[str(f.type)] for f in fields(ComparisonRow)}
+        rows = [
+            ComparisonRow(**{name: kind(line[name]) for name, kind in kind_of.items()}) for line in csv.DictReader(file)
+        ]
     plot(rows, ROOT / "docs" / "study-criteria.png")
 
 

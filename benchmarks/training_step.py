@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parents[1] / p) for p in ("", "runtime", "pruning"))]
 
-from dcformat_pruning.compact import Compact, narrow  # noqa: E402
 from dcformat_pruning.networks import build  # noqa: E402
-from dcformat_pruning.training import Plan, make_optimizer, memory_format, objective  # noqa: E402
+from dcformat_pruning.shrinking import keep_best_units, shrink  # noqa: E402
+from dcformat_pruning.training import TrainingPlan, make_optimizer, memory_format, objective  # noqa: E402
 from machine import describe  # noqa: E402
 
 #: The hidden units that the record recipes leave.
 UNITS = {"lenet-300-100": {"fc1": 200, "fc2": 80}, "lenet-5": {"conv1": 10, "conv2": 25, "fc1": 120}}
-PLAN = Plan(epochs=1, lr=1e-3)
+PLAN = TrainingPlan(epochs=1, lr=1e-3)
 
 
 def small(architecture: str, device: str) -> nn.Module:
     """Return a network with as many units as a record recipe's, in the memory format that training uses."""
     module = build(architecture, 0)
-    narrow(module, UNITS[architecture])
-    compact = Compact.of(module).module.to(device)
-    return compact.to(memory_format=memory_format(compact))  # type: ignore[call-overload,no-any-return]
+    keep_best_units(module, UNITS[architecture])
+    shrunk = shrink(module).module.to(device)
+    return shrunk.to(memory_format=memory_format(shrunk))  # type: ignore[call-overload,no-any-return]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The named networks: which tensors each has, in order, and the graph that runs them.
 
 A checkpoint's tensors are matched to an architecture by position and shape, so ``fc1.weight`` and ``0.weight`` do
-alike; the names of the file are the checkpoint's own.
+equally well; the file keeps the checkpoint's names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dcformat.records import record
 
 @record
 class Architecture:
-    """A named network: `shapes` lists its tensors in order; `build` makes the graph from as many tensor names."""
+    """A named network: `shapes` lists its tensors in order; `build` makes the graph from their names in a file."""
 
     name: str
     shapes: Mapping[str, Shape]

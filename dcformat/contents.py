@@ -1,4 +1,4 @@
-"""The table of contents: which tensors the file holds, where, and all else that is small (spec, "Contents")."""
+"""The contents of a file: which tensors it holds and where, and everything else that is small (spec, "Contents")."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from dcformat.errors import (
     VersionError,
 )
 from dcformat.graph import Graph
+from dcformat.graph_codec import read_graph, write_graph
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape
 from dcformat.records import record, replace
-from dcformat.wiring import read_graph, write_graph
 
 _ITEM = {name: dtype.itemsize for name, dtype in STORAGE.items()}
 
 
 @record
 class TensorInfo:
-    """What the table of contents says of a tensor.
+    """A tensor's entry in the table of contents.
 
     Attributes
     ----------
     form : {'constant', 'dense', 'sparse'}
     stored : int
-        Stored entries: elements for a dense tensor, nonzero ones for a sparse tensor, 1 for a constant.
+        Stored elements: all of a dense tensor, the entries of a sparse tensor, 1 of a constant.
     clusters : int
         Size of the codebook; 0 without one.
     block : int
-        The data block that holds the payload; `offset` is the payload's first byte in it, `payload_bytes` its length.
+        The number of the data block that holds the payload, which starts at byte `offset` of it and has
+        `payload_bytes`.
     copy_of : str or None
-        The earlier tensor of which this is a copy: all fields but `name` are then that tensor's, and `payload_bytes`
-        is 0, since the copy has no payload of its own.
+        The earlier tensor of which this is a copy, if it is one. The other fields but `name` are then that tensor's,
+        and `payload_bytes` is 0, since a copy has no payload of its own.
     """
 
     name: str
@@ -76,7 +77,7 @@ class TensorInfo:
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of the tensor's arrays in memory, in the form it has in the file."""
+        """Bytes of the tensor's arrays in memory, in the form that the file stores."""
         item = _ITEM[self.dtype]
         if self.form == "constant":
             return item
@@ -104,7 +105,7 @@ class Contents:
 
 
 def small_sections(model: Model) -> list[tuple[int, bytes]]:
-    """Return every section but the tensor table as (id, body), ids ascending; also what the digest begins with."""
+    """Return every section but the tensor table as (id, body), ids ascending; the digest begins with them."""
     sections = [(e.kind | layout.IGNORABLE, e.payload) for e in model.extensions]
     if model.graph is not None:
         sections.append((layout.SECTION_GRAPH, write_graph(model.graph, list(model.tensors))))
@@ -133,11 +134,9 @@ def form_of(tensor: Tensor) -> int:
 def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
     """Return a tensor's entry in the table."""
     form, rank = form_of(tensor), len(tensor.shape)
-    kind = form | layout.DTYPES.index(tensor.dtype) << 3 | min(rank, layout.RANK_ESCAPE) << 5
+    kind = form | layout.DTYPES.index(tensor.dtype) << 3 | rank << 5
     out = bytearray(text(tensor.name))
     out.append(kind)
-    if rank >= layout.RANK_ESCAPE:
-        out += varint(rank)
     for size in tensor.shape:
         out += varint(size)
     if tensor.dtype == "int8":
@@ -166,7 +165,7 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
 
 
 def parse(data: bytes, base: int = 0) -> Contents:
-    """Parse and validate contents in their plain form; offsets in errors count in that form, from `base` on."""
+    """Parse and validate contents in their plain form. Offsets in errors count from `base`."""
     sections = _sections(Cursor(data, base))
     if layout.SECTION_TENSORS not in sections:
         raise EncodingError("contents", got="no tensor table", expected="section 1")
@@ -179,6 +178,8 @@ def parse(data: bytes, base: int = 0) -> Contents:
     labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
     metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
     self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
+    if self_test is not None and graph is None:
+        raise EncodingError("self-test", got="no graph", expected="a graph to run it on")
     extensions = tuple(Extension(kind & 127, bytes(cursor.data)) for kind, cursor in sections.items())
     return Contents(tensors, blocks, graph, labels, metadata, self_test, extensions)
 
@@ -222,7 +223,7 @@ def _read_table(cursor: Cursor) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]
 
 
 def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) -> TensorInfo:
-    name = cursor.text("tensor name", layout.MAX_NAME_BYTES, least=1)
+    name = cursor.text("tensor name", layout.MAX_NAME_BYTES, min_bytes=1)
     start = cursor.base + cursor.offset
     kind = cursor.u8("tensor kind")
     form, dtype, rank = kind & 7, layout.DTYPES[kind >> 3 & 3], kind >> 5
@@ -230,10 +231,6 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
         raise EncodingError("tensor form", got=form, expected=f"below {layout.FORMS}", offset=start)
     if form == layout.FORM_COPY:
         return _read_copy(cursor, name, kind, originals)
-    if rank == layout.RANK_ESCAPE:
-        rank = cursor.varint("rank", layout.MAX_RANK)
-        if rank < layout.RANK_ESCAPE:
-            raise EncodingError("rank", got=rank, expected="the short form", offset=start)
     shape = tuple(cursor.varint("dimension", layout.MAX_ELEMENTS) for _ in range(rank))
     check_size(shape, start)
     scale = cursor.f32("scale") if dtype == "int8" else 1.0
@@ -248,12 +245,12 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
     if length & 1:
         blocks.append(0)
     elif not blocks:
-        raise EncodingError("payload length", got="no block to go on with", expected="a new block", offset=start)
+        raise EncodingError("payload length", got="no block to continue", expected="a new block", offset=start)
     offset = blocks[-1]
     blocks[-1] += length >> 1
     if not length & 1 and blocks[-1] > layout.MAX_SHARED_BLOCK_BYTES:
-        most = layout.MAX_SHARED_BLOCK_BYTES
-        raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {most}", offset=start)
+        limit = layout.MAX_SHARED_BLOCK_BYTES
+        raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {limit}", offset=start)
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
     return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
 
@@ -284,7 +281,7 @@ def _read_stored(cursor: Cursor, form: int, size: int) -> int:
 
 
 def check_size(shape: tuple[int, ...], offset: int | None = None) -> None:
-    """Raise unless the product of the dimensions, zeros left out, is within the limit: no product ever overflows."""
+    """Raise unless the product of the dimensions other than zero is within the limit: so no product overflows."""
     size = prod(d for d in shape if d)
     if size > layout.MAX_ELEMENTS:
         raise ShapeError("shape", got=shape, expected=f"at most {layout.MAX_ELEMENTS} elements", offset=offset)
@@ -310,7 +307,7 @@ def _read_metadata(cursor: Cursor | None) -> dict[str, str]:
         raise EncodingError("metadata", got="none", expected="no section")
     last = b""
     for _ in range(count):
-        key = cursor.text("metadata key", layout.MAX_NAME_BYTES, least=1)
+        key = cursor.text("metadata key", layout.MAX_NAME_BYTES, min_bytes=1)
         if key in out:
             raise DuplicateError("metadata key", got=repr(key), expected="each once")
         if key.encode() < last:
@@ -334,8 +331,8 @@ def _read_self_test(cursor: Cursor | None) -> SelfTest | None:
 
 
 def check_limits(model: Model) -> None:
-    """Raise `LimitError` where a model's text does not fit the format."""
-    for what, values, most, least in (
+    """Raise `LimitError` unless a model's names, labels and metadata fit the format."""
+    for what, values, max_bytes, min_bytes in (
         ("tensor name", model.tensors, layout.MAX_NAME_BYTES, 1),
         ("label", model.labels, layout.MAX_LABEL_BYTES, 0),
         ("metadata key", model.metadata, layout.MAX_NAME_BYTES, 1),
@@ -346,21 +343,23 @@ def check_limits(model: Model) -> None:
                 length = len(value.encode())
             except UnicodeEncodeError:
                 raise EncodingError(what, got=repr(value), expected="text that UTF-8 can hold") from None
-            if not least <= length <= most:
-                raise LimitError(what, got=f"{length} bytes", expected=f"{least} to {most}")
-    for what, count, most in (
+            if not min_bytes <= length <= max_bytes:
+                raise LimitError(what, got=f"{length} bytes", expected=f"{min_bytes} to {max_bytes}")
+    for what, count, limit in (
         ("number of tensors", len(model.tensors), layout.MAX_TENSORS),
         ("number of labels", len(model.labels), layout.MAX_LABELS),
         ("number of metadata entries", len(model.metadata), layout.MAX_METADATA_ENTRIES),
     ):
-        if count > most:
-            raise LimitError(what, got=count, expected=f"at most {most}")
+        if count > limit:
+            raise LimitError(what, got=count, expected=f"at most {limit}")
     if (test := model.self_test) is not None and not (
         0 <= test.seed < 1 << 32
         and 1 <= test.samples <= layout.MAX_SELF_TEST_SAMPLES
         and len(test.digest) == layout.DIGEST_BYTES
     ):
         raise LimitError("self-test", got=test, expected=f"1 to {layout.MAX_SELF_TEST_SAMPLES} samples, 8 bytes")
+    if model.self_test is not None and model.graph is None:
+        raise EncodingError("self-test", got="no graph", expected="a graph to run it on")
     kinds = [e.kind for e in model.extensions]
     if len(set(kinds)) != len(kinds) or any(not 0 <= k < layout.IGNORABLE for k in kinds):
         raise DuplicateError("extensions", got=kinds, expected=f"different ids below {layout.IGNORABLE}")

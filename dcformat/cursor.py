@@ -32,7 +32,7 @@ def text(value: str) -> bytes:
 
 
 class Cursor:
-    """A position in some bytes; every read is checked against what is left.
+    """A position in some bytes; every read is checked against the bytes that are left.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ class Cursor:
         if self.left:
             raise TrailingDataError(field, got=f"{self.left} bytes more", offset=self.base + self.offset)
 
-    def text(self, field: str, most: int, least: int = 0) -> str:
-        """Return UTF-8 text of `least` to `most` bytes."""
-        length = self.varint(f"length of {field}", most)
+    def text(self, field: str, max_bytes: int, min_bytes: int = 0) -> str:
+        """Return UTF-8 text of `min_bytes` to `max_bytes` bytes."""
+        length = self.varint(f"length of {field}", max_bytes)
         start = self.base + self.offset
         raw = self.take(length, field)
-        if length < least:
-            raise EncodingError(field, got="no text", expected=f"at least {least} bytes", offset=start)
+        if length < min_bytes:
+            raise EncodingError(field, got="no text", expected=f"at least {min_bytes} bytes", offset=start)
         try:
             return str(raw, "utf-8")
         except UnicodeDecodeError:
@@ -87,7 +87,7 @@ class Cursor:
         if at < len(self.data):
             self.offset = at + 1
             return self.data[at]
-        return self.take(1, field)[0]  # which says what is missing
+        return self.take(1, field)[0]  # raises
 
     def f32(self, field: str) -> float:
         """Return the next four bytes as a finite float32."""
@@ -97,8 +97,8 @@ class Cursor:
             raise EncodingError(field, got=value, expected="a finite number", offset=start)
         return float(value)
 
-    def varint(self, field: str, most: int) -> int:
-        """Return a canonical varint of at most `most`."""
+    def varint(self, field: str, limit: int) -> int:
+        """Return a canonical varint of at most `limit`."""
         start, value = self.base + self.offset, 0
         for index in range(VARINT_BYTES):
             byte = self.u8(field)
@@ -106,7 +106,7 @@ class Cursor:
             if byte < 128:
                 if index and not byte:
                     raise EncodingError(field, got="an overlong varint", expected="the shortest form", offset=start)
-                if value > most:
-                    raise LimitError(field, got=value, expected=f"at most {most}", offset=start)
+                if value > limit:
+                    raise LimitError(field, got=value, expected=f"at most {limit}", offset=start)
                 return value
         raise EncodingError(field, got=f"a varint over {VARINT_BYTES} bytes", offset=start)

@@ -1,7 +1,7 @@
-"""Image data sets in IDX form (MNIST and its kin), raw or gzip-compressed.
+"""Image data sets in IDX form (MNIST and its relatives), raw or gzip-compressed.
 
-The only code here that knows a data set; it sits in the base package because the command line and the
-training code both need it and neither may import the other's.
+Nothing else in this package knows about data sets. This module is here because the command line and the training code
+both need it, and neither may import the other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dcformat import layout
 from dcformat.limits import is_array_shape
 from dcformat.records import record
 
-#: SHA-256 of the original MNIST files, decompressed: an altered copy of MNIST is not MNIST.
+#: SHA-256 of the original MNIST files, decompressed: altered copies are refused.
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -32,10 +32,10 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
-#: Bytes that are read at a time.
+#: Bytes read at a time.
 _PIECE = 1 << 20
 
-#: The files of one data set: (train or t10k, kind) to path.
+#: The files of one data set: a path for each (train or t10k, kind).
 Files = dict[tuple[str, str], Path]
 
 _PARTS = {"train": "train", "test": "t10k"}
@@ -44,12 +44,12 @@ _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 #: How many parents of the working directory are searched for data/mnist.
 _PARENTS = 4
 
-#: A file's name: a set's name (EMNIST's, optional), the part, the kind; - or . as different mirrors have it.
+#: A file's name: the set's name (optional; EMNIST has it), the part and the kind, joined by - or . as mirrors differ.
 _FILE_NAME = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.](idx[13]-ubyte)(?:\.gz)?")
 
 
 class DataError(ValueError):
-    """A data directory or file that cannot be used; the message names it and says what was expected."""
+    """A data directory or file cannot be used; the message names it and says what was expected."""
 
 
 @record(eq=False)
@@ -74,23 +74,23 @@ def load_split(
     ----------
     part : {'train', 'test'}
     data : path, optional
-        A directory with ``train-images-idx3-ubyte`` and its kin (``.gz`` or not; also torchvision's
-        ``MNIST/raw`` below it, and EMNIST's ``emnist-digits-train-...`` names; where a directory holds more
-        than one of EMNIST's sets, ``DIR/emnist-digits`` names one). Default: ``$DCFORMAT_DATA``, else the first
-        ``data/mnist`` that is found in the working directory, in its four nearest parents, or in the checkout
-        that the package runs from, else ``mnist`` in the user's data directory.
+        A directory with ``train-images-idx3-ubyte`` and the other three files (``.gz`` or not), or with torchvision's
+        ``MNIST/raw`` in it. EMNIST's ``emnist-digits-train-...`` names work too; if a directory holds several of
+        EMNIST's sets, ``DIR/emnist-digits`` selects one. By default ``$DCFORMAT_DATA``, else the first ``data/mnist``
+        found in the working directory, in its four nearest parents, or in the checkout that the package runs from,
+        else ``mnist`` in the user's data directory.
     max_memory : int or None
-        Most bytes that a file may take, decompressed; None for no bound.
+        Most bytes that a decompressed file may take; None for no bound.
 
     Raises
     ------
     DataError
-        Nothing found, or a file that is not what its name says, or one that stands in MNIST's place.
+        Nothing was found, a file is not what its name says, or it is an altered copy of MNIST's.
 
     Notes
     -----
-    Images are returned as the file has them: EMNIST's are transposed, and stay so. A network trained on them
-    sees them the same way when it is run.
+    Images are returned as the file has them: EMNIST's are transposed, and stay transposed. A network trained on them
+    sees them the same way when it runs.
     """
     files = _find_files(data)
     arrays = {}
@@ -143,7 +143,7 @@ def _files_at(root: Path) -> Files | None:
 
 
 def _roots(data: Path | str | None) -> tuple[str, list[Path]]:
-    """Return what said where to look, and the places in order."""
+    """Return the source of the places to look in, and the places in order."""
     if data is not None:
         return "--data", [Path(data)]
     if os.environ.get("DCFORMAT_DATA"):
@@ -188,7 +188,7 @@ def _read_idx(path: Path, rank: int, max_memory: int | None) -> npt.NDArray[np.u
 
 
 def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: int | None) -> npt.NDArray[np.uint8]:
-    """Read a header, and as much as it declares: neither a bomb nor a device is read any further."""
+    """Read a header and the bytes that it declares, but no further: the file may be a bomb or a device."""
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     head = stream.read(header)
     if head[:4] != magic:
@@ -212,9 +212,9 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
 
 
 def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uint8]], max_memory: int | None) -> None:
-    """Refuse an altered MNIST: once one file is MNIST's, or the directory is called so, all must be MNIST's.
+    """Refuse an altered MNIST: if one file is MNIST's, or the directory is named MNIST, all files must be MNIST's.
 
-    Looked at are the part that is being read and the other part's labels, which are small.
+    Only the part that is being read and the other part's labels, which are small, are checked.
     """
     digests = {(prefix, kind): _sha256(array) for kind, array in arrays.items()}
     other = ("t10k" if prefix == "train" else "train", _KINDS[1])

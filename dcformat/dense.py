@@ -1,4 +1,4 @@
-"""From an array to a tensor: converted exactly or not at all, zeros left out, repeated values in a codebook."""
+"""Making a tensor from an array: converted exactly or not at all, without zeros, repeated values in a codebook."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.errors import EncodingError
+from dcformat.floats import bit_patterns
 from dcformat.forms import as_shared, as_sparse
-from dcformat.model import STORAGE, Tensor, bit_patterns, uniform_bits
+from dcformat.model import STORAGE, Tensor, uniform_bits
 
 Array = npt.NDArray[Any]
 
-#: A codebook that is more than half as long as what it codes does not pay.
+#: A codebook pays only if its values are used this often on average.
 _LEAST_USES = 2
 
 
 def from_dense(
     name: str, values: npt.ArrayLike, dtype: str | None = None, scale: float = 1.0, *, exact: bool = False
 ) -> Tensor:
-    """Return an array as a `Tensor`. Every number is kept; of zeros, the sign only with `exact`.
+    """Return an array as a `Tensor` with the same numbers; the sign of zeros is kept only if `exact`.
 
     Parameters
     ----------
     name : str
     values : array_like
-        Numbers of any shape, real and finite. For int8 these are the integers, not their products with `scale`. An
-        array of uint16 holds the bit patterns of bfloat16, as ``STORAGE['bfloat16']`` does, if that is `dtype`.
+        Real, finite numbers of any shape. For int8 these are the integers, not their products with `scale`. If `dtype`
+        is bfloat16, an array of uint16 holds its bit patterns, as ``STORAGE['bfloat16']`` does.
     dtype : {'float32', 'float16', 'bfloat16', 'int8'}, optional
-        By default the array's own if it is one of these, else float32.
+        By default the array's own dtype if it is one of these, else float32.
     scale : float
-        For int8: an element's value is ``scale * integer``.
+        For int8 only: an element's value is ``scale * integer``.
     exact : bool
-        Keep negative zeros. By default they become positive ones, so that a sparse tensor leaves them out.
+        Keep negative zeros. By default they become positive, so that a sparse tensor leaves them out.
 
     Returns
     -------
     Tensor
-        Constant if one value stands for all elements; else sparse if there are zeros; with a codebook if the stored
-        values repeat at least twice on average. The writer may store another form of it.
+        Constant if all elements are equal; otherwise sparse if there are zeros; with a codebook if the stored values
+        repeat at least twice on average. The writer may store another form of the tensor.
 
     Raises
     ------
     EncodingError
-        A value that `dtype` cannot hold exactly, or what is no array of real numbers.
+        `values` is not an array of real numbers, or `dtype` cannot hold one of them exactly.
     """
     array, dtype = _stored(name, values, dtype, exact)
     flat = np.ascontiguousarray(array).reshape(-1)
@@ -65,7 +66,7 @@ def from_dense(
 
 
 def negative_zeros(values: npt.ArrayLike, dtype: str | None = None) -> int:
-    """Return how many negative zeros `from_dense` would make positive; parameters and errors as there."""
+    """Return how many negative zeros `from_dense` would make positive; it has the same parameters and errors."""
     array, dtype = _stored("values", values, dtype, exact=False)
     return 0 if dtype == "int8" else int(np.count_nonzero(bit_patterns(np.ascontiguousarray(array)) == _sign(dtype)))
 
@@ -76,7 +77,7 @@ def _sign(dtype: str) -> int:
 
 
 def _stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) -> tuple[Array, str]:
-    """Return an array in ``STORAGE[dtype]`` and its dtype; raise unless nothing is lost."""
+    """Return an array in ``STORAGE[dtype]`` and its dtype; raise if anything would be lost."""
     field = f"tensor {name!r}"
     array = _array(field, values)
     if dtype is None:
@@ -124,11 +125,11 @@ def _array(field: str, values: npt.ArrayLike) -> Array:
 
 
 def _equal(array: Array, made: Array) -> npt.NDArray[np.bool_]:
-    """Return where a conversion has kept the number, or that it is none."""
+    """Return where a conversion has kept the number, or that it is not a number."""
     if array.dtype.kind in "iub" and made.dtype.kind == "f":
         limits = np.iinfo(np.uint8 if array.dtype.kind == "b" else array.dtype)
         wide = made.astype(np.float64)
-        # The greatest integer itself is rounded up by a float: what lies beyond it cannot be converted back.
+        # A float rounds the greatest integer up, and numbers beyond it cannot be converted back.
         inside = (wide >= float(limits.min)) & (wide < float(limits.max + 1))
         return np.asarray(inside & (np.where(inside, wide, 0).astype(array.dtype) == array))
     if made.dtype.kind != "f":

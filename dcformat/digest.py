@@ -1,4 +1,4 @@
-"""CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are stored.
+"""The CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are stored.
 
 Spec, "Checksums" and "Content digest".
 """
@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.lean import load_crc32c
-from dcformat.model import Tensor, bit_patterns, uniform_bits
+from dcformat.cheap_imports import load_crc32c
+from dcformat.floats import bit_patterns
+from dcformat.model import Tensor, uniform_bits
 
 Array = npt.NDArray[Any]
 
 _crc32c = load_crc32c()
 
-#: Elements, or stored entries, hashed at a time: a multiple of the 64 elements that share a mask.
+#: How many elements, or entries, are hashed at a time: a multiple of the 64 elements that share a mask.
 _PIECE = 1 << 18
 _MASKED = 64
 
@@ -31,14 +32,14 @@ def crc32c(data: bytes | bytearray | memoryview) -> bytes:
 
 
 class ContentDigest:
-    """SHA-256 over what a model holds, cut to eight bytes.
+    """The SHA-256 of what a model holds, cut to eight bytes.
 
-    It covers the sections of the contents but the tensor table, in their order (id, length as uint32, body), then each
-    tensor's name, its length in one byte, and `tensor_digest`.
+    It covers the sections of the contents except the tensor table, in their order (id, length as uint32, body), then
+    for each tensor the length of its name in one byte, the name and its `tensor_digest`.
     """
 
     def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
-        import hashlib  # loads OpenSSL, and a reader seldom needs it
+        import hashlib  # loads OpenSSL, which a reader seldom needs
 
         self._hash = hashlib.sha256()
         for kind, body in sections:
@@ -57,7 +58,7 @@ class ContentDigest:
 def tensor_digest(tensor: Tensor) -> bytes:
     """Return the SHA-256 of a tensor's dtype, shape, scale and elements: the same for every form of the same tensor.
 
-    It takes a few megabytes of memory, and time in proportion to the stored entries.
+    It takes a few megabytes of memory, and time in proportion to the stored elements.
     """
     import hashlib
 
@@ -77,7 +78,7 @@ def tensor_digest(tensor: Tensor) -> bytes:
 
 
 def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield the numbers of 64 elements that are not all zero, masks of those that are not, and the latter's values."""
+    """Yield the numbers of groups of 64 elements with nonzero ones, masks of those, and their values."""
     for start in range(0, len(tensor.data), _PIECE):
         values = _values(tensor, slice(start, start + _PIECE))
         there = bit_patterns(values) != 0
@@ -89,7 +90,7 @@ def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
 
 
 def _sparse_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """As `_dense_pieces`; a group is never cut in two."""
+    """Yield what `_dense_pieces` does. A group is never cut in two."""
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
     first, count = 0, len(tensor.indices)
     indptr = np.ascontiguousarray(tensor.indptr, np.int64)

@@ -1,15 +1,15 @@
 """Everything that can be wrong with a file, one class for each kind of failure.
 
 All are `FormatError`, so ``except FormatError`` is enough for callers that only want to know that a file is unusable.
-Each class has a stable `code` (spec section "Errors"); instances carry where (`offset`, `field`) and what (`got`,
-`expected`). Classes are never raised bare: the message is built from those four.
+Each class has a stable `code` (spec section "Errors") and a `headline`, with which its message begins. Instances say
+where (`offset`, `field`) and what (`got`, `expected`); the message is built from these.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-#: Of what was found and expected, a message shows this many characters at most: a file may have thousands of them.
+#: A message shows at most this many characters of what was found and expected: a file may hold thousands of them.
 _SHORT = 300
 
 
@@ -20,9 +20,11 @@ class FormatError(ValueError):
     ----------
     code : str
         Stable identifier of the kind of failure, the same in every version and in `spec/dcformat.md`.
+    headline : str
+        What is the matter, for people.
     offset : int or None
-        Byte offset in the file where the failure was noticed. Of what is coded, where that begins: a tensor's payload.
-        Of packed contents, the offset in their plain form.
+        Byte offset in the file where the failure was noticed. For anything coded it is where the coded part begins: a
+        tensor's payload. For packed contents it counts in their plain form.
     field : str
         What was being read.
     got, expected : object
@@ -32,6 +34,7 @@ class FormatError(ValueError):
     """
 
     code: ClassVar[str] = "E00"
+    headline: ClassVar[str] = "invalid"
 
     def __init__(self, field: str, *, got: object = None, expected: object = None, offset: int | None = None) -> None:
         self.field, self.got, self.expected, self.offset = field, got, expected, offset
@@ -40,12 +43,10 @@ class FormatError(ValueError):
 
     def __str__(self) -> str:
         where = f" at byte {self.offset}" if self.offset is not None else ""
-        text = f"{self.code} {self.field}{where}"
-        if self.expected is not None:
-            text += f": expected {_short(self.expected)}"
-        if self.got is not None:
-            text += f"{',' if self.expected is not None else ':'} found {_short(self.got)}"
-        return f"{self.path}: {text}" if self.path else text
+        details = [] if self.expected is None else [f"expected {_short(self.expected)}"]
+        details += [] if self.got is None else [f"found {_short(self.got)}"]
+        parts = [*([self.path] if self.path else []), self.headline, self.field + where]
+        return ": ".join((*parts, *([", ".join(details)] if details else []))) + f" [{self.code}]"
 
 
 def _short(value: object) -> str:
@@ -57,42 +58,49 @@ class NotDcfError(FormatError):
     """E01: the bytes do not start with the magic number: another kind of file."""
 
     code = "E01"
+    headline = "not a .dcf file"
 
 
 class VersionError(FormatError):
     """E02: a major version, required section or feature that this reader does not know."""
 
     code = "E02"
+    headline = "made for another version of the format"
 
 
 class TruncatedError(FormatError):
     """E03: the bytes end before what they declare."""
 
     code = "E03"
+    headline = "truncated"
 
 
 class TrailingDataError(FormatError):
     """E04: bytes that belong to nothing: after the end, between parts, or left over inside one."""
 
     code = "E04"
+    headline = "bytes that belong to nothing"
 
 
 class ChecksumError(FormatError):
     """E05: a CRC-32C or the content digest does not match: the bytes were altered."""
 
     code = "E05"
+    headline = "damaged"
 
 
 class LimitError(FormatError):
     """E06: a count, rank, name length or nesting above the public limits."""
 
     code = "E06"
+    headline = "beyond a limit of the format"
 
 
 class MemoryLimitError(FormatError):
     """E07: decoding would need more memory than the caller allows (`max_memory`)."""
 
     code = "E07"
+    headline = "needs more memory than allowed"
 
 
 class EncodingError(FormatError):
@@ -147,3 +155,4 @@ class WorkLimitError(FormatError):
     """E16: reading or running the file would take more work than the caller allows (`max_work`)."""
 
     code = "E16"
+    headline = "needs more work than allowed"

@@ -1,4 +1,4 @@
-"""Output files: written beside their place and renamed into it, so that a failure leaves what was there."""
+"""Output files, written beside their place and renamed into it: a failure leaves an existing file untouched."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ try:
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
 
-#: Longest part of a target's name in that of its temporary file, in bytes: a file's name has at most 255.
+#: Most bytes of a target's name in the name of its temporary file: a file's name has at most 255.
 _NAME_BYTES = 200
 
 
 def check_output(path: Path | str) -> None:
-    """Raise unless a file can be written at `path`; leaves nothing behind. For use before long work.
+    """Raise unless a file can be written at `path`, before long work starts. Leaves nothing behind.
 
     Raises
     ------
@@ -39,16 +39,16 @@ def check_output(path: Path | str) -> None:
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place once the block is done without an error.
+    """Open a temporary file beside `path` that takes its place if the block ends without an error.
 
-    A symbolic link is followed. A device or pipe (``/dev/stdout``) is written to as it is. Several processes may write
-    to one target at a time: each file is whole, and the last one stays. What a writer that was killed has left behind
-    is removed by the next one.
+    A symbolic link is followed. A device or pipe (``/dev/stdout``) is written to directly. Several processes may write
+    to one target at the same time: each file is whole, and the last one stays. A writer removes the temporary files of
+    earlier writers that were killed.
 
     Raises
     ------
     OSError
-        Naming `path`, never the temporary file.
+        The file cannot be written; the error names `path`, never the temporary file.
     """
     target = _target(Path(path))
     if _is_special(target):
@@ -64,7 +64,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
                 if flock is None:
                     file.close()
-                # Renamed while it is still locked, so that nobody takes it for a dead writer's.
+                # Renamed while still locked, so that no other writer takes it for a dead one's.
                 temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _naming(path: Path | str, target: Path) -> Iterator[None]:
-    """Make errors name what the user asked for where they name the temporary file, or nothing."""
+    """Make errors that name the temporary file, or no file, name what the user asked for."""
     try:
         yield
     except OSError as error:
@@ -102,13 +102,13 @@ def _is_special(target: Path) -> bool:
 
 
 def _temporary(target: Path) -> tuple[Path, int]:
-    """Make and lock a temporary file beside the target, with the permissions that the target has or will have."""
+    """Make and lock a temporary file beside the target, with the target's permissions."""
     _remove_left(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     while True:
         path = target.with_name(f"{_stem(target.name)}{os.urandom(8).hex()}.partial")
-        # The system applies the umask; a file that will be private is so from the start.
+        # The system applies the umask; a file that will be private is private from the start.
         handle = os.open(path, flags, 0o666 if mode is None else mode & 0o777)
         try:
             if _is_locked_here(handle, path):
@@ -123,7 +123,7 @@ def _temporary(target: Path) -> tuple[Path, int]:
 
 
 def _stem(name: str) -> str:
-    """Return what the names of all temporary files of a target begin with; no other target's do."""
+    """Return the beginning of the names of a target's temporary files, which no other target's share."""
     raw = os.fsencode(name)
     if len(raw) > _NAME_BYTES:
         name = f"{os.fsdecode(raw[:_NAME_BYTES])}~{crc32(raw):08x}"
@@ -131,7 +131,7 @@ def _stem(name: str) -> str:
 
 
 def _is_locked_here(handle: int, path: Path) -> bool:
-    """Lock a file that was just made; return whether it is still there: another writer may have removed it before."""
+    """Lock a file that was just made; return whether another writer has not removed it before that."""
     if flock is None:
         return True
     try:
@@ -139,7 +139,7 @@ def _is_locked_here(handle: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system without locks: nobody else can lock the file, and so remove it, either
+        return True  # a file system without locks: nobody else can lock, and so remove, the file either
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _temporaries(target: Path) -> re.Pattern[str]:
 
 
 def _remove_left(target: Path) -> None:
-    """Remove temporary files of a target whose writers are dead: a live one holds its file's lock."""
+    """Remove a target's temporary files whose writers are dead: a live writer holds its file's lock."""
     if flock is None:
         return
     ours = _temporaries(target)

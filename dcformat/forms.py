@@ -1,7 +1,7 @@
 """The forms in which one tensor can be stored, and the one that takes the fewest bytes.
 
-Sparse or dense, with a codebook or without: whichever a caller made, the writer tries those that an estimate favours
-and keeps the shortest. All of them give back the same elements, bit for bit.
+A tensor may be sparse or dense, with a codebook or without. The writer ignores which form a caller chose: it tries the
+forms that an estimate favours and keeps the shortest. All of them give back the same elements, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,35 +12,38 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.choose import Mode, write_payload
-from dcformat.codecs.values import coded_bits, ranks
+from dcformat.codecs import Mode
+from dcformat.codecs.payload_writer import write_payload
+from dcformat.codecs.values import coded_bits
 from dcformat.contents import table_entry
-from dcformat.model import STORAGE, Tensor, bit_patterns, matrix_shape, uniform_bits
+from dcformat.floats import bit_patterns, ranks
+from dcformat.model import STORAGE, Tensor, matrix_shape, uniform_bits
 from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: Forms of a tensor of at most this many elements are all tried.
+#: All forms of tensors of at most this many elements are tried.
 _TRY_ALL = 1 << 12
-#: Of larger ones, those whose estimated bits are within a 32nd of the least, give or take what estimates leave out.
+#: Forms of larger tensors are tried if their estimated bits exceed the least by no more than a 32nd and this slack.
 _MARGIN, _SLACK = 32, 1 << 12
-#: If a sample of this many values holds more distinct ones than a codebook may, there is none.
+#: If a sample of this many values holds more distinct values than a codebook may, the tensor gets none.
 _SAMPLE = 1 << 17
-#: A dense form with a codebook pays where at most one element in so many is zero: else *every element* codes as much.
+#: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
+#: *every element* coding takes as few bytes.
 _FEW_ZEROS = 16
 
 
 def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
     """Return the form of a validated tensor that takes the fewest bytes in `mode`, and its payload.
 
-    Ties go to the form that comes first in `forms`, so the same elements give the same bytes, whatever form they had.
+    Ties go to the form that comes first in `forms`, so the same elements give the same bytes in any form.
     """
     made = [(form, write_payload(form, mode)) for form in forms(tensor, mode)]
     return min(made, key=lambda pair: len(pair[1]) + len(table_entry(pair[0], len(pair[1]), True)))
 
 
 def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
-    """Return the forms of a validated tensor that are worth trying: never none, each with the same elements."""
+    """Return the forms of a validated tensor that are worth trying: at least one, each with the same elements."""
     only = uniform_bits(tensor)
     if tensor.size < 2:
         return [as_plain(as_dense(tensor))]
@@ -55,7 +58,7 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
 
 
 def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
-    """Return (bits, sparse, shared) for each form that could be the smallest; `tensor` is shared if it can be."""
+    """Return (bits, sparse, shared) for each form that could be the smallest; `tensor` has a codebook if it can."""
     size, stored = tensor.size, tensor.nnz
     zeros = size - stored
     width = 8 * STORAGE[tensor.dtype].itemsize
@@ -71,7 +74,7 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
         return out
     counts = np.bincount(tensor.data, minlength=len(tensor.codebook))
     nonzero = counts[bit_patterns(tensor.codebook) != 0]
-    # A codebook is a sorted set: each value costs what it would alone, less the order that need not be told.
+    # A codebook is a sorted set: its values cost what they would alone, less the bits of their order.
     book = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
     if zeros:
         out.insert(0, (positions + _entropy(nonzero) + book, True, True))
@@ -82,13 +85,13 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
 
 
 def _entropy(counts: Array) -> float:
-    """Return the bits of so many symbols of each kind, each as likely as it is frequent."""
+    """Return the bits of symbols with these counts, by their entropy."""
     counts = counts[counts > 0].astype(np.float64)
     return float((counts * -np.log2(counts / counts.sum())).sum()) if len(counts) > 1 else 0.0
 
 
 def _some(tensor: Tensor) -> Array:
-    """Return values of a sample of the stored elements, without zeros."""
+    """Return the values of a sample of the stored elements, without zeros."""
     stored = tensor.data[:: -(-len(tensor.data) // _SAMPLE)] if len(tensor.data) else tensor.data
     values: Array = np.ascontiguousarray(stored if tensor.codebook is None else tensor.codebook[stored])
     nonzero: Array = values[bit_patterns(values) != 0]
@@ -106,7 +109,7 @@ def as_plain(tensor: Tensor) -> Tensor:
 
 
 def as_shared(tensor: Tensor) -> Tensor | None:
-    """Return a tensor with a codebook of the values in use, or None if they are none or too many for one."""
+    """Return a tensor with a codebook of the values in use, or None if there are none or too many for a codebook."""
     if tensor.codebook is None:
         codes, book = share(np.ascontiguousarray(tensor.data), tensor.dtype)
         return None if book is None else replace(tensor, data=codes, codebook=book)
@@ -120,7 +123,7 @@ def as_shared(tensor: Tensor) -> Tensor | None:
 
 
 def as_dense(tensor: Tensor) -> Tensor:
-    """Return a tensor with every element stored; a codebook gets a zero if there are zeros."""
+    """Return a tensor with every element stored; its codebook gets a zero if some elements are zero."""
     if not tensor.is_sparse:
         return tensor
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
@@ -164,7 +167,7 @@ def as_sparse(tensor: Tensor) -> Tensor:
 
 
 def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
-    """Return codes and an ascending codebook, or the values and None if they are none or too many different ones."""
+    """Return codes and an ascending codebook, or the values and None if there are none, or too many different ones."""
     bits = bit_patterns(values)
     if len(bits) > 2 * _SAMPLE:
         some = np.sort(bits[:: len(bits) // _SAMPLE])

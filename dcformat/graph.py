@@ -1,7 +1,7 @@
 """The network a file holds: a list of operators in execution order.
 
-Values are numbered. Value 0 is the network's input; node `k` produces value `k + 1` and may only read values with a
-smaller number, so a graph is acyclic and in execution order by construction. The last value is the output (logits, or
+Values are numbered. Value 0 is the network's input; node `k` makes value `k + 1` and may only read values with smaller
+numbers, so a graph is acyclic and in execution order by construction. The last value is the output (logits, or
 probabilities after `Softmax`). Shapes leave out the batch dimension: ``(channels, height, width)`` or ``(features,)``.
 
 Convolutions and linear layers name their tensors; everything else is attributes. Batch normalisation has no operator:
@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 
 @record
 class Node:
-    """One operator. `inputs` are value numbers; `arity` is how many it takes (None: two or more)."""
+    """One operator. `inputs` are value numbers; `arity` is their count (None: two or more)."""
 
     inputs: tuple[int, ...]
     kind: ClassVar[str] = ""
@@ -37,7 +37,7 @@ class Node:
         return ()
 
     def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
-        """Shape of the result without the batch dimension; raises `ShapeError` when the inputs do not fit."""
+        """Return the shape of the result without the batch dimension; raise `ShapeError` if the inputs do not fit."""
         raise NotImplementedError
 
 
@@ -74,10 +74,10 @@ def _at_least(node: Node, values: Pair, least: int, field: str) -> None:
 def _window(
     node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False
 ) -> int:
-    """Output length of a sliding window, by PyTorch's rule: in ceil mode the last window must start inside."""
+    """Return the output length of a sliding window as PyTorch does: in ceil mode the last window must start inside."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if span < 0:
-        raise ShapeError(f"{node.kind} input size", got=size, expected=f"a window of {kernel} to fit in it")
+        raise ShapeError(f"{node.kind} input size", got=size, expected=f"room for a window of {kernel}")
     out = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (out - 1) * stride >= size + padding:
         out -= 1
@@ -209,7 +209,7 @@ class GlobalMaxPool(Node):
 
 @record
 class Flatten(Node):
-    """All dimensions but the batch into one, row-major."""
+    """Join all dimensions but the batch into one, in row-major order."""
 
     kind: ClassVar[str] = "flatten"
 
@@ -259,8 +259,8 @@ class Softmax(Node):
 class Preprocessing:
     """How a uint8 pixel becomes the network's float32 input: ``(pixel / 255 - mean) / std``.
 
-    `mean` and `std` hold one value for all channels or one for each. Input that is float already is taken to be
-    preprocessed and used as it is.
+    `mean` and `std` hold one value for all channels or one for each. Input that is already float is taken to be
+    preprocessed and is used unchanged.
     """
 
     mean: tuple[float, ...]
@@ -269,7 +269,7 @@ class Preprocessing:
 
 @record
 class Graph:
-    """Operators in execution order, the shape of the input (without the batch), and what goes with the input."""
+    """Operators in execution order, the shape of the input (without the batch), and the input's preprocessing."""
 
     input_shape: Shape
     nodes: tuple[Node, ...]
@@ -283,12 +283,17 @@ class Graph:
         return f"Graph(input {'x'.join(map(str, self.input_shape))}: {operators})"
 
     def shapes(self, tensors: Mapping[str, Shape]) -> list[Shape]:
-        """Shape of every value, the input first. Raises `GraphError` or `ShapeError`: this is the graph's validation.
+        """Validate the graph, and return the shape of every value, the input first.
 
         Parameters
         ----------
         tensors : mapping of str to tuple of int
             The shape of every tensor in the file.
+
+        Raises
+        ------
+        GraphError, ShapeError
+            Nodes are connected wrongly, or shapes do not fit.
         """
         if not self.input_shape or len(self.input_shape) not in (1, 3) or min(self.input_shape) < 1:
             raise ShapeError("input shape", got=self.input_shape, expected="(features,) or (channels, height, width)")
@@ -304,7 +309,7 @@ class Graph:
                 if not 0 <= value <= number:
                     raise GraphError(f"node {number} ({node.kind}) input", got=value, expected=f"0 to {number}")
             shape = node.output_shape([values[i] for i in node.inputs], tensors)
-            # Concatenation alone could double a value in every node.
+            # Otherwise concatenation could double a value in every node.
             if prod(shape) > MAX_ELEMENTS:
                 raise ShapeError(f"node {number} ({node.kind})", got=shape, expected=f"at most {MAX_ELEMENTS} elements")
             values.append(shape)
@@ -323,7 +328,7 @@ class Graph:
 
 
 def _as_float32(value: float) -> float:
-    """Return what a float32 makes of a number: an infinity, or zero, of those beyond its range."""
+    """Return a number rounded to float32: numbers beyond its range become infinite, or zero."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

@@ -13,7 +13,7 @@ DIGEST_BYTES = 8
 #: Set in the contents' length field when they are coded by the text coder.
 CONTENTS_PACKED = 1 << 31
 
-# Section "Contents": ids of their sections; a section whose id has the high bit may be ignored by who does not know it.
+# Section "Contents": ids of their sections; readers may ignore an unknown section whose id has the high bit.
 SECTION_TENSORS = 1
 SECTION_GRAPH = 2
 SECTION_LABELS = 3
@@ -30,8 +30,6 @@ FORM_SPARSE_SHARED = 4
 FORM_COPY = 5
 FORMS = 6
 DTYPES = ("float32", "float16", "bfloat16", "int8")
-#: The rank field's value that says that a varint follows.
-RANK_ESCAPE = 7
 
 # Section "Payloads": the first byte of a payload.
 CODER_RAW = 0
@@ -44,13 +42,13 @@ CODING_TRANSPOSED = 16
 CODING_EVERY_ELEMENT = 32
 CODING_FILLERS = 64
 CODING_RESERVED = 128
-#: A chunk with fewer symbols than this has one Huffman stream for them, else four.
+#: Fewer symbols than this are one Huffman stream in a chunk; as many or more are four.
 INTERLEAVE_FROM = 4096
-#: Widest gap symbol in bits; widest code into a codebook in bits.
+#: Bits of the widest gap symbol.
 MAX_GAP_BITS = 8
 
 # Section "Limits".
-MAX_RANK = 8
+MAX_RANK = 7
 MAX_ELEMENTS = 1 << 40
 MAX_NAME_BYTES = 255
 MAX_TENSORS = 1 << 16
@@ -65,25 +63,25 @@ MAX_METADATA_ENTRIES = 1 << 10
 MAX_METADATA_BYTES = 1 << 16
 MAX_SELF_TEST_SAMPLES = 1 << 10
 MAX_PAYLOAD_BYTES = 1 << 41
-#: A data block of more than one tensor is no longer than this, so that reading one tensor never reads much else.
+#: Most bytes of a data block of several tensors, so that reading one tensor never reads much else.
 MAX_SHARED_BLOCK_BYTES = 1 << 16
-#: A payload has at most FREE_CHUNKS chunks, and one more for every CHUNK_LEAST stored entries and lines: a chunk costs
-#: a reader much more time than the byte or two that it needs in a file.
+#: A payload has at most FREE_CHUNKS chunks, and one more for every CHUNK_LEAST entries and lines: a chunk takes a byte
+#: or two in a file, but much time to read.
 FREE_CHUNKS = 16
 CHUNK_LEAST = 1 << 12
-#: A tensor under *every element* has at most FREE_ELEMENTS elements, and so many more for each stored entry: what
-#: decoding it takes then follows from what the file stores.
+#: A tensor of which every element is coded has at most FREE_ELEMENTS elements, and ELEMENTS_EACH more for each entry,
+#: so that what the file stores bounds the cost of decoding it.
 FREE_ELEMENTS = 1 << 16
 ELEMENTS_EACH = 64
-#: Coders 2 and 3 keep positions in a line in 31 bits.
+#: Coders 2 and 3 keep indices in 31 bits.
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
-#: What decoding may take unless the caller says otherwise. Not part of the format: a reader's own bound.
+#: Bytes that decoding may take unless the caller says otherwise: a reader's own bound, not part of the format.
 DEFAULT_MAX_MEMORY = 4 << 30
 #: Steps that reading or running a file may take unless the caller says otherwise: a symbol, a binary decision or a
-#: multiplication each, about a nanosecond of compiled code. Not part of the format either.
+#: multiplication each, about a nanosecond of compiled code. This too is not part of the format.
 DEFAULT_MAX_WORK = 1 << 40
 
-#: What the text coder has read before the contents (section "Text coder"); part of the format, so never changed.
+#: What the text coder learns before the contents (section "Text coder"); part of the format, so it never changes.
 CONTENTS_PRESET = bytes.fromhex(
     "1166656174757265732e302e7765696768741066656174757265732e31302e6269617313636c61737369666965722e312e77656967687415"
     "6c61796572312e302e636f6e76312e776569676874136c61796572342e312e636f6e76322e6269617313646f776e73616d706c652e302e77"

@@ -1,6 +1,6 @@
-"""The two budgets of a caller: bytes of memory and steps of work (docs/limits.md); and NumPy's own bound on a shape.
+"""A caller's two budgets, bytes of memory and steps of work (docs/limits.md), and NumPy's own bound on a shape.
 
-All are compared with what arithmetic predicts, before anything is allocated or computed.
+Each is compared with what arithmetic predicts, before anything is allocated or computed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from math import prod
 from dcformat.errors import MemoryLimitError, WorkLimitError
 
 
-def require_memory(field: str, need: int, most: int | None) -> None:
-    """Raise `MemoryLimitError` if `need` bytes are more than `most` (None: no bound)."""
-    if most is not None and need > most:
-        raise MemoryLimitError(field, got=f"{need} bytes", expected=f"at most {most} (max_memory)")
+def require_memory(field: str, need: int, max_memory: int | None) -> None:
+    """Raise `MemoryLimitError` if `need` bytes are more than `max_memory` (None: no bound)."""
+    if max_memory is not None and need > max_memory:
+        raise MemoryLimitError(field, got=f"{need} bytes", expected=f"at most {max_memory} (max_memory)")
 
 
-def require_work(field: str, steps: int, most: int | None) -> None:
-    """Raise `WorkLimitError` if `steps` are more than `most` (None: no bound)."""
-    if most is not None and steps > most:
-        raise WorkLimitError(field, got=f"{steps} steps", expected=f"at most {most} (max_work)")
+def require_work(field: str, steps: int, max_work: int | None) -> None:
+    """Raise `WorkLimitError` if `steps` are more than `max_work` (None: no bound)."""
+    if max_work is not None and steps > max_work:
+        raise WorkLimitError(field, got=f"{steps} steps", expected=f"at most {max_work} (max_work)")
 
 
 def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
@@ -31,9 +31,11 @@ def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
 
 
 @contextmanager
-def memory_counts(field: str, most: int | None) -> Iterator[None]:
-    """Turn a `MemoryError` that leaves the block into a `MemoryLimitError`: the machine has less than was allowed."""
+def memory_counts(field: str, max_memory: int | None) -> Iterator[None]:
+    """Turn a `MemoryError` in the block into a `MemoryLimitError`: the machine has less than was allowed."""
     try:
         yield
     except MemoryError:
-        raise MemoryLimitError(field, got="no more memory", expected=f"at most {most} bytes (max_memory)") from None
+        raise MemoryLimitError(
+            field, got="no more memory", expected=f"at most {max_memory} bytes (max_memory)"
+        ) from None

@@ -1,7 +1,7 @@
 """What a file holds, in memory: tensors (sparse or dense, with or without a codebook), graph, metadata.
 
-These classes are plain data; they read and write nothing. A `Tensor` keeps the form it has in the file, so that a
-sparse tensor is never made dense unless somebody calls `to_dense`.
+These classes are plain data; they read and write nothing. A `Tensor` keeps the form that it has in the file: a sparse
+tensor becomes dense only if a caller asks for `to_dense`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.floats import bit_patterns
 from dcformat.graph import Graph
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.limits import memory_counts, require_memory
@@ -22,7 +23,7 @@ from dcformat.records import fresh, record
 
 Array = npt.NDArray[Any]
 
-#: dtype name -> little-endian storage dtype. NumPy has no bfloat16: its bit patterns are kept as ``<u2``.
+#: dtype name -> little-endian storage dtype. NumPy has no bfloat16, so its bit patterns are kept as ``<u2``.
 STORAGE = MappingProxyType(
     {
         name: np.dtype(code)
@@ -30,19 +31,19 @@ STORAGE = MappingProxyType(
     }
 )
 
-#: Elements of the dense form that are made at a time.
+#: How many elements of the dense form are made at a time.
 _PIECE = 1 << 18
 
 
 def matrix_shape(shape: tuple[int, ...], sparse: bool) -> tuple[int, int]:
-    """Return the rows and columns of the matrix that a tensor is seen as (spec, "Tensor table")."""
+    """Return the rows and columns of a tensor's matrix view (spec, "Tensor table")."""
     one_row = len(shape) < (2 if sparse else 1)
     return (1, prod(shape)) if one_row else (shape[0], prod(shape[1:]))
 
 
 @record(eq=False)
 class Tensor:
-    """A named tensor of any rank, seen as a matrix of ``shape[0]`` rows; a sparse vector is a single row.
+    """A named tensor of any rank, viewed as a matrix of ``shape[0]`` rows; a sparse vector is a single row.
 
     Parameters
     ----------
@@ -50,14 +51,14 @@ class Tensor:
     shape : tuple of int
     dtype : {'float32', 'float16', 'bfloat16', 'int8'}
     data : ndarray
-        One entry for each stored element: values in ``STORAGE[dtype]``, or, with a codebook, unsigned codes into it.
-        Dense: row-major, ``prod(shape)`` entries. Sparse: `nnz` entries in row-major order.
+        A value for each stored element, in ``STORAGE[dtype]``, or, with a codebook, an unsigned code into it.
+        Dense: all ``prod(shape)`` elements in row-major order. Sparse: the `nnz` entries in row-major order.
         Constant: exactly one value, that of every element (and ``indices`` is None).
     codebook : ndarray or None
-        Distinct values in ``STORAGE[dtype]``, ascending. Of a sparse tensor it never holds the implied zero.
+        Distinct values in ``STORAGE[dtype]``, ascending. A sparse tensor's never holds the implied zero.
     indptr, indices : ndarray or None
-        CSR row pointers (int64, rows + 1) and column indices (int32, or int64 where the columns need it), strictly
-        ascending in each row. None for a dense tensor.
+        The CSR arrays: ``rows + 1`` offsets into the entries (int64), and each entry's column (int32, or int64 where
+        the columns need it), strictly ascending in each row. None for a dense tensor.
     scale : float
         For int8 only: an element's value is ``scale * code``. 1.0 otherwise.
 
@@ -105,12 +106,12 @@ class Tensor:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether only the nonzero elements are stored."""
+        """Whether only the elements that are not zero are stored."""
         return self.indices is not None
 
     @property
     def is_constant(self) -> bool:
-        """Whether one value stands for all elements (also: no elements)."""
+        """Whether one value stands for all elements (of which there may be none)."""
         return self.indices is None and self.codebook is None and self.data.size == 1 and self.size != 1
 
     @property
@@ -127,11 +128,11 @@ class Tensor:
         return nonzero * self.size if self.is_constant else nonzero
 
     def values(self) -> Array:
-        """Return the stored elements' values, codes resolved: 1-D, ``STORAGE[dtype]``, same order as `data`."""
+        """Return the values of the stored elements: 1-D, ``STORAGE[dtype]``, in the order of `data`."""
         return self.data if self.codebook is None else self.codebook[self.data]
 
     def to_dense(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Array:
-        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit what was saved.
+        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit as it was saved.
 
         Parameters
         ----------
@@ -141,7 +142,7 @@ class Tensor:
         Raises
         ------
         MemoryLimitError
-            It takes more. A constant, or a sparse tensor, may be much larger than what it was decoded from.
+            It takes more. A constant or sparse tensor may be much larger than its payload.
         """
         if not (self.is_sparse or self.is_constant or self.codebook is not None):
             return self.data.reshape(self.shape)
@@ -157,7 +158,7 @@ class Tensor:
         Parameters
         ----------
         max_memory : int or None
-            Most bytes that the three, with what making them needs on the way, may take; None for no bound.
+            Most bytes that the three arrays and making them may take; None for no bound.
 
         Raises
         ------
@@ -185,7 +186,7 @@ class Tensor:
             return indptr, (at % self.columns).astype(index), data if self.codebook is None else self.codebook[data]
 
     def _csr_of_alike(self, count: int, index: np.dtype[Any], max_memory: int | None) -> tuple[Array, Array, Array]:
-        """Return the CSR form of equal elements, or of none: all are entries, or `count` is 0 and none are."""
+        """Return the CSR form of equal elements, all of which are entries, or none if `count` is 0."""
         storage, columns = STORAGE[self.dtype], self.columns if count else 0
         pointers = 8 * (self.rows + 1)
         need = (2 * pointers if count else pointers) + count * storage.itemsize + (count + columns) * index.itemsize
@@ -194,14 +195,14 @@ class Tensor:
             return indptr, np.tile(np.arange(columns, dtype=index), self.rows), np.full(count, self.data[:1], storage)
 
     def pieces(self) -> Iterator[Array]:
-        """Yield the dense form's elements in row-major order, 1-D, 2^18 at a time: it may be too large for memory."""
+        """Yield the dense form, which may not fit in memory, in 1-D pieces of 2^18 elements, in row-major order."""
         for start in range(0, self.size, _PIECE):
             piece = np.empty(min(_PIECE, self.size - start), STORAGE[self.dtype])
             self._fill(piece, start)
             yield piece
 
     def _fill(self, out: Array, start: int) -> None:
-        """Write the elements of the flattened tensor from `start` on, as many as there is room for."""
+        """Fill `out` with the elements of the flattened tensor from `start` on."""
         stop = start + len(out)
         if self.indptr is None or self.indices is None:
             data = self.data if self.is_constant else self.data[start:stop]
@@ -217,7 +218,7 @@ class Tensor:
         )
 
     def _entry(self, position: int) -> int:
-        """Return how many entries of a sparse tensor come before a position in the flattened tensor."""
+        """Return how many of a sparse tensor's entries come before a position in the flattened tensor."""
         assert self.indptr is not None and self.indices is not None  # for the type checker: it is sparse
         row, column = divmod(position, self.columns)
         if row == self.rows:
@@ -233,13 +234,8 @@ class Tensor:
             yield
 
 
-def bit_patterns(values: Array) -> Array:
-    """View values as unsigned integers, so that negative zero counts as a value."""
-    return values.view(f"<u{values.dtype.itemsize}")
-
-
 def uniform_bits(tensor: Tensor) -> Array | None:
-    """Return the bit pattern that all elements have, as an array of one; None if they differ or there are none."""
+    """Return the bit pattern of all elements as an array of one; None if they differ or there are none."""
     if not tensor.size:
         return None
     if tensor.is_sparse and len(tensor.data) < tensor.size:
@@ -252,7 +248,7 @@ def uniform_bits(tensor: Tensor) -> Array | None:
 
 @record
 class Extension:
-    """A section this version does not know, marked ignorable: kept byte for byte through read-modify-write."""
+    """A section that this version does not know and may ignore; it is kept byte for byte when a file is rewritten."""
 
     kind: int
     payload: bytes
@@ -275,11 +271,11 @@ class Model:
     ----------
     tensors : mapping of str to Tensor
     graph : Graph or None
-        None: the file is a bag of tensors and cannot be run.
+        None if the file is just a collection of tensors, which cannot be run.
     labels : tuple of str
         Class labels in the order of the logits; may be empty.
     metadata : mapping of str to str
-        Free text, bounded (spec, "Limits").
+        Free text, of limited length (spec, "Limits").
     """
 
     tensors: Mapping[str, Tensor]

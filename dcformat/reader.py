@@ -1,7 +1,7 @@
 """From a file's bytes to a model, all of it or tensor by tensor (spec, "File").
 
-Any bytes parse or raise `FormatError`. Nothing is allocated for what the bytes declare before it has been checked
-against the bytes there are, the format's limits, and the caller's.
+Any bytes parse or raise `FormatError`. Whatever the bytes declare is checked against the bytes that exist, the format's
+limits and the caller's before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs.memory import TENSOR_OBJECTS, contents_bytes, usage_bytes, working_bytes
-from dcformat.codecs.payload import Layout, cut, read_payload
+from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
+from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import contents_steps, decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import Contents, TensorInfo, parse, small_sections
@@ -42,7 +43,7 @@ _T = TypeVar("_T")
 
 @record
 class LedgerRow:
-    """Some of the file's bytes: what they are for, and how many."""
+    """A part of the file: what its bytes are for, and how many there are."""
 
     what: str
     bytes: int
@@ -61,11 +62,11 @@ def load(
     ----------
     source : path, bytes-like or binary file object
     max_memory : int or None
-        Most bytes that the tensors may take, with what decoding them needs on the way; None for no bound.
+        Most bytes that the tensors and decoding them may take; None for no bound.
     max_work : int or None
-        Most steps that decoding may take, of about a nanosecond each (docs/limits.md); None for no bound.
+        Most steps, of about a nanosecond each, that decoding may take (docs/limits.md); None for no bound.
     threads : int
-        Chunks of a large tensor are decoded in as many threads; the result is the same.
+        Number of threads that decode the chunks of a large tensor; the result does not depend on it.
 
     Raises
     ------
@@ -84,15 +85,15 @@ def verify(
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
 ) -> None:
-    """Check every byte of a file: structure, checksums, every tensor, and the content digest. Raises as `load`."""
+    """Check every byte of a file: its structure, checksums, tensors and content digest. Raises as `load` does."""
     with open_file(source, max_memory=max_memory, max_work=max_work) as file:
         file.verify()
 
 
 class DcfFile:
-    """An open file: its contents are read, tensors are decoded when asked for. May be used by several threads.
+    """An open file, whose tensors are decoded on demand. Several threads may use it.
 
-    Each call of a method may take as much memory and work as was allowed when the file was opened.
+    Each call of a method may take the memory and the work that were allowed when the file was opened.
 
     Attributes
     ----------
@@ -101,7 +102,7 @@ class DcfFile:
     size : int
         Bytes of the file.
     digest : bytes
-        The content digest that the file states; `verify` checks it.
+        The content digest that the file states, which `verify` checks.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class DcfFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file, if it was opened here."""
+        """Close the file, if the caller gave a path."""
         self._data.close()
 
     @property
@@ -166,27 +167,27 @@ class DcfFile:
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
-        """Sections that this version does not know and may ignore."""
+        """Sections that this version does not know, and may ignore."""
         return self._contents.extensions
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes that all tensors take in memory, in the form they have in the file; a copy shares its original's."""
+        """Bytes that all tensors take in memory, in the form that the file stores; a copy shares its original's."""
         return sum(info.decoded_bytes for info in self._contents.tensors if info.copy_of is None)
 
     def info(self, name: str) -> TensorInfo:
-        """Return what the table of contents says of a tensor; raises KeyError."""
+        """Return a tensor's entry in the table of contents. Raises KeyError."""
         return self._info[name]
 
     def work(self, name: str | None = None) -> int:
-        """Return the most steps that decoding a tensor takes, or all of them: reads payloads, decodes nothing.
+        """Return the most steps that decoding a tensor, or all tensors, takes. Reads payloads, but decodes nothing.
 
         Raises
         ------
         KeyError
-            There is no such tensor.
+            The file has no such tensor.
         FormatError
-            A payload is damaged or cannot be cut into its parts.
+            A payload is damaged or cannot be cut into its payload.
         """
         if name is None:
             return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
@@ -197,7 +198,7 @@ class DcfFile:
         return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
-        """Decode one tensor; of the others, only those in its data block are read. Raises KeyError, FormatError."""
+        """Decode one tensor; only its data block is read. Raises KeyError, FormatError."""
         with self._naming():
             tensor = self._decode(self._original(name), threads)
         return replace(tensor, name=name)
@@ -233,7 +234,7 @@ class DcfFile:
                 raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
 
     def ledger(self) -> list[LedgerRow]:
-        """Return what every byte is for; the rows add up to `size`."""
+        """Return what every byte of the file is for; the rows add up to `size`."""
         begin = self._begin - layout.CRC_BYTES - layout.PREFIX_BYTES
         rows = [
             LedgerRow("magic, version, length", layout.PREFIX_BYTES),
@@ -245,14 +246,14 @@ class DcfFile:
         return rows
 
     def usage(self, name: str) -> Usage:
-        """Return what the bits of a tensor's payload are for. Decodes it. Raises KeyError, FormatError."""
+        """Decode a tensor and return what the bits of its payload are for. Raises KeyError, FormatError."""
         info = self._info[name]
         with self._naming():
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
             return self._usage(info)
 
     def usages(self) -> dict[str, Usage]:
-        """Return `usage` of every tensor, all of them within the work that was allowed. Raises `FormatError`."""
+        """Return `usage` of every tensor; together they must fit the work that was allowed. Raises `FormatError`."""
         with self._naming():
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
@@ -264,12 +265,12 @@ class DcfFile:
         steps = sum(self._guarded(info, usage_steps) for info in infos if info.copy_of is None)
         require_work(field, steps, self._max_work)
 
-    def _measure(self, parts: Layout) -> Usage:
-        self._allow(f"accounting for tensor {parts.info.name!r}", usage_bytes(parts) + self._copied(parts.info))
-        return measure(parts)
+    def _measure(self, payload: ParsedPayload) -> Usage:
+        self._allow(f"accounting for tensor {payload.info.name!r}", usage_bytes(payload) + self._copied(payload.info))
+        return measure(payload)
 
     def _original(self, name: str) -> TensorInfo:
-        """Return the table entry that holds a tensor's payload: its own, or that of the tensor it is a copy of."""
+        """Return the table entry that holds a tensor's payload: its own, or its original's."""
         info = self._info[name]
         return info if info.copy_of is None else self._info[info.copy_of]
 
@@ -278,24 +279,24 @@ class DcfFile:
         return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
 
     def _decode(self, info: TensorInfo, threads: int, others: int = 0) -> Tensor:
-        """Decode a tensor beside `others` bytes of other tensors."""
+        """Decode a tensor while other tensors take `others` bytes."""
 
-        def decode(parts: Layout) -> Tensor:
+        def decode(payload: ParsedPayload) -> Tensor:
             field = f"decoding tensor {info.name!r}"
-            self._allow(field, others + working_bytes(parts, threads) + self._copied(info))
-            require_work(field, decoding_steps(parts), self._max_work)
-            return read_payload(parts, threads)
+            self._allow(field, others + working_bytes(payload, threads) + self._copied(info))
+            require_work(field, decoding_steps(payload), self._max_work)
+            return read_payload(payload, threads)
 
         return self._guarded(info, decode)
 
-    def _guarded(self, info: TensorInfo, function: Callable[[Layout], _T]) -> _T:
-        """Apply a function to a tensor's payload; running out of memory is the file's failure like any other."""
+    def _guarded(self, info: TensorInfo, function: Callable[[ParsedPayload], _T]) -> _T:
+        """Apply a function to a tensor's parsed payload; running out of memory counts as a failure of the file."""
         field = f"tensor {info.name!r}"
         self._allow(field, info.decoded_bytes)
         payload = self._payload(info)
         try:
             with memory_counts(field, self._max_memory):
-                return function(cut(info, payload, self._max_memory))
+                return function(parse_payload(info, payload, self._max_memory))
         except FormatError as error:
             error.offset = self._blocks[info.block] + info.offset
             raise
@@ -306,14 +307,14 @@ class DcfFile:
         self._allow(field, self._copied(info))
         with memory_counts(field, self._max_memory):
             block = self._data.take(start, length + layout.CRC_BYTES)
-        # What is read again is checked again: the file may have been changed in place.
+        # A block that is read again is checked again, because the file may have been changed in place.
         if not self._data.is_fixed or info.block not in self._checked:
             _check_crc(block, field, start)
             self._checked.add(info.block)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
     def _copied(self, info: TensorInfo) -> int:
-        """Return the bytes of a tensor's data block in memory, 0 where it is there already."""
+        """Return the bytes of memory that reading a tensor's data block takes: 0 if it is in memory already."""
         return 0 if self._data.is_fixed else self._contents.blocks[info.block]
 
     def _allow(self, what: str, need: int) -> None:
@@ -357,7 +358,7 @@ class DcfFile:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Let errors say which file they are about."""
+        """Add the file's name to errors."""
         try:
             yield
         except FormatError as error:
@@ -377,11 +378,11 @@ def open_file(
     Parameters
     ----------
     source : path, bytes-like or binary file object
-        A pipe or a device is read to its end, unless it begins as no such file does.
+        A pipe or a device is read to its end, unless its magic number is wrong.
     max_memory, max_work : int or None
-        As in `load`; they hold for each call of one of the file's methods.
+        As in `load`; they apply to each call of a method.
     mmap : bool
-        Map the file into memory rather than read parts of it as they are needed; only for a path.
+        Map the file into memory instead of reading parts of it when they are needed; only for a path.
 
     Raises
     ------
@@ -389,7 +390,7 @@ def open_file(
         As `load`.
     """
     with memory_counts("file", max_memory):
-        data = ByteSource.of(source, mmap=mmap, most=max_memory)
+        data = ByteSource.of(source, mmap=mmap, max_memory=max_memory)
     try:
         return DcfFile(data, max_memory=max_memory, max_work=max_work)
     except BaseException:
@@ -398,7 +399,7 @@ def open_file(
 
 
 def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
-    """Return where each data block begins; require that they and the digest are all there is."""
+    """Return where each data block begins; require that nothing but the digest follows the last one."""
     offsets = []
     for length in contents.blocks:
         offsets.append(begin)

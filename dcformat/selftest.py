@@ -1,4 +1,4 @@
-"""The golden self-test: inputs that anyone can make from a seed, and what must come out (spec, "Self-test")."""
+"""The golden self-test: inputs that anyone can make from a seed, and the expected outputs (spec, "Self-test")."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from dcformat import layout
 from dcformat.graph import Shape
 
 _STEP = 0x9E3779B97F4A7C15
-
-
-#: Pixels that are made at a time: the numbers behind them take many times their bytes.
+#: Pixels made at a time: the numbers that they are made of take many times their bytes.
 _PIECE = 1 << 16
 
 
@@ -26,9 +24,9 @@ def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray
     ----------
     seed, samples : int
     shape : tuple of int
-        Of one input.
+        The shape of one input.
     first : int
-        Number of the first input that is wanted.
+        The number of the first input to make.
     """
     size = prod(shape)
     out = np.empty(samples * size, np.uint8)
@@ -44,12 +42,12 @@ def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray
 
 
 def winners(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Return the index of the greatest of each of the outputs ``(samples, ...)``, the first of equals."""
+    """Return the index of the greatest of each sample's outputs ``(samples, ...)``; the first of equal ones."""
     return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1), "<u4")
 
 
 def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
-    """Return the digest of the winners of all samples, in one array or in several."""
+    """Return the digest of the winners of all samples, given in one array or several."""
     state = hashlib.sha256()
     for part in winners:
         state.update(part.tobytes())
@@ -57,7 +55,7 @@ def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
 
 
 def is_robust(outputs: npt.NDArray[np.float32]) -> bool:
-    """Whether no rounding can change a winner: the two greatest differ by a thousandth of the greatest magnitude."""
+    """Whether rounding cannot change a winner: the two greatest differ by a thousandth of the greatest magnitude."""
     flat = outputs.reshape(len(outputs), -1).astype(np.float64)
     if flat.shape[1] < 2:
         return True

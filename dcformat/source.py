@@ -1,4 +1,4 @@
-"""Where a file's bytes come from: memory, a mapped file, or a file that is read by parts."""
+"""Where a file's bytes come from: memory, a mapped file, or a file that is read part by part."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dcformat.errors import MemoryLimitError, TruncatedError
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
-#: Bytes read at a time from what cannot seek.
+#: Bytes read at a time from a stream, which cannot seek.
 _PIECE_BYTES = 1 << 20
 
 
 class ByteSource:
-    """Where the bytes come from: memory, or a file read by parts under a lock.
+    """Where the bytes come from: memory, or a file read part by part under a lock.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class ByteSource:
     path : str or None
         The file's name, if it has one.
     held : int
-        Bytes of memory that the source itself takes: those of a stream that was read to its end.
+        Bytes of memory that the source itself takes, if it is a stream that was read to its end.
     """
 
     def __init__(
@@ -44,41 +44,41 @@ class ByteSource:
     ) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
         self.held = size if held else 0
-        #: Whether nobody else can change the bytes: then `take` makes no copy, and what was checked stays right.
+        #: Whether nobody else can change the bytes. If so, `take` makes no copy, and checked bytes stay as they were.
         self.is_fixed = held or (view is not None and isinstance(view.obj, bytes))
-        self._locks: dict[int, LockType] = {}  # one for each process: a fork may leave one locked for ever
+        self._locks: dict[int, LockType] = {}  # one for each process: a fork may leave the parent's locked for ever
 
     @classmethod
-    def of(cls, source: Source, *, mmap: bool, most: int | None) -> ByteSource:
-        """Open a source; a pipe or device is read to its end, `most` bytes at most."""
+    def of(cls, source: Source, *, mmap: bool, max_memory: int | None) -> ByteSource:
+        """Open a source; a pipe or device is read to its end, but no more than `max_memory` bytes of it."""
         if isinstance(source, str | os.PathLike):
-            return cls._of_path(os.fspath(source), mmap=mmap, most=most)
+            return cls._of_path(os.fspath(source), mmap=mmap, max_memory=max_memory)
         try:
             view = memoryview(source)  # type: ignore[arg-type]
         except TypeError:
-            return cls._of_file(source, most)  # type: ignore[arg-type]
+            return cls._of_file(source, max_memory)  # type: ignore[arg-type]
         view = (view if view.c_contiguous else memoryview(view.tobytes())).cast("B") if view.nbytes else memoryview(b"")
         return cls(view, None, len(view), None, None)
 
     @classmethod
-    def _of_file(cls, file: BinaryIO, most: int | None) -> ByteSource:
+    def _of_file(cls, file: BinaryIO, max_memory: int | None) -> ByteSource:
         if not hasattr(file, "read"):
             raise TypeError(f"source: expected a path, bytes or a binary file, found {type(file).__name__}")
         name = getattr(file, "name", None)
         # Python calls streams without a path "<stdin>" and the like.
         path = name if isinstance(name, str) and not name.startswith("<") else None
         if not _has_parts(file):
-            return cls._of_stream(file, path, None, most)
+            return cls._of_stream(file, path, None, max_memory)
         begin = file.tell()
         size = file.seek(0, io.SEEK_END) - begin
         return cls(None, _Shifted(file, begin) if begin else file, size, path, None)  # type: ignore[arg-type]
 
     @classmethod
-    def _of_path(cls, path: str, *, mmap: bool, most: int | None) -> ByteSource:
+    def _of_path(cls, path: str, *, mmap: bool, max_memory: int | None) -> ByteSource:
         file = open(path, "rb")  # noqa: PTH123, SIM115 - pathlib costs 3 ms at start; closed by `close`
         try:
             if not _has_parts(file):
-                return cls._of_stream(file, path, file, most)
+                return cls._of_stream(file, path, file, max_memory)
             size = os.fstat(file.fileno()).st_size
             if mmap:
                 mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
@@ -90,16 +90,16 @@ class ByteSource:
         return cls(None, file, size, path, file)
 
     @classmethod
-    def _of_stream(cls, file: BinaryIO, path: str | None, own: Any, most: int | None) -> ByteSource:
-        view = memoryview(read_stream(file, path, most))
+    def _of_stream(cls, file: BinaryIO, path: str | None, own: Any, max_memory: int | None) -> ByteSource:
+        view = memoryview(read_stream(file, path, max_memory))
         return cls(view, None, len(view), path, own, held=True)
 
     def take(self, start: int, count: int) -> memoryview:
-        """Return bytes that nobody can change any more; raise `TruncatedError` where there are fewer."""
+        """Return bytes that nobody can change any more; raise `TruncatedError` if there are fewer."""
         if start < 0 or count > self.size - start:
             raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
         if self._view is not None:
-            # Looking at a part of a map that its file has lost kills the process.
+            # Reading a mapped part that the file has lost would kill the process.
             there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
             part = self._view[start : max(start, min(start + count, there))]
             data: bytes | memoryview = part if self.is_fixed else bytes(part)
@@ -119,7 +119,7 @@ class ByteSource:
 
 
 def _has_parts(file: BinaryIO) -> bool:
-    """Whether a file has a size and can be read from anywhere. A device says it seeks; a file of /proc has no size."""
+    """Whether a file has a size and can be read from anywhere: devices claim to seek, files of /proc have no size."""
     if not (hasattr(file, "seekable") and file.seekable()):
         return False
     try:
@@ -130,7 +130,7 @@ def _has_parts(file: BinaryIO) -> bool:
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
-    """Return the next `count` bytes, fewer only at the end, however few the file object gives at a time."""
+    """Return the next `count` bytes, or fewer at the end, even if the file object returns only a few at a time."""
     data = _read_some(file, count)
     if not data or len(data) >= count:
         return data
@@ -150,20 +150,22 @@ def _read_some(file: BinaryIO, count: int) -> bytes:
     return bytes(data)
 
 
-def read_stream(file: BinaryIO, path: str | None, most: int | None) -> bytearray:
-    """Read a stream to its end: no further than its magic number if that is wrong, and at most `most` bytes."""
+def read_stream(file: BinaryIO, path: str | None, max_memory: int | None) -> bytearray:
+    """Read a stream to its end, at most `max_memory` bytes; if its magic number is wrong, read only that."""
     data = bytearray(_read(file, len(layout.MAGIC)))
     while data.startswith(layout.MAGIC) and (piece := _read(file, _PIECE_BYTES)):
         data += piece
-        if most is not None and len(data) > max(most, _PIECE_BYTES):
-            error = MemoryLimitError("file", got=f"over {most} bytes", expected=f"at most {most} (max_memory)")
+        if max_memory is not None and len(data) > max(max_memory, _PIECE_BYTES):
+            error = MemoryLimitError(
+                "file", got=f"over {max_memory} bytes", expected=f"at most {max_memory} (max_memory)"
+            )
             error.path = path
             raise error
     return data
 
 
 class _Shifted:
-    """A file object whose file begins in the middle of another."""
+    """A file object that begins in the middle of another one."""
 
     def __init__(self, file: BinaryIO, begin: int) -> None:
         self._file, self._begin = file, begin

@@ -1,7 +1,8 @@
 """Rewrites of a network that keep its function and make its file smaller.
 
-The order of hidden units is free, and so is a positive factor between a unit and what reads it through a ReLU: hundreds
-of bytes of a small file. Where units move, sums are taken in another order, so outputs may differ by rounding.
+The order of hidden units is free, and so is a positive factor between a unit and the layer that reads it through a
+ReLU. In a small file that saves hundreds of bytes. Moving units changes the order of sums, so outputs may differ by
+rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.choose import Mode, write_payload
+from dcformat.codecs import Mode
+from dcformat.codecs.payload_writer import write_payload
 from dcformat.dense import from_dense
 from dcformat.graph import (
     AvgPool2d,
@@ -30,34 +32,34 @@ from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
-#: Operators through which channels, and positive factors, pass one by one.
+#: Operators through which each channel, and a positive factor of it, passes by itself.
 _UNIT_WISE = (ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten)
 _Layer = Linear | Conv2d
 
 
 @record
 class _Link:
-    """Units made by one layer and read by one other only."""
+    """Two layers: one makes units, and only the other reads them."""
 
     producer: _Layer
     consumer: _Layer
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Tensors that change with the units."""
+        """Names of the tensors that change with the units."""
         return (*self.producer.tensors, self.consumer.weight)
 
 
 def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
-    """Return the network with its hidden units in the order, of a few that suggest themselves, that takes fewest bytes.
+    """Return the network with its hidden units in the order, of a few plausible ones, that takes the fewest bytes.
 
-    Tried for each pair of layers, again until nothing improves: as they are; by the number of weights that a unit
-    reads, or that read it; by bias; by the positions of a unit's weights; each unit next to the one most like it.
+    The orders tried for each pair of layers, until nothing improves, are: as the units are; by the number of weights
+    that a unit reads, or that read it; by bias; by the positions of a unit's weights; each next to the most similar.
 
     Parameters
     ----------
     model : Model
-        With a graph; convolutions with groups, and values that several operators read, are left as they are.
+        With a graph. Convolutions with groups, and values that several operators read, stay as they are.
     mode : {'fast', 'small', 'tiny'}
         The mode that the file will be written in.
     """
@@ -81,12 +83,12 @@ def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
 
 
 def fold_scales(model: Model, mode: Mode = "tiny") -> Model:
-    """Return the network with each hidden unit scaled by a power of two where that takes fewer bytes.
+    """Return the network with hidden units scaled by powers of two where that takes fewer bytes.
 
-    A unit's incoming weights and bias are multiplied so that the largest magnitude is in [1, 2), the weights that
-    read it are divided by the same. Powers of two change no mantissa, so the function stays the same bit for bit
-    (unless a number would leave the range of float32: then the unit is left alone). What gains is float weights without
-    a codebook, whose exponents become alike.
+    A unit's incoming weights and bias are multiplied so that the largest magnitude is in [1, 2), and the weights that
+    read it are divided by the same factor. Powers of two change no mantissa, so the function stays the same bit for
+    bit; a unit is left alone if a number would leave the range of float32. Float weights without a codebook gain,
+    because their exponents become more alike.
     """
     if model.graph is None:
         return model
@@ -102,7 +104,7 @@ def fold_scales(model: Model, mode: Mode = "tiny") -> Model:
 
 
 def _links(graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[_Link]:
-    """Yield the pairs of layers whose units nobody else reads."""
+    """Yield the pairs of layers whose units no other operator reads."""
     readers: dict[int, list[int]] = {}
     shared: dict[str, int] = {}
     for number, node in enumerate(graph.nodes):
@@ -153,7 +155,7 @@ def _orders(link: _Link, tensors: Mapping[str, Tensor]) -> Iterator[Array]:
 
 
 def _chained(alive: Array) -> Array:
-    """Return the order that begins with the fullest row and goes on with the row most like the last one."""
+    """Return the order that starts with the fullest row and continues with the row most similar to the last one."""
     rows = alive.astype(np.float32)
     size = rows.sum(axis=1)
     common = rows @ rows.T
@@ -169,7 +171,7 @@ def _chained(alive: Array) -> Array:
 
 
 def _rebuilt(tensor: Tensor, values: Array) -> Tensor:
-    """Return a tensor like another, with other values; with a codebook only if the other has one."""
+    """Return a tensor like another, with other values, and with a codebook only if that one has a codebook."""
     made = from_dense(tensor.name, np.ascontiguousarray(values), tensor.dtype, tensor.scale, exact=True)
     if tensor.codebook is not None or made.codebook is None:
         return made

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.values import finite, ranks
 from dcformat.contents import check_size
 from dcformat.errors import CodebookError, EncodingError, IndexRangeError, LimitError, ShapeError
+from dcformat.floats import finite, ranks
 from dcformat.model import STORAGE, Tensor
 
 Array = npt.NDArray[Any]

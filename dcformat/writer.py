@@ -1,4 +1,4 @@
-"""From a model to a file's bytes (spec, "File"). The same model and mode give the same bytes everywhere."""
+"""Writing a model as a file (spec, "File"). The same model and mode give the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from dcformat import layout
-from dcformat.codecs.choose import MODES, Mode, RelativeIndex, write_payload
+from dcformat.codecs import MODES, Mode, RelativeIndex
+from dcformat.codecs.payload_writer import write_payload
 from dcformat.contents import assemble, check_limits, copy_entry, small_sections, table_entry
 from dcformat.digest import ContentDigest, crc32c, tensor_digest
 from dcformat.errors import LimitError
 from dcformat.files import replacing
 from dcformat.forms import smallest
-from dcformat.model import Model
+from dcformat.graph_codec import check_graph
+from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
-from dcformat.wiring import check_graph
 
-#: Payloads wait for the contents, which come before them: up to this much in memory, the rest in a temporary file.
+#: Returns the form in which a tensor is stored, and its payload.
+Encode = Callable[[Tensor], tuple[Tensor, bytes]]
+
+#: Payloads wait until the contents, which come before them, are known: in memory up to this size, then in a file.
 _SPOOL_BYTES = 32 << 20
 
 
@@ -31,33 +36,34 @@ def save(
     mode: Mode = "fast",
     relative_index: RelativeIndex = "escape",
 ) -> None:
-    """Write a model to a file, whole or not at all: beside its place, then renamed into it.
+    """Write a model to a file, whole or not at all.
 
     Parameters
     ----------
     model : Model
     path : path-like
     mode : {'fast', 'small', 'tiny'}
-        Which coders may be used: Huffman; adaptive arithmetic coding too; mixing too. Within a mode each tensor is
-        stored in the form that takes the fewest bytes, whatever form it has in memory: sparse or dense, with or
-        without a codebook. A tensor that equals an earlier one in dtype, shape, scale and every bit is stored once.
+        Which coders may be used: Huffman coding; also adaptive arithmetic coding; also mixing. Each tensor is stored
+        in the form that takes the fewest bytes in that mode, sparse or dense, with or without a codebook, no matter
+        which form it has in memory. A tensor that equals an earlier one in dtype, shape, scale and every bit is stored
+        once.
     relative_index : {'escape', 'filler'}
-        How long runs of zeros are bridged: by an escape that carries no label, or, as in Deep Compression (Han,
-        Mao, Dally 2015, section 2), by a filler that does. 'filler' implies Huffman coding.
+        How long runs of zeros are bridged: by an escape, which has no code, or, as in Deep Compression (Han, Mao,
+        Dally 2015, section 2), by a filler, which has one. 'filler' implies Huffman coding.
 
     Raises
     ------
     FormatError
         The model contradicts itself or is beyond the format's limits.
     OSError
-        The file cannot be written; what was there before still is.
+        The file cannot be written; an existing file is untouched.
     """
     with replacing(Path(path)) as file:
         write(model, file, mode=mode, relative_index=relative_index)
 
 
 def dumps(model: Model, *, mode: Mode = "fast", relative_index: RelativeIndex = "escape") -> bytes:
-    """Return the bytes of a model's file; parameters and errors as in `save`."""
+    """Return the bytes of a model's file. Parameters and errors are those of `save`."""
     from io import BytesIO
 
     out = BytesIO()
@@ -65,8 +71,30 @@ def dumps(model: Model, *, mode: Mode = "fast", relative_index: RelativeIndex = 
     return out.getvalue()
 
 
-def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: RelativeIndex = "escape") -> None:
-    """Write a model's file to a binary stream, front to back; parameters and errors as in `save`."""
+def write(
+    model: Model,
+    file: BinaryIO,
+    *,
+    mode: Mode = "fast",
+    relative_index: RelativeIndex = "escape",
+    encode: Encode | None = None,
+) -> None:
+    """Write a model's file to a binary stream, front to back.
+
+    Parameters
+    ----------
+    model, mode, relative_index
+        As in `save`.
+    file : binary file object
+    encode : callable, optional
+        Given a tensor, returns the form of it to store and that form's payload, in place of the smallest ones: for
+        tests and for research. `payload_writer.encode_payload` makes a payload of one's choice.
+
+    Raises
+    ------
+    FormatError
+        The model contradicts itself or is beyond the format's limits.
+    """
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
     if relative_index not in ("escape", "filler"):
@@ -78,29 +106,7 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
     sections = small_sections(model)
     digest = ContentDigest(sections)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        table, block = [], bytearray()
-        fresh = True
-        originals: dict[bytes, int] = {}
-        for name, tensor in model.tensors.items():
-            check_tensor(name, tensor)
-            content = tensor_digest(tensor)
-            digest.add(name, content)
-            if content in originals:
-                table.append(copy_entry(name, len(originals) - originals[content]))
-                continue
-            originals[content] = len(originals)
-            if relative_index == "filler":
-                stored, payload = tensor, write_payload(tensor, mode, relative_index)
-            else:
-                stored, payload = smallest(tensor, mode)
-            if block and len(block) + len(payload) > layout.MAX_SHARED_BLOCK_BYTES:
-                spool.write(block + crc32c(block))
-                block, fresh = bytearray(), True
-            table.append(table_entry(stored, len(payload), fresh))
-            block += payload
-            fresh = False
-        if table:
-            spool.write(block + crc32c(block))
+        table = _write_tensors(model, spool, digest, encode or _encoder(mode, relative_index))
         front = _front(assemble(table, sections), mode)
         file.write(front + crc32c(front))
         spool.seek(0)
@@ -108,8 +114,38 @@ def write(model: Model, file: BinaryIO, *, mode: Mode = "fast", relative_index: 
     file.write(digest.take())
 
 
+def _encoder(mode: Mode, relative_index: RelativeIndex) -> Encode:
+    if relative_index == "filler":
+        return lambda tensor: (tensor, write_payload(tensor, mode, relative_index))
+    return lambda tensor: smallest(tensor, mode)
+
+
+def _write_tensors(model: Model, file: IO[bytes], digest: ContentDigest, encode: Encode) -> list[bytes]:
+    """Write the data blocks, add each tensor to the digest, and return the entries of the tensor table."""
+    table, block, is_new = [], bytearray(), True
+    originals: dict[bytes, int] = {}
+    for name, tensor in model.tensors.items():
+        check_tensor(name, tensor)
+        content = tensor_digest(tensor)
+        digest.add(name, content)
+        if content in originals:
+            table.append(copy_entry(name, len(originals) - originals[content]))
+            continue
+        originals[content] = len(originals)
+        stored, payload = encode(tensor)
+        if block and len(block) + len(payload) > layout.MAX_SHARED_BLOCK_BYTES:
+            file.write(block + crc32c(block))
+            block, is_new = bytearray(), True
+        table.append(table_entry(stored, len(payload), is_new))
+        block += payload
+        is_new = False
+    if table:
+        file.write(block + crc32c(block))
+    return table
+
+
 def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed where that is shorter, but not for `fast`: unpacking takes time."""
+    """Return prefix and contents, packed if that is shorter; never packed for `fast`, as unpacking takes time."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
     packed = contents

@@ -102,12 +102,9 @@ class Entry:
 
     def line(self) -> bytes:
         """Return the entry's bytes."""
-        rank = len(self.dims)
-        short = min(rank, layout.RANK_ESCAPE)
         parts = {
             "name": text_field(self.name),
-            "kind": bytes((self.form & 7 | (self.dtype & 3) << 3 | short << 5,)),
-            "rank": varint(rank) if short == layout.RANK_ESCAPE else b"",
+            "kind": bytes((self.form & 7 | (self.dtype & 3) << 3 | (len(self.dims) & 7) << 5,)),
             "dims": b"".join(map(varint, self.dims)),
             "scale": self.scale if self.dtype == 3 else b"",
             "stored": varint(self.stored) if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED) else b"",
@@ -279,9 +276,8 @@ def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
         name, kind = scan.text(), scan.u8()
         entry = Entry(name, kind & 7, kind >> 3 & 3)
         rank = kind >> 5
-        rank = scan.varint() if rank == layout.RANK_ESCAPE else rank
-        if entry.form > FORM_COPY or rank > 64:
-            raise ParseError("an unknown form or rank")
+        if entry.form > FORM_COPY:
+            raise ParseError("an unknown form")
         if entry.form == FORM_COPY:
             entry.back = scan.varint()
             out.append(entry)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from dcformat_cli import summary
-from dcformat_interop import InputError, read_checkpoint, write_npz, write_safetensors
+from dcformat_interop import UnfitError, read_checkpoint, write_npz, write_safetensors
 
 import dcformat
 from dcformat import layout
@@ -189,9 +189,9 @@ def usage(data: bytes) -> str:
                 if error.code in ("E07", "E16"):  # to measure takes more than to read
                     continue
                 raise Fault(f"usage of a tensor that decodes: {error.code}") from error
-            total = used.index_bits + used.label_bits + used.codebook_bits + used.table_bits
+            total = used.index_bits + used.code_bits + used.codebook_bits + used.table_bits
             require(abs(total - 8 * file.info(name).payload_bytes) < 1e-6, "the bits of a payload do not add up")
-            require(min(used.index_bits, used.label_bits, used.codebook_bits, used.table_bits) >= 0, "bits below none")
+            require(min(used.index_bits, used.code_bits, used.codebook_bits, used.table_bits) >= 0, "bits below none")
     return "ok"
 
 
@@ -314,7 +314,7 @@ def all_doors() -> dict[str, Door]:
     """Return the doors by name."""
     from fuzz import foreign_doors, reference, running_doors
 
-    ours = (InputError, FormatError)
+    ours = (UnfitError, FormatError)
     wide = 16 << 20
     doors = [
         Door("load", load, 30),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner, Result
 from dcformat_cli.main import cli
-from dcformat_interop import Dense, InputError, match, read_checkpoint, read_han
+from dcformat_interop import Dense, UnfitError, match, read_checkpoint, read_deep_compression_net
 
 import dcformat
 from dcformat import datasets, from_dense
@@ -35,7 +35,7 @@ def _checkpoint(data: bytes, suffix: str) -> str:
     _check_dense(path, tensors)
     if choice(data) & 7 == 0:
         _packs(path, tensors)
-    with contextlib.suppress(InputError):  # most names and shapes match nothing
+    with contextlib.suppress(UnfitError):  # most names and shapes match nothing
         match(path, _WANTED, tensors, found.left_out)
     return "ok"
 
@@ -77,7 +77,7 @@ def torch_file(data: bytes) -> str:
 def net(data: bytes) -> str:
     """Read a ``.net`` file."""
     path = on_disk(data, "x.net")
-    _check_dense(path, read_han(path, _HAN))
+    _check_dense(path, read_deep_compression_net(path, _HAN))
     return "ok"
 
 
@@ -169,7 +169,7 @@ def pack(data: bytes) -> str:
 
 def doors() -> list[Door]:
     """Return these doors."""
-    theirs = (InputError, FormatError)
+    theirs = (UnfitError, FormatError)
     wide = 16 << 20
     return [
         Door("npz", npz, 3, "npz", wide, 1.0, theirs),

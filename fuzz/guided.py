@@ -16,9 +16,12 @@ import atheris
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "pruning", "interop")]
 
-_KERNELS = ("adaptive", "huffman", "index", "mixing_kernels", "rangecoder", "values", "words")
+_KERNELS = (
+    "adaptive_kernels", "codebooks", "grid", "huffman", "index", "mixer", "mixing_kernels", "rangecoder", "values",
+    "words",
+)  # fmt: skip
 _python = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-_exclude = ["dcformat.jit", "dcformat.native", *(() if _python else (f"dcformat.codecs.{name}" for name in _KERNELS))]
+_exclude = ["dcformat.jit", *(() if _python else (f"dcformat.codecs.{name}" for name in _KERNELS))]
 
 with atheris.instrument_imports(include=["dcformat"], exclude=_exclude):
     from fuzz import container, mutators

@@ -68,7 +68,7 @@ def _numbers(random: Random, file: File, entry: Entry) -> None:
 
 
 def _lie(random: Random, file: File, entry: Entry) -> None:
-    field = random.choice(("name", "kind", "rank", "dims", "scale", "stored", "clusters", "back", "length"))
+    field = random.choice(("name", "kind", "dims", "scale", "stored", "clusters", "back", "length"))
     value = varint(number(random, 2 * len(entry.payload) + 1))
     if random.randrange(4) == 0:
         value = value[:-1] + bytes((value[-1] | 128, 0))  # longer than need be

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from generator import container, lies, modelled, payloads, written  # noqa: E402
+from generator import boundaries, container, lies, modelled, payloads, written  # noqa: E402
 from generator.container import Invalid, Valid  # noqa: E402
 from reference_decoder import decode, summary  # noqa: E402
 from reference_reader import DecodeError  # noqa: E402
@@ -33,7 +33,10 @@ def valid() -> Iterator[Valid]:
     yield from container.valid_graphs()
     yield from payloads.valid_payloads()
     yield from modelled.valid_modelled()
+    yield from boundaries.valid_boundaries()
+    yield from (made for made, _ in boundaries.runs())
     yield from written.valid_written()
+    yield from written.valid_models()
 
 
 def invalid() -> Iterator[Invalid]:
@@ -44,6 +47,7 @@ def invalid() -> Iterator[Invalid]:
     yield from container.invalid_graphs()
     yield from payloads.invalid_payloads()
     yield from lies.invalid_modelled()
+    yield from boundaries.invalid_boundaries()
 
 
 def entry(data: bytes, requirements: str, **more: object) -> dict[str, Any]:
@@ -71,6 +75,7 @@ def main() -> int:
     """Make all files and the manifest, or none."""
     files: dict[Path, bytes] = {}
     manifest: dict[str, dict[str, Any]] = {"valid": {}, "invalid": {}}
+    runs = {made[0]: {"run": run} for made, run in boundaries.runs()}
     for name, requirements, data, tensors in valid():
         holds = summary(decode(data))
         verify(data)
@@ -82,7 +87,7 @@ def main() -> int:
         path = FOLDER / "valid" / f"{name}.dcf"
         assert path not in files, name
         files[path] = data
-        manifest["valid"][path.name] = entry(data, requirements, holds=holds)
+        manifest["valid"][path.name] = entry(data, requirements, holds=holds, **runs.get(name, {}))
     for name, expected, requirements, data in invalid():
         assert (code(decode, data), code(verify, data)) == (expected, expected), name
         path = FOLDER / "invalid" / f"{name}.dcf"

@@ -1,4 +1,4 @@
-"""The coders of `coders.md` but for coder 3: range coder, codebooks, values, labels, coder 2, text coder.
+"""The coders of `coders.md` but for coder 3: range coder, codebooks, values, code symbols, coder 2, text coder.
 
 Sections are those of that text.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import cache
 from math import log2
 
 from reference_reader import check
@@ -56,7 +57,7 @@ class RangeDecoder:
     def byte(self) -> int:
         """Return the next byte; zero beyond the end."""
         self.read += 1
-        check(self.read <= len(self.data) + 8, "E13", "[A2] a stream that ends early")
+        check(self.read <= len(self.data) + 4, "E13", "[A1] a stream that ends early")
         return self.data[self.read - 1] if self.read <= len(self.data) else 0
 
     def bit(self, p: int) -> int:
@@ -109,7 +110,8 @@ class RangeDecoder:
 
     def gamma(self, models: list[Model]) -> int:
         """Section 1.2: a gamma number."""
-        width = min(self.tree(models, 0, 6, 60), 32)
+        width = self.tree(models, 0, 6, 60)
+        check(width < 32, "E15", "[A5] a number past the last bit pattern")
         t = min(width, 2)
         high = self.tree(models, 64 + 4 * width, t, 60)
         return (1 << width) + (high << width - t) + self.direct(width - t) - 1
@@ -122,8 +124,8 @@ class RangeDecoder:
         if width == 0:
             return 0
         high = 2 + self.adaptive(models[32 + width], 60)
-        magnitude = (high << width - 1) + self.direct(width - 1) - 1
-        return -magnitude if signed and self.adaptive(models[31], 60) else magnitude
+        absolute = (high << width - 1) + self.direct(width - 1) - 1
+        return -absolute if signed and self.adaptive(models[31], 60) else absolute
 
 
 # ------------------------------------------------------------------------------------- 2. and 3. values
@@ -143,7 +145,7 @@ def decode_codebook(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
         return values
     zeros = coder.direct(5) if dtype != "int8" else 0
     check(zeros < bits, "E08", "[A4] low bits that are zero")
-    models, number, half = fresh(196), 0, 1 << bits - 1 - zeros
+    models, number, half = fresh(192), 0, 1 << bits - 1 - zeros
     values = []
     for i in range(count):
         number = number + 1 + coder.gamma(models) if i else coder.direct(bits - zeros)
@@ -199,69 +201,72 @@ def decode_values(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
     return values
 
 
-# ------------------------------------------------------------------------------------------------------ 4. Labels
+# ------------------------------------------------------------------------------------------------------ 4. Code symbols
 
 
-class Labels:
-    """Section 4, "Labels": `alphabet` of them, of which those below `negative` stand for negative values."""
+class CodeSymbols:
+    """Section 4: an alphabet of code symbols, of which those below `negatives` stand for negative values."""
 
-    def __init__(self, alphabet: int, negative: int) -> None:
-        self.alphabet, self.negative = alphabet, negative
-        self.bits = (max(negative, alphabet - negative) - 1).bit_length()
+    def __init__(self, alphabet: int, negatives: int) -> None:
+        self.alphabet, self.negatives = alphabet, negatives
+        self.bits = (max(negatives, alphabet - negatives) - 1).bit_length()
 
     def decode(self, sign: Callable[[], int], bit: Callable[[int, int, int], int]) -> tuple[int, int, int]:
-        """Return label, sign, magnitude; `sign()` decodes a sign, `bit(sign, k, node)` the k-th bit of a magnitude."""
-        if self.negative in (0, self.alphabet):
-            minus = int(self.negative > 0)
+        """Return code symbol, sign and magnitude.
+
+        `sign()` decodes a sign, `bit(sign, k, node)` the k-th bit of a magnitude.
+        """
+        if self.negatives in (0, self.alphabet):
+            minus = int(self.negatives > 0)
         else:
             minus = sign()
-        count = self.negative if minus else self.alphabet - self.negative
+        count = self.negatives if minus else self.alphabet - self.negatives
         magnitude = 0
         for k in range(1, self.bits + 1):
             value = 1 << self.bits - k
             node = (1 << k - 1) + (magnitude >> self.bits - k + 1)
             if magnitude + value < count and bit(minus, k, node):
                 magnitude += value
-        return (self.negative - 1 - magnitude if minus else self.negative + magnitude), minus, magnitude
+        return (self.negatives - 1 - magnitude if minus else self.negatives + magnitude), minus, magnitude
 
 
 # ----------------------------------------------------------------------------------------------------- 5. Coder 2
 
 
 def adaptive_chunk(
-    coder: RangeDecoder, labels: Labels, lines: int, length: int, stored: int
+    coder: RangeDecoder, symbols: CodeSymbols, lines: int, length: int, stored: int
 ) -> tuple[list[int], list[int]]:
-    """Section 5, "Coder 2": places of the entries, and labels."""
+    """Section 5, "Coder 2": places of the entries, and symbols."""
     if stored == 0:
         return [], []
     variant = coder.direct(1)
     limit = (30, 127, 255, 510)[coder.direct(2)]
-    return (context_chunk if variant else run_chunk)(coder, labels, lines, length, stored, limit)
+    return (context_chunk if variant else run_chunk)(coder, symbols, lines, length, stored, limit)
 
 
 def run_chunk(
-    coder: RangeDecoder, labels: Labels, lines: int, length: int, stored: int, limit: int
+    coder: RangeDecoder, symbols: CodeSymbols, lines: int, length: int, stored: int, limit: int
 ) -> tuple[list[int], list[int]]:
     """Section 5.1, "Variant 0: runs"."""
     width = coder.direct(3) + 1
     most = (1 << width) - 1
-    gaps, models = fresh(1 << width), fresh(max(1 << labels.bits, 1))
+    gaps, models = fresh(1 << width), fresh(max(1 << symbols.bits, 1))
     places, found, at = [], [], 0
     for _ in range(stored):
         while (gap := coder.tree(gaps, 0, width, limit)) == most:
             at += most
-            check(at < lines * length, "E13", "[A10] an entry beyond the last line")
         at += gap
         check(at < lines * length, "E13", "[A10] an entry beyond the last line")
-        label, _, _ = labels.decode(
+        symbol, _, _ = symbols.decode(
             lambda: coder.adaptive(models[0], limit), lambda _minus, _k, node: coder.adaptive(models[node], limit)
         )
         places.append(at)
-        found.append(label)
+        found.append(symbol)
         at += 1
     return places, found
 
 
+@cache
 def stretch(q: int) -> int:
     """Sections 5.2 and 6.1: stretch(q)."""
     return round(256 * log2((q + 0.5) / (4095.5 - q)))
@@ -273,13 +278,13 @@ def level(density: int) -> int:
 
 
 def context_chunk(
-    coder: RangeDecoder, labels: Labels, lines: int, length: int, stored: int, limit: int
+    coder: RangeDecoder, symbols: CodeSymbols, lines: int, length: int, stored: int, limit: int
 ) -> tuple[list[int], list[int]]:
     """Section 5.2, "Variant 1: contexts"."""
     check(lines * length <= 1 << 28 and length <= 1 << 20, "E06", "[A11] too many cells")
-    distance = coder.direct(8)
-    trees = 16 if labels.bits <= 8 else 1
-    cells, signs, models = fresh(1024), fresh(9), fresh(trees << labels.bits)
+    lag = coder.direct(8)
+    trees = 16 if symbols.bits <= 8 else 1
+    cells, signs, models = fresh(1024), fresh(9), fresh(trees << symbols.bits)
     start = clamp((stored << 16) // (lines * length), 64, 65472)
     densities, sizes = [start] * length, [-1] * length
     places, found, missing = [], [], stored
@@ -291,7 +296,7 @@ def context_chunk(
             if missing == 0:
                 return places, found
             before = kinds[column - 1] if column else 0
-            above = kinds[column - distance] if 0 < distance <= column else 0
+            above = kinds[column - lag] if 0 < lag <= column else 0
             bit = 1
             if missing < lines * length - (line * length + column):
                 place = (level(density) * 16 + level(densities[column])) * 4 + 2 * (before > 0) + (above > 0)
@@ -307,17 +312,17 @@ def context_chunk(
             density += 65535 - density >> 5
             known = [s for s in (size, sizes[column]) if s >= 0]
             tree = sum(known) >> 3 + len(known) if known else 8
-            base = tree << labels.bits if trees > 1 else 0
-            label, minus, magnitude = labels.decode(
+            base = tree << symbols.bits if trees > 1 else 0
+            symbol, minus, magnitude = symbols.decode(
                 lambda before=before, above=above: coder.adaptive(signs[3 * before + above], limit),
                 lambda _minus, _k, node, base=base: coder.adaptive(models[base + node], limit),
             )
-            scaled = magnitude << 8 >> labels.bits
+            scaled = magnitude << 8 >> symbols.bits
             sizes[column] = scaled if sizes[column] < 0 else sizes[column] + (scaled - sizes[column] >> 2)
             size = scaled if size < 0 else size + (scaled - size >> 3)
             kinds[column] = 1 + minus
             places.append(line * length + column)
-            found.append(label)
+            found.append(symbol)
             missing -= 1
     return places, found
 

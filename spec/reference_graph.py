@@ -27,14 +27,17 @@ def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
     check(rank in (1, 3), "E08", "[G1] rank of the input")
     shape = [reader.varint(MAX_ELEMENTS) for _ in range(rank)]
     check(0 not in shape and prod(shape) <= MAX_ELEMENTS, "E09", "[G6] shape of the input")
-    graph: dict[str, Any] = {"input": shape, "mean": [], "std": [], "operators": []}
+    graph: dict[str, Any] = {"input": shape, "mean": [], "std": [], "operators": [], "shapes": []}
     count = reader.varint(MAX_ATTRIBUTE)
     if count:
         raw = reader.take(8 * count)
         check(count in (1, shape[0] if rank == 3 else 1), "E09", "[G7] preprocessing of so many channels")
         numbers = list(struct.unpack(f"<{2 * count}f", raw))
         graph["mean"], graph["std"] = numbers[:count], numbers[count:]
-        good = all(finite_f32(raw[i : i + 4]) for i in range(0, len(raw), 4)) and 0 not in graph["std"]
+        means, deviations = split_f32(raw[: 4 * count]), split_f32(raw[4 * count :])
+        equal = len(set(means)) == len(set(deviations)) == 1
+        check(count == 1 or not equal, "E08", "[G9] equal preprocessing of all channels")
+        good = all(map(finite_f32, split_f32(raw))) and 0 not in graph["std"]
         check(good, "E11", "[G7] preprocessing that is not finite or divides by zero")
     values = [shape]
     for number in range(reader.varint(MAX_OPERATORS)):
@@ -43,7 +46,13 @@ def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
         inputs = [values[i] for i in operator["inputs"]]
         values.append(result_shape(operator, inputs, {entry.name: entry.shape for entry in entries}))
         check(prod(values[-1]) <= MAX_ELEMENTS, "E09", "[G6] a value with too many elements")
+    graph["shapes"] = values
     return graph
+
+
+def split_f32(raw: bytes) -> list[bytes]:
+    """Section 1: the bytes of each of several binary32 numbers."""
+    return [raw[i : i + 4] for i in range(0, len(raw), 4)]
 
 
 def read_operator(reader: Reader, number: int, entries: list[Entry]) -> dict[str, Any]:

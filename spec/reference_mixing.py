@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from math import log2
 
-from reference_coders import Labels, Model, RangeDecoder, clamp, fresh, stretch
+from reference_coders import CodeSymbols, Model, RangeDecoder, clamp, fresh, stretch
 from reference_reader import check
 
 # ----------------------------------------------------------------------------------------- 6.1 Tables and mixing
@@ -39,11 +40,11 @@ def odds(a: int, b: int, f: int, k: int) -> int:
     return log(a * 4096 + k * f) - log((b - a) * 4096 + k * (4096 - f))
 
 
-class Set:
+class Mixer:
     """Five weights and a count."""
 
-    def __init__(self, weights: tuple[int, ...], base: int, c: int) -> None:
-        self.weights, self.base, self.c, self.count = [655 * w for w in weights], base, c, 0
+    def __init__(self, weights: tuple[int, ...], base: int, gain: int) -> None:
+        self.weights, self.base, self.gain, self.count = [655 * w for w in weights], base, gain, 0
 
     def predict(self, inputs: list[int]) -> int:
         """Return the prediction."""
@@ -52,7 +53,7 @@ class Set:
     def learn(self, inputs: list[int], bit: int) -> None:
         """Learn a bit that followed."""
         error = (bit << 16) - squash(self.predict(inputs))
-        step = self.base + self.c // (min(self.count, 127) + 4)
+        step = self.base + self.gain // (min(self.count, 127) + 4)
         self.weights = [w + (x * error * step + 131072 >> 18) for w, x in zip(self.weights, inputs, strict=True)]
         self.count += 1
 
@@ -61,32 +62,32 @@ class Set:
 
 
 def mixed_chunk(
-    coder: RangeDecoder, labels: Labels, lines: int, length: int, stored: int
+    coder: RangeDecoder, symbols: CodeSymbols, lines: int, length: int, stored: int
 ) -> tuple[list[int], list[int]]:
-    """Section 6, "Coder 3": places of the entries, and labels."""
+    """Section 6, "Coder 3": places of the entries, and code symbols."""
     if stored == 0:
         return [], []
     check(lines * length <= 1 << 26 and length <= 1 << 20, "E06", "[A12] too many cells")
-    distance = coder.direct(8)
-    check(distance != 1, "E13", "[A13] a distance of 1")
+    lag = coder.direct(8)
+    check(lag != 1, "E13", "[A13] a lag of 1")
     lines_coded, columns_coded = coder.direct(1), coder.direct(1)
-    live_lines, live_columns = [True] * lines, [True] * length
+    nonempty_lines, nonempty_columns = [True] * lines, [True] * length
     if lines_coded:
         models = fresh(8)
         for i in range(lines):
-            live_lines[i] = bool(coder.adaptive(models[i > 0 and live_lines[i - 1]], 60))
+            nonempty_lines[i] = bool(coder.adaptive(models[i > 0 and nonempty_lines[i - 1]], 60))
     if columns_coded:
         models = fresh(8)
         for j in range(length):
-            number = int(j > 0 and live_columns[j - 1])
-            if distance:
-                number += 2 * (j >= distance and live_columns[j - distance])
-                number += 4 * (j >= distance - 1 and live_columns[j - distance + 1])
-            live_columns[j] = bool(coder.adaptive(models[number], 60))
-    lines_left = [i for i in range(lines) if live_lines[i]]
-    columns_left = [j for j in range(length) if live_columns[j]]
+            number = int(j > 0 and nonempty_columns[j - 1])
+            if lag:
+                number += 2 * (j >= lag and nonempty_columns[j - lag])
+                number += 4 * (j >= lag - 1 and nonempty_columns[j - lag + 1])
+            nonempty_columns[j] = bool(coder.adaptive(models[number], 60))
+    lines_left = [i for i in range(lines) if nonempty_lines[i]]
+    columns_left = [j for j in range(length) if nonempty_columns[j]]
     check(len(lines_left) * len(columns_left) >= stored, "E13", "[A14] fewer cells than entries")
-    return Mixer(coder, labels, distance, length, lines_left, columns_left, stored).decode()
+    return ChunkDecoder(coder, symbols, lag, length, lines_left, columns_left, stored).decode()
 
 
 # ----------------------------------------------------------------------------------------------------- 6.3 Cells
@@ -99,7 +100,7 @@ class Column:
     entries: int = 0
     signs: int = 0
     magnitudes: int = 0
-    before: int = 0  # its cell in the live line before: 0 no entry, 1 positive, 2 negative
+    before: int = 0  # its cell in the nonempty line before: 0 no entry, 1 positive, 2 negative
 
 
 @dataclass
@@ -117,31 +118,31 @@ class Line:
     last_cell: int = 0
 
 
-class Mixer:
-    """Sections 6.3, "Cells", and 6.4, "Labels"."""
+class ChunkDecoder:
+    """Sections 6.3, "Cells", and 6.4, "Code symbols"."""
 
     def __init__(
         self,
         coder: RangeDecoder,
-        labels: Labels,
-        distance: int,
+        symbols: CodeSymbols,
+        lag: int,
         length: int,
         lines: list[int],
         columns: list[int],
         stored: int,
     ) -> None:
-        self.coder, self.labels, self.distance, self.length = coder, labels, distance, length
+        self.coder, self.symbols, self.lag, self.length = coder, symbols, lag, length
         self.lines, self.columns, self.missing = lines, columns, stored
         self.density = clamp((stored << 12) // (len(lines) * len(columns)), 1, 4095)
-        self.column = [Column() for _ in range(length)]
+        self.column: defaultdict[int, Column] = defaultdict(Column)
         self.groups: dict[int, list[int]] = {}  # entries, cells
-        self.last: tuple[int, int] | None = None  # sign and magnitude of the label coded last
+        self.last: tuple[int, int] | None = None  # sign and magnitude of the code symbol coded last
         self.usual = (stored << 4) // len(lines)
         self.cell_models = fresh(2048 + 2048 + 512)
-        self.cell_sets = [Set((38, 15, 13, 5, 34), 4, 75) for _ in range(17)]
+        self.cell_mixers = [Mixer((38, 15, 13, 5, 34), 4, 75) for _ in range(17)]
         self.sign_models = fresh(125)
-        self.trees = fresh((598 if labels.bits <= 8 else 8) << labels.bits)
-        self.label_sets = [Set((3, 22, 38, 22, 16), 6, 155) for _ in range(9)]
+        self.trees = fresh((598 if symbols.bits <= 8 else 8) << symbols.bits)
+        self.symbol_mixers = [Mixer((3, 22, 38, 22, 16), 6, 155) for _ in range(9)]
 
     def decode(self) -> tuple[list[int], list[int]]:
         """Go through the cells, line by line."""
@@ -152,11 +153,11 @@ class Mixer:
             for j in self.columns:
                 if self.missing == 0:
                     return places, found
-                label = self.cell(line, j, before, self.missing == left)
+                symbol = self.cell(line, j, before, self.missing == left)
                 left -= 1
-                if label is not None:
+                if symbol is not None:
                     places.append(number * self.length + j)
-                    found.append(label)
+                    found.append(symbol)
             for j in self.columns:
                 sign, _ = line.cell.get(j, (0, 0))
                 self.column[j].before = sign % 3
@@ -164,22 +165,22 @@ class Mixer:
         return places, found
 
     def near(self, line: Line, j: int) -> tuple[int, int]:
-        """Step 2: S and T of the near cells."""
+        """Section 6.3: strength and pull of the neighbours."""
         s = t = 0
-        for a in range(3 if self.distance else 1):
+        for a in range(3 if self.lag else 1):
             for b in range(-2, 3 if a else 0):
-                column = j - a * self.distance + b
+                column = j - a * self.lag + b
                 if not 0 <= column < j or column not in line.cell:
                     continue
                 sign, magnitude = line.cell[column]
                 weight = NEAR[a * a + b * b]
-                s += weight * (4 + (8 * magnitude >> self.labels.bits)) >> 2
+                s += weight * (4 + (8 * magnitude >> self.symbols.bits)) >> 2
                 t += sign * weight
         return s, t
 
     def cell(self, line: Line, j: int, lines_before: int, certain: bool) -> int | None:
-        """Decode a cell, steps 2 to 6; return its label if it is an entry."""
-        q, i = divmod(j, self.distance or 1)
+        """Decode a cell; return its code symbol if it is an entry."""
+        q, i = divmod(j, self.lag or 1)
         group, column = self.groups.setdefault(q, [0, 0]), self.column[j]
         strength, pull = self.near(line, j)
         s = clamp((log(strength) >> 7) - 8, 1, 15) if strength else 0
@@ -195,14 +196,14 @@ class Mixer:
             )
             models = [self.cell_models[n] for n in numbers]
             inputs = [x0, odds(column.entries, lines_before, f, 12), *map(log_odds, models)]
-            entry = bool(self.mixed([self.cell_sets[0], self.cell_sets[1 + s]], models, inputs))
+            entry = bool(self.mixed([self.cell_mixers[0], self.cell_mixers[1 + s]], models, inputs))
         group[1] += 1
         line.cells += 1
         line.last_cell = int(entry)
         if not entry:
             return None
-        label, minus, magnitude = self.label(line, column, s, pull)
-        scaled, sign = magnitude << 8 >> self.labels.bits, 1 - 2 * minus
+        symbol, minus, magnitude = self.symbol(line, column, s, pull)
+        scaled, sign = magnitude << 8 >> self.symbols.bits, 1 - 2 * minus
         self.missing -= 1
         group[0] += 1
         line.entries, line.balance, line.magnitudes = line.entries + 1, line.balance + sign, line.magnitudes + scaled
@@ -211,43 +212,43 @@ class Mixer:
         column.entries, column.signs = column.entries + 1, column.signs + sign
         column.magnitudes += scaled
         self.last = (minus, magnitude)
-        return label
+        return symbol
 
-    def mixed(self, sets: list[Set], models: list[Model], inputs: list[int]) -> int:
-        """Step 5, and section 6.4: a bit from the mean of the sets' predictions; sets and models learn it."""
-        prediction = sum(each.predict(inputs) for each in sets) // len(sets)
+    def mixed(self, mixers: list[Mixer], models: list[Model], inputs: list[int]) -> int:
+        """Sections 6.3 and 6.4: a bit from the mean of the mixers' predictions; mixers and models learn it."""
+        prediction = sum(each.predict(inputs) for each in mixers) // len(mixers)
         bit = self.coder.bit(clamp(squash(prediction), 32, 65504))
-        for each in sets:
+        for each in mixers:
             each.learn(inputs, bit)
         for model in models:
             model.update(bit, LIMIT)
         return bit
 
-    # -------------------------------------------------------------------------------------------- 6.4 Labels
+    # -------------------------------------------------------------------------------------------- 6.4 Code symbols
 
-    def label(self, line: Line, column: Column, s: int, pull: int) -> tuple[int, int, int]:
-        """Section 6.4: label, sign and magnitude of an entry."""
+    def symbol(self, line: Line, column: Column, s: int, pull: int) -> tuple[int, int, int]:
+        """Section 6.4: code symbol, sign and magnitude of an entry."""
 
         def mixed(which: int, models: list[Model]) -> int:
-            return self.mixed([self.label_sets[which]], models, list(map(log_odds, models)))
+            return self.mixed([self.symbol_mixers[which]], models, list(map(log_odds, models)))
 
         def sign() -> int:
             r, c = clamp(line.balance + 4, 0, 8), clamp(column.signs + 4, 0, 8)
-            t = clamp((log(abs(pull)) >> 7) - 12, 1, 12) * (1 if pull > 0 else -1) if pull else 0
+            t = max((log(abs(pull)) >> 7) - 12, 1) * (1 if pull > 0 else -1) if pull else 0
             last = 0 if self.last is None else 1 + self.last[0]
             numbers = (0, 1 + 9 * r + c, 94 + t, 107 + 3 * column.before + last, 116 + r)
             return mixed(0, [self.sign_models[n] for n in numbers])
 
         def mean(total: int, count: int) -> int:
-            return clamp(total // count >> 4, 0, 15) + 1 if count else 0
+            return (total // count >> 4) + 1 if count else 0
 
         def bit(minus: int, k: int, node: int) -> int:
-            if self.labels.bits > 8:
+            if self.symbols.bits > 8:
                 trees = (minus, 2, 3, 4, 6 + minus)
             else:
                 r, c = mean(line.magnitudes, line.entries), mean(column.magnitudes, column.entries)
                 m = 0 if self.last is None else self.last[1] + 1
                 trees = (minus, 2 + 17 * r + c, 291 + s, 307 + m, 564 + 2 * r + minus)
-            return mixed(min(k, 8), [self.trees[(tree << self.labels.bits) + node] for tree in trees])
+            return mixed(min(k, 8), [self.trees[(tree << self.symbols.bits) + node] for tree in trees])
 
-        return self.labels.decode(sign, bit)
+        return self.symbols.decode(sign, bit)

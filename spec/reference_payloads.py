@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from reference_coders import Labels, RangeDecoder, adaptive_chunk, clamp, decode_codebook, decode_values, fresh
+from reference_coders import CodeSymbols, RangeDecoder, adaptive_chunk, decode_codebook, decode_values, fresh
 from reference_mixing import mixed_chunk
 from reference_reader import Entry, Reader, Tensor, check
 
@@ -31,7 +30,7 @@ class Coding:
     fillers: bool
     codebook: list[int] = field(default_factory=list)
     gap_bits: int = 0
-    #: Codes of the alphabets in use: gaps if positions are coded, then the planes of the labels.
+    #: Codes of the alphabets in use: gaps if positions are coded, then the planes of the code symbols.
     codes: list[Code] = field(default_factory=list)
 
     @property
@@ -61,12 +60,12 @@ class Coding:
 
     @property
     def alphabet(self) -> int:
-        """Section 6, "Labels": how many there are."""
+        """Section 6, "Code symbols": how many there are."""
         return self.entry.codebook + (self.every or self.fillers) if self.shared else 1
 
     @property
-    def zero(self) -> int:
-        """Section 6, "Codebook": N, the values with the sign bit set; the label of zero with *every element*."""
+    def negatives(self) -> int:
+        """Section 6, "Codebook": the values with the sign bit set; the code symbol of zero with *every element*."""
         return sum(value >> (8 * self.entry.size - 1) for value in self.codebook)
 
 
@@ -115,14 +114,6 @@ def finite(value: int, entry: Entry) -> bool:
     return value >> mantissa & exponents != exponents
 
 
-def order(value: int, entry: Entry) -> int:
-    """Section 6, "Codebook": a key in the order of the real numbers, negative zero before zero."""
-    sign = 1 << (8 * entry.size - 1)
-    if entry.dtype == "int8":
-        return (value ^ sign) - sign
-    return -(value ^ sign) - 1 if value & sign else value
-
-
 # ---------------------------------------------------------------------------------------------- head and chunks
 
 
@@ -160,12 +151,10 @@ def read_head(coder: RangeDecoder, coding: Coding) -> None:
 
 
 def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
-    """Section 6, "Codebook": K values, ascending, finite, and in a sparse tensor none is zero."""
+    """Section 6, "Codebook": finite values, and in a sparse tensor none is zero."""
     if coding.shared:
         book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
         check(all(finite(value, coding.entry) for value in book), "E15", "[P5] a codebook that is not finite")
-        keys = [order(value, coding.entry) for value in book]
-        check(all(a < b for a, b in pairwise(keys)), "E15", "[P5] a codebook that does not ascend")
         check(not coding.sparse or 0 not in book, "E15", "[P6] zero in the codebook of a sparse tensor")
 
 
@@ -212,9 +201,9 @@ def modelled_chunk(
     if entry.form == DENSE:
         return list(range(elements)), [], decode_values(coder, entry.dtype, elements)
     decode = adaptive_chunk if coding.coder == ADAPTIVE else mixed_chunk
-    labels = Labels(coding.alphabet, coding.zero)
+    symbols = CodeSymbols(coding.alphabet, coding.negatives)
     cells = elements if coding.every or not coding.sparse else stored
-    places, codes = decode(coder, labels, lines, coding.length, cells)
+    places, codes = decode(coder, symbols, lines, coding.length, cells)
     if coding.every:
         places, codes = every_element(codes, coding, stored)
     values = decode_values(coder, entry.dtype, stored) if entry.form == SPARSE and stored else []
@@ -230,28 +219,29 @@ def split_values(data: bytes, entry: Entry, count: int) -> list[int]:
 # ------------------------------------------------------------------------------------------- 6.1 Relative index
 
 
-def every_element(labels: list[int], coding: Coding, stored: int) -> tuple[list[int], list[int]]:
-    """Section 6, "Labels": *every element* has one; returns places and codes of those that are not zero."""
-    zero = coding.zero
-    places = [place for place, label in enumerate(labels) if label != zero]
-    check(len(places) == stored, "E14", "[P7] labels that are not zero")
-    return places, [labels[place] - (labels[place] > zero) for place in places]
+def every_element(symbols: list[int], coding: Coding, stored: int) -> tuple[list[int], list[int]]:
+    """Section 6, "Code symbols": *every element* has one; returns places and codes of those that are not zero."""
+    zero = coding.negatives
+    places = [place for place, symbol in enumerate(symbols) if symbol != zero]
+    check(len(places) == stored, "E14", "[P7] code symbols that are not zero")
+    return places, [symbols[place] - (symbols[place] > zero) for place in places]
 
 
 def relative_index(
-    gaps: list[int], labels: list[int], coding: Coding, elements: int, stored: int
+    gaps: list[int], symbols: list[int], coding: Coding, elements: int, stored: int
 ) -> tuple[list[int], list[int]]:
-    """Section 6.1, "Relative index": gap symbols and labels to places and codes."""
+    """Section 6.1, "Relative index": gap symbols and code symbols to places and codes."""
     most = (1 << coding.gap_bits) - 1
     places, codes, at, entry = [], [], 0, True
-    following = iter(labels)
+    following = iter(symbols)
     for gap in gaps:
         at += gap
         entry = coding.fillers or gap < most
-        if not entry:  # an escape: zeros, no label
+        if not entry:  # an escape: zeros, no code symbol
             continue
-        label = next(following, None)
-        code = label if not coding.fillers else label - 1
+        symbol = next(following, None)
+        check(symbol is not None, "E14", "[P9] more entries than the chunk stores")
+        code = symbol if not coding.fillers else symbol - 1
         entry = code != -1
         check(at < elements, "E14", "[P9] a position past the end")
         if not entry:
@@ -269,7 +259,7 @@ def relative_index(
 
 
 def planes(alphabet: int) -> list[int]:
-    """Section 6.2: alphabets of the planes of so many labels."""
+    """Section 6.2: sizes of the planes of an alphabet of code symbols."""
     if alphabet == 1:
         return []
     return [alphabet] if alphabet <= 256 else [256, -(-alphabet // 256)]
@@ -294,8 +284,8 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
         symbols = reader.varint(elements)  # [K9]
         check(stored <= symbols <= max(stored, 8 * len(data)), "E13", "[K1] number of gap symbols")
         counts = [symbols]
-    labels = elements if not coding.sparse or coding.every else symbols if coding.fillers else stored
-    counts += [labels] * len(planes(coding.alphabet))
+    count = elements if not coding.sparse or coding.every else symbols if coding.fillers else stored
+    counts += [count] * len(planes(coding.alphabet))
     lengths = [[reader.varint(8 * len(data)) for _ in range(4)] if n >= FOUR_STREAMS_FROM else [] for n in counts]
     values = stored * coding.entry.size if coding.entry.form == SPARSE else 0
     check(values <= reader.left(), "E03", "[K11] values that are missing")
@@ -304,16 +294,16 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
     sequences = [bits.sequence(n, code, four) for n, code, four in zip(counts, coding.codes, lengths, strict=True)]
     bits.end()
     gaps = sequences.pop(0) if coding.indexed else []
-    names = [0] * labels
+    found = [0] * count
     for shift, plane in zip((0, 8), sequences, strict=False):
-        names = [label | part << shift for label, part in zip(names, plane, strict=True)]
-    check(all(label < coding.alphabet for label in names), "E14", "[K5] a label past the alphabet")
+        found = [symbol | part << shift for symbol, part in zip(found, plane, strict=True)]
+    check(all(symbol < coding.alphabet for symbol in found), "E14", "[K5] a code symbol past the alphabet")
     if coding.every:
-        places, codes = every_element(names, coding, stored)
+        places, codes = every_element(found, coding, stored)
     elif coding.sparse:
-        places, codes = relative_index(gaps, names, coding, elements, stored)
+        places, codes = relative_index(gaps, found, coding, elements, stored)
     else:
-        places, codes = list(range(elements)), names
+        places, codes = list(range(elements)), found
     return places, codes, split_values(reader.take(values), coding.entry, stored) if coding.entry.form == SPARSE else []
 
 
@@ -333,7 +323,7 @@ def code_lengths(coder: RangeDecoder, alphabet: int) -> list[int]:
         check(symbol < alphabet, "E12", "[K10] a symbol past the alphabet")
         lengths[symbol] = 0
     else:
-        listed_lengths(coder, lengths, clamp(width, 1, 12))
+        listed_lengths(coder, lengths, width)
     total = sum(4096 >> length for length in lengths if length >= 0)
     check(total == 4096, "E12", "[K6] code lengths that are not complete")
     return lengths
@@ -369,7 +359,7 @@ class Bits:
 
     def bit(self) -> int:
         """Return the next bit."""
-        check(self.at < 8 * len(self.data), "E13", "[N4] the streams end early")
+        check(self.at < 8 * len(self.data), "E13", "[K12] the streams end early")
         self.at += 1
         return self.data[self.at - 1 >> 3] >> (self.at - 1 & 7) & 1
 

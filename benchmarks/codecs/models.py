@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from dcformat_interop import match, read_checkpoint, read_han
+from dcformat_interop import match, read_checkpoint, read_deep_compression_net
 
 import dcformat
 from dcformat.architectures import ARCHITECTURES
@@ -31,7 +31,7 @@ FC6 = (("fc6", (4096, 9216), 0.09, 32),)
 def checkpoint(path: Path, architecture: str) -> Model:
     """Return a checkpoint's tensors in an architecture's graph, as `dcformat pack` does."""
     known = ARCHITECTURES[architecture]
-    tensors = read_han(path, known) if path.suffix == ".net" else read_checkpoint(path).tensors
+    tensors = read_deep_compression_net(path, known) if path.suffix == ".net" else read_checkpoint(path).tensors
     names = match(path, known, tensors)
     held = {n: dcformat.from_dense(n, tensors[n].values, tensors[n].dtype, tensors[n].scale) for n in names}
     rule = Preprocessing((0.1307,), (0.3081,)) if path.suffix != ".net" else None

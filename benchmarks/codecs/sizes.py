@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
 
 import dcformat
-from dcformat.codecs.choose import MODES
+from dcformat.codecs import MODES
 from dcformat.model import Model
 from models import entropy_bytes, models
 

@@ -31,7 +31,7 @@ from machine import describe
 
 import dcformat
 from dcformat.codecs import huffman, packed
-from dcformat.codecs.oriented import Oriented
+from dcformat.codecs.csr_view import CsrView
 from dcformat.model import Model
 from models import ALEXNET, FC6, synthetic
 
@@ -101,7 +101,7 @@ def _signed(tensor: Any) -> Any:
 
 
 def zstd(model: Model) -> tuple[int, float, Decode, Decode]:
-    """Return size, seconds to encode and two decoders of zstd -19 over gaps and labels; gaps as ours, escapes of 255.
+    """Return size, seconds to encode and two decoders of zstd -19 over gaps and codes; gaps as ours, escapes of 255.
 
     With checksums, which zstd's own tool writes too. The first decoder makes rows by NumPy, the second by our kernel.
     """
@@ -111,37 +111,37 @@ def zstd(model: Model) -> tuple[int, float, Decode, Decode]:
     frames = []
     for tensor in model.tensors.values():
         if tensor.is_sparse:
-            part = Oriented.of(tensor)
-            gaps = packed.escaped(packed.runs_of(part), 8)
+            view = CsrView.of(tensor)
+            gaps = packed.escaped(packed.runs_of(view), 8)
             level = zstandard.ZstdCompressor(level=19, write_checksum=True)
-            frames.append((part, level.compress(gaps.tobytes()), level.compress(part.labels.tobytes())))
+            frames.append((view, level.compress(gaps.tobytes()), level.compress(view.codes.tobytes())))
     seconds = time.process_time() - start
     plan = packed.Plan(8, False, np.empty(0, np.int64), ())
     reader = zstandard.ZstdDecompressor()
 
-    def by(rebuild: Callable[[Oriented, Any], object]) -> Decode:
+    def by(rebuild: Callable[[CsrView, Any], object]) -> Decode:
         def decode() -> object:
             out = []
-            for part, gaps, labels in frames:
+            for view, gaps, codes in frames:
                 symbols = np.frombuffer(reader.decompress(gaps), np.uint8)
-                out.append((rebuild(part, symbols), np.frombuffer(reader.decompress(labels), np.uint8)))
+                out.append((rebuild(view, symbols), np.frombuffer(reader.decompress(codes), np.uint8)))
             return out
 
         return decode
 
-    def kernel(part: Oriented, symbols: Any) -> object:
-        return packed.place(plan, symbols, None, len(part.indices), part.lines, part.length)
+    def kernel(view: CsrView, symbols: Any) -> object:
+        return packed.place(plan, symbols, None, packed.PlaceShape(view.lines, view.length, view.nnz))
 
     return sum(len(g) + len(v) for _, g, v in frames), seconds, by(_rows), by(kernel)
 
 
-def _rows(part: Oriented, symbols: Any) -> object:
+def _rows(view: CsrView, symbols: Any) -> object:
     entry = symbols != 255
     positions = np.cumsum(symbols, dtype=np.int64)
     positions += np.cumsum(entry, dtype=np.int64)
     positions = positions[entry] - 1
-    lines = positions // part.length
-    return np.searchsorted(lines, np.arange(part.lines + 1)), (positions - lines * part.length).astype(np.int32)
+    lines = positions // view.length
+    return np.searchsorted(lines, np.arange(view.lines + 1)), (positions - lines * view.length).astype(np.int32)
 
 
 def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
@@ -151,19 +151,19 @@ def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
     from bitarray.util import canonical_decode, canonical_huffman
 
     tensor = synthetic((("fc", (4096, 4096), 0.09, 32),), 5).tensors["fc.weight"]
-    labels = tensor.data[: 1 << 20].astype(np.uint8)
-    lengths = huffman.code_lengths(np.bincount(labels, minlength=32))
+    codes = tensor.data[: 1 << 20].astype(np.uint8)
+    lengths = huffman.code_lengths(np.bincount(codes, minlength=32))
     plan = packed.Plan(0, False, np.empty(0, np.int64), (lengths,))
-    chunk = np.frombuffer(packed.write_chunk(plan, None, [labels], b""), np.uint8)
-    reader = packed.ChunkReader(plan)
-    frame, zreader = zstandard.ZstdCompressor(level=19).compress(labels.tobytes()), zstandard.ZstdDecompressor()
-    few = labels[: 1 << 17]
+    chunk = np.frombuffer(packed.write_chunk(plan, None, [codes], b""), np.uint8)
+    reader = packed.StreamReader(plan)
+    frame, zreader = zstandard.ZstdCompressor(level=19).compress(codes.tobytes()), zstandard.ZstdDecompressor()
+    few = codes[: 1 << 17]
     code, counts, symbols = canonical_huffman({int(i): int(c) for i, c in enumerate(np.bincount(few)) if c})
     bits = bitarray()
     bits.encode(code, few.tolist())
     runners: dict[str, tuple[int, Decode]] = {
-        "dcformat, four streams": (len(labels), lambda: reader.read(chunk, len(labels), most=0, value_bytes=0)),
-        "zstd -19": (len(labels), lambda: zreader.decompress(frame)),
+        "dcformat, four streams": (len(codes), lambda: reader.read(chunk, len(codes), max_gaps=0, value_bytes=0)),
+        "zstd -19": (len(codes), lambda: zreader.decompress(frame)),
         "bitarray canonical_decode": (len(few), lambda: list(canonical_decode(bits, counts, symbols))),
     }
     times: dict[str, list[float]] = {name: [] for name in runners}

@@ -91,7 +91,7 @@ def prepare(network: str, folder: Path) -> tuple[dict[str, str], str]:
     """Write the network in every runtime's form; return runtime -> file (not of those that cannot), and the shape."""
     import networks
     import runtimes
-    from dcformat_cli.onnx_export import to_onnx
+    from dcformat_interop.onnx_export import to_onnx
 
     import dcformat
 

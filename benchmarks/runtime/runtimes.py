@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dcformat_cli.onnx_export import dense, to_onnx
-from dcformat_cli.peers import PEERS, Floats, Run, UnsupportedError, openvino_network
+from dcformat_cli.bench.other_runtimes import RUNTIMES, Floats, Run, UnsupportedError, openvino_network
+from dcformat_interop.onnx_export import dense, to_onnx
 
 from dcformat.graph import Conv2d, Flatten, Linear, MaxPool2d, Node, ReLU
 from dcformat.model import Model
@@ -212,7 +212,7 @@ def openvino_int8(model: Model, threads: int) -> Run:
 
 
 #: Name -> how to make it; float32 unless the name says otherwise.
-RUNTIMES = {**PEERS, "openvino int8": openvino_int8, "litert": litert, "ncnn": ncnn}
+RUNTIMES = {**RUNTIMES, "openvino int8": openvino_int8, "litert": litert, "ncnn": ncnn}
 #: The package whose version says which a runtime is.
 PACKAGES = {
     "onnxruntime": "onnxruntime", "openvino f32": "openvino", "openvino default": "openvino",

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / folder) for folder in ("cli", "runtime", "", "benchmarks"))]
 
-from dcformat_cli import timing  # noqa: E402
+from dcformat_cli.bench import timing  # noqa: E402
 from runtimes import FLOAT32, PACKAGES, RUNTIMES  # noqa: E402
 
 NETWORKS = ("lenet-300-100/han", "lenet-300-100/vs", "lenet-5/han", "lenet-5/vs")

@@ -29,8 +29,8 @@ def main() -> None:
     try:
         import networks
         import numpy as np
-        from dcformat_cli import timing
-        from dcformat_cli.peers import reference
+        from dcformat_cli.bench import timing
+        from dcformat_cli.bench.other_runtimes import reference
         from runtimes import RUNTIMES
 
         model = networks.load(network)
@@ -47,7 +47,7 @@ def main() -> None:
                 made = networks.inputs(model, batch)
                 known[batch] = made, timing.relative_error(np.array(run(made[0])), reference(model, made[0]))
             inputs, error = known[batch]
-            answer({"calls": timing.one_slice(run, inputs), "error": error})
+            answer({"calls": timing.one_turn(run, inputs), "error": error})
         except Exception as problem:
             answer({"failed": f"{type(problem).__name__}: {problem}"})
 

@@ -1,4 +1,4 @@
-"""What the user sees of kernels that are compiled on the way: that it happens, and why they are not saved."""
+"""Tells the user that kernels are being compiled, and why they cannot be saved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _CLEAR = "\r\033[K"
 
 
 class Notices(jit.Observer):
-    """One line on stderr, or on a terminal one that changes with each kernel and is removed after it."""
+    """Prints one line on stderr; on a terminal, one that changes with each kernel and disappears after it."""
 
     def compiling(self, kernel: str, number: int, saved: bool) -> None:
-        """Say so before a kernel is compiled."""
+        """Announce that a kernel is about to be compiled."""
         if sys.stderr.isatty():
             name, scope = (
                 kernel.rpartition(".")[2].lstrip("_"),
@@ -35,7 +35,7 @@ class Notices(jit.Observer):
             click.echo(_CLEAR, nl=False, err=True)
 
     def unsaved(self, reason: str) -> None:
-        """Warn, and name the way out."""
+        """Warn that kernels cannot be saved, and tell how to change that."""
         warn(
             f"compiled kernels cannot be saved, so each run compiles them again: {reason} (set DCFORMAT_CACHE_DIR to a "
             "folder that only you can write to)"

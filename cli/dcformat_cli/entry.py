@@ -1,4 +1,4 @@
-"""Where the command starts: the rest is imported under a guard, so that Ctrl-C is one line from the first moment."""
+"""The entry point. It imports the rest under a guard, so that Ctrl-C gives one line from the first moment."""
 
 from __future__ import annotations
 

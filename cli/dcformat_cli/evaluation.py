@@ -1,4 +1,4 @@
-"""How often a packed file is right on a data set's test images, through the runtime."""
+"""How many test images of a data set a packed file classifies correctly, through the runtime."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dcformat.datasets import DataError, Split, find_directory, load_split
 if TYPE_CHECKING:
     from dcformat_runtime import Session
 
-#: Images a call: enough to keep the kernels busy, few enough to take no memory to speak of.
+#: Images in a call: enough to keep the kernels busy, and too few to need much memory.
 BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Images of a test set, and how many of them were classified right."""
+    """The number of images of a test set, and of those that were classified correctly."""
 
     images: int
     correct: int
@@ -33,17 +33,17 @@ class Evaluation:
 
     @property
     def error_percent(self) -> float:
-        """Images that were wrong, in percent."""
+        """Percentage of images that were classified wrongly."""
         return 100 * (self.images - self.correct) / self.images
 
 
 def evaluate(session: Session, data: Path | str | None) -> Evaluation:
-    """Classify the test images of `data` (see `dcformat.datasets.load_split` for where it is looked for).
+    """Classify the test images of `data`, which `dcformat.datasets.load_split` looks for.
 
     Raises
     ------
     DataError
-        No data set, or images or labels that do not fit the network.
+        There is no data set, or its images or labels do not fit the network.
     """
     split = load_split("test", data)
     _check(split, session, data)

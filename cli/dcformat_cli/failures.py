@@ -1,24 +1,51 @@
-"""What went wrong, in one line: file, what was expected, what was found."""
+"""What went wrong, in one line that begins with what a person asks: the file, what is the matter, the details.
+
+``model.jpg: not a .dcf file (looks like a JPEG image) [E01]``; the code of a `FormatError` is at the end.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+from pathlib import Path
 
 import click
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 
-#: `InputError` is a room's own that knows nothing of the command; verbs take it from here.
-__all__ = ["InputError", "MissingExtraError", "describe", "is_ours", "misuse", "require_torch"]
+from dcformat.errors import FormatError, MemoryLimitError, NotDcfError, TruncatedError, WorkLimitError
 
-_FOUND = {
-    errno.ENOENT: "expected an existing file or directory, found none",
-    errno.EISDIR: "expected a file, found a directory",
-    errno.ENOTDIR: "expected a directory on the way to it, found a file",
-    errno.EACCES: "expected permission to use it, found none",
-    errno.ENOSPC: "expected room for the file, found the disk full",
-    errno.EROFS: "expected a place to write, found a read-only file system",
+#: `UnfitError` belongs to a room that knows nothing of the command; verbs take it from here.
+__all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_torch"]
+
+_SYSTEM_ERRORS = {
+    errno.ENOENT: "no such file or directory",
+    errno.EISDIR: "a directory, where a file is expected",
+    errno.ENOTDIR: "a file, where a directory is expected",
+    errno.EACCES: "permission denied",
+    errno.ENOSPC: "the disk is full",
+    errno.EROFS: "the file system is read-only",
 }
+
+#: What each code of a `FormatError` means to a person.
+_HEADLINES = {
+    "E01": "not a .dcf file",
+    "E02": "made for another version of the format",
+    "E03": "truncated",
+    "E04": "bytes that belong to nothing",
+    "E05": "damaged",
+    "E06": "beyond a limit of the format",
+    "E07": "needs more memory than --max-memory allows",
+    "E16": "needs more work than --max-work allows",
+}
+
+#: The other codes: what is there was read, and breaks a rule of the format.
+_INVALID = "invalid"
+
+#: What was found and what was expected come from files, and may be very long: they are cut at this many characters.
+_LONGEST = 300
+
+_LONG_NUMBER = re.compile(r"\b\d{4,}\b")
 
 
 class MissingExtraError(Exception):
@@ -29,12 +56,57 @@ def describe(error: Exception) -> str:
     """Return one line for an error that reached the top."""
     if isinstance(error, OSError) and error.errno is not None:
         name = "output" if error.filename is None else os.fsdecode(error.filename)
-        return f"{name}: {_FOUND.get(error.errno, error.strerror or type(error).__name__)}"
+        return f"{name}: {_SYSTEM_ERRORS.get(error.errno, error.strerror or type(error).__name__)}"
     if isinstance(error, MemoryError):
         return f"out of memory{': ' if str(error) else ''}{error}"
+    if isinstance(error, FormatError):
+        name = f"{error.path}: " if error.path else ""
+        return f"{name}{_matter(error)} [{error.code}]"
     if is_ours(error):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (dcformat --debug ... shows where)"
+
+
+def _matter(error: FormatError) -> str:
+    """Return what is the matter with a file, and the details."""
+    headline = _HEADLINES.get(error.code, _INVALID)
+    if isinstance(error, NotDcfError):
+        return f"{headline}{_looks(error)}"
+    found, expected = _first_number(error.got), _first_number(error.expected)
+    if isinstance(error, TruncatedError) and found is not None and expected is not None and "bit" not in str(error.got):
+        part = "" if error.field == "file" else f" of {error.field}"
+        least = "at least " if "at least" in str(error.expected) else ""
+        return f"{headline}: {found:,} of {least}{expected:,} bytes{part}"
+    where = f" at byte {error.offset:,}" if error.offset is not None else ""
+    parts = [f"expected {error.expected}"[:_LONGEST]] if error.expected is not None else []
+    parts += [f"found {error.got}"[:_LONGEST]] if error.got is not None else []
+    details = ", ".join(parts)
+    if isinstance(error, MemoryLimitError | WorkLimitError):
+        details = _LONG_NUMBER.sub(lambda number: f"{int(number[0]):,}", re.sub(r" \(max_\w+\)", "", details))
+    return f"{headline}: {error.field}{where}{': ' if details else ''}{details}"
+
+
+def _looks(error: NotDcfError) -> str:
+    """Return what kind of file was given instead, in parentheses; nothing for an unknown kind."""
+    from dcformat_interop import kinds
+
+    found = str(error.got)
+    try:
+        head = bytes.fromhex(found)
+    except ValueError:  # words, such as "an empty file"
+        return f" ({found})"
+    if error.path and Path(error.path).is_file():
+        with Path(error.path).open("rb") as file:
+            longer = file.read(kinds.HEAD)
+        # Otherwise it is another file that is called as what was read from stdin.
+        head = longer if longer.startswith(head) else head
+    kind = kinds.looks_like(head)
+    return "" if kind is None else f" (looks like {kind})"
+
+
+def _first_number(text: object) -> int | None:
+    match = re.search(r"\d+", str(text))
+    return None if match is None else int(match[0])
 
 
 def is_ours(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Groups of commands that help a user who typed nothing, or almost the right thing."""
+"""Groups of commands that help a user who typed nothing, or nearly the right words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 def suggestion(text: str, known: Sequence[str]) -> str:
-    """Return " Did you mean 'X'?" for the name that `text` resembles most, or nothing."""
+    """Return " Did you mean 'X'?" with the known name that is most like `text`, or an empty string."""
     close = get_close_matches(text.lower(), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -28,7 +28,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; when it lacks all of its arguments, print its help on stderr before it complains."""
+        """Find the command; if all its arguments are missing, print its help on stderr before the error."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"No such command {args[0]!r}.{suggestion(args[0], known)}", ctx)

@@ -1,4 +1,4 @@
-"""The command's entry: finds the verb, and turns every failure into one line and an exit code.
+"""The command: finds the verb, and turns every failure into one line and an exit code.
 
 Results go to stdout; errors, warnings and progress to stderr. The exit codes are in the help text of `cli`.
 """
@@ -20,15 +20,15 @@ from dcformat_cli.failures import describe
 from dcformat_cli.group import Group
 from dcformat_cli.terminal import complain
 
-#: Verb -> its module; the function in it has the verb's name with "_command" after it.
+#: Verb -> its line in the help. The function `VERB_command` is in the module of that name in `verbs`.
 VERBS = {
     "compress": "train, prune and share a network's weights, and pack it",
-    "pack": "pack a checkpoint into a .dcf file, values exactly kept",
-    "unpack": "give a file's tensors back as .safetensors or .npz",
+    "pack": "pack a checkpoint into a .dcf file and keep its values exactly",
+    "unpack": "write a file's tensors as .safetensors or .npz",
     "inspect": "show what a file holds, and where its bytes go",
     "verify": "check every byte of a file",
     "run": "run a file on a data set or on an array",
-    "bench": "time a file against the runtimes that are installed",
+    "bench": "time a file on this runtime and on other installed ones",
     "warmup": "compile the kernels now, so that the first run is fast",
     "study": "compare pruning criteria, or rank layers by sensitivity",
 }
@@ -38,14 +38,14 @@ class Dcformat(Group):
     """A group that imports a verb's module when the verb is used, and reports failures in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order in which they are mostly used."""
+        """Return the verbs in the order in which people mostly use them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a verb's module; None for an unknown verb."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"dcformat_cli.{cmd_name}")
+        module = importlib.import_module(f"dcformat_cli.verbs.{cmd_name}_command")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
@@ -55,7 +55,7 @@ class Dcformat(Group):
             formatter.write_dl(list(VERBS.items()))
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and exit as the module says; ``--debug`` lets a failure through as a traceback."""
+        """Run, and exit with the code; with ``--debug`` a failure ends in a traceback."""
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
@@ -98,7 +98,7 @@ def _complain(message: str) -> None:
 
 
 def _forget_unwritten() -> None:
-    """Flush stdout and drop what cannot be written, or Python would complain again at exit."""
+    """Flush stdout and drop what cannot be written; otherwise Python would complain again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -111,8 +111,7 @@ def _forget_unwritten() -> None:
 def cli(debug: bool) -> None:
     """Compress neural networks by pruning and weight sharing, pack them, and run the packed files.
 
-    `dcformat COMMAND --help` explains a command. A file named - is stdin where one is read and stdout where one is
-    written.
+    `dcformat COMMAND --help` explains a command. The name - stands for stdin as an input and for stdout as an output.
 
     Exit codes: 0 the command succeeded; 1 it failed (a damaged file, unsuitable data, a full disk); 2 it was misused
     (an unknown option, a missing argument, an output that exists); 130 it was interrupted.

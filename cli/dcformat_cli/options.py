@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import click
 
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat_cli.outputs import Output
+from dcformat_cli.output_files import Output
 
-#: Where ``-f`` is kept for the callback of ``-o``.
+#: The place where the callback of ``-o`` finds ``-f``.
 _FORCE = "dcformat_cli.force"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
-#: What `dcformat.save` knows, smallest file last.
+#: The modes of `dcformat.save`; the last makes the smallest file.
 MODES = ("fast", "small", "tiny")
 
 
 def size(text: str) -> int:
-    """Return bytes for ``4096``, ``512M`` or ``4GiB``; units are powers of 1024. An option's type."""
+    """Return the bytes that ``4096``, ``512M`` or ``4GiB`` means; units are powers of 1024. The type of an option."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"expected a number, as in 4096, 512M or 4G, found {text!r}")
@@ -32,28 +32,28 @@ def size(text: str) -> int:
 
 
 def limit(text: str) -> int | None:
-    """Return a `size`, or None for ``none``. An option's type."""
+    """Return a `size`, or None for ``none``. The type of an option."""
     return None if text.strip().lower() == "none" else size(text)
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Return one number, or several with commas between them, all finite. An option's type."""
+    """Return one finite number, or several that commas separate. The type of an option."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or not all(isfinite(value) for value in values):
-        raise click.BadParameter(f"expected finite numbers with commas between them, found {text!r}")
+        raise click.BadParameter(f"expected finite numbers separated by commas, found {text!r}")
     return values
 
 
 def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """Return the options ``-o`` and ``-f``, which a verb gets as one `Output` called `output`."""
+    """Return the options ``-o`` and ``-f``; a verb gets both as one `Output` called `output`."""
 
     def decorate(function: Any) -> Any:
         forced = click.option(
             "-f", "--force", is_flag=True, is_eager=True, expose_value=False, callback=_remember,
-            help="Replace an output file that exists.",
+            help="Replace an existing output file.",
         )  # fmt: skip
         named = click.option(
             "-o", "--output", required=required, type=click.Path(), metavar="FILE", callback=_output,
@@ -81,7 +81,7 @@ def max_memory() -> Callable[[Any], Any]:
     """Return ``--max-memory``, in bytes; None stands for no limit."""
     return click.option(
         "--max-memory", type=limit, default=str(DEFAULT_MAX_MEMORY), metavar="SIZE",
-        help="Refuse a file that needs more memory than this, or none for no limit [4G].",
+        help="Refuse a file that needs more memory than this; none lifts the limit [4G].",
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def max_work() -> Callable[[Any], Any]:
     """Return ``--max-work``, in steps; None stands for no limit."""
     return click.option(
         "--max-work", type=limit, default=str(DEFAULT_MAX_WORK), metavar="STEPS",
-        help="Refuse a file that needs more steps, of about a nanosecond each, or none for no limit [1T].",
+        help="Refuse a file that needs more steps of about a nanosecond each; none lifts the limit [1T].",
     )  # fmt: skip
 
 
@@ -102,5 +102,5 @@ def data() -> Callable[[Any], Any]:
     """Return ``--data``."""
     return click.option(
         "--data", type=click.Path(path_type=Path), metavar="DIR",
-        help="Directory with IDX files [$DCFORMAT_DATA, or data/mnist here or above].",
+        help="Directory of IDX files [$DCFORMAT_DATA, or data/mnist here or above].",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Progress of a training run on stderr: two lines that change on a terminal, a line now and then elsewhere."""
+"""Progress of a training run on stderr: two changing lines on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
     from rich.live import Live
 
-#: Seconds between two lines within one stage where there is no terminal.
+#: Seconds between two lines within one stage, without a terminal.
 _QUIET = 10.0
 
-#: Share of the work after which the time that remains is estimated: less says nothing of the machine's speed.
-_TELLING = 0.005
+#: Share of the work after which the remaining time is estimated; less tells nothing about the speed of the machine.
+_ESTIMATE_FROM = 0.005
 
-#: Columns of the bar: with the times beside it, it fits in 60.
+#: Columns of the bar, which fits in 60 columns together with the times beside it.
 _BAR = 14
 
 
 @contextmanager
 def reporting() -> Iterator[Report]:
-    """Return what shows progress until the block is left."""
+    """Yield a callback that shows progress until the block ends."""
     if not sys.stderr.isatty() or is_dumb():
-        yield _Lines()
+        yield ProgressLines()
         return
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(stderr=True, highlight=False)) as live:
-        yield _Live(live)
+        yield ProgressBar(live)
 
 
-class _Lines:
+class ProgressLines:
     """A line at the start and the end of a stage, and every ten seconds within one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,6 +48,7 @@ class _Lines:
         self._stage = 0
 
     def __call__(self, step: Step) -> None:
+        """Print a line if it is time for one."""
         now = self._clock()
         ended = step.total and step.done == step.total
         if step.number == self._stage and not ended and now - self._last < _QUIET:
@@ -56,8 +57,8 @@ class _Lines:
         click.echo(f"{_doing(step)}, {_times(step, now - self._start)}", err=True)
 
 
-class _Live:
-    """Two lines that change in place: a bar of the whole run, and what it does; the stages that ended stay above."""
+class ProgressBar:
+    """Two lines that change in place: a bar of the whole run, and its stage. Finished stages stay above them."""
 
     def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = live
@@ -66,6 +67,7 @@ class _Live:
         self._last: Step | None = None
 
     def __call__(self, step: Step) -> None:
+        """Show how far the run is."""
         from rich.text import Text
 
         elapsed = self._clock() - self._start
@@ -78,7 +80,7 @@ class _Live:
 
 
 def _doing(step: Step) -> str:
-    """Return what the run does, and its figures."""
+    """Return the present stage and its figures."""
     parts = []
     if step.unit == "epochs":
         whole = min(int(step.done), step.total - 1)
@@ -92,9 +94,9 @@ def _doing(step: Step) -> str:
 
 
 def _times(step: Step, elapsed: float) -> str:
-    """Return the time that has passed, and an estimate of what remains of the whole run."""
+    """Return the elapsed time, and an estimate of the remaining time of the whole run."""
     text = f"{_minutes(elapsed)} elapsed"
-    if _TELLING < step.share < 1:
+    if _ESTIMATE_FROM < step.share < 1:
         text += f", about {_minutes(elapsed * (1 - step.share) / step.share)} left"
     return text
 

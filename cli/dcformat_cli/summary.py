@@ -1,4 +1,4 @@
-"""Where a file's bytes go: a row for each tensor as in Deep Compression's tables 2 and 3, and a ledger."""
+"""What a file's bytes are for: a row for each tensor, as in tables 2 and 3 of Deep Compression, and a ledger."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One tensor of a file.
+class TensorFigures:
+    """The figures of one tensor of a file.
 
     Attributes
     ----------
-    weights, stored : int
-        Elements, and those that the file stores (a sparse tensor's zeros are implied).
-    clusters : int
-        Shared values; 0 where each weight has its own.
+    weights, entries : int
+        Number of elements, and of those that the file stores; the zeros of a sparse tensor are implied.
+    codebook_size : int
+        Number of shared values; 0 if each weight has its own.
     weight_bits, index_bits : float
-        Bits of all labels (or values) and of all positions, as coded.
+        Bits of all codes (or values) and of all indices, as coded.
     other_bits : float
         Bits of the codebook and of the coder's tables.
     size : int
-        Bytes in the file: the three above together.
+        Bytes in the file, the sum of the three above.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Row:
     dtype: str
     form: str
     weights: int
-    stored: int
-    clusters: int
+    entries: int
+    codebook_size: int
     coder: str
     weight_bits: float
     index_bits: float
@@ -48,25 +48,25 @@ class Row:
 
     @property
     def density(self) -> float:
-        """Share of the elements that are stored, 0 to 1."""
-        return self.stored / self.weights if self.weights else 0.0
+        """Share of the elements that the file stores, 0 to 1."""
+        return self.entries / self.weights if self.weights else 0.0
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of a stored weight's label, as coded."""
-        return self.weight_bits / self.stored if self.stored else 0.0
+        """Bits of the code of an entry, as coded."""
+        return self.weight_bits / self.entries if self.entries else 0.0
 
     @property
     def bits_per_index(self) -> float:
-        """Bits of a stored weight's position, as coded."""
-        return self.index_bits / self.stored if self.stored else 0.0
+        """Bits of the index of an entry, as coded."""
+        return self.index_bits / self.entries if self.entries else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A file's rows and its ledger, whose bytes add up to `size`."""
+    """The figures of a file's tensors, and its ledger, whose bytes add up to `size`."""
 
-    rows: Sequence[Row]
+    rows: Sequence[TensorFigures]
     ledger: Sequence[tuple[str, int]]
     size: int
 
@@ -87,20 +87,20 @@ class Summary:
 
 
 def summarize(file: DcfFile) -> Summary:
-    """Return a file's figures; each tensor is decoded once, to tell the bits of its labels from those of positions."""
+    """Return a file's figures. Each tensor is decoded once, to tell the bits of its codes from those of its indices."""
     rows = []
     for name, usage in file.usages().items():
         info = file.info(name)
-        row = Row(
+        row = TensorFigures(
             name=name,
             shape=info.shape,
             dtype=info.dtype,
             form=info.form,
             weights=prod(info.shape),
-            stored=info.stored,
-            clusters=info.clusters,
+            entries=info.stored,
+            codebook_size=info.clusters,
             coder=usage.coder,
-            weight_bits=usage.label_bits,
+            weight_bits=usage.code_bits,
             index_bits=usage.index_bits,
             other_bits=usage.codebook_bits + usage.table_bits,
             size=info.payload_bytes,
@@ -115,7 +115,7 @@ def headline(name: str, summary: Summary) -> str:
 
 
 def size_line(name: str, size: int, parameters: int) -> str:
-    """Return the same from the figures that it needs, which take no decoding."""
+    """Return the same line from figures that need no decoding."""
     dense = _FLOAT32 * parameters
     return (
         f"{name}: {size:,} bytes, {dense / size:.1f}x smaller than the "
@@ -124,15 +124,15 @@ def size_line(name: str, size: int, parameters: int) -> str:
 
 
 def layer_table(summary: Summary) -> Table:
-    """Return the table of tensors: what a stored weight's label and position take, as coded."""
+    """Return the table of tensors, with the bits of an entry's code and index as coded."""
     columns = ("tensor", "shape", "weights", "density", "clusters", "coder", "bits/\nweight", "bits/\nindex", "bytes")
     rows = [_cells(row) for row in summary.rows]
-    stored = sum(row.stored for row in summary.rows)
-    placed = sum(row.stored for row in summary.rows if row.form == "sparse")
+    entries = sum(row.entries for row in summary.rows)
+    indexed = sum(row.entries for row in summary.rows if row.form == "sparse")
     total = (
-        "together", "", f"{summary.parameters:,}", _percent(stored, summary.parameters), "", "",
-        _ratio(sum(row.weight_bits for row in summary.rows), stored),
-        _ratio(sum(row.index_bits for row in summary.rows), placed),
+        "together", "", f"{summary.parameters:,}", _percent(entries, summary.parameters), "", "",
+        _ratio(sum(row.weight_bits for row in summary.rows), entries),
+        _ratio(sum(row.index_bits for row in summary.rows), indexed),
         f"{sum(row.size for row in summary.rows):,}",
     )  # fmt: skip
     return Table("tensors", columns, [*rows, total], total=True)
@@ -146,7 +146,7 @@ def ledger_table(summary: Summary) -> Table:
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
-    """Return the same for programs."""
+    """Return the figures for programs."""
     return {
         "size": summary.size,
         "parameters": summary.parameters,
@@ -159,9 +159,9 @@ def as_json(summary: Summary) -> dict[str, Any]:
                 "dtype": row.dtype,
                 "form": row.form,
                 "weights": row.weights,
-                "stored": row.stored,
+                "stored": row.entries,
                 "density": round(row.density, 6),
-                "clusters": row.clusters,
+                "clusters": row.codebook_size,
                 "coder": row.coder,
                 "bits_per_weight": round(row.bits_per_weight, 4),
                 "bits_per_index": round(row.bits_per_index, 4),
@@ -174,13 +174,13 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: TensorFigures) -> tuple[str, ...]:
     return (
         row.name,
         "x".join(map(str, row.shape)) or "scalar",
         f"{row.weights:,}",
-        _percent(row.stored, row.weights) if row.form == "sparse" else row.form,
-        f"{row.clusters:,}" if row.clusters else "-",
+        _percent(row.entries, row.weights) if row.form == "sparse" else row.form,
+        f"{row.codebook_size:,}" if row.codebook_size else "-",
         row.coder,
         f"{row.bits_per_weight:.2f}",
         f"{row.bits_per_index:.2f}" if row.form == "sparse" else "-",

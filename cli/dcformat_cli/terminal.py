@@ -1,4 +1,4 @@
-"""What the user sees: text made safe, notes and warnings, tables."""
+"""What the user sees: safe text, notes and warnings, tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import click
 if TYPE_CHECKING:
     from dcformat_interop import Note
 
-#: The version of all JSON documents; a key that is renamed, removed or changes its meaning makes another.
+#: The version of all JSON documents; renaming, removing or redefining a key raises it.
 SCHEMA = 1
 
 
 def printable(text: str) -> str:
-    """Return `text` with what a terminal would act upon (controls, bidi marks, lone surrogates) escaped.
+    """Return `text` with the characters escaped that a terminal would act upon (controls, bidi marks, lone surrogates).
 
     Names come from files that anyone may have made: an escape sequence in one must not reach the terminal.
     """
@@ -29,28 +29,28 @@ def printable(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something of interest on stderr."""
+    """Print a note on stderr."""
     click.echo(printable(f"note: {text}"), err=True)
 
 
 def warn(text: str) -> None:
-    """Warn on stderr."""
+    """Print a warning on stderr."""
     click.echo(printable(f"warning: {text}"), err=True)
 
 
 def show_notes(notes: Iterable[Note]) -> None:
-    """Say what reading a checkpoint had to tell."""
+    """Print the notes and warnings about a checkpoint."""
     for item in notes:
         (warn if item.warning else note)(item.text)
 
 
 def complain(text: str) -> None:
-    """Say on stderr what went wrong."""
+    """Print an error on stderr."""
     click.echo(printable(text), err=True)
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print one line of the result, on a terminal wrapped between words; to stderr if stdout holds a file."""
+    """Print one line of the result, wrapped between words on a terminal; `err` sends it to stderr."""
     stream = sys.stderr if err else sys.stdout
     lines = [printable(text)]
     if stream.isatty():
@@ -59,12 +59,12 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def emit_json(document: Mapping[str, Any], *, err: bool = False) -> None:
-    """Print a result for programs: one JSON document, ASCII, keys in a fixed order, its schema's version first."""
+    """Print a result for programs: one JSON document in ASCII, with `SCHEMA` as its first key."""
     click.echo(json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False), err=err)
 
 
 def styled() -> bool:
-    """Whether stdout takes bold type: a terminal that is not dumb, of a user who has not set NO_COLOR."""
+    """Whether stdout takes bold type: it is a terminal, not a dumb one, and NO_COLOR is not set."""
     return sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")
 
 
@@ -74,16 +74,16 @@ def is_dumb() -> bool:
 
 
 def _columns() -> int:
-    """Return the width that lines may have: COLUMNS, or the terminal's width."""
+    """Return the maximum width of a line: COLUMNS, or the width of the terminal."""
     return max(20, shutil.get_terminal_size().columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a title; the first column is set left, the others right; the last may be a total.
+    """Rows of text under a title. The first column is aligned left, the others right; the last row may be a total.
 
-    A line feed in a column's name is where it may be broken. Where the lines are too long, each row takes several:
-    a cell is never broken.
+    The name of a column may be broken at its line feeds. If lines are too long, each row takes several of them; a cell
+    is never broken.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Table:
     total: bool = False
 
     def show(self) -> None:
-        """Print in the width of the terminal or of COLUMNS; elsewhere in one line a row, the same everywhere."""
+        """Print in the width of the terminal or of COLUMNS; elsewhere, print each row in one line."""
         limited = sys.stdout.isatty() or "COLUMNS" in os.environ
         lines = self.lines(_columns() if limited else None)
         if styled():
@@ -102,7 +102,7 @@ class Table:
         click.echo("\n".join(lines))
 
     def lines(self, width: int | None = None) -> list[str]:
-        """Return the table as lines of at most `width` columns, so far as no cell is longer."""
+        """Return the table as lines of at most `width` columns, unless a cell is longer."""
         cells = [[printable(cell) for cell in row] for row in self.rows]
         heads = [[name.replace("\n", "")] for name in self.columns]
         gap = 2
@@ -138,7 +138,7 @@ def _line_width(widths: Sequence[int], gap: int) -> int:
 
 
 def _groups(widths: Sequence[int], gap: int, width: int | None) -> list[range]:
-    """Divide the columns into runs that fit in a line; those after the first are indented by two more."""
+    """Divide the columns into runs that fit in a line; all but the first are indented by two more."""
     groups: list[range] = []
     start = 0
     for i in range(1, len(widths)):
@@ -149,6 +149,6 @@ def _groups(widths: Sequence[int], gap: int, width: int | None) -> list[range]:
 
 
 def _set(row: Sequence[str], widths: Sequence[int], gap: int, group: range, number: int) -> str:
-    """Set one line of a row: the columns of its group, under those of the other rows."""
+    """Return one line of a row: the columns of a group, aligned with those of the other rows."""
     cells = [row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i]) for i in group]
     return (" " * (4 if number else 2) + (" " * gap).join(cells)).rstrip()

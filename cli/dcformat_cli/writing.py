@@ -1,4 +1,4 @@
-"""Packing a model: the bytes are read back and compared before anything is written."""
+"""Packing a model. The bytes are read back and compared before anything is written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from dcformat.model import Model, Tensor
 
 if TYPE_CHECKING:
-    from dcformat.codecs.choose import Mode, RelativeIndex
+    from dcformat.codecs import Mode, RelativeIndex
 
 
 class ReadBackError(RuntimeError):
-    """A file that does not read back as what was written: our fault or the machine's, never the user's."""
+    """A file does not read back as it was written: a fault of this program or of the machine, never of the user."""
 
 
 def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
@@ -34,7 +34,7 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
 
 
 def _compare(model: Model, packed: bytes, label: str) -> None:
-    """Decode each tensor once: its values are compared, and the content digest is made of what was decoded."""
+    """Decode each tensor once, to compare its values and to compute the content digest."""
     import dcformat
     from dcformat.contents import small_sections
     from dcformat.digest import ContentDigest, tensor_digest

@@ -1,11 +1,26 @@
-"""Coders of a tensor's payload, by id (spec, "Payloads"): 0 fixed width, 1 Huffman, 2 adaptive binary, 3 mixing."""
+"""Coders of a tensor's payload, by id (spec, "Payloads"): 0 fixed width, 1 Huffman, 2 adaptive binary, 3 mixing.
+
+Reading goes from `payload_layout` (a payload's parts) to `payload_reader`, whose chunks `chunk_readers` decode; writing
+from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from dcformat import layout
+
+if TYPE_CHECKING:
+    from dcformat.codecs.alphabet import Alphabet
+    from dcformat.codecs.csr_view import CsrView
+    from dcformat.codecs.rangecoder import Decoder, Encoder
+
+#: Which coders a writer may use: coders 0 and 1; coder 2 too; coder 3 too.
+Mode = Literal["fast", "small", "tiny"]
+MODES: tuple[Mode, ...] = ("fast", "small", "tiny")
+#: How long runs of zeros are bridged: by an escape, or by a filler entry as in Deep Compression.
+RelativeIndex = Literal["escape", "filler"]
 
 #: What users call the coders.
 CODER_NAMES = {
@@ -16,9 +31,19 @@ CODER_NAMES = {
 }
 
 
-def context_coder(coder: int) -> ModuleType:
-    """Return the module of coder 2 or 3, whose chunks are range coder streams.
+class ContextCoder(Protocol):
+    """Coder 2 or 3, whose chunks are range coder streams."""
 
-    It has encode, decode, encode_dense and decode_dense.
-    """
-    return import_module(f"dcformat.codecs.{CODER_NAMES[coder]}")
+    def suits(self, lines: int, length: int) -> bool:
+        """Whether a matrix is small enough for the coder."""
+
+    def encode(self, encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
+        """Append the positions and code symbols of a matrix."""
+
+    def decode(self, decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphabet) -> CsrView:
+        """Read what `encode` wrote."""
+
+
+def context_coder(coder: int) -> ContextCoder:
+    """Return the module of coder 2 or 3, imported when it is needed."""
+    return cast(ContextCoder, import_module(f"dcformat.codecs.{CODER_NAMES[coder]}"))

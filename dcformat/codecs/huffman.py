@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.rangecoder import RATE, Decoder, Encoder, code_adaptive, code_direct, fresh
+from dcformat.codecs.rangecoder import Decoder, Encoder, Stream, code_adaptive, code_direct, fresh, keep, opened
 from dcformat.codecs.words import leading_zeros, load64, store32
 from dcformat.errors import HuffmanError
 from dcformat.jit import device, kernel
@@ -19,6 +19,8 @@ Lengths = npt.NDArray[np.int64]
 LIMIT = 12
 #: The length of a symbol that does not occur.
 UNUSED = 255
+#: Slots of a lookup table, and the Kraft sum of a complete code in 1 / SLOTS.
+SLOTS = 1 << LIMIT
 
 
 def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
@@ -80,7 +82,7 @@ def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
 def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
     """Fill in the codes, zero where a symbol has none or an empty one."""
     code = np.int64(0)
-    for length in range(1, 13):
+    for length in range(1, LIMIT + 1):
         code <<= 1
         for symbol in range(len(lengths)):
             if lengths[symbol] == length:
@@ -102,112 +104,130 @@ def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
 _TABLE_MODELS = 11
 
 
+#: Forms of a table: all lengths equal, one symbol only, any lengths.
+_EQUAL, _ONLY, _ANY = range(3)
+
+
 @device
-def _code_table(decode, state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
-    """Code lengths symbol by symbol until the code is complete; return the Kraft sum in 1 / 2 ** LIMIT."""
-    low, rng, pos = state[0], state[1], state[2]
-    size = len(lengths)
-    form = 0
-    width = 0
-    while (1 << width) < size:
-        width += 1
-    if not decode:
-        form = 2
-        for symbol in range(size):
-            if lengths[symbol] == 0:
-                form = 1
-        if form == 2 and (1 << width) == size:
-            form = 0
-            for symbol in range(size):
-                if lengths[symbol] != width:
-                    form = 2
-    form, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, 2, form)
+def _form_of(lengths, width):  # type: ignore[no-untyped-def]
+    """Return the shortest form that a table can have."""
+    for symbol in range(len(lengths)):
+        if lengths[symbol] == 0:
+            return _ONLY
+    if (1 << width) != len(lengths):
+        return _ANY
+    for symbol in range(len(lengths)):
+        if lengths[symbol] != width:
+            return _ANY
+    return _EQUAL
+
+
+@device
+def _code_only(stream, interval, width, lengths):  # type: ignore[no-untyped-def]
+    """Code the only symbol, and return the Kraft sum."""
+    only = 0
+    for symbol in range(len(lengths)):
+        if not stream.decode and lengths[symbol] == 0:
+            only = symbol
+    only, interval = code_direct(stream, interval, width, only)
     kraft = 0
-    if form == 0:
+    if stream.decode:
+        lengths[:] = UNUSED
+        if only < len(lengths):
+            lengths[only] = 0
+            kraft = SLOTS
+    return kraft, interval
+
+
+@device
+def _code_step(stream, interval, models, last, same, step):  # type: ignore[no-untyped-def]
+    """Code how far a length is from the `last` one: 0 or not, its sign, its magnitude in unary."""
+    bit, interval = code_adaptive(stream, interval, models, 1 + same, 30, 1 if step == 0 else 0)
+    if bit:
+        return 0, 0, interval
+    sign, interval = code_adaptive(stream, interval, models, 4 + same, 30, 1 if step < 0 else 0)
+    limit = last - 1 if sign else LIMIT - last
+    magnitude = 1
+    while magnitude < limit:
+        model = 7 + min(magnitude, 4) - 1
+        more, interval = code_adaptive(stream, interval, models, model, 30, 1 if abs(step) > magnitude else 0)
+        if not more:
+            break
+        magnitude += 1
+    return (-magnitude if sign else magnitude), 1 + sign, interval
+
+
+@device
+def _code_any(stream, interval, models, width, lengths):  # type: ignore[no-untyped-def]
+    """Code lengths symbol by symbol until the code is complete, and return the Kraft sum."""
+    last = width  # 1 to 9: no alphabet is larger
+    same = 1
+    symbol = 0
+    kraft = 0
+    while symbol < len(lengths) and kraft < SLOTS:
+        used, interval = code_adaptive(stream, interval, models, 0, 30, 1 if lengths[symbol] != UNUSED else 0)
+        if used:
+            step, same, interval = _code_step(stream, interval, models, last, same, lengths[symbol] - last)
+            last += step
+            if last < 1 or last > LIMIT:
+                return 2 * SLOTS, interval
+            if stream.decode:
+                lengths[symbol] = last
+            kraft += SLOTS >> last
+        symbol += 1
+    return kraft, interval
+
+
+@device
+def _code_table(stream, state, models, lengths):  # type: ignore[no-untyped-def]
+    """Code a table of lengths; return the Kraft sum in 1 / 2 ** LIMIT."""
+    interval = opened(state)
+    width = 0
+    while (1 << width) < len(lengths):
+        width += 1
+    form = 0 if stream.decode else _form_of(lengths, width)
+    form, interval = code_direct(stream, interval, 2, form)
+    kraft = 0
+    if form == _EQUAL:
         lengths[:] = width
-        kraft = size << 12 >> width
-    elif form == 1:
-        only = 0
-        for symbol in range(size):
-            if not decode and lengths[symbol] == 0:
-                only = symbol
-        only, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, width, only)
-        if decode:
-            lengths[:] = 255
-            if only < size:
-                lengths[only] = 0
-                kraft = 4096
-    elif form == 2:
-        last = max(1, min(width, 12))
-        same = 1
-        symbol = 0
-        while symbol < size and kraft < 4096:
-            used = 1 if lengths[symbol] != 255 else 0
-            used, low, rng, pos = code_adaptive(decode, low, rng, pos, buf, end, models, 0, 30, rate, used)
-            if used:
-                step = lengths[symbol] - last
-                bit, low, rng, pos = code_adaptive(
-                    decode, low, rng, pos, buf, end, models, 1 + same, 30, rate, 1 if step == 0 else 0
-                )
-                if bit:
-                    step = 0
-                    same = 0
-                else:
-                    sign, low, rng, pos = code_adaptive(
-                        decode, low, rng, pos, buf, end, models, 4 + same, 30, rate, 1 if step < 0 else 0
-                    )
-                    size_left = last - 1 if sign else 12 - last
-                    magnitude = 1
-                    while magnitude < size_left:
-                        more, low, rng, pos = code_adaptive(
-                            decode, low, rng, pos, buf, end, models, 7 + min(magnitude, 4) - 1, 30, rate,
-                            1 if abs(step) > magnitude else 0,
-                        )  # fmt: skip
-                        if not more:
-                            break
-                        magnitude += 1
-                    step = -magnitude if sign else magnitude
-                    same = 1 + sign
-                last += step
-                if last < 1 or last > 12:
-                    kraft = 8192
-                    break
-                if decode:
-                    lengths[symbol] = last
-                kraft += 4096 >> last
-            symbol += 1
-    state[0], state[1], state[2] = low, rng, pos
+        kraft = len(lengths) << LIMIT >> width
+    elif form == _ONLY:
+        kraft, interval = _code_only(stream, interval, width, lengths)
+    elif form == _ANY:
+        kraft, interval = _code_any(stream, interval, models, width, lengths)
+    keep(state, interval)
     return kraft
 
 
-@kernel(
-    "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
-    work=lambda lengths: 32 * len(lengths) + 40,
-)
-def _encode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
-    return _code_table(False, state, buf, end, models, rate, lengths)
+_TABLE = "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1])"
 
 
-@kernel(
-    "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64[::1])",
-    work=lambda lengths: 32 * len(lengths) + 40,
-)
-def _decode_table(state, buf, end, models, rate, lengths):  # type: ignore[no-untyped-def]
-    return _code_table(True, state, buf, end, models, rate, lengths)
+def _table_work(lengths: Lengths) -> int:
+    return 32 * len(lengths) + 40
+
+
+@kernel(_TABLE, work=_table_work)
+def _encode_table(state, buf, end, models, lengths):  # type: ignore[no-untyped-def]
+    return _code_table(Stream(False, buf, end), state, models, lengths)
+
+
+@kernel(_TABLE, work=_table_work)
+def _decode_table(state, buf, end, models, lengths):  # type: ignore[no-untyped-def]
+    return _code_table(Stream(True, buf, end), state, models, lengths)
 
 
 def write_lengths(encoder: Encoder, lengths: Lengths) -> None:
     """Append a table of code lengths to a range coder stream."""
     encoder.reserve(4 * len(lengths) + 64)
-    _encode_table(encoder.state, encoder.buf, 0, fresh(_TABLE_MODELS), RATE, lengths)
+    _encode_table(encoder.state, encoder.buf, 0, fresh(_TABLE_MODELS), lengths)
 
 
 def read_lengths(decoder: Decoder, size: int, field: str) -> Lengths:
     """Read the code lengths of `size` symbols and require a complete prefix code."""
     lengths = np.full(size, UNUSED, np.int64)
-    kraft = _decode_table(decoder.state, decoder.buf, len(decoder.buf), fresh(_TABLE_MODELS), RATE, lengths)
-    if kraft != 1 << LIMIT:
-        raise HuffmanError(field, got=f"a Kraft sum of {kraft}/{1 << LIMIT}", expected="exactly 1")
+    kraft = _decode_table(decoder.state, decoder.buf, len(decoder.buf), fresh(_TABLE_MODELS), lengths)
+    if kraft != SLOTS:
+        raise HuffmanError(field, got=f"a Kraft sum of {kraft}/{SLOTS}", expected="exactly 1")
     return lengths
 
 
@@ -241,17 +261,17 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
     """Fill the tables of one symbol (length << 8 | symbol) and of up to three (symbols << 8 | count << 6 | bits)."""
     for symbol in range(len(lengths)):
         length = lengths[symbol]
-        if length != 255:
-            for slot in range(codes[symbol], 4096, 1 << length):
+        if length != UNUSED:
+            for slot in range(codes[symbol], SLOTS, 1 << length):
                 single[slot] = length << 8 | symbol
-    for slot in range(4096):
+    for slot in range(SLOTS):
         used = np.int64(0)
         count = 0
         symbols = np.int64(0)
         while count < 3:
             entry = np.int64(single[slot >> used])
             length = entry >> 8
-            if used + length > 12:
+            if used + length > LIMIT:
                 break
             symbols |= (entry & 255) << (8 * count)
             used += length
@@ -261,7 +281,7 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
 
 def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
     """Return the lookup tables of a complete code for `read_one` and `read_four`."""
-    single, multi = np.zeros(1 << LIMIT, np.uint16), np.zeros(1 << LIMIT, np.uint32)
+    single, multi = np.zeros(SLOTS, np.uint16), np.zeros(SLOTS, np.uint32)
     _fill_tables(canonical_codes(lengths), lengths, single, multi)
     return single, multi
 
@@ -277,7 +297,7 @@ def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-unty
         bits = np.int64(0)
         for k in range(min(3, len(buf) - byte)):
             bits |= np.int64(buf[byte + k]) << (8 * k)
-        entry = np.int64(single[(bits >> (position & 7)) & 4095])
+        entry = np.int64(single[(bits >> (position & 7)) & (SLOTS - 1)])
         out[index] = entry & 255
         position += entry >> 8
     return position if position <= end else np.int64(-1)
@@ -302,7 +322,7 @@ def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untype
     while index + _FOUR <= count and position <= safe:
         word = (load64(buf, position >> 3) >> (position & 7)) & (_MARK - 1) | _MARK
         for _ in range(4):
-            entry = np.int64(multi[word & 4095])
+            entry = np.int64(multi[word & (SLOTS - 1)])
             store32(out, index, entry >> 8)
             index += (entry >> 6) & 3
             word >>= entry & 63
@@ -332,8 +352,8 @@ def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-
         w2 = (load64(buf, p2 >> 3) >> (p2 & 7)) & (_MARK - 1) | _MARK
         w3 = (load64(buf, p3 >> 3) >> (p3 & 7)) & (_MARK - 1) | _MARK
         for _ in range(4):
-            a, b = np.int64(multi[w0 & 4095]), np.int64(multi[w1 & 4095])
-            c, d = np.int64(multi[w2 & 4095]), np.int64(multi[w3 & 4095])
+            a, b = np.int64(multi[w0 & (SLOTS - 1)]), np.int64(multi[w1 & (SLOTS - 1)])
+            c, d = np.int64(multi[w2 & (SLOTS - 1)]), np.int64(multi[w3 & (SLOTS - 1)])
             store32(out, i0, a >> 8)
             store32(out, i1, b >> 8)
             store32(out, i2, c >> 8)

@@ -1,150 +1,159 @@
-"""Coder 3: logistic mixing of several models' predictions (spec, "Coder 3"), in the spirit of lpaq (Mahoney 2007).
+"""Coder 3: logistic mixing of bit models' predictions (spec, "Coder 3"), in the spirit of lpaq (Mahoney 2007).
 
-Every binary decision is predicted by models that see it in different contexts. Their log-odds are summed with weights
-that learn from every decision, in integers only. Positions are one decision for each cell; where whole lines or columns
-are empty, the writer may name those first. Made for small networks: few contexts, and those of kinds that a layer has.
+Several bit models, each in another context, predict every binary decision. Their log-odds are summed with weights that
+learn from every decision, in integers only. Positions take one decision for each element; if whole lines or columns
+are empty, the writer may name the nonempty ones first. The coder is made for small networks: it has few contexts, of
+the kinds that layers have.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.codecs.alphabet import Alphabet
+from dcformat.codecs.csr_view import CsrView
 from dcformat.codecs.lags import likely
-from dcformat.codecs.mixing_kernels import INPUTS, decode_cells, decode_lives, encode_cells, encode_lives
-from dcformat.codecs.rangecoder import Decoder, Encoder, fresh
-from dcformat.codecs.values import get, put
+from dcformat.codecs.mixer import INPUTS
+from dcformat.codecs.mixing_kernels import decode_cells, decode_nonempty, encode_cells, encode_nonempty
+from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
 from dcformat.errors import LimitError, StreamError
+from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: Beyond these the coder would take too long, or too much memory for its columns.
-MOST_CELLS, MOST_LENGTH = 1 << 26, 1 << 20
-#: Of tensors with more cells than this the writer tries two ways only.
+#: Beyond these sizes the coder would take too long, or too much memory for its columns.
+MAX_CELLS, MAX_LENGTH = 1 << 26, 1 << 20
+#: For tensors with more elements than this the writer tries only two plans.
 LARGE = 1 << 22
-#: A decision has five inputs. A cell's: counts of its group's and its column's entries, then three models.
+#: A decision has five inputs. For an element: the densities of its group and of its column, then three bit models.
 CELL_MODELS = 32 * 32 * 2 + 64 * 32 + 16 * 32
 CELL_WEIGHTS = (38, 15, 13, 5, 34)
 CELL_SETS = 17
-#: A label's inputs too are five: models of these many contexts for its sign, and these many trees for its magnitude.
+#: For a code symbol: five bit models, with this many contexts for its sign and this many trees for its magnitude.
 SIGN_CONTEXTS, TREES, WIDE_TREES = 1 + 81 + 25 + 9 + 9, 2 + 289 + 16 + 257 + 34, 8
-LABEL_WEIGHTS = (3, 22, 38, 22, 16)
-LABEL_SETS = 9
+SYMBOL_WEIGHTS = (3, 22, 38, 22, 16)
+SYMBOL_SETS = 9
 #: Magnitudes of more bits than this have one context in each input.
 WIDE = 8
 
 
 def _model_arrays(width: int) -> tuple[Array, ...]:
-    """Return what the two directions start from: models, room for a decision, weights and how often they were used."""
+    """Return what both directions start from: the arrays of two mixers, elements' and code symbols', and contexts."""
     trees = WIDE_TREES if width > WIDE else TREES
     cell_weights = np.tile(np.array(CELL_WEIGHTS, np.int64) * 655, CELL_SETS)
-    label_weights = np.tile(np.array(LABEL_WEIGHTS, np.int64) * 655, LABEL_SETS)
+    symbol_weights = np.tile(np.array(SYMBOL_WEIGHTS, np.int64) * 655, SYMBOL_SETS)
     contexts = np.array([0, 0, 0, 0, 0, 0, 2, 3, 4, 3, width > WIDE], np.int64)
     return (
         fresh(CELL_MODELS), fresh(SIGN_CONTEXTS + (trees << width)), np.zeros(INPUTS, np.int64),
-        np.zeros(INPUTS, np.int64), cell_weights, label_weights, np.zeros(CELL_SETS, np.int64),
-        np.zeros(LABEL_SETS, np.int64), contexts,
+        np.zeros(INPUTS, np.int64), cell_weights, symbol_weights, np.zeros(CELL_SETS, np.int64),
+        np.zeros(SYMBOL_SETS, np.int64), contexts,
     )  # fmt: skip
 
 
-def _line_arrays(near: int, length: int) -> tuple[Array, Array, Array]:
-    """Return counts by group and by column, and room for a line."""
-    groups = (length - 1) // max(near, 1) + 1
+def _line_arrays(lag: int, length: int) -> tuple[Array, Array, Array]:
+    """Return the arrays of the kernels' history: counts by group and by column, and a line."""
+    groups = (length - 1) // max(lag, 1) + 1
     return np.zeros((2, groups), np.int64), np.zeros((5, length), np.int64), np.zeros(length, np.int64)
 
 
 def suits(lines: int, length: int) -> bool:
     """Whether a tensor is small enough for this coder."""
-    return lines * length <= MOST_CELLS and length <= MOST_LENGTH
+    return lines * length <= MAX_CELLS and length <= MAX_LENGTH
 
 
 def _require_fit(lines: int, length: int) -> None:
     if not suits(lines, length):
         raise LimitError(
-            "coder 3's cells",
+            "coder 3's elements",
             got=f"{lines} x {length}",
-            expected=f"at most {MOST_CELLS}, lines of at most {MOST_LENGTH}",
+            expected=f"at most {MAX_CELLS}, lines of at most {MAX_LENGTH}",
         )
 
 
-def encode(
-    encoder: Encoder, pointers: Array, indices: Array, labels: Array, lines: int, length: int, symbols: int,
-    negatives: int,
-) -> None:  # fmt: skip
-    """Append the positions and labels of a sparse matrix.
+class _Plan(NamedTuple):
+    """One way to code a matrix: the lag, and whether nonempty lines and columns are named first."""
+
+    lag: int
+    lines_named: int
+    columns_named: int
+
+
+class _Nonempty(NamedTuple):
+    """Which lines and which columns hold entries (1), int64."""
+
+    lines: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, view: CsrView) -> _Nonempty:
+        columns = np.zeros(view.length, np.int64)
+        columns[view.indices] = 1
+        return cls((np.diff(view.indptr) > 0).astype(np.int64), columns)
+
+
+def encode(encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
+    """Append the positions and code symbols of a sparse matrix.
 
     Parameters
     ----------
     encoder : Encoder
-    pointers : int64[lines + 1]
-    indices : int32[stored]
-        Ascending within a line.
-    labels : uint8 or uint16[stored]
-        Below `symbols`.
-    lines, length, symbols, negatives : int
-        The reader knows these, and how many entries are stored. Labels below `negatives` stand for negative values.
+    view : CsrView
+        The reader knows its lines, their length, and the number of entries.
+    alphabet : Alphabet
+        Its code symbols.
 
     Raises
     ------
     LimitError
         The matrix does not suit this coder (`suits`).
     """
-    _require_fit(lines, length)
-    if not len(indices):
+    if not view.nnz:
         return
-    labels = np.ascontiguousarray(labels, np.uint16)
-    live_lines = (np.diff(pointers) > 0).astype(np.int64)
-    live_columns = np.zeros(length, np.int64)
-    live_columns[indices] = 1
+    _require_fit(view.lines, view.length)
+    view = replace(view, codes=np.ascontiguousarray(view.codes, np.uint16))
+    nonempty = _Nonempty.of(view)
     flags = [(0, 0)]
-    some = (int(not live_lines.all()), int(not live_columns.all()))
+    some = (int(not nonempty.lines.all()), int(not nonempty.columns.all()))
     flags += [some] if any(some) else []
     flags += [(0, 1)] if all(some) else []
-    nears = [0, *likely(pointers, indices, labels, lines, length, negatives)]
-    if lines * length > LARGE:
-        flags, nears = flags[:1], nears[:2]
-    plans = [(near, *flag) for flag in flags for near in dict.fromkeys(nears)]
-    matrix = (pointers, indices, labels, lines, length, symbols, negatives, live_lines, live_columns)
-    _write(encoder, min(plans, key=lambda plan: (_cost(plan, *matrix), plan)), *matrix)
+    lags = [0, *likely(view, alphabet.negatives)]
+    if view.lines * view.length > LARGE:
+        flags, lags = flags[:1], lags[:2]
+    plans = [_Plan(lag, *flag) for flag in flags for lag in dict.fromkeys(lags)]
+    best = min(plans, key=lambda plan: (_cost(plan, view, alphabet, nonempty), plan))
+    _write(encoder, best, view, alphabet, nonempty)
 
 
-def _cost(plan: tuple[int, int, int], *matrix: Any) -> int:
+def _cost(plan: _Plan, view: CsrView, alphabet: Alphabet, nonempty: _Nonempty) -> int:
     encoder = Encoder(0)
-    _write(encoder, plan, *matrix)
+    _write(encoder, plan, view, alphabet, nonempty)
     return int(encoder.state[2])
 
 
-def _write(
-    encoder: Encoder, plan: tuple[int, int, int], pointers: Array, indices: Array, labels: Array, lines: int,
-    length: int, symbols: int, negatives: int, live_lines: Array, live_columns: Array,
-) -> None:  # fmt: skip
-    near, some_lines, some_columns = plan
-    width = _magnitude_bits(symbols, negatives)
-    put(encoder, 8, near)
-    put(encoder, 2, some_lines << 1 | some_columns)
-    encoder.reserve(2 * (lines * length + lines + length + len(indices) * (width + 1)) + 64)
-    live_lines = live_lines if some_lines else np.ones(lines, np.int64)
-    live_columns = live_columns if some_columns else np.ones(length, np.int64)
-    if some_lines:
-        encode_lives(encoder.state, encoder.buf, 0, fresh(8), 0, live_lines)
-    if some_columns:
-        encode_lives(encoder.state, encoder.buf, 0, fresh(8), near, live_columns)
+def _write(encoder: Encoder, plan: _Plan, view: CsrView, alphabet: Alphabet, nonempty: _Nonempty) -> None:
+    lines, length, width = view.lines, view.length, alphabet.magnitude_bits
+    put(encoder, 8, plan.lag)
+    put(encoder, 2, plan.lines_named << 1 | plan.columns_named)
+    encoder.reserve(2 * (lines * length + lines + length + view.nnz * (width + 1)) + 64)
+    named_lines, named_columns = np.ones(lines, np.int64), np.ones(length, np.int64)
+    if plan.lines_named:
+        named_lines = nonempty.lines
+        encode_nonempty(encoder.state, encoder.buf, 0, fresh(8), 0, named_lines)
+    if plan.columns_named:
+        named_columns = nonempty.columns
+        encode_nonempty(encoder.state, encoder.buf, 0, fresh(8), plan.lag, named_columns)
     encode_cells(
-        encoder.state, encoder.buf, 0, *_model_arrays(width), near, lines, length, width, negatives,
-        symbols - negatives, live_lines, live_columns, *_line_arrays(near, length), pointers, indices, labels,
+        encoder.state, encoder.buf, 0, *_model_arrays(width), plan.lag, lines, length, width, alphabet.negatives,
+        alphabet.positives, named_lines, named_columns, *_line_arrays(plan.lag, length), view.indptr, view.indices,
+        view.codes,
     )  # fmt: skip
 
 
-def _magnitude_bits(symbols: int, negatives: int) -> int:
-    return (max(negatives, symbols - negatives) - 1).bit_length()
-
-
-def decode(
-    decoder: Decoder, lines: int, length: int, stored: int, symbols: int, negatives: int
-) -> tuple[Array, Array, Array]:
-    """Read what `encode` wrote: pointers (int64), indices (int32) and labels (uint16), `stored` entries exactly.
+def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphabet) -> CsrView:
+    """Read what `encode` wrote: `nnz` entries exactly; indices are int32, codes uint16.
 
     Raises
     ------
@@ -153,37 +162,25 @@ def decode(
     StreamError
         The stream ends early, or names too few lines and columns for the entries.
     """
+    view = CsrView(np.zeros(lines + 1, np.int64), np.zeros(nnz, np.int32), np.zeros(nnz, np.uint16), lines, length)
+    if not nnz:
+        return view
     _require_fit(lines, length)
-    pointers, indices = np.zeros(lines + 1, np.int64), np.zeros(stored, np.int32)
-    labels = np.zeros(stored, np.uint16)
-    if not stored:
-        return pointers, indices, labels
-    near, some = get(decoder, 8), get(decoder, 2)
-    if near == 1:
-        raise StreamError("coder 3's distance", got=near, expected="0, or 2 and more")
-    width = _magnitude_bits(symbols, negatives)
-    live_lines, live_columns = np.ones(lines, np.int64), np.ones(length, np.int64)
+    lag, named = get(decoder, 8), get(decoder, 2)
+    if lag == 1:
+        raise StreamError("coder 3's lag", got=lag, expected="0, or 2 and more")
+    width = alphabet.magnitude_bits
+    named_lines, named_columns = np.ones(lines, np.int64), np.ones(length, np.int64)
     end = len(decoder.buf)
-    if some & 2:
-        decode_lives(decoder.state, decoder.buf, end, fresh(8), 0, live_lines)
-    if some & 1:
-        decode_lives(decoder.state, decoder.buf, end, fresh(8), near, live_columns)
+    if named & 2:
+        decode_nonempty(decoder.state, decoder.buf, end, fresh(8), 0, named_lines)
+    if named & 1:
+        decode_nonempty(decoder.state, decoder.buf, end, fresh(8), lag, named_columns)
     failed = decode_cells(
-        decoder.state, decoder.buf, end, *_model_arrays(width), near, lines, length, width, negatives,
-        symbols - negatives, live_lines, live_columns, *_line_arrays(near, length), pointers, indices, labels,
+        decoder.state, decoder.buf, end, *_model_arrays(width), lag, lines, length, width, alphabet.negatives,
+        alphabet.positives, named_lines, named_columns, *_line_arrays(lag, length), view.indptr, view.indices,
+        view.codes,
     )  # fmt: skip
     if failed:
-        raise StreamError("coder 3's positions", got="the stream's end or too few cells", expected=f"{stored} entries")
-    return pointers, indices, labels
-
-
-def encode_dense(encoder: Encoder, labels: Array, lines: int, length: int, symbols: int, negatives: int) -> None:
-    """Append a dense matrix's labels, row by row: a sparse one's of which every cell is stored."""
-    pointers = np.arange(lines + 1, dtype=np.int64) * length
-    indices = np.tile(np.arange(length, dtype=np.int32), lines)
-    encode(encoder, pointers, indices, labels, lines, length, symbols, negatives)
-
-
-def decode_dense(decoder: Decoder, lines: int, length: int, symbols: int, negatives: int) -> Array:
-    """Read what `encode_dense` wrote: labels (uint16)."""
-    return decode(decoder, lines, length, lines * length, symbols, negatives)[2]
+        raise StreamError("coder 3's positions", got="the stream's end or too few elements", expected=f"{nnz} entries")
+    return view

@@ -1,23 +1,22 @@
 """Coders 0 and 1: symbols at a fixed width, or in canonical Huffman codes (spec, "Packed chunks").
 
-A chunk holds gap symbols (the relative index), then labels in planes of eight bits, low plane first, then, without a
-codebook, the values as they are.
+A chunk holds gap symbols (the relative index), then code symbols in planes of eight bits, low plane first. Without a
+codebook the values follow as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import huffman, index, plain
-from dcformat.codecs.oriented import Oriented
-from dcformat.codecs.rangecoder import Decoder, Encoder
-from dcformat.codecs.values import get, put
+from dcformat.codecs.csr_view import CsrView, index_dtype
+from dcformat.codecs.rangecoder import Decoder, Encoder, get, put
 from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, TruncatedError
 from dcformat.jit import lacks_compiler
@@ -25,8 +24,10 @@ from dcformat.records import record
 
 Array = npt.NDArray[Any]
 
-#: A tensor of 2^40 elements with hardly an entry would take gigabytes of escapes: the writer says so instead.
-_MOST_ESCAPES = 1 << 28
+#: A tensor of 2^40 elements with few entries would take gigabytes of escapes: the writer refuses it instead.
+_MAX_ESCAPES = 1 << 28
+#: No gap symbol: where fillers were taken out, none is an escape.
+_NO_ESCAPE = -1
 Lengths = npt.NDArray[np.int64]
 
 
@@ -40,8 +41,8 @@ class Plan:
         Width of a gap symbol; 0 where positions are not coded.
     fillers : bool
         Long runs are bridged by fillers, as in the paper, and not by escapes.
-    gaps : code lengths of the gap alphabet (empty without positions).
-    planes : code lengths of each plane of labels (none where there is one label only).
+    gaps : code lengths of the gap symbols (empty without positions).
+    planes : code lengths of each plane of code symbols (none where there is one code symbol only).
     """
 
     gap_bits: int
@@ -50,25 +51,25 @@ class Plan:
     planes: tuple[Lengths, ...]
 
     @property
-    def most(self) -> int:
+    def max_gap(self) -> int:
         """The last gap symbol: the escape, or a filler's gap."""
         return (1 << self.gap_bits) - 1
 
 
 def plane_sizes(symbols: int) -> list[int]:
-    """Return the alphabet of each plane for labels below `symbols`: none, one of bytes, or two."""
+    """Return the number of symbols in each plane of code symbols below `symbols`: no plane, one of bytes, or two."""
     if symbols <= 1:
         return []
     return [symbols] if symbols <= 256 else [256, (symbols + 255) >> 8]
 
 
-def planes_of(labels: Array, symbols: int) -> list[Array]:
-    """Split labels into uint8 planes."""
+def planes_of(code_symbols: Array, symbols: int) -> list[Array]:
+    """Split code symbols below `symbols` into uint8 planes."""
     if symbols <= 1:
         return []
     if symbols <= 256:
-        return [labels.astype(np.uint8)]
-    return [(labels & 255).astype(np.uint8), (labels >> 8).astype(np.uint8)]
+        return [code_symbols.astype(np.uint8)]
+    return [(code_symbols & 255).astype(np.uint8), (code_symbols >> 8).astype(np.uint8)]
 
 
 def fixed(size: int) -> Lengths:
@@ -80,42 +81,40 @@ def fixed(size: int) -> Lengths:
 # --- gap symbols ------------------------------------------------------------------------------------------------
 
 
-def runs_of(part: Oriented) -> npt.NDArray[np.int64]:
-    """Return the zeros before each entry, over the part's lines laid end to end."""
-    out = np.empty(len(part.indices), np.int64)
-    kernel = index.runs32 if part.indices.dtype == np.int32 else index.runs64
-    kernel(part.pointers, part.indices, part.length, 0, part.lines, out)
+def runs_of(view: CsrView) -> npt.NDArray[np.int64]:
+    """Return the zeros before each entry, with the lines laid end to end."""
+    out = np.empty(view.nnz, np.int64)
+    kernel = index.runs32 if view.indices.dtype == np.int32 else index.runs64
+    kernel(view.indptr, view.indices, view.length, 0, view.lines, out)
     return out
 
 
 def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
     """Return gap symbols with escapes."""
-    most = (1 << bits) - 1
-    escapes = int((runs // most).sum())
-    if escapes > _MOST_ESCAPES:
-        raise LimitError("zeros between entries", got=f"{escapes} escapes", expected=f"at most {_MOST_ESCAPES}")
+    escape = (1 << bits) - 1
+    escapes = int((runs // escape).sum())
+    if escapes > _MAX_ESCAPES:
+        raise LimitError("zeros between entries", got=f"{escapes} escapes", expected=f"at most {_MAX_ESCAPES}")
     out = np.empty(len(runs) + escapes, np.int64)
-    index.escape(runs, most, out)
+    index.escape(runs, escape, out)
     return out.astype(np.uint8)
 
 
 def escaped_counts(runs: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
     """Return how often each gap symbol occurs in `escaped`, given how often each run does."""
-    most = (1 << bits) - 1
-    out = np.zeros(most + 1, np.int64)
-    np.add.at(out, runs % most, counts)
-    out[most] += int((runs // most * counts).sum())
+    escape = (1 << bits) - 1
+    out = np.zeros(escape + 1, np.int64)
+    np.add.at(out, runs % escape, counts)
+    out[escape] += int((runs // escape * counts).sum())
     return out
 
 
-def filled(
-    runs: npt.NDArray[np.int64], labels: Array, bits: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return gap symbols and labels with fillers; a label is its code plus 1, a filler's label is 0."""
-    most = (1 << bits) - 1
-    room = len(runs) + int((runs // (most + 1)).sum())
+def filled(runs: npt.NDArray[np.int64], codes: Array, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return gap symbols and code symbols with fillers: a code symbol is the code plus 1, and 0 for a filler."""
+    filler = (1 << bits) - 1
+    room = len(runs) + int((runs // (filler + 1)).sum())
     gaps, out = np.empty(room, np.int64), np.empty(room, np.uint8)
-    index.fill(runs, labels.astype(np.uint8), most, gaps, out)
+    index.fill(runs, codes.astype(np.uint8), filler, gaps, out)
     return gaps.astype(np.uint8), out
 
 
@@ -132,14 +131,14 @@ def write_plan(encoder: Encoder, plan: Plan, *, tables: bool) -> None:
 
 
 def read_plan(decoder: Decoder, symbols: int, *, positions: bool, fillers: bool, tables: bool) -> Plan:
-    """Read what `write_plan` wrote; `symbols` is the number of different labels."""
+    """Read what `write_plan` wrote; `symbols` is the number of different code symbols."""
     bits = get(decoder, 3) + 1 if positions else 0
 
     def lengths(size: int, field: str) -> Lengths:
         return huffman.read_lengths(decoder, size, field) if tables else fixed(size)
 
     gaps = lengths(1 << bits, "gap code lengths") if positions else np.empty(0, np.int64)
-    planes = tuple(lengths(size, "label code lengths") for size in plane_sizes(symbols))
+    planes = tuple(lengths(size, "code symbols' code lengths") for size in plane_sizes(symbols))
     return Plan(bits, fillers, gaps, planes)
 
 
@@ -177,8 +176,16 @@ def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
     return [(symbols[k * quarter : (k + 1) * quarter], lengths) for k in range(4)]
 
 
-class ChunkReader:
-    """Decodes the chunks of one tensor; the lookup tables are made once."""
+class Streams(NamedTuple):
+    """What a chunk holds: gap symbols (None without positions), planes of code symbols, and raw values."""
+
+    gaps: npt.NDArray[np.uint8] | None
+    planes: list[npt.NDArray[np.uint8]]
+    values: bytes
+
+
+class StreamReader:
+    """Decodes the streams of one tensor's chunks; the lookup tables are made once."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -190,43 +197,56 @@ class ChunkReader:
         data: npt.NDArray[np.uint8],
         stored: int,
         *,
-        most: int,
+        max_gaps: int,
         value_bytes: int,
-        labels: npt.NDArray[np.uint8] | None = None,
-    ) -> tuple[npt.NDArray[np.uint8] | None, list[npt.NDArray[np.uint8]], bytes]:
-        """Return gap symbols (None without positions), label planes and raw values of a chunk of `stored` entries.
+        code_room: npt.NDArray[np.uint8] | None = None,
+    ) -> Streams:
+        """Decode a chunk.
 
-        `most` bounds the number of gap symbols: each stands for a zero or an entry of the chunk's elements. `labels`,
-        if given, is where an only plane of `stored` labels is put.
+        Parameters
+        ----------
+        data : uint8 array
+            The chunk.
+        stored : int
+            Its code symbols, without those of fillers.
+        max_gaps : int
+            Most gap symbols: each stands for a zero or an entry of the chunk's elements.
+        value_bytes : int
+            Bytes of raw values at the chunk's end.
+        code_room : uint8 array, optional
+            Where an only plane of `stored` code symbols is put.
         """
         cursor = Cursor(data)
-        count = stored
-        if self._gaps is not None:
-            count = cursor.varint("gap symbols", most)
-            if count < stored or count > max(stored, 8 * len(data)):
-                # Escapes and fillers are never the only symbol, so each takes a bit at least.
-                raise StreamError("gap symbols", got=count, expected=f"{stored} or as many more as there are bits")
+        count = stored if self._gaps is None else _read_gap_count(cursor, stored, max_gaps)
         each = count if self.plan.fillers else stored
-        place = labels if len(self._planes) == 1 and each == stored else None
+        room = code_room if len(self._planes) == 1 and each == stored else None
         sequences = ([(count, self._gaps, None)] if self._gaps is not None else []) + [
-            (each, alphabet, place) for alphabet in self._planes
+            (each, alphabet, room) for alphabet in self._planes
         ]
         sizes = [
             [cursor.varint("stream length", 8 * len(data)) for _ in range(4)] if n >= layout.INTERLEAVE_FROM else []
             for n, _, _ in sequences
         ]
-        bits = cursor.left - value_bytes
-        if bits < 0:
+        stream_bytes = cursor.left - value_bytes
+        if stream_bytes < 0:
             raise TruncatedError("values", got=f"{cursor.left} bytes", expected=f"{value_bytes} bytes")
-        streams = cursor.array(bits, "streams")
+        streams = cursor.array(stream_bytes, "streams")
         out, at = [], 0
-        for (n, alphabet, room), lengths in zip(sequences, sizes, strict=True):
-            symbols = np.empty(n, np.uint8) if room is None else room
-            at = alphabet.read(streams, at, 8 * bits, symbols, lengths)
+        for (n, alphabet, own), lengths in zip(sequences, sizes, strict=True):
+            symbols = np.empty(n, np.uint8) if own is None else own
+            at = alphabet.read(streams, at, 8 * stream_bytes, symbols, lengths)
             out.append(symbols)
-        _check_end(streams, at, bits)
+        _check_end(streams, at, stream_bytes)
         gaps = out.pop(0) if self._gaps is not None else None
-        return gaps, out, bytes(cursor.take(value_bytes, "values"))
+        return Streams(gaps, out, bytes(cursor.take(value_bytes, "values")))
+
+
+def _read_gap_count(cursor: Cursor, stored: int, max_gaps: int) -> int:
+    count, bits = cursor.varint("gap symbols", max_gaps), 8 * len(cursor.data)
+    if count < stored or count > max(stored, bits):
+        # Escapes and fillers are never the only symbol, so each takes at least one bit.
+        raise StreamError("gap symbols", got=count, expected=f"{stored}, and at most one more for each bit")
+    return count
 
 
 class _Alphabet:
@@ -274,57 +294,88 @@ def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
         raise EncodingError("padding", got="bits set", expected="zero bits")
 
 
+class PlaceShape(NamedTuple):
+    """The matrix whose positions gap symbols stand for."""
+
+    lines: int
+    length: int
+    nnz: int
+
+
+class Placed(NamedTuple):
+    """Positions of entries; `codes` only where fillers had to be taken out of them."""
+
+    indptr: Array
+    indices: Array
+    codes: Array | None
+
+
 def place(
     plan: Plan,
     gaps: npt.NDArray[np.uint8],
-    labels: Array | None,
-    stored: int,
-    lines: int,
-    length: int,
-    indices: Array | None = None,
-) -> tuple[Array, Array, Array | None]:
-    """Return pointers, indices and labels from a chunk's gap symbols; raise `IndexRangeError` where they lie.
+    code_symbols: Array | None,
+    shape: PlaceShape,
+    room: Array | None = None,
+) -> Placed:
+    """Return the positions that a chunk's gap symbols stand for.
 
-    `indices`, if given, is where the indices are put: of their dtype, `stored` of them.
+    Parameters
+    ----------
+    plan : Plan
+    gaps : uint8 array
+    code_symbols : uint8 array or None
+        The code symbols of gaps with fillers; the codes without the fillers are returned. None: there are no fillers.
+    shape : PlaceShape
+    room : array, optional
+        Where the indices are put: ``shape.nnz`` of them, of their dtype.
+
+    Raises
+    ------
+    IndexRangeError
+        The positions leave the matrix, or are not as many as it has entries.
     """
-    pointers = np.zeros(lines + 1, np.int64)
-    index_type = np.int32 if length < 1 << 31 else np.int64
-    if indices is None:
-        indices = np.empty(stored, index_type)
-    symbols: Array = gaps
-    most = plan.most
-    if plan.fillers:
-        symbols = gaps.astype(np.int64)
-        tagged = np.ones(len(gaps), np.uint8) if labels is None else labels
-        codes = np.empty(len(gaps), np.uint8)
-        entries = index.unfill(symbols, tagged, most, codes)
-        if entries != stored:
-            raise IndexRangeError("fillers", got="gaps that do not fit", expected=f"{stored} entries")
-        symbols, labels, most = symbols[:stored], codes[:stored], -1
+    nnz = shape.nnz
+    if code_symbols is None:
+        indptr, indices = _place(gaps, plan.max_gap, shape, room)
+        return Placed(indptr, indices, None)
+    symbols = gaps.astype(np.int64)
+    codes = np.empty(len(gaps), np.uint8)
+    if index.unfill(symbols, code_symbols, plan.max_gap, codes) != nnz:
+        raise IndexRangeError("fillers", got="gaps that do not fit", expected=f"{nnz} entries")
+    indptr, indices = _place(symbols[:nnz], _NO_ESCAPE, shape, room)
+    return Placed(indptr, indices, codes[:nnz])
+
+
+def _place(symbols: Array, escape: int, shape: PlaceShape, room: Array | None) -> tuple[Array, Array]:
+    """Return indptr and indices; the kernels prove that positions are in range, or fail."""
+    lines, length, nnz = shape
+    index_type = index_dtype(length)
+    indptr = np.zeros(lines + 1, np.int64)
+    indices = np.empty(nnz, index_type) if room is None else room
     if lacks_compiler(index.place32):
-        found = plain.place(symbols, most, stored, lines, length)
-        bad = found is None
+        found = plain.place(symbols, escape, nnz, lines, length)
+        failed = found is None
         if found is not None:
-            pointers, indices[:] = found
+            indptr, indices[:] = found
     elif symbols.dtype == np.uint8 and index_type == np.int32:
-        bad = index.place32(symbols, len(symbols), most, length, lines, pointers, indices)
+        failed = index.place32(symbols, len(symbols), escape, length, lines, indptr, indices)
     else:
-        wide = np.empty(stored, np.int64)
-        bad = index.place64(symbols.astype(np.int64), len(symbols), most, length, lines, pointers, wide)
-        if not bad:
+        wide = np.empty(nnz, np.int64)
+        failed = index.place64(symbols.astype(np.int64), len(symbols), escape, length, lines, indptr, wide)
+        if not failed:
             indices[:] = wide
-    if bad:
-        raise IndexRangeError("positions", got="gaps that do not fit", expected=f"{stored} entries in {lines} lines")
-    return pointers, indices, labels
+    if failed:
+        raise IndexRangeError("positions", got="gaps that do not fit", expected=f"{nnz} entries in {lines} lines")
+    return indptr, indices
 
 
 def join(planes: Sequence[npt.NDArray[np.uint8]], symbols: int, count: int) -> Array:
-    """Return labels from their planes; raise `IndexRangeError` for one that is not below `symbols`."""
+    """Return `count` code symbols from their planes; raise `IndexRangeError` for one that is not below `symbols`."""
     if not planes:
         return np.zeros(count, np.uint8)
-    labels: Array = planes[0]
+    joined: Array = planes[0]
     if len(planes) == 2:
-        labels = planes[0] | planes[1].astype(np.uint16) << np.uint16(8)
-    if len(labels) and int(labels.max()) >= symbols:
-        raise IndexRangeError("label", got=int(labels.max()), expected=f"below {symbols}")
-    return labels
+        joined = planes[0] | planes[1].astype(np.uint16) << np.uint16(8)
+    if len(joined) and int(joined.max()) >= symbols:
+        raise IndexRangeError("code symbol", got=int(joined.max()), expected=f"below {symbols}")
+    return joined

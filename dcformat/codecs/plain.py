@@ -1,7 +1,7 @@
-"""Coders 0 and 1 where nothing is compiled: NumPy and bitarray do what the kernels do, a tenth as fast.
+"""Coders 0 and 1 where nothing is compiled: NumPy and bitarray do what the kernels do, at a tenth of the speed.
 
-Without Numba a kernel is plain Python, which would take minutes for what these take seconds. They share no code with
-the kernels and are their oracle in the tests.
+Without Numba a kernel is plain Python, which would take minutes where these functions take seconds. They share no code
+with the kernels, and the tests use them as the kernels' oracle.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def read_symbols(data: npt.NDArray[np.uint8], at: int, end: int, lengths: Length
 
 
 def place(
-    gaps: Array, most: int, stored: int, lines: int, length: int
+    gaps: Array, escape: int, stored: int, lines: int, length: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Return line pointers and indices of gap symbols, or None where `index.place32` returns -1."""
-    entry = gaps != most
+    """Return indptr and indices of gap symbols, or None where `index.place32` returns -1."""
+    entry = gaps != escape
     if int(entry.sum()) != stored or (len(gaps) and not entry[-1]):
         return None
     positions = (np.cumsum(gaps.astype(np.int64) + entry) - 1)[entry]
     if stored and int(positions[-1]) >= lines * length:
         return None
     line = positions // max(length, 1)
-    pointers = np.zeros(lines + 1, np.int64)
-    np.cumsum(np.bincount(line, minlength=lines), out=pointers[1:])
-    return pointers, positions - line * length
+    indptr = np.zeros(lines + 1, np.int64)
+    np.cumsum(np.bincount(line, minlength=lines), out=indptr[1:])
+    return indptr, positions - line * length

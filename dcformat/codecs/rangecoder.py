@@ -1,16 +1,18 @@
 """The binary range coder under all adaptive coding (spec, "Range coder"), and its adaptive probabilities.
 
-One function codes a bit in either direction, so that a model is written once and its two directions cannot differ:
-kernels come in pairs that call the same device function with ``decode`` True or False.
+One function codes a bit in either direction, so each model is written once and its two directions cannot differ.
+Kernels come in pairs that call the same device function with ``decode`` True or False.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import StreamError, TrailingDataError
-from dcformat.jit import device
+from dcformat.jit import device, kernel
 
 Bytes = npt.NDArray[np.uint8]
 State = npt.NDArray[np.int64]
@@ -21,149 +23,173 @@ WHOLE = 1 << 32
 #: A probability's state: 22 bits of probability that the bit is 1, then 9 bits counting the bits seen.
 HALF = 1 << 30
 COUNT_BITS = 9
+COUNT_MASK = (1 << COUNT_BITS) - 1
+PROBABILITY_MAX = (1 << 22) - 1
 #: A byte holds fewer adaptive bits than this: each takes log2(1 / (1 - 32 / 65536)) bits or more, less the rounding of
 #: the interval (the true bound is 11,402).
-MOST_DECISIONS = 12000
+MAX_DECISIONS = 12000
 #: RATE[n] is how far the n-th bit moves a probability, in 1/65536: about 1 / (n + 1.5).
 RATE = np.array([131072 // (2 * n + 3) for n in range(512)], np.int64)
 
 
-@device
-def code_bit(decode, low, rng, pos, buf, end, p, bit):  # type: ignore[no-untyped-def]
-    """Code one bit whose probability of being 1 is ``p / 65536``, 1 <= p <= 65535.
+class Stream(NamedTuple):
+    """What a kernel codes from or to, as its device functions take it.
 
-    `low` is the interval's lower end (encoding, 33 bits) or the code minus it (decoding).
+    They also take, and return changed, the `interval`: ``(low, span, position)``. While encoding, `low` is the
+    interval's lower end (33 bits); while decoding, it is the code minus that. `span` is the interval's length, and
+    `position` the next byte of the buffer. Only `code_bit` looks into it.
+
+    Attributes
+    ----------
+    decode : bool
+    buffer : uint8 array
+        An encoder has reserved room for all that is written.
+    end : int
+        Bytes in the buffer that a decoder may read; it reads zeros after them.
     """
-    bound = (rng >> 16) * p
+
+    decode: bool
+    buffer: Bytes
+    end: int
+
+
+@device
+def opened(state):  # type: ignore[no-untyped-def]
+    """Return the interval that an `Encoder` or `Decoder` keeps in its `state`."""
+    return state[0], state[1], state[2]
+
+
+@device
+def keep(state, interval):  # type: ignore[no-untyped-def]
+    """Put the interval back into the `state`."""
+    state[0], state[1], state[2] = interval
+
+
+@device
+def overrun(stream, interval):  # type: ignore[no-untyped-def]
+    """Whether a decoder has read far more zeros than any stream leaves to its end."""
+    return stream.decode and interval[2] > stream.end + 8
+
+
+@device
+def code_bit(stream, interval, p, bit):  # type: ignore[no-untyped-def]
+    """Code one bit whose probability of being 1 is ``p / 65536``, 1 <= p <= 65535."""
+    (decode, buffer, end), (low, span, position) = stream, interval
+    bound = (span >> 16) * p
     if decode:
         if low < bound:
             bit = 1
-            rng = bound
+            span = bound
         else:
             bit = 0
             low -= bound
-            rng -= bound
-        while rng < TOP:
+            span -= bound
+        while span < TOP:
             low <<= 8
-            if pos < end:
-                low |= np.int64(buf[pos])
-            pos += 1
-            rng <<= 8
+            if position < end:
+                low |= np.int64(buffer[position])
+            position += 1
+            span <<= 8
     else:
         if bit:
-            rng = bound
+            span = bound
         else:
             low += bound
-            rng -= bound
-        while rng < TOP:
+            span -= bound
+        while span < TOP:
             if low > FULL:
-                carry = pos - 1
-                while buf[carry] == 255:
-                    buf[carry] = 0
+                carry = position - 1
+                while buffer[carry] == 255:
+                    buffer[carry] = 0
                     carry -= 1
-                buf[carry] += np.uint8(1)
+                buffer[carry] += np.uint8(1)
                 low &= FULL
-            buf[pos] = low >> 24
-            pos += 1
+            buffer[position] = low >> 24
+            position += 1
             low = (low << 8) & FULL
-            rng <<= 8
-    return bit, low, rng, pos
+            span <<= 8
+    return bit, (low, span, position)
 
 
 @device
-def update(models, index, bit, limit, rate):  # type: ignore[no-untyped-def]
+def update(models, index, limit, bit):  # type: ignore[no-untyped-def]
     """Move a probability towards the bit just coded, by less the more bits it has seen, up to `limit` of them."""
     state = np.int64(models[index])
-    count = state & 511
-    p = state >> 9
+    count = state & COUNT_MASK
+    p = state >> COUNT_BITS
     if bit:
-        p += ((4194303 - p) * rate[count]) >> 16
+        p += ((PROBABILITY_MAX - p) * RATE[count]) >> 16
     else:
-        p -= (p * rate[count]) >> 16
+        p -= (p * RATE[count]) >> 16
     if count < limit:
         count += 1
-    models[index] = p << 9 | count
+    models[index] = p << COUNT_BITS | count
 
 
 @device
 def probability(models, index):  # type: ignore[no-untyped-def]
-    """Return a model's probability of a 1 in 1/65536, kept within 32 .. 65504."""
+    """Return a bit model's probability of a 1 in 1/65536, kept within 32 .. 65504."""
     p = np.int64(models[index]) >> 15
     return min(max(p, 32), 65504)
 
 
 @device
-def code_adaptive(decode, low, rng, pos, buf, end, models, index, limit, rate, bit):  # type: ignore[no-untyped-def]
-    """Code a bit by its model and update the model."""
-    bit, low, rng, pos = code_bit(decode, low, rng, pos, buf, end, probability(models, index), bit)
-    update(models, index, bit, limit, rate)
-    return bit, low, rng, pos
+def code_adaptive(stream, interval, models, index, limit, bit):  # type: ignore[no-untyped-def]
+    """Code a bit by its bit model and update the model."""
+    bit, interval = code_bit(stream, interval, probability(models, index), bit)
+    update(models, index, limit, bit)
+    return bit, interval
 
 
 @device
-def code_direct(decode, low, rng, pos, buf, end, width, value):  # type: ignore[no-untyped-def]
+def code_direct(stream, interval, width, value):  # type: ignore[no-untyped-def]
     """Code `width` bits, high one first, each as likely 0 as 1."""
     out = 0
     for shift in range(width - 1, -1, -1):
-        bit, low, rng, pos = code_bit(decode, low, rng, pos, buf, end, 32768, (value >> shift) & 1)
+        bit, interval = code_bit(stream, interval, 32768, (value >> shift) & 1)
         out = out << 1 | bit
-    return out, low, rng, pos
+    return out, interval
 
 
 @device
-def code_tree(decode, low, rng, pos, buf, end, models, base, width, limit, rate, value):  # type: ignore[no-untyped-def]
-    """Code `width` bits, high one first, each with a model for every prefix: ``2 ** width`` models from `base`."""
+def code_tree(stream, interval, models, base, width, limit, value):  # type: ignore[no-untyped-def]
+    """Code `width` bits, high one first, each with a bit model for every prefix: ``2 ** width`` models from `base`."""
     node = 1
     for shift in range(width - 1, -1, -1):
-        bit, low, rng, pos = code_adaptive(
-            decode, low, rng, pos, buf, end, models, base + node, limit, rate, (value >> shift) & 1
-        )
+        bit, interval = code_adaptive(stream, interval, models, base + node, limit, (value >> shift) & 1)
         node = node << 1 | bit
-    return node - (1 << width), low, rng, pos
+    return node - (1 << width), interval
 
 
 @device
-def code_gamma(decode, low, rng, pos, buf, end, models, base, limit, rate, value):  # type: ignore[no-untyped-def]
-    """Code ``value < 2 ** 32 - 1`` as in Elias' gamma code of value + 1, by 64 + 33 * 4 models from `base`.
+def code_gamma(stream, interval, models, base, limit, value):  # type: ignore[no-untyped-def]
+    """Code ``value < 2 ** 32 - 1`` as in Elias' gamma code of value + 1, by `GAMMA_MODELS` bit models from `base`.
 
     Its length by a 6-bit tree of models, the two bits below the leading one by models of that length, the rest direct.
     """
     width = 0
-    if not decode:
+    if not stream.decode:
         while (value + 1) >> (width + 1):
             width += 1
-    width, low, rng, pos = code_tree(decode, low, rng, pos, buf, end, models, base, 6, limit, rate, width)
+    width, interval = code_tree(stream, interval, models, base, 6, limit, width)
     width = min(width, 32)
     below = (value + 1) & ((1 << width) - 1)
     top = min(width, 2)
-    high, low, rng, pos = code_tree(
-        decode,
-        low,
-        rng,
-        pos,
-        buf,
-        end,
-        models,
-        base + 64 + 4 * width,
-        top,
-        limit,
-        rate,
-        below >> (width - top),
-    )
-    rest, low, rng, pos = code_direct(decode, low, rng, pos, buf, end, width - top, below & ((1 << (width - top)) - 1))
-    return ((1 << width) | (high << (width - top)) | rest) - 1, low, rng, pos
+    high, interval = code_tree(stream, interval, models, base + 64 + 4 * width, top, limit, below >> (width - top))
+    rest, interval = code_direct(stream, interval, width - top, below & ((1 << (width - top)) - 1))
+    return ((1 << width) | (high << (width - top)) | rest) - 1, interval
 
 
 GAMMA_MODELS = 64 + 33 * 4
 
 
 def fresh(count: int) -> npt.NDArray[np.int32]:
-    """Return `count` models that know nothing: probability one half, no bits seen."""
+    """Return `count` bit models that know nothing: probability one half, no bits seen."""
     return np.full(count, HALF, np.int32)
 
 
 class Encoder:
-    """The encoder's state between kernels. `buf` holds at least what is to be written; `take` ends the stream."""
+    """An encoder between kernels: its interval in `state`, its buffer in `buf`. `take` ends the stream."""
 
     def __init__(self, room: int) -> None:
         self.buf = np.zeros(room + 16, np.uint8)
@@ -187,18 +213,17 @@ class Encoder:
 
 
 class Decoder:
-    """The decoder's state between kernels, over the rest of a section."""
+    """A decoder between kernels: its interval in `state`, a copy of its bytes in `buf`."""
 
     def __init__(self, data: Bytes) -> None:
-        self.buf = np.array(
-            data, np.uint8
-        )  # a copy: what was checked cannot change, and kernels take no read-only array
+        # A copy: what was checked cannot change, and kernels take no read-only array.
+        self.buf = np.array(data, np.uint8)
         first = bytes(self.buf[:4]).ljust(4, b"\0")
         self.state = np.array([int.from_bytes(first, "big"), WHOLE, 4], np.int64)
 
     def expect(self, decisions: int, field: str) -> None:
-        """Require that the stream is long enough for so many bits: a short one cannot keep a reader busy for long."""
-        if decisions > MOST_DECISIONS * (len(self.buf) + 8):
+        """Require a stream long enough for a number of binary decisions: a short one cannot keep a reader busy."""
+        if decisions > MAX_DECISIONS * (len(self.buf) + 8):
             raise StreamError(field, got=f"{len(self.buf)} bytes", expected=f"enough for {decisions} binary decisions")
 
     def finish(self) -> None:
@@ -225,3 +250,28 @@ def _final(low: int, rng: int) -> tuple[int, int]:
         if value < low + rng:
             return count, value
     raise AssertionError("an interval is never empty")
+
+
+@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)", work=lambda width: 2 * width + 4)
+def _encode_bits(state, buf, end, width, value):  # type: ignore[no-untyped-def]
+    _, interval = code_direct(Stream(False, buf, end), opened(state), width, value)
+    keep(state, interval)
+    return value
+
+
+@kernel("int64(int64[::1], uint8[::1], int64, int64, int64)", work=lambda width: 2 * width + 4)
+def _decode_bits(state, buf, end, width, value):  # type: ignore[no-untyped-def]
+    value, interval = code_direct(Stream(True, buf, end), opened(state), width, 0)
+    keep(state, interval)
+    return value
+
+
+def put(encoder: Encoder, width: int, value: int) -> None:
+    """Append `width` plain bits."""
+    encoder.reserve(16)
+    _encode_bits(encoder.state, encoder.buf, 0, width, value)
+
+
+def get(decoder: Decoder, width: int) -> int:
+    """Read `width` plain bits."""
+    return int(_decode_bits(decoder.state, decoder.buf, len(decoder.buf), width, 0))

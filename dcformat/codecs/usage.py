@@ -1,4 +1,4 @@
-"""What the bits of a payload are for: positions, labels, codebook, tables (the paper's tables 2 and 3)."""
+"""What the bits of a payload are for: positions, codes, codebook, tables (tables 2 and 3 of Deep Compression)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import numpy as np
 
 from dcformat import layout
 from dcformat.codecs import CODER_NAMES, context_coder
-from dcformat.codecs.oriented import Oriented
-from dcformat.codecs.payload import Layout, PackedReader, read_payload
+from dcformat.codecs.alphabet import Alphabet
+from dcformat.codecs.chunk_readers import PackedReader
+from dcformat.codecs.codebooks import write_codebook
+from dcformat.codecs.csr_view import CsrView
+from dcformat.codecs.payload_layout import ParsedPayload
+from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.rangecoder import Encoder
-from dcformat.codecs.values import write_codebook
 from dcformat.model import Tensor
-from dcformat.records import record
+from dcformat.records import record, replace
 
 
 @record
@@ -21,12 +24,12 @@ class Usage:
     Attributes
     ----------
     coder : str
-        'raw', 'huffman', 'adaptive', 'mixing', or 'copy' of a tensor that has no payload.
+        'raw', 'huffman', 'adaptive' or 'mixing'; 'copy' for a copy, which has no payload.
     index_bits : float
-        Positions of the stored entries. Where labels share a stream with them (adaptive, mixing), what the positions
-        cost in a stream of their own.
-    label_bits : float
-        Codes into the codebook, or values where there is none.
+        Positions of the entries. If codes share a stream with them (adaptive, mixing), what the positions cost in a
+        stream of their own.
+    code_bits : float
+        Codes into the codebook, or values if there is none.
     codebook_bits : float
     table_bits : float
         Code length tables, chunk tables, padding.
@@ -34,29 +37,29 @@ class Usage:
 
     coder: str
     index_bits: float
-    label_bits: float
+    code_bits: float
     codebook_bits: float
     table_bits: float
 
 
-def measure(parts: Layout) -> Usage:
+def measure(payload: ParsedPayload) -> Usage:
     """Decode a payload and account for its bits. Raises `FormatError` as reading it does."""
-    tensor = read_payload(parts)
-    total = 8 * parts.info.payload_bytes
-    name = CODER_NAMES[parts.coding.coder]
-    if parts.is_plain:
-        values = 8 * sum(len(chunk.data) for chunk in parts.chunks)
+    tensor = read_payload(payload)
+    total = 8 * payload.info.payload_bytes
+    name = CODER_NAMES[payload.coding.coder]
+    if payload.is_plain:
+        values = 8 * sum(len(chunk.data) for chunk in payload.chunks)
         return Usage(name, 0.0, values, 0.0, total - values)
     book = _codebook_bits(tensor)
-    if parts.coding.coder > layout.CODER_HUFFMAN:
-        return _of_context(tensor, parts, name, book, total)
-    reader = PackedReader(parts)
-    index = labels = 0
-    for chunk in parts.chunks:
-        of_index, of_labels = reader.bits(chunk)
-        index, labels = index + of_index, labels + of_labels
-    book = min(book, 8.0 * len(parts.head))
-    return Usage(name, index, labels, book, total - index - labels - book)
+    if payload.coding.coder > layout.CODER_HUFFMAN:
+        return _of_context(tensor, payload, name, book, total)
+    reader = PackedReader(payload)
+    index = codes = 0
+    for chunk in payload.chunks:
+        of_index, of_codes = reader.bits(chunk)
+        index, codes = index + of_index, codes + of_codes
+    book = min(book, 8.0 * len(payload.head))
+    return Usage(name, index, codes, book, total - index - codes - book)
 
 
 def _codebook_bits(tensor: Tensor) -> float:
@@ -67,26 +70,25 @@ def _codebook_bits(tensor: Tensor) -> float:
     return 8.0 * len(encoder.take())
 
 
-def _of_context(tensor: Tensor, parts: Layout, name: str, book: float, total: int) -> Usage:
-    info, left = parts.info, 8.0 * sum(len(chunk.data) for chunk in parts.chunks)
+def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, book: float, total: int) -> Usage:
+    info, left = payload.info, 8.0 * sum(len(chunk.data) for chunk in payload.chunks)
     table = total - left
-    # What codebook and positions take in streams of their own may be more than there is in the one that they share.
+    # In streams of their own, codebook and positions may take more than the stream that they share.
     book = min(book, left)
     index = 0.0
-    if info.form == "sparse" and not parts.coding.every_element:
-        index = min(8.0 * _positions_alone(tensor, parts), left - book)
+    if info.form == "sparse" and not payload.coding.every_element:
+        index = min(8.0 * _positions_alone(tensor, payload), left - book)
     return Usage(name, index, left - book - index, book, table)
 
 
-def _positions_alone(tensor: Tensor, parts: Layout) -> int:
-    rows = Oriented.of(tensor)
-    part = rows.transposed() if parts.coding.transposed else rows
-    coder = context_coder(parts.coding.coder)
-    each = parts.chunks[0].lines if len(parts.chunks) > 1 else 0
+def _positions_alone(tensor: Tensor, payload: ParsedPayload) -> int:
+    rows = CsrView.of(tensor)
+    view = rows.transposed() if payload.coding.transposed else rows
+    coder = context_coder(payload.coding.coder)
+    lines_each = payload.chunks[0].lines if len(payload.chunks) > 1 else 0
     size = 0
-    for piece in part.chunks(each):
+    for piece in view.chunks(lines_each):
         encoder = Encoder(64)
-        labels = np.zeros(len(piece.labels), np.uint8)
-        coder.encode(encoder, piece.pointers, piece.indices, labels, piece.lines, piece.length, 1, 0)
+        coder.encode(encoder, replace(piece, codes=np.zeros(piece.nnz, np.uint8)), Alphabet(1, 0))
         size += len(encoder.take())
     return size

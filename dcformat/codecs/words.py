@@ -1,4 +1,4 @@
-"""Several bytes at a time from anywhere in a byte array; compiled, a few instructions each."""
+"""Helpers of kernels that handle several bytes at a time; compiled, they are a few instructions each."""
 
 from __future__ import annotations
 
@@ -12,134 +12,98 @@ from dcformat.jit import intrinsic
 Bytes = npt.NDArray[np.uint8]
 Integer = int | np.integer[Any]
 
-#: Farther than any line is long.
+#: No entry: farther than any line is long.
 _NOT = 1 << 62
 
 
-def _load() -> Any:
+def _write_load64() -> Any:
+    from numba import types
+
+    from dcformat.jit.compiler.ir_writer import I64, Writer, helper
+
+    def write(w: Writer, buf: Any, byte: Any) -> Any:
+        loaded = w.b.load(w.at(buf, byte, 8, I64))
+        loaded.align = 1
+        return loaded
+
+    return helper("Ai", types.int64, write)
+
+
+def _write_store32() -> Any:
+    from numba import types
+
+    from dcformat.jit.compiler.ir_writer import I32, Writer, helper
+
+    def write(w: Writer, buf: Any, byte: Any, word: Any) -> None:
+        w.b.store(w.b.trunc(word, I32), w.at(buf, byte, 4, I32)).align = 1
+
+    return helper("Aii", types.void, write)
+
+
+def _write_leading_zeros() -> Any:
+    from numba import types
+
+    from dcformat.jit.compiler.ir_writer import I1, Writer, helper
+
+    def write(w: Writer, word: Any) -> Any:
+        return w.b.ctlz(word, I1(0))
+
+    return helper("i", types.int64, write)
+
+
+def _write_place8() -> Any:
     from llvmlite import ir
-    from numba.core import types
-    from numba.extending import intrinsic as by_hand
+    from numba import types
 
-    @by_hand  # type: ignore[untyped-decorator]
-    def load64(typing: Any, buf: Any, byte: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            word = _address(context, builder, signature.args[0], arguments[0], arguments[1], ir.IntType(64))
-            loaded = builder.load(word)
-            loaded.align = 1
-            return loaded
+    from dcformat.jit.compiler.ir_writer import I8, I16, I32, I64, Writer, helper, i64
 
-        return types.int64(buf, types.int64), generate
+    bytes8, shorts, words = (ir.VectorType(kind, 8) for kind in (I8, I16, I32))
+    zeros = ir.Constant(shorts, [0] * 8)
 
-    return load64
+    def write(w: Writer, gaps: Any, number: Any, escape: Any, position: Any, indices: Any, at: Any) -> Any:
+        b = w.b
+        symbols = b.load(w.at(gaps, number, 8, bytes8))
+        symbols.align = 1
+        escapes = b.icmp_unsigned("==", symbols, w.splat(b.trunc(escape, I8), 8))
+        sums = b.add(b.zext(symbols, shorts), ir.Constant(shorts, [1] * 8))
+        for step in (1, 2, 4):
+            lanes = [k - step if k >= step else 8 for k in range(8)]  # 8: a zero
+            sums = b.add(sums, b.shuffle_vector(sums, zeros, ir.Constant(words, lanes)))
+        placed = b.add(b.zext(sums, words), w.splat(b.trunc(position, I32), 8))
+        b.store(placed, w.at(indices, at, 8, words)).align = 4
+        total = b.zext(b.extract_element(sums, I32(7)), I64)
+        return b.select(b.icmp_unsigned("==", b.bitcast(escapes, I8), I8(0)), total, i64(_NOT))
 
-
-def _store() -> Any:
-    from llvmlite import ir
-    from numba.core import types
-    from numba.extending import intrinsic as by_hand
-
-    @by_hand  # type: ignore[untyped-decorator]
-    def store32(typing: Any, buf: Any, byte: Any, word: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kind = ir.IntType(32)
-            place = _address(context, builder, signature.args[0], arguments[0], arguments[1], kind)
-            builder.store(builder.trunc(arguments[2], kind), place).align = 1
-            return context.get_dummy_value()
-
-        return types.void(buf, types.int64, types.int64), generate
-
-    return store32
+    return helper("AiiiAi", types.int64, write)
 
 
-def _zeros() -> Any:
-    from llvmlite import ir
-    from numba.core import types
-    from numba.extending import intrinsic as by_hand
-
-    @by_hand  # type: ignore[untyped-decorator]
-    def leading_zeros(typing: Any, word: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-        return types.int64(types.int64), generate
-
-    return leading_zeros
-
-
-def _place() -> Any:
-    from llvmlite import ir
-    from numba.core import types
-    from numba.extending import intrinsic as by_hand
-
-    byte, short, word, long = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-
-    def spread(builder: Any, value: Any) -> Any:
-        vector = ir.Constant(ir.VectorType(value.type, 8), ir.Undefined)
-        first = builder.insert_element(vector, value, word(0))
-        return builder.shuffle_vector(first, vector, ir.Constant(ir.VectorType(word, 8), [0] * 8))
-
-    @by_hand  # type: ignore[untyped-decorator]
-    def place8(typing: Any, gaps: Any, number: Any, most: Any, position: Any, indices: Any, at: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            gaps_, number_, most_, position_, indices_, at_ = arguments
-            source = _address(context, builder, signature.args[0], gaps_, number_, ir.VectorType(byte, 8))
-            symbols = builder.load(source)
-            symbols.align = 1
-            others = builder.icmp_unsigned("==", symbols, spread(builder, builder.trunc(most_, byte)))
-            shorts = ir.VectorType(short, 8)
-            sums = builder.add(builder.zext(symbols, shorts), ir.Constant(shorts, [1] * 8))
-            for step in (1, 2, 4):
-                lanes = [k - step if k >= step else 8 for k in range(8)]  # 8: a zero
-                moved = ir.Constant(ir.VectorType(word, 8), lanes)
-                sums = builder.add(sums, builder.shuffle_vector(sums, ir.Constant(shorts, [0] * 8), moved))
-            placed = builder.zext(sums, ir.VectorType(word, 8))
-            placed = builder.add(placed, spread(builder, builder.trunc(position_, word)))
-            place = _address(context, builder, signature.args[4], indices_, at_, ir.VectorType(word, 8))
-            builder.store(placed, place).align = 4
-            total = builder.zext(builder.extract_element(sums, word(7)), long)
-            return builder.select(
-                builder.icmp_unsigned("==", builder.bitcast(others, byte), byte(0)), total, long(_NOT)
-            )
-
-        return types.int64(gaps, types.int64, types.int64, types.int64, indices, types.int64), generate
-
-    return place8
-
-
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, target: Any) -> Any:
-    """Return a pointer to `target` where an array's item `index` lies."""
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), target.as_pointer())
-
-
-@intrinsic(_load)
+@intrinsic(_write_load64)
 def load64(buf: Bytes, byte: Integer) -> int:
     """Return eight bytes from `byte` on as a little-endian number; the top bit is a sign."""
     return int.from_bytes(buf[byte : byte + 8].tobytes(), "little", signed=True)
 
 
-@intrinsic(_store)
+@intrinsic(_write_store32)
 def store32(buf: Bytes, byte: Integer, word: Integer) -> None:
     """Store the low four bytes of a number from `byte` on, little-endian."""
     buf[byte : byte + 4] = np.frombuffer(int(word & 0xFFFFFFFF).to_bytes(4, "little"), np.uint8)
 
 
-@intrinsic(_zeros)
+@intrinsic(_write_leading_zeros)
 def leading_zeros(word: Integer) -> int:
-    """Return how many of a number's 64 bits come before its first one."""
+    """Return how many of a number's 64 bits come before its first 1."""
     return 64 - (int(word) & (1 << 64) - 1).bit_length()
 
 
-@intrinsic(_place)
+@intrinsic(_write_place8)
 def place8(
-    gaps: Bytes, number: Integer, most: Integer, position: Integer, indices: npt.NDArray[np.int32], at: Integer
+    gaps: Bytes, number: Integer, escape: Integer, position: Integer, indices: npt.NDArray[np.int32], at: Integer
 ) -> int:
-    """Store, from `at` on, the positions of eight gap symbols that are entries, and return how far they lead.
+    """Store the indices of eight entries, from gap symbol `number` on, and return how far past `position` they lead.
 
-    Returns `_NOT` if one of them is `most`, which is no entry: what was stored then means nothing.
+    If one of the symbols is the `escape`, which is no entry, what was stored means nothing and `_NOT` is returned.
     """
     symbols = gaps[number : number + 8]
     placed = np.cumsum(symbols.astype(np.int64) + 1)
     indices[at : at + 8] = position + placed
-    return _NOT if (symbols == most).any() else int(placed[-1])
+    return _NOT if (symbols == escape).any() else int(placed[-1])

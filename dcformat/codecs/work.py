@@ -1,7 +1,7 @@
-"""What decoding a payload takes in steps of work, known before it is done (docs/limits.md).
+"""How many steps of work decoding a payload takes, known before it is done (docs/limits.md).
 
-A step is about a nanosecond of compiled code on a usual machine. The numbers are upper bounds by arithmetic, from a
-tensor's table entry, its coding byte and its chunk table; a stream's own bytes bound what can be coded in it.
+A step is about a nanosecond of compiled code on an ordinary machine. The numbers are upper bounds, calculated from a
+tensor's table entry, its coding byte and its chunk table; the bytes of a stream bound what it can hold.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dcformat import layout
-from dcformat.codecs.lags import MOST_LAG, SAMPLE
+from dcformat.codecs.lags import MAX_LAG, SAMPLE
 from dcformat.codecs.memory import measures_positions
-from dcformat.codecs.rangecoder import MOST_DECISIONS
+from dcformat.codecs.rangecoder import MAX_DECISIONS
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
-    from dcformat.codecs.payload import Chunk, Layout
+    from dcformat.codecs.payload_layout import Chunk, ParsedPayload
     from dcformat.contents import TensorInfo
 
-#: Setting up a payload, and a chunk: Python, tables, fresh models.
+#: Steps to set up a payload, and a chunk: Python, tables, new bit models.
 TENSOR, CHUNK = 1 << 17, 1 << 16
-#: A symbol, code or value that is read, put in its place or compared; a line that is begun.
+#: Reading, placing or comparing a symbol, code or value; starting a line.
 SYMBOL, LINE = 2, 2
 #: A binary decision with one model, and with the mixture of coder 3.
 DECISION, MIXED_DECISION = 10, 80
-#: A cell that coder 2 or 3 passes, and an entry whose contexts it looks up, whether or not anything is coded there.
+#: An element that coder 2 or 3 passes, and an entry whose contexts it looks up, even if nothing is coded there.
 CELL, MIXED_CELL, ENTRY = 3, 40, 40
-#: A byte that is hashed, and the position of an entry.
+#: Hashing a byte, and the position of an entry.
 HASHED_BYTE, HASHED_POSITION = 4, 50
-#: A byte of a dense tensor that is written to a file.
+#: Writing a byte of a dense tensor to a file.
 WRITTEN_BYTE = 4
-#: A byte of the contents as it is parsed (in Python), an operator, and a byte that the text coder unpacks.
+#: Parsing a byte of the contents (in Python), or an operator, and unpacking a byte by the text coder.
 _CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 8
-#: Cells that coder 2 and coder 3 take one by one; longer streams of coder 2 hold runs, and coder 3 refuses them.
-_MOST_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
-#: Ways in which coder 2 and coder 3 try to write the positions of a chunk.
+#: Most elements that coder 2 and coder 3 code one by one; with more, coder 2 codes runs, and coder 3 refuses.
+_MAX_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
+#: The plans that coder 2 and coder 3 try when they write the positions of a chunk.
 _PLANS = {layout.CODER_ADAPTIVE: 28, layout.CODER_MIXING: 12}
 
 
@@ -44,15 +44,15 @@ def contents_steps(length: int, packed: bool) -> int:
     return parsing + (_TEXT_BYTE * length if packed else 0)
 
 
-def decoding_steps(parts: Layout) -> int:
-    """Return the most steps that decoding a payload takes, its codebook and turning it included."""
-    info = parts.info
-    # A data block is read, and its checksum made, for each of its tensors.
-    steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(parts.head)
+def decoding_steps(payload: ParsedPayload) -> int:
+    """Return the most steps that decoding a payload takes, including its codebook and transposing it."""
+    info = payload.info
+    # For each tensor its data block is read and its checksum computed.
+    steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(payload.head)
     steps += _values(info.clusters, info.dtype)
-    steps += sum(CHUNK + len(chunk.data) + _chunk(parts, chunk) for chunk in parts.chunks)
-    if parts.coding.transposed:
-        steps += 4 * SYMBOL * info.stored + LINE * (parts.lines + parts.length)
+    steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
+    if payload.coding.transposed:
+        steps += 4 * SYMBOL * info.stored + LINE * (payload.lines + payload.length)
     return steps
 
 
@@ -63,22 +63,22 @@ def hashing_steps(info: TensorInfo) -> int:
 
 
 def writing_steps(info: TensorInfo) -> int:
-    """Return the most steps that writing a tensor's dense form takes: as many bytes as it has, whatever is stored."""
+    """Return the most steps that writing a tensor's dense form takes."""
     return TENSOR + WRITTEN_BYTE * info.size * STORAGE[info.dtype].itemsize
 
 
-def usage_steps(parts: Layout) -> int:
-    """Return the most steps that telling what the bits of a payload are for takes."""
-    steps = 2 * decoding_steps(parts)
-    if not measures_positions(parts):
+def usage_steps(payload: ParsedPayload) -> int:
+    """Return the most steps that accounting for the bits of a payload takes."""
+    steps = 2 * decoding_steps(payload)
+    if not measures_positions(payload):
         return steps
-    coder = parts.coding.coder
-    for chunk in parts.chunks:
-        cells = chunk.lines * parts.length
-        # Every plan codes all cells, or all runs; and before them cells are compared at every distance.
+    coder = payload.coding.coder
+    for chunk in payload.chunks:
+        cells = chunk.lines * payload.length
+        # Every plan codes all elements, or all runs; before that, elements are compared at every lag.
         runs = 8 * (chunk.stored + cells // 63)
-        one = _decisions(coder) * (min(cells, _MOST_CELLS[coder]) + chunk.lines + parts.length + runs)
-        compared = 4 * SYMBOL * MOST_LAG * min(cells, SAMPLE)
+        one = _decisions(coder) * (min(cells, _MAX_CELLS[coder]) + chunk.lines + payload.length + runs)
+        compared = 4 * SYMBOL * MAX_LAG * min(cells, SAMPLE)
         steps += _PLANS[coder] * (one + CHUNK + ENTRY * chunk.stored) + compared
     return steps
 
@@ -92,38 +92,38 @@ def _values(count: int, dtype: str) -> int:
     return count * 2 * 8 * STORAGE[dtype].itemsize * DECISION // 2
 
 
-def _chunk(parts: Layout, chunk: Chunk) -> int:
-    info, elements = parts.info, chunk.lines * parts.length
-    packed = parts.coding.coder <= layout.CODER_HUFFMAN
+def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
+    info, elements = payload.info, chunk.lines * payload.length
+    packed = payload.coding.coder <= layout.CODER_HUFFMAN
     values = 0 if info.clusters else SYMBOL * chunk.stored
     if not info.clusters and not packed:
         values += _values(chunk.stored, info.dtype)
-    if parts.is_plain:
+    if payload.is_plain:
         return values
-    every = info.form == "dense" or parts.coding.every_element
+    every = info.form == "dense" or payload.coding.every_element
     entries = elements if every else chunk.stored
     steps = values + LINE * chunk.lines
     if packed:
         gaps = 0 if every else min(elements, max(chunk.stored, 8 * len(chunk.data)))
-        labels = gaps if parts.coding.fillers else entries
-        steps += SYMBOL * (2 * gaps + 3 * labels)
+        code_symbols = gaps if payload.coding.fillers else entries
+        steps += SYMBOL * (2 * gaps + 3 * code_symbols)
     elif entries:
-        steps += _context_chunk(parts, chunk, entries)
-    if parts.coding.every_element:
+        steps += _context_chunk(payload, chunk, entries)
+    if payload.coding.every_element:
         steps += SYMBOL * (elements + 8 * chunk.stored)
     return steps
 
 
-def _context_chunk(parts: Layout, chunk: Chunk, entries: int) -> int:
-    """Return the most steps that coders 2 and 3 take for positions and labels."""
-    coder, elements, length = parts.coding.coder, chunk.lines * parts.length, parts.length
+def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
+    """Return the most steps that coders 2 and 3 take for positions and code symbols."""
+    coder, elements, length = payload.coding.coder, chunk.lines * payload.length, payload.length
     mixing = coder == layout.CODER_MIXING
-    bits = 1 + min((parts.info.clusters + 1).bit_length(), 16)
-    cells = elements if elements <= _MOST_CELLS[coder] else 0
-    # A decoder looks for its stream's end at the end of a line.
-    coded = MOST_DECISIONS * (len(chunk.data) + 16) + length * (1 + bits)
+    bits = 1 + min((payload.info.clusters + 1).bit_length(), 16)
+    cells = elements if elements <= _MAX_CELLS[coder] else 0
+    # A decoder checks for the end of its stream at the end of a line.
+    coded = MAX_DECISIONS * (len(chunk.data) + 16) + length * (1 + bits)
     decisions = min(coded, elements + 8 * entries + bits * entries)
     steps = _decisions(coder) * decisions + (MIXED_CELL if mixing else CELL) * cells
     steps += (ENTRY if mixing else SYMBOL) * entries + bits * entries
-    # Which lines and columns are live.
+    # Which lines and columns are nonempty.
     return steps + (DECISION * (chunk.lines + length) if mixing else 0)

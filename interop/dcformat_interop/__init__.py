@@ -1,4 +1,4 @@
-"""Other people's files: reads checkpoints into arrays that `dcformat` can pack, and writes tensors back for others."""
+"""Other people's files: reads checkpoints as arrays that `dcformat` can pack, and writes tensors and networks."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dcformat_interop.archives import write_npz, write_safetensors
-    from dcformat_interop.checkpoints import Checkpoint, Note, read_checkpoint
-    from dcformat_interop.errors import InputError, MissingTorchError
-    from dcformat_interop.han import read_han
+    from dcformat_interop.checkpoint_reader import Checkpoint, Note, read_checkpoint
+    from dcformat_interop.deep_compression_net import read_deep_compression_net
     from dcformat_interop.matching import match
+    from dcformat_interop.refusals import MissingTorchError, UnfitError
     from dcformat_interop.tensors import Dense
 
 __all__ = [
     "Checkpoint",
     "Dense",
-    "InputError",
     "MissingTorchError",
     "Note",
+    "UnfitError",
     "match",
     "read_checkpoint",
-    "read_han",
+    "read_deep_compression_net",
     "write_npz",
     "write_safetensors",
 ]
 
 _HOMES = {
     "archives": ("write_npz", "write_safetensors"),
-    "checkpoints": ("Checkpoint", "Note", "read_checkpoint"),
-    "errors": ("InputError", "MissingTorchError"),
-    "han": ("read_han",),
+    "checkpoint_reader": ("Checkpoint", "Note", "read_checkpoint"),
+    "refusals": ("UnfitError", "MissingTorchError"),
+    "deep_compression_net": ("read_deep_compression_net",),
     "matching": ("match",),
     "tensors": ("Dense",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the command line needs the errors alone to start."""
+    """Import a name when it is first used: the command line needs only the errors to start."""
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"dcformat_interop.{module}"), name)

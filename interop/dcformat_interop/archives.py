@@ -1,4 +1,4 @@
-"""Writing tensors for other programs: safetensors and NumPy's npz, one tensor in memory at a time, never dense."""
+"""Writing tensors as safetensors or NumPy's npz, with one tensor in memory at a time, never in dense form."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from dcformat.model import STORAGE
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import METADATA_PREFIX, SCALE_SUFFIX
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
-#: Safetensors' names of the dtypes, in the order in which it sorts them.
+#: The names of dtypes in safetensors, in the order in which it sorts them.
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
 
-#: The oldest date that a zip archive can hold: the same model gives the same bytes.
+#: The date of every member, so that the same model gives the same bytes: the oldest that a zip archive can hold.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 #: Absolute paths, drives, backslashes, and ``..`` between slashes.
@@ -28,21 +28,21 @@ _OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 
 
 def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
-    """Write all tensors, every dtype and bit as it is, in the order and with the header that safetensors writes.
+    """Write all tensors with their dtypes and bits, in the order and with the header that safetensors writes.
 
-    The metadata gets what `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
+    The metadata holds the keys that `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
 
     Parameters
     ----------
     path : path
-        What is written, for errors.
+        The name of the output, for errors.
     content : DcfFile
     out : binary file object
 
     Raises
     ------
-    InputError
-        A tensor is called as safetensors' own metadata.
+    UnfitError
+        A tensor has the name of safetensors' own metadata.
     """
     metadata = {
         key.removeprefix(METADATA_PREFIX): value
@@ -55,7 +55,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
     names = sorted(content.names, key=lambda name: (list(_CODES).index(content.info(name).dtype), name))
     for name in names:
         if name == "__metadata__":
-            raise InputError(path, "names that safetensors allows", repr(name))
+            raise UnfitError(path, "names that safetensors allows", repr(name))
         info = content.info(name)
         size = STORAGE[info.dtype].itemsize * prod(info.shape)
         header[name] = {
@@ -80,27 +80,27 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
     Parameters
     ----------
     path : path
-        What is written, for errors.
+        The name of the output, for errors.
     content : DcfFile
     out : binary file object
 
     Raises
     ------
-    InputError
-        A tensor that NumPy has no dtype for (bfloat16, int8 with a scale); a name that means another place outside
-        the archive, or that `numpy.load` takes for another tensor's.
+    UnfitError
+        NumPy has no dtype for a tensor (bfloat16, int8 with a scale); or a name points outside the archive, or is one
+        that `numpy.load` takes for another tensor's.
     """
     for name in content.names:
         info = content.info(name)
         if info.dtype == "bfloat16":
-            raise InputError(path, "dtypes that NumPy has", "bfloat16 (use .safetensors)", name)
+            raise UnfitError(path, "dtypes that NumPy has", "bfloat16 (use .safetensors)", name)
         if info.scale != 1.0:
-            raise InputError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
+            raise UnfitError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
         if not _is_member(name):
-            raise InputError(path, "names that a zip archive can hold", f"{name!r} (use .safetensors)")
+            raise UnfitError(path, "names that a zip archive can hold", f"{name!r} (use .safetensors)")
         if name.endswith(".npy") and name.removesuffix(".npy") in content.names:
             found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one (use .safetensors)"
-            raise InputError(path, "names that NumPy tells apart", found)
+            raise UnfitError(path, "names that NumPy tells apart", found)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in content.names:
             info, entry = content.info(name), zipfile.ZipInfo(f"{name}.npy", _EPOCH)
@@ -112,12 +112,12 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
 
 
 def _is_member(name: str) -> bool:
-    """Return whether a name stays within the archive wherever it is unpacked, and zip keeps it as it is."""
+    """Return whether a name stays inside the folder into which the archive is unpacked, and zip keeps it unchanged."""
     inside = not _OUTSIDE.search(name) and name.isprintable()
     return inside and zipfile.ZipInfo(name).filename == name
 
 
 def _write_elements(content: DcfFile, name: str, out: IO[bytes]) -> None:
-    """Write a tensor's elements piece by piece: the dense form may be much larger than memory."""
+    """Write a tensor's elements piece by piece, because the dense form may be much larger than memory."""
     for piece in content.tensor(name).pieces():
         out.write(piece.data)

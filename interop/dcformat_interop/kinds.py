@@ -1,4 +1,4 @@
-"""Which kind of file it is: the content decides, whatever the file is called."""
+"""Recognising the kind of a file by its content, not by its name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError, WrongKindError
 
 Kind = Literal["safetensors", "npz", "torch", "old torch"]
 
-#: Bytes that are looked at.
+#: Number of bytes of a file that are looked at.
 HEAD = 512
 
-EXPECTED = "a checkpoint (safetensors, NumPy's .npz, or torch.save of a state_dict)"
+_INSTEAD = "safetensors, NumPy's .npz, or a state_dict that torch.save wrote"
 
-_NPY = b"\x93NUMPY"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 #: The number that torch.save wrote first before PyTorch 1.6, as a pickle.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+_CHECKPOINTS = {
+    "safetensors": "safetensors: use dcformat pack",
+    "npz": "a zip archive, as .npz and PyTorch files are: use dcformat pack",
+    "old torch": "an old PyTorch file: use dcformat pack",
+}
+
+#: Kinds that begin with bytes of their own.
 _STARTS = {
     b"\x89DCF": "a .dcf file",
     b"GGUF": "GGUF",
     b"\x89HDF\r\n\x1a\n": "HDF5, as Keras writes it",
-    _NPY: "a single array (.npy)",
+    b"\x93NUMPY": "a single array (.npy)",
     b"\x1f\x8b": "gzip: decompress it first",
     b"BZh": "bzip2: decompress it first",
     b"\xfd7zXZ\0": "xz: decompress it first",
@@ -32,9 +39,15 @@ _STARTS = {
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
     b"<": "an HTML or XML page",
     b"MATLAB 5.0": "a MATLAB file",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"GIF8": "a GIF image",
+    b"%PDF": "a PDF document",
+    b"\x7fELF": "a program or library",
+    b"{": "JSON",
 }
 
-#: Members of zip archives that are something else, by the end of their names.
+#: Members of zip archives of other kinds, by the end of their names.
 _MEMBERS = {
     "constants.pkl": "a TorchScript archive: save the module's state_dict()",
     "model.weights.h5": "a Keras archive",
@@ -44,7 +57,7 @@ _MEMBERS = {
 
 
 def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None:
-    """Return the kind of a checkpoint, or None where the bytes have no mark that is known.
+    """Return the kind of a checkpoint, or None where the bytes have no known mark.
 
     Parameters
     ----------
@@ -53,23 +66,32 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
     head : bytes
         Its first `HEAD` bytes, or all of it.
     file : binary file object, optional
-        A zip archive is looked into; without `file` it is taken for an .npz.
+        To tell kinds of zip archives apart; without it, every one counts as an .npz.
 
     Raises
     ------
-    InputError
-        It is a file of another kind that is known; the message says which.
+    WrongKindError
+        It is a file of another known kind; the message says which.
     """
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return "npz" if file is None else _of_zip(path, file)
-    if _OLD_TORCH in head[:32] and head[:1] == b"\x80":
-        return "old torch"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return "safetensors"
-    found = _other(head)
-    if found is not None:
-        raise InputError(path, EXPECTED, f"what looks like {found}")
-    return None
+    kind = _checkpoint_kind(head)
+    if kind == "npz" and file is not None:
+        return _of_zip(path, file)
+    if kind is None:
+        found = _other(head)
+        if found is not None:
+            raise not_checkpoint(path, f"looks like {found}")
+    return kind
+
+
+def not_checkpoint(path: str, found: str) -> WrongKindError:
+    """Return the error for a file that is no checkpoint, but what `found` says."""
+    return WrongKindError(path, "a checkpoint", found, _INSTEAD)
+
+
+def looks_like(head: bytes) -> str | None:
+    """Return what a file that begins with `head` seems to be, and what to do with it; None if that is unknown."""
+    kind = _checkpoint_kind(head)
+    return _other(head) if kind is None else _CHECKPOINTS[kind]
 
 
 def looks_like_checkpoint(path: Path) -> bool:
@@ -77,8 +99,18 @@ def looks_like_checkpoint(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return kind_of(str(path), file.read(HEAD), file) is not None
-    except InputError:
+    except UnfitError:
         return False
+
+
+def _checkpoint_kind(head: bytes) -> Kind | None:
+    if head.startswith(_ZIP):
+        return "npz"
+    if _OLD_TORCH in head[:32] and head[:1] == b"\x80":
+        return "old torch"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return "safetensors"
+    return None
 
 
 def _other(head: bytes) -> str | None:
@@ -101,11 +133,11 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception as error:  # zipfile raises whatever it meets
-        raise InputError(path, EXPECTED, f"a damaged zip archive ({_reason(error)})") from None
+    except Exception as error:  # zipfile raises errors of many classes
+        raise not_checkpoint(path, f"a damaged zip archive: {_reason(error)}") from None
     for end, name in _MEMBERS.items():
         if any(member.rpartition("/")[2] == end for member in names):
-            raise InputError(path, EXPECTED, f"what looks like {name}")
+            raise not_checkpoint(path, f"looks like {name}")
     if any(member.rpartition("/")[2] == "data.pkl" for member in names):
         return "torch"
     return "npz"

@@ -1,4 +1,4 @@
-"""Which of a checkpoint's tensors is which of an architecture's."""
+"""Matching the tensors of a checkpoint to those of an architecture."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import MappingProxyType
 
 from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.graph import Shape
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Dense
 
 _PARTS = ("weight", "bias")
 
-#: What wrappers put before every name (DataParallel, torch.compile).
+#: The prefixes that wrappers put before every name (DataParallel, torch.compile).
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 
@@ -26,10 +26,9 @@ def match(
 ) -> list[str]:
     """Return the checkpoint's names in the architecture's order.
 
-    Names that are the architecture's own (but for a wrapper's prefix) decide. Otherwise layers, the parts of
-    the names before ``.weight`` and ``.bias``, are taken in their natural order (``2`` before ``10``); each
-    layer of the architecture gets the first remaining one that has its shape: ``classifier`` may sort before
-    ``features``.
+    If the names are the architecture's own, apart from a wrapper's prefix, they decide. Otherwise the layers (the parts
+    of the names before ``.weight`` and ``.bias``) are taken in natural order (``2`` before ``10``), and each layer of
+    the architecture gets the first remaining one of its shape, because ``classifier`` may sort before ``features``.
 
     Parameters
     ----------
@@ -38,24 +37,24 @@ def match(
     architecture : Architecture
     tensors : mapping of str to Dense
     left_out : mapping of str to str
-        `Checkpoint.left_out`: weights and biases among them are missed, and the error says why they are not there.
+        `Checkpoint.left_out`. If weights or biases are among them, the error tells why they were left out.
 
     Raises
     ------
-    InputError
-        A tensor is missing, left over, or has a shape that fits nowhere. The message names the architecture that the
-        tensors fit better, if there is one.
+    UnfitError
+        A tensor is missing or left over, or its shape fits nowhere. The message names an architecture that the tensors
+        fit better, if there is one.
     """
     for name, reason in left_out.items():
         if name.rpartition(".")[2] in _PARTS and reason != SKIPPED:
-            raise InputError(path, f"finite values of a dtype that {architecture.name} can use", reason, name)
+            raise UnfitError(path, f"finite values of a dtype that {architecture.name} can use", reason, name)
     try:
         return _matched(path, architecture, tensors)
-    except InputError as error:
+    except UnfitError as error:
         hint = _nearest(architecture, tensors)
         if not hint:
             raise
-        raise InputError(path, error.expected, f"{error.found} ({hint})", error.what) from None
+        raise UnfitError(path, error.expected, f"{error.found} ({hint})", error.what) from None
 
 
 def _matched(path: object, architecture: Architecture, tensors: Mapping[str, Dense]) -> list[str]:
@@ -69,17 +68,17 @@ def _matched(path: object, architecture: Architecture, tensors: Mapping[str, Den
         if found != expected:
             what = name if name == wanted else f"{name} ({architecture.name}'s {wanted})"
             turned = f"{found}, transposed as Keras keeps it: transpose it" if _is_kernel(found, expected) else found
-            raise InputError(path, f"shape {expected}", turned, what)
+            raise UnfitError(path, f"shape {expected}", turned, what)
     return names
 
 
 def _is_kernel(found: Shape, expected: Shape) -> bool:
-    """Return whether `found` is Keras' order of the dimensions: (in, out), or (height, width, in, out)."""
+    """Return whether `found` is `expected` in the order of Keras: (in, out), or (height, width, in, out)."""
     return (*found[:-3:-1], *found[:-2]) == expected
 
 
 def _nearest(architecture: Architecture, tensors: Mapping[str, Dense]) -> str:
-    """Return which other architecture has more of the tensors' shapes; empty if none has."""
+    """Return a hint at another architecture that has more of the tensors' shapes, or an empty string."""
     shapes = Counter(dense.values.shape for dense in tensors.values())
     common = {name: (shapes & Counter(other.shapes.values())).total() for name, other in ARCHITECTURES.items()}
     best = max(common, key=lambda name: common[name])
@@ -95,22 +94,22 @@ def _by_order(path: object, architecture: Architecture, tensors: Mapping[str, De
         if name.rpartition(".")[2] not in _PARTS:
             kernel = "kernel" in name.rpartition(".")[2]
             why = "a kernel as Keras calls it: transpose it and call it NAME.weight" if kernel else "leave it out"
-            raise InputError(path, f"{architecture.name}'s weights and biases only", f"the tensor {name!r} ({why})")
+            raise UnfitError(path, f"{architecture.name}'s weights and biases only", f"the tensor {name!r} ({why})")
     if len(stems) != len(wanted):
         expected = f"{len(wanted)} layers ({', '.join(wanted)})" if len(wanted) < 9 else f"{len(wanted)} layers"
-        raise InputError(path, f"{expected} for {architecture.name}", f"{len(stems)} ({_shortened(stems)})")
+        raise UnfitError(path, f"{expected} for {architecture.name}", f"{len(stems)} ({_shortened(stems)})")
     names: list[str] = []
     left = list(stems)
     for layer in wanted:
         shape = architecture.shapes[f"{layer}.weight"]
         fits = (s for s in left if f"{s}.weight" in tensors and tensors[f"{s}.weight"].values.shape == shape)
-        # Where none fits, the next in order is taken, for the check of shapes to complain about by name.
+        # If none fits, take the next in order: the check of shapes then names it.
         stem = next(fits, left[0])
         left.remove(stem)
         for part in _PARTS:
             name = f"{stem}.{part}" if stem else part
             if name not in tensors:
-                raise InputError(path, f"{name} (for {architecture.name}'s {layer}.{part})", "no such tensor")
+                raise UnfitError(path, f"{name} (for {architecture.name}'s {layer}.{part})", "no such tensor")
             names.append(name)
     return names
 

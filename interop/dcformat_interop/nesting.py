@@ -1,13 +1,13 @@
-"""Finding the state_dict in what a training script saved: it is the one mapping of names to tensors."""
+"""Finding the state_dict in a file that a training script saved: the only mapping of names to tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 
-#: How a mapping within others is named: its keys with this between them. The outermost one has no keys.
+#: The name of a mapping inside others joins its keys with this. The outermost one has no keys.
 _BETWEEN = "."
 _OUTERMOST = "."
 
@@ -17,10 +17,10 @@ IsTensor = Callable[[Any], bool]
 
 
 def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> tuple[str, Mapping[Any, Any]]:
-    """Return the one mapping of names to tensors within `loaded`, and its own name (empty: it is `loaded` itself).
+    """Return the only mapping of names to tensors in `loaded`, after its name (empty if it is `loaded` itself).
 
-    Optimizers' states do not count. Nor do mappings whose tensors are all scalars or bytes (a loss, a random
-    generator's state) where another mapping has more.
+    The states of optimizers do not count. Nor do mappings whose tensors are all scalars or bytes (a loss, the state of
+    a random generator) if another mapping has others.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> 
 
     Raises
     ------
-    InputError
-        No mapping has tensors or several have, or there is none of that name.
+    UnfitError
+        No mapping has tensors, several have, or none has that name.
     """
     expected = "a mapping of names to tensors (model.state_dict())"
     if not isinstance(loaded, Mapping):
-        raise InputError(path, expected, _what(loaded))
+        raise UnfitError(path, expected, _what(loaded))
     mappings = dict(_mappings(loaded, (), set()))
     if key is not None:
         for keys, mapping in mappings.items():
             if _name(keys) == key:
                 return key, mapping
-        raise InputError(path, f"the key {key!r}", _listed([_name(keys) for keys in mappings]))
+        raise UnfitError(path, f"the key {key!r}", _listed([_name(keys) for keys in mappings]))
     candidates = {
         k: m for k, m in mappings.items() if not _of_optimizer(k, mappings) and any(map(is_tensor, m.values()))
     }
@@ -53,10 +53,10 @@ def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> 
     chosen = weights or candidates
     if len(chosen) > 1:
         listed = _listed([_name(keys) for keys in chosen])
-        raise InputError(path, "one mapping of names to tensors, or a key (--key) that chooses", listed)
+        raise UnfitError(path, "one mapping of names to tensors, or a key (--key) that chooses", listed)
     if not chosen:
         held = [f"{name}: {_what(value)}" for name, value in loaded.items()]
-        raise InputError(path, expected, _listed(held) if held else "an empty mapping")
+        raise UnfitError(path, expected, _listed(held) if held else "an empty mapping")
     ((keys, mapping),) = chosen.items()
     return _name(keys) if keys else "", mapping
 

@@ -1,4 +1,4 @@
-"""Reading NumPy's .npz member by member: each array is counted from its header before its data is decompressed."""
+"""Reading NumPy's .npz member by member. The header of an array is counted before its data is decompressed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
-#: As `numpy.load` allows.
-_LONGEST_HEADER = 10_000
+#: The limit of `numpy.load`.
+_MAX_HEADER_BYTES = 10_000
 
-#: Bytes that are decompressed at a time.
+#: Number of bytes that are decompressed at a time.
 _PART = 1 << 20
 
 _ENCRYPTED = 1
@@ -25,12 +25,12 @@ _EXPECTED = "a NumPy .npz archive of plain arrays"
 
 
 def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
-    """Read all arrays of an .npz archive; names are those that `numpy.load` gives.
+    """Read all arrays of an .npz archive, under the names that `numpy.load` gives.
 
     Raises
     ------
-    InputError
-        A damaged archive, a member that is no array, two of one name, or more bytes than the budget has.
+    UnfitError
+        The archive is damaged, a member is no array, two have one name, or the bytes exceed the budget.
     """
     raw = Raw()
     members: dict[str, str] = {}
@@ -39,7 +39,7 @@ def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if name in members:
-                    raise InputError(path, "one member of each name", f"{members[name]!r} and {info.filename!r}", name)
+                    raise UnfitError(path, "one member of each name", f"{members[name]!r} and {info.filename!r}", name)
                 members[name] = info.filename
                 if skip(name):
                     raw.left_out[name] = SKIPPED
@@ -49,21 +49,21 @@ def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
                     raw.left_out[name] = found
                 else:
                     raw.entries[name] = found
-    except (MemoryError, InputError):
+    except (MemoryError, UnfitError):
         raise
-    except Exception as error:  # zipfile and zlib raise whatever they meet
+    except Exception as error:  # zipfile and zlib raise errors of many classes
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = next(reversed(members), "")
-        raise InputError(path, _EXPECTED, f"a damaged one ({found})", what) from None
+        raise UnfitError(path, _EXPECTED, f"a damaged one ({found})", what) from None
     return raw
 
 
 def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, budget: Budget) -> Dense | str:
-    """Return a member's array, or the name of its dtype where it cannot be read."""
+    """Return a member's array, or the name of its dtype if it cannot be read."""
     if info.flag_bits & _ENCRYPTED:
-        raise InputError(path, _EXPECTED, "an encrypted member", name)
+        raise UnfitError(path, _EXPECTED, "an encrypted member", name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(path, "members stored or deflated, as NumPy writes them", "another compression", name)
+        raise UnfitError(path, "members stored or deflated, as NumPy writes them", "another compression", name)
     with archive.open(info) as member:
         shape, fortran, dtype = _header(path, name, member)
         if dtype.hasobject or dtype.kind not in "biufc":
@@ -73,15 +73,15 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
         data = np.empty(size, np.uint8)
         count = _fill(member, data.data)
         if count != size:
-            raise InputError(path, f"{size:,} bytes of data", f"{count:,}", name)
+            raise UnfitError(path, f"{size:,} bytes of data", f"{count:,}", name)
         if member.read(1):
-            raise InputError(path, f"{size:,} bytes of data", "more", name)
+            raise UnfitError(path, f"{size:,} bytes of data", "more", name)
     values: npt.NDArray[Any] = data.view(dtype)
     return Dense(dtype.name, values.reshape(shape[::-1]).T if fortran else values.reshape(shape))
 
 
 def _fill(member: Any, out: memoryview) -> int:
-    """Read until `out` is full or the member ends, and return how many bytes there were; no copy of all is made."""
+    """Read until `out` is full or the member ends, and return the number of bytes. Makes no copy of all of them."""
     place = 0
     while count := member.readinto(out[place : place + _PART]):
         place += count
@@ -89,16 +89,16 @@ def _fill(member: Any, out: memoryview) -> int:
 
 
 def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, whether columns come first, and dtype; nothing longer than NumPy's own bound is read."""
+    """Return the shape, whether the order is Fortran's, and the dtype; refuse a header beyond NumPy's limit."""
     magic = member.read(8)
     if magic[:6] != b"\x93NUMPY":
-        raise InputError(path, _EXPECTED, f"a member that is no array ({name})")
+        raise UnfitError(path, _EXPECTED, f"a member that is no array ({name})")
     if magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise InputError(path, ".npy version 1, 2 or 3", ".".join(map(str, magic[6:])), name)
+        raise UnfitError(path, ".npy version 1, 2 or 3", ".".join(map(str, magic[6:])), name)
     count = member.read(2 if magic[6] == 1 else 4)
     length = int.from_bytes(count, "little")
-    if length > _LONGEST_HEADER:
-        raise InputError(path, f"a header of at most {_LONGEST_HEADER} bytes", f"{length}", name)
+    if length > _MAX_HEADER_BYTES:
+        raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES} bytes", f"{length}", name)
     text = member.read(length)
     try:
         with warnings.catch_warnings():  # of headers that Python 2 wrote
@@ -107,8 +107,8 @@ def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, n
             stream = io.BytesIO(count + text)
             read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(stream)
-    except Exception:  # the tokenizer and NumPy's dtype parser raise whatever they meet
-        raise InputError(path, "the header of an array", "a damaged one", name) from None
+    except Exception:  # the tokenizer and NumPy's dtype parser raise errors of many classes
+        raise UnfitError(path, "the header of an array", "a damaged one", name) from None
     if any(dimension < 0 for dimension in shape):
-        raise InputError(path, "a shape without negative numbers", shape, name)
+        raise UnfitError(path, "a shape without negative numbers", shape, name)
     return shape, fortran, dtype

@@ -1,4 +1,4 @@
-"""Reading safetensors: every offset is proved before a byte of data is read, and nothing that is skipped is read."""
+"""Reading safetensors. Every offset is checked before a byte of data is read, and skipped tensors are not read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dcformat.limits import is_array_shape
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
-#: Where the scale of a scaled int8 tensor is among the metadata: the tensor's name and this.
+#: The metadata key of the scale of an int8 tensor is the tensor's name followed by this.
 SCALE_SUFFIX = ".dcformat_scale"
 
-#: What comes before a safetensors file's own metadata keys in the metadata of a `.dcf` file.
+#: In the metadata of a `.dcf` file, this comes before the keys of a safetensors file's own metadata.
 METADATA_PREFIX = "safetensors."
 
-#: As in the safetensors library.
-_LONGEST_HEADER = 100_000_000
+#: The limit of the safetensors library.
+_MAX_HEADER_BYTES = 100_000_000
 
-#: Safetensors' names of the dtypes that NumPy has, and bfloat16's bit patterns.
+#: The names of NumPy's dtypes in safetensors, and of the bit patterns of bfloat16.
 _DTYPES = {
     "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
     "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8",
@@ -31,7 +31,7 @@ _DTYPES = {
 
 _EXPECTED = "a safetensors file"
 
-#: Of NumPy's arrays.
+#: The limit of NumPy's arrays.
 _MAX_RANK = 64
 
 
@@ -40,8 +40,8 @@ def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> R
 
     Raises
     ------
-    InputError
-        A damaged file, or more bytes than the budget has.
+    UnfitError
+        The file is damaged, or its bytes exceed the budget.
     """
     size = file.seek(0, os.SEEK_END)
     header, start = _header(path, file, size)
@@ -63,17 +63,17 @@ def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> R
 
 
 def _header(path: str, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """Return the header and where the data begins."""
+    """Return the header and the offset of the data."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, _LONGEST_HEADER):
-        raise InputError(path, f"a header of at most {min(size - 8, _LONGEST_HEADER):,} bytes", f"{length:,}")
+    if length > min(size - 8, _MAX_HEADER_BYTES):
+        raise UnfitError(path, f"a header of at most {min(size - 8, _MAX_HEADER_BYTES):,} bytes", f"{length:,}")
     try:
         header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise InputError(path, _EXPECTED, f"a damaged header ({error})") from None
+        raise UnfitError(path, _EXPECTED, f"a damaged header ({error})") from None
     if not isinstance(header, dict):
-        raise InputError(path, _EXPECTED, "a header that is no JSON object")
+        raise UnfitError(path, _EXPECTED, "a header that is no JSON object")
     return header, 8 + length
 
 
@@ -90,12 +90,12 @@ def _metadata(path: str, found: Any) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise InputError(path, "text as metadata", "something else", "__metadata__")
+        raise UnfitError(path, "text as metadata", "something else", "__metadata__")
     return dict(found)
 
 
 def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict[str, float]:
-    """Take the scales of int8 tensors that `write_safetensors` left there out of the metadata."""
+    """Remove the scales of int8 tensors, which `write_safetensors` put there, from the metadata and return them."""
     scales = {}
     for key in [key for key in metadata if key.endswith(SCALE_SUFFIX)]:
         name = key.removesuffix(SCALE_SUFFIX)
@@ -106,35 +106,35 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
         try:
             scales[name] = float(text)
         except ValueError:
-            raise InputError(path, "a number", repr(text), key) from None
+            raise UnfitError(path, "a number", repr(text), key) from None
         single = float(np.float32(scales[name])) if abs(scales[name]) < 3.5e38 else math.inf
         if not (0 < scales[name] == single < math.inf):
-            raise InputError(path, "a positive float32", text, key)
+            raise UnfitError(path, "a positive float32", text, key)
     return scales
 
 
 def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, str, list[int], int, int]]:
-    """Return name, dtype, shape, begin and end of each tensor, in the order of the data, which they tile."""
+    """Return name, dtype, shape, begin and end of each tensor, in the order of the data, without gaps between them."""
     out = []
     for name, entry in header.items():
         try:
             code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         except (KeyError, TypeError, ValueError):
-            raise InputError(path, "dtype, shape and data_offsets", "something else", name) from None
+            raise UnfitError(path, "dtype, shape and data_offsets", "something else", name) from None
         whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         if not whole or not isinstance(code, str) or len(shape) > _MAX_RANK:
-            raise InputError(path, "dtype, shape and data_offsets", "something else", name)
+            raise UnfitError(path, "dtype, shape and data_offsets", "something else", name)
         if code in _DTYPES and prod(shape) * np.dtype(_DTYPES[code]).itemsize != end - begin:
-            raise InputError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
+            raise UnfitError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
         if code in _DTYPES and not is_array_shape(shape, np.dtype(_DTYPES[code]).itemsize):
-            raise InputError(path, "a shape that NumPy has arrays of", shape, name)
+            raise UnfitError(path, "a shape that NumPy has arrays of", shape, name)
         out.append((name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
     position = 0
     for name, _, _, begin, end in out:
         if begin != position or end < begin:
-            raise InputError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
+            raise UnfitError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
         position = end
     if position != size:
-        raise InputError(path, f"{position:,} bytes of data", f"{size:,}")
+        raise UnfitError(path, f"{position:,} bytes of data", f"{size:,}")
     return out

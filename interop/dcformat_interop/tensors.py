@@ -1,4 +1,4 @@
-"""What readers of checkpoints share: a tensor, what a file held, and the memory that it may take."""
+"""What the readers of checkpoints share: a tensor, the content of a file, and a budget of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_interop.errors import InputError
+from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
@@ -18,7 +18,7 @@ Skip = Callable[[str], bool]
 
 SKIPPED = "skipped as asked"
 
-#: Elements that are looked at together.
+#: Number of elements that are looked at together.
 _BLOCK = 1 << 20
 
 
@@ -31,9 +31,9 @@ class Dense:
     dtype : str
         The name of its dtype, such as ``float32``, ``bfloat16`` or ``int8``.
     values : ndarray
-        Of the tensor's shape. bfloat16 comes as its bit patterns (uint16), for NumPy has no such dtype.
+        The values in the tensor's shape; bfloat16 as bit patterns (uint16), because NumPy has no such dtype.
     scale : float
-        For int8 alone: an element's value is ``scale * code``.
+        For int8 only: the value of an element is ``scale`` times the integer.
     """
 
     dtype: str
@@ -43,7 +43,7 @@ class Dense:
 
 @dataclass(slots=True)
 class Raw:
-    """What a file holds, before anything is folded, converted or refused.
+    """The content of a file before anything is folded, converted or refused.
 
     Attributes
     ----------
@@ -68,25 +68,25 @@ class Budget:
     ----------
     path : str
         The file, for the error.
-    most : int or None
-        Bytes that may be taken; None for no bound.
+    max_bytes : int or None
+        Maximum number of bytes; None for no limit.
     """
 
-    def __init__(self, path: str, most: int | None) -> None:
-        self._path, self._most, self._taken = path, most, 0
+    def __init__(self, path: str, max_bytes: int | None) -> None:
+        self._path, self._max_bytes, self._taken = path, max_bytes, 0
 
     def take(self, count: int, what: str = "") -> None:
         """Count `count` more bytes for the entry `what`.
 
         Raises
         ------
-        InputError
-            That is more than may be taken.
+        UnfitError
+            The total exceeds the budget.
         """
         self._taken += count
-        if self._most is not None and self._taken > self._most:
-            expected = f"a checkpoint that takes at most {self._most:,} bytes of memory (max_memory)"
-            raise InputError(self._path, expected, f"one that takes {self._taken:,} or more", what)
+        if self._max_bytes is not None and self._taken > self._max_bytes:
+            expected = f"a checkpoint that takes at most {self._max_bytes:,} bytes of memory (max_memory)"
+            raise UnfitError(self._path, expected, f"one that takes {self._taken:,} or more", what)
 
 
 def as_numbers(values: Array, dtype: str) -> Array:

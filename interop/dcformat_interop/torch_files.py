@@ -1,7 +1,7 @@
-"""Reading what torch.save wrote, with PyTorch's own reader for tensors alone (``weights_only``); no code is run.
+"""Reading files of torch.save with PyTorch's own reader for tensors alone (``weights_only``), which runs no code.
 
-Objects that the reader does not know (hyperparameters, NumPy scalars, modules saved whole) become inert
-placeholders: they are left out, and the tensors beside them can be read.
+Objects that the reader does not know (hyperparameters, NumPy scalars, whole modules) become inert placeholders: they
+are left out, and the tensors beside them can be read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dcformat.limits import is_array_shape
-from dcformat_interop.errors import InputError, MissingTorchError
 from dcformat_interop.nesting import find_state
+from dcformat_interop.refusals import MissingTorchError, UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ _SAFE_SINCE = (2, 6)
 
 _EXPECTED = "a state_dict saved by torch.save"
 
-#: The attribute by which PyTorch's zip reader tells directories, which it gives without data.
+#: The attribute by which PyTorch's zip reader recognises directories, for which it gives no data.
 _IS_DIRECTORY = 0x10
 
-#: Bytes of an archive that are checked at a time.
+#: Number of bytes of an archive that are checked at a time.
 _PART = 1 << 20
 
 
 class _Inert:
-    """Stands for an object of a class that is not loaded: takes any argument and state, and keeps none."""
+    """A placeholder for an object of a class that is not loaded: it takes any argument and state, and keeps none."""
 
     def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return object.__new__(cls)
@@ -46,7 +46,7 @@ class _Inert:
 
     @classmethod
     def of(cls, name: str) -> type[_Inert]:
-        """Return the placeholder for what is called ``module.name``."""
+        """Return the placeholder for the class called ``module.name``."""
         module, _, own = name.rpartition(".")
         return type(own, (cls,), {"__module__": module})
 
@@ -75,19 +75,19 @@ def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: S
         The file, for errors.
     file : binary file object
     zipped : bool
-        Whether it is a zip archive; before PyTorch 1.6 it was not.
+        Whether the file is a zip archive, as PyTorch writes since version 1.6.
     key : str or None
-        Which mapping of the file to take; needed where several hold tensors.
+        The mapping of the file to take; needed if several hold tensors.
     skip : callable
     budget : Budget
 
     Raises
     ------
-    InputError
-        A damaged file, one without a mapping of tensors or with several, two keys of one name, a tensor whose
-        elements are not simply there (sparse, quantized, nested, meta), or more bytes than the budget has.
+    UnfitError
+        The file is damaged, has no mapping of tensors or several, or two keys of one name; a tensor has no plain array
+        of elements (sparse, quantized, nested, meta); or the bytes exceed the budget.
     MissingTorchError
-        There is no PyTorch, or an old one.
+        PyTorch is missing or too old.
     """
     torch = _torch(path)
     if zipped:
@@ -99,10 +99,10 @@ def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: S
     keys: dict[str, Any] = {}
     for own, value in state.items():
         if not isinstance(own, str | int) or isinstance(own, bool):
-            raise InputError(path, "text or integers as names", repr(own))
+            raise UnfitError(path, "text or integers as names", repr(own))
         name = str(own)
         if name in keys:
-            raise InputError(path, "one tensor of each name", f"the keys {keys[name]!r} and {own!r}", name)
+            raise UnfitError(path, "one tensor of each name", f"the keys {keys[name]!r} and {own!r}", name)
         keys[name] = own
         found = SKIPPED if skip(name) else _dense(path, name, value, budget)
         if isinstance(found, str):
@@ -125,29 +125,29 @@ def _torch(path: str) -> Any:
 
 
 def _check_archive(path: str, file: BinaryIO, budget: Budget) -> None:
-    """Check the members' checksums, which PyTorch does not: it would return other values without a word."""
+    """Check the checksums of the members, because PyTorch does not: it would silently return wrong values."""
     try:
         with zipfile.ZipFile(file) as archive:
             budget.take(sum(info.file_size for info in archive.infolist()))
             for info in archive.infolist():
                 if info.external_attr & _IS_DIRECTORY:
-                    raise InputError(path, _EXPECTED, f"a damaged archive ({info.filename} is a directory)")
-                if info.CRC:  # PyTorch writes zero where its users switched checksums off
+                    raise UnfitError(path, _EXPECTED, f"a damaged archive ({info.filename} is a directory)")
+                if info.CRC:  # PyTorch writes zero if its user has switched checksums off
                     with archive.open(info) as member:
                         while member.read(_PART):
                             pass
-    except InputError:
+    except UnfitError:
         raise
-    except Exception as error:  # zipfile and zlib raise whatever they meet
+    except Exception as error:  # zipfile and zlib raise errors of many classes
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(path, _EXPECTED, f"a damaged archive ({found})") from None
+        raise UnfitError(path, _EXPECTED, f"a damaged archive ({found})") from None
 
 
 def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
     from torch import load, serialization
 
     try:
-        with warnings.catch_warnings():  # of pickle protocols that it does not know: it may still read them
+        with warnings.catch_warnings():  # about unknown pickle protocols, which it may still read
             warnings.simplefilter("ignore")
             clipped: Any = _Clipped(file)
             unknown = serialization.get_unsafe_globals_in_checkpoint(clipped) if zipped else []
@@ -157,20 +157,20 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
                 return load(clipped, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # PyTorch's reader raises whatever it meets; its advice is to load without care
+    except Exception as error:  # PyTorch's reader raises errors of many classes, and advises to load without care
         found = f"one that holds other objects or is damaged ({type(error).__name__}): save model.state_dict()"
-        raise InputError(path, _EXPECTED, found) from None
+        raise UnfitError(path, _EXPECTED, found) from None
 
 
 def _dense(path: str, name: str, value: Any, budget: Budget) -> Dense | str:
-    """Return a tensor's values, or what the value is where it has none that NumPy can express."""
+    """Return a tensor's values, or a description of the value if NumPy cannot express it."""
     import torch
 
     if not isinstance(value, torch.Tensor | _Inert):
         return "None" if value is None else type(value).__name__
     odd = _odd(value)
     if odd:
-        raise InputError(path, "a plain, dense tensor", f"{odd} (make it dense before saving, or skip it)", name)
+        raise UnfitError(path, "a plain, dense tensor", f"{odd} (make it dense before saving, or skip it)", name)
     if isinstance(value, _Inert):
         kind = f"{type(value).__module__}.{type(value).__name__}"
         return "a NumPy object" if kind.startswith("numpy.") else kind
@@ -187,10 +187,10 @@ def _dense(path: str, name: str, value: Any, budget: Budget) -> Dense | str:
 
 
 def _odd(value: torch.Tensor | _Inert) -> str:
-    """Return what keeps a tensor's elements from being simply there; empty if nothing does."""
+    """Return why a tensor is not a plain array of elements, or an empty string if it is one."""
     import torch
 
-    if isinstance(value, _Inert):  # PyTorch's own tensors of other kinds; not its user's objects
+    if isinstance(value, _Inert):  # PyTorch's own tensors of other kinds; not the user's objects
         own = type(value).__module__.partition(".")[0] == "torch"
         return f"a {type(value).__module__}.{type(value).__name__}" if own else ""
     if type(value) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):

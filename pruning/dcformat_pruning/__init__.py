@@ -1,6 +1,28 @@
-"""Pruning, weight sharing and training with PyTorch; the only package of the project that imports it."""
+"""Pruning, weight sharing and training with PyTorch; the only package of the project that imports it.
 
-from dcformat_pruning.module_export import from_module
+`compress` trains and compresses a network by a recipe, and `from_module` exports a module of one's own. The packages
+`criteria`, `schedules` and `sharing` are the parts that recipes and the study are made of; docs/pruning.md shows how to
+use them.
+"""
+
+from __future__ import annotations
+
+from dcformat_pruning import criteria, schedules, selection, sharing
+from dcformat_pruning.export import from_module
+from dcformat_pruning.masks import Masks
 from dcformat_pruning.recipes import Result, StageReport, compress
+from dcformat_pruning.training import TrainingPlan, fit
 
-__all__ = ["Result", "StageReport", "compress", "from_module"]
+__all__ = [
+    "Masks",
+    "Result",
+    "StageReport",
+    "TrainingPlan",
+    "compress",
+    "criteria",
+    "fit",
+    "from_module",
+    "schedules",
+    "selection",
+    "sharing",
+]

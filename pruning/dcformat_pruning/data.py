@@ -1,7 +1,7 @@
-"""Images that stay on the device: a fixed train/validation split, batches by index, augmentation.
+"""Images on the device: a fixed split into training and validation images, batches by index, and augmentation.
 
-Pixels are floats in [0, 1] and nothing is subtracted: black is exactly zero, so an input pixel that is
-always black carries no signal and scores that look at a layer's inputs (TF-IDF, Wanda) see it as silent.
+Pixels are floats in [0, 1], from which no mean is subtracted. Black is exactly zero, so that a pixel that is always
+black carries no signal, and criteria that look at a layer's inputs (TF-IDF, Wanda) see that it is silent.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from torch.nn import functional
 from dcformat.datasets import DataError, Split, load_split
 from dcformat.graph import Preprocessing
 
-#: What a pixel goes through before the network: only the division by 255.
+#: The preprocessing of pixels: only the division by 255.
 PREPROCESSING = Preprocessing(mean=(0.0,), std=(1.0,))
 
-#: Images held out for every choice; the test set plays no part in any.
+#: Number of training images that are held out for all choices; no choice uses the test images.
 VALIDATION_IMAGES = 5000
 
-#: Images augmented at a time, and shown to a teacher: few enough to stay in the processor's cache.
+#: Numbers of images that are augmented, or shown to a teacher, together: few enough for the processor's cache.
 _CHUNK = 1000
 _TAUGHT_AT_A_TIME = 250
 
-#: The split is the same for all seeds, so that figures of different seeds can be compared.
+#: The split is the same for all seeds, so that results of different seeds can be compared.
 _SPLIT_SEED = 20151001
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random affine changes of each image; all zero means none.
+    """Random affine changes of each image; by default, none.
 
     Attributes
     ----------
@@ -57,11 +57,19 @@ class Augmentation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether images stay as they are."""
+        """Whether images do not change."""
         return not (self.shift or self.rotate or self.scale or self.shear)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed copies of `images`, float32 ``(n, 1, height, width)``, bilinear, black outside."""
+        """Return changed copies of images, interpolated bilinearly, black outside the image.
+
+        Parameters
+        ----------
+        images : Tensor
+            float32 ``(n, 1, height, width)``.
+        generator : torch.Generator
+            On the CPU.
+        """
         if self.is_identity:
             return images
         n, _, height, width = images.shape
@@ -83,7 +91,15 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Images uint8 ``(n, 1, height, width)`` and labels int64 ``(n,)`` on one device."""
+    """Images and their labels, on one device.
+
+    Attributes
+    ----------
+    pixels : Tensor
+        uint8 ``(n, 1, height, width)``.
+    labels : Tensor
+        int64 ``(n,)``.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -92,13 +108,13 @@ class Images:
         return len(self.labels)
 
     def floats(self, index: Tensor | slice) -> Tensor:
-        """Return the chosen images as float32 in [0, 1]: true division, as the runtime does it."""
+        """Return the chosen images as float32 in [0, 1], by true division as in the runtime."""
         return self.pixels[index].to(torch.float32) / 255
 
     def batches(
         self, size: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one shuffled epoch as (float32 images, labels); a last, smaller batch is left out."""
+        """Yield one shuffled epoch as (float32 images, int64 labels); a smaller last batch is left out."""
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for start in range(0, len(self) - size + 1, size):
             index = order[start : start + size]
@@ -107,16 +123,19 @@ class Images:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Several augmented copies of the same images, made once: augmenting anew costs more than training a small net.
+    """Several augmented copies of the same images, made once.
 
-    An epoch takes one copy of each image at random; the first copy is the images themselves.
+    Augmenting every batch anew would take longer than training a small network. An epoch takes one copy of each image
+    at random. The first copy is the image without augmentation.
 
     Attributes
     ----------
+    images : Images
+        The images without augmentation.
     copies : Tensor
         uint8 ``(copies, n, 1, height, width)``.
     targets : Tensor or None
-        float16 ``(copies, n, classes)``: probabilities that take the labels' place in batches, a teacher's.
+        float16 ``(copies, n, classes)``, probabilities that replace the labels in batches; made with a teacher.
     """
 
     images: Images
@@ -132,7 +151,7 @@ class Pool:
         seed: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Pool:
-        """Augment all images `copies` - 1 times; `progress` gets the images made and those in all."""
+        """Augment all images ``copies - 1`` times; `progress` is called with the images done and their total number."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.empty((copies, *images.pixels.shape), dtype=torch.uint8, device=images.pixels.device)
         pixels[0] = images.pixels
@@ -148,9 +167,10 @@ class Pool:
     def taught(
         self, teacher: nn.Module, share: float = 0.7, progress: Callable[[int, int], None] | None = None
     ) -> Pool:
-        """Return the pool with targets made once: `share` of a teacher's probabilities, the rest the true label's.
+        """Return the pool with targets: `share` of the teacher's probabilities, and the rest for the true label.
 
-        Distillation (Hinton 2015) at temperature 1, where both losses together are one cross-entropy.
+        This is distillation (Hinton et al. 2015, section 2) at temperature 1, where the two losses together are one
+        cross-entropy.
         """
         teacher.eval()
         flat = self.copies.flatten(0, 1)
@@ -158,7 +178,7 @@ class Pool:
         for start in range(0, len(flat), _TAUGHT_AT_A_TIME):
             x = flat[start : start + _TAUGHT_AT_A_TIME].float() / 255
             found = teacher(x.contiguous(memory_format=torch.channels_last))
-            if not start:  # One tensor for all: thousands of small ones would keep the heap from shrinking.
+            if not start:  # A single tensor: thousands of small ones would keep the heap from shrinking.
                 logits = found.new_empty((len(flat), found.shape[1]))
             logits[start : start + _TAUGHT_AT_A_TIME] = found
             if progress is not None:
@@ -172,13 +192,13 @@ class Pool:
 
     @property
     def pixels(self) -> Tensor:
-        """The images without augmentation, for their device and shape."""
+        """The pixels of the images without augmentation."""
         return self.images.pixels
 
     def batches(
         self, size: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one shuffled epoch of random copies: float32 images, and int64 labels or float32 targets."""
+        """Yield one shuffled epoch of random copies as (float32 images, int64 labels or float32 targets)."""
         n = len(self)
         order = torch.randperm(n, generator=generator)
         chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
@@ -194,19 +214,19 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """What training may see: the train part, split once for all seeds into `train` and `validation`."""
+    """The images that training may use: the train part of a data set, split in the same way for all seeds."""
 
     train: Images
     validation: Images
 
 
 def training_data(data: Path | str | None = None, device: torch.device | None = None) -> TrainingData:
-    """Load the train part of a data set (see `dcformat.datasets.load_split`) onto `device`, split in two.
+    """Load the train part of a data set (see `dcformat.datasets.load_split`) to `device`, split in two.
 
     Raises
     ------
     DataError
-        The directory cannot be used, or the images are not 28 x 28 in at most ten classes.
+        The directory cannot be read, or the images are not 28 x 28 in at most ten classes.
     """
     split = load_split("train", data)
     _check(split)
@@ -216,6 +236,19 @@ def training_data(data: Path | str | None = None, device: torch.device | None = 
     return TrainingData(
         train=_images(split, order[held_out:], device), validation=_images(split, order[:held_out], device)
     )
+
+
+def load_test_images(data: Path | str | None = None) -> Images:
+    """Load the test images on the CPU, for the rows of the study that repeat published figures.
+
+    Raises
+    ------
+    DataError
+        See `training_data`.
+    """
+    split = load_split("test", data)
+    _check(split)
+    return _images(split, np.arange(len(split.labels)), torch.device("cpu"))
 
 
 def _check(split: Split) -> None:

@@ -1,7 +1,7 @@
-"""Data-parallel training under `torchrun`: each process takes its share of every batch, gradients are averaged.
+"""Data-parallel training under `torchrun`: each process takes its share of every batch, and gradients are averaged.
 
-With as many random numbers drawn in every process as in one, the result is that of one process up to the
-order in which floats are added. Works with `training.fit` as it is:
+All processes draw the same random numbers, so that the result is that of a single process up to the order in which
+floats are added. It works with `training.fit`:
 
     fit(module, Shard(images, rank, world), plan, seed=0, constraints=(AverageGradients(module), masks))
 
@@ -23,18 +23,24 @@ from torch import Tensor, distributed, nn
 
 from dcformat_pruning.data import Augmentation, Images, Pool, training_data
 from dcformat_pruning.networks import build
-from dcformat_pruning.training import Plan, Progress, evaluate, fit
+from dcformat_pruning.training import Progress, TrainingPlan, evaluate, fit
 
 
 class Shard:
-    """One process's share of images: every batch is drawn whole, and of it each `world`-th image kept.
+    """A process's share of the images: it draws every batch whole, and keeps every `world`-th image of it.
 
     Parameters
     ----------
     images : Images or Pool
-        All images, the same in every process. Augmentation is computed for the whole batch, so that it does
-        not depend on the number of processes; a `Pool` costs least.
+        All images, the same in every process. The whole batch is augmented, so that the result does not depend on the
+        number of processes; a `Pool` costs least.
     rank, world : int
+        The number of the process, from 0, and the number of processes.
+
+    Raises
+    ------
+    ValueError
+        `rank` is not between 0 and ``world - 1``.
     """
 
     def __init__(self, images: Images | Pool, rank: int, world: int) -> None:
@@ -43,23 +49,23 @@ class Shard:
         self._images, self._rank, self._world = images, rank, world
 
     def __len__(self) -> int:
-        """Count the images of all processes together: the number of steps is theirs."""
+        """Return the number of images of all processes together, on which the number of steps depends."""
         return len(self._images)
 
     @property
     def pixels(self) -> Tensor:
-        """The images themselves, for their device and shape."""
+        """The pixels of all images."""
         return self._images.pixels
 
     def batches(
         self, size: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's share of one shuffled epoch.
+        """Yield the process's share of one shuffled epoch; see `Images.batches`.
 
         Raises
         ------
         ValueError
-            The batch does not divide among the processes: their gradients would not weigh the same.
+            The batch size is not a multiple of the number of processes, whose gradients would then weigh differently.
         """
         if size % self._world:
             raise ValueError(f"batch: expected a multiple of {self._world} processes, found {size}")
@@ -68,10 +74,10 @@ class Shard:
 
 
 class AverageGradients:
-    """A constraint that averages gradients over all processes before anything else looks at them: put it first.
+    """A constraint that averages the gradients over all processes; it must be the first constraint.
 
-    Making it sends rank 0's parameters and buffers to all. Batch norm would take its statistics from each
-    process's share: use `nn.SyncBatchNorm`, or fold it.
+    Making it sends the parameters and buffers of rank 0 to all processes. A batch norm would take its statistics from
+    each process's share; use `nn.SyncBatchNorm`, or fold it.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -80,7 +86,7 @@ class AverageGradients:
             distributed.broadcast(tensor, src=0)
 
     def before_step(self, progress: float) -> None:
-        """Average the gradients in one message."""
+        """Average the gradients, in a single message."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if not gradients:
             return
@@ -91,15 +97,15 @@ class AverageGradients:
             gradient.copy_(part.view_as(gradient))
 
     def after_step(self, progress: float) -> None:
-        """Leave the weights as they are: all processes take the same step."""
+        """Leave the weights unchanged, because all processes take the same step."""
 
 
 @contextmanager
 def process_group() -> Iterator[tuple[int, int, torch.device]]:
-    """Join the group that `torchrun` set up, and leave it at the end; yields (rank, world, device).
+    """Join the process group that `torchrun` set up, and leave it at the end; yields (rank, world, device).
 
-    NCCL with a GPU for each process where there are enough, else gloo on the CPU. Without `torchrun` it is a
-    group of one.
+    The group uses NCCL if there is a GPU for each process, otherwise gloo on the CPU. Without `torchrun`, the group has
+    one process.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -119,18 +125,25 @@ def process_group() -> Iterator[tuple[int, int, torch.device]]:
 
 def train(
     architecture: str,
-    plan: Plan,
+    plan: TrainingPlan,
     *,
     seed: int = 0,
     data: Path | str | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, float]:
-    """Train a dense network in all processes together; return it and its validation accuracy (0..1).
+    """Train a dense network in all processes together.
+
+    Parameters are those of `fit` and `training_data`.
+
+    Returns
+    -------
+    tuple of nn.Module and float
+        The network, and its accuracy on the validation images, 0 to 1.
 
     Raises
     ------
     ValueError
-        An unknown architecture, or a batch that does not divide among the processes.
+        The architecture is unknown, or the batch size is not a multiple of the number of processes.
     """
     with process_group() as (rank, world, device):
         images = training_data(data, device)
@@ -150,7 +163,7 @@ def train(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says; rank 0 saves."""
+    """Train a dense network in one process or under torchrun, and save its weights."""
     parser = argparse.ArgumentParser(prog="dcformat_pruning.distributed", description=main.__doc__)
     parser.add_argument("architecture")
     parser.add_argument("out", type=Path, help="where to save the weights (.safetensors)")
@@ -160,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path)
     options = parser.parse_args(arguments)
-    plan = Plan(options.epochs, options.lr, options.batch)
+    plan = TrainingPlan(options.epochs, options.lr, options.batch)
     module, accuracy = train(options.architecture, plan, seed=options.seed, data=options.data)
     if int(os.environ.get("RANK", "0")) == 0:
         from safetensors.torch import save_file

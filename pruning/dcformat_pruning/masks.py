@@ -1,8 +1,8 @@
-"""Which weights are alive, kept apart from the weights themselves.
+"""Masks: boolean tensors that say which weights of a parameter are alive and which are pruned.
 
-A mask is a boolean tensor for each pruned parameter. Applying masks writes zeros into the parameters; as a
-constraint of the training loop they also silence the gradients of pruned weights, so zeros stay zero
-whatever the optimiser's momentum.
+`Masks.apply` writes zeros into the pruned weights. As a constraint of the training loop, masks also zero the gradients
+of pruned weights and write the zeros again after each step, because an optimiser's momentum may move a weight whose
+gradient is zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 
 
 class PruningError(ValueError):
-    """A pruning request that makes no sense; the message names the layer."""
+    """A request that cannot be met, such as more weights to keep than there are; the message names the layer."""
 
 
 class PrunedAwayWarning(UserWarning):
@@ -24,18 +24,28 @@ class PrunedAwayWarning(UserWarning):
 
 
 class Masks:
-    """Masks of a module's parameters, by parameter name; True is alive.
+    """The masks of a module's parameters; a `Constraint` of `training.fit`.
 
     Parameters
     ----------
     module : nn.Module
     masks : mapping of str to Tensor
-        Zeros and ones of any dtype, of the parameter's shape; one (or True) is alive.
+        Parameter name to zeros and ones of any dtype, in the parameter's shape; one (or True) means alive.
+
+    Attributes
+    ----------
+    masks : dict of str to Tensor
+        Parameter name to bool in the parameter's shape, on its device.
 
     Raises
     ------
     PruningError
-        A name that is no parameter's, another shape, or other values; names the parameter.
+        The module has no such parameter, or a mask has another shape or other values; the message names the parameter.
+
+    Warns
+    -----
+    PrunedAwayWarning
+        A mask prunes all weights of a parameter.
     """
 
     def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -54,92 +64,67 @@ class Masks:
 
     @classmethod
     def from_zeros(cls, module: nn.Module, names: Iterable[str] | None = None) -> Masks:
-        """Take the zeros that are there (in the weights, or the named parameters) as pruned."""
+        """Treat the zeros in the named parameters (by default, in all weights) as pruned."""
         chosen = weight_names(module) if names is None else list(names)
         parameters = dict(module.named_parameters())
         return cls(module, {name: parameters[name].detach() != 0 for name in chosen})
 
     def set(self, masks: Mapping[str, Tensor]) -> None:
-        """Replace the masks of the named parameters (same shapes); weights change at the next `apply`."""
+        """Replace the masks of the named parameters; the weights change at the next `apply`.
+
+        Raises
+        ------
+        PruningError
+            A mask has another shape, or values other than zero and one.
+        """
         for name, mask in masks.items():
             self.masks[name].copy_(as_mask(name, mask, self.masks[name].shape))
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Write zeros (positive) into the pruned weights, in place."""
+        """Write positive zeros into the pruned weights, in place."""
         for name, mask in self.masks.items():
             self._parameters[name].masked_fill_(~mask, 0.0)
 
     def before_step(self, progress: float) -> None:
-        """Silence the gradients of pruned weights."""
+        """Zero the gradients of pruned weights."""
         for name, mask in self.masks.items():
             gradient = self._parameters[name].grad
             if gradient is not None:
                 gradient.mul_(mask)
 
     def after_step(self, progress: float) -> None:
-        """Put the zeros back, which momentum of earlier steps may have moved."""
+        """Write the zeros again, because momentum from earlier steps may have moved them."""
         self.apply()
 
     @property
     def alive(self) -> dict[str, int]:
-        """Number of alive weights of each parameter."""
+        """Number of alive weights in each parameter."""
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
 
-class GradualMagnitude:
-    """Gradual pruning while training: the number of alive weights falls along a cubic (Zhu and Gupta 2017).
-
-    Every `every` steps the smallest weights of all layers together are pruned; a pruned weight stays pruned.
-
-    Parameters
-    ----------
-    masks : Masks
-    keep : int
-        Alive weights at the end.
-    until : float
-        The share of training after which the number stays as it is.
-    """
-
-    def __init__(self, module: nn.Module, masks: Masks, keep: int, until: float = 0.8, every: int = 50) -> None:
-        self._module, self._masks, self._keep = module, masks, keep
-        self._until, self._every, self._steps = until, every, 0
-        self._start = sum(masks.alive.values())
-        if not 0 < keep <= self._start:
-            raise PruningError(f"expected to keep 1 to {self._start} weights, found {keep}")
-
-    def before_step(self, progress: float) -> None:
-        """Silence the gradients of pruned weights."""
-        self._masks.before_step(progress)
-
-    def after_step(self, progress: float) -> None:
-        """Prune as far as the schedule has come, and put zeros back."""
-        self._steps += 1
-        self._masks.apply()
-        if self._steps % self._every == 0 or progress >= 1:
-            left = max(0.0, 1 - progress / self._until) ** 3
-            keep = round(self._keep + (self._start - self._keep) * left)
-            self._masks.set(global_magnitude_masks(self._module, keep, list(self._masks.masks)))
-            self._masks.apply()
-
-
 def weight_names(module: nn.Module) -> list[str]:
-    """Names of the parameters that pruning is about: rank 2 and more, so no biases and no normalisation."""
+    """Return the names of the parameters that can be pruned: rank 2 or more, so no biases and no normalisation."""
     return [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
 
 
 def magnitude_masks(module: nn.Module, densities: Mapping[str, float]) -> dict[str, Tensor]:
-    """Keep the largest weights of each named parameter (Han 2015): exactly ``round(density * size)`` of them.
+    """Keep the largest weights of each named parameter: exactly ``round(density * size)`` (Han et al. 2015).
 
     Parameters
     ----------
     densities : mapping of str to float
-        Parameter name to the share that stays, above 0 and at most 1.
+        Parameter name to the share of its weights to keep, above 0 and at most 1.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Parameter name to bool in the parameter's shape.
 
     Raises
     ------
     PruningError
-        An unknown name, a density outside (0, 1], or so small that nothing stays.
+        A name is unknown, or a density is outside (0, 1] or too small to keep a single weight.
     """
     parameters = dict(module.named_parameters())
     masks = {}
@@ -156,21 +141,8 @@ def magnitude_masks(module: nn.Module, densities: Mapping[str, float]) -> dict[s
     return masks
 
 
-def global_magnitude_masks(module: nn.Module, keep: int, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Keep the `keep` largest weights of all named parameters (default: all weights) together."""
-    parameters = dict(module.named_parameters())
-    chosen = list(names) if names is not None else weight_names(module)
-    scores = {name: parameters[name].detach().abs() for name in chosen}
-    total = sum(s.numel() for s in scores.values())
-    if not 0 < keep <= total:
-        raise PruningError(f"expected to keep 1 to {total} weights, found {keep}")
-    alive = largest(torch.cat([s.flatten() for s in scores.values()]), keep)
-    parts = torch.split(alive, [s.numel() for s in scores.values()])
-    return {name: part.view_as(scores[name]) for name, part in zip(chosen, parts, strict=True)}
-
-
 def largest(scores: Tensor, keep: int) -> Tensor:
-    """Return booleans that are True at exactly the `keep` largest scores; the earlier of equals wins."""
+    """Return booleans that are True at exactly the `keep` largest scores; of equal scores, the earlier are kept."""
     order = torch.sort(scores.flatten(), descending=True, stable=True).indices[:keep]
     mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[order] = True
@@ -178,21 +150,21 @@ def largest(scores: Tensor, keep: int) -> Tensor:
 
 
 def as_mask(name: str, mask: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a mask of zeros and ones as booleans, True where it is one.
+    """Return a mask of zeros and ones as booleans: True where it is one.
 
     Parameters
     ----------
     name : str
-        The parameter's, for errors.
+        The parameter's name, for errors.
     mask : Tensor
-        Of any dtype.
+        Zeros and ones of any dtype.
     shape : sequence of int
-        The parameter's.
+        The parameter's shape, which the mask must have.
 
     Raises
     ------
     PruningError
-        Another shape, or values that are neither zero nor one.
+        The mask has another shape, or values other than zero and one.
     """
     if tuple(mask.shape) != tuple(shape):
         raise PruningError(f"{name}: expected a mask of shape {tuple(shape)}, found {tuple(mask.shape)}")
@@ -200,7 +172,7 @@ def as_mask(name: str, mask: Tensor, shape: Sequence[int]) -> Tensor:
         return mask
     if mask.is_complex():
         raise PruningError(f"{name}: expected a mask of zeros and ones, found one of {mask.dtype}")
-    # Some dtypes (float8, uint16) have no comparisons; float64 holds every value that is close to 0 or 1.
+    # Some dtypes (float8, uint16) cannot be compared; float64 can, and it tells every value near 0 or 1 apart.
     values = mask.detach().double()
     alive = values == 1
     other = values[~alive & (values != 0)]
@@ -210,23 +182,25 @@ def as_mask(name: str, mask: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def masked(name: str, values: Tensor, mask: Tensor) -> Tensor:
-    """Return a copy of `values` with positive zeros where `mask` is zero, even in place of NaN and infinity."""
+    """Return a copy of `values` with positive zeros where `mask` is zero; NaN and infinity there become zero too."""
     alive = as_mask(name, mask, values.shape).to(values.device)
     return torch.where(alive, values.detach(), torch.zeros((), dtype=values.dtype, device=values.device))
 
 
 def fold_torch_prune(module: nn.Module) -> list[str]:
-    """Make masks of `torch.nn.utils.prune` permanent, in place: what they keep stays bit for bit, the rest is zero.
+    """Make the masks of `torch.nn.utils.prune` permanent, in place.
+
+    Weights that a mask keeps do not change by a bit; the others become zero.
 
     Returns
     -------
     list of str
-        Names of the parameters that were folded.
+        The names of the parameters that were folded.
 
     Raises
     ------
     PruningError
-        A mask has values other than zero and one; names the parameter.
+        A mask has values other than zero and one; the message names the parameter.
     """
     folded = []
     for prefix, child in module.named_modules():

@@ -1,4 +1,4 @@
-"""How far a run of several stages is: what it does right now, and the share of all its work that is done."""
+"""Progress of a run with several stages: what it is doing, and the share of all its work that is done."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes
     ----------
     stage : str
+        The name of the stage.
     number, stages : int
-        The stage's place among all of the run, from 1.
+        The position of the stage, from 1, and the number of stages.
     unit : str
-        What is counted within the stage: epochs, augmented images; empty where nothing is.
+        What is counted within the stage, such as epochs or augmented images; empty if nothing is counted.
     done : float
-        Units done; a fraction within one.
+        Number of units done, including a fraction of the present one.
     total : int
-        Units in all, 0 where nothing is counted.
+        Number of units of the stage; 0 if nothing is counted.
     share : float
-        Share of the whole run's estimated work that is done, 0 to 1.
+        Share of the run's estimated work that is done, 0 to 1.
     figures : mapping of str to float
-        Such as the loss of the last whole epoch.
+        Figures to show, such as the loss of the last whole epoch.
     """
 
     stage: str
@@ -37,18 +38,19 @@ class Step:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-#: Shows a step.
+#: Called with each step.
 Report = Callable[[Step], None]
 
 
 class Meter:
-    """Adds up the work of a run's stages, and reports each step with the share that is done.
+    """Adds up the work of a run's stages, and reports each step with the share of the work that is done.
 
     Parameters
     ----------
     report : callable
+        Called with a `Step`.
     stages : sequence of (str, float)
-        The stages that are to be run: name, and estimated work in any unit.
+        The names of the stages and their estimated work, in any unit.
     """
 
     def __init__(self, report: Report, stages: Sequence[tuple[str, float]]) -> None:
@@ -59,7 +61,7 @@ class Meter:
         self._number = 0
 
     def begin(self, number: int, *, skipped: bool = False) -> None:
-        """Enter a stage: those before it are done. One that is `skipped` takes no time in this run."""
+        """Enter a stage; the stages before it are done. A stage that is `skipped` takes no time."""
         self._number = number
         self._done |= {key: work for key, work in self._work.items() if key[0] < number}
         if skipped:
@@ -68,16 +70,16 @@ class Meter:
             self._step("", "", 0, 0, {})
 
     def prepare(self, work: float, unit: str, done: int, total: int) -> None:
-        """Report what a stage does before its own work; the first report of a `unit` adds `work` to the run's."""
+        """Report preparation before the stage's own work; the first report of a `unit` adds `work` to the run's."""
         self._work.setdefault((self._number, unit), work)
         self._step(unit, unit, done, total, {})
 
     def count(self, unit: str, done: float, total: int, figures: Mapping[str, float]) -> None:
-        """Report how far the stage's own work is."""
+        """Report the progress of the stage's own work."""
         self._step("", unit, done, total, figures)
 
     def __call__(self, stage: str, done: float, total: int, figures: Mapping[str, float]) -> None:
-        """Report the epochs of a stage, as `training.fit` does."""
+        """Report the epochs of a stage; a `Progress` for `training.fit`."""
         self.count("epochs", done, total, figures)
 
     def _step(self, part: str, unit: str, done: float, total: int, figures: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from dcformat.architectures import ARCHITECTURES
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not fit the network; the message names the tensor."""
+    """A checkpoint cannot be read or does not fit the network; the message names the file or the tensor."""
 
 
 def build(architecture: str, seed: int = 0) -> nn.Sequential:
@@ -22,12 +22,12 @@ def build(architecture: str, seed: int = 0) -> nn.Sequential:
     ----------
     architecture : {'lenet-300-100', 'lenet-5'}
     seed : int
-        Seeds the initial weights; the global generator is left as it was.
+        Seeds the initial weights. The global generator is not affected.
 
     Raises
     ------
     ValueError
-        `architecture` is not a network that can be trained here.
+        The architecture is unknown.
     """
     if architecture not in _BUILDERS:
         raise ValueError(f"architecture: expected one of {', '.join(_BUILDERS)}, found {architecture!r}")
@@ -37,12 +37,14 @@ def build(architecture: str, seed: int = 0) -> nn.Sequential:
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `module`, matching tensors by order and shape: ``0.weight`` serves ``fc1.weight``.
+    """Copy `state` into `module`.
+
+    Tensors are matched by name, or by their order if the names differ: ``0.weight`` may stand for ``fc1.weight``.
 
     Raises
     ------
     CheckpointError
-        Too few or too many tensors, a shape that does not fit, or values that are not finite.
+        There are too few or too many tensors, a shape does not fit, or values are not finite.
     """
     own = module.state_dict()
     if len(state) != len(own):

@@ -1,7 +1,7 @@
-"""From scores to masks: who stays, by number, share, percentile or sensitivity; weights, rows, units, pixels.
+"""From scores to masks: which weights, rows, units or pixels are kept, by number, share, percentile or threshold.
 
-All functions take scores by parameter name (lowest pruned first) and an optional mapping of masks that are in
-force: a pruned weight never comes back, and shares and percentiles are of the alive ones.
+The functions take a mapping of parameter names to scores; the lowest scores are pruned first. Most of them also take
+the present masks: a weight that they prune stays pruned, and numbers and percentiles refer to the alive weights.
 """
 
 from __future__ import annotations
@@ -13,15 +13,34 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.criteria.base import Data, Scores, batches, evaluating, hooked, scored_layers
-from dcformat_pruning.masks import PrunedAwayWarning, PruningError, largest
-from dcformat_pruning.wiring import Layer, Wiring, wiring
+from dcformat_pruning.criteria.base import Data, batches, evaluating, hooked, scored_layers
+from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
+from dcformat_pruning.tracing import Layer
+from dcformat_pruning.unit_readers import unit_readers
 
 MaskMap = dict[str, Tensor]
 
 
+def all_alive(module: nn.Module) -> Masks:
+    """Return masks of all weights that criteria score, which prune nothing."""
+    layers = scored_layers(module)
+    return Masks(module, {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()})
+
+
 def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, Tensor] | None = None) -> MaskMap:
-    """Keep the `keep` best of all layers together: exactly that many, the earlier of equals first.
+    """Keep exactly the `keep` weights with the highest scores over all layers; of equal scores, the earlier are kept.
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor
+        Parameter name to scores.
+    alive : mapping of str to Tensor, optional
+        The present masks.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Parameter name to bool in the shape of its scores.
 
     Raises
     ------
@@ -31,7 +50,7 @@ def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, T
     Warns
     -----
     PrunedAwayWarning
-        A layer keeps nothing.
+        A layer keeps no weight.
     """
     masks = _alive(scores, alive)
     total = sum(int(mask.sum()) for mask in masks.values())
@@ -45,13 +64,13 @@ def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, T
 def keep_in_layers(
     scores: Mapping[str, Tensor], keep: Mapping[str, int], alive: Mapping[str, Tensor] | None = None
 ) -> MaskMap:
-    """Keep each layer's best: ``keep[name]`` of them.
+    """Keep the ``keep[name]`` weights with the highest scores in each layer.
 
     Raises
     ------
     PruningError
-        A name without scores, or a number that is not between 1 and the layer's alive weights; names the
-        layer.
+        A name has no scores, or a number is not between 1 and the number of the layer's alive weights; the message
+        names the layer.
     """
     masks = _alive(scores, alive)
     out: MaskMap = {}
@@ -66,17 +85,17 @@ def keep_in_layers(
 
 
 def keep_in_rows(scores: Mapping[str, Tensor], densities: Mapping[str, float]) -> MaskMap:
-    """Keep the best of each output row, all rows equally many, as Wanda does.
+    """Keep the same number of weights in each output row, those with the highest scores (Wanda: Sun et al. 2023).
 
     Parameters
     ----------
     densities : mapping of str to float
-        Parameter name to the share of each row that stays, above 0 and at most 1; at least one weight a row.
+        Parameter name to the share of each row to keep, above 0 and at most 1. Each row keeps at least one weight.
 
     Raises
     ------
     PruningError
-        A name without scores, or a density outside (0, 1]; names the layer.
+        A name has no scores, or a density is outside (0, 1]; the message names the layer.
     """
     out: MaskMap = {}
     for name, density in densities.items():
@@ -97,7 +116,23 @@ def percentile_masks(
     layerwise: bool = False,
     alive: Mapping[str, Tensor] | None = None,
 ) -> MaskMap:
-    """Prune what scores below a percentile of the alive scores, over all layers or in each (the article)."""
+    """Prune the weights whose scores are below a percentile of the alive scores.
+
+    This is one of the two thresholds in V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in
+    2025?", Towards AI, 2025.
+
+    Parameters
+    ----------
+    percentile : float
+        At least 0 and below 100; interpolated linearly between scores.
+    layerwise : bool
+        Take the percentile of each layer's scores, instead of the scores of all layers together.
+
+    Raises
+    ------
+    PruningError
+        The percentile is out of range.
+    """
     if not 0 <= percentile < 100:
         raise PruningError(f"percentile: expected at least 0 and below 100, found {percentile}")
     masks = _alive(scores, alive)
@@ -116,15 +151,20 @@ def sensitivity_masks(
     spread: Mapping[str, float] | None = None,
     alive: Mapping[str, Tensor] | None = None,
 ) -> MaskMap:
-    """Prune what scores below ``s`` times a standard deviation, layer by layer.
+    """Prune the weights whose scores are below ``s`` times a standard deviation, layer by layer.
 
     Parameters
     ----------
     s : float
-        The article's: 2, and up to 4.
+        At least 0. The article by Rakivnenko (2025; see `percentile_masks`) uses 2 to 4.
     spread : mapping of str to float, optional
-        Each layer's standard deviation. Default: that of its alive scores, as the article does for TF-IDF;
-        Han 2015 takes the *weights'* instead: `weight_spread`.
+        Parameter name to standard deviation. The default is the standard deviation of the alive scores, which the
+        article uses for TF-IDF. Han et al. (2015) use the deviation of the *weights* instead; see `weight_spread`.
+
+    Raises
+    ------
+    PruningError
+        `s` is negative or not finite.
     """
     if not (s >= 0 and math.isfinite(s)):
         raise PruningError(f"sensitivity: expected a number of at least 0, found {s}")
@@ -141,20 +181,20 @@ def sensitivity_masks(
 
 
 def weight_spread(module: nn.Module) -> dict[str, float]:
-    """Return the standard deviation of each layer's weights, signs and all (Han 2015)."""
+    """Return the standard deviation of each layer's signed weights (Han et al. 2015, section 3)."""
     layers = scored_layers(module)
     return {name: float(layer.weight.detach().double().std(correction=0)) for name, layer in layers.items()}
 
 
 def checked_density(name: str, density: float) -> float:
-    """Return `density`, or raise `PruningError` naming the layer unless it is in (0, 1]."""
+    """Return `density`, or raise a `PruningError` that names the layer if it is outside (0, 1]."""
     if not 0 < density <= 1:
         raise PruningError(f"{name}: expected a density above 0 and at most 1, found {density}")
     return density
 
 
 def uniform_budget(module: nn.Module, density: float) -> dict[str, int]:
-    """Give every layer the same density; at least one weight each."""
+    """Return how many weights each layer keeps at the same density in all layers; at least one."""
     layers = scored_layers(module)
     return {
         name: max(1, round(checked_density(name, density) * layer.weight.numel())) for name, layer in layers.items()
@@ -162,31 +202,18 @@ def uniform_budget(module: nn.Module, density: float) -> dict[str, int]:
 
 
 def magnitude_budget(module: nn.Module, keep: int) -> dict[str, int]:
-    """Give every layer what one global magnitude threshold would leave it; at least one weight each."""
+    """Return how many weights each layer keeps under one global threshold on magnitude; at least one."""
     layers = scored_layers(module)
     scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}
     return ranked_budget(scores, keep)
 
 
-def lamp_budget(module: nn.Module, keep: int) -> dict[str, int]:
-    """Give every layer what LAMP would (Lee 2021): w^2 over the sum of its layer's squares from w^2 up."""
-    scores: Scores = {}
-    for name, layer in scored_layers(module).items():
-        squares = layer.weight.detach().double().square().flatten()
-        ordered, order = torch.sort(squares)
-        above = ordered.flip(0).cumsum(0).flip(0)
-        score = torch.empty_like(squares)
-        score[order] = torch.where(above > 0, ordered / above, 0.0)
-        scores[name] = score.view_as(layer.weight)
-    return ranked_budget(scores, keep)
-
-
 def ranked_budget(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
-    """Give every layer what ranking all layers' scores together would leave it; at least one weight each."""
+    """Return how many weights each layer keeps when the scores of all layers are ranked together; at least one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrunedAwayWarning)
         counts = {name: int(mask.sum()) for name, mask in keep_globally(scores, keep).items()}
-    # A layer without a weight cuts the network: take its one weight from the largest.
+    # A layer without weights would cut the network in two; it gets a weight from the layer that keeps most.
     for name in counts:
         if not counts[name] and keep >= len(counts):
             counts[max(counts, key=lambda n: counts[n])] -= 1
@@ -197,7 +224,6 @@ def ranked_budget(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
 def unit_masks(
     module: nn.Module,
     units: Mapping[str, Tensor],
-    wires: Wiring | None = None,
     masks: Mapping[str, Tensor] | None = None,
 ) -> MaskMap:
     """Mask whole units or channels: their own weights, and the weights that read them.
@@ -205,18 +231,18 @@ def unit_masks(
     Parameters
     ----------
     units : mapping of str to Tensor
-        Parameter name to booleans ``(out,)``; False goes.
+        Parameter name to bool ``(out,)``; False removes the unit.
     masks : mapping of str to Tensor, optional
-        Masks in force; the result is their intersection with the units'.
+        The present masks, which the result narrows further.
 
     Raises
     ------
     PruningError
-        A layer whose units are read by something else than Linear or Conv2d layers (a sum, the output); names
-        it.
+        The units of a layer are read by something other than Linear or Conv2d layers, such as a sum or the output;
+        the message names the layer.
     """
     layers = scored_layers(module)
-    readers = (wires or wiring(module)).readers
+    readers = unit_readers(module).readers
     out = _alive({name: layer.weight for name, layer in layers.items()}, masks)
     for name, stay in units.items():
         path = name.removesuffix(".weight")
@@ -231,7 +257,7 @@ def unit_masks(
 
 
 def best_units(scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> dict[str, Tensor]:
-    """Choose the ``keep[name]`` units of each layer that score best: booleans for `unit_masks`.
+    """Choose the ``keep[name]`` units of each layer with the highest scores: booleans for `unit_masks`.
 
     Raises
     ------
@@ -242,14 +268,14 @@ def best_units(scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> dict[st
 
 
 def dead_inputs(
-    module: nn.Module, data: Data, least: float = 0.0, masks: Mapping[str, Tensor] | None = None
+    module: nn.Module, data: Data, threshold: float = 0.0, masks: Mapping[str, Tensor] | None = None
 ) -> MaskMap:
-    """Mask the weights that read pixels (or channels) never above `least` in absolute value over `data`.
+    """Mask the weights that read pixels (or channels) whose absolute value never exceeds `threshold` over `data`.
 
-    Only layers that read the module's own input are masked; see `Wiring.first`.
+    Only layers that read the module's own input are masked; see `UnitReaders.first`.
     """
     layers = scored_layers(module)
-    first = {f"{path}.weight": layers[f"{path}.weight"] for path in wiring(module).first}
+    first = {f"{path}.weight": layers[f"{path}.weight"] for path in unit_readers(module).first}
     peak: dict[str, Tensor] = {}
 
     def hook(name: str, layer: Layer, x: Tensor, _: Tensor) -> None:
@@ -261,7 +287,7 @@ def dead_inputs(
             module(x)
     out = _alive({name: layer.weight for name, layer in layers.items()}, masks)
     for name, loudest in peak.items():
-        _units(out[name], len(loudest))[:, loudest <= least] = False
+        _units(out[name], len(loudest))[:, loudest <= threshold] = False
     return _warned(out)
 
 
@@ -272,14 +298,14 @@ def structured_first(
     keep: int,
     units: Mapping[str, Tensor] | None = None,
 ) -> MaskMap:
-    """Dead input pixels and the chosen units go first; of the weights then left, the `keep` best stay.
+    """Prune dead input pixels and the given units first, then keep the `keep` best of the remaining weights.
 
     Parameters
     ----------
     scores : mapping of str to Tensor
-        Of the weights.
+        Scores of the weights.
     units : mapping of str to Tensor, optional
-        As `unit_masks` takes them, for instance from `best_units`.
+        As for `unit_masks`, for instance from `best_units`.
     """
     masks = dead_inputs(module, data)
     if units:
@@ -288,7 +314,7 @@ def structured_first(
 
 
 def _alive(scores: Mapping[str, Tensor], alive: Mapping[str, Tensor] | None) -> MaskMap:
-    """Return own copies of the masks in force, all True where there is none."""
+    """Return copies of the present masks, all True where there is none."""
     out: MaskMap = {}
     for name, score in scores.items():
         mask = None if alive is None else alive.get(name)
@@ -299,7 +325,7 @@ def _alive(scores: Mapping[str, Tensor], alive: Mapping[str, Tensor] | None) -> 
 
 
 def _ranked(score: Tensor, mask: Tensor) -> Tensor:
-    """Put pruned weights behind all others."""
+    """Return the scores with minus infinity for pruned weights, which ranks them last."""
     return score.double().masked_fill(~mask, -math.inf)
 
 
@@ -317,7 +343,7 @@ def _rows(mask: Tensor) -> Tensor:
 
 
 def _units(mask: Tensor, units: int) -> Tensor:
-    """View a mask as ``(rows, units it reads, weights for each)``: several each after a Flatten."""
+    """View a mask as ``(rows, units it reads, weights per unit)``; a unit has several weights after a Flatten."""
     return mask.view(mask.shape[0], units, -1)
 
 

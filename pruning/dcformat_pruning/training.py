@@ -1,9 +1,8 @@
-"""The training loop: one optimiser, one schedule, constraints on the weights, a progress callback.
+"""The training loop: an optimiser, a learning-rate schedule, constraints on the weights, and a progress callback.
 
-Everything random comes from one generator seeded by the caller, so a run repeats bit for bit on the CPU
-with the same number of threads. Constraints (masks, shared weights, gradual pruning) act on the gradients
-before a step and on the weights after it; they never replace a parameter, so a caller's own optimiser keeps
-working.
+All random numbers come from one generator that the caller seeds, so that a run repeats bit for bit on the CPU with the
+same number of threads. Constraints (masks, shared weights, gradual pruning) change the gradients before a step and the
+weights after it. They never replace a parameter, so a caller's own optimiser keeps working.
 """
 
 from __future__ import annotations
@@ -20,50 +19,57 @@ from torch.nn import functional
 
 from dcformat_pruning.data import Augmentation, Images, Pool
 
-#: Called after each batch with (stage, epochs done, epochs in all, figures of the last whole epoch such as the loss);
-#: the number of epochs done is whole at the end of an epoch.
+#: Called after each batch with the stage, the epochs done (whole at the end of an epoch), the number of epochs, and
+#: figures of the last whole epoch, such as the loss.
 Progress = Callable[[str, float, int, dict[str, float]], None]
 
 
 class DivergenceError(RuntimeError):
-    """A loss or gradient that is not finite; the message names the stage or the layer."""
+    """A loss, gradient or weight is not finite; the message names the stage and the layer."""
 
 
 class Constraint(Protocol):
-    """What keeps weights pruned, shared or on their way there."""
+    """Keeps weights pruned or shared while they train, or prunes or shares them step by step."""
 
     def before_step(self, progress: float) -> None:
-        """Change gradients before the optimiser's step; `progress` goes from 0 to 1 over the whole fit."""
+        """Change the gradients before the optimiser's step; `progress` rises from 0 to 1 over the whole training."""
 
     def after_step(self, progress: float) -> None:
-        """Change weights after the optimiser's step."""
+        """Change the weights after the optimiser's step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How to train for one stage.
+class TrainingPlan:
+    """How a stage trains.
 
     Attributes
     ----------
     epochs : int
+        Number of passes over the images.
     lr : float
-        Peak learning rate; reached after `warmup` of all steps, then a cosine down to ``lr * final``.
+        Peak learning rate.
     batch : int
+        Number of images in a batch.
     optimizer : {'adam', 'sgd'}
-        SGD with Nesterov momentum 0.9.
+        AdamW, or SGD with Nesterov momentum 0.9.
     weight_decay : float
-        Decoupled from the gradient for Adam, as usual for SGD.
+        Decoupled from the gradient for Adam, added to it for SGD; biases do not decay.
     l1 : float
-        Weight of the sum of absolute weights in the loss (biases excepted).
+        Factor of the sum of absolute weights (not biases) in the loss.
+    warmup : float
+        Share of the steps over which the learning rate rises linearly to its peak.
+    final : float
+        The last learning rate as a share of the peak; the rate falls to it along a cosine.
     distill : float
-        Share of the teacher's part in the loss, 0..1; needs a teacher.
+        Share of the teacher's targets in the loss, 0 to 1; needs a teacher.
     temperature : float
-        Softens the teacher's and the student's probabilities (Hinton 2015).
+        Softens the probabilities of the teacher and the student (Hinton et al. 2015, section 2).
     smoothing : float
         Label smoothing.
     ema : float
-        Decay a step of an exponential average of the weights that replaces them at the end; 0 for none.
+        Decay per step of an exponential moving average of the weights, which replaces them at the end; 0 for none.
     augmentation : Augmentation
+        Random changes of the images.
     """
 
     epochs: int
@@ -84,7 +90,7 @@ class Plan:
 def fit(
     module: nn.Module,
     images: Images | Pool,
-    plan: Plan,
+    plan: TrainingPlan,
     *,
     seed: int,
     constraints: Sequence[Constraint] = (),
@@ -97,69 +103,103 @@ def fit(
     Parameters
     ----------
     module : nn.Module
-        Takes float32 ``(n, 1, height, width)`` and returns logits.
+        Takes float32 ``(n, 1, height, width)`` and returns logits ``(n, classes)``.
     images : Images or Pool
         The training images, on the module's device.
+    plan : TrainingPlan
     seed : int
-        Seeds the order of the images and the augmentation.
+        Seeds the order of the images and their augmentation.
     constraints : sequence of Constraint
-        Applied in order before each step and after it.
+        Applied in this order before and after each step.
     teacher : nn.Module, optional
-        Gives the soft targets when ``plan.distill`` is positive.
+        Gives soft targets when ``plan.distill`` is positive.
+    stage : str
+        Name of the stage, for `progress` and for errors.
+    progress : callable, optional
+        See `Progress`.
 
     Raises
     ------
     DivergenceError
-        The loss or a gradient became NaN or infinite.
+        The loss, a gradient or a weight became NaN or infinite.
+    ValueError
+        The plan's optimiser is unknown.
     """
     generator = torch.Generator().manual_seed(seed)
     layout = memory_format(module)
     module.to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = make_optimizer(module, plan)
-    in_epoch = max(1, len(images) // plan.batch)
-    steps = plan.epochs * in_epoch
+    batches = max(1, len(images) // plan.batch)
+    steps = _Steps(module, plan, plan.epochs * batches, constraints, teacher, images.pixels.device)
     figures: dict[str, float] = {}
-    average = _Average(module, plan.ema)
-    scaler = _Scaler(images.pixels.device)
-    step = 0
     module.train()
     for epoch in range(plan.epochs):
-        total, batches = torch.zeros((), device=images.pixels.device), 0
+        total, done = torch.zeros((), device=images.pixels.device), 0
         for x, y in images.batches(min(plan.batch, len(images)), generator, plan.augmentation):
-            for group in optimizer.param_groups:
-                group["lr"] = plan.lr * _warmup_cosine(step / steps, plan.warmup, plan.final)
-            optimizer.zero_grad(set_to_none=True)
-            with scaler.autocast():
-                loss = objective(module, x.contiguous(memory_format=layout), y, plan, teacher)
-            scaler.backward(loss, optimizer)
-            step += 1
-            for constraint in constraints:
-                constraint.before_step(step / steps)
-            scaler.step(optimizer)
-            for constraint in constraints:
-                constraint.after_step(step / steps)
-            average.update()
-            total += loss.detach()
-            batches += 1
-            if progress is not None and batches < in_epoch:
-                progress(stage, epoch + batches / in_epoch, plan.epochs, figures)
-        figures = {"loss": float(total) / max(1, batches)}
+            total += steps.take(x.contiguous(memory_format=layout), y)
+            done += 1
+            if progress is not None and done < batches:
+                progress(stage, epoch + done / batches, plan.epochs, figures)
+        figures = {"loss": float(total) / max(1, done)}
         check_finite(module, figures["loss"], f"{stage}, epoch {epoch + 1}")
         if progress is not None:
             progress(stage, epoch + 1, plan.epochs, figures)
-    average.store()
+    steps.average.store()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()
 
 
+class _Steps:
+    """The steps of a training: learning rate, loss, gradients, constraints, optimiser and moving average."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: TrainingPlan,
+        total: int,
+        constraints: Sequence[Constraint],
+        teacher: nn.Module | None,
+        device: torch.device,
+    ) -> None:
+        self._module, self._plan, self._teacher = module, plan, teacher
+        self._constraints, self._total, self._taken = constraints, total, 0
+        self._optimizer = make_optimizer(module, plan)
+        self._scaler = _Scaler(device)
+        self.average = _Average(module, plan.ema)
+
+    def take(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take one step on a batch; return its loss, detached."""
+        plan, optimizer = self._plan, self._optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr * _warmup_cosine(self._taken / self._total, plan.warmup, plan.final)
+        optimizer.zero_grad(set_to_none=True)
+        with self._scaler.autocast():
+            loss = objective(self._module, x, y, plan, self._teacher)
+        self._scaler.backward(loss, optimizer)
+        self._taken += 1
+        progress = self._taken / self._total
+        for constraint in self._constraints:
+            constraint.before_step(progress)
+        self._scaler.step(optimizer)
+        for constraint in self._constraints:
+            constraint.after_step(progress)
+        self.average.update()
+        return loss.detach()
+
+
 def memory_format(module: nn.Module) -> torch.memory_format:
-    """Return how images and weights should lie in memory: convolutions run 1.5 to 3 times as fast channels last."""
+    """Return the fastest memory layout for images and weights: convolutions train faster with channels last."""
     convolutional = any(isinstance(child, nn.Conv2d) for child in module.modules())
     return torch.channels_last if convolutional else torch.contiguous_format
 
 
-def make_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Return the plan's optimiser over the module's trainable parameters; weight decay spares the biases."""
+def make_optimizer(module: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """Return the plan's optimiser for the trainable parameters of the module; biases do not decay.
+
+    Raises
+    ------
+    ValueError
+        The optimiser is unknown.
+    """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for _, p in named if p.ndim > 1], "weight_decay": plan.weight_decay},
@@ -172,13 +212,20 @@ def make_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     raise ValueError(f"optimizer: expected 'adam' or 'sgd', found {plan.optimizer!r}")
 
 
-def objective(module: nn.Module, x: Tensor, y: Tensor, plan: Plan, teacher: nn.Module | None) -> Tensor:
-    """Return one batch's loss: cross-entropy, mixed with the teacher's and the L1 penalty as planned.
+def objective(module: nn.Module, x: Tensor, y: Tensor, plan: TrainingPlan, teacher: nn.Module | None) -> Tensor:
+    """Return the loss of a batch: cross-entropy, mixed with the teacher's targets and the L1 penalty of the plan.
 
     Parameters
     ----------
+    x : Tensor
+        float32 images ``(n, 1, height, width)``.
     y : Tensor
         int64 labels ``(n,)``, or float32 probabilities ``(n, classes)``.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
     """
     logits = module(x)
     loss = functional.cross_entropy(logits, y, label_smoothing=plan.smoothing)
@@ -194,7 +241,7 @@ def objective(module: nn.Module, x: Tensor, y: Tensor, plan: Plan, teacher: nn.M
 
 @torch.no_grad()
 def evaluate(module: nn.Module, images: Images, batch: int = 1000) -> float:
-    """Return the accuracy in 0..1 of `module`, in eval mode."""
+    """Return the accuracy of `module` in eval mode, 0 to 1."""
     training = module.training
     module.eval()
     right = 0
@@ -206,7 +253,7 @@ def evaluate(module: nn.Module, images: Images, batch: int = 1000) -> float:
 
 
 def check_finite(module: nn.Module, loss: float, where: str) -> None:
-    """Raise `DivergenceError` if the loss, a gradient or a weight is not finite, naming the layer."""
+    """Raise a `DivergenceError` that names the layer if the loss, a gradient or a weight is not finite."""
     for name, parameter in module.named_parameters():
         for kind, tensor in (("gradients", parameter.grad), ("values", parameter.detach())):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
@@ -217,13 +264,19 @@ def check_finite(module: nn.Module, loss: float, where: str) -> None:
         raise DivergenceError(f"{where}: expected a finite loss, found {loss}; lower the learning rate")
 
 
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """Return a copy in eval mode whose parameters take no gradient, for use as a teacher."""
+    teacher = copy.deepcopy(module).eval()
+    return teacher.requires_grad_(False)
+
+
 def resolve_device(device: str) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises
     ------
     ValueError
-        Another name, or ``cuda`` on a machine without it.
+        The name is another, or it is ``cuda`` on a machine without CUDA.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu or cuda, found {device!r}")
@@ -241,24 +294,24 @@ def _warmup_cosine(progress: float, warmup: float, final: float) -> float:
 
 
 class _Average:
-    """An exponential moving average of the parameters; does nothing with decay 0."""
+    """An exponential moving average of the parameters, which does nothing when its decay is 0."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._live = [p.detach() for p in module.parameters()] if decay else []
-        self._mean = [p.clone() for p in self._live]
+        self._parameters = [p.detach() for p in module.parameters()] if decay else []
+        self._mean = [p.clone() for p in self._parameters]
 
     def update(self) -> None:
         if self._decay:
-            torch._foreach_lerp_(self._mean, self._live, 1 - self._decay)
+            torch._foreach_lerp_(self._mean, self._parameters, 1 - self._decay)
 
     def store(self) -> None:
-        for live, mean in zip(self._live, self._mean, strict=True):
-            live.copy_(mean)
+        for parameter, mean in zip(self._parameters, self._mean, strict=True):
+            parameter.copy_(mean)
 
 
 class _Scaler:
-    """Mixed precision on CUDA: bfloat16 where the device has it, else float16 with loss scaling."""
+    """Mixed precision on CUDA: bfloat16 if the device supports it, otherwise float16 with loss scaling."""
 
     def __init__(self, device: torch.device) -> None:
         self._enabled = device.type == "cuda"
@@ -277,9 +330,3 @@ class _Scaler:
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         self._scaler.step(optimizer)
         self._scaler.update()
-
-
-def frozen_copy(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose parameters take no gradient: a teacher."""
-    teacher = copy.deepcopy(module).eval()
-    return teacher.requires_grad_(False)

@@ -174,7 +174,7 @@ class _Helper:
 def _processor() -> int | None:
     """Return the number of the processor that this thread runs on; None where the system does not tell."""
     try:
-        with open("/proc/thread-self/stat", "rb", buffering=0) as file:  # noqa: PTH123 - see `native.store` on pathlib
+        with open("/proc/thread-self/stat", "rb", buffering=0) as file:  # noqa: PTH123 - see `jit.machine_code.store` on pathlib
             return int(file.read(1024).rpartition(b")")[2].split()[36])
     except OSError:
         return None

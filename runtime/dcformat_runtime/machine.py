@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from functools import cache
 
-
-@cache
-def _cpuinfo() -> dict[str, str]:
-    """Return what Linux says of the first processor, by name; nothing where it cannot be read."""
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - pathlib costs milliseconds at start
-            first = file.read().partition("\n\n")[0]
-    except OSError:
-        return {}
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-
-
-def features() -> frozenset[str]:
-    """Return the CPU's feature flags; empty where they cannot be read."""
-    known = _cpuinfo()
-    return frozenset(known.get("flags", known.get("Features", "")).split())
+from dcformat.jit import cpuinfo
 
 
 def level() -> str:
     """Return the widest vectors: ``avx512``, ``avx2``, ``neon`` or ``other``."""
     if platform.machine().lower() in ("aarch64", "arm64"):
         return "neon"
-    flags = features()
+    flags = cpuinfo.features()
     return "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else "other"
 
 
@@ -59,4 +43,5 @@ def halves() -> bool:
 
 
 def _is_zen4() -> bool:
-    return _cpuinfo().get("vendor_id") == "AuthenticAMD" and _cpuinfo().get("cpu family") == "25"
+    known = cpuinfo.first_processor()
+    return known.get("vendor_id") == "AuthenticAMD" and known.get("cpu family") == "25"

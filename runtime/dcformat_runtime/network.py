@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.values import finite
 from dcformat.denormals import is_denormal
 from dcformat.errors import GraphError
+from dcformat.floats import finite
 from dcformat.graph import (
     Add,
     AvgPool2d,

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat.native import compiler
+from dcformat.jit.compiler import lowering
 from dcformat_runtime.simd_writer import I32, I64, Writer, helper, i64
 
 #: x86's MXCSR: denormal results (bit 15) and operands (bit 6) are zeros. AArch64's FPCR, bit 24: both.
@@ -19,7 +19,7 @@ def flush_denormals() -> Any:
     """Write `simd.flush_denormals`."""
 
     def write(w: Writer) -> Any:
-        machine = compiler.machine_name()
+        machine = lowering.machine_name()
         if machine == "x86_64":
             before = _read_mxcsr(w)
             _write_mxcsr(w, w.b.or_(before, I32(_X86)))
@@ -37,7 +37,7 @@ def restore_denormals() -> Any:
     """Write `simd.restore_denormals`."""
 
     def write(w: Writer, before: Any) -> None:
-        machine = compiler.machine_name()
+        machine = lowering.machine_name()
         if machine == "x86_64":
             _write_mxcsr(w, w.b.trunc(before, I32))
         elif machine == "aarch64":

@@ -71,12 +71,10 @@ class Item:
         if self.back is not None:
             parts = {"name": text(self.name), "kind": bytes([COPY]), "back": varint(self.back)}
             return b"".join((parts | self.lies).values())
-        rank = min(len(self.shape), 7)
         begins = first if self.begins is None else self.begins
         parts = {
             "name": text(self.name),
-            "kind": bytes([self.form | NAMES.index(self.dtype) << 3 | rank << 5]),
-            "rank": varint(len(self.shape)) if rank == 7 else b"",
+            "kind": bytes([self.form | NAMES.index(self.dtype) << 3 | len(self.shape) << 5]),
             "shape": b"".join(map(varint, self.shape)),
             "scale": f32(self.scale) if self.dtype == "int8" else b"",
             "stored": varint(len(self.positions or ())) if self.form >= SPARSE else b"",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from reference_coders import Labels, adaptive_chunk, multiply
+from reference_coders import CodeSymbols, adaptive_chunk, multiply
 from reference_mixing import mixed_chunk
 
 from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
@@ -37,7 +37,7 @@ def invalid_modelled() -> Iterator[Invalid]:
     ):
         yield f"range_{name}", code, ids, assemble([replace(good, payload=payload)])
     many = value_item("int8", list(range(100)), value_bits("int8", list(range(100))))
-    yield "range_cut_long", "E13", "A2", assemble([replace(many, payload=many.payload[:5])])
+    yield "range_cut_long", "E13", "A1", assemble([replace(many, payload=many.payload[:5])])
     integers = list(range(1, (1 << 16) + 1))
     book = [multiply(ONE, i) for i in integers]
     huge = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book, flags=EVERY).item()
@@ -63,7 +63,7 @@ def invalid_modelled() -> Iterator[Invalid]:
     names = labels(*(f"{number * number:x}" for number in range(1000, 1040)))
     file = assemble(sections=[(3, names)])
     long = pack_text(file[10 : 10 + int.from_bytes(file[6:10], "little")])
-    yield "packed_contents_cut", "E13", "A2", assemble(packed=long[: len(long) // 2])
+    yield "packed_contents_cut", "E13", "A1", assemble(packed=long[: len(long) // 2])
     yield "packed_contents_go_on", "E04", "A1", assemble([dense()], packed=packed + b"\0")
     yield "packed_contents_of_nothing", "E08", "C5", assemble(packed=pack_text(b""))
 
@@ -214,14 +214,14 @@ def invalid_positions() -> Iterator[Invalid]:
     def item(coder: int, shape: tuple[int, ...], count: int, bits: Bits, flags: int = 0) -> Item:
         encoder = RangeEncoder()
         encoder.queue = list(bits)
-        kinds = Labels(1, 0)
+        kinds = CodeSymbols(1, 0)
         lines, length = (shape[1], shape[0]) if flags else shape
         try:
             if coder == 2:
                 adaptive_chunk(encoder, kinds, lines, length, count)
             else:
                 mixed_chunk(encoder, kinds, lines, length, count)
-        except ValueError:
+        except (ValueError, IndexError):
             encoder.queue.clear()
         payload = bytes([coder | flags, 0]) + encoder.finish()
         return Item(payload, SPARSE, shape, [ONE] * count, list(range(count)))
@@ -234,7 +234,7 @@ def invalid_positions() -> Iterator[Invalid]:
     yield "contexts_many_cells", "E06", "A11", assemble([item(2, (1 << 9, (1 << 19) + 1), 1, wide)])
     yield "mixing_long_line", "E06", "A12", assemble([item(3, (1, (1 << 20) + 1), 1, [])])
     yield "mixing_many_cells", "E06", "A12", assemble([item(3, (1 << 7, (1 << 19) + 1), 1, [])])
-    yield "mixing_distance_1", "E13", "A13", assemble([item(3, (4, 4), 2, [*number_bits(1, 8), 0, 0])])
+    yield "mixing_lag_1", "E13", "A13", assemble([item(3, (4, 4), 2, [*number_bits(1, 8), 0, 0])])
     yield "mixing_too_few_cells", "E13", "A14", assemble([item(3, (2, 2), 3, [*number_bits(0, 8), 1, 0, 1, 0])])
     yield "mixing_no_cells", "E13", "A14", assemble([item(3, (2, 2), 1, [*number_bits(0, 8), 0, 1, 0, 0])])
     for coder in (2, 3):

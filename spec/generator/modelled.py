@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from reference_coders import Labels, Text, multiply
+from reference_coders import CodeSymbols, Text, multiply
 from reference_decoder import PRESET
 
 from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
@@ -38,12 +38,12 @@ class Modelled:
     coder: int = 2
     flags: int = 0
     per_chunk: int = 0
-    #: Of coder 2: variant, width of a gap symbol, limit. Of coder 3: whether live lines and columns are coded.
+    #: Of coder 2: variant, width of a gap symbol, limit. Of coder 3: whether nonempty lines and columns are coded.
     variant: int = 1
     width: int = 3
     limit: int = 1
-    live: tuple[bool, bool] = (False, False)
-    distance: int = 0
+    nonempty: tuple[bool, bool] = (False, False)
+    lag: int = 0
     #: Codebook as a grid; bits of value streams.
     grid: tuple[int, list[int]] | None = None
     #: A codebook with values that no element has.
@@ -88,11 +88,11 @@ class Modelled:
         if self.flags & EVERY:
             named = {p: c + (c >= negative) for p, c in entries.items()}
             entries = {p: named.get(p, negative) for p in range(lines * length)}
-        kinds = Labels((len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
+        kinds = CodeSymbols((len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
         if self.coder == 2:
-            encode_adaptive(coder, kinds, lines, length, entries, self.variant, self.distance, self.width, self.limit)
+            encode_adaptive(coder, kinds, lines, length, entries, self.variant, self.lag, self.width, self.limit)
         else:
-            encode_mixed(coder, kinds, lines, length, entries, self.distance, self.live)
+            encode_mixed(coder, kinds, lines, length, entries, self.lag, self.nonempty)
         if not shared and here:
             values = value_bits(self.dtype, list(here.values())) if self.values is None else self.values
             encode_values(coder, self.dtype, values, len(here))
@@ -108,7 +108,7 @@ def valid_modelled() -> Iterator[Valid]:
         for dtype in POOLS:
             for form, name in ((DENSE_SHARED, "dense_shared"), (SPARSE, "sparse"), (SPARSE_SHARED, "sparse_shared")):
                 elements = drawn((6, 5), 1 if form == DENSE_SHARED else 0.4, 7, dtype)
-                item = Modelled((6, 5), elements, form, dtype, coder, distance=2).item()
+                item = Modelled((6, 5), elements, form, dtype, coder, lag=2).item()
                 yield valid(f"form_{name}_{dtype}_coder_{coder}", [item])
         for name, tensor in edges(coder):
             yield valid(f"coder_{coder}_{name}", [tensor.item()])
@@ -137,7 +137,7 @@ def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
         (EVERY, "every_element"),
         (TRANSPOSED | EVERY, "both"),
     ):
-        base = Modelled(shape, elements, coder=coder, flags=flags, distance=3)
+        base = Modelled(shape, elements, coder=coder, flags=flags, lag=3)
         yield name, base
         yield f"{name}_chunks", replace(base, per_chunk=4)
     for form, share in ((SPARSE, 0.3), (DENSE_SHARED, 1)):
@@ -146,38 +146,38 @@ def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
             f"{name}_chunks",
             Modelled(shape, drawn(shape, share, 12), form, coder=coder, per_chunk=2, flags=TRANSPOSED),
         )
-    yield "one_label", Modelled(shape, drawn(shape, 0.4, 13, pool=[ONE]), coder=coder)
-    yield "one_label_dense", Modelled((3, 2), dict.fromkeys(range(6), ONE), DENSE_SHARED, coder=coder)
-    yield "labels_above_zero", Modelled(shape, drawn(shape, 0.4, 14, pool=POOLS["float32"][3:]), coder=coder)
-    yield "labels_below_zero", Modelled(shape, drawn(shape, 0.4, 15, pool=POOLS["float32"][:3]), coder=coder)
-    yield "labels_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), coder=coder)
-    yield "labels_600", Modelled((40, 40), drawn((40, 40), 0.5, 17, pool=spread(600)), coder=coder, distance=4)
+    yield "one_symbol", Modelled(shape, drawn(shape, 0.4, 13, pool=[ONE]), coder=coder)
+    yield "one_symbol_dense", Modelled((3, 2), dict.fromkeys(range(6), ONE), DENSE_SHARED, coder=coder)
+    yield "symbols_above_zero", Modelled(shape, drawn(shape, 0.4, 14, pool=POOLS["float32"][3:]), coder=coder)
+    yield "symbols_below_zero", Modelled(shape, drawn(shape, 0.4, 15, pool=POOLS["float32"][:3]), coder=coder)
+    yield "symbols_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), coder=coder)
+    yield "symbols_600", Modelled((40, 40), drawn((40, 40), 0.5, 17, pool=spread(600)), coder=coder, lag=4)
     yield "no_entries", Modelled((4, 4), {}, SPARSE, coder=coder)
     yield "no_entries_in_a_chunk", Modelled((4, 4), {14: ONE, 15: 0xBF800000}, coder=coder, per_chunk=1)
     yield "all_entries", Modelled((4, 4), {p: POOLS["float32"][p % 7] for p in range(16)}, coder=coder)
     yield "size_0", Modelled((0, 4), {}, SPARSE, coder=coder)
     yield "rank_0", Modelled((), {0: 0xBF800000}, coder=coder)
-    yield "rank_1", Modelled((90,), drawn((90,), 0.3, 22), coder=coder, distance=3)
+    yield "rank_1", Modelled((90,), drawn((90,), 0.3, 22), coder=coder, lag=3)
     yield "rank_1_transposed", Modelled((90,), drawn((90,), 0.3, 22), SPARSE, coder=coder, flags=TRANSPOSED)
-    yield "rank_8", Modelled((2, 1, 2, 1, 2, 1, 2, 1), drawn((16,), 0.5, 18), coder=coder, distance=2)
+    yield "rank_7", Modelled((2, 1, 2, 1, 2, 1, 2), drawn((16,), 0.5, 18), coder=coder, lag=2)
     bands = {p: POOLS["float32"][p % 7] for p in range(1200) if p // 40 % 3 and p % 40 // 5 % 2 and p % 7}
-    yield "bands", Modelled((30, 40), bands, coder=coder, distance=10)
+    yield "bands", Modelled((30, 40), bands, coder=coder, lag=10)
     if coder == 2:
         for width in range(1, 9):
             far = {p: POOLS["float32"][p % 7] for p in (3, 4, 3 * ((1 << width) - 1) + 5, 899)}
             yield f"runs_{width}", Modelled((30, 30), far, variant=0, width=width, limit=width % 4)
         yield "runs_every_element", Modelled(shape, elements, flags=EVERY, variant=0)
         yield "runs_dense_shared", Modelled(shape, drawn(shape, 1, 19), DENSE_SHARED, variant=0)
-        yield "runs_labels_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), variant=0)
+        yield "runs_symbols_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), variant=0)
         for limit in range(4):
             many = drawn((60, 30), 0.4, 20, pool=POOLS["float32"][1:5])
-            yield f"limit_{limit}", Modelled((60, 30), many, limit=limit, distance=1)
+            yield f"limit_{limit}", Modelled((60, 30), many, limit=limit, lag=1)
     else:
-        for live in ((True, False), (False, True), (True, True)):
-            yield f"live_{live[0]:d}{live[1]:d}", Modelled((30, 40), bands, coder=3, distance=0, live=live)
-        yield "live_distance", Modelled((30, 40), bands, coder=3, distance=5, live=(True, True))
-        yield "distance_2", Modelled((30, 40), bands, coder=3, distance=2)
-        yield "long", Modelled((60, 60), drawn((60, 60), 0.5, 21), coder=3, distance=28)
+        for coded in ((True, False), (False, True), (True, True)):
+            yield f"nonempty_{coded[0]:d}{coded[1]:d}", Modelled((30, 40), bands, coder=3, nonempty=coded)
+        yield "nonempty_lag", Modelled((30, 40), bands, coder=3, lag=5, nonempty=(True, True))
+        yield "lag_2", Modelled((30, 40), bands, coder=3, lag=2)
+        yield "long", Modelled((60, 60), drawn((60, 60), 0.5, 21), coder=3, lag=28)
 
 
 def stream(write: Callable[[RangeEncoder], object]) -> bytes:

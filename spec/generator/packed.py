@@ -73,10 +73,11 @@ class Packed:
     gap_bits: int = 3
     per_chunk: int = 0
     name: str = "a"
-    #: Lies: the codebook as coded; gap symbols and labels of the only chunk; G; tables of code lengths; bytes after.
+    #: Lies: the codebook as coded; gap symbols and code symbols of the only chunk; the number of gap symbols; code
+    #: length tables; bytes after the payload.
     book: list[int] | None = None
     gaps: list[int] | None = None
-    labels: list[int] | None = None
+    symbols: list[int] | None = None
     count: int | None = None
     tables: list[tuple[int, ...]] | None = None
     after: bytes = b""
@@ -104,9 +105,9 @@ class Packed:
         for start in range(0, lines, step) if lines else [0]:
             low, high = start * length, min(start + step, lines) * length
             here = [(at - low, bits) for at, bits in placed if low <= at < high]
-            chunks.append((here, *self.symbols(here, high - low, true_book)))
+            chunks.append((here, *self.sequences(here, high - low, true_book)))
         alphabet = (len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS))
-        sequences = [self.planes(gaps, labels, alphabet) for _, gaps, labels in chunks]
+        sequences = [self.planes(gaps, symbols, alphabet) for _, gaps, symbols in chunks]
         head, codes = self.head(sequences, book, shared, alphabet)
         bodies, table = [], b""
         for i, ((here, gaps, _), parts) in enumerate(zip(chunks, sequences, strict=True)):
@@ -131,40 +132,40 @@ class Packed:
             lies=self.lies,
         )
 
-    def symbols(
+    def sequences(
         self, here: list[tuple[int, int]], elements: int, book: list[int]
     ) -> tuple[list[int] | None, list[int]]:
-        """Sections 6 and 6.1: gap symbols (None if positions are not coded) and labels of a chunk."""
+        """Sections 6 and 6.1: gap symbols (None if positions are not coded) and symbols of a chunk."""
         code = {bits: i if self.form != SPARSE else 0 for i, bits in enumerate(self.codes_of(book))}
         if self.form == DENSE_SHARED:
-            return None, [code[bits] for _, bits in here] if self.labels is None else self.labels
+            return None, [code[bits] for _, bits in here] if self.symbols is None else self.symbols
         if self.flags & EVERY:
             zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(book) if self.form != SPARSE)
             names = {at: code[bits] + (code[bits] >= zero) for at, bits in here}
-            labels = [names.get(at, zero) for at in range(elements)]
-            return None, labels if self.labels is None else self.labels
+            symbols = [names.get(at, zero) for at in range(elements)]
+            return None, symbols if self.symbols is None else self.symbols
         most = (1 << self.gap_bits) - 1
         gaps: list[int] = []
-        labels = []
+        symbols = []
         last = -1
         for at, bits in here:
             run = at - last - 1
             if self.flags & FILLERS:
                 while run > most:
-                    gaps, labels, run = [*gaps, most], [*labels, 0], run - most - 1
-                gaps, labels = [*gaps, run], [*labels, code[bits] + 1]
+                    gaps, symbols, run = [*gaps, most], [*symbols, 0], run - most - 1
+                gaps, symbols = [*gaps, run], [*symbols, code[bits] + 1]
             else:
-                gaps, labels = gaps + [most] * (run // most) + [run % most], [*labels, code[bits]]
+                gaps, symbols = gaps + [most] * (run // most) + [run % most], [*symbols, code[bits]]
             last = at
-        return gaps if self.gaps is None else self.gaps, labels if self.labels is None else self.labels
+        return gaps if self.gaps is None else self.gaps, symbols if self.symbols is None else self.symbols
 
     def codes_of(self, book: list[int]) -> list[int]:
         """Return the codebook by which codes are given: a lie has the same codes."""
         return self.book if self.book and set(book) <= set(self.book) else book
 
-    def planes(self, gaps: list[int] | None, labels: list[int], alphabet: int) -> list[list[int]]:
-        """Section 6.2: gaps, then labels in planes."""
-        parts = [[label >> 8 * i & 255 for label in labels] for i in range(len(planes(alphabet)))]
+    def planes(self, gaps: list[int] | None, symbols: list[int], alphabet: int) -> list[list[int]]:
+        """Section 6.2: gaps, then symbols in planes."""
+        parts = [[symbol >> 8 * i & 255 for symbol in symbols] for i in range(len(planes(alphabet)))]
         return ([] if gaps is None else [gaps]) + parts
 
     def head(

@@ -6,9 +6,9 @@ written down a second time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from reference_coders import BITS, EXPONENT, Labels, Model, RangeDecoder, adaptive_chunk, decode_values, fresh
+from reference_coders import BITS, EXPONENT, CodeSymbols, Model, RangeDecoder, adaptive_chunk, decode_values, fresh
 from reference_mixing import mixed_chunk
 
 Bits = list[int]
@@ -166,7 +166,7 @@ def encode_lengths(coder: RangeEncoder, alphabet: int, lengths: Sequence[int], l
     coder.put(form, 2)
     if form == 1:
         coder.put(lie[1] if lie else list(lengths).index(0), width)
-    if form != 2:
+    if form < 2:
         return
     models, t, total, p = fresh(11), 1, 0, min(max(width, 1), 12)
     for length in lie[1:] or lengths:
@@ -195,67 +195,69 @@ def encode_lengths(coder: RangeEncoder, alphabet: int, lengths: Sequence[int], l
 # ------------------------------------------------------------------------------------------- coders 2 and 3
 
 
-def label_bits(labels: Labels, label: int) -> Bits:
-    """Section 4: the bits of a label that are coded."""
-    minus = label < labels.negative
-    count = labels.negative if minus else labels.alphabet - labels.negative
-    magnitude = labels.negative - 1 - label if minus else label - labels.negative
-    bits = [int(minus)] if 0 < labels.negative < labels.alphabet else []
-    for k in reversed(range(labels.bits)):
+def symbol_bits(symbols: CodeSymbols, symbol: int) -> Bits:
+    """Section 4: the bits of a symbol that are coded."""
+    minus = symbol < symbols.negatives
+    count = symbols.negatives if minus else symbols.alphabet - symbols.negatives
+    magnitude = symbols.negatives - 1 - symbol if minus else symbol - symbols.negatives
+    bits = [int(minus)] if 0 < symbols.negatives < symbols.alphabet else []
+    for k in reversed(range(symbols.bits)):
         if (magnitude >> k + 1 << k + 1) + (1 << k) < count:
             bits.append(magnitude >> k & 1)
     return bits
 
 
-def cell_bits(labels: Labels, entries: dict[int, int], cells: Sequence[int]) -> Bits:
-    """Sections 5.2 and 6.3: a bit for each cell that is not certain, and the labels of entries."""
+def cell_bits(symbols: CodeSymbols, entries: dict[int, int], cells: Iterable[int], left: int) -> Bits:
+    """Sections 5.2 and 6.3: a bit for each cell that is not certain, and the code symbols of entries."""
     bits: Bits = []
     missing = len(entries)
-    for left, cell in zip(range(len(cells), 0, -1), cells, strict=True):
+    for cell in cells:
         if missing == 0:
             break
         if missing < left:
             bits.append(int(cell in entries))
         if cell in entries:
-            bits += label_bits(labels, entries[cell])
+            bits += symbol_bits(symbols, entries[cell])
             missing -= 1
+        left -= 1
     return bits
 
 
-def run_bits(labels: Labels, entries: dict[int, int], width: int) -> Bits:
-    """Section 5.1: gap symbols and labels."""
+def run_bits(symbols: CodeSymbols, entries: dict[int, int], width: int) -> Bits:
+    """Section 5.1: gap symbols and code symbols."""
     bits, last, most = number_bits(width - 1, 3), -1, (1 << width) - 1
-    for place, label in sorted(entries.items()):
+    for place, symbol in sorted(entries.items()):
         run = place - last - 1
-        bits += [1] * width * (run // most) + number_bits(run % most, width) + label_bits(labels, label)
+        bits += [1] * width * (run // most) + number_bits(run % most, width) + symbol_bits(symbols, symbol)
         last = place
     return bits
 
 
 def encode_adaptive(
-    coder: RangeEncoder, labels: Labels, lines: int, length: int, entries: dict[int, int],
-    variant: int = 1, distance: int = 0, width: int = 3, limit: int = 1,
+    coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int],
+    variant: int = 1, lag: int = 0, width: int = 3, limit: int = 1,
 ) -> None:  # fmt: skip
     """Section 5: a chunk under coder 2."""
     if entries:
-        body = [*number_bits(distance, 8), *cell_bits(labels, entries, range(lines * length))]
-        coder.queue = [variant, *number_bits(limit, 2), *(body if variant else run_bits(labels, entries, width))]
-        adaptive_chunk(coder, labels, lines, length, len(entries))
+        body = [*number_bits(lag, 8), *cell_bits(symbols, entries, range(lines * length), lines * length)]
+        coder.queue = [variant, *number_bits(limit, 2), *(body if variant else run_bits(symbols, entries, width))]
+        adaptive_chunk(coder, symbols, lines, length, len(entries))
 
 
 def encode_mixed(
-    coder: RangeEncoder, labels: Labels, lines: int, length: int, entries: dict[int, int],
-    distance: int = 0, live: tuple[bool, bool] = (False, False),
+    coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int],
+    lag: int = 0, nonempty: tuple[bool, bool] = (False, False),
 ) -> None:  # fmt: skip
-    """Section 6: a chunk under coder 3; `live` says whether live lines and columns are coded."""
+    """Section 6: a chunk under coder 3; `nonempty` says whether it is coded which lines and columns are."""
     if not entries:
         return
-    rows = {place // length for place in entries} if live[0] else set(range(lines))
-    columns = {place % length for place in entries} if live[1] else set(range(length))
-    coder.queue = [*number_bits(distance, 8), int(live[0]), int(live[1])]
-    coder.queue += [int(i in rows) for i in range(lines)] * live[0] + [int(j in columns) for j in range(length)] * live[
-        1
-    ]
-    cells = [i * length + j for i in range(lines) for j in range(length) if i in rows and j in columns]
-    coder.queue += cell_bits(labels, entries, cells)
-    mixed_chunk(coder, labels, lines, length, len(entries))
+    rows = sorted({place // length for place in entries}) if nonempty[0] else range(lines)
+    columns = sorted({place % length for place in entries}) if nonempty[1] else range(length)
+    coder.queue = [*number_bits(lag, 8), int(nonempty[0]), int(nonempty[1])]
+    if nonempty[0]:
+        coder.queue += [int(i in rows) for i in range(lines)]
+    if nonempty[1]:
+        coder.queue += [int(j in columns) for j in range(length)]
+    cells = (i * length + j for i in rows for j in columns)
+    coder.queue += cell_bits(symbols, entries, cells, len(rows) * len(columns))
+    mixed_chunk(coder, symbols, lines, length, len(entries))

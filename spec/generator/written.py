@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-sys.path.append(str(Path(__file__).parents[2] / "runtime"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "runtime"))
 
 from dcformat_runtime.selftest import with_self_test
 from reference_reader import Tensor
@@ -99,6 +99,15 @@ def valid_written() -> Iterator[Valid]:
                 dcformat.dumps(model, mode=mode),
                 expected,
             )
+
+
+def valid_models() -> Iterator[Valid]:
+    """Yield the networks of `models/` as they are: what users' files look like."""
+    for path in sorted((Path(__file__).parents[2] / "models").glob("*.dcf")):
+        model = dcformat.load(str(path))
+        arrays = {name: tensor.to_dense() for name, tensor in model.tensors.items()}
+        expected = {name: plain(model, name, array) for name, array in arrays.items()}
+        yield f"model_{path.stem.replace('-', '_')}", "", path.read_bytes(), expected
 
 
 def plain(model: Model, name: str, array: npt.NDArray[np.generic]) -> Tensor:

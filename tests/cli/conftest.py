@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from dcformat_cli.main import cli
 
-from tests.cli.support import Invoke, State, blobs, lenet_300_100, write_idx
+from tests.cli.support import Invoke, State, blobs, lenet_300_100, save_npz, write_idx
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +34,7 @@ def state() -> State:
 @pytest.fixture(scope="session")
 def npz(tmp_path_factory: pytest.TempPathFactory, state: State) -> Path:
     path = tmp_path_factory.mktemp("models") / "lenet.npz"
-    np.savez(path, **state)
+    save_npz(path, state)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the command share: new processes, small models and data sets, the look of a refusal."""
+"""Helpers of the command's tests, and some that other rooms use: new processes, small models, data sets, refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,18 @@ def spawn(*args: object, python: bool = False, **options: Any) -> subprocess.Com
     return subprocess.run(arguments, stderr=subprocess.PIPE, env=environment(), check=False, **options)
 
 
+def read_terminal(master: int) -> bytes:
+    """Return what is written to a terminal until its other end is closed, and close this end."""
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # Linux's way to say that the other end was closed
+        pass
+    os.close(master)
+    return shown
+
+
 def refused(result: Result, *parts: object, code: int = 1) -> str:
     """Assert that a command failed with one line on stderr that has all of `parts`, and return it."""
     lines = result.stderr.splitlines()
@@ -60,6 +72,12 @@ def lenet_300_100(seed: int = 0) -> State:
         book = random.normal(0, 0.2, 16).astype(np.float32)
         state[name] = np.where(random.random(shape) < 0.05, book[random.integers(0, 16, shape)], np.float32(0))
     return state
+
+
+def save_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
+    """Call `numpy.savez` or `numpy.savez_compressed` with arrays of any names, which the types of both forbid."""
+    save: Callable[..., None] = np.savez_compressed if compressed else np.savez
+    save(path, **arrays)
 
 
 def write_idx(directory: Path, part: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_cli import peers, timing
-from dcformat_cli.onnx_export import dense, to_onnx
+from dcformat_cli.bench import other_runtimes, timing
+from dcformat_interop.onnx_export import dense, to_onnx
 
 import dcformat
 from dcformat import Model, from_dense
@@ -60,7 +60,7 @@ def test_onnx_means_the_same(plain: bool) -> None:
     checker.check_model(made, full_check=True)
     x = np.random.default_rng(1).normal(size=(3, 3, 9, 8)).astype(np.float32)
     (y,) = evaluator(made).run(None, {"x": x})
-    assert timing.relative_error(y, peers.reference(model, x)) < 1e-5
+    assert timing.relative_error(y, other_runtimes.reference(model, x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["torch", "scipy csr", "numpy dense", "onnxruntime", "openvino f32"])
@@ -68,15 +68,15 @@ def test_peers_agree(name: str) -> None:
     model = network(plain=True)
     x = np.random.default_rng(2).normal(size=(3, 3, 9, 8)).astype(np.float32)
     try:
-        run = peers.PEERS[name](model, 1)
+        run = other_runtimes.RUNTIMES[name](model, 1)
     except ImportError:
         pytest.skip(f"{name} is not installed")
-    assert timing.relative_error(run(x), peers.reference(model, x)) < 1e-5
+    assert timing.relative_error(run(x), other_runtimes.reference(model, x)) < 1e-5
 
 
 def test_what_the_matrix_peers_cannot_do_they_refuse() -> None:
-    for make in (peers.numpy_dense, peers.scipy_csr):
-        with pytest.raises(peers.UnsupportedError, match="groups or dilation"):
+    for make in (other_runtimes.numpy_dense, other_runtimes.scipy_csr):
+        with pytest.raises(other_runtimes.UnsupportedError, match="groups or dilation"):
             make(network(plain=False), 1)
 
 
@@ -105,9 +105,9 @@ def test_every_runtime_gets_its_turns_and_its_error() -> None:
     assert (found["a"].error, found["b"].error) == (0.0, 0.25)
     turns = [name for i, name in enumerate(calls[2:]) if i == 0 or calls[2:][i - 1] != name]
     assert turns == ["a", "b", "a"]  # the second round starts with b, which has just run
-    assert len(found["a"].calls) >= 2 * timing.FEWEST
-    assert timing.relative_error(np.zeros((1, 3)), np.zeros((1, 4))) == float("inf")
-    assert timing.relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0
+    assert len(found["a"].calls) >= 2 * timing.MIN_CALLS
+    assert timing.relative_error(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32)) == float("inf")
+    assert timing.relative_error(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == 0
 
 
 def test_inputs_come_from_the_array() -> None:
@@ -134,7 +134,7 @@ def test_the_command(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
             assert list(entry["runtimes"]) == ["dcformat", "scipy csr", "numpy dense"]
             for row in entry["runtimes"].values():
                 assert row["error"] < 1e-5
-                assert row["calls"] >= timing.FEWEST
+                assert row["calls"] >= timing.MIN_CALLS
                 assert 0 < row["median_us"] <= row["p99_us"]
     text = invoke("bench", dcf, "--rounds", 1, "--batch", 2, "--peer", "numpy dense").stdout
     assert "batch 2, 1 thread(s)" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import torch
 from dcformat_cli.main import VERBS, cli
 from safetensors.numpy import save_file
 
@@ -38,8 +39,9 @@ def test_the_readme_shows_every_verb() -> None:
         assert f"dcformat {verb}" in README
 
 
+@pytest.mark.needs_compiler
 def test_the_python_of_the_readme_runs(dcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program, with_torch = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shutil.copy(dcf, tmp_path / "model.dcf")
     save_file({"w": np.ones((2, 3), np.float32)}, tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -48,6 +50,9 @@ def test_the_python_of_the_readme_runs(dcf: Path, tmp_path: Path, monkeypatch: p
     assert scope["logits"].shape == (3, 10)
     assert (tmp_path / "smaller.dcf").stat().st_size < dcf.stat().st_size
     assert dcformat.load(tmp_path / "bag.dcf").tensors.keys() == {"w"}
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    exec(compile(with_torch, "README.md", "exec"), {"dcformat": dcformat, "module": module})
+    assert dcformat.load(tmp_path / "model.dcf").graph is not None
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

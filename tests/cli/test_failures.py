@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from dcformat_cli.failures import InputError, MissingExtraError, describe
+from dcformat_cli.failures import MissingExtraError, UnfitError, describe
 from dcformat_cli.main import cli
 
+from dcformat import DcfFile
 from dcformat.errors import ChecksumError, FormatError
-from tests.cli.support import Invoke, command, environment, refused, spawn
+from tests.cli.support import Invoke, command, environment, read_terminal, refused, spawn
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's")
@@ -31,7 +32,7 @@ def arguments_for(verb: str, npz: Path, dcf: Path, out: Path) -> list[object]:
 def test_a_full_disk_under_the_output(dcf: Path, npz: Path) -> None:
     result = spawn("pack", npz, "-o", FULL, "--architecture", "lenet-300-100")
     assert result.returncode == 1
-    assert result.stderr.decode() == "dcformat: /dev/full: expected room for the file, found the disk full\n"
+    assert result.stderr.decode() == "dcformat: /dev/full: the disk is full\n"
 
 
 @needs_full
@@ -40,15 +41,15 @@ def test_a_full_disk_under_stdout(dcf: Path, verb: str) -> None:
     with FULL.open("wb") as out:
         result = spawn(verb, dcf, stdout=out)
     assert result.returncode == 1
-    assert result.stderr.decode() == "dcformat: output: expected room for the file, found the disk full\n"
+    assert result.stderr.decode() == "dcformat: output: the disk is full\n"
 
 
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.ENOSPC, "expected room for the file, found the disk full"),
-        (errno.EROFS, "expected a place to write, found a read-only file system"),
-        (errno.EACCES, "expected permission to use it, found none"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied"),
     ],
 )
 @pytest.mark.parametrize("verb", ["pack", "unpack"])
@@ -82,7 +83,7 @@ def test_a_disk_that_fills_up_while_writing(
     out = Path(str(arguments[-1]))
     out.write_bytes(b"precious")
     monkeypatch.setattr(os, "fsync", fail)
-    refused(invoke(*arguments), f"{out}: expected room for the file, found the disk full")
+    refused(invoke(*arguments), f"{out}: the disk is full")
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     assert out.read_bytes() == b"precious"
 
@@ -91,16 +92,19 @@ def test_a_disk_that_fills_up_while_writing(
 def test_a_read_only_directory(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        refused(invoke("pack", npz, "-o", tmp_path / "a.dcf"), "a.dcf: expected permission to use it, found none")
+        refused(invoke("pack", npz, "-o", tmp_path / "a.dcf"), "a.dcf: permission denied")
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_output_directories_that_are_not_there(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
-    refused(invoke("pack", npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: expected an existing", "found none")
+    refused(invoke("pack", npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: no such file or directory")
     (tmp_path / "file").write_bytes(b"")
-    refused(invoke("pack", npz, "-o", tmp_path / "file" / "a.dcf"), f"{tmp_path}/file: expected a directory")
-    refused(invoke("pack", npz, "-o", tmp_path), f"{tmp_path}: expected a file, found a directory")
+    refused(
+        invoke("pack", npz, "-o", tmp_path / "file" / "a.dcf"),
+        f"{tmp_path}/file: a file, where a directory is expected",
+    )
+    refused(invoke("pack", npz, "-o", tmp_path), f"{tmp_path}: a directory, where a file is expected")
 
 
 def test_a_pipe_that_nobody_reads(dcf: Path) -> None:
@@ -133,23 +137,12 @@ def test_without_stdin_stdout_and_terminal(dcf: Path) -> None:
 
 def test_on_a_terminal(dcf: Path) -> None:
     master, slave = pty.openpty()
-    try:
-        process = subprocess.Popen(
-            command("inspect", dcf), stdout=slave, stderr=slave, stdin=slave, env={**environment(), "TERM": "xterm"}
-        )
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux's way to say that the other end was closed
-                break
-            if not part:
-                break
-            shown += part
-        assert process.wait(timeout=60) == 0
-    finally:
-        os.close(master)
+    process = subprocess.Popen(
+        command("inspect", dcf), stdout=slave, stderr=slave, stdin=slave, env={**environment(), "TERM": "xterm"}
+    )
+    os.close(slave)
+    shown = read_terminal(master)
+    assert process.wait(timeout=60) == 0
     assert b"\x1b[1m" in shown
     assert f"{dcf.stat().st_size:,}".encode() in shown
 
@@ -158,7 +151,7 @@ def test_interrupted_in_the_middle(invoke: Invoke, dcf: Path, monkeypatch: pytes
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dcformat_cli.inspect._show", interrupt)
+    monkeypatch.setattr(DcfFile, "usages", interrupt)
     refused(invoke("inspect", dcf), "dcformat: interrupted", code=130)
 
 
@@ -166,7 +159,7 @@ def test_a_fault_of_ours_is_one_line_too(invoke: Invoke, dcf: Path, monkeypatch:
     def fault(*args: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("dcformat_cli.inspect._show", fault)
+    monkeypatch.setattr(DcfFile, "usages", fault)
     line = refused(invoke("inspect", dcf), "unexpected ZeroDivisionError: two\\nlines", "--debug")
     assert line.startswith("dcformat: ")
     assert isinstance(CliRunner().invoke(cli, ["--debug", "inspect", str(dcf)]).exception, ZeroDivisionError)
@@ -189,9 +182,9 @@ def test_every_verb_has_help(invoke: Invoke, verb: str) -> None:
 def test_descriptions() -> None:
     checksum = ChecksumError("contents", got="ab", expected="cd", offset=3)
     checksum.path = "a.dcf"
-    assert describe(checksum) == "a.dcf: E05 contents at byte 3: expected cd, found ab"
+    assert describe(checksum) == "a.dcf: damaged: contents at byte 3: expected cd, found ab [E05]"
     assert isinstance(checksum, FormatError)
-    assert describe(InputError("f", "one", "two", "what")) == "f: what: expected one, found two"
+    assert describe(UnfitError("f", "one", "two", "what")) == "f: what: expected one, found two"
     assert describe(MissingExtraError("x needs y")) == "x needs y"
     assert describe(MemoryError()) == "out of memory"
     assert describe(OSError(errno.EIO, "Input/output error", b"\xff.dcf")) == "\udcff.dcf: Input/output error"

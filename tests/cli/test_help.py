@@ -74,8 +74,9 @@ def test_a_verb_alone_prints_its_help_and_fails(invoke: Invoke, verb: str) -> No
     ],
 )
 def test_a_misspelled_word_gets_a_suggestion(invoke: Invoke, arguments: list[str], meant: str | None) -> None:
-    line = refused(invoke(*arguments), *([f"Did you mean '{meant}'?"] if meant else []), code=2)
-    assert ("Did you mean" in line) == (meant is not None)
+    line = refused(invoke(*arguments), meant or "", code=2)
+    # Click before 8.4 says it in other words of a misspelled option.
+    assert ("Did you mean" in line or "Possible options" in line) == (meant is not None)
 
 
 def complete(line: str) -> list[str]:
@@ -99,7 +100,7 @@ def test_completion() -> None:
     assert complete("dcformat ins") == ["inspect"]
     assert complete("dcformat ") == list(VERBS)
     assert complete("dcformat inspect --j") == ["--json"]
-    assert complete("dcformat study ") == ["article", "criteria", "layers"]
+    assert complete("dcformat study ") == ["article", "criteria", "layers", "schedules"]
     assert complete("dcformat compress lenet") == ["lenet-300-100", "lenet-5"]
     assert complete("dcformat pack a.npz --mode t") == ["tiny"]
     for line in ("dcformat inspect mod", "dcformat verify a b", "dcformat pack a -o b", "dcformat run a --input b"):
@@ -128,7 +129,7 @@ def test_a_help_text_on_a_full_disk(arguments: list[str]) -> None:
     with FULL.open("wb") as out:
         result = spawn(*arguments, stdout=out)
     assert result.returncode == 1
-    assert result.stderr.decode() == "dcformat: output: expected room for the file, found the disk full\n"
+    assert result.stderr.decode() == "dcformat: output: the disk is full\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["inspect"], ["verify"], ["inspect", "--json"]])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_cli import warmup
+from dcformat_cli.verbs import warmup_command
 from safetensors.numpy import load as load_safetensors
 
 import dcformat
-from tests.cli.support import Invoke, State, command, environment, refused, spawn
+from tests.cli.support import Invoke, State, command, environment, read_terminal, refused, spawn
 
 
 def test_pack_and_unpack_through_pipes(dcf: Path, npz: Path, state: State, tmp_path: Path) -> None:
@@ -62,14 +62,13 @@ def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_pat
 
 
 def test_what_comes_from_stdin_is_called_stdin(invoke: Invoke, tmp_path: Path) -> None:
-    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b"nonsense"), "dcformat: stdin: expected ")
-    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=b""), "dcformat: stdin: expected ")
     broken = b"PK\x05\x06" + bytes(6) + b"\xff" * 12  # the end of an archive that has no beginning
-    refused(invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=broken), "dcformat: stdin: expected ")
-    for verb in ("inspect", "verify", "bench"):
-        refused(invoke(verb, "-", stdin=b"nonsense"), "dcformat: stdin: E")
-    refused(invoke("unpack", "-", "-o", tmp_path / "a.npz", stdin=b"nonsense"), "dcformat: stdin: E")
-    refused(invoke("run", "-", stdin=b"nonsense"), "dcformat: stdin: E")
+    for content, found in ((b"nonsense", "bytes of"), (b"", "an empty file"), (broken, "a damaged zip archive: ")):
+        result = invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=content)
+        refused(result, f"dcformat: stdin: not a checkpoint ({found}")
+    other = "dcformat: stdin: not a .dcf file [E01]"
+    for arguments in (["inspect"], ["verify"], ["bench"], ["run"], ["unpack", "-o", tmp_path / "a.npz"]):
+        refused(invoke(arguments[0], "-", *arguments[1:], stdin=b"nonsense"), other)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,13 +80,7 @@ def test_no_binary_to_a_terminal(dcf: Path, npz: Path, verb: str, to: str) -> No
     pid, master = pty.fork()
     if not pid:
         os.execve(command()[0], command(verb, source, "-o", to, *more), {**environment(), "TERM": "dumb"})
-    shown = b""
-    try:
-        while part := os.read(master, 65536):
-            shown += part
-    except OSError:  # Linux's way to say that the other end was closed
-        pass
-    os.close(master)
+    shown = read_terminal(master)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     assert b"found a terminal" in shown
     assert b"PK" not in shown
@@ -120,7 +113,7 @@ def test_tables_and_kernels_that_exist_are_replaced_only_by_force(
         table.write_bytes(b"precious")
         refused(invoke("study", verb, "--out", tmp_path), f"{table}: expected no file", "-f replaces it", code=2)
         assert table.read_bytes() == b"precious"
-    monkeypatch.setattr(warmup, "all_kernels", lambda: ())
+    monkeypatch.setattr(warmup_command, "all_kernels", lambda: ())
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "a.kernel").write_bytes(b"precious")
     arguments = ["warmup", "--target", "aarch64", "--into", tmp_path]

@@ -16,10 +16,11 @@ from safetensors.torch import save_file as save_torch
 
 import dcformat
 from dcformat.dense import from_dense
-from dcformat.model import Model, Tensor
-from tests.cli.support import Invoke, State, lenet_300_100, refused
+from dcformat.model import Tensor
+from tests.cli.support import Invoke, State, lenet_300_100, refused, save_npz
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
 def test_every_mode_gives_the_bits_back(invoke: Invoke, tmp_path: Path, npz: Path, state: State, mode: str) -> None:
     packed, out = tmp_path / "a.dcf", tmp_path / "a.safetensors"
@@ -39,7 +40,7 @@ def test_every_form_of_a_checkpoint_packs_to_the_same_tensors(
 ) -> None:
     checkpoint = tmp_path / f"model{suffix}"
     if suffix == ".npz":
-        np.savez_compressed(checkpoint, **state)
+        save_npz(checkpoint, state, compressed=True)
     elif suffix == ".safetensors":
         save_file(state, checkpoint)
     else:
@@ -49,19 +50,9 @@ def test_every_form_of_a_checkpoint_packs_to_the_same_tensors(
     assert out.read_bytes() == dcf.read_bytes()
 
 
-def test_unpack_to_npz(invoke: Invoke, tmp_path: Path, dcf: Path, state: State) -> None:
-    out, again = tmp_path / "a.npz", tmp_path / "b.npz"
-    assert invoke("unpack", dcf, "-o", out).exit_code == 0
-    assert invoke("unpack", "-", "-o", again, stdin=dcf.read_bytes()).exit_code == 0
-    assert again.read_bytes() == out.read_bytes()
-    with np.load(out) as archive:
-        assert archive.files == list(state)
-        assert all(archive[name].tobytes() == state[name].tobytes() for name in state)
-
-
 def test_the_names_are_the_checkpoints_own(invoke: Invoke, tmp_path: Path, state: State) -> None:
     renamed = dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), state.values(), strict=True))
-    np.savez(tmp_path / "a.npz", **dict(reversed(renamed.items())))
+    save_npz(tmp_path / "a.npz", dict(reversed(renamed.items())))
     packed = tmp_path / "a.dcf"
     assert invoke("pack", tmp_path / "a.npz", "-o", packed, "--architecture", "lenet-300-100").exit_code == 0
     with dcformat.open(packed) as content:
@@ -113,17 +104,6 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
     assert not (tmp_path / "b.npz").exists()
 
 
-def test_the_scale_of_int8_survives_there_and_back(invoke: Invoke, tmp_path: Path) -> None:
-    codes = np.array([[1, 0, 0, -3]], np.int8)
-    tensor = Tensor("q", (1, 4), "int8", codes.reshape(-1), scale=0.125)
-    dcformat.save(Model({"q": tensor}), tmp_path / "a.dcf")
-    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors").exit_code == 0
-    assert load_file(tmp_path / "a.safetensors")["q"].tolist() == codes.tolist()
-    assert invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "b.dcf").exit_code == 0
-    assert dcformat.load(tmp_path / "b.dcf").tensors["q"].scale == 0.125
-    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.npz"), "int8 with a scale")
-
-
 def test_what_else_the_file_keeps(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     arguments = [
         "pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--mean", "0.1307", "--std", "0.3081",
@@ -140,6 +120,7 @@ def test_what_else_the_file_keeps(invoke: Invoke, tmp_path: Path, npz: Path) -> 
         assert dict(content.metadata) == {"author": "me", "note": "a=b"}
 
 
+@pytest.mark.needs_compiler
 def test_hidden_units_in_another_order_compute_the_same(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
     out = tmp_path / "a.dcf"
     arguments = ["pack", npz, "-o", out, "--architecture", "lenet-300-100", "--reorder-units", "--fold-scales"]
@@ -158,7 +139,7 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     refused(invoke(*arguments, "a,b"), "--labels: expected 10 labels, found 2")
     labels.write_bytes(b"\xff\n")
     refused(invoke(*arguments, f"@{labels}"), labels, "UTF-8")
-    refused(invoke(*arguments, "@nothing"), "nothing: expected an existing file")
+    refused(invoke(*arguments, "@nothing"), "nothing: no such file or directory")
 
 
 def test_the_summary_as_json(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
@@ -169,7 +150,7 @@ def test_the_summary_as_json(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
 
 
 def test_a_shape_that_does_not_fit_leaves_the_old_file(invoke: Invoke, tmp_path: Path, state: State) -> None:
-    np.savez(tmp_path / "a.npz", **{**state, "fc2.weight": np.zeros((100, 301), np.float32)})
+    save_npz(tmp_path / "a.npz", {**state, "fc2.weight": np.zeros((100, 301), np.float32)})
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
     result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
@@ -181,7 +162,7 @@ def test_a_shape_that_does_not_fit_leaves_the_old_file(invoke: Invoke, tmp_path:
 def test_values_that_are_not_finite_leave_the_old_file(invoke: Invoke, tmp_path: Path) -> None:
     state = lenet_300_100()
     state["fc3.weight"][0, 0] = np.nan
-    np.savez(tmp_path / "a.npz", **state)
+    save_npz(tmp_path / "a.npz", state)
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
     result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
@@ -214,28 +195,6 @@ def test_a_std_of_zero_and_channels_that_are_not_there(invoke: Invoke, tmp_path:
     arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     refused(invoke(*arguments, "--std", "0"), "preprocessing", "std not 0")
     refused(invoke(*arguments, "--mean", "1,2,3", "--std", "1,2,3"), "preprocessing", "1 or 1 values")
-
-
-@pytest.mark.parametrize("suffix", ["", ".pt", ".onnx"])
-def test_unpack_to_something_else(invoke: Invoke, tmp_path: Path, dcf: Path, suffix: str) -> None:
-    out = tmp_path / f"a{suffix}"
-    refused(invoke("unpack", dcf, "-o", out), "ending in .safetensors or .npz", code=2)
-
-
-def test_unpack_leaves_the_old_file_when_the_packed_one_is_damaged(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
-    raw = bytearray(dcf.read_bytes())
-    raw[len(raw) // 2] ^= 16
-    (tmp_path / "bad.dcf").write_bytes(raw)
-    for name in ("out.safetensors", "out.npz"):
-        (tmp_path / name).write_bytes(b"precious")
-        refused(invoke("unpack", tmp_path / "bad.dcf", "-f", "-o", tmp_path / name), "bad.dcf: E05")
-        assert (tmp_path / name).read_bytes() == b"precious"
-
-
-def test_a_name_that_is_safetensors_metadata(invoke: Invoke, tmp_path: Path) -> None:
-    tensor = Tensor("__metadata__", (2,), "float32", np.ones(2, "<f4") * np.arange(1, 3, dtype="<f4"))
-    dcformat.save(Model({"__metadata__": tensor}), tmp_path / "a.dcf")
-    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors"), "'__metadata__'")
 
 
 def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_path: Path) -> None:
@@ -281,7 +240,7 @@ def test_denormal_values_are_told_and_kept(invoke: Invoke, tmp_path: Path) -> No
     half = torch.tensor([1e-7, 1.0], dtype=torch.float16)  # denormal there, normal as float32
     save_torch({"a": single, "b": brain, "c": half, "d": torch.tensor(0.0)}, tmp_path / "a.safetensors")
     result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--exact")
-    assert "note: 3 denormal values, with which processors compute slowly, in a, b\n" in result.stderr
+    assert "note: 3 denormal values, which slow processors down, in a, b\n" in result.stderr
     assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
 
 
@@ -317,13 +276,13 @@ def test_stdin(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
     assert invoke(*arguments, stdin=npz.read_bytes()).exit_code == 0
     assert (tmp_path / "a.dcf").read_bytes() == dcf.read_bytes()
     arguments = ["pack", "-", "-o", tmp_path / "b.dcf"]
-    refused(invoke(*arguments, stdin=b"hello"), "stdin: expected a checkpoint", "found bytes of no kind")
+    refused(invoke(*arguments, stdin=b"hello"), "stdin: not a checkpoint (bytes of no known kind): give safetensors")
     refused(invoke(*arguments, "--max-memory", "1M", stdin=npz.read_bytes()), "stdin: expected", "at most 1,048,576")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Linux and macOS")
 def test_an_endless_device(invoke: Invoke, tmp_path: Path) -> None:
-    refused(invoke("pack", "/dev/zero", "-o", tmp_path / "a.dcf"), "/dev/zero: expected a checkpoint")
+    refused(invoke("pack", "/dev/zero", "-o", tmp_path / "a.dcf"), "/dev/zero: not a checkpoint")
 
 
 def test_a_memory_limit(invoke: Invoke, tmp_path: Path) -> None:
@@ -332,18 +291,6 @@ def test_a_memory_limit(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke(*arguments, "3M"), "a.npz: w: expected a checkpoint that takes at most 3,145,728 bytes", "4,000,000")
     refused(invoke(*arguments, "40M"), "a.npz: w: expected a tensor that takes at most 41,943,040 bytes", "52,000,000")
     assert invoke(*arguments, "52M").exit_code == 0
-
-
-def test_metadata_of_safetensors_comes_back(invoke: Invoke, tmp_path: Path) -> None:
-    state = {"b": torch.ones(3, dtype=torch.int8), "a": torch.randn(2, 2), "c": torch.ones(1, dtype=torch.bfloat16)}
-    save_torch(state, tmp_path / "a.safetensors", metadata={"format": "pt"})
-    assert (
-        invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--metadata", "author=me").exit_code == 0
-    )
-    assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"author": "me", "safetensors.format": "pt"}
-    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
-    # The same names, dtypes, shapes, bits, order and metadata: the same file.
-    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
@@ -357,49 +304,35 @@ def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
 
 def test_a_name_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
     torch.save({"x" * 256: torch.ones(1)}, tmp_path / "a.pt")
-    refused(invoke("pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"), "a.pt: E06 tensor name", "256 bytes")
-    torch.save({"deep": torch.ones([1] * 9)}, tmp_path / "b.pt")
-    refused(invoke("pack", tmp_path / "b.pt", "-o", tmp_path / "a.dcf"), "b.pt: E06 rank of 'deep'", "found 9")
-
-
-@pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "C:x", "a\\b", "a\nb", ".."])
-def test_names_that_leave_a_zip_archive(invoke: Invoke, tmp_path: Path, name: str) -> None:
-    tensor = Tensor(name, (2,), "float32", np.array([1, 2], "<f4"))
-    dcformat.save(Model({name: tensor}), tmp_path / "a.dcf")
-    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.npz"), "a.npz: expected names that a zip archive")
-    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors").exit_code == 0
-    assert list(load_file(tmp_path / "a.safetensors")) == [name]
-
-
-def test_names_that_numpy_takes_for_one(invoke: Invoke, tmp_path: Path) -> None:
-    np.savez(
-        tmp_path / "a.npz", **{"w": np.ones(2, np.float32), "w.npy": np.full(3, 2, np.float32), "x/y:0": np.ones(1)}
+    refused(
+        invoke("pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"),
+        "a.pt: beyond a limit of the format: tensor name",
+        "256 bytes",
+        "[E06]",
     )
-    assert invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").exit_code == 0
-    tensors = dcformat.load(tmp_path / "a.dcf").tensors
-    assert {name: tensor.to_dense().tolist() for name, tensor in tensors.items()} == {
-        "w": [1, 1], "w.npy": [2, 2, 2], "x/y:0": [1],
-    }  # fmt: skip
-    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.npz"), "'w' and 'w.npy'", "use .safetensors")
-    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
-    assert set(load_file(tmp_path / "b.safetensors")) == {"w", "w.npy", "x/y:0"}
+    torch.save({"deep": torch.ones([1] * 9)}, tmp_path / "b.pt")
+    refused(
+        invoke("pack", tmp_path / "b.pt", "-o", tmp_path / "a.dcf"),
+        "b.pt: beyond a limit of the format: rank of 'deep'",
+        "found 9 [E06]",
+    )
 
 
-@pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 6)])
+@pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 1)])
 def test_each_tensor_is_decoded_once(
     invoke: Invoke, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], usages: int
 ) -> None:
     calls: list[str] = []
-    for name in ("tensor", "usage"):
+    for name in ("tensor", "usages"):
         original = getattr(dcformat.DcfFile, name)
 
-        def counted(self: dcformat.DcfFile, of: str, name: str = name, original: Any = original, **more: Any) -> Any:
+        def counted(self: dcformat.DcfFile, *of: str, name: str = name, original: Any = original) -> Any:
             calls.append(name)
-            return original(self, of, **more)
+            return original(self, *of)
 
         monkeypatch.setattr(dcformat.DcfFile, name, counted)
     assert invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options).exit_code == 0
-    assert (calls.count("tensor"), calls.count("usage")) == (6, usages)
+    assert (calls.count("tensor"), calls.count("usages")) == (6, usages)
 
 
 def test_what_does_not_read_back_is_never_written(

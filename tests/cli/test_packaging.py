@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,8 +19,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 #: What the tests and the documents refer to, beside the packages.
-FOLDERS = ("benchmarks", "cli", "data", "dcformat", "docs", "fuzz", "models", "pruning", "runtime", "spec", "tests")
-FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
+FOLDERS = (
+    "benchmarks",
+    "cli",
+    "data",
+    "dcformat",
+    "docs",
+    "fuzz",
+    "interop",
+    "models",
+    "pruning",
+    "runtime",
+    "spec",
+    "tests",
+)
+FILES = (
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "constraints-lowest.txt",
+    "pyproject.toml",
+)  # fmt: skip
 
 
 def build(target: str, directory: Path) -> Path:
@@ -85,3 +102,14 @@ def test_there_is_one_version_number() -> None:
     assert project["tool"]["hatch"]["version"]["path"] == "dcformat/__init__.py"
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert f"## {dcformat.__version__}" in changelog
+
+
+def test_the_lowest_constraints_are_the_lower_ends_of_the_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ranges = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lower = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(ranges), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-lowest.txt").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^[\w-]+", "\n".join(project["dependencies"]), re.MULTILINE)) <= set(pins)
+    for name, pin in pins.items():
+        if name != "llvmlite":  # It comes with its Numba.
+            assert (pin + ".0").startswith(lower[name] + "."), name

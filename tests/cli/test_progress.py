@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from dcformat_cli.progress import _Lines, _Live
+from dcformat_cli.progress import ProgressBar, ProgressLines
 from dcformat_pruning.meter import Meter, Step
 from rich.console import Console
 from rich.live import Live
@@ -27,7 +27,7 @@ def clock() -> Clock:
 
 
 def test_lines_of_a_run_of_two_stages(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _Lines(clock)
+    lines = ProgressLines(clock)
     meter = Meter(lines, [("train", 10.0), ("prune", 0.0), ("retrain", 10.0)])
     meter.begin(0)
     for done in range(1, 101):
@@ -56,22 +56,23 @@ def test_lines_of_a_run_of_two_stages(clock: Clock, capsys: pytest.CaptureFixtur
 
 
 def test_two_lines_on_a_narrow_terminal(clock: Clock) -> None:
-    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None)
     with Live(console=console, auto_refresh=False) as live:
-        meter = Meter(_Live(live, clock), [("fine-tune", 30.0), ("settle", 10.0)])
+        meter = Meter(ProgressBar(live, clock), [("fine-tune", 30.0), ("settle", 10.0)])
         meter.begin(0)
         clock.now += 3000
         meter("fine-tune", 2.5, 3, {"loss": 0.12345})
         live.refresh()
-        shown = console.file.getvalue().splitlines()
+        shown = out.getvalue().splitlines()
         assert shown[-2].endswith("[########......] 62 %, 50:00 elapsed, about 30:00 left")
         assert shown[-1].rstrip() == "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235"
         meter.begin(1)
-    assert "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235," in console.file.getvalue()
+    assert "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235," in out.getvalue()
 
 
 def test_no_more_than_ten_seconds_of_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    meter = Meter(_Lines(clock), [("train", 1.0)])
+    meter = Meter(ProgressLines(clock), [("train", 1.0)])
     meter.begin(0)
     for batch in range(1, 1000):
         clock.now += 0.5

@@ -7,19 +7,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_cli.inputs import read_array
+from dcformat_cli.input_files import read_array
 
 import dcformat
 from dcformat.model import Model
 from tests.cli.support import Invoke, State, blobs, refused, write_idx
 
 
-def by_hand(state: State, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def by_hand(state: State, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     value = x.reshape(len(x), -1).astype(np.float64)
     for layer in ("fc1", "fc2", "fc3"):
         value = value @ state[f"{layer}.weight"].T.astype(np.float64) + state[f"{layer}.bias"]
@@ -119,10 +119,19 @@ def test_arrays_that_do_not_fit(
     assert (tmp_path / "y.npy").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x10\x00nonsense........", b"text"])
-def test_files_that_are_no_array(invoke: Invoke, dcf: Path, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a NumPy .npy array of numbers (an empty file)"),
+        (b"text", "not a NumPy .npy array of numbers (bytes of no known kind)"),
+        (b"PK\3\4", "not a NumPy .npy array of numbers (looks like a zip archive"),
+        (b"\x93NUMPY", "expected a NumPy .npy array of numbers, found a damaged one"),
+        (b"\x93NUMPY\x01\x00\x10\x00nonsense........", "expected a NumPy .npy array of numbers, found a damaged one"),
+    ],
+)
+def test_files_that_are_no_array(invoke: Invoke, dcf: Path, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.npy").write_bytes(content)
-    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array of numbers")
+    refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), f"x.npy: {message}")
 
 
 def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
@@ -163,7 +172,7 @@ def test_a_file_without_preprocessing(invoke: Invoke, dcf: Path, data: Path, tmp
 
 def test_a_file_without_a_network(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     dcformat.save(Model(dcformat.load(dcf).tensors), tmp_path / "bag.dcf")
-    refused(invoke("run", tmp_path / "bag.dcf"), "bag.dcf: E11 graph: expected a network to run")
+    refused(invoke("run", tmp_path / "bag.dcf"), "bag.dcf: invalid: graph: expected a network to run", "[E11]")
 
 
 def test_data_directories_that_cannot_be_used(invoke: Invoke, dcf: Path, data: Path, tmp_path: Path) -> None:
@@ -227,7 +236,8 @@ def test_arrays_that_declare_what_they_do_not_hold(invoke: Invoke, dcf: Path, tm
     refused(invoke("run", dcf, "--input", path), "x.npy: expected", "with 3,136,000,000 bytes", "found 0 bytes")
     refused(
         invoke("run", dcf, "--input", path, "--max-memory", "100M"),
-        "x.npy: E07 array: expected at most 104857600 (max_memory), found 3136000000 bytes",
+        "x.npy: needs more memory than --max-memory allows: array: ",
+        "expected at most 104,857,600, found 3,136,000,000 bytes [E07]",
     )
     path.write_bytes(npy("{" + PIXELS + "(1, 784)}", bytes(4 * 784 + 1)))
     refused(invoke("run", dcf, "--input", path), "x.npy: expected", "with 3,136 bytes", "found more")

@@ -17,7 +17,7 @@ from dcformat_cli.terminal import Table, printable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.support import Invoke, command, environment
+from tests.cli.support import Invoke, command, environment, read_terminal
 
 
 @given(st.text())
@@ -111,13 +111,7 @@ def on_a_terminal(dcf: Path, **variables: str) -> bytes:
     kept = {key: value for key, value in environment().items() if key not in ("COLUMNS", "NO_COLOR")}
     process = subprocess.Popen(command("inspect", dcf), stdout=slave, env={**kept, **variables})
     os.close(slave)
-    shown = b""
-    try:
-        while part := os.read(master, 65536):
-            shown += part
-    except OSError:  # Linux's way to say that the other end was closed
-        pass
-    os.close(master)
+    shown = read_terminal(master)
     assert process.wait(timeout=60) == 0
     return shown.replace(b"\r", b"")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 import dcformat
 from dcformat.model import Tensor
+from dcformat.records import replace
 from tests.cli.support import Invoke, refused, spawn
 
 
@@ -25,7 +25,11 @@ def test_every_part_cut_off(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     whole = dcf.read_bytes()
     for length in [*range(1, 40), *range(40, len(whole), len(whole) // 29), len(whole) - 1]:
         (tmp_path / "cut.dcf").write_bytes(whole[:length])
-        refused(invoke("verify", tmp_path / "cut.dcf"), "cut.dcf: E0")
+        refused(
+            invoke("verify", tmp_path / "cut.dcf"),
+            "cut.dcf: truncated: ",
+            "[E0",
+        )
 
 
 def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
@@ -34,12 +38,12 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
         altered = bytearray(whole)
         altered[position] ^= 1 << position % 8
         (tmp_path / "altered.dcf").write_bytes(altered)
-        refused(invoke("verify", tmp_path / "altered.dcf"), "altered.dcf: E")
+        refused(invoke("verify", tmp_path / "altered.dcf"), "altered.dcf: ", "[E")
 
 
 def test_more_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     (tmp_path / "long.dcf").write_bytes(dcf.read_bytes() + b"\n")
-    refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: E04")
+    refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: bytes that belong to nothing: file at byte ", "[E04]")
 
 
 def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
@@ -59,14 +63,24 @@ def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
 def test_memory_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
-    refused(invoke(verb, dcf, "--max-memory", "10K", *more), "lenet.dcf: E07", "10240 (max_memory)")
+    refused(
+        invoke(verb, dcf, "--max-memory", "10K", *more),
+        "lenet.dcf: needs more memory than --max-memory allows: ",
+        "at most 10,240, found ",
+        "[E07]",
+    )
     assert invoke(verb, dcf, "--max-memory", "much", *more).exit_code == 2
 
 
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
 def test_work_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
-    refused(invoke(verb, dcf, "--max-work", "1M", *more), "lenet.dcf: E16", "at most 1048576 (max_work)")
+    refused(
+        invoke(verb, dcf, "--max-work", "1M", *more),
+        "lenet.dcf: needs more work than --max-work allows: ",
+        "at most 1,048,576, found ",
+        "[E16]",
+    )
     assert invoke(verb, dcf, "--max-work", "much", *more).exit_code == 2
 
 
@@ -98,8 +112,10 @@ def test_a_constant_is_unpacked_without_being_expanded(invoke: Invoke, tmp_path:
 def test_what_unpacking_would_write_is_counted_as_work(invoke: Invoke, tmp_path: Path) -> None:
     packed = constant(tmp_path / "c.dcf", 1 << 40)
     assert packed.stat().st_size < 100
-    error = refused(invoke("unpack", packed, "-o", tmp_path / "c.npz"), "c.dcf: E16 unpacking the file: expected at")
-    assert "max_work" in error and not (tmp_path / "c.npz").exists()
+    error = refused(
+        invoke("unpack", packed, "-o", tmp_path / "c.npz"), "c.dcf: needs more work", "unpacking the file: expected at"
+    )
+    assert "--max-work" in error and not (tmp_path / "c.npz").exists()
     assert invoke("verify", packed).exit_code == 0
 
 
@@ -109,6 +125,6 @@ def test_endless_inputs_are_refused_at_their_first_bytes(verb: str) -> None:
     with open("/dev/zero", "rb") as endless:  # noqa: PTH123
         done = spawn(verb, "-", stdin=endless)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == b"dcformat: stdin: E01 magic at byte 0: expected 89444346, found 00000000\n"
+    assert done.stderr == b"dcformat: stdin: not a .dcf file [E01]\n"
     done = spawn(verb, "/dev/zero")
-    assert done.stderr == b"dcformat: /dev/zero: E01 magic at byte 0: expected 89444346, found 00000000\n"
+    assert done.stderr == b"dcformat: /dev/zero: not a .dcf file [E01]\n"

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import dcformat_runtime
 import pytest
-from dcformat_cli import warmup
+from dcformat_cli.verbs import warmup_command
 
 import dcformat.codecs
 from dcformat import jit
-from dcformat.native import image, keys, loader, store
+from dcformat.jit import abi
+from dcformat.jit.machine_code import image
 from tests.cli.support import Invoke, command, environment, refused, spawn
 
-pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
 FEW = ("dcformat.codecs.index.escape", "dcformat.codecs.index.unfill")
 
@@ -35,28 +36,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let warmup find two kernels, as yet unresolved."""
-    found = [kernel for kernel in warmup.all_kernels() if kernel.name in FEW]
+    found = [kernel for kernel in warmup_command.all_kernels() if kernel.name in FEW]
     fresh = tuple(jit.Kernel(kernel.python, kernel.signature) for kernel in found)
-    monkeypatch.setattr(warmup, "all_kernels", lambda: fresh)
+    monkeypatch.setattr(warmup_command, "all_kernels", lambda: fresh)
 
 
+@pytest.mark.needs_compiler
 def test_every_kernel_is_found() -> None:
     for package in (dcformat.codecs, dcformat_runtime):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    assert set(warmup.all_kernels()) == set(jit.kernels())
-    names = {kernel.name for kernel in warmup.all_kernels()}
+    assert set(warmup_command.all_kernels()) == set(jit.kernels())
+    names = {kernel.name for kernel in warmup_command.all_kernels()}
     assert {*FEW, "dcformat_runtime.kernels.run", "dcformat.codecs.huffman.read_four"} <= names
-    assert len(names) == len(warmup.all_kernels())
+    assert len(names) == len(warmup_command.all_kernels())
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.usefixtures("few")
 def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
     # In new processes: here, Numba may have been imported with the JIT off.
     script = (
-        "import sys; from dcformat_cli import warmup; from dcformat_cli.main import main\n"
-        f"found = [k for k in warmup.all_kernels() if k.name in {FEW!r}]\n"
-        "warmup.all_kernels = lambda: found\nsys.argv[1:] = {}\nmain()"
+        "import sys; from dcformat_cli.verbs import warmup_command; from dcformat_cli.main import main\n"
+        f"found = [k for k in warmup_command.all_kernels() if k.name in {FEW!r}]\n"
+        "warmup_command.all_kernels = lambda: found\nsys.argv[1:] = {}\nmain()"
     )
     first = spawn(script.format("['warmup', '--json']"), python=True)
     assert first.returncode == 0, first.stderr
@@ -82,6 +85,7 @@ def test_without_a_compiler_it_says_so(invoke: Invoke, monkeypatch: pytest.Monke
     refused(invoke("warmup"), "expected Numba, to compile 2 kernels, found none, or one that is switched off")
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.usefixtures("few")
 def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +95,7 @@ def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
     refused(invoke("warmup"), "DCFORMAT_CACHE_DIR", f"found {tmp_path}/file/kernels: Not a directory")
 
 
+@pytest.mark.needs_compiler
 def test_interrupted_it_keeps_what_is_compiled(place: Path) -> None:
     process = subprocess.Popen(command("warmup"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list(place.glob("*.kernel")) and process.poll() is None:
@@ -112,22 +117,23 @@ def test_options_that_make_no_sense_together(invoke: Invoke, tmp_path: Path) -> 
     refused(invoke("warmup", "--target", "z80", "--into", tmp_path), "x86-64-v4", "'z80'", code=2)
 
 
+@pytest.mark.needs_compiler
 def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from dcformat_cli import warmup; from dcformat_cli.main import main\n"
-        f"found = [k for k in warmup.all_kernels() if k.name in {FEW!r}]\n"
-        f"warmup.all_kernels = lambda: found\nsys.argv[1:] = 'warmup --target aarch64 --into'.split()\n"
+        "import sys; from dcformat_cli.verbs import warmup_command; from dcformat_cli.main import main\n"
+        f"found = [k for k in warmup_command.all_kernels() if k.name in {FEW!r}]\n"
+        f"warmup_command.all_kernels = lambda: found\nsys.argv[1:] = 'warmup --target aarch64 --into'.split()\n"
         f"sys.argv.append({str(tmp_path)!r})\nmain()"
     )
     done = spawn(script, python=True)
     assert done.returncode == 0, done.stderr
     saved = list((tmp_path / "kernels").iterdir())
     assert len(saved) == 2
-    for kernel in warmup.all_kernels():
+    for kernel in warmup_command.all_kernels():
         if kernel.name in FEW:
             key = kernel.key("aarch64")
-            data = store._read(str(tmp_path / "kernels"), key, keys.compiler())
-            assert data is not None
+            (path,) = (path for path in saved if path.name.startswith(key.hex()))
+            data = path.read_bytes()
             made = image.unpack(data, key)
             assert made is not None
             slot = {name: at for at, name in made.imports}["PyEval_SaveThread"]

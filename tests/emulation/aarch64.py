@@ -18,11 +18,12 @@ CPUINFO = "processor\t: 0\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU impleme
 BATCHES = (1, 5, 16, 70)
 
 RUN = """
+import os
 import sys
 import numpy as np
-from dcformat.native import keys
+from dcformat.jit import cpuinfo
 if sys.argv[1]:
-    keys._CPUINFO = sys.argv[1]
+    cpuinfo.PATH = sys.argv[1]
 import dcformat_runtime
 from dcformat import jit
 for name in sys.argv[3:]:
@@ -30,7 +31,7 @@ for name in sys.argv[3:]:
         session = dcformat_runtime.load(name, threads=1, backend="numba", deterministic=exact)
         for batch in map(int, sys.argv[2].split(",")):
             x = np.random.default_rng(batch).random((batch, *session.input_shape), np.float32)
-            np.save(f"{name}-{keys.machine()[:7].strip()}-{exact}-{batch}.npy", session(x))
+            np.save(f"{name}-{os.uname().machine[:7].strip()}-{exact}-{batch}.npy", session(x))
 assert "numba" not in sys.modules or not sys.argv[1]
 states = {kernel.state for kernel in jit.kernels()} - {"unresolved"}
 assert not sys.argv[1] or states == {"saved"}, states

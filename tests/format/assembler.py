@@ -66,9 +66,7 @@ class Entry:
     length: int | None = None
 
     def table(self, first: bool) -> bytes:
-        rank = len(self.shape)
-        out = text(self.name) + bytes((self.form | self.dtype << 3 | min(rank, 7) << 5,))
-        out += varint(rank) if rank > 6 else b""
+        out = text(self.name) + bytes((self.form | self.dtype << 3 | len(self.shape) << 5,))
         out += b"".join(varint(size) for size in self.shape)
         out += struct.pack("<f", self.scale) if self.dtype == INT8 else b""
         out += varint(self.stored) if self.form in (SPARSE, SPARSE_SHARED) else b""

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
+from dcformat.codecs import ContextCoder
+from dcformat.codecs.alphabet import Alphabet
+from dcformat.codecs.csr_view import CsrView
 from dcformat.codecs.rangecoder import Decoder, Encoder
-
-Array = npt.NDArray[np.generic]
 
 
 class Matrix(NamedTuple):
-    """A sparse matrix of labels, as the coders take it."""
+    """A sparse matrix of code symbols, as the coders take it."""
 
-    pointers: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.uint16]
-    lines: int
-    length: int
-    symbols: int
-    negatives: int
+    view: CsrView
+    alphabet: Alphabet
 
 
 def matrix(
-    seed: int, lines: int, length: int, density: float, symbols: int, negatives: int, *, dead: float = 0.0
+    seed: int, lines: int, length: int, density: float, symbols: int, negatives: int, *, empty: float = 0.0
 ) -> Matrix:
-    """Draw a matrix; `dead` is how many of its lines and columns are empty."""
+    """Draw a matrix; `empty` is the share of its lines and columns that hold no entry."""
     random = np.random.default_rng(seed)
     there = random.random((lines, length)) < density
-    there[random.random(lines) < dead] = False
-    there[:, random.random(length) < dead] = False
-    pointers = np.zeros(lines + 1, np.int64)
-    np.cumsum(there.sum(1), out=pointers[1:])
-    labels = random.integers(0, symbols, int(pointers[-1])).astype(np.uint16)
-    return Matrix(pointers, np.nonzero(there)[1].astype(np.int32), labels, lines, length, symbols, negatives)
+    there[random.random(lines) < empty] = False
+    there[:, random.random(length) < empty] = False
+    indptr = np.zeros(lines + 1, np.int64)
+    np.cumsum(there.sum(1), out=indptr[1:])
+    codes = random.integers(0, symbols, int(indptr[-1])).astype(np.uint16)
+    view = CsrView(indptr, np.nonzero(there)[1].astype(np.int32), codes, lines, length)
+    return Matrix(view, Alphabet(symbols, negatives))
 
 
 @st.composite
@@ -52,37 +47,46 @@ def matrices(draw: st.DrawFn) -> Matrix:
         draw(st.sampled_from([0.0, 0.03, 0.3, 0.9, 1.0])),
         symbols,
         draw(st.integers(0, symbols)),
-        dead=draw(st.sampled_from([0.0, 0.0, 0.5])),
+        empty=draw(st.sampled_from([0.0, 0.0, 0.5])),
     )
 
 
-def coded(coder: ModuleType, given: Matrix) -> bytes:
+def given_matrix(rows: list[list[int]], codes: list[int], length: int, symbols: int, negatives: int) -> Matrix:
+    """A matrix by the indices of each line's entries, and the codes of all."""
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    indices = np.array([index for row in rows for index in row], np.int32)
+    return Matrix(CsrView(indptr, indices, np.array(codes, np.uint16), len(rows), length), Alphabet(symbols, negatives))
+
+
+def decoder(data: bytes) -> Decoder:
+    """Decode bytes."""
+    return Decoder(np.frombuffer(data, np.uint8))
+
+
+def coded(coder: ContextCoder, given: Matrix) -> bytes:
     """Code a matrix."""
     encoder = Encoder(0)
     coder.encode(encoder, *given)
     return encoder.take()
 
 
-def check_round_trip(coder: ModuleType, given: Matrix) -> bytes:
+def check_round_trip(coder: ContextCoder, given: Matrix) -> bytes:
     """Code a matrix, decode it, compare all; return its bytes."""
-    data = coded(coder, given)
-    decoder = Decoder(np.frombuffer(data, np.uint8))
-    pointers, indices, labels = coder.decode(
-        decoder, given.lines, given.length, len(given.indices), given.symbols, given.negatives
-    )
-    decoder.finish()
-    np.testing.assert_array_equal(pointers, given.pointers)
-    np.testing.assert_array_equal(indices, given.indices)
-    np.testing.assert_array_equal(labels, given.labels)
-    assert (pointers.dtype, indices.dtype, labels.dtype) == (np.int64, np.int32, np.uint16)
+    data, (view, alphabet) = coded(coder, given), given
+    reader = decoder(data)
+    found = coder.decode(reader, view.lines, view.length, view.nnz, alphabet)
+    reader.finish()
+    np.testing.assert_array_equal(found.indptr, view.indptr)
+    np.testing.assert_array_equal(found.indices, view.indices)
+    np.testing.assert_array_equal(found.codes, view.codes)
+    assert (found.indptr.dtype, found.indices.dtype, found.codes.dtype) == (np.int64, np.int32, np.uint16)
     return data
 
 
-def check_decoded(result: tuple[Array, Array, Array], lines: int, length: int, stored: int, symbols: int) -> None:
-    """Whatever bytes were decoded, the result is a matrix of that many entries."""
-    pointers, indices, labels = result
-    assert pointers[0] == 0 and pointers[-1] == stored == len(indices) == len(labels)
-    assert (np.diff(pointers) >= 0).all() and len(pointers) == lines + 1
-    assert ((indices >= 0) & (indices < length)).all() and (labels < symbols).all()
-    for start, stop in itertools.pairwise(pointers):
-        assert (np.diff(indices[start:stop]) > 0).all()
+def check_decoded(found: CsrView, lines: int, length: int, nnz: int, symbols: int) -> None:
+    """Require that the result, of any bytes, is a matrix of that many entries."""
+    assert found.indptr[0] == 0 and found.indptr[-1] == nnz == len(found.indices) == len(found.codes)
+    assert (np.diff(found.indptr) >= 0).all() and len(found.indptr) == lines + 1
+    assert ((found.indices >= 0) & (found.indices < length)).all() and (found.codes < symbols).all()
+    for start, stop in itertools.pairwise(found.indptr):
+        assert (np.diff(found.indices[start:stop]) > 0).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from unittest.mock import patch
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat import layout
-from dcformat.codecs import choose
-from dcformat.codecs.oriented import Oriented, negatives_of
-from dcformat.codecs.payload import Coding, chunk_bounds
-from dcformat.codecs.rangecoder import Encoder
-from dcformat.codecs.values import ranks, write_values
+from dcformat.codecs import CODER_NAMES
+from dcformat.codecs.payload_layout import Coding
+from dcformat.codecs.payload_writer import codings, encode_payload
+from dcformat.floats import ranks
 from dcformat.graph import Graph, Linear, Preprocessing, ReLU, Softmax
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape, uniform_bits
+from dcformat.writer import write
 
 DTYPES = tuple(STORAGE)
 FORMS = ("constant", "dense", "dense-shared", "sparse", "sparse-shared")
@@ -157,101 +157,38 @@ def small_model() -> Model:
 class Way:
     """How a payload is coded; `each`: lines in a chunk, 0 for one chunk."""
 
-    coder: int
-    transposed: bool = False
-    every: bool = False
-    fillers: bool = False
+    coding: Coding
     each: int = 0
 
     def __str__(self) -> str:
-        flags = [n for n in ("transposed", "every", "fillers") if getattr(self, n)] + ["chunked"] * bool(self.each)
-        return "-".join([("raw", "huffman", "adaptive", "mixing")[self.coder], *flags])
+        flags = [name for name in ("transposed", "every_element", "fillers") if getattr(self.coding, name)]
+        return "-".join([CODER_NAMES[self.coding.coder], *flags, *["chunked"] * bool(self.each)])
+
+
+def way(coder: int, *, transposed: bool = False, every_element: bool = False, fillers: bool = False) -> Way:
+    """A way in one chunk."""
+    return Way(Coding(coder, transposed, every_element, fillers))
 
 
 def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
     """Every way that the format has for a tensor's form, in one chunk and in chunks of `some` lines."""
-    if tensor.is_constant:
-        yield Way(0)
-        return
-    for each in (0, some):
-        if not tensor.is_sparse and tensor.codebook is None:
-            yield from (Way(0, each=each), Way(2, each=each))
-            continue
-        for coder in range(layout.CODERS):
-            for transposed in (False, True):
-                yield Way(coder, transposed, each=each)
-                if tensor.is_sparse and tensor.codebook is not None:
-                    yield Way(coder, transposed, every=True, each=each)
-    if tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
-        yield from (Way(1, fillers=True), Way(1, fillers=True, each=some))
+    for coding in codings(tensor):
+        yield Way(coding)
+        if not tensor.is_constant:
+            yield Way(coding, some)
 
 
 def payload(tensor: Tensor, way: Way) -> bytes:
     """A tensor's payload coded in a way."""
-
-    def lines_each(lines: int, *_: int) -> int:
-        return way.each if way.each < lines else 0
-
-    with patch.object(choose, "_lines_each", lines_each), patch.object(choose, "_DENSE_FROM", 0.0):
-        if tensor.is_constant:
-            return choose.write_payload(tensor, "fast")
-        if not tensor.is_sparse and tensor.codebook is None:
-            return _plain(tensor, way)
-        if way.fillers:
-            return min(choose._with_fillers(tensor), key=len)
-        return _packed(tensor, way) if way.coder < 2 else _context(tensor, way)
-
-
-def _plain(tensor: Tensor, way: Way) -> bytes:
-    each = way.each if way.each < tensor.rows else 0
-    chunks = []
-    for a, b in chunk_bounds(tensor.rows, each):
-        part = tensor.data[a * tensor.columns : b * tensor.columns]
-        encoder = Encoder(16)
-        if way.coder and len(part):
-            write_values(encoder, part, tensor.dtype)
-        chunks.append((encoder.take() if len(part) else b"") if way.coder else part.tobytes())
-    return bytes((way.coder,)) + choose._with_chunks(b"", each, chunks, None)
-
-
-def _packed(tensor: Tensor, way: Way) -> bytes:
-    for candidate in choose._packed_candidates(tensor):
-        coding = candidate.coding
-        if way.every == coding.every_element and (way.transposed == coding.transposed):
-            return choose._packed_payload(candidate, *choose._symbols(candidate), coder=way.coder)
-    # The writer never codes a dense tensor, or every element, by columns with coders 0 and 1; the format can.
-    turned = _turned(tensor)
-    straight = bytearray(_packed(turned, Way(way.coder, every=way.every, each=way.each)))
-    straight[0] |= Coding(0, transposed=True).byte
-    return bytes(straight)
-
-
-def _turned(tensor: Tensor) -> Tensor:
-    """The tensor of the same elements with rows and columns swapped."""
-    shape = (tensor.columns, tensor.rows)
-    if not tensor.is_sparse:
-        data = np.ascontiguousarray(tensor.data.reshape(tensor.rows, tensor.columns).T).reshape(-1)
-        return Tensor(tensor.name, shape, tensor.dtype, data, tensor.codebook, scale=tensor.scale)
-    turned = Oriented.of(tensor).transposed()
-    return Tensor(
-        tensor.name, shape, tensor.dtype, turned.labels, tensor.codebook, turned.pointers, turned.indices, tensor.scale
-    )
-
-
-def _context(tensor: Tensor, way: Way) -> bytes:
-    negatives = negatives_of(tensor.codebook, tensor.dtype)
-    if not tensor.is_sparse:
-        return choose._context_dense(tensor, way.coder, negatives, transposed=way.transposed)
-    rows = Oriented.of(tensor)
-    part = rows.transposed() if way.transposed else rows
-    write = choose._context_every if way.every else choose._context_sparse
-    return write(tensor, way.coder, part, negatives, transposed=way.transposed)
+    lines = tensor.columns if way.coding.transposed else tensor.rows
+    return encode_payload(tensor, way.coding, way.each if way.each < lines else 0)
 
 
 def dumps_as(model: Model, way: Way) -> bytes:
     """A model's file with every tensor coded in a way."""
-    with patch("dcformat.writer.write_payload", lambda tensor, *_: payload(tensor, way)):
-        return dcformat.dumps(model)
+    out = BytesIO()
+    write(model, out, encode=lambda tensor: (tensor, payload(tensor, way)))
+    return out.getvalue()
 
 
 def vectors() -> Iterator[tuple[str, bytes]]:
@@ -266,8 +203,8 @@ def vectors() -> Iterator[tuple[str, bytes]]:
     for dtype in DTYPES if COMPILED else DTYPES[:1]:
         for form in FORMS:
             made = tensor(random, "t", (5, 7), dtype, form, grid=form == "dense")
-            for way in ways(made):
-                yield f"{dtype}-{form}-{way}", dumps_as(Model({"t": made}), way)
+            for one in ways(made):
+                yield f"{dtype}-{form}-{one}", dumps_as(Model({"t": made}), one)
 
 
 def large_vectors() -> Iterator[tuple[str, bytes]]:
@@ -275,13 +212,13 @@ def large_vectors() -> Iterator[tuple[str, bytes]]:
     random = np.random.default_rng(2)
     for clusters in (20, 300):
         made = tensor(random, "t", (90, 100), "float32", "sparse-shared", clusters=clusters, density=0.55)
-        for way in (Way(0), Way(1), Way(1, True), Way(1, every=True), Way(2), Way(3)):
-            yield f"{clusters}-{way}", dumps_as(Model({"t": made}), way)
+        for one in (way(0), way(1), way(1, transposed=True), way(1, every_element=True), way(2), way(3)):
+            yield f"{clusters}-{one}", dumps_as(Model({"t": made}), one)
     made = tensor(random, "t", (70, 100), "float16", "sparse-shared", clusters=9, density=0.02)
-    yield "fillers", dumps_as(Model({"t": made}), Way(1, fillers=True))
+    yield "fillers", dumps_as(Model({"t": made}), way(1, fillers=True))
     made = tensor(random, "t", (90, 100), "float16", "sparse", density=0.55)
-    for way in (Way(1), Way(1, True), Way(2, True)):
-        yield f"values-{way}", dumps_as(Model({"t": made}), way)
+    for one in (way(1), way(1, transposed=True), way(2, transposed=True)):
+        yield f"values-{one}", dumps_as(Model({"t": made}), one)
     places = np.array([0, 3, 300], np.int64)
     yield (
         "wide",

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcformat.codecs.values import ranks
 from dcformat.dense import from_dense, negative_zeros
 from dcformat.errors import EncodingError
+from dcformat.floats import ranks
 from dcformat.model import STORAGE, Tensor
 
 

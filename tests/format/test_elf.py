@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from dcformat.native import elf
+from dcformat.jit.compiler import elf
 
 llvm = pytest.importorskip("llvmlite.binding")
 

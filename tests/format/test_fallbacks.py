@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from dcformat.native import loader, store
+from dcformat.jit import abi
+from dcformat.jit.machine_code import store
 from tests.format.test_jit import HERE, REPORT, RIGHT, ROOT, run
 
-pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
 FAILING = """
 import json, logging, sys
 import numpy as np
 from unittest import mock
 from dcformat import jit
-from dcformat.native import compiler, elf, image, loader, store
+from dcformat.jit.compiler import elf, lowering
+from dcformat.jit.machine_code import image, loader, store
 from machine_kernels import simple
 
 lines = []
@@ -47,14 +52,14 @@ def failing(where, name, error):
 
 numba = sys.modules["numba"]
 out = dict(
-    link=state(failing(compiler, "compile_image", elf.LinkError("it calls cosh"))),
-    private=state(failing(compiler, "compile_image", AttributeError("no _internal_codegen"))),
-    type=state(failing(compiler, "compile_image", TypeError("compile_extra"))),
-    memory=state(failing(compiler, "compile_image", MemoryError())),
-    absent=state(mock.patch.dict(sys.modules, {"dcformat.native.compiler": None})),
+    link=state(failing(lowering, "compile_image", elf.LinkError("it calls cosh"))),
+    private=state(failing(lowering, "compile_image", AttributeError("no _internal_codegen"))),
+    type=state(failing(lowering, "compile_image", TypeError("compile_extra"))),
+    memory=state(failing(lowering, "compile_image", MemoryError())),
+    absent=state(mock.patch.dict(sys.modules, {"dcformat.jit.compiler.lowering": None})),
     pack=state(mock.patch.object(image.Image, "pack", side_effect=ValueError("a name"))),
     write=state(failing(store, "write", OSError("disk full"))),
-    both=state(failing(compiler, "compile_image", RuntimeError("a")), failing(numba, "njit", RuntimeError("b"))),
+    both=state(failing(lowering, "compile_image", RuntimeError("a")), failing(numba, "njit", RuntimeError("b"))),
     load=state(failing(loader, "load", OSError("no executable memory"))),
     read=state(failing(store, "read", UnicodeDecodeError("ascii", b"", 0, 1, "bad"))),
 )
@@ -254,3 +259,12 @@ print(json.dumps([answers, k.steps.ready()]))
 
 def test_to_ask_whether_a_kernel_is_ready_never_waits_for_the_compiler(tmp_path: Path) -> None:
     assert run(tmp_path, WAITING) == [[False, False, False], True]
+
+
+def test_the_installed_numba_is_in_the_range_that_pyproject_states_and_needs_no_fallback(tmp_path: Path) -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        stated = tomllib.load(file)["project"]["dependencies"]
+    (numba,) = [text for text in stated if text.startswith("numba")]
+    least, below = (tuple(map(int, bound.split("."))) for bound in re.fullmatch(r"numba>=(.+),<(.+)", numba).groups())  # type: ignore[union-attr]
+    assert least <= tuple(map(int, version("numba").split(".")[:2])) < below
+    assert run(tmp_path, REPORT)["states"] == ["compiled"] * 6

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dcformat
-from dcformat.codecs.choose import Mode
+from dcformat.codecs import Mode
 from dcformat.dense import from_dense
 from dcformat.digest import tensor_digest
 from dcformat.errors import FormatError
@@ -277,6 +277,6 @@ def check_usage(data: bytes) -> None:
     with dcformat.open(data) as file:
         for name in file.names:
             use = file.usage(name)
-            parts = (use.index_bits, use.label_bits, use.codebook_bits, use.table_bits)
+            parts = (use.index_bits, use.code_bits, use.codebook_bits, use.table_bits)
             assert min(parts) >= 0
             assert sum(parts) == 8 * file.info(name).payload_bytes

@@ -28,7 +28,7 @@ from dcformat.graph import (
     ReLU,
     Softmax,
 )
-from dcformat.wiring import OPERATORS, check_graph, read_graph, write_graph
+from dcformat.graph_codec import OPERATORS, check_graph, read_graph, write_graph
 from tests.format.strategies import small_graph
 
 NAMES = ["w", "b", "k"]

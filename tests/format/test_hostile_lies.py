@@ -411,7 +411,7 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
 def test_large_tensors_take_what_was_allowed(form: str) -> None:
     """The bound is the arrays' true size: what is measured stays below it, and it is not far above."""
     from dcformat.codecs.memory import working_bytes
-    from dcformat.codecs.payload import cut
+    from dcformat.codecs.payload_layout import parse_payload
     from tests.format import strategies
 
     jit.warm(jit.kernels())  # the compiler's memory is not decoding's
@@ -427,6 +427,6 @@ def test_large_tensors_take_what_was_allowed(form: str) -> None:
             file.tensor("t")
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        bound = working_bytes(cut(info, payload))
+        bound = working_bytes(parse_payload(info, payload))
         assert peak <= bound + (1 << 17) + len(payload), str(way)
         assert bound <= 60 * info.decoded_bytes + (1 << 21), str(way)

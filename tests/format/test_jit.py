@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcformat import jit
-from dcformat.native import image, keys, loader, store
+from dcformat.jit import abi
+from dcformat.jit.machine_code import image, keys, store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-pytestmark = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
 REPORT = """
 import json, sys
@@ -157,19 +158,19 @@ def test_without_numba_a_kernel_is_python(tmp_path):
 
 
 def test_without_numba_anybodys_code_will_do(cache):
-    hidden = "from dcformat.native import keys; keys._known['compiler'] = ''\n" + REPORT
+    hidden = "from dcformat.jit.machine_code import keys; keys.compiler = lambda: None\n" + REPORT
     assert run(cache, hidden, DCFORMAT_CACHE="only")["states"] == ["saved"] * 6
 
 
 def test_another_compiler_compiles_anew(cache):
-    other = "from dcformat.native import keys; keys._known['compiler'] = 'numba 9.9'\n" + REPORT
+    other = "from dcformat.jit.machine_code import keys; keys.compiler = lambda: 'numba 9.9'\n" + REPORT
     assert run(cache, other, DCFORMAT_CACHE="only")["out"]["error"] == "KernelMissingError"
 
 
 def test_another_processor_compiles_anew(cache, tmp_path):
     info = tmp_path / "cpuinfo"
     info.write_text(Path("/proc/cpuinfo").read_text().replace(" fpu ", " "))
-    other = f"from dcformat.native import keys; keys._CPUINFO = {str(info)!r}\n" + REPORT
+    other = f"from dcformat.jit import cpuinfo; cpuinfo.PATH = {str(info)!r}\n" + REPORT
     assert run(cache, other, DCFORMAT_CACHE="only")["out"]["error"] == "KernelMissingError"
     info.write_text("")
     before = files(cache)

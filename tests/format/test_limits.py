@@ -28,7 +28,7 @@ from tests.format.assembler import (
     one,
     varint,
 )
-from tests.format.strategies import COMPILED, Way, dumps_as, same, tensor
+from tests.format.strategies import COMPILED, dumps_as, same, tensor, way
 from tests.format.test_reader import Pipe, large_model
 
 ONE = struct.pack("<f", 1.0)
@@ -192,7 +192,7 @@ def test_running_out_of_memory_is_a_memory_limit() -> None:
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such devices")
 def test_devices_are_read_no_further_than_their_first_bytes() -> None:
     for mapped in (False, True):
-        with pytest.raises(NotDcfError, match=r"/dev/zero: E01 .*found 00000000"):
+        with pytest.raises(NotDcfError, match=r"/dev/zero: not a .dcf file: .*found 00000000"):
             dcformat.open("/dev/zero", mmap=mapped)
     with open("/dev/zero", "rb") as device, pytest.raises(NotDcfError, match="found 00000000"):  # noqa: PTH123
         dcformat.load(device)
@@ -212,7 +212,7 @@ def test_files_that_say_they_are_empty_are_read() -> None:
 def test_accounting_takes_what_is_counted(coder: int) -> None:
     jit.warm(jit.kernels())
     made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", clusters=5)
-    data = dumps_as(Model({"w": made}), Way(coder))
+    data = dumps_as(Model({"w": made}), way(coder))
 
     def account(most: int) -> None:
         with dcformat.open(data, max_memory=most) as file:

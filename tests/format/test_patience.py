@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dcformat_cli import warmup
+from dcformat_cli.verbs import warmup_command
 
 from dcformat import jit
-from dcformat.native import loader
+from dcformat.jit import abi
 from tests.format.test_jit import run
 
-#: They run any program, and wait for other threads: nothing about their arguments says for how long.
-UNTOLD = {"dcformat_runtime.kernels.run", "dcformat_runtime.kernels.wait"}
+#: Nothing about the arguments says how long they take: two run any program, or wait for other threads. The text coder
+#: chooses by itself between the kernel and Python, which it runs on lists.
+UNTOLD = {"dcformat_runtime.kernels.run", "dcformat_runtime.kernels.wait", "dcformat.codecs.text._text"}
 
-needs_machine_code = pytest.mark.skipif(not loader.layout_known(), reason="machine code is not kept on this platform")
+needs_machine_code = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
 
 def test_every_kernel_states_its_work() -> None:
-    assert {kernel.name for kernel in warmup.all_kernels() if kernel.work is None} == UNTOLD
+    assert {kernel.name for kernel in warmup_command.all_kernels() if kernel.work is None} == UNTOLD
 
 
 def test_work_is_counted_from_the_arguments_it_names() -> None:
@@ -77,6 +78,7 @@ import json
 import numpy as np
 from dcformat import jit
 from dcformat.codecs import adaptive, mixing
+from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.rangecoder import Decoder
 
 class Compiling(Exception):
@@ -88,10 +90,10 @@ class Stop(jit.Observer):
 
 jit.observe(Stop())
 cases = [
-    lambda data: mixing.decode(data(bytes(4)), 1 << 10, 1 << 8, 1, 2, 1),
-    lambda data: mixing.decode(data(bytes(4)), 1, 1 << 18, 1, 2, 1),
-    lambda data: adaptive.decode(data(bytes([0, 0, 0, 0])), 1 << 10, 1 << 9, 5, 2, 1),
-    lambda data: adaptive.decode(data(bytes([255, 0, 0, 0])), 1 << 13, 1 << 13, 5, 2, 1),
+    lambda data: mixing.decode(data(bytes(4)), 1 << 10, 1 << 8, 1, Alphabet(2, 1)),
+    lambda data: mixing.decode(data(bytes(4)), 1, 1 << 18, 1, Alphabet(2, 1)),
+    lambda data: adaptive.decode(data(bytes([0, 0, 0, 0])), 1 << 10, 1 << 9, 5, Alphabet(2, 1)),
+    lambda data: adaptive.decode(data(bytes([255, 0, 0, 0])), 1 << 13, 1 << 13, 5, Alphabet(2, 1)),
 ]
 out = []
 for case in cases:
@@ -107,7 +109,8 @@ print(json.dumps(out))
 @needs_machine_code
 def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert run(tmp_path, LARGE) == [
-        "mixing_kernels.decode_cells", "mixing_kernels.decode_lives", "adaptive._decode_cells", "adaptive._decode_runs",
+        "mixing_kernels.decode_cells", "mixing_kernels.decode_nonempty",
+        "adaptive_kernels.decode_cells", "adaptive_kernels.decode_runs",
     ]  # fmt: skip
 
 
@@ -116,7 +119,8 @@ import json, sys
 import numpy as np
 import dcformat
 from dcformat import jit
-from dcformat.codecs import adaptive, choose, index, mixing
+from dcformat.codecs import adaptive, index, mixing, payload_writer
+from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.rangecoder import Decoder
 
 lines, found = 0, {}
@@ -161,7 +165,7 @@ for coder in (adaptive, mixing):
         for head in (0, 0x55, 0xFF):
             decoder = Decoder(np.frombuffer(bytes([head]) * 6, np.uint8))
             try:
-                coder.decode(decoder, *shape, 3, 2, 1)
+                coder.decode(decoder, *shape, 3, Alphabet(2, 1))
             except dcformat.FormatError:
                 pass
 index.place64(np.array([5, 900, 2]), 3, 1000, 3, 400, np.zeros(401, np.int64), np.zeros(3, np.int64))
@@ -173,7 +177,8 @@ def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> No
     """A step is a microsecond, in which Python runs eight lines at most."""
     script = COUNT.replace("PATH", repr(str(tmp_path / "w")))
     found = run(tmp_path, script, NUMBA_DISABLE_JIT="1")
-    named = {kernel.name for kernel in warmup.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
-    seldom = {"read_four", "runs64", "place64", "fill", "unfill"}  # of large tensors, and of fillers
+    named = {kernel.name for kernel in warmup_command.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
+    # Kernels for large tensors and for fillers, and one whose Python the text coder calls itself.
+    seldom = {"read_four", "runs64", "place64", "fill", "unfill", "_text"}
     assert {name.rpartition(".")[2] for name in named - set(found)} <= seldom
     assert {name: ratio for name, ratio in found.items() if ratio > 8} == {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat.codecs import huffman, index, plain
-from dcformat.codecs.choose import code_lengths
+from dcformat.codecs.packed_writer import code_lengths
 
 ROOT = Path(__file__).resolve().parents[2]
 

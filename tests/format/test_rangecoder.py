@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcformat.codecs import values
-from dcformat.codecs.rangecoder import HALF, RATE, Decoder, Encoder, code_bit, fresh, probability, update
-from dcformat.codecs.values import get, put
+from dcformat.codecs.grid import INTEGER_MODELS
+from dcformat.codecs.rangecoder import HALF, Decoder, Encoder, Stream, code_bit, fresh, get, probability, put, update
 from dcformat.errors import FormatError, StreamError, TrailingDataError
 
 _DECISIONS = st.lists(st.tuples(st.sampled_from([1, 32, 20000, 32768, 65504, 65535]), st.integers(0, 1)), max_size=300)
@@ -20,21 +20,21 @@ _DECISIONS = st.lists(st.tuples(st.sampled_from([1, 32, 20000, 32768, 65504, 655
 
 def _encoded(decisions: list[tuple[int, int]]) -> bytes:
     encoder = Encoder(2 * len(decisions) + 8)
-    low, rng, pos = (int(x) for x in encoder.state)
+    stream, interval = Stream(False, encoder.buf, 0), tuple(encoder.state.tolist())
     for p, bit in decisions:
-        _, low, rng, pos = code_bit(False, low, rng, pos, encoder.buf, 0, p, bit)
-    encoder.state[:] = low, rng, pos
+        _, interval = code_bit(stream, interval, p, bit)
+    encoder.state[:] = interval
     return encoder.take()
 
 
 def _decode(data: bytes, probabilities: list[int]) -> list[int]:
     decoder = Decoder(np.frombuffer(data, np.uint8))
-    low, rng, pos = (int(x) for x in decoder.state)
+    stream, interval = Stream(True, decoder.buf, len(data)), tuple(decoder.state.tolist())
     out = []
     for p in probabilities:
-        bit, low, rng, pos = code_bit(True, low, rng, pos, decoder.buf, len(data), p, 0)
+        bit, interval = code_bit(stream, interval, p, 0)
         out.append(bit)
-    decoder.state[:] = low, rng, pos
+    decoder.state[:] = interval
     decoder.finish()
     return out
 
@@ -103,11 +103,11 @@ def test_a_models_steps() -> None:
     seen = []
     for bit in (1, 1, 0, 1):
         seen.append(int(probability(models, 0)))
-        update(models, 0, bit, 2, RATE)
+        update(models, 0, 2, bit)
     assert seen == [32768, 54612, 58982, 42130]
     assert int(models[0]) & 511 == 2
     for _ in range(3000):
-        update(models, 0, 1, 510, RATE)
+        update(models, 0, 510, 1)
     assert probability(models, 0) == 65504 and int(models[0]) & 511 == 510
 
 
@@ -125,8 +125,8 @@ def test_plain_numbers() -> None:
 def test_integers(numbers: list[int]) -> None:
     encoder = Encoder(16 * len(numbers))
     given_numbers = np.array(numbers, np.int64)
-    values._encode_integers(encoder.state, encoder.buf, 0, fresh(values.INTEGER_MODELS), RATE, given_numbers)
+    values.encode_integers(encoder.state, encoder.buf, 0, fresh(INTEGER_MODELS), given_numbers)
     decoder = Decoder(np.frombuffer(encoder.take(), np.uint8))
     out = np.zeros(len(numbers), np.int64)
-    values._decode_integers(decoder.state, decoder.buf, len(decoder.buf), fresh(values.INTEGER_MODELS), RATE, out)
+    values.decode_integers(decoder.state, decoder.buf, len(decoder.buf), fresh(INTEGER_MODELS), out)
     assert out.tolist() == numbers

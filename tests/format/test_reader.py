@@ -18,6 +18,7 @@ import pytest
 
 import dcformat
 from dcformat import layout
+from dcformat.codecs.payload_layout import Coding
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, NotDcfError, TruncatedError
 from dcformat.model import Model, Tensor
 from tests.format.strategies import Way, dumps_as, same, small_model, tensor
@@ -237,7 +238,7 @@ def test_threads_may_share_a_file(tmp_path: Path, from_file: bool) -> None:
 def test_threads_decode_the_chunks_of_a_tensor(coder: int) -> None:
     random = np.random.default_rng(6)
     made = tensor(random, "t", (12, 70), "float32", "sparse-shared")
-    data = dumps_as(Model({"t": made}), Way(coder, each=2))
+    data = dumps_as(Model({"t": made}), Way(Coding(coder), each=2))
     for threads in (1, 2, 5):
         assert same(dcformat.load(data, threads=threads).tensors["t"], made)
 
@@ -267,7 +268,7 @@ def test_the_ledger_and_the_usage_add_up() -> None:
             assert sum(row.bytes for row in file.ledger()) == file.size == len(data)
             for name in file.names:
                 usage = file.usage(name)
-                bits = usage.index_bits + usage.label_bits + usage.codebook_bits + usage.table_bits
+                bits = usage.index_bits + usage.code_bits + usage.codebook_bits + usage.table_bits
                 assert bits == pytest.approx(8 * file.info(name).payload_bytes)
 
 

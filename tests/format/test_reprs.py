@@ -23,8 +23,8 @@ def test_tensors():
     assert repr(dense) == "Tensor('b', float32 1000, dense)"
     assert repr(from_dense("c", np.full((2, 3), 0.5, np.float16), "float16")) == "Tensor('c', float16 2x3, constant)"
     assert repr(from_dense("\n", np.ones((), np.float32))) == "Tensor('\\n', float32 scalar, dense)"
-    scaled = from_dense("q", np.arange(-100, 100, dtype=np.int8), "int8", 0.25)
-    assert repr(scaled) == "Tensor('q', int8 200, dense, scale 0.25)"
+    scaled = from_dense("q", np.arange(1, 101, dtype=np.int8), "int8", 0.25)
+    assert repr(scaled) == "Tensor('q', int8 100, dense, scale 0.25)"
 
 
 def test_models_graphs_files_and_sessions(tmp_path):

@@ -10,9 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dcformat import layout
-from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.rangecoder import Encoder, put
 from dcformat.codecs.text import pack, unpack
-from dcformat.codecs.values import put
 from dcformat.errors import (
     FormatError,
     LimitError,

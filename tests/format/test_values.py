@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcformat.codecs.rangecoder import GAMMA_MODELS, RATE, Decoder, Encoder, fresh
-from dcformat.codecs.values import (
-    _encode_integers,
-    _encode_steps,
-    put,
-    ranks,
-    read_codebook,
-    read_values,
-    write_codebook,
-    write_values,
-)
+from dcformat.codecs.codebooks import encode_steps, read_codebook, write_codebook
+from dcformat.codecs.rangecoder import GAMMA_MODELS, Decoder, Encoder, fresh, put
+from dcformat.codecs.values import encode_integers, read_values, write_values
 from dcformat.errors import CodebookError, EncodingError, FormatError
+from dcformat.floats import ranks
 from dcformat.model import STORAGE
 from tests.format.strategies import DTYPES, codebook, values
 
@@ -115,9 +108,9 @@ def _grid_of(number: int, models: int) -> Decoder:
         put(encoder, width, value)
     numbers = np.array([number], np.int64)
     if models:
-        _encode_steps(encoder.state, encoder.buf, 0, fresh(models), RATE, 1, 0, numbers)
+        encode_steps(encoder.state, encoder.buf, 0, fresh(models), 1, 0, numbers)
     else:
-        _encode_integers(encoder.state, encoder.buf, 0, fresh(64), RATE, numbers)
+        encode_integers(encoder.state, encoder.buf, 0, fresh(64), numbers)
     return Decoder(np.frombuffer(encoder.take(), np.uint8))
 
 
@@ -146,7 +139,7 @@ def test_codebook_beyond_the_last_pattern() -> None:
     encoder = Encoder(64)
     put(encoder, 5, 0)
     numbers = np.array([65534, 65537], np.int64)
-    _encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), RATE, 0, 16, numbers)
+    encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), 0, 16, numbers)
     with pytest.raises(CodebookError, match="range"):
         read_codebook(Decoder(np.frombuffer(encoder.take(), np.uint8)), 2, "float16", sparse=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import dcformat
 from dcformat import errors, layout
 from dcformat.errors import FormatError
 from dcformat.model import Extension, Model, SelfTest, Tensor
+from dcformat.records import replace
 from tests.format.strategies import (
     COMPILED,
     DTYPES,
@@ -51,7 +51,7 @@ def test_fillers_are_read_back(made: Tensor) -> None:
     assert equal(dcformat.load(data).tensors["t"], made)
 
 
-@pytest.mark.parametrize("rank", range(9))
+@pytest.mark.parametrize("rank", range(8))
 @pytest.mark.parametrize("form", FORMS)
 def test_every_rank(rank: int, form: str) -> None:
     made = tensor(np.random.default_rng(rank), "t", (2,) * rank, "float16", form)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcformat_interop import InputError, read_checkpoint
+from dcformat_interop import UnfitError, read_checkpoint
 
 import dcformat
 from dcformat.model import Model
@@ -67,22 +67,22 @@ OTHERS = {
 def test_another_kind_is_named(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(OTHERS[kind])
-    with pytest.raises(InputError, match=f"expected a checkpoint .*, found what looks like {kind}"):
+    with pytest.raises(UnfitError, match=rf"a{suffix}: not a checkpoint \(looks like {kind}.*\): give safetensors"):
         read_checkpoint(path)
 
 
 def test_a_real_torchscript_archive_and_no_advice_to_load_it_without_care(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning):
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
-    with pytest.raises(InputError, match="TorchScript archive: save the module's state_dict") as caught:
+    with pytest.raises(UnfitError, match="TorchScript archive: save the module's state_dict") as caught:
         read_checkpoint(tmp_path / "a.pt")
     assert "weights_only" not in str(caught.value)
 
 
 def test_bytes_of_no_kind(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"a\.h5: expected a checkpoint .*, found bytes of no kind that is known"):
+    with pytest.raises(UnfitError, match=r"a\.h5: not a checkpoint \(bytes of no known kind\): give safetensors"):
         read_checkpoint(tmp_path / "a.h5")
     (tmp_path / "b.pt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"b\.pt: .*found an empty file"):
+    with pytest.raises(UnfitError, match=r"b\.pt: not a checkpoint \(an empty file\)"):
         read_checkpoint(tmp_path / "b.pt")

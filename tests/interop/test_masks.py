@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcformat_interop import InputError, read_checkpoint
+from dcformat_interop import UnfitError, read_checkpoint
 from safetensors.torch import save_file
 from torch.nn.utils import prune
 
@@ -57,13 +57,13 @@ def test_a_mask_of_any_dtype(tmp_path: Path, form: str, dtype: str, weights: str
 )
 def test_masks_that_are_none(tmp_path: Path, mask: torch.Tensor | None, message: str) -> None:
     torch.save({"w_orig": torch.ones(2), "w_mask": mask}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=rf"a\.pt: {message}"):
+    with pytest.raises(UnfitError, match=rf"a\.pt: {message}"):
         read_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_pair_beside_what_it_stands_for(tmp_path: Path) -> None:
     torch.save({"w_orig": torch.ones(2), "w_mask": torch.ones(2), "w": torch.ones(2)}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=r"a\.pt: w_orig: expected one of the two, found also 'w'"):
+    with pytest.raises(UnfitError, match=r"a\.pt: w_orig: expected one of the two, found also 'w'"):
         read_checkpoint(tmp_path / "a.pt")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_interop import Dense, InputError, match
+from dcformat_interop import Dense, UnfitError, match
 
 from dcformat.architectures import ARCHITECTURES
 
@@ -45,7 +45,7 @@ def test_a_shape_that_does_not_fit_is_named() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     given["2.weight"] = Dense("float32", np.zeros((100, 301), np.float32))
     with pytest.raises(
-        InputError, match=r"model.npz: 2.weight .*fc2.weight.*expected shape \(100, 300\), found \(100, 301\)"
+        UnfitError, match=r"model.npz: 2.weight .*fc2.weight.*expected shape \(100, 300\), found \(100, 301\)"
     ):
         match(PATH, LENET, given)
 
@@ -53,25 +53,25 @@ def test_a_shape_that_does_not_fit_is_named() -> None:
 def test_a_missing_and_a_left_over_layer() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     del given["4.weight"], given["4.bias"]
-    with pytest.raises(InputError, match=r"expected 3 layers .*found 2 \(0, 2\)"):
+    with pytest.raises(UnfitError, match=r"expected 3 layers .*found 2 \(0, 2\)"):
         match(PATH, LENET, given)
     more = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     more["6.weight"] = more["4.weight"]
-    with pytest.raises(InputError, match="expected 3 layers"):
+    with pytest.raises(UnfitError, match="expected 3 layers"):
         match(PATH, LENET, more)
 
 
 def test_a_missing_bias() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     del given["2.bias"]
-    with pytest.raises(InputError, match=r"expected 2\.bias .*found no such tensor"):
+    with pytest.raises(UnfitError, match=r"expected 2\.bias .*found no such tensor"):
         match(PATH, LENET, given)
 
 
 def test_tensors_that_are_neither_weights_nor_biases() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     given["1.running_mean"] = given["0.bias"]
-    with pytest.raises(InputError, match=r"weights and biases only, found the tensor '1\.running_mean'"):
+    with pytest.raises(UnfitError, match=r"weights and biases only, found the tensor '1\.running_mean'"):
         match(PATH, LENET, given)
 
 
@@ -79,17 +79,17 @@ def test_another_architecture_that_fits_better_is_named() -> None:
     other = ARCHITECTURES["lenet-5"]
     given = {name: Dense("float32", np.zeros(shape, np.float32)) for name, shape in other.shapes.items()}
     message = r"model\.npz: expected 3 layers .*8 of the 8 tensors have the shapes of lenet-5: --architecture lenet-5"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UnfitError, match=message):
         match(PATH, LENET, given)
     del given["conv1.bias"]
-    with pytest.raises(InputError, match="7 of the 7 tensors have the shapes of lenet-5"):
+    with pytest.raises(UnfitError, match="7 of the 7 tensors have the shapes of lenet-5"):
         match(PATH, LENET, given)
 
 
 def test_no_hint_where_the_architecture_is_the_nearest() -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     given["2.weight"] = Dense("float32", np.zeros((100, 301), np.float32))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UnfitError) as caught:
         match(PATH, LENET, given)
     assert "--architecture" not in str(caught.value)
 
@@ -103,15 +103,15 @@ def test_transposed_kernels_get_a_hint(dtype: str) -> None:
     message = (
         r"fc1\.weight: expected shape \(300, 784\), found \(784, 300\), transposed as Keras keeps it: transpose it"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UnfitError, match=message):
         match(PATH, LENET, given)
     lenet5 = ARCHITECTURES["lenet-5"]
     order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
     given = {n: Dense(dtype, np.zeros(s, np.int8).transpose(order[len(s)])) for n, s in lenet5.shapes.items()}
-    with pytest.raises(InputError, match=r"conv1\.weight: .*found \(5, 5, 1, 20\), transposed as Keras keeps it"):
+    with pytest.raises(UnfitError, match=r"conv1\.weight: .*found \(5, 5, 1, 20\), transposed as Keras keeps it"):
         match(PATH, lenet5, given)
     renamed = {name.replace("weight", "kernel:0"): dense for name, dense in given.items()}
-    with pytest.raises(InputError, match=r"'conv1\.kernel:0' \(a kernel as Keras calls it: transpose it"):
+    with pytest.raises(UnfitError, match=r"'conv1\.kernel:0' \(a kernel as Keras calls it: transpose it"):
         match(PATH, lenet5, renamed)
 
 
@@ -119,7 +119,7 @@ def test_transposed_kernels_get_a_hint(dtype: str) -> None:
 def test_a_weight_that_was_left_out_is_missed_by_name(reason: str) -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     del given["2.weight"]
-    with pytest.raises(InputError, match=rf"2\.weight: expected finite values .*lenet-300-100 .*, found {reason}"):
+    with pytest.raises(UnfitError, match=rf"2\.weight: expected finite values .*lenet-300-100 .*, found {reason}"):
         match(PATH, LENET, given, {"2.weight": reason})
 
 

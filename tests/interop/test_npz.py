@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dcformat_interop import InputError, read_checkpoint
+from dcformat_interop import UnfitError, read_checkpoint
+
+from tests.cli.support import save_npz
 
 W = np.array([[1, 2], [3, 4]], np.float32)
 
@@ -36,7 +38,7 @@ def archive(path: Path, *members: tuple[str, bytes], **options: Any) -> Path:
 
 
 def test_names_that_differ_by_a_suffix_are_two(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", **{"w": W, "w.npy": W + 10})
+    save_npz(tmp_path / "a.npz", {"w": W, "w.npy": W + 10})
     read = read_checkpoint(tmp_path / "a.npz").tensors
     assert {name: dense.values.tolist() for name, dense in read.items()} == {
         "w": [[1, 2], [3, 4]], "w.npy": [[11, 12], [13, 14]],
@@ -46,7 +48,7 @@ def test_names_that_differ_by_a_suffix_are_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("w", "w.npy"), ("w.npy", "w"), ("w.npy", "w.npy"), ("w", "w")])
 def test_two_members_of_one_name(tmp_path: Path, names: tuple[str, str]) -> None:
     path = archive(tmp_path / "a.npz", (names[0], npy(W)), (names[1], npy(W + 1)))
-    with pytest.raises(InputError, match=f"w: expected one member of each name, found '{names[0]}' and '{names[1]}'"):
+    with pytest.raises(UnfitError, match=f"w: expected one member of each name, found '{names[0]}' and '{names[1]}'"):
         read_checkpoint(path)
 
 
@@ -64,7 +66,7 @@ def test_every_layout_gives_the_same_values(tmp_path: Path) -> None:
 
 def test_text_dates_records_and_objects_are_left_out(tmp_path: Path) -> None:
     odd = {"s": np.array("x"), "d": np.array("2020", "M8[D]"), "r": np.zeros(2, "i4,f4"), "o": np.array([{}], object)}
-    np.savez(tmp_path / "a.npz", w=W, **odd)
+    save_npz(tmp_path / "a.npz", {"w": W, **odd})
     assert dict(read_checkpoint(tmp_path / "a.npz").left_out) == {
         "s": "str32", "d": "datetime64[D]", "r": "void64", "o": "object",
     }  # fmt: skip
@@ -74,12 +76,12 @@ def test_a_small_file_that_claims_much(tmp_path: Path) -> None:
     text = "{'descr': '<f4', 'fortran_order': False, 'shape': (1073741824, 2), }"
     path = archive(tmp_path / "a.npz", ("w.npy", header(text) + bytes(1 << 20)), compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10_000
-    with pytest.raises(InputError, match=r"a\.npz: w: .*at most 4,294,967,296 bytes.*takes 8,589,934,592 or more"):
+    with pytest.raises(UnfitError, match=r"a\.npz: w: .*at most 4,294,967,296 bytes.*takes 8,589,934,592 or more"):
         read_checkpoint(path)
-    with pytest.raises(InputError, match=r"w: expected 8,000,000 bytes of data, found 1,048,576"):
+    with pytest.raises(UnfitError, match=r"w: expected 8,000,000 bytes of data, found 1,048,576"):
         short = header(text.replace("1073741824", "1000000"))
         read_checkpoint(archive(path, ("w.npy", short + bytes(1 << 20))))
-    with pytest.raises(InputError, match=r"w: expected 8 bytes of data, found more"):
+    with pytest.raises(UnfitError, match=r"w: expected 8 bytes of data, found more"):
         read_checkpoint(archive(path, ("w.npy", header(text.replace("1073741824", "1")) + bytes(1 << 20))))
 
 
@@ -99,7 +101,7 @@ def test_a_small_file_that_claims_much(tmp_path: Path) -> None:
     ],
 )
 def test_members_that_are_no_arrays(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=rf"a\.npz: .*{message}"):
+    with pytest.raises(UnfitError, match=rf"a\.npz: .*{message}"):
         read_checkpoint(archive(tmp_path / "a.npz", ("w.npy", content)))
 
 
@@ -116,16 +118,16 @@ def test_encrypted_members_and_other_compressions(tmp_path: Path) -> None:
     for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         raw[raw.index(mark) + place] |= 1
     path.write_bytes(raw)
-    with pytest.raises(InputError, match=r"a\.npz: w: .*found an encrypted member"):
+    with pytest.raises(UnfitError, match=r"a\.npz: w: .*found an encrypted member"):
         read_checkpoint(path)
     for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         path = archive(tmp_path / "b.npz", ("w.npy", npy(W)), compression=compression)
-        with pytest.raises(InputError, match=r"b\.npz: w: expected members stored or deflated"):
+        with pytest.raises(UnfitError, match=r"b\.npz: w: expected members stored or deflated"):
             read_checkpoint(path)
 
 
 def test_an_empty_archive_and_other_zips(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.npz: expected at least one tensor of .*, found none"):
+    with pytest.raises(UnfitError, match=r"a\.npz: expected at least one tensor of .*, found none"):
         read_checkpoint(archive(tmp_path / "a.npz"))
-    with pytest.raises(InputError, match=r"b\.zip: expected a NumPy \.npz .*no array \(readme\.txt\)"):
+    with pytest.raises(UnfitError, match=r"b\.zip: expected a NumPy \.npz .*no array \(readme\.txt\)"):
         read_checkpoint(archive(tmp_path / "b.zip", ("readme.txt", b"hello")))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcformat_interop import InputError, read_checkpoint, write_safetensors
+from dcformat_interop import UnfitError, read_checkpoint, write_safetensors
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -49,7 +49,7 @@ ONE = entry("F32", [1], 0, 4)
         ({"w": entry("F32", [1] * 65, 0, 4)}, b"1234", "w: expected dtype, shape"),
         ({"w": [1, 2, 3]}, b"", "w: expected dtype, shape"),
         ({"w": {**ONE, "dtype": 3}}, b"1234", "w: expected dtype, shape"),
-        ([1], b"", "a damaged header|no JSON object|bytes of no kind"),
+        ([1], b"", "a damaged header|no JSON object|bytes of no known kind"),
         (b'{"w":1,"w":2}', b"", r"a damaged header \('w' twice\)"),
         (b'{"a":' + b"[" * 100_000, b"", "a damaged header"),
         (b'{"\xff":1}', b"", "a damaged header"),
@@ -58,13 +58,13 @@ ONE = entry("F32", [1], 0, 4)
     ],
 )
 def test_damaged_headers(tmp_path: Path, header: Any, data: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=rf"a\.safetensors: .*({message})"):
+    with pytest.raises(UnfitError, match=rf"a\.safetensors: .*({message})"):
         read_checkpoint(write(tmp_path / "a.safetensors", header, data))
 
 
 def test_a_header_longer_than_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 1 << 31) + b"{}")
-    with pytest.raises(InputError, match=r"a\.safetensors: expected a header of at most 2 bytes, found 2,147,483,648"):
+    with pytest.raises(UnfitError, match=r"a\.safetensors: expected a header of at most 2 bytes, found 2,147,483,648"):
         read_checkpoint(tmp_path / "a.safetensors")
 
 
@@ -90,7 +90,7 @@ def test_metadata(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_scale_that_is_none(tmp_path: Path, scale: str, expected: str) -> None:
     header = {"__metadata__": {"w.dcformat_scale": scale}, "w": entry("I8", [1], 0, 1)}
-    with pytest.raises(InputError, match=rf"a\.safetensors: w\.dcformat_scale: expected {expected}, found"):
+    with pytest.raises(UnfitError, match=rf"a\.safetensors: w\.dcformat_scale: expected {expected}, found"):
         read_checkpoint(write(tmp_path / "a.safetensors", header, b"\x05"))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcformat_interop import InputError, MissingTorchError, read_checkpoint
+from dcformat_interop import MissingTorchError, UnfitError, read_checkpoint
 
 W = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
 ADAM = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": W, "exp_avg_sq": W}}, "param_groups": [{"lr": 0.1}]}
@@ -69,19 +69,19 @@ def test_the_one_mapping_of_tensors_is_found(tmp_path: Path, state: Mapping[str,
 
 def test_several_mappings_need_a_key(tmp_path: Path) -> None:
     state = {"model": {"state_dict": {"w": W}}, "ema": {"w": W + 1}, "epoch": 3}
-    with pytest.raises(InputError, match=r"a\.pt: expected one mapping .*--key.*, found model\.state_dict, ema$"):
+    with pytest.raises(UnfitError, match=r"a\.pt: expected one mapping .*--key.*, found model\.state_dict, ema$"):
         read(tmp_path / "a.pt", state)
     assert read(tmp_path / "a.pt", state, key="ema") == {"w": (W + 1).tolist()}
     assert read(tmp_path / "a.pt", state, key="model.state_dict") == {"w": W.tolist()}
-    with pytest.raises(InputError, match=r"a\.pt: expected the key 'emma', found \., model, model\.state_dict, ema$"):
+    with pytest.raises(UnfitError, match=r"a\.pt: expected the key 'emma', found \., model, model\.state_dict, ema$"):
         read(tmp_path / "a.pt", state, key="emma")
-    with pytest.raises(InputError, match=r"found a, b, c, d, e, f, g, h and 12 more"):
+    with pytest.raises(UnfitError, match=r"found a, b, c, d, e, f, g, h and 12 more"):
         read(tmp_path / "a.pt", {name: {"w": W} for name in "abcdefghijklmnopqrst"})
 
 
 def test_the_outermost_mapping_may_be_meant(tmp_path: Path) -> None:
     state = {"w": W, "old": {"w": W + 1}}
-    with pytest.raises(InputError, match=r"found \., old$"):
+    with pytest.raises(UnfitError, match=r"found \., old$"):
         read(tmp_path / "a.pt", state)
     assert read(tmp_path / "a.pt", state, key=".") == {"w": W.tolist()}
 
@@ -114,14 +114,14 @@ def test_batch_norm_counters_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("first", "second"), [(0, "0"), ("0", 0)])
 def test_keys_of_one_name(tmp_path: Path, first: object, second: object) -> None:
     message = rf"a\.pt: 0: expected one tensor of each name, found the keys {first!r} and {second!r}"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UnfitError, match=message):
         read(tmp_path / "a.pt", {first: W, second: W + 1})
 
 
 def test_keys_that_are_no_names(tmp_path: Path) -> None:
     assert read(tmp_path / "a.pt", {0: W, 1: W}) == {"0": W.tolist(), "1": W.tolist()}
     for key in ((1, 2), None, 1.0, True, b"w"):
-        with pytest.raises(InputError, match=r"a\.pt: expected text or integers as names"):
+        with pytest.raises(UnfitError, match=r"a\.pt: expected text or integers as names"):
             read(tmp_path / "a.pt", {key: W})
 
 
@@ -139,7 +139,7 @@ def test_views_are_read_as_what_they_show(tmp_path: Path) -> None:
 
 
 def test_a_view_that_is_larger_than_its_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.pt: w: expected a checkpoint that takes at most 4,294,967,296 bytes"):
+    with pytest.raises(UnfitError, match=r"a\.pt: w: expected a checkpoint that takes at most 4,294,967,296 bytes"):
         read(tmp_path / "a.pt", {"w": torch.ones(1).expand(1 << 20, 1 << 20)})
 
 
@@ -158,7 +158,7 @@ def test_a_view_that_is_larger_than_its_file(tmp_path: Path) -> None:
 )
 def test_tensors_whose_elements_are_not_simply_there(tmp_path: Path, make: Any, found: str) -> None:
     state = {"v": W, "w": make()}
-    with pytest.raises(InputError, match=rf"a\.pt: (w: )?expected .*, found .*({found}|other objects).*"):
+    with pytest.raises(UnfitError, match=rf"a\.pt: (w: )?expected .*, found .*({found}|other objects).*"):
         read(tmp_path / "a.pt", state)
 
 
@@ -177,7 +177,7 @@ def test_a_sparse_tensor_may_be_skipped(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_files_without_a_mapping_of_tensors(tmp_path: Path, state: Any, found: str) -> None:
-    with pytest.raises(InputError, match=rf"a\.pt: expected a mapping of names to tensors .*, found {found}$"):
+    with pytest.raises(UnfitError, match=rf"a\.pt: expected a mapping of names to tensors .*, found {found}$"):
         read(tmp_path / "a.pt", state)
 
 
@@ -189,7 +189,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil(marker)))
     np.savez(tmp_path / "c.npz", w=np.array([Evil(marker)], object))
     for name in ("a.pt", "mixed.pt", "old.pt", "b.pt", "c.npz"):
-        with pytest.raises(InputError, match=name) as caught:
+        with pytest.raises(UnfitError, match=name) as caught:
             read_checkpoint(tmp_path / name)
         assert "weights_only" not in str(caught.value)
     assert not marker.exists()
@@ -200,7 +200,7 @@ def test_the_old_format(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "a.bin").tensors["w"].values.tolist() == W.tolist()
     whole = (tmp_path / "a.bin").read_bytes()
     for length in range(40, len(whole), 50):
-        with pytest.raises(InputError, match="expected a state_dict saved by torch"):
+        with pytest.raises(UnfitError, match="expected a state_dict saved by torch"):
             read_checkpoint(io.BytesIO(whole[:length]))
 
 
@@ -215,7 +215,7 @@ def test_an_archive_without_checksums(tmp_path: Path) -> None:
 def test_a_member_that_claims_much_is_counted(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(1 << 20))
-    with pytest.raises(InputError, match=r"a\.pt: .*at most 1,000,000 bytes of memory .*takes 1,048,576"):
+    with pytest.raises(UnfitError, match=r"a\.pt: .*at most 1,000,000 bytes of memory .*takes 1,048,576"):
         read_checkpoint(tmp_path / "a.pt", max_memory=1_000_000)
 
 
@@ -227,7 +227,7 @@ def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> N
     (tmp_path / "a.pt").write_bytes(head + opcode + (3 << 30).to_bytes(4, "little") + b"protocol_version")
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match=r"a\.pt: expected a state_dict saved by torch.save"):
+        with pytest.raises(UnfitError, match=r"a\.pt: expected a state_dict saved by torch.save"):
             read_checkpoint(tmp_path / "a.pt")
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
@@ -236,7 +236,7 @@ def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> N
 
 @pytest.mark.parametrize(("shape", "dtype"), [((0, 1 << 62), torch.float32), ((1 << 31, 0, 1 << 31), torch.bfloat16)])
 def test_shapes_that_numpy_has_no_arrays_of(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    with pytest.raises(InputError, match=rf"w: expected a plain, dense tensor, found one of shape \({shape[0]}, "):
+    with pytest.raises(UnfitError, match=rf"w: expected a plain, dense tensor, found one of shape \({shape[0]}, "):
         read(tmp_path / "a.pt", {"w": torch.empty(shape, dtype=dtype)})
 
 

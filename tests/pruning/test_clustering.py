@@ -1,4 +1,4 @@
-"""Clusters of numbers: the exact optimum against brute force, entropy's trade, k-means' starts."""
+"""Clustering in one dimension: the exact optimum against brute force, k-means, and the trade-off against bits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_pruning.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
 from dcformat_pruning.masks import PruningError
+from dcformat_pruning.sharing.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +18,11 @@ VALUES = st.lists(st.integers(-50, 50), min_size=1, max_size=11).map(lambda v: n
 
 
 def squared_error(values: Floats, found: Clustering) -> float:
-    return float(np.square(values - found.centroids[found.labels]).sum())
+    return float(np.square(values - found.centroids[found.codes]).sum())
 
 
 def best_by_trying_all(values: Floats, clusters: int) -> float:
-    """Least squared error over all ways to cut the sorted values into runs."""
+    """Return the least squared error over all ways to cut the sorted values into runs."""
     x = np.sort(values)
     cuts = combinations(range(1, len(x)), clusters - 1)
     return min(sum(float(np.square(run - run.mean()).sum()) for run in np.split(x, list(c))) for c in cuts)
@@ -53,9 +53,9 @@ def test_kmeans_ends_where_values_are_nearest_and_centroids_means(init: str) -> 
     values = np.random.default_rng(1).normal(size=400)
     found = kmeans(values, 6, init, seed=5)
     nearest = np.abs(values[:, None] - found.centroids).argmin(1)
-    assert np.array_equal(nearest, found.labels)
+    assert np.array_equal(nearest, found.codes)
     for k, centroid in enumerate(found.centroids):
-        assert centroid == pytest.approx(values[found.labels == k].mean())
+        assert centroid == pytest.approx(values[found.codes == k].mean())
 
 
 def test_linear_start_spans_the_values_evenly() -> None:
@@ -68,14 +68,14 @@ def test_a_price_on_bits_lowers_the_entropy_and_raises_the_error() -> None:
     values = np.random.default_rng(2).laplace(size=3000)
 
     def entropy(found: Clustering) -> float:
-        share = np.bincount(found.labels) / len(values)
+        share = np.bincount(found.codes) / len(values)
         return float(-(share * np.log2(share)).sum())
 
     free, dear = entropy_kmeans(values, 12, 0.0), entropy_kmeans(values, 12, 0.3)
     assert entropy(dear) < entropy(free) - 0.3
     assert squared_error(values, dear) > squared_error(values, free)
     assert squared_error(values, free) <= squared_error(values, exact_kmeans(values, 12)) + 1e-9
-    # The trade itself: error + rate * bits is no worse than that of the clusters it started from.
+    # The cost, error + rate * bits, is no higher than that of the exact clusters.
     cost = [squared_error(values, f) + 0.3 * len(values) * entropy(f) for f in (free, dear)]
     assert cost[1] < cost[0]
 
@@ -109,4 +109,4 @@ def test_unknown_start_and_negative_rate_are_refused() -> None:
 def test_assign_prefers_the_smaller_of_equals_and_drops_the_unused() -> None:
     found = assign([0.5, 0.0, 1.0], [1.0, 0.0, 9.0])
     assert found.centroids.tolist() == [0.0, 1.0]
-    assert found.labels.tolist() == [0, 0, 1]
+    assert found.codes.tolist() == [0, 0, 1]

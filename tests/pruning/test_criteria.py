@@ -1,4 +1,4 @@
-"""Each criterion against loops written out by hand, on networks small enough for that."""
+"""Each criterion against its formula, written out for small networks."""
 
 from __future__ import annotations
 
@@ -20,70 +20,24 @@ from dcformat_pruning.criteria import (
     Taylor,
     TfIdf,
     Wanda,
-    hessians,
-    prune_layer,
-    refit,
     scored_layers,
-    sparsegpt_layer,
     surgery,
 )
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.selection import keep_in_rows
-from dcformat_pruning.units import remove_and_refit, remove_while
 from torch import nn
 from torch.nn import functional
 
-
-class OwnNet(nn.Module):
-    """A user's module: grouped and padded convolution, functional ReLU, in-place ReLU, a linear layer used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2)
-        self.act = nn.ReLU(inplace=True)
-        self.twice = nn.Linear(4 * 2 * 2, 16)
-        self.head = nn.Linear(16, 3, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.act(self.conv(x)).flatten(1)
-        x = functional.relu(self.twice(x))
-        x = functional.relu(self.twice(x))
-        return self.head(x)
-
-
-def mlp(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-
-
-def own(seed: int = 0) -> OwnNet:
-    torch.manual_seed(seed)
-    return OwnNet()
-
-
-def mlp_data(n: int = 12) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    g = torch.Generator().manual_seed(1)
-    x = torch.rand(n, 6, generator=g) * (torch.rand(n, 6, generator=g) > 0.4)
-    y = torch.randint(3, (n,), generator=g)
-    return [(x[:5], y[:5]), (x[5:], y[5:])]
-
-
-def image_data(n: int = 6) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    g = torch.Generator().manual_seed(2)
-    return [(torch.randn(n, 2, 4, 4, generator=g), torch.randint(3, (n,), generator=g))]
+from tests.pruning.support import everything, image_data, mlp, mlp_data, own
 
 
 def mlp_inputs(net: nn.Sequential, x: torch.Tensor) -> dict[str, np.ndarray]:
-    """What each Linear of `mlp` is fed, in numpy."""
+    """Return the inputs of each Linear of `mlp`, computed with NumPy."""
     w = {k: v.detach().double().numpy() for k, v in net.state_dict().items()}
     a0 = x.double().numpy()
     a1 = np.maximum(a0 @ w["0.weight"].T + w["0.bias"], 0)
     a2 = np.maximum(a1 @ w["2.weight"].T + w["2.bias"], 0)
     return {"0.weight": a0, "2.weight": a1, "4.weight": a2}
-
-
-def everything(data: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.cat([x for x, _ in data]), torch.cat([y for _, y in data])
 
 
 def test_magnitude_is_the_absolute_weight() -> None:
@@ -161,7 +115,7 @@ def test_castellano_by_hand_also_behind_a_flatten() -> None:
 
 
 def sample_gradients(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    """Every sample's own gradient, one backward pass each."""
+    """Return the gradient of each sample, from a backward pass for each."""
     out = []
     for i in range(len(x)):
         loss = functional.cross_entropy(net(x[i : i + 1]), y[i : i + 1])
@@ -182,7 +136,7 @@ def test_fisher_by_one_backward_pass_for_each_sample(make, data) -> None:
 
 
 def test_fisher_of_units_equals_the_derivative_of_a_gate() -> None:
-    """a * dL/da summed over positions is the gradient of a gate that scales the unit (Theis 2018, eq. 6)."""
+    """The sum of a * dL/da over positions is the gradient of a gate that scales the unit (Theis et al. 2018, eq. 6)."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3))
     data = image_data()
@@ -224,140 +178,6 @@ def test_obd_is_the_diagonal_of_the_hessian() -> None:
         diagonal = torch.autograd.functional.hessian(loss, flat).diagonal().view(shape)
         by_hand = 0.5 * diagonal * net[number].weight.detach() ** 2
         torch.testing.assert_close(Obd().scores(net, data)[name], by_hand, rtol=1e-3, atol=1e-8)
-
-
-def dense_layer() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    g = torch.Generator().manual_seed(4)
-    x = torch.rand(40, 7, generator=g, dtype=torch.float64)
-    weight = torch.randn(3, 7, generator=g, dtype=torch.float64)
-    return weight, x.T @ x / 40, x
-
-
-def layer_error(change: torch.Tensor, x: torch.Tensor) -> float:
-    return float((x @ change.T).square().sum() / len(x))
-
-
-def test_obs_score_is_the_least_error_of_removing_one_weight() -> None:
-    """Against the definition: remove the weight, solve the rest of its row by least squares, measure the outputs."""
-    weight, _, x = dense_layer()
-    net = nn.Sequential(nn.Linear(7, 3, bias=False)).double()
-    net[0].weight.data.copy_(weight)
-    scores = Obs(damping=0.0).scores(net, [(x, torch.zeros(40, dtype=torch.long))])["0.weight"]
-    for i, q in itertools.product(range(3), range(7)):
-        rest = [j for j in range(7) if j != q]
-        target = (x @ weight[i]).numpy()
-        residual = np.linalg.lstsq(x[:, rest].numpy(), target, rcond=None)[1][0]
-        assert float(scores[i, q]) == pytest.approx(residual / 40, rel=1e-4)
-
-
-def test_obs_update_costs_what_its_score_predicts() -> None:
-    weight, hessian, x = dense_layer()
-    score = weight**2 / torch.linalg.inv(hessian).diagonal()
-    pruned, mask = prune_layer(weight, hessian, 20, rounds=99)
-    assert int(mask.sum()) == 20
-    assert int((score == score.min()).nonzero()[0] @ torch.tensor([7, 1])) == int((~mask).flatten().nonzero())
-    assert layer_error(pruned - weight, x) == pytest.approx(float(score.min()), rel=1e-9)
-    # Hassibi's update by hand: w - w_q / [H^-1]_qq * H^-1[:, q]
-    i, q = map(int, (~mask).nonzero()[0])
-    inverse = torch.linalg.inv(hessian)
-    by_hand = weight[i] - weight[i, q] / inverse[q, q] * inverse[:, q]
-    torch.testing.assert_close(pruned[i], by_hand)
-
-
-def test_compensation_beats_zeroing_and_greedy_beats_one_round() -> None:
-    weight, hessian, x = dense_layer()
-    greedy, mask = prune_layer(weight, hessian, 8, rounds=13)
-    once, _ = prune_layer(weight, hessian, 8, rounds=1)
-    assert layer_error(greedy - weight, x) < layer_error(weight * mask - weight, x)
-    assert layer_error(greedy - weight, x) <= layer_error(once - weight, x)
-
-
-def test_refit_is_numpys_least_squares() -> None:
-    weight, hessian, x = dense_layer()
-    mask = torch.rand(3, 7, generator=torch.Generator().manual_seed(9)) > 0.5
-    fitted = refit(weight, hessian, mask)
-    for i in range(3):
-        rest = mask[i].nonzero().flatten().tolist()
-        by_hand = np.linalg.lstsq(x[:, rest].numpy(), (x @ weight[i]).numpy(), rcond=None)[0]
-        np.testing.assert_allclose(fitted[i, rest].numpy(), by_hand, rtol=1e-8)
-    assert torch.equal(fitted[~mask], torch.zeros(int((~mask).sum()), dtype=torch.float64))
-
-
-def test_sparsegpt_by_hand_for_a_given_order() -> None:
-    """One block as wide as the layer; then each column's error goes to the columns on its right, OBS by OBS."""
-    weight, hessian, x = dense_layer()
-    found, mask = sparsegpt_layer(weight, hessian, 12, block=7)
-    assert int(mask.sum()) == 12 and bool((found[~mask] == 0).all())
-    by_hand = weight.clone()
-    for q in range(7):
-        inverse = torch.linalg.inv(hessian[q:, q:])  # what is left once the columns before q are fixed
-        for i in range(3):
-            if not mask[i, q]:
-                by_hand[i, q:] -= by_hand[i, q] / inverse[0, 0] * inverse[:, 0]
-    torch.testing.assert_close(found, by_hand * mask)
-    assert layer_error(found - weight, x) < layer_error(weight * mask - weight, x)
-
-
-def test_surgery_prunes_grouped_convolutions_and_own_modules() -> None:
-    net, data = own(), image_data(64)
-    before = net(data[0][0]).detach()
-    masks = surgery(net, data, {"conv.weight": 25, "twice.weight": 128, "head.weight": 24})
-    assert {n: int(m.sum()) for n, m in masks.items()} == {"conv.weight": 25, "twice.weight": 128, "head.weight": 24}
-    assert int((net.conv.weight != 0).sum()) == 25
-    plain = own()
-    for name, mask in masks.items():
-        dict(plain.named_parameters())[name].data.mul_(mask)
-    after, without = net(data[0][0]).detach(), plain(data[0][0]).detach()
-    assert float((after - before).norm()) < float((without - before).norm())
-
-
-def test_hessian_of_a_layer_fed_zeros_can_be_inverted() -> None:
-    net = nn.Sequential(nn.Linear(4, 2))
-    found = hessians(net, [(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long))])["0.weight"]
-    assert bool(torch.isfinite(torch.linalg.inv(found)).all())
-
-
-def test_castellano_least_squares_keeps_net_inputs() -> None:
-    """A unit that is the sum of two others can go without a trace; in any case no other weights do better."""
-    torch.manual_seed(5)
-    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-    data = mlp_data(30)
-    x = everything(data)[0]
-    with torch.no_grad():
-        net[0].weight.abs_()
-        net[0].bias.abs_()
-        net[0].weight[4] = net[0].weight[0] + 2 * net[0].weight[1]
-        net[0].bias[4] = net[0].bias[0] + 2 * net[0].bias[1]
-    hidden, net_inputs = net[:2](x).detach(), net[:3](x).detach()
-    old = net[2].weight.detach().clone()
-    remove_and_refit(net, data, {"0.weight": torch.tensor([True, True, True, True, False])})
-    torch.testing.assert_close(net[:3](x), net_inputs, rtol=1e-4, atol=1e-5)
-    assert net[2].weight[:, 4].count_nonzero() == 0 and net[0].weight[4].count_nonzero() == 0
-    # Another one, which is not redundant: the residual equals numpy's best.
-    net[2].weight.data.copy_(old)
-    with torch.no_grad():
-        net[0].weight[4], net[0].bias[4] = torch.rand(6), 0.1
-    hidden, net_inputs = net[:2](x).detach(), net[:3](x).detach()
-    remove_and_refit(net, data, {"0.weight": torch.tensor([True, False, True, True, True])})
-    rest = [0, 2, 3, 4]
-    target = (net_inputs - net[2].bias.detach()).double().numpy()
-    best = np.linalg.lstsq(hidden[:, rest].double().numpy(), target, rcond=None)[1]
-    found = (net[:3](x) - net_inputs).double().square().sum(0).detach().numpy()
-    np.testing.assert_allclose(found, best, rtol=1e-3, atol=1e-9)
-
-
-def test_remove_while_stops_and_takes_the_last_removal_back() -> None:
-    net, data = mlp(), mlp_data()
-    seen: list[torch.Tensor] = []
-
-    def good(module: nn.Module) -> bool:
-        seen.append(module[0].weight.detach().clone())
-        return len(seen) < 3
-
-    left = remove_while(net, data, good)
-    assert sum(left.values()) == 5 + 4 - 2
-    assert torch.equal(net[0].weight.detach(), seen[1]) or not torch.equal(seen[1], seen[2])
-    assert sum(int((w != 0).any(1).sum()) for w in (net[0].weight, net[2].weight)) == 7
 
 
 @pytest.mark.parametrize(

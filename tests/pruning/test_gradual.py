@@ -1,4 +1,4 @@
-"""Pruning and sharing while training: schedules are kept, scores are what they say, values end up tied."""
+"""Pruning and sharing while training: the schedules, the scores, and values that end up tied."""
 
 from __future__ import annotations
 
@@ -6,33 +6,17 @@ import copy
 
 import pytest
 import torch
-from dcformat_pruning.data import Images
-from dcformat_pruning.gradual import GradualBalanced
-from dcformat_pruning.incremental import IncrementalSharing
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, weight_names
-from dcformat_pruning.training import Plan, fit
+from dcformat_pruning.schedules.gradual import GradualBalanced
+from dcformat_pruning.sharing.incremental import IncrementalSharing
+from dcformat_pruning.training import TrainingPlan, fit
 from torch import nn
 
-
-def images(n: int = 96) -> Images:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(3, (n,), generator=generator)
-    pixels = torch.randint(0, 90, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    pixels[torch.arange(n), 0, labels] += 120
-    return Images(pixels, labels)
-
-
-def net(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
-
-
-def alive(module: nn.Module) -> int:
-    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
+from tests.pruning.support import alive, small_images, small_net
 
 
 class Watch:
-    """Notes how many weights are alive after each step."""
+    """Records the number of alive weights after each step."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.counts = module, [(0.0, alive(module))]
@@ -41,15 +25,15 @@ class Watch:
         """Do nothing."""
 
     def after_step(self, progress: float) -> None:
-        """Take the count."""
+        """Record the number."""
         self.counts.append((progress, alive(self.module)))
 
 
 def test_the_number_of_weights_falls_between_start_and_until() -> None:
-    module = net()
+    module = small_net()
     pruning = GradualBalanced(module, Masks.from_zeros(module), 40, start=0.2, until=0.7, every=2)
     watch = Watch(module)
-    fit(module, images(), Plan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(pruning, watch))
+    fit(module, small_images(), TrainingPlan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(pruning, watch))
     counts = [count for _, count in watch.counts]
     assert counts == sorted(counts, reverse=True)
     assert all(count == 228 for progress, count in watch.counts if progress <= 0.2)
@@ -59,8 +43,8 @@ def test_the_number_of_weights_falls_between_start_and_until() -> None:
 
 
 def one_step(module: nn.Sequential, keep: int, power: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Prune right after one backward pass, weights unmoved; return the gradients and the masks."""
-    x, y = images().floats(slice(0, 32)), images().labels[:32]
+    """Prune after one backward pass, without a step of the optimiser; return the gradients and the masks."""
+    x, y = small_images().floats(slice(0, 32)), small_images().labels[:32]
     nn.functional.cross_entropy(module(x), y).backward()
     names = weight_names(module)
     gradients = {name: module.get_parameter(name).grad.clone() for name in names}
@@ -72,7 +56,7 @@ def one_step(module: nn.Sequential, keep: int, power: float) -> tuple[dict[str, 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
 def test_the_score_is_magnitude_times_the_factored_fisher(power: float) -> None:
-    module = net()
+    module = small_net()
     before = {name: module.get_parameter(name).detach().clone() for name in weight_names(module)}
     gradients, masks = one_step(module, 50, power)
     scores = {}
@@ -89,7 +73,7 @@ def test_the_score_is_magnitude_times_the_factored_fisher(power: float) -> None:
 def test_scale_traded_between_layers_does_not_change_what_obd_prunes() -> None:
     masks = {}
     for factor in (1.0, 2.0):
-        module = net()
+        module = small_net()
         with torch.no_grad():
             module[1].weight.mul_(factor)
             module[1].bias.mul_(factor)
@@ -100,21 +84,21 @@ def test_scale_traded_between_layers_does_not_change_what_obd_prunes() -> None:
     assert not all(torch.equal(magnitude[name], other_magnitude[name]) for name in obd)
 
 
-def test_pruned_weights_stay_pruned_whatever_the_momentum() -> None:
-    module = net()
+def test_pruned_weights_stay_pruned_despite_momentum() -> None:
+    module = small_net()
     module[1].weight.data[3] = 0
     pruning = GradualBalanced(module, Masks.from_zeros(module), 50)
-    fit(module, images(), Plan(epochs=4, lr=1e-1, batch=16), seed=0, constraints=(pruning,))
+    fit(module, small_images(), TrainingPlan(epochs=4, lr=1e-1, batch=16), seed=0, constraints=(pruning,))
     assert not module[1].weight[3].any()
 
 
 def test_a_layer_that_loses_all_its_weights_is_named() -> None:
-    module = net()
+    module = small_net()
     module[3].weight.data.mul_(1e-6)
     pruning = GradualBalanced(module, Masks.from_zeros(module), 30, power=0.0)
-    plan = Plan(epochs=2, lr=1e-9, batch=16)
+    plan = TrainingPlan(epochs=2, lr=1e-9, batch=16)
     with pytest.warns(PrunedAwayWarning, match=r"^3\.weight: the whole layer is pruned away$"):
-        fit(module, images(), plan, seed=0, constraints=(pruning,))
+        fit(module, small_images(), plan, seed=0, constraints=(pruning,))
 
 
 @pytest.mark.parametrize(
@@ -122,17 +106,17 @@ def test_a_layer_that_loses_all_its_weights_is_named() -> None:
     [
         (0, 0.1, 0.6, "expected to keep 1 to 228 weights, found 0"),
         (229, 0.1, 0.6, "expected to keep 1 to 228 weights, found 229"),
-        (10, 0.6, 0.6, "expected 0 <= start < until <= settle <= 1, found 0.6, 0.6 and 0.95"),
+        (10, 0.6, 0.6, "expected 0 <= start < until <= freeze <= 1, found 0.6, 0.6 and 0.95"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(keep: int, start: float, until: float, message: str) -> None:
-    module = net()
+    module = small_net()
     with pytest.raises(PruningError, match=message):
         GradualBalanced(module, Masks.from_zeros(module), keep, start=start, until=until)
 
 
 def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
-    module = net()
+    module = small_net()
     module[1].weight.data[:, ::2] = 0
     zeros = [p == 0 for p in module.parameters()]
     distinct: list[int] = []
@@ -145,18 +129,18 @@ def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
             distinct.append(len(torch.unique(module[1].weight[module[1].weight != 0])))
 
     sharing = IncrementalSharing(module, {"1.weight": 4, "3.weight": 3})
-    fit(module, images(), Plan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(sharing, Count()))
+    fit(module, small_images(), TrainingPlan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(sharing, Count()))
     assert distinct == sorted(distinct, reverse=True)
     assert distinct[0] > 40 and distinct[-1] == 4
     assert len(torch.unique(module[3].weight)) == 3
     assert all(torch.equal(p == 0, z) for p, z in zip(module.parameters(), zeros, strict=True))
-    plain = net()
+    plain = small_net()
     plain[1].weight.data[:, ::2] = 0
     assert not torch.equal(module[3].weight, plain[3].weight)
 
 
 def test_sharing_errors_name_the_layer() -> None:
     with pytest.raises(PruningError, match=r"9\.weight: expected a parameter of the module"):
-        IncrementalSharing(net(), {"9.weight": 2})
+        IncrementalSharing(small_net(), {"9.weight": 2})
     with pytest.raises(PruningError, match=r"3\.weight: clusters: expected 1 to 36 for 36 values, found 99"):
-        IncrementalSharing(net(), {"3.weight": 99})
+        IncrementalSharing(small_net(), {"3.weight": 99})

@@ -1,4 +1,4 @@
-"""Masks of any dtype: zeros and ones are taken, what they keep stays as it is, all else is refused by name."""
+"""Masks of any dtype hold zeros and ones and keep weights to the bit; other masks are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's module and the graph made of it compute the same; what has no operator is named."""
+"""A module and its exported graph compute the same; errors name the parts that have no operator."""
 
 from __future__ import annotations
 
@@ -9,74 +9,17 @@ import pytest
 import torch
 from dcformat_pruning import from_module
 from dcformat_pruning.networks import build
-from dcformat_pruning.wiring import UnsupportedModuleError
+from dcformat_pruning.tracing import UnsupportedModuleError
 from torch import nn
 from torch.nn import functional
 
-from dcformat import graph as ops
 from dcformat.errors import FormatError
 from dcformat.graph import Preprocessing
-from dcformat.model import Model
-
-
-def run(model: Model, x: torch.Tensor) -> torch.Tensor:
-    """What the graph says, operator by operator."""
-    weights = {name: torch.tensor(t.to_dense()) for name, t in model.tensors.items()}
-
-    def bias(name: str | None) -> torch.Tensor | None:
-        return None if name is None else weights[name]
-
-    def pool(n: ops.Node) -> tuple[object, ...]:
-        return n.kernel, n.stride, n.padding
-
-    how: dict[str, Callable[..., torch.Tensor]] = {
-        "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
-        "conv2d": lambda n, v: functional.conv2d(
-            v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
-        ),
-        "relu": lambda n, v: v.clamp(min=0),
-        "max_pool2d": lambda n, v: functional.max_pool2d(v, *pool(n), ceil_mode=n.ceil_mode),
-        "avg_pool2d": lambda n, v: functional.avg_pool2d(v, *pool(n), n.ceil_mode, n.count_include_pad),
-        "global_avg_pool": lambda n, v: v.mean((2, 3)),
-        "global_max_pool": lambda n, v: v.amax((2, 3)),
-        "flatten": lambda n, v: v.reshape(len(v), -1),
-        "add": lambda n, *v: sum(v[1:], v[0]),
-        "concat": lambda n, *v: torch.cat(v, 1),
-        "softmax": lambda n, v: v.softmax(1),
-    }
-    values = [x]
-    for node in model.graph.nodes:
-        values.append(how[node.kind](node, *(values[i] for i in node.inputs)))
-    shapes = model.graph.shapes({name: t.shape for name, t in model.tensors.items()})
-    assert [tuple(v.shape[1:]) for v in values] == shapes
-    return values[-1]
-
-
-def check(module: nn.Module, *shape: int) -> Model:
-    module.eval()
-    before = {k: v.clone() for k, v in module.state_dict().items()}
-    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    expected = module(x).detach()
-    model = from_module(module, shape)
-    torch.testing.assert_close(run(model, x), expected, rtol=1e-4, atol=1e-5)
-    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
-    return model
-
-
-def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give batch norms something to fold."""
-    torch.manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            part.running_mean.uniform_(-0.5, 0.5)
-            part.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.5, 0.5)
-    return module
+from tests.pruning.exporting import check, with_statistics
 
 
 class Block(nn.Module):
-    """A ResNet's basic block, in-place operations and all."""
+    """The basic block of a ResNet, with operations in place."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
@@ -111,7 +54,7 @@ class ResNet(nn.Module):
 
 
 class Fire(nn.Module):
-    """Functions only: concatenation, methods, pooling, a reshape by the batch's size."""
+    """A forward pass of functions: concatenation, methods, pooling, and a reshape by the size of the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,7 +212,7 @@ def test_bare_parameters_and_two_inputs_are_named() -> None:
         from_module(Two(), (4,))
 
 
-def test_results_that_nothing_needs_are_left_out() -> None:
+def test_unused_results_are_left_out() -> None:
     class Aside(Odd):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.fc(x)
@@ -280,7 +223,7 @@ def test_results_that_nothing_needs_are_left_out() -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    fit = r"^0 \(Linear\): expected inputs that the graph's operator takes, found E09 .*; fit input_shape"
+    fit = r"^0 \(Linear\): expected inputs that the graph's operator takes, found invalid: .*E09.*; fit input_shape"
     with pytest.raises(UnsupportedModuleError, match=fit):
         from_module(nn.Sequential(nn.Linear(4, 2)), (5,))
     with pytest.raises(FormatError, match="input shape"):

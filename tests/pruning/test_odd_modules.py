@@ -1,4 +1,4 @@
-"""Modules as people write them: what is exported computes what the module does, or it is refused by name."""
+"""Unusual modules: an export computes what the module does, or it is refused by name."""
 
 from __future__ import annotations
 
@@ -9,37 +9,14 @@ from typing import Any
 import pytest
 import torch
 from dcformat_pruning import from_module
-from dcformat_pruning.export import negative_zeros
-from dcformat_pruning.folding import fold_batch_norm
+from dcformat_pruning.export.architecture_export import negative_zeros
+from dcformat_pruning.export.folding import fold_batch_norm
 from dcformat_pruning.masks import PruningError
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from tests.pruning.test_module_export import check, run, with_statistics
-
-Forward = Callable[[Any, Tensor], Any]
-
-
-class Net(nn.Module):
-    """Parts by name, and a forward pass of them."""
-
-    def __init__(self, how: Forward, **parts: nn.Module) -> None:
-        super().__init__()
-        self.how = how
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.how(self, x)
-
-
-def fc() -> nn.Linear:
-    return nn.Linear(4, 4)
-
-
-def conv() -> nn.Conv2d:
-    return nn.Conv2d(2, 3, 3)
+from tests.pruning.exporting import Forward, Net, check, conv, fc, run, with_statistics
 
 
 def kinds(module: nn.Module, *shape: int) -> list[str]:
@@ -95,7 +72,7 @@ def test_parametrisations_of_the_new_style(parametrise: Callable[[nn.Module], nn
 
 
 class Adapted(nn.Linear):
-    """A low-rank update beside the layer."""
+    """A low-rank update of a layer."""
 
     def __init__(self) -> None:
         super().__init__(4, 4)
@@ -116,7 +93,7 @@ class Standardised(nn.Conv2d):
 
 
 class Renamed(nn.Linear):
-    """Another name, and the same forward pass."""
+    """A subclass with the same forward pass."""
 
 
 def test_subclasses_compute_their_own_forward_pass() -> None:
@@ -363,10 +340,10 @@ def test_negative_zeros_become_positive_unless_exact() -> None:
     assert torch.signbit(torch.tensor(exact.tensors["0.weight"].to_dense())).tolist() == [[True, False], [False, True]]
 
 
-# What is left as it was
+# What does not change
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # by torch.compile's own imports
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # raised by imports of torch.compile
 def test_wrappers_are_unwrapped() -> None:
     inner = nn.Sequential(fc())
     for wrapper in (nn.DataParallel(inner), torch.compile(inner), torch.compile(nn.DataParallel(inner))):

@@ -1,4 +1,4 @@
-"""Recipes from end to end on a small data set: reproducible, resumable, with errors that say what was wrong."""
+"""Recipes from start to end on a small data set: results repeat, runs resume, and errors name the cause."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcformat_pruning import recipes
-from dcformat_pruning.checkpoints import CheckpointError
 from dcformat_pruning.data import training_data
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.networks import build
-from dcformat_pruning.recipes import RECIPES, Result, Step, compress, nonzero_weights
-from dcformat_pruning.stages import Context, Recipe, Stage
+from dcformat_pruning.networks import CheckpointError, build
+from dcformat_pruning.recipes import (
+    RECIPES,
+    Recipe,
+    Result,
+    Stage,
+    StageContext,
+    Step,
+    compress,
+    nonzero_weights,
+)
 from safetensors.torch import save_file
 from torch import nn
 
@@ -29,7 +35,7 @@ def bits(result: Result) -> dict[str, bytes]:
 
 
 def check_steps(seen: list[Step], recipe: Recipe) -> None:
-    """Every stage, every whole epoch and the preparation of images are reported.
+    """Check that every stage, every whole epoch and the preparation of images are reported.
 
     The share of the work falls only when a teacher's targets, which the plan does not know of, are added to it.
     """
@@ -126,12 +132,11 @@ def test_unknown_names_and_counts_are_refused(digits: Path) -> None:
 
 
 def test_a_layer_without_weights_is_named(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(module: nn.Sequential, context: Context) -> None:
+    def kill(module: nn.Sequential, context: StageContext) -> None:
         module.get_parameter("fc2.weight").data.zero_()
 
     recipe = RECIPES["default"]["lenet-300-100"]
     stages = (*recipe.stages[:1], Stage("kill", kill), *recipe.stages[1:2])
-    broken = {"default": {"lenet-300-100": replace(recipe, stages=stages)}}
-    monkeypatch.setattr(recipes, "RECIPES", broken)
+    monkeypatch.setitem(RECIPES["default"], "lenet-300-100", replace(recipe, stages=stages))
     with pytest.raises(PruningError, match=r"fc2\.weight: expected nonzero weights before pruning, found none"):
         compress("lenet-300-100", "default", epochs=2, device="cpu", data=digits)

@@ -1,4 +1,4 @@
-"""What a graph cannot say, or tracing cannot see, is refused in words that name the part and the way out."""
+"""Modules that a graph cannot express or tracing cannot see are refused; errors name the part and the way out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from dcformat_pruning import from_module
-from dcformat_pruning.wiring import UnsupportedModuleError
+from dcformat_pruning.tracing import UnsupportedModuleError
 from torch import Tensor, nn
 from torch.ao.nn import qat
 from torch.ao.quantization import get_default_qat_qconfig
 from torch.nn import functional
 
-from tests.pruning.test_module_export import check
-from tests.pruning.test_odd_modules import Forward, Net, conv, fc
+from tests.pruning.exporting import Forward, Net, check, conv, fc
 
 
 def view_changed(s: Any, x: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def multiplied(s: Any, x: Tensor) -> Tensor:
         (lambda s, x: x.view(x.shape[0] * 2, -1), "mul: expected a value that does not depend on the batch"),
     ],
 )
-def test_what_a_graph_cannot_say_is_refused(how: Forward, message: str) -> None:
+def test_what_a_graph_cannot_express_is_refused(how: Forward, message: str) -> None:
     image = how in (view_changed, view_added_to, source_changed)
     with pytest.raises(UnsupportedModuleError, match=message):
         from_module(Net(how, fc=fc(), conv=conv(), drop=nn.Dropout()), (2, 5, 5) if image else (4,))
@@ -178,7 +177,7 @@ def locked() -> nn.Module:
     return module
 
 
-@pytest.mark.filterwarnings("ignore")  # of PyTorch, that it will drop what is refused here
+@pytest.mark.filterwarnings("ignore")  # PyTorch announces that it will remove what is refused here
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -212,6 +211,6 @@ def test_modules_and_tensors_that_cannot_be_exported_are_named(make: Callable[[]
         from_module(nn.Sequential(make()), (4,))
 
 
-def test_what_is_no_module_is_refused() -> None:
+def test_other_objects_than_modules_are_refused() -> None:
     with pytest.raises(UnsupportedModuleError, match=r"expected an nn\.Module, found OrderedDict; pass the module"):
         from_module(fc().state_dict(), (4,))

@@ -1,4 +1,4 @@
-"""Schedules as constraints of the training loop, and the loops around it."""
+"""Schedules: constraints of the training loop, and loops around it."""
 
 from __future__ import annotations
 
@@ -7,70 +7,46 @@ import math
 import pytest
 import torch
 from dcformat_pruning.criteria import Magnitude, Taylor
-from dcformat_pruning.data import Images
-from dcformat_pruning.folding import fold_batch_norm
+from dcformat_pruning.export.folding import fold_batch_norm
 from dcformat_pruning.masks import Masks, PruningError, fold_torch_prune
 from dcformat_pruning.schedules import (
     DropAndGrow,
     GradualPruning,
     Penalty,
+    Retraining,
     Rewind,
     iterative,
     lottery_ticket,
     one_shot,
 )
-from dcformat_pruning.training import DivergenceError, Plan, fit
-from dcformat_pruning.wiring import UnsupportedModuleError
+from dcformat_pruning.tracing import UnsupportedModuleError
+from dcformat_pruning.training import DivergenceError, TrainingPlan, fit
 from torch import nn
 
+from tests.pruning.support import alive, small_images, small_net
 
-def images(n: int = 64) -> Images:
-    g = torch.Generator().manual_seed(0)
-    labels = torch.randint(3, (n,), generator=g)
-    pixels = torch.randint(0, 90, (n, 1, 4, 4), generator=g, dtype=torch.uint8)
-    pixels[torch.arange(n), 0, labels] += 120
-    return Images(pixels, labels)
+PLAN = TrainingPlan(epochs=2, lr=1e-2, batch=16)
 
 
-def net(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
-
-
-def alive(module: nn.Module) -> int:
-    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
-
-
-PLAN = Plan(epochs=2, lr=1e-2, batch=16)
-
-
-def test_one_shot_and_iterative_end_with_so_many_weights() -> None:
-    module = net()
-    assert one_shot(module, Taylor(), images(), 100).alive == {
+def test_one_shot_and_iterative_keep_the_given_number_of_weights() -> None:
+    module = small_net()
+    assert one_shot(module, Taylor(), small_images(64), 100).alive == {
         "1.weight": int((module[1].weight != 0).sum()),
         "3.weight": int((module[3].weight != 0).sum()),
     }
     assert alive(module) == 100
-    module = net()
+    module = small_net()
     seen: list[tuple[str, int]] = []
-    masks = iterative(
-        module,
-        Magnitude(),
-        (),
-        [120, 60, 30],
-        images(),
-        PLAN,
-        seed=0,
-        progress=lambda stage, *_: seen.append((stage, alive(module))),
-    )
+    retraining = Retraining(small_images(64), PLAN, progress=lambda stage, *_: seen.append((stage, alive(module))))
+    masks = iterative(module, Magnitude(), (), [120, 60, 30], retraining)
     assert list(dict.fromkeys(seen)) == [("round 1", 120), ("round 2", 60), ("round 3", 30)]
     assert sum(masks.alive.values()) == 30
     with pytest.raises(PruningError, match="expected falling numbers"):
-        iterative(module, Magnitude(), (), [10, 20], images(), PLAN, seed=0)
+        iterative(module, Magnitude(), (), [10, 20], retraining)
 
 
 def test_gradual_pruning_follows_the_cubic_and_never_revives() -> None:
-    module = net()
+    module = small_net()
     masks = Masks(module, {n: torch.ones_like(p, dtype=torch.bool) for n, p in module.named_parameters() if p.ndim > 1})
     gradual = GradualPruning(module, masks, Magnitude(), (), 28, until=0.8, events=8)
     counts, before = [], {n: m.clone() for n, m in masks.masks.items()}
@@ -105,17 +81,17 @@ def test_drop_and_grow_swaps_the_smallest_for_the_largest_gradients() -> None:
 
 
 def test_drop_and_grow_keeps_each_layers_number_while_training() -> None:
-    module = net()
+    module = small_net()
     start = one_shot(module, Magnitude(), (), 60)
     numbers, first = start.alive, {n: m.clone() for n, m in start.masks.items()}
-    fit(module, images(), PLAN, seed=0, constraints=(DropAndGrow(module, start, every=2),))
+    fit(module, small_images(64), PLAN, seed=0, constraints=(DropAndGrow(module, start, every=2),))
     assert start.alive == numbers
     assert any(not torch.equal(m, first[n]) for n, m in start.masks.items())
     assert all(bool((dict(module.named_parameters())[n][~m] == 0).all()) for n, m in start.masks.items())
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "hoyer-square"])
-def test_penalties_add_the_gradient_of_what_they_say(kind: str) -> None:
+def test_penalties_add_the_gradient_of_their_formula(kind: str) -> None:
     module = nn.Sequential(nn.Linear(5, 4))
     weight = module[0].weight
     value = {
@@ -131,14 +107,14 @@ def test_penalties_add_the_gradient_of_what_they_say(kind: str) -> None:
 
 def test_an_unknown_penalty_is_refused() -> None:
     with pytest.raises(PruningError, match="penalty: expected l1, l2 or hoyer-square, found 'l0'"):
-        Penalty(net(), "l0", 1.0)
+        Penalty(small_net(), "l0", 1.0)
 
 
 def test_hoyer_square_makes_sparser_than_none() -> None:
-    with_penalty, without = net(), net()
-    plan = Plan(epochs=10, lr=1e-2, batch=16)
-    fit(with_penalty, images(), plan, seed=0, constraints=(Penalty(with_penalty, "hoyer-square", 0.02),))
-    fit(without, images(), plan, seed=0)
+    with_penalty, without = small_net(), small_net()
+    plan = TrainingPlan(epochs=10, lr=1e-2, batch=16)
+    fit(with_penalty, small_images(64), plan, seed=0, constraints=(Penalty(with_penalty, "hoyer-square", 0.02),))
+    fit(without, small_images(64), plan, seed=0)
 
     def measure(module: nn.Sequential) -> float:
         w = module[1].weight.detach()
@@ -148,7 +124,7 @@ def test_hoyer_square_makes_sparser_than_none() -> None:
 
 
 def test_lottery_ticket_rewinds_survivors_to_their_early_values() -> None:
-    module = net()
+    module = small_net()
     initial = module[1].weight.detach().clone()
 
     def progress(stage: str, done: float, *_: object) -> None:
@@ -156,17 +132,17 @@ def test_lottery_ticket_rewinds_survivors_to_their_early_values() -> None:
             stages.append(stage)
 
     stages: list[str] = []
-    masks = lottery_ticket(module, images(), PLAN, keep=100, rate=0.4, seed=0, progress=progress)
+    masks = lottery_ticket(module, Retraining(small_images(64), PLAN, progress=progress), keep=100, rate=0.4)
     assert sum(masks.alive.values()) == 100 and alive(module) == 100
     assert stages == ["round 1"] * 2 + ["round 2"] * 2 + ["round 3"] * 2  # 228, 137, 100 weights
-    # One round more with nothing learnt (lr 0): what remains are the initial values, exactly.
-    still = net()
-    masks = lottery_ticket(still, images(), Plan(epochs=1, lr=0.0, batch=16), keep=150, seed=0)
+    # Nothing is learnt at a learning rate of 0, so the remaining weights are exactly the initial values.
+    still = small_net()
+    masks = lottery_ticket(still, Retraining(small_images(64), TrainingPlan(epochs=1, lr=0.0, batch=16)), keep=150)
     assert torch.equal(still[1].weight.detach(), initial * masks.masks["1.weight"])
 
 
-def test_rewind_keeps_the_values_of_its_moment() -> None:
-    module = net()
+def test_rewind_remembers_the_values_of_its_moment() -> None:
+    module = small_net()
     kept = Rewind(module, 0.5)
     for progress in (0.25, 0.5, 0.75):
         module[1].weight.data.fill_(progress)
@@ -174,16 +150,16 @@ def test_rewind_keeps_the_values_of_its_moment() -> None:
     kept.restore()
     assert bool((module[1].weight == 0.5).all())
     with pytest.raises(PruningError, match="rate"):
-        lottery_ticket(module, images(), PLAN, keep=10, rate=1.0)
+        lottery_ticket(module, Retraining(small_images(64), PLAN), keep=10, rate=1.0)
     with pytest.raises(PruningError, match="expected to keep 1 to 228 weights, found 0"):
-        lottery_ticket(module, images(), PLAN, keep=0)
+        lottery_ticket(module, Retraining(small_images(64), PLAN), keep=0)
 
 
 def test_nan_gradients_in_training_name_the_layer() -> None:
-    module = net()
+    module = small_net()
     module[3].weight.data[0, 0] = math.nan
     with pytest.raises(DivergenceError, match=r"weight.*NaN"):
-        fit(module, images(), PLAN, seed=0)
+        fit(module, small_images(64), PLAN, seed=0)
 
 
 def test_fold_batch_norm_keeps_outputs_zeros_and_parameters() -> None:
@@ -223,17 +199,17 @@ def test_fold_batch_norm_keeps_outputs_zeros_and_parameters() -> None:
 
 
 def test_masks_of_torch_prune_are_folded_and_then_train_on() -> None:
-    module = net()
+    module = small_net()
     nn.utils.prune.l1_unstructured(module[1], "weight", amount=0.75)
     nn.utils.prune.random_unstructured(module[3], "weight", amount=0.5)
-    x = images().floats(slice(0, 8))
+    x = small_images(64).floats(slice(0, 8))
     before = module(x)
     parameters = [module[1].weight_orig, module[3].weight_orig]
     assert sorted(fold_torch_prune(module)) == ["1.weight", "3.weight"]
     torch.testing.assert_close(module(x), before)
     assert module[1].weight is parameters[0] and module[3].weight is parameters[1]
     masks = Masks.from_zeros(module)
-    fit(module, images(), PLAN, seed=0, constraints=(masks,))
+    fit(module, small_images(64), PLAN, seed=0, constraints=(masks,))
     assert alive(module) == 48 + 18
 
 

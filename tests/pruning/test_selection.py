@@ -1,4 +1,4 @@
-"""Choosing: exact numbers, the article's thresholds, rows, budgets, units, pixels, and what is refused."""
+"""Selection: exact numbers, thresholds, rows, budgets, units and pixels, and requests that are refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from dcformat_pruning.criteria import Magnitude
+from dcformat_pruning.criteria import Lamp, Magnitude
 from dcformat_pruning.masks import PrunedAwayWarning, PruningError
 from dcformat_pruning.selection import (
     best_units,
@@ -15,23 +15,24 @@ from dcformat_pruning.selection import (
     keep_globally,
     keep_in_layers,
     keep_in_rows,
-    lamp_budget,
     magnitude_budget,
     percentile_masks,
+    ranked_budget,
     sensitivity_masks,
     structured_first,
     uniform_budget,
     unit_masks,
     weight_spread,
 )
-from dcformat_pruning.wiring import UnsupportedModuleError, wiring
+from dcformat_pruning.tracing import UnsupportedModuleError
+from dcformat_pruning.unit_readers import unit_readers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 
 class Residual(nn.Module):
-    """Two paths that meet in a sum, with functions instead of modules in between."""
+    """Two paths that meet in a sum, with functions between the layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,9 +53,9 @@ def scores(*lists: list[float]) -> dict[str, torch.Tensor]:
 
 
 @given(st.integers(1, 20), st.integers(0, 10**6))
-def test_globally_exactly_so_many_and_none_better_left_out(keep: int, seed: int) -> None:
+def test_global_selection_keeps_the_given_number_of_the_best(keep: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    found = {n: torch.randint(5, (2, 5), generator=g).float() for n in ("a", "b")}  # many equals
+    found = {n: torch.randint(5, (2, 5), generator=g).float() for n in ("a", "b")}  # many scores are equal
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrunedAwayWarning)
         masks = keep_globally(found, keep)
@@ -81,7 +82,7 @@ def test_a_layer_pruned_to_nothing_warns_and_is_named() -> None:
         keep_globally(scores([9, 8, 7, 6], [1, 2, 3, 4]), 4)
 
 
-def test_rows_keep_equally_many_each() -> None:
+def test_rows_keep_the_same_number_of_weights() -> None:
     masks = keep_in_rows(scores([1, 2, 3, 4, 40, 30, 20, 10]), {"layer0.weight": 0.5})
     assert masks["layer0.weight"].tolist() == [[False, False, True, True], [True, True, False, False]]
 
@@ -131,8 +132,8 @@ def test_budgets_add_up_and_starve_no_layer() -> None:
     net = nn.Sequential(nn.Linear(50, 40), nn.ReLU(), nn.Linear(40, 5))
     net[2].weight.data.mul_(1e-3)
     assert magnitude_budget(net, 100) == {"0.weight": 99, "2.weight": 1}
-    lamp = lamp_budget(net, 100)
-    assert sum(lamp.values()) == 100 and lamp["2.weight"] > 1  # LAMP does not care for a layer's scale
+    lamp = ranked_budget(Lamp().scores(net), 100)
+    assert sum(lamp.values()) == 100 and lamp["2.weight"] > 1  # LAMP does not depend on a layer's scale
     squares = net[2].weight.detach().double().square().flatten()
     by_hand = {i: float(s / squares[squares >= s].sum()) for i, s in enumerate(squares)}
     first = net[0].weight.detach().double().square().flatten()
@@ -140,13 +141,13 @@ def test_budgets_add_up_and_starve_no_layer() -> None:
     assert sum(v >= ours[0] for v in by_hand.values()) == lamp["2.weight"]
 
 
-def test_wiring_finds_readers_and_leaves_sums_alone() -> None:
-    wires = wiring(Residual())
-    assert wires.readers == {"inner": ("outer",)}
-    assert wires.first == ("stem",)
+def test_readers_of_units_are_found_and_sums_left_alone() -> None:
+    found = unit_readers(Residual())
+    assert found.readers == {"inner": ("outer",)}
+    assert found.first == ("stem",)
     chain = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Dropout(), nn.Linear(3, 2))
-    assert wiring(chain).readers == {"1": ("5",)}
-    assert wiring(chain).first == ("1",)
+    assert unit_readers(chain).readers == {"1": ("5",)}
+    assert unit_readers(chain).first == ("1",)
 
 
 def test_units_go_with_their_readers_weights() -> None:
@@ -154,7 +155,7 @@ def test_units_go_with_their_readers_weights() -> None:
     masks = unit_masks(net, {"0.weight": torch.tensor([True, False, True])})
     assert masks["0.weight"].any((1, 2, 3)).tolist() == [True, False, True]
     assert masks["4.weight"].tolist() == [[True] * 4 + [False] * 4 + [True] * 4] * 2
-    # The function of a net masked so is that of one whose unit puts out zero.
+    # Masking a unit gives the same function as a unit whose output is zero.
     for name, mask in masks.items():
         dict(net.named_parameters())[name].data.mul_(mask)
     x = torch.rand(3, 1, 6, 6)
@@ -178,7 +179,7 @@ def test_a_forward_pass_that_branches_is_named() -> None:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(UnsupportedModuleError, match=r"Branching\): expected a forward pass that torch\.fx can trace"):
-        wiring(Branching())
+        unit_readers(Branching())
 
 
 def test_dead_pixels_and_units_before_weights() -> None:
@@ -189,7 +190,9 @@ def test_dead_pixels_and_units_before_weights() -> None:
     x[:, :, 2] = 0.01
     data = [(x[:9], torch.zeros(9)), (x[9:], torch.zeros(11))]
     assert dead_inputs(net, data)["1.weight"].all(0).tolist() == [i != 1 for i in range(9)]
-    assert dead_inputs(net, data, least=0.01)["1.weight"].all(0).tolist() == [i not in (1, 6, 7, 8) for i in range(9)]
+    assert dead_inputs(net, data, threshold=0.01)["1.weight"].all(0).tolist() == [
+        i not in (1, 6, 7, 8) for i in range(9)
+    ]
     units = best_units({"1.weight": torch.tensor([0.1, 0.4, 0.3, 0.2])}, {"1.weight": 2})
     assert units["1.weight"].tolist() == [False, True, True, False]
     found = structured_first(net, data, Magnitude().scores(net), 10, units)

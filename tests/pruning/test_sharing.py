@@ -1,4 +1,4 @@
-"""Shared weights: zeros exact, clusters tied through training, gradients summed, scales folded."""
+"""Shared weights: exact zeros, clusters that stay tied while training, summed gradients, and balanced scales."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def values(module: nn.Module, name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_layer_gets_at_most_so_many_values_and_zeros_stay(method: str) -> None:
+def test_each_layer_gets_few_values_and_zeros_stay(method: str) -> None:
     module = pruned()
     zeros = {name: module.get_parameter(name) == 0 for name in weight_names(module)}
     share(module, {"fc1.weight": 16, "fc2.weight": 8, "fc3.weight": 4}, method, rate=0.01)
@@ -49,7 +49,7 @@ def test_one_codebook_across_layers_after_balancing_their_scales() -> None:
     torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
     assert torch.tensor(list(factors.values())).prod().item() == pytest.approx(1.0)
     sizes = [values(module, name).square().mean().sqrt() for name in weight_names(module)]
-    assert max(sizes) < 1.5 * min(sizes)  # of distinct values here, so about the same only
+    assert max(sizes) < 1.5 * min(sizes)  # the weights of distinct values here, so only about equal
     share_across(module, weight_names(module), 6)
     together = torch.unique(torch.cat([values(module, name) for name in weight_names(module)]))
     assert len(together) == 6
@@ -111,7 +111,7 @@ def test_values_stay_tied_through_adam(across: bool) -> None:
     assert (len(together) == 5) == across
 
 
-def test_biases_end_on_a_grid_of_so_many_steps() -> None:
+def test_biases_end_on_a_grid() -> None:
     module = build("lenet-300-100", 0)
     before = module.fc1.bias.detach().clone()
     quantise_biases(module, 7)
@@ -150,5 +150,5 @@ def test_errors_name_the_layer() -> None:
         share(module, {"fc1.weight": 3}, "best")
     with pytest.raises(PruningError, match=r"fc2\.weight, fc3\.weight: clusters: expected 1 to"):
         share_across(module, ["fc2.weight", "fc3.weight"], 10**6)
-    with pytest.raises(PruningError, match=r"fc3\.weight: expected labels of shape \(10, 100\), found \(3,\)"):
+    with pytest.raises(PruningError, match=r"fc3\.weight: expected codes of shape \(10, 100\), found \(3,\)"):
         SharedWeights(module, [{"fc3.weight": torch.zeros(3, dtype=torch.int64)}])

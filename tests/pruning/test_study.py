@@ -1,4 +1,4 @@
-"""The study's parts on few images; its tables; the verb."""
+"""The study on few images: its parts, its tables, and the command."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from dcformat_cli import study as study_verb
 from dcformat_cli.main import cli
-from dcformat_pruning import article, study
-from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
-from dcformat_pruning.data import Images, TrainingData
+from dcformat_pruning import study
+from dcformat_pruning.criteria import Obs, TfIdf, Wanda
+from dcformat_pruning.data import TrainingData
 from dcformat_pruning.networks import build
-from dcformat_pruning.study_report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
+from dcformat_pruning.study import article
+from dcformat_pruning.study.report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
+from tests.pruning.support import digit_images
 
-def images(n: int, seed: int) -> Images:
-    g = torch.Generator().manual_seed(seed)
-    labels = torch.randint(10, (n,), generator=g)
-    pixels = torch.randint(0, 40, (n, 1, 28, 28), generator=g, dtype=torch.uint8)
-    for i, label in enumerate(labels.tolist()):
-        pixels[i, 0, 2 * label + 4 : 2 * label + 6] += 150
-    return Images(pixels, labels)
+CRITERIA = ("study", "criteria", "--seeds", "1", "--criterion", "magnitude")
 
 
 @pytest.fixture(scope="module")
 def data() -> TrainingData:
-    return TrainingData(images(256, 0), images(100, 1))
+    return TrainingData(digit_images(256, 0), digit_images(100, 1))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +53,8 @@ def test_folded_normalisation_computes_the_same(network: nn.Sequential, data: Tr
 
 
 def test_normalised_pixels_blind_the_idf_and_folding_opens_its_eyes(network: nn.Sequential) -> None:
-    """The trap: a pixel that is always black is present everywhere once it is -0.42, and silent when it is 0."""
-    dark = images(64, 2)
+    """A pixel that is always black counts as present in every image when it is -0.42, and as silent when it is 0."""
+    dark = digit_images(64, 2)
     dark.pixels[:, :, 0] = 0
     weight = network.fc1.weight.detach().abs()[:, :28]
     normalised = TfIdf().scores(network, dark)["fc1.weight"][:, :28]
@@ -66,12 +63,13 @@ def test_normalised_pixels_blind_the_idf_and_folding_opens_its_eyes(network: nn.
 
 
 def test_every_criterion_keeps_what_the_ratio_says(network: nn.Sequential, data: TrainingData) -> None:
-    rows = list(study.compare(network, "undertrained", 0, data, epochs=1, ratios=(30.0,)))
-    assert len(rows) == len(study.criteria(0, "undertrained"))
+    criteria = study.compared_criteria(0, "undertrained", tuple(study.CRITERIA))
+    rows = list(study.compare(network, "undertrained", 0, data, criteria, epochs=1, ratios=(30.0,)))
+    assert len(rows) == len(criteria) == 12
     keep = study.weights_left(network, 30.0)
     for row in rows:
         assert 0 <= row.retrained <= 1 and row.dense == rows[0].dense
-        if row.criterion == "APoZ":
+        if row.criterion in ("APoZ", "Castellano"):
             assert 0.7 * keep < row.weights <= keep  # whole units
         elif row.criterion == "Wanda":
             assert abs(row.weights - keep) < 300 + 100 + 10  # whole weights in each row
@@ -105,14 +103,14 @@ def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: T
     assert not torch.equal(module.fc3.weight[kept], before[kept])
 
 
-@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # a network hardly trained
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # the network is hardly trained
 def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: TrainingData) -> None:
-    rows = list(article.repeat(network, 4, data, images(50, 3), 1))
+    rows = list(article.repeat(network, 4, data, digit_images(50, 3), 1))
     assert len(rows) == article.rows_of_one() == 16
     for row in rows:
         assert row.ratio == pytest.approx(row.published, rel=2e-3)
         assert row.seed == 4
-        # More sensitivity prunes more: s = 2 lies on the same side of the ratio as of the s that gives it.
+        # A larger s prunes more, so s and the ratio lie on the same side of those for s = 2.
         if row.s is not None and row.at_two is not None:
             assert (row.s > 2) == (row.at_two < row.ratio)
     assert {row.s is None for row in rows if "all layers" in row.method} == {True}
@@ -123,23 +121,23 @@ def test_layers_are_ranked_by_what_they_need() -> None:
     touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
     dense = 0.97
     assert robust.needed(dense) == 0.1
-    assert touchy.needed(dense) == 0.5  # that 1 % did well by chance does not count
+    assert touchy.needed(dense) == 0.5  # that 1 % does well by chance does not count
     assert robust.needed(dense, loss=0.5) == 0.01
     assert robust.needed(1.0) == 1.0
 
 
-def test_layers_study_prunes_one_layer_at_a_time(network: nn.Sequential, data: TrainingData) -> None:
+def test_ranking_prunes_one_layer_at_a_time(network: nn.Sequential, data: TrainingData) -> None:
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    dense, layers = study.layers_study(network, data.validation)
+    dense, layers = study.rank_layers(network, data.validation)
     assert sorted(layer.layer for layer in layers) == ["fc1.weight", "fc2.weight", "fc3.weight"]
     assert [layer.needed(dense) for layer in layers] == sorted((x.needed(dense) for x in layers), reverse=True)
     assert all(tuple(layer.accuracies) == study.DENSITIES for layer in layers)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-def some_rows() -> list[study.Row]:
+def some_rows() -> list[study.ComparisonRow]:
     return [
-        study.Row("strong", seed, name, ratio, 100, 0.98, 0.5 + seed / 10, 0.4, 0.9)
+        study.ComparisonRow("strong", seed, name, ratio, 100, 0.98, 0.5 + seed / 10, 0.4, 0.9)
         for seed in (0, 1)
         for name in ("magnitude", "OBS")
         for ratio in (10.0, 65.46)
@@ -156,10 +154,10 @@ def test_tables_give_means_and_spreads() -> None:
     assert to_csv([]) == ""
 
 
-def test_the_articles_table_has_what_was_published_above_what_was_found() -> None:
+def test_the_articles_table_has_published_rows_above_repeated_ones() -> None:
     method = "magnitude, s in each layer"
-    found = [article.Repeated(21.57, seed, method, 1.9, 21.57, 23.4, 0.95, 0.7, 0.96) for seed in (0, 1)]
-    found.append(article.Repeated(65.46, 0, "TF-IDF, all layers", None, 65.46, None, 0.95, 0.7, 0.9))
+    found = [article.RepeatedRow(21.57, seed, method, 1.9, 21.57, 23.4, 0.95, 0.7, 0.96) for seed in (0, 1)]
+    found.append(article.RepeatedRow(65.46, 0, "TF-IDF, all layers", None, 65.46, None, 0.95, 0.7, 0.9))
     lines = article_markdown(found).splitlines()
     first = lines.index("| 21.57x | *published: magnitude* |  | 21.57 |  | 94.5 | 71.64 | 96.20 |")
     ours = "| magnitude, s in each layer | 1.90 | 21.57 | 23.40 | 95.00 ± 0.00 | 70.00 ± 0.00 | 96.00 ± 0.00 |"
@@ -174,12 +172,11 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequential) -> Iterator[None]:
-    """A study of one criterion at one ratio, on few images and a network that is there already."""
+    """Run studies on few images and a network that is already trained."""
     baseline = study.Baseline("undertrained", lambda *_: network)
     monkeypatch.setattr("dcformat_pruning.data.training_data", lambda *_: data)
-    monkeypatch.setattr(study, "test_images", lambda *_: images(30, 5))
+    monkeypatch.setattr("dcformat_pruning.data.load_test_images", lambda *_: digit_images(30, 5))
     monkeypatch.setattr(study, "BASELINES", (baseline,))
-    monkeypatch.setattr(study, "criteria", lambda *_: [Magnitude()])
     monkeypatch.setattr(study, "train_strong", lambda *_: network)
     monkeypatch.setattr(study, "train_article", lambda *_: network)
     yield
@@ -188,7 +185,7 @@ def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequ
 @pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
 def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) -> None:
     out = tmp_path / "new"
-    result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--out", str(out)])
+    result = CliRunner().invoke(cli, [*CRITERIA, "--epochs", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "### Baseline: undertrained" in result.stdout
     assert "undertrained network, seed 0 (stage 1 of 2), 0:0" in result.stderr
@@ -205,11 +202,49 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
 def test_the_help_names_every_ratio() -> None:
     text = " ".join(CliRunner().invoke(cli, ["study", "criteria", "--help"]).stdout.split())
     *most, last = (f"{ratio:g}" for ratio in study.RATIOS)
-    assert f"by all criteria to {', '.join(most)} and {last} times fewer parameters" in text
+    assert f"by several criteria to {', '.join(most)} and {last} times fewer parameters" in text
+
+
+def test_the_command_offers_every_criterion() -> None:
+    (option,) = (p for p in study_verb.criteria_command.params if p.name == "names")
+    assert tuple(option.type.choices) == tuple(study.CRITERIA)
+    assert [c.name for c in study.compared_criteria(0, "undertrained", tuple(study.CRITERIA))] == list(study.CRITERIA)
+    assert set(study.CRITERIA) - set(study.DEFAULT_CRITERIA) == {"LAMP", "Castellano"}
+    assert "TF-IDF on [0, 1]" not in [c.name for c in study.compared_criteria(0, "strong")]
+    with pytest.raises(ValueError, match=r"criterion: expected one of magnitude, .*, found 'size'"):
+        study.compared_criteria(0, "strong", ("size",))
+
+
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # the networks are hardly trained
+def test_every_schedule_keeps_what_the_ratio_says(data: TrainingData) -> None:
+    rows = list(study.compare_schedules(0, data, epochs=4, ratio=30.0))
+    assert [row.schedule for row in rows] == list(study.SCHEDULES)
+    keep = study.weights_left(build("lenet-300-100"), 30.0)
+    assert all(0.99 * keep < row.weights <= keep and 0 <= row.accuracy <= 1 for row in rows)
+
+
+def test_the_schedules_verb_writes_tables_and_prints_json(
+    little: None, data: TrainingData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [
+        study.ScheduleRow(0, "gradual", 24.94, 10_280, 0.975),
+        study.ScheduleRow(1, "gradual", 24.94, 10_280, 0.985),
+    ]
+    monkeypatch.setattr(study, "compare_schedules", lambda seed, *_, **__: rows[seed : seed + 1])
+    result = CliRunner().invoke(cli, ["study", "schedules", "--seeds", "2", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("| schedule | 24.94x |\n| --- | --- |\n| gradual | 98.00 ± 0.71 |\n")
+    assert (tmp_path / "study-schedules.md").read_text() == result.stdout
+    assert (tmp_path / "study-schedules.csv").read_text().startswith("seed,schedule,ratio,weights,accuracy\n0,gradual,")
+    result = CliRunner().invoke(cli, ["study", "schedules", "--seeds", "1", "--json"])
+    assert json.loads(result.stdout)["rows"] == [
+        {"seed": 0, "schedule": "gradual", "ratio": 24.94, "weights": 10280, "accuracy": 0.975}
+    ]
+    assert CliRunner().invoke(cli, ["study", "schedules", "--ratio", "700"]).exit_code == 2
 
 
 def test_the_verb_prints_json(little: None) -> None:
-    result = CliRunner().invoke(cli, ["study", "criteria", "--seeds", "1", "--epochs", "1", "--json"])
+    result = CliRunner().invoke(cli, [*CRITERIA, "--epochs", "1", "--json"])
     document = json.loads(result.stdout)
     assert list(document) == ["schema", "rows"]
     assert [row["ratio"] for row in document["rows"]] == list(study.RATIOS)

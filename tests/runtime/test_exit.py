@@ -11,7 +11,7 @@ from dcformat_runtime import kernels
 
 PROGRAM = """
 import ctypes, gc
-from dcformat.native import loader
+from dcformat.jit.machine_code import loader
 from dcformat_runtime import kernels
 function = kernels.wait.resolve()
 definition = ctypes.c_void_p.from_address(id(function) + 16).value

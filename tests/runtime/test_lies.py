@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from dcformat_runtime import Session
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Add, Conv2d, Flatten, Graph, Linear, MaxPool2d, Node, Preprocessing, ReLU, Softmax
 from dcformat.model import Model, Tensor
+from dcformat.records import replace
 from tests.runtime.nets import lenet, mlp
 
 Change = Callable[[Tensor], Tensor]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import dcformat
 from dcformat.errors import MemoryLimitError
 from dcformat.graph import GlobalMaxPool, Graph, Linear, Preprocessing, ReLU
 from dcformat.model import Model, SelfTest
+from dcformat.records import replace
 from dcformat.selftest import digest, is_robust, pixels, winners
 
 

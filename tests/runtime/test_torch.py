@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_interop import read_han
+from dcformat_interop import read_deep_compression_net
 from dcformat_runtime import Session
 
 from dcformat.architectures import ARCHITECTURES
@@ -125,7 +125,7 @@ HAN = Path(__file__).parents[2] / "data" / "han" / "compressed_SqueezeNet.net"
 def test_squeezenet_as_its_authors_compressed_it() -> None:
     architecture = ARCHITECTURES["squeezenet"]
     if HAN.exists():
-        weights = {name: dense.values for name, dense in read_han(HAN, architecture).items()}
+        weights = {name: dense.values for name, dense in read_deep_compression_net(HAN, architecture).items()}
     else:  # the file is not part of the repository: random weights of the same shapes and densities
         random = np.random.default_rng(0)
         weights = {}

@@ -61,7 +61,10 @@ def test_work_is_bounded(make: Callable[..., Session], tmp_path: Path) -> None:
     dcformat.save(model, path)
     need = 64 + 10 + 50 + 10 + model.tensors["w0"].nnz + model.tensors["w2"].nnz
     make(path, max_work=need + 10_000_000)
-    with pytest.raises(WorkLimitError, match=f"E16 running one input: expected at most 600 .*, found {need} steps"):
+    with pytest.raises(
+        WorkLimitError,
+        match=f"needs more work than allowed: running one input: expected at most 600 .*, found {need} steps",
+    ):
         Session.from_model(model, backend="numba", max_work=600)
     with pytest.raises(WorkLimitError, match="E16"):
         make(path, max_work=600)
@@ -78,6 +81,9 @@ def test_a_self_test_counts_all_its_samples() -> None:
     model = with_self_test(mlp(20, 10, density=1.0).model(), samples=7)
     need = 7 * (20 + 10 + 10 + 200)
     assert run_self_test(model, Session.from_model(model, backend="numba", max_work=need)) is True
-    with pytest.raises(WorkLimitError, match=f"E16 self-test: expected at most {need - 1} .*, found {need} steps"):
+    with pytest.raises(
+        WorkLimitError,
+        match=f"needs more work than allowed: self-test: expected at most {need - 1} .*, found {need} steps",
+    ):
         run_self_test(model, Session.from_model(model, backend="numba", max_work=need - 1))
     assert np.prod(model.tensors["w0"].shape) == 200

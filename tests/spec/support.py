@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import dcformat
-from dcformat.model import Model, Tensor
-from dcformat.wiring import OPERATORS, _attributes
+from dcformat.graph_codec import OPERATORS, attributes_of
+from dcformat.model import Model, SelfTest, Tensor
+from dcformat.selftest import pixels
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "spec"
@@ -21,10 +22,13 @@ if str(SPEC) not in sys.path:
     # The reference decoder is a program of a few files beside each other, not a package.
     sys.path.append(str(SPEC))
 
+import mutation_test  # noqa: E402, F401
 import reference_coders  # noqa: E402, F401
 import reference_decoder  # noqa: E402
+import reference_mixing  # noqa: E402, F401
 import reference_payloads  # noqa: E402, F401
 import reference_reader  # noqa: E402
+import trace_coder_3  # noqa: E402, F401
 
 
 def manifest() -> dict[str, Any]:
@@ -51,9 +55,14 @@ def of_model(model: Model) -> dict[str, Any]:
         "graph": None if model.graph is None else of_graph(model),
         "labels": list(model.labels),
         "metadata": dict(model.metadata),
-        "self_test": model.self_test and [model.self_test.seed, model.self_test.samples, model.self_test.digest.hex()],
+        "self_test": None if model.self_test is None else of_self_test(model.self_test),
         "extensions": [[128 | extension.kind, extension.payload.hex()] for extension in model.extensions],
     }
+
+
+def of_self_test(test: SelfTest) -> list[Any]:
+    """Return a self-test as the reference decoder sums it up: its numbers and its first eight pixels."""
+    return [test.seed, test.samples, test.digest.hex(), pixels(test.seed, 1, (8,)).tobytes().hex()]
 
 
 def of_tensor(tensor: Tensor) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def of_graph(model: Model) -> dict[str, Any]:
         kind = next(kind for kind in OPERATORS.values() if type(node) is kind)
         found: dict[str, Any] = {"operator": kind.__name__, "inputs": list(node.inputs)}
         found |= dict(zip(("weight", "bias"), node.tensors, strict=False))
-        attributes = list(_attributes(node)[0])
+        attributes = list(attributes_of(node)[0])
         operators.append(found | ({"attributes": attributes} if attributes else {}))
     rule = graph.preprocessing
     return {
@@ -86,4 +95,5 @@ def of_graph(model: Model) -> dict[str, Any]:
         "mean": list(rule.mean) if rule else [],
         "std": list(rule.std) if rule else [],
         "operators": operators,
+        "shapes": [list(shape) for shape in graph.shapes({t.name: t.shape for t in model.tensors.values()})],
     }

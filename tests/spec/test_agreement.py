@@ -73,12 +73,13 @@ def networks(draw: st.DrawFn) -> g.Graph:
 @st.composite
 def models(draw: st.DrawFn) -> Model:
     names = draw(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), max_size=4, unique=True))
+    graph = draw(st.none() | networks())
     return Model(
         {name: draw(tensors(name)) for name in names},
-        draw(st.none() | networks()),
+        graph,
         tuple(draw(st.lists(TEXTS, max_size=3))),
         draw(st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3)),
-        draw(st.none() | SELF_TESTS),
+        draw(st.none() | SELF_TESTS) if graph else None,
         tuple(Extension(kind, b"\0kept") for kind in sorted(draw(st.sets(st.integers(0, 127), max_size=2)))),
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ def test_bits_in_the_text() -> None:
     raw = bytes.fromhex(line)
     assert raw == dump()[0x23:0x27]
     assert bits.split() == [f"{byte:08b}"[::-1] for byte in raw]
-    rows = re.findall(r"^\| ([01 ]+) \| (?:gaps|labels|padding)", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| ([01 ]+) \| (?:gaps|code symbols|padding)", TEXT, re.MULTILINE)
     assert "".join(rows).replace(" ", "") == bits.replace(" ", "")
 
 

@@ -1,16 +1,18 @@
-"""Pruning criteria: small frozen objects that score weights or units; the lowest are pruned first.
+"""Pruning criteria: small frozen objects that score weights or units; the lowest scores are pruned first.
 
-One file for each family: the weights alone, the inputs and outputs of layers, the loss's derivatives, and
-Optimal Brain Surgeon with its compensating updates.
+Each family has a file: `magnitude` looks at the weights alone, `activations` at the inputs and outputs of layers,
+`gradients` at the derivatives of the loss, `obs` is Optimal Brain Surgeon with its compensating updates, and
+`castellano` removes whole units and refits the weights that read them.
 """
 
 from __future__ import annotations
 
-from dcformat_pruning.criteria.activations import Apoz, Castellano, TfIdf, Wanda
+from dcformat_pruning.criteria.activations import Apoz, TfIdf, Wanda
 from dcformat_pruning.criteria.base import Criterion, Data, Scores, scored_layers
+from dcformat_pruning.criteria.castellano import Castellano, remove_and_refit, remove_while
 from dcformat_pruning.criteria.gradients import Fisher, Obd, Taylor
+from dcformat_pruning.criteria.magnitude import Lamp, Magnitude, Random
 from dcformat_pruning.criteria.obs import Obs, hessians, prune_layer, refit, sparsegpt_layer, surgery
-from dcformat_pruning.criteria.weights import Magnitude, Random
 
 __all__ = [
     "Apoz",
@@ -18,6 +20,7 @@ __all__ = [
     "Criterion",
     "Data",
     "Fisher",
+    "Lamp",
     "Magnitude",
     "Obd",
     "Obs",
@@ -29,6 +32,8 @@ __all__ = [
     "hessians",
     "prune_layer",
     "refit",
+    "remove_and_refit",
+    "remove_while",
     "scored_layers",
     "sparsegpt_layer",
     "surgery",

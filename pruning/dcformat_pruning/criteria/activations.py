@@ -1,4 +1,4 @@
-"""Criteria that look at what flows through the layers: a forward pass, no labels."""
+"""Criteria that look at the inputs or outputs of layers: they need a forward pass, but no labels."""
 
 from __future__ import annotations
 
@@ -20,24 +20,33 @@ from dcformat_pruning.criteria.base import (
     visit_inputs,
 )
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.wiring import Layer, wiring
+from dcformat_pruning.tracing import Layer
 
 
 @dataclass(frozen=True, slots=True)
 class TfIdf:
-    """``|w|^a * TF^b * IDF^c``: how loud an input is, times how rare (the 2025 article, "NeuronRank").
+    """``|w|^a * TF^b * IDF^c``: a weight's magnitude, times how loud its input is, times how rarely it is present.
 
-    For input ``j`` of a layer over N samples (for a convolution: patches): ``TF_j = mean |x_j|``, ``DF_j``
-    the count of ``|x_j| > tau``, ``IDF_j = max(0, ln((N + smooth) / (DF_j + smooth)) + add)``.
+    The article calls it "NeuronRank": V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?",
+    Towards AI, 2025.
+
+    For input ``j`` of a layer over N samples (patches for a convolution), ``TF_j = mean |x_j|``, ``DF_j`` is the number
+    of samples with ``|x_j| > tau``, and ``IDF_j = max(0, ln((N + smooth) / (DF_j + smooth)) + add)``.
 
     Attributes
     ----------
     weight_power, tf_power, idf_power : float
-        The exponents a, b, c.
+        The exponents a, b and c.
     tau : float
-        Above it an input counts as present. On inputs normalised to mean 0 every pixel is present and the IDF
-        says nothing: score a network that takes pixels in [0, 1].
+        An input counts as present when its absolute value exceeds this. When pixels are normalised to mean 0, every
+        pixel is present and the IDF says nothing; score a network that takes pixels in [0, 1].
     smooth, add : float
+        See the formula for the IDF.
+
+    Raises
+    ------
+    PruningError
+        `smooth` is not positive, or `tau` is negative.
     """
 
     weight_power: float = 1.0
@@ -77,7 +86,7 @@ class TfIdf:
 
 @dataclass(frozen=True, slots=True)
 class Wanda:
-    """``|w_ij| * ||x_j||_2``; meant to be ranked within each output row, see `keep_in_rows` (Sun 2023)."""
+    """``|w_ij| * ||x_j||_2`` (Sun et al. 2023, section 3); meant to rank within each row, see `keep_in_rows`."""
 
     name: str = "Wanda"
 
@@ -100,16 +109,16 @@ class Wanda:
 
 @dataclass(frozen=True, slots=True)
 class Apoz:
-    """A unit's share of outputs that are *not* zero: one minus the average percentage of zeros (Hu 2016).
+    """The share of a unit's outputs that are *not* zero: one minus the average percentage of zeros (Hu et al. 2016).
 
-    An output counts as zero if a ReLU directly behind the layer would make it so; fold batch norm first. The
-    last layer's outputs are logits: leave its scores out when choosing.
+    An output counts as zero if a ReLU right behind the layer would make it zero, so fold batch norms first. The outputs
+    of the last layer are logits; do not choose units by its scores.
     """
 
     name: str = "APoZ"
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
-        """Return a score for each unit, ``(out,)``. See `Criterion.scores`."""
+        """Return a score for each unit, float32 ``(out,)``. See `Criterion.scores`."""
         layers = scored_layers(module)
         alive: dict[str, Tensor] = {}
         count = dict.fromkeys(layers, 0)
@@ -125,39 +134,8 @@ class Apoz:
         return {name: (alive[name] / count[name]).float() for name in _seen(layers, count)}
 
 
-@dataclass(frozen=True, slots=True)
-class Castellano:
-    """``sum_i w_hi^2 * sum_mu y_h(mu)^2``: a unit h's part in the net inputs i (Castellano 1997).
-
-    Only units whose readers are Linear or Conv2d layers are scored (see `wiring`). After removal the readers'
-    other weights are solved to keep their net inputs: `dcformat_pruning.units.remove_and_refit`.
-    """
-
-    name: str = "Castellano"
-
-    def scores(self, module: nn.Module, data: Data) -> Scores:
-        """Return a score for each unit, ``(out,)``. See `Criterion.scores`."""
-        layers = scored_layers(module)
-        energy: dict[str, Tensor] = {}
-
-        def visit(name: str, x: Tensor) -> None:
-            energy[name] = energy.get(name, 0) + x.double().square().sum(1)
-
-        visit_inputs(module, layers, data, visit)
-        out: Scores = {}
-        for producer, readers in wiring(module).readers.items():
-            units = layers[f"{producer}.weight"].weight.shape[0]
-            total: Tensor = torch.zeros(units, dtype=torch.float64)
-            for reader in readers:
-                layer = layers[f"{reader}.weight"]
-                pull = layer.weight.detach().double().flatten(1).square().sum(0) * energy[f"{reader}.weight"][0]
-                total = total.to(pull.device) + pull.view(units, -1).sum(1)
-            out[f"{producer}.weight"] = total.float()
-        return finite(out)
-
-
 def _seen(layers: dict[str, Layer], figures: dict[str, int] | dict[str, Tensor]) -> list[str]:
-    """Return the layers' names; raise if the forward pass left one out."""
+    """Return the names of the layers; raise `PruningError` if the forward pass left one out."""
     for name in layers:
         if name not in figures or (isinstance(figures[name], int) and not figures[name]):
             raise PruningError(f"{name}: expected a layer that the forward pass uses, found it unused")

@@ -1,7 +1,7 @@
-"""What all criteria share: the layers they score, passes over data, layer inputs as matrices.
+"""What all criteria share: the layers that they score, passes over data, and layer inputs as matrices.
 
-A layer's input is seen as rows of columns: a convolution's as the patches that its kernel is laid over, so
-that column ``j`` is what the weights ``[:, j]`` of the weight matrix multiply, padding zeros included.
+A layer's input is treated as a matrix with a row for each sample. A convolution has a row for each patch that its
+kernel covers, padding zeros included. Column ``j`` is multiplied by the weights ``[:, j]`` of the weight matrix.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from dcformat_pruning.data import Images
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.wiring import Layer
+from dcformat_pruning.tracing import Layer
 
-#: What scores are computed on: images, or batches of (float input, labels int64), iterated more than once.
+#: The data that scores are computed on: images, or batches of (float input, int64 labels) that can be iterated again.
 Data = Images | Iterable[tuple[Tensor, Tensor]]
 
-#: Images in one pass through the network.
+#: Number of images in one pass through the network.
 _BATCH = 500
 
 Scores = dict[str, Tensor]
@@ -29,36 +29,37 @@ Scores = dict[str, Tensor]
 
 @runtime_checkable
 class Criterion(Protocol):
-    """Scores weights, or whole units; the lowest are pruned first."""
+    """Scores weights or whole units; those with the lowest scores are pruned first."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
-        """Return a score for each weight of every Linear and Conv2d, by parameter name.
+        """Return a score for each weight of every Linear and Conv2d.
 
         Returns
         -------
         dict of str to Tensor
-            Of the parameter's shape; a criterion of units returns one score for each output, ``(out,)``.
+            Parameter name to scores in the parameter's shape. A criterion for units returns a score for each output,
+            ``(out,)``.
 
         Raises
         ------
         PruningError
-            A layer that is neither Linear nor Conv2d, no data, or scores that are not finite; names the
+            A layer is neither Linear nor Conv2d, there is no data, or scores are not finite; the message names the
             layer.
         """
 
 
 def scored_layers(module: nn.Module) -> dict[str, Layer]:
-    """Return the layers to score, in the module's order, by the names of their weights.
+    """Return the layers that criteria score: parameter name of the weight to layer, in the module's order.
 
     Raises
     ------
     PruningError
-        A parameter of rank 2 or more belongs to another kind of layer, or masks of `torch.nn.utils.prune`
-        stand in the way.
+        A parameter of rank 2 or more belongs to another kind of layer, the module has masks of
+        `torch.nn.utils.prune`, or it has no layer to score.
     """
     layers: dict[str, Layer] = {}
     for path, child in module.named_modules():
@@ -81,12 +82,12 @@ def scored_layers(module: nn.Module) -> dict[str, Layer]:
 
 
 def batches(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (inputs, labels) in order.
+    """Yield batches of (inputs, labels) in order.
 
     Raises
     ------
     PruningError
-        There are none.
+        There is no batch.
     """
     empty = True
     if isinstance(data, Images):
@@ -104,7 +105,7 @@ def batches(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` in eval mode, and each part back into its own mode afterwards."""
+    """Put `module` in eval mode, and restore the mode of each of its parts afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -116,7 +117,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
-    """Call ``hook(name, layer, input, output)`` as layers run; what it returns replaces the output."""
+    """Call ``hook(name, layer, input, output)`` when a layer runs; a result that is not None replaces the output."""
 
     def bind(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         return lambda _, inputs, output: hook(name, layers[name], inputs[0], output)
@@ -133,7 +134,7 @@ def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tens
 def visit_inputs(
     module: nn.Module, layers: Mapping[str, Layer], data: Data, visit: Callable[[str, Tensor], None]
 ) -> None:
-    """Run `data` through `module`; `visit` gets each layer's input as ``(groups, rows, columns)``."""
+    """Run `data` through `module`, and call `visit` with each layer's name and input, ``(groups, rows, columns)``."""
 
     def hook(name: str, layer: Layer, x: Tensor, _: Tensor) -> None:
         visit(name, patches(layer, x).flatten(0, 1).transpose(0, 1))
@@ -169,7 +170,7 @@ def matrix(layer: Layer, weight: Tensor) -> Tensor:
 
 
 def per_column(layer: Layer, statistic: Tensor) -> Tensor:
-    """Spread a figure of each input column, ``(groups, columns)``, over the weights that read it."""
+    """Give each weight the figure of the input column that it reads: ``(groups, columns)`` to the weight's shape."""
     wide = statistic[:, None, :].expand(matrix(layer, layer.weight).shape)
     return wide.reshape(layer.weight.shape).to(layer.weight.dtype)
 

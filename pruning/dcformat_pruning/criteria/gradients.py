@@ -1,4 +1,4 @@
-"""Criteria that ask the loss: labels, and a backward pass. The loss is cross-entropy."""
+"""Criteria that use derivatives of the loss (cross-entropy): they need labels and a backward pass."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from dcformat_pruning.criteria.base import (
     scored_layers,
 )
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.wiring import Layer
+from dcformat_pruning.tracing import Layer
 
-#: Floats that hold the gradients of single samples at one time.
-_MEMORY = 1 << 25
+#: Maximum number of floats for the gradients of single samples.
+_MAX_FLOATS = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
 class Taylor:
-    """``(g * w)^2`` (or ``|g * w|``): the loss's first-order change, averaged over batches (Molchanov 2019).
+    """``(g * w)^2``, or ``|g * w|``: the first-order change of the loss, averaged over batches (Molchanov et al. 2019).
 
     Attributes
     ----------
     units : bool
-        Sum ``g * w`` over each output's weights and bias before squaring: one score for each unit.
+        Sum ``g * w`` over the weights and bias of each output before squaring, which gives a score for each unit.
     squared : bool
+        Square ``g * w``; otherwise take its absolute value.
     """
 
     units: bool = False
@@ -61,7 +62,7 @@ class Taylor:
         return finite({name: score / count for name, score in total.items()})
 
     def _change(self, name: str, group: list[Tensor], gradients: list[Tensor | None]) -> Tensor:
-        """Return ``g * w`` of a layer, of each weight or summed over each unit."""
+        """Return ``g * w`` for each weight of a layer, or summed over each unit."""
         gradient = _proper(name, gradients[0])
         change = gradient * group[0].detach()
         if not self.units:
@@ -72,13 +73,13 @@ class Taylor:
 
 @dataclass(frozen=True, slots=True)
 class Fisher:
-    """``1/2 * F_kk * w_k^2`` with F the mean of squared per-sample gradients (Theis 2018; Liu 2021).
+    """``1/2 * F_kk * w_k^2``, where F is the mean of squared gradients of single samples (Liu et al. 2021).
 
     Attributes
     ----------
     units : bool
-        Theis's unit score instead: ``1/2 * mean over samples of (sum over positions of a * dL/da)^2``, with
-        ``a`` the layer's output. A ReLU behind it changes nothing.
+        Score units instead, as Theis et al. (2018) do: ``1/2 * mean over samples of (sum over positions of
+        a * dL/da)^2``, where ``a`` is the layer's output. A ReLU behind the layer does not change the score.
     """
 
     units: bool = False
@@ -86,78 +87,85 @@ class Fisher:
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
-        layers = scored_layers(module)
-        total: Scores = {}
-        count = 0
 
         def backward(output: Tensor, labels: Tensor) -> list[Tensor]:
             return [functional.cross_entropy(output, labels, reduction="sum")]
 
-        def add(name: str, x: Tensor, a: Tensor, g: Tensor) -> None:
-            found = (a * g).sum(1).square().sum(0).flatten() if self.units else _squares(x, g)
-            total[name] = total.get(name, 0) + found
-
-        with evaluating(module):
-            for x, y in batches(data):
-                _backward(module, layers, (x, y), backward, add)
-                count += len(y)
-        if self.units:
-            return finite({name: 0.5 * total[name] / count for name in layers})
-        return finite(_saliency(layers, total, count))
+        if not self.units:
+            return _saliency(module, data, backward)
+        total, count = _totals(module, data, backward, lambda _, a, g: (a * g).sum(1).square().sum(0).flatten())
+        return finite({name: 0.5 * total[name] / count for name in scored_layers(module)})
 
 
 @dataclass(frozen=True, slots=True)
 class Obd:
-    """``1/2 * h_kk * w_k^2`` with h the diagonal of the loss's Hessian (LeCun 1989).
+    """``1/2 * h_kk * w_k^2``, where h is the diagonal of the Hessian of the loss (LeCun, Denker and Solla 1989).
 
-    The diagonal is that of the Gauss-Newton matrix, summed exactly over the classes: a backward pass for
-    each. Where activations are piecewise linear (ReLU, max pooling) it *is* the Hessian's diagonal; LeCun's
-    own recursion also drops the terms between units of a layer.
+    The diagonal is that of the Gauss-Newton matrix, summed exactly over the classes with a backward pass for each. It
+    equals the diagonal of the Hessian where activations are piecewise linear (ReLU, max pooling). LeCun's recursion
+    also drops the terms between the units of a layer.
     """
 
     name: str = "OBD"
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
-        layers = scored_layers(module)
-        total: Scores = {}
-        count = 0
 
         def backward(output: Tensor, _: Tensor) -> list[Tensor]:
-            # The cross-entropy's Hessian in the logits is diag(p) - p p^T = sum_c s_c s_c^T, s_c = sqrt(p_c)
-            # (e_c - p).
+            # The Hessian of the cross-entropy in the logits is diag(p) - p p^T = sum_c s_c s_c^T with
+            # s_c = sqrt(p_c) (e_c - p).
             p = functional.softmax(output.detach(), dim=1)
             unit = torch.eye(p.shape[1], device=p.device)
             return [((unit[c] - p) * p[:, c : c + 1].sqrt() * output).sum() for c in range(p.shape[1])]
 
-        def add(name: str, x: Tensor, a: Tensor, g: Tensor) -> None:
-            total[name] = total.get(name, 0) + _squares(x, g)
-
-        with evaluating(module):
-            for x, y in batches(data):
-                _backward(module, layers, (x, y), backward, add)
-                count += len(y)
-        return finite(_saliency(layers, total, count))
+        return _saliency(module, data, backward)
 
 
-def _saliency(layers: Mapping[str, Layer], total: Scores, count: int) -> Scores:
-    return {
-        name: 0.5 * total[name].reshape(layer.weight.shape) / count * layer.weight.detach().square()
-        for name, layer in layers.items()
-    }
+#: Takes the logits and the labels of a batch; returns the scalars whose gradients are wanted.
+_Backward = Callable[[Tensor, Tensor], list[Tensor]]
+
+#: Takes a layer's input, output and output gradient, ``(samples, positions, groups, ...)``; returns a figure to sum.
+_Figure = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _saliency(module: nn.Module, data: Data, backward: _Backward) -> Scores:
+    """Return ``1/2 * mean of squared gradients * w^2`` for each weight."""
+    total, count = _totals(module, data, backward, lambda x, _, g: _squares(x, g))
+    return finite(
+        {
+            name: 0.5 * total[name].reshape(layer.weight.shape) / count * layer.weight.detach().square()
+            for name, layer in scored_layers(module).items()
+        }
+    )
+
+
+def _totals(module: nn.Module, data: Data, backward: _Backward, figure: _Figure) -> tuple[Scores, int]:
+    """Return the sum of `figure` for each layer over all batches and scalars, and the number of samples."""
+    layers = scored_layers(module)
+    total: Scores = {}
+    count = 0
+
+    def add(name: str, x: Tensor, a: Tensor, g: Tensor) -> None:
+        total[name] = total.get(name, 0) + figure(x, a, g)
+
+    with evaluating(module):
+        for x, y in batches(data):
+            _backward(module, layers, (x, y), backward, add)
+            count += len(y)
+    return total, count
 
 
 def _backward(
     module: nn.Module,
     layers: Mapping[str, Layer],
     batch: tuple[Tensor, Tensor],
-    backward: Callable[[Tensor, Tensor], list[Tensor]],
+    backward: _Backward,
     add: Callable[[str, Tensor, Tensor, Tensor], None],
 ) -> None:
-    """For each scalar that `backward` makes of the output, give `add` each layer's input, output, gradient.
+    """Call `add` with the name, input, output and output gradient of each layer, for each scalar of `backward`.
 
-    All three as ``(samples, positions, groups, ...)``, the calls of a layer that runs several times side by
-    side.
+    The three tensors are ``(samples, positions, groups, ...)``. The calls of a layer that runs several times are
+    concatenated along the positions.
     """
     inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
     outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -165,7 +173,7 @@ def _backward(
     def hook(name: str, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
         inputs[name].append(patches(layer, x.detach()).clone())
         outputs[name].append(output)
-        return output.clone()  # an in-place ReLU behind the layer must not change the output that is kept
+        return output.clone()  # an in-place ReLU behind the layer must not change the kept output
 
     with torch.enable_grad(), hooked(layers, hook):
         result = module(batch[0])
@@ -188,12 +196,12 @@ def _backward(
 
 
 def _squares(x: Tensor, g: Tensor) -> Tensor:
-    """Sum over samples the squares of each sample's weight gradient: ``(groups, outputs, columns)``."""
+    """Return the sum over samples of the squared weight gradient, ``(groups, outputs, columns)``."""
     samples, places = x.shape[:2]
-    if places == 1:  # (g_o x_c)^2 = g_o^2 x_c^2: no gradient of a single sample is ever formed
+    if places == 1:  # (g_o x_c)^2 = g_o^2 x_c^2: no gradient of a single sample is needed
         return torch.einsum("ngo,ngc->goc", g[:, 0].square(), x[:, 0].square())
     size = x.shape[2] * x.shape[3] * g.shape[3]
-    step = max(1, _MEMORY // size)
+    step = max(1, _MAX_FLOATS // size)
     total = torch.zeros((), device=x.device)
     for start in range(0, samples, step):
         part = slice(start, start + step)

@@ -1,13 +1,13 @@
-"""Optimal Brain Surgeon layer by layer: scores, and updates of what is left that make up for what is gone.
+"""Optimal Brain Surgeon layer by layer: scores, and updates of the remaining weights that make up for pruned ones.
 
-A layer's error after a change ``D`` of its weights is ``sum over rows of D H D^T`` with ``H = X^T X / N``
-over its inputs X (Frantar's OBC). Removing one weight q of a row costs ``w_q^2 / [H^-1]_qq`` once the others
-have moved by ``-w_q / [H^-1]_qq * H^-1[:, q]`` (Hassibi 1993).
+A change ``D`` of a layer's weights costs ``sum over rows of D H D^T``, where ``H = X^T X / N`` over the inputs X of the
+layer (OBC: Frantar and Alistarh 2022). Pruning weight q of a row costs ``w_q^2 / [H^-1]_qq`` once the other weights
+have moved by ``-w_q / [H^-1]_qq * H^-1[:, q]`` (Hassibi and Stork 1993).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import Data, Scores, finite, matrix, scored_layers, visit_inputs
 from dcformat_pruning.masks import PruningError, largest
+from dcformat_pruning.tracing import Layer
 
-#: Numbers of float64 that the systems of several rows may hold at one time.
-_MEMORY = 1 << 24
+#: Maximum number of float64 values in the systems of equations that are solved together.
+_MAX_FLOATS = 1 << 24
 
-#: Below this share of the largest, an eigenvalue of H is rounding: float64 sums of products of float32
-#: inputs.
+#: An eigenvalue of H below this share of the largest is a rounding error of float64 sums of float32 products.
 _SINGULAR = 1e-11
 
 
 @dataclass(frozen=True, slots=True)
 class Obs:
-    """``w_q^2 / [H^-1]_qq``.
+    """``w_q^2 / [H^-1]_qq`` (Hassibi and Stork 1993).
 
     Attributes
     ----------
     damping : float
-        Share of the mean of H's diagonal that is added to it: inputs that are always zero make H singular.
+        Share of the mean of H's diagonal to add to the diagonal, because inputs that are always zero make H singular.
     """
 
     damping: float = 0.01
@@ -49,7 +49,7 @@ class Obs:
 
 
 def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
-    """Return each layer's ``X^T X / N`` with `damping`, float64 ``(groups, columns, columns)``.
+    """Return ``X^T X / N`` of each layer with `damping` (see `Obs`), float64 ``(groups, columns, columns)``.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
         hessian = found[name] / count[name]
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         extra = damping * diagonal.mean(1, keepdim=True)
-        # A layer whose input is all zero: any H says the same, and the identity can be inverted.
+        # If a layer's input is always zero, any H fits; the identity can be inverted.
         diagonal += torch.where(extra > 0, extra, float(damping > 0))
         found[name] = hessian
     return finite({name: found[name] for name in layers})
@@ -80,33 +80,49 @@ def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
 
 @torch.no_grad()
 def refit(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
-    """Return the weights under `mask` that keep the rows' outputs best, in the sense of least squares.
+    """Return the weights under `mask` whose outputs are closest to those of `weight`, in the least-squares sense.
 
     Parameters
     ----------
     weight : Tensor
-        ``(rows, columns)``, the weights whose outputs are to be kept.
+        ``(rows, columns)``.
     hessian : Tensor
-        ``(columns, columns)``, float64, positive definite or at least semidefinite.
+        float64 ``(columns, columns)``, positive semidefinite.
     mask : Tensor
-        Booleans of the weight's shape; True stays.
+        bool in the weight's shape; False prunes.
+
+    Returns
+    -------
+    Tensor
+        In the shape and dtype of `weight`.
     """
     target = weight.double() @ hessian
     out = torch.zeros_like(target)
-    count = mask.sum(1)
-    for size in torch.unique(count).tolist():
-        rows = torch.nonzero(count == size).flatten()
-        step = max(1, _MEMORY // max(1, size * size))
-        for start in range(0, len(rows) if size else 0, step):
-            part = rows[start : start + step]
-            columns = mask[part].nonzero()[:, 1].view(len(part), size)
-            systems = hessian[columns[:, :, None], columns[:, None, :]]
-            out[part[:, None], columns] = _solve(systems, target[part].gather(1, columns))
+    for rows, columns, systems in _systems(hessian, mask):
+        out[rows[:, None], columns] = _solve(systems, target[rows].gather(1, columns))
     return out.to(weight.dtype)
 
 
+def _systems(hessian: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield H restricted to the alive columns of each row, several rows of equally many at a time.
+
+    Yields
+    ------
+    tuple of Tensor
+        Rows ``(n,)``, their alive columns ``(n, size)``, and the restricted matrices ``(n, size, size)``.
+    """
+    count = mask.sum(1)
+    for size in torch.unique(count).tolist():
+        rows = torch.nonzero(count == size).flatten()
+        step = max(1, _MAX_FLOATS // max(1, size * size))
+        for start in range(0, len(rows) if size else 0, step):
+            part = rows[start : start + step]
+            columns = mask[part].nonzero()[:, 1].view(len(part), size)
+            yield part, columns, hessian[columns[:, :, None], columns[:, None, :]]
+
+
 def _solve(systems: Tensor, targets: Tensor) -> Tensor:
-    """Solve symmetric systems; where one is singular or nearly so, all get their solutions of least norm."""
+    """Solve symmetric systems; if one of them is (nearly) singular, return the solutions of least norm."""
     factor, failed = torch.linalg.cholesky_ex(systems)
     pivots = factor.diagonal(dim1=1, dim2=2).square()
     if not bool(failed.any()) and bool((pivots.amin(1) > _SINGULAR * pivots.amax(1)).all()):
@@ -118,18 +134,29 @@ def _solve(systems: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def prune_layer(weight: Tensor, hessian: Tensor, keep: int, rounds: int = 12) -> tuple[Tensor, Tensor]:
-    """Prune one layer to its `keep` best weights by OBS scores, moving the others; return (weights, mask).
+    """Prune a layer to `keep` weights by their OBS scores, and move the remaining weights to make up for it.
 
     Parameters
     ----------
     weight : Tensor
         ``(rows, columns)``.
     hessian : Tensor
-        ``(columns, columns)``, float64, positive definite.
+        float64 ``(columns, columns)``, positive definite.
     keep : int
+        Number of weights to keep.
     rounds : int
-        Scores are computed anew between rounds, whose numbers of weights fall geometrically. As many rounds
-        as weights to remove make it the greedy algorithm of OBC (Frantar 2022), one weight at a time.
+        Number of prunings. Scores are computed anew for each, and the number of weights falls geometrically. With as
+        many rounds as weights to prune, this is the greedy algorithm of OBC (Frantar and Alistarh 2022, section 4).
+
+    Returns
+    -------
+    tuple of Tensor
+        The weights in the shape and dtype of `weight`, and the mask: bool, True where a weight was kept.
+
+    Raises
+    ------
+    PruningError
+        `keep` is not between 1 and the number of weights.
     """
     total = weight.numel()
     if not 0 < keep <= total:
@@ -145,35 +172,28 @@ def prune_layer(weight: Tensor, hessian: Tensor, keep: int, rounds: int = 12) ->
 
 
 def _inverse_diagonals(hessian: Tensor, mask: Tensor) -> Tensor:
-    """Return for each row the diagonal of the inverse of H restricted to its alive columns; 1 elsewhere."""
+    """Return the diagonal of the inverse of H restricted to the alive columns of each row; 1 for pruned weights."""
     out = torch.ones(mask.shape, dtype=torch.float64, device=mask.device)
     if bool(mask.all()):
         shared: Tensor = torch.linalg.inv(hessian).diagonal()
         return out * shared
-    count = mask.sum(1)
-    for size in torch.unique(count).tolist():
-        rows = torch.nonzero(count == size).flatten()
-        step = max(1, _MEMORY // max(1, size * size))
-        for start in range(0, len(rows) if size else 0, step):
-            part = rows[start : start + step]
-            columns = mask[part].nonzero()[:, 1].view(len(part), size)
-            systems = hessian[columns[:, :, None], columns[:, None, :]]
-            out[part[:, None], columns] = torch.linalg.inv(systems).diagonal(dim1=1, dim2=2)
+    for rows, columns, systems in _systems(hessian, mask):
+        out[rows[:, None], columns] = torch.linalg.inv(systems).diagonal(dim1=1, dim2=2)
     return out
 
 
 @torch.no_grad()
 def sparsegpt_layer(weight: Tensor, hessian: Tensor, keep: int, block: int = 128) -> tuple[Tensor, Tensor]:
-    """Prune one layer as SparseGPT does (Frantar 2023): column by column, errors passed on to the right.
+    """Prune a layer column by column, passing errors on to the right (SparseGPT: Frantar and Alistarh 2023, section 3).
 
-    Parameters are those of `prune_layer`; the mask is chosen in blocks of `block` columns, each keeping its
-    share of `keep`. One factorisation serves all rows, so it scales to wide layers; `prune_layer` is more
-    exact.
+    Parameters, results and errors are those of `prune_layer`. The mask is chosen in blocks of `block` columns, and each
+    block keeps its share of `keep`. All rows share one factorisation, so this scales to wide layers; `prune_layer` is
+    more exact.
     """
     rows, columns = weight.shape
     if not 0 < keep <= weight.numel():
         raise PruningError(f"expected to keep 1 to {weight.numel()} weights, found {keep}")
-    # Row i of this factor holds what is needed once the columns before i are fixed.
+    # Row i of this factor is the update of the columns from i on, once the columns before i are fixed.
     factor = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
     current = weight.double().clone()
     mask = torch.ones_like(weight, dtype=torch.bool)
@@ -190,7 +210,7 @@ def sparsegpt_layer(weight: Tensor, hessian: Tensor, keep: int, block: int = 128
     return current.to(weight.dtype), mask
 
 
-#: (weight as rows x columns, Hessian, weights to keep) to (weights, mask).
+#: Takes a weight matrix, its Hessian and the number of weights to keep; returns the new weights and the mask.
 LayerMethod = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -203,39 +223,50 @@ def surgery(
     damping: float = 0.01,
     method: LayerMethod = prune_layer,
 ) -> dict[str, Tensor]:
-    """Prune layers one after another with compensating updates, in place; return their masks.
+    """Prune layers one after another with compensating updates, in place.
 
-    Each layer is fitted on inputs that come out of the layers pruned before it, as in SparseGPT.
+    The inputs of each layer come from the layers that were pruned before it, as in SparseGPT.
 
     Parameters
     ----------
     keep : mapping of str to int
-        Weights to keep of each named parameter.
+        Parameter name to the number of weights to keep.
+    damping : float
+        See `Obs`.
     method : callable
         `prune_layer` or `sparsegpt_layer`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The masks: parameter name to bool in the parameter's shape.
 
     Raises
     ------
     PruningError
-        An unknown name, or a number of weights that the layer does not have; names the layer.
+        A name is unknown, or a layer has fewer weights than are to be kept; the message names it.
     """
+    masks: dict[str, Tensor] = {}
+    for name, layer in _checked_layers(module, keep).items():
+        hessian = hessians(module, data, damping)[name]
+        weight = matrix(layer, layer.weight)
+        share, rest = divmod(keep[name], len(weight))
+        if not share:
+            raise PruningError(
+                f"{name}: expected at least a weight for each of {len(weight)} groups, found {keep[name]}"
+            )
+        parts = [method(weight[g], hessian[g], share + (g < rest)) for g in range(len(weight))]
+        layer.weight.copy_(torch.stack([w for w, _ in parts]).view_as(layer.weight))
+        masks[name] = torch.stack([m for _, m in parts]).view_as(layer.weight)
+    return masks
+
+
+def _checked_layers(module: nn.Module, keep: Mapping[str, int]) -> dict[str, Layer]:
+    """Return the named layers in the module's order, or raise `PruningError` if one cannot keep what it should."""
     layers = scored_layers(module)
     for name, number in keep.items():
         if name not in layers:
             raise PruningError(f"{name}: expected a Linear or Conv2d weight of the module, found none of that name")
         if not 0 < number <= layers[name].weight.numel():
             raise PruningError(f"{name}: expected to keep 1 to {layers[name].weight.numel()}, found {number}")
-    masks: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        if name not in keep:
-            continue
-        hessian = hessians(module, data, damping)[name]
-        weight = matrix(layer, layer.weight)
-        groups = weight.shape[0]
-        share, rest = divmod(keep[name], groups)
-        if not share:
-            raise PruningError(f"{name}: expected at least a weight for each of {groups} groups, found {keep[name]}")
-        parts = [method(weight[g], hessian[g], share + (g < rest)) for g in range(groups)]
-        layer.weight.copy_(torch.stack([w for w, _ in parts]).view_as(layer.weight))
-        masks[name] = torch.stack([m for _, m in parts]).view_as(layer.weight)
-    return masks
+    return {name: layer for name, layer in layers.items() if name in keep}

@@ -1,0 +1,1 @@
+"""What `dcformat bench` measures with: other runtimes under one interface, and their timing side by side."""

@@ -1,0 +1,170 @@
+"""Input files; `-` stands for stdin."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from dcformat_interop.kinds import looks_like
+from dcformat_interop.refusals import WrongKindError
+
+from dcformat.errors import FormatError
+from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.limits import is_array_shape, memory_counts, require_memory
+from dcformat_cli.failures import UnfitError
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+
+_NPY = "a NumPy .npy array of numbers"
+#: Limits of NumPy itself: the longest header and the highest rank.
+_NPY_MAX_HEADER, _NPY_MAX_RANK = 10_000, 32
+_NPY_MAGIC = b"\x93NUMPY"
+_NPY_DTYPE = re.compile(r"[<>|=]?[biufc]\d{1,2}")
+_PIECE_BYTES = 1 << 20
+
+
+def source(name: str) -> tuple[Path | BinaryIO, str]:
+    """Return what to read (a path, or stdin for ``-``) and its name for messages. Nothing is read yet."""
+    return (sys.stdin.buffer, "stdin") if name == "-" else (Path(name), name)
+
+
+@contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Let a `FormatError` that leaves the block name its file, unless it does already."""
+    try:
+        yield
+    except FormatError as error:
+        if error.path is None:
+            error.path = label
+        raise
+
+
+@contextmanager
+def opened(
+    name: str, max_memory: int | None = DEFAULT_MAX_MEMORY, max_work: int | None = DEFAULT_MAX_WORK
+) -> Iterator[DcfFile]:
+    """Open a ``.dcf`` file that the user named, with the limits of `dcformat.open`.
+
+    Raises
+    ------
+    FormatError
+        It is not a ``.dcf`` file, or a damaged one; the message names it.
+    OSError
+        It cannot be read.
+    """
+    import dcformat
+
+    content, label = source(name)
+    with naming(label), dcformat.open(content, max_memory=max_memory, max_work=max_work) as file:
+        yield file
+
+
+@contextmanager
+def spooled(name: str | Path) -> Iterator[Path]:
+    """Yield a path that can be opened more than once: `name`, or a temporary copy of stdin or of a pipe.
+
+    Raises
+    ------
+    UnfitError
+        There are more than `DEFAULT_MAX_MEMORY` bytes, or the block raises it; the message has the user's name.
+    """
+    pipe = str(name) == "-"
+    if not pipe and (Path(name).is_file() or Path(name).is_dir() or not Path(name).exists()):
+        yield Path(name)
+        return
+    label = "stdin" if pipe else str(name)
+    with tempfile.TemporaryDirectory(prefix="dcformat-") as folder:
+        path = Path(folder) / "input"
+        with path.open("wb") as copy, nullcontext(sys.stdin.buffer) if pipe else Path(name).open("rb") as stream:
+            while part := stream.read(1 << 20):
+                copy.write(part)
+                if copy.tell() > DEFAULT_MAX_MEMORY:
+                    raise UnfitError(label, f"at most {DEFAULT_MAX_MEMORY:,} bytes", "more")
+        try:
+            yield path
+        except UnfitError as error:
+            error.args = (str(error).replace(str(path), label),)
+            raise
+        except FormatError as error:
+            error.path = label
+            raise
+
+
+def read_array(name: str, max_memory: int | None = DEFAULT_MAX_MEMORY) -> npt.NDArray[Any]:
+    """Read a ``.npy`` file of numbers, ``-`` for stdin.
+
+    Nothing in the file is executed, and not more than its header declares is read.
+
+    Returns
+    -------
+    ndarray
+        It has at least one dimension.
+
+    Raises
+    ------
+    UnfitError
+        The file is of another kind or damaged, or holds something other than numbers.
+    MemoryLimitError
+        The header declares more bytes than `max_memory`.
+    OSError
+        The file cannot be read.
+    """
+    content, label = source(name)
+    with nullcontext(content) if not isinstance(content, Path) else content.open("rb") as stream:
+        dtype, fortran, shape = _read_npy_header(stream, label)
+        need = dtype.itemsize * prod(shape)
+        with naming(label), memory_counts("array", max_memory):
+            require_memory("array", need, max_memory)
+            raw = bytearray()
+            while part := stream.read(min(_PIECE_BYTES, need + 1 - len(raw))):
+                raw += part
+    if len(raw) != need:
+        found = f"{len(raw):,} bytes" if len(raw) < need else "more"
+        raise UnfitError(label, f"{_NPY} with {need:,} bytes for shape {shape}", found)
+    if not shape:
+        raise UnfitError(label, "shape (batch, ...)", "()")
+    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """Return the dtype, whether the order is Fortran's, and the shape."""
+    wrong = UnfitError(label, _NPY, "a damaged one")
+    head = stream.read(8)
+    if head[:6] != _NPY_MAGIC:
+        kind = looks_like(head) if head else None
+        found = f"looks like {kind}" if kind else "bytes of no known kind" if head else "an empty file"
+        raise WrongKindError(label, _NPY, found)
+    if head[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
+        raise wrong
+    wide = 2 if head[6:7] == b"\1" else 4
+    length = int.from_bytes(stream.read(wide), "little")
+    if length > _NPY_MAX_HEADER:
+        raise wrong
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is between quotes
+            header = ast.literal_eval(stream.read(length).decode("utf-8").strip())
+        if "O" in header["descr"]:
+            raise UnfitError(label, _NPY, "pickled objects")
+        if not _NPY_DTYPE.fullmatch(header["descr"]):
+            raise wrong
+        dtype, fortran, shape = np.dtype(header["descr"]), header["fortran_order"], header["shape"]
+    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError) as error:
+        raise error if isinstance(error, UnfitError) else wrong from None
+    is_shape = isinstance(shape, tuple) and len(shape) <= _NPY_MAX_RANK
+    if not is_shape or not all(type(size) is int and size >= 0 for size in shape):
+        raise wrong
+    if not is_array_shape(shape, dtype.itemsize):
+        raise UnfitError(label, "a shape that NumPy has arrays of", shape)
+    return dtype, fortran is True, shape

@@ -1,0 +1,1 @@
+"""The verbs of the command: one module for each, named as its function."""

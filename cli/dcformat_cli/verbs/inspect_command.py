@@ -1,0 +1,127 @@
+"""`dcformat inspect`: show what a file holds and what its bytes are for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dcformat_cli import summary
+from dcformat_cli.input_files import opened
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work
+from dcformat_cli.terminal import Table, emit_json, say
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+    from dcformat.graph import Graph
+
+
+@click.command("inspect")
+@file_argument()
+@click.option("--memory", is_flag=True, help="Also show the memory that loading the file would take.")
+@max_memory()
+@max_work()
+@as_json()
+def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+    """Show what FILE (- for stdin) holds and what its bytes are for.
+
+    Bits per weight and per index are those of a stored weight, as coded, like those in the tables of the Deep
+    Compression paper. The rows of the ledger add up to the size of the file.
+    """
+    with opened(file, max_memory, max_work) as content:
+        if as_json:
+            emit_json(_document(file, content, memory))
+        else:
+            _show(file, content, memory)
+
+
+def _show(name: str, content: DcfFile, memory: bool) -> None:
+    figures = summary.summarize(content)
+    say(summary.headline(name, figures))
+    say(f"format {content.version[0]}.{content.version[1]}, content digest {content.digest.hex()}")
+    say(_network(content.graph))
+    if content.labels:
+        more = f" ... ({len(content.labels)})" if len(content.labels) > 12 else ""
+        say(f"labels: {', '.join(content.labels[:12])}{more}")
+    for key, value in content.metadata.items():
+        say(f"{key}: {value}")
+    if content.self_test is not None:
+        say(f"self-test: {content.self_test.samples} inputs from seed {content.self_test.seed}")
+    for extension in content.extensions:
+        say(f"unknown section of kind {extension.kind}, {len(extension.payload):,} bytes, kept unchanged")
+    say("")
+    summary.layer_table(figures).show()
+    say("")
+    summary.ledger_table(figures).show()
+    if memory:
+        say("")
+        _memory_table(content).show()
+
+
+def _network(graph: Graph | None) -> str:
+    if graph is None:
+        return "no network: the tensors alone (pack with --architecture to make a file that runs)"
+    kinds: dict[str, int] = {}
+    for node in graph.nodes:
+        kinds[node.kind] = kinds.get(node.kind, 0) + 1
+    operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    text = f"network: input {'x'.join(map(str, graph.input_shape))}, {operators}"
+    p = graph.preprocessing
+    return text if p is None else f"{text}; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
+
+
+def _one(values: tuple[float, ...]) -> str:
+    return f"{values[0]:.6g}" if len(values) == 1 else str([float(f"{v:.6g}") for v in values])
+
+
+def _memory(content: DcfFile) -> list[tuple[str, int]]:
+    """Return the predicted memory of the model and of running it, without loading anything."""
+    infos = [content.info(name) for name in content.names]
+    rows = [
+        ("tensors as they are held: sparse rows, codes, codebooks", content.decoded_bytes),
+        ("the largest of them", max((info.decoded_bytes for info in infos), default=0)),
+        ("all tensors dense, in float32", 4 * sum(info.size for info in infos)),
+    ]
+    if content.graph is not None:
+        from dcformat_runtime import predict_memory
+
+        predicted = predict_memory(content)
+        rows += [(f"run: {row.what}", row.bytes) for row in predicted]
+        rows.append(("run: together", sum(row.bytes for row in predicted)))
+    return rows
+
+
+def _memory_table(content: DcfFile) -> Table:
+    rows = [(what, f"{size:,}") for what, size in _memory(content)]
+    return Table("memory, at most", ("what", "bytes"), rows)
+
+
+def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
+    graph = content.graph
+    document: dict[str, Any] = {
+        "file": name,
+        "version": list(content.version),
+        "digest": content.digest.hex(),
+        **summary.as_json(summary.summarize(content)),
+        "network": None if graph is None else _graph_document(graph),
+        "labels": list(content.labels),
+        "metadata": dict(content.metadata),
+        "self_test": None if content.self_test is None else {
+            "seed": content.self_test.seed, "samples": content.self_test.samples,
+        },
+        "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
+    }  # fmt: skip
+    if memory:
+        document["memory"] = [{"what": what, "bytes": size} for what, size in _memory(content)]
+    return document
+
+
+def _graph_document(graph: Graph) -> dict[str, Any]:
+    p = graph.preprocessing
+    return {
+        "input_shape": list(graph.input_shape),
+        "preprocessing": None if p is None else {"mean": list(p.mean), "std": list(p.std)},
+        "nodes": [
+            {"kind": node.kind, "inputs": list(node.inputs), "tensors": list(node.tensors)} for node in graph.nodes
+        ],
+    }

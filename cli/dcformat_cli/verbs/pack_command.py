@@ -1,0 +1,280 @@
+"""`dcformat pack`: a checkpoint into a `.dcf` file, values exactly kept."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
+from dcformat_interop.kinds import looks_like_checkpoint
+from dcformat_interop.safetensors import METADATA_PREFIX
+
+import dcformat
+from dcformat.architectures import ARCHITECTURES, Architecture
+from dcformat.denormals import denormals
+from dcformat.dense import from_dense, negative_zeros
+from dcformat.graph import Graph, Preprocessing
+from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
+from dcformat.model import Model, Tensor
+from dcformat_cli import summary
+from dcformat_cli.failures import UnfitError, misuse
+from dcformat_cli.group import Choice
+from dcformat_cli.input_files import naming
+from dcformat_cli.options import MODES, as_json, numbers, output, size
+from dcformat_cli.output_files import Output
+from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
+from dcformat_cli.writing import packed_model
+
+if TYPE_CHECKING:
+    from dcformat.codecs import Mode, RelativeIndex
+
+#: Bytes that packing takes for each element of a tensor: indices, codes, and the arrays that sorting them needs.
+_WORKING = 40
+
+#: Copies of the checkpoint's values in memory: as they were read, in the form that packs best, and packed.
+_HELD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """What the command line said; the help texts of the options tell what each means."""
+
+    checkpoint: Path
+    output: Output
+    architecture: str | None
+    mode: Mode
+    relative_index: RelativeIndex
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    labels: str | None
+    metadata: Sequence[str]
+    reorder_units: bool
+    fold_scales: bool
+    self_test: int | None
+    skip: Sequence[str]
+    key: str | None
+    exact: bool
+    max_memory: int
+    as_json: bool
+
+    @property
+    def known(self) -> Architecture | None:
+        """The architecture that was named."""
+        return None if self.architecture is None else ARCHITECTURES[self.architecture]
+
+    @property
+    def need_architecture(self) -> bool:
+        """Whether an option was given that is about a network."""
+        return any((self.mean, self.std, self.labels, self.reorder_units, self.fold_scales, self.self_test))
+
+    @property
+    def labels_file(self) -> str | None:
+        """The file that ``--labels @FILE`` names."""
+        return self.labels[1:] if self.labels is not None and self.labels.startswith("@") else None
+
+
+@click.command("pack")
+@click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
+@output("the packed file")
+@click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
+@click.option(
+    "--mode",
+    type=Choice(MODES),
+    default="fast",
+    show_default=True,
+    help="The coder: fast to decode, small, or smallest for small networks.",
+)
+@click.option(
+    "--relative-index",
+    type=Choice(("escape", "filler")),
+    default="escape",
+    show_default=True,
+    help="How to bridge long runs of zeros; filler is Deep Compression's way, and means Huffman coding.",
+)
+@click.option(
+    "--mean",
+    type=numbers,
+    help="The network takes (pixel / 255 - MEAN) / STD: one number, or one for each channel [0].",
+)
+@click.option("--std", type=numbers, help="See --mean [1].")
+@click.option("--labels", help="Class labels in the order of the outputs, separated by commas; or @FILE, one a line.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated.")
+@click.option(
+    "--reorder-units", is_flag=True, help="Reorder hidden units for a smaller file; the function stays the same."
+)
+@click.option(
+    "--fold-scales",
+    is_flag=True,
+    help="Scale hidden units by powers of two where that makes the file smaller.",
+)
+@click.option(
+    "--self-test",
+    type=click.IntRange(1, MAX_SELF_TEST_SAMPLES),
+    metavar="INPUTS",
+    help="Keep a test of this many inputs in the file, for verify to run.",
+)
+@click.option("--skip", multiple=True, metavar="NAME", help="Leave a tensor out (wildcards: * and ?); may be repeated.")
+@click.option("--key", metavar="PATH", help="The state_dict of a PyTorch file to take, such as model.state_dict.")
+@click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
+@click.option(
+    "--max-memory",
+    type=size,
+    default="4G",
+    show_default=True,
+    metavar="SIZE",
+    help="Refuse a checkpoint that needs more memory than this to pack.",
+)
+@as_json()
+def pack_command(**options: Any) -> None:
+    """Pack MODEL (- for stdin), a state_dict in safetensors, .npz or PyTorch form, into a .dcf file.
+
+    The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
+    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
+    .dcf file cannot hold (int64 counters, NaN) is left out with a note, unless the architecture needs it. A .net file
+    is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
+    tensors are packed alone, and the file cannot be run.
+    """
+    _pack(PackOptions(**options))
+
+
+def _pack(options: PackOptions) -> None:
+    output, architecture = options.output, options.known
+    if architecture is None and options.need_architecture:
+        raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
+    pairs = _metadata(options.metadata)
+    output.check(options.checkpoint, options.labels_file)
+    read = _read(options)
+    show_notes(read.notes)
+    graph, order = None, list(read.tensors)
+    if architecture is None:
+        note("without --architecture the file holds the tensors alone and cannot be run")
+    else:
+        order = match(read.path, architecture, read.tensors, read.left_out)
+        graph = architecture.build(
+            order, Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
+        )
+    tensors = _tensors(read, order, options)
+    labels = _labels(options, graph, tensors)
+    model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
+    with naming(read.path):
+        packed = packed_model(model, str(output), options.mode, options.relative_index)
+    with output.open() as out:
+        out.write(packed)
+    _report(options, read, model, packed)
+
+
+def _report(options: PackOptions, read: Checkpoint, model: Model, packed: bytes) -> None:
+    output = options.output
+    if options.as_json:
+        with dcformat.open(packed) as content:
+            figures = summary.as_json(summary.summarize(content))
+        document = {"file": str(output), "mode": options.mode, "left_out": dict(read.left_out), **figures}
+        emit_json(document, err=output.to_stdout)
+    else:
+        parameters = sum(tensor.size for tensor in model.tensors.values())
+        say(summary.size_line(str(output), len(packed), parameters), err=output.to_stdout)
+
+
+def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> dict[str, Tensor]:
+    """Return the tensors in the form that packs best; note unusual values."""
+    held = _HELD * sum(dense.values.nbytes for dense in read.tensors.values())
+    out: dict[str, Tensor] = {}
+    zeros, small = 0, dict[str, int]()
+    for name in order:
+        dense = read.tensors[name]
+        need = held + _WORKING * dense.values.size
+        if need > options.max_memory:
+            expected = f"a tensor that takes at most {options.max_memory:,} bytes to pack (--max-memory)"
+            raise UnfitError(read.path, expected, f"one that may take {need:,} with those beside it", name)
+        if count := denormals(dense.values, dense.dtype):
+            small[name] = count
+        if not options.exact:
+            zeros += negative_zeros(dense.values, dense.dtype)
+        out[name] = from_dense(name, dense.values, dense.dtype, dense.scale, exact=options.exact)
+    if zeros:
+        were = "negative zeros were stored as zeros" if zeros > 1 else "negative zero was stored as zero"
+        note(f"{zeros:,} {were} (--exact keeps them)")
+    if small:
+        names = ", ".join(list(small)[:5]) + (", ..." if len(small) > 5 else "")
+        note(f"{sum(small.values()):,} denormal values, which slow processors down, in {names}")
+    return out
+
+
+def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a safetensors file's metadata under the keys that `unpack` looks for."""
+    kept = {METADATA_PREFIX + key: value for key, value in metadata.items()}
+    for key, value in list(kept.items()):
+        if len(key.encode()) > MAX_NAME_BYTES or len(value.encode()) > MAX_METADATA_BYTES:
+            warn(f"metadata left out: {key.removeprefix(METADATA_PREFIX)!r} is longer than a .dcf file holds")
+            del kept[key]
+    return kept
+
+
+def _rewritten(model: Model, options: PackOptions) -> Model:
+    """Apply the transforms that were asked for; all keep the network's function."""
+    from dcformat import transforms
+
+    if options.fold_scales:
+        model = transforms.fold_scales(model, options.mode)
+    if options.reorder_units:
+        model = transforms.reorder_units(model, options.mode)
+    if options.self_test is not None:
+        from dcformat_runtime.selftest import with_self_test
+
+        model = with_self_test(model, options.self_test)
+    return model
+
+
+def _read(options: PackOptions) -> Checkpoint:
+    path, architecture, key, skip = options.checkpoint, options.known, options.key, options.skip
+    if path.suffix.lower() != ".net" or looks_like_checkpoint(path):
+        source = sys.stdin.buffer if str(path) == "-" else path
+        return read_checkpoint(source, key=key, skip=skip, max_memory=options.max_memory)
+    if architecture is None:
+        raise misuse(f"{path}: a .net file does not hold the shapes of its tensors: give --architecture")
+    if key or skip:
+        raise misuse(f"{path}: --key and --skip need a checkpoint with names, not a .net file")
+    flat = [name for name, shape in architecture.shapes.items() if name.endswith(".weight") and len(shape) != 4]
+    if flat:
+        found = f"{architecture.name}'s {flat[0]}"
+        raise UnfitError(path, "an architecture of convolutions alone for a .net file", found)
+    return Checkpoint(str(path), read_deep_compression_net(path, architecture), (), {}, {})
+
+
+def _float32(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Round to float32, in which a file holds the values and a network computes."""
+    return tuple(float(np.float32(value)) for value in values)
+
+
+def _metadata(items: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or not equals:
+            raise misuse(f"--metadata: expected KEY=VALUE, found {item!r}")
+        if key in pairs:
+            raise misuse(f"--metadata: expected each key once, found {key!r} again")
+        pairs[key] = value
+    return pairs
+
+
+def _labels(options: PackOptions, graph: Graph | None, tensors: dict[str, Tensor]) -> tuple[str, ...]:
+    if options.labels is None or graph is None:
+        return ()
+    if options.labels_file is not None:
+        path = Path(options.labels_file)
+        try:
+            labels = tuple(path.read_text("utf-8").splitlines())
+        except UnicodeDecodeError:
+            raise UnfitError(path, "labels in UTF-8, one a line", "other bytes") from None
+    else:
+        labels = tuple(label.strip() for label in options.labels.split(","))
+    outputs = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})[-1][0]
+    if len(labels) != outputs:
+        raise UnfitError("--labels", f"{outputs} labels", len(labels))
+    return labels

@@ -1,0 +1,311 @@
+"""`dcformat study`: compare pruning criteria or schedules, repeat the rows of a 2025 article, or rank layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dcformat.files import check_output, replacing
+from dcformat_cli.failures import require_torch
+from dcformat_cli.group import Choice, Group
+from dcformat_cli.options import as_json, data
+from dcformat_cli.output_files import refuse_existing
+from dcformat_cli.progress import reporting
+from dcformat_cli.terminal import Table, emit_json, note, say
+
+if TYPE_CHECKING:
+    from dcformat_pruning.study import ComparisonRow, ScheduleRow, Sensitivity
+    from dcformat_pruning.study.article import RepeatedRow
+
+_OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write tables and plots here, the tables anew after each seed [nowhere].",
+)
+_FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace files that exist.")
+
+
+#: The study's ratios and criteria, for the help text, which must not need PyTorch.
+_RATIOS = (10.0, 21.57, 24.94, 30.39, 65.46)
+_CRITERIA = (
+    "magnitude",
+    "TF-IDF",
+    "TF-IDF on [0, 1]",
+    "APoZ",
+    "Fisher",
+    "Taylor",
+    "Wanda",
+    "OBD",
+    "OBS",
+    "random",
+    "LAMP",
+    "Castellano",
+)
+
+#: LeNet-300-100's parameters, divided by its biases and one weight for each layer.
+_MAX_RATIO = 645.0
+
+
+def _times(ratios: Sequence[float]) -> str:
+    *most, last = (f"{ratio:g}" for ratio in ratios)
+    return f"{', '.join(most)} and {last} times"
+
+
+#: Epochs of a dense network, about, for the estimate of the time that remains.
+_DENSE = 10.0
+
+
+@click.group("study", cls=Group)
+def study_command() -> None:
+    """Compare pruning criteria or schedules on LeNet-300-100, repeat an article's figures, or rank layers."""
+
+
+@study_command.command(
+    "criteria",
+    help=f"""Prune two dense networks, an undertrained and a strong one, by several criteria to {_times(_RATIOS)} fewer
+    parameters, and retrain.
+
+    Accuracies are on images held out of the training set. Takes about 3 minutes of one core for each seed.
+    """,
+)
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of retraining.")
+@click.option(
+    "--criterion",
+    "names",
+    type=Choice(_CRITERIA),
+    multiple=True,
+    help="Compare this criterion; may be given several times [all but LAMP and Castellano].",
+)
+@_OUT
+@_FORCE
+@data()
+@as_json()
+def criteria_command(
+    seeds: int, epochs: int, names: tuple[str, ...], out: Path | None, force: bool, data: Path | None, as_json: bool
+) -> None:
+    """Compare the criteria; the help text is above, because it names the ratios."""
+    require_torch("study")
+    from dcformat_pruning import study
+    from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study.report import plot, to_csv, to_markdown
+
+    _prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
+    images = training_data(data)
+    rows: list[ComparisonRow] = []
+    criteria = {baseline.name: study.compared_criteria(0, baseline.name, names) for baseline in study.BASELINES}
+    counts = {name: len(compared) * len(study.RATIOS) for name, compared in criteria.items()}
+    with reporting() as report:
+        meter = Meter(report, _work(seeds, {name: epochs * count for name, count in counts.items()}))
+        for seed in range(seeds):
+            for number, baseline in enumerate(study.BASELINES):
+                place = 2 * (seed * len(counts) + number)
+                meter.begin(place)
+                module = baseline.train(images, seed, meter)
+                meter.begin(place + 1)
+                compared = study.compared_criteria(seed, baseline.name, names)
+                found = study.compare(module, baseline.name, seed, images, compared, epochs=epochs)
+                for done, row in enumerate(found, start=1):
+                    rows.append(row)
+                    figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
+                    meter.count("prunings", done, counts[baseline.name], figures)
+            if out is not None:
+                _write(out, {"study-criteria.csv": to_csv(rows), "study-criteria.md": to_markdown(rows)})
+    if out is not None:
+        try:
+            plot(rows, out / "study-criteria.png")
+        except ImportError as error:
+            note(f"no plot: matplotlib is not installed ({error})")
+    if as_json:
+        emit_json({"rows": [asdict(row) for row in rows]})
+    else:
+        click.echo(to_markdown(rows), nl=False)
+
+
+@study_command.command("article")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
+@_OUT
+@_FORCE
+@data()
+@as_json()
+def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
+    """Repeat the figures of an article on a network trained as the article's, on the test set.
+
+    The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
+
+    Takes about a minute of one core for each seed.
+    """
+    require_torch("study")
+    from dcformat_pruning import study
+    from dcformat_pruning.data import load_test_images, training_data
+    from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study import article
+    from dcformat_pruning.study.report import article_markdown, to_csv
+
+    _prepare(out, force, ("study-article.csv", "study-article.md"))
+    images, test = training_data(data), load_test_images(data)
+    rows: list[RepeatedRow] = []
+    count = article.rows_of_one()
+    with reporting() as report:
+        meter = Meter(report, _work(seeds, {"article's": epochs * count}))
+        for seed in range(seeds):
+            meter.begin(2 * seed)
+            module = study.train_article(images, seed, meter, article.DENSE_EPOCHS)
+            meter.begin(2 * seed + 1)
+            for done, row in enumerate(article.repeat(module, seed, images, test, epochs), start=1):
+                rows.append(row)
+                meter.count("prunings", done, count, {"pruned": row.pruned, "retrained": row.retrained})
+            if out is not None:
+                _write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
+    if as_json:
+        emit_json({"rows": [asdict(row) for row in rows]})
+    else:
+        click.echo(article_markdown(rows), nl=False)
+
+
+def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
+    """Return the stages of a study, and their work in epochs: a dense network, then its prunings."""
+    stages: list[tuple[str, float]] = []
+    for seed in range(seeds):
+        for name, epochs in retraining.items():
+            stages += [(f"{name} network, seed {seed}", _DENSE), (f"its prunings, seed {seed}", float(epochs))]
+    return stages
+
+
+def _write(out: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        with replacing(out / name) as file:
+            file.write(text.encode())
+
+
+@study_command.command("schedules")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True, help="Epochs of each schedule.")
+@click.option(
+    "--ratio",
+    type=click.FloatRange(min=1, max=_MAX_RATIO),
+    default=24.94,
+    show_default=True,
+    help="Times fewer parameters, biases included.",
+)
+@_OUT
+@_FORCE
+@data()
+@as_json()
+def schedules_command(
+    seeds: int, epochs: int, ratio: float, out: Path | None, force: bool, data: Path | None, as_json: bool
+) -> None:
+    """Train and prune LeNet-300-100 by several schedules: at once, in rounds, gradually, or sparse from the start.
+
+    All schedules train for the same number of epochs and keep the same number of weights. Accuracies are on images held
+    out of the training set.
+    """
+    require_torch("study")
+    from dcformat_pruning import study
+    from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study.report import schedules_markdown, to_csv
+
+    _prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
+    images = training_data(data)
+    rows: list[ScheduleRow] = []
+    with reporting() as report:
+        meter = Meter(report, [(f"schedules, seed {seed}", 1.0) for seed in range(seeds)])
+        for seed in range(seeds):
+            meter.begin(seed)
+            found = study.compare_schedules(seed, images, epochs=epochs, ratio=ratio)
+            for done, row in enumerate(found, start=1):
+                rows.append(row)
+                meter.count("schedules", done, len(study.SCHEDULES), {"accuracy": row.accuracy})
+            if out is not None:
+                _write(out, {"study-schedules.csv": to_csv(rows), "study-schedules.md": schedules_markdown(rows)})
+    if as_json:
+        emit_json({"rows": [asdict(row) for row in rows]})
+    else:
+        click.echo(schedules_markdown(rows), nl=False)
+
+
+@study_command.command("layers")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the dense network."
+)
+@_OUT
+@_FORCE
+@data()
+@as_json()
+def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
+    """Rank the layers of a dense LeNet-300-100 by what pruning each alone, by magnitude, costs; no retraining."""
+    require_torch("study")
+    from dcformat_pruning.data import training_data
+    from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study import rank_layers, train_strong
+
+    _prepare(out, force, ("study-layers.md",))
+    images = training_data(data)
+    document: list[dict[str, Any]] = []
+    tables: list[Table] = []
+    with reporting() as report:
+        meter = Meter(report, [(f"dense, seed {seed}", epochs) for seed in range(seeds)])
+        for seed in range(seeds):
+            meter.begin(seed)
+            module = train_strong(images, seed, meter, epochs)
+            dense, layers = rank_layers(module, images.validation)
+            tables.append(_layers_table(seed, dense, layers))
+            document.append({"seed": seed, "dense": dense, "layers": [_layer(dense, layer) for layer in layers]})
+    if out is not None:
+        with replacing(out / "study-layers.md") as file:
+            file.write("\n".join(_markdown(table) for table in tables).encode())
+    if as_json:
+        emit_json({"seeds": document})
+        return
+    for table in tables:
+        table.show()
+        say("needs: the smallest density that costs at most one percentage point")
+
+
+def _layer(dense: float, layer: Sensitivity) -> dict[str, Any]:
+    accuracies = {f"{density:g}": accuracy for density, accuracy in layer.accuracies.items()}
+    return {
+        "name": layer.layer,
+        "weights": layer.weights,
+        "needs": layer.needed(dense),
+        "accuracies": accuracies,
+    }
+
+
+def _layers_table(seed: int, dense: float, layers: list[Sensitivity]) -> Table:
+    densities = list(layers[0].accuracies)
+    rows = [
+        [
+            layer.layer,
+            str(layer.weights),
+            f"{100 * layer.needed(dense):g} %",
+            *(f"{100 * layer.accuracies[density]:.2f}" for density in densities),
+        ]
+        for layer in layers
+    ]
+    title = f"Seed {seed}: validation accuracy (%) with one layer pruned, most sensitive first; dense {100 * dense:.2f}"
+    return Table(title, ["layer", "weights", "needs", *(f"{100 * density:g} %" for density in densities)], rows)
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.title, "", *(f"| {' | '.join(row)} |" for row in (table.columns, ["---"] * len(table.columns)))]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table.rows)]) + "\n"
+
+
+def _prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
+    """Fail before the work if what comes of it cannot be written, or would replace what is there."""
+    if out is not None:
+        for name in names:
+            refuse_existing(out / name, force)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            check_output(out / name)

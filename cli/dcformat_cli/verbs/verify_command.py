@@ -1,0 +1,88 @@
+"""`dcformat verify`: read and check every byte of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dcformat_cli.failures import UnfitError, describe
+from dcformat_cli.input_files import opened
+from dcformat_cli.options import as_json, max_memory, max_work
+from dcformat_cli.terminal import complain, emit_json, say
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+
+#: The report of a file that cannot be read.
+_NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": None, "error": None}
+
+
+@click.command("verify")
+@click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
+@max_memory()
+@max_work()
+@as_json()
+def verify_command(files: Sequence[str], max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+    """Check every byte of each FILE (- for stdin): checksums, structure, every tensor decoded, the content digest.
+
+    If a file holds a self-test, it is also run: this machine must classify the inputs as the machine that made the
+    test did. Exit code 0: all tensors are those that were saved. 1: at least one file failed, and a line on stderr
+    tells why.
+    """
+    reports = []
+    for file in files:
+        report = {"file": file, "good": True, **_NOTHING}
+        try:
+            with opened(file, max_memory, max_work) as content:
+                report |= _check(file, content, max_memory, max_work)
+        except Exception as error:
+            if len(files) == 1 and not as_json:
+                raise
+            report |= {"good": False, "error": describe(error)}
+        reports.append(report)
+        if not as_json:
+            _say(report)
+    if as_json:
+        emit_json({"files": reports})
+    if not all(report["good"] for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def _check(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> dict[str, Any]:
+    """Read everything in the file, run its self-test, and return the report."""
+    content.verify()
+    test = content.self_test
+    if test is not None:
+        _run_self_test(file, content, max_memory, max_work)
+    return {
+        "bytes": content.size,
+        "tensors": len(content.names),
+        "digest": content.digest.hex(),
+        "self_test_inputs": None if test is None else test.samples,
+    }
+
+
+def _say(report: dict[str, Any]) -> None:
+    if not report["good"]:
+        complain(f"dcformat: {report['error']}")
+        return
+    inputs = report["self_test_inputs"]
+    tested = "" if inputs is None else f", self-test of {inputs} inputs passed"
+    say(
+        f"{report['file']}: good: {report['bytes']:,} bytes, {report['tensors']} tensors, "
+        f"content digest {report['digest']}{tested}"
+    )
+
+
+def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> None:
+    from dcformat_runtime import Session
+    from dcformat_runtime.selftest import run_self_test
+
+    model = content.model()
+    if model.graph is None:
+        raise UnfitError(file, "a network for its self-test", "tensors alone")
+    session = Session.from_model(model, max_memory=max_memory, max_work=max_work)
+    if not run_self_test(model, session):
+        raise UnfitError(file, "the results that its self-test states", "others: this machine computes wrongly")

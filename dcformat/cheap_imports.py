@@ -1,0 +1,40 @@
+"""Packages that are imported only in part, because importing all of them is the slowest thing a short process does.
+
+A process that loads a small file and runs it takes little longer than importing NumPy; see docs/cold-start.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import cast
+
+
+def load_crc32c() -> Callable[[bytes | bytearray | memoryview], int]:
+    """Return `crc32c.crc32c` from its extension module.
+
+    The package around it looks up its own version, which imports 60 modules and takes 30 to 50 ms.
+    """
+    module = sys.modules.get("crc32c") or _extension("crc32c", "_crc32c")
+    if module is None:
+        import crc32c
+
+        module = crc32c
+    return cast(Callable[[bytes | bytearray | memoryview], int], module.crc32c)
+
+
+def _extension(package: str, name: str) -> ModuleType | None:
+    """Load a package's extension module without the package; None where it has another form."""
+    folder = PathFinder.find_spec(package)
+    spec = None if folder is None else PathFinder.find_spec(name, folder.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        return None
+    try:
+        module = spec.loader.create_module(spec)
+        if module is not None:
+            spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    return module

@@ -1,0 +1,335 @@
+"""The kernels of coder 2 (spec, "Coder 2"): runs, elements and code symbols.
+
+They trust their arguments, which `adaptive` proves or makes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs.alphabet import Signed
+from dcformat.codecs.rangecoder import COUNT_MASK, Stream, code_adaptive, code_tree, keep, opened, overrun
+from dcformat.jit import device, kernel
+
+Array = npt.NDArray[Any]
+
+
+class _Shape(NamedTuple):
+    """The lines of a matrix, and the elements in each."""
+
+    lines: int
+    length: int
+
+
+class Entries(NamedTuple):
+    """The arrays of a matrix: read while encoding, filled while decoding."""
+
+    indptr: Array
+    indices: Array
+    code_symbols: Array
+
+
+class _Columns(NamedTuple):
+    """What the variant with contexts knows: each column's density and typical magnitude, and the signs of a line."""
+
+    density: Array
+    magnitude: Array
+    line: Array
+
+
+@device
+def code_signed(stream, interval, models, sign, tree, limit, signed, symbol):  # type: ignore[no-untyped-def]
+    """Code a code symbol: the bit model `sign` has its sign, a tree of ``2 ** bits`` models from `tree` its magnitude.
+
+    A bit that can have one value only is not coded, so no stream can hold a code symbol out of range.
+    """
+    bits, negatives, positives = signed
+    negative = 1 if symbol < negatives else 0
+    if negatives and positives:
+        negative, interval = code_adaptive(stream, interval, models, sign, limit, negative)
+    elif stream.decode:
+        negative = 1 if negatives else 0
+    count = negatives if negative else positives
+    magnitude = negatives - 1 - symbol if negative else symbol - negatives
+    node = 1
+    for shift in range(bits - 1, -1, -1):
+        bit = (magnitude >> shift) & 1
+        if ((((node << 1) | 1) << shift) - (1 << bits)) < count:
+            bit, interval = code_adaptive(stream, interval, models, tree + node, limit, bit)
+        elif stream.decode:
+            bit = 0
+        node = (node << 1) | bit
+    magnitude = node - (1 << bits)
+    return negative, magnitude, interval
+
+
+@device
+def symbol_of(negative, magnitude, negatives):  # type: ignore[no-untyped-def]
+    """Return the code symbol of a sign and a magnitude."""
+    return negatives - 1 - magnitude if negative else negatives + magnitude
+
+
+# --- the variant of runs ----------------------------------------------------------------------------------------
+
+
+@device
+def _code_runs(stream, state, models, limit, bits, shape, signed, entries):  # type: ignore[no-untyped-def]
+    interval = opened(state)
+    lines, length = shape
+    indptr, indices, code_symbols = entries
+    escape = (1 << bits) - 1
+    sign = 1 << bits
+    line = 0
+    column = 0
+    ahead = 0
+    run = 0
+    failed = 0
+    for entry in range(len(indices)):
+        if not stream.decode:
+            while indptr[ahead + 1] <= entry:
+                ahead += 1
+            run = (ahead - line) * length + indices[entry] - column
+        while True:
+            part, interval = code_tree(stream, interval, models, 0, bits, limit, min(run, escape))
+            run -= part
+            column += part
+            while column >= length:
+                column -= length
+                line += 1
+                if stream.decode and line < lines:
+                    indptr[line] = entry
+            if stream.decode and (line >= lines or overrun(stream, interval)):
+                failed = 1
+                break
+            if part < escape:
+                break
+        if failed:
+            break
+        if stream.decode:
+            indices[entry] = column
+        column += 1
+        symbol = np.int64(code_symbols[entry])
+        negative, magnitude, interval = code_signed(stream, interval, models, sign, sign, limit, signed, symbol)
+        if stream.decode:
+            code_symbols[entry] = symbol_of(negative, magnitude, signed.negatives)
+    if stream.decode:
+        for after in range(line + 1, lines + 1):
+            indptr[after] = len(indices)
+    keep(state, interval)
+    return failed
+
+
+_RUNS = (
+    "int64(int64[::1], uint8[::1], int64, int32[::1], int64, int64, int64, int64, int64, int64, int64,"
+    " int64[::1], int32[::1], uint16[::1])"
+)
+
+
+def _runs_work(bits: int, lines: int, length: int, width: int, indices: Array) -> int:
+    parts = len(indices) + lines * length // ((1 << bits) - 1)
+    return lines + (3 * bits + 1) * parts + (3 * width + 8) * len(indices)
+
+
+@kernel(_RUNS, work=_runs_work)
+def encode_runs(state, buf, end, models, limit, bits, lines, length, width, negatives, positives, indptr, indices,  # type: ignore[no-untyped-def]
+                 code_symbols):  # fmt: skip
+    """Append the entries of a matrix, as `decode_runs` reads them; same parameters."""
+    return _code_runs(Stream(False, buf, end), state, models, limit, bits, _Shape(lines, length),
+                      Signed(width, negatives, positives), Entries(indptr, indices, code_symbols))  # fmt: skip
+
+
+@kernel(_RUNS, work=_runs_work)
+def decode_runs(state, buf, end, models, limit, bits, lines, length, width, negatives, positives, indptr, indices,  # type: ignore[no-untyped-def]
+                 code_symbols):  # fmt: skip
+    """Read the entries of a matrix; return 1 if they leave it or the stream ends early, else 0.
+
+    Parameters
+    ----------
+    state, buf, end
+        As in `rangecoder.Stream`.
+    models : int32
+        Bit models of runs (``2 ** bits``), of a sign, and of magnitudes.
+    limit : int
+        Most bits that a bit model's probability rests on.
+    bits : int
+        Width of a run's symbol.
+    lines, length : int
+        As in `_Shape`.
+    width, negatives, positives : int
+        As in `Signed`.
+    indptr, indices, code_symbols
+        As in `Entries`.
+    """
+    return _code_runs(Stream(True, buf, end), state, models, limit, bits, _Shape(lines, length),
+                      Signed(width, negatives, positives), Entries(indptr, indices, code_symbols))  # fmt: skip
+
+
+# --- the variant with contexts ----------------------------------------------------------------------------------
+
+
+@device
+def _level(stretch, probability):  # type: ignore[no-untyped-def]
+    return min(max((stretch[probability >> 4] + 1472) // 192, 0), 15)
+
+
+@device
+def _magnitude_context(typical, usual):  # type: ignore[no-untyped-def]
+    """Return the context of a magnitude: what is typical of its line and usual in its column, -1 where unknown."""
+    if typical >= 0 and usual >= 0:
+        return (typical + usual) >> 5
+    if typical >= 0:
+        return typical >> 4
+    if usual >= 0:
+        return usual >> 4
+    return 8
+
+
+@device
+def _sign_context(before, above):  # type: ignore[no-untyped-def]
+    return (1 if before > 0 else 2 if before < 0 else 0) * 3 + (1 if above > 0 else 2 if above < 0 else 0)
+
+
+class _Tuning(NamedTuple):
+    """What the writer chose: most bits that a bit model's probability rests on, and the lag."""
+
+    limit: int
+    lag: int
+
+
+@device
+def _code_presence(stream, interval, models, stretch, limit, around, densities, there):  # type: ignore[no-untyped-def]
+    """Code whether an element is an entry, given its neighbours and the densities along its line and its column."""
+    before, above = around
+    along, down = densities
+    context = (_level(stretch, along) << 4 | _level(stretch, down)) << 2
+    context |= (1 if before else 0) << 1 | (1 if above else 0)
+    if not models[context] & COUNT_MASK:
+        models[context] = (along + down) >> 1 << 15
+    return code_adaptive(stream, interval, models, context, limit, there)
+
+
+@device
+def _speed_of(row):  # type: ignore[no-untyped-def]
+    """Return how slowly the densities of columns change in a row: faster in the first ones."""
+    speed = 2
+    while speed < 5 and (1 << (speed - 1)) <= row:
+        speed += 1
+    return speed
+
+
+@device
+def _code_cells(stream, state, models, stretch, tuning, density, shape, signed, columns, entries):  # type: ignore[no-untyped-def]
+    interval = opened(state)
+    lines, length = shape
+    limit, lag = tuning
+    indptr, indices, code_symbols = entries
+    nnz = len(indices)
+    left = lines * length
+    entry = 0
+    for row in range(lines):
+        if entry == nnz:
+            if stream.decode:
+                indptr[row + 1] = nnz
+            continue
+        columns.line[:] = 0
+        along, typical, speed = density, -1, _speed_of(row)
+        last = indptr[row + 1]
+        for column in range(length):
+            if entry == nnz:
+                break
+            before = columns.line[column - 1] if column else 0
+            above = columns.line[column - lag] if column >= lag else 0
+            there = 1
+            if nnz - entry < left:
+                if not stream.decode:
+                    there = 1 if entry < last and indices[entry] == column else 0
+                densities = (along, columns.density[column])
+                there, interval = _code_presence(
+                    stream, interval, models, stretch, limit, (before, above), densities, there
+                )
+            left -= 1
+            if not there:
+                columns.density[column] -= columns.density[column] >> speed
+                along -= along >> 5
+                continue
+            columns.density[column] += (65535 - columns.density[column]) >> speed
+            along += (65535 - along) >> 5
+            usual = columns.magnitude[column]
+            tree = 1033 + (0 if signed.bits > 8 else _magnitude_context(typical, usual) << signed.bits)
+            negative, magnitude, interval = code_signed(
+                stream, interval, models, 1024 + _sign_context(before, above), tree, limit, signed,
+                np.int64(code_symbols[entry]),
+            )  # fmt: skip
+            if stream.decode:
+                indices[entry] = column
+                code_symbols[entry] = symbol_of(negative, magnitude, signed.negatives)
+            entry += 1
+            columns.line[column] = -1 if negative else 1
+            scaled = magnitude << 8 >> signed.bits
+            columns.magnitude[column] = scaled if usual < 0 else usual + ((scaled - usual) >> 2)
+            typical = scaled if typical < 0 else typical + ((scaled - typical) >> 3)
+        if stream.decode:
+            indptr[row + 1] = entry
+            if overrun(stream, interval):
+                break
+    keep(state, interval)
+    return 1 if overrun(stream, interval) else 0
+
+
+_CELLS = (
+    "int64(int64[::1], uint8[::1], int64, int32[::1], int64[::1], int64, int64, int64, int64, int64, int64,"
+    " int64, int64, int32[::1], int32[::1], int32[::1], int64[::1], int32[::1], uint16[::1])"
+)
+
+
+def _cells_work(lines: int, length: int, width: int, indices: Array) -> int:
+    return lines + 8 * lines * length + (3 * width + 10) * len(indices)
+
+
+@kernel(_CELLS, work=_cells_work)
+def encode_cells(state, buf, end, models, stretch, limit, lag, lines, length, density, width, negatives, positives,  # type: ignore[no-untyped-def]
+                  column_density, column_magnitude, line, indptr, indices, code_symbols):  # fmt: skip
+    """Append the entries of a matrix, as `decode_cells` reads them; same parameters."""
+    return _code_cells(
+        Stream(False, buf, end), state, models, stretch, _Tuning(limit, lag), density, _Shape(lines, length),
+        Signed(width, negatives, positives), _Columns(column_density, column_magnitude, line),
+        Entries(indptr, indices, code_symbols),
+    )  # fmt: skip
+
+
+@kernel(_CELLS, work=_cells_work)
+def decode_cells(state, buf, end, models, stretch, limit, lag, lines, length, density, width, negatives, positives,  # type: ignore[no-untyped-def]
+                  column_density, column_magnitude, line, indptr, indices, code_symbols):  # fmt: skip
+    """Read the entries of a matrix; return 1 if the stream ends early, else 0.
+
+    Parameters
+    ----------
+    state, buf, end
+        As in `rangecoder.Stream`.
+    models : int32
+        Bit models of elements (1024), of signs (9), and of magnitudes.
+    stretch : int64
+        `logistic.STRETCH`.
+    limit : int
+        Most bits that a bit model's probability rests on.
+    lag : int
+        How far back in the line the second neighbour of an element lies.
+    lines, length : int
+        As in `_Shape`.
+    density : int
+        Of entries, in 1/65536: what each line starts from.
+    width, negatives, positives : int
+        As in `Signed`.
+    column_density, column_magnitude, line
+        As in `_Columns`.
+    indptr, indices, code_symbols
+        As in `Entries`.
+    """
+    return _code_cells(
+        Stream(True, buf, end), state, models, stretch, _Tuning(limit, lag), density, _Shape(lines, length),
+        Signed(width, negatives, positives), _Columns(column_density, column_magnitude, line),
+        Entries(indptr, indices, code_symbols),
+    )  # fmt: skip

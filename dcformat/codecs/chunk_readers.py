@@ -1,0 +1,212 @@
+"""Decoding one chunk of a payload: a reader for coders 0 and 1, another for coders 2 and 3 (spec, "Payloads")."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs import context_coder, packed
+from dcformat.codecs.alphabet import Alphabet
+from dcformat.codecs.codebooks import read_codebook
+from dcformat.codecs.csr_view import CsrView, only_nonzero
+from dcformat.codecs.huffman import cost_bits
+from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+from dcformat.codecs.rangecoder import Decoder
+from dcformat.codecs.values import read_values
+from dcformat.contents import TensorInfo
+from dcformat.errors import EncodingError, IndexRangeError, StreamError
+from dcformat.floats import finite, negatives
+from dcformat.model import STORAGE
+
+Array = npt.NDArray[Any]
+
+
+class Room(NamedTuple):
+    """Arrays in which a reader may put a chunk's indices and codes."""
+
+    indices: Array
+    codes: Array
+
+
+class Entries(NamedTuple):
+    """A sparse chunk's entries; `values` where the tensor has no codebook."""
+
+    view: CsrView
+    values: Array | None
+
+
+class ChunkReader(Protocol):
+    """Decodes the chunks of one payload that has codes or positions."""
+
+    @property
+    def codebook(self) -> Array | None:
+        """The payload's codebook."""
+
+    @property
+    def fills_room(self) -> bool:
+        """Whether `read_sparse` puts indices and codes in the room that it is given."""
+
+    def read_dense(self, chunk: Chunk) -> Array:
+        """Return the codes of a chunk of a dense tensor."""
+
+    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+        """Return the entries of a chunk of a sparse tensor."""
+
+
+def chunk_reader(payload: ParsedPayload) -> ChunkReader:
+    """Return the reader of a payload's chunks; reads what comes before the first one."""
+    return PackedReader(payload) if payload.coding.is_packed else ContextReader(payload)
+
+
+class PackedReader:
+    """Reads chunks of coders 0 and 1."""
+
+    def __init__(self, payload: ParsedPayload) -> None:
+        self._payload, info, coding = payload, payload.info, payload.coding
+        decoder = Decoder(payload.head)
+        self.codebook = _read_codebook(decoder, info)
+        self._negatives = negatives(self.codebook)
+        plan = packed.read_plan(
+            decoder,
+            payload.code_symbols,
+            positions=payload.has_positions,
+            fillers=coding.fillers,
+            tables=coding.coder == layout.CODER_HUFFMAN,
+        )
+        decoder.finish()
+        self._streams = packed.StreamReader(plan)
+        self.fills_room = payload.has_positions and 0 < info.clusters <= 256 and not coding.fillers
+
+    def read_dense(self, chunk: Chunk) -> Array:
+        """Return the codes of a chunk of a dense tensor."""
+        return self._code_symbols(self._read(chunk), chunk)
+
+    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+        """Return the entries of a chunk of a sparse tensor."""
+        payload, info = self._payload, self._payload.info
+        found = self._read(chunk, None if room is None else room.codes)
+        values = None if info.clusters else raw_values(found.values, chunk.stored, info.dtype)
+        code_symbols = self._code_symbols(found, chunk)
+        if found.gaps is None:
+            return Entries(_stored_only(code_symbols, chunk, payload.length, self._negatives), values)
+        placed = packed.place(
+            self._streams.plan,
+            found.gaps,
+            code_symbols if payload.coding.fillers else None,
+            packed.PlaceShape(chunk.lines, payload.length, chunk.stored),
+            None if room is None else room.indices,
+        )
+        codes = code_symbols if placed.codes is None else placed.codes
+        return Entries(CsrView(placed.indptr, placed.indices, codes, chunk.lines, payload.length), values)
+
+    def bits(self, chunk: Chunk) -> tuple[int, int]:
+        """Return the bits of a chunk's gap symbols, and of its code symbols or values."""
+        found, plan = self._read(chunk), self._streams.plan
+        index = 0 if found.gaps is None else _bits(plan.gaps, found.gaps)
+        codes = sum(_bits(lengths, plane) for lengths, plane in zip(plan.planes, found.planes, strict=True))
+        return index, codes + 8 * len(found.values)
+
+    def _stored(self, chunk: Chunk) -> int:
+        """Return how many code symbols a chunk has, fillers not counted."""
+        return chunk.stored if self._payload.has_positions else chunk.lines * self._payload.length
+
+    def _read(self, chunk: Chunk, codes: Array | None = None) -> packed.Streams:
+        info = self._payload.info
+        value_bytes = 0 if info.clusters else STORAGE[info.dtype].itemsize * chunk.stored
+        room = codes if self._payload.has_positions else None
+        elements = chunk.lines * self._payload.length
+        return self._streams.read(
+            chunk.data, self._stored(chunk), max_gaps=elements, value_bytes=value_bytes, code_room=room
+        )
+
+    def _code_symbols(self, found: packed.Streams, chunk: Chunk) -> Array:
+        return packed.join(found.planes, self._payload.code_symbols, self._stored(chunk))
+
+
+def _bits(lengths: packed.Lengths, symbols: Array) -> int:
+    return cost_bits(lengths, np.bincount(symbols, minlength=len(lengths)))
+
+
+class ContextReader:
+    """Reads chunks of coders 2 and 3: each is one range coder stream, the first with the codebook at its front."""
+
+    fills_room = False
+
+    def __init__(self, payload: ParsedPayload) -> None:
+        self._payload = payload
+        self._coder = context_coder(payload.coding.coder)
+        self._first = payload.chunks[0] if payload.chunks else None
+        self._first_decoder = None if self._first is None else Decoder(self._first.data)
+        self.codebook = None if self._first_decoder is None else _read_codebook(self._first_decoder, payload.info)
+        self._alphabet = Alphabet(payload.code_symbols, negatives(self.codebook))
+
+    def read_dense(self, chunk: Chunk) -> Array:
+        """Return the codes of a chunk of a dense tensor."""
+        decoder = self._decoder(chunk)
+        codes = self._every_element(decoder, chunk)
+        decoder.finish()
+        return codes
+
+    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+        """Return the entries of a chunk of a sparse tensor, in arrays of their own."""
+        payload, info, decoder = self._payload, self._payload.info, self._decoder(chunk)
+        values = None
+        if payload.coding.every_element:
+            code_symbols = self._every_element(decoder, chunk)
+            view = _stored_only(code_symbols, chunk, payload.length, self._alphabet.negatives)
+        else:
+            view = self._coder.decode(decoder, chunk.lines, payload.length, chunk.stored, self._alphabet)
+            if not info.clusters:
+                values = np.empty(0, STORAGE[info.dtype])
+                if chunk.stored:
+                    values = coded_values(decoder, chunk, info)
+        decoder.finish()
+        return Entries(view, values)
+
+    def _decoder(self, chunk: Chunk) -> Decoder:
+        """Return a chunk's decoder; of the first chunk the one that has read the codebook."""
+        if chunk is self._first and self._first_decoder is not None:
+            return self._first_decoder
+        return Decoder(chunk.data)
+
+    def _every_element(self, decoder: Decoder, chunk: Chunk) -> Array:
+        """Return a code symbol for each element: those of a sparse chunk of which every element is an entry."""
+        length = self._payload.length
+        return self._coder.decode(decoder, chunk.lines, length, chunk.lines * length, self._alphabet).codes
+
+
+def _read_codebook(decoder: Decoder, info: TensorInfo) -> Array | None:
+    """Read the codebook, if there is one."""
+    if not info.clusters:
+        return None
+    return read_codebook(decoder, info.clusters, info.dtype, sparse=info.form == "sparse")
+
+
+def _stored_only(code_symbols: Array, chunk: Chunk, length: int, zero: int) -> CsrView:
+    """Return the elements that are not `zero` as entries, and require that there are as many as stated."""
+    # They are counted first: indices take eight times the memory of codes, which was allowed for the stated number.
+    stored = int(np.count_nonzero(code_symbols != zero))
+    if stored != chunk.stored:
+        raise IndexRangeError("entries", got=stored, expected=chunk.stored)
+    return only_nonzero(code_symbols, chunk.lines, length, zero)
+
+
+def coded_values(decoder: Decoder, chunk: Chunk, info: TensorInfo) -> Array:
+    """Read the values of a chunk, one or more, from a range coder stream."""
+    field = f"values of {info.name!r}"
+    decoder.expect(chunk.stored, field)  # a zero of a grid takes one decision
+    return read_values(decoder, chunk.stored, info.dtype, field)
+
+
+def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> Array:
+    """Return `count` little-endian values from their bytes; all must be finite."""
+    storage = STORAGE[dtype]
+    if len(data) != count * storage.itemsize:
+        raise StreamError("values", got=f"{len(data)} bytes", expected=f"{count * storage.itemsize} bytes")
+    values = np.frombuffer(data, storage).copy()
+    if not finite(values, dtype):
+        raise EncodingError("values", got="an infinity or not a number", expected="finite values")
+    return values

@@ -1,0 +1,89 @@
+"""Writing payloads of coders 2 and 3: each chunk is a range coder stream, the first with the codebook before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs import context_coder
+from dcformat.codecs.alphabet import Alphabet
+from dcformat.codecs.codebooks import write_codebook
+from dcformat.codecs.csr_view import CsrView, all_elements, can_transpose, dense_codes, every_element
+from dcformat.codecs.packed_writer import may_be_dense, ordered_values
+from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
+from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.values import write_values
+from dcformat.cursor import varint
+from dcformat.floats import negatives
+from dcformat.model import Tensor
+
+Array = npt.NDArray[Any]
+
+#: Elements in a chunk: so many that what the models of a chunk have to learn anew does not show.
+_CHUNK = 1 << 23
+
+
+class _Pieces(NamedTuple):
+    """A tensor as its coder sees it: the chunks, and how many entries each has (None for a dense tensor)."""
+
+    chunks: list[CsrView]
+    stored: list[int] | None
+
+
+def candidates(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
+    """Yield the payloads that are worth trying with some coders."""
+    turns = can_transpose(tensor.rows, tensor.columns) and tensor.rows > 1 and tensor.columns > 1
+    for coder in coders:
+        for transposed in (False, True) if turns else (False,):
+            lines, length = (tensor.columns, tensor.rows) if transposed else (tensor.rows, tensor.columns)
+            if not context_coder(coder).suits(_lines_each(tensor, lines) or lines, length):
+                continue
+            yield encode(tensor, Coding(coder, transposed))
+            if may_be_dense(tensor):
+                yield encode(tensor, Coding(coder, transposed, every_element=True))
+
+
+def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
+    """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
+    if lines_each is None:
+        lines = tensor.columns if coding.transposed else tensor.rows
+        lines_each = _lines_each(tensor, lines)
+    sparse = _sparse_pieces if tensor.is_sparse else _dense_pieces
+    pieces = sparse(tensor, coding, lines_each)
+    book = 1 if tensor.codebook is None else len(tensor.codebook)
+    alphabet = Alphabet(book + coding.every_element, negatives(tensor.codebook))
+    values = ordered_values(tensor, coding.transposed) if tensor.codebook is None else None
+    chunks, at = [], 0
+    for number, piece in enumerate(pieces.chunks):
+        encoder = Encoder(64)
+        if number == 0 and tensor.codebook is not None:
+            write_codebook(encoder, tensor.codebook, tensor.dtype)
+        context_coder(coding.coder).encode(encoder, piece, alphabet)
+        if values is not None and piece.nnz:
+            write_values(encoder, np.ascontiguousarray(values[at : at + piece.nnz]), tensor.dtype)
+        at += piece.nnz
+        chunks.append(encoder.take())
+    return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks, pieces.stored)
+
+
+def _lines_each(tensor: Tensor, lines: int) -> int:
+    return chunk_lines(lines, tensor.nnz if tensor.is_sparse else tensor.size, tensor.size, _CHUNK)
+
+
+def _dense_pieces(tensor: Tensor, coding: Coding, lines_each: int) -> _Pieces:
+    codes, lines, length = dense_codes(tensor, coding.transposed)
+    bounds = chunk_bounds(lines, lines_each)
+    return _Pieces([all_elements(codes[a * length : b * length], b - a, length) for a, b in bounds], None)
+
+
+def _sparse_pieces(tensor: Tensor, coding: Coding, lines_each: int) -> _Pieces:
+    rows = CsrView.of(tensor)
+    pieces = (rows.transposed() if coding.transposed else rows).chunks(lines_each)
+    stored = [piece.nnz for piece in pieces]
+    if coding.every_element:
+        zero = negatives(tensor.codebook)
+        pieces = [all_elements(every_element(piece, zero), piece.lines, piece.length) for piece in pieces]
+    return _Pieces(pieces, stored)

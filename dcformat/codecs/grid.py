@@ -1,0 +1,123 @@
+"""Numbers that are small multiples of one float32, the scale: a grid (spec, "Value streams")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs.rangecoder import Decoder, Encoder, code_adaptive, code_direct, get, put
+from dcformat.errors import EncodingError
+from dcformat.floats import Integers
+from dcformat.jit import device
+
+Array = npt.NDArray[Any]
+
+#: Integers of a grid are below this, so that scale * integer is exact in float64 before it is rounded to float32.
+GRID_LIMIT = 1 << 20
+#: The writer looks for grids no finer than these parts of the largest magnitude: coarse ones survive more rounding.
+_FINEST = (1 << 12, 1 << 15, 1 << 18)
+
+
+def shared_zeros(bits: Integers) -> int:
+    """Return how many of the lowest bits are zero in all of the numbers."""
+    together = int(np.bitwise_or.reduce(bits)) if bits.size else 0
+    return (together & -together).bit_length() - 1 if together else 0
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of the largest numbers there are
+def grid_of(values: Array, dtype: str) -> tuple[int, Integers] | None:
+    """Return the scale's bit pattern and the integers whose products with it are `values`, if there are such."""
+    if dtype != "float32" or not values.size:
+        return None
+    magnitudes = np.unique(np.abs(values[values != 0].astype(np.float64)))
+    if not magnitudes.size or (np.signbit(values) & (values == 0)).any():
+        return None
+    for finest in _FINEST:
+        step = _common_step(magnitudes, float(magnitudes[-1]) / finest)
+        if not step:
+            continue
+        numbers = np.rint(values.astype(np.float64) / step)
+        for scale in (np.float32(step), _refined(values, numbers)):
+            made = (np.float64(scale) * numbers).astype(np.float32)
+            if scale > 0 and np.array_equal(made.view(np.uint32), values.view(np.uint32)):
+                return int(scale.view(np.uint32)), numbers.astype(np.int64)
+    return None
+
+
+def _common_step(magnitudes: Array, slack: float) -> float:
+    """Return the largest number of which all are multiples but for `slack`, or 0: Euclid's algorithm."""
+    largest = float(magnitudes[-1])
+    step = largest
+    for magnitude in magnitudes[-2::-1].tolist():
+        while magnitude > slack:
+            step, magnitude = magnitude, abs(step - magnitude * round(step / magnitude))
+        if step <= 4 * slack:
+            return 0.0
+        step = largest / round(largest / step)
+    return step
+
+
+def _refined(values: Array, numbers: Array) -> np.float32:
+    """Return the middle of the scales whose products with `numbers` all round to `values`."""
+    there = numbers != 0
+    sizes, magnitudes = np.abs(numbers[there]), np.abs(values[there])
+    half = np.spacing(magnitudes).astype(np.float64) / 2
+    least = ((magnitudes.astype(np.float64) - half) / sizes).max()
+    return np.float32((least + ((magnitudes.astype(np.float64) + half) / sizes).min()) / 2)
+
+
+@device
+def code_integer(stream, interval, models, base, signed, value):  # type: ignore[no-untyped-def]
+    """Code an integer of magnitude below 2 ** 32 - 1, by `INTEGER_MODELS` bit models from `base`.
+
+    How many bits magnitude + 1 has, in unary; the bit below its leading one; the rest direct; a sign if there is one.
+    """
+    number = (-value if value < 0 else value) + 1
+    width = 0
+    while width < 31:
+        more, interval = code_adaptive(stream, interval, models, base + width, 60, 1 if number >> (width + 1) else 0)
+        if not more:
+            break
+        width += 1
+    out = 1
+    if width:
+        top = (number >> (width - 1)) & 1
+        bit, interval = code_adaptive(stream, interval, models, base + 32 + width, 60, top)
+        rest, interval = code_direct(stream, interval, width - 1, number & ((1 << (width - 1)) - 1))
+        out = (2 | bit) << (width - 1) | rest
+    out -= 1
+    if signed and out:
+        negative, interval = code_adaptive(stream, interval, models, base + 31, 60, 1 if value < 0 else 0)
+        if negative:
+            out = -out
+    return out, interval
+
+
+INTEGER_MODELS = 64
+
+
+def from_grid(scale_bits: int, numbers: Integers) -> Array:
+    """Return the products of a scale, given by its bit pattern, and integers: float32."""
+    with np.errstate(over="ignore"):
+        return (np.float64(np.uint32(scale_bits).view(np.float32)) * numbers).astype("<f4")
+
+
+def put_scale(encoder: Encoder, bits: int) -> None:
+    """Append a positive float32: how many bits of its mantissa are needed, exponent, those bits."""
+    zeros = min(shared_zeros(np.array([bits])), 23)
+    put(encoder, 5, 23 - zeros)
+    put(encoder, 8, bits >> 23)
+    put(encoder, 23 - zeros, (bits & 0x7FFFFF) >> zeros)
+
+
+def get_scale(decoder: Decoder) -> int:
+    """Read what `put_scale` wrote: the bit pattern of a positive, finite float32."""
+    width, exponent = get(decoder, 5), get(decoder, 8)
+    if width > 23:
+        raise EncodingError("scale", got=f"{width} bits of mantissa", expected="at most 23")
+    bits = exponent << 23 | get(decoder, width) << (23 - width)
+    if not bits or exponent == 255:
+        raise EncodingError("scale", got=f"the bits {bits:#x}", expected="a positive, finite number")
+    return bits

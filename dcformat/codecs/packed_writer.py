@@ -1,0 +1,263 @@
+"""Writing payloads of coders 0 and 1: symbols at a fixed width, or in Huffman codes (spec, "Packed chunks")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs import huffman, packed
+from dcformat.codecs.codebooks import write_codebook
+from dcformat.codecs.csr_view import CsrView, can_transpose, dense_codes, every_element
+from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
+from dcformat.codecs.rangecoder import Encoder
+from dcformat.cursor import varint
+from dcformat.floats import negatives
+from dcformat.model import STORAGE, Tensor
+from dcformat.records import record, replace
+
+Array = npt.NDArray[Any]
+
+#: Entries in a chunk: so many that what a chunk costs (a few bytes) does not show.
+_CHUNK = 1 << 20
+#: Runs of zeros below this are counted in an array.
+_SHORT_RUN = 1 << 12
+#: Gap symbols may be wider than the best width if that costs less than 2 ** -_WIDER of their bits.
+_WIDER = 11
+#: Coding every element of a sparse tensor can only pay above this density, and up to this many elements.
+_DENSE_FROM = 0.1
+_DENSE_MAX_ELEMENTS = 1 << 28
+
+
+@record(eq=False)
+class _Candidate:
+    """Symbols to be coded one way.
+
+    Attributes
+    ----------
+    lines_each : int
+        Lines in a chunk, 0 for all; `parts` are the chunks.
+    gap_bits : int
+        Width of a gap symbol; 0 where positions are not coded.
+    code_symbols : int
+        The number of different code symbols.
+    index_cost : int
+        Estimated bits that the positions take.
+    """
+
+    coding: Coding
+    tensor: Tensor
+    lines_each: int
+    parts: list[CsrView]
+    gap_bits: int
+    code_symbols: int
+    index_cost: int = 0
+
+
+@record(eq=False)
+class _Symbols:
+    """One chunk's gap symbols (None without positions) and the planes of its code symbols."""
+
+    gaps: Array | None
+    planes: list[Array]
+
+
+def candidates(tensor: Tensor) -> Iterator[bytes]:
+    """Yield the payloads that are worth trying; of a large tensor only along the axis that promises more."""
+    found = [_candidate(tensor, coding, None) for coding in _codings(tensor)]
+    if len(found) > 1 and tensor.nnz > _CHUNK:
+        rows, columns = found[:2]
+        # Codes cost the same either way; a thirtieth of a bit an entry is not worth transposing back.
+        transpose = columns.index_cost + tensor.nnz // 32 < rows.index_cost
+        del found[0 if transpose else 1]
+    for candidate in found:
+        symbols = _symbols(candidate)
+        yield _encode(candidate, symbols)
+        if tensor.size < _CHUNK:
+            # Fixed widths pay where tables would cost more than they save; never so for many symbols.
+            yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols)
+
+
+def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
+    """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
+    candidate = _candidate(tensor, coding, lines_each)
+    if not coding.fillers:
+        return _encode(candidate, _symbols(candidate))
+    widths = range(1, layout.MAX_GAP_BITS + 1)
+    return min((_encode_with_fillers(replace(candidate, gap_bits=bits)) for bits in widths), key=len)
+
+
+def _codings(tensor: Tensor) -> Iterator[Coding]:
+    """Yield the ways to see a tensor that may pay: by rows, by columns, or element by element."""
+    yield Coding(layout.CODER_HUFFMAN)
+    if not tensor.is_sparse:
+        return
+    if can_transpose(tensor.rows, tensor.columns) and tensor.rows > 1 and tensor.columns > 1:
+        yield Coding(layout.CODER_HUFFMAN, transposed=True)
+    if may_be_dense(tensor):
+        yield Coding(layout.CODER_HUFFMAN, every_element=True)
+
+
+def may_be_dense(tensor: Tensor) -> bool:
+    """Whether coding every element of a tensor may pay: it is sparse, but not very, and has a codebook."""
+    return (
+        tensor.is_sparse
+        and tensor.codebook is not None
+        and len(tensor.codebook) < layout.MAX_CODEBOOK
+        and tensor.nnz >= _DENSE_FROM * tensor.size
+        and tensor.size <= _DENSE_MAX_ELEMENTS
+    )
+
+
+def _candidate(tensor: Tensor, coding: Coding, lines_each: int | None) -> _Candidate:
+    stored = tensor.nnz if tensor.is_sparse else tensor.size
+    if lines_each is None:
+        lines = tensor.columns if coding.transposed else tensor.rows
+        lines_each = chunk_lines(lines, stored, tensor.size if coding.every_element else stored, _CHUNK)
+    clusters = 1 if tensor.codebook is None else len(tensor.codebook)
+    code_symbols = clusters + (coding.every_element or coding.fillers)
+    if not tensor.is_sparse:
+        parts = _dense_parts(tensor, coding.transposed, lines_each)
+        return _Candidate(coding, tensor, lines_each, parts, 0, code_symbols)
+    rows = CsrView.of(tensor)
+    parts = (rows.transposed() if coding.transposed else rows).chunks(lines_each)
+    bits, cost = (0, 0) if coding.every_element or coding.fillers else _gap_bits(parts)
+    return _Candidate(coding, tensor, lines_each, parts, bits, code_symbols, cost)
+
+
+def _dense_parts(tensor: Tensor, transposed: bool, lines_each: int) -> list[CsrView]:
+    """Return the chunks of a dense tensor: codes alone."""
+    codes, lines, length = dense_codes(tensor, transposed)
+    indptr, indices = np.empty(0, np.int64), np.empty(0, np.int32)
+    bounds = chunk_bounds(lines, lines_each)
+    return [CsrView(indptr, indices, codes[a * length : b * length], b - a, length) for a, b in bounds]
+
+
+# --- gap symbols ------------------------------------------------------------------------------------------------
+
+
+def _gap_bits(parts: Sequence[CsrView]) -> tuple[int, int]:
+    """Return the width of gap symbols that is best in Huffman codes, and its cost in bits, tables included."""
+    runs, counts = _run_counts(parts)
+    costs = []
+    for bits in range(1, layout.MAX_GAP_BITS + 1):
+        symbols = packed.escaped_counts(runs, counts, bits)
+        lengths = code_lengths(symbols)
+        costs.append(huffman.cost_bits(lengths, symbols) + 8 * _table_bytes(lengths))
+    # Wide symbols need few escapes, which are slow to decode: they may cost a little more.
+    allowed = min(costs) + (min(costs) >> _WIDER)
+    bits = max(bits for bits, cost in enumerate(costs, start=1) if cost <= allowed)
+    return bits, costs[bits - 1]
+
+
+def _run_counts(parts: Sequence[CsrView]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the different runs of zeros, and how often each occurs."""
+    short = np.zeros(_SHORT_RUN, np.int64)
+    long = [np.empty(0, np.int64)]
+    for part in parts:
+        runs = packed.runs_of(part)
+        within = runs < _SHORT_RUN
+        if not within.all():
+            long.append(runs[~within])
+            runs = runs[within]
+        short += np.bincount(runs, minlength=_SHORT_RUN)
+    values, counts = np.unique(np.concatenate(long), return_counts=True)
+    used = np.flatnonzero(short)
+    return np.concatenate((used, values)), np.concatenate((short[used], counts))
+
+
+def _table_bytes(lengths: packed.Lengths) -> int:
+    encoder = Encoder(16)
+    huffman.write_lengths(encoder, lengths)
+    return len(encoder.take())
+
+
+# --- payloads ---------------------------------------------------------------------------------------------------
+
+
+def _symbols(candidate: _Candidate) -> list[_Symbols]:
+    """Return each chunk's symbols."""
+    tensor, size = candidate.tensor, candidate.code_symbols
+    if not tensor.is_sparse:
+        return [_Symbols(None, packed.planes_of(part.codes, size)) for part in candidate.parts]
+    if candidate.coding.every_element:
+        zero = negatives(tensor.codebook)
+        return [_Symbols(None, packed.planes_of(every_element(part, zero), size)) for part in candidate.parts]
+    return [
+        _Symbols(packed.escaped(packed.runs_of(part), candidate.gap_bits), packed.planes_of(part.codes, size))
+        for part in candidate.parts
+    ]
+
+
+def _encode_with_fillers(candidate: _Candidate) -> bytes:
+    """Return the payload with the relative index of Deep Compression, for one width of gaps."""
+    symbols = []
+    for part in candidate.parts:
+        gaps, code_symbols = packed.filled(packed.runs_of(part), part.codes, candidate.gap_bits)
+        symbols.append(_Symbols(gaps, packed.planes_of(code_symbols, candidate.code_symbols)))
+    return _encode(candidate, symbols)
+
+
+def _with_coder(candidate: _Candidate, coder: int) -> _Candidate:
+    return replace(candidate, coding=replace(candidate.coding, coder=coder))
+
+
+def _encode(candidate: _Candidate, symbols: list[_Symbols]) -> bytes:
+    tensor, coding = candidate.tensor, candidate.coding
+    tables = coding.coder == layout.CODER_HUFFMAN
+    plan = _plan(candidate, symbols, tables=tables)
+    encoder = Encoder(64)
+    if tensor.codebook is not None:
+        write_codebook(encoder, tensor.codebook, tensor.dtype)
+    packed.write_plan(encoder, plan, tables=tables)
+    head = encoder.take()
+    values = _chunk_values(candidate)
+    chunks = [packed.write_chunk(plan, s.gaps, s.planes, raw) for s, raw in zip(symbols, values, strict=True)]
+    stored = [part.nnz for part in candidate.parts] if tensor.is_sparse else None
+    front = bytes((coding.byte,)) + varint(candidate.lines_each) + varint(len(head)) + head
+    return front + with_chunk_table(candidate.lines_each, chunks, stored)
+
+
+def _plan(candidate: _Candidate, symbols: list[_Symbols], *, tables: bool) -> packed.Plan:
+    sizes = packed.plane_sizes(candidate.code_symbols)
+    gap_lengths = np.empty(0, np.int64)
+    if candidate.gap_bits:
+        gap_lengths = _lengths([s.gaps for s in symbols if s.gaps is not None], 1 << candidate.gap_bits, tables=tables)
+    planes = tuple(_lengths([s.planes[k] for s in symbols], size, tables=tables) for k, size in enumerate(sizes))
+    return packed.Plan(candidate.gap_bits, candidate.coding.fillers, gap_lengths, planes)
+
+
+def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> packed.Lengths:
+    if not tables:
+        return packed.fixed(size)
+    counts = np.zeros(size, np.int64)
+    for symbols in streams:
+        counts += np.bincount(symbols, minlength=size)
+    return code_lengths(counts)
+
+
+def code_lengths(counts: npt.NDArray[np.int64]) -> packed.Lengths:
+    """Return Huffman code lengths; where nothing is to be coded, those of a code with one symbol."""
+    lengths = huffman.code_lengths(counts)
+    if not counts.any():
+        lengths[0] = 0
+    return lengths
+
+
+def _chunk_values(candidate: _Candidate) -> list[bytes]:
+    """Return the raw values of each chunk of a sparse tensor without a codebook."""
+    tensor = candidate.tensor
+    if tensor.codebook is not None:
+        return [b""] * len(candidate.parts)
+    values = ordered_values(tensor, candidate.coding.transposed)
+    ends = np.cumsum([part.nnz for part in candidate.parts])
+    pieces = np.split(values, ends[:-1])
+    return [np.ascontiguousarray(piece, STORAGE[tensor.dtype]).tobytes() for piece in pieces]
+
+
+def ordered_values(tensor: Tensor, transposed: bool) -> Array:
+    """Return a sparse tensor's values in the order of its lines."""
+    return tensor.data[CsrView.of(tensor).order_transposed()[1]] if transposed else tensor.data

@@ -1,0 +1,205 @@
+"""A payload's parts: its coding byte, its head and its chunks (spec, "Payloads")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs.csr_view import can_transpose
+from dcformat.codecs.memory import CHUNK_OBJECTS
+from dcformat.contents import TensorInfo
+from dcformat.cursor import Cursor, varint
+from dcformat.errors import EncodingError, IndexRangeError, LimitError, VersionError
+from dcformat.limits import require_memory
+from dcformat.records import record
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@record
+class Coding:
+    """How a payload is coded: its first byte."""
+
+    coder: int
+    transposed: bool = False
+    every_element: bool = False
+    fillers: bool = False
+
+    @property
+    def byte(self) -> int:
+        """The byte itself."""
+        return (
+            self.coder
+            | layout.CODING_TRANSPOSED * self.transposed
+            | layout.CODING_EVERY_ELEMENT * self.every_element
+            | layout.CODING_FILLERS * self.fillers
+        )
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether symbols have codes of whole bits (coders 0 and 1)."""
+        return self.coder <= layout.CODER_HUFFMAN
+
+    @classmethod
+    def parse(cls, byte: int, info: TensorInfo) -> Coding:
+        """Read the byte and require that it makes sense for the tensor."""
+        coder = byte & layout.CODER_MASK
+        if coder >= layout.CODERS:
+            raise VersionError("coder", got=coder, expected=f"below {layout.CODERS}")
+        coding = cls(
+            coder,
+            bool(byte & layout.CODING_TRANSPOSED),
+            bool(byte & layout.CODING_EVERY_ELEMENT),
+            bool(byte & layout.CODING_FILLERS),
+        )
+        if byte & layout.CODING_RESERVED or (info.form == "constant" and byte) or coding._contradicts(info):
+            raise EncodingError("coding byte", got=f"0x{byte:02x}", expected=f"one for a {info.form} tensor")
+        coding._require_limits(info)
+        return coding
+
+    def _contradicts(self, info: TensorInfo) -> bool:
+        """Whether a tensor of this form cannot be coded so."""
+        sparse, shared = info.form == "sparse", info.clusters > 0
+        return (
+            (self.every_element and not (sparse and shared and info.clusters < layout.MAX_CODEBOOK))
+            or (self.fillers and not (sparse and 0 < info.clusters < 256 and self.is_packed))
+            or (self.fillers and self.every_element)
+            or (self.transposed and not sparse and not shared)
+            or (not sparse and not shared and self.coder not in (layout.CODER_RAW, layout.CODER_ADAPTIVE))
+        )
+
+    def _require_limits(self, info: TensorInfo) -> None:
+        if self.transposed and not can_transpose(info.rows, info.columns):
+            raise LimitError("transposed tensor", got=info.shape, expected="both sides below 2^31")
+        max_elements = layout.FREE_ELEMENTS + layout.ELEMENTS_EACH * info.stored
+        if self.every_element and info.size > max_elements:
+            raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
+        length = info.rows if self.transposed else info.columns
+        plain = info.form != "sparse" and not info.clusters
+        if not self.is_packed and not plain and length > layout.MAX_CONTEXT_LENGTH:
+            raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
+
+
+@record(eq=False)
+class Chunk:
+    """A run of a payload's lines: how many lines, how many entries (or elements) they hold, and their bytes."""
+
+    lines: int
+    stored: int
+    data: Bytes
+
+
+@record(eq=False)
+class ParsedPayload:
+    """A payload cut into its parts; nothing is decoded yet."""
+
+    info: TensorInfo
+    coding: Coding
+    lines: int
+    length: int
+    head: Bytes
+    chunks: list[Chunk]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the payload holds values in place of codes and positions."""
+        return self.info.form != "sparse" and not self.info.clusters
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the payload says where entries are; otherwise it has a value or code symbol for each element."""
+        return self.info.form == "sparse" and not self.coding.every_element
+
+    @property
+    def code_symbols(self) -> int:
+        """The number of different code symbols that the streams hold."""
+        return (self.info.clusters or 1) + (self.coding.every_element or self.coding.fillers)
+
+
+def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = None) -> ParsedPayload:
+    """Split a payload into head and chunks, every length checked.
+
+    Raises
+    ------
+    FormatError
+        The coding byte or a length is wrong.
+    MemoryLimitError
+        The list of chunks takes more than `max_memory` bytes.
+    """
+    cursor = Cursor(payload)
+    coding = Coding.parse(cursor.u8("coding byte"), info)
+    lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
+    no_head = cursor.array(0, "head")
+    if info.form == "constant":
+        return ParsedPayload(info, coding, 1, 1, no_head, [Chunk(1, 1, cursor.array(cursor.left, "value"))])
+    lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
+    head = no_head
+    if coding.is_packed and (info.form == "sparse" or info.clusters):
+        head = cursor.array(cursor.varint("head length", layout.MAX_PAYLOAD_BYTES), "head")
+    if not lines_each:
+        chunks = [Chunk(lines, info.stored, cursor.array(cursor.left, "chunk"))]
+        return ParsedPayload(info, coding, lines, length, head, chunks)
+    most_chunks = min(-(-lines // lines_each), cursor.left)
+    require_memory(f"chunks of tensor {info.name!r}", CHUNK_OBJECTS * most_chunks, max_memory)
+    table = _read_chunk_table(cursor, info, lines, length, lines_each)
+    chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in table]
+    cursor.finish("payload")
+    return ParsedPayload(info, coding, lines, length, head, chunks)
+
+
+def _read_chunk_table(
+    cursor: Cursor, info: TensorInfo, lines: int, length: int, lines_each: int
+) -> list[tuple[int, int, int]]:
+    """Return each chunk's lines, entries and bytes."""
+    count = -(-lines // lines_each)
+    max_chunks = min(layout.FREE_CHUNKS + (info.stored + lines) // layout.CHUNK_LEAST, cursor.left)
+    if count > max_chunks:
+        raise LimitError("chunks", got=count, expected=f"at most {max_chunks}")
+    table, left = [], info.stored
+    for first, last in chunk_bounds(lines, lines_each):
+        stored = (last - first) * length
+        if info.form == "sparse":
+            stored = cursor.varint("entries in a chunk", min(left, stored))
+        left -= stored
+        table.append((last - first, stored, cursor.varint("chunk length", layout.MAX_PAYLOAD_BYTES)))
+    if left:
+        raise IndexRangeError("entries in chunks", got=info.stored - left, expected=info.stored)
+    return table
+
+
+def chunk_bounds(lines: int, lines_each: int) -> Iterator[tuple[int, int]]:
+    """Yield the first line of each chunk and the one after its last; `lines_each` 0 means one chunk."""
+    if not lines_each:
+        yield 0, lines
+        return
+    for first in range(0, lines, lines_each):
+        yield first, min(first + lines_each, lines)
+
+
+def chunk_lines(lines: int, stored: int, weight: int, target: int) -> int:
+    """Return how many lines make a chunk of about `target`, of `weight` in all; 0 if one chunk is enough.
+
+    Parameters
+    ----------
+    lines, stored : int
+        Lines of the tensor, and its entries (or elements): they bound the number of chunks.
+    weight, target : int
+        What the writer counts (entries or elements): in the tensor, and in a chunk.
+    """
+    if weight <= target or lines < 2:
+        return 0
+    max_chunks = layout.FREE_CHUNKS + (stored + lines) // layout.CHUNK_LEAST
+    each = max(1, lines * target // weight, -(-lines // max_chunks))
+    return 0 if each >= lines else each
+
+
+def with_chunk_table(lines_each: int, chunks: Sequence[bytes], stored: Sequence[int] | None = None) -> bytes:
+    """Return the chunks after their table, which one chunk has not; `stored`: entries in each of a sparse tensor's."""
+    table = bytearray()
+    if lines_each:
+        for number, chunk in enumerate(chunks):
+            table += (varint(stored[number]) if stored is not None else b"") + varint(len(chunk))
+    return bytes(table) + b"".join(chunks)

@@ -1,0 +1,151 @@
+"""Decoding a tensor's payload (spec, "Payloads"): chunk by chunk, then together, then by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs.chunk_readers import ChunkReader, Entries, Room, chunk_reader, coded_values, raw_values
+from dcformat.codecs.csr_view import CsrView, index_dtype
+from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+from dcformat.codecs.rangecoder import Decoder
+from dcformat.contents import TensorInfo
+from dcformat.errors import EncodingError, StreamError
+from dcformat.floats import bit_patterns
+from dcformat.model import STORAGE, Tensor
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
+    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` tell beforehand what that takes.
+
+    Raises
+    ------
+    FormatError
+        The payload is damaged. Everything read is proved in range before it indexes anything.
+    """
+    info = payload.info
+    if payload.is_plain:
+        return _tensor(info, _read_plain(payload, threads), None)
+    reader = chunk_reader(payload)
+    if info.form == "dense":
+        return _tensor(info, _read_dense(payload, reader, threads), reader.codebook)
+    entries = _read_sparse(payload, reader, threads)
+    if entries.values is not None and not bit_patterns(entries.values).all():
+        raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
+    view, values = _row_major(entries) if payload.coding.transposed else entries
+    return _tensor(info, view.codes if values is None else values, reader.codebook, view)
+
+
+def _tensor(info: TensorInfo, data: Array, codebook: Array | None, view: CsrView | None = None) -> Tensor:
+    indptr, indices = (None, None) if view is None else (view.indptr, view.indices)
+    if codebook is not None:
+        data = data.astype(_code_dtype(info), copy=False)
+    return Tensor(info.name, info.shape, info.dtype, data, codebook, indptr, indices, info.scale)
+
+
+def _code_dtype(info: TensorInfo) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if info.code_bytes == 1 else np.uint16
+
+
+def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[R]:
+    if threads < 2 or len(items) < 2:
+        return map(function, items)
+    from concurrent.futures import ThreadPoolExecutor  # costs milliseconds at start
+
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        return list(pool.map(function, items))
+
+
+def _read_plain(payload: ParsedPayload, threads: int) -> Array:
+    """Return the values of a payload that has nothing else."""
+    info = payload.info
+
+    def read(chunk: Chunk) -> Array:
+        if payload.coding.coder == layout.CODER_ADAPTIVE:
+            return _read_value_stream(chunk, info)
+        return raw_values(chunk.data, chunk.stored, info.dtype)
+
+    pieces = list(_each(read, payload.chunks, threads))
+    return np.concatenate(pieces) if len(pieces) != 1 else pieces[0].astype(STORAGE[info.dtype], copy=False)
+
+
+def _read_value_stream(chunk: Chunk, info: TensorInfo) -> Array:
+    if not chunk.stored:
+        if len(chunk.data):
+            raise StreamError("values", got=f"{len(chunk.data)} bytes", expected="none for no values")
+        return np.empty(0, STORAGE[info.dtype])
+    decoder = Decoder(chunk.data)
+    values = coded_values(decoder, chunk, info)
+    decoder.finish()
+    return values
+
+
+def _read_dense(payload: ParsedPayload, reader: ChunkReader, threads: int) -> Array:
+    """Return the codes of a dense tensor, row by row."""
+    info = payload.info
+    pieces = list(_each(reader.read_dense, payload.chunks, threads))
+    codes = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+    if payload.coding.transposed:
+        codes = np.ascontiguousarray(codes.reshape(info.columns, info.rows).T).reshape(-1)
+    return codes
+
+
+def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> Entries:
+    """Return the entries of all chunks as one view."""
+    info = payload.info
+    if len(payload.chunks) == 1:
+        return reader.read_sparse(payload.chunks[0], _room(payload) if reader.fills_room else None)
+    # Chunks are decoded into their places: joining them afterwards would take longer than decoding.
+    room = _room(payload)
+    indptr = np.zeros(payload.lines + 1, np.int64)
+    values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
+
+    def decode(place: tuple[Chunk, int, int]) -> None:
+        chunk, line, entry = place
+        own = slice(entry, entry + chunk.stored)
+        own_room = Room(room.indices[own], room.codes[own])
+        view, found = reader.read_sparse(chunk, own_room)
+        if view.indices is not own_room.indices:
+            own_room.indices[:] = view.indices
+        if view.codes is not own_room.codes:
+            own_room.codes[:] = view.codes
+        indptr[line + 1 : line + 1 + chunk.lines] = view.indptr[1:] + entry
+        if values is not None:
+            values[own] = found
+
+    places, line, entry = [], 0, 0
+    for chunk in payload.chunks:
+        places.append((chunk, line, entry))
+        line, entry = line + chunk.lines, entry + chunk.stored
+    for _ in _each(decode, places, threads):
+        pass
+    return Entries(CsrView(indptr, room.indices, room.codes, payload.lines, payload.length), values)
+
+
+def _room(payload: ParsedPayload) -> Room:
+    """Return arrays for a sparse tensor's indices and codes.
+
+    They share one piece of memory: NumPy asks the system for huge pages from 4 MiB on, and touching small pages for the
+    first time takes as long as decoding.
+    """
+    index, code = np.dtype(index_dtype(payload.length)), np.dtype(_code_dtype(payload.info))
+    both = np.empty(payload.info.stored * (index.itemsize + code.itemsize), np.uint8)
+    split = payload.info.stored * index.itemsize
+    return Room(both[:split].view(index), both[split:].view(code))
+
+
+def _row_major(entries: Entries) -> Entries:
+    """Return the entries of a transposed tensor by rows."""
+    view, values = entries
+    if values is None:
+        return Entries(view.transposed(), None)
+    by_rows, order = view.order_transposed()
+    return Entries(by_rows, values[order])

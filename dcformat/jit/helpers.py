@@ -1,0 +1,33 @@
+"""The helpers that kernels call: Python functions that are compiled into each kernel that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The helpers marked by `device`, and those marked by `intrinsic` with what builds their compiled form.
+devices: dict[FunctionType, None] = {}
+intrinsics: dict[FunctionType, Callable[[], Any]] = {}
+
+
+def device(function: F) -> F:
+    """Mark a helper that kernels call: Python in Python, inlined by the compiler when a kernel is compiled."""
+    devices[cast(FunctionType, function)] = None
+    return function
+
+
+def intrinsic(build: Callable[[], Any]) -> Callable[[F], F]:
+    """Mark a helper whose compiled form is not its own code: `build` makes that form (a Numba intrinsic) on demand.
+
+    The function itself says what the helper means, and runs where nothing is compiled. Saved code is made anew when
+    `build` changes, or any module of the same top-level package that `build` imports by name.
+    """
+
+    def mark(function: F) -> F:
+        intrinsics[cast(FunctionType, function)] = build
+        return function
+
+    return mark

@@ -1,0 +1,5 @@
+"""Machine code of kernels: made once, kept in the user's cache, and loaded without Numba.
+
+`image` is what is kept and its file form, `keys` and `targets` name it, `store` finds and keeps files, and `loader`
+makes an image callable.
+"""

@@ -1,0 +1,142 @@
+"""What saved code belongs to: the kernel as it is written, the machine, and the libraries that compiled it.
+
+Bytecode stands for source: it is there without the source file, needs no reading, and two texts with the same bytecode
+compile to the same code. It depends on the Python version, and therefore so does the key.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from dcformat.jit.helpers import devices, intrinsics
+from dcformat.jit.machine_code.image import sha256
+from dcformat.jit.machine_code.targets import TARGETS
+
+#: Changes when code must be compiled anew although kernels are the same: another compiler, entry or file form.
+GENERATION = 2
+
+#: The environment variables that change the compiler's output.
+_ENVIRONMENT = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_OPT", "NUMBA_ENABLE_AVX")
+
+_PLAIN = (bool, int, float, str, bytes, tuple, frozenset, np.generic, type(None))
+
+_digests: dict[FunctionType, bytes] = {}
+
+
+@cache
+def compiler() -> str | None:
+    """Return the installed compiler's version, found without importing it, or None if there is none."""
+    found = dict(_versions())
+    if len(found) < 2:
+        return None
+    return " ".join((*(f"{name} {found[name]}" for name in sorted(found)), f"numpy {np.__version__}"))
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Yield name and version of Numba and llvmlite from the names of their metadata folders."""
+    for folder in reversed(sys.path):  # the first that is found counts: dict() keeps the last
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - a tenth of the time of Path.iterdir
+        except OSError:
+            continue
+        for name in names:
+            base, _, rest = name.partition("-")
+            if base in ("numba", "llvmlite") and rest.endswith((".dist-info", ".egg-info")):
+                yield base, rest.rpartition(".")[0].partition("-")[0]
+
+
+def kernel_key(target: str, function: FunctionType, options: object) -> bytes:
+    """Return the key of a kernel's saved code.
+
+    Parameters
+    ----------
+    target : str
+        One of `targets.targets`.
+    function : function
+    options : object
+        Signature and flags; its `repr` is part of the key.
+    """
+    environment = [os.environ.get(name) for name in _ENVIRONMENT] if target not in TARGETS else []
+    head = (GENERATION, sys.implementation.cache_tag, target, environment, options)
+    return sha256(repr(head).encode() + _digest(function))
+
+
+def _digest(function: FunctionType) -> bytes:
+    """Return the digest of a function, of the helpers that it calls, and of the constants that it names."""
+    if function not in _digests:
+        _digests[function] = b"itself"
+        parts = [repr(function.__defaults__).encode(), *_code(function.__code__, function.__globals__)]
+        for cell in function.__closure__ or ():
+            parts.append(_value(cell.cell_contents, ()))
+        _digests[function] = sha256(b"\0".join(parts))
+    return _digests[function]
+
+
+def _code(code: CodeType, scope: Mapping[str, Any]) -> Iterator[bytes]:
+    yield code.co_code
+    yield repr((code.co_argcount, code.co_names, code.co_varnames, code.co_freevars, code.co_flags)).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code(constant, scope)
+        else:
+            yield repr(constant).encode()
+    for name in code.co_names:
+        if name in scope:
+            yield name.encode() + b"=" + _value(scope[name], code.co_names)
+
+
+def _value(value: Any, attributes: tuple[str, ...]) -> bytes:
+    """Describe what a name stands for; of a module, the constants that the code takes from it."""
+    if isinstance(value, FunctionType):
+        if value in intrinsics:
+            return _handmade(intrinsics[value])
+        return _digest(value) if value in devices else value.__qualname__.encode()
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype.str, value.shape)).encode() + value.tobytes()
+    if isinstance(value, ModuleType):
+        if value.__name__.partition(".")[0] in ("numpy", "math"):
+            return value.__name__.encode()
+        found = [(name, vars(value)[name]) for name in attributes if name in vars(value)]
+        return b";".join(name.encode() + _value(item, ()) for name, item in found)
+    if isinstance(value, _PLAIN):
+        return repr(value).encode()
+    # A class, or an object whose name is that of an attribute in the code: its identity must not enter a key.
+    return getattr(value, "__qualname__", type(value).__qualname__).encode()
+
+
+def _handmade(build: Callable[[], Any]) -> bytes:
+    """Describe an intrinsic: its builder's code, the modules of its package that it imports, and the kit."""
+    builder = build if isinstance(build, FunctionType) else type(build).__call__
+    if not isinstance(builder, FunctionType):
+        return sha256(repr(builder).encode())
+    own = getattr(build, "__module__", "").rpartition(".")[0]
+    names = _names(builder.__code__)
+    packages = [own, *(name for name in names if name.partition(".")[0] == own.partition(".")[0] and name != own)]
+    sources = [_module_source(package, name) for package in packages for name in names]
+    return sha256(b"\0".join((_digest(builder), _module_source("dcformat.jit.compiler", "ir_writer"), *sources)))
+
+
+def _names(code: CodeType) -> list[str]:
+    nested = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
+    return [*code.co_names, *nested]
+
+
+@cache
+def _module_source(package: str, name: str) -> bytes:
+    """Return the digest of a module's file, without importing the module; empty if there is no such module."""
+    root, _, rest = package.partition(".")
+    for folder in getattr(sys.modules.get(root), "__path__", ()):
+        for suffix in (".py", ".pyc"):
+            try:
+                with open("/".join((folder, *rest.split("."), f"{name}{suffix}")), "rb") as file:  # noqa: PTH123
+                    return sha256(file.read())
+            except OSError:
+                continue
+    return b""

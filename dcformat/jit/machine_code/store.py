@@ -1,0 +1,183 @@
+"""The folder of saved kernels: the user's own, checked before anything in it is used.
+
+Saved code runs with the user's rights. So a file counts only if its checksum is right and nobody but the user or root
+can have written it, or to its folder. For readers, anything wrong, missing or forbidden means that nothing is saved
+there; writers are told what is wrong. Files are written beside their place and renamed, so readers see a whole file or
+none.
+
+Paths are plain text here, because importing pathlib would take 3 ms of a short start.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+
+#: Larger files are not read; no kernel comes near this size.
+_MAX_BYTES = 1 << 24
+_SUFFIX = ".kernel"
+_PARTIAL = ".partial"
+#: A file that has been unfinished for this many seconds belongs to a process that was killed.
+_ABANDONED = 3600
+
+
+def folder() -> str | None:
+    """Return where kernels are saved: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
+
+    The latter is what platformdirs returns; its rule for Linux is repeated here because importing it takes 10 ms.
+    """
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        return None  # the environment may come from somebody with fewer rights
+    chosen = os.environ.get("DCFORMAT_CACHE_DIR")
+    if chosen:
+        return f"{os.path.abspath(chosen)}/kernels"  # noqa: PTH100
+    base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    home = os.path.expanduser(base)  # noqa: PTH111
+    return f"{home}/dcformat/kernels" if os.path.isabs(home) else None  # noqa: PTH117
+
+
+def shipped() -> str:
+    """Return the folder of kernels that came with the package."""
+    return f"{os.path.dirname(__file__)}/prebuilt"  # noqa: PTH120
+
+
+def read(key: bytes, compiler: str | None) -> bytes | None:
+    """Return the file saved under `key`, or None.
+
+    In the user's folder a file counts only if the installed `compiler` made it. If no compiler is installed, and for
+    files that came with the package, any compiler's file counts.
+    """
+    place = folder()
+    data = _read(place, key, compiler) if place is not None else None
+    return _read(shipped(), key, None) if data is None else data
+
+
+def find(key: bytes, compiler: str | None) -> str | None:
+    """Return the file that `read` reads, or None."""
+    for place, wanted in ((folder(), compiler), (shipped(), None)):
+        if place is not None and _read(place, key, wanted) is not None:
+            return f"{place}/{_latest(os.listdir(place), key) if wanted is None else _name(key, wanted)}"  # noqa: PTH208
+    return None
+
+
+def _latest(names: list[str], key: bytes) -> str | None:
+    """Return the name of a kernel's file, made by any compiler."""
+    return max((name for name in names if name.startswith(key.hex()) and name.endswith(_SUFFIX)), default=None)
+
+
+def _read(place: str, key: bytes, compiler: str | None) -> bytes | None:
+    try:
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not _trusted(os.fstat(handle)):
+            return None
+        if compiler is not None:
+            return _read_file(handle, _name(key, compiler))
+        # List the folder that was checked, even if its name now means another one.
+        name = _latest(os.listdir(handle), key)  # noqa: PTH208
+        return None if name is None else _read_file(handle, name)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _read_file(place: int, name: str) -> bytes | None:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
+    with os.fdopen(file, "rb", buffering=0) as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or not _trusted(status) or status.st_size > _MAX_BYTES:
+            return None
+        return opened.read(status.st_size)
+
+
+def _trusted(status: os.stat_result) -> bool:
+    """Whether only this user or root can have written it."""
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _name(key: bytes, compiler: str) -> str:
+    return f"{key.hex()}-{compiler.replace(' ', '_')}{_SUFFIX}"
+
+
+def check(place: str | None = None) -> None:
+    """Raise `OSError`, with the reason as its text, unless files can be saved in a folder (default: the user's)."""
+    os.close(_open_to_write(place or _require_folder()))
+
+
+def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str:
+    """Save a file in a folder (default: the user's) and return where.
+
+    Raises
+    ------
+    OSError
+        It cannot be saved; the text says why.
+    """
+    place = place or _require_folder()
+    handle = _open_to_write(place)
+    name, temporary = _name(key, compiler), f".{os.getpid()}-{os.urandom(8).hex()}{_PARTIAL}"
+    try:
+        _remove_abandoned(handle)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
+        try:
+            with os.fdopen(file, "wb") as opened:
+                opened.write(data)
+            os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        except BaseException:
+            os.unlink(temporary, dir_fd=handle)
+            raise
+    except OSError as error:
+        raise OSError(f"{place}: {error.strerror}") from error
+    finally:
+        os.close(handle)
+    return f"{place}/{name}"
+
+
+def _require_folder() -> str:
+    place = folder()
+    if place is None:
+        raise OSError("there is no home directory, or the process runs with another user's rights")
+    return place
+
+
+def _open_to_write(place: str) -> int:
+    """Open a folder, making it if need be, in which only this user and root can write."""
+    try:
+        os.makedirs(place, 0o700, exist_ok=True)  # noqa: PTH103
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(f"{place}: {error.strerror}") from error
+    status = os.fstat(handle)
+    reason = ""
+    if status.st_uid not in (0, os.geteuid()):
+        reason = f"belongs to another user (uid {status.st_uid})"
+    elif not _trusted(status):
+        reason = f"others may write to it (mode {stat.S_IMODE(status.st_mode):o})"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        reason = "may not be written to"
+    if reason:
+        os.close(handle)
+        raise OSError(f"{place}: {reason}")
+    return handle
+
+
+def _remove_abandoned(handle: int) -> None:
+    """Remove the unfinished files of processes that were killed while writing."""
+    for name in os.listdir(handle):
+        try:
+            if name.endswith(_PARTIAL) and time.time() - os.stat(name, dir_fd=handle).st_mtime > _ABANDONED:
+                os.unlink(name, dir_fd=handle)
+        except OSError:  # another process was faster
+            continue
+
+
+def entries() -> Iterator[str]:
+    """Yield the files in the user's folder, and temporary ones that an interrupted process left."""
+    place = folder()
+    if place is not None and os.path.isdir(place):  # noqa: PTH112
+        names = sorted(os.listdir(place))  # noqa: PTH208
+        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, _PARTIAL)))

@@ -1,0 +1,60 @@
+"""How kernels are to run: what the environment asks for, and whether there is a compiler."""
+
+from __future__ import annotations
+
+import os
+
+from dcformat.jit.observer import log
+
+_can_import: bool | None = None
+
+
+def can_compile() -> bool:
+    """Whether Numba is installed and was not found broken; it is not imported to find out."""
+    global _can_import
+    if mode() == "python":
+        return False
+    if _can_import is None:
+        from importlib.util import find_spec
+
+        try:
+            _can_import = find_spec("numba") is not None and find_spec("llvmlite") is not None
+        except (ImportError, ValueError):  # an import hook, or a broken package, refuses
+            _can_import = False
+    return _can_import
+
+
+def import_compiler() -> bool:
+    """Import Numba; if it fails, log why and compile nothing in this process."""
+    try:
+        import numba  # noqa: F401
+    except Exception as error:
+        log("Numba cannot be imported, so kernels run in Python (%s: %s)", type(error).__name__, error)
+        forgo_compiler()
+        return False
+    return True
+
+
+def forgo_compiler() -> None:
+    """Compile nothing in this process from now on, as if Numba were not installed."""
+    global _can_import
+    _can_import = False
+
+
+def mode() -> str:
+    """Return how kernels are to run: as "python", through "numba", through it with bounds "checked", or "native"."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "python"
+    if os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0"):
+        return "checked"
+    from dcformat.jit.abi import layout_known
+
+    return "native" if layout_known() else "numba"
+
+
+def cache() -> str:
+    """Return the value of DCFORMAT_CACHE: "auto", "off" or "only"."""
+    value = os.environ.get("DCFORMAT_CACHE", "") or "auto"
+    if value not in ("auto", "off", "only"):
+        raise ValueError(f"DCFORMAT_CACHE: expected auto, off or only, found {value!r}")
+    return value

@@ -1,0 +1,232 @@
+"""Reading a checkpoint of any kind: its names, dtypes and values unchanged, or an error that tells why not.
+
+Nothing in a file can run code: NumPy's pickles are never loaded, and PyTorch's files only with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.model import STORAGE
+from dcformat_interop import kinds
+from dcformat_interop.mask_folding import fold_masks, looks_like_mask
+from dcformat_interop.npz import read_npz
+from dcformat_interop.refusals import UnfitError
+from dcformat_interop.safetensors import read_safetensors
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite
+from dcformat_interop.torch_files import read_torch
+
+#: The dtypes that a `.dcf` file can hold, for messages.
+_HELD = " or ".join((", ".join(list(STORAGE)[:-1]), list(STORAGE)[-1]))
+
+#: Maximum number of names in a note.
+_LISTED = 5
+
+#: Bytes read from a pipe at a time.
+_PART = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line of text that a user should know, and whether it warns of a loss."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The tensors of a checkpoint.
+
+    Attributes
+    ----------
+    path : str
+        The name of the file in errors.
+    tensors : dict of str to Dense
+        The tensors in the file's order, with pruning masks folded. All are finite, and have dtypes that a ``.dcf`` file
+        can hold.
+    notes : sequence of Note
+        What the reader changed or left out.
+    left_out : mapping of str to str
+        The names that are not among `tensors`, with the reason: a dtype, or ``NaN or infinity in 2 places``.
+    metadata : mapping of str to str
+        The metadata of a safetensors file.
+    """
+
+    path: str
+    tensors: dict[str, Dense]
+    notes: Sequence[Note]
+    left_out: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+
+class _Skipped:
+    """Tells whether a name matches one of the patterns, and remembers which patterns did."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._used = dict.fromkeys(patterns, False)
+
+    def __call__(self, name: str) -> bool:
+        matches = [pattern for pattern in self._used if name == pattern or fnmatchcase(name, pattern)]
+        self._used.update(dict.fromkeys(matches, True))
+        return bool(matches)
+
+    def unused(self) -> list[str]:
+        return [pattern for pattern, used in self._used.items() if not used]
+
+
+def read_checkpoint(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    key: str | None = None,
+    skip: Sequence[str] = (),
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+) -> Checkpoint:
+    """Read a checkpoint: safetensors, NumPy's ``.npz``, or a state_dict that `torch.save` wrote.
+
+    The content decides which of these it is, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`)
+    are folded, float64 becomes float32 if that is exact, and tensors that a ``.dcf`` file cannot hold are left out.
+
+    Parameters
+    ----------
+    source : path or binary file object
+        A pipe is read to its end, or up to `max_memory` bytes.
+    key : str, optional
+        The mapping of a PyTorch file to take if several hold tensors, such as ``model.state_dict``.
+    skip : sequence of str
+        Names of tensors to leave out, or patterns with ``*`` and ``?``.
+    max_memory : int or None
+        Maximum number of bytes of the tensors, which are counted before they are read; None for no limit.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    UnfitError
+        The file is of another kind, is damaged, has no tensors, or takes too much memory; it holds several mappings of
+        tensors and there is no `key`; a pattern in `skip` matches nothing; or float32 cannot hold float64 values.
+    MissingTorchError
+        It is a PyTorch file, and PyTorch is missing or older than 2.6.
+    OSError
+        The file cannot be read.
+    """
+    with _opened(source, max_memory) as (path, file):
+        head = file.read(kinds.HEAD)
+        kind = kinds.kind_of(path, head, file)
+        if kind is None:
+            raise kinds.not_checkpoint(path, "bytes of no known kind" if head else "an empty file")
+        if key is not None and "torch" not in kind:
+            raise UnfitError(path, "a PyTorch file, which may hold several mappings, with a key", kind)
+        budget, skipped = Budget(path, max_memory), _Skipped(skip)
+        raw = _read(path, file, kind, key, skipped, budget)
+    for pattern in skipped.unused():
+        raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
+    fold_masks(path, raw, budget)
+    return _settled(path, raw, budget)
+
+
+def _read(path: str, file: BinaryIO, kind: kinds.Kind, key: str | None, skip: Skip, budget: Budget) -> Raw:
+    if kind == "safetensors":
+        return read_safetensors(path, file, skip, budget)
+    if kind == "npz":
+        return read_npz(path, file, skip, budget)
+    return read_torch(path, file, kind == "torch", key, skip, budget)
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | BinaryIO, max_bytes: int | None) -> Iterator[tuple[str, BinaryIO]]:
+    """Yield the name of the source, and a seekable file at its start."""
+    if not isinstance(source, str | os.PathLike):
+        path = "stdin" if source is sys.stdin.buffer else str(getattr(source, "name", "input"))
+        yield path, _held(path, source, max_bytes)
+        return
+    with Path(source).open("rb") as file:
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        yield str(source), file if regular else _held(str(source), file, max_bytes)
+
+
+def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
+    """Return the content of a pipe or device; if it is no checkpoint, only its head is read."""
+    out = io.BytesIO(file.read(kinds.HEAD))
+    if kinds.kind_of(path, out.getvalue()) is not None:
+        budget = Budget(path, max_bytes)
+        out.seek(0, os.SEEK_END)
+        while part := file.read(_PART):
+            budget.take(len(part))
+            out.write(part)
+    out.seek(0)
+    return out
+
+
+def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
+    """Convert the values that can be converted exactly, and leave out those that a file cannot hold."""
+    tensors: dict[str, Dense] = {}
+    left_out, converted, infinite = dict(raw.left_out), list[str](), list[str]()
+    for name, dense in raw.entries.items():
+        if dense.dtype not in STORAGE and dense.dtype != "float64":
+            left_out[name] = dense.dtype
+            continue
+        if count := count_not_finite(dense.values, dense.dtype):
+            left_out[name] = f"NaN or infinity in {count:,} place{'s' * (count > 1)}"
+            infinite.append(name)
+            continue
+        if dense.dtype not in STORAGE:
+            converted.append(name)
+        tensors[name] = _stored(path, name, dense, budget)
+    if not tensors:
+        found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
+        raise UnfitError(path, f"at least one tensor of {_HELD}", found)
+    notes = [Note(text) for text in raw.notes]
+    if converted:
+        notes.append(Note(f"float64 stored as float32, which holds the values exactly: {_listed(converted)}"))
+    skipped = [name for name, reason in left_out.items() if reason == SKIPPED]
+    odd = [name for name in left_out if name not in infinite and name not in skipped]
+    if skipped:
+        notes.append(Note(f"left out as asked: {_listed(skipped)}"))
+    if odd:
+        notes.append(Note(f"left out, for a .dcf file holds {_HELD} alone: {_listed(odd, left_out)}"))
+    if infinite:
+        notes.append(Note(f"left out, for a .dcf file holds finite values alone: {_listed(infinite, left_out)}", True))
+    masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
+    if masks:
+        notes.append(Note(f"kept, but look like pruning masks that nothing applies: {_listed(masks)}", True))
+    return Checkpoint(path, tensors, notes, left_out, raw.metadata)
+
+
+def _stored(path: str, name: str, dense: Dense, budget: Budget) -> Dense:
+    """Return a tensor in the dtype that a file stores, with elements in order."""
+    dtype, values = dense.dtype, dense.values
+    if dtype not in STORAGE:
+        budget.take(STORAGE["float32"].itemsize * values.size, name)
+        with np.errstate(over="ignore", under="ignore"):
+            single = values.astype(STORAGE["float32"])
+        if not np.array_equal(single, values):
+            found = "float64 values that float32 cannot hold exactly (convert the tensor yourself, or skip it)"
+            raise UnfitError(path, _HELD, found, name)
+        dtype, values = "float32", single
+    elif values.dtype != STORAGE[dtype] or not values.flags.c_contiguous:
+        budget.take(values.nbytes, name)
+    plain: Array = np.ascontiguousarray(values, STORAGE[dtype]).reshape(values.shape)
+    return Dense(dtype, plain, dense.scale)
+
+
+def _listed(names: Collection[str], reasons: Mapping[str, str] | None = None) -> str:
+    """Return the number of names, and the first few of them."""
+    shown = [f"{name} ({reasons[name]})" if reasons else name for name in islice(names, _LISTED)]
+    more = ", ..." if len(names) > _LISTED else ""
+    return f"{len(names):,} entr{'y' if len(names) == 1 else 'ies'}: {', '.join(shown)}{more}"

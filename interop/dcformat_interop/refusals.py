@@ -1,0 +1,45 @@
+"""What can be wrong with a foreign file: one line that says which file, what was expected and what was found."""
+
+from __future__ import annotations
+
+#: A part of a message is cut at this many characters: names come from files and may be very long.
+_LONGEST = 300
+
+
+class UnfitError(ValueError):
+    """A file, or another thing that a user names, that cannot be used.
+
+    The message is ``PATH: WHAT: expected EXPECTED, found FOUND``.
+
+    Attributes
+    ----------
+    path : str
+        The file, as the caller named it.
+    expected, found : str
+        What would have been valid, and what is there.
+    what : str
+        The tensor or part of the file; may be empty.
+    """
+
+    def __init__(self, path: object, expected: object, found: object, what: str = "") -> None:
+        self.path = str(path)
+        self.expected, self.found, self.what = (_short(str(part)) for part in (expected, found, what))
+        where = f"{self.what}: " if what else ""
+        super().__init__(f"{self.path}: {where}expected {self.expected}, found {self.found}")
+
+
+class WrongKindError(UnfitError):
+    """A file of another kind. The message is ``PATH: not EXPECTED (FOUND)``, and what to give instead."""
+
+    def __init__(self, path: object, expected: object, found: object, instead: str = "") -> None:
+        super().__init__(path, expected, found)
+        hint = f": give {instead}" if instead else ""
+        self.args = (f"{self.path}: not {self.expected} ({self.found}){hint}",)
+
+
+class MissingTorchError(ImportError):
+    """PyTorch is missing, or too old to load a file's tensors without running code from it."""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

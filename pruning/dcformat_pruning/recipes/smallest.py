@@ -1,0 +1,110 @@
+"""The recipes `record` and `extreme`: the smallest files, for half an hour of training and more.
+
+They differ from `default` in that a convolutional teacher gives the targets, and that pruning takes longer and goes
+further. docs/records.md tells what each part is worth.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from dcformat_pruning.data import Augmentation, Images, Pool
+from dcformat_pruning.recipes.recipe import Recipe, Stage, StageContext
+from dcformat_pruning.recipes.stage_library import (
+    ordered,
+    pool,
+    prune_gradually,
+    quantise_and_finetune,
+    share_in_portions,
+    train,
+)
+from dcformat_pruning.training import TrainingPlan
+
+_AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
+_COPIES = 16
+_IMAGES = pool(_AUGMENTATION, _COPIES)
+_TEACHER = "teacher."
+
+
+def teacher() -> nn.Sequential:
+    """Build the teacher's network, which reaches an accuracy of about 99.5 % on the validation images."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 5),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(16, 32, 5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(512, 128),
+            relu3=nn.ReLU(),
+            dropout=nn.Dropout(0.3),
+            fc2=nn.Linear(128, 10),
+        )
+    )
+
+
+def teach(plan: TrainingPlan) -> Stage:
+    """Return a stage that trains the teacher and carries its weights; the network is not changed."""
+
+    def run(module: nn.Sequential, context: StageContext) -> None:
+        # Dropout draws from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.stage_seed)
+            network = teacher().to(context.data.train.pixels.device)
+            context.fit(network, plan, images=_IMAGES(context))
+        context.carried.update({_TEACHER + name: value for name, value in network.state_dict().items()})
+
+    return Stage("teach", run, plan.epochs, cost=10.0)
+
+
+def taught(context: StageContext) -> Images | Pool:
+    """Return the augmented images with the targets of the carried teacher."""
+    network = teacher().to(context.data.train.pixels.device)
+    carried = context.carried.items()
+    network.load_state_dict({n.removeprefix(_TEACHER): v for n, v in carried if n.startswith(_TEACHER)})
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return context.pool(_AUGMENTATION, _COPIES, network)
+
+
+def _lenet_300_100(keep: int, units: Mapping[str, int], clusters: int, bits: int) -> Recipe:
+    """Return a recipe that keeps `keep` weights of LeNet-300-100, with `clusters` values of `bits` bits in a layer."""
+    return Recipe(
+        stages=(
+            train(TrainingPlan(epochs=4, lr=2e-3), _IMAGES),
+            teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
+            prune_gradually(TrainingPlan(epochs=240, lr=8e-3), keep, taught, units),
+            share_in_portions(TrainingPlan(epochs=45, lr=2e-3), clusters, taught),
+            quantise_and_finetune(TrainingPlan(epochs=3, lr=5e-4), bits, 7, taught),
+        ),
+        mode="tiny",
+        finish=ordered("fast"),
+    )
+
+
+RECORD: Mapping[str, Recipe] = {
+    "lenet-300-100": _lenet_300_100(3200, {"fc1": 200, "fc2": 80}, clusters=8, bits=6),
+    "lenet-5": Recipe(
+        stages=(
+            train(TrainingPlan(epochs=2, lr=2e-3, batch=128), _IMAGES),
+            teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
+            prune_gradually(TrainingPlan(epochs=100, lr=8e-3), 2250, taught, {"conv1": 10, "conv2": 25, "fc1": 120}),
+            share_in_portions(TrainingPlan(epochs=24, lr=2e-3), 8, taught),
+            quantise_and_finetune(TrainingPlan(epochs=3, lr=5e-4), 6, 7, taught),
+        ),
+        cost=7.0,
+        mode="tiny",
+        finish=ordered("fast"),
+    ),
+}
+
+#: The fewest bytes for an accuracy of 95.83 %, which Rakivnenko's article of 2025 (docs/study.md) reports for a network
+#: with 65 times fewer parameters.
+EXTREME: Mapping[str, Recipe] = {
+    "lenet-300-100": _lenet_300_100(920, {"fc1": 60, "fc2": 30}, clusters=6, bits=5),
+}

@@ -1,0 +1,214 @@
+"""Gradual pruning: the number of alive weights falls along a cubic while the network trains (Zhu and Gupta 2017).
+
+`GradualPruning` takes any criterion and computes it anew at each pruning. `GradualBalanced` weighs magnitude by the
+sensitivity of the loss and needs no extra passes over the data.
+
+Optimal brain damage ranks a weight by ``w^2 F``, where F is the diagonal of the Fisher matrix; magnitude pruning ranks
+it by ``w^2``. Magnitude ignores that layers and units differ in scale, which a ReLU network may trade between them. A
+Fisher matrix that is measured for each weight is noisy and costs passes over the data. `GradualBalanced` therefore
+factors F into rows and columns, as Adafactor does (Shazeer and Stern 2018), and takes it from the gradients that
+training computes anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from dcformat_pruning.criteria import Criterion, Data
+from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
+from dcformat_pruning.selection import keep_globally
+
+
+def _checked_start(masks: Masks, keep: int) -> int:
+    """Return the number of alive weights; raise `PruningError` unless `keep` of them can be kept."""
+    start = sum(masks.alive.values())
+    if not 0 < keep <= start:
+        raise PruningError(f"expected to keep 1 to {start} weights, found {keep}")
+    return start
+
+
+def _on_cubic(start: int, keep: int, left: float) -> int:
+    """Return the number of alive weights due when the share `left` of the pruning is still to come."""
+    return round(keep + (start - keep) * left**3)
+
+
+class GradualPruning:
+    """A constraint that prunes gradually by any criterion; a pruned weight stays pruned.
+
+    Parameters
+    ----------
+    masks : Masks
+        The weights that may be alive. The constraint updates them as it prunes.
+    criterion : Criterion
+        Computed anew on `data` at each pruning.
+    keep : int
+        Number of alive weights at the end.
+    until : float
+        Share of the training over which the prunings are spread evenly.
+    events : int
+        Number of prunings.
+
+    Raises
+    ------
+    PruningError
+        `keep` is not between 1 and the number of alive weights.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        masks: Masks,
+        criterion: Criterion,
+        data: Data,
+        keep: int,
+        *,
+        until: float = 0.8,
+        events: int = 20,
+    ) -> None:
+        self._module, self._masks, self._criterion, self._data = module, masks, criterion, data
+        self._keep, self._until, self._events, self._done = keep, until, events, 0
+        self._start = _checked_start(masks, keep)
+
+    def before_step(self, progress: float) -> None:
+        """Zero the gradients of pruned weights."""
+        self._masks.before_step(progress)
+
+    def after_step(self, progress: float) -> None:
+        """Prune if a pruning is due, and write the zeros again."""
+        self._masks.apply()
+        due = min(self._events, math.floor(self._events * progress / self._until + 1e-9))
+        if due > self._done:
+            self._done = due
+            keep = _on_cubic(self._start, self._keep, 1 - due / self._events)
+            scores = self._criterion.scores(self._module, self._data)
+            chosen = {name: scores[name] for name in self._masks.masks}
+            self._masks.set(keep_globally(chosen, keep, self._masks.masks))
+            self._masks.apply()
+
+
+class GradualBalanced:
+    """A constraint that prunes gradually by magnitude, weighted by how sensitive the loss is to each weight.
+
+    The score of a weight is ``|w| F^power`` with ``F = mean_row(g^2) mean_column(g^2) / mean(g^2)``. The means run over
+    the squared gradients of the weight's row, column and layer, pruned weights included, and decay over the steps.
+    Every few steps a threshold is set so that the number of weights on the cubic stays.
+
+    Pruned weights start each step at zero, but keep their gradients and their place in the optimiser's memory. They
+    come back when a single step lifts their score above the threshold; with Adam, that takes a steady gradient.
+
+    Parameters
+    ----------
+    masks : Masks
+        The weights that may be alive; those pruned at first stay pruned. The constraint updates the masks.
+    keep : int
+        Number of alive weights at the end.
+    start, until : float
+        Shares of the training between which the number of alive weights falls.
+    freeze : float
+        Share of the training after which the masks no longer change.
+    every : int
+        Number of steps between two thresholds.
+    power : float
+        Weight of the loss's sensitivity: 0 gives magnitude, 0.5 optimal brain damage.
+
+    Raises
+    ------
+    PruningError
+        `keep` is not between 1 and the number of alive weights, or ``0 <= start < until <= freeze <= 1`` does not hold.
+
+    Warns
+    -----
+    PrunedAwayWarning
+        A layer has no weights left when the masks freeze.
+    """
+
+    #: Decay of the mean squared gradients per step, as in Adam.
+    _MEMORY = 0.999
+
+    def __init__(
+        self,
+        module: nn.Module,
+        masks: Masks,
+        keep: int,
+        *,
+        start: float = 0.1,
+        until: float = 0.6,
+        freeze: float = 0.95,
+        every: int = 20,
+        power: float = 0.5,
+    ) -> None:
+        parameters = dict(module.named_parameters())
+        self._weights = {name: parameters[name] for name in masks.masks}
+        self._masks, self._keep, self._power = masks, keep, power
+        self._allowed = {name: mask.clone() for name, mask in masks.masks.items()}
+        self._start, self._until, self._freeze, self._every = start, until, freeze, every
+        self._steps, self._frozen, self._threshold = 0, False, -1.0
+        self._count = _checked_start(masks, keep)
+        if not 0 <= start < until <= freeze <= 1:
+            raise PruningError(f"expected 0 <= start < until <= freeze <= 1, found {start}, {until} and {freeze}")
+        self._squares: dict[str, tuple[Tensor, Tensor]] = {}
+        self._factors: dict[str, Tensor] = {}
+
+    def before_step(self, progress: float) -> None:
+        """Record all gradients; once the masks are frozen, zero those of pruned weights."""
+        if self._frozen:
+            self._masks.before_step(progress)
+            return
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                self._observe(name, weight.grad)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Set the masks by the present scores, and write the zeros again."""
+        self._steps += 1
+        if not self._frozen and progress > self._start and self._squares:
+            if progress >= self._freeze:
+                self._frozen = True
+                self._set(largest(torch.cat(self._scores(fresh=True)), self._keep))
+                self._warn_of_empty_layers()
+            else:
+                if self._threshold < 0 or self._steps % self._every == 0:
+                    self._threshold = self._next_threshold(progress)
+                self._set(torch.cat(self._scores()) > self._threshold)
+        self._masks.apply()
+
+    def _warn_of_empty_layers(self) -> None:
+        for name, count in self._masks.alive.items():
+            if not count:
+                warnings.warn(f"{name}: the whole layer is pruned away", PrunedAwayWarning, stacklevel=4)
+
+    def _next_threshold(self, progress: float) -> float:
+        left = max(0.0, (self._until - progress) / (self._until - self._start))
+        keep = _on_cubic(self._count, self._keep, left)
+        scores = torch.cat(self._scores(fresh=True))
+        return float(torch.kthvalue(scores, len(scores) - keep).values) if keep < len(scores) else -1.0
+
+    def _observe(self, name: str, gradient: Tensor) -> None:
+        square = gradient.flatten(1).square()
+        rows, columns = square.mean(1), square.mean(0)
+        if name in self._squares:
+            rows = torch.lerp(rows, self._squares[name][0], self._MEMORY)
+            columns = torch.lerp(columns, self._squares[name][1], self._MEMORY)
+        self._squares[name] = rows, columns
+
+    def _scores(self, *, fresh: bool = False) -> list[Tensor]:
+        """Return each parameter's scores, flat; -1 for weights that must stay pruned. `fresh` updates F first."""
+        scores = []
+        for name, weight in self._weights.items():
+            if fresh or name not in self._factors:
+                rows, columns = self._squares[name]
+                mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)
+                self._factors[name] = ((rows[:, None] * (columns / mean)) ** self._power).view_as(weight)
+            score = weight.detach().abs() * self._factors[name]
+            scores.append(score.masked_fill_(~self._allowed[name], -1.0).flatten())
+        return scores
+
+    def _set(self, alive: Tensor) -> None:
+        parts = torch.split(alive, [w.numel() for w in self._weights.values()])
+        named = zip(self._weights.items(), parts, strict=True)
+        self._masks.set({name: part.view_as(weight) for (name, weight), part in named})

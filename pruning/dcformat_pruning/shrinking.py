@@ -1,0 +1,272 @@
+"""Removing units, pixels and channels that a pruned network no longer uses.
+
+`remove_dead_units` folds constant units into the next layer and zeroes units that nothing reads; the output never
+changes. `keep_best_units` zeroes all but the best units of a layer. `shrink` makes a small network without the dead
+parts of a large one, which trains as fast as its size suggests; `Shrunk.expand` writes its weights back.
+
+All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from dcformat_pruning.masks import PruningError, largest
+from dcformat_pruning.tracing import Layer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChainLayer:
+    """A layer with weights in a chain.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name in the module.
+    layer : nn.Linear or nn.Conv2d
+    weight : Tensor
+        ``(units, ...)``, the parameter without gradient tracking.
+    bias : Tensor
+        ``(units,)``, the parameter without gradient tracking.
+    relu : bool
+        Whether a ReLU follows before the next layer with weights.
+    """
+
+    name: str
+    layer: Layer
+    weight: Tensor
+    bias: Tensor
+    relu: bool
+
+    @property
+    def units(self) -> int:
+        """Number of output features or channels."""
+        return self.weight.shape[0]
+
+    def by_unit(self, units: int) -> Tensor:
+        """View the weight as ``(rows, units of the layer before, rest)``.
+
+        The rest is the positions after a Flatten, or the kernel of a convolution.
+        """
+        return self.weight.view(self.units, units, -1)
+
+
+class Pick(nn.Module):
+    """Flatten the input and keep some of its features: the pixels that the network still reads.
+
+    Parameters
+    ----------
+    index : Tensor
+        int64, the features that are kept.
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32 ``(n, len(index))``."""
+        return x.flatten(1)[:, self.index]
+
+
+def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
+    """Return the layers of a chain that have weights, in order.
+
+    Raises
+    ------
+    TypeError
+        A child is not supported, or a layer has no bias; the message names it.
+    """
+    layers: list[ChainLayer] = []
+    children = list(module.named_children())
+    for number, (name, child) in enumerate(children):
+        if isinstance(child, Layer):
+            if child.bias is None:
+                raise TypeError(f"{name}: expected a layer with a bias")
+            if isinstance(child, nn.Conv2d) and (child.groups != 1 or child.padding != (0, 0)):
+                raise TypeError(f"{name}: expected a convolution with one group and no padding")
+            relu = _relu_comes_first([c for _, c in children[number + 1 :]])
+            layers.append(ChainLayer(name, child, child.weight.detach(), child.bias.detach(), relu))
+        elif not isinstance(child, nn.ReLU | nn.MaxPool2d | nn.Flatten | Pick):
+            found = type(child).__name__
+            raise TypeError(f"{name}: expected Linear, Conv2d, ReLU, MaxPool2d or Flatten, found {found}")
+    return layers
+
+
+def _relu_comes_first(following: list[nn.Module]) -> bool:
+    """Whether a ReLU comes before the next layer with weights."""
+    for child in following:
+        if isinstance(child, nn.ReLU | Layer):
+            return isinstance(child, nn.ReLU)
+    return False
+
+
+def remove_dead_units(module: nn.Sequential) -> None:
+    """Zero all units that have no effect of their own, in place; the outputs stay the same.
+
+    A unit without incoming weights has a constant output, which is folded into the biases of the next layer. A unit
+    without outgoing weights is read by nothing.
+    """
+    pairs = _pairs(module)
+    for layer, following in pairs:
+        silent = ~(layer.weight != 0).flatten(1).any(1)
+        constant = torch.where(silent, layer.bias, 0.0)
+        view = following.by_unit(layer.units)
+        following.bias.add_(view.sum(2) @ (constant.relu() if layer.relu else constant))
+        view[:, silent] = 0
+        layer.bias[silent] = 0
+    for layer, following in reversed(pairs):
+        unread = ~(following.by_unit(layer.units) != 0).any(2).any(0)
+        layer.weight[unread] = 0
+        layer.bias[unread] = 0
+
+
+def keep_best_units(module: nn.Sequential, units: Mapping[str, int]) -> None:
+    """Zero all but the best units (or channels) of the named layers, in place.
+
+    The score of a unit is the norm of its incoming weights times the norm of its outgoing weights. The product stays
+    the same when a ReLU network moves scale from one to the other.
+
+    Parameters
+    ----------
+    units : mapping of str to int
+        Layer name to the number of units to keep. The last layer cannot be named: its units are the classes.
+
+    Raises
+    ------
+    PruningError
+        A layer is unknown, is the last one, or has fewer units than are to be kept; the message names it.
+    """
+    inner = {layer.name: (layer, following) for layer, following in _pairs(module)}
+    for name, keep in units.items():
+        if name not in inner:
+            raise PruningError(f"{name}: expected one of {', '.join(inner)}, a layer that another one reads")
+        layer, following = inner[name]
+        if not 1 <= keep <= layer.units:
+            raise PruningError(f"{name}: expected to keep 1 to {layer.units} units, found {keep}")
+        view = following.by_unit(layer.units)
+        score = layer.weight.flatten(1).norm(dim=1) * view.transpose(0, 1).flatten(1).norm(dim=1)
+        dead = ~largest(score, keep)
+        layer.weight[dead] = 0
+        layer.bias[dead] = 0
+        view[:, dead] = 0
+
+
+def _pairs(module: nn.Sequential) -> list[tuple[ChainLayer, ChainLayer]]:
+    """Return each layer with the layer that reads it."""
+    return list(pairwise(chain_layers(module)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrunk:
+    """A small network, and where its rows and columns belong in the network that it was made from.
+
+    Attributes
+    ----------
+    module : nn.Sequential
+        The small network. Its layers have the names of the full network's, and it computes the same function.
+    outputs, inputs : dict of str to Tensor
+        Layer name to int64 indices: the rows and columns (input features or channels) that were kept.
+    """
+
+    module: nn.Sequential
+    outputs: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+
+    def expand(self, full: nn.Sequential) -> None:
+        """Write the weights of the small network into `full`, and zeros everywhere else."""
+        small = {layer.name: layer for layer in chain_layers(self.module)}
+        for layer in chain_layers(full):
+            rows, columns = self.outputs[layer.name], self.inputs[layer.name]
+            layer.weight.zero_()
+            layer.weight[rows[:, None], columns[None, :]] = small[layer.name].weight
+            layer.bias.zero_()
+            layer.bias[rows] = small[layer.name].bias
+
+
+def shrink(full: nn.Sequential) -> Shrunk:
+    """Make a small network without the dead parts of `full`, which is not changed.
+
+    Raises
+    ------
+    TypeError
+        `full` is not a chain; see `chain_layers`.
+    """
+    source = copy.deepcopy(full)
+    remove_dead_units(source)
+    layers = chain_layers(source)
+    outputs, inputs = {}, {}
+    columns = _alive_inputs(layers[0])
+    for number, layer in enumerate(layers):
+        inputs[layer.name] = columns
+        last = number == len(layers) - 1
+        outputs[layer.name] = torch.arange(layer.units) if last else _alive_units(layer)
+        outputs[layer.name] = outputs[layer.name].to(layer.weight.device)
+        if not last:
+            columns = _columns_of(layers[number + 1], layer, outputs[layer.name])
+    slices = {layer.name: _slice(layer, outputs[layer.name], inputs[layer.name]) for layer in layers}
+    children = {name: slices.get(name, child) for name, child in source.named_children()}
+    first = layers[0]
+    if isinstance(first.layer, nn.Linear):
+        flatten, before = next(source.named_children())
+        index = inputs[first.name]
+        children[flatten] = Pick(before.index[index] if isinstance(before, Pick) else index)
+    return Shrunk(nn.Sequential(OrderedDict(children)), outputs, inputs)
+
+
+def _alive_units(layer: ChainLayer) -> Tensor:
+    """Return the indices of the units that read something; one at least, because a layer needs a unit."""
+    return _true_indices((layer.weight != 0).flatten(1).any(1))
+
+
+def _alive_inputs(layer: ChainLayer) -> Tensor:
+    """Return the indices of the input features or channels that the first layer reads."""
+    if isinstance(layer.layer, nn.Conv2d):
+        return torch.arange(layer.layer.in_channels, device=layer.weight.device)
+    return _true_indices((layer.weight != 0).any(0))
+
+
+def _true_indices(alive: Tensor) -> Tensor:
+    """Return the indices of True; the first index where there is none."""
+    if not bool(alive.any()):
+        alive[0] = True
+    return torch.nonzero(alive).flatten()
+
+
+def _columns_of(following: ChainLayer, layer: ChainLayer, alive: Tensor) -> Tensor:
+    """Return the columns of `following` that read the alive units of `layer`: several per unit after a Flatten."""
+    if isinstance(following.layer, nn.Conv2d):
+        return alive
+    each = following.layer.in_features // layer.units
+    return (alive[:, None] * each + torch.arange(each, device=alive.device)).flatten()
+
+
+def _slice(layer: ChainLayer, rows: Tensor, columns: Tensor) -> Layer:
+    """Return a new layer with some of the rows and columns of another."""
+    small: Layer
+    if isinstance(layer.layer, nn.Conv2d):
+        height, width = layer.weight.shape[2:]
+        stride, dilation = layer.layer.stride, layer.layer.dilation
+        small = nn.Conv2d(
+            len(columns),
+            len(rows),
+            (height, width),
+            (stride[0], stride[1]),
+            dilation=(dilation[0], dilation[1]),
+        )
+    else:
+        small = nn.Linear(len(columns), len(rows))
+    small = small.to(layer.weight.device)
+    with torch.no_grad():
+        small.weight.copy_(layer.weight[rows][:, columns])
+        small.bias.copy_(layer.bias[rows])  # type: ignore[union-attr]
+    return small

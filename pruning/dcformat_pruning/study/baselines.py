@@ -1,0 +1,85 @@
+"""The dense networks that the study prunes: a strong one, and one trained as the article's code trains.
+
+The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dcformat_pruning.criteria import scored_layers
+from dcformat_pruning.data import Augmentation, Pool, TrainingData
+from dcformat_pruning.networks import build
+from dcformat_pruning.schedules import Penalty
+from dcformat_pruning.training import Progress, TrainingPlan, fit
+
+ARCHITECTURE = "lenet-300-100"
+
+#: The mean and standard deviation by which the article's code normalises pixels; black becomes -0.42.
+_MEAN, _DEVIATION = 0.1307, 0.3081
+
+_LIGHT = Augmentation(shift=1.5, rotate=8.0, scale=0.08, shear=0.08)
+
+
+class Normalize(nn.Module):
+    """Normalises pixels in [0, 1] to mean 0 and standard deviation 1, as the article's code does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32 in the shape of `x`."""
+        return (x - _MEAN) / _DEVIATION
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A way to train the dense network.
+
+    Attributes
+    ----------
+    name : str
+    train : callable
+        Takes the data, the seed and a progress callback, and returns the trained network.
+    """
+
+    name: str
+    train: Callable[[TrainingData, int, Progress | None], nn.Sequential]
+
+
+def train_article(data: TrainingData, seed: int, progress: Progress | None, epochs: int = 3) -> nn.Sequential:
+    """Train an undertrained network as the article's code does: a large constant rate, L2, normalised pixels."""
+    layers = OrderedDict([("normalize", Normalize()), *build(ARCHITECTURE, seed).named_children()])
+    module = nn.Sequential(layers)
+    plan = TrainingPlan(epochs=epochs, lr=1e-2, batch=128, warmup=0.0, final=1.0)
+    decay = Penalty(module, "l2", 1e-4)
+    fit(module, data.train, plan, seed=seed, constraints=(decay,), stage="dense", progress=progress)
+    return module
+
+
+def train_strong(data: TrainingData, seed: int, progress: Progress | None, epochs: int = 12) -> nn.Sequential:
+    """Train a strong network: light augmentation, a cosine schedule, pixels in [0, 1]."""
+    module = build(ARCHITECTURE, seed)
+    pool = Pool.make(data.train, _LIGHT, copies=3, seed=seed)
+    fit(module, pool, TrainingPlan(epochs=epochs, lr=3e-3, ema=0.995), seed=seed, stage="dense", progress=progress)
+    return module
+
+
+BASELINES = (Baseline("strong", train_strong), Baseline("undertrained", train_article))
+
+
+@torch.no_grad()
+def folded(module: nn.Sequential) -> nn.Sequential:
+    """Return a copy that takes pixels in [0, 1] and computes the same: the normalisation is folded into fc1."""
+    children = OrderedDict(copy.deepcopy(module).named_children())
+    first = next(iter(children))
+    if isinstance(children[first], Normalize):
+        del children[first]
+        layer = next(iter(scored_layers(nn.Sequential(children)).values()))
+        layer.weight.div_(_DEVIATION)
+        if layer.bias is not None:
+            layer.bias.sub_(_MEAN * layer.weight.sum(1))
+    return nn.Sequential(children)

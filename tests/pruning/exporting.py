@@ -1,0 +1,93 @@
+"""Helpers for the tests of the export: modules made of parts, and a check of the graph against its module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from dcformat_pruning import from_module
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dcformat import graph as ops
+from dcformat.model import Model
+
+Forward = Callable[[Any, Tensor], Any]
+
+
+class Net(nn.Module):
+    """A module with the given parts and forward pass."""
+
+    def __init__(self, how: Forward, **parts: nn.Module) -> None:
+        super().__init__()
+        self.how = how
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self, x)
+
+
+def fc() -> nn.Linear:
+    return nn.Linear(4, 4)
+
+
+def conv() -> nn.Conv2d:
+    return nn.Conv2d(2, 3, 3)
+
+
+def run(model: Model, x: torch.Tensor) -> torch.Tensor:
+    """Evaluate the graph of a model, operator by operator."""
+    weights = {name: torch.tensor(t.to_dense()) for name, t in model.tensors.items()}
+
+    def bias(name: str | None) -> torch.Tensor | None:
+        return None if name is None else weights[name]
+
+    def pool(n: ops.Node) -> tuple[object, ...]:
+        return n.kernel, n.stride, n.padding
+
+    how: dict[str, Callable[..., torch.Tensor]] = {
+        "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
+        "conv2d": lambda n, v: functional.conv2d(
+            v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
+        ),
+        "relu": lambda n, v: v.clamp(min=0),
+        "max_pool2d": lambda n, v: functional.max_pool2d(v, *pool(n), ceil_mode=n.ceil_mode),
+        "avg_pool2d": lambda n, v: functional.avg_pool2d(v, *pool(n), n.ceil_mode, n.count_include_pad),
+        "global_avg_pool": lambda n, v: v.mean((2, 3)),
+        "global_max_pool": lambda n, v: v.amax((2, 3)),
+        "flatten": lambda n, v: v.reshape(len(v), -1),
+        "add": lambda n, *v: sum(v[1:], v[0]),
+        "concat": lambda n, *v: torch.cat(v, 1),
+        "softmax": lambda n, v: v.softmax(1),
+    }
+    values = [x]
+    for node in model.graph.nodes:
+        values.append(how[node.kind](node, *(values[i] for i in node.inputs)))
+    shapes = model.graph.shapes({name: t.shape for name, t in model.tensors.items()})
+    assert [tuple(v.shape[1:]) for v in values] == shapes
+    return values[-1]
+
+
+def check(module: nn.Module, *shape: int) -> Model:
+    module.eval()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    expected = module(x).detach()
+    model = from_module(module, shape)
+    torch.testing.assert_close(run(model, x), expected, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    return model
+
+
+def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give batch norms statistics that are worth folding."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.5, 0.5)
+            part.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.5, 0.5)
+    return module

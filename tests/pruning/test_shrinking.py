@@ -1,0 +1,123 @@
+"""Removing dead parts keeps the function, shrinks the network, and weights are written back to their places."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from dcformat_pruning.masks import PruningError
+from dcformat_pruning.networks import build
+from dcformat_pruning.shrinking import Pick, chain_layers, keep_best_units, remove_dead_units, shrink
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+
+def sparse(architecture: str, density: float, seed: int) -> nn.Sequential:
+    module = build(architecture, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= torch.rand(parameter.shape, generator=generator) < density
+    return module
+
+
+@given(
+    st.sampled_from(["lenet-300-100", "lenet-5"]),
+    st.sampled_from([0.0, 0.001, 0.01, 0.1]),
+    st.integers(0, 100),
+)
+@settings(max_examples=20, deadline=None)
+def test_removing_dead_units_and_shrinking_keep_the_function(architecture: str, density: float, seed: int) -> None:
+    module = sparse(architecture, density, seed)
+    x = torch.rand((5, 1, 28, 28), generator=torch.Generator().manual_seed(seed))
+    expected = module(x)
+    before = copy.deepcopy(module.state_dict())
+    small = shrink(module)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    torch.testing.assert_close(small.module(x), expected)
+    full = build(architecture, seed + 1)
+    small.expand(full)
+    torch.testing.assert_close(full(x), expected)
+    remove_dead_units(module)
+    torch.testing.assert_close(module(x), expected)
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, full.state_dict()[name], rtol=0, atol=0)
+
+
+def test_constant_units_are_folded_through_relu_and_unread_units_removed() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    first, last = module[0], module[2]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]))
+        first.bias.copy_(torch.tensor([5.0, 6.0, 7.0]))
+        last.weight.copy_(torch.tensor([[2.0, 1.0, 0.0]]))
+        last.bias.fill_(1.0)
+    remove_dead_units(module)
+    assert last.bias.item() == 11.0  # 1 + 2 * relu(5)
+    assert last.weight.tolist() == [[0.0, 1.0, 0.0]]
+    assert first.weight.tolist() == [[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]
+    assert first.bias.tolist() == [0.0, 6.0, 0.0]
+
+
+def test_shrinking_leaves_out_pixels_units_and_channels() -> None:
+    module = build("lenet-300-100", 0)
+    with torch.no_grad():
+        module.fc1.weight[10:] = 0
+        module.fc1.weight[:, 20:] = 0
+        module.fc2.weight[:, :3] = 0
+    small = shrink(module).module
+    assert isinstance(small.flatten, Pick) and len(small.flatten.index) == 20
+    assert [tuple(small.get_submodule(n).weight.shape) for n in ("fc1", "fc2", "fc3")] == [
+        (7, 20),
+        (100, 7),
+        (10, 100),
+    ]
+    again = shrink(small).module
+    assert [p.shape for p in again.parameters()] == [p.shape for p in small.parameters()]
+
+
+def test_the_best_units_have_the_largest_product_of_norms() -> None:
+    module = build("lenet-5", 0)
+    with torch.no_grad():
+        module.conv1.weight[[4, 9]] *= 100
+        module.fc1.weight[:, 16 * 7 : 16 * 8] *= 100  # the weights that read channel 7 of conv2
+    keep_best_units(module, {"conv1": 2, "conv2": 1})
+    alive = {
+        link.name: (link.weight != 0).flatten(1).any(1).nonzero().flatten().tolist() for link in chain_layers(module)
+    }
+    assert alive["conv1"] == [4, 9]
+    assert alive["conv2"] == [7]
+    assert not module.fc1.weight[:, : 16 * 7].any() and not module.fc1.weight[:, 16 * 8 :].any()
+    small = shrink(module).module
+    x = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(small(x), module(x))
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ({"fc9": 1}, "fc9: expected one of fc1, fc2, a layer that another one reads"),
+        ({"fc3": 5}, "fc3: expected one of fc1, fc2"),
+        ({"fc1": 0}, "fc1: expected to keep 1 to 300 units, found 0"),
+        ({"fc2": 101}, "fc2: expected to keep 1 to 100 units, found 101"),
+    ],
+)
+def test_impossible_numbers_of_units_are_refused(units: dict[str, int], message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        keep_best_units(build("lenet-300-100"), units)
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (nn.Sigmoid(), "0: expected Linear, Conv2d, ReLU, MaxPool2d or Flatten, found Sigmoid"),
+        (nn.Linear(2, 2, bias=False), "0: expected a layer with a bias"),
+        (nn.Conv2d(2, 2, 3, padding=1), "0: expected a convolution with one group and no padding"),
+    ],
+)
+def test_other_layers_are_named_in_the_error(child: nn.Module, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        remove_dead_units(nn.Sequential(child))
