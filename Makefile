@@ -1,5 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md lists the others.
 PYTHON ?= python3
+# The oldest dependencies have wheels for the oldest Python.
+LOWEST_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
@@ -52,7 +54,7 @@ $(VENV)/installed-%: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)-lowest/installed: pyproject.toml constraints-lowest.txt
-	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	test -x $(VENV)-lowest/bin/python || $(LOWEST_PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/$(PIP) install -c constraints-lowest.txt -e . pytest hypothesis
 	touch $@
 

@@ -36,6 +36,5 @@ def memory_counts(field: str, max_memory: int | None) -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise MemoryLimitError(
-            field, got="no more memory", expected=f"at most {max_memory} bytes (max_memory)"
-        ) from None
+        bound = "less" if max_memory is None else f"at most {max_memory} bytes (max_memory)"
+        raise MemoryLimitError(field, got="no more memory", expected=bound) from None

@@ -40,6 +40,8 @@ _PYTHON = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 MEMORY = (1 << 17,) * 4 if _PYTHON else (1 << 20, 1 << 20, 1 << 18, 1 << 23)
 #: Steps: a quarter of the seconds that the guard allows, where kernels are compiled.
 WORK = 1 << 21 if _PYTHON else 1 << 27
+#: Bytes that reading may take beside them: as Python, the text coder's least tables are lists of 4 MiB.
+SLACK = (6 if _PYTHON else 2) << 20
 #: Tensors of more bytes are not made dense, models of more stored entries not written again.
 DENSE_BYTES = 1 << 20
 REWRITTEN = 2000
@@ -78,7 +80,7 @@ class Door:
     run: Callable[[bytes], str]
     weight: float
     source: str = "dcf"
-    slack: int = 2 << 20
+    slack: int = SLACK
     seconds: float = 0.5
     refusals: tuple[type[Exception], ...] = (FormatError,)
 
@@ -322,7 +324,7 @@ def all_doors() -> dict[str, Door]:
         Door("usage", usage, 8),
         Door("verify", verify, 8),
         Door("inspect", inspect, 3),
-        Door("unpack", unpack, 4, slack=4 << 20, refusals=ours),
+        Door("unpack", unpack, 4, slack=SLACK + (2 << 20), refusals=ours),
         Door("rewrite", rewrite, 0.6, slack=wide),
         Door("reference", reference.compare, 1.5, slack=64 << 20, seconds=60),
     ]

@@ -8,13 +8,13 @@ from typing import Any
 import dcformat_runtime
 import numpy as np
 import numpy.typing as npt
-from dcformat_runtime.selftest import run_self_test
+from dcformat_runtime.self_testing import run_self_test
 
 import dcformat
 from dcformat.errors import FormatError
 from dcformat.graph import AvgPool2d, GlobalAvgPool, Softmax
 from dcformat.model import Model, Tensor
-from fuzz.doors import Door, choice, limits, require
+from fuzz.doors import SLACK, Door, choice, limits, require
 
 
 def predict(data: bytes) -> str:
@@ -92,6 +92,6 @@ def doors() -> list[Door]:
     """Return these doors."""
     return [
         Door("predict", predict, 8, "network"),
-        Door("session", session, 10, "network", 4 << 20, refusals=(FormatError, dcformat_runtime.InputError)),
-        Door("self-test", self_test, 3, "network", 4 << 20),
+        Door("session", session, 10, "network", SLACK + (2 << 20), refusals=(FormatError, dcformat_runtime.InputError)),
+        Door("self-test", self_test, 3, "network", SLACK + (2 << 20)),
     ]

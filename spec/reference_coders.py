@@ -76,14 +76,12 @@ class RangeDecoder:
 
     def end(self) -> None:
         """Section 1, "End": reject a stream that is not the only one for these bits."""
-        padded = self.data + bytes(8)
+        padded = self.data + bytes(4)
         word = int.from_bytes(padded[self.read - 4 : self.read], "big")
         low = (word - self.code) % (1 << 32)
-        for n in range(5):
-            unit = 1 << 8 * (4 - n)
-            value = -(-low // unit) * unit
-            if value < low + self.range:
-                break
+        value, n = -(-low >> 32) << 32, 0
+        if value >= low + self.range:
+            value, n = -(-low >> 24) << 24, 1
         check(len(self.data) <= self.read - 4 + n, "E04", "[A1] a stream that is too long")
         check(len(self.data) == self.read - 4 + n, "E13", "[A1] a stream that ends early")
         check(value % (1 << 32) == word, "E13", "[A1] a stream that ends otherwise")

@@ -31,7 +31,7 @@ def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
     count = reader.varint(MAX_ATTRIBUTE)
     if count:
         raw = reader.take(8 * count)
-        check(count in (1, shape[0] if rank == 3 else 1), "E09", "[G7] preprocessing of so many channels")
+        check(count == 1 or (rank == 3 and count == shape[0]), "E09", "[G7] preprocessing of so many channels")
         numbers = list(struct.unpack(f"<{2 * count}f", raw))
         graph["mean"], graph["std"] = numbers[:count], numbers[count:]
         means, deviations = split_f32(raw[: 4 * count]), split_f32(raw[4 * count :])
@@ -71,7 +71,7 @@ def read_operator(reader: Reader, number: int, entries: list[Entry]) -> dict[str
     operator: dict[str, Any] = {"operator": OPERATORS[kind], "inputs": inputs}
     check(kind <= 2 or not head & 64, "E08", "[G2] a bias of an operator without weights")
     if kind <= 2:
-        for part in ("weight", "bias")[: 2 if head & 64 else 1]:
+        for part in ("weight", "bias") if head & 64 else ("weight",):
             tensor = reader.varint(MAX_TENSORS)
             check(tensor < len(entries), "E11", "[G4] a tensor that is not there")
             operator[part] = entries[tensor].name

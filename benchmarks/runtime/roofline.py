@@ -25,7 +25,9 @@ from llvmlite import binding as llvm
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / folder) for folder in ("runtime", "", "benchmarks"))]
 
+from dcformat_runtime.compile.constants import aligned_zeros  # noqa: E402
 from dcformat_runtime.engine import KernelEngine, walk  # noqa: E402
+from dcformat_runtime.kernels import interpreter  # noqa: E402
 from dcformat_runtime.network import Layer, Network, lower  # noqa: E402
 from machine import describe  # noqa: E402
 from networks import inputs, load  # noqa: E402
@@ -103,15 +105,15 @@ def measure(network: Network, x: np.ndarray, repeats: int) -> dict[str, float]:
     """Nanoseconds of each layer for the whole batch, the call itself taken off."""
     batch = len(x)
     engine = KernelEngine(network, 1, False)
-    runner = engine._runner(batch == 1)
-    y, arena = np.empty((batch, network.outputs), np.float32), runner.take()
-    steps = list(walk(runner.program, batch))
+    program, kernel = engine.program(batch == 1), interpreter.run.resolve()
+    y, arena = np.empty((batch, network.outputs), np.float32), aligned_zeros(program.arena)
+    steps = list(walk(program, batch))
     nothing = steps[0][2].copy()
     nothing[6:] = 1, 2  # the second part of an operator that is not divided: nothing to do
-    idle = _least(lambda: engine._kernel(x, y, arena, runner.mem, nothing, 0), 500)
+    idle = _least(lambda: kernel(x, y, arena, program.mem, nothing, 0), 500)
     times: dict[str, float] = {}
     for name, _, control in steps:
-        least = _least(partial(engine._kernel, x, y, arena, runner.mem, control, 0), repeats)
+        least = _least(partial(kernel, x, y, arena, program.mem, control, 0), repeats)
         times[name] = times.get(name, 0.0) + max(0.0, least - idle)
     return times
 

@@ -1,4 +1,4 @@
-"""The backend of compiled kernels: programs, arenas and threads around `kernels.run`."""
+"""The backend of compiled kernels: programs, arenas and threads around `interpreter.run`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcformat_runtime import kernels, machine, ops
+from dcformat_runtime import cpu
+from dcformat_runtime.compile.constants import aligned_zeros
+from dcformat_runtime.compile.program import Program, TilePlan, build, runs_one_by_one
+from dcformat_runtime.kernels import control as words
+from dcformat_runtime.kernels import interpreter
 from dcformat_runtime.network import Floats, Ints, Network
-from dcformat_runtime.program import Plan, Program, build
-from dcformat_runtime.storage import aligned_zeros
 
 if TYPE_CHECKING:
-    from dcformat_runtime.crew import Crew
+    from dcformat_runtime.worker_pool import WorkerPool
 
-#: Estimated nanoseconds until a helper has begun, and of each further piece that work is cut into.
-_HAND_OVER, _PIECE = 10_000.0, 500.0
+#: Estimated nanoseconds until a worker has begun: work is shared only if that saves time.
+HAND_OVER = 10_000.0
+#: Estimated nanoseconds that each further piece of shared work adds.
+_PIECE = 500.0
 
-_WHOLE: Ints = np.zeros(ops.CONTROL_WIDTH, np.int64)
+_WHOLE: Ints = np.zeros(words.WIDTH, np.int64)
 _FLOAT32 = np.dtype(np.float32)
 _empty = np.empty
 
@@ -56,11 +60,9 @@ class KernelEngine:
         threads: int,
         exact: bool,
         *,
-        most: int | None = None,
-        permutes: bool | None = None,
+        vectors: cpu.Vectors | None = None,
     ) -> None:
-        self._most = most or machine.blocks_in_registers()
-        self._permutes = machine.permutes() if permutes is None else permutes
+        self._vectors = vectors or cpu.vectors()
         self._network, self.threads, self._exact = network, threads, exact
         self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
@@ -68,8 +70,8 @@ class KernelEngine:
         self._outputs = network.outputs
         self._one_shape = 1, network.outputs
         self._one: tuple[list[Floats], Floats] | None = None
-        run = kernels.run.resolve()
-        self._kernel = _quiet(run) if kernels.run.state == "python" else run
+        run = interpreter.run.resolve()
+        self._kernel = _quiet(run) if interpreter.run.state == "python" else run
 
     def __getstate__(self) -> None:
         raise TypeError("an engine cannot be pickled; its session can")
@@ -77,7 +79,7 @@ class KernelEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         n = len(x)
-        if n == 1 and self._one is not None:  # where every line counts
+        if n == 1 and self._one is not None:  # the shortest way: every line counts here
             idle, mem = self._one
             y = _empty(self._one_shape, _FLOAT32)
             try:
@@ -90,36 +92,35 @@ class KernelEngine:
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
             runner = self._runners.get(True) or self._runner(True)
-            crew = _crew() if self._is_shared(runner.program) else None
-            if crew is not None and crew.take():
+            pool = _worker_pool() if self._is_shared(runner.program) else None
+            if pool is not None and pool.take():
                 try:
-                    self._together(crew, runner, x, y)
+                    self._together(pool, runner, x, y)
                 finally:
-                    crew.give()
+                    pool.give()
             else:
                 self._part(runner, x, y, _WHOLE, 0)
         elif n:
             self._many(x, y)
         return y
 
+    def program(self, single: bool) -> Program:
+        """Return the program for one image (`single`), or for many."""
+        return self._runner(single).program
+
     def _is_shared(self, program: Program) -> bool:
-        """Whether one image is work enough to share it, operator by operator."""
-        return self.threads > 1 and program.costs[1] > 20 * _HAND_OVER
+        """Return whether one image is enough work to share it, operator by operator."""
+        return self.threads > 1 and program.costs[1] > 20 * HAND_OVER
 
     def _runner(self, single: bool) -> _Runner:
         # A lock for each process: a child must not wait for a thread that its fork left behind.
         with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
-                program = build(
-                    self._network,
-                    single=single,
-                    exact=self._exact,
-                    most=self._most,
-                    permutes=self._permutes,
-                    halves=machine.halves(),
-                )
-                self._runners[single] = _Runner(program)
-                if single and not self._is_shared(program):
+                program = build(self._network, self._exact, self._vectors, single=single)
+                made = _Runner(program)
+                alike = runs_one_by_one(self._network)
+                self._runners.update(dict.fromkeys((True, False) if alike else (single,), made))
+                if (single or alike) and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
 
@@ -129,49 +130,49 @@ class KernelEngine:
         if threads == 1:
             self._part(runner, x, y, _WHOLE, 0)
             return
-        # Cut alike with and without help, so that the same call gives the same bits.
-        pieces, crew = -(-len(x) // size), _crew()
-        helped = crew.take()
-        control = crew.control if helped else np.zeros(ops.CONTROL_WIDTH, np.int64)
-        control[0], control[ops.SIZE], control[ops.PIECES] = 0, size, pieces
+        # The pieces are the same with and without workers, so that the same call gives the same bits.
+        pieces, pool = -(-len(x) // size), _worker_pool()
+        shared = pool.take()
+        control = pool.control if shared else np.zeros(words.WIDTH, np.int64)
+        control[words.SINGLE], control[words.SIZE], control[words.PIECES] = 0, size, pieces
         work = partial(self._part, runner, x, y, control)
-        if not helped:
+        if not shared:
             work(-1)
             return
         try:
-            crew.share(work, pieces, threads - 1)
+            pool.share(work, pieces, threads - 1)
         finally:
-            crew.give()
+            pool.give()
 
     def _find_cut(self, n: int) -> tuple[int, int]:
         """Return how to cut a batch: images in a piece, and on how many threads."""
         costs = self._runner(False).program.costs
-        most = len(costs) - 1
-        best, cut = 0.9 * (n // most * costs[most] + costs[n % most]), (n, 1)
+        all_images = len(costs) - 1
+        best, cut = 0.9 * (n // all_images * costs[all_images] + costs[n % all_images]), (n, 1)
         for size in (1, 2, 4, 8, 16, 32, 48, 64):
             pieces = -(-n // size)
             threads = min(self.threads, pieces)
             each = costs[size] + _PIECE
-            cost = max(-(-pieces // threads) * each, _HAND_OVER + pieces // threads * each)
+            cost = max(-(-pieces // threads) * each, HAND_OVER + pieces // threads * each)
             if cost < best and threads > 1:
                 best, cut = cost, (size, threads)
         return cut
 
-    def _together(self, crew: Crew, runner: _Runner, x: Floats, y: Floats) -> None:
+    def _together(self, pool: WorkerPool, runner: _Runner, x: Floats, y: Floats) -> None:
         """Run one image, each long operator on all threads."""
         arena = runner.take()
         for _, cost, control in walk(runner.program, 1):
-            if cost > 4 * _HAND_OVER:
-                crew.control[: control.size] = control
-                work = partial(self._kernel, x, y, arena, runner.mem, crew.control)
-                crew.share(work, self.threads, self.threads - 1)
+            if cost > 4 * HAND_OVER:
+                pool.control[: control.size] = control
+                work = partial(self._kernel, x, y, arena, runner.mem, pool.control)
+                pool.share(work, self.threads, self.threads - 1)
             else:
                 self._kernel(x, y, arena, runner.mem, control, 0)
         runner.give(arena)
 
-    def _part(self, runner: _Runner, x: Floats, y: Floats, control: Ints, turn: int) -> int:
+    def _part(self, runner: _Runner, x: Floats, y: Floats, control: Ints, generation: int) -> int:
         arena = runner.take()
-        pieces: int = self._kernel(x, y, arena, runner.mem, control, turn)
+        pieces: int = self._kernel(x, y, arena, runner.mem, control, generation)
         runner.give(arena)
         return pieces
 
@@ -199,18 +200,18 @@ def _quiet(kernel: Callable[..., int]) -> Callable[..., int]:
     return quiet
 
 
-def _crew() -> Crew:
-    """Return the process's helpers; they are imported when they are first wanted."""
-    from dcformat_runtime import crew
+def _worker_pool() -> WorkerPool:
+    """Return the process's pool; threads are imported when they are first wanted."""
+    from dcformat_runtime import worker_pool
 
-    return crew.current()
+    return worker_pool.current()
 
 
 def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
     """Yield every operator of a call by itself: its layer's name, its estimated cost, the `control` that runs it."""
     done = 0
     while done < images:
-        plan: Plan = program.choices[min(images - done, len(program.choices) - 1)]
+        plan: TilePlan = program.choices[min(images - done, len(program.choices) - 1)]
         count = min(plan.tile, images - done)
         for stage, groups in enumerate((-(-count // plan.lanes), 1)):
             for g in range(groups):

@@ -1,7 +1,7 @@
-"""A model made ready to run: validated, weights as float32 CSR, activations fused into the layer before them.
+"""A model made ready to run: validated, with weights as float32 CSR, and activations fused into the layer before.
 
-Everything that a kernel will index is proved in range here: row pointers, column indices, shapes, the wiring. Nothing
-else in this package looks at a tensor of the file.
+Everything that a kernel will index is proved in range here: row pointers, column indices, shapes, the wiring. No other
+module of this package looks at a tensor of the file.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Sparse:
 
     @property
     def nnz(self) -> int:
-        """Stored entries."""
+        """Number of entries."""
         return int(self.indices.size)
 
     @property
@@ -98,7 +98,7 @@ class Sparse:
 
     @property
     def density(self) -> float:
-        """Share of stored entries, 0 to 1."""
+        """Share of elements that are entries, 0 to 1."""
         return self.nnz / (self.rows * self.columns)
 
     def dense(self) -> Floats:
@@ -146,6 +146,10 @@ class Network:
     def outputs(self) -> int:
         """Numbers in one result."""
         return prod(self.output_shape)
+
+    def shape(self, value: int) -> Shape:
+        """Return a value's shape, for one input."""
+        return self.layers[value - 1].out_shape if value else self.input_shape
 
 
 def lower(model: Model) -> Network:
@@ -207,7 +211,7 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
 
 
 def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
-    """Turn nodes into layers; ReLU and max pool join the layer before them when nobody else reads its result."""
+    """Turn nodes into layers; ReLU and max pool join the layer before them if they alone read its result."""
     uses = [0] * len(shapes)
     for node in graph.nodes:
         for value in node.inputs:
@@ -263,14 +267,15 @@ def sparse(tensor: Tensor) -> Sparse:
 
 
 def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
-    """Return float32 numbers; denormals, with which processors are a hundred times slower, become zeros."""
+    """Return float32 numbers; denormals, which slow processors down a hundredfold, become zeros."""
     if tensor.dtype == "bfloat16":
         out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif tensor.dtype == "int8":
         with np.errstate(over="ignore"):  # an infinity is refused below
             out = values.astype(np.float32) * np.float32(tensor.scale)
     else:
-        out = values.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # so is a signalling NaN
+            out = values.astype(np.float32)
     if not finite(out, "float32"):
         raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
     out[is_denormal(out)] = 0
@@ -283,6 +288,6 @@ def _pixels(graph: Graph) -> Floats | None:
     if rule is None:
         return None
     pixel = np.arange(256, dtype=np.float32) / np.float32(255)
-    mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
-    with np.errstate(over="ignore", under="ignore"):  # a tiny deviation makes infinities
+    with np.errstate(all="ignore"):  # a tiny deviation makes infinities
+        mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
         return np.asarray((pixel - mean) / std, np.float32)

@@ -1,4 +1,4 @@
-"""The public face: load a file, call the session."""
+"""Loads files and runs them: `load` returns a `Session`, which is called with inputs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,34 @@ from dcformat import jit
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.limits import memory_counts, require_work
 from dcformat.model import Model
-from dcformat_runtime import memory, work
-from dcformat_runtime.inputs import Inputs
+from dcformat_runtime.compile import memory_prediction, work_prediction
+from dcformat_runtime.compile.program import check_words
+from dcformat_runtime.input_rows import Inputs
 from dcformat_runtime.network import Floats, Network, lower, matrices, outline
-from dcformat_runtime.program import check_words
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat_runtime.memory import MemoryRow, Prediction
+    from dcformat_runtime.compile.memory_prediction import MemoryRow, Prediction
 
 Backend = Literal["auto", "numba", "numpy"]
-_FLOAT32 = np.dtype(np.float32)
 _BACKENDS = ("auto", "numba", "numpy")
-#: Bytes that the inputs of a large batch may take at a time, with all that is made of them.
+_FLOAT32 = np.dtype(np.float32)
+#: Bytes that the inputs of a large batch may take at a time, with everything that is made from them.
 _PIECE_BYTES = 64 << 20
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
+
+
+class Options(NamedTuple):
+    """How a session is made; the fields are the options of `load`."""
+
+    threads: int | None
+    deterministic: bool
+    backend: Backend
+    max_memory: int | None
+    max_work: int | None
 
 
 class LayerTime(NamedTuple):
@@ -57,13 +68,11 @@ class Engine(Protocol):
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
-    One session may be called from several threads at once. It pickles by its source (a path, or the file's bytes), and
-    a forked process may go on using it.
+    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and a
+    forked process may go on using it.
     """
 
-    def __init__(
-        self, model: Model, options: dict[str, Any], plan: Prediction, source: str | bytes | None = None
-    ) -> None:
+    def __init__(self, model: Model, options: Options, plan: Prediction, source: str | bytes | None = None) -> None:
         self._options = options
         self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
@@ -72,10 +81,10 @@ class Session:
         self._run = self._engine.run
         self._inputs = Inputs(self._network)
         self._row, self._shape = (self._inputs.features,), self._network.input_shape
-        limit = options["max_memory"]
+        limit = options.max_memory
         self._left = None if limit is None else limit - plan.total + plan.call
         self._call = plan.call
-        #: Inputs that go to the engine together; and as they are, if nothing has to be copied or reshaped.
+        #: How many inputs go to the engine together, and how many do if nothing has to be copied or reshaped.
         self._piece = self._whole = self.fitting(sys.maxsize)
         if len(self._network.output_shape) > 1:
             self._whole = -1
@@ -93,7 +102,7 @@ class Session:
         max_memory: int | None = DEFAULT_MAX_MEMORY,
         max_work: int | None = DEFAULT_MAX_WORK,
     ) -> Session:
-        """Make a session of a model in memory; the options are those of `load`, and the model's arrays count too."""
+        """Make a session of a model in memory. The options are those of `load`; the model's arrays count as memory."""
         options = _options(threads, deterministic, backend, max_memory, max_work)
         held = sum(
             array.nbytes
@@ -138,7 +147,7 @@ class Session:
         InputError
             Another shape or dtype.
         """
-        # What needs no attention goes straight on: at batch size 1 every line counts.
+        # Inputs that need no attention take a short way: at batch size 1 every line counts.
         try:
             if x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray:
                 shape = x.shape
@@ -161,7 +170,7 @@ class Session:
         return out.reshape(n, *self._network.output_shape)
 
     def _checked(self, x: npt.NDArray[Any]) -> int:
-        """Return how many inputs `x` holds; refuse what is none, and more than the budget leaves memory for."""
+        """Return how many inputs `x` holds; refuse arrays that are no inputs, or more than the memory allows."""
         self._inputs.check(x)
         n = len(x)
         need = n * self._call
@@ -178,7 +187,7 @@ class Session:
     def profile(self, x: npt.NDArray[Any]) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return what each layer took. Slower than a call."""
         n, seconds = self._checked(x), dict[str, float]()
-        with _within_memory(self._options["max_memory"]):
+        with _within_memory(self._options.max_memory):
             for start in range(0, max(n, 1), self._piece):
                 for name, taken in self._engine.profile(self._inputs.rows(x[start : start + self._piece])):
                     seconds[name] = seconds.get(name, 0.0) + taken
@@ -198,9 +207,9 @@ class Session:
         return max(1, min(n, min(_PIECE_BYTES, self._left or _PIECE_BYTES) // each))
 
     def check_work(self, what: str, inputs: int) -> None:
-        """Raise `WorkLimitError` if so many inputs together are more work than the session allows."""
-        each = work.steps(self._network, self.backend, self._options["deterministic"])
-        work.check_work(what, inputs * each, self._options["max_work"])
+        """Raise `WorkLimitError` if `inputs` inputs together are more work than the session allows."""
+        each = work_prediction.steps(self._network, self.backend, self._options.deterministic)
+        require_work(what, inputs * each, self._options.max_work)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._source, self._options)
@@ -221,16 +230,17 @@ def load(
     ----------
     source : path or bytes-like
     threads : int or None
-        Threads at most; None: one for each core, as far as `max_memory` allows. Small batches are always run on one.
+        Maximum number of threads; None: one for each core, as far as `max_memory` allows. Small batches run on one.
     deterministic : bool
-        The same bits whatever the batch size, thread count, instruction set and backend, for finite inputs; slower.
+        Give the same bits for any batch size, thread count, instruction set and backend, as long as the inputs and
+        all sums are finite and no number is denormal; slower.
     backend : {'auto', 'numba', 'numpy'}
-        'auto' takes compiled kernels when they can be had.
+        'auto' takes compiled kernels if they are ready.
     max_memory : int or None
-        Bytes at most, for decoding, for what the kernels use, and for each call; None: no bound.
+        Maximum number of bytes for decoding, for what the kernels use, and for each call; None: no bound.
     max_work : int or None
-        Steps at most, for decoding and for one input through the network, each about a nanosecond of compiled code;
-        None: no bound.
+        Maximum number of steps for decoding, for making the network ready, and for one input; None: no bound. A step is
+        about a nanosecond of compiled code.
 
     Raises
     ------
@@ -247,9 +257,9 @@ def load(
     options = _options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
-        plan = _plan(*memory.outline_of(file), options)
+        plan = _plan(*memory_prediction.outline_of(file), options)
         model = file.model()
-        # By its whole path, or by bytes that nobody changes, for pickling.
+        # A session pickles by the absolute path, or by bytes that cannot change.
         if isinstance(source, (str, os.PathLike)):
             name = os.path.abspath(source)  # noqa: PTH100 - a tenth of Path.resolve's time
             return Session(model, options, plan, name)
@@ -257,7 +267,7 @@ def load(
 
 
 def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
-    """Return what running an open file takes at most, by what takes it; see `dcformat_runtime.memory`.
+    """Return the most memory that running an open file takes, by what takes it.
 
     Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`. It may use fewer threads
     than there are cores to stay below that, unless it is told how many.
@@ -269,50 +279,51 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     """
     _options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
-        return memory.predict_memory(file, threads=threads, backend=_choose(backend)[0])
+        return memory_prediction.predict_memory(file, threads=threads, backend=_choose(backend)[0])
 
 
-def _plan(network: Network, held: int, options: dict[str, Any]) -> Prediction:
-    """Predict what a network without its weights will take; refuse what exceeds the limits."""
-    backend, exact = _choose(options["backend"])[0], options["deterministic"]
-    work.check_work("running one input", work.steps(network, backend, exact), options["max_work"])
-    plan = memory.predict(network, held, options["threads"], backend, exact, options["max_memory"])
+def _plan(network: Network, held: int, options: Options) -> Prediction:
+    """Predict the memory that a network without its weights will take, and refuse one that exceeds the limits."""
+    backend, exact = _choose(options.backend)[0], options.deterministic
+    require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
+    require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
+    plan = memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)
     check_words(plan.words)
     return plan
 
 
 @contextmanager
 def _within_memory(limit: int | None, path: str | None = None) -> Iterator[None]:
-    """Make running out of memory the file's failure like any other, and let failures name the file."""
+    """Turn a lack of memory into a `MemoryLimitError`, and let errors name the file."""
     try:
-        yield
-    except MemoryError:
-        error: FormatError = MemoryLimitError("running the network", got="no more memory", expected=limit)
-        error.path = path
-        raise error from None
+        with memory_counts("running the network", limit):
+            yield
     except FormatError as error:
         error.path = error.path or path
         raise
 
 
-def _rebuild(source: str | bytes | Model, options: dict[str, Any]) -> Session:
+def _rebuild(source: str | bytes | Model, options: Options) -> Session:
     """Unpickle."""
-    return Session.from_model(source, **options) if isinstance(source, Model) else load(source, **options)
+    given = options._asdict()
+    return Session.from_model(source, **given) if isinstance(source, Model) else load(source, **given)
 
 
 def _options(
-    threads: int | None, deterministic: bool, backend: str, max_memory: int | None, max_work: int | None
-) -> dict[str, Any]:
-    whole = {
-        "threads": _whole("threads", threads, 1),
-        "max_memory": _whole("max_memory", max_memory, 0),
-        "max_work": _whole("max_work", max_work, 0),
-    }
+    threads: int | None, deterministic: bool, backend: Backend, max_memory: int | None, max_work: int | None
+) -> Options:
+    """Check the options that a caller gives."""
     if not isinstance(deterministic, bool):
         raise TypeError(f"deterministic: expected True or False, found {deterministic!r}")
     if backend not in _BACKENDS:
         raise ValueError(f"backend: expected auto, numba or numpy, found {backend!r}")
-    return {"deterministic": deterministic, "backend": backend, **whole}
+    return Options(
+        _whole("threads", threads, 1),
+        deterministic,
+        backend,
+        _whole("max_memory", max_memory, 0),
+        _whole("max_work", max_work, 0),
+    )
 
 
 def _whole(name: str, value: object, least: int) -> int | None:
@@ -330,19 +341,19 @@ def _whole(name: str, value: object, least: int) -> int | None:
     return number
 
 
-def _engine(network: Network, options: dict[str, Any], threads: int) -> Engine:
+def _engine(network: Network, options: Options, threads: int) -> Engine:
     """Make the backend, and log which and why."""
-    backend, why = _choose(options["backend"])
+    backend, why = _choose(options.backend)
     if backend == "numpy":
-        from dcformat_runtime.numpy_engine import NumpyEngine
+        from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
         _log("backend numpy: %s", why)
-        return NumpyEngine(network, options["deterministic"])
-    from dcformat_runtime import machine
+        return NumpyEngine(network, options.deterministic)
+    from dcformat_runtime import cpu
     from dcformat_runtime.engine import KernelEngine
 
-    engine = KernelEngine(network, threads, options["deterministic"])
-    _log("backend numba: %s; %s vectors, up to %d threads", why, machine.level(), engine.threads)
+    engine = KernelEngine(network, threads, options.deterministic)
+    _log("backend numba: %s; %s vectors, up to %d threads", why, cpu.level(), engine.threads)
     return engine
 
 
@@ -350,20 +361,20 @@ def _choose(backend: str) -> tuple[str, str]:
     """Return the backend to use, and why."""
     if backend != "auto":
         return backend, "asked for"
-    from dcformat_runtime import kernels
+    from dcformat_runtime.kernels import interpreter
 
-    if kernels.run.ready():
-        return "numba", "compiled kernels are at hand"
+    if interpreter.run.ready():
+        return "numba", "the kernels are compiled"
     return "numpy", _REASONS[jit.can_compile()]
 
 
 _REASONS = {
-    True: "the kernels are not compiled yet; `dcformat warmup` does it",
+    True: "the kernels are not compiled yet; run `dcformat warmup`",
     False: "the kernels are not compiled for this machine, and Numba is not installed",
 }
 
 
 def _log(message: str, *args: object) -> None:
-    logging = sys.modules.get("logging")  # costs milliseconds at start; whoever wants to see it has imported it
+    logging = sys.modules.get("logging")  # importing it takes milliseconds; a caller that logs has imported it
     if logging is not None:
         logging.getLogger("dcformat_runtime").info(message, *args)

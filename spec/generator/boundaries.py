@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from reference_coders import CodeSymbols, adaptive_chunk, multiply
+from reference_coders import CodeSymbols, adaptive_chunk, fresh, multiply
+from reference_mixing import ChunkDecoder
 
 from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
 from generator.container import (
@@ -31,11 +33,11 @@ from generator.container import (
     op,
     valid,
 )
-from generator.lies import closed
+from generator.lies import closed, head_item
 from generator.modelled import ONE, Modelled, pack_text, value_item
 from generator.packed import EVERY, Packed
 from generator.payloads import POOLS, drawn
-from generator.ranges import RangeEncoder, grid_value_bits, number_bits, value_bits
+from generator.ranges import RangeEncoder, encode_values, gamma_bits, grid_value_bits, number_bits, value_bits
 
 MINUS_ONE = ONE | 1 << 31
 
@@ -186,6 +188,7 @@ def within_payloads() -> Iterator[Valid]:
         yield file(
             f"values_{dtype}_zeros", value_item(dtype, [one] * 3, value_bits(dtype, [one] * 3, zeros=bits)), "A8"
         )
+    yield file("codebook_widest_gap", Packed((1, 4), {0: 0xFF7FFFFF, 3: 0x7F7FFFFF}).item(), "A5")
     yield file("every_element_most_of_one", every_element(1 << 16 | 64, 1), "P14")
 
 
@@ -319,6 +322,12 @@ def invalid_boundaries() -> Iterator[Invalid]:
     for form, name in ((DENSE_SHARED, "dense"), (SPARSE_SHARED, "sparse")):
         none = Packed((0, 3), {}, form, book=[]).item()
         yield f"tensor_codebook_of_none_{name}", "E08", "T8", assemble([none])
+    yield "codebook_gap_too_wide", "E15", "A5", assemble([head_item(gap_too_wide)])
+    minus_one = [255] * 12
+    ended = value_item("int8", minus_one, value_bits("int8", minus_one))
+    assert ended.payload[-1] == 0
+    yield "range_cut_zero", "E13", "A1", assemble([replace(ended, payload=ended.payload[:-1])])
+    yield "mixing_lag_1_alone", "E13", "A13", assemble([lag_of_1()])
     yield "every_element_beyond_one", "E06", "P14", assemble([every_element((1 << 16 | 64) + 1, 1)])
     yield "payload_chunks_of_too_few", "E06", "P11", assemble([many_chunks(94)])
     limit = varint((1 << 41) + 1)
@@ -328,6 +337,27 @@ def invalid_boundaries() -> Iterator[Invalid]:
     coder.queue = grid_value_bits(ONE, [-(1 << 20), 1])
     below = Item(b"\2\0" + closed(coder, "float32", 2), DENSE, (2,), [1, 1])
     yield "values_grid_beyond_below", "E08", "A7", assemble([below])
+
+
+def lag_of_1() -> Item:
+    """Return a chunk under coder 3 that is right but for its lag."""
+    coder = RangeEncoder()
+    coder.put(1, 8)
+    coder.put(0, 2)
+    coder.queue += [1, 0, 0, 1]
+    ChunkDecoder(coder, CodeSymbols(1, 0), 1, 6, [0], list(range(6)), 2).decode()
+    values = value_bits("float32", [ONE, ONE])
+    encode_values(coder, "float32", values, 2)
+    return Item(b"\3\0" + coder.finish(), SPARSE, (1, 6), [ONE, ONE], [0, 3])
+
+
+def gap_too_wide(coder: RangeEncoder) -> None:
+    """Write a codebook that begins with 0 and goes on with a gamma number of 33 bits."""
+    coder.put(0, 1 + 5 + 32)
+    coder.queue += gamma_bits(1 << 33)
+    with contextlib.suppress(ValueError):
+        coder.gamma(fresh(192))
+    coder.queue.clear()
 
 
 def beyond_the_container() -> Iterator[Invalid]:
@@ -355,6 +385,8 @@ def beyond_graphs() -> Iterator[Invalid]:
     for name, code, ids, body in (
         ("conv_bias", "E09", "G6", graph(image, op(CONV | BIAS, 0, 1))),
         ("conv_bias_rank", "E09", "G6", graph(image, op(CONV | BIAS, 0, 2))),
+        ("conv_input_rank", "E09", "G6", graph((2,), op(CONV, 0))),
+        ("preprocessing_flat", "E09", "G7", graph((5,), mean=(0.0, 1.0), std=(1.0, 1.0))),
         ("conv_weight_rank_5", "E09", "G6", graph(image, op(CONV, 3))),
         ("linear_weight_rank_1", "E09", "G6", graph((5,), op(LINEAR, 4))),
         ("linear_bias_rank", "E09", "G6", graph((5,), op(LINEAR | BIAS, 5, 2))),

@@ -274,6 +274,7 @@ def invalid_container() -> Iterator[Invalid]:
     some = (2, graph((5,), op(RELU)))
     yield bad("varint_long_form", "E08", "N1", first, tail=b"\3\x83\0\1\1x")
     yield bad("varint_seven_bytes", "E08", "N1", first, tail=b"\3\x83\x80\x80\x80\x80\x80\0")
+    yield bad("varint_seven_bytes_of_7", "E08", "N1", first, tail=b"\3\x83\x80\x80\x80\x80\x80\1")
     yield bad("varint_limit", "E06", "N2", first, (3, varint((1 << 16) + 1)))
     yield bad("section_limit", "E06", "N2", first, tail=b"\3" + varint((1 << 24) + 1))
     yield bad("label_limit", "E06", "N2", first, (3, varint(1) + varint(1025) + b"x" * 1025))

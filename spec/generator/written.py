@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "runtime"))
 
-from dcformat_runtime.selftest import with_self_test
+from dcformat_runtime.self_testing import with_self_test
 from reference_reader import Tensor
 
 import dcformat

@@ -86,7 +86,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("empty")
 def test_without_a_compiler_warmup_lists_kernels() -> None:
     table = _without_compiler("warmup", "--list")
-    assert "dcformat_runtime.kernels.run" in table
+    assert "dcformat_runtime.kernels.interpreter.run" in table
     assert "0 of " in table
 
 

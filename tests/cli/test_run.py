@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from dcformat_cli.input_files import read_array
 
 import dcformat
 from dcformat.model import Model
+from dcformat.records import replace
 from tests.cli.support import Invoke, State, blobs, refused, write_idx
 
 

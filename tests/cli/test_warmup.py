@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import dcformat_runtime
+import dcformat_runtime.kernels
 import pytest
 from dcformat_cli.verbs import warmup_command
 
@@ -43,12 +43,12 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs_compiler
 def test_every_kernel_is_found() -> None:
-    for package in (dcformat.codecs, dcformat_runtime):
+    for package in (dcformat.codecs, dcformat_runtime.kernels):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     assert set(warmup_command.all_kernels()) == set(jit.kernels())
     names = {kernel.name for kernel in warmup_command.all_kernels()}
-    assert {*FEW, "dcformat_runtime.kernels.run", "dcformat.codecs.huffman.read_four"} <= names
+    assert {*FEW, "dcformat_runtime.kernels.interpreter.run", "dcformat.codecs.huffman.read_four"} <= names
     assert len(names) == len(warmup_command.all_kernels())
 
 

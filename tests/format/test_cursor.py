@@ -71,7 +71,7 @@ def test_text_that_is_not_utf8_is_refused(raw: bytes) -> None:
 
 def test_text_has_a_least_and_a_greatest_length() -> None:
     with pytest.raises(EncodingError):
-        Cursor(b"\0").text("t", 10, least=1)
+        Cursor(b"\0").text("t", 10, min_bytes=1)
     with pytest.raises(LimitError):
         Cursor(b"\3abc").text("t", 2)
 

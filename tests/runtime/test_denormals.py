@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from dcformat_runtime import Session, kernels
+from dcformat_runtime import Session
 from dcformat_runtime import engine as engines
+from dcformat_runtime.kernels import interpreter
 from dcformat_runtime.network import lower
 
 from dcformat.denormals import denormals
@@ -23,8 +24,8 @@ LEAST_NORMAL = np.float32(2.0**-126)
 
 
 def _compiled() -> bool:
-    kernels.run.resolve()
-    return kernels.run.state != "python"
+    interpreter.run.resolve()
+    return interpreter.run.state != "python"
 
 
 def _scaling(factor: float, features: int = 32) -> Model:
@@ -90,7 +91,7 @@ def test_denormals_between_layers_are_zeros() -> None:
 
 @pytest.mark.skipif(not _compiled(), reason="Python leaves the processor as it is")
 def test_threads_that_help_take_denormals_for_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     session = Session.from_model(_scaling(1.0), backend="numba", threads=3)
     x = np.full((2000, 32), 1e-40, np.float32)
     for _ in range(20):

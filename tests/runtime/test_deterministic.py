@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dcformat_runtime import cpu
 from dcformat_runtime import engine as engines
 from dcformat_runtime.engine import KernelEngine
-from dcformat_runtime.numpy_engine import NumpyEngine
+from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
-from tests.runtime.nets import NETS, error, inputs
+from tests.runtime.example_networks import NETS, error, inputs
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -24,7 +25,7 @@ def test_batches_and_backends_agree_to_the_bit(name: str) -> None:
 
 
 def test_threads_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     network = NETS["lenet"]().network()
     x = inputs(network, 90)
     expected = KernelEngine(network, 1, True).run(x)
@@ -37,4 +38,6 @@ def test_register_counts_agree_to_the_bit(most: int) -> None:
     network = NETS["residual"]().network()
     x = inputs(network, 3)
     expected = NumpyEngine(network, True).run(x)
-    assert np.array_equal(KernelEngine(network, 1, True, most=most).run(x), expected)
+    assert np.array_equal(
+        KernelEngine(network, 1, True, vectors=cpu.vectors()._replace(max_blocks=most)).run(x), expected
+    )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dcformat_runtime import machine
-from dcformat_runtime import program as programs
+from dcformat_runtime import cpu
+from dcformat_runtime.compile import program as programs
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
-from dcformat_runtime.numpy_engine import NumpyEngine
+from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcformat.graph import Add, AvgPool2d, Concat, Flatten, GlobalMaxPool, MaxPool2d, ReLU, Softmax
-from tests.runtime.nets import NETS, Net, engines, error, inputs, mlp
+from tests.runtime.example_networks import NETS, Net, engines, error, inputs, mlp
 
 TOLERANCE = 1e-5
 
@@ -65,6 +65,17 @@ def test_convolutions(data: st.DataObject) -> None:
     _compare(net, pick(st.sampled_from([1, 3, 18])))
 
 
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("padding", [1, 2, 3, 5, 9])
+def test_padding_wider_than_the_kernel(padding: int, kernel: int) -> None:
+    """What a copied line writes beyond its end must not reach the next channel."""
+    for width in range(3, 14):
+        for height in (kernel, kernel + 1, kernel + 9):
+            net = Net(3, height, width, density=1.0)
+            net.conv(0, 2, 3, (kernel, kernel), padding=(0, padding))
+            _compare(net, 1)
+
+
 @pytest.mark.parametrize("height", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [17, 33, 50])
 def test_few_wide_lines(width: int, height: int) -> None:
@@ -85,7 +96,13 @@ def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most:
     net.add(ReLU((len(net.nodes),)))
     network = net.network()
     x = inputs(network, 18)
-    assert error(KernelEngine(network, 1, False, most=most).run(x), NumpyEngine(network).run(x)) < TOLERANCE
+    assert (
+        error(
+            KernelEngine(network, 1, False, vectors=_registers(most)).run(x),
+            NumpyEngine(network).run(x),
+        )
+        < TOLERANCE
+    )
 
 
 @settings(max_examples=12, deadline=None)
@@ -110,11 +127,8 @@ def test_pools(data: st.DataObject) -> None:
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("height", [4, 7, 8, 10])
 @pytest.mark.parametrize("width", [5, 7, 8, 24])
-def test_lines_of_half_blocks(
-    width: int, height: int, halves: bool, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_of_half_blocks(width: int, height: int, halves: bool, most: int) -> None:
     """Lines of outputs that are half a block or three, pooled in registers or not."""
-    monkeypatch.setattr(machine, "halves", lambda: halves)
     stride, padding = (2, (1, 2)) if height == 8 else (1, (0, 0))
     for pools in (False, True):
         net = Net(2, stride * height - 2 * padding[0] + 2, stride * width - 2 * padding[1] + 2, density=0.5)
@@ -124,7 +138,17 @@ def test_lines_of_half_blocks(
         net.add(ReLU((value,)))
         network = net.network()
         x = inputs(network, 1)
-        assert error(KernelEngine(network, 1, False, most=most).run(x), NumpyEngine(network).run(x)) < TOLERANCE
+        assert (
+            error(
+                KernelEngine(network, 1, False, vectors=cpu.Vectors(most, cpu.vectors().permutes, halves)).run(x),
+                NumpyEngine(network).run(x),
+            )
+            < TOLERANCE
+        )
+
+
+def _registers(most: int) -> cpu.Vectors:
+    return cpu.vectors()._replace(max_blocks=most)
 
 
 def _compare(net: Net, batch: int) -> None:
@@ -192,7 +216,7 @@ def test_convolutions_that_are_too_large_for_lanes(monkeypatch: pytest.MonkeyPat
 def test_any_number_of_registers(most: int) -> None:
     network = NETS["fire"]().network()
     expected = NumpyEngine(network).run(inputs(network, 1))
-    kernel = KernelEngine(network, 1, False, most=most)
+    kernel = KernelEngine(network, 1, False, vectors=_registers(most))
     assert error(kernel.run(inputs(network, 1)), expected) < TOLERANCE
 
 

@@ -7,17 +7,17 @@ import subprocess
 import sys
 
 import pytest
-from dcformat_runtime import kernels
+from dcformat_runtime.kernels import interpreter
 
 PROGRAM = """
 import ctypes, gc
 from dcformat.jit.machine_code import loader
-from dcformat_runtime import kernels
-function = kernels.wait.resolve()
+from dcformat_runtime.kernels import interpreter
+function = interpreter.wait.resolve()
 definition = ctypes.c_void_p.from_address(id(function) + 16).value
 before = ctypes.string_at(definition, 20)
 loader.__dict__.clear()
-kernels.__dict__.clear()
+interpreter.__dict__.clear()
 gc.collect()
 others = [ctypes.create_string_buffer(b"?" * 31) for _ in range(10_000)]
 assert ctypes.string_at(definition, 20) == before
@@ -25,8 +25,8 @@ assert ctypes.string_at(definition, 20) == before
 
 
 def test_a_loaded_kernel_outlives_the_module_that_loaded_it() -> None:
-    kernels.wait.resolve()
-    if kernels.wait.state not in ("saved", "compiled"):
+    interpreter.wait.resolve()
+    if interpreter.wait.state not in ("saved", "compiled"):
         pytest.skip("no machine code is loaded")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, timeout=120)

@@ -14,8 +14,8 @@ import dcformat_runtime
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.compile.memory_prediction import predict
 from dcformat_runtime.engine import KernelEngine
-from dcformat_runtime.memory import predict
 from dcformat_runtime.network import Matrix, lower, matrices, outline
 
 import dcformat
@@ -23,7 +23,7 @@ from dcformat.errors import GraphError, LimitError, MemoryLimitError
 from dcformat.graph import AvgPool2d, Conv2d, GlobalAvgPool, Graph, Linear, MaxPool2d, Preprocessing, ReLU, Softmax
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model, Tensor
-from tests.runtime.nets import NETS, Net, inputs, mlp
+from tests.runtime.example_networks import NETS, Net, inputs, mlp
 
 BACKENDS = ("numba", "numpy")
 #: The kernels' Python form would take minutes.
@@ -138,7 +138,7 @@ def test_tables_and_arenas_are_not_larger_than_predicted(name: str) -> None:
     rows = {row.what: row.bytes for row in predict(_outline(net.model()), 0, 1, "numba", False, None).rows}
     engine = KernelEngine(lower(net.model()), 1, False)
     for single, what in ((True, "one input"), (False, "many inputs")):
-        program = engine._runner(single).program
+        program = engine.program(single)
         tables, arenas = rows[f"tables of the kernels for {what}"], rows[f"arenas of the kernels for {what}"]
         assert program.mem.nbytes <= tables <= 4 * program.mem.nbytes
         assert 4 * program.arena == arenas
@@ -248,7 +248,7 @@ def test_running_out_of_memory_is_a_memory_limit_error(backend: str) -> None:
 
 
 def test_fewer_threads_are_used_where_their_arenas_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcformat_runtime.machine.cores", lambda: 8)
+    monkeypatch.setattr("dcformat_runtime.cpu.cores", lambda: 8)
     plain = _outline(mlp(5000, 10).model())
     all_of_them = predict(plain, 0, None, "numba", False, None)
     one = predict(plain, 0, 1, "numba", False, None)

@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime.memory import predict
+from dcformat_runtime.compile.memory_prediction import predict
 from dcformat_runtime.network import outline
-from dcformat_runtime.selftest import run_self_test, with_self_test
+from dcformat_runtime.self_testing import run_self_test, with_self_test
 
 import dcformat
 from dcformat.errors import MemoryLimitError

@@ -25,7 +25,7 @@ from dcformat.errors import FormatError, GraphError, MemoryLimitError
 from dcformat.graph import Graph, Linear, Preprocessing
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from tests.runtime.nets import NETS, Net, error, inputs, lenet, mlp
+from tests.runtime.example_networks import NETS, Net, error, inputs, lenet, mlp
 
 BACKENDS = ("numba", "numpy")
 
@@ -149,7 +149,7 @@ def test_several_threads_may_call_one_session() -> None:
 
 
 def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     network = lenet().network()
     one = Session.from_model(lenet().model(), backend="numba", threads=1)
     three = Session.from_model(lenet().model(), backend="numba", threads=3)
@@ -160,7 +160,7 @@ def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", NETS)
 def test_one_input_is_shared_by_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_HAND_OVER", 0.001)
+    monkeypatch.setattr(engines, "HAND_OVER", 0.001)
     network, model = NETS[name]().network(), NETS[name]().model()
     one = Session.from_model(model, backend="numba", threads=1)
     three = Session.from_model(model, backend="numba", threads=3)
@@ -191,7 +191,7 @@ def _child(session: Session, x: np.ndarray, out: object) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_survives_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_HAND_OVER", 1.0)
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     network = lenet().network()
     session = Session.from_model(lenet().model(), backend="numba", threads=2)
     x = inputs(network, 64)

@@ -13,14 +13,16 @@ import pytest
 PROGRAM = """
 import sys
 import numpy as np
+from dcformat_runtime import cpu
 from dcformat_runtime.engine import KernelEngine
-from tests.runtime.nets import NETS, inputs
+from tests.runtime.example_networks import NETS, inputs
 out = []
 for name in NETS:
     network = NETS[name]().network()
     for most, permutes in ((3, False), (12, True)):
         for exact in (True, False):
-            engine = KernelEngine(network, 1, exact, most=most, permutes=permutes)
+            vectors = cpu.Vectors(most, permutes, cpu.vectors().half_vectors)
+            engine = KernelEngine(network, 1, exact, vectors=vectors)
             out += [engine.run(inputs(network, batch)).reshape(-1) for batch in (1, 20)]
 np.concatenate(out).tofile(sys.argv[1])
 """
@@ -48,7 +50,7 @@ def test_other_vector_widths(tmp_path: object) -> None:
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:
     """Cut the results into those of each engine."""
-    from tests.runtime.nets import NETS
+    from tests.runtime.example_networks import NETS
 
     out, start = [], 0
     for name in NETS:

@@ -12,7 +12,7 @@ from dcformat_runtime import Session
 from dcformat.architectures import ARCHITECTURES
 from dcformat.dense import from_dense
 from dcformat.model import Model
-from tests.runtime.nets import error
+from tests.runtime.example_networks import error
 
 torch = pytest.importorskip("torch")
 from dcformat_pruning import from_module  # noqa: E402

@@ -9,15 +9,17 @@ import dcformat_runtime
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.compile.work_prediction import making_steps, steps
 from dcformat_runtime.network import Matrix, outline
-from dcformat_runtime.selftest import run_self_test, with_self_test
-from dcformat_runtime.work import steps
+from dcformat_runtime.self_testing import run_self_test, with_self_test
 
 import dcformat
 from dcformat.errors import WorkLimitError
 from dcformat.graph import Add, Conv2d, Graph, Linear, MaxPool2d, ReLU, Softmax
 from dcformat.layout import DEFAULT_MAX_WORK
-from tests.runtime.nets import mlp
+from dcformat.model import Model
+from dcformat.records import replace
+from tests.runtime.example_networks import mlp
 
 CALL = 4096  # of NumPy
 
@@ -77,13 +79,25 @@ def test_small_files_that_would_run_for_hours_are_refused_by_default() -> None:
     assert steps(network, "numba", False) > DEFAULT_MAX_WORK
 
 
+def test_making_a_network_ready_is_work_too() -> None:
+    """Each layer has tables of its own, though all name one tensor."""
+    model = mlp(30, 30, density=0.5).model()
+    layers = tuple(Linear((k,), "w0") for k in range(40))
+    entries = model.tensors["w0"].nnz
+    network = outline(Graph((30,), layers), {"w0": Matrix((30, 30), entries)})
+    need = 40 * ((1 << 19) + 64 * entries)
+    assert making_steps(network) == need
+    many = Model(model.tensors, Graph((30,), layers))
+    with pytest.raises(WorkLimitError, match=f"making the network ready: expected .*, found {need} steps"):
+        Session.from_model(many, max_work=need - 1)
+    Session.from_model(many, max_work=need)
+
+
 def test_a_self_test_counts_all_its_samples() -> None:
     model = with_self_test(mlp(20, 10, density=1.0).model(), samples=7)
-    need = 7 * (20 + 10 + 10 + 200)
-    assert run_self_test(model, Session.from_model(model, backend="numba", max_work=need)) is True
-    with pytest.raises(
-        WorkLimitError,
-        match=f"needs more work than allowed: self-test: expected at most {need - 1} .*, found {need} steps",
-    ):
-        run_self_test(model, Session.from_model(model, backend="numba", max_work=need - 1))
-    assert np.prod(model.tensors["w0"].shape) == 200
+    assert np.prod(model.tensors["w0"].shape) == 200 and model.self_test is not None
+    assert run_self_test(model, Session.from_model(model, backend="numba")) is True
+    often = replace(model, self_test=replace(model.self_test, samples=1 << 20))
+    need = (1 << 20) * (20 + 10 + 10 + 200)
+    with pytest.raises(WorkLimitError, match=f"self-test: expected at most {need - 1} .*, found {need} steps"):
+        run_self_test(often, Session.from_model(often, backend="numba", max_work=need - 1))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime.inputs import InputError
+from dcformat_runtime.input_rows import InputError
 
 from dcformat import layout
 from dcformat.codecs import logistic

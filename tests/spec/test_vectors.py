@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime.selftest import run_self_test
+from dcformat_runtime.self_testing import run_self_test
 
 import dcformat
 from dcformat.errors import FormatError

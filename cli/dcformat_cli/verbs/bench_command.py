@@ -107,7 +107,7 @@ def _bench(options: BenchOptions) -> None:
 
 def machine() -> dict[str, Any]:
     """Return a description of this machine."""
-    from dcformat_runtime import machine as here
+    from dcformat_runtime import cpu as here
 
     return {
         "processor": _processor(),

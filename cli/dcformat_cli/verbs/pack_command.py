@@ -224,7 +224,7 @@ def _rewritten(model: Model, options: PackOptions) -> Model:
     if options.reorder_units:
         model = transforms.reorder_units(model, options.mode)
     if options.self_test is not None:
-        from dcformat_runtime.selftest import with_self_test
+        from dcformat_runtime.self_testing import with_self_test
 
         model = with_self_test(model, options.self_test)
     return model

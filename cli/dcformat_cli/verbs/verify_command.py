@@ -78,7 +78,7 @@ def _say(report: dict[str, Any]) -> None:
 
 def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> None:
     from dcformat_runtime import Session
-    from dcformat_runtime.selftest import run_self_test
+    from dcformat_runtime.self_testing import run_self_test
 
     model = content.model()
     if model.graph is None:

@@ -64,12 +64,12 @@ def warmup_command(
 
 def all_kernels() -> tuple[Kernel, ...]:
     """Import every module that has kernels and return the kernels."""
-    import dcformat_runtime
+    import dcformat_runtime.kernels
 
     import dcformat.codecs
     from dcformat import jit
 
-    for package in (dcformat.codecs, dcformat_runtime):
+    for package in (dcformat.codecs, dcformat_runtime.kernels):
         _import_modules_below(package)
     return jit.kernels()
 

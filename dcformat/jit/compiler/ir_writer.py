@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import ir
@@ -39,6 +40,12 @@ class Writer:
     def array(self, kind: Any, value: Any) -> Any:
         """Return the fields of an array."""
         return self.context.make_array(kind)(self.context, self.b, value)
+
+    def record(self, kind: Any, value: Any) -> Any:
+        """Return the fields of a named tuple as int64."""
+        fields = cgutils.unpack_tuple(self.b, value)
+        cast = [self.context.cast(self.b, field, of, types.int64) for field, of in zip(fields, kind.types, strict=True)]
+        return SimpleNamespace(**dict(zip(kind.fields, cast, strict=True)))
 
     def plus(self, base: Any, index: Any, scale: int = 1) -> Any:
         """Return ``base + index * scale``; index is a value or a Python int."""
@@ -123,15 +130,24 @@ def _is_integers(kind: Any) -> bool:
 
 
 def helper(codes: str, result: Any, write: Callable[..., Any]) -> Any:
-    """Make an intrinsic. `codes`: ``A`` array, ``i`` integer, ``f`` float; `write` gets a writer and the arguments."""
+    """Make an intrinsic.
+
+    Parameters
+    ----------
+    codes : str
+        What each argument is: ``A`` an array, ``R`` a record of integers, ``i`` an integer, ``f`` a float.
+    result : Numba type
+    write : function
+        Writes the IR, given a writer and the arguments; a record has its fields as attributes.
+    """
 
     def typed(typing_context: Any, *args: Any) -> Any:
-        kinds = [arg if code == "A" else _OF[code] for code, arg in zip(codes, args, strict=True)]
+        kinds = [_OF.get(code, arg) for code, arg in zip(codes, args, strict=True)]
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             w = Writer(context, builder)
             ready = [
-                w.array(kind, value) if code == "A" else value
+                w.array(kind, value) if code == "A" else w.record(kind, value) if code == "R" else value
                 for code, kind, value in zip(codes, signature.args, values, strict=True)
             ]
             out = write(w, *ready)

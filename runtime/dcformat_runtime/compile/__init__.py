@@ -1,0 +1,1 @@
+"""Turns a network into a program that kernels run, and predicts what that takes."""

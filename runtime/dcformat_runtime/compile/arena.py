@@ -1,0 +1,135 @@
+"""Where a network's values lie in the arena of a call."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from math import prod
+from typing import NamedTuple
+
+from dcformat.graph import Concat, Conv2d, Flatten, Linear, Shape
+from dcformat_runtime.compile.constants import ALIGN, aligned
+from dcformat_runtime.network import Network
+
+#: Floats of an arena whose size nothing limits yet.
+_ENDLESS = 1 << 256
+#: Free ranges of an arena that are tried for a buffer. Networks seldom leave more than a few.
+_HOLES = 64
+
+
+class Buffer(NamedTuple):
+    """A piece of an arena: its offset, and its size in floats."""
+
+    at: int
+    size: int
+
+
+class Arena:
+    """Places buffers in an arena, first fit; `size` is the largest number of floats it needs at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
+        self.size = 0
+
+    def take(self, floats: int) -> Buffer:
+        """Return a buffer, with room for a block more."""
+        size = aligned(floats + ALIGN)
+        free = self._free
+        # Only the first holes are tried, so that placing many values takes time in proportion to their number.
+        k = next((k for k, (_, room) in enumerate(free[:_HOLES]) if room >= size), len(free) - 1)
+        at, room = free[k]
+        if room == size:
+            del free[k]
+        else:
+            free[k] = (at + size, room - size)
+        self.size = max(self.size, at + size)
+        return Buffer(at, size)
+
+    def give(self, buffer: Buffer) -> None:
+        """Take a buffer back, and join it with the free ranges on both sides."""
+        at, size = buffer
+        free = self._free
+        k = bisect(free, buffer)
+        if free[k][0] == at + size:  # the last range has no end, so there is always one
+            size += free.pop(k)[1]
+        if k and free[k - 1][0] + free[k - 1][1] == at:
+            k -= 1
+            at, before = free.pop(k)
+            size += before
+        free.insert(k, (at, size))
+
+
+class Home(NamedTuple):
+    """The storage of a value, and where in it the value starts, in elements of one lane."""
+
+    storage: int
+    offset: int
+
+
+class Homes(NamedTuple):
+    """`of` each value: its storage. Of each storage: its size in elements.
+
+    `ends`: the storages that no layer reads after a given one, by that layer's number. `linear`: the values that only
+    linear layers read, and so may lie in any order.
+    """
+
+    of: dict[int, Home]
+    sizes: dict[int, int]
+    ends: dict[int, list[int]]
+    linear: frozenset[int]
+
+
+def plane(shape: Shape, flat: bool) -> int:
+    """Return the positions from one channel of a value to the next; for one image (`flat`), whole cache lines."""
+    positions = prod(shape[1:])
+    return aligned(positions) if flat and positions > 1 else positions
+
+
+def size(shape: Shape, flat: bool) -> int:
+    """Return the elements that a value takes, with planes filled up."""
+    return shape[0] * plane(shape, flat)
+
+
+def homes(network: Network, flat: bool) -> Homes:
+    """Give each value its storage; values that are views of one another share one.
+
+    A flattened value is its source, if the source's planes are not filled up. What a convolution makes for a `Concat`
+    alone is made in its place there. The input's planes are never filled up.
+    """
+    layers = network.layers
+    uses: dict[int, int] = {network.output: 1}
+    for layer in layers:
+        for value in layer.inputs:
+            uses[value] = uses.get(value, 0) + 1
+    makers = {layer.output: layer for layer in layers}
+    joins: dict[int, Home] = {}
+    linear, others = set[int](), {network.output}
+    for layer in layers:
+        (linear if isinstance(layer.node, Linear) else others).update(layer.inputs)
+        if not isinstance(layer.node, Concat):
+            continue
+        offset = 0
+        for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
+            maker = makers.get(value)
+            made_alone = maker is not None and isinstance(maker.node, Conv2d) and maker.pool is None
+            if made_alone and uses[value] == 1:
+                joins[value] = Home(layer.output, offset)
+            offset += size(shape, flat)
+    of = {0: Home(0, 0)}
+    sizes = {0: prod(network.input_shape)}
+    last = {0: -1}
+    for k, layer in enumerate(layers):
+        value = layer.output
+        shape = layer.in_shapes[0]
+        if isinstance(layer.node, Flatten) and (layer.inputs[0] == 0 or size(shape, flat) == prod(shape)):
+            of[value] = of[layer.inputs[0]]
+        else:
+            of[value] = joins.get(value, Home(value, 0))
+            if value not in joins:
+                sizes[value] = size(layer.out_shape, flat)
+        for read in (*layer.inputs, value):
+            last[of[read].storage] = k
+    last[of[network.output].storage] = len(layers)
+    ends: dict[int, list[int]] = {}
+    for storage, layer_number in last.items():
+        ends.setdefault(layer_number, []).append(storage)
+    return Homes(of, sizes, ends, frozenset(linear - others))

@@ -1,0 +1,97 @@
+"""The constants of a program, packed into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.errors import LimitError
+from dcformat_runtime.isa import MAX_WORD
+from dcformat_runtime.network import Floats
+
+#: Floats of a cache line.
+ALIGN = 16
+
+
+def aligned(n: int) -> int:
+    """Round up to whole cache lines."""
+    return -(-n // ALIGN) * ALIGN
+
+
+def aligned_zeros(n: int) -> Floats:
+    """Return `n` zeros that start on a cache line."""
+    raw = np.zeros(n + ALIGN, np.float32)
+    start = -raw.ctypes.data % (4 * ALIGN) // 4
+    return raw[start : start + n]
+
+
+class Room:
+    """Numbers the places of constants without keeping any, to tell how much room a program would take."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def skip(self, floats: int) -> int:
+        """Make room, and return its offset in floats."""
+        at = self.size
+        self.size = aligned(at + floats)
+        return at
+
+    def put_words(self, words: Sequence[int]) -> int:
+        """Make room for int32 words, and return its offset."""
+        return self.skip(len(words))
+
+    def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
+        """Make room for records of `width` int32 words each, filled up with zeros, and return its offset."""
+        return self.skip(len(records) * width)
+
+    def fill(self, at: int, array: npt.NDArray[Any]) -> None:
+        """Put an array where room was made for it. Here, nothing is kept."""
+
+
+class Constants(Room):
+    """Collects arrays of float32 and of integers (kept as int32, or uint16 and uint8 packed) into one array."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[tuple[int, npt.NDArray[Any]]] = []
+
+    def put_words(self, words: Sequence[int]) -> int:
+        """Add words. Raises `LimitError` for integers that do not fit."""
+        return self._add(words)
+
+    def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
+        """Add records. Raises `LimitError` for integers that do not fit."""
+        table = np.zeros((len(records), width), np.int64)
+        for row, words in zip(table, records, strict=True):
+            row[: len(words)] = words
+        return self._add(table)
+
+    def _add(self, words: npt.ArrayLike) -> int:
+        array = np.asarray(words)
+        at = self.skip(array.size)
+        self.fill(at, array)
+        return at
+
+    def fill(self, at: int, array: npt.NDArray[Any]) -> None:
+        """Put an array where room was made for it. Raises `LimitError` for integers that do not fit."""
+        if array.dtype == np.uint8:
+            array = array.view(np.int32)  # whole blocks of 16
+        elif array.dtype == np.uint16:
+            array = np.concatenate((array, np.zeros(array.size % 2, np.uint16))).view(np.int32)
+        elif array.dtype != np.float32:
+            if array.dtype != np.int32 and array.size and max(-int(array.min()), int(array.max())) > MAX_WORD:
+                raise LimitError("running the network", got=int(abs(array).max()), expected=f"at most {MAX_WORD}")
+            array = array.astype(np.int32)
+        self._parts.append((at, array.reshape(-1)))
+
+    def finish(self) -> Floats:
+        """Return everything as one float32 array; integers are kept bit for bit."""
+        out = aligned_zeros(self.size)
+        while self._parts:  # each part can go once it is copied
+            at, part = self._parts.pop()
+            out.view(part.dtype)[at : at + part.size] = part
+        return out

@@ -1,0 +1,355 @@
+"""Makes the operators of one stage of a plan, and places the values in the arena as they come and go.
+
+`Emitter` makes what is alike for one image and for many; `one_image` and `many_images` make the products.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Shape,
+    Softmax,
+)
+from dcformat_runtime import isa
+from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
+from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.tables import Int32s
+from dcformat_runtime.compile.weights import CsrPlace, Weights
+from dcformat_runtime.network import Layer, Network
+
+#: Estimated nanoseconds: a block of 16 multiply-adds, and what each operator takes beside its work.
+_BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
+
+#: More blocks or floats than any line has.
+ENDLESS = 1 << 30
+
+
+class Place(NamedTuple):
+    """A value in the arena. Its positions are `gap` floats apart, groups of images `group`."""
+
+    at: int
+    gap: int
+    group: int = 0
+
+
+class CsrLoop(NamedTuple):
+    """How the rows of a product go over blocks; each field is that of the opcode ``"csr_product"``."""
+
+    unit: int
+    target_row: int
+    gap: int
+    blocks: int
+    line_blocks: int
+    width: int
+    step: int = 16
+    outer: int = 1
+    source_outer: int = 0
+    target_outer: int = 0
+    pool: int = 0
+    max_blocks: int = ENDLESS
+
+
+class Emitter:
+    """Makes operators for groups of `lanes` images.
+
+    Parameters
+    ----------
+    network : Network
+    weights : Weights
+    arena : Arena
+    lanes : int
+        Images of a group, side by side at each position.
+    homes : Homes
+        The values' homes, for one image or for many.
+
+    Attributes
+    ----------
+    records : list of list of int
+        The operators, in order.
+    names : list of str
+        The layer that each belongs to.
+    costs : list of float
+        The estimated nanoseconds of each.
+    """
+
+    def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int, homes: Homes) -> None:
+        self.network, self.weights, self.arena, self.lanes, self.homes = network, weights, arena, lanes, homes
+        self.flat = lanes == 1
+        self.records: list[list[int]] = []
+        self.names: list[str] = []
+        self.costs: list[float] = []
+        #: Of values that do not lie in their own order: the order.
+        self.orders: dict[int, Int32s] = {}
+        self._name = ""
+        self._places: dict[int, Place] = {}  # by storage
+        self._buffers: dict[int, Buffer] = {}
+
+    # --- what a plan asks for ---------------------------------------------------------------------------------------
+
+    def bring_in(self) -> None:
+        """Bring in images from the caller's array."""
+        self._name = "input"
+        self._hold(0)
+        features = prod(self.network.input_shape)
+        self.emit("input", 0, self.place(0), features * self.lanes / 16, features=features, lanes=self.lanes)
+
+    def run(self, start: int, stop: int) -> None:
+        """Make the layers from `start` to before `stop`."""
+        for k in range(start, stop):
+            layer = self.network.layers[k]
+            self._name = layer.name
+            self._hold(self.homes.of[layer.output].storage)
+            self._layer(layer)
+            for storage in self.homes.ends.get(k, ()):
+                if storage in self._buffers:
+                    self.arena.give(self._buffers.pop(storage))
+                    del self._places[storage]
+
+    def give_out(self) -> None:
+        """Give the results to the caller's array."""
+        self._name = "output"
+        value, shape = self.network.output, self.network.output_shape
+        at = self.place(value).at
+        features = self.network.outputs
+        if self._is_padded(value, shape):
+            at = self.arena.take(features).at
+            self._pack(value, shape, Place(at, 1))
+        self.emit("output", at, Place(0, 1), features * self.lanes, features=features, lanes=self.lanes)
+
+    def make_bridge(self, value: int, tile: int) -> Buffer:
+        """Take room for `value` where the next stage reads it: by image (one lane), or by position with all lanes."""
+        shape = self.network.shape(value)
+        buffer = self.arena.take(tile * prod(shape))
+        if not self._is_padded(value, shape):
+            group = prod(shape) if self.flat else self.lanes
+            self._places[self.homes.of[value].storage] = Place(buffer.at, 1 if self.flat else tile, group)
+        return buffer
+
+    def enter_bridge(self, value: int, bridge: Buffer) -> None:
+        """Copy `value` to the bridge, if it could not be made there."""
+        shape = self.network.shape(value)
+        if self._is_padded(value, shape):
+            self._pack(value, shape, Place(bridge.at, 1, prod(shape)))
+
+    def leave_bridge(self, value: int, bridge: Buffer, by_image: bool) -> None:
+        """Begin with what the stage before made: every image becomes a lane."""
+        storage = self.homes.of[value].storage
+        if by_image:
+            self._name = "transpose"
+            self._hold(storage)
+            features = self.homes.sizes[storage]
+            cost = features * self.lanes / 8
+            self.emit("transpose", bridge.at, self.place(value), cost, features=features, lanes=self.lanes)
+            self.arena.give(bridge)
+        else:
+            self._buffers[storage], self._places[storage] = bridge, Place(bridge.at, self.lanes)
+
+    # --- what layers are made of ------------------------------------------------------------------------------------
+
+    def emit(self, opcode: str, source: int, target: Place, cost: float, **fields: float) -> None:
+        """Add an operator; `cost` in nanoseconds, `fields` as `isa.FIELDS` names them."""
+        self.records.append(isa.record(opcode, source, target.at, target.group, fields))
+        self.names.append(self._name)
+        self.costs.append(cost + _OPERATOR_NS)
+
+    def emit_csr(self, table: CsrPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
+        """Add a product of sparse rows and blocks."""
+        max_blocks = self.weights.vectors.max_blocks
+        if loop.pool and max_blocks >= 12:
+            max_blocks = 24
+        max_blocks = min(max_blocks, loop.max_blocks)
+        full = loop.blocks if loop.line_blocks else loop.blocks / 2
+        entries, ends = table.entries * full * _BLOCK_NS, table.rows * table.runs * 5.0 * -(-full // max_blocks)
+        fields = {**loop._asdict(), "max_blocks": max_blocks, "relu": relu}
+        fields |= {name: getattr(table, name) for name in _TABLE_FIELDS}
+        self.emit("csr_product", source, target, loop.outer * (entries + ends), **fields)
+
+    def emit_pool(
+        self, node: MaxPool2d | AvgPool2d, source: int, in_shape: Shape, target: Place, out_shape: Shape, *,
+        step: int, relu: bool = False,
+    ) -> None:  # fmt: skip
+        """Add a pool; the source's channels are `step` positions apart."""
+        (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = node.kernel, node.stride, node.padding
+        channels, height, width = in_shape
+        cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
+        kind = 0 if isinstance(node, MaxPool2d) else 1 if node.count_include_pad else 2
+        self.emit(
+            "pool", source, target, cost, channels=channels, height=height, width=width, lanes=self.lanes,
+            kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, pad_h=pad_h, pad_w=pad_w,
+            out_h=out_shape[1], out_w=out_shape[2], kind=kind, relu=relu, plane=step,
+            out_plane=plane(out_shape, self.flat),
+        )  # fmt: skip
+
+    def emit_scatter(self, source: int, target: Place, count: int, cost: float) -> None:
+        """Move `count` positions whose lanes are next to one another to where they are not."""
+        self.emit("scatter", source, target, cost, count=count, lanes=self.lanes, gap=target.gap)
+
+    def place(self, value: int) -> Place:
+        """Return where a value lies."""
+        home = self.homes.of[value]
+        place = self._places[home.storage]
+        return Place(place.at + home.offset * place.gap, place.gap, place.group)
+
+    def plane(self, value: int) -> int:
+        """Return how many positions a value's channels are apart."""
+        return plane(self.network.shape(value), self.flat and value != 0)
+
+    def linear(self, layer: Layer) -> None:
+        """Make a linear layer."""
+        raise NotImplementedError
+
+    def convolution(self, layer: Layer) -> None:
+        """Make a convolution, with its pool."""
+        raise NotImplementedError
+
+    # --- layers -----------------------------------------------------------------------------------------------------
+
+    def _hold(self, storage: int) -> None:
+        if storage not in self._places:
+            buffer = self.arena.take(self.lanes * aligned(self.homes.sizes[storage]))
+            self._buffers[storage] = buffer
+            self._places[storage] = Place(buffer.at, self.lanes)
+
+    def _is_padded(self, value: int, shape: Shape) -> bool:
+        """Return whether a value's channels are filled up to whole cache lines."""
+        return self.flat and value != 0 and self.plane(value) != prod(shape[1:])
+
+    def _pack(self, value: int, shape: Shape, target: Place) -> None:
+        """Copy a value without what fills up its channels."""
+        count, step = prod(shape[1:]), self.plane(value)
+        self._emit_copy(self.place(value).at, target, prod(shape) / 8, (count, shape[0], step, count))
+
+    def _emit_copy(self, source: int, target: Place, cost: float, how: tuple[int, int, int, int]) -> None:
+        count, times, source_step, target_step = how
+        self.emit(
+            "copy", source, target, cost, count=count, times=times, source_step=source_step, target_step=target_step
+        )
+
+    def _layer(self, layer: Layer) -> None:
+        node = layer.node
+        if isinstance(node, Flatten):
+            if self.homes.of[layer.output] != self.homes.of[layer.inputs[0]]:
+                self._pack(layer.inputs[0], layer.in_shapes[0], self.place(layer.output))
+        elif isinstance(node, Conv2d):
+            self.convolution(layer)
+        elif isinstance(node, Linear):
+            self.linear(layer)
+        elif isinstance(node, Concat):
+            self._concat(layer)
+        else:
+            target = self.place(layer.output)
+            if target.gap == self.lanes and not (target.group and len(layer.inputs) > 2):
+                self._simple(layer, target)
+            else:
+                self._simple_then_scatter(layer, target)
+
+    def _simple_then_scatter(self, layer: Layer, target: Place) -> None:
+        """Make a value beside its place, where lanes are next to one another, and move it there."""
+        count = size(layer.out_shape, self.flat)
+        buffer = self.arena.take(count * self.lanes)
+        self._simple(layer, Place(buffer.at, self.lanes))
+        self.emit_scatter(buffer.at, target, count, count * self.lanes / 16)
+        self.arena.give(buffer)
+
+    def _simple(self, layer: Layer, target: Place) -> None:
+        node, lanes, value = layer.node, self.lanes, layer.inputs[0]
+        source = self.place(value).at
+        count = size(layer.out_shape, self.flat) * lanes
+        if isinstance(node, (MaxPool2d, AvgPool2d)):
+            shape, step = layer.in_shapes[0], self.plane(value)
+            self.emit_pool(node, source, shape, target, layer.out_shape, step=step, relu=layer.relu)
+        elif isinstance(node, (GlobalAvgPool, GlobalMaxPool)):
+            channels, height, width = layer.in_shapes[0]
+            self.emit(
+                "global_pool", source, target, channels * height * width * lanes * 0.3, channels=channels,
+                positions=height * width, lanes=lanes, mean=isinstance(node, GlobalAvgPool), plane=self.plane(value),
+            )  # fmt: skip
+        elif isinstance(node, (Add, ReLU)):
+            self._elementwise(layer, target, count)
+        elif isinstance(node, Softmax):
+            self.emit("softmax", source, target, count * 20.0, features=layer.out_shape[0], lanes=lanes)
+        else:
+            raise NotImplementedError(node.kind)
+
+    def _elementwise(self, layer: Layer, target: Place, count: int) -> None:
+        """Make a sum or a ReLU; both work on channels that are filled up, which the input's are not."""
+        operands, buffer = [self.place(value).at for value in layer.inputs], None
+        if 0 in layer.inputs and self.flat and count != prod(layer.out_shape):
+            buffer = self.arena.take(count)
+            positions, step = prod(layer.out_shape[1:]), plane(layer.out_shape, True)
+            how = positions, layer.out_shape[0], positions, step
+            self._emit_copy(self.place(0).at, Place(buffer.at, 1), count / 8, how)
+            operands = [at if value else buffer.at for at, value in zip(operands, layer.inputs, strict=True)]
+        if isinstance(layer.node, ReLU):
+            self.emit("relu", operands[0], target, count / 16, count=count)
+        total = operands[0]
+        for k, at in enumerate(operands[1:], 2):
+            relu = layer.relu and k == len(operands)
+            self.emit("add", total, target, count / 16, second=at, count=count, relu=relu)
+            total = target.at
+        if buffer is not None:
+            self.arena.give(buffer)
+
+    def _concat(self, layer: Layer) -> None:
+        target, offset = self.place(layer.output), 0
+        for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
+            here = Place(target.at + offset * target.gap, target.gap, target.group)
+            floats = size(shape, self.flat)
+            offset += floats
+            if self.homes.of[value].storage == self.homes.of[layer.output].storage:
+                continue
+            source, cost = self.place(value).at, floats * self.lanes / 16
+            if target.gap != self.lanes:
+                self.emit_scatter(source, here, floats, cost)
+                continue
+            count = prod(shape[1:]) * self.lanes
+            steps = self.plane(value) * self.lanes, plane(shape, self.flat) * self.lanes
+            times = shape[0]
+            if steps == (count, count):
+                count, times = count * times, 1
+            self._emit_copy(source, here, cost, (count, times, *steps))
+
+
+#: The fields of the opcode ``"csr_product"`` that say where its table lies.
+_TABLE_FIELDS = ("rows", "indptr", "order", "indices", "values", "bias", "runs")
+
+
+def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buffer | None]:
+    """Copy a convolution's input if its window says so; return what the convolution reads, and the copy's buffer."""
+    table = emitter.weights.convolution(layer, emitter.flat)
+    view = table.window
+    if not view.copied:
+        return source, None
+    channels, height, width = layer.in_shapes[0]
+    lanes = emitter.lanes
+    buffer = emitter.arena.take(channels * view.plane * lanes)
+    variants, phases, rows, cols = view.shape
+    emitter.emit(
+        "pad_copy", source, Place(buffer.at, lanes), channels * view.plane * lanes / 8, channels=channels,
+        height=height, width=width, lanes=lanes, variants=variants, starts=table.starts, stride=view.stride,
+        phases=phases, top=view.top, rows=rows, cols=cols, plane=emitter.plane(layer.inputs[0]),
+        copy_plane=view.plane, needed=view.needed,
+    )  # fmt: skip
+    return buffer.at, buffer
+
+
+def pools_pairs(layer: Layer, pool: MaxPool2d) -> bool:
+    """Return whether a convolution's pool takes all of each 2 x 2, and nothing twice."""
+    _, height, width = layer.conv_shape
+    return (
+        pool.kernel == pool.stride == (2, 2)
+        and pool.padding == (0, 0)
+        and layer.out_shape[1:] == (height // 2, width // 2)
+    )

@@ -1,0 +1,80 @@
+"""Makes the products of many images: at each position, every image is a lane."""
+
+from __future__ import annotations
+
+from math import prod
+
+from dcformat.graph import MaxPool2d
+from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
+from dcformat_runtime.compile.tables import Window
+from dcformat_runtime.network import Layer
+
+#: Bytes of the first-level cache.
+_FIRST_LEVEL = 32 << 10
+
+
+class ManyImages(Emitter):
+    """Makes operators for 8 to 64 images in lanes; convolutions for 16."""
+
+    def linear(self, layer: Layer) -> None:
+        """Make a linear layer: a row's blocks are those of the lanes."""
+        lanes, target = self.lanes, self.place(layer.output)
+        if lanes < 16:
+            loop = CsrLoop(lanes, target.gap, 8, 1, 0, 8, step=8)
+        else:
+            loop = CsrLoop(lanes, target.gap, 16, lanes // 16, ENDLESS, ENDLESS)
+        self.emit_csr(self.weights.linear(layer), self.place(layer.inputs[0]).at, target, loop, layer.relu)
+
+    def convolution(self, layer: Layer) -> None:
+        """Make a convolution over sixteen images: a position is a block."""
+        table = self.weights.convolution(layer, False)
+        view, pool = table.window, layer.pool
+        source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
+        target = self.place(layer.output)
+        _, height, width = layer.conv_shape
+        across = 16 * view.shape[3]
+        out_h, out_w = layer.out_shape[1:]
+        if pool is None or pools_pairs(layer, pool):
+            loop = CsrLoop(
+                16, out_h * out_w * target.gap, target.gap, out_w, ENDLESS, ENDLESS, outer=out_h, source_outer=across,
+                target_outer=out_w * target.gap,
+            )  # fmt: skip
+            if pool is not None:
+                loop = loop._replace(
+                    blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=_pooled_blocks(layer, view)
+                )
+            self.emit_csr(table.csr, source, target, loop, layer.relu)
+        else:
+            buffer = self.arena.take(prod(layer.conv_shape) * 16)
+            loop = CsrLoop(
+                16, height * width * 16, 16, width, ENDLESS, ENDLESS, outer=height, source_outer=across,
+                target_outer=16 * width,
+            )  # fmt: skip
+            self.emit_csr(table.csr, source, Place(buffer.at, 16), loop, layer.relu)
+            self._pool_beside(pool, layer, buffer.at, target)
+            self.arena.give(buffer)
+        if copy is not None:
+            self.arena.give(copy)
+
+    def _pool_beside(self, pool: MaxPool2d, layer: Layer, source: int, target: Place) -> None:
+        """Pool sixteen images into their place, or beside it where lanes are not next to one another there."""
+        step = prod(layer.conv_shape[1:])
+        if target.gap == 16:
+            self.emit_pool(pool, source, layer.conv_shape, target, layer.out_shape, step=step)
+            return
+        count = prod(layer.out_shape)
+        buffer = self.arena.take(count * 16)
+        self.emit_pool(pool, source, layer.conv_shape, Place(buffer.at, 16), layer.out_shape, step=step)
+        self.emit_scatter(buffer.at, target, count, count)
+        self.arena.give(buffer)
+
+
+def _pooled_blocks(layer: Layer, view: Window) -> int:
+    """Return how many blocks of two lines are best pooled at a time: few, or as many as registers hold.
+
+    Where what twelve columns read does not fit in the first-level cache, four columns read less for each sum.
+    """
+    variants, phases, rows, cols = view.shape
+    _, height, width = layer.conv_shape
+    positions = (rows - height + 2) * (cols - width + min(width, 12))
+    return 8 if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else ENDLESS

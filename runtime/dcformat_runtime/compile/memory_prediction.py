@@ -1,0 +1,259 @@
+"""Predicts how much memory running a network takes, by arithmetic alone, before a weight is decoded.
+
+The memory follows from shapes and from the number of entries of each weight. Only how evenly these are spread over rows
+is unknown, and taken to be as bad as can be, so a prediction is an upper bound.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from dcformat.graph import AvgPool2d, Conv2d, Linear, MaxPool2d, Shape, Softmax
+from dcformat.limits import require_memory
+from dcformat.records import record
+from dcformat_runtime import cpu
+from dcformat_runtime.compile.constants import Room
+from dcformat_runtime.compile.program import lay_out, runs_one_by_one
+from dcformat_runtime.compile.weights import Weights
+from dcformat_runtime.network import Layer, Matrix, Network, outline
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+
+#: Bytes that each entry and each row of a weight take for a moment: while it is checked and made sparse float32 rows,
+#: made dense, and sorted into the tables of a linear layer or of a convolution.
+_CHECK, _DENSE, _LINEAR, _CONV = (24, 24), (16, 16), (40, 64), (88, 64)
+#: Bytes of Python objects for each layer, with those of its operators in every plan.
+_LAYER_BYTES = 16 << 10
+
+
+class MemoryRow(NamedTuple):
+    """What takes memory, and how many bytes."""
+
+    what: str
+    bytes: int
+
+
+@record
+class Prediction:
+    """The memory that running a network takes: `rows` add up to all of it.
+
+    `call`: the bytes among them that grow with the inputs of a call, for one input. `threads`: as many as can be used
+    within the limit. `words`: floats of the largest array that kernels address.
+    """
+
+    rows: tuple[MemoryRow, ...]
+    call: int
+    threads: int
+    words: int
+
+    @property
+    def total(self) -> int:
+        """Bytes for a session and calls of one input."""
+        return sum(row.bytes for row in self.rows)
+
+
+def predict_memory(
+    file: DcfFile, *, threads: int | None = None, backend: str = "numba", deterministic: bool = False
+) -> list[MemoryRow]:
+    """Return the most memory that running a file's network takes, beside the interpreter and the caller's arrays.
+
+    Parameters
+    ----------
+    file : DcfFile
+    threads : int or None
+        As for `load`.
+    backend : {'numba', 'numpy'}
+        The NumPy backend's intermediate arrays grow with the batch; they are given for one input.
+    deterministic : bool
+
+    Raises
+    ------
+    GraphError
+        The file holds no network.
+    """
+    network, held = outline_of(file)
+    return list(predict(network, held, threads, backend, deterministic, None).rows)
+
+
+def outline_of(file: DcfFile) -> tuple[Network, int]:
+    """Return an open file's network without its weights, and the bytes of all tensors once they are decoded."""
+    infos = {name: file.info(name) for name in file.names}
+    known = {
+        name: Matrix(info.shape, info.stored if info.form == "sparse" else info.size) for name, info in infos.items()
+    }
+    return outline(file.graph, known), file.decoded_bytes
+
+
+def predict(
+    network: Network, held: int, threads: int | None, backend: str, exact: bool, limit: int | None
+) -> Prediction:
+    """Predict the memory that running a network takes, and refuse one that takes more than `limit` bytes.
+
+    Parameters
+    ----------
+    network : Network
+        As `network.outline` makes it.
+    held : int
+        Bytes of the decoded tensors.
+    threads : int or None
+        None: one for each core, as far as their arenas fit into the limit.
+    backend : {'numba', 'numpy'}
+    exact : bool
+    limit : int or None
+
+    Raises
+    ------
+    MemoryLimitError
+        `limit` bytes are not enough.
+    """
+    rows = [
+        MemoryRow("tensors as the file holds them", held),
+        MemoryRow("layers and their operators", _LAYER_BYTES * len(network.layers)),
+    ]
+    _require(rows, limit)  # the prediction itself lays out every operator
+    weights, biases = _weights(network), _biases(network)
+    csr = sum(8 * (w.rows + 1) + (w.index_bytes + 4) * w.nnz for w in weights) + 4 * sum(biases)
+    rows.append(MemoryRow("weights as sparse float32 rows", csr))
+    words, arena = 0, 0
+    if backend == "numpy":
+        rows.append(MemoryRow("weights as dense float32", 0 if exact else 4 * sum(w.size for w in weights)))
+    else:
+        one = _program(network, exact, True)
+        many = _Program(0, one.arena) if runs_one_by_one(network) else _program(network, exact, False)
+        words, arena = max(*one, *many), 4 * many.arena
+        rows.append(MemoryRow("tables of the kernels for one input", 4 * one.tables))
+        rows.append(MemoryRow("arenas of the kernels for one input", 4 * one.arena))
+        rows.append(MemoryRow("tables of the kernels for many inputs", 4 * many.tables))
+    call = _call(network, backend, exact)
+    rows.append(MemoryRow("a call with one input", call))
+    if threads is None:
+        threads = _fitting(arena, rows, limit)
+    rows.append(MemoryRow("arenas of the kernels for many inputs", arena * threads))
+    # No call is under way while a network is made ready.
+    making = max(_making(weights, backend), 16 * max(biases, default=0), 4 * words)
+    rows.append(MemoryRow("for a moment, more than calls take", max(0, making - call - arena * threads)))
+    _require(rows, limit)
+    return Prediction(tuple(rows), call, threads, words)
+
+
+def _call(network: Network, backend: str, exact: bool) -> int:
+    """Return the bytes that a call takes for each input, beside arenas: its copy, its result, all values between."""
+    features = prod(network.input_shape)
+    pixels = 0 if network.pixels is None else 8 * features  # NumPy looks pixels up by 64-bit numbers
+    between = 4 * _intermediate(network, exact) if backend == "numpy" else 0
+    return 4 * (features + network.outputs) + pixels + between
+
+
+def _making(weights: list[Matrix], backend: str) -> int:
+    """Return the bytes that weights take for a moment while they are checked and expanded, made dense or sorted."""
+    expanded = max((4 * w.size for w in weights if w.nnz == w.size), default=0)
+    checking = _largest(_CHECK, weights) + expanded
+    if backend == "numpy":
+        return max(checking, _largest(_DENSE, weights))
+    return max(checking, _largest(_LINEAR, weights), _largest(_CONV, [w for w in weights if len(w.shape) == 4]))
+
+
+def _largest(costs: tuple[int, int], weights: list[Matrix]) -> int:
+    """Return the most bytes that a weight takes, given the bytes of each entry and of each row."""
+    return max((costs[0] * w.nnz + costs[1] * w.rows for w in weights), default=0)
+
+
+def _require(rows: list[MemoryRow], limit: int | None) -> None:
+    require_memory("running the network", sum(row.bytes for row in rows), limit)
+
+
+def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
+    """Return how many threads can have an arena of `arena` bytes each beside `rows`: one to the number of cores."""
+    cores = cpu.cores()
+    return (
+        cores if limit is None or not arena else max(1, min(cores, (limit - sum(row.bytes for row in rows)) // arena))
+    )
+
+
+def _weights(network: Network) -> list[Matrix]:
+    """Return the weights; layers that name the same tensor share it."""
+    return list(
+        {
+            layer.node.weight: layer.matrix
+            for layer in network.layers
+            if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None
+        }.values()
+    )
+
+
+def _biases(network: Network) -> list[int]:
+    """Return the lengths of the biases: one for each tensor, and zeros for each layer without."""
+    found: dict[object, int] = {}
+    for layer in network.layers:
+        if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None:
+            found[layer.node.bias or layer.output] = layer.matrix.rows
+    return list(found.values())
+
+
+class _Program(NamedTuple):
+    """Floats of a program's tables, and of its arena."""
+
+    tables: int
+    arena: int
+
+
+def _program(network: Network, exact: bool, single: bool) -> _Program:
+    room = Room()
+    weights = Weights(room, exact, cpu.vectors())
+    arena, _ = lay_out(network, weights, single)
+    return _Program(room.size, arena)
+
+
+def _intermediate(network: Network, exact: bool) -> int:
+    """Return the floats of the values that the NumPy backend holds at a time, for one input."""
+    last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
+    ends: dict[int, list[int]] = {}
+    for value, k in last.items():
+        if value:
+            ends.setdefault(k, []).append(prod(network.layers[value - 1].out_shape))
+    alive = peak = 0
+    for k, layer in enumerate(network.layers):
+        alive += prod(layer.out_shape)
+        peak = max(peak, alive + _temporary(layer, exact))
+        alive -= sum(ends.get(k, ()))
+    return peak
+
+
+def _temporary(layer: Layer, exact: bool) -> int:
+    """Return the floats that the NumPy backend takes for one input while it computes a layer, beside the result."""
+    node, out = layer.node, layer.out_shape
+    if isinstance(node, Conv2d) and layer.matrix is not None:
+        positions, columns = prod(layer.conv_shape[1:]), layer.matrix.size // layer.matrix.rows
+        block = 2 * positions if exact else (columns + layer.matrix.rows // node.groups) * positions
+        pads = [(p, p) for p in node.padding]
+        made = _padded(layer.in_shapes[0], pads) + block
+        if layer.pool is None:
+            return made
+        return prod(layer.conv_shape) + max(
+            made, _padded(layer.conv_shape, _pool_pads(layer.pool, layer.conv_shape, out))
+        )
+    if isinstance(node, (MaxPool2d, AvgPool2d)):
+        shares = 4 * prod(out[1:]) + 16 * sum(out[1:])  # numbers of counted elements: Python's integers, then NumPy's
+        return _padded(layer.in_shapes[0], _pool_pads(node, layer.in_shapes[0], out)) + 2 * prod(out) + shares
+    if isinstance(node, (Linear, Softmax)) and exact:
+        return 24 * prod(out)
+    return 3 * prod(out) if isinstance(node, Softmax) else 0
+
+
+def _pool_pads(node: MaxPool2d | AvgPool2d, source: Shape, out: Shape) -> list[tuple[int, int]]:
+    """Return how far a pool's windows reach beyond its input, before and after; in ceil mode beyond the padding too."""
+    pads = []
+    for size, padding, kernel, stride, count in zip(
+        source[1:], node.padding, node.kernel, node.stride, out[1:], strict=True
+    ):
+        pads.append((padding, max(padding, (count - 1) * stride + kernel - size - padding)))
+    return pads
+
+
+def _padded(shape: Shape, pads: list[tuple[int, int]]) -> int:
+    """Return the elements of a padded copy; none is made where there is no padding."""
+    if not any(map(any, pads)):
+        return 0
+    return shape[0] * prod(size + before + after for size, (before, after) in zip(shape[1:], pads, strict=True))

@@ -1,0 +1,105 @@
+"""Makes the products of one image: its positions are side by side."""
+
+from __future__ import annotations
+
+from dcformat_runtime import isa
+from dcformat_runtime.compile.arena import plane
+from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
+from dcformat_runtime.compile.weights import ConvPlace, VectorTables, column_ns
+from dcformat_runtime.kernels.simd_widths import HALF_POOLS
+from dcformat_runtime.network import Layer
+
+
+class OneImage(Emitter):
+    """Makes operators for each image alone."""
+
+    def linear(self, layer: Layer) -> None:
+        """Make sparse gathers, or dense columns of the inputs that are not zero."""
+        value = layer.inputs[0]
+        source, target = self.place(value).at, self.place(layer.output)
+        tables = self.weights.vector(layer, self.orders.get(value))
+        sell = tables.sell
+        order = sell.order_at
+        if self._may_reorder(layer) and not target.group:
+            self.orders[layer.output] = sell.order
+            order = 0
+        scratch = self.arena.take(16 * sell.groups)
+        fields: dict[str, float] = {
+            "groups": sell.groups, "indptr": sell.indptr, "indices": sell.indices, "values": sell.values,
+            "bias": sell.bias, "relu": layer.relu, "wide": sell.wide, "rows": sell.rows, "order": order,
+            "scratch": scratch.at,
+        }  # fmt: skip
+        if tables.permuted is not None:
+            self.emit("permute", source, target, tables.cost, **fields, **tables.permuted._asdict())
+        elif tables.columns is not None and not order:
+            self._columns(layer, tables, source, target, fields)
+        else:
+            self.emit("sell16_product", source, target, tables.cost, **fields)
+        self.arena.give(scratch)
+
+    def _columns(
+        self, layer: Layer, tables: VectorTables, source: int, target: Place, instead: dict[str, float]
+    ) -> None:
+        """Add up dense columns; `instead`: the fields of the gather that runs if too many inputs are not zero."""
+        assert tables.columns is not None
+        features, groups = aligned(layer.in_shapes[0][0]), tables.sell.groups
+        found = self.arena.take(features + 16)
+        record = isa.record("sell16_product", source, target.at, target.group, instead)
+        self.emit(
+            "csc_product", source, target, tables.cost, features=features, columns=tables.columns, blocks=groups,
+            bias=tables.sell.bias, relu=layer.relu, found=found.at,
+            limit=int(tables.cost / (groups * column_ns(64 * features * groups))),
+            instead=self.weights.room.put_words(record),
+        )  # fmt: skip
+        self.arena.give(found)
+
+    def _may_reorder(self, layer: Layer) -> bool:
+        """Return whether only linear layers read a layer's output: they can read it in any order."""
+        return layer.output in self.homes.linear and not self.weights.exact
+
+    def convolution(self, layer: Layer) -> None:
+        """Make a convolution: the positions of an output channel are one row."""
+        table = self.weights.convolution(layer, True)
+        source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
+        target, pool = self.place(layer.output), layer.pool
+        channels, height, width = layer.conv_shape
+        step = plane(layer.conv_shape, True)
+        pooled = self._pooled_halves(layer, table)
+        buffer = None if pool is None or pooled else self.arena.take(channels * step)
+        place = target if buffer is None else Place(buffer.at, 1)
+        if table.window.half:
+            loop = _half_loop(layer, table, pooled)
+        else:
+            view = table.window
+            lines = height if view.width == width else 1
+            loop = CsrLoop(1, step, 16, lines * view.line_blocks, view.line_blocks, view.width)
+        self.emit_csr(table.csr, source, place, loop, layer.relu)
+        if pool is not None and buffer is not None:
+            self.emit_pool(pool, buffer.at, layer.conv_shape, target, layer.out_shape, step=step)
+            self.arena.give(buffer)
+        if copy is not None:
+            self.arena.give(copy)
+
+    def _pooled_halves(self, layer: Layer, table: ConvPlace) -> int:
+        """Return how many half blocks a line of a convolution has, if these are pooled in registers; else 0."""
+        view, pool = table.window, layer.pool
+        _, height, width = layer.conv_shape
+        line = width // 8
+        widths, step = HALF_POOLS.get(line, ((ENDLESS,), 0))
+        if pool is None or view.half != step or width % 8 or table.csr.runs > 1 or not pools_pairs(layer, pool):
+            return 0
+        fits = height * line % min(widths) == 0 and min(widths) <= 2 * self.weights.vectors.max_blocks
+        return line if fits else 0
+
+
+def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:
+    """Return how half blocks are taken: one for each line, or all lines close together."""
+    view = table.window
+    _, height, width = layer.conv_shape
+    positions = height * width
+    gap, blocks = (width, height) if view.half == 16 else (8, -(-positions // 8))
+    row = plane(layer.conv_shape, True)
+    if pooled:
+        row, gap = plane(layer.out_shape, True), width // 2
+    return CsrLoop(1, row, gap, blocks, 0, min(gap, positions), step=view.half, pool=pooled)

@@ -1,0 +1,178 @@
+"""Turns a network into a program (see `isa`): the order of work, the tables, the place of every value.
+
+A tile of images goes through two stages. The first runs for each group of images: for each image alone (one lane), or
+for 16 together, one image a lane. The second starts where only one value is needed and only vectors follow, and runs
+for the whole tile, every image a lane. Estimated costs decide which tile is taken for how many images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from dcformat.errors import LimitError
+from dcformat.graph import Flatten
+from dcformat.records import record
+from dcformat_runtime import isa
+from dcformat_runtime.compile.arena import Arena, Homes, homes
+from dcformat_runtime.compile.constants import Constants
+from dcformat_runtime.compile.many_images import ManyImages
+from dcformat_runtime.compile.one_image import OneImage
+from dcformat_runtime.compile.weights import Weights
+from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.network import Floats, Network
+
+#: Floats of all values of 16 images up to which convolutions run for 16 together; above, the caches are too small.
+_LANES_LIMIT = 1 << 22
+#: Layers above which there is only the program for one image.
+_MANY_LAYERS = 1 << 10
+
+
+class TilePlan:
+    """One way to run a tile: `tile` images, `lanes` of them in a group.
+
+    `names` and `costs` (estimated nanoseconds): each stage's operators, in order.
+    """
+
+    __slots__ = ("address", "costs", "lanes", "names", "tile")
+
+    def __init__(self, tile: int, lanes: int) -> None:
+        self.tile, self.lanes, self.address = tile, lanes, 0
+        self.names: tuple[list[str], list[str]] = ([], [])
+        self.costs: tuple[list[float], list[float]] = ([], [])
+
+    def cost(self, images: int) -> float:
+        """Return the estimated nanoseconds for `images` images, at most a tile."""
+        return -(-images // self.lanes) * sum(self.costs[0]) + sum(self.costs[1])
+
+
+@record
+class Program:
+    """What a kernel needs: `mem`, and the floats of its arena.
+
+    `choices[r]`: the plan when r images are left; `costs[r]`: estimated nanoseconds for them.
+    """
+
+    mem: Floats
+    arena: int
+    choices: tuple[TilePlan, ...]
+    costs: tuple[float, ...]
+
+
+def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> Program:
+    """Make the program for one image at a time (`single`), or for many."""
+    constants = Constants()
+    arena, plans = lay_out(network, Weights(constants, exact, vectors), single)
+    check_words(max(arena, constants.size))
+    choices, costs = _choose(plans)
+    mem = constants.finish()
+    mem.view(np.int32)[isa.EXACT] = exact
+    mem.view(np.int32)[isa.PLANS : isa.PLANS + len(choices)] = [plan.address for plan in choices]
+    return Program(mem, arena, tuple(choices), tuple(costs))
+
+
+def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
+    """Write the plans into the room of `weights`; return the floats of the arena, and the plans."""
+    weights.room.skip(isa.PLANS + isa.CHOICES + 1)  # filled in when the addresses are known
+    values: dict[bool, Homes] = {}  # of one image, and of many
+    if single or runs_one_by_one(network):
+        cut, plans = len(network.layers), [TilePlan(1, 1)]
+    else:
+        values[False] = homes(network, False)
+        cut = _cut(network, values[False])
+        plans = _plans(network, cut)
+    if any(plan.lanes == 1 for plan in plans):
+        values[True] = homes(network, True)
+    arena = max(_emit(network, cut, plan, weights, values) for plan in plans) + isa.SLACK
+    return arena, plans
+
+
+def runs_one_by_one(network: Network) -> bool:
+    """Whether the program for one image serves batches too, because the network is so long that another costs much."""
+    return len(network.layers) > _MANY_LAYERS
+
+
+def check_words(floats: int) -> None:
+    """Raise `LimitError` if an arena or constants of `floats` floats are more than a kernel can number."""
+    if floats > isa.MAX_WORD:
+        raise LimitError("running the network", got=f"{floats} floats", expected=f"at most {isa.MAX_WORD}")
+
+
+def _cut(network: Network, values: Homes) -> int:
+    """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow.
+
+    That value must lie where only the second stage reads it.
+    """
+    layers, where = network.layers, values.of
+    first_read: dict[int, int] = {}
+    for k, layer in enumerate(layers):
+        if not isinstance(layer.node, Flatten):
+            for value in layer.inputs:
+                first_read.setdefault(where[value].storage, k)
+    needed, best = {network.output}, len(layers)
+    for cut in range(len(layers) - 1, -1, -1):
+        layer = layers[cut]
+        flat = isinstance(layer.node, Flatten) or all(len(shape) == 1 for shape in layer.in_shapes)
+        if not flat or len(layer.out_shape) != 1:
+            break
+        needed.discard(layer.output)
+        needed.update(layer.inputs)
+        if len(needed) == 1 and first_read.get(where[min(needed)].storage, cut) >= cut:
+            best = cut
+    return best
+
+
+def _plans(network: Network, cut: int) -> list[TilePlan]:
+    if cut == 0:
+        return [TilePlan(8, 8), TilePlan(16, 16), TilePlan(32, 32), TilePlan(64, 64)]
+    values = prod(network.input_shape) + sum(prod(layer.out_shape) for layer in network.layers[:cut])
+    if 16 * values > _LANES_LIMIT:
+        return [TilePlan(8, 1), TilePlan(64, 1)] if cut < len(network.layers) else [TilePlan(1, 1)]
+    if cut == len(network.layers):
+        return [TilePlan(1, 1), TilePlan(16, 16)]
+    return [TilePlan(8, 1), TilePlan(16, 16), TilePlan(32, 16), TilePlan(64, 16)]
+
+
+def _emit(network: Network, cut: int, plan: TilePlan, weights: Weights, values: Mapping[bool, Homes]) -> int:
+    """Make a plan's operators; return the floats of its arena. `values`: their homes, for one image and for many."""
+    arena, room, end = Arena(), weights.room, len(network.layers)
+    first, second = (
+        (OneImage if lanes == 1 else ManyImages)(network, weights, arena, lanes, values[lanes == 1])
+        for lanes in (plan.lanes, plan.tile)
+    )
+    if cut in (0, end):
+        alone = first if cut else second
+        alone.bring_in()
+        alone.run(0, end)
+        alone.give_out()
+    else:
+        value = network.layers[cut].inputs[0]
+        bridge = first.make_bridge(value, plan.tile)
+        first.bring_in()
+        first.run(0, cut)
+        first.enter_bridge(value, bridge)
+        second.leave_bridge(value, bridge, plan.lanes == 1)
+        second.run(cut, end)
+        second.give_out()
+    stages = [
+        word
+        for stage in (first, second)
+        for word in (len(stage.records), room.put_records(stage.records, isa.RECORD_WIDTH))
+    ]
+    plan.address = room.put_words([plan.tile, plan.lanes, *stages])
+    plan.names, plan.costs = (first.names, second.names), (first.costs, second.costs)
+    return arena.size
+
+
+def _choose(plans: Sequence[TilePlan]) -> tuple[list[TilePlan], list[float]]:
+    """Return the cheapest plan for each number of images left, counting what remains after it, and the costs."""
+    best: list[float] = [0.0]
+    choices = [plans[0]]
+    for left in range(1, isa.CHOICES + 1):
+        costs = [plan.cost(min(left, plan.tile)) + best[max(0, left - plan.tile)] for plan in plans]
+        pick = costs.index(min(costs))
+        best.append(costs[pick])
+        choices.append(plans[pick])
+    return choices, best

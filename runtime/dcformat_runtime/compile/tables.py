@@ -1,0 +1,275 @@
+"""A layer's weights in the order in which a kernel reads them. Only `dense_columns` makes anything dense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Conv2d, Pair, Shape
+from dcformat.records import record
+from dcformat_runtime.network import Floats, Ints, Layer, Sparse
+
+Int32s = npt.NDArray[np.int32]
+_LANES = 16
+#: Kernel rows that are looked at to judge how lines lie best.
+_MANY_ROWS = 64
+
+
+@record(eq=False)
+class CsrTable:
+    """Entries by run of columns, then by row, longest rows first; see opcode "csr_product".
+
+    `indptr` (runs * rows + 1,), `order` (rows,): each row's number; `bias` in that order.
+    """
+
+    indptr: Int32s
+    order: Int32s
+    indices: Int32s
+    values: Floats
+    bias: Floats
+
+
+@record(eq=False)
+class Sell16Table:
+    """Sixteen rows side by side, longest first, filled up with zeros; see opcode "sell16_product".
+
+    `indices` and `values` (slots * 16,); `order`: row -> place, so that the result's place p is row ``order[p]``.
+    """
+
+    indptr: Int32s
+    indices: npt.NDArray[Any]
+    values: Floats
+    bias: Floats
+    order: Int32s
+
+
+def row_numbers(weight: Sparse) -> Int32s:
+    """Return the row of each entry."""
+    return np.repeat(np.arange(weight.rows, dtype=np.int32), np.diff(weight.indptr))
+
+
+def longest_first(counts: Ints) -> Ints:
+    """Return the order of rows by length, longest first. Sorting by NumPy would load half a megabyte of code."""
+    lengths = counts.tolist()
+    return np.array(sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True), np.int64)
+
+
+def slots(counts: Ints) -> int:
+    """Return the slots that rows of these lengths take, 16 rows side by side, longest rows first."""
+    return sum(sorted(counts.tolist(), reverse=True)[::_LANES])
+
+
+def csr_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> CsrTable:
+    """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
+    rows = bias.size
+    order = longest_first(np.bincount(row, minlength=rows))
+    rank = np.empty(rows, np.int64)
+    rank[order] = np.arange(rows)
+    key = run * rows + rank[row]
+    place = np.argsort(key, kind="stable")
+    indptr = np.zeros(runs * rows + 1, np.int32)
+    np.cumsum(np.bincount(key, minlength=runs * rows), out=indptr[1:])
+    return CsrTable(indptr, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order])
+
+
+def sell16_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) -> Sell16Table:
+    """Lay out a matrix for one input vector; `columns` renames its columns."""
+    counts = np.diff(weight.indptr)
+    order = longest_first(counts)
+    groups = -(-weight.rows // _LANES)
+    indptr = np.zeros(groups + 1, np.int64)
+    np.cumsum(counts[order[::_LANES]], out=indptr[1:])
+    rank = np.empty(weight.rows, np.int64)
+    rank[order] = np.arange(weight.rows)
+    row = row_numbers(weight)
+    slot = indptr[rank[row] // _LANES] + np.arange(weight.nnz) - weight.indptr[row]
+    place = slot * _LANES + rank[row] % _LANES
+    wide = weight.columns > 1 << 16
+    indices = np.zeros(int(indptr[-1]) * _LANES, np.int32 if wide else np.uint16)
+    values = np.zeros(indices.size, np.float32)
+    indices[place] = weight.indices if columns is None else columns[weight.indices]
+    values[place] = weight.values
+    biases = np.zeros(groups * _LANES, np.float32)
+    biases[: bias.size] = bias[order]
+    return Sell16Table(indptr.astype(np.int32), indices, values, biases, order.astype(np.int32))
+
+
+@record(eq=False)
+class PermuteTable:
+    """Entries by block of 16 columns, then by 16 rows, `each` slots; see opcode "permute".
+
+    `indices` uint8 and `values` (blocks * groups * each * 16,); `rest`: the entries for which there were not enough
+    slots; its order of rows is that of the whole.
+    """
+
+    each: int
+    blocks: int
+    indices: npt.NDArray[np.uint8]
+    values: Floats
+    rest: Sell16Table
+
+
+@record(eq=False)
+class Occurrences:
+    """For each entry: its row, its place among the columns, and how many entries of its row and block precede it."""
+
+    row: Int32s
+    place: Int32s
+    before: Int32s
+
+
+def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
+    """Count entries in each row and block of 16 columns; `columns` renames columns."""
+    row = row_numbers(weight)
+    place = weight.indices if columns is None else columns[weight.indices]
+    blocks = -(-weight.columns // _LANES)
+    key = row.astype(np.int64) * blocks + place // _LANES
+    # Unless columns are renamed, entries are in this order already.
+    sort = np.arange(key.size, dtype=np.int32) if columns is None else np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[sort], prepend=-1)).astype(np.int32)
+    before = np.empty(key.size, np.int32)
+    before[sort] = np.arange(key.size, dtype=np.int32) - np.repeat(first, np.diff(first, append=np.int32(key.size)))
+    return Occurrences(row, place, before)
+
+
+def permute_table(weight: Sparse, bias: Floats, columns: Int32s | None, found: Occurrences, each: int) -> PermuteTable:
+    """Lay out a matrix for one input vector, `each` slots for 16 rows and 16 columns. `columns` renames columns."""
+    rest = found.before >= each
+    indptr = np.zeros(weight.rows + 1, np.int64)
+    np.cumsum(np.bincount(found.row[rest], minlength=weight.rows), out=indptr[1:])
+    table = sell16_table(Sparse(weight.shape, indptr, weight.indices[rest], weight.values[rest]), bias, columns)
+    rank = np.empty(weight.rows, np.int32)
+    rank[table.order] = np.arange(weight.rows)
+    blocks, groups = -(-weight.columns // _LANES), -(-weight.rows // _LANES)
+    row, place, before = rank[found.row[~rest]], found.place[~rest], found.before[~rest]
+    slot = (place // _LANES * groups + row // _LANES) * each + before
+    indices = np.zeros(blocks * groups * each * _LANES, np.uint8)
+    values = np.zeros(indices.size, np.float32)
+    indices[slot * _LANES + row % _LANES] = place % _LANES
+    values[slot * _LANES + row % _LANES] = weight.values[~rest]
+    return PermuteTable(each, blocks, indices, values, table)
+
+
+def dense_columns(weight: Sparse, order: Int32s, columns: Int32s | None, places: int) -> Floats:
+    """Return the transposed matrix ``(places, rows up to a multiple of 16)``, rows in `order`, columns renamed."""
+    out = np.zeros((places, -(-weight.rows // _LANES) * _LANES), np.float32)
+    rank = np.empty(weight.rows, np.int64)
+    rank[order] = np.arange(weight.rows)
+    where = weight.indices if columns is None else columns[weight.indices]
+    out[where, rank[row_numbers(weight)]] = weight.values
+    return out
+
+
+class Window(NamedTuple):
+    """How a convolution's input is copied before it (opcode "pad_copy"), and where each weight reads the copy.
+
+    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or
+    of the input where it is read as it is; `plane`: positions from one channel to the next; `line_blocks`, `width`: how
+    outputs lie in lines (opcode "csr_product"). `half`: if outputs are taken by half blocks, how far apart these lie in
+    the copy. `needed`: columns of the copy that are read.
+    """
+
+    starts: range
+    stride: int
+    phases: int
+    top: int
+    shape: tuple[int, int, int, int]
+    copied: bool
+    plane: int
+    line_blocks: int
+    width: int
+    half: int = 0
+    needed: int = 0
+
+
+def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool) -> Window:
+    """Choose the copy.
+
+    `plane`: positions from one channel of the source to the next. `flat`: one image; then a copy for each kernel
+    column, so that all outputs lie in one row, or, where lines of outputs are half blocks, one copy with cache lines
+    for lines. Otherwise every position holds many images. `halves`: two half blocks take as long as a block.
+    """
+    (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    _, height, width = source
+    plain = node.stride == (1, 1) and node.padding == (0, 0)
+    positions = out[0] * out[1]
+    if plain and (not flat or kernel == (1, 1)):
+        blocks = -(-positions // _LANES)
+        return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, 8 * (positions <= 8))
+    rows = out[0] + (kernel[0] - 1) * down // stride_h
+    needed = cols = out[1] + (kernel[1] - 1) * right // stride_w
+    narrow = flat and 4 < out[1] <= 8 < positions and cols <= _LANES
+    half = 16 if narrow else 8 if flat and (positions <= 8 or (halves and out[1] % _LANES == 8)) else 0
+    per = kept = 0
+    shifted = range(-node.padding[1], kernel[1] * right - node.padding[1], right)  # one for each kernel column
+    if narrow:
+        starts, cols = range(-node.padding[1], stride_w - node.padding[1]), _LANES
+    elif half:
+        starts, cols = shifted, out[1]
+        needed = cols
+    elif flat:
+        starts = shifted
+        cols, per, kept = _lines(out, [ky * down // stride_h for ky in range(min(kernel[0], _MANY_ROWS))])
+        needed = cols
+    else:
+        starts = range(-node.padding[1], stride_w - node.padding[1])
+    copied = len(starts) * stride_h * rows * cols
+    if flat:
+        # Half blocks are copied: what the last one writes beyond its line must not lie in another channel.
+        beyond = 7 if cols % 8 else _beyond(starts[-1], width, cols) if stride_w == 1 else 0
+        copied = -(-(copied + beyond) // _LANES) * _LANES
+    shape = (len(starts), stride_h, rows, cols)
+    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept, half, needed)
+
+
+def _beyond(start: int, width: int, cols: int) -> int:
+    """Return how many floats a copy of half blocks writes beyond a line of `cols` that begins at column `start`."""
+    low = min(cols, max(0, -start))
+    high = max(low, min(cols, width - start))
+    return max(0, low + -(-(high - low) // 8) * 8 - cols)
+
+
+def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
+    """Return the columns of a copy's line, and how outputs lie: blocks of a line, floats kept of it.
+
+    Lines may follow one another closely: then, where a kernel row moves by less than whole cache lines, every load
+    touches two of them and takes half as long again. Or lines are filled up to blocks, and some work is wasted.
+    """
+    height, width = out
+    close = -(-height * width // _LANES)
+    across = sum(shift * width % _LANES != 0 for shift in shifts) / len(shifts)
+    filled = -(-width // _LANES)
+    if close * (1 + across / 2) <= height * filled:
+        return width, close, height * width
+    return filled * _LANES, filled, width
+
+
+def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Int32s, Ints, Ints, Floats]:
+    """Return ``(row, channel, position, value)`` of a convolution's entries, except those that only meet padding."""
+    node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
+    assert isinstance(node, Conv2d)
+    per_group, kernel_h, kernel_w = weight.shape[1:]
+    row = row_numbers(weight)
+    channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))
+    channel = channel + row // (weight.rows // node.groups) * per_group
+    (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    _, phases, rows, cols = view.shape
+    y, x = ky * down, kx * right
+    variant, x = (kx, 0 * x) if flat and view.copied and view.half != 16 else (x % stride_w, x // stride_w)
+    if not view.copied:
+        variant = 0 * x
+    position = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane
+    seen_y = _seen(kernel_h, down, stride_h, node.padding[0], source[1], out[0])
+    seen_x = _seen(kernel_w, right, stride_w, node.padding[1], source[2], out[1])
+    seen = seen_y[ky] & seen_x[kx]
+    return row[seen], channel[seen], position[seen], weight.values[seen]
+
+
+def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
+    """Return whether each kernel row (or column) ever reads inside the image."""
+    offset = np.arange(kernel, dtype=np.int64) * dilation - padding
+    first = np.maximum(0, -(offset // stride))  # the first output for which it does not read before the image
+    return np.asarray((first < out) & (offset + first * stride < size))

@@ -1,0 +1,308 @@
+"""The tables of a network's layers among its constants. Each is made once, for all plans that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from dcformat.graph import Conv2d, Shape
+from dcformat_runtime.compile.arena import plane
+from dcformat_runtime.compile.constants import Room, aligned
+from dcformat_runtime.compile.tables import (
+    CsrTable,
+    Int32s,
+    Occurrences,
+    PermuteTable,
+    Sell16Table,
+    Window,
+    conv_entries,
+    csr_table,
+    dense_columns,
+    occurrences,
+    permute_table,
+    row_numbers,
+    sell16_table,
+    slots,
+    window,
+)
+from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.kernels.simd_widths import PERMUTE_SLOTS
+from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
+
+T = TypeVar("T")
+
+#: Bytes of the copy of a source that one run of columns should read, so that it stays in the first-level cache.
+_RUN_BYTES = 24 << 10
+#: Blocks of multiply-adds that one run of a row should have at least, so that sums are seldom stored and loaded again.
+_RUN_BLOCKS = 160
+#: Floats that a layer's dense columns may take, and the density from which they are made: there a column's blocks take
+#: as long as its entries' gathers if a fifth of the inputs are not zero.
+_DENSE_LIMIT = 1 << 21
+_LEAST_DENSITY = 0.02
+#: An order of rows that is not known yet.
+_UNKNOWN: Int32s = np.empty(0, np.int32)
+#: Estimated nanoseconds of 16 gathered multiply-adds.
+SLOT_NS = 4.5
+
+
+class CsrPlace(NamedTuple):
+    """Where a `CsrTable` lies, and its sizes."""
+
+    rows: int
+    entries: int
+    runs: int
+    indptr: int
+    order: int
+    indices: int
+    values: int
+    bias: int
+
+
+class ConvPlace(NamedTuple):
+    """Where a convolution's table lies, how it reads its input, and where its copies' first columns are listed."""
+
+    csr: CsrPlace
+    window: Window
+    starts: int
+
+
+class SellPlace(NamedTuple):
+    """Where a `Sell16Table` lies, and its sizes; `order` as in the table, and where it lies."""
+
+    rows: int
+    groups: int
+    wide: bool
+    indptr: int
+    indices: int
+    values: int
+    bias: int
+    order: Int32s
+    order_at: int
+
+
+class PermutePlace(NamedTuple):
+    """Where a `PermuteTable` lies, and its sizes."""
+
+    blocks: int
+    slots: int
+    block_indices: int
+    block_values: int
+
+
+class VectorTables(NamedTuple):
+    """The tables of a linear layer for one image; `cost` in nanoseconds.
+
+    `permuted`: of which `sell` is the rest. `columns`: where the same matrix lies as dense columns.
+    """
+
+    sell: SellPlace
+    cost: float
+    permuted: PermutePlace | None = None
+    columns: int | None = None
+
+
+class Weights:
+    """Makes tables on demand; where layers have no weights yet, it only numbers the places of their tables.
+
+    Then only how evenly entries are spread over rows is unknown, and taken to be as bad as can be: such tables take no
+    less room than the real ones will.
+    """
+
+    def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
+        self.room, self.exact, self.vectors = room, exact, vectors
+        self._made: dict[tuple[object, ...], object] = {}
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]  # type: ignore[return-value]
+
+    def linear(self, layer: Layer) -> CsrPlace:
+        """Return the rows of a linear layer for many images."""
+        return self._once((layer.output, "linear"), lambda: self._linear(layer))
+
+    def convolution(self, layer: Layer, flat: bool) -> ConvPlace:
+        """Return the rows of a convolution: for one image (`flat`), or with each image a lane."""
+        return self._once((layer.output, "flat" if flat else "lanes"), lambda: self._convolution(layer, flat))
+
+    def vector(self, layer: Layer, renamed: Int32s | None) -> VectorTables:
+        """Return the tables of a linear layer for one image; `renamed`: its input's order, if not its own."""
+        return self._once((layer.output, "vector"), lambda: self._vector(layer, renamed))
+
+    def _linear(self, layer: Layer) -> CsrPlace:
+        if layer.weight is None:
+            matrix = _matrix(layer)
+            return self._place_csr(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
+        weight, bias = _parameters(layer)
+        runs = linear_runs(weight.shape, weight.nnz)
+        row, position = row_numbers(weight), weight.indices.astype(np.int64)
+        table = csr_table(row, position, weight.values, bias, position * runs // weight.columns, runs)
+        return self._put_csr(table, runs)
+
+    def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
+        matrix, max_blocks = _matrix(layer), self.vectors.max_blocks
+        view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors)
+        if layer.weight is None:
+            runs = conv_runs(layer, matrix.shape, matrix.nnz, view, flat, max_blocks)
+            place = self._place_csr(matrix.rows, matrix.nnz, runs)
+        else:
+            weight, bias = _parameters(layer)
+            row, channel, position, values = conv_entries(weight, layer, view, flat)
+            runs = conv_runs(layer, weight.shape, values.size, view, flat, max_blocks)
+            # By channel, so that entries stay in the order of the weight's columns however many runs there are.
+            table = csr_table(row, position, values, bias, channel * runs // layer.in_shapes[0][0], runs)
+            place = self._put_csr(table, runs)
+        starts = self.room.skip(len(view.starts))
+        if layer.weight is not None:  # a prediction must not make the list, which may be long
+            self.room.fill(starts, np.array(view.starts, np.int64))
+        return ConvPlace(place, view, starts)
+
+    def _place_csr(self, rows: int, entries: int, runs: int) -> CsrPlace:
+        skip = self.room.skip
+        indptr, order, indices = skip(runs * rows + 1), skip(rows), skip(entries)
+        return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
+
+    def _put_csr(self, table: CsrTable, runs: int) -> CsrPlace:
+        place = self._place_csr(table.bias.size, table.values.size, runs)
+        self._fill(place, table, "indptr", "order", "indices", "values", "bias")
+        return place
+
+    def _fill(self, place: NamedTuple, table: object, *names: str) -> None:
+        for name in names:
+            self.room.fill(getattr(place, name), getattr(table, name))
+
+    def _vector(self, layer: Layer, renamed: Int32s | None) -> VectorTables:
+        if layer.weight is None:
+            return self._vector_at_most(_matrix(layer), renamed is not None)
+        weight, bias = _parameters(layer)
+        columns: Int32s | None = None
+        if renamed is not None:
+            columns = np.empty(weight.columns, np.int32)
+            columns[renamed] = np.arange(weight.columns)
+        gathers = cost = slots(np.diff(weight.indptr)) * SLOT_NS
+        zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # blocks of 16 inputs that are all zero: images have many
+        dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
+        if dense:
+            # A guess at the share of inputs that are not zero.
+            share, floats = 0.2 if layer.inputs[0] == 0 else 0.5, weight.columns * aligned(weight.rows)
+            cost = min(cost, 50 + share * floats / 16 * column_ns(4 * floats))
+        if self.vectors.permutes and not self.exact:
+            found = occurrences(weight, columns)
+            each, permuted = _slots(weight, found, zeros)
+            if permuted < cost:
+                return self._put_permute(permute_table(weight, bias, columns, found, each), permuted)
+        table = sell16_table(weight, bias, columns)
+        place = self._put_sell(table)
+        if not dense:
+            return VectorTables(place, gathers)
+        made = dense_columns(weight, table.order, columns, aligned(weight.columns))
+        at = self.room.skip(made.size)
+        self.room.fill(at, made)
+        return VectorTables(place, gathers, columns=at)
+
+    def _vector_at_most(self, matrix: Matrix, renamed: bool) -> VectorTables:
+        rows, columns = matrix.shape
+        groups = -(-rows // 16)
+        # A group is as long as its longest row, which is no longer than the rows of the group before.
+        slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // 16)
+        place = self._place_sell(rows, slots, columns > 1 << 16, _UNKNOWN)
+        # There are dense columns, or blocks, or neither.
+        dense = aligned(rows) * aligned(columns) if has_dense_columns(matrix.shape, matrix.nnz, renamed) else 0
+        limit = min(permute_limit(matrix.nnz), 4 * groups * -(-columns // 16))
+        extra = self.room.skip(max(dense, 20 * limit if self.vectors.permutes else 0))
+        return VectorTables(place, 0.0, columns=extra if dense else None)
+
+    def _place_sell(self, rows: int, slots: int, wide: bool, order: Int32s) -> SellPlace:
+        skip, groups = self.room.skip, -(-rows // 16)
+        indptr, indices, values = skip(groups + 1), skip(slots * (16 if wide else 8)), skip(16 * slots)
+        return SellPlace(rows, groups, wide, indptr, indices, values, skip(16 * groups), order, skip(rows))
+
+    def _put_sell(self, table: Sell16Table) -> SellPlace:
+        wide, slots = table.indices.dtype == np.int32, table.values.size // 16
+        place = self._place_sell(table.order.size, slots, wide, table.order)
+        self._fill(place, table, "indptr", "indices", "values", "bias")
+        self.room.fill(place.order_at, table.order)
+        return place
+
+    def _put_permute(self, table: PermuteTable, cost: float) -> VectorTables:
+        sell = self._put_sell(table.rest)
+        indices, values = self.room.skip(table.indices.size // 4), self.room.skip(table.values.size)
+        self.room.fill(indices, table.indices)
+        self.room.fill(values, table.values)
+        return VectorTables(sell, cost, PermutePlace(table.blocks, table.each, indices, values))
+
+
+def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
+    """Return with how many slots a `PermuteTable` is fastest, and its nanoseconds; infinite if it is too large."""
+    groups, blocks = -(-weight.rows // 16), -(-weight.columns // 16)
+    best, least = 0, float("inf")
+    for each in PERMUTE_SLOTS:
+        if groups * blocks * each > permute_limit(weight.nnz):
+            break
+        rest = slots(np.bincount(found.row[found.before >= each], minlength=weight.rows))
+        cost = (1 - zeros) * groups * blocks * (each * 0.7 + 0.5) + rest * SLOT_NS + 20
+        if cost < least:
+            best, least = each, cost
+    return best, least
+
+
+def permute_limit(entries: int) -> int:
+    """Return how many slots a `PermuteTable` may have: entries must fill a quarter of their lanes."""
+    return entries // 4
+
+
+def _matrix(layer: Layer) -> Matrix:
+    assert layer.matrix is not None  # network.outline gives one to such layers
+    return layer.matrix
+
+
+def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
+    assert layer.weight is not None and layer.bias is not None  # network.lower gives both to such layers
+    return layer.weight, layer.bias + np.float32(0)  # no negative zero: adding zeros must change nothing
+
+
+def linear_runs(shape: Shape, entries: int) -> int:
+    """Return into how many runs of columns to cut a linear layer."""
+    return _runs(shape[1] * 256, 4 * entries / shape[0])
+
+
+def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool) -> Window:
+    """Return how a convolution reads its input."""
+    assert isinstance(layer.node, Conv2d)
+    source = layer.in_shapes[0]
+    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
+    out = layer.conv_shape[1], layer.conv_shape[2]
+    return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves)
+
+
+def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, max_blocks: int) -> int:
+    """Return into how many runs of channels to cut a convolution; one that is pooled in registers cannot be cut."""
+    if layer.pool is not None and not flat:
+        return 1
+    _, height, width = layer.conv_shape
+    used = min(view.plane, 16 * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
+    blocks = min(max_blocks, -(-height * width // 16) if flat else width)
+    return _runs(4 * layer.in_shapes[0][0] * view.shape[0] * used, blocks * entries / shape[0])
+
+
+def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
+    """Return whether a linear layer gets dense columns: not if they hold few entries, or are too large.
+
+    Inputs must fill whole blocks, as the outputs of a gather do.
+    """
+    floats = aligned(shape[0]) * aligned(shape[1])
+    whole = shape[1] % 16 == 0 or reordered
+    return whole and floats <= _DENSE_LIMIT and entries >= _LEAST_DENSITY * shape[0] * shape[1]
+
+
+def _runs(source_bytes: int, blocks: float) -> int:
+    """Return into how many runs of columns to cut a layer; `blocks`: a row's multiply-adds each time it is read."""
+    return max(1, min(round(source_bytes / _RUN_BYTES), int(blocks / _RUN_BLOCKS)))
+
+
+def column_ns(size: int) -> float:
+    """Return the estimated nanoseconds of one block of a dense column; all columns take `size` bytes of a cache."""
+    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4

@@ -1,0 +1,1 @@
+"""Compiled code: the interpreter of programs, and the vector helpers that it calls."""

@@ -1,0 +1,198 @@
+"""The parts of the kernel that copy and pool images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import device
+from dcformat_runtime import isa
+from dcformat_runtime.kernels.simd import copy_half, copy_lines, pool_block, pool_line, pool_pairs, word
+
+Array = npt.NDArray[Any]
+
+
+@device
+def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Copy an image with its padding, each variant and phase of a stride by itself."""
+    channels = word(mem, op + isa.PAD_COPY_CHANNELS)
+    height = word(mem, op + isa.PAD_COPY_HEIGHT)
+    width = word(mem, op + isa.PAD_COPY_WIDTH)
+    lanes = word(mem, op + isa.PAD_COPY_LANES)
+    starts = word(mem, op + isa.PAD_COPY_STARTS)
+    stride = word(mem, op + isa.PAD_COPY_STRIDE)
+    phases = word(mem, op + isa.PAD_COPY_PHASES)
+    top = word(mem, op + isa.PAD_COPY_TOP)
+    count = word(mem, op + isa.PAD_COPY_ROWS)
+    cols = word(mem, op + isa.PAD_COPY_COLS)
+    step = word(mem, op + isa.PAD_COPY_PLANE) * lanes
+    copy_step = word(mem, op + isa.PAD_COPY_COPY_PLANE) * lanes
+    across = cols * lanes
+    plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % 8 == 0
+    for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
+        left = word(mem, starts + v)
+        # Columns whose source lies in the image; the others are padding.
+        low = min(cols, max(0, (-left + stride - 1) // stride))
+        high = max(low, min(cols, (width - left + stride - 1) // stride))
+        whole = plain and low == 0 and high >= word(mem, op + isa.PAD_COPY_NEEDED)
+        c = part
+        while c < channels:
+            plane = source + c * step
+            to = target + c * copy_step + v * phases * count * across
+            if whole:
+                copy_lines(a, plane + left * lanes, width * lanes, to, across, count, across)
+            else:
+                for phase in range(phases):
+                    for r in range(count):
+                        line = r * phases + phase - top
+                        if line < 0 or line >= height:
+                            for i in range(across):
+                                a[to + i] = np.float32(0)
+                        else:
+                            _line(a, plane + (line * width + left) * lanes, to, lanes, stride, low, high, cols)
+                        to += across
+            c += parts
+
+
+@device
+def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: int, cols: int) -> None:
+    """Copy one row of a shifted copy: zeros, every `stride`-th position, zeros."""
+    for i in range(low * lanes):
+        a[to + i] = np.float32(0)
+    if stride == 1:
+        # Whole half blocks: what they write beyond the row is overwritten by the next row.
+        for i in range(low * lanes, high * lanes, 8):
+            copy_half(a, at + i, a, to + i)
+    elif lanes == 1:
+        for i in range(low, high):
+            a[to + i] = a[at + i * stride]
+    else:
+        for i in range(low, high):
+            for lane in range(0, lanes, 8):
+                copy_half(a, at + i * stride * lanes + lane, a, to + i * lanes + lane)
+    for i in range(high * lanes, cols * lanes):
+        a[to + i] = np.float32(0)
+
+
+@device
+def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Take the maxima or means of windows."""
+    height = word(mem, op + isa.POOL_HEIGHT)
+    width = word(mem, op + isa.POOL_WIDTH)
+    lanes = word(mem, op + isa.POOL_LANES)
+    out_h = word(mem, op + isa.POOL_OUT_H)
+    out_w = word(mem, op + isa.POOL_OUT_W)
+    unpadded = word(mem, op + isa.POOL_PAD_H) == 0 and word(mem, op + isa.POOL_PAD_W) == 0
+    kernel = word(mem, op + isa.POOL_KERNEL_H) == 2 and word(mem, op + isa.POOL_KERNEL_W) == 2
+    strides = word(mem, op + isa.POOL_STRIDE_H) == 2 and word(mem, op + isa.POOL_STRIDE_W) == 2
+    inside = 2 * out_h <= height and 2 * out_w <= width
+    pairs = lanes == 1 and word(mem, op + isa.POOL_KIND) == 0 and unpadded and kernel and strides and inside
+    channels = word(mem, op + isa.POOL_CHANNELS)
+    step = word(mem, op + isa.POOL_PLANE) * lanes
+    out_step = word(mem, op + isa.POOL_OUT_PLANE) * lanes
+    relu = word(mem, op + isa.POOL_RELU)
+    # While other threads work, nothing may be written beyond a channel, not even to be overwritten later.
+    careful = parts > 1
+    lines = 0
+    if pairs:
+        lines = out_h - 1 if careful else out_h
+    c = part
+    while c < channels:
+        plane = source + c * step
+        out = target + c * out_step
+        pool_pairs(a, plane, width, out, out_w, lines)
+        for i in range(lines, out_h):
+            _window(a, mem, op, plane, i, out + i * out_w * lanes, careful and i == out_h - 1)
+        if relu:
+            for i in range(out_h * out_w * lanes):
+                a[out + i] = max(a[out + i], np.float32(0))
+        c += parts
+
+
+@device
+def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful: bool) -> None:
+    """Pool one row of outputs: vectors where windows lie inside the row, one output at a time at its ends."""
+    height = word(mem, op + isa.POOL_HEIGHT)
+    width = word(mem, op + isa.POOL_WIDTH)
+    lanes = word(mem, op + isa.POOL_LANES)
+    kernel_w = word(mem, op + isa.POOL_KERNEL_W)
+    stride = word(mem, op + isa.POOL_STRIDE_W)
+    pad = word(mem, op + isa.POOL_PAD_W)
+    out_w = word(mem, op + isa.POOL_OUT_W)
+    kind = word(mem, op + isa.POOL_KIND)
+    start = i * word(mem, op + isa.POOL_STRIDE_H) - word(mem, op + isa.POOL_PAD_H)
+    low = max(0, start)
+    high = min(height, start + word(mem, op + isa.POOL_KERNEL_H))
+    # How many rows count: in kind 1 those of the padding too, but none beyond it.
+    lines = high - low
+    if kind == 1:
+        lines = min(start + word(mem, op + isa.POOL_KERNEL_H), height + word(mem, op + isa.POOL_PAD_H)) - start
+    first = 0
+    last = 0
+    if lanes == 1 and stride <= 2:
+        first = min(out_w, (pad + stride - 1) // stride)
+        last = max(first, min(out_w, (width - kernel_w + pad) // stride + 1))
+        if careful:
+            last -= (last - first) % 8
+    for j in range(out_w):
+        inside = first <= j < last
+        if not inside or (j - first) % 8 == 0:
+            begin = j * stride - pad
+            left = max(0, begin)
+            right = min(width, begin + kernel_w)
+            counted = right - left
+            if kind == 1:
+                counted = min(begin + kernel_w, width + pad) - begin
+            share = np.float32(lines * counted)
+            at = plane + (low * width + left) * lanes
+            if inside:
+                # This writes eight outputs; those from `last` on are overwritten later.
+                pool_line(a, at, high - low, width, kernel_w, stride, kind, share, to + j)
+            elif lanes == 1:
+                _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
+            else:
+                for lane in range(0, lanes, 16):
+                    to_lane = to + j * lanes + lane
+                    pool_block(a, at + lane, high - low, right - left, width * lanes, lanes, kind, share, to_lane)
+
+
+@device
+def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, share: Any, to: int) -> None:
+    best = a[at]
+    total = np.float32(0)
+    for row in range(rows):
+        for column in range(cols):
+            value = a[at + row * line + column]
+            best = max(best, value)
+            total += value
+    a[to] = best if kind == 0 else total / share
+
+
+@device
+def pool_all(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+    """Take the mean or maximum of each channel, in four interleaved sums: in one order for one image and for many."""
+    n = word(mem, op + isa.GLOBAL_POOL_POSITIONS)
+    lanes = word(mem, op + isa.GLOBAL_POOL_LANES)
+    mean = word(mem, op + isa.GLOBAL_POOL_MEAN)
+    for c in range(word(mem, op + isa.GLOBAL_POOL_CHANNELS)):
+        for lane in range(lanes):
+            at = source + c * word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes + lane
+            best = a[at]
+            s0 = np.float32(0)
+            s1 = np.float32(0)
+            s2 = np.float32(0)
+            s3 = np.float32(0)
+            if mean:
+                for p in range(0, n - n % 4, 4):
+                    s0 += a[at + p * lanes]
+                    s1 += a[at + (p + 1) * lanes]
+                    s2 += a[at + (p + 2) * lanes]
+                    s3 += a[at + (p + 3) * lanes]
+                for p in range(n - n % 4, n):
+                    s0 += a[at + p * lanes]
+            else:
+                for p in range(n):
+                    best = max(best, a[at + p * lanes])
+            a[target + c * lanes + lane] = ((s0 + s1) + (s2 + s3)) / np.float32(n) if mean else best

@@ -1,0 +1,261 @@
+"""The compiled kernel that runs programs (`isa`) over tiles of images. It validates nothing.
+
+Everything lies in two arrays: `mem` holds the network's constants and the program, and is never written; `a` is the
+arena of one call. Sizes are data, so one compilation serves every network. The kernel allocates nothing, raises nothing
+and calls nothing outside itself, so its machine code can be kept and used again without a compiler. It takes denormal
+numbers for zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import device, kernel
+from dcformat_runtime import isa
+from dcformat_runtime.kernels import control as words
+from dcformat_runtime.kernels.images import pad_copy, pool, pool_all
+from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product
+from dcformat_runtime.kernels.simd import (
+    await_least,
+    claim,
+    copy_block,
+    copy_half,
+    finish,
+    flush_denormals,
+    publish,
+    restore_denormals,
+    transpose,
+    word,
+)
+
+Array = npt.NDArray[Any]
+
+
+@kernel(
+    "int64(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], int64[::1], int64)", unroll=False
+)
+def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: int) -> int:
+    """Run the program in `mem` on `x`, all of it or one operator alone, and write the results to `y`.
+
+    Threads share a call piece by piece: some images, or a part of the operator. The caller publishes the pieces, and
+    all threads claim one after the other until none is left, so a thread that comes late only helps less.
+
+    Parameters
+    ----------
+    x : float32 (images, features)
+    y : float32 (images, outputs)
+    a : float32
+        The arena; each thread has its own where images are shared.
+    mem : float32
+    control : int64
+        See `control`.
+    generation : int
+        0: run alone. -g: publish generation g and take part. g: help with generation g, then wait a little for the
+        next, unless this one was over already.
+
+    Returns
+    -------
+    int
+        The pieces that this thread did, if the call is shared.
+    """
+    single = control[words.SINGLE]
+    exact = word(mem, isa.EXACT)
+    n = x.shape[0]
+    floats = flush_denormals()
+    if generation < 0:
+        publish(control, words.CLAIM, -generation * words.MAX_PIECES)
+    piece = claim(control, words.CLAIM, words.PIECES, abs(generation)) if generation else control[words.PART]
+    mine = 0
+    while piece >= 0:
+        done = control[words.IMAGE] if single else piece * control[words.SIZE]
+        end = min(n, done + control[words.SIZE]) if generation and not single else n
+        while done < end:
+            left = end - done
+            plan = control[words.PLAN] if single else word(mem, isa.PLANS + min(left, isa.CHOICES))
+            count = min(word(mem, plan + isa.PLAN_TILE), left)
+            lanes = word(mem, plan + isa.PLAN_LANES)
+            for stage in range(control[words.STAGE] if single else 0, control[words.STAGE] + 1 if single else 2):
+                groups = (count + lanes - 1) // lanes if stage == 0 else 1
+                number = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage)
+                first = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage + 1)
+                for g in range(control[words.GROUP] if single else 0, control[words.GROUP] + 1 if single else groups):
+                    start = control[words.OPERATOR] if single else 0
+                    for o in range(start, start + 1 if single else number):
+                        image = done + g * lanes if stage == 0 else done
+                        here = min(lanes, count - g * lanes) if stage == 0 else count
+                        part = piece if single else 0
+                        parts = control[words.PIECES] if single else 1
+                        op = first + isa.RECORD_WIDTH * o
+                        source = word(mem, op + isa.SOURCE)
+                        target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
+                        if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
+                            _run_whole(x, y, a, mem, op, source, target, image, here, exact)
+            done += count
+            if single:
+                done = end
+        if generation:
+            mine += 1
+            finish(control, words.DONE)
+            piece = claim(control, words.CLAIM, words.PIECES, abs(generation))
+        else:
+            piece = -1
+    if generation > 0:
+        await_least(control, words.CLAIM, (generation + 1) * words.MAX_PIECES, words.LOOKS)
+    restore_denormals(floats)
+    return mine
+
+
+@kernel("int64(int64[::1])")
+def wait(control: Array) -> int:
+    """Wait a little for the last pieces of a call; return whether all are done."""
+    if await_least(control, words.DONE, control[words.PIECES], words.PATIENCE):
+        return 1
+    publish(control, words.LOOKS, 0)  # helpers must not wait for another generation, but say when this one is done
+    return 0
+
+
+@device
+def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> bool:
+    """Run a part of an operator that is cut by rows or channels; return whether it is one."""
+    code = word(mem, op + isa.CODE)
+    if code == isa.CSR_PRODUCT:
+        csr_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.PAD_COPY:
+        pad_copy(a, mem, op, source, target, part, parts)
+    elif code == isa.POOL:
+        pool(a, mem, op, source, target, part, parts)
+    else:
+        return False
+    return True
+
+
+@device
+def _run_whole(
+    x: Array, y: Array, a: Array, mem: Array, op: int, source: int, target: int, image: int, count: int, exact: int
+) -> None:
+    """Run an operator that cannot be cut; `count` images from `image` on come in or go out."""
+    code = word(mem, op + isa.CODE)
+    if code == isa.SELL16_PRODUCT:
+        sell16_product(a, mem, op, source, target, 0, exact)
+    elif code == isa.PERMUTE:
+        permute_product(a, mem, op, source, target, exact)
+    elif code == isa.CSC_PRODUCT:
+        csc_product(a, mem, op, source, target, exact)
+    elif code == isa.INPUT:
+        _input(x, a, image, count, word(mem, op + isa.INPUT_FEATURES), word(mem, op + isa.INPUT_LANES), target)
+    elif code == isa.OUTPUT:
+        _output(a, source, y, image, count, word(mem, op + isa.OUTPUT_FEATURES), word(mem, op + isa.OUTPUT_LANES))
+    elif code == isa.TRANSPOSE:
+        _transpose(a, source, target, word(mem, op + isa.TRANSPOSE_FEATURES), word(mem, op + isa.TRANSPOSE_LANES))
+    elif code == isa.SCATTER:
+        _scatter(a, mem, op, source, target)
+    elif code == isa.GLOBAL_POOL:
+        pool_all(a, mem, op, source, target)
+    elif code == isa.ADD:
+        _add(a, mem, op, source, target)
+    elif code == isa.RELU:
+        for i in range(word(mem, op + isa.RELU_COUNT)):
+            a[target + i] = max(a[source + i], np.float32(0))
+    elif code == isa.COPY:
+        for piece in range(word(mem, op + isa.COPY_TIMES)):
+            at = source + piece * word(mem, op + isa.COPY_SOURCE_STEP)
+            to = target + piece * word(mem, op + isa.COPY_TARGET_STEP)
+            for i in range(word(mem, op + isa.COPY_COUNT)):
+                a[to + i] = a[at + i]
+    else:
+        _softmax(a, source, target, word(mem, op + isa.SOFTMAX_FEATURES), word(mem, op + isa.SOFTMAX_LANES))
+
+
+@device
+def _input(x: Array, a: Array, image: int, count: int, features: int, lanes: int, target: int) -> None:
+    whole = features - features % 16
+    start = image * features
+    if lanes == 1:
+        for f in range(0, whole, 16):
+            copy_block(x, start + f, a, target + f)
+        for f in range(whole, features):
+            a[target + f] = x[image, f]
+        for f in range(features, (features + 15) // 16 * 16):
+            a[target + f] = np.float32(0)
+    else:
+        done = count - count % 16
+        for i in range(0, done, 16):  # sixteen rows side by side: as many streams as the processor fetches ahead
+            for f in range(0, whole, 16):
+                transpose(x, start + i * features + f, features, a, target + f * lanes + i, lanes)
+        for i in range(lanes):  # a group that is not full repeats its last image
+            row = image + min(i, count - 1)
+            for f in range(whole if i < done else 0, features):
+                a[target + f * lanes + i] = x[row, f]
+
+
+@device
+def _output(a: Array, source: int, y: Array, image: int, count: int, features: int, lanes: int) -> None:
+    for i in range(count):
+        for f in range(features):
+            y[image + i, f] = a[source + f * lanes + i]
+
+
+@device
+def _transpose(a: Array, source: int, target: int, features: int, lanes: int) -> None:
+    whole = features - features % 16 if lanes >= 16 else 0
+    for f in range(0, whole, 16):
+        for i in range(0, lanes, 16):
+            transpose(a, source + i * features + f, features, a, target + f * lanes + i, lanes)
+    for i in range(lanes):
+        for f in range(whole, features):
+            a[target + f * lanes + i] = a[source + i * features + f]
+
+
+@device
+def _scatter(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+    lanes = word(mem, op + isa.SCATTER_LANES)
+    gap = word(mem, op + isa.SCATTER_GAP)
+    for p in range(word(mem, op + isa.SCATTER_COUNT)):
+        for i in range(0, lanes, 8):
+            copy_half(a, source + p * lanes + i, a, target + p * gap + i)
+
+
+@device
+def _add(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+    second = word(mem, op + isa.ADD_SECOND)
+    count = word(mem, op + isa.ADD_COUNT)
+    for i in range(count):
+        a[target + i] = a[source + i] + a[second + i]
+    if word(mem, op + isa.ADD_RELU):
+        for i in range(count):
+            a[target + i] = max(a[target + i], np.float32(0))
+
+
+@device
+def _softmax(a: Array, source: int, target: int, features: int, lanes: int) -> None:
+    for lane in range(lanes):
+        top = a[source + lane]
+        for f in range(features):
+            top = max(top, a[source + f * lanes + lane])
+        total = np.float32(0)
+        for f in range(features):
+            value = np.float32(_exp(np.float64(top) - np.float64(a[source + f * lanes + lane])))
+            a[target + f * lanes + lane] = value
+            total += value
+        for f in range(features):
+            a[target + f * lanes + lane] /= total
+
+
+@device
+def _exp(x: float) -> float:
+    """``exp(-x)`` for ``x >= 0`` in float64 without the C library: halve, then Taylor's series to the 11th power."""
+    if not x < 104.0:
+        return 0.0
+    halvings = int(x * 1.4426950408889634 + 0.5)
+    r = halvings * 0.6931471805599453 - x
+    total = 1.0
+    for k in range(11, 0, -1):
+        total = 1.0 + total * r / k
+    while halvings > 0:
+        step = min(halvings, 30)
+        total /= float(1 << step)
+        halvings -= step
+    return total

@@ -1,0 +1,162 @@
+"""The parts of the kernel that multiply weights by values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from dcformat.jit import device
+from dcformat_runtime import isa
+from dcformat_runtime.kernels.simd import (
+    Columns,
+    Output,
+    Row,
+    Sum,
+    any_nonzero,
+    columns,
+    copy_block,
+    gather,
+    nonzeros,
+    permute,
+    rows,
+    rows_halves,
+    rows_pool,
+    word,
+)
+
+Array = npt.NDArray[Any]
+
+
+@device
+def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
+    """Multiply sparse rows by blocks of positions or of lanes; part `part` takes every `parts`-th row."""
+    count = word(mem, op + isa.CSR_PRODUCT_ROWS)
+    indptr = word(mem, op + isa.CSR_PRODUCT_INDPTR)
+    order = word(mem, op + isa.CSR_PRODUCT_ORDER)
+    indices = word(mem, op + isa.CSR_PRODUCT_INDICES)
+    values = word(mem, op + isa.CSR_PRODUCT_VALUES)
+    biases = word(mem, op + isa.CSR_PRODUCT_BIAS)
+    unit = word(mem, op + isa.CSR_PRODUCT_UNIT)
+    target_row = word(mem, op + isa.CSR_PRODUCT_TARGET_ROW)
+    gap = word(mem, op + isa.CSR_PRODUCT_GAP)
+    blocks = word(mem, op + isa.CSR_PRODUCT_BLOCKS)
+    max_blocks = word(mem, op + isa.CSR_PRODUCT_MAX_BLOCKS)
+    line_blocks = word(mem, op + isa.CSR_PRODUCT_LINE_BLOCKS)
+    width = word(mem, op + isa.CSR_PRODUCT_WIDTH)
+    relu = word(mem, op + isa.CSR_PRODUCT_RELU)
+    pool = word(mem, op + isa.CSR_PRODUCT_POOL)
+    runs = word(mem, op + isa.CSR_PRODUCT_RUNS)
+    step = word(mem, op + isa.CSR_PRODUCT_STEP)
+    across = word(mem, op + isa.CSR_PRODUCT_SOURCE_OUTER)
+    for i in range(word(mem, op + isa.CSR_PRODUCT_OUTER)):
+        row_source = source + i * across
+        row_target = target + i * word(mem, op + isa.CSR_PRODUCT_TARGET_OUTER)
+        first = 0
+        while first < blocks:
+            k = whole_width(blocks - first, max_blocks, pool) if line_blocks else half_width(blocks - first, max_blocks)
+            line = first // line_blocks if line_blocks else 0
+            column = first - line * line_blocks
+            x = row_source + step * first
+            for c in range(runs):
+                how = Sum(c, relu if c == runs - 1 else 0, exact)
+                # Rows are sorted by length, so taking every `parts`-th balances the parts.
+                r = part
+                while r < count:
+                    start = word(mem, indptr + c * count + r)
+                    end = word(mem, indptr + c * count + r + 1)
+                    row = Row(x, unit, indices, values, start, end)
+                    bias = mem[biases + r]
+                    y = row_target + word(mem, order + r) * target_row
+                    if line_blocks == 0:
+                        y += first // (2 * pool) * gap if pool else first * gap
+                        rows_halves(k, step, pool, a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                    elif pool:
+                        y += first // 4 * gap
+                        rows_pool(k, across // 2, a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                    else:
+                        y += line * width
+                        rows(k, a, mem, row, bias, how, Output(y, gap, column, line_blocks, width))
+                    r += parts
+            first += k
+
+
+@device
+def whole_width(left: int, max_blocks: int, pool: int) -> int:
+    """Return the largest of `simd_widths.WIDTHS` (or `POOL_WIDTHS`) that is at most `max_blocks` and `left`."""
+    k = min(left, max_blocks)
+    if pool:
+        return 24 if k >= 24 else 16 if k >= 16 else 12 if k >= 12 else 8 if k >= 8 else 4
+    return 12 if k >= 12 else 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
+
+
+@device
+def half_width(left: int, max_blocks: int) -> int:
+    """Return the largest of `simd_widths.HALF_WIDTHS` that is at most `left` and fits where `max_blocks` blocks do."""
+    k = min(left, 2 * max_blocks)
+    return 24 if k >= 24 else 12 if k >= 12 else 8 if k >= 8 else 4 if k >= 4 else 2 if k >= 2 else 1
+
+
+@device
+def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resume: int, exact: int) -> None:
+    """Multiply sparse rows by one vector, 16 rows at a time; to `resume`, add to what the output holds."""
+    indptr = word(mem, op + isa.SELL16_PRODUCT_INDPTR)
+    indices = word(mem, op + isa.SELL16_PRODUCT_INDICES)
+    values = word(mem, op + isa.SELL16_PRODUCT_VALUES)
+    bias = word(mem, op + isa.SELL16_PRODUCT_BIAS)
+    relu = word(mem, op + isa.SELL16_PRODUCT_RELU)
+    wide = word(mem, op + isa.SELL16_PRODUCT_WIDE)
+    order = word(mem, op + isa.SELL16_PRODUCT_ORDER)
+    out = word(mem, op + isa.SELL16_PRODUCT_SCRATCH) if order else target
+    for g in range(word(mem, op + isa.SELL16_PRODUCT_GROUPS)):
+        start = word(mem, indptr + g)
+        end = word(mem, indptr + g + 1)
+        at = 16 * g
+        slots = Row(source, 1, indices, values, start, end)
+        gather(a, mem, slots, bias + at, Sum(resume, relu, exact), wide, out + at)
+    if order:
+        for r in range(word(mem, op + isa.SELL16_PRODUCT_ROWS)):
+            a[target + word(mem, order + r)] = a[out + r]
+
+
+@device
+def permute_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+    """Multiply most entries by permuted blocks of the vector, and the rest as `sell16_product` does."""
+    groups = word(mem, op + isa.PERMUTE_GROUPS)
+    bias = word(mem, op + isa.PERMUTE_BIAS)
+    slots = word(mem, op + isa.PERMUTE_SLOTS)
+    indices = word(mem, op + isa.PERMUTE_BLOCK_INDICES)
+    values = word(mem, op + isa.PERMUTE_BLOCK_VALUES)
+    out = word(mem, op + isa.PERMUTE_SCRATCH) if word(mem, op + isa.PERMUTE_ORDER) else target
+    for g in range(groups):
+        copy_block(mem, bias + 16 * g, a, out + 16 * g)
+    all_slots = groups * slots
+    for b in range(word(mem, op + isa.PERMUTE_BLOCKS)):
+        if any_nonzero(a, source + 16 * b):
+            permute(
+                slots, a, mem, source + 16 * b, indices + 4 * b * all_slots, values + 16 * b * all_slots, groups, out
+            )
+    sell16_product(a, mem, op, source, target, 1, exact)
+
+
+@device
+def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+    """Add up the dense columns of the nonzero inputs, or gather if there are too many of them."""
+    found = word(mem, op + isa.CSC_PRODUCT_FOUND)
+    limit = word(mem, op + isa.CSC_PRODUCT_LIMIT)
+    count = nonzeros(a, source, word(mem, op + isa.CSC_PRODUCT_FEATURES), found, limit)
+    if count > limit:
+        instead = word(mem, op + isa.CSC_PRODUCT_INSTEAD)
+        sell16_product(a, mem, instead, source, target, 0, exact)
+    else:
+        dense = word(mem, op + isa.CSC_PRODUCT_COLUMNS)
+        blocks = word(mem, op + isa.CSC_PRODUCT_BLOCKS)
+        bias = word(mem, op + isa.CSC_PRODUCT_BIAS)
+        relu = word(mem, op + isa.CSC_PRODUCT_RELU)
+        first = 0
+        while first < blocks:
+            k = whole_width(blocks - first, 12, 0)
+            at = 16 * first
+            listed = Columns(found, count, dense + at, 16 * blocks, bias + at)
+            columns(k, a, mem, source, listed, Sum(0, relu, exact), target + at)
+            first += k

@@ -1,0 +1,363 @@
+"""Vector helpers of the kernels: what each means, in Python.
+
+When they are compiled, each is the LLVM IR that the function of its name writes in `simd_products`, `simd_copies`,
+`simd_atomics` or `simd_floats`.
+
+Arrays are flat views of float32 storage and all positions count floats. `mem` holds the network's constants: values,
+and indices as the bits of int32 (`word` reads them). A block is 16 floats on every machine: the compiler
+splits it where registers are narrower, so results do not depend on the vector width.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import intrinsic
+from dcformat_runtime.kernels.control import MAX_PIECES
+from dcformat_runtime.kernels.simd_widths import BLOCK
+
+Array = npt.NDArray[Any]
+
+
+def _ir(name: str) -> Callable[[], Any]:
+    """Defer the import of the code generators, and so of Numba, to the first compilation."""
+
+    def build() -> Any:
+        # The key of saved code depends on the sources of the modules that are named here.
+        from dcformat_runtime.kernels import (
+            control,
+            simd_atomics,
+            simd_copies,
+            simd_floats,
+            simd_products,
+            simd_widths,
+            simd_writer,
+        )
+
+        for module in (simd_copies, simd_products, simd_atomics, simd_floats, simd_writer, simd_widths, control):
+            if hasattr(module, name):
+                return getattr(module, name)()
+        raise LookupError(name)
+
+    return build
+
+
+@intrinsic(_ir("word"))
+def word(mem: Array, i: int) -> int:
+    """Return the int32 stored at `i`."""
+    return int(mem.view(np.int32)[i])
+
+
+_counting = allocate_lock()
+
+
+def _after_fork() -> None:
+    """Renew the lock in a child, where the thread that held it does not exist."""
+    global _counting
+    _counting = allocate_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@intrinsic(_ir("publish"))
+def publish(control: Array, at: int, value: int) -> None:
+    """Store a word after everything that was stored before."""
+    control[at] = value
+
+
+@intrinsic(_ir("claim"))
+def claim(control: Array, at: int, pieces: int, generation: int) -> int:
+    """Take the next of ``control[pieces]`` pieces, if it is this generation's; otherwise return -1. Atomic."""
+    with _counting:
+        piece = int(control[at]) - generation * MAX_PIECES
+        if not 0 <= piece < control[pieces]:
+            return -1
+        control[at] += 1
+        return piece
+
+
+@intrinsic(_ir("finish"))
+def finish(control: Array, at: int) -> None:
+    """Add 1 after everything that was stored before. Atomic."""
+    with _counting:
+        control[at] += 1
+
+
+@intrinsic(_ir("await_least"))
+def await_least(control: Array, at: int, least: int, looks: int) -> int:
+    """Look at a word up to ``control[looks]`` times, until it is at least `least`; return whether it is.
+
+    The Python form looks once, because waiting would keep the other threads from their work.
+    """
+    return int(control[at] >= least)
+
+
+@intrinsic(_ir("flush_denormals"))
+def flush_denormals() -> int:
+    """Make the processor take denormal numbers for zeros in this thread; return what to restore.
+
+    The Python form changes nothing.
+    """
+    return 0
+
+
+@intrinsic(_ir("restore_denormals"))
+def restore_denormals(before: int) -> None:
+    """Undo `flush_denormals`."""
+
+
+@intrinsic(_ir("copy_block"))
+def copy_block(source: Array, i: int, target: Array, j: int) -> None:
+    """Copy one block."""
+    target.reshape(-1)[j : j + BLOCK] = source.reshape(-1)[i : i + BLOCK]
+
+
+@intrinsic(_ir("copy_half"))
+def copy_half(source: Array, i: int, target: Array, j: int) -> None:
+    """Copy half a block."""
+    target.reshape(-1)[j : j + BLOCK // 2] = source.reshape(-1)[i : i + BLOCK // 2]
+
+
+@intrinsic(_ir("copy_lines"))
+def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
+    """Copy `lines` lines of `floats` floats, a multiple of 8; they start `source_step` and `target_step` apart."""
+    for r in range(lines):
+        a[j + r * target_step :][:floats] = a[i + r * source_step :][:floats]
+
+
+@intrinsic(_ir("transpose"))
+def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
+    """Transpose 16 x 16 floats: row r of the source is at ``i + r * rows``, of the target at ``j + r * columns``."""
+    x, y = source.reshape(-1), target.reshape(-1)
+    block = np.stack([x[i + r * rows :][:BLOCK] for r in range(BLOCK)])
+    for r in range(BLOCK):
+        y[j + r * columns : j + r * columns + BLOCK] = block[:, r]
+
+
+class Row(NamedTuple):
+    """The entries of a sparse row, from `start` to before `end`, and where the values that they multiply begin.
+
+    Entry p multiplies what begins at ``x + unit * word(indices + p)`` by ``mem[values + p]``.
+    """
+
+    x: int
+    unit: int
+    indices: int
+    values: int
+    start: int
+    end: int
+
+
+class Sum(NamedTuple):
+    """How products are added up: to `resume`, the sum begins with what the output holds; `relu`: ReLU at its end.
+
+    `exact`: one accumulator, and products rounded before they are added; otherwise fused multiply-adds and several
+    accumulators.
+    """
+
+    resume: int
+    relu: int
+    exact: int
+
+
+class Output(NamedTuple):
+    """Where sums go: blocks `gap` apart, in lines of `line_blocks` blocks of which `width` floats are kept.
+
+    The first line begins at `y`, and `column` is the first block's place in it. Lines are `width` apart.
+    """
+
+    y: int
+    gap: int
+    column: int
+    line_blocks: int
+    width: int
+
+
+@intrinsic(_ir("rows_full"))
+def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+    """Multiply one sparse row by `k` blocks, and add the products to the bias in the order of the entries."""
+    acc = np.full(BLOCK * k, bias, np.float32)
+    places = []
+    for b in range(k):
+        line, at = divmod(out.column + b, out.line_blocks)
+        places.append((out.y + line * out.width + at * out.gap, min(BLOCK, out.width - at * BLOCK)))
+    if how.resume:
+        for b, (place, count) in enumerate(places):
+            acc[BLOCK * b : BLOCK * b + count] = a[place : place + count]
+    _accumulate(acc, a, mem, row, row.x)
+    if how.relu:
+        acc = np.where(acc < 0, np.float32(0), acc)
+    for b, (place, count) in enumerate(places):
+        a[place : place + count] = acc[BLOCK * b : BLOCK * b + count]
+
+
+@intrinsic(_ir("rows_halves"))
+def rows_halves(
+    k: int, step: int, pool: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output
+) -> None:
+    """Do what `rows` does to `k` half blocks, `step` apart in the source; of each, `out.width` floats are kept.
+
+    If `pool` is not 0, it is how many half blocks form a line, and maxima of 2 x 2 are written, in lines `out.gap`
+    apart.
+    """
+    half = BLOCK // 2
+    acc = np.full((k, half), bias, np.float32)
+    outs = [a[out.y + b * out.gap :][: out.width] for b in range(k)]
+    if how.resume:
+        for b, kept in enumerate(outs):
+            acc[b, : out.width] = kept
+    for p in range(row.start, row.end):
+        at = row.x + row.unit * word(mem, row.indices + p)
+        for b in range(k):
+            acc[b] += mem[row.values + p] * a[at + b * step :][:half]
+    if how.relu:
+        acc = np.where(acc < 0, np.float32(0), acc)
+    if pool:
+        maxima = acc.reshape(k // (2 * pool), 2, pool * half // 2, 2).max(axis=(1, 3))
+        for q, line in enumerate(maxima):
+            a[out.y + q * out.gap :][: line.size] = line
+        return
+    for b, kept in enumerate(outs):
+        kept[:] = acc[b, : out.width]
+
+
+@intrinsic(_ir("rows_pool"))
+def rows_pool(k: int, across: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+    """Do what `rows` does to `k` blocks of two lines, `across` apart; write maxima of 2 x 2, `out.gap` apart."""
+    acc = np.full((2, k // 2 * BLOCK), bias, np.float32)
+    for line, sums in enumerate(acc):
+        _accumulate(sums, a, mem, row, row.x + line * across)
+    maxima = acc.reshape(2, k // 4, 2, BLOCK).max(axis=(0, 2))
+    for b, block in enumerate(maxima):
+        a[out.y + b * out.gap :][:BLOCK] = np.maximum(block, np.float32(0)) if how.relu else block
+
+
+def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
+    n = acc.size
+    for p in range(row.start, row.end):
+        at = x + row.unit * word(mem, row.indices + p)
+        acc += mem[row.values + p] * a[at : at + n]
+
+
+@intrinsic(_ir("gather"))
+def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: int) -> None:
+    """Multiply sixteen sparse rows by one vector, and write the result to `y`.
+
+    Slot s of `slots` adds ``mem[values + 16 s + lane] * a[x + index]`` to each lane, with indices of uint16, two a
+    word, unless they are `wide` (int32). Sums start with the block at `bias`, or to resume with what `y` holds.
+    """
+    acc = (a[y : y + BLOCK] if how.resume else mem[bias : bias + BLOCK]).copy()
+    per = BLOCK if wide else BLOCK // 2
+    table = mem.view(np.int32) if wide else mem.view(np.uint16)
+    scale = 1 if wide else 2
+    for s in range(slots.start, slots.end):
+        at = (slots.indices + s * per) * scale
+        values = mem[slots.values + BLOCK * s : slots.values + BLOCK * (s + 1)]
+        acc += values * a[slots.x + slots.unit * table[at : at + BLOCK].astype(np.int64)]
+    a[y : y + BLOCK] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+
+
+@intrinsic(_ir("permute"))
+def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups: int, y: int) -> None:
+    """Multiply 16 columns of 16 x `groups` rows by the block at `x`, which stays in a register; indices permute it.
+
+    Group g takes `each` slots; each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
+    Indices are uint8, four a word.
+    """
+    block, table = a[x : x + BLOCK].copy(), mem.view(np.uint8)
+    for s in range(groups * each):
+        at = 4 * idx + BLOCK * s
+        to = y + s // each * BLOCK
+        a[to : to + BLOCK] += mem[val + BLOCK * s : val + BLOCK * (s + 1)] * block[table[at : at + BLOCK]]
+
+
+@intrinsic(_ir("any_nonzero"))
+def any_nonzero(a: Array, x: int) -> int:
+    """Return whether the block at `x` holds anything but zeros."""
+    return int(np.any(a[x : x + BLOCK] != 0))
+
+
+@intrinsic(_ir("nonzeros"))
+def nonzeros(a: Array, x: int, n: int, found: int, limit: int) -> int:
+    """Count the nonzero floats among the `n` (a multiple of 16) from `x`; up to `limit`, list their positions too.
+
+    The positions are int32, from `x`, ascending, and written to `found`.
+    """
+    positions = np.flatnonzero(a[x : x + n])
+    if positions.size <= limit:
+        a.view(np.int32)[found : found + positions.size] = positions
+    return int(positions.size)
+
+
+class Columns(NamedTuple):
+    """The dense columns of the inputs that `inputs` words from `found` on list.
+
+    Input j's column begins at ``dense + j * stride``, and the bias at `bias`.
+    """
+
+    found: int
+    inputs: int
+    dense: int
+    stride: int
+    bias: int
+
+
+@intrinsic(_ir("columns"))
+def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: int) -> None:
+    """Compute `k` blocks of dense rows: each listed input j in turn adds ``a[x + j]`` times its column."""
+    n = BLOCK * k
+    acc = mem[listed.bias : listed.bias + n].copy()
+    for j in a.view(np.int32)[listed.found : listed.found + listed.inputs].tolist():
+        at = listed.dense + j * listed.stride
+        acc += a[x + j] * mem[at : at + n]
+    a[y : y + n] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+
+
+@intrinsic(_ir("pool_pairs"))
+def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
+    """Write the maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs.
+
+    They are written eight at a time; what the last eight of a line write beyond it, the next line overwrites.
+    """
+    for r in range(lines):
+        for c in range(0, columns, BLOCK // 2):
+            at, to = source + 2 * r * width + 2 * c, y + r * columns + c
+            both = np.maximum(a[at : at + BLOCK], a[at + width : at + width + BLOCK])
+            a[to : to + BLOCK // 2] = np.maximum(both[0::2], both[1::2])
+
+
+@intrinsic(_ir("pool_line"))
+def pool_line(
+    a: Array, at: int, lines: int, line: int, columns: int, stride: int, kind: int, share: Any, y: int
+) -> None:
+    """Compute eight outputs of a pool, `stride` 1 or 2 apart.
+
+    Windows are `lines` x `columns`, from `at` on, with lines `line` apart. `kind` 0 is the maximum; otherwise the
+    sum, row by row, is divided by `share`.
+    """
+    taps = [a[at + r * line + c :][: 8 * stride : stride] for r in range(lines) for c in range(columns)]
+    a[y : y + BLOCK // 2] = _pooled(taps, kind, share)
+
+
+@intrinsic(_ir("pool_block"))
+def pool_block(
+    a: Array, at: int, lines: int, columns: int, line: int, step: int, kind: int, share: Any, y: int
+) -> None:
+    """Do what `pool_line` does for one output of 16 lanes; columns are `step` apart."""
+    taps = [a[at + r * line + c * step :][:BLOCK] for r in range(lines) for c in range(columns)]
+    a[y : y + BLOCK] = _pooled(taps, kind, share)
+
+
+def _pooled(taps: list[Array], kind: int, share: Any) -> Array:
+    out = taps[0].copy() if kind == 0 else np.zeros(taps[0].size, np.float32)
+    for tap in taps:
+        out = np.maximum(out, tap) if kind == 0 else out + tap
+    return out if kind == 0 else np.asarray(out / np.float32(share), np.float32)

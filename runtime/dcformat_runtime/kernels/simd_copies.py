@@ -1,0 +1,177 @@
+"""Copies, pools and searches: the compiled form of those helpers of `simd`, which says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from dcformat_runtime.kernels.simd_widths import BLOCK
+from dcformat_runtime.kernels.simd_writer import HALF, I16, I32, I64, Writer, helper, i64, vector
+
+
+def word() -> Any:
+    """Write `simd.word`."""
+    return helper("Ai", types.int64, lambda w, mem, i: w.word(mem, i))
+
+
+def copy_block() -> Any:
+    """Write `simd.copy_block`."""
+    return helper("AiAi", types.void, lambda w, s, i, t, j: w.store(w.load(s, i, vector(BLOCK)), t, j))
+
+
+def copy_half() -> Any:
+    """Write `simd.copy_half`."""
+    return helper("AiAi", types.void, lambda w, s, i, t, j: w.store(w.load(s, i, vector(HALF)), t, j))
+
+
+def copy_lines() -> Any:
+    """Write `simd.copy_lines`."""
+
+    def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
+        # Column by column of half blocks: the inner loop has many turns even where lines are short.
+        with w.loop(i64(0), floats, HALF) as column, w.loop(i64(0), lines, 1) as r:
+            value = w.load(a, w.b.add(w.b.add(i, column), w.b.mul(r, source_step)), vector(HALF))
+            w.store(value, a, w.b.add(w.b.add(j, column), w.b.mul(r, target_step)))
+
+    return helper("Aiiiiii", types.void, write)
+
+
+def transpose() -> Any:
+    """Write `simd.transpose`."""
+
+    def write(w: Writer, source: Any, i: Any, rows: Any, target: Any, j: Any, columns: Any) -> None:
+        kind = ir.VectorType(I32, BLOCK)
+        block = [w.load(source, w.b.add(i, w.b.mul(rows, i64(r))), vector(BLOCK)) for r in range(BLOCK)]
+        half = HALF
+        while half:  # exchange the off-diagonal half x half blocks, ever smaller
+            for r in range(BLOCK):
+                if not r & half:
+                    x, y = block[r], block[r + half]
+                    low = [c if not c & half else BLOCK + c - half for c in range(BLOCK)]
+                    high = [c + half if not c & half else BLOCK + c for c in range(BLOCK)]
+                    block[r] = w.b.shuffle_vector(x, y, ir.Constant(kind, low))
+                    block[r + half] = w.b.shuffle_vector(x, y, ir.Constant(kind, high))
+            half //= 2
+        for r in range(BLOCK):
+            w.store(block[r], target, w.b.add(j, w.b.mul(columns, i64(r))))
+
+    return helper("AiiAii", types.void, write)
+
+
+def nonzeros() -> Any:
+    """Write `simd.nonzeros`."""
+
+    def write(w: Writer, a: Any, x: Any, n: Any, found: Any, limit: Any) -> Any:
+        total, count = w.variables(2, I64)
+        w.b.store(i64(0), total)
+        with w.loop(i64(0), n, BLOCK) as block:
+            bits = w.call("llvm.ctpop.i16", I16, nonzero_bits(w, a, w.b.add(x, block)))
+            w.b.store(w.b.add(w.b.load(total), w.b.zext(bits, I64)), total)
+        with w.b.if_then(w.b.icmp_signed("<=", w.b.load(total), limit)):
+            w.b.store(i64(0), count)
+            with w.loop(i64(0), n, BLOCK) as block:
+                bits = w.b.zext(nonzero_bits(w, a, w.b.add(x, block)), I64)
+                with w.b.if_then(w.b.icmp_unsigned("!=", bits, i64(0))), w.loop(i64(0), i64(BLOCK), 1) as lane:
+                    at = w.b.load(count)
+                    # Written for every lane, kept only where the count goes on: no branch to mispredict.
+                    w.store(w.b.trunc(w.b.add(block, lane), I32), a, w.b.add(found, at))
+                    w.b.store(w.b.add(at, w.b.and_(w.b.lshr(bits, lane), i64(1))), count)
+        return w.b.load(total)
+
+    return helper("Aiiii", types.int64, write)
+
+
+def nonzero_bits(w: Writer, a: Any, place: Any) -> Any:
+    """Return a bit for each lane that is not zero."""
+    values = w.load(a, place, vector(BLOCK))
+    return w.b.bitcast(w.b.fcmp_unordered("!=", values, ir.Constant(values.type, None)), I16)
+
+
+def any_nonzero() -> Any:
+    """Write `simd.any_nonzero`."""
+    return helper(
+        "Ai", types.int64, lambda w, a, x: w.b.zext(w.b.icmp_unsigned("!=", nonzero_bits(w, a, x), I16(0)), I64)
+    )
+
+
+def pool_pairs() -> Any:
+    """Write `simd.pool_pairs`."""
+
+    def write(w: Writer, a: Any, source: Any, width: Any, y: Any, columns: Any, lines: Any) -> None:
+        kind = vector(BLOCK)
+        even, odd = (ir.Constant(ir.VectorType(I32, HALF), list(range(s, BLOCK, 2))) for s in (0, 1))
+        with w.loop(i64(0), lines, 1) as r:
+            line = w.b.add(source, w.b.mul(w.plus(r, r), width))
+            with w.loop(i64(0), columns, HALF) as c:
+                at = w.b.add(line, w.plus(c, c))
+                both = w.larger(w.load(a, at, kind), w.load(a, w.b.add(at, width), kind))
+                pairs = (w.b.shuffle_vector(both, both, lanes) for lanes in (even, odd))
+                w.store(w.larger(*pairs), a, w.b.add(w.b.add(y, w.b.mul(r, columns)), c))
+
+    return helper("Aiiiii", types.void, write)
+
+
+def pool_line() -> Any:
+    """Write `simd.pool_line`."""
+
+    def write(
+        w: Writer, a: Any, at: Any, lines: Any, line: Any, columns: Any, stride: Any, kind: Any, share: Any, y: Any
+    ) -> None:
+        even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
+
+        def one(place: Any) -> Any:
+            return w.load(a, place, vector(HALF))
+
+        def two(place: Any) -> Any:
+            both = w.load(a, place, vector(BLOCK))
+            return w.b.shuffle_vector(both, both, even)
+
+        with w.b.if_else(w.b.icmp_signed("==", stride, i64(1))) as (then, otherwise):
+            with then:
+                _pooled(w, a, one, HALF, at, lines, columns, line, i64(1), kind, share, y)
+            with otherwise:
+                _pooled(w, a, two, HALF, at, lines, columns, line, i64(1), kind, share, y)
+
+    return helper("Aiiiiiifi", types.void, write)
+
+
+def pool_block() -> Any:
+    """Write `simd.pool_block`."""
+
+    def write(
+        w: Writer, a: Any, at: Any, lines: Any, columns: Any, line: Any, step: Any, kind: Any, share: Any, y: Any
+    ) -> None:
+        def tap(place: Any) -> Any:
+            return w.load(a, place, vector(BLOCK))
+
+        _pooled(w, a, tap, BLOCK, at, lines, columns, line, step, kind, share, y)
+
+    return helper("Aiiiiiifi", types.void, write)
+
+
+def _pooled(
+    w: Writer, a: Any, tap: Callable[[Any], Any], n: int, at: Any, lines: Any, columns: Any, line: Any, step: Any,
+    kind: Any, share: Any, y: Any,
+) -> None:  # fmt: skip
+    """Reduce a window's taps, row by row, and store the result."""
+    (total,) = w.variables(1, vector(n))
+
+    def reduce(combine: Callable[[Any, Any], Any]) -> None:
+        with w.loop(i64(0), lines, 1) as r:
+            begin = w.b.add(at, w.b.mul(r, line))
+            with w.loop(i64(0), columns, 1) as c:
+                value = tap(w.b.add(begin, w.b.mul(c, step)))
+                w.b.store(combine(w.b.load(total), value), total)
+
+    with w.b.if_else(w.b.icmp_signed("==", kind, i64(0))) as (then, otherwise):
+        with then:
+            w.b.store(tap(at), total)
+            reduce(w.larger)
+        with otherwise:
+            w.b.store(ir.Constant(vector(n), None), total)
+            reduce(w.b.fadd)
+            w.b.store(w.b.fdiv(w.b.load(total), w.splat(share, n)), total)
+    w.store(w.b.load(total), a, y)

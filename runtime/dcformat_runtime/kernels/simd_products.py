@@ -1,0 +1,352 @@
+"""Products of weights and values: the compiled form of those helpers of `simd`, which says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import config
+
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    HALF_CASES,
+    PERMUTE_SLOTS,
+    POOL_WIDTHS,
+    WIDTHS,
+)
+from dcformat_runtime.kernels.simd_writer import HALF, I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
+
+
+def _unrolled(k: int, n: int) -> int:
+    """Accumulator sets that hide the latency of a multiply-add when there are few vectors of `n` floats."""
+    least = 64 // n
+    return 4 if k == 1 else 2 if k < least else 1
+
+
+def _accumulate(
+    w: Writer, acc: list[Any], n: int, step: int, exact: Any, a: Any, mem: Any, row: Any, across: Any = None
+) -> None:
+    """Add the entries' products to the accumulators, each `n` floats; operands are `step` apart.
+
+    `across`: how far the second half of the operands is from the first, if it does not follow it.
+    """
+    kind = vector(n)
+
+    def entry(p: Any, sums: list[Any], exactly: bool) -> None:
+        at = w.b.add(row.x, w.b.mul(w.word(mem, w.b.add(row.indices, p)), row.unit))
+        value = w.splat(w.load(mem, w.b.add(row.values, p)), n)
+        lines = [at] if across is None else [at, w.b.add(at, across)]
+        per_line = len(sums) // len(lines)
+        for b, total in enumerate(sums):
+            product = w.load(a, w.plus(lines[b // per_line], b % per_line * step), kind)
+            w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
+
+    with w.b.if_else(exact) as (then, otherwise):
+        with then, w.loop(row.start, row.end, 1) as p:
+            entry(p, acc, True)
+        with otherwise:
+            more = _unrolled(len(acc), n)
+            sums = [acc] + [w.variables(len(acc), kind) for _ in range(more - 1)]
+            for spare in sums[1:]:
+                for total in spare:
+                    w.b.store(ir.Constant(kind, None), total)
+            length = w.b.sub(row.end, row.start)
+            whole = w.b.sub(row.end, w.b.srem(length, i64(more))) if more > 1 else row.end
+            with w.loop(row.start, whole, more) as p:
+                for u in range(more):
+                    entry(w.plus(p, u), sums[u], False)
+            if more > 1:
+                with w.loop(whole, row.end, 1) as p:
+                    entry(p, acc, False)
+            for spare in sums[1:]:
+                for total, extra in zip(acc, spare, strict=True):
+                    w.b.store(w.b.fadd(w.b.load(total), w.b.load(extra)), total)
+
+
+def _switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], write: Callable[..., None]) -> None:
+    """Run ``write(*case)`` for the case that the keys are equal to at run time, one switch for each key."""
+    end = w.b.append_basic_block("done")
+    choice = w.b.switch(keys[0], end)
+    for first in dict.fromkeys(case[0] for case in cases):
+        block = w.b.append_basic_block(f"case{first}")
+        choice.add_case(i64(first), block)
+        w.b.position_at_end(block)
+        if len(keys) == 1:
+            write(first)
+        else:
+            _switch(w, keys[1:], [case[1:] for case in cases if case[0] == first], partial(write, first))
+        w.b.branch(end)
+    w.b.position_at_end(end)
+
+
+def rows_full() -> Any:
+    """Write `simd.rows`."""
+
+    def write(w: Writer, k: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
+        kind = vector(BLOCK)
+
+        def variant(blocks: int) -> None:
+            acc = w.variables(blocks, kind)
+            last = w.plus(out.column, blocks)
+            one_line = w.b.icmp_signed("<=", last, out.line_blocks)
+            whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), out.width))
+            even = [w.b.add(out.y, w.b.mul(out.gap, w.plus(out.column, b))) for b in range(blocks)]
+            with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
+                with then, w.b.if_else(whole, likely=True) as (plain, ragged):
+                    with plain:
+                        for total, place in zip(acc, even, strict=True):
+                            w.b.store(w.load(a, place, kind), total)
+                    with ragged:
+                        for total, (place, count) in zip(acc, _places(w, blocks, out), strict=True):
+                            w.b.store(_load_lanes(w, a, place, count), total)
+                with otherwise:
+                    for total in acc:
+                        w.b.store(w.splat(bias, BLOCK), total)
+            _accumulate(w, acc, BLOCK, BLOCK, w.flag(how.exact), a, mem, row)
+            sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
+            with w.b.if_else(whole, likely=True) as (plain, ragged):
+                with plain:
+                    for value, place in zip(sums, even, strict=True):
+                        w.store(value, a, place)
+                with ragged:
+                    for value, (place, count) in zip(sums, _places(w, blocks, out), strict=True):
+                        _store_lanes(w, value, a, place, count)
+
+        _switch(w, (k,), [(width,) for width in WIDTHS], variant)
+
+    return helper("iAARfRR", types.void, write)
+
+
+def _places(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield where each block goes and how many floats of it are kept, from line to line."""
+    y, column = out.y, out.column
+    for _ in range(blocks):
+        left = w.b.sub(out.width, w.b.mul(column, i64(BLOCK)))
+        count = w.b.select(w.b.icmp_signed("<", left, i64(BLOCK)), left, i64(BLOCK))
+        yield w.b.add(y, w.b.mul(column, out.gap)), count
+        column = w.plus(column, 1)
+        ended = w.b.icmp_signed("==", column, out.line_blocks)
+        column = w.b.select(ended, i64(0), column)
+        y = w.b.select(ended, w.b.add(y, out.width), y)
+
+
+def _load_lanes(w: Writer, array: Any, index: Any, count: Any, n: int = BLOCK) -> Any:
+    pointer, mask = _masked(w, array, index, count, n)
+    kind = vector(n)
+    name = f"llvm.masked.load.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
+    return w.call(name, kind, pointer, I32(4), mask, ir.Constant(kind, None))
+
+
+def _store_lanes(w: Writer, value: Any, array: Any, index: Any, count: Any) -> None:
+    n = value.type.count
+    pointer, mask = _masked(w, array, index, count, n)
+    name = f"llvm.masked.store.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
+    w.call(name, ir.VoidType(), value, pointer, I32(4), mask)
+
+
+def _masked(w: Writer, array: Any, index: Any, count: Any, n: int) -> tuple[Any, Any]:
+    if config.BOUNDSCHECK:
+        w.at(array, w.b.sub(w.b.add(index, count), i64(1)), 1)
+    pointer = w.b.bitcast(w.b.gep(array.data, [index]), vector(n).as_pointer())
+    return pointer, w.lanes(count, n)
+
+
+def _pointer_name(pointer: Any, kind: str) -> str:
+    return "p0" if str(pointer.type) == "ptr" else f"p0{kind}"
+
+
+def rows_halves() -> Any:
+    """Write `simd.rows_halves`."""
+
+    def write(
+        w: Writer, k: Any, step: Any, pool: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any
+    ) -> None:
+        kind = vector(HALF)
+
+        def variant(per_line: int, apart: int, width: int) -> None:
+            acc = w.variables(width, kind)
+            places = [w.b.add(out.y, w.b.mul(out.gap, i64(b))) for b in range(width)]
+            if per_line:
+                for total in acc:
+                    w.b.store(w.splat(bias, HALF), total)
+                _accumulate(w, acc, HALF, apart, w.flag(how.exact), a, mem, row)
+                _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(how.relu), a, out)
+                return
+            with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
+                with then:
+                    for total, place in zip(acc, places, strict=True):
+                        w.b.store(_load_lanes(w, a, place, out.width, HALF), total)
+                with otherwise:
+                    for total in acc:
+                        w.b.store(w.splat(bias, HALF), total)
+            _accumulate(w, acc, HALF, apart, w.flag(how.exact), a, mem, row)
+            sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
+            with w.b.if_else(w.b.icmp_signed("==", out.width, i64(HALF)), likely=True) as (then, otherwise):
+                with then:
+                    for value, place in zip(sums, places, strict=True):
+                        w.store(value, a, place)
+                with otherwise:
+                    for value, place in zip(sums, places, strict=True):
+                        _store_lanes(w, value, a, place, out.width)
+
+        _switch(w, (pool, step, k), HALF_CASES, variant)
+
+    return helper("iiiAARfRR", types.void, write)
+
+
+def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, out: Any) -> None:
+    """Store the maxima of 2 x 2 of lines of half blocks."""
+    for q in range(0, len(acc), 2 * per_line):
+        both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]
+        line = w.b.add(out.y, w.b.mul(out.gap, i64(q // (2 * per_line))))
+        for b in range(0, per_line, 2):
+            count = HALF * len(both[b : b + 2])
+            odd, even = (ir.Constant(ir.VectorType(I32, count // 2), list(range(s, count, 2))) for s in (1, 0))
+            pairs = [w.b.shuffle_vector(both[b], both[min(b + 1, per_line - 1)], lanes) for lanes in (even, odd)]
+            w.store(w.relu(relu, w.larger(*pairs)), a, w.plus(line, b * HALF // 2))
+
+
+def rows_pool() -> Any:
+    """Write `simd.rows_pool`."""
+
+    def write(w: Writer, k: Any, across: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
+        def variant(blocks: int) -> None:
+            acc = w.variables(blocks, vector(BLOCK))
+            for total in acc:
+                w.b.store(w.splat(bias, BLOCK), total)
+            _accumulate(w, acc, BLOCK, BLOCK, w.flag(how.exact), a, mem, row, across)
+            pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
+            for b in range(blocks // 4):
+                value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
+                w.store(value, a, w.b.add(out.y, w.b.mul(out.gap, i64(b))))
+
+        _switch(w, (k,), [(width,) for width in POOL_WIDTHS], variant)
+
+    return helper("iiAARfRR", types.void, write)
+
+
+def gather() -> Any:
+    """Write `simd.gather`."""
+
+    def write(w: Writer, a: Any, mem: Any, slots: Any, bias: Any, how: Any, wide: Any, y: Any) -> None:
+        kind = vector(BLOCK)
+        acc = w.variables(2, kind)
+        with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
+            with then:
+                w.b.store(w.load(a, y, kind), acc[0])
+            with otherwise:
+                w.b.store(w.load(mem, bias, kind), acc[0])
+        w.b.store(ir.Constant(kind, None), acc[1])
+
+        def slot(s: Any, total: Any, narrow: bool, exactly: bool) -> None:
+            if narrow:
+                index = w.b.zext(w.load(mem, w.plus(slots.indices, s, HALF), U16S), ir.VectorType(I32, BLOCK))
+            else:
+                index = w.load(mem, w.plus(slots.indices, s, BLOCK), ir.VectorType(I32, BLOCK))
+            value = w.load(mem, w.plus(slots.values, s, BLOCK), kind)
+            w.b.store(w.step(exactly, value, _gathered(w, a, slots.x, index), w.b.load(total)), total)
+
+        def variant(narrow: bool) -> None:
+            with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
+                with then, w.loop(slots.start, slots.end, 1) as s:
+                    slot(s, acc[0], narrow, True)
+                with otherwise:
+                    whole = w.b.sub(slots.end, w.b.and_(w.b.sub(slots.end, slots.start), i64(1)))
+                    with w.loop(slots.start, whole, 2) as s:
+                        slot(s, acc[0], narrow, False)
+                        slot(w.plus(s, 1), acc[1], narrow, False)
+                    with w.loop(whole, slots.end, 1) as s:
+                        slot(s, acc[0], narrow, False)
+                    w.b.store(w.b.fadd(w.b.load(acc[0]), w.b.load(acc[1])), acc[0])
+
+        with w.b.if_else(w.flag(wide)) as (then, otherwise):
+            with then:
+                variant(False)
+            with otherwise:
+                variant(True)
+        w.store(w.relu(w.flag(how.relu), w.b.load(acc[0])), a, y)
+
+    return helper("AARiRii", types.void, write)
+
+
+def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
+    """Return the 16 floats at ``x + index``, by the target's gather instruction where it has one."""
+    kind = vector(BLOCK)
+    if config.BOUNDSCHECK:
+        for lane in range(BLOCK):
+            w.at(array, w.b.add(x, w.b.sext(w.b.extract_element(index, I32(lane)), I64)), 1)
+    base = w.b.gep(array.data, [x])
+    places = w.b.gep(base, [I32(0)])
+    # llvmlite does not know that a vector of indices gives a vector of pointers.
+    places.indices, places.operands, places.type = [index], [base, index], ir.VectorType(base.type, BLOCK)
+    name = f"llvm.masked.gather.v{BLOCK}f32.v{BLOCK}{_pointer_name(base, 'f32')}"
+    mask = ir.Constant(ir.VectorType(I1, BLOCK), [1] * BLOCK)
+    return w.call(name, kind, places, I32(4), mask, ir.Constant(kind, None))
+
+
+def permute() -> Any:
+    """Write `simd.permute`."""
+
+    def write(w: Writer, each: Any, a: Any, mem: Any, x: Any, idx: Any, val: Any, groups: Any, y: Any) -> None:
+        kind = vector(BLOCK)
+        block = w.load(a, x, kind)
+
+        def variant(slots: int) -> None:
+            with w.loop(i64(0), groups, 1) as g:
+                place, first = w.plus(y, g, BLOCK), w.b.mul(g, i64(slots))
+                acc = w.load(a, place, kind)
+                for s in range(slots):
+                    slot = w.plus(first, s)
+                    index = w.load(mem, w.plus(idx, slot, BLOCK // 4), U8S)
+                    acc = w.fma(w.load(mem, w.plus(val, slot, BLOCK), kind), _permuted(w, block, index), acc)
+                w.store(acc, a, place)
+
+        _switch(w, (each,), [(slots,) for slots in PERMUTE_SLOTS], variant)
+
+    return helper("iAAiiiii", types.void, write)
+
+
+def _permuted(w: Writer, block: Any, index: Any) -> Any:
+    """Write ``block[index]`` lane by lane; LLVM makes one instruction of it where the target has one for 16 floats."""
+    out = ir.Constant(block.type, ir.Undefined)
+    wide = w.b.zext(index, ir.VectorType(I32, BLOCK))
+    for lane in range(BLOCK):
+        taken = w.b.extract_element(block, w.b.extract_element(wide, I32(lane)))
+        out = w.b.insert_element(out, taken, I32(lane))
+    return out
+
+
+def columns() -> Any:
+    """Write `simd.columns`."""
+
+    def write(w: Writer, k: Any, a: Any, mem: Any, x: Any, listed: Any, how: Any, y: Any) -> None:
+        kind = vector(BLOCK)
+
+        def variant(width: int) -> None:
+            acc = w.variables(width, kind)
+            for b, total in enumerate(acc):
+                w.b.store(w.load(mem, w.plus(listed.bias, b * BLOCK), kind), total)
+
+            def run(exactly: bool) -> None:
+                with w.loop(i64(0), listed.inputs, 1) as p:
+                    j = w.word(a, w.b.add(listed.found, p))
+                    value = w.splat(w.load(a, w.b.add(x, j)), BLOCK)
+                    at = w.b.add(listed.dense, w.b.mul(j, listed.stride))
+                    for b, total in enumerate(acc):
+                        product = w.load(mem, w.plus(at, b * BLOCK), kind)
+                        w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
+
+            with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            for b, total in enumerate(acc):
+                w.store(w.relu(w.flag(how.relu), w.b.load(total)), a, w.plus(y, b * BLOCK))
+
+        _switch(w, (k,), [(width,) for width in WIDTHS], variant)
+
+    return helper("iAAiRRi", types.void, write)

@@ -1,0 +1,152 @@
+"""Small pruned networks of every shape, built in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network import Network, lower
+from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
+
+from dcformat.dense import from_dense
+from dcformat.graph import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Graph,
+    Linear,
+    MaxPool2d,
+    Node,
+    Preprocessing,
+    ReLU,
+    Shape,
+    Softmax,
+)
+from dcformat.model import Model, Tensor
+
+Floats = npt.NDArray[np.float32]
+
+
+class Net:
+    """Collects nodes and random pruned weights; each method returns the number of the value it makes."""
+
+    def __init__(self, *shape: int, seed: int = 0, density: float = 0.3) -> None:
+        self.shape, self.density = shape, density
+        self.random = np.random.default_rng(seed)
+        self.tensors: dict[str, Tensor] = {}
+        self.nodes: list[Node] = []
+
+    def add(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes)
+
+    def _weights(self, shape: Shape, density: float | None) -> tuple[str, str]:
+        density = self.density if density is None else density
+        fan_in = int(np.prod(shape[1:]))
+        weight = self.random.standard_normal(shape) * np.sqrt(2 / (fan_in * max(density, 0.01)))
+        weight[self.random.random(shape) >= density] = 0
+        names = f"w{len(self.nodes)}", f"b{len(self.nodes)}"
+        for name, values in zip(names, (weight, self.random.standard_normal(shape[0]) / 4), strict=True):
+            self.tensors[name] = from_dense(name, values.astype(np.float32))
+        return names
+
+    def linear(self, source: int, out: int, features: int, density: float | None = None) -> int:
+        return self.add(Linear((source,), *self._weights((out, features), density)))
+
+    def conv(
+        self, source: int, out: int, channels: int, kernel: tuple[int, int], density: float | None = None, **more: Any
+    ) -> int:
+        shape = (out, channels // more.get("groups", 1), *kernel)
+        return self.add(Conv2d((source,), *self._weights(shape, density), **more))
+
+    def model(self, preprocessing: Preprocessing | None = None) -> Model:
+        return Model(self.tensors, Graph(self.shape, tuple(self.nodes), preprocessing))
+
+    def network(self) -> Network:
+        return lower(self.model())
+
+
+def mlp(features: int = 40, *sizes: int, density: float = 0.3, seed: int = 0) -> Net:
+    net, value = Net(features, density=density, seed=seed), 0
+    for k, size in enumerate(sizes):
+        value = net.linear(value, size, features)
+        features = size
+        if k < len(sizes) - 1:
+            value = net.add(ReLU((value,)))
+    return net
+
+
+def lenet(seed: int = 0) -> Net:
+    net = Net(1, 12, 12, seed=seed)
+    value = net.add(MaxPool2d((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
+    value = net.add(ReLU((net.add(MaxPool2d((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
+    value = net.add(ReLU((net.linear(net.add(Flatten((value,))), 30, 28),)))
+    net.linear(value, 10, 30)
+    return net
+
+
+def fire(seed: int = 0) -> Net:
+    """Squeeze, expand twice, join: planes of 15 x 13, not whole cache lines."""
+    net = Net(3, 31, 27, seed=seed)
+    value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
+    value = net.add(MaxPool2d((value,), (3, 3), (2, 2), ceil_mode=True))
+    squeezed = net.add(ReLU((net.conv(value, 4, 6, (1, 1), 1.0),)))
+    left = net.add(ReLU((net.conv(squeezed, 5, 4, (1, 1)),)))
+    right = net.add(ReLU((net.conv(squeezed, 6, 4, (3, 3), padding=(1, 1)),)))
+    value = net.add(Concat((left, right)))
+    net.add(GlobalAvgPool((net.add(ReLU((net.conv(value, 9, 11, (1, 1), padding=(1, 1)),))),)))
+    return net
+
+
+def residual(seed: int = 0) -> Net:
+    net = Net(3, 9, 9, seed=seed)
+    value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), padding=(1, 1)),)))
+    inner = net.add(ReLU((net.conv(value, 6, 6, (3, 3), padding=(1, 1)),)))
+    value = net.add(ReLU((net.add(Add((net.conv(inner, 6, 6, (3, 3), padding=(1, 1)), value))),)))
+    inner = net.add(ReLU((net.conv(value, 8, 6, (3, 3), stride=(2, 2), padding=(1, 1)),)))
+    inner = net.conv(inner, 8, 8, (3, 3), padding=(1, 1))
+    value = net.add(ReLU((net.add(Add((inner, net.conv(value, 8, 6, (1, 1), stride=(2, 2))))),)))
+    net.add(Softmax((net.linear(net.add(GlobalAvgPool((value,))), 10, 8),)))
+    return net
+
+
+def averaging(seed: int = 0) -> Net:
+    net = Net(2, 11, 10, seed=seed)
+    value = net.add(AvgPool2d((0,), (3, 3), (2, 2), (1, 1), ceil_mode=True, count_include_pad=False))
+    value = net.add(ReLU((net.conv(value, 4, 2, (2, 3), dilation=(2, 1), padding=(1, 2)),)))
+    value = net.add(AvgPool2d((value,), (2, 2), (1, 1), (1, 1)))
+    value = net.conv(value, 6, 4, (3, 3), groups=2)
+    net.linear(net.add(Flatten((value,))), 4, 210)
+    return net
+
+
+NETS: dict[str, Callable[[], Net]] = {
+    "mlp": lambda: mlp(48, 33, 20, 10),
+    "sparse mlp": lambda: mlp(32, 48, 24, 7, density=0.03),
+    "lenet": lenet,
+    "fire": fire,
+    "residual": residual,
+    "averaging": averaging,
+}
+
+
+def inputs(network: Network, batch: int, seed: int = 1, share: float = 1.0) -> Floats:
+    """Random inputs, `share` of them not zero."""
+    random = np.random.default_rng(seed)
+    shape = (batch, int(np.prod(network.input_shape)))
+    return (random.standard_normal(shape) * (random.random(shape) < share)).astype(np.float32)
+
+
+def engines(network: Network, *, threads: int = 1, exact: bool = False) -> tuple[KernelEngine, NumpyEngine]:
+    return KernelEngine(network, threads, exact), NumpyEngine(network)
+
+
+def error(found: Floats, expected: Floats) -> float:
+    """Largest difference, relative to the largest value."""
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))

@@ -1,0 +1,66 @@
+"""The table of the instruction set, and what kernels and compiler make of it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from dcformat_runtime import isa
+from dcformat_runtime.kernels import products
+from dcformat_runtime.kernels.simd_widths import HALF_CASES, HALF_WIDTHS, POOL_WIDTHS, WIDTHS
+
+_KERNELS = Path(products.__file__).parent
+
+
+def _constants() -> dict[str, int]:
+    return {
+        f"{opcode}_{field}".upper(): 4 + place
+        for opcode, fields in isa.FIELDS.items()
+        for place, field in enumerate(fields)
+    }
+
+
+def _read() -> set[str]:
+    """Return the names of the instruction set that the kernels' sources read."""
+    return {
+        node.attr
+        for path in _KERNELS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "isa"
+    }
+
+
+def test_every_field_has_a_constant_of_its_own() -> None:
+    names = [*_constants(), *(opcode.upper() for opcode in isa.FIELDS)]
+    assert len(names) == len(set(names))
+    assert {name: getattr(isa, name) for name in _constants()} == _constants()
+    assert [getattr(isa, opcode.upper()) for opcode in isa.FIELDS] == list(range(len(isa.FIELDS)))
+    assert isa.RECORD_WIDTH == 24
+
+
+def test_kernels_read_every_field_by_its_name() -> None:
+    # The rest of a permuted product runs as a sell16_product, whose fields come first in its record.
+    first = {f"PERMUTE_{field}".upper() for field in isa.FIELDS["sell16_product"]}
+    assert set(_constants()) - _read() <= first
+    assert all(hasattr(isa, name) for name in _read())
+    assert isa.FIELDS["permute"][:10] == isa.FIELDS["sell16_product"]
+
+
+def test_a_record_takes_exactly_the_fields_of_its_opcode() -> None:
+    assert isa.record("add", 7, 8, 9, {"count": 5, "second": 6, "relu": True}) == [isa.ADD, 7, 8, 9, 6, 5, 1]
+    with pytest.raises(TypeError, match="add: expected the fields"):
+        isa.record("add", 0, 0, 0, {"count": 5})
+    with pytest.raises(KeyError):
+        isa.record("add", 0, 0, 0, {"count": 5, "second": 6, "gap": 1})
+
+
+def test_kernels_choose_among_the_widths_that_are_compiled() -> None:
+    for left in range(1, 40):
+        for most in (1, 2, 3, 6, 12):
+            assert products.whole_width(left, most, 0) == max(w for w in WIDTHS if w <= min(left, most))
+            assert products.half_width(left, most) == max(w for w in HALF_WIDTHS if w <= min(left, 2 * most))
+        for most in (4, 8, 12, 16, 24):
+            if left >= 4:
+                assert products.whole_width(left, most, 1) == max(w for w in POOL_WIDTHS if w <= min(left, most))
+    assert len(HALF_CASES) == len(set(HALF_CASES)) == 2 * 6 + 5 + 2

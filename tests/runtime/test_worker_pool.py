@@ -1,0 +1,165 @@
+"""Threads that help: every piece is done once, by whomever; errors reach the caller; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcformat_runtime import engine as engines
+from dcformat_runtime import worker_pool
+from dcformat_runtime.kernels import control as words
+from dcformat_runtime.kernels import simd
+from dcformat_runtime.session import Session
+from dcformat_runtime.worker_pool import WorkerPool
+
+import dcformat
+from tests.runtime.example_networks import inputs, lenet
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    made = WorkerPool()
+    yield made
+    made.close()
+
+
+class _Work:
+    """Pieces that are counted, claimed as the kernel claims them."""
+
+    def __init__(self, pool: WorkerPool, fails: str = "") -> None:
+        self.control, self.fails = pool.control, fails
+        self.done: list[tuple[int, str]] = []
+        self.helped = threading.Event()
+
+    def __call__(self, generation: int) -> int:
+        who = "worker" if generation > 0 else "caller"
+        if generation < 0:
+            simd.publish(self.control, words.CLAIM, -generation * words.MAX_PIECES)
+            if self.fails != "caller":
+                self.helped.wait(60)
+        mine = 0
+        while (piece := simd.claim(self.control, words.CLAIM, words.PIECES, abs(generation))) >= 0:
+            self.helped.set()
+            if who == self.fails:
+                raise RuntimeError(f"the {who} fails")
+            self.done.append((piece, who))
+            simd.finish(self.control, words.DONE)
+            mine += 1
+        self.helped.set()
+        return mine
+
+
+def test_every_piece_is_done_once(pool: WorkerPool) -> None:
+    for helpers in (1, 3, 2):
+        for pieces in (1, 2, 7, 100):
+            work = _Work(pool)
+            pool.share(work, pieces, helpers)
+            assert Counter(piece for piece, _ in work.done) == Counter(range(pieces))
+            assert "worker" in {who for _, who in work.done}
+
+
+@pytest.mark.parametrize("who", ["worker", "caller"])
+def test_errors_reach_the_caller(who: str) -> None:
+    session = Session.from_model(lenet().model(), backend="numba", threads=2)
+    x = inputs(lenet().network(), 200)
+    expected = session(x)
+    before = worker_pool.current()
+    with pytest.raises(RuntimeError, match=f"the {who} fails"):
+        before.share(_Work(before, who), 5000, 2)
+    assert worker_pool.current() is not before
+    assert np.array_equal(session(x), expected)
+
+
+def test_a_generation_that_is_over_has_no_pieces() -> None:
+    control = np.zeros(words.WIDTH, np.int64)
+    control[words.PIECES] = 2
+    simd.publish(control, words.CLAIM, 5 * words.MAX_PIECES)
+    assert [simd.claim(control, words.CLAIM, words.PIECES, generation) for generation in (4, 5, 6, 5, 5, 5)] == [
+        -1,
+        0,
+        -1,
+        1,
+        -1,
+        -1,
+    ]
+
+
+def test_one_caller_at_a_time_is_helped(pool: WorkerPool) -> None:
+    assert pool.take()
+    assert not pool.take()
+    pool.give()
+    assert pool.take()
+
+
+def test_help_that_wins_nothing_is_done_without_for_a_while(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "thread_time", lambda: 0.0)  # alone, it would have taken no time
+    for _ in range(worker_pool.LOSSES):
+        assert pool.take()
+        pool.share(_Work(pool), 4, 1)
+        pool.give()
+    assert not pool.take()
+    assert any(pool.take() for _ in range(worker_pool.MAX_SKIPPED))
+
+
+_PROGRAM = """
+import sys
+import numpy as np
+import dcformat_runtime
+from dcformat_runtime import engine
+engine.HAND_OVER = 1.0
+session = dcformat_runtime.load(sys.argv[1], threads=3, backend="numba")
+x = np.ones((500, *session.input_shape), np.float32)
+for _ in range(5):
+    session(x)
+print("done")
+"""
+
+
+def test_the_interpreter_ends(tmp_path: Path) -> None:
+    path = tmp_path / "net.dcf"
+    dcformat.save(lenet().model(), path)
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "runtime")))},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert (found.stdout, found.stderr) == ("done\n", "")
+
+
+def test_callers_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
+    session = Session.from_model(lenet().model(), backend="numba", threads=3)
+    x = inputs(lenet().network(), 200)
+    expected = Session.from_model(lenet().model(), backend="numba", threads=1)(x)
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        for start in range(0, 60, 10):
+            if not np.allclose(session(x[start:]), expected[start:], atol=1e-5):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_same_bits_without_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
+    worker_pool.renew()
+    session = Session.from_model(lenet().model(), backend="numba", threads=2)
+    x = inputs(lenet().network(), 64)
+    expected = session(x)
+    assert worker_pool.current().take()
+    assert np.array_equal(session(x), expected)
+    worker_pool.current().close()
