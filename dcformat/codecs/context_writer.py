@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat.codecs import context_coder
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.codebooks import write_codebook
-from dcformat.codecs.csr_view import CsrView, all_elements, can_transpose, dense_codes, every_element
+from dcformat.codecs.csr_view import CsrView, all_elements, dense_codes, every_element, may_pay_transposed
 from dcformat.codecs.packed_writer import may_be_dense, ordered_values
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
 from dcformat.codecs.rangecoder import Encoder
@@ -35,7 +35,7 @@ class _Pieces(NamedTuple):
 
 def candidates(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
     """Yield the payloads that are worth trying with some coders."""
-    turns = can_transpose(tensor.rows, tensor.columns) and tensor.rows > 1 and tensor.columns > 1
+    turns = may_pay_transposed(tensor)
     for coder in coders:
         for transposed in (False, True) if turns else (False,):
             lines, length = (tensor.columns, tensor.rows) if transposed else (tensor.rows, tensor.columns)

@@ -15,6 +15,8 @@ Array = npt.NDArray[Any]
 
 #: Indices along a side shorter than this fit 32 bits.
 _INT32_LENGTH = 1 << 31
+#: The writer tries up to so many columns, and so many more for each stored entry.
+_FEW_COLUMNS, _COLUMNS_EACH = 1 << 16, 64
 
 
 @record(eq=False)
@@ -101,6 +103,13 @@ def index_dtype(length: int) -> type[np.int32 | np.int64]:
 def can_transpose(rows: int, columns: int) -> bool:
     """Whether indices along either axis fit 32 bits."""
     return rows < _INT32_LENGTH and columns < _INT32_LENGTH
+
+
+def may_pay_transposed(tensor: Tensor) -> bool:
+    """Return whether a tensor is tried by columns: each takes memory, so not where almost all are empty."""
+    rows, columns = tensor.rows, tensor.columns
+    filled = columns <= _FEW_COLUMNS + _COLUMNS_EACH * len(tensor.data)
+    return can_transpose(rows, columns) and rows > 1 and columns > 1 and filled
 
 
 def every_element(view: CsrView, negatives: int) -> Array:

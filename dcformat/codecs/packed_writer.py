@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.codecs import huffman, packed
 from dcformat.codecs.codebooks import write_codebook
-from dcformat.codecs.csr_view import CsrView, can_transpose, dense_codes, every_element
+from dcformat.codecs.csr_view import CsrView, dense_codes, every_element, may_pay_transposed
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.cursor import varint
@@ -95,7 +95,7 @@ def _codings(tensor: Tensor) -> Iterator[Coding]:
     yield Coding(layout.CODER_HUFFMAN)
     if not tensor.is_sparse:
         return
-    if can_transpose(tensor.rows, tensor.columns) and tensor.rows > 1 and tensor.columns > 1:
+    if may_pay_transposed(tensor):
         yield Coding(layout.CODER_HUFFMAN, transposed=True)
     if may_be_dense(tensor):
         yield Coding(layout.CODER_HUFFMAN, every_element=True)

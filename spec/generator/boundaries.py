@@ -183,6 +183,9 @@ def within_payloads() -> Iterator[Valid]:
     yield file("codebook_grid_most", Modelled((2, 4), scaled, grid=(ONE, integers)).item(), "A3")
     floats = [multiply(ONE, n) for n in integers]
     yield file("values_grid_most", value_item("float32", floats, grid_value_bits(ONE, integers)), "A7")
+    for scale, end in ((1, "least"), (0x7F7FFFFF, "most")):
+        two = [multiply(scale, 1), multiply(scale, -1)]
+        yield file(f"values_grid_scale_{end}", value_item("float32", two, grid_value_bits(scale, [1, -1])), "A6")
     for dtype, bits in (("float16", 10), ("bfloat16", 7)):
         one = 0x3C00 if dtype == "float16" else 0x3F80
         yield file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_a_pruned_vector_takes_what_a_pruned_matrix_does() -> None:
     assert len(vector) < np.count_nonzero(values) * 4 + 100_000 * 0.48 / 8
     with dcformat.open(vector) as file:
         assert (file.info("w").form, file.info("w").rows, file.info("w").columns) == ("sparse", 1, 100_000)
+
+
+@large
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wide_and_nearly_empty_tensor_is_written_in_little_memory(mode: Mode) -> None:
+    """By columns it would take 24 bytes for each of 2^26 columns, of which three hold anything."""
+    places = np.array([0, 5, (1 << 26) - 1], np.int32)
+    made = Tensor("t", (2, 1 << 26), "float32", np.ones(3, "<f4"), None, np.array([0, 1, 3], np.int64), places)
+    written(Tensor("t", (2, 3), "float32", np.ones(6, "<f4")), mode=mode)  # kernels are loaded
+    tracemalloc.start()
+    try:
+        dcformat.dumps(Model({"t": made}), mode=mode)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("mode", MODES)

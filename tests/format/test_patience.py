@@ -10,13 +10,8 @@ from dcformat import jit
 from dcformat.jit import abi
 from tests.format.test_jit import run
 
-#: Nothing about the arguments says how long they take: two run any program, or wait for other threads. The text coder
-#: chooses by itself between the kernel and Python, which it runs on lists.
-UNTOLD = {
-    "dcformat_runtime.kernels.interpreter.run",
-    "dcformat_runtime.kernels.interpreter.wait",
-    "dcformat.codecs.text._text",
-}
+#: Nothing about the arguments says how long they take: they run any program, or wait for other threads.
+UNTOLD = {"dcformat_runtime.kernels.interpreter.run", "dcformat_runtime.kernels.interpreter.wait"}
 
 needs_machine_code = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 

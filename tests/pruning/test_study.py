@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from dcformat_cli import study as study_verb
 from dcformat_cli.main import cli
+from dcformat_cli.verbs import study_command as study_verb
 from dcformat_pruning import study
 from dcformat_pruning.criteria import Obs, TfIdf, Wanda
 from dcformat_pruning.data import TrainingData

@@ -81,8 +81,6 @@ def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work
     from dcformat_runtime.self_testing import run_self_test
 
     model = content.model()
-    if model.graph is None:
-        raise UnfitError(file, "a network for its self-test", "tensors alone")
     session = Session.from_model(model, max_memory=max_memory, max_work=max_work)
     if not run_self_test(model, session):
         raise UnfitError(file, "the results that its self-test states", "others: this machine computes wrongly")

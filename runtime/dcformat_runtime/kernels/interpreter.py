@@ -62,7 +62,6 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: in
         The pieces that this thread did, if the call is shared.
     """
     single = control[words.SINGLE]
-    exact = word(mem, isa.EXACT)
     n = x.shape[0]
     floats = flush_denormals()
     if generation < 0:
@@ -73,27 +72,7 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: in
         done = control[words.IMAGE] if single else piece * control[words.SIZE]
         end = min(n, done + control[words.SIZE]) if generation and not single else n
         while done < end:
-            left = end - done
-            plan = control[words.PLAN] if single else word(mem, isa.PLANS + min(left, isa.CHOICES))
-            count = min(word(mem, plan + isa.PLAN_TILE), left)
-            lanes = word(mem, plan + isa.PLAN_LANES)
-            for stage in range(control[words.STAGE] if single else 0, control[words.STAGE] + 1 if single else 2):
-                groups = (count + lanes - 1) // lanes if stage == 0 else 1
-                number = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage)
-                first = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage + 1)
-                for g in range(control[words.GROUP] if single else 0, control[words.GROUP] + 1 if single else groups):
-                    start = control[words.OPERATOR] if single else 0
-                    for o in range(start, start + 1 if single else number):
-                        image = done + g * lanes if stage == 0 else done
-                        here = min(lanes, count - g * lanes) if stage == 0 else count
-                        part = piece if single else 0
-                        parts = control[words.PIECES] if single else 1
-                        op = first + isa.RECORD_WIDTH * o
-                        source = word(mem, op + isa.SOURCE)
-                        target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
-                        if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
-                            _run_whole(x, y, a, mem, op, source, target, image, here, exact)
-            done += count
+            done += _run_tile(x, y, a, mem, control, done, end, piece)
             if single:
                 done = end
         if generation:
@@ -115,6 +94,34 @@ def wait(control: Array) -> int:
         return 1
     publish(control, words.LOOKS, 0)  # helpers must not wait for another generation, but say when this one is done
     return 0
+
+
+@device
+def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: int, end: int, piece: int) -> int:
+    """Run the next tile of the images from `done` to before `end`, or one operator alone; return the tile's images."""
+    single = control[words.SINGLE]
+    exact = word(mem, isa.EXACT)
+    left = end - done
+    plan = control[words.PLAN] if single else word(mem, isa.PLANS + min(left, isa.CHOICES))
+    count = min(word(mem, plan + isa.PLAN_TILE), left)
+    lanes = word(mem, plan + isa.PLAN_LANES)
+    part = piece if single else 0
+    parts = control[words.PIECES] if single else 1
+    for stage in range(control[words.STAGE] if single else 0, control[words.STAGE] + 1 if single else 2):
+        groups = (count + lanes - 1) // lanes if stage == 0 else 1
+        number = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage)
+        first = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage + 1)
+        for g in range(control[words.GROUP] if single else 0, control[words.GROUP] + 1 if single else groups):
+            start = control[words.OPERATOR] if single else 0
+            for o in range(start, start + 1 if single else number):
+                image = done + g * lanes if stage == 0 else done
+                here = min(lanes, count - g * lanes) if stage == 0 else count
+                op = first + isa.RECORD_WIDTH * o
+                source = word(mem, op + isa.SOURCE)
+                target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
+                if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
+                    _run_whole(x, y, a, mem, op, source, target, image, here, exact)
+    return count
 
 
 @device
