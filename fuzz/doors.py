@@ -168,7 +168,7 @@ def open_(data: bytes) -> str:
 
 def _conversions(tensor: Tensor, most: int) -> None:
     try:
-        dense = tensor.to_dense(max_memory=min(most, DENSE_BYTES))
+        dense = tensor.to_dense(max_memory=DENSE_BYTES >> 2)
         indptr, indices, values = tensor.to_csr(max_memory=most)
     except MemoryLimitError:
         return
@@ -321,7 +321,7 @@ def all_doors() -> dict[str, Door]:
     doors = [
         Door("load", load, 30),
         Door("open", open_, 14),
-        Door("usage", usage, 8),
+        Door("usage", usage, 8, seconds=2.0),
         Door("verify", verify, 8),
         Door("inspect", inspect, 3),
         Door("unpack", unpack, 4, slack=SLACK + (2 << 20), refusals=ours),
