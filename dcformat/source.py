@@ -173,3 +173,26 @@ class _Shifted:
 
     def seek(self, offset: int) -> int:
         return self._file.seek(self._begin + offset)
+
+
+class ClippedFile:
+    """A file that is asked for no more than is left of it: Python's files allocate what a pickle claims to hold.
+
+    Parameters
+    ----------
+    file : binary file object
+        It can seek; reading begins at its start.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, count: int = -1) -> bytes:
+        """Return at most `count` bytes, or all that are left."""
+        left = max(self._size - self._file.tell(), 0)
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the file's own."""
+        return getattr(self._file, name)

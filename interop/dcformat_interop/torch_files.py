@@ -13,6 +13,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dcformat.limits import is_array_shape
+from dcformat.source import ClippedFile
 from dcformat_interop.nesting import find_state
 from dcformat_interop.refusals import MissingTorchError, UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
@@ -49,21 +50,6 @@ class _Inert:
         """Return the placeholder for the class called ``module.name``."""
         module, _, own = name.rpartition(".")
         return type(own, (cls,), {"__module__": module})
-
-
-class _Clipped:
-    """A file that is asked for no more than is left of it: Python's files allocate what a pickle claims to hold."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, file.seek(0, os.SEEK_END)
-        file.seek(0)
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(self._size - self._file.tell(), 0)
-        return self._file.read(left if count < 0 else min(count, left))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: Skip, budget: Budget) -> Raw:
@@ -149,7 +135,7 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
     try:
         with warnings.catch_warnings():  # about unknown pickle protocols, which it may still read
             warnings.simplefilter("ignore")
-            clipped: Any = _Clipped(file)
+            clipped: Any = ClippedFile(file)
             unknown = serialization.get_unsafe_globals_in_checkpoint(clipped) if zipped else []
             inert = [(_Inert.of(name), name) for name in unknown]
             clipped.seek(0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from dcformat.source import ClippedFile
 from dcformat_pruning.masks import PruningError, masked
 from dcformat_pruning.networks import CheckpointError
 
@@ -117,7 +118,8 @@ def load_tensors(path: Path) -> Any:
             f"to run code (CVE-2025-32434); update torch, or save the weights as .safetensors"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return torch.load(ClippedFile(file), map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle may raise any exception

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_other_files_are_refused_by_name(name: str, content: bytes, message: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name}: {message}"):
         load_checkpoint(tmp_path / name)
+
+
+def test_text_that_claims_more_than_its_file(tmp_path: Path) -> None:
+    """A pickle's text of 3 GiB in a file of a few bytes is not made room for."""
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:32] + b"X" + (3 << 30).to_bytes(4, "little") + b"protocol_version")
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"a\.pt: expected a PyTorch file that holds only tensors"):
+            load_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
