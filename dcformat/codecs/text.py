@@ -8,6 +8,7 @@ byte on. This is symbol ranking (Fenwick 1996).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -196,7 +197,8 @@ class _Coder:
         guesses = np.zeros(len(ORDERS) << self.bits, np.uint16)
         models: list[Any] = [success, spelling, guesses]
         if self.as_python:
-            models = [model.tolist() for model in models]
+            # Python is faster on its own arrays and lists; a list of all guesses would take four times the memory.
+            models = [success.tolist(), spelling.tolist(), array("H", guesses.tobytes())]
         self.run(LEARN, Encoder(0), models, self.text(preset), 0)
         return models
 
@@ -248,8 +250,7 @@ def unpack(
     decoder.expect(length, "packed text")  # a byte takes at least one decision
     require_work("packed text", STEPS_EACH * length, max_work)
     coder = _Coder(len(preset) + length)
-    slot = 8 if coder.as_python else 2
-    need = 2 * length + slot * len(ORDERS) * ((1 << coder.bits) - (1 << MIN_SLOT_BITS))
+    need = 2 * length + 2 * len(ORDERS) * ((1 << coder.bits) - (1 << MIN_SLOT_BITS))
     require_memory("packed text", need, max_memory)
     text = coder.text(preset + bytes(length))
     if coder.run(DECODE, decoder, coder.primed(preset), text, len(preset)):
