@@ -1,7 +1,7 @@
 """Make the vectors of a version, once: `python spec/make_vectors.py`. Existing files are never overwritten.
 
-What the tensors of valid files hold, and the codes of invalid ones, are known before the files are made: the manifest
-is not what some decoder made of them. The reference decoder and the package both have to agree before anything is
+The tensors of valid files and the error codes of invalid files are known before the files are made, so the manifest
+does not depend on any decoder. The reference decoder and the package must both agree with it before anything is
 written.
 """
 
@@ -51,7 +51,7 @@ def invalid() -> Iterator[Invalid]:
 
 
 def entry(data: bytes, requirements: str, **more: object) -> dict[str, Any]:
-    """Return what the manifest says of a file."""
+    """Return the manifest's entry for a file."""
     digest = hashlib.sha256(data).hexdigest()
     return {"bytes": len(data), "file_sha256": digest, "requirements": requirements.split(), **more}
 

@@ -1,15 +1,15 @@
-"""Test the vectors by mutation: is a decoder with one small mistake found out.
+"""Test by mutation whether the vectors reveal a decoder with one small mistake.
 
     python spec/mutation_test.py [--sample N] [--only TEXT] [--jobs N] [--state FILE]
 
 Every mutant is the reference decoder with one change: a number one more or one less, a comparison turned into its
-neighbour, a limit of a clamp, min or max dropped, `and` for `or`, or a check left out. Each is run on the vectors that
-reach the changed line until one comes out differently. Mutants that no vector tells from the decoder survive; those
-that should are listed in `mutation_survivors.json` with the reason why. The exit code is 0 if no others did, 1 if any
-did, and 2 for wrong use.
+neighbour, a limit of a clamp, min or max dropped, `and` for `or`, or a check left out. Each mutant runs on the vectors
+that reach the changed line until one gives a different result. A mutant survives if no vector tells it from the
+decoder; `mutation_survivors.json` lists the mutants that may survive, with the reasons. The exit code is 0 if no other
+mutant survives, 1 if any does, and 2 for wrong use.
 
-It needs the standard library only. A whole run takes an hour or more: mutants that survive run all vectors that they
-may concern. What is done is kept in the state file, so that a run that was stopped goes on where it was. `--sample`
+It needs the standard library only. A whole run takes an hour or more, because a surviving mutant runs every vector that
+may concern it. The state file keeps all results, so that an interrupted run continues where it stopped. `--sample`
 takes mutants at random, `--only` those whose description contains a text.
 """
 
@@ -36,21 +36,21 @@ from typing import Any
 SPEC = Path(__file__).parent
 VECTORS = SPEC / "vectors" / "v1"
 SURVIVORS = SPEC / "mutation_survivors.json"
-#: In the order in which they import each other.
+#: The modules, in the order in which they import each other.
 MODULES = ("reader", "coders", "mixing", "payloads", "graph", "decoder")
-#: What is not about decoding: the command line.
+#: The functions of the command line, which do not decode.
 LEFT_OUT = {"main"}
-#: Calls that make room for models: more of it means nothing, and less raises an error where it is used.
+#: Calls that make room for models: more room changes nothing, and less raises an error where it is used.
 SIZES = {"fresh"}
 NEIGHBOURS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
-#: A mutant that takes this much longer than the decoder, and some seconds, has gone astray.
+#: A mutant that takes this many times longer than the decoder, plus some seconds, is taken to run for ever.
 PATIENCE, SECONDS = 10, 3
 MEMORY = 3 << 30
-#: Seconds that make a vector slow. It is not looked at which lines it reaches: it is run last, and only for mutants of
-#: what needs long streams or large counts: these modules, and constants.
+#: Seconds from which a vector is slow. The lines that a slow vector reaches are not recorded. It runs last, and only
+#: for mutants of constants and of these modules, which need long streams or large counts.
 SLOW = 0.3
 LONG_STREAMS = {"coders", "mixing"}
 
@@ -59,14 +59,14 @@ Change = Callable[[], None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: `number` is its place among those of its module, `first` to `last` the lines that it may affect."""
+    """One change: `number` is its index among the module's changes; it may affect the lines `first` to `last`."""
 
     module: str
     number: int
     text: str
     first: int
     last: int
-    #: The constant that is changed, where it is one of the module's.
+    #: The name of the changed constant, if the change is in a constant of the module.
     constant: str = ""
 
 
@@ -79,7 +79,7 @@ def source(module: str) -> str:
 
 
 def changes(tree: ast.Module) -> Iterator[tuple[ast.AST, str, Change]]:
-    """Yield every change that can be made to a tree: the node, what is changed, and a function that does it."""
+    """Yield every possible change of a tree: the node, a description, and a function that makes the change."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in executed(tree):
         if isinstance(node, ast.Constant) and type(node.value) in (int, float) and id(node) not in docstrings:
@@ -99,7 +99,7 @@ def changes(tree: ast.Module) -> Iterator[tuple[ast.AST, str, Change]]:
 
 
 def changed_call(node: ast.Call, name: str) -> Iterator[tuple[ast.AST, str, Change]]:
-    """Yield what can be changed about a call: a check, or a limit."""
+    """Yield the possible changes of a call: a check or a limit is dropped."""
     if name == "check":
         always = [ast.copy_location(ast.Constant(value=True), node.args[0]), *node.args[1:]]
         yield node, "check left out", setting(node, "args", always)
@@ -119,7 +119,7 @@ def setting(node: ast.AST, field: str, value: object) -> Change:
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree that are run, in a fixed order: no annotations, nothing that is left out."""
+    """Yield the executed nodes of a tree in a fixed order, without annotations and skipped functions."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.FunctionDef) and child.name in LEFT_OUT:
             continue
@@ -154,7 +154,7 @@ def mutants(module: str) -> list[Mutant]:
 
 
 def spans(tree: ast.AST, where: str = "") -> Iterator[tuple[str, int, int, str]]:
-    """Yield each statement's function, first and last line (of its head if it has a body), and the constant it sets."""
+    """Yield each statement's function, first and last line (of the head if it has a body), and the constant it sets."""
     for node in ast.iter_child_nodes(tree):
         name = where
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -176,7 +176,7 @@ def spans(tree: ast.AST, where: str = "") -> Iterator[tuple[str, int, int, str]]
 
 
 def compiled(module: str, number: int = -1) -> CodeType:
-    """Return a module's code, with change `number` made."""
+    """Return a module's code with change `number` applied."""
     tree = ast.parse(source(module))
     for i, (_, _, change) in enumerate(changes(tree) if number >= 0 else ()):
         if i == number:
@@ -186,7 +186,7 @@ def compiled(module: str, number: int = -1) -> CodeType:
 
 
 def load(codes: dict[str, CodeType]) -> ModuleType:
-    """Return the decoder's module, made of these codes."""
+    """Return the decoder's module, loaded from these codes."""
     for name in MODULES:
         module = ModuleType(f"reference_{name}")
         module.__file__ = str(SPEC / f"reference_{name}.py")
@@ -197,14 +197,14 @@ def load(codes: dict[str, CodeType]) -> ModuleType:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector: its bytes, and what must come out."""
+    """A vector: its bytes, and the expected result."""
 
     name: str
     data: bytes
     expected: Any
 
     def found(self, decoder: ModuleType) -> Any:
-        """Return what a decoder makes of it: the summary or an error's code, as the manifest has them."""
+        """Return a decoder's result in the manifest's form: the summary, or the code of an error."""
         try:
             return json.loads(json.dumps(decoder.summary(decoder.decode(self.data))))
         except sys.modules["reference_reader"].DecodeError as error:
@@ -222,7 +222,7 @@ def vectors() -> list[Vector]:
 
 
 def reached(codes: dict[str, CodeType], vector: Vector) -> tuple[float, list[str]]:
-    """Return how long a vector takes, and the lines that it reaches; it must come out as the manifest says."""
+    """Return the time that a vector takes and the lines that it reaches; its result must be the manifest's."""
     started = time.process_time()
     assert vector.found(load(codes)) == vector.expected, vector.name
     seconds = time.process_time() - started
@@ -244,7 +244,7 @@ def reached(codes: dict[str, CodeType], vector: Vector) -> tuple[float, list[str
             lines.add(f"{module}:{frame.f_lineno}")
         return trace if todo else None
 
-    decoder = load(codes)  # anew: functions that keep what they computed reach their lines again
+    decoder = load(codes)  # loaded again, so that functions that cache results reach their lines again
     sys.settrace(trace)
     try:
         vector.found(decoder)
@@ -263,7 +263,7 @@ def too_long(*_: object) -> None:
 
 
 def killer(mutant: Mutant, names: list[str]) -> str:
-    """Return the first of the vectors by which a mutant is found out, or '' if it survives."""
+    """Return the first vector that kills a mutant, or '' if it survives."""
     decoder = None
     with contextlib.suppress(Exception):
         decoder = load(CODES | {mutant.module: compiled(mutant.module, mutant.number)})
@@ -287,7 +287,7 @@ TIMES: dict[str, float] = {}
 
 
 def prepare(times: dict[str, float]) -> None:
-    """Make a worker ready."""
+    """Prepare a worker."""
     CODES.update({name: compiled(name) for name in MODULES})
     BY_NAME.update({vector.name: vector for vector in vectors()})
     TIMES.update(times)
@@ -305,7 +305,7 @@ def run(job: tuple[Mutant, list[str]]) -> tuple[Mutant, str]:
 
 
 class State:
-    """What is known so far: what vectors reach, and what became of mutants. It is kept as lines of JSON."""
+    """The results so far, kept as lines of JSON: the lines that vectors reach, and the fate of each mutant."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -328,13 +328,13 @@ class State:
 
 
 def explained() -> dict[str, str]:
-    """Return mutants that survive for a reason, and the reason."""
+    """Return the mutants that may survive, and the reasons."""
     entries = json.loads(SURVIVORS.read_text(encoding="utf-8"))
     return {mutant: entry["reason"] for entry in entries for mutant in entry["mutants"]}
 
 
 def plan(state: State, chosen: list[Mutant]) -> Iterator[tuple[Mutant, list[str]]]:
-    """Yield mutants with the vectors to run: those that killed a neighbour first, then the fast ones."""
+    """Yield mutants with the vectors to run: first the vectors that killed a neighbour, then the fast ones."""
     by_line: dict[str, set[str]] = {}
     for name, (_, lines) in state.reach.items():
         for line in lines:

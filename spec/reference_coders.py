@@ -1,6 +1,6 @@
-"""The coders of `coders.md` but for coder 3: range coder, codebooks, values, code symbols, coder 2, text coder.
+"""The coders of `coders.md` except coder 3: range coder, codebooks, values, code symbols, coder 2, text coder.
 
-Sections are those of that text.
+Section numbers refer to that document.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Model:
 
 
 def fresh(count: int) -> list[Model]:
-    """Return models that were not used before."""
+    """Return `count` new models."""
     return [Model() for _ in range(count)]
 
 
@@ -75,7 +75,7 @@ class RangeDecoder:
         return bit
 
     def end(self) -> None:
-        """Section 1, "End": reject a stream that is not the only one for these bits."""
+        """Section 1, "End": reject any stream but the one that is valid for these bits."""
         padded = self.data + bytes(4)
         word = int.from_bytes(padded[self.read - 4 : self.read], "big")
         low = (word - self.code) % (1 << 32)
@@ -203,7 +203,7 @@ def decode_values(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
 
 
 class CodeSymbols:
-    """Section 4: an alphabet of code symbols, of which those below `negatives` stand for negative values."""
+    """Section 4: an alphabet of code symbols; those below `negatives` stand for negative values."""
 
     def __init__(self, alphabet: int, negatives: int) -> None:
         self.alphabet, self.negatives = alphabet, negatives
@@ -369,7 +369,7 @@ class Text:
         self.step(known, byte)
 
     def step(self, code: Callable[[Model, int], int], byte: int | None) -> None:
-        """Take steps 1 to 3; `byte` is None where it is to be decoded, and `code` gives bits."""
+        """Take steps 1 to 3; `byte` is None if it is to be decoded, and `code` gives the bits."""
         contexts = [(k, self.hash(n)) for k, n in enumerate(self.ORDERS) if len(self.past) >= n]
         tried: set[int] = set()
         result = None
@@ -399,6 +399,6 @@ class Text:
         return h
 
     def guess(self, k: int, h: int) -> tuple[int, int]:
-        """Return the guess of a context of order number k, a byte and its trust; -1 for none."""
+        """Return the guess of a context of order number k: a byte and its trust; -1 if there is none."""
         check, byte, trust = self.guesses.get((k, h >> 32 - self.bits), (-1, -1, 0))
         return (byte, trust) if check == h % 32 else (-1, 0)

@@ -92,7 +92,7 @@ def crc32c(data: bytes) -> int:
 
 @cache
 def crc_step(crc: int) -> int:
-    """Return what eight bits of a CRC become."""
+    """Return the CRC after eight more steps."""
     for _ in range(8):
         crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return crc
@@ -153,7 +153,7 @@ def split_blocks(entries: list[Entry]) -> list[list[Entry]]:
 
 
 def read_contents(reader: Reader) -> dict[int, bytes]:
-    """Section 3, "Contents": bodies of the sections by id."""
+    """Section 3, "Contents": section ids to bodies."""
     sections: dict[int, bytes] = {}
     last = -1
     while reader.left():
@@ -190,7 +190,7 @@ def read_sections(file: File, sections: dict[int, bytes], entries: list[Entry]) 
 
 
 def read_metadata(reader: Reader) -> dict[str, str]:
-    """Section 3: pairs of texts, keys ascending as byte strings."""
+    """Section 3: pairs of texts; the keys ascend as byte strings."""
     count = reader.varint(MAX_METADATA)
     check(count > 0, "E08", "[C6] no metadata")
     metadata: dict[str, str] = {}
@@ -223,7 +223,7 @@ def read_table(reader: Reader) -> list[Entry]:
 
 
 def read_entry(reader: Reader, originals: list[Entry]) -> Entry:
-    """Section 4: the seven fields of a tensor, or the three of a copy; `originals` are the others before it."""
+    """Section 4: the seven fields of a tensor, or the three of a copy; `originals` are the tensors before it."""
     name = reader.text(MAX_NAME)
     check(name != "", "E08", "[T14] an empty name")
     kind = reader.u8()
@@ -271,7 +271,7 @@ def content_digest(sections: dict[int, bytes], tensors: dict[str, Tensor]) -> by
 
 
 def tensor_digest(tensor: Tensor) -> bytes:
-    """Section 7: dtype, shape, scale, and the elements: one that all are equal to, or places and values."""
+    """Section 7: dtype, shape, scale, and the elements: the one value that all have, or places and values."""
     dtype = [known for known, _ in DTYPES].index(tensor.dtype)
     sha = hashlib.sha256(bytes([dtype, len(tensor.shape)]) + struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape))
     sha.update(struct.pack("<f", tensor.scale))
@@ -320,7 +320,7 @@ def self_test_pixels(seed: int, count: int) -> bytes:
 
 
 def summary(file: File) -> dict[str, Any]:
-    """Return what a file holds in a form that JSON can say; tensors by the SHA-256 of their dense bytes."""
+    """Return the contents of a file in a form that JSON can express; tensors by the SHA-256 of their dense bytes."""
     pixels = self_test_pixels(file.self_test[0], 8).hex() if file.self_test else ""
     return {
         "version": list(file.version),

@@ -22,7 +22,7 @@ POOL_DEFAULTS = [2, 2, 2, 2, 0, 0, 0]
 
 
 def read_graph(reader: Reader, entries: list[Entry]) -> dict[str, Any]:
-    """Section 5, "Graph": input, preprocessing, operators; shapes are followed on the way."""
+    """Section 5, "Graph": input, preprocessing and operators, with the shape of each value."""
     rank = reader.u8()
     check(rank in (1, 3), "E08", "[G1] rank of the input")
     shape = [reader.varint(MAX_ELEMENTS) for _ in range(rank)]
@@ -56,7 +56,7 @@ def split_f32(raw: bytes) -> list[bytes]:
 
 
 def read_operator(reader: Reader, number: int, entries: list[Entry]) -> dict[str, Any]:
-    """Section 5: head, inputs, tensors, attributes of operator `number`."""
+    """Section 5: the head, inputs, tensors and attributes of operator `number`."""
     head = reader.u8()
     kind = head & 31
     check(kind in OPERATORS, "E08", "[G2] an unknown operator")
@@ -133,7 +133,7 @@ def weighted_shape(
 
 
 def windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: int) -> int:
-    """Section 5, "Flags of pools": how many windows there are along one dimension."""
+    """Section 5, "Flags of pools": the number of windows along one dimension."""
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     check(room >= 0, "E09", "[G6] a window larger than its padded input")
     if not ceil:

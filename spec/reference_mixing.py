@@ -31,12 +31,12 @@ def log(n: int) -> int:
 
 
 def log_odds(model: Model) -> int:
-    """Log-odds of a model."""
+    """Return the log-odds of a model."""
     return stretch(model.p >> 10) * (2560 * model.n // (10 * model.n + 18)) >> 8
 
 
 def odds(a: int, b: int, f: int, k: int) -> int:
-    """Log-odds of a entries among b cells, f being a density in 1/4096 and k its weight in cells."""
+    """Return the log-odds of `a` entries among `b` cells; `f` is a density in 1/4096, and `k` its weight in cells."""
     return log(a * 4096 + k * f) - log((b - a) * 4096 + k * (4096 - f))
 
 
@@ -51,7 +51,7 @@ class Mixer:
         return clamp(sum(w * x for w, x in zip(self.weights, inputs, strict=True)) >> 16, -3071, 3071)
 
     def learn(self, inputs: list[int], bit: int) -> None:
-        """Learn a bit that followed."""
+        """Learn the bit that followed."""
         error = (bit << 16) - squash(self.predict(inputs))
         step = self.base + self.gain // (min(self.count, 127) + 4)
         self.weights = [w + (x * error * step + 131072 >> 18) for w, x in zip(self.weights, inputs, strict=True)]
@@ -64,7 +64,7 @@ class Mixer:
 def mixed_chunk(
     coder: RangeDecoder, symbols: CodeSymbols, lines: int, length: int, stored: int
 ) -> tuple[list[int], list[int]]:
-    """Section 6, "Coder 3": places of the entries, and code symbols."""
+    """Section 6, "Coder 3": the places of the entries, and their code symbols."""
     if stored == 0:
         return [], []
     check(lines * length <= 1 << 26 and length <= 1 << 20, "E06", "[A12] too many cells")
@@ -95,7 +95,7 @@ def mixed_chunk(
 
 @dataclass
 class Column:
-    """What is kept for a column."""
+    """The state of a column."""
 
     entries: int = 0
     signs: int = 0
@@ -105,14 +105,14 @@ class Column:
 
 @dataclass
 class Line:
-    """What is kept for the line at hand."""
+    """The state of the present line."""
 
     density: int
     entries: int = 0
     cells: int = 0
     balance: int = 0
     magnitudes: int = 0
-    #: Column to (1 or -1, magnitude) of an entry; group to entries.
+    #: Columns to (1 or -1, magnitude) of entries; groups to numbers of entries.
     cell: dict[int, tuple[int, int]] = field(default_factory=dict)
     groups: dict[int, int] = field(default_factory=dict)
     last_cell: int = 0
@@ -136,7 +136,7 @@ class ChunkDecoder:
         self.density = clamp((stored << 12) // (len(lines) * len(columns)), 1, 4095)
         self.column: defaultdict[int, Column] = defaultdict(Column)
         self.groups: dict[int, list[int]] = {}  # entries, cells
-        self.last: tuple[int, int] | None = None  # sign and magnitude of the code symbol coded last
+        self.last: tuple[int, int] | None = None  # sign and magnitude of the last code symbol
         self.usual = (stored << 4) // len(lines)
         self.cell_models = fresh(2048 + 2048 + 512)
         self.cell_mixers = [Mixer((38, 15, 13, 5, 34), 4, 75) for _ in range(17)]

@@ -1,4 +1,4 @@
-"""Section 6 of `dcformat.md`, "Payloads": from a tensor's payload and its line in the table to its values."""
+"""Section 6 of `dcformat.md`, "Payloads": from a tensor's payload and its entry in the table to its values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
 FIXED, HUFFMAN, ADAPTIVE, MIXING = range(4)
 FOUR_STREAMS_FROM = 4096
 MAX_PAYLOAD = 1 << 41
-#: This decoder's own limit: it is for small files.
+#: This decoder's own limit, because it is for small files.
 MAX_STORED = 1 << 22
 
 #: A code: (length, word) to symbol.
@@ -30,7 +30,7 @@ class Coding:
     fillers: bool
     codebook: list[int] = field(default_factory=list)
     gap_bits: int = 0
-    #: Codes of the alphabets in use: gaps if positions are coded, then the planes of the code symbols.
+    #: Codes of the alphabets in use: that of gaps if positions are coded, then the planes of the code symbols.
     codes: list[Code] = field(default_factory=list)
 
     @property
@@ -50,22 +50,22 @@ class Coding:
 
     @property
     def lines(self) -> int:
-        """Section 6, "Lines": how many."""
+        """Section 6, "Lines": the number of lines."""
         return self.entry.columns if self.transposed else self.entry.rows
 
     @property
     def length(self) -> int:
-        """Section 6, "Lines": the elements of one."""
+        """Section 6, "Lines": the number of elements in a line."""
         return self.entry.rows if self.transposed else self.entry.columns
 
     @property
     def alphabet(self) -> int:
-        """Section 6, "Code symbols": how many there are."""
+        """Section 6, "Code symbols": the number of code symbols."""
         return self.entry.codebook + (self.every or self.fillers) if self.shared else 1
 
     @property
     def negatives(self) -> int:
-        """Section 6, "Codebook": the values with the sign bit set; the code symbol of zero with *every element*."""
+        """Section 6, "Codebook": the number of values with the sign bit set; zero's code symbol in *every element*."""
         return sum(value >> (8 * self.entry.size - 1) for value in self.codebook)
 
 
@@ -151,7 +151,7 @@ def read_head(coder: RangeDecoder, coding: Coding) -> None:
 
 
 def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
-    """Section 6, "Codebook": finite values, and in a sparse tensor none is zero."""
+    """Section 6, "Codebook": finite values, none of them zero in a sparse tensor."""
     if coding.shared:
         book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
         check(all(finite(value, coding.entry) for value in book), "E15", "[P5] a codebook that is not finite")
@@ -159,7 +159,7 @@ def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
 
 
 def read_chunk_table(reader: Reader, coding: Coding, per_chunk: int, starts: list[int]) -> list[tuple[int, int]]:
-    """Section 6, "Chunk table": entries stored in each chunk, and its bytes."""
+    """Section 6, "Chunk table": the number of entries and of bytes of each chunk."""
     if not per_chunk:
         return [(coding.entry.stored, reader.left())]
     most = min(16 + (coding.entry.stored + coding.lines) // 4096, reader.left())
@@ -196,7 +196,7 @@ def decode_chunk(data: bytes, coding: Coding, lines: int, stored: int, first: bo
 def modelled_chunk(
     coder: RangeDecoder, coding: Coding, lines: int, stored: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Section 6, "Coders 2 and 3": places, codes and, without a codebook, values, as `coders.md` has them."""
+    """Section 6, "Coders 2 and 3": places, codes and, without a codebook, values, as `coders.md` specifies."""
     elements, entry = lines * coding.length, coding.entry
     if entry.form == DENSE:
         return list(range(elements)), [], decode_values(coder, entry.dtype, elements)
@@ -211,7 +211,7 @@ def modelled_chunk(
 
 
 def split_values(data: bytes, entry: Entry, count: int) -> list[int]:
-    """Section 6, "Values": as they are, little-endian."""
+    """Section 6, "Values": uncoded and little-endian."""
     check(len(data) == count * entry.size, "E13", "[P10] values of another length")
     return [int.from_bytes(data[i : i + entry.size], "little") for i in range(0, len(data), entry.size)]
 
@@ -220,7 +220,7 @@ def split_values(data: bytes, entry: Entry, count: int) -> list[int]:
 
 
 def every_element(symbols: list[int], coding: Coding, stored: int) -> tuple[list[int], list[int]]:
-    """Section 6, "Code symbols": *every element* has one; returns places and codes of those that are not zero."""
+    """Section 6, "Code symbols": *every element* has one. Return the places and codes of nonzero elements."""
     zero = coding.negatives
     places = [place for place, symbol in enumerate(symbols) if symbol != zero]
     check(len(places) == stored, "E14", "[P7] code symbols that are not zero")
@@ -259,14 +259,14 @@ def relative_index(
 
 
 def planes(alphabet: int) -> list[int]:
-    """Section 6.2: sizes of the planes of an alphabet of code symbols."""
+    """Section 6.2: the sizes of the planes of an alphabet of code symbols."""
     if alphabet == 1:
         return []
     return [alphabet] if alphabet <= 256 else [256, -(-alphabet // 256)]
 
 
 def canonical(lengths: list[int]) -> Code:
-    """Section 6.2, "Coder 1": canonical Huffman codes; length -1 says that a symbol is not in use."""
+    """Section 6.2, "Coder 1": canonical Huffman codes; a length of -1 means that the symbol is not in use."""
     code: Code = {}
     word = last = 0
     for length, symbol in sorted((length, symbol) for symbol, length in enumerate(lengths) if length >= 0):
@@ -364,7 +364,7 @@ class Bits:
         return self.data[self.at - 1 >> 3] >> (self.at - 1 & 7) & 1
 
     def stream(self, count: int, code: Code) -> list[int]:
-        """Return `count` symbols; a code is written from its first bit on."""
+        """Return `count` symbols; the first bit of a code comes first."""
         symbols = []
         for _ in range(count):
             length = word = 0
@@ -386,7 +386,7 @@ class Bits:
         return symbols
 
     def end(self) -> None:
-        """Reject bytes that are left, and bits that are not zero."""
+        """Reject bytes that remain, and padding bits that are not zero."""
         check((self.at + 7) // 8 == len(self.data), "E13", "[K4] bytes after the streams")
         while self.at & 7:
             check(self.bit() == 0, "E08", "[K3] padding that is not zero")

@@ -1,4 +1,4 @@
-"""What the parts of the reference decoder share: bounded reads, the error, a tensor and its line in the table."""
+"""What the parts of the reference decoder share: bounded reads, the error, a tensor and its entry in the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 
-#: Larger tensors are not made dense: this decoder is for small files.
+#: The decoder does not make larger tensors dense, because it is for small files.
 MAX_DENSE_BYTES = 1 << 26
 
 
@@ -31,14 +31,14 @@ def finite_f32(raw: bytes) -> bool:
 
 
 class Reader:
-    """Section 1, "Notation": reads a string of bytes from front to end."""
+    """Section 1, "Notation": reads a string of bytes from beginning to end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = bytes(data)
         self.at = 0
 
     def left(self) -> int:
-        """How many bytes are left."""
+        """Return the number of bytes left."""
         return len(self.data) - self.at
 
     def take(self, count: int) -> bytes:
@@ -76,13 +76,13 @@ class Reader:
             raise DecodeError("E08", "[N3] not UTF-8") from None
 
     def end(self, message: str) -> None:
-        """Reject what is left."""
+        """Reject bytes that remain."""
         check(self.left() == 0, "E04", message)
 
 
 @dataclass
 class Entry:
-    """Section 4: what the tensor table says of a tensor."""
+    """Section 4: a tensor's entry in the tensor table."""
 
     name: str
     form: int
@@ -94,7 +94,7 @@ class Entry:
     codebook: int
     length: int
     begins_block: bool
-    #: The name of the tensor of which this is a copy.
+    #: For a copy, the name of the original.
     original: str | None = None
 
     @property
@@ -112,8 +112,8 @@ class Entry:
 class Tensor:
     """A decoded tensor.
 
-    `values` are bit patterns of `size` bytes each: one of a constant, one for each element of a dense tensor, or one
-    for each of `positions` (row x columns + column, ascending) of a sparse tensor.
+    `values` are bit patterns of `size` bytes each: one for a constant, one for each element of a dense tensor, or one
+    for each of the `positions` (row x columns + column, ascending) of a sparse tensor.
     """
 
     shape: tuple[int, ...]
@@ -136,7 +136,7 @@ class Tensor:
         return b"".join(value.to_bytes(self.size, "little") for value in values)
 
     def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of the dense bytes, or of positions (u64) and values where those would be too many."""
+        """Return the SHA-256 of the dense bytes or, if they would be too many, of positions (u64) and values."""
         if prod(self.shape) * self.size <= MAX_DENSE_BYTES:
             return {"sha256": hashlib.sha256(self.dense()).hexdigest()}
         positions = self.positions or []

@@ -1,7 +1,7 @@
 """Print the traced example of `coders.md`, section 6.5: `python spec/trace_coder_3.py`.
 
-The matrix of the worked example is coded under coder 3 and decoded again by the reference decoder, which tells what
-goes into its first decisions.
+The program codes the matrix of the worked example under coder 3, decodes it with the reference decoder, and prints the
+inputs of the first decisions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reference_coders import CodeSymbols, Model, RangeDecoder, clamp, decode_cod
 from reference_mixing import ChunkDecoder, Column, Line, Mixer, squash
 
 ROWS, COLUMNS, LAG = 4, 6, 2
-#: The bit patterns of -0.25, 0.5 and 1, and where they are.
+#: The bit patterns of -0.25, 0.5 and 1, and their positions.
 BOOK = [0xBE800000, 0x3F000000, 0x3F800000]
 ELEMENTS = {1: BOOK[1], 5: BOOK[0], 9: BOOK[1], 18: BOOK[1], 20: BOOK[0], 23: BOOK[2]}
 DECISIONS = 12
@@ -25,7 +25,7 @@ HEADER = "where       models              x0    x1    x2    x3    x4  y, z      
 
 
 class Traced(ChunkDecoder):
-    """A decoder of a chunk that keeps a line of text for each decision."""
+    """Decodes a chunk, and keeps a line of text for each decision."""
 
     def __init__(self, *given: object) -> None:
         super().__init__(*given)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ class Traced(ChunkDecoder):
         return super().symbol(line, column, s, pull)
 
     def mixed(self, mixers: list[Mixer], models: list[Model], inputs: list[int]) -> int:
-        """Decode a bit and keep what goes into it."""
+        """Decode a bit, and record the inputs of the decision."""
         where, known = self.where, self.cell_models
         if not where:
             of_sign = mixers[0] is self.symbol_mixers[0]
@@ -60,7 +60,7 @@ class Traced(ChunkDecoder):
 
 
 def traced() -> tuple[bytes, list[str], list[int], list[int]]:
-    """Return the chunk's stream, a line for each decision, and the positions and codes that come out."""
+    """Return the chunk's stream, a line for each decision, and the decoded positions and codes."""
     payload = Modelled((ROWS, COLUMNS), ELEMENTS, coder=3, lag=LAG).item().payload
     coder = RangeDecoder(payload[2:])
     book = decode_codebook(coder, "float32", len(BOOK))
@@ -74,7 +74,7 @@ def traced() -> tuple[bytes, list[str], list[int], list[int]]:
 
 
 def text() -> str:
-    """Return the traced example as it stands in the specification."""
+    """Return the traced example, with the text of the specification."""
     stream, trace, places, _ = traced()
     block = "\n".join([HEADER, *trace[:DECISIONS], "..."])
     return f"""The chunk is the {len(stream)} bytes `{stream.hex(" ")}`. After the codebook, the lag (2) and

@@ -1,6 +1,6 @@
 """Pruning, weight sharing and training with PyTorch; the only package of the project that imports it.
 
-`compress` trains and compresses a network by a recipe, and `from_module` exports a module of one's own. The packages
+`compress` trains and compresses a network by a recipe, and `from_module` exports a user's own module. The packages
 `criteria`, `schedules` and `sharing` are the parts that recipes and the study are made of; docs/pruning.md shows how to
 use them.
 """

@@ -20,13 +20,13 @@ from torch.nn import functional
 from dcformat.datasets import DataError, Split, load_split
 from dcformat.graph import Preprocessing
 
-#: The preprocessing of pixels: only the division by 255.
+#: The preprocessing of pixels, which only divides by 255.
 PREPROCESSING = Preprocessing(mean=(0.0,), std=(1.0,))
 
 #: Number of training images that are held out for all choices; no choice uses the test images.
 VALIDATION_IMAGES = 5000
 
-#: Numbers of images that are augmented, or shown to a teacher, together: few enough for the processor's cache.
+#: Numbers of images to augment, or show to a teacher, at once: few enough for the processor's cache.
 _CHUNK = 1000
 _TAUGHT_AT_A_TIME = 250
 
@@ -61,7 +61,7 @@ class Augmentation:
         return not (self.shift or self.rotate or self.scale or self.shear)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed copies of images, interpolated bilinearly, black outside the image.
+        """Return changed copies of images, with bilinear interpolation, and with black outside the image.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class Pool:
         seed: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Pool:
-        """Augment all images ``copies - 1`` times; `progress` is called with the images done and their total number."""
+        """Augment all images ``copies - 1`` times; `progress` takes the number of images done and their total."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.empty((copies, *images.pixels.shape), dtype=torch.uint8, device=images.pixels.device)
         pixels[0] = images.pixels

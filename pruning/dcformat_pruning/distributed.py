@@ -76,7 +76,7 @@ class Shard:
 class AverageGradients:
     """A constraint that averages the gradients over all processes; it must be the first constraint.
 
-    Making it sends the parameters and buffers of rank 0 to all processes. A batch norm would take its statistics from
+    Creating it sends the parameters and buffers of rank 0 to all processes. A batch norm would take its statistics from
     each process's share; use `nn.SyncBatchNorm`, or fold it.
     """
 

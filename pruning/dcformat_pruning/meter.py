@@ -70,7 +70,7 @@ class Meter:
             self._step("", "", 0, 0, {})
 
     def prepare(self, work: float, unit: str, done: int, total: int) -> None:
-        """Report preparation before the stage's own work; the first report of a `unit` adds `work` to the run's."""
+        """Report preparation before the stage's own work; the first report of a `unit` adds `work` to the total."""
         self._work.setdefault((self._number, unit), work)
         self._step(unit, unit, done, total, {})
 

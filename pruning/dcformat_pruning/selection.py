@@ -1,4 +1,4 @@
-"""From scores to masks: which weights, rows, units or pixels are kept, by number, share, percentile or threshold.
+"""From scores to masks: choosing weights, rows, units or pixels by number, share, percentile or threshold.
 
 The functions take a mapping of parameter names to scores; the lowest scores are pruned first. Most of them also take
 the present masks: a weight that they prune stays pruned, and numbers and percentiles refer to the alive weights.
@@ -213,7 +213,7 @@ def ranked_budget(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrunedAwayWarning)
         counts = {name: int(mask.sum()) for name, mask in keep_globally(scores, keep).items()}
-    # A layer without weights would cut the network in two; it gets a weight from the layer that keeps most.
+    # A layer without weights would cut the network in two, so it gets a weight from the layer that keeps most.
     for name in counts:
         if not counts[name] and keep >= len(counts):
             counts[max(counts, key=lambda n: counts[n])] -= 1

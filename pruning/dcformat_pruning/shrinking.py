@@ -224,7 +224,7 @@ def shrink(full: nn.Sequential) -> Shrunk:
 
 
 def _alive_units(layer: ChainLayer) -> Tensor:
-    """Return the indices of the units that read something; one at least, because a layer needs a unit."""
+    """Return the indices of the units that read something; at least one, because a layer needs a unit."""
     return _true_indices((layer.weight != 0).flatten(1).any(1))
 
 

@@ -62,7 +62,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value's elements are simply there, so that they can be checked and copied."""
+    """Return whether a value holds its elements in plain memory, so that they can be checked and copied."""
     if not isinstance(value, Tensor) or value.is_nested or value.is_quantized or value.is_meta:
         return False
     return value.layout is torch.strided
@@ -102,7 +102,7 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tensors(path: Path) -> Any:
-    """Load what `torch.save` wrote, tensors and plain data only, to the CPU.
+    """Load tensors and plain data from a file of `torch.save` to the CPU.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def _found(path: Path, error: Exception) -> str:
-    """Describe the contents that PyTorch could not load, and the way out."""
+    """Describe the contents that PyTorch could not load, and what the user can do."""
     if _is_torchscript(path):
         return "found a TorchScript archive; save the state_dict() of the module that it was made from"
     named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -1,4 +1,4 @@
-"""Tracing a module with `torch.fx`, and the errors for what cannot be traced.
+"""Tracing a module with `torch.fx`, and the errors for modules that cannot be traced.
 
 Removing a unit, folding a batch norm and exporting a graph all need to know which layer reads which. The order of
 a module's children tells this only for an `nn.Sequential`; a trace tells it for any module.
@@ -13,7 +13,7 @@ from torch import fx, nn
 
 Layer = nn.Linear | nn.Conv2d
 
-#: Modules whose forward pass is known. A subclass counts as its base class if it has the same forward pass.
+#: Modules with a known forward pass. A subclass counts as its base class if it has the same forward pass.
 _KINDS = (
     nn.Linear,
     nn.Conv2d,
@@ -41,7 +41,7 @@ class UnsupportedModuleError(ValueError):
 
 
 def unsupported(where: str, expected: str, found: object, way_out: str) -> UnsupportedModuleError:
-    """Return the error for a part of a module: what was expected, what was found, and the way out.
+    """Return the error for a part of a module: what was expected, what was found, and what the user can do.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
 
 
 class _Proxy(fx.Proxy):
-    """A traced value that records ``+=`` as an operation in place; plain proxies record a sum, and lose the alias."""
+    """A traced value that records ``+=`` as an operation in place; plain proxies record a sum and lose the alias."""
 
 
 def _record(function: Any) -> Any:
@@ -93,7 +93,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 
 
 class _Tracer(fx.Tracer):
-    """Does not trace into layers that are known, and gives all arguments but the first their defaults."""
+    """A tracer that does not enter known layers, and gives all arguments but the first their defaults."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return kind_of(m) is not None or super().is_leaf_module(m, module_qualified_name)

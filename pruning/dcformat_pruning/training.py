@@ -271,12 +271,12 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+    """Return the device named ``auto``, ``cpu`` or ``cuda``.
 
     Raises
     ------
     ValueError
-        The name is another, or it is ``cuda`` on a machine without CUDA.
+        The name is none of these, or it is ``cuda`` on a machine without CUDA.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu or cuda, found {device!r}")

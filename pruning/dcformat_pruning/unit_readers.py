@@ -1,4 +1,4 @@
-"""Which layers read the units of which: what must change when a unit is removed."""
+"""Finding the layers that read a layer's units, which must change when a unit is removed."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _SIZE_FUNCTIONS = (getattr, operator.getitem)
 
 @dataclass(frozen=True, slots=True)
 class UnitReaders:
-    """Which layers read which, by the paths of the layers.
+    """The layers that read each layer, by their paths.
 
     Attributes
     ----------
     readers : dict of str to tuple of str
-        For each Linear or Conv2d whose units only such layers read: these layers. A layer whose output is added,
+        Maps each Linear or Conv2d to its readers if only such layers read its units. A layer whose output is added,
         concatenated, returned, or split over convolution groups is missing, because its units cannot be removed
         one by one.
     first : tuple of str
-        The layers that read the module's input itself, perhaps flattened.
+        The layers that read the module's own input, perhaps flattened.
     """
 
     readers: dict[str, tuple[str, ...]]

@@ -1,1 +1,1 @@
-"""What `make_vectors.py` makes the frozen vectors of; never run by a test."""
+"""The parts of `make_vectors.py`, which made the frozen vectors; no test runs them."""

@@ -1,4 +1,4 @@
-"""An assembler of dcformat files for `make_vectors.py`: bytes by hand from the specification, valid or lying.
+"""Assembles dcformat files for `make_vectors.py`, valid or invalid, byte by byte from the specification.
 
 It shares the reference decoder's checksum, digest and classes, and nothing with the package.
 """
@@ -52,7 +52,7 @@ class Item:
     payload: bytes
     form: int = DENSE
     shape: tuple[int, ...] = (3,)
-    #: Bit patterns: as `Tensor.values` has them.
+    #: Bit patterns, as in `Tensor.values`.
     values: Sequence[int] = ()
     positions: Sequence[int] | None = None
     codebook: int = 0
@@ -60,10 +60,10 @@ class Item:
     dtype: str = "float32"
     scale: float = 1.0
     begins: bool | None = None
-    #: Of a copy: how many tensors back, and the one that is there.
+    #: For a copy: the distance back to the original, and the original.
     back: int | None = None
     original: Item | None = None
-    #: What the table says where that is not the truth.
+    #: False statements in the table.
     lies: dict[str, bytes] = field(default_factory=dict)
 
     def line(self, first: bool) -> bytes:
@@ -84,7 +84,7 @@ class Item:
         return b"".join((parts | self.lies).values())
 
     def tensor(self) -> Tensor:
-        """Return what a decoder must make of it."""
+        """Return the tensor that a decoder must return."""
         if self.original is not None:
             return self.original.tensor()
         positions = None if self.positions is None else list(self.positions)
@@ -123,7 +123,7 @@ def assemble(
     packed: bytes | None = None,
     digest: bytes | None = None,
 ) -> bytes:
-    """Section 2: a whole file; `contents` replaces the sections, `packed` what is stored for them."""
+    """Section 2: a whole file; `contents` replaces the sections, and `packed` their stored bytes."""
     bodies = {1: table(items), **dict(sections)}
     if contents is None:
         contents = b"".join(section(kind, body) for kind, body in bodies.items())
@@ -138,7 +138,7 @@ def assemble(
 
 
 def canonical_codes(lengths: Sequence[int]) -> dict[int, str]:
-    """Section 6.2, "Coder 1": symbol to code, as a string of its bits; length -1 is a symbol not in use."""
+    """Section 6.2, "Coder 1": symbol to code, as a string of bits; a length of -1 marks a symbol that is not in use."""
     codes, word, last = {}, 0, 0
     for length, symbol in sorted((length, symbol) for symbol, length in enumerate(lengths) if length >= 0):
         word <<= length - last

@@ -1,4 +1,4 @@
-"""Vectors at the edges of the rules: the last value that is allowed, the first that is not, and limits that act."""
+"""Vectors at the edges of the rules: the last allowed value, the first forbidden one, and limits that take effect."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MINUS_ONE = ONE | 1 << 31
 
 
 def valid_boundaries() -> Iterator[Valid]:
-    """Files just within the limits, and streams long enough for the limits of models to act."""
+    """Files just within the limits, and streams that are long enough to reach the limits of the models."""
     yield from within_the_container()
     yield from within_graphs()
     yield from within_payloads()
@@ -76,7 +76,7 @@ def within_the_container() -> Iterator[Valid]:
 
 
 def whole(name: str, count: int) -> Item:
-    """Return an int8 tensor whose payload has two bytes more than it has elements."""
+    """Return an int8 tensor whose payload has two more bytes than the tensor has elements."""
     return Item(b"\0\0" + bytes([1]) * count, DENSE, (count,), [1] * count, name=name, dtype="int8")
 
 
@@ -104,7 +104,7 @@ def within_graphs() -> Iterator[Valid]:
 
 
 def runs() -> Iterator[tuple[Valid, dict[str, list[float]]]]:
-    """Yield graphs of pools with an input and the output that it must give."""
+    """Yield graphs of pools, each with an input and the output that it must give."""
     for name, kind, size, attributes in (
         ("max_floor", MAX, (5, 6), (2, 3, 2, 2, 1, 1, 0)),
         ("max_ceil", MAX, (5, 6), (2, 3, 2, 2, 1, 1, 1)),
@@ -201,7 +201,7 @@ def every_element(size: int, entries: int) -> Item:
 
 
 def many_chunks(length: int) -> Item:
-    """Return a dense tensor of 128 lines in 19 chunks: 95 elements in a line are just enough for them."""
+    """Return a dense tensor of 128 lines in 19 chunks; lines of 95 elements are just long enough for that."""
     values = [1 + i % 100 for i in range(128 * length)]
     parts = [bytes(values[i : i + 7 * length]) for i in range(0, len(values), 7 * length)]
     payload = b"\0\7" + b"".join(varint(len(part)) for part in parts) + b"".join(parts)
@@ -209,7 +209,7 @@ def many_chunks(length: int) -> Item:
 
 
 def long_streams() -> Iterator[tuple[str, Item]]:
-    """Yield streams in which every limit of a count and every clamp of coders 2 and 3 acts."""
+    """Yield streams that reach every limit of a count and every clamp of coders 2 and 3."""
     source = random.Random(31)
     few = POOLS["float32"]
     spread = [0x3F000000 + source.randrange(1 << 24) | source.randrange(2) << 31 for _ in range(600)]
@@ -284,7 +284,7 @@ def shapes(coder: int) -> Iterator[tuple[str, Modelled]]:
 
 
 def table_streams() -> Iterator[tuple[str, Item]]:
-    """Yield code length tables of many symbols: their models' limit of 30 acts."""
+    """Yield code length tables of many symbols, which reach the limit of 30 of their models."""
     source = random.Random(37)
     names = [0x3F800000 + (i << 10) for i in range(256)]
     weights = [1 << min((i * 37) % 11, 8) for i in range(256)]
@@ -343,7 +343,7 @@ def invalid_boundaries() -> Iterator[Invalid]:
 
 
 def lag_of_1() -> Item:
-    """Return a chunk under coder 3 that is right but for its lag."""
+    """Return a chunk under coder 3 in which only the lag is wrong."""
     coder = RangeEncoder()
     coder.put(1, 8)
     coder.put(0, 2)
@@ -355,7 +355,7 @@ def lag_of_1() -> Item:
 
 
 def gap_too_wide(coder: RangeEncoder) -> None:
-    """Write a codebook that begins with 0 and goes on with a gamma number of 33 bits."""
+    """Write a codebook that begins with 0 and continues with a gamma number of 33 bits."""
     coder.put(0, 1 + 5 + 32)
     coder.queue += gamma_bits(1 << 33)
     with contextlib.suppress(ValueError):

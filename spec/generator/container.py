@@ -31,7 +31,7 @@ RAW = struct.pack("<3I", *VALUES)
 
 #: A valid vector: name, requirements, bytes, and the tensors that it must decode to.
 Valid = tuple[str, str, bytes, dict[str, Tensor]]
-#: An invalid one: name, code, requirements, bytes.
+#: An invalid vector: name, code, requirements, bytes.
 Invalid = tuple[str, str, str, bytes]
 
 
@@ -53,7 +53,7 @@ def dense(name: str = "a", shape: tuple[int, ...] = (3,), **kw: object) -> Item:
 
 
 def copy(name: str, back: int, original: Item | None = None) -> Item:
-    """Return a copy of the tensor that is so many tensors back, copies left out."""
+    """Return a copy of the tensor `back` tensors before it, not counting copies."""
     return Item(b"", name=name, back=back, original=original)
 
 
@@ -106,7 +106,7 @@ def metadata(*pairs: tuple[str, str]) -> bytes:
 
 
 def ones(name: str, *shape: int) -> Item:
-    """Return a constant tensor, or a dense one where that would have a single element."""
+    """Return a constant tensor, or a dense one if it has a single element."""
     if shape == (1,):
         return Item(b"\0\0" + f32(1.0), DENSE, shape, [0x3F800000], name=name)
     return constant(name, shape, 0x3F800000)
@@ -121,7 +121,7 @@ def graph(
 
 
 def op(kind: int, *numbers: int) -> bytes:
-    """Section 5: an operator; `kind` with the bits of its head, then its varints."""
+    """Section 5: an operator: `kind` with the bits of the head, then the varints."""
     return bytes([kind]) + b"".join(map(varint, numbers))
 
 
@@ -245,7 +245,7 @@ def invalid_graphs() -> Iterator[Invalid]:
 
 
 def invalid_container() -> Iterator[Invalid]:
-    """Files that a decoder must reject for what is in sections 1 to 3, 7 and 8."""
+    """Files that a decoder must reject by the rules of sections 1 to 3, 7 and 8."""
     good = assemble([dense()], [(3, labels("x"))])
     start = struct.unpack_from("<I", good, 6)[0] + 14
     yield "file_empty", "E01", "F1", b""
@@ -313,7 +313,7 @@ def invalid_container() -> Iterator[Invalid]:
 
 
 def flipped(data: bytes, at: int) -> bytes:
-    """Return the bytes with the lowest bit of one flipped."""
+    """Return the data with the lowest bit of one byte flipped."""
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 

@@ -1,4 +1,4 @@
-"""Invalid vectors of what `coders.md` specifies: codebooks, tables, values, coders 2 and 3, packed contents."""
+"""Invalid vectors for `coders.md`: codebooks, tables, values, coders 2 and 3, packed contents."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def section_bytes() -> Iterator[bytes]:
 def head_item(
     write: Callable[[RangeEncoder], object], form: int = SPARSE_SHARED, dtype: str = "float32", k: int = 2
 ) -> Item:
-    """Return a tensor of two entries under coder 0 whose codebook is written by `write`; the rest is right."""
+    """Return a tensor of two entries under coder 0 whose codebook `write` writes; the rest is valid."""
     coder = RangeEncoder()
     write(coder)
     if form == SPARSE_SHARED:
@@ -89,7 +89,7 @@ def head_item(
 
 
 def invalid_codebooks() -> Iterator[Invalid]:
-    """Codebooks: sections 2 of `coders.md` and 6 of `dcformat.md`."""
+    """Codebooks: section 2 of `coders.md` and section 6 of `dcformat.md`."""
 
     def plain(*numbers: int, zeros: int = 0, bits: int = 32, flag: bool = True) -> Callable[[RangeEncoder], None]:
         def write(coder: RangeEncoder) -> None:
@@ -200,7 +200,7 @@ def invalid_values() -> Iterator[Invalid]:
 
 
 def closed(coder: RangeEncoder, dtype: str, count: int) -> bytes:
-    """Return the stream of what a decoder reads of the queue before it rejects the values."""
+    """Return the stream of the queued bits that a decoder reads before it rejects the values."""
     try:
         encode_values(coder, dtype, [], count)
     except ValueError:

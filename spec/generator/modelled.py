@@ -1,4 +1,4 @@
-"""Valid vectors of what `coders.md` specifies: coders 2 and 3, codebooks, values, packed contents."""
+"""Valid vectors for `coders.md`: coders 2 and 3, codebooks, values, packed contents."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Modelled:
     coder: int = 2
     flags: int = 0
     per_chunk: int = 0
-    #: Of coder 2: variant, width of a gap symbol, limit. Of coder 3: whether nonempty lines and columns are coded.
+    #: Coder 2: variant, width of a gap symbol, limit. Coder 3: whether nonempty lines and columns are coded.
     variant: int = 1
     width: int = 3
     limit: int = 1
     nonempty: tuple[bool, bool] = (False, False)
     lag: int = 0
-    #: Codebook as a grid; bits of value streams.
+    #: The codebook as a grid; the bits of value streams.
     grid: tuple[int, list[int]] | None = None
-    #: A codebook with values that no element has.
+    #: A codebook that also holds values of no element.
     book: list[int] | None = None
     values: Bits | None = None
     name: str = "a"
@@ -128,7 +128,7 @@ def valid_modelled() -> Iterator[Valid]:
 
 
 def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
-    """Yield what both coders can be asked to do, and each of them alone."""
+    """Yield the edge cases of both coders, and of each coder alone."""
     shape = (9, 4, 3)
     elements = drawn(shape, 0.3, 11)
     for flags, name in (
@@ -181,7 +181,7 @@ def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
 
 
 def stream(write: Callable[[RangeEncoder], object]) -> bytes:
-    """Return what is written to a stream."""
+    """Return the bytes of the stream that `write` writes."""
     coder = RangeEncoder()
     write(coder)
     return coder.finish()
@@ -217,7 +217,7 @@ def value_streams() -> Iterator[tuple[str, Item]]:
 
 
 def codebooks() -> Iterator[tuple[str, Item]]:
-    """Codebooks as grids and otherwise, in the head and in a chunk."""
+    """Codebooks as grids and as lists, in the head and in a chunk."""
     scale = 0x3D4CCCCD  # 0.05
     integers = [-40000, -3, -1, 2, 3, 900]
     elements = dict(enumerate(multiply(scale, i) for i in integers))

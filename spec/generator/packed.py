@@ -1,4 +1,4 @@
-"""Tensors under coders 0 and 1, written from section 6 of the specification; any part of them may lie."""
+"""Tensors under coders 0 and 1, written from section 6 of the specification; any part of them may be false."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def order(bits: int, dtype: str) -> int:
 
 
 def huffman(counts: Counter[int]) -> dict[int, int]:
-    """Section 6.2: code lengths by Huffman's algorithm; leaves in the order of the symbols, inner nodes after them."""
+    """Section 6.2: code lengths by Huffman's algorithm, with leaves in symbol order and inner nodes after them."""
     if len(counts) == 1:
         return dict.fromkeys(counts, 0)
     heap = [(count, i, [symbol]) for i, (symbol, count) in enumerate(sorted(counts.items()))]
@@ -59,9 +59,9 @@ def huffman(counts: Counter[int]) -> dict[int, int]:
 
 @dataclass
 class Packed:
-    """A shared or sparse tensor to write: what it holds, how it is coded, and lies.
+    """A shared or sparse tensor to write: its contents, its coding, and false parts.
 
-    `elements` maps row-major positions to bit patterns; for a dense tensor all of them.
+    `elements` maps row-major positions to bit patterns; a dense tensor needs every position.
     """
 
     shape: tuple[int, ...]
@@ -73,15 +73,15 @@ class Packed:
     gap_bits: int = 3
     per_chunk: int = 0
     name: str = "a"
-    #: Lies: the codebook as coded; gap symbols and code symbols of the only chunk; the number of gap symbols; code
-    #: length tables; bytes after the payload.
+    #: False parts: the codebook as coded; gap symbols and code symbols of the only chunk; the number of gap symbols;
+    #: code length tables; bytes after the payload.
     book: list[int] | None = None
     gaps: list[int] | None = None
     symbols: list[int] | None = None
     count: int | None = None
     tables: list[tuple[int, ...]] | None = None
     after: bytes = b""
-    #: What is added to the lengths of four streams and to the bits; entries in the chunk table; bytes after the head.
+    #: Additions to the lengths of four streams and to the bits; entries in the chunk table; bytes after the head.
     shifts: tuple[int, ...] = (0, 0, 0, 0)
     padding: str = ""
     stored: list[int] | None = None
@@ -160,7 +160,7 @@ class Packed:
         return gaps if self.gaps is None else self.gaps, symbols if self.symbols is None else self.symbols
 
     def codes_of(self, book: list[int]) -> list[int]:
-        """Return the codebook by which codes are given: a lie has the same codes."""
+        """Return the codebook that assigns the codes; a false codebook has the same codes."""
         return self.book if self.book and set(book) <= set(self.book) else book
 
     def planes(self, gaps: list[int] | None, symbols: list[int], alphabet: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SIZES, SPARSE, SP
 from generator.container import Invalid, Valid, valid
 from generator.packed import EVERY, FILLERS, TRANSPOSED, Packed
 
-#: Values of each dtype, ascending: two below zero, negative zero where there is one, a few above.
+#: Values of each dtype, ascending: two below zero, negative zero if the dtype has one, and a few above zero.
 POOLS = {
     "float32": [0xC0490FDB, 0xBF800000, 0x80000000, 0x00000001, 0x3F000000, 0x3F800000, 0x42C80000],
     "float16": [0xC248, 0xBC00, 0x8000, 0x0001, 0x3800, 0x3C00, 0x5640],
@@ -31,7 +31,7 @@ def drawn(
 
 
 def spread(count: int) -> list[int]:
-    """Return so many different binary32 values, some below zero."""
+    """Return `count` distinct binary32 values, some below zero."""
     return [0x3F800000 + (i << 12) | (i % 3 == 0) << 31 for i in range(count)]
 
 
@@ -60,7 +60,7 @@ def valid_payloads() -> Iterator[Valid]:
 
 
 def edges(coder: int) -> Iterator[tuple[str, Packed]]:
-    """Yield what coders 0 and 1 can both be asked to do."""
+    """Yield the edge cases that coders 0 and 1 have in common."""
     shape = (7, 3, 3)
     elements = drawn(shape, 0.3, 1)
     for flags, name in ((0, "plain"), (TRANSPOSED, "transposed"), (EVERY, "every_element"), (FILLERS, "fillers")):

@@ -1,7 +1,7 @@
-"""What `coders.md` has, the other way round: numbers to bits, and bits to a range coder stream.
+"""The encoding side of `coders.md`: numbers to bits, and bits to a range coder stream.
 
-The encoder is the reference's decoder told its bits: models learn as they do there, so only the order of the bits is
-written down a second time.
+The encoder is the reference decoder with its bits given: models learn as they do there, so this file repeats only the
+order of the bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Bits = list[int]
 
 
 class RangeEncoder(RangeDecoder):
-    """Section 1 of `coders.md`: writes the bits of its queue as they are asked for."""
+    """Section 1 of `coders.md`: writes the bits of its queue as the decoder asks for them."""
 
     def __init__(self) -> None:
         super().__init__(b"")
@@ -55,7 +55,7 @@ class RangeEncoder(RangeDecoder):
 
 
 def number_bits(number: int, width: int) -> Bits:
-    """Section 1.1: the bits of a direct number or of a tree, the high one first."""
+    """Section 1.1: the bits of a direct number or of a tree, high bit first."""
     return [number >> width - 1 - i & 1 for i in range(width)]
 
 
@@ -76,7 +76,7 @@ def integer_bits(number: int, signed: bool) -> Bits:
 
 
 def encode_codebook(coder: RangeEncoder, dtype: str, book: Sequence[int]) -> None:
-    """Section 2: not as a grid."""
+    """Section 2: a codebook that is not a grid."""
     bits = BITS[dtype]
     if dtype == "float32":
         coder.put(0, 1)
@@ -97,7 +97,7 @@ def encode_codebook(coder: RangeEncoder, dtype: str, book: Sequence[int]) -> Non
 
 
 def encode_numbers(coder: RangeEncoder, numbers: Sequence[int], width: int) -> None:
-    """Section 2, step 3: ascending numbers of so many bits."""
+    """Section 2, step 3: ascending numbers of `width` bits."""
     models = fresh(196)
     for i, number in enumerate(numbers):
         if i == 0:
@@ -129,7 +129,7 @@ def encode_grid(coder: RangeEncoder, scale: int, integers: Sequence[int]) -> Non
 
 
 def value_bits(dtype: str, values: Sequence[int], zeros: int = 0, t: int = 3) -> Bits:
-    """Section 3: a value stream that is no grid."""
+    """Section 3: a value stream that is not a grid."""
     bits, e = BITS[dtype], EXPONENT[dtype]
     mantissa = max(bits - 1 - e, 0)
     out = [0] * (dtype == "float32") + number_bits(zeros, 5) + number_bits(t, 2)
@@ -159,7 +159,7 @@ def encode_values(coder: RangeEncoder, dtype: str, bits: Bits, count: int) -> No
 
 
 def encode_lengths(coder: RangeEncoder, alphabet: int, lengths: Sequence[int], lie: Sequence[int] = ()) -> None:
-    """Section 6.3 of `dcformat.md`; a lie is form and number or lengths to write."""
+    """Section 6.3 of `dcformat.md`; `lie` gives a form and a false number or false lengths to write."""
     width = (alphabet - 1).bit_length()
     used = [length for length in lengths if length >= 0]
     form = lie[0] if lie else 1 if len(used) == 1 else 0 if list(lengths) == [width] * (1 << width) else 2
@@ -196,7 +196,7 @@ def encode_lengths(coder: RangeEncoder, alphabet: int, lengths: Sequence[int], l
 
 
 def symbol_bits(symbols: CodeSymbols, symbol: int) -> Bits:
-    """Section 4: the bits of a symbol that are coded."""
+    """Section 4: the coded bits of a symbol."""
     minus = symbol < symbols.negatives
     count = symbols.negatives if minus else symbols.alphabet - symbols.negatives
     magnitude = symbols.negatives - 1 - symbol if minus else symbol - symbols.negatives
@@ -248,7 +248,7 @@ def encode_mixed(
     coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int],
     lag: int = 0, nonempty: tuple[bool, bool] = (False, False),
 ) -> None:  # fmt: skip
-    """Section 6: a chunk under coder 3; `nonempty` says whether it is coded which lines and columns are."""
+    """Section 6: a chunk under coder 3; `nonempty` says whether nonempty lines and columns are coded."""
     if not entries:
         return
     rows = sorted({place // length for place in entries}) if nonempty[0] else range(lines)

@@ -1,4 +1,4 @@
-"""Vectors that the package writes: what a user's files look like, in each mode."""
+"""Vectors that the package writes in each mode, like the files of users."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOOK = [-0.75, -0.5, -0.3125, -0.125, 0.1875, 0.25, 0.4375, 0.875]
 
 
 def pruned(seed: int, *shape: int, share: float = 0.3) -> Array:
-    """Return a pruned and shared weight; Python's generator gives the same numbers for ever."""
+    """Return a pruned and shared weight; Python's random generator gives the same numbers in every version."""
     source = random.Random(seed)
     size = int(np.prod(shape))
     values = [source.choice(BOOK) if source.random() < share else 0.0 for _ in range(size)]
@@ -102,7 +102,7 @@ def valid_written() -> Iterator[Valid]:
 
 
 def valid_models() -> Iterator[Valid]:
-    """Yield the networks of `models/` as they are: what users' files look like."""
+    """Yield the networks of `models/` unchanged, as examples of users' files."""
     for path in sorted((Path(__file__).parents[2] / "models").glob("*.dcf")):
         model = dcformat.load(str(path))
         arrays = {name: tensor.to_dense() for name, tensor in model.tensors.items()}

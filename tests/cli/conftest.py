@@ -1,4 +1,4 @@
-"""Small models and data sets, made anew for each session; the command run in this process."""
+"""Small models and data sets, made once for each test run, and a way to run the command in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def no_data_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def invoke() -> Invoke:
-    """Run the command in this process; the result has a user's stdout, stderr and exit code."""
+    """Run the command in this process; the result has the stdout, stderr and exit code that a user sees."""
 
     def run(*args: object, stdin: bytes | None = None) -> Result:
         return CliRunner().invoke(cli, [str(arg) for arg in args], input=stdin, prog_name="dcformat")

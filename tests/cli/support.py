@@ -1,4 +1,4 @@
-"""Helpers of the command's tests, and some that other rooms use: new processes, small models, data sets, refusals."""
+"""Helpers for the tests of the command and of other packages: new processes, small models, data sets, refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = dict[str, npt.NDArray[Any]]
 
 
 def command(*args: object) -> list[str]:
-    """The command line of a new process, on the code that this process tests."""
+    """Return the command line for a new process that runs the code under test."""
     return [sys.executable, "-c", "from dcformat_cli.entry import main; main()", *map(str, args)]
 
 
@@ -31,26 +31,26 @@ def environment() -> dict[str, str]:
 
 
 def spawn(*args: object, python: bool = False, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run the command, or with `python` a program text, in a new process to its end."""
+    """Run the command, or a Python program if `python` is set, in a new process, and wait for its end."""
     options.setdefault("stdout", subprocess.PIPE)
     arguments = [sys.executable, "-c", str(args[0])] if python else command(*args)
     return subprocess.run(arguments, stderr=subprocess.PIPE, env=environment(), check=False, **options)
 
 
 def read_terminal(master: int) -> bytes:
-    """Return what is written to a terminal until its other end is closed, and close this end."""
+    """Return everything written to a terminal until its other end is closed, then close this end."""
     shown = b""
     try:
         while part := os.read(master, 65536):
             shown += part
-    except OSError:  # Linux's way to say that the other end was closed
+    except OSError:  # on Linux, the other end was closed
         pass
     os.close(master)
     return shown
 
 
 def refused(result: Result, *parts: object, code: int = 1) -> str:
-    """Assert that a command failed with one line on stderr that has all of `parts`, and return it."""
+    """Assert that a command failed with one line on stderr that contains all `parts`, and return the line."""
     lines = result.stderr.splitlines()
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -62,7 +62,7 @@ def refused(result: Result, *parts: object, code: int = 1) -> str:
 
 
 def lenet_300_100(seed: int = 0) -> State:
-    """A pruned LeNet-300-100 with 16 shared values a layer, as `NAME.weight` and `NAME.bias`."""
+    """Return a pruned LeNet-300-100 with 16 shared values in each layer, as `NAME.weight` and `NAME.bias`."""
     random = np.random.default_rng(seed)
     state = {}
     for name, shape in ARCHITECTURES["lenet-300-100"].shapes.items():
@@ -75,7 +75,7 @@ def lenet_300_100(seed: int = 0) -> State:
 
 
 def save_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
-    """Call `numpy.savez` or `numpy.savez_compressed` with arrays of any names, which the types of both forbid."""
+    """Call `numpy.savez` or `numpy.savez_compressed` with arrays of any names, which the type hints of both forbid."""
     save: Callable[..., None] = np.savez_compressed if compressed else np.savez
     save(path, **arrays)
 
@@ -88,7 +88,7 @@ def write_idx(directory: Path, part: str, images: npt.NDArray[np.uint8], labels:
 
 
 def blobs(count: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Ten classes that a small network learns at once: a bright square whose place is the class, and noise."""
+    """Return noisy images of ten classes, easy to learn: the place of a bright square is the class."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 10, count).astype(np.uint8)
     images = random.integers(0, 40, (count, 28, 28)).astype(np.uint8)

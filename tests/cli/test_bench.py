@@ -1,4 +1,4 @@
-"""`dcformat bench`, its peers, and the ONNX files they read. No test asks how fast anything is."""
+"""`dcformat bench`, its peers, and the ONNX files that they read. No test measures speed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.cli.support import Invoke, refused
 
 
 def network(*, plain: bool) -> Model:
-    """A network with every operator; `plain`: without what the matrix peers refuse."""
+    """Return a network with every operator, or if `plain` is set, only with those that the matrix peers accept."""
     random = np.random.default_rng(5)
     shapes = {
         "x": (6, 3, 3, 3), "x.b": (6,), "groups": (6, 2, 3, 3), "one": (6, 6, 1, 1), "fc": (5, 12), "fc.b": (5,),

@@ -1,4 +1,4 @@
-"""What a user sees when kernels are compiled, and that every reading verb works without a compiler."""
+"""Users see when kernels are compiled, and every verb that reads files works without a compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dcformat compress`, whole and real on a small data set: trained, pruned, shared, packed, run."""
+"""`dcformat compress` from start to end on a small data set: training, pruning, sharing, packing and running."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CLASSIC = ("compress", "lenet-300-100", "--recipe", "classic", "--epochs", "12",
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """PyTorch's threads spin while they wait for each other: on a busy machine two are far slower than one."""
+    """Use one thread: PyTorch's threads spin while they wait, so on a busy machine two are far slower than one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def compressed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, dict[str, Any]]:
-    """A file made by the classic recipe, and the summary that was printed as JSON."""
+    """Return a file made by the classic recipe, and the summary that the command printed as JSON."""
     path = tmp_path_factory.mktemp("compressed") / "small.dcf"
     arguments = [*CLASSIC, "-o", str(path), "--data", str(data), "--json"]
     result = CliRunner().invoke(cli, arguments)
@@ -81,7 +81,7 @@ def test_the_summary_is_true(invoke: Invoke, compressed: tuple[Path, dict[str, A
 def test_the_densities_are_the_papers(compressed: tuple[Path, dict[str, Any]]) -> None:
     density = {row["name"]: row["density"] for row in compressed[1]["tensors"]}
     for name, paper in (("fc1.weight", 0.08), ("fc2.weight", 0.09), ("fc3.weight", 0.26)):
-        # A shared value may become zero, and its weights with it; none may come back.
+        # A shared value and its weights may become zero, but no pruned weight may come back.
         assert paper / 2 < density[name] <= paper + 1e-3
 
 
@@ -116,7 +116,7 @@ def test_the_tables_and_lines_for_people(invoke: Invoke, data: Path, tmp_path: P
 
 
 class Interrupt:
-    """Stands for a user who presses Ctrl-C while a stage is trained; remembers which stages were trained."""
+    """Acts as a user who presses Ctrl-C while a stage trains, and records which stages were trained."""
 
     def __init__(self, stage: str | None = None) -> None:
         self.stage = stage

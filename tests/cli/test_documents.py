@@ -1,4 +1,4 @@
-"""What the documents say exists: the README's commands parse, its Python runs, and no link leads nowhere."""
+"""The documents are right: the README's commands parse, its Python runs, and every link leads somewhere."""
 
 from __future__ import annotations
 

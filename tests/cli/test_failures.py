@@ -1,4 +1,4 @@
-"""What goes wrong around the files: full disks, closed pipes, places that cannot be written to."""
+"""Failures outside the files: full disks, closed pipes, places that cannot be written to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new user meets first: the bare command, misspelled words, Ctrl-C, closed pipes, `python -m dcformat`."""
+"""What new users meet first: the bare command, misspelled words, Ctrl-C, closed pipes, `python -m dcformat`."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_a_verb_alone_prints_its_help_and_fails(invoke: Invoke, verb: str) -> No
 )
 def test_a_misspelled_word_gets_a_suggestion(invoke: Invoke, arguments: list[str], meant: str | None) -> None:
     line = refused(invoke(*arguments), meant or "", code=2)
-    # Click before 8.4 says it in other words of a misspelled option.
+    # Click before 8.4 words the error for a misspelled option differently.
     assert ("Did you mean" in line or "Possible options" in line) == (meant is not None)
 
 
 def complete(line: str) -> list[str]:
-    """What bash is offered for the last word of `line`."""
+    """Return the completions that bash offers for the last word of `line`."""
     words = line.split(" ")
     variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_DCFORMAT_COMPLETE": "bash_complete"}
     done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
@@ -174,7 +174,7 @@ def test_ctrl_c_while_reading_stdin() -> None:
         )
         assert process.stdin is not None
         try:
-            # A beginning that may go on, and more than a pipe holds: this returns once the process is reading.
+            # A valid beginning, longer than a pipe's buffer: the call returns only when the process reads.
             begin = b"PK\3\4" if arguments[0] == "pack" else b"\x89DCF"
             process.stdin.write(begin + bytes(1 << 20))
             process.send_signal(signal.SIGINT)

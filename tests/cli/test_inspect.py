@@ -1,4 +1,4 @@
-"""`dcformat inspect`: figures that add up, text that is safe, and no more imported than is needed."""
+"""`dcformat inspect`: its figures add up, its text is safe, and it imports only what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where verbs write: stdout for `-`, never over an input, over another file only with `-f`, never to a terminal."""
+"""Where verbs write: to stdout for `-` but not to a terminal, never over an input, over other files only with `-f`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dcformat pack` and `unpack`: what goes in comes out, bit for bit, or not at all."""
+"""`dcformat pack` and `unpack` return every tensor bit for bit, or refuse it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: what is in them, what is not, and one version number."""
+"""The wheel and the source distribution: what they contain and leave out, and the one version number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import dcformat
 ROOT = Path(__file__).resolve().parents[2]
 
 
-#: What the tests and the documents refer to, beside the packages.
+#: Folders of the source distribution: the packages, and what tests and documents refer to.
 FOLDERS = (
     "benchmarks",
     "cli",

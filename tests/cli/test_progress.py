@@ -1,4 +1,4 @@
-"""What is said of a run that goes on: at once, every ten seconds, with the time that remains of the whole."""
+"""Progress lines of a long run: one at once, then one every ten seconds, with the remaining time of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.live import Live
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test moves forward."""
 
     def __init__(self) -> None:
         self.now = 100.0

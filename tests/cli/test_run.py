@@ -1,4 +1,4 @@
-"""`dcformat run`: the same answers as the network computed by hand, and clear words about other input."""
+"""`dcformat run` gives the same answers as the network computed by hand, and clear errors for unsuitable input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_classes_without_a_label_go_by_their_number(invoke: Invoke, dcf: Path, t
     np.save(tmp_path / "x.npy", x)
     model = dcformat.load(dcf)
     classes = json.loads(invoke("run", dcf, "--input", tmp_path / "x.npy", "--json").stdout)["classes"]
-    count = sorted(set(classes))[-1]  # all of them but the last that is found have a label
+    count = sorted(set(classes))[-1]  # every class found has a label, except the last
     named = tmp_path / "named.dcf"
     dcformat.save(replace(model, labels=tuple(f"class {k}" for k in range(count))), named)
     expected = [str(index) if index == count else f"class {index}" for index in classes]
@@ -194,7 +194,7 @@ def test_data_directories_that_cannot_be_used(invoke: Invoke, dcf: Path, data: P
 
 
 def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
-    """A .npy file with any text for its header."""
+    """Return a .npy file with any text as its header."""
     raw = header.encode()
     return b"\x93NUMPY" + bytes((version, 0)) + len(raw).to_bytes(2 if version == 1 else 4, "little") + raw + data
 

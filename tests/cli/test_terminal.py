@@ -1,4 +1,4 @@
-"""Text for people: aligned, and without anything that a terminal would act upon."""
+"""Text for people is aligned, and contains nothing that a terminal would act upon."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_no_number_is_broken_at_any_width(
 
 
 def on_a_terminal(dcf: Path, **variables: str) -> bytes:
-    """What `inspect` writes to a terminal of 60 columns, carriage returns left out."""
+    """Return what `inspect` writes to a terminal of 60 columns, without carriage returns."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     kept = {key: value for key, value in environment().items() if key not in ("COLUMNS", "NO_COLOR")}

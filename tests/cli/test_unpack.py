@@ -1,4 +1,4 @@
-"""`dcformat unpack`: the same names and bits come back, and nothing that would mean something else is written."""
+"""`dcformat unpack` returns the same names and bits, and refuses to write anything with another meaning."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_metadata_of_safetensors_comes_back(invoke: Invoke, tmp_path: Path) -> N
     )
     assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"author": "me", "safetensors.format": "pt"}
     assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
-    # The same names, dtypes, shapes, bits, order and metadata: the same file.
+    # The same names, dtypes, shapes, bits, order and metadata give the same file.
     assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""`dcformat verify`: no altered byte and no missing one goes unnoticed."""
+"""`dcformat verify` notices every altered and every missing byte."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_limits_can_be_lifted(invoke: Invoke, dcf: Path, tmp_path: Path, verb: s
 
 
 def constant(path: Path, size: int) -> Path:
-    """A file of a few bytes that stands for as many float32 ones."""
+    """Write a file of a few bytes that holds `size` float32 ones."""
     dcformat.save(dcformat.Model({"w": Tensor("w", (size,), "float32", np.ones(1, "<f4"))}), path)
     return path
 

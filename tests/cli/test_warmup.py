@@ -1,4 +1,4 @@
-"""`dcformat warmup`: every kernel is found and saved, and what was saved is shown and removed."""
+"""`dcformat warmup` finds and saves every kernel, and lists and removes what it saved."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let warmup find two kernels, as yet unresolved."""
+    """Let warmup find only two kernels, which are not resolved yet."""
     found = [kernel for kernel in warmup_command.all_kernels() if kernel.name in FEW]
     fresh = tuple(jit.Kernel(kernel.python, kernel.signature) for kernel in found)
     monkeypatch.setattr(warmup_command, "all_kernels", lambda: fresh)
@@ -55,7 +55,7 @@ def test_every_kernel_is_found() -> None:
 @pytest.mark.needs_compiler
 @pytest.mark.usefixtures("few")
 def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
-    # In new processes: here, Numba may have been imported with the JIT off.
+    # The test uses new processes, because this one may have imported Numba with the JIT off.
     script = (
         "import sys; from dcformat_cli.verbs import warmup_command; from dcformat_cli.main import main\n"
         f"found = [k for k in warmup_command.all_kernels() if k.name in {FEW!r}]\n"

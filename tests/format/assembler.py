@@ -1,6 +1,6 @@
-"""Files put together by hand, right or wrong, with checksums that hold: nothing here is taken from the package.
+"""Files assembled by hand, valid or invalid, with correct checksums; this module uses nothing of the package.
 
-The names follow spec/dcformat.md. What a test does not state is as a writer would have it.
+The names follow spec/dcformat.md. A field that a test does not set has the value that a writer would give it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TABLE = _crc_table()
 
 
 def crc32c(data: bytes) -> bytes:
-    """CRC-32C, little-endian."""
+    """Return the CRC-32C of bytes, little-endian."""
     value = 0xFFFFFFFF
     for byte in data:
         value = value >> 8 ^ _TABLE[(value ^ byte) & 255]
@@ -52,7 +52,7 @@ def text(value: str | bytes) -> bytes:
 
 @dataclass
 class Entry:
-    """A tensor's entry in the table, and its payload. `length` lies about the payload's bytes."""
+    """A tensor's entry in the table, and its payload; `length` states a false number of payload bytes."""
 
     payload: bytes
     name: str | bytes = "w"
@@ -77,7 +77,7 @@ class Entry:
 
 @dataclass
 class File:
-    """A file: any part that is given stands in for what would follow from the others."""
+    """A file; a part that is given replaces the one that would follow from the others."""
 
     entries: Sequence[Entry] = ()
     sections: Sequence[tuple[int, bytes]] = ()
@@ -118,12 +118,12 @@ class File:
 
 
 def raw_dense(values: bytes, **fields: object) -> Entry:
-    """A dense tensor whose values are stored as they are."""
+    """Return a dense tensor whose values are stored uncoded."""
     return Entry(bytes((RAW, 0)) + values, **fields)  # type: ignore[arg-type]
 
 
 def one(payload: bytes, *, sections: Sequence[tuple[int, bytes]] = (), **fields: object) -> bytes:
-    """A file of one tensor."""
+    """Return a file of one tensor."""
     return File([Entry(payload, **fields)], sections).bytes()  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def one(payload: bytes, *, sections: Sequence[tuple[int, bytes]] = (), **fields:
 
 
 class Bits:
-    """A range coder stream of direct and of adaptive bits (spec, "Range coder")."""
+    """A range coder stream of direct and adaptive bits (spec, "Range coder")."""
 
     def __init__(self) -> None:
         self.low, self.range, self.size = 0, 1 << 32, 0
@@ -153,7 +153,7 @@ class Bits:
         return self
 
     def adaptive(self, bits: Sequence[tuple[object, int]], limit: int) -> Bits:
-        """Bits, each by the model of a name, which learns."""
+        """Code bits, each with the model of the given name, which learns."""
         for name, bit in bits:
             p, seen = self.models.get(name, (1 << 21, 0))
             self.bit(bit, min(max(p >> 6, 32), 65504))
@@ -163,11 +163,11 @@ class Bits:
         return self
 
     def steps(self, count: int) -> Bits:
-        """A codebook's steps of one from value to value: gamma codes of no bits."""
+        """Code `count` steps of one between a codebook's values: gamma codes without further bits."""
         return self.adaptive([(node, 0) for _ in range(count) for node in (1, 2, 4, 8, 16, 32)], 60)
 
     def take(self) -> bytes:
-        """The shortest string in the final interval."""
+        """Return the shortest string in the final interval."""
         for count in range(5):
             unit = 1 << 8 * (4 - count)
             value = -(-self.low // unit) * unit

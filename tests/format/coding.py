@@ -15,7 +15,7 @@ from dcformat.codecs.rangecoder import Decoder, Encoder
 
 
 class Matrix(NamedTuple):
-    """A sparse matrix of code symbols, as the coders take it."""
+    """A sparse matrix of code symbols, in the form that the coders take."""
 
     view: CsrView
     alphabet: Alphabet
@@ -24,7 +24,7 @@ class Matrix(NamedTuple):
 def matrix(
     seed: int, lines: int, length: int, density: float, symbols: int, negatives: int, *, empty: float = 0.0
 ) -> Matrix:
-    """Draw a matrix; `empty` is the share of its lines and columns that hold no entry."""
+    """Draw a matrix; `empty` is the share of its lines and columns without entries."""
     random = np.random.default_rng(seed)
     there = random.random((lines, length)) < density
     there[random.random(lines) < empty] = False
@@ -38,7 +38,7 @@ def matrix(
 
 @st.composite
 def matrices(draw: st.DrawFn) -> Matrix:
-    """Matrices of all shapes and densities, some lines and columns of them empty."""
+    """Draw matrices of all shapes and densities, some of whose lines and columns are empty."""
     symbols = draw(st.sampled_from([1, 2, 3, 5, 16, 255, 300]))
     return matrix(
         draw(st.integers(0, 2**32)),
@@ -52,7 +52,7 @@ def matrices(draw: st.DrawFn) -> Matrix:
 
 
 def given_matrix(rows: list[list[int]], codes: list[int], length: int, symbols: int, negatives: int) -> Matrix:
-    """A matrix by the indices of each line's entries, and the codes of all."""
+    """Make a matrix from the indices of each line's entries and the codes of all entries."""
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     indices = np.array([index for row in rows for index in row], np.int32)
     return Matrix(CsrView(indptr, indices, np.array(codes, np.uint16), len(rows), length), Alphabet(symbols, negatives))
@@ -71,7 +71,7 @@ def coded(coder: ContextCoder, given: Matrix) -> bytes:
 
 
 def check_round_trip(coder: ContextCoder, given: Matrix) -> bytes:
-    """Code a matrix, decode it, compare all; return its bytes."""
+    """Code a matrix, decode it, compare everything, and return its bytes."""
     data, (view, alphabet) = coded(coder, given), given
     reader = decoder(data)
     found = coder.decode(reader, view.lines, view.length, view.nnz, alphabet)
@@ -84,7 +84,7 @@ def check_round_trip(coder: ContextCoder, given: Matrix) -> bytes:
 
 
 def check_decoded(found: CsrView, lines: int, length: int, nnz: int, symbols: int) -> None:
-    """Require that the result, of any bytes, is a matrix of that many entries."""
+    """Check that the result of decoding any bytes is a matrix with `nnz` entries."""
     assert found.indptr[0] == 0 and found.indptr[-1] == nnz == len(found.indices) == len(found.codes)
     assert (np.diff(found.indptr) >= 0).all() and len(found.indptr) == lines + 1
     assert ((found.indices >= 0) & (found.indices < length)).all() and (found.codes < symbols).all()

@@ -1,4 +1,4 @@
-"""Tensors and models of every form, coded in every way, for the tests of the format."""
+"""Tensors and models of every form and every coding, for the tests of the format."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dcformat.writer import write
 
 DTYPES = tuple(STORAGE)
 FORMS = ("constant", "dense", "dense-shared", "sparse", "sparse-shared")
-#: Largest finite bit pattern without its sign.
+#: The largest finite bit pattern without its sign.
 _FINITE = {"float32": 0x7F7FFFFF, "float16": 0x7BFF, "bfloat16": 0x7F7F}
-#: Zeros, least and greatest numbers.
+#: Zeros, and the smallest and largest numbers.
 _SPECIAL = {"float32": (0, 1 << 31, 1, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800000), "float16": (0, 1 << 15, 1, 0x7BFF, 0xFBFF),
             "bfloat16": (0, 1 << 15, 1, 0x7F7F, 0xFF7F), "int8": (0, 128, 127, 255)}  # fmt: skip
 Array = npt.NDArray[np.generic]
@@ -33,12 +33,12 @@ COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def examples(count: int) -> int:
-    """How many examples a property is tried with: where kernels run as Python, few."""
+    """Return the number of examples for a property; it is small where kernels run as Python."""
     return count if COMPILED else max(count // 20, 3)
 
 
 def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
-    """Finite values, every so often a special one; without `zero`, none whose bits are all 0."""
+    """Return finite values, some of them special; without `zero`, none whose bits are all 0."""
     width = 8 * STORAGE[dtype].itemsize
     if grid and dtype == "float32":
         scaled = (
@@ -57,7 +57,7 @@ def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = 
 
 
 def codebook(random: np.random.Generator, dtype: str, size: int, *, zero: bool) -> Array:
-    """About `size` different values in order, never none."""
+    """Return about `size` distinct values in order, at least one."""
     width = 8 * STORAGE[dtype].itemsize
     some = values(random, dtype, 2 * size + 4, zero=zero)
     distinct = np.unique(some.view(f"<u{width // 8}"))
@@ -69,7 +69,7 @@ def tensor(
     random: np.random.Generator, name: str, shape: tuple[int, ...], dtype: str, form: str, *, clusters: int = 5,
     density: float = 0.4, grid: bool = False,
 ) -> Tensor:  # fmt: skip
-    """A tensor of a form; one too small to be constant is dense."""
+    """Return a tensor of a form; a tensor that is too small to be constant is dense."""
     size = int(np.prod(shape, dtype=np.int64))
     scale = float(np.float32(0.02)) if dtype == "int8" else 1.0
     if form == "constant" and size > 1:
@@ -95,14 +95,14 @@ def tensor(
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have the same elements bit for bit, whatever their forms."""
+    """Return whether two tensors have the same elements bit for bit, in any form."""
     if (a.name, a.shape, a.dtype, a.scale) != (b.name, b.shape, b.dtype, b.scale):
         return False
     if a.is_constant or b.is_constant:
         return uniform_bits(a) == uniform_bits(b)
     if a.nbytes < 1 << 24:
         return a.to_dense().tobytes() == b.to_dense().tobytes()
-    # Rows without entries are left out, so that the forms need not agree in what the rows are.
+    # Rows without entries are left out, because forms may divide a tensor into rows differently.
     return all(np.array_equal(x, y) for x, y in zip(_places(a), _places(b), strict=True))
 
 
@@ -113,7 +113,7 @@ def _places(tensor: Tensor) -> tuple[Array, Array]:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal bit for bit, form and all."""
+    """Return whether two tensors are equal bit for bit, form included."""
 
     def bits(x: Array | None) -> object:
         return None if x is None else (x.dtype.itemsize, x.dtype.kind, x.tobytes())
@@ -137,7 +137,7 @@ def small_graph() -> Graph:
 
 
 def small_model() -> Model:
-    """A network of three tensors with all that a file can hold beside them."""
+    """Return a network of three tensors, with everything else that a file can hold."""
     random = np.random.default_rng(7)
     tensors = [
         tensor(random, "fc1", (4, 6), "float32", "sparse-shared", clusters=3),
@@ -155,7 +155,7 @@ def small_model() -> Model:
 
 @dataclass(frozen=True)
 class Way:
-    """How a payload is coded; `each`: lines in a chunk, 0 for one chunk."""
+    """How a payload is coded; `each` is the number of lines in a chunk, 0 for one chunk."""
 
     coding: Coding
     each: int = 0
@@ -166,12 +166,12 @@ class Way:
 
 
 def way(coder: int, *, transposed: bool = False, every_element: bool = False, fillers: bool = False) -> Way:
-    """A way in one chunk."""
+    """Return a way to code in one chunk."""
     return Way(Coding(coder, transposed, every_element, fillers))
 
 
 def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
-    """Every way that the format has for a tensor's form, in one chunk and in chunks of `some` lines."""
+    """Return every way to code a tensor of this form, in one chunk and in chunks of `some` lines."""
     for coding in codings(tensor):
         yield Way(coding)
         if not tensor.is_constant:
@@ -179,22 +179,22 @@ def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
 
 
 def payload(tensor: Tensor, way: Way) -> bytes:
-    """A tensor's payload coded in a way."""
+    """Return a tensor's payload, coded in the given way."""
     lines = tensor.columns if way.coding.transposed else tensor.rows
     return encode_payload(tensor, way.coding, way.each if way.each < lines else 0)
 
 
 def dumps_as(model: Model, way: Way) -> bytes:
-    """A model's file with every tensor coded in a way."""
+    """Return a model's file with every tensor coded in the given way."""
     out = BytesIO()
     write(model, out, encode=lambda tensor: (tensor, payload(tensor, way)))
     return out.getvalue()
 
 
 def vectors() -> Iterator[tuple[str, bytes]]:
-    """A name and a small file for each form, dtype and way to code it, and for all else that a file can hold.
+    """Return names and small files: one for each form, dtype and way to code it, and for all else in a file.
 
-    Where kernels run as Python, for one dtype only: each file takes as long as a hundred compiled.
+    Where kernels run as Python, there is only one dtype, because each file takes as long as a hundred compiled ones.
     """
     for mode in ("fast", "small", "tiny"):
         yield f"model-{mode}", dcformat.dumps(small_model(), mode=mode)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def vectors() -> Iterator[tuple[str, bytes]]:
 
 
 def large_vectors() -> Iterator[tuple[str, bytes]]:
-    """A name and a file for what many symbols bring about: four streams, two planes of labels, 64-bit positions."""
+    """Return names and files that need many symbols: four streams, two planes of code symbols, 64-bit positions."""
     random = np.random.default_rng(2)
     for clusters in (20, 300):
         made = tensor(random, "t", (90, 100), "float32", "sparse-shared", clusters=clusters, density=0.55)

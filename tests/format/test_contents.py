@@ -1,4 +1,4 @@
-"""The table of contents: read as it was written, no number believed, no byte unaccounted for."""
+"""The table of contents is read as it was written; no number is trusted, and every byte is accounted for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_contents_cut_short(length: int) -> None:
             found = parse(cut)
         except FormatError:
             return
-        # Whole sections may be missing from the end: the file's length and checksum notice that.
+        # Whole sections may be missing from the end; the file's length and checksum reveal that.
         assert len(found.tensors) == 3 and assemble(table, [])[: len(cut)] == cut[: len(assemble(table, []))]
 
 

@@ -1,4 +1,4 @@
-"""Coders 2 and 3: what both must do, then what each does by itself."""
+"""Coders 2 and 3: what both must do, then what only one of them does."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_element_an_entry(coder: ModuleType) -> None:
 def test_any_bytes_give_a_matrix_or_a_format_error(
     coder: ModuleType, data: bytes, lines: int, length: int, more: st.DataObject
 ) -> None:
-    """Code symbols below their number, positions in order, as many as are stored [A2]."""
+    """Code symbols are in range, and positions are in order and as many as are stored [A2]."""
     nnz = more.draw(st.integers(1, lines * length))
     symbols = more.draw(st.sampled_from([1, 3, 6, 300]))
     try:
@@ -107,7 +107,7 @@ def test_known_bytes_of_coder_3() -> None:
 
 
 def test_blots_cost_less_than_with_coder_2() -> None:
-    """Entries that keep together in two dimensions, of one sign each."""
+    """The entries form two-dimensional groups, each of one sign."""
     random = np.random.default_rng(1)
     there, sign = np.zeros((10, 12, 12), bool), np.zeros((10, 12, 12), bool)
     for line in range(10):
@@ -151,7 +151,7 @@ def test_too_few_cells_in_nonempty_lines() -> None:
 
 
 def test_tables_are_far_from_ties() -> None:
-    """Any precise logarithm gives the specified tables, and these are them."""
+    """Any precise logarithm gives the specified tables, and the package uses these tables."""
     cases = [256 * log2((q + 0.5) / (4095.5 - q)) for q in range(4096)]
     cases += [65536 / (1 + 2 ** (-x / 256)) for x in range(-logistic.MAX_ODDS, logistic.MAX_ODDS + 1) if x]
     cases += [256 * log2(n) for n in range(2, 8192) if n & (n - 1)]

@@ -1,4 +1,4 @@
-"""Plain fields: what is written is read, in one form only, and never past the end."""
+"""Plain fields are read as they were written, in one form only, and never past the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets in IDX form: where they are looked for, what is accepted, what is refused and how it is said."""
+"""Data sets in IDX form: the places searched, the files accepted, the files refused, and the errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def put(directory: Path, images: str = "t10k-images-idx3-ubyte", labels: str = "t10k-labels-idx1-ubyte") -> Path:
-    """Write the small set under the given names, `.gz` where the name says so, and return the directory."""
+    """Write the small set under the given names, compressed if they end in `.gz`, and return the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, array in ((images, IMAGES), (labels, LABELS)):
         raw = idx(array)
@@ -77,7 +77,7 @@ def test_the_variable_and_the_checkout(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a package that is installed elsewhere than in the checkout: the module's own place has no data."""
+    """The package is treated as installed outside the checkout, so the module's own place has no data."""
     monkeypatch.setattr(datasets, "__file__", str(tmp_path / "site-packages" / "dcformat" / "datasets.py"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     deep = tmp_path / "1" / "2" / "3" / "4" / "5"

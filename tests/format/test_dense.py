@@ -1,4 +1,4 @@
-"""From dense arrays to tensors: every bit survives, whatever the form."""
+"""From dense arrays to tensors: every bit survives in every form."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_negative_zero_is_a_zero_unless_every_bit_is_to_be_kept(dtype: str) ->
     assert exact.nnz == 3
     kept = exact.to_dense()
     assert kept.view(f"<u{kept.itemsize}")[0, 1] == 1 << (8 * kept.itemsize - 1)
-    assert np.signbit(given[0, 1])  # what was given is left as it was
+    assert np.signbit(given[0, 1])  # the argument is unchanged
 
 
 def test_only_zeros_lose_their_sign() -> None:
@@ -80,7 +80,7 @@ def test_one_negative_zero_after_another_is_a_constant_zero() -> None:
     assert tensor.data.view("<u4").tolist() == [0]
 
 
-#: What cannot be held exactly: the array, the dtype asked for, and what the error says was found.
+#: Arrays that cannot be held exactly: the array, the requested dtype, and the error's text after "found".
 LOSSY: dict[str, tuple[object, str | None, str]] = {
     "bfloat16 of float32": (dense([1.5, 2.1]), "bfloat16", "2.0999999046325684 at (1,)"),
     "int8 that wraps": (dense([[1], [300]]), "int8", "300.0 at (1, 0)"),

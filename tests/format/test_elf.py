@@ -1,4 +1,4 @@
-"""Objects for x86-64 and AArch64 become images whose references hit what they name; anything else is refused."""
+"""Objects for x86-64 and AArch64 become images with correct references; anything else is refused."""
 
 import struct
 
@@ -8,7 +8,7 @@ from dcformat.jit.compiler import elf
 
 llvm = pytest.importorskip("llvmlite.binding")
 
-#: A table in .rodata, reached by address; a call to the outside; the outside's address itself; a call inside.
+#: A table in .rodata, reached by address; a call to an outside function; that function's address; a call inside.
 SOURCE = """
 target triple = "{triple}"
 @table = internal constant [4 x i64] [i64 11, i64 22, i64 33, i64 44], align 32
@@ -47,7 +47,7 @@ def signed(value, bits):
 
 
 def aarch64_pages(code, at):
-    """Return the address that an adrp and the add or ldr after it (the next with the same register) make."""
+    """Return the address that an adrp makes with the next add or ldr on the same register."""
     (word,) = words(code, at, 1)
     assert word & 0x9F000000 == 0x90000000
     page = signed((word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3, 21)
@@ -144,7 +144,7 @@ def test_other_objects_are_refused(change):
 
 
 def relocation(kind, machine="aarch64", addend=0):
-    """An object of one instruction with one relocation against its own section."""
+    """Return an object of one instruction with one relocation against its own section."""
     data = bytearray(emit(SOURCE, machine))
     _, sections = elf._read(bytes(data))
     for section in sections:

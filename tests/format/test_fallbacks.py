@@ -1,4 +1,4 @@
-"""Whatever fails where kernels are compiled, saved or loaded: they run, the log says what failed, and nobody waits."""
+"""If compiling, saving or loading kernels fails, they still run, the log says what failed, and no process waits."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_finder_that_refuses_numba_is_as_good_as_none(tmp_path: Path) -> None:
     assert run(tmp_path, blocked + REPORT)["states"] == ["python"] * 6
 
 
-# --- folders that nothing can be saved in -----------------------------------------------------------------------
+# --- folders in which nothing can be saved ----------------------------------------------------------------------
 
 
 def _reason(monkeypatch: pytest.MonkeyPatch, place: Path) -> str:
@@ -233,7 +233,7 @@ print(json.dumps([os.waitstatus_to_exitcode(status), k.total.state]))
 
 
 def test_a_child_forked_while_a_thread_compiles_runs_kernels_in_python(tmp_path: Path) -> None:
-    # It does not have that thread, and so must wait for none of the locks that the thread holds.
+    # The child does not have that thread, so it must not wait for a lock that the thread holds.
     assert run(tmp_path, FORKED, PYTHONWARNINGS="ignore") == [1, "compiled"]
 
 

@@ -1,4 +1,4 @@
-"""Output files come into being whole, or not at all."""
+"""Output files are complete, or do not exist."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ with replacing(sys.argv[1]) as file:
 
 
 def writer(path: Path, text: str) -> subprocess.Popen[str]:
-    """A process that has written half of a file and waits."""
+    """Start a process that has written half of a file and waits."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), text], env=environment, text=True,

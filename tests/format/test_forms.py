@@ -1,4 +1,4 @@
-"""Which form a tensor is stored in, what that takes in bytes, and that nothing but the bytes depends on it."""
+"""The form in which a tensor is stored, the bytes that it takes, and that nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def half_zeros() -> np.ndarray:  # type: ignore[type-arg]
 
 
 def few_repeat() -> np.ndarray:  # type: ignore[type-arg]
-    """Half as many values as elements: a codebook of them all costs more than it saves."""
+    """Return a tensor with half as many values as elements: a codebook of them costs more than it saves."""
     return np.tile(normal(3, 20_000), 2).reshape(200, 200)
 
 
@@ -74,7 +74,7 @@ RAW: dict[str, Callable[[], np.ndarray]] = {  # type: ignore[type-arg]
 @pytest.mark.parametrize("mode", ["fast", "small"])
 @pytest.mark.parametrize("name", RAW)
 def test_no_tensor_takes_more_than_its_values(name: str, mode: str) -> None:
-    """At most a thousandth more, and what a file has beside its payloads."""
+    """At most a thousandth more, plus the part of the file outside the payloads."""
     values = RAW[name]()
     data = written(from_dense("w", values), mode=mode)
     assert len(data) <= values.nbytes * 1.001 + 48
@@ -101,7 +101,7 @@ def test_a_pruned_vector_takes_what_a_pruned_matrix_does() -> None:
 @large
 @pytest.mark.parametrize("mode", MODES)
 def test_a_wide_and_nearly_empty_tensor_is_written_in_little_memory(mode: Mode) -> None:
-    """By columns it would take 24 bytes for each of 2^26 columns, of which three hold anything."""
+    """By columns it would take 24 bytes for each of 2^26 columns, only three of which hold an entry."""
     places = np.array([0, 5, (1 << 26) - 1], np.int32)
     made = Tensor("t", (2, 1 << 26), "float32", np.ones(3, "<f4"), None, np.array([0, 1, 3], np.int64), places)
     written(Tensor("t", (2, 3), "float32", np.ones(6, "<f4")), mode=mode)  # kernels are loaded
@@ -115,7 +115,7 @@ def test_a_wide_and_nearly_empty_tensor_is_written_in_little_memory(mode: Mode) 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
-    """Each costs almost no bits, which says nothing of what the zeros between them would cost as elements."""
+    """Each code costs almost no bits, but as elements the zeros between the codes would cost many."""
     codes, book = np.zeros(3, np.uint8), np.array([7], np.int8)
     places = np.array([5, 1 << 20, (1 << 40) - 1], np.int64)
     made = Tensor("t", (1, 1 << 40), "int8", codes, book, np.array([0, 3], np.int64), places)
@@ -125,7 +125,7 @@ def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
 @large
 @pytest.mark.parametrize("mode", MODES)
 def test_thousands_of_small_tensors_take_no_more_than_safetensors(mode: str) -> None:
-    """Whose header has about 60 bytes of JSON for each, beside the name and the values."""
+    """The header of safetensors has about 60 bytes of JSON for each tensor, besides the name and the values."""
     made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(1500)]
     data = written(*made, mode=mode)
     assert len(data) <= sum(60 + len(t.name) + t.nbytes for t in made)
@@ -185,7 +185,7 @@ def test_every_form_has_the_same_elements_and_digest(made: Tensor) -> None:
 
 
 def test_the_digest_of_a_tensor_is_that_of_its_elements() -> None:
-    """Groups of 64, none cut, across the pieces in which a large tensor is hashed."""
+    """No group of 64 is cut by the pieces in which a large tensor is hashed."""
     size = 700_000
     values = np.where(np.random.default_rng(15).random(size) < 0.9, normal(16, size), 0).astype(np.float32)
     dense = Tensor("w", (size // 7, 7), "float32", values)
@@ -269,7 +269,7 @@ def test_a_copy_may_come_long_after_its_original() -> None:
         assert [file.info(name).copy_of for name in file.names] == [None] * 300 + [f"t{k}" for k in range(300)]
 
 
-# --- what bits are for ----------------------------------------------------------------------------------------------
+# --- what the bits of a payload hold --------------------------------------------------------------------------------
 
 
 @given(tensors(), st.sampled_from(MODES))
@@ -281,7 +281,7 @@ def test_the_bits_of_a_payload_add_up(made: Tensor, mode: str) -> None:
 @large
 @pytest.mark.parametrize("form", FORMS)
 def test_the_bits_of_a_small_payload_add_up(form: str) -> None:
-    """Where positions and codebook take more bits in streams of their own than there are in the one they share."""
+    """Positions and codebook would take more bits in separate streams than the shared stream has."""
     for seed in range(40):
         random = np.random.default_rng(seed)
         made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.02 * seed)

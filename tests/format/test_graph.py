@@ -1,4 +1,4 @@
-"""Graphs: as bytes and back, wired forwards only, shapes that fit."""
+"""Graphs survive coding, refer only to earlier values, and have shapes that fit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ wide = st.tuples(attributes, attributes)
 
 @st.composite
 def nodes(draw: st.DrawFn, number: int) -> Node:
-    """Any operator that can be written, whether or not it makes sense."""
+    """Draw any operator that can be written, whether or not it makes sense."""
     kind = draw(st.sampled_from(list(OPERATORS.values())))
     count = draw(st.integers(0, 5)) if kind.arity is None else 1
     back = draw(st.lists(st.integers(0, number), min_size=count, max_size=count))
@@ -92,7 +92,7 @@ def test_any_bytes_are_a_graph_or_are_refused(data: bytes) -> None:
         graph.shapes({"w": (4, 16), "b": (4,), "k": (4, 1, 3, 3)})
     except FormatError:
         return
-    # What is accepted has one encoding.
+    # Every accepted graph has one encoding.
     assert write_graph(graph, NAMES) == bytes(cursor.data[: cursor.offset])
 
 
@@ -159,7 +159,7 @@ WRONG: dict[str, tuple[Graph, type[FormatError]]] = {
 
 @pytest.mark.parametrize("bits", [0x7F800001, 0xFFBFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000])
 def test_preprocessing_that_is_not_finite_is_refused_without_a_warning(bits: int) -> None:
-    """Signalling NaN among it: any arithmetic on one warns."""
+    """The cases include signalling NaN, on which any arithmetic warns."""
     for numbers in ((bits, 0x3F800000), (0, bits)):
         body = b"\x01\x08\x01" + struct.pack("<2I", *numbers) + b"\x01\x03"
         with pytest.raises(GraphError, match="expected finite float32 values"):

@@ -1,4 +1,4 @@
-"""Small files cut short at every length and with every bit turned: nothing is ever silently wrong."""
+"""Small files cut at every length and with every bit flipped: nothing is ever silently wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fuzz.doors import with_digest
 from tests.format.strategies import COMPILED, large_vectors, same, vectors
 
 VECTORS = dict(vectors())
-#: One for each form and coder is enough where every change is followed to the end.
+#: One file for each form and coder is enough for tests that follow every change to the end.
 FOLLOWED = [name for name in VECTORS if name.startswith(("model", "float32", "int8-sparse-shared"))]
 
 
@@ -28,7 +28,7 @@ def flips(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def refusal(data: bytes) -> FormatError | None:
-    """The error that checking a file ends with; anything but a `FormatError` fails the test."""
+    """Return the error that checking a file raises; anything but a `FormatError` fails the test."""
     try:
         dcformat.verify(data)
     except FormatError as error:
@@ -60,7 +60,7 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
     for bit, changed in flips(data):
         assert refusal(changed) is not None, f"bit {bit}"
         found += 1
-        if bit < 8 * (len(data) - 8):  # all but the digest, which loading does not look at
+        if bit < 8 * (len(data) - 8):  # everything except the digest, which loading does not check
             with pytest.raises(FormatError):
                 dcformat.load(changed)
     assert found == 8 * len(data)
@@ -69,7 +69,7 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", FOLLOWED)
 @pytest.mark.slow
 def test_every_flipped_bit_behind_right_checksums_is_noticed_or_harmless(name: str) -> None:
-    """What the checksums would hide is caught by structure or by the content digest, but for what means the same."""
+    """With right checksums, the structure or the content digest still reveals every change of meaning."""
     data = VECTORS[name]
     kept = dcformat.load(data)
     harmless = 0
@@ -81,13 +81,13 @@ def test_every_flipped_bit_behind_right_checksums_is_noticed_or_harmless(name: s
         if error is None:
             harmless += 1
             assert _same_model(fixed, kept), f"bit {bit}"
-    # Minor versions (8 bits), and here and there a code table that decodes the same symbols.
+    # Harmless flips: minor versions (8 bits), and sometimes a code table that decodes the same symbols.
     assert harmless <= 8 + len(data)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_flipped_bits_of_long_streams() -> None:
-    """Four streams beside each other, planes of labels, wide positions: some bits of each, most at the front."""
+    """Four parallel streams, planes, wide positions: the test flips some bits of each, mostly at the front."""
     random = np.random.default_rng(0)
     for name, data in large_vectors():
         kept = dcformat.load(data)
@@ -107,7 +107,7 @@ def test_flipped_bits_of_long_streams() -> None:
 
 
 def _checksums_right(changed: bytes, data: bytes) -> bytes:
-    """The changed file with the CRCs of its front and blocks right where the original has them, its digest kept."""
+    """Correct the CRCs of the changed file's front and blocks where the original has them; keep the digest."""
     blocks = [len(block) for block in container.parse(data).blocks()]
     begin = len(data) - layout.DIGEST_BYTES - sum(blocks) - layout.CRC_BYTES * len(blocks)
     out = bytearray(changed)
@@ -126,12 +126,12 @@ def _same_model(data: bytes, kept: dcformat.Model) -> bool:
 
 
 def test_the_digest_notices_what_checksums_do_not() -> None:
-    """A file whose checksums were made right after its payload was changed."""
+    """The checksums of a file were corrected after its payload changed."""
     data = VECTORS["float32-dense-raw"]
     file = container.parse(data)
     payload = file.entries[0].payload
     file.entries[0].payload = bytes((*payload[:3], payload[3] ^ 1, *payload[4:]))
     changed = with_digest(file.build())
-    dcformat.verify(changed)  # its digest was made right, too
+    dcformat.verify(changed)  # its digest was corrected too
     with pytest.raises(ChecksumError, match="content digest"):
         dcformat.verify(changed[:-8] + data[-8:])

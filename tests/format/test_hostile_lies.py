@@ -1,4 +1,4 @@
-"""Files that are put together well and lie: about counts, sizes, places and codes, behind checksums that are right."""
+"""Well-formed files that state false counts, sizes, places and codes behind correct checksums."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.format.strategies import COMPILED, examples, vectors
 
 VECTORS = dict(vectors())
 MEMORY = 1 << 20
-#: What reading takes whatever is in the file: objects, tables, one copy of the contents.
+#: The memory that reading any file takes: objects, tables, one copy of the contents.
 CONSTANT_MEMORY = 2 << 20
 ONE = struct.pack("<f", 1.0)
 some = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -56,14 +56,14 @@ numbers = st.one_of(
 
 @cache
 def kernels_ready() -> None:
-    """Load or compile what reading needs: that takes memory once, and not because of what is in a file."""
+    """Load or compile the kernels that reading needs: that takes memory once, independent of any file."""
     for name, data in VECTORS.items():
         if name.startswith(("float32", "model")):
             dcformat.verify(data)
 
 
 def read(data: bytes, *, most: int = MEMORY) -> FormatError | None:
-    """Read a file in every way, and prove that it took little memory; return the first error."""
+    """Read a file in every way, check that it takes little memory, and return the first error."""
     kernels_ready()
     tracemalloc.start()
     try:
@@ -82,12 +82,12 @@ def read(data: bytes, *, most: int = MEMORY) -> FormatError | None:
     return None
 
 
-# --- whatever is drawn parses or is refused -------------------------------------------------------------------------
+# --- every drawn file parses or is refused --------------------------------------------------------------------------
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """A head or chunk: anything, or plain bits."""
+    """Draw a head or chunk: any bytes, or a stream of plain bits."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=24))
     bits = Bits()
@@ -360,26 +360,26 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_is_named(name: str) -> None:
     data, kind = LIES[name]
-    # What contents of megabytes would take is counted before their stream is found to be too short for them.
+    # The memory for contents of megabytes is counted before their stream turns out to be too short.
     assert isinstance(read(data, most=2 << 30 if kind is errors.StreamError else MEMORY), kind)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_values_in_no_bytes() -> None:
-    """A stream of nothing is known to be too short before it is followed to where it ends."""
+    """An empty stream is known to be too short before it is decoded."""
     error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), most=32 << 20)
     assert isinstance(error, errors.StreamError) and "enough for 400000 binary decisions" in str(error)
 
 
 def test_concatenations_that_double_are_refused() -> None:
-    """Three thousand operators that each join a value with itself: a number of as many bits, if it were computed."""
+    """Three thousand operators each join a value with itself; computing the size would take a number of 3,000 bits."""
     node = b"\x2a\2\0\0"
     data = File(sections=[(GRAPH, b"\3\1\4\4\0" + varint(3000) + node * 3000)]).bytes()
     assert isinstance(read(data), errors.ShapeError)
 
 
 def test_many_tensors_in_one_block_are_read_once_each() -> None:
-    """Ten thousand tensors in blocks of the largest size: the time to read them does not grow with the block."""
+    """Ten thousand tensors are in blocks of the largest size; the time to read one does not grow with the block."""
     file = File([Entry(bytes(6), f"{k}", fresh=k % 5000 == 0) for k in range(10_000)])
     with dcformat.open(file.bytes()) as opened:
         assert len(opened.names) == 10_000 and opened.tensor("9999").data.tolist() == [0.0]
@@ -393,7 +393,7 @@ def test_messages_stay_short() -> None:
 
 @pytest.mark.parametrize("name", [n for n in VECTORS if "float32" in n and "chunked" in n] + ["model-small"])
 def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
-    """At the least `max_memory` that a file can be read with, reading takes no more than that and a constant."""
+    """With the smallest `max_memory` that suffices, reading takes no more than that plus a constant."""
     low, high = 0, 1 << 22
     while low < high:
         middle = (low + high) // 2
@@ -409,12 +409,12 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
 def test_large_tensors_take_what_was_allowed(form: str) -> None:
-    """The bound is the arrays' true size: what is measured stays below it, and it is not far above."""
+    """The bound is close to the arrays' true size: measured memory stays just below it."""
     from dcformat.codecs.memory import working_bytes
     from dcformat.codecs.payload_layout import parse_payload
     from tests.format import strategies
 
-    jit.warm(jit.kernels())  # the compiler's memory is not decoding's
+    jit.warm(jit.kernels())  # the compiler's memory does not count
     random = np.random.default_rng(3)
     made = strategies.tensor(random, "t", (200, 300), "float32", form, clusters=17, grid=True)
     for way in strategies.ways(made, 30):

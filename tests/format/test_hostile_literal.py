@@ -1,4 +1,4 @@
-"""One file for each class of error, put together by hand: what is said of it is part of the interface."""
+"""One file for each class of error, assembled by hand; the message is part of the interface."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sparse(gaps: bytes, values: bytes, *, stored: int, shape: tuple[int, ...] = 
 
 def test_the_assembler_makes_files_that_are_right() -> None:
     assert dcformat.load(good().bytes()).tensors["w"].data.tolist() == [1.0, -2.5]
-    # Gap symbols 2, then 3 (an escape: three zeros), then 0, two bits each, each first bit lowest in the byte.
+    # Gap symbols 2, 3 (an escape: three zeros) and 0 take two bits each, the first bit lowest in the byte.
     tensor = dcformat.load(sparse(b"\x03" + bytes((0b00_11_01,)), ONE + ONE, stored=2, shape=(2, 4))).tensors["w"]
     assert tensor.to_dense().tolist() == [[0, 0, 1, 0], [0, 0, 1, 0]]
 
@@ -64,7 +64,7 @@ def test_a_minimal_file_is_these_bytes() -> None:
 #: Magic; version; length; section 1 of 6 bytes: one tensor, "w", dense float32 of rank 1, 2 elements, a new block; CRC;
 #: coder 2, one chunk, values as a grid; CRC; digest.
 TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18da6e9c fd12fbac2776577b"
-#: The same values as they are, by coder 0.
+#: The same values uncoded, under coder 0.
 TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba fd12fbac2776577b"
 
 CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
@@ -123,7 +123,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         one(ONE, form=SPARSE, shape=(1 << 40, 1), stored=0),
         None,
         "tensors",
-        f"{8 * (1 << 40) + 8 + 1024} bytes",  # row pointers, and the objects that a tensor is
+        f"{8 * (1 << 40) + 8 + 1024} bytes",  # row pointers, and the tensor's objects
         "at most 4294967296 (max_memory)",
     ),
     "E08 varint": (
@@ -250,7 +250,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     ),
     "E16": (
         errors.WorkLimitError,
-        # Each has 2^26 cells for coder 3, which are looked at one by one.
+        # Each has 2^26 cells, which coder 3 visits one by one.
         File(
             [Entry(bytes((MIXING, 0)), f"{k}", form=SPARSE_SHARED, shape=(8192, 8192), stored=1) for k in range(512)]
         ).bytes(),

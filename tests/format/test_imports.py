@@ -1,4 +1,4 @@
-"""What a process that only loads a file and runs it must not import: each of these costs more than reading the file."""
+"""Modules that a process must not import to load and run a file: each costs more time than reading the file."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_loading_and_running_a_file_imports_little(tmp_path):
         path = tmp_path / f"{mode}.dcf"
         dcformat.save(Model({"w": from_dense("w", weight)}, Graph((6,), (Linear((0,), "w"),))), path, mode=mode)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "runtime")))}
-        env.pop("NUMBA_BOUNDSCHECK", None)  # has kernels compiled anew by every process
+        env.pop("NUMBA_BOUNDSCHECK", None)  # with it, every process would compile the kernels again
         for script in (WARM, SCRIPT):
             command = [sys.executable, "-c", script, path]
             done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Machine code of kernels: loaded by later processes without Numba, and never unless it is right."""
+"""Later processes load the machine code of kernels without Numba, and only if it is right."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def run(cache, script=REPORT, where=HERE, **env):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """A cache folder that a process has filled."""
+    """Return a cache folder that a process has filled."""
     cache = tmp_path_factory.mktemp("cache")
     first = run(cache)
     assert first["out"] == RIGHT
@@ -71,7 +71,7 @@ def filled(tmp_path_factory):
 
 @pytest.fixture
 def cache(filled, tmp_path):
-    """A copy of it that may be damaged."""
+    """Return a copy of `filled`, which a test may damage."""
     shutil.copytree(filled / "kernels", tmp_path / "kernels")
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""The budgets for memory and work: what they count, by arithmetic, before anything is allocated or computed."""
+"""The budgets for memory and work, which are checked before anything is allocated or computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.format.test_reader import Pipe, large_model
 
 ONE = struct.pack("<f", 1.0)
 MEBI = 1 << 20
-#: 2^28 times the number 1, in 43 bytes or so: a gibibyte when it is dense.
+#: The number 1, 2^28 times, in about 43 bytes: a gibibyte when dense.
 CONSTANT_28 = one(b"\0" + ONE, form=CONSTANT, shape=(1 << 28,))
 ROWS_28 = one(b"\0\0", shape=(1 << 28, 0))
 
@@ -48,7 +48,7 @@ def peak(function: Callable[[], Any]) -> int:
 
 
 def least(function: Callable[[int], Any]) -> int:
-    """The smallest budget that something can be done with."""
+    """Return the smallest budget with which `function` succeeds."""
     low, high = 0, 1 << 28
     while low < high:
         middle = (low + high) // 2
@@ -71,7 +71,7 @@ def forms() -> list[Tensor]:
 
 
 def plainly(made: Tensor) -> np.ndarray:
-    """The dense form, one entry at a time."""
+    """Return the dense form, made one entry at a time."""
     values = made.data if made.codebook is None else made.codebook[made.data]
     if made.indptr is None or made.indices is None:
         return np.resize(values, made.size).reshape(made.shape)

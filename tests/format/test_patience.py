@@ -1,4 +1,4 @@
-"""How much work Python does before kernels are compiled: counted from the arguments of a call, never timed."""
+"""The work that Python does before kernels are compiled is counted from a call's arguments and never timed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dcformat import jit
 from dcformat.jit import abi
 from tests.format.test_jit import run
 
-#: Nothing about the arguments says how long they take: they run any program, or wait for other threads.
+#: The arguments do not show how long these kernels take: they run any program, or wait for other threads.
 UNTOLD = {"dcformat_runtime.kernels.interpreter.run", "dcformat_runtime.kernels.interpreter.wait"}
 
 needs_machine_code = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
@@ -30,7 +30,7 @@ def test_work_is_counted_from_the_arguments_it_names() -> None:
 
     assert spin.work is not None
     assert spin.work((np.zeros(5), 100, 7)) == 26
-    # NumPy's integers would wrap around, and a file could say that there is nothing to do.
+    # NumPy's integers would wrap around, so that a file could claim that there is no work.
     assert spin.work((np.zeros(5), 0, np.int64(1 << 62))) == 3 * (1 << 62) + 5
     assert spin.work((np.zeros(5), 100)) is None
 
@@ -173,11 +173,11 @@ print(json.dumps(found))
 
 
 def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A step is a microsecond, in which Python runs eight lines at most."""
+    """A step is a microsecond, in which Python runs at most eight lines."""
     script = COUNT.replace("PATH", repr(str(tmp_path / "w")))
     found = run(tmp_path, script, NUMBA_DISABLE_JIT="1")
     named = {kernel.name for kernel in warmup_command.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
-    # Kernels for large tensors and for fillers, and one whose Python the text coder calls itself.
+    # Kernels for large tensors and fillers, and one that the text coder itself calls as Python.
     seldom = {"read_four", "runs64", "place64", "fill", "unfill", "_text"}
     assert {name.rpartition(".")[2] for name in named - set(found)} <= seldom
     assert {name: ratio for name, ratio in found.items() if ratio > 8} == {}

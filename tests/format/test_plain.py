@@ -1,4 +1,4 @@
-"""Huffman symbols and positions without a compiler, against the kernels and against arithmetic."""
+"""Huffman symbols and positions without a compiler, compared with the kernels and with arithmetic."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_file_is_read_without_numba(tmp_path: Path) -> None:
     model = dcformat.Model({"w": dcformat.from_dense("w", weight.astype(np.float32))})
     path = tmp_path / "w.dcf"
     dcformat.save(model, path)
-    # A cache of its own, and empty: saved machine code would serve as well.
+    # An empty cache, because the process would also run saved machine code.
     run = subprocess.run(
         [sys.executable, "-c", _WITHOUT_NUMBA, str(path)],
         capture_output=True, text=True, check=False, cwd=ROOT,

@@ -52,7 +52,7 @@ def test_length_is_the_information_and_at_most_two_bytes(decisions: list[tuple[i
     likelihood = Fraction(1)
     for p, bit in decisions:
         likelihood *= Fraction(p if bit else 65536 - p, 65536)
-    # 1 % for the rounding of the interval, which only matters for probabilities near 0.
+    # The interval's rounding, which matters only for probabilities near 0, may cost 1 %.
     assert (
         8 * len(_encoded(decisions))
         <= 1.01 * (likelihood.denominator.bit_length() - likelihood.numerator.bit_length()) + 17
@@ -62,7 +62,7 @@ def test_length_is_the_information_and_at_most_two_bytes(decisions: list[tuple[i
 @settings(max_examples=60, deadline=None)
 @given(_DECISIONS.filter(len), st.binary(min_size=1, max_size=2))
 def test_one_stream_for_each_sequence(decisions: list[tuple[int, int]], more: bytes) -> None:
-    """[A1] Nothing may follow, nothing be missing, and no other bytes stand for the same bits."""
+    """[A1] No byte may follow or be missing, and no other bytes stand for the same bits."""
     data = _encoded(decisions)
     probabilities = [p for p, _ in decisions]
     bits = [bit for _, bit in decisions]

@@ -1,4 +1,4 @@
-"""Reading from anywhere, tensor by tensor, in several threads, from sources that misbehave."""
+"""Reading from any source, tensor by tensor, in several threads, and from sources that misbehave."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA = dcformat.dumps(small_model())
 
 
 def large_model() -> Model:
-    """Tensors too large to share a block."""
+    """Return a model of tensors that are too large to share a block."""
     made = [
         Tensor(name, (50, 500), "float32", np.arange(k, 25_000 + k, dtype="<f4")) for k, name in enumerate("abc", 1)
     ]
@@ -35,7 +35,7 @@ def large_model() -> Model:
 
 
 class Pipe(io.RawIOBase):
-    """What cannot seek, and gives a few bytes at a time."""
+    """A source that cannot seek and returns a few bytes at a time."""
 
     def __init__(self, data: bytes, step: int = 7) -> None:
         self.source, self.step, self.given = io.BytesIO(data), step, 0
@@ -50,7 +50,7 @@ class Pipe(io.RawIOBase):
 
 
 class Counted(io.BytesIO):
-    """A file that says which of its bytes were read."""
+    """A file that records which of its bytes were read."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -64,7 +64,7 @@ class Counted(io.BytesIO):
 
 
 class Short(io.BytesIO):
-    """A file that gives at most three bytes at a time."""
+    """A file that returns at most three bytes at a time."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(min(size, 3) if size is not None and size >= 0 else 3)
@@ -273,7 +273,7 @@ def test_the_ledger_and_the_usage_add_up() -> None:
 
 
 def test_what_is_read_belongs_to_the_reader() -> None:
-    """The arrays are no views of the source: what happens to it later does not reach them."""
+    """The arrays are not views of the source, so later changes of it do not reach them."""
     source = bytearray(dcformat.dumps(large_model()))
     found = dcformat.load(source).tensors["a"]
     before = found.data.copy()
@@ -293,7 +293,7 @@ def test_a_tensor_of_no_bytes_of_payload() -> None:
 
 
 def changed_in_place() -> dict[str, Callable[[Path], tuple[Any, Callable[[int], None]]]]:
-    """Kinds of sources whose bytes somebody else can change, each with what turns a bit of one byte."""
+    """Yield sources whose bytes others can change, each with a function that flips a bit of a byte."""
 
     def of_path(path: Path) -> tuple[Any, Callable[[int], None]]:
         path.write_bytes(dcformat.dumps(large_model()))

@@ -16,7 +16,7 @@ from dcformat.records import fresh, record, replace
 
 @record
 class Base:
-    """A base."""
+    """A base class."""
 
     first: int
     kind: ClassVar[str] = "base"
@@ -27,7 +27,7 @@ class Base:
 
 @record
 class Derived(Base):
-    """With defaults."""
+    """A derived class with defaults."""
 
     second: str = "two"
     third: list[int] = fresh(default_factory=list)
@@ -36,14 +36,14 @@ class Derived(Base):
 
 @record
 class Default:
-    """A base with a default."""
+    """A base class with a default."""
 
     first: int = 1
 
 
 @record
 class Late(Default):
-    """A field without a default after one that has it."""
+    """A class with a field without a default after a field with one."""
 
     second: str
 
@@ -57,7 +57,7 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Model:
-    """What they are to be like."""
+    """The dataclass that records must behave like."""
 
     first: int
     second: str = "two"

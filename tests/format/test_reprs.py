@@ -1,4 +1,4 @@
-"""What people see of our objects in an interpreter: one line each, whatever they hold, and every public name."""
+"""Objects in an interpreter: each has a repr of one line, whatever it holds, and every public name is listed."""
 
 import subprocess
 import sys

@@ -70,7 +70,7 @@ def test_end() -> None:
 
 
 def test_zeros_without_end_are_refused() -> None:
-    """[A2] A length with nothing after it."""
+    """[A2] Nothing follows the length."""
     encoder = Encoder(0)
     put(encoder, 5, 16)
     put(encoder, 15, 0)

@@ -65,7 +65,7 @@ def test_codebooks_round_trip(seed: int, dtype: str, size: int) -> None:
 @pytest.mark.parametrize("scale", [1 / 64, 0.05, 0.0123456, 3.0, 1e-30])
 @pytest.mark.parametrize("spread", [3, 20, 300])
 def test_grids_cost_little(scale: float, spread: int) -> None:
-    """Multiples of one float32 take about the bits of their integers."""
+    """Multiples of one float32 take about as many bits as their integers."""
     numbers = np.rint(np.random.default_rng(2).normal(0, spread, 100)) + 0.0
     array = (np.float64(np.float32(scale)) * numbers).astype("<f4")
     assert _check(array) < 100 * (np.log2(4.13 * spread) + 0.5) / 8 + 6

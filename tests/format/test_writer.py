@@ -1,4 +1,4 @@
-"""What is written is read back bit for bit, in few bytes, the same everywhere; what cannot be is refused."""
+"""Models are written in few bytes, the same on every machine, and read back bit for bit; others are refused."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _codebook(size: int, stored: int, mode: str) -> None:
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_the_least_that_values_can_take(form: str) -> None:
-    """A stream of a thousand values a byte: no reader may think it too short."""
+    """A stream may hold a thousand values in a byte; a reader must not take it for too short."""
     data = np.ones(60_000, "<f4") if form == "sparse" else np.zeros(60_000, "<f4")
     data[-1] = 2
     pointers, places = np.array([0, 60_000]), np.arange(60_000, dtype=np.int32)
@@ -129,7 +129,7 @@ def test_int8_with_scale(scale: float) -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_wide_and_tall_and_long_shapes() -> None:
-    """Billions of elements of which a few are stored; lines of more than 32 bits."""
+    """Shapes have billions of elements, of which only a few are stored, and lines longer than 32 bits can count."""
     for shape in ((1, 1 << 40), (1 << 8, 1 << 32), (3, 1 << 31), (5, 1 << 20, 1 << 17)):
         columns = int(np.prod(shape[1:], dtype=np.int64))
         places = np.array([0, 9, 70_000], np.int64 if columns >= 1 << 31 else np.int32)
@@ -176,7 +176,7 @@ def test_tensors_keep_their_order() -> None:
 @pytest.mark.parametrize("count", [0, 1, 8, 40])
 @pytest.mark.parametrize("mode", ["fast", "small"])
 def test_overhead(count: int, mode: str) -> None:
-    """At most 64 bytes for the file and 12 for each tensor beyond names and payloads."""
+    """Beyond names and payloads, a file takes at most 64 bytes, plus 12 for each tensor."""
     random = np.random.default_rng(count)
     made = [tensor(random, f"layer{k}.weight", (20, 30), "float32", "sparse-shared") for k in range(count)]
     data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_overhead(count: int, mode: str) -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMS), st.sampled_from(["fast", "small"]))
 @settings(deadline=None, max_examples=examples(40))
 def test_equal_models_give_equal_bytes(seed: int, form: str, mode: str) -> None:
-    """Whatever the arrays' integer types and strides."""
+    """The arrays' integer types and strides do not matter."""
     made = tensor(np.random.default_rng(seed), "t", (6, 9), "float32", form)
 
     def strided(array: np.ndarray | None, kind: str | None = None) -> np.ndarray | None:  # type: ignore[type-arg]
@@ -236,7 +236,7 @@ def test_metadata_in_any_order_gives_the_same_bytes() -> None:
     assert dcformat.dumps(one) == dcformat.dumps(two)
 
 
-# --- what cannot be written -----------------------------------------------------------------------------------------
+# --- refused models -------------------------------------------------------------------------------------------------
 
 ONES = np.ones(3, "<f4")
 BOOK = np.array([1, 2], "<f4")

@@ -1,4 +1,4 @@
-"""Checkpoints as users have them: what decides how one is read, what is converted, left out or refused."""
+"""Users' checkpoints: how their kind is recognised, and what is converted, left out or refused."""
 
 from __future__ import annotations
 

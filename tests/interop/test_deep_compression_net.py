@@ -1,4 +1,4 @@
-"""The authors' own file format, on a small network of convolutions made up for the test."""
+"""The file format of Deep Compression's authors, on a small convolutional network made for the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of other kinds are refused by what they are, not by what they are called."""
+"""Files of other kinds are refused by their content, not by their name."""
 
 from __future__ import annotations
 

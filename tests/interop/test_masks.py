@@ -1,4 +1,4 @@
-"""Pruning masks: folded by value, whatever their dtype."""
+"""Pruning masks of any dtype are folded by their values."""
 
 from __future__ import annotations
 

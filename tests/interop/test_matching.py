@@ -1,4 +1,4 @@
-"""Which tensor is which: own names, a wrapper's names, or order and shape."""
+"""Matching tensors by their own names, by a wrapper's names, or by order and shape."""
 
 from __future__ import annotations
 

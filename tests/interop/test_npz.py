@@ -1,4 +1,4 @@
-"""NumPy's archives: each member by itself, counted from its header, and never a pickle."""
+"""NumPy's archives: each member is read separately, its size is known from its header, and no pickle is loaded."""
 
 from __future__ import annotations
 

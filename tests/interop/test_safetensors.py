@@ -1,4 +1,4 @@
-"""The safetensors format: what its own library writes is read, what it would refuse is refused."""
+"""The safetensors format: files that its own library writes are read, and files that it refuses are refused."""
 
 from __future__ import annotations
 

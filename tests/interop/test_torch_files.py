@@ -1,4 +1,4 @@
-"""What torch.save wrote, as training scripts leave it: exact, left out by name, or refused in our own words."""
+"""Files that training scripts wrote with torch.save: tensors are read exactly, left out by name, or refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Config(argparse.Namespace):
 
 
 class Evil:
-    """Would make a file when unpickled."""
+    """An object that would create a file if it were unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,7 +221,7 @@ def test_a_member_that_claims_much_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opcode", [b"X", b"T"])
 def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> None:
-    """A pickle's text of 3 GiB in a file of a few bytes is not made room for."""
+    """A file of a few bytes claims a pickled text of 3 GiB; no memory is allocated for it."""
     torch.save({"w": W}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
     head = (tmp_path / "a.pt").read_bytes()[:32]
     (tmp_path / "a.pt").write_bytes(head + opcode + (3 << 30).to_bytes(4, "little") + b"protocol_version")

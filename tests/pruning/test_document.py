@@ -1,4 +1,4 @@
-"""The examples of docs/pruning.md run in order, and do what the page says."""
+"""The examples of docs/pruning.md run in order and do what the page says."""
 
 from __future__ import annotations
 

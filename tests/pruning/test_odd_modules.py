@@ -1,4 +1,4 @@
-"""Unusual modules: an export computes what the module does, or it is refused by name."""
+"""Unusual modules: an export computes the same as the module, or it is refused by name."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def locked() -> nn.Module:
     return module
 
 
-@pytest.mark.filterwarnings("ignore")  # PyTorch announces that it will remove what is refused here
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns that it will remove features that this test uses
 @pytest.mark.parametrize(
     ("make", "message"),
     [

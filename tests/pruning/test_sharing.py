@@ -49,7 +49,7 @@ def test_one_codebook_across_layers_after_balancing_their_scales() -> None:
     torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
     assert torch.tensor(list(factors.values())).prod().item() == pytest.approx(1.0)
     sizes = [values(module, name).square().mean().sqrt() for name in weight_names(module)]
-    assert max(sizes) < 1.5 * min(sizes)  # the weights of distinct values here, so only about equal
+    assert max(sizes) < 1.5 * min(sizes)  # of distinct values rather than of weights, so only about equal
     share_across(module, weight_names(module), 6)
     together = torch.unique(torch.cat([values(module, name) for name in weight_names(module)]))
     assert len(together) == 6

@@ -1,4 +1,4 @@
-"""Removing dead parts keeps the function, shrinks the network, and weights are written back to their places."""
+"""Removing dead parts shrinks the network, keeps its function, and lets weights return to their places."""
 
 from __future__ import annotations
 

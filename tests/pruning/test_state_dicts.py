@@ -1,4 +1,4 @@
-"""Checkpoints of users: which are read, and which are refused."""
+"""Users' checkpoints are read, or refused."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_other_files_are_refused_by_name(name: str, content: bytes, message: str
 
 
 def test_text_that_claims_more_than_its_file(tmp_path: Path) -> None:
-    """A pickle's text of 3 GiB in a file of a few bytes is not made room for."""
+    """A file of a few bytes claims a pickled text of 3 GiB; no memory is allocated for it."""
     path = tmp_path / "a.pt"
     torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:32] + b"X" + (3 << 30).to_bytes(4, "little") + b"protocol_version")

@@ -121,7 +121,7 @@ def test_layers_are_ranked_by_what_they_need() -> None:
     touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
     dense = 0.97
     assert robust.needed(dense) == 0.1
-    assert touchy.needed(dense) == 0.5  # that 1 % does well by chance does not count
+    assert touchy.needed(dense) == 0.5  # a density of 1 % that does well by chance does not count
     assert robust.needed(dense, loss=0.5) == 0.01
     assert robust.needed(1.0) == 1.0
 

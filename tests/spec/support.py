@@ -19,7 +19,7 @@ SPEC = ROOT / "spec"
 VECTORS = SPEC / "vectors" / "v1"
 
 if str(SPEC) not in sys.path:
-    # The reference decoder is a program of a few files beside each other, not a package.
+    # The reference decoder is a program of a few files in one folder, not a package.
     sys.path.append(str(SPEC))
 
 import mutation_test  # noqa: E402, F401
@@ -32,24 +32,24 @@ import trace_coder_3  # noqa: E402, F401
 
 
 def manifest() -> dict[str, Any]:
-    """Return what the vectors must decode to."""
+    """Return the results that the vectors must decode to."""
     found: dict[str, Any] = json.loads((VECTORS / "manifest.json").read_text(encoding="utf-8"))
     return found
 
 
 def reference(data: bytes) -> dict[str, Any]:
-    """Return what the reference decoder makes of a file, as JSON would say it."""
+    """Return the reference decoder's result for a file, in the form of JSON."""
     summary: dict[str, Any] = json.loads(json.dumps(reference_decoder.summary(reference_decoder.decode(data))))
     return summary
 
 
 def package(file: dcformat.DcfFile) -> dict[str, Any]:
-    """Return what the package makes of an open file, in the same form."""
+    """Return the package's result for an open file, in the same form."""
     return {"version": list(file.version), **of_model(file.model()), "digest": file.digest.hex()}
 
 
 def of_model(model: Model) -> dict[str, Any]:
-    """Return a model as the reference decoder sums up a file."""
+    """Return a model in the form of the reference decoder's summary."""
     return {
         "tensors": [of_tensor(tensor) for tensor in model.tensors.values()],
         "graph": None if model.graph is None else of_graph(model),
@@ -61,12 +61,12 @@ def of_model(model: Model) -> dict[str, Any]:
 
 
 def of_self_test(test: SelfTest) -> list[Any]:
-    """Return a self-test as the reference decoder sums it up: its numbers and its first eight pixels."""
+    """Return a self-test in the form of the summary: its numbers and its first eight pixels."""
     return [test.seed, test.samples, test.digest.hex(), pixels(test.seed, 1, (8,)).tobytes().hex()]
 
 
 def of_tensor(tensor: Tensor) -> dict[str, Any]:
-    """Return a tensor's shape, dtype, scale, SHA-256 of its dense bytes (of what is stored, if they are many)."""
+    """Return a tensor's shape, dtype, scale, and the SHA-256 of its dense bytes (or of what is stored)."""
     found = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype, "scale": float(tensor.scale)}
     if tensor.nbytes <= reference_reader.MAX_DENSE_BYTES:
         return found | {"sha256": hashlib.sha256(tensor.to_dense().tobytes()).hexdigest()}
@@ -79,7 +79,7 @@ def of_tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def of_graph(model: Model) -> dict[str, Any]:
-    """Return a graph as the reference decoder sums it up."""
+    """Return a graph in the form of the summary."""
     graph = model.graph
     assert graph is not None
     operators: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Small random networks that the package writes decode identically in the reference decoder."""
+"""The reference decoder decodes small random networks that the package writes to the same values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
 
 @st.composite
 def tensors(draw: st.DrawFn, name: str) -> Tensor:
-    """A small tensor of any form: zeros, values that repeat, few of them or many, negative zeros, grids."""
+    """Draw a small tensor of any form: zeros, few or many repeated values, negative zeros, grids."""
     dtype = draw(st.sampled_from(list(STORAGE)))
     shape = tuple(draw(st.lists(st.integers(0, 7), max_size=4)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -48,7 +48,7 @@ def tensors(draw: st.DrawFn, name: str) -> Tensor:
 
 @st.composite
 def networks(draw: st.DrawFn) -> g.Graph:
-    """A chain of operators without weights."""
+    """Draw a chain of operators without weights."""
     shape = (draw(st.integers(1, 3)), draw(st.integers(4, 9)), draw(st.integers(4, 9)))
     nodes: list[g.Node] = []
     for kind in draw(st.lists(st.sampled_from(["relu", "max", "avg", "add", "concat"]), max_size=3)):
@@ -90,14 +90,14 @@ def models(draw: st.DrawFn) -> Model:
 def test_reference_decodes_what_the_package_writes(mode: str, model: Model) -> None:
     found = reference(dcformat.dumps(model, mode=mode))
     expected = of_model(model)
-    # Metadata is a mapping: its order is that of its keys.
+    # Metadata is a mapping, ordered by its keys.
     assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
 @pytest.mark.parametrize("share", [1 << 20, 300, 7])
 def test_longer_tensors(mode: str, share: int) -> None:
-    """Long enough for four streams, planes and patterns: sparse, dense and transposed."""
+    """Sparse, dense and transposed tensors are long enough for four streams, planes and patterns."""
     random = np.random.default_rng(share)
     values = (random.normal(size=share) if share < 1 << 20 else random.normal(size=9000)).astype(np.float32)
     rows = 60 if mode == "fast" else 20

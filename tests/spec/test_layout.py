@@ -1,4 +1,4 @@
-"""The tables of the specification and the constants of the package say the same, both ways."""
+"""The tables of the specification and the constants of the package agree in both directions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def number(text: str) -> int:
 
 
 def constants(prefix: str) -> dict[str, int]:
-    """Return the constants of the package's layout whose names begin so."""
+    """Return the constants of the package's layout whose names begin with `prefix`."""
     return {name: value for name, value in vars(layout).items() if name.startswith(prefix)}
 
 

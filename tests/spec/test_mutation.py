@@ -1,4 +1,4 @@
-"""The mutation test works: mistakes are found out, harmless changes are not, and the survivors listed are mutants."""
+"""The mutation test finds mistakes, lets harmless changes survive, and lists only mutants as survivors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_survivors_are_mutants_and_have_a_reason() -> None:
     ],
 )
 def test_mistakes_are_found_out(text: str) -> None:
-    """In a process of its own: a mutant replaces the modules of the decoder."""
+    """The test needs its own process, because a mutant replaces the modules of the decoder."""
     mutant = MUTANTS[text]
     program = (
         "import mutation_test as m, sys\n"
@@ -57,7 +57,7 @@ def test_mistakes_are_found_out(text: str) -> None:
 
 
 def test_a_change_that_means_nothing_survives() -> None:
-    """What the decoder itself would say of every vector is no difference."""
+    """The decoder itself, loaded as mutants are, gives the expected result for every vector."""
     program = (
         "import mutation_test as m\n"
         "found = m.vectors()[:40]\n"

@@ -1,4 +1,4 @@
-"""Every requirement of the specification is shown by a vector or a test that names it."""
+"""A vector or a test names every requirement of the specification."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ID = re.compile(r"\[([A-Z]\d+)\]")
 
 
 def required() -> list[str]:
-    """Return the ids of both documents, each as often as it stands there."""
+    """Return the ids of both documents, each as often as it occurs."""
     texts = ((SPEC / name).read_text(encoding="utf-8") for name in ("dcformat.md", "coders.md"))
     return [found for text in texts for found in ID.findall(text)]
 
@@ -42,7 +42,7 @@ def test_vectors_name_requirements_that_exist() -> None:
 
 @pytest.mark.parametrize("document", ["dcformat.md", "coders.md"])
 def test_every_must_has_an_id(document: str) -> None:
-    """A sentence with a MUST has its id in the sentence or, in a list of them, in the paragraph."""
+    """The id of a MUST is in the same sentence or, in a list of requirements, in the same paragraph."""
     text = (SPEC / document).read_text(encoding="utf-8")
     text = text[text.find("## 1. ") :] if "## 1. " in text else text
     paragraphs = re.split(r"\n\s*\n|\n(?=- |\d\. )", text)

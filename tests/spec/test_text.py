@@ -1,4 +1,4 @@
-"""What can be checked of the specification's text itself: its lines, tables, checksums and traced example."""
+"""The specification's text: its lines, tables, checksums and traced example."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_pixels_are_refused_without_preprocessing() -> None:
 
 
 def test_every_term_is_used() -> None:
-    """The glossary explains nothing that the text does not say."""
+    """The glossary explains only terms that the text uses."""
     table = DCFORMAT.partition("## Terms")[2].partition("## 1.")[0]
     rest = DCFORMAT.partition("## 1. Notation")[2] + CODERS
     terms = [term for row in re.findall(r"^\| ([a-z, ]+) \|", table, re.MULTILINE)[1:] for term in row.split(", ")]

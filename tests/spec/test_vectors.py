@@ -1,4 +1,4 @@
-"""The frozen files decode to what the manifest says, for ever, by the package and by the reference decoder."""
+"""The package and the reference decoder decode the frozen files to what the manifest says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_package_decodes(name: str) -> None:
     assert list(model.tensors) == [tensor["name"] for tensor in expected["tensors"]]
 
 
-#: Accounting codes a tensor once more, and for this line of 2^31 - 1 cells it asks for more memory than is allowed.
+#: Accounting codes a tensor again; for this line of 2^31 - 1 cells, it needs more memory than is allowed.
 UNACCOUNTED = "runs_longest_line.dcf"
 
 
@@ -104,7 +104,7 @@ def by_verify(data: bytes) -> None:
 def test_package_rejects(name: str, way: Callable[[bytes], None]) -> None:
     data = read("invalid", name)
     if way is not by_verify and INVALID[name]["requirements"] == ["D1"]:
-        way(data)  # the digest is the only fault, and it is for `verify` to find
+        way(data)  # only the digest is wrong, which `verify` must find
         return
     with pytest.raises(FormatError) as caught:
         way(data)
@@ -122,10 +122,10 @@ def test_ignorable_sections_survive_a_rewrite() -> None:
 
 @pytest.mark.parametrize("name", VALID)
 def test_survives_a_rewrite(name: str) -> None:
-    """What the package writes of a vector decodes to the same network, by the reference decoder too."""
+    """A vector that the package rewrites decodes to the same network, in the reference decoder too."""
     found = reference(dcformat.dumps(dcformat.load(read("valid", name))))
     expected = {**copy.deepcopy(VALID[name]["holds"]), "version": [1, 0]}
-    # What is stored may change with the form, but the digest of the elements may not.
+    # The stored parts may change with the form, but the digest of the elements may not.
     for tensor in (*found["tensors"], *expected["tensors"]):
         tensor.pop("stored_sha256", None)
     assert found == expected
@@ -133,7 +133,7 @@ def test_survives_a_rewrite(name: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
 def test_self_tests_pass(mode: str) -> None:
-    """[S1]: a frozen network still gives the frozen answers, and these leave rounding room."""
+    """[S1]: a frozen network still gives the frozen answers, with room for rounding."""
     model = dcformat.load(read("valid", f"written_network_{mode}.dcf"))
     assert model.self_test is not None and model.graph is not None
     assert run_self_test(model) is True
@@ -148,7 +148,7 @@ def test_self_tests_pass(mode: str) -> None:
 
 
 def test_every_error_has_a_vector() -> None:
-    # How much work is too much is up to the reader, so no file shows that.
+    # The reader decides how much work is too much, so no file shows that.
     codes = {kind.code for kind in FormatError.__subclasses__()} - {"E16"}
     assert {entry["code"] for entry in INVALID.values()} == codes
 
@@ -166,7 +166,7 @@ def test_reference_decoder_imports_the_standard_library_only() -> None:
 
 
 def test_reference_decoder_as_a_program() -> None:
-    """It needs no package: a new process without site-packages runs it."""
+    """It needs no packages: a new process runs it without site-packages."""
     name = "container_labels.dcf"
     command = [sys.executable, "-E", "-s", "-S", str(SPEC / "reference_decoder.py"), str(VECTORS / "valid" / name)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

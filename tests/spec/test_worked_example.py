@@ -1,4 +1,4 @@
-"""The worked example of the specification, byte by byte, decodes to the matrix that stands above it."""
+"""The worked example of the specification decodes, byte by byte, to the matrix that is printed above it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = (SPEC / "dcformat.md").read_text(encoding="utf-8").partition("## 14. Work
 
 
 def dump() -> bytes:
-    """Return the bytes of the dump; each line stands at its offset."""
+    """Return the bytes of the dump; each line gives its offset."""
     data = b""
     for offset, line in re.findall(r"^    ([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2})(?:  .*)$", TEXT, re.MULTILINE):
         assert int(offset, 16) == len(data)
@@ -76,7 +76,7 @@ def test_checksum_in_the_text() -> None:
 
 
 def test_bits_in_the_text() -> None:
-    """The bits of the streams stand in the order in which they are read."""
+    """The text gives the bits of the streams in the order in which they are read."""
     line, bits = re.findall(r"^    ([0-9a-f ]+) = ([01 ]+)$", TEXT, re.MULTILINE)[0]
     raw = bytes.fromhex(line)
     assert raw == dump()[0x23:0x27]
@@ -93,7 +93,7 @@ def test_digest_in_the_text() -> None:
 
 
 def test_bits_of_the_head_in_the_text() -> None:
-    """What the range decoder gives, one bit after the other, is what the table of the head says."""
+    """The range decoder gives the bits of the head's table one after the other."""
     coder = Recorder(dump()[0x1C:0x22])
     entry = reference_reader.Entry("w", 4, "float32", 4, (4, 6), 1.0, 6, 3, 14, True)
     reference_payloads.read_head(coder, reference_payloads.read_coding(1, entry))

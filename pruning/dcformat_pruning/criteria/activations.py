@@ -109,7 +109,7 @@ class Wanda:
 
 @dataclass(frozen=True, slots=True)
 class Apoz:
-    """The share of a unit's outputs that are *not* zero: one minus the average percentage of zeros (Hu et al. 2016).
+    """The share of a unit's outputs that is *not* zero: one minus the average percentage of zeros (Hu et al. 2016).
 
     An output counts as zero if a ReLU right behind the layer would make it zero, so fold batch norms first. The outputs
     of the last layer are logits; do not choose units by its scores.

@@ -33,7 +33,7 @@ class Criterion(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in tables."""
+        """The name of the criterion in tables."""
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return a score for each weight of every Linear and Conv2d.

@@ -21,7 +21,7 @@ from dcformat_pruning.unit_readers import unit_readers
 class Castellano:
     """``sum_i w_hi^2 * sum_mu y_h(mu)^2``: how much unit h contributes to the net inputs i of its readers.
 
-    Only units that are read by Linear or Conv2d layers alone are scored; see `unit_readers`. `remove_and_refit`
+    It scores only units whose readers are all Linear or Conv2d layers; see `unit_readers`. `remove_and_refit`
     removes units and solves the readers' other weights so that their net inputs change least.
     """
 
@@ -52,8 +52,8 @@ class Castellano:
 def remove_and_refit(module: nn.Module, data: Data, units: Mapping[str, Tensor]) -> None:
     """Remove units, in place, and solve their readers' other weights so that net inputs change least.
 
-    The new weights are the least-squares solution over `data`; where there are several, the one of least norm, to
-    which Castellano's conjugate gradients converge. Layers are treated in the module's order.
+    The new weights are the least-squares solution over `data`. If there are several, they are the one of least norm,
+    to which Castellano's conjugate gradients converge. Layers are treated in the module's order.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def remove_and_refit(module: nn.Module, data: Data, units: Mapping[str, Tensor])
             each = flat.shape[1] // len(stay)
             gone = (flat.view(len(flat), len(stay), each) != 0).any(2).any(0) & ~stay
             if bool(gone.any()):
-                # Weights that are zero already stay zero, so that a mask in force is kept.
+                # Weights that are already zero stay zero, so that present masks hold.
                 mask = (flat != 0) & stay.repeat_interleave(each)
                 weight.copy_(refit(flat, statistics[f"{reader}.weight"][0], mask).view_as(weight))
         layer = layers[name]
@@ -95,7 +95,7 @@ def remove_while(
     *,
     max_removals: int | None = None,
 ) -> dict[str, int]:
-    """Remove the unit with the lowest score again and again while the module is good, in place; no retraining.
+    """Repeatedly remove the unit with the lowest score while the module is good, in place and without retraining.
 
     Parameters
     ----------

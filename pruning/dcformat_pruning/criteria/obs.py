@@ -72,7 +72,7 @@ def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
         hessian = found[name] / count[name]
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         extra = damping * diagonal.mean(1, keepdim=True)
-        # If a layer's input is always zero, any H fits; the identity can be inverted.
+        # If a layer's input is always zero, any H fits; the identity has an inverse.
         diagonal += torch.where(extra > 0, extra, float(damping > 0))
         found[name] = hessian
     return finite({name: found[name] for name in layers})

@@ -1,6 +1,6 @@
 """From PyTorch modules to `dcformat.Model`.
 
-`from_module` exports a user's module (`module_export`): `preparation` copies it and removes what tracing would miss,
+`from_module` exports a user's module (`module_export`): `preparation` copies it without parts that tracing would miss,
 `graph_builder` traces the copy and turns it into a graph with the help of `operators` and `folding`, and `agreement`
 compares the graph (evaluated by `graph_forward`) with the module. `architecture_model` exports the networks that this
 package trains.

@@ -30,7 +30,7 @@ def check_agreement(model: Model, module: nn.Module, marks: Sequence[tuple[str, 
     model : Model
         A model with a graph.
     module : nn.Module
-        In eval mode and float32, on the CPU; called with its hooks.
+        In eval mode and float32, on the CPU; its hooks run.
     marks : sequence of (str, int)
         The paths of the layers in order of execution, and the numbers of the graph's values that they compute.
 

@@ -32,7 +32,7 @@ def architecture_model(
     architecture : str
         A key of `dcformat.architectures.ARCHITECTURES`.
     preprocessing : Preprocessing or None
-        What an input goes through before the first layer.
+        How pixels are normalised before the first layer.
     metadata : mapping of str to str, optional
         Metadata of the file.
     """
@@ -51,5 +51,5 @@ def to_numpy(tensor: TorchTensor) -> npt.NDArray[np.float32]:
 
 
 def negative_zeros(module: nn.Module) -> int:
-    """Return the number of negative zeros among the parameters, which an export makes positive unless it is exact."""
+    """Return the number of negative zeros among the parameters; only an exact export keeps their signs."""
     return sum(int((p.detach().signbit() & (p.detach() == 0)).sum()) for p in module.parameters())

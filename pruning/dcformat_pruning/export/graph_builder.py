@@ -159,7 +159,7 @@ class GraphBuilder:
             self.marks.append((path, self._values[node]))
 
     def _overwrite(self, source: fx.Node, by: fx.Node) -> None:
-        """Record an operation in place: reading its input now gives its result, and views of it cannot be read."""
+        """Record an operation in place: its input now holds its result, and views of the input cannot be read."""
         before = self._values[source]
         for other, memory in self._memory.items():
             if memory is self._memory[source] and other is not by:
@@ -300,7 +300,7 @@ def _is_global(pool: AvgPool2d | MaxPool2d, shapes: Sequence[Shape]) -> bool:
 
 
 def _values(arguments: Sequence[Any]) -> tuple[Value, ...]:
-    """Return the values among arguments, also those inside lists."""
+    """Return the values among arguments, including those inside lists."""
     found: list[Value] = []
     for argument in arguments:
         if isinstance(argument, Value):

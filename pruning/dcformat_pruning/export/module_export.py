@@ -44,7 +44,7 @@ def from_module(
     input_shape : sequence of int
         The shape of an input without the batch: ``(features,)`` or ``(channels, height, width)``.
     preprocessing : Preprocessing, optional
-        What an input goes through before the first layer.
+        How pixels are normalised before the first layer.
     labels : sequence of str
         The names of the classes.
     metadata : mapping of str to str, optional

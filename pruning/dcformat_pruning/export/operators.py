@@ -30,12 +30,12 @@ from dcformat.graph import (
 )
 from dcformat_pruning.tracing import UnsupportedModuleError, unsupported
 
-#: The way out for a part that has no counterpart.
+#: The advice for a part that has no counterpart.
 WAY_OUT = "replace it, or export a part of the network without it"
 
 
 class Batch:
-    """The size of the batch, which is not known, so that no arithmetic is possible with it."""
+    """The size of the batch, which is unknown and allows no arithmetic."""
 
     def __repr__(self) -> str:
         return "batch"
@@ -95,7 +95,7 @@ class Call:
         return self.values[0].shape
 
     def argument(self, index: int, name: str, default: Any) -> Any:
-        """Return a setting: an attribute of the module, or an argument by name or position (the input is at 0)."""
+        """Return a setting: an attribute of the module, or an argument by name or position (0 is the input)."""
         if self.module is not None:
             return getattr(self.module, name, default)
         if name in self.named:
@@ -292,8 +292,8 @@ METHODS: Mapping[str, Make] = {
     "contiguous": _pass,
 }
 
-#: Those that take more than one value.
+#: Operators that take more than one value.
 JOINS = (_add, _concat)
 
-#: Those whose result shares memory with the input, or may do so.
+#: Operators whose result shares memory with the input, or may do so.
 VIEWS = (_pass, _dropout, _flatten, _reshape)

@@ -25,8 +25,8 @@ def prepare(module: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Return two copies of a module in float32 on the CPU in eval mode: one to trace, and one to compare with.
 
     Wrappers (DataParallel, DistributedDataParallel, `torch.compile`) are removed from both, and masks of
-    `torch.nn.utils.prune` are folded. The first copy has the results of `weight_norm` and `spectral_norm` of the old
-    style as weights; the second computes them in each call.
+    `torch.nn.utils.prune` are folded. The first copy has the results of old-style `weight_norm` and `spectral_norm` as
+    weights; the second computes them in each call.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def copied(module: nn.Module) -> nn.Module:
                 memo[id(value)] = value.detach().clone()
     try:
         return copy.deepcopy(module, memo)
-    except Exception as error:  # copying runs the user's code, which may raise any exception
+    except Exception as error:  # copying runs the user's code, which may raise anything
         raise unsupported(
             place("", type(module)),
             "a module that copy.deepcopy can copy",
@@ -83,7 +83,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif type(module).__name__ == "OptimizedModule":  # of torch.compile; importing its class takes seconds
+        elif type(module).__name__ == "OptimizedModule":  # from torch.compile; importing the class takes seconds
             module = module.get_submodule("_orig_mod")
         else:
             return module
@@ -129,7 +129,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _bake(module: nn.Module) -> None:
-    """Replace `weight_norm` and `spectral_norm` of the old style by the weights that they compute."""
+    """Replace old-style `weight_norm` and `spectral_norm` by the weights that they compute."""
     for part in module.modules():
         for hook in list(part._forward_pre_hooks.values()):
             if isinstance(hook, WeightNorm):

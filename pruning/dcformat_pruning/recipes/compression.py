@@ -86,13 +86,13 @@ def compress(
         with the same number of threads.
     device : {'auto', 'cpu', 'cuda'}
     epochs : int, optional
-        Training epochs of all stages together; each stage keeps its share, and trains for one epoch at least. The
-        default is the recipe's.
+        Training epochs of all stages together; each stage keeps its share, but trains for at least one epoch. The
+        default is the recipe's number.
     checkpoint : path, optional
         A state_dict (.pt, loaded with ``weights_only``, or .safetensors) to start from instead of training the dense
         network.
     resume_dir : path, optional
-        The directory in which stages are saved. Stages that are there already are not run again.
+        The directory in which stages are saved. Stages that it already holds are not run again.
     progress : callable, optional
         Called with a `Step` after each batch, and while images are prepared.
     data : path, optional
@@ -129,7 +129,7 @@ def compress(
 
 @dataclass(frozen=True, slots=True)
 class _SavedRun:
-    """Where the stages of a run are saved (None: nowhere), and what identifies the run.
+    """The folder in which a run's stages are saved (None: nowhere), and the key that identifies the run.
 
     The key tells runs apart, because a stage that another run saved must not be continued.
     """

@@ -1,4 +1,4 @@
-"""What a recipe is: stages in order, and what a stage may use.
+"""The parts of a recipe: its stages in order, and the context that a stage may use.
 
 A stage takes the module that the stage before it left, changes it, and is saved when done. Masks and codebooks are not
 saved, because they are the zeros and the equal values of the weights.
@@ -36,7 +36,7 @@ class StageContext:
     meter : Meter or None
         Reports progress.
     epoch_scale : float
-        Epochs that the caller asked for, as a multiple of the recipe's.
+        The epochs that the caller asked for, as a multiple of the recipe's epochs.
     carried : dict of str to Tensor
         Tensors that a stage leaves for later ones besides the module, such as a teacher's weights; saved with it.
     pools : dict
@@ -54,14 +54,14 @@ class StageContext:
 
     @property
     def stage_seed(self) -> int:
-        """The seed of the stage: made of the run's seed and the stage's name, so that a resumed run is the same.
+        """The seed of the stage, made from the run's seed and the stage's name, so that a resumed run has the same one.
 
-        It has 32 bits, because generators of PyTorch ignore higher ones.
+        It has 32 bits, because PyTorch's generators ignore higher bits.
         """
         return zlib.crc32(f"{self.seed} {self.stage}".encode())
 
     def epochs(self, planned: int) -> int:
-        """Return a stage's epochs, scaled to what the caller asked for; at least one."""
+        """Return a stage's epochs, scaled to the number that the caller asked for; at least one."""
         return max(1, round(planned * self.epoch_scale))
 
     def pool(self, augmentation: Augmentation, copies: int, teacher: nn.Module | None = None) -> Pool:
@@ -119,7 +119,7 @@ class Stage:
         Training epochs.
     cost : float or None
         Time that an epoch takes, for the estimate of the remaining time, as a multiple of an epoch of LeNet-300-100.
-        None takes the recipe's.
+        None takes the recipe's cost.
     """
 
     name: str

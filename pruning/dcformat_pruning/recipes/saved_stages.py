@@ -34,7 +34,7 @@ class SavedStage:
 
 
 def save_stage(folder: Path, number: int, name: str, key: str, stage: SavedStage) -> None:
-    """Write the file of a stage; if anything fails, an existing file is untouched.
+    """Write the file of a stage; if anything fails, an existing file stays unchanged.
 
     Parameters
     ----------

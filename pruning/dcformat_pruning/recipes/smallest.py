@@ -1,7 +1,7 @@
 """The recipes `record` and `extreme`: the smallest files, for half an hour of training and more.
 
-They differ from `default` in that a convolutional teacher gives the targets, and that pruning takes longer and goes
-further. docs/records.md tells what each part is worth.
+They differ from `default` in two ways: a convolutional teacher gives the targets, and pruning takes longer and goes
+further. docs/records.md shows what each part is worth.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def quantise_and_finetune(plan: TrainingPlan, bits: int, levels: int, source: So
         _train_centroids(module, context, plan, source, biases=False)
         round_weights(module, bits)
 
-    # The name seeds the stage: another one would give other bytes.
+    # The name seeds the stage, so another name would give other bytes.
     return Stage("settle", run, plan.epochs)
 
 

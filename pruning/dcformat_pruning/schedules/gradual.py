@@ -4,8 +4,8 @@
 sensitivity of the loss and needs no extra passes over the data.
 
 Optimal brain damage ranks a weight by ``w^2 F``, where F is the diagonal of the Fisher matrix; magnitude pruning ranks
-it by ``w^2``. Magnitude ignores that layers and units differ in scale, which a ReLU network may trade between them. A
-Fisher matrix that is measured for each weight is noisy and costs passes over the data. `GradualBalanced` therefore
+it by ``w^2``. Magnitude ignores the scales of layers and units, which a ReLU network may trade between them. A Fisher
+matrix that is measured for each weight is noisy and costs passes over the data. `GradualBalanced` therefore
 factors F into rows and columns, as Adafactor does (Shazeer and Stern 2018), and takes it from the gradients that
 training computes anyway.
 """
@@ -95,7 +95,7 @@ class GradualBalanced:
 
     The score of a weight is ``|w| F^power`` with ``F = mean_row(g^2) mean_column(g^2) / mean(g^2)``. The means run over
     the squared gradients of the weight's row, column and layer, pruned weights included, and decay over the steps.
-    Every few steps a threshold is set so that the number of weights on the cubic stays.
+    Every few steps, a new threshold keeps the number of weights that the cubic gives.
 
     Pruned weights start each step at zero, but keep their gradients and their place in the optimiser's memory. They
     come back when a single step lifts their score above the threshold; with Adam, that takes a steady gradient.

@@ -1,4 +1,4 @@
-"""Lottery tickets: train, prune, and rewind the weights that are left (Frankle and Carbin 2019)."""
+"""Lottery tickets: train, prune, and rewind the remaining weights (Frankle and Carbin 2019)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rewind:
     Attributes
     ----------
     state : dict of str to Tensor
-        Copies of the parameters: those of that point, or until then the initial ones.
+        Copies of the parameters at that point; until then, of the initial parameters.
     """
 
     def __init__(self, module: nn.Module, at: float) -> None:
@@ -102,7 +102,7 @@ def lottery_ticket(
 
 
 def _falling(alive: int, keep: int, rate: float) -> list[int]:
-    """Return the numbers of weights of the rounds after the first, the last of which is `keep`."""
+    """Return the number of weights of each round after the first; the last number is `keep`."""
     if not 0 < rate < 1:
         raise PruningError(f"rate: expected above 0 and below 1, found {rate}")
     if not 0 < keep <= alive:

@@ -1,4 +1,4 @@
-"""RigL: sparse from the start, with weights that are swapped while the network trains (Evci et al. 2020)."""
+"""RigL: the network is sparse from the start, and swaps weights while it trains (Evci et al. 2020)."""
 
 from __future__ import annotations
 

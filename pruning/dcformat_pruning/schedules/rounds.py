@@ -27,7 +27,7 @@ class Retraining:
     seed : int
         Seeds the order of the images and their augmentation.
     progress : callable, optional
-        Called as by `training.fit`; the stages are named ``round 1``, ``round 2`` and so on.
+        See `training.fit`; the stages are named ``round 1``, ``round 2`` and so on.
     """
 
     images: Images | Pool

@@ -17,7 +17,7 @@ from dcformat_pruning.masks import PruningError, weight_names
 from dcformat_pruning.sharing.clustering import Clustering, entropy_kmeans, exact_kmeans, kmeans
 from dcformat_pruning.shrinking import chain_layers
 
-#: How clusters are found: k-means by its initialisation, the exact optimum, or a trade-off of error against bits.
+#: The methods of clustering: k-means by its initialisation, the exact optimum, or a trade-off of error against bits.
 METHODS = ("linear", "density", "random", "exact", "entropy")
 
 
@@ -170,7 +170,7 @@ def round_weights(module: nn.Module, bits: int) -> None:
     Parameters
     ----------
     bits : int
-        1 to 24. Rounding to 6 bits moves a value by 1.6 % at most.
+        1 to 24. Rounding to 6 bits changes a value by at most 1.6 %.
 
     Raises
     ------

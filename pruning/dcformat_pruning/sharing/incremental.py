@@ -1,7 +1,7 @@
 """Weight sharing in portions while training: weights that are still free make up for those that are tied.
 
 This is incremental network quantisation (Zhou et al. 2017) with trained codebooks. In each layer, the weights nearest
-to a centroid are tied to it first, while the others go on training; then more are tied, until all are. Centroids move
+to a centroid are tied to it first, while the others continue to train; more follow, until all are tied. Centroids move
 by the summed gradients of their members (Han, Mao and Dally 2016, section 3.3).
 """
 

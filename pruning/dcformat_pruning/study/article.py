@@ -1,4 +1,4 @@
-"""The rows of the article's table, repeated: the published figures, and what the same methods give here.
+"""The rows of the article's table, repeated: the published figures, and the results of the same methods here.
 
 The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 """
@@ -28,7 +28,7 @@ class PublishedRow:
     Attributes
     ----------
     ratio : float
-        Parameters of the dense network divided by those left.
+        Number of parameters of the dense network, divided by the number left.
     criterion : str
     pruned, retrained : float or None
         Accuracy on the test images in percent, right after pruning and after retraining; None where none is given.

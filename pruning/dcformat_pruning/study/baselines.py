@@ -1,4 +1,4 @@
-"""The dense networks that the study prunes: a strong one, and one trained as the article's code trains.
+"""The dense networks that the study prunes: a strong one, and one trained as in the article's code.
 
 The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 """

@@ -3,7 +3,7 @@
 The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
 Every criterion scores the same trained LeNet-300-100 on the same images, prunes it to the same number of parameters,
-and is retrained in the same way. Each criterion selects as it is meant to: weights are ranked over all layers together
+and is retrained in the same way. Each criterion selects as intended: weights are ranked over all layers together
 (Wanda: within each output row), and criteria for units remove whole units. As a control, all criteria for weights are
 also given the layer budgets of global magnitude, so that only the ranking within a layer differs.
 

@@ -1,4 +1,4 @@
-"""Ranking layers by their sensitivity: each is pruned alone, by magnitude, without retraining."""
+"""Ranking layers by their sensitivity: each layer is pruned alone, by magnitude, without retraining."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What pruning a layer alone costs.
+    """The cost of pruning a layer alone.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Sensitivity:
     accuracies: Mapping[float, float]
 
     def needed(self, dense: float, loss: float = 0.01) -> float:
-        """Return the smallest density that costs at most `loss`, as do all larger ones; 1 if there is none.
+        """Return the smallest density that costs at most `loss`, as all larger ones do; 1 if there is none.
 
         Parameters
         ----------

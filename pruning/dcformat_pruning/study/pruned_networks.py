@@ -35,12 +35,12 @@ SCORED_IMAGES = 3000
 
 
 def first_images(images: Images) -> Images:
-    """Return the images that criteria look at; the training images are in random order already."""
+    """Return the images that criteria look at; the training images are already in random order."""
     return Images(images.pixels[:SCORED_IMAGES], images.labels[:SCORED_IMAGES])
 
 
 def weights_left(module: nn.Module, ratio: float) -> int:
-    """Return how many weights to keep for `ratio` times fewer parameters; biases are kept, and count.
+    """Return how many weights to keep for `ratio` times fewer parameters; biases are kept and counted.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def prune(module: nn.Module, criterion: Criterion, scores: Scores, budget: Mappi
 
 
 def are_of_units(scores: Scores) -> bool:
-    """Whether there is a score for each unit, not for each weight."""
+    """Whether the scores are for units, not for weights."""
     return next(iter(scores.values())).ndim == 1
 
 

@@ -16,7 +16,7 @@ from dcformat_pruning.study.schedule_comparison import ScheduleRow
 
 T = TypeVar("T")
 
-#: Colours, markers and dashes of the criteria in all panels; they differ in each, for readers who cannot tell colours.
+#: Colours, markers and dashes of the criteria in all panels; markers and dashes help readers who cannot tell colours.
 _COLOURS = (
     "#000000", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7b3294", "#999999", "#b22222",
 )  # fmt: skip
@@ -131,7 +131,7 @@ def _table(rows: Sequence[ComparisonRow], figure: str) -> str:
 
 
 def article_markdown(rows: Sequence[RepeatedRow]) -> str:
-    """Return a Markdown table of the article's rows: the published figures, then those found here."""
+    """Return a Markdown table of the article's rows: the published figures, then the figures found here."""
     head = ["row", "method", "s", "ratio", "s = 2 gives", "dense", "pruned", "retrained"]
     lines = ["The article's rows, repeated (test accuracy, %):", "", _table_row(head), _table_row(["---"] * len(head))]
     for published in PUBLISHED:

@@ -139,8 +139,8 @@ def compare_schedules(
     seed : int
         Seeds the initial weights and the order of the images.
     epochs : int
-        Training epochs of each schedule in total. Schedules with several trainings share them evenly, and train for one
-        epoch at least.
+        Training epochs of each schedule in total. Schedules with several trainings divide them evenly, with at least
+        one epoch for each.
     ratio : float
         Parameters of the dense network divided by those to keep, biases included.
     names : sequence of str

@@ -1,4 +1,4 @@
-"""The hand-made helper, as LLVM's form."""
+"""A hand-written function in LLVM's intermediate form."""
 
 from numba import types
 from numba.extending import intrinsic

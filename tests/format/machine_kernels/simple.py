@@ -1,4 +1,4 @@
-"""Kernels that the tests of machine code compile: small, and one for each thing that an entry or image must handle."""
+"""Small kernels for the tests of machine code, one for each feature that an entry or image must handle."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def scaled(values, i, factor):
 
 @kernel("int64(const int64[::1], int64)", work=lambda values: 10 * len(values))
 def total(values, factor):
-    """Sum, times factor."""
+    """Return the sum of the values times `factor`."""
     out = 0
     i = 0
     while i < len(values):
@@ -45,7 +45,7 @@ def scale(values, factor, offset, on):
 
 @kernel("int64(int64, int64)")
 def steps(count, step):
-    """Numba raises ValueError for step 0."""
+    """Loop in steps; Numba raises ValueError for step 0."""
     out = 0
     for i in range(0, count, step):
         out += double(i)
@@ -54,7 +54,7 @@ def steps(count, step):
 
 @kernel("void(uint8[::1], int64)")
 def fill(out, value):
-    """LLVM makes a call of memset of this."""
+    """Fill an array; LLVM turns the loop into a call of memset."""
     for i in range(len(out)):
         out[i] = 7
     if value != 7:
