@@ -194,11 +194,12 @@ class _Coder:
     def primed(self, preset: bytes) -> list[Any]:
         """Return bit models of success and of spelling, and guesses, all of which have learnt `preset`."""
         success, spelling = np.full(4 * len(ORDERS), HALF, np.int32), np.full(256, HALF, np.int32)
-        guesses = np.zeros(len(ORDERS) << self.bits, np.uint16)
-        models: list[Any] = [success, spelling, guesses]
+        slots = len(ORDERS) << self.bits
         if self.as_python:
             # Python is faster on its own arrays and lists; a list of all guesses would take four times the memory.
-            models = [success.tolist(), spelling.tolist(), array("H", guesses.tobytes())]
+            models: list[Any] = [success.tolist(), spelling.tolist(), array("H", [0]) * slots]
+        else:
+            models = [success, spelling, np.zeros(slots, np.uint16)]
         self.run(LEARN, Encoder(0), models, self.text(preset), 0)
         return models
 
