@@ -19,7 +19,7 @@ __all__ = ["DcfFile", "FormatError", "Model", "Tensor", "dumps", "from_dense", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import the writer when it is asked for: most processes only read."""
+    """Import the writer on first use: most processes only read."""
     if name in ("dumps", "save"):
         from dcformat import writer
 
@@ -28,5 +28,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name the writer's functions too, before they are imported."""
+    """List the writer's functions too, before they are imported."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m dcformat` is the command `dcformat`; the only module of this package that knows the command line."""
+"""Run the command for `python -m dcformat`; no other module of this package knows the command line."""
 
 from dcformat_cli.entry import main
 

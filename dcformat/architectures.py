@@ -1,7 +1,7 @@
-"""The named networks: which tensors each has, in order, and the graph that runs them.
+"""The named networks: the tensors of each, in order, and the graph that runs them.
 
-A checkpoint's tensors are matched to an architecture by position and shape, so ``fc1.weight`` and ``0.weight`` do
-equally well; the file keeps the checkpoint's names.
+A checkpoint's tensors are matched to an architecture by position and shape, so ``fc1.weight`` and ``0.weight`` both
+work; the file keeps the checkpoint's names.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _squeezenet_layers() -> dict[str, Shape]:
 
 
 def _squeezenet(names: Sequence[str], preprocessing: Preprocessing | None) -> Graph:
-    """SqueezeNet 1.0 as its authors released it in Caffe: conv_final is padded by 1, the last ReLU is kept."""
+    """SqueezeNet 1.0 as its authors released it in Caffe: conv_final is padded by 1, and the last ReLU is kept."""
     pairs = list(zip(names[0::2], names[1::2], strict=True))
     nodes: list[Node] = []
 

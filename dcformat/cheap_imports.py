@@ -1,6 +1,6 @@
-"""Packages that are imported only in part, because importing all of them is the slowest thing a short process does.
+"""Partial imports of packages whose full import is the slowest step of a short process.
 
-A process that loads a small file and runs it takes little longer than importing NumPy; see docs/cold-start.md.
+A process that loads and runs a small file takes little longer than an import of NumPy; see docs/cold-start.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import cast
 def load_crc32c() -> Callable[[bytes | bytearray | memoryview], int]:
     """Return `crc32c.crc32c` from its extension module.
 
-    The package around it looks up its own version, which imports 60 modules and takes 30 to 50 ms.
+    The package itself looks up its own version, which imports 60 modules and takes 30 to 50 ms.
     """
     module = sys.modules.get("crc32c") or _extension("crc32c", "_crc32c")
     if module is None:
@@ -26,7 +26,7 @@ def load_crc32c() -> Callable[[bytes | bytearray | memoryview], int]:
 
 
 def _extension(package: str, name: str) -> ModuleType | None:
-    """Load a package's extension module without the package; None where it has another form."""
+    """Load a package's extension module without the package; return None if the package is laid out differently."""
     folder = PathFinder.find_spec(package)
     spec = None if folder is None else PathFinder.find_spec(name, folder.submodule_search_locations)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""The contents of a file: which tensors it holds and where, and everything else that is small (spec, "Contents")."""
+"""The contents of a file: its tensors and their places, and everything else that is small (spec, "Contents")."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class TensorInfo:
     ----------
     form : {'constant', 'dense', 'sparse'}
     stored : int
-        Stored elements: all of a dense tensor, the entries of a sparse tensor, 1 of a constant.
+        Number of stored elements: all of a dense tensor, the entries of a sparse tensor, 1 for a constant.
     clusters : int
-        Size of the codebook; 0 without one.
+        Size of the codebook; 0 without a codebook.
     block : int
-        The number of the data block that holds the payload, which starts at byte `offset` of it and has
-        `payload_bytes`.
+        Number of the data block that holds the payload, which starts at byte `offset` of the block and takes
+        `payload_bytes` bytes.
     copy_of : str or None
-        The earlier tensor of which this is a copy, if it is one. The other fields but `name` are then that tensor's,
-        and `payload_bytes` is 0, since a copy has no payload of its own.
+        The earlier tensor that this one copies, or None. All other fields of a copy except `name` are that tensor's,
+        but `payload_bytes` is 0, because a copy has no payload of its own.
     """
 
     name: str
@@ -77,7 +77,7 @@ class TensorInfo:
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of the tensor's arrays in memory, in the form that the file stores."""
+        """Bytes of the tensor's arrays in memory, in the form stored in the file."""
         item = _ITEM[self.dtype]
         if self.form == "constant":
             return item
@@ -90,7 +90,7 @@ class TensorInfo:
 
 @record
 class Contents:
-    """The contents, parsed: `blocks` are the data blocks' lengths without their checksums."""
+    """Parsed contents; `blocks` holds the lengths of the data blocks without their checksums."""
 
     tensors: tuple[TensorInfo, ...]
     blocks: tuple[int, ...]
@@ -105,7 +105,7 @@ class Contents:
 
 
 def small_sections(model: Model) -> list[tuple[int, bytes]]:
-    """Return every section but the tensor table as (id, body), ids ascending; the digest begins with them."""
+    """Return every section except the tensor table as (id, body), in ascending order; the digest begins with them."""
     sections = [(e.kind | layout.IGNORABLE, e.payload) for e in model.extensions]
     if model.graph is not None:
         sections.append((layout.SECTION_GRAPH, write_graph(model.graph, list(model.tensors))))
@@ -150,7 +150,7 @@ def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
 
 
 def copy_entry(name: str, back: int) -> bytes:
-    """Return the entry of a copy of the `back`-th last tensor with a payload of its own."""
+    """Return the table entry of a copy of the `back`-th last tensor that has a payload of its own."""
     return text(name) + bytes((layout.FORM_COPY,)) + varint(back)
 
 
@@ -165,7 +165,7 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
 
 
 def parse(data: bytes, base: int = 0) -> Contents:
-    """Parse and validate contents in their plain form. Offsets in errors count from `base`."""
+    """Parse and validate contents in their plain form; offsets in errors count from `base`."""
     sections = _sections(Cursor(data, base))
     if layout.SECTION_TENSORS not in sections:
         raise EncodingError("contents", got="no tensor table", expected="section 1")
@@ -281,7 +281,7 @@ def _read_stored(cursor: Cursor, form: int, size: int) -> int:
 
 
 def check_size(shape: tuple[int, ...], offset: int | None = None) -> None:
-    """Raise unless the product of the dimensions other than zero is within the limit: so no product overflows."""
+    """Raise unless the product of the nonzero dimensions is within the limit, so that no product can overflow."""
     size = prod(d for d in shape if d)
     if size > layout.MAX_ELEMENTS:
         raise ShapeError("shape", got=shape, expected=f"at most {layout.MAX_ELEMENTS} elements", offset=offset)

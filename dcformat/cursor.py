@@ -16,7 +16,7 @@ VARINT_BYTES = 6
 
 
 def varint(value: int) -> bytes:
-    """Return `value` as LEB128: seven bits a byte, low ones first, the high bit set on all but the last."""
+    """Return `value` as LEB128: seven bits a byte, low bits first, with the high bit set in all bytes but the last."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -26,13 +26,13 @@ def varint(value: int) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """Return the length of the text's UTF-8 form as a varint, then that form."""
+    """Return the text's UTF-8 form, preceded by its length as a varint."""
     raw = value.encode()
     return varint(len(raw)) + raw
 
 
 class Cursor:
-    """A position in some bytes; every read is checked against the bytes that are left.
+    """A position in a byte string; every read is checked against the bytes that are left.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """Bytes not yet read."""
+        """Number of bytes not yet read."""
         return len(self.data) - self.offset
 
     def take(self, count: int, field: str) -> memoryview:
@@ -61,7 +61,7 @@ class Cursor:
         return self.data[self.offset - count : self.offset]
 
     def finish(self, field: str) -> None:
-        """Require that nothing is left."""
+        """Raise unless every byte was read."""
         if self.left:
             raise TrailingDataError(field, got=f"{self.left} bytes more", offset=self.base + self.offset)
 
@@ -98,7 +98,7 @@ class Cursor:
         return float(value)
 
     def varint(self, field: str, limit: int) -> int:
-        """Return a canonical varint of at most `limit`."""
+        """Read a canonical varint, at most `limit`."""
         start, value = self.base + self.offset, 0
         for index in range(VARINT_BYTES):
             byte = self.u8(field)

@@ -1,6 +1,6 @@
 """Image data sets in IDX form (MNIST and its relatives), raw or gzip-compressed.
 
-Nothing else in this package knows about data sets. This module is here because the command line and the training code
+No other module of this package knows about data sets. This one is here because the command line and the training code
 both need it, and neither may import the other.
 """
 
@@ -35,7 +35,7 @@ MNIST_SHA256 = {
 #: Bytes read at a time.
 _PIECE = 1 << 20
 
-#: The files of one data set: a path for each (train or t10k, kind).
+#: The files of one data set: a path for each pair of part (train or t10k) and kind.
 Files = dict[tuple[str, str], Path]
 
 _PARTS = {"train": "train", "test": "t10k"}
@@ -49,7 +49,7 @@ _FILE_NAME = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.](idx[13
 
 
 class DataError(ValueError):
-    """A data directory or file cannot be used; the message names it and says what was expected."""
+    """An unusable data directory or file; the message names it and says what was expected."""
 
 
 @record(eq=False)
@@ -74,8 +74,8 @@ def load_split(
     ----------
     part : {'train', 'test'}
     data : path, optional
-        A directory with ``train-images-idx3-ubyte`` and the other three files (``.gz`` or not), or with torchvision's
-        ``MNIST/raw`` in it. EMNIST's ``emnist-digits-train-...`` names work too; if a directory holds several of
+        A directory that holds ``train-images-idx3-ubyte`` and the other three files (``.gz`` or not), or torchvision's
+        ``MNIST/raw``. EMNIST's ``emnist-digits-train-...`` names work too; if a directory holds several of
         EMNIST's sets, ``DIR/emnist-digits`` selects one. By default ``$DCFORMAT_DATA``, else the first ``data/mnist``
         found in the working directory, in its four nearest parents, or in the checkout that the package runs from,
         else ``mnist`` in the user's data directory.
@@ -85,11 +85,11 @@ def load_split(
     Raises
     ------
     DataError
-        Nothing was found, a file is not what its name says, or it is an altered copy of MNIST's.
+        No data set was found, a file is not what its name says, or a file is an altered copy of MNIST's.
 
     Notes
     -----
-    Images are returned as the file has them: EMNIST's are transposed, and stay transposed. A network trained on them
+    Images are returned unchanged: EMNIST's are transposed in the file and stay transposed. A network trained on them
     sees them the same way when it runs.
     """
     files = _find_files(data)
@@ -143,7 +143,7 @@ def _files_at(root: Path) -> Files | None:
 
 
 def _roots(data: Path | str | None) -> tuple[str, list[Path]]:
-    """Return the source of the places to look in, and the places in order."""
+    """Return where the directories to search come from, and the directories in order."""
     if data is not None:
         return "--data", [Path(data)]
     if os.environ.get("DCFORMAT_DATA"):
@@ -159,7 +159,7 @@ def _roots(data: Path | str | None) -> tuple[str, list[Path]]:
 
 
 def _scan(directory: Path) -> dict[str | None, Files]:
-    """Group a directory's IDX files by the data set they belong to (None: no name before train or t10k)."""
+    """Group a directory's IDX files by their data set (None if no name comes before train or t10k)."""
     sets: dict[str | None, Files] = {}
     for path in sorted(directory.glob("*-ubyte")) + sorted(directory.glob("*-ubyte.gz")):
         if match := _FILE_NAME.fullmatch(path.name):
@@ -188,7 +188,7 @@ def _read_idx(path: Path, rank: int, max_memory: int | None) -> npt.NDArray[np.u
 
 
 def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: int | None) -> npt.NDArray[np.uint8]:
-    """Read a header and the bytes that it declares, but no further: the file may be a bomb or a device."""
+    """Read a header and the bytes that it declares, and no more: the file may be a bomb or a device."""
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     head = stream.read(header)
     if head[:4] != magic:
@@ -214,7 +214,7 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
 def _check_mnist(files: Files, prefix: str, arrays: dict[str, npt.NDArray[np.uint8]], max_memory: int | None) -> None:
     """Refuse an altered MNIST: if one file is MNIST's, or the directory is named MNIST, all files must be MNIST's.
 
-    Only the part that is being read and the other part's labels, which are small, are checked.
+    This checks only the part that is being read and the other part's labels, which are small.
     """
     digests = {(prefix, kind): _sha256(array) for kind, array in arrays.items()}
     other = ("t10k" if prefix == "train" else "train", _KINDS[1])

@@ -1,4 +1,4 @@
-"""Making a tensor from an array: converted exactly or not at all, without zeros, repeated values in a codebook."""
+"""Tensors from arrays: exact conversion or an error, zeros left out, repeated values in a codebook."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def from_dense(
     name : str
     values : array_like
         Real, finite numbers of any shape. For int8 these are the integers, not their products with `scale`. If `dtype`
-        is bfloat16, an array of uint16 holds its bit patterns, as ``STORAGE['bfloat16']`` does.
+        is bfloat16, an array of uint16 is taken as bit patterns, as in ``STORAGE['bfloat16']``.
     dtype : {'float32', 'float16', 'bfloat16', 'int8'}, optional
         By default the array's own dtype if it is one of these, else float32.
     scale : float
@@ -40,8 +40,8 @@ def from_dense(
     Returns
     -------
     Tensor
-        Constant if all elements are equal; otherwise sparse if there are zeros; with a codebook if the stored values
-        repeat at least twice on average. The writer may store another form of the tensor.
+        A constant if all elements are equal, otherwise sparse if some are zero. It has a codebook if each stored value
+        occurs at least twice on average. The writer may store another form of the tensor.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def _sign(dtype: str) -> int:
 
 
 def _stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) -> tuple[Array, str]:
-    """Return an array in ``STORAGE[dtype]`` and its dtype; raise if anything would be lost."""
+    """Return an array in ``STORAGE[dtype]`` and the dtype's name; raise if the conversion would lose anything."""
     field = f"tensor {name!r}"
     array = _array(field, values)
     if dtype is None:
@@ -125,11 +125,11 @@ def _array(field: str, values: npt.ArrayLike) -> Array:
 
 
 def _equal(array: Array, made: Array) -> npt.NDArray[np.bool_]:
-    """Return where a conversion has kept the number, or that it is not a number."""
+    """Return where a conversion has kept the number (or NaN)."""
     if array.dtype.kind in "iub" and made.dtype.kind == "f":
         limits = np.iinfo(np.uint8 if array.dtype.kind == "b" else array.dtype)
         wide = made.astype(np.float64)
-        # A float rounds the greatest integer up, and numbers beyond it cannot be converted back.
+        # As a float, the greatest integer is rounded up, and numbers beyond it cannot be converted back.
         inside = (wide >= float(limits.min)) & (wide < float(limits.max + 1))
         return np.asarray(inside & (np.where(inside, wide, 0).astype(array.dtype) == array))
     if made.dtype.kind != "f":

@@ -21,25 +21,25 @@ Array = npt.NDArray[Any]
 
 _crc32c = load_crc32c()
 
-#: How many elements, or entries, are hashed at a time: a multiple of the 64 elements that share a mask.
+#: Elements or entries hashed at a time: a multiple of the 64 elements that share a mask.
 _PIECE = 1 << 18
 _MASKED = 64
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> bytes:
-    """Return the CRC-32C (Castagnoli) of `data`, four bytes, little-endian."""
+    """Return the CRC-32C (Castagnoli) of `data` as four little-endian bytes."""
     return struct.pack("<I", _crc32c(data))
 
 
 class ContentDigest:
-    """The SHA-256 of what a model holds, cut to eight bytes.
+    """The SHA-256 of a model's content, cut to eight bytes.
 
     It covers the sections of the contents except the tensor table, in their order (id, length as uint32, body), then
     for each tensor the length of its name in one byte, the name and its `tensor_digest`.
     """
 
     def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
-        import hashlib  # loads OpenSSL, which a reader seldom needs
+        import hashlib  # This loads OpenSSL, which a reader seldom needs.
 
         self._hash = hashlib.sha256()
         for kind, body in sections:
@@ -56,7 +56,7 @@ class ContentDigest:
 
 
 def tensor_digest(tensor: Tensor) -> bytes:
-    """Return the SHA-256 of a tensor's dtype, shape, scale and elements: the same for every form of the same tensor.
+    """Return the SHA-256 of a tensor's dtype, shape, scale and elements; it is the same for every form of a tensor.
 
     It takes a few megabytes of memory, and time in proportion to the stored elements.
     """
@@ -78,7 +78,7 @@ def tensor_digest(tensor: Tensor) -> bytes:
 
 
 def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield the numbers of groups of 64 elements with nonzero ones, masks of those, and their values."""
+    """Yield the numbers of the groups of 64 elements that hold nonzero elements, their masks, and these elements."""
     for start in range(0, len(tensor.data), _PIECE):
         values = _values(tensor, slice(start, start + _PIECE))
         there = bit_patterns(values) != 0
@@ -90,7 +90,7 @@ def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
 
 
 def _sparse_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield what `_dense_pieces` does. A group is never cut in two."""
+    """Yield the same as `_dense_pieces`, without cutting a group in two."""
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
     first, count = 0, len(tensor.indices)
     indptr = np.ascontiguousarray(tensor.indptr, np.int64)
@@ -100,7 +100,7 @@ def _sparse_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
         positions = rows * tensor.columns + tensor.indices[entries].astype(np.int64)
         groups = positions // _MASKED
         if entries[-1] + 1 < count:
-            # Leave the last group to the next piece, which holds all of it.
+            # Leave the last group to the next piece, which holds the whole group.
             entries = entries[: np.searchsorted(groups, groups[-1])]
             positions, groups = positions[: len(entries)], groups[: len(entries)]
         starts = np.flatnonzero(np.diff(groups, prepend=-1))

@@ -1,34 +1,34 @@
-"""Everything that can be wrong with a file, one class for each kind of failure.
+"""Everything that can be wrong with a file: one class for each kind of failure.
 
-All are `FormatError`, so ``except FormatError`` is enough for callers that only want to know that a file is unusable.
-Each class has a stable `code` (spec section "Errors") and a `headline`, with which its message begins. Instances say
-where (`offset`, `field`) and what (`got`, `expected`); the message is built from these.
+All classes derive from `FormatError`, so ``except FormatError`` suffices for callers that need to know only that a file
+is unusable. Each class has a stable `code` (spec, "Errors") and a `headline` that begins its message. An instance says
+where the failure is (`offset`, `field`) and what it is (`got`, `expected`); its message is built from these.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-#: A message shows at most this many characters of what was found and expected: a file may hold thousands of them.
+#: Most characters that a message shows of `got` and of `expected`: a file may hold thousands.
 _SHORT = 300
 
 
 class FormatError(ValueError):
-    """A file (or bytes) that is not a valid dcformat file, or that this reader must refuse.
+    """The bytes are not a valid dcformat file, or this reader must refuse them.
 
     Attributes
     ----------
     code : str
         Stable identifier of the kind of failure, the same in every version and in `spec/dcformat.md`.
     headline : str
-        What is the matter, for people.
+        What is wrong, in words for people.
     offset : int or None
-        Byte offset in the file where the failure was noticed. For anything coded it is where the coded part begins: a
-        tensor's payload. For packed contents it counts in their plain form.
+        Byte offset in the file at which the failure was noticed. In coded data, this is the start of the tensor's
+        payload. In packed contents, it counts bytes of their plain form.
     field : str
         What was being read.
     got, expected : object
-        What was found there and what would have been valid; both are short and safe to print.
+        What was found and what would have been valid; both are short and safe to print.
     path : str or None
         The file's name, set by the code that opened it.
     """
@@ -55,14 +55,14 @@ def _short(value: object) -> str:
 
 
 class NotDcfError(FormatError):
-    """E01: the bytes do not start with the magic number: another kind of file."""
+    """E01: the bytes do not start with the magic number; they are another kind of file."""
 
     code = "E01"
     headline = "not a .dcf file"
 
 
 class VersionError(FormatError):
-    """E02: a major version, required section or feature that this reader does not know."""
+    """E02: this reader does not know a major version, a required section or a feature."""
 
     code = "E02"
     headline = "made for another version of the format"
@@ -76,21 +76,21 @@ class TruncatedError(FormatError):
 
 
 class TrailingDataError(FormatError):
-    """E04: bytes that belong to nothing: after the end, between parts, or left over inside one."""
+    """E04: some bytes belong to no part: they lie after the end, between parts, or are left over inside a part."""
 
     code = "E04"
     headline = "bytes that belong to nothing"
 
 
 class ChecksumError(FormatError):
-    """E05: a CRC-32C or the content digest does not match: the bytes were altered."""
+    """E05: a CRC-32C or the content digest does not match; the bytes were altered."""
 
     code = "E05"
     headline = "damaged"
 
 
 class LimitError(FormatError):
-    """E06: a count, rank, name length or nesting above the public limits."""
+    """E06: a count, a rank, a name's length or a nesting depth is above the public limits."""
 
     code = "E06"
     headline = "beyond a limit of the format"
@@ -104,13 +104,13 @@ class MemoryLimitError(FormatError):
 
 
 class EncodingError(FormatError):
-    """E08: a varint, reserved bit, id or text that is not a valid encoding of anything."""
+    """E08: a varint, a reserved bit, an id or a text is not a valid encoding of anything."""
 
     code = "E08"
 
 
 class ShapeError(FormatError):
-    """E09: shapes that overflow, or that do not fit the operator or the other tensors."""
+    """E09: a shape overflows, or does not fit the operator or the other tensors."""
 
     code = "E09"
 
@@ -122,31 +122,31 @@ class DuplicateError(FormatError):
 
 
 class GraphError(FormatError):
-    """E11: the network is wired wrongly: unknown tensors, forward references, bad operator attributes."""
+    """E11: the network is wired wrongly: unknown tensors, forward references or invalid operator attributes."""
 
     code = "E11"
 
 
 class HuffmanError(FormatError):
-    """E12: code lengths that do not form a complete prefix code within the length limit."""
+    """E12: code lengths do not form a complete prefix code within the length limit."""
 
     code = "E12"
 
 
 class StreamError(FormatError):
-    """E13: an entropy-coded stream that ends early, does not end where it must, or holds an impossible symbol."""
+    """E13: an entropy-coded stream ends early, does not end where it must, or holds an impossible symbol."""
 
     code = "E13"
 
 
 class IndexRangeError(FormatError):
-    """E14: a decoded position or codebook id outside its range."""
+    """E14: a decoded position or code is out of range."""
 
     code = "E14"
 
 
 class CodebookError(FormatError):
-    """E15: codebook values that are not strictly increasing, contain the implied zero, or are not finite."""
+    """E15: codebook values are not strictly increasing, contain the implied zero, or are not finite."""
 
     code = "E15"
 

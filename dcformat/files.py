@@ -1,4 +1,4 @@
-"""Output files, written beside their place and renamed into it: a failure leaves an existing file untouched."""
+"""Output files, written under a temporary name and then renamed: a failure leaves an existing file untouched."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ try:
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
 
-#: Most bytes of a target's name in the name of its temporary file: a file's name has at most 255.
+#: Most bytes of a target's name in its temporary file's name; file systems allow 255 bytes for a name.
 _NAME_BYTES = 200
 
 
 def check_output(path: Path | str) -> None:
-    """Raise unless a file can be written at `path`, before long work starts. Leaves nothing behind.
+    """Raise unless a file can be written at `path`, and leave nothing behind; meant for use before long work.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def check_output(path: Path | str) -> None:
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place if the block ends without an error.
+    """Open a temporary file beside `path` that replaces it if the block ends without an error.
 
-    A symbolic link is followed. A device or pipe (``/dev/stdout``) is written to directly. Several processes may write
-    to one target at the same time: each file is whole, and the last one stays. A writer removes the temporary files of
-    earlier writers that were killed.
+    Symbolic links are followed. Devices and pipes (``/dev/stdout``) are written to directly. Several processes may
+    write to one target at the same time: each file is complete, and the last one stays. A writer removes the temporary
+    files of earlier writers that were killed.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
                 if flock is None:
                     file.close()
-                # Renamed while still locked, so that no other writer takes it for a dead one's.
+                # Rename the file while it is still locked, so that no other writer takes it for a dead writer's.
                 temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _naming(path: Path | str, target: Path) -> Iterator[None]:
-    """Make errors that name the temporary file, or no file, name what the user asked for."""
+    """Make errors that name the temporary file, or no file, name the path that the user gave."""
     try:
         yield
     except OSError as error:
@@ -102,7 +102,7 @@ def _is_special(target: Path) -> bool:
 
 
 def _temporary(target: Path) -> tuple[Path, int]:
-    """Make and lock a temporary file beside the target, with the target's permissions."""
+    """Create and lock a temporary file beside the target, with the target's permissions."""
     _remove_left(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -123,7 +123,7 @@ def _temporary(target: Path) -> tuple[Path, int]:
 
 
 def _stem(name: str) -> str:
-    """Return the beginning of the names of a target's temporary files, which no other target's share."""
+    """Return the prefix of the names of a target's temporary files; no other target has the same prefix."""
     raw = os.fsencode(name)
     if len(raw) > _NAME_BYTES:
         name = f"{os.fsdecode(raw[:_NAME_BYTES])}~{crc32(raw):08x}"
@@ -131,7 +131,7 @@ def _stem(name: str) -> str:
 
 
 def _is_locked_here(handle: int, path: Path) -> bool:
-    """Lock a file that was just made; return whether another writer has not removed it before that."""
+    """Lock a new file; return False if another writer has locked or removed it first."""
     if flock is None:
         return True
     try:
@@ -139,7 +139,7 @@ def _is_locked_here(handle: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system without locks: nobody else can lock, and so remove, the file either
+        return True  # The file system has no locks, so no other writer can lock the file and remove it.
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _temporaries(target: Path) -> re.Pattern[str]:
 
 
 def _remove_left(target: Path) -> None:
-    """Remove a target's temporary files whose writers are dead: a live writer holds its file's lock."""
+    """Remove a target's temporary files that dead writers left; a living writer holds the lock of its file."""
     if flock is None:
         return
     ours = _temporaries(target)

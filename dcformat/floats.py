@@ -1,4 +1,4 @@
-"""Values as bit patterns: what is finite, and in which order values come."""
+"""Values as bit patterns: their order, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
-#: dtype -> bits of a value, and of its exponent. An int8 has no parts: all of it counts as exponent.
+#: dtype -> bits of a value, and of its exponent. An int8 has no parts: all its bits count as exponent.
 WIDTHS = {"float32": (32, 8), "float16": (16, 5), "bfloat16": (16, 8), "int8": (8, 8)}
 
 
@@ -20,12 +20,12 @@ def bit_patterns(values: Array) -> Array:
 
 
 def patterns(values: Array) -> Integers:
-    """Return values' bit patterns as int64."""
+    """Return the bit patterns of values as int64."""
     return bit_patterns(values).astype(np.int64)
 
 
 def ranks(values: Array, dtype: str) -> Integers:
-    """Return integers that order bit patterns as the numbers they stand for (negative zero before zero)."""
+    """Return integers that sort as the values do (negative zero before zero)."""
     bits, (width, _) = patterns(values), WIDTHS[dtype]
     if dtype == "int8":
         return bits ^ 128
@@ -41,7 +41,7 @@ def negatives(codebook: Array | None) -> int:
 
 
 def finite(values: Array, dtype: str) -> bool:
-    """Whether no value is an infinity or not a number."""
+    """Return whether all values are finite: neither infinite nor NaN."""
     width, exponent = WIDTHS[dtype]
     if dtype == "int8":
         return True

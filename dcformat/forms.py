@@ -1,7 +1,7 @@
-"""The forms in which one tensor can be stored, and the one that takes the fewest bytes.
+"""The forms in which a tensor can be stored, and the choice of the smallest.
 
-A tensor may be sparse or dense, with a codebook or without. The writer ignores which form a caller chose: it tries the
-forms that an estimate favours and keeps the shortest. All of them give back the same elements, bit for bit.
+A tensor may be sparse or dense, with or without a codebook. The writer ignores the form that the caller chose: it tries
+the forms that an estimate favours and keeps the shortest. All of them give back the same elements, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: All forms of tensors of at most this many elements are tried.
+#: The writer tries every form of a tensor with at most this many elements.
 _TRY_ALL = 1 << 12
-#: Forms of larger tensors are tried if their estimated bits exceed the least by no more than a 32nd and this slack.
+#: It tries a form of a larger tensor if its estimated bits exceed the least by at most a 32nd plus this slack.
 _MARGIN, _SLACK = 32, 1 << 12
-#: If a sample of this many values holds more distinct values than a codebook may, the tensor gets none.
+#: If a sample of this many values holds more distinct values than a codebook may, the tensor gets no codebook.
 _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
 #: *every element* coding takes as few bytes.
@@ -58,11 +58,11 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
 
 
 def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
-    """Return (bits, sparse, shared) for each form that could be the smallest; `tensor` has a codebook if it can."""
+    """Return (bits, sparse, shared) for each form that could be the smallest; `tensor` has a codebook if possible."""
     size, stored = tensor.size, tensor.nnz
     zeros = size - stored
     width = 8 * STORAGE[tensor.dtype].itemsize
-    # A dense form has a value for each zero, too: a bit at least, however alike the others are.
+    # A dense form also codes each zero, in at least one bit, however similar the other values are.
     value_bits = float(width) if mode == "fast" else max(coded_bits(_some(tensor), tensor.dtype), 1.0)
     positions = _entropy(np.array([stored, zeros]))
     out = []
@@ -74,7 +74,7 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
         return out
     counts = np.bincount(tensor.data, minlength=len(tensor.codebook))
     nonzero = counts[bit_patterns(tensor.codebook) != 0]
-    # A codebook is a sorted set: its values cost what they would alone, less the bits of their order.
+    # A codebook is a sorted set: its values cost as much as they would alone, minus the bits of their order.
     book = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
     if zeros:
         out.insert(0, (positions + _entropy(nonzero) + book, True, True))
@@ -85,7 +85,7 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
 
 
 def _entropy(counts: Array) -> float:
-    """Return the bits of symbols with these counts, by their entropy."""
+    """Return the entropy in bits of symbols with these counts."""
     counts = counts[counts > 0].astype(np.float64)
     return float((counts * -np.log2(counts / counts.sum())).sum()) if len(counts) > 1 else 0.0
 
@@ -109,7 +109,7 @@ def as_plain(tensor: Tensor) -> Tensor:
 
 
 def as_shared(tensor: Tensor) -> Tensor | None:
-    """Return a tensor with a codebook of the values in use, or None if there are none or too many for a codebook."""
+    """Return a tensor with a codebook of the values in use, or None if there are none or too many."""
     if tensor.codebook is None:
         codes, book = share(np.ascontiguousarray(tensor.data), tensor.dtype)
         return None if book is None else replace(tensor, data=codes, codebook=book)
@@ -123,7 +123,7 @@ def as_shared(tensor: Tensor) -> Tensor | None:
 
 
 def as_dense(tensor: Tensor) -> Tensor:
-    """Return a tensor with every element stored; its codebook gets a zero if some elements are zero."""
+    """Return a tensor that stores every element; its codebook gets a zero if some elements are zero."""
     if not tensor.is_sparse:
         return tensor
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
@@ -143,7 +143,7 @@ def as_dense(tensor: Tensor) -> Tensor:
 
 
 def as_sparse(tensor: Tensor) -> Tensor:
-    """Return a tensor whose zeros are left out."""
+    """Return a tensor that leaves out its zeros."""
     if tensor.is_sparse:
         return tensor
     data, book = np.ascontiguousarray(tensor.data), tensor.codebook
@@ -167,7 +167,7 @@ def as_sparse(tensor: Tensor) -> Tensor:
 
 
 def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
-    """Return codes and an ascending codebook, or the values and None if there are none, or too many different ones."""
+    """Return codes and an ascending codebook, or the values and None if there are none or too many distinct ones."""
     bits = bit_patterns(values)
     if len(bits) > 2 * _SAMPLE:
         some = np.sort(bits[:: len(bits) // _SAMPLE])

@@ -1,11 +1,11 @@
-"""The network a file holds: a list of operators in execution order.
+"""The network in a file: a list of operators in execution order.
 
-Values are numbered. Value 0 is the network's input; node `k` makes value `k + 1` and may only read values with smaller
+Values are numbered. Value 0 is the network's input; node `k` makes value `k + 1` and may read only values with smaller
 numbers, so a graph is acyclic and in execution order by construction. The last value is the output (logits, or
 probabilities after `Softmax`). Shapes leave out the batch dimension: ``(channels, height, width)`` or ``(features,)``.
 
-Convolutions and linear layers name their tensors; everything else is attributes. Batch normalisation has no operator:
-exporters fold it into the convolution before it.
+Convolutions and linear layers name their tensors; all other parameters are attributes. Batch normalisation has no
+operator: exporters fold it into the preceding convolution.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 
 @record
 class Node:
-    """One operator. `inputs` are value numbers; `arity` is their count (None: two or more)."""
+    """An operator; `inputs` are value numbers, and `arity` is their count (None for two or more)."""
 
     inputs: tuple[int, ...]
     kind: ClassVar[str] = ""
@@ -33,11 +33,11 @@ class Node:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors this node reads."""
+        """Names of the tensors that this node reads."""
         return ()
 
     def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
-        """Return the shape of the result without the batch dimension; raise `ShapeError` if the inputs do not fit."""
+        """Return the result's shape without the batch dimension; raise `ShapeError` if the inputs do not fit."""
         raise NotImplementedError
 
 
@@ -74,7 +74,7 @@ def _at_least(node: Node, values: Pair, least: int, field: str) -> None:
 def _window(
     node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False
 ) -> int:
-    """Return the output length of a sliding window as PyTorch does: in ceil mode the last window must start inside."""
+    """Return a sliding window's output length, as in PyTorch: the last window of ceil mode starts inside the input."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if span < 0:
         raise ShapeError(f"{node.kind} input size", got=size, expected=f"room for a window of {kernel}")
@@ -86,7 +86,7 @@ def _window(
 
 @record
 class Linear(Node):
-    """``y = x @ weight.T + bias``; weight ``(out_features, in_features)``."""
+    """``y = x @ weight.T + bias``; the weight is ``(out_features, in_features)``."""
 
     weight: str
     bias: str | None = None
@@ -106,7 +106,7 @@ class Linear(Node):
 
 @record
 class Conv2d(Node):
-    """2-D cross-correlation; weight ``(out_channels, in_channels / groups, kernel_h, kernel_w)``; zero padding."""
+    """2-D cross-correlation with zero padding; weight ``(out_channels, in_channels / groups, kernel_h, kernel_w)``."""
 
     weight: str
     bias: str | None = None
@@ -181,7 +181,7 @@ class MaxPool2d(_Pool):
 
 @record
 class AvgPool2d(_Pool):
-    """Mean over windows. With `count_include_pad` the padding counts as zeros, as in PyTorch."""
+    """Mean over windows; with `count_include_pad` the padding counts as zeros, as in PyTorch."""
 
     count_include_pad: bool = True
     kind: ClassVar[str] = "avg_pool2d"
@@ -232,7 +232,7 @@ class Add(Node):
 
 @record
 class Concat(Node):
-    """Values joined along the channels (the first dimension after the batch), in the order of `inputs`."""
+    """Concatenation along the channels (the first dimension after the batch), in the order of `inputs`."""
 
     kind: ClassVar[str] = "concat"
     arity: ClassVar[int | None] = None
@@ -259,8 +259,8 @@ class Softmax(Node):
 class Preprocessing:
     """How a uint8 pixel becomes the network's float32 input: ``(pixel / 255 - mean) / std``.
 
-    `mean` and `std` hold one value for all channels or one for each. Input that is already float is taken to be
-    preprocessed and is used unchanged.
+    `mean` and `std` hold one value for all channels or one for each channel. Float input is taken to be preprocessed
+    and is used unchanged.
     """
 
     mean: tuple[float, ...]
@@ -269,7 +269,7 @@ class Preprocessing:
 
 @record
 class Graph:
-    """Operators in execution order, the shape of the input (without the batch), and the input's preprocessing."""
+    """Operators in execution order, the input's shape without the batch, and its preprocessing."""
 
     input_shape: Shape
     nodes: tuple[Node, ...]
@@ -309,7 +309,7 @@ class Graph:
                 if not 0 <= value <= number:
                     raise GraphError(f"node {number} ({node.kind}) input", got=value, expected=f"0 to {number}")
             shape = node.output_shape([values[i] for i in node.inputs], tensors)
-            # Otherwise concatenation could double a value in every node.
+            # Without this limit, every node could double a value by concatenation.
             if prod(shape) > MAX_ELEMENTS:
                 raise ShapeError(f"node {number} ({node.kind})", got=shape, expected=f"at most {MAX_ELEMENTS} elements")
             values.append(shape)
@@ -328,7 +328,7 @@ class Graph:
 
 
 def _as_float32(value: float) -> float:
-    """Return a number rounded to float32: numbers beyond its range become infinite, or zero."""
+    """Return a number rounded to float32: a number beyond its range becomes infinite or zero."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

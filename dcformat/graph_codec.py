@@ -1,4 +1,4 @@
-"""The graph as bytes and back (spec, "Graph")."""
+"""Conversion of the graph to bytes and back (spec, "Graph")."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPERATORS: dict[int, type[Node]] = {
     8: Flatten, 9: Add, 10: Concat, 11: Softmax,
 }  # fmt: skip
 _IDS = {kind: number for number, kind in OPERATORS.items()}
-#: The first byte of an operator: its id, then flags (its inputs, a bias, or its attributes are written out).
+#: The first byte of an operator: its id, then flags (the inputs are written out, a bias, the attributes).
 OPERATOR_MASK, WIRED, BIAS, ATTRIBUTES = 31, 32, 64, 128
 
 CONV_DEFAULTS = (1, 1, 0, 0, 1, 1, 1)
@@ -61,7 +61,7 @@ def write_graph(graph: Graph, names: Sequence[str]) -> bytes:
 
 
 def _shared_by_channels(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the one value that all channels share as a float32, or the values if there is none."""
+    """Return the one value that all channels share as a float32, or the values unchanged if they differ."""
     return values[:1] if len({struct.pack("<f", value) for value in values}) == 1 else values
 
 
@@ -82,7 +82,7 @@ def _write_node(number: int, node: Node, index: dict[str, int]) -> bytes:
 
 
 def attributes_of(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return a node's attributes as numbers, and their defaults, which are not written."""
+    """Return a node's attributes as numbers, and their defaults, which files leave out."""
     if isinstance(node, Conv2d):
         return (*node.stride, *node.padding, *node.dilation, node.groups), CONV_DEFAULTS
     if isinstance(node, MaxPool2d | AvgPool2d):
@@ -94,7 +94,7 @@ def attributes_of(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def read_graph(cursor: Cursor, names: Sequence[str]) -> Graph:
-    """Read a graph; `Graph.shapes` validates how its nodes are connected, and their shapes."""
+    """Read a graph; `Graph.shapes` validates the connections of its nodes, and their shapes."""
     rank = cursor.u8("rank of the input")
     if rank not in (1, 3):
         raise EncodingError("rank of the input", got=rank, expected="1 or 3")

@@ -10,7 +10,7 @@ MINOR = 0
 PREFIX_BYTES = 10
 CRC_BYTES = 4
 DIGEST_BYTES = 8
-#: Set in the contents' length field when they are coded by the text coder.
+#: This bit of the contents' length field is set when the text coder has packed them.
 CONTENTS_PACKED = 1 << 31
 
 # Section "Contents": ids of their sections; readers may ignore an unknown section whose id has the high bit.
@@ -42,9 +42,9 @@ CODING_TRANSPOSED = 16
 CODING_EVERY_ELEMENT = 32
 CODING_FILLERS = 64
 CODING_RESERVED = 128
-#: Fewer symbols than this are one Huffman stream in a chunk; as many or more are four.
+#: From this many symbols on, a chunk has four Huffman streams instead of one.
 INTERLEAVE_FROM = 4096
-#: Bits of the widest gap symbol.
+#: Width of the widest gap symbol in bits.
 MAX_GAP_BITS = 8
 
 # Section "Limits".
@@ -63,25 +63,25 @@ MAX_METADATA_ENTRIES = 1 << 10
 MAX_METADATA_BYTES = 1 << 16
 MAX_SELF_TEST_SAMPLES = 1 << 10
 MAX_PAYLOAD_BYTES = 1 << 41
-#: Most bytes of a data block of several tensors, so that reading one tensor never reads much else.
+#: Most bytes of a data block that several tensors share, so that reading one of them never reads much else.
 MAX_SHARED_BLOCK_BYTES = 1 << 16
-#: A payload has at most FREE_CHUNKS chunks, and one more for every CHUNK_LEAST entries and lines: a chunk takes a byte
-#: or two in a file, but much time to read.
+#: A payload may have FREE_CHUNKS chunks, and one more for every CHUNK_LEAST entries and lines: a chunk takes only a
+#: byte or two in a file, but much time to read.
 FREE_CHUNKS = 16
 CHUNK_LEAST = 1 << 12
-#: A tensor of which every element is coded has at most FREE_ELEMENTS elements, and ELEMENTS_EACH more for each entry,
-#: so that what the file stores bounds the cost of decoding it.
+#: A tensor whose every element is coded may have FREE_ELEMENTS elements, and ELEMENTS_EACH more for each entry, so that
+#: the stored data bounds the cost of decoding it.
 FREE_ELEMENTS = 1 << 16
 ELEMENTS_EACH = 64
 #: Coders 2 and 3 keep indices in 31 bits.
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
-#: Bytes that decoding may take unless the caller says otherwise: a reader's own bound, not part of the format.
+#: Bytes that decoding may take unless the caller sets another limit: the reader's own bound, not part of the format.
 DEFAULT_MAX_MEMORY = 4 << 30
-#: Steps that reading or running a file may take unless the caller says otherwise: a symbol, a binary decision or a
-#: multiplication each, about a nanosecond of compiled code. This too is not part of the format.
+#: Steps that reading or running a file may take unless the caller sets another limit. A step is a symbol, a binary
+#: decision or a multiplication: about a nanosecond of compiled code. This limit is not part of the format either.
 DEFAULT_MAX_WORK = 1 << 40
 
-#: What the text coder learns before the contents (section "Text coder"); part of the format, so it never changes.
+#: The text that the text coder learns before the contents (section "Text coder"); it never changes within the format.
 CONTENTS_PRESET = bytes.fromhex(
     "1166656174757265732e302e7765696768741066656174757265732e31302e6269617313636c61737369666965722e312e77656967687415"
     "6c61796572312e302e636f6e76312e776569676874136c61796572342e312e636f6e76322e6269617313646f776e73616d706c652e302e77"

@@ -1,6 +1,6 @@
 """A caller's two budgets, bytes of memory and steps of work (docs/limits.md), and NumPy's own bound on a shape.
 
-Each is compared with what arithmetic predicts, before anything is allocated or computed.
+Each is compared with the predicted need before anything is allocated or computed.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dcformat.errors import MemoryLimitError, WorkLimitError
 
 
 def require_memory(field: str, need: int, max_memory: int | None) -> None:
-    """Raise `MemoryLimitError` if `need` bytes are more than `max_memory` (None: no bound)."""
+    """Raise `MemoryLimitError` if `need` bytes exceed `max_memory` (None for no bound)."""
     if max_memory is not None and need > max_memory:
         raise MemoryLimitError(field, got=f"{need} bytes", expected=f"at most {max_memory} (max_memory)")
 
 
 def require_work(field: str, steps: int, max_work: int | None) -> None:
-    """Raise `WorkLimitError` if `steps` are more than `max_work` (None: no bound)."""
+    """Raise `WorkLimitError` if `steps` exceeds `max_work` (None for no bound)."""
     if max_work is not None and steps > max_work:
         raise WorkLimitError(field, got=f"{steps} steps", expected=f"at most {max_work} (max_work)")
 
 
 def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
-    """Return whether NumPy has arrays of this shape: beside a zero, the other dimensions count all the same."""
+    """Return whether NumPy has arrays of this shape; the other dimensions count even if one of them is zero."""
     return prod(size for size in shape if size) * itemsize <= sys.maxsize
 
 
 @contextmanager
 def memory_counts(field: str, max_memory: int | None) -> Iterator[None]:
-    """Turn a `MemoryError` in the block into a `MemoryLimitError`: the machine has less than was allowed."""
+    """Turn a `MemoryError` in the block into a `MemoryLimitError`: the machine lacks memory that the caller allows."""
     try:
         yield
     except MemoryError:

@@ -1,7 +1,7 @@
-"""What a file holds, in memory: tensors (sparse or dense, with or without a codebook), graph, metadata.
+"""A file's data in memory: tensors (sparse or dense, with or without a codebook), the graph and metadata.
 
 These classes are plain data; they read and write nothing. A `Tensor` keeps the form that it has in the file: a sparse
-tensor becomes dense only if a caller asks for `to_dense`.
+tensor becomes dense only if a caller calls `to_dense`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STORAGE = MappingProxyType(
     }
 )
 
-#: How many elements of the dense form are made at a time.
+#: Number of elements of the dense form that are made at a time.
 _PIECE = 1 << 18
 
 
@@ -51,20 +51,20 @@ class Tensor:
     shape : tuple of int
     dtype : {'float32', 'float16', 'bfloat16', 'int8'}
     data : ndarray
-        A value for each stored element, in ``STORAGE[dtype]``, or, with a codebook, an unsigned code into it.
+        A value for each stored element, in ``STORAGE[dtype]``, or, with a codebook, an unsigned code.
         Dense: all ``prod(shape)`` elements in row-major order. Sparse: the `nnz` entries in row-major order.
-        Constant: exactly one value, that of every element (and ``indices`` is None).
+        Constant: the one value of all elements (`indices` is None).
     codebook : ndarray or None
-        Distinct values in ``STORAGE[dtype]``, ascending. A sparse tensor's never holds the implied zero.
+        Distinct values in ``STORAGE[dtype]``, ascending. The codebook of a sparse tensor never holds the implied zero.
     indptr, indices : ndarray or None
-        The CSR arrays: ``rows + 1`` offsets into the entries (int64), and each entry's column (int32, or int64 where
-        the columns need it), strictly ascending in each row. None for a dense tensor.
+        The CSR arrays: ``rows + 1`` offsets into the entries (int64), and each entry's column (int32, or int64 if
+        int32 is too narrow), strictly ascending in each row. None for a dense tensor.
     scale : float
         For int8 only: an element's value is ``scale * code``. 1.0 otherwise.
 
     Notes
     -----
-    Zero means all bits zero: a negative zero is a stored value, so that every bit pattern survives a round trip.
+    Zero means that all bits are zero: a negative zero is stored, so every bit pattern survives a round trip.
     """
 
     name: str
@@ -106,12 +106,12 @@ class Tensor:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether only the elements that are not zero are stored."""
+        """Whether only the nonzero elements are stored."""
         return self.indices is not None
 
     @property
     def is_constant(self) -> bool:
-        """Whether one value stands for all elements (of which there may be none)."""
+        """Whether one value stands for all elements (the tensor may have none)."""
         return self.indices is None and self.codebook is None and self.data.size == 1 and self.size != 1
 
     @property
@@ -121,7 +121,7 @@ class Tensor:
 
     @property
     def nnz(self) -> int:
-        """Number of elements that are not (positive) zero."""
+        """Number of elements other than positive zero."""
         if self.indices is not None:
             return int(self.indices.size)
         nonzero = int(np.count_nonzero(bit_patterns(self.values())))
@@ -132,7 +132,7 @@ class Tensor:
         return self.data if self.codebook is None else self.codebook[self.data]
 
     def to_dense(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Array:
-        """Return the dense tensor: ``STORAGE[dtype]``, of `shape`, bit for bit as it was saved.
+        """Return the dense tensor, in ``STORAGE[dtype]`` and of `shape`, bit for bit as it was saved.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class Tensor:
         Raises
         ------
         MemoryLimitError
-            It takes more. A constant or sparse tensor may be much larger than its payload.
+            The dense form takes more. A constant or sparse tensor may be much larger than its payload.
         """
         if not (self.is_sparse or self.is_constant or self.codebook is not None):
             return self.data.reshape(self.shape)
@@ -158,12 +158,18 @@ class Tensor:
         Parameters
         ----------
         max_memory : int or None
-            Most bytes that the three arrays and making them may take; None for no bound.
+            Most bytes that the three arrays and the work on them may take; None for no bound.
+
+        Returns
+        -------
+        indptr : int64 ``(rows + 1,)``
+        indices : int32 ``(nnz,)``, or int64 from 2^31 columns on
+        values : ``STORAGE[dtype]`` ``(nnz,)``
 
         Raises
         ------
         MemoryLimitError
-            They take more.
+            The arrays and the work take more.
         """
         item, index = STORAGE[self.dtype].itemsize, np.dtype(np.int32 if self.columns < 1 << 31 else np.int64)
         if self.indptr is not None and self.indices is not None:
@@ -186,7 +192,7 @@ class Tensor:
             return indptr, (at % self.columns).astype(index), data if self.codebook is None else self.codebook[data]
 
     def _csr_of_alike(self, count: int, index: np.dtype[Any], max_memory: int | None) -> tuple[Array, Array, Array]:
-        """Return the CSR form of equal elements, all of which are entries, or none if `count` is 0."""
+        """Return the CSR form of equal elements: all of them are entries, or none if `count` is 0."""
         storage, columns = STORAGE[self.dtype], self.columns if count else 0
         pointers = 8 * (self.rows + 1)
         need = (2 * pointers if count else pointers) + count * storage.itemsize + (count + columns) * index.itemsize
@@ -195,7 +201,7 @@ class Tensor:
             return indptr, np.tile(np.arange(columns, dtype=index), self.rows), np.full(count, self.data[:1], storage)
 
     def pieces(self) -> Iterator[Array]:
-        """Yield the dense form, which may not fit in memory, in 1-D pieces of 2^18 elements, in row-major order."""
+        """Yield the dense form, which may not fit in memory, in row-major 1-D pieces of 2^18 elements."""
         for start in range(0, self.size, _PIECE):
             piece = np.empty(min(_PIECE, self.size - start), STORAGE[self.dtype])
             self._fill(piece, start)
@@ -218,7 +224,7 @@ class Tensor:
         )
 
     def _entry(self, position: int) -> int:
-        """Return how many of a sparse tensor's entries come before a position in the flattened tensor."""
+        """Return the number of a sparse tensor's entries before a position in the flattened tensor."""
         assert self.indptr is not None and self.indices is not None  # for the type checker: it is sparse
         row, column = divmod(position, self.columns)
         if row == self.rows:
@@ -235,7 +241,7 @@ class Tensor:
 
 
 def uniform_bits(tensor: Tensor) -> Array | None:
-    """Return the bit pattern of all elements as an array of one; None if they differ or there are none."""
+    """Return the bit pattern of all elements in an array of length 1, or None if they differ or the tensor has none."""
     if not tensor.size:
         return None
     if tensor.is_sparse and len(tensor.data) < tensor.size:
@@ -248,7 +254,7 @@ def uniform_bits(tensor: Tensor) -> Array | None:
 
 @record
 class Extension:
-    """A section that this version does not know and may ignore; it is kept byte for byte when a file is rewritten."""
+    """A section that this version does not know and may ignore; a rewritten file keeps it byte for byte."""
 
     kind: int
     payload: bytes
@@ -256,7 +262,7 @@ class Extension:
 
 @record
 class SelfTest:
-    """A golden test: `samples` inputs drawn from `seed` must be classified as `digest` says (spec, "Self-test")."""
+    """A golden test: the classes of `samples` inputs drawn from `seed` must have this `digest` (spec, "Self-test")."""
 
     seed: int
     samples: int
@@ -265,13 +271,13 @@ class SelfTest:
 
 @record(eq=False)
 class Model:
-    """Tensors in file order, and optionally the graph that uses them, class labels and metadata.
+    """Tensors in the file's order, and optionally the graph that uses them, labels and metadata.
 
     Parameters
     ----------
     tensors : mapping of str to Tensor
     graph : Graph or None
-        None if the file is just a collection of tensors, which cannot be run.
+        None for a mere collection of tensors, which cannot be run.
     labels : tuple of str
         Class labels in the order of the logits; may be empty.
     metadata : mapping of str to str

@@ -1,7 +1,7 @@
-"""From a file's bytes to a model, all of it or tensor by tensor (spec, "File").
+"""Reading of files, whole or tensor by tensor (spec, "File").
 
-Any bytes parse or raise `FormatError`. Whatever the bytes declare is checked against the bytes that exist, the format's
-limits and the caller's before anything is allocated for it.
+Any bytes parse or raise `FormatError`. Every declared size is checked against the bytes that exist, the format's limits
+and the caller's limits before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 @record
 class LedgerRow:
-    """A part of the file: what its bytes are for, and how many there are."""
+    """A part of the file: its purpose and its number of bytes."""
 
     what: str
     bytes: int
@@ -62,16 +62,16 @@ def load(
     ----------
     source : path, bytes-like or binary file object
     max_memory : int or None
-        Most bytes that the tensors and decoding them may take; None for no bound.
+        Most bytes that the tensors and their decoding may take; None for no bound.
     max_work : int or None
         Most steps, of about a nanosecond each, that decoding may take (docs/limits.md); None for no bound.
     threads : int
-        Number of threads that decode the chunks of a large tensor; the result does not depend on it.
+        Number of threads that decode a large tensor's chunks; the result does not depend on it.
 
     Raises
     ------
     FormatError
-        Not a valid file, or one that needs more memory (`MemoryLimitError`) or work (`WorkLimitError`).
+        The file is not valid, or needs more memory (`MemoryLimitError`) or work (`WorkLimitError`) than allowed.
     OSError
         The file cannot be read.
     """
@@ -85,20 +85,20 @@ def verify(
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
 ) -> None:
-    """Check every byte of a file: its structure, checksums, tensors and content digest. Raises as `load` does."""
+    """Check every byte of a file: structure, checksums, tensors and content digest. Raises the errors of `load`."""
     with open_file(source, max_memory=max_memory, max_work=max_work) as file:
         file.verify()
 
 
 class DcfFile:
-    """An open file, whose tensors are decoded on demand. Several threads may use it.
+    """An open file that decodes its tensors on demand. Several threads may use it.
 
-    Each call of a method may take the memory and the work that were allowed when the file was opened.
+    Each method call may take as much memory and work as the caller allowed on opening the file.
 
     Attributes
     ----------
     version : tuple of int
-        Major and minor.
+        Major and minor version of the format.
     size : int
         Bytes of the file.
     digest : bytes
@@ -137,7 +137,7 @@ class DcfFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file, if the caller gave a path."""
+        """Close the file if it was opened from a path."""
         self._data.close()
 
     @property
@@ -167,27 +167,27 @@ class DcfFile:
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
-        """Sections that this version does not know, and may ignore."""
+        """Sections that this version does not know and may ignore."""
         return self._contents.extensions
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes that all tensors take in memory, in the form that the file stores; a copy shares its original's."""
+        """Bytes of all tensors in memory, in the form stored in the file; a copy shares its original's arrays."""
         return sum(info.decoded_bytes for info in self._contents.tensors if info.copy_of is None)
 
     def info(self, name: str) -> TensorInfo:
-        """Return a tensor's entry in the table of contents. Raises KeyError."""
+        """Return a tensor's entry in the table of contents. Raises `KeyError` for an unknown name."""
         return self._info[name]
 
     def work(self, name: str | None = None) -> int:
-        """Return the most steps that decoding a tensor, or all tensors, takes. Reads payloads, but decodes nothing.
+        """Return the most steps that it takes to decode a tensor, or all tensors. Reads payloads but decodes nothing.
 
         Raises
         ------
         KeyError
             The file has no such tensor.
         FormatError
-            A payload is damaged or cannot be cut into its payload.
+            A payload is damaged or cannot be cut into its parts.
         """
         if name is None:
             return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
@@ -198,13 +198,13 @@ class DcfFile:
         return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
-        """Decode one tensor; only its data block is read. Raises KeyError, FormatError."""
+        """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
         with self._naming():
             tensor = self._decode(self._original(name), threads)
         return replace(tensor, name=name)
 
     def model(self, *, threads: int = 1) -> Model:
-        """Decode everything. Raises `FormatError`."""
+        """Decode all tensors and return the model. Raises `FormatError`."""
         with self._naming():
             total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
             self._allow("tensors", total)
@@ -218,7 +218,7 @@ class DcfFile:
         return self._model(tensors)
 
     def verify(self) -> None:
-        """Decode everything, one tensor at a time, and check the content digest. Raises `FormatError`."""
+        """Decode all tensors, one at a time, and check the content digest. Raises `FormatError`."""
         with self._naming():
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
@@ -234,7 +234,7 @@ class DcfFile:
                 raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
 
     def ledger(self) -> list[LedgerRow]:
-        """Return what every byte of the file is for; the rows add up to `size`."""
+        """Return the purpose of every byte of the file; the rows add up to `size`."""
         begin = self._begin - layout.CRC_BYTES - layout.PREFIX_BYTES
         rows = [
             LedgerRow("magic, version, length", layout.PREFIX_BYTES),
@@ -246,14 +246,14 @@ class DcfFile:
         return rows
 
     def usage(self, name: str) -> Usage:
-        """Decode a tensor and return what the bits of its payload are for. Raises KeyError, FormatError."""
+        """Decode a tensor and return its payload's bits by purpose. Raises `KeyError` or `FormatError`."""
         info = self._info[name]
         with self._naming():
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
             return self._usage(info)
 
     def usages(self) -> dict[str, Usage]:
-        """Return `usage` of every tensor; together they must fit the work that was allowed. Raises `FormatError`."""
+        """Return the `usage` of every tensor, within one call's work limit for all. Raises `FormatError`."""
         with self._naming():
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
@@ -270,7 +270,7 @@ class DcfFile:
         return measure(payload)
 
     def _original(self, name: str) -> TensorInfo:
-        """Return the table entry that holds a tensor's payload: its own, or its original's."""
+        """Return the table entry with a tensor's payload: its own, or that of its original."""
         info = self._info[name]
         return info if info.copy_of is None else self._info[info.copy_of]
 
@@ -290,7 +290,7 @@ class DcfFile:
         return self._guarded(info, decode)
 
     def _guarded(self, info: TensorInfo, function: Callable[[ParsedPayload], _T]) -> _T:
-        """Apply a function to a tensor's parsed payload; running out of memory counts as a failure of the file."""
+        """Apply a function to a tensor's parsed payload; lack of memory counts as a failure of the file."""
         field = f"tensor {info.name!r}"
         self._allow(field, info.decoded_bytes)
         payload = self._payload(info)
@@ -307,14 +307,14 @@ class DcfFile:
         self._allow(field, self._copied(info))
         with memory_counts(field, self._max_memory):
             block = self._data.take(start, length + layout.CRC_BYTES)
-        # A block that is read again is checked again, because the file may have been changed in place.
+        # Check a block each time it is read, because the file may have been changed in place.
         if not self._data.is_fixed or info.block not in self._checked:
             _check_crc(block, field, start)
             self._checked.add(info.block)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
     def _copied(self, info: TensorInfo) -> int:
-        """Return the bytes of memory that reading a tensor's data block takes: 0 if it is in memory already."""
+        """Return the bytes of memory that it takes to read a tensor's data block; 0 if it is in memory already."""
         return 0 if self._data.is_fixed else self._contents.blocks[info.block]
 
     def _allow(self, what: str, need: int) -> None:
@@ -351,7 +351,7 @@ class DcfFile:
         return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
 
     def _allow_contents(self, length: int, packed: bool) -> None:
-        """Count the contents, `length` bytes in their plain form."""
+        """Count the contents, `length` bytes in their plain form, against the limits."""
         self._held += contents_bytes(length, packed)
         require_memory("contents", self._held, self._max_memory)
         require_work("contents", contents_steps(length, packed), self._max_work)
@@ -373,21 +373,21 @@ def open_file(
     max_work: int | None = layout.DEFAULT_MAX_WORK,
     mmap: bool = False,
 ) -> DcfFile:
-    """Open a file for reading tensor by tensor; `dcformat.open`. Use it as a context manager.
+    """Open a file to read tensor by tensor (`dcformat.open`). Use the result as a context manager.
 
     Parameters
     ----------
     source : path, bytes-like or binary file object
-        A pipe or a device is read to its end, unless its magic number is wrong.
+        A pipe or device is read to its end, unless its magic number is wrong.
     max_memory, max_work : int or None
-        As in `load`; they apply to each call of a method.
+        As in `load`, for each method call.
     mmap : bool
-        Map the file into memory instead of reading parts of it when they are needed; only for a path.
+        Map the file into memory instead of reading its parts on demand; for paths only.
 
     Raises
     ------
     FormatError, OSError
-        As `load`.
+        As in `load`.
     """
     with memory_counts("file", max_memory):
         data = ByteSource.of(source, mmap=mmap, max_memory=max_memory)
@@ -399,7 +399,7 @@ def open_file(
 
 
 def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
-    """Return where each data block begins; require that nothing but the digest follows the last one."""
+    """Return the offset of each data block; require that only the digest follows the last block."""
     offsets = []
     for length in contents.blocks:
         offsets.append(begin)

@@ -13,7 +13,7 @@ from dcformat import layout
 from dcformat.graph import Shape
 
 _STEP = 0x9E3779B97F4A7C15
-#: Pixels made at a time: the numbers that they are made of take many times their bytes.
+#: Number of pixels made at a time: the random numbers behind them take many times their bytes.
 _PIECE = 1 << 16
 
 
@@ -42,12 +42,12 @@ def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray
 
 
 def winners(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Return the index of the greatest of each sample's outputs ``(samples, ...)``; the first of equal ones."""
+    """Return the index of each sample's greatest output ``(samples, ...)``, the first of equal ones: ``(samples,)``."""
     return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1), "<u4")
 
 
 def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
-    """Return the digest of the winners of all samples, given in one array or several."""
+    """Return the digest of the winners of all samples, given in one or more arrays."""
     state = hashlib.sha256()
     for part in winners:
         state.update(part.tobytes())
@@ -55,7 +55,7 @@ def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
 
 
 def is_robust(outputs: npt.NDArray[np.float32]) -> bool:
-    """Whether rounding cannot change a winner: the two greatest differ by a thousandth of the greatest magnitude."""
+    """Return whether rounding cannot change a winner: the top two differ by a thousandth of the greatest magnitude."""
     flat = outputs.reshape(len(outputs), -1).astype(np.float64)
     if flat.shape[1] < 2:
         return True

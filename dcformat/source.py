@@ -1,4 +1,4 @@
-"""Where a file's bytes come from: memory, a mapped file, or a file that is read part by part."""
+"""Sources of a file's bytes: memory, a mapped file, or a file that is read part by part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class ByteSource:
-    """Where the bytes come from: memory, or a file read part by part under a lock.
+    """A source of bytes: memory, or a file that is read part by part under a lock.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class ByteSource:
     path : str or None
         The file's name, if it has one.
     held : int
-        Bytes of memory that the source itself takes, if it is a stream that was read to its end.
+        Bytes of memory that the source itself takes if it is a stream that was read to its end.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class ByteSource:
     ) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
         self.held = size if held else 0
-        #: Whether nobody else can change the bytes. If so, `take` makes no copy, and checked bytes stay as they were.
+        #: Whether nobody else can change the bytes. If so, `take` makes no copy, and checked bytes stay unchanged.
         self.is_fixed = held or (view is not None and isinstance(view.obj, bytes))
-        self._locks: dict[int, LockType] = {}  # one for each process: a fork may leave the parent's locked for ever
+        self._locks: dict[int, LockType] = {}  # One for each process: after a fork, the parent's may stay locked.
 
     @classmethod
     def of(cls, source: Source, *, mmap: bool, max_memory: int | None) -> ByteSource:
-        """Open a source; a pipe or device is read to its end, but no more than `max_memory` bytes of it."""
+        """Open a source; a pipe or device is read to its end, up to `max_memory` bytes."""
         if isinstance(source, str | os.PathLike):
             return cls._of_path(os.fspath(source), mmap=mmap, max_memory=max_memory)
         try:
@@ -82,7 +82,7 @@ class ByteSource:
             size = os.fstat(file.fileno()).st_size
             if mmap:
                 mapped = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_READ)
-                # The map lives as long as arrays that look at it; closing it under them would be worse than a leak.
+                # The map lives as long as the arrays that view it; closing it under them would be worse than a leak.
                 return cls(memoryview(mapped), file, len(mapped), path, file)
         except BaseException:
             file.close()
@@ -95,16 +95,16 @@ class ByteSource:
         return cls(view, None, len(view), path, own, held=True)
 
     def take(self, start: int, count: int) -> memoryview:
-        """Return bytes that nobody can change any more; raise `TruncatedError` if there are fewer."""
+        """Return `count` bytes that nobody can change any more; raise `TruncatedError` if fewer are left."""
         if start < 0 or count > self.size - start:
             raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
         if self._view is not None:
-            # Reading a mapped part that the file has lost would kill the process.
+            # To read a mapped part that the file no longer has would kill the process.
             there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
             part = self._view[start : max(start, min(start + count, there))]
             data: bytes | memoryview = part if self.is_fixed else bytes(part)
         else:
-            assert self._file is not None  # one of the two is there
+            assert self._file is not None  # The source has a view or a file.
             with self._locks.setdefault(os.getpid(), allocate_lock()):
                 self._file.seek(start)
                 data = _read(self._file, count)
@@ -113,19 +113,19 @@ class ByteSource:
         return memoryview(data)
 
     def close(self) -> None:
-        """Close the file, if it was opened here."""
+        """Close the file if this object opened it."""
         if self._own is not None:
             self._own.close()
 
 
 def _has_parts(file: BinaryIO) -> bool:
-    """Whether a file has a size and can be read from anywhere: devices claim to seek, files of /proc have no size."""
+    """Return whether a file has a size and can seek: devices only claim to, and the files of /proc have no size."""
     if not (hasattr(file, "seekable") and file.seekable()):
         return False
     try:
         status = os.fstat(file.fileno())
     except (AttributeError, OSError):
-        return True  # a file object in memory
+        return True  # The file object is in memory.
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
@@ -151,7 +151,7 @@ def _read_some(file: BinaryIO, count: int) -> bytes:
 
 
 def read_stream(file: BinaryIO, path: str | None, max_memory: int | None) -> bytearray:
-    """Read a stream to its end, at most `max_memory` bytes; if its magic number is wrong, read only that."""
+    """Read a stream to its end, up to `max_memory` bytes; if its magic number is wrong, read only that."""
     data = bytearray(_read(file, len(layout.MAGIC)))
     while data.startswith(layout.MAGIC) and (piece := _read(file, _PIECE_BYTES)):
         data += piece
@@ -165,7 +165,7 @@ def read_stream(file: BinaryIO, path: str | None, max_memory: int | None) -> byt
 
 
 class _Shifted:
-    """A file object that begins in the middle of another one."""
+    """A file object that begins in the middle of another file object."""
 
     def __init__(self, file: BinaryIO, begin: int) -> None:
         self._file, self._begin = file, begin
@@ -176,12 +176,12 @@ class _Shifted:
 
 
 class ClippedFile:
-    """A file that is asked for no more than is left of it: Python's files allocate what a pickle claims to hold.
+    """A file whose reads never ask for more bytes than are left: Python's files allocate all that a pickle claims.
 
     Parameters
     ----------
     file : binary file object
-        It can seek; reading begins at its start.
+        It must be able to seek; reading begins at its start.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -189,10 +189,10 @@ class ClippedFile:
         file.seek(0)
 
     def read(self, count: int = -1) -> bytes:
-        """Return at most `count` bytes, or all that are left."""
+        """Return at most `count` bytes, or all bytes that are left."""
         left = max(self._size - self._file.tell(), 0)
         return self._file.read(left if count < 0 else min(count, left))
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the file's own."""
+        """Return any other attribute from the file."""
         return getattr(self._file, name)

@@ -1,8 +1,8 @@
 """Rewrites of a network that keep its function and make its file smaller.
 
 The order of hidden units is free, and so is a positive factor between a unit and the layer that reads it through a
-ReLU. In a small file that saves hundreds of bytes. Moving units changes the order of sums, so outputs may differ by
-rounding.
+ReLU. This freedom saves hundreds of bytes in a small file. A new order of units changes the order of sums, so outputs
+may differ by rounding.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
-#: Operators through which each channel, and a positive factor of it, passes by itself.
+#: Operators that treat each channel by itself and commute with its positive factors.
 _UNIT_WISE = (ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten)
 _Layer = Linear | Conv2d
 
 
 @record
 class _Link:
-    """Two layers: one makes units, and only the other reads them."""
+    """Two layers: one makes units that only the other reads."""
 
     producer: _Layer
     consumer: _Layer
@@ -51,17 +51,17 @@ class _Link:
 
 
 def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
-    """Return the network with its hidden units in the order, of a few plausible ones, that takes the fewest bytes.
+    """Return the network with its hidden units in whichever of a few plausible orders takes the fewest bytes.
 
-    The orders tried for each pair of layers, until nothing improves, are: as the units are; by the number of weights
-    that a unit reads, or that read it; by bias; by the positions of a unit's weights; each next to the most similar.
+    It tries these orders for each pair of layers until nothing improves: the present one; by the number of a unit's
+    incoming or outgoing weights; by bias; by the positions of a unit's weights; each unit next to the most similar.
 
     Parameters
     ----------
     model : Model
-        With a graph. Convolutions with groups, and values that several operators read, stay as they are.
+        A model with a graph. Grouped convolutions and values that several operators read stay unchanged.
     mode : {'fast', 'small', 'tiny'}
-        The mode that the file will be written in.
+        The mode in which the file will be written.
     """
     if model.graph is None:
         return model
@@ -85,9 +85,9 @@ def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
 def fold_scales(model: Model, mode: Mode = "tiny") -> Model:
     """Return the network with hidden units scaled by powers of two where that takes fewer bytes.
 
-    A unit's incoming weights and bias are multiplied so that the largest magnitude is in [1, 2), and the weights that
-    read it are divided by the same factor. Powers of two change no mantissa, so the function stays the same bit for
-    bit; a unit is left alone if a number would leave the range of float32. Float weights without a codebook gain,
+    A unit's incoming weights and bias are multiplied so that their largest magnitude is in [1, 2), and its outgoing
+    weights are divided by the same factor. Powers of two change no mantissa, so the function stays the same bit for
+    bit; a unit is left alone if a number would leave the range of float32. This helps float weights without a codebook,
     because their exponents become more alike.
     """
     if model.graph is None:
@@ -131,7 +131,7 @@ def _bytes(tensors: Mapping[str, Tensor], mode: Mode) -> int:
 
 
 def _by_unit(weight: Tensor, units: int) -> Array:
-    """View a consumer's weight as (outputs, units, the rest)."""
+    """View the reading layer's weight as (outputs, units, the rest)."""
     return weight.to_dense().reshape(weight.shape[0], units, -1)
 
 
@@ -155,7 +155,7 @@ def _orders(link: _Link, tensors: Mapping[str, Tensor]) -> Iterator[Array]:
 
 
 def _chained(alive: Array) -> Array:
-    """Return the order that starts with the fullest row and continues with the row most similar to the last one."""
+    """Return an order that starts with the fullest row and goes on with the row most similar to the last one."""
     rows = alive.astype(np.float32)
     size = rows.sum(axis=1)
     common = rows @ rows.T
@@ -171,7 +171,7 @@ def _chained(alive: Array) -> Array:
 
 
 def _rebuilt(tensor: Tensor, values: Array) -> Tensor:
-    """Return a tensor like another, with other values, and with a codebook only if that one has a codebook."""
+    """Return a tensor with new values, and with a codebook only if the given tensor has one."""
     made = from_dense(tensor.name, np.ascontiguousarray(values), tensor.dtype, tensor.scale, exact=True)
     if tensor.codebook is not None or made.codebook is None:
         return made

@@ -1,4 +1,4 @@
-"""Whether a tensor in memory is what it says it is: the writer refuses what no reader could give back."""
+"""Validation of tensors in memory: the writer refuses tensors that no reader could give back."""
 
 from __future__ import annotations
 

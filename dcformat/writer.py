@@ -1,4 +1,4 @@
-"""Writing a model as a file (spec, "File"). The same model and mode give the same bytes everywhere."""
+"""Writing of files (spec, "File"). The same model and mode give the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dcformat.graph_codec import check_graph
 from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
 
-#: Returns the form in which a tensor is stored, and its payload.
+#: A function that returns the form in which to store a tensor, and its payload.
 Encode = Callable[[Tensor], tuple[Tensor, bytes]]
 
-#: Payloads wait until the contents, which come before them, are known: in memory up to this size, then in a file.
+#: Most bytes of payloads that wait in memory, rather than in a file, until the contents before them are known.
 _SPOOL_BYTES = 32 << 20
 
 
@@ -43,20 +43,19 @@ def save(
     model : Model
     path : path-like
     mode : {'fast', 'small', 'tiny'}
-        Which coders may be used: Huffman coding; also adaptive arithmetic coding; also mixing. Each tensor is stored
-        in the form that takes the fewest bytes in that mode, sparse or dense, with or without a codebook, no matter
-        which form it has in memory. A tensor that equals an earlier one in dtype, shape, scale and every bit is stored
-        once.
+        The allowed coders: 'fast' allows Huffman coding, 'small' also adaptive arithmetic coding, 'tiny' also mixing.
+        Each tensor is stored in the form that takes the fewest bytes in that mode, sparse or dense, with or without a
+        codebook, regardless of its form in memory. Tensors with equal dtypes, shapes, scales and bits are stored once.
     relative_index : {'escape', 'filler'}
-        How long runs of zeros are bridged: by an escape, which has no code, or, as in Deep Compression (Han, Mao,
-        Dally 2015, section 2), by a filler, which has one. 'filler' implies Huffman coding.
+        What bridges long runs of zeros: an escape, which has no code, or a filler, which has one, as in Deep
+        Compression (Han, Mao, Dally 2015, section 2). 'filler' implies Huffman coding.
 
     Raises
     ------
     FormatError
         The model contradicts itself or is beyond the format's limits.
     OSError
-        The file cannot be written; an existing file is untouched.
+        The file cannot be written; an existing file stays unchanged.
     """
     with replacing(Path(path)) as file:
         write(model, file, mode=mode, relative_index=relative_index)
@@ -87,8 +86,8 @@ def write(
         As in `save`.
     file : binary file object
     encode : callable, optional
-        Given a tensor, returns the form of it to store and that form's payload, in place of the smallest ones: for
-        tests and for research. `payload_writer.encode_payload` makes a payload of one's choice.
+        Takes a tensor and returns the form to store and its payload, instead of the smallest ones: for tests and
+        research. `payload_writer.encode_payload` makes the payload for a given coding.
 
     Raises
     ------
@@ -145,7 +144,7 @@ def _write_tensors(model: Model, file: IO[bytes], digest: ContentDigest, encode:
 
 
 def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed if that is shorter; never packed for `fast`, as unpacking takes time."""
+    """Return prefix and contents, packed if that is shorter, but never in `fast`, because unpacking takes time."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
     packed = contents

@@ -1,1 +1,1 @@
-"""The `dcformat` command: one module for each verb, imported when it is used."""
+"""The `dcformat` command: one module for each verb, imported on use."""

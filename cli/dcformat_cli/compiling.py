@@ -1,4 +1,4 @@
-"""Tells the user that kernels are being compiled, and why they cannot be saved."""
+"""Tells the user that kernels are being compiled, and why kernels cannot be saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CLEAR = "\r\033[K"
 
 
 class Notices(jit.Observer):
-    """Prints one line on stderr; on a terminal, one that changes with each kernel and disappears after it."""
+    """Prints one line on stderr; on a terminal, the line changes with each kernel and disappears afterwards."""
 
     def compiling(self, kernel: str, number: int, saved: bool) -> None:
         """Announce that a kernel is about to be compiled."""
@@ -35,7 +35,7 @@ class Notices(jit.Observer):
             click.echo(_CLEAR, nl=False, err=True)
 
     def unsaved(self, reason: str) -> None:
-        """Warn that kernels cannot be saved, and tell how to change that."""
+        """Warn that kernels cannot be saved, and say how to change that."""
         warn(
             f"compiled kernels cannot be saved, so each run compiles them again: {reason} (set DCFORMAT_CACHE_DIR to a "
             "folder that only you can write to)"

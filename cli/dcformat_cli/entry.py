@@ -1,4 +1,4 @@
-"""The entry point. It imports the rest under a guard, so that Ctrl-C gives one line from the first moment."""
+"""The entry point. It imports the rest under a guard, so that Ctrl-C prints one line from the first moment on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many test images of a data set a packed file classifies correctly, through the runtime."""
+"""The evaluation of a packed file: the number of test images that the runtime classifies correctly with it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dcformat.datasets import DataError, Split, find_directory, load_split
 if TYPE_CHECKING:
     from dcformat_runtime import Session
 
-#: Images in a call: enough to keep the kernels busy, and too few to need much memory.
+#: Number of images in a call: enough to keep the kernels busy, but too few to need much memory.
 BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The number of images of a test set, and of those that were classified correctly."""
+    """The number of a test set's images, and of those that were classified correctly."""
 
     images: int
     correct: int
 
     @property
     def accuracy(self) -> float:
-        """Share of the images, 0 to 1."""
+        """Share of the images that were classified correctly, 0 to 1."""
         return self.correct / self.images
 
     @property
@@ -38,12 +38,12 @@ class Evaluation:
 
 
 def evaluate(session: Session, data: Path | str | None) -> Evaluation:
-    """Classify the test images of `data`, which `dcformat.datasets.load_split` looks for.
+    """Classify the test images of `data`, which `dcformat.datasets.load_split` finds.
 
     Raises
     ------
     DataError
-        There is no data set, or its images or labels do not fit the network.
+        No data set was found, or its images or labels do not fit the network.
     """
     split = load_split("test", data)
     _check(split, session, data)
@@ -60,7 +60,7 @@ def predict(session: Session, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Return the index of each row's largest output, the first of equals."""
+    """Return the index of each row's largest output, or the first of several equal ones."""
     return np.asarray(logits.reshape(len(logits), -1).argmax(axis=1), np.int64)
 
 

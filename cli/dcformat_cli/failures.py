@@ -1,6 +1,6 @@
-"""What went wrong, in one line that begins with what a person asks: the file, what is the matter, the details.
+"""Failures in one line, in the order in which people ask: the file, what is wrong with it, the details.
 
-``model.jpg: not a .dcf file (looks like a JPEG image) [E01]``; the code of a `FormatError` is at the end.
+An example is ``model.jpg: not a .dcf file (looks like a JPEG image) [E01]``; a `FormatError`'s code is at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dcformat_interop.refusals import UnfitError
 
 from dcformat.errors import FormatError, MemoryLimitError, NotDcfError, TruncatedError, WorkLimitError
 
-#: `UnfitError` belongs to a room that knows nothing of the command; verbs take it from here.
+#: `UnfitError` belongs to a package that knows nothing of the command; verbs import it from here.
 __all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_torch"]
 
 _SYSTEM_ERRORS = {
@@ -39,21 +39,21 @@ _HEADLINES = {
     "E16": "needs more work than --max-work allows",
 }
 
-#: The other codes: what is there was read, and breaks a rule of the format.
+#: The headline of all other codes: the bytes were read, and break a rule of the format.
 _INVALID = "invalid"
 
-#: What was found and what was expected come from files, and may be very long: they are cut at this many characters.
+#: Most characters that are shown of found and of expected values: they come from files and may be very long.
 _LONGEST = 300
 
 _LONG_NUMBER = re.compile(r"\b\d{4,}\b")
 
 
 class MissingExtraError(Exception):
-    """A verb that needs an optional dependency which is not installed."""
+    """The verb needs an optional dependency that is not installed."""
 
 
 def describe(error: Exception) -> str:
-    """Return one line for an error that reached the top."""
+    """Return one line for an error that reached the command."""
     if isinstance(error, OSError) and error.errno is not None:
         name = "output" if error.filename is None else os.fsdecode(error.filename)
         return f"{name}: {_SYSTEM_ERRORS.get(error.errno, error.strerror or type(error).__name__)}"
@@ -68,7 +68,7 @@ def describe(error: Exception) -> str:
 
 
 def _matter(error: FormatError) -> str:
-    """Return what is the matter with a file, and the details."""
+    """Return what is wrong with a file, and the details."""
     headline = _HEADLINES.get(error.code, _INVALID)
     if isinstance(error, NotDcfError):
         return f"{headline}{_looks(error)}"
@@ -87,18 +87,18 @@ def _matter(error: FormatError) -> str:
 
 
 def _looks(error: NotDcfError) -> str:
-    """Return what kind of file was given instead, in parentheses; nothing for an unknown kind."""
+    """Return the kind of file that was given instead, in parentheses, or an empty string for an unknown kind."""
     from dcformat_interop import kinds
 
     found = str(error.got)
     try:
         head = bytes.fromhex(found)
-    except ValueError:  # words, such as "an empty file"
+    except ValueError:  # `found` is text, such as "an empty file".
         return f" ({found})"
     if error.path and Path(error.path).is_file():
         with Path(error.path).open("rb") as file:
             longer = file.read(kinds.HEAD)
-        # Otherwise it is another file that is called as what was read from stdin.
+        # Otherwise another file happens to have the name that stands for stdin.
         head = longer if longer.startswith(head) else head
     kind = kinds.looks_like(head)
     return "" if kind is None else f" (looks like {kind})"
@@ -110,7 +110,7 @@ def _first_number(text: object) -> int | None:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether our own code raised the error on purpose: its class is ours, or a ValueError left our code."""
+    """Return whether this project raised the error on purpose: it has one of our classes, or is our own ValueError."""
     if type(error).__module__.partition(".")[0].startswith("dcformat"):
         return True
     trace = error.__traceback__
@@ -129,5 +129,5 @@ def require_torch(why: str) -> None:
 
 
 def misuse(message: str) -> click.UsageError:
-    """Return the error for options that make no sense together (exit code 2)."""
+    """Return the error for options that contradict each other (exit code 2)."""
     return click.UsageError(message, click.get_current_context())

@@ -1,4 +1,4 @@
-"""Groups of commands that help a user who typed nothing, or nearly the right words."""
+"""Groups of commands that help a user who typed nothing, or misspelled a word."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import click
 
 
 def suggestion(text: str, known: Sequence[str]) -> str:
-    """Return " Did you mean 'X'?" with the known name that is most like `text`, or an empty string."""
+    """Return " Did you mean 'X'?" with the known name most similar to `text`, or an empty string."""
     close = get_close_matches(text.lower(), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class Group(click.Group):
-    """A group that prints its help when it is called alone, and suggests a command for a misspelled one."""
+    """A group that prints its help if called without arguments, and suggests a command for a misspelled one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Print the help and exit with 0 when there is nothing to parse."""
+        """Print the help and exit with 0 if no arguments are given."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
@@ -50,7 +50,7 @@ class Choice(click.Choice[str]):
         Raises
         ------
         click.BadParameter
-            Another word.
+            The word is not one of the choices.
         """
         try:
             return super().convert(value, param, ctx)

@@ -35,13 +35,13 @@ _PIECE_BYTES = 1 << 20
 
 
 def source(name: str) -> tuple[Path | BinaryIO, str]:
-    """Return what to read (a path, or stdin for ``-``) and its name for messages. Nothing is read yet."""
+    """Return the source (a path, or stdin for ``-``) and its name for messages, without reading anything."""
     return (sys.stdin.buffer, "stdin") if name == "-" else (Path(name), name)
 
 
 @contextmanager
 def naming(label: str) -> Iterator[None]:
-    """Let a `FormatError` that leaves the block name its file, unless it does already."""
+    """Add the file's name to a `FormatError` that leaves the block, unless it has one."""
     try:
         yield
     except FormatError as error:
@@ -59,9 +59,9 @@ def opened(
     Raises
     ------
     FormatError
-        It is not a ``.dcf`` file, or a damaged one; the message names it.
+        The file is not a ``.dcf`` file, or is damaged; the message names it.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     import dcformat
 
@@ -72,12 +72,12 @@ def opened(
 
 @contextmanager
 def spooled(name: str | Path) -> Iterator[Path]:
-    """Yield a path that can be opened more than once: `name`, or a temporary copy of stdin or of a pipe.
+    """Yield a path that can be opened repeatedly: `name`, or a temporary copy of stdin or of a pipe.
 
     Raises
     ------
     UnfitError
-        There are more than `DEFAULT_MAX_MEMORY` bytes, or the block raises it; the message has the user's name.
+        The input exceeds `DEFAULT_MAX_MEMORY` bytes, or the block raises the error; the message has the user's name.
     """
     pipe = str(name) == "-"
     if not pipe and (Path(name).is_file() or Path(name).is_dir() or not Path(name).exists()):
@@ -102,19 +102,19 @@ def spooled(name: str | Path) -> Iterator[Path]:
 
 
 def read_array(name: str, max_memory: int | None = DEFAULT_MAX_MEMORY) -> npt.NDArray[Any]:
-    """Read a ``.npy`` file of numbers, ``-`` for stdin.
+    """Read a ``.npy`` file of numbers (``-`` for stdin).
 
-    Nothing in the file is executed, and not more than its header declares is read.
+    Nothing in the file is executed, and no more is read than its header declares.
 
     Returns
     -------
     ndarray
-        It has at least one dimension.
+        The array, with at least one dimension.
 
     Raises
     ------
     UnfitError
-        The file is of another kind or damaged, or holds something other than numbers.
+        The file is of another kind, is damaged, or holds something other than numbers.
     MemoryLimitError
         The header declares more bytes than `max_memory`.
     OSError
@@ -153,7 +153,7 @@ def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool,
         raise wrong
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what is between quotes
+            warnings.simplefilter("ignore")  # They are about the text between quotes.
             header = ast.literal_eval(stream.read(length).decode("utf-8").strip())
         if "O" in header["descr"]:
             raise UnfitError(label, _NPY, "pickled objects")

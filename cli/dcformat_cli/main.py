@@ -1,6 +1,6 @@
 """The command: finds the verb, and turns every failure into one line and an exit code.
 
-Results go to stdout; errors, warnings and progress to stderr. The exit codes are in the help text of `cli`.
+Results go to stdout; errors, warnings and progress go to stderr. The help text of `cli` lists the exit codes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dcformat_cli.failures import describe
 from dcformat_cli.group import Group
 from dcformat_cli.terminal import complain
 
-#: Verb -> its line in the help. The function `VERB_command` is in the module of that name in `verbs`.
+#: Verb -> its line in the help. The function `VERB_command` is in the module of the same name in `verbs`.
 VERBS = {
     "compress": "train, prune and share a network's weights, and pack it",
     "pack": "pack a checkpoint into a .dcf file and keep its values exactly",
@@ -38,11 +38,11 @@ class Dcformat(Group):
     """A group that imports a verb's module when the verb is used, and reports failures in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order in which people mostly use them."""
+        """Return the verbs in their usual order of use."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb's module; None for an unknown verb."""
+        """Import a verb's module and return its command; return None for an unknown verb."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"dcformat_cli.verbs.{cmd_name}_command")
@@ -55,7 +55,7 @@ class Dcformat(Group):
             formatter.write_dl(list(VERBS.items()))
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and exit with the code; with ``--debug`` a failure ends in a traceback."""
+        """Run the command and exit with its code; with ``--debug``, a failure ends in a traceback."""
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
@@ -69,7 +69,7 @@ class Dcformat(Group):
         except (KeyboardInterrupt, click.Abort):
             _complain("dcformat: interrupted")
             code = 130
-        except OSError as error:  # while printing a help text or the version
+        except OSError as error:  # It comes from printing a help text or the version.
             _complain(f"dcformat: {describe(error)}")
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
@@ -80,7 +80,7 @@ class Dcformat(Group):
             super().invoke(ctx)
             sys.stdout.flush()
         except (KeyboardInterrupt, click.Abort):
-            # Before click sees it: it would print an empty line.
+            # Catch this before click does, which would print an empty line.
             _complain("dcformat: interrupted")
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:
@@ -93,12 +93,12 @@ class Dcformat(Group):
 
 def _complain(message: str) -> None:
     _forget_unwritten()
-    with contextlib.suppress(OSError):  # The exit code still tells of a failure that stderr cannot take.
+    with contextlib.suppress(OSError):  # If stderr takes no message, the exit code still reports the failure.
         complain(message)
 
 
 def _forget_unwritten() -> None:
-    """Flush stdout and drop what cannot be written; otherwise Python would complain again at exit."""
+    """Flush stdout and drop any output that cannot be written; otherwise Python would complain again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

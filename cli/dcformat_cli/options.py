@@ -13,18 +13,18 @@ import click
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat_cli.output_files import Output
 
-#: The place where the callback of ``-o`` finds ``-f``.
+#: The key under which the callback of ``-o`` finds ``-f``.
 _FORCE = "dcformat_cli.force"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
-#: The modes of `dcformat.save`; the last makes the smallest file.
+#: The modes of `dcformat.save`; the last one makes the smallest file.
 MODES = ("fast", "small", "tiny")
 
 
 def size(text: str) -> int:
-    """Return the bytes that ``4096``, ``512M`` or ``4GiB`` means; units are powers of 1024. The type of an option."""
+    """Parse a number of bytes such as ``4096``, ``512M`` or ``4GiB`` (in powers of 1024); the type of an option."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"expected a number, as in 4096, 512M or 4G, found {text!r}")
@@ -32,12 +32,12 @@ def size(text: str) -> int:
 
 
 def limit(text: str) -> int | None:
-    """Return a `size`, or None for ``none``. The type of an option."""
+    """Parse a `size`, or ``none`` as None; the type of an option."""
     return None if text.strip().lower() == "none" else size(text)
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Return one finite number, or several that commas separate. The type of an option."""
+    """Parse one finite number, or several separated by commas; the type of an option."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -73,7 +73,7 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
 
 
 def file_argument() -> Callable[[Any], Any]:
-    """Return the argument FILE, a ``.dcf`` or ``-``."""
+    """Return the argument FILE, a ``.dcf`` file or ``-``."""
     return click.argument("file", type=click.Path(), metavar="FILE")
 
 

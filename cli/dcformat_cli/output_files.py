@@ -1,4 +1,4 @@
-"""Output files; `-` stands for stdout. An existing file is replaced only if the user says so."""
+"""Output files; `-` stands for stdout. An existing file is replaced only on the user's request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dcformat_cli.failures import misuse
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a verb writes its file.
+    """The destination of a verb's file.
 
     Attributes
     ----------
     path : Path or None
-        None stands for stdout.
+        The file; None stands for stdout.
     force : bool
-        Replace a file that exists.
+        Whether to replace an existing file.
     """
 
     path: Path | None
@@ -32,7 +32,7 @@ class Output:
 
     @classmethod
     def of(cls, name: str, force: bool) -> Output:
-        """Return the output for the user's name, ``-`` for stdout."""
+        """Return the output for the name that the user gave (``-`` for stdout)."""
         return cls(None if name == "-" else Path(name), force)
 
     def __str__(self) -> str:
@@ -49,14 +49,14 @@ class Output:
         Parameters
         ----------
         *inputs : str, Path or None
-            The files that the verb reads, ``-`` for stdin.
+            The files that the verb reads (``-`` for stdin).
 
         Raises
         ------
         click.UsageError
             The output is one of the inputs, exists without ``--force``, or is a terminal.
         OSError
-            A file cannot be written there.
+            The file cannot be written there.
         """
         if self.path is None:
             if sys.stdout.isatty():
@@ -72,7 +72,7 @@ class Output:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the output for writing; a file takes its place only when the block has ended without an error."""
+        """Open the output for writing; the file is put in place only if the block ends without an error."""
         if self.path is None:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
@@ -82,17 +82,17 @@ class Output:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise `click.UsageError` for a file that exists, unless `force` is true."""
+    """Raise `click.UsageError` if the file exists and `force` is false."""
     if not force and path.is_file():
         raise misuse(f"{path}: expected no file of this name, found one; -f replaces it")
 
 
 def _same(name: str | Path, path: Path) -> bool:
-    """Whether an input is the file at `path`, through links too."""
+    """Return whether an input is the file at `path`, even through links."""
     try:
         found = os.fstat(sys.stdin.fileno()) if str(name) == "-" else Path(name).stat()
         return stat.S_ISREG(found.st_mode) and os.path.samestat(found, path.stat())
-    except (OSError, ValueError):  # Nothing there, or a stdin that is no file.
+    except (OSError, ValueError):  # The file does not exist, or stdin is not a file.
         return False
 
 

@@ -1,4 +1,4 @@
-"""Progress of a training run on stderr: two changing lines on a terminal, a line now and then elsewhere."""
+"""Progress of a training run on stderr: two changing lines on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
     from rich.live import Live
 
-#: Seconds between two lines within one stage, without a terminal.
+#: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
 
-#: Share of the work after which the remaining time is estimated; less tells nothing about the speed of the machine.
+#: Share of the work after which the remaining time is estimated; less says nothing about the speed of the machine.
 _ESTIMATE_FROM = 0.005
 
-#: Columns of the bar, which fits in 60 columns together with the times beside it.
+#: Number of columns of the bar, which fits in 60 columns together with the times beside it.
 _BAR = 14
 
 
@@ -48,7 +48,7 @@ class ProgressLines:
         self._stage = 0
 
     def __call__(self, step: Step) -> None:
-        """Print a line if it is time for one."""
+        """Print a line if one is due."""
         now = self._clock()
         ended = step.total and step.done == step.total
         if step.number == self._stage and not ended and now - self._last < _QUIET:
@@ -58,7 +58,7 @@ class ProgressLines:
 
 
 class ProgressBar:
-    """Two lines that change in place: a bar of the whole run, and its stage. Finished stages stay above them."""
+    """Two lines that change in place: a bar of the whole run, and its present stage. Finished stages stay above."""
 
     def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = live
@@ -67,7 +67,7 @@ class ProgressBar:
         self._last: Step | None = None
 
     def __call__(self, step: Step) -> None:
-        """Show how far the run is."""
+        """Show the progress of the run."""
         from rich.text import Text
 
         elapsed = self._clock() - self._start

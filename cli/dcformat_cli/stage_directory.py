@@ -13,24 +13,24 @@ from dcformat.files import replacing
 from dcformat_cli.failures import UnfitError
 from dcformat_cli.terminal import note, show_notes
 
-#: The files that a run makes in its directory. No other file in it is ever touched.
+#: The names of the files that a run makes in its directory. It never touches other files there.
 _STAGE = re.compile(r"\d\d-[\w-]+\.pt")
 _OURS = re.compile(rf"{_STAGE.pattern}|start\.safetensors|\.stage-\w+\.tmp")
 
 
 class StageDirectory:
-    """The directory of the stages of one run; a context manager around the run.
+    """The directory of a run's stages; a context manager around the run.
 
     Parameters
     ----------
     output : Path
-        The file that the run makes; the stages are in ``OUTPUT.stages`` unless there is a `directory`.
+        The file that the run makes; the stages are in ``OUTPUT.stages`` unless `directory` is given.
     directory : Path or None
         The user's own directory; the stages stay there.
     resuming : bool
-        Continue from the stages in the directory. Otherwise the stages of an earlier run are removed first.
+        Whether to continue from the stages in the directory. Otherwise an earlier run's stages are removed first.
     keep : bool
-        Keep the stages of a successful run.
+        Whether to keep the stages of a successful run.
     """
 
     def __init__(self, output: Path, directory: Path | None, *, resuming: bool, keep: bool) -> None:
@@ -63,7 +63,7 @@ class StageDirectory:
         Raises
         ------
         UnfitError
-            It does not fit the architecture.
+            The checkpoint does not fit the architecture.
         """
         from safetensors.numpy import save
 

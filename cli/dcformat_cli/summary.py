@@ -1,4 +1,4 @@
-"""What a file's bytes are for: a row for each tensor, as in tables 2 and 3 of Deep Compression, and a ledger."""
+"""A file's bytes by purpose: a row for each tensor, as in tables 2 and 3 of Deep Compression, and a ledger."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TensorFigures:
     Attributes
     ----------
     weights, entries : int
-        Number of elements, and of those that the file stores; the zeros of a sparse tensor are implied.
+        Number of elements, and of stored elements; the zeros of a sparse tensor are implied.
     codebook_size : int
-        Number of shared values; 0 if each weight has its own.
+        Number of shared values; 0 if each weight has its own value.
     weight_bits, index_bits : float
         Bits of all codes (or values) and of all indices, as coded.
     other_bits : float
@@ -53,12 +53,12 @@ class TensorFigures:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the code of an entry, as coded."""
+        """Bits of an entry's code, as coded."""
         return self.weight_bits / self.entries if self.entries else 0.0
 
     @property
     def bits_per_index(self) -> float:
-        """Bits of the index of an entry, as coded."""
+        """Bits of an entry's index, as coded."""
         return self.index_bits / self.entries if self.entries else 0.0
 
 
@@ -72,7 +72,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Elements of all tensors."""
+        """Number of elements of all tensors."""
         return sum(row.weights for row in self.rows)
 
     @property
@@ -87,7 +87,7 @@ class Summary:
 
 
 def summarize(file: DcfFile) -> Summary:
-    """Return a file's figures. Each tensor is decoded once, to tell the bits of its codes from those of its indices."""
+    """Return a file's figures, after decoding each tensor once to tell the bits of codes from those of indices."""
     rows = []
     for name, usage in file.usages().items():
         info = file.info(name)

@@ -1,4 +1,4 @@
-"""What the user sees: safe text, notes and warnings, tables."""
+"""Output for the user: safe text, notes and warnings, tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import click
 if TYPE_CHECKING:
     from dcformat_interop import Note
 
-#: The version of all JSON documents; renaming, removing or redefining a key raises it.
+#: The version of all JSON documents; it goes up when a key is renamed, removed or redefined.
 SCHEMA = 1
 
 
 def printable(text: str) -> str:
-    """Return `text` with the characters escaped that a terminal would act upon (controls, bidi marks, lone surrogates).
+    """Escape the characters that a terminal would act upon (controls, bidi marks, lone surrogates) and return the text.
 
-    Names come from files that anyone may have made: an escape sequence in one must not reach the terminal.
+    Names come from files that anyone may have made: their escape sequences must not reach the terminal.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -64,12 +64,12 @@ def emit_json(document: Mapping[str, Any], *, err: bool = False) -> None:
 
 
 def styled() -> bool:
-    """Whether stdout takes bold type: it is a terminal, not a dumb one, and NO_COLOR is not set."""
+    """Return whether stdout takes bold type: it is a terminal and not a dumb one, and NO_COLOR is not set."""
     return sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")
 
 
 def is_dumb() -> bool:
-    """Whether the terminal cannot move its cursor."""
+    """Return whether the terminal cannot move its cursor."""
     return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
 
 
@@ -82,8 +82,8 @@ def _columns() -> int:
 class Table:
     """Rows of text under a title. The first column is aligned left, the others right; the last row may be a total.
 
-    The name of a column may be broken at its line feeds. If lines are too long, each row takes several of them; a cell
-    is never broken.
+    The name of a column may be broken at its line feeds. A row that is too wide takes several lines; a cell is never
+    broken.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Table:
     total: bool = False
 
     def show(self) -> None:
-        """Print in the width of the terminal or of COLUMNS; elsewhere, print each row in one line."""
+        """Print in the width of the terminal or of COLUMNS; without either, print each row in one line."""
         limited = sys.stdout.isatty() or "COLUMNS" in os.environ
         lines = self.lines(_columns() if limited else None)
         if styled():
@@ -138,7 +138,7 @@ def _line_width(widths: Sequence[int], gap: int) -> int:
 
 
 def _groups(widths: Sequence[int], gap: int, width: int | None) -> list[range]:
-    """Divide the columns into runs that fit in a line; all but the first are indented by two more."""
+    """Divide the columns into runs that fit in a line; all runs but the first are indented by two more columns."""
     groups: list[range] = []
     start = 0
     for i in range(1, len(widths)):

@@ -1,4 +1,4 @@
-"""Packing a model. The bytes are read back and compared before anything is written."""
+"""Packs a model, then reads the bytes back and compares them before anything is written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class ReadBackError(RuntimeError):
-    """A file does not read back as it was written: a fault of this program or of the machine, never of the user."""
+    """A file does not read back unchanged: a fault of this program or of the machine, never of the user."""
 
 
 def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
-    """Pack `model`, read the bytes back, compare them with the model, and return them; errors call them `label`.
+    """Pack `model`, read the bytes back, compare the two, and return the bytes; errors call them `label`.
 
     Raises
     ------

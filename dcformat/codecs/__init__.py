@@ -1,7 +1,7 @@
 """Coders of a tensor's payload, by id (spec, "Payloads"): 0 fixed width, 1 Huffman, 2 adaptive binary, 3 mixing.
 
-Reading goes from `payload_layout` (a payload's parts) to `payload_reader`, whose chunks `chunk_readers` decode; writing
-from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).
+Reading goes from `payload_layout` (a payload's parts) to `payload_reader` and to `chunk_readers`, which decode chunks.
+Writing goes from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from dcformat.codecs.csr_view import CsrView
     from dcformat.codecs.rangecoder import Decoder, Encoder
 
-#: Which coders a writer may use: coders 0 and 1; coder 2 too; coder 3 too.
+#: The coders that a writer may use: 0 and 1; 0 to 2; 0 to 3.
 Mode = Literal["fast", "small", "tiny"]
 MODES: tuple[Mode, ...] = ("fast", "small", "tiny")
-#: How long runs of zeros are bridged: by an escape, or by a filler entry as in Deep Compression.
+#: What bridges long runs of zeros: an escape, or a filler entry as in Deep Compression.
 RelativeIndex = Literal["escape", "filler"]
 
-#: What users call the coders.
+#: The users' names for the coders.
 CODER_NAMES = {
     layout.CODER_RAW: "raw",
     layout.CODER_HUFFMAN: "huffman",
@@ -35,7 +35,7 @@ class ContextCoder(Protocol):
     """Coder 2 or 3, whose chunks are range coder streams."""
 
     def suits(self, lines: int, length: int) -> bool:
-        """Whether a matrix is small enough for the coder."""
+        """Return whether a matrix is small enough for the coder."""
 
     def encode(self, encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
         """Append the positions and code symbols of a matrix."""

@@ -1,8 +1,8 @@
 """Coder 2: adaptive binary arithmetic coding of positions and code symbols (spec, "Coder 2").
 
-It has two variants, of which the writer takes the shorter. One codes the run of zeros before each entry as symbols of
-a tree, for positions that follow no pattern. The other codes one bit for each element, in contexts of its row, its
-column and two neighbours. Code symbols are a sign and a magnitude, which counts codebook values from zero outwards.
+It has two variants; the writer takes the shorter result. One codes the run of zeros before each entry as symbols of a
+tree, for positions that follow no pattern. The other codes one bit for each element, in contexts of its row, its column
+and two neighbours. A code symbol is a sign and a magnitude, which counts codebook values from zero outwards.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: Beyond these sizes, contexts would take too much time and memory: only runs are coded.
+#: Beyond these sizes contexts would take too much time and memory, so only runs are coded.
 MAX_CELLS, MAX_LENGTH = 1 << 28, 1 << 20
-#: Choices for the most bits that a bit model's probability rests on.
+#: The writer's choices for the most bits that a bit model's probability rests on.
 LIMITS = (30, 127, 255, 510)
-#: Contexts of an element, of a sign, and of a magnitude.
+#: Number of contexts of an element, of a sign and of a magnitude.
 CELL_CONTEXTS, SIGN_CONTEXTS, SIZE_CONTEXTS = 16 * 16 * 4, 9, 16
-#: Magnitudes of more bits than this have one context only.
+#: Magnitudes of more bits than this have only one context.
 WIDE = 8
 #: For tensors this large the writer prefers runs, which are faster, unless contexts save 1/128.
 LARGE = 1 << 20
-#: With this many entries the models adapt soon at any rate: the writer tries fewer plans.
+#: With this many entries the models adapt soon with any limit, so the writer tries fewer plans.
 MANY = 1 << 16
 
 
@@ -54,12 +54,12 @@ def _cell_state(lines: int, length: int, stored: int) -> tuple[int, Array, Array
 
 
 def suits_contexts(lines: int, length: int) -> bool:
-    """Whether a tensor is small enough for the variant with contexts."""
+    """Return whether a tensor is small enough for the variant with contexts."""
     return lines * length <= MAX_CELLS and length <= MAX_LENGTH
 
 
 class _Plan(NamedTuple):
-    """One way to code a matrix: the variant, the index of a limit, and the width of a run's symbol or the lag."""
+    """A way to code a matrix: the variant, the index of a limit, and the width of a run's symbol or the lag."""
 
     by_cells: bool
     limit: int
@@ -67,7 +67,7 @@ class _Plan(NamedTuple):
 
 
 def suits(lines: int, length: int) -> bool:
-    """Whether a matrix is small enough for this coder."""
+    """Return whether a matrix is small enough for this coder."""
     return length <= layout.MAX_CONTEXT_LENGTH
 
 
@@ -78,9 +78,9 @@ def encode(encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
     ----------
     encoder : Encoder
     view : CsrView
-        The reader knows its lines, their length, and the number of entries.
+        The matrix. The reader knows its number of lines, their length, and the number of entries.
     alphabet : Alphabet
-        Its code symbols.
+        The code symbols of the matrix.
     """
     if not view.nnz:
         return
@@ -133,14 +133,14 @@ def _write(encoder: Encoder, plan: _Plan, view: CsrView, alphabet: Alphabet) -> 
 
 
 def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphabet) -> CsrView:
-    """Read what `encode` wrote: `nnz` entries exactly; indices are int32, codes uint16.
+    """Read what `encode` wrote: exactly `nnz` entries, with int32 indices and uint16 codes.
 
     Raises
     ------
     StreamError
-        The stream ends early, or its positions go on past the last line.
+        The stream ends early, or its positions lie past the last line.
     LimitError
-        The stream chose contexts for a matrix too large for them.
+        The stream uses contexts for a matrix that is too large for them.
     """
     view = CsrView(np.zeros(lines + 1, np.int64), np.zeros(nnz, np.int32), np.zeros(nnz, np.uint16), lines, length)
     if not nnz:

@@ -1,6 +1,6 @@
 """The kernels of coder 2 (spec, "Coder 2"): runs, elements and code symbols.
 
-They trust their arguments, which `adaptive` proves or makes.
+They trust their arguments, which `adaptive` checks or makes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class _Shape(NamedTuple):
-    """The lines of a matrix, and the elements in each."""
+    """The number of a matrix's lines, and of the elements in each line."""
 
     lines: int
     length: int
@@ -33,7 +33,7 @@ class Entries(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """What the variant with contexts knows: each column's density and typical magnitude, and the signs of a line."""
+    """The state of the variant with contexts: each column's density and usual magnitude, and the signs of a line."""
 
     density: Array
     magnitude: Array
@@ -42,9 +42,9 @@ class _Columns(NamedTuple):
 
 @device
 def code_signed(stream, interval, models, sign, tree, limit, signed, symbol):  # type: ignore[no-untyped-def]
-    """Code a code symbol: the bit model `sign` has its sign, a tree of ``2 ** bits`` models from `tree` its magnitude.
+    """Code a code symbol: its sign by bit model `sign`, its magnitude by a tree of ``2 ** bits`` models from `tree`.
 
-    A bit that can have one value only is not coded, so no stream can hold a code symbol out of range.
+    A bit that can have only one value is not coded, so no stream can hold a code symbol out of range.
     """
     bits, negatives, positives = signed
     negative = 1 if symbol < negatives else 0
@@ -136,7 +136,7 @@ def _runs_work(bits: int, lines: int, length: int, width: int, indices: Array) -
 @kernel(_RUNS, work=_runs_work)
 def encode_runs(state, buf, end, models, limit, bits, lines, length, width, negatives, positives, indptr, indices,  # type: ignore[no-untyped-def]
                  code_symbols):  # fmt: skip
-    """Append the entries of a matrix, as `decode_runs` reads them; same parameters."""
+    """Append the entries of a matrix for `decode_runs`, which has the same parameters."""
     return _code_runs(Stream(False, buf, end), state, models, limit, bits, _Shape(lines, length),
                       Signed(width, negatives, positives), Entries(indptr, indices, code_symbols))  # fmt: skip
 
@@ -144,14 +144,14 @@ def encode_runs(state, buf, end, models, limit, bits, lines, length, width, nega
 @kernel(_RUNS, work=_runs_work)
 def decode_runs(state, buf, end, models, limit, bits, lines, length, width, negatives, positives, indptr, indices,  # type: ignore[no-untyped-def]
                  code_symbols):  # fmt: skip
-    """Read the entries of a matrix; return 1 if they leave it or the stream ends early, else 0.
+    """Read the entries of a matrix; return 1 if they lie outside it or the stream ends early, else 0.
 
     Parameters
     ----------
     state, buf, end
         As in `rangecoder.Stream`.
     models : int32
-        Bit models of runs (``2 ** bits``), of a sign, and of magnitudes.
+        Bit models of runs (``2 ** bits``), of the sign, and of magnitudes.
     limit : int
         Most bits that a bit model's probability rests on.
     bits : int
@@ -177,7 +177,7 @@ def _level(stretch, probability):  # type: ignore[no-untyped-def]
 
 @device
 def _magnitude_context(typical, usual):  # type: ignore[no-untyped-def]
-    """Return the context of a magnitude: what is typical of its line and usual in its column, -1 where unknown."""
+    """Return the context of a magnitude from its line's `typical` and its column's `usual` one (-1 if unknown)."""
     if typical >= 0 and usual >= 0:
         return (typical + usual) >> 5
     if typical >= 0:
@@ -193,7 +193,7 @@ def _sign_context(before, above):  # type: ignore[no-untyped-def]
 
 
 class _Tuning(NamedTuple):
-    """What the writer chose: most bits that a bit model's probability rests on, and the lag."""
+    """The writer's choices: the most bits that a bit model's probability rests on, and the lag."""
 
     limit: int
     lag: int
@@ -213,7 +213,7 @@ def _code_presence(stream, interval, models, stretch, limit, around, densities, 
 
 @device
 def _speed_of(row):  # type: ignore[no-untyped-def]
-    """Return how slowly the densities of columns change in a row: faster in the first ones."""
+    """Return how slowly the densities of columns change in a row: they change faster in the first rows."""
     speed = 2
     while speed < 5 and (1 << (speed - 1)) <= row:
         speed += 1
@@ -292,7 +292,7 @@ def _cells_work(lines: int, length: int, width: int, indices: Array) -> int:
 @kernel(_CELLS, work=_cells_work)
 def encode_cells(state, buf, end, models, stretch, limit, lag, lines, length, density, width, negatives, positives,  # type: ignore[no-untyped-def]
                   column_density, column_magnitude, line, indptr, indices, code_symbols):  # fmt: skip
-    """Append the entries of a matrix, as `decode_cells` reads them; same parameters."""
+    """Append the entries of a matrix for `decode_cells`, which has the same parameters."""
     return _code_cells(
         Stream(False, buf, end), state, models, stretch, _Tuning(limit, lag), density, _Shape(lines, length),
         Signed(width, negatives, positives), _Columns(column_density, column_magnitude, line),
@@ -316,11 +316,11 @@ def decode_cells(state, buf, end, models, stretch, limit, lag, lines, length, de
     limit : int
         Most bits that a bit model's probability rests on.
     lag : int
-        How far back in the line the second neighbour of an element lies.
+        Distance back in the line to an element's second neighbour.
     lines, length : int
         As in `_Shape`.
     density : int
-        Of entries, in 1/65536: what each line starts from.
+        The density of entries that each line starts from, in 1/65536.
     width, negatives, positives : int
         As in `Signed`.
     column_density, column_magnitude, line

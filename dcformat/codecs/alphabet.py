@@ -1,4 +1,4 @@
-"""What coders 2 and 3 know of the code symbols that they code."""
+"""What coders 2 and 3 know about their code symbols."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Alphabet(NamedTuple):
-    """Code symbols 0 .. `size` - 1, of which the first `negatives` stand for negative values."""
+    """Code symbols 0 .. `size` - 1; the first `negatives` of them stand for negative values."""
 
     size: int
     negatives: int
@@ -18,12 +18,12 @@ class Alphabet(NamedTuple):
 
     @property
     def magnitude_bits(self) -> int:
-        """Bits of the largest magnitude, which counts code symbols from zero outwards."""
+        """Bits of the largest magnitude; magnitudes count code symbols from zero outwards."""
         return (max(self.negatives, self.positives) - 1).bit_length()
 
 
 class Signed(NamedTuple):
-    """An `Alphabet` as kernels take it: the bits of a magnitude, and how many code symbols have each sign."""
+    """An `Alphabet` as kernels take it: the bits of a magnitude, and the number of code symbols of each sign."""
 
     bits: int
     negatives: int

@@ -1,4 +1,4 @@
-"""Decoding one chunk of a payload: a reader for coders 0 and 1, another for coders 2 and 3 (spec, "Payloads")."""
+"""Readers of a payload's chunks: one for coders 0 and 1, one for coders 2 and 3 (spec, "Payloads")."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Room(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """A sparse chunk's entries; `values` where the tensor has no codebook."""
+    """A sparse chunk's entries; `values` is None if the tensor has a codebook."""
 
     view: CsrView
     values: Array | None
 
 
 class ChunkReader(Protocol):
-    """Decodes the chunks of one payload that has codes or positions."""
+    """Decodes the chunks of a payload that has codes or positions."""
 
     @property
     def codebook(self) -> Array | None:
@@ -47,7 +47,7 @@ class ChunkReader(Protocol):
 
     @property
     def fills_room(self) -> bool:
-        """Whether `read_sparse` puts indices and codes in the room that it is given."""
+        """Whether `read_sparse` puts indices and codes in the given room."""
 
     def read_dense(self, chunk: Chunk) -> Array:
         """Return the codes of a chunk of a dense tensor."""
@@ -57,7 +57,7 @@ class ChunkReader(Protocol):
 
 
 def chunk_reader(payload: ParsedPayload) -> ChunkReader:
-    """Return the reader of a payload's chunks; reads what comes before the first one."""
+    """Return the reader of a payload's chunks, after reading everything before the first chunk."""
     return PackedReader(payload) if payload.coding.is_packed else ContextReader(payload)
 
 
@@ -110,7 +110,7 @@ class PackedReader:
         return index, codes + 8 * len(found.values)
 
     def _stored(self, chunk: Chunk) -> int:
-        """Return how many code symbols a chunk has, fillers not counted."""
+        """Return the number of a chunk's code symbols, not counting fillers."""
         return chunk.stored if self._payload.has_positions else chunk.lines * self._payload.length
 
     def _read(self, chunk: Chunk, codes: Array | None = None) -> packed.Streams:
@@ -131,7 +131,7 @@ def _bits(lengths: packed.Lengths, symbols: Array) -> int:
 
 
 class ContextReader:
-    """Reads chunks of coders 2 and 3: each is one range coder stream, the first with the codebook at its front."""
+    """Reads chunks of coders 2 and 3: each is a range coder stream, and the first one begins with the codebook."""
 
     fills_room = False
 
@@ -167,27 +167,27 @@ class ContextReader:
         return Entries(view, values)
 
     def _decoder(self, chunk: Chunk) -> Decoder:
-        """Return a chunk's decoder; of the first chunk the one that has read the codebook."""
+        """Return a chunk's decoder; for the first chunk, the one that has read the codebook."""
         if chunk is self._first and self._first_decoder is not None:
             return self._first_decoder
         return Decoder(chunk.data)
 
     def _every_element(self, decoder: Decoder, chunk: Chunk) -> Array:
-        """Return a code symbol for each element: those of a sparse chunk of which every element is an entry."""
+        """Return a chunk's code symbols, one for each element."""
         length = self._payload.length
         return self._coder.decode(decoder, chunk.lines, length, chunk.lines * length, self._alphabet).codes
 
 
 def _read_codebook(decoder: Decoder, info: TensorInfo) -> Array | None:
-    """Read the codebook, if there is one."""
+    """Read the codebook if the tensor has one."""
     if not info.clusters:
         return None
     return read_codebook(decoder, info.clusters, info.dtype, sparse=info.form == "sparse")
 
 
 def _stored_only(code_symbols: Array, chunk: Chunk, length: int, zero: int) -> CsrView:
-    """Return the elements that are not `zero` as entries, and require that there are as many as stated."""
-    # They are counted first: indices take eight times the memory of codes, which was allowed for the stated number.
+    """Return the elements other than `zero` as entries, and require the stated number of them."""
+    # Count them first: indices take eight times the memory of codes, and only the stated number was allowed for.
     stored = int(np.count_nonzero(code_symbols != zero))
     if stored != chunk.stored:
         raise IndexRangeError("entries", got=stored, expected=chunk.stored)
@@ -195,14 +195,14 @@ def _stored_only(code_symbols: Array, chunk: Chunk, length: int, zero: int) -> C
 
 
 def coded_values(decoder: Decoder, chunk: Chunk, info: TensorInfo) -> Array:
-    """Read the values of a chunk, one or more, from a range coder stream."""
+    """Read a chunk's values (one or more) from a range coder stream."""
     field = f"values of {info.name!r}"
-    decoder.expect(chunk.stored, field)  # a zero of a grid takes one decision
+    decoder.expect(chunk.stored, field)  # A zero on a grid takes one decision.
     return read_values(decoder, chunk.stored, info.dtype, field)
 
 
 def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> Array:
-    """Return `count` little-endian values from their bytes; all must be finite."""
+    """Return `count` values from their little-endian bytes; all must be finite."""
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
         raise StreamError("values", got=f"{len(data)} bytes", expected=f"{count * storage.itemsize} bytes")

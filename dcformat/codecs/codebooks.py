@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 @device
 def _code_steps(stream, state, models, on_grid, first_width, numbers):  # type: ignore[no-untyped-def]
-    """Code ascending integers: the first (of `first_width` bits unless it is `on_grid`), then steps less 1."""
+    """Code ascending integers: the first one (in `first_width` bits unless `on_grid`), then each step minus 1."""
     interval = opened(state)
     last = 0
     for index in range(len(numbers)):
@@ -71,7 +71,7 @@ def _steps_work(numbers: Integers) -> int:
 
 @kernel(_STEPS, work=_steps_work)
 def encode_steps(state, buf, end, models, on_grid, first_width, numbers):  # type: ignore[no-untyped-def]
-    """Append ascending integers: multiples of a scale if `on_grid`, else the first has `first_width` bits."""
+    """Append ascending integers: multiples of a scale if `on_grid`, else integers of `first_width` bits."""
     _code_steps(Stream(False, buf, end), state, models, on_grid, first_width, numbers)
 
 
@@ -82,7 +82,7 @@ def decode_steps(state, buf, end, models, on_grid, first_width, numbers):  # typ
 
 
 def _shifted(values: Array, dtype: str, zeros: int) -> Integers:
-    """Ordered integers of values whose lowest `zeros` bits are dropped: sign and magnitude made one number line."""
+    """Return integers that order values without their lowest `zeros` bits, with both signs on one number line."""
     width = WIDTHS[dtype][0]
     bits, half = patterns(values), 1 << (width - 1)
     if dtype == "int8":
@@ -104,7 +104,7 @@ def _unshifted(numbers: Integers, dtype: str, zeros: int) -> Array:
 
 
 def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
-    """Append a codebook (distinct, ascending in `ranks`) whose size the reader knows."""
+    """Append a codebook (distinct values, ascending in `ranks`) whose size the reader knows."""
     encoder.reserve(16 * len(codebook) + 64)
     grid = grid_of(codebook, dtype)
     if dtype == "float32":
@@ -123,7 +123,7 @@ def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
 
 
 def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> Array:
-    """Read a codebook of `size` values, which ascend; require them finite and, if `sparse`, without zero."""
+    """Read a codebook of `size` ascending values; require finite values and, if `sparse`, no zero."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(size, np.int64)
     width = WIDTHS[dtype][0]
     if dtype == "float32" and get(decoder, 1):

@@ -1,4 +1,4 @@
-"""Writing payloads of coders 2 and 3: each chunk is a range coder stream, the first with the codebook before it."""
+"""The writer of coders 2 and 3: each chunk is a range coder stream, and the first one begins with the codebook."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from dcformat.model import Tensor
 
 Array = npt.NDArray[Any]
 
-#: Elements in a chunk: so many that what the models of a chunk have to learn anew does not show.
+#: Number of elements in a chunk: large enough to make it negligible that models start afresh in each.
 _CHUNK = 1 << 23
 
 
 class _Pieces(NamedTuple):
-    """A tensor as its coder sees it: the chunks, and how many entries each has (None for a dense tensor)."""
+    """A tensor as its coder sees it: the chunks, and the number of entries in each (None for a dense tensor)."""
 
     chunks: list[CsrView]
     stored: list[int] | None
 
 
 def candidates(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
-    """Yield the payloads that are worth trying with some coders."""
+    """Yield the payloads that are worth trying with the given coders."""
     turns = may_pay_transposed(tensor)
     for coder in coders:
         for transposed in (False, True) if turns else (False,):

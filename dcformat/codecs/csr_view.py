@@ -1,4 +1,4 @@
-"""A sparse tensor's entries, seen along its rows or along its columns: what every coder works on (spec, "Payloads")."""
+"""A sparse tensor's entries along its rows or columns; every coder works on this view (spec, "Payloads")."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
-#: Indices along a side shorter than this fit 32 bits.
+#: Indices in lines shorter than this fit 32 bits.
 _INT32_LENGTH = 1 << 31
-#: The writer tries up to so many columns, and so many more for each stored entry.
+#: The writer tries to code a tensor by columns if it has at most _FEW_COLUMNS, and _COLUMNS_EACH more for each entry.
 _FEW_COLUMNS, _COLUMNS_EACH = 1 << 16, 64
 
 
@@ -28,9 +28,9 @@ class CsrView:
     indptr : int64 ``(lines + 1,)``
     indices : int32 or int64 ``(nnz,)``, ascending in each line, below `length`
     codes : uint8 or uint16 ``(nnz,)``
-        Indices into the codebook; all zero where there is none.
+        Indices into the codebook; all zero without a codebook.
     lines, length : int
-        The number of lines, and of elements in a line.
+        Number of lines, and of elements in a line.
     """
 
     indptr: Array
@@ -64,12 +64,12 @@ class CsrView:
         return CsrView(indptr, indices, codes, self.length, self.lines)
 
     def order_transposed(self) -> tuple[CsrView, Array]:
-        """Return the transposed view, its codes meaningless, and the place that each of its entries has in this one."""
+        """Return the transposed view, with meaningless codes, and the place of each of its entries in this view."""
         numbered = replace(self, codes=np.arange(self.nnz)).transposed()
         return numbered, numbered.codes
 
     def chunks(self, lines_each: int) -> list[CsrView]:
-        """Cut into runs of `lines_each` lines; 0 for one piece."""
+        """Cut the view into runs of `lines_each` lines; 0 makes one piece."""
         if not lines_each:
             return [self]
         pieces = []
@@ -90,7 +90,7 @@ def dense_codes(tensor: Tensor, transposed: bool) -> tuple[Array, int, int]:
 
 
 def all_elements(code_symbols: Array, lines: int, length: int) -> CsrView:
-    """Return a matrix of which every element is an entry."""
+    """Return a matrix whose every element is an entry."""
     indptr = np.arange(lines + 1, dtype=np.int64) * length
     return CsrView(indptr, np.tile(np.arange(length, dtype=np.int32), lines), code_symbols, lines, length)
 
@@ -101,19 +101,19 @@ def index_dtype(length: int) -> type[np.int32 | np.int64]:
 
 
 def can_transpose(rows: int, columns: int) -> bool:
-    """Whether indices along either axis fit 32 bits."""
+    """Return whether indices along either axis fit 32 bits."""
     return rows < _INT32_LENGTH and columns < _INT32_LENGTH
 
 
 def may_pay_transposed(tensor: Tensor) -> bool:
-    """Return whether a tensor is tried by columns: each takes memory, so not where almost all are empty."""
+    """Return whether to try a tensor by columns: each column takes memory, which is wasted if almost all are empty."""
     rows, columns = tensor.rows, tensor.columns
     filled = columns <= _FEW_COLUMNS + _COLUMNS_EACH * len(tensor.data)
     return can_transpose(rows, columns) and rows > 1 and columns > 1 and filled
 
 
 def every_element(view: CsrView, negatives: int) -> Array:
-    """Return a code symbol for each element: codes from `negatives` on move up by one and make room for zero."""
+    """Return a code symbol for each element; codes from `negatives` on move up by one to make room for zero."""
     shifted = view.codes.astype(np.int64) + (view.codes >= negatives)
     narrow = view.codes.dtype == np.uint8 and (not len(shifted) or shifted.max() < 256)
     out = np.full(view.lines * view.length, negatives, np.uint8 if narrow else np.uint16)

@@ -14,21 +14,22 @@ from dcformat.jit import device
 
 Array = npt.NDArray[Any]
 
-#: Integers of a grid are below this, so that scale * integer is exact in float64 before it is rounded to float32.
+#: Integers on a grid are below this, so that scale * integer is exact in float64 before it is rounded to float32.
 GRID_LIMIT = 1 << 20
-#: The writer looks for grids no finer than these parts of the largest magnitude: coarse ones survive more rounding.
+#: The writer looks for grids whose scale is at least this part of the largest magnitude: coarse ones survive more
+#: rounding.
 _FINEST = (1 << 12, 1 << 15, 1 << 18)
 
 
 def shared_zeros(bits: Integers) -> int:
-    """Return how many of the lowest bits are zero in all of the numbers."""
+    """Return the number of lowest bits that are zero in all numbers."""
     together = int(np.bitwise_or.reduce(bits)) if bits.size else 0
     return (together & -together).bit_length() - 1 if together else 0
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of the largest numbers there are
+@np.errstate(over="ignore", invalid="ignore")  # for the largest floats
 def grid_of(values: Array, dtype: str) -> tuple[int, Integers] | None:
-    """Return the scale's bit pattern and the integers whose products with it are `values`, if there are such."""
+    """Return the bit pattern of a scale, and the integers whose products with it are `values`; None if no grid fits."""
     if dtype != "float32" or not values.size:
         return None
     magnitudes = np.unique(np.abs(values[values != 0].astype(np.float64)))
@@ -47,7 +48,7 @@ def grid_of(values: Array, dtype: str) -> tuple[int, Integers] | None:
 
 
 def _common_step(magnitudes: Array, slack: float) -> float:
-    """Return the largest number of which all are multiples but for `slack`, or 0: Euclid's algorithm."""
+    """Return the largest common divisor up to `slack`, by Euclid's algorithm, or 0."""
     largest = float(magnitudes[-1])
     step = largest
     for magnitude in magnitudes[-2::-1].tolist():
@@ -72,7 +73,8 @@ def _refined(values: Array, numbers: Array) -> np.float32:
 def code_integer(stream, interval, models, base, signed, value):  # type: ignore[no-untyped-def]
     """Code an integer of magnitude below 2 ** 32 - 1, by `INTEGER_MODELS` bit models from `base`.
 
-    How many bits magnitude + 1 has, in unary; the bit below its leading one; the rest direct; a sign if there is one.
+    It codes the number of bits of magnitude + 1 in unary, the bit below its leading one, the rest directly, and a sign
+    if `signed`.
     """
     number = (-value if value < 0 else value) + 1
     width = 0
@@ -99,13 +101,13 @@ INTEGER_MODELS = 64
 
 
 def from_grid(scale_bits: int, numbers: Integers) -> Array:
-    """Return the products of a scale, given by its bit pattern, and integers: float32."""
+    """Return the float32 products of integers and a scale, given by its bit pattern."""
     with np.errstate(over="ignore"):
         return (np.float64(np.uint32(scale_bits).view(np.float32)) * numbers).astype("<f4")
 
 
 def put_scale(encoder: Encoder, bits: int) -> None:
-    """Append a positive float32: how many bits of its mantissa are needed, exponent, those bits."""
+    """Append a positive float32: the number of mantissa bits that it needs, its exponent, and these bits."""
     zeros = min(shared_zeros(np.array([bits])), 23)
     put(encoder, 5, 23 - zeros)
     put(encoder, 8, bits >> 23)

@@ -1,7 +1,8 @@
 """Canonical Huffman coding, length-limited (spec, "Coder 1"): code lengths, codes, compact tables of lengths, streams.
 
-Lengths come from Huffman's algorithm, or package-merge (Larmore and Hirschberg 1990) where the limit binds. Decoding
-looks up to three symbols at once in a table of `LIMIT` bits, in four streams whose chains do not wait for each other.
+Lengths come from Huffman's algorithm, or from package-merge (Larmore and Hirschberg 1990) if the limit binds. A table
+of `LIMIT` bits gives up to three symbols at once. Four streams are decoded side by side, so that no lookup waits for
+another stream's.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from dcformat.jit import device, kernel
 Lengths = npt.NDArray[np.int64]
 
 LIMIT = 12
-#: The length of a symbol that does not occur.
+#: The length given to a symbol that does not occur.
 UNUSED = 255
-#: Slots of a lookup table, and the Kraft sum of a complete code in 1 / SLOTS.
+#: Slots of a lookup table, and a complete code's Kraft sum in 1 / SLOTS.
 SLOTS = 1 << LIMIT
 
 
 def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
-    """Return optimal code lengths of at most `limit` bits; `UNUSED` where the count is 0; 0 for an only symbol."""
+    """Return optimal code lengths of at most `limit` bits: `UNUSED` for a count of 0, and 0 for an only symbol."""
     used = [int(s) for s in np.flatnonzero(counts)]
     out = np.full(len(counts), UNUSED, np.int64)
     if len(used) < 2:
@@ -39,7 +40,7 @@ def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
 
 
 def _huffman(weights: list[int]) -> list[int]:
-    import heapq  # which readers do not need
+    import heapq  # Readers do not need it.
 
     heap = [(w, i) for i, w in enumerate(weights)]
     heapq.heapify(heap)
@@ -72,7 +73,7 @@ def _package_merge(weights: list[int], limit: int) -> list[int]:
 
 
 def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
-    """Return each symbol's code, first bit lowest: shorter codes first, equal lengths in the order of symbols."""
+    """Return each symbol's code, first bit lowest; shorter codes come first, equal lengths in the order of symbols."""
     codes = np.zeros(len(lengths), np.int64)
     _assign_codes(lengths, codes)
     return codes
@@ -80,7 +81,7 @@ def canonical_codes(lengths: Lengths) -> npt.NDArray[np.int64]:
 
 @kernel("void(const int64[::1], int64[::1])", work=lambda lengths: 7 * len(lengths) + 20)
 def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
-    """Fill in the codes, zero where a symbol has none or an empty one."""
+    """Fill in the codes; a symbol with no code or an empty one gets zero."""
     code = np.int64(0)
     for length in range(1, LIMIT + 1):
         code <<= 1
@@ -94,7 +95,7 @@ def _assign_codes(lengths, codes):  # type: ignore[no-untyped-def]
 
 
 def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
-    """Return the number of bits `counts` symbols take."""
+    """Return the number of bits that symbols with these `counts` take."""
     used = counts > 0
     return int((lengths[used] * counts[used]).sum())
 
@@ -104,13 +105,13 @@ def cost_bits(lengths: Lengths, counts: npt.NDArray[np.int64]) -> int:
 _TABLE_MODELS = 11
 
 
-#: Forms of a table: all lengths equal, one symbol only, any lengths.
+#: Forms of a table: all lengths equal, only one symbol, any lengths.
 _EQUAL, _ONLY, _ANY = range(3)
 
 
 @device
 def _form_of(lengths, width):  # type: ignore[no-untyped-def]
-    """Return the shortest form that a table can have."""
+    """Return the shortest possible form of a table."""
     for symbol in range(len(lengths)):
         if lengths[symbol] == 0:
             return _ONLY
@@ -141,7 +142,7 @@ def _code_only(stream, interval, width, lengths):  # type: ignore[no-untyped-def
 
 @device
 def _code_step(stream, interval, models, last, same, step):  # type: ignore[no-untyped-def]
-    """Code how far a length is from the `last` one: 0 or not, its sign, its magnitude in unary."""
+    """Code the difference of a length from the `last` one: whether it is 0, its sign, its magnitude in unary."""
     bit, interval = code_adaptive(stream, interval, models, 1 + same, 30, 1 if step == 0 else 0)
     if bit:
         return 0, 0, interval
@@ -160,7 +161,7 @@ def _code_step(stream, interval, models, last, same, step):  # type: ignore[no-u
 @device
 def _code_any(stream, interval, models, width, lengths):  # type: ignore[no-untyped-def]
     """Code lengths symbol by symbol until the code is complete, and return the Kraft sum."""
-    last = width  # 1 to 9: no alphabet is larger
+    last = width  # 1 to 9: no alphabet is larger.
     same = 1
     symbol = 0
     kraft = 0
@@ -239,7 +240,7 @@ def read_lengths(decoder: Decoder, size: int, field: str) -> Lengths:
     work=lambda symbols: 3 * len(symbols) + 10,
 )
 def write_codes(symbols, codes, lengths, out, at):  # type: ignore[no-untyped-def]
-    """Write the symbols' codes from bit `at` on; return the bit after the last. `out` is zero from there."""
+    """Write the symbols' codes from bit `at` of `out` on, where all bits are zero; return the bit after the last."""
     position = at >> 3
     filled = at & 7
     word = np.int64(out[position])
@@ -280,7 +281,7 @@ def _fill_tables(codes, lengths, single, multi):  # type: ignore[no-untyped-def]
 
 
 def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
-    """Return the lookup tables of a complete code for `read_one` and `read_four`."""
+    """Return a complete code's lookup tables for `read_one` and `read_four`."""
     single, multi = np.zeros(SLOTS, np.uint16), np.zeros(SLOTS, np.uint32)
     _fill_tables(canonical_codes(lengths), lengths, single, multi)
     return single, multi
@@ -288,11 +289,11 @@ def decoding_tables(lengths: Lengths) -> tuple[npt.NDArray[np.uint16], npt.NDArr
 
 @device
 def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-untyped-def]
-    """Decode symbol by symbol, for the last few; return the bit after them, or -1 past bit `end`."""
+    """Decode the last few symbols one by one; return the bit after them, or -1 past bit `end`."""
     for index in range(start, stop):
         if position > end:
             return np.int64(-1)
-        # Twelve bits lie in three bytes, and the last of them may lie behind the array.
+        # Twelve bits may span three bytes, and the last of these may lie past the array's end.
         byte = position >> 3
         bits = np.int64(0)
         for k in range(min(3, len(buf) - byte)):
@@ -303,10 +304,10 @@ def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-unty
     return position if position <= end else np.int64(-1)
 
 
-#: Four lookups take at most 48 bits, of the 57 that eight bytes from anywhere hold. A bit above them marks where they
-#: end: when they are shifted out, its place tells how many have been used.
+#: Four lookups take at most 48 of the 57 bits that eight bytes from any position hold. A bit above them marks their
+#: end: after bits are shifted out, its place tells how many have been used.
 _MARK = 1 << 62
-#: Four lookups store nothing more than 13 symbols on.
+#: Four lookups store nothing past the next 13 symbols.
 _FOUR = 13
 
 
@@ -335,10 +336,10 @@ def read_one(buf, at, end, single, multi, out, count):  # type: ignore[no-untype
     work=lambda count: 2 * count + 40,
 )
 def read_four(buf, starts, ends, single, multi, out, count):  # type: ignore[no-untyped-def]
-    """Decode four streams of ``ceil(count / 4)`` symbols each (the last: the rest), into consecutive quarters of `out`.
+    """Decode four streams of ``ceil(count / 4)`` symbols each (the last has the rest) into the quarters of `out`.
 
-    `starts` and `ends` are bits, ascending; on return `starts` is the bit after each stream's last symbol. Returns 0,
-    or -1 if a stream runs past its end.
+    `starts` and `ends` are ascending bit positions; on return, `starts` holds the bit after each stream's last symbol.
+    The result is 0, or -1 if a stream runs past its end.
     """
     quarter = (count + 3) // 4
     p0, p1, p2, p3 = starts[0], starts[1], starts[2], starts[3]

@@ -1,7 +1,7 @@
-"""The relative index (spec, "Relative index"): positions as runs of zeros, escaped or bridged by fillers, and back.
+"""The relative index (spec, "Relative index"): positions to runs of zeros, with escapes or fillers, and back.
 
 Deep Compression (Han et al. 2015, section 2) bridges a long run with a filler entry, which has a code. An escape symbol
-has none and takes 6 to 13 % less, so fillers are written only on request.
+has no code and takes 6 to 13 % less, so the writer uses fillers only on request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _runs(indptr, indices, length, first, last, out):  # type: ignore[no-untyped
     work=lambda indptr, out: len(indptr) + 2 * len(out),
 )
 def runs32(indptr, indices, length, first, last, out):  # type: ignore[no-untyped-def]
-    """Write the zeros before each entry of lines first .. last, counted over the lines laid end to end."""
+    """Write the number of zeros before each entry of lines `first` to `last` - 1, counted across the ends of lines."""
     _runs(indptr, indices, length, first, last, out)
 
 
@@ -50,7 +50,7 @@ def runs64(indptr, indices, length, first, last, out):  # type: ignore[no-untype
 
 @kernel("int64(const int64[::1], int64, int64[::1])", work=lambda out: len(out))
 def escape(runs, symbol, out):  # type: ignore[no-untyped-def]
-    """Write each run as escapes (`symbol`, which stands for that many zeros), then the rest; return the symbols."""
+    """Write each run as escapes (`symbol`, for `symbol` zeros each), then the rest; return the number of symbols."""
     at = 0
     for run in runs:
         while run >= symbol:
@@ -64,7 +64,7 @@ def escape(runs, symbol, out):  # type: ignore[no-untyped-def]
 
 @kernel("int64(const int64[::1], const uint8[::1], int64, int64[::1], uint8[::1])", work=lambda gaps: len(gaps))
 def fill(runs, codes, filler, gaps, out):  # type: ignore[no-untyped-def]
-    """Write runs and codes plus 1, with a filler (gap `filler`, code symbol 0) for every filler + 1 zeros."""
+    """Write runs and codes plus 1, with a filler (gap `filler`, code symbol 0) for each `filler` + 1 zeros."""
     at = 0
     for entry in range(len(runs)):
         run = runs[entry]
@@ -80,7 +80,7 @@ def fill(runs, codes, filler, gaps, out):  # type: ignore[no-untyped-def]
 
 
 class _Matrix(NamedTuple):
-    """The matrix that gap symbols fill, and the symbol that is no entry."""
+    """The matrix that gap symbols fill, and the gap symbol that is not an entry."""
 
     lines: int
     length: int
@@ -91,7 +91,7 @@ class _Matrix(NamedTuple):
 
 @device
 def _place(gaps, first, last, matrix, line, position, at):  # type: ignore[no-untyped-def]
-    """Place gap symbols first .. last; return where that ends: line, position in it, entries, or line -1 if outside."""
+    """Place gap symbols first .. last; return the final line (-1 if outside), position in it, and number of entries."""
     lines, length, escape, indptr, indices = matrix
     for number in range(first, last):
         gap = np.int64(gaps[number])
@@ -113,7 +113,7 @@ def _place(gaps, first, last, matrix, line, position, at):  # type: ignore[no-un
 
 @device
 def _end(gaps, count, matrix, line, at):  # type: ignore[no-untyped-def]
-    """Close the lines left, if the symbols have ended with the last entry."""
+    """Close the remaining lines if the symbols end with the last entry."""
     last_is_escape = count > 0 and (matrix.lines == 0 or gaps[count - 1] == matrix.escape)
     if line < 0 or at != len(matrix.indices) or last_is_escape:
         return -1
@@ -136,7 +136,7 @@ def place32(gaps, count, escape, length, lines, indptr, indices):  # type: ignor
     line, position, at, number = np.int64(0), np.int64(-1), np.int64(0), np.int64(0)
     while number < count and line >= 0:
         if number + 8 <= count and at + 8 <= len(indices):
-            # Most symbols are entries of the line at hand. If one of the eight is not, what is stored is overwritten.
+            # Most symbols are entries of the present line. If one of the eight is not, later stores overwrite these.
             total = place8(gaps, number, escape, position, indices, at)
             if position + total < length:
                 position += total
@@ -162,7 +162,7 @@ def place64(gaps, count, escape, length, lines, indptr, indices):  # type: ignor
 
 @kernel("int64(int64[::1], const uint8[::1], int64, uint8[::1])", work=lambda gaps: len(gaps))
 def unfill(gaps, code_symbols, filler, out):  # type: ignore[no-untyped-def]
-    """Turn fillers into runs in place, and code symbols into codes; return the entries, or -1 for a lone filler."""
+    """Merge fillers into runs in place, turn code symbols into codes, and return the entries; -1 for a stray filler."""
     at = 0
     run = np.int64(0)
     for entry in range(len(gaps)):
@@ -196,7 +196,7 @@ def _transpose(indptr, indices, codes, other, new_indices, new_codes):  # type: 
     work=lambda indptr, indices: len(indptr) + len(indices),
 )
 def transpose8(indptr, indices, codes, other, new_indices, new_codes):  # type: ignore[no-untyped-def]
-    """Sort by the other axis, counting; `other` holds the start of each of its lines, and on return their ends."""
+    """Sort by the other axis, by counting; `other` holds the start of each of its lines, and on return their ends."""
     _transpose(indptr, indices, codes, other, new_indices, new_codes)
 
 

@@ -1,6 +1,6 @@
-"""The lags at which entries correlate: the writer's guess, on which no file depends.
+"""The lags at which entries correlate, as the writer guesses them; no file depends on the guess.
 
-A line of a layer is often an image or a stack of kernels laid out flat: the element above lies one image's width back.
+A line of a layer is often a flattened image or stack of kernels, so the element above lies one image's width back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 from dcformat.codecs.csr_view import CsrView
 
-#: The largest lag that is looked at, and how many elements of the tensor's first lines.
+#: The largest lag that the writer considers, and the number of first elements that it looks at.
 MAX_LAG, SAMPLE = 64, 1 << 20
 
 

@@ -10,7 +10,7 @@ from math import floor, log2
 import numpy as np
 
 MAX_ODDS = 3071
-#: STRETCH[p] = the log-odds of a probability between p and p + 1, in 1/4096.
+#: STRETCH[p] = the log-odds of the probability (p + 1/2) / 4096.
 STRETCH = np.array([floor(256 * log2((p + 0.5) / (4095.5 - p)) + 0.5) for p in range(4096)], np.int64)
 #: SQUASH[x + MAX_ODDS] = the probability, in 1/65536, whose log-odds are x.
 SQUASH = np.array([floor(65536 / (1 + 2 ** (-x / 256)) + 0.5) for x in range(-MAX_ODDS, MAX_ODDS + 1)], np.int64)

@@ -1,7 +1,7 @@
-"""How much memory decoding a payload takes, known before anything is allocated (spec, "Tensor table").
+"""The memory that it takes to decode a payload, known before anything is allocated (spec, "Tensor table").
 
-These are upper bounds, from the sizes of the arrays that the readers make: the result, the chunks' parts of it, and
-what decoding a chunk needs meanwhile. A file declares these sizes, so each is compared with the caller's limit first.
+These are upper bounds, computed from the sizes of the arrays that the readers make: the result, the chunks' parts of
+it, and temporary arrays. A file declares these sizes, so each is compared with the caller's limit first.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dcformat.model import STORAGE
 if TYPE_CHECKING:
     from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 
-#: Bytes of tables, bit models and objects that any payload may need, and any chunk.
+#: Bytes of tables, bit models and objects that any payload may need, and that any chunk may need.
 _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
-#: Bytes of the objects of a decoded tensor, without its arrays' data.
+#: Bytes of a decoded tensor's objects, without the data of its arrays.
 TENSOR_OBJECTS = 1 << 10
-#: Bytes of the objects made from contents, for each of their bytes and each operator, and bytes that the text coder
-#: remembers for each byte.
+#: Bytes of the objects made from contents, for each of their bytes and for each operator, and bytes that the text coder
+#: keeps for each byte.
 _CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 16
-#: The part of those that is not counted: less than the interpreter and NumPy take, and more than most files need.
+#: Bytes of these that are not counted: less than the interpreter and NumPy take, and more than most files need.
 _CONTENTS_FREE = 4 << 20
 #: Length of the longest line for which coders 2 and 3 keep a state for each column.
 _CONTEXT_STATE = 1 << 20
@@ -33,7 +33,7 @@ _MAX_CELLS = 1 << 28
 
 
 def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
-    """Return the most bytes that decoding a payload takes, including the tensor but not the payload."""
+    """Return the most bytes that it takes to decode a payload, including the tensor but not the payload."""
     info, chunks = payload.info, payload.chunks
     pieces = sum(_piece(payload, chunk) for chunk in chunks)
     busy = max(1, min(threads, len(chunks)))
@@ -45,7 +45,7 @@ def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
 
 
 def _code_bytes(payload: ParsedPayload) -> int:
-    """Bytes of a code symbol in memory while a chunk is decoded; coders 2 and 3 use two for each."""
+    """Return the bytes of a code symbol in memory during decoding; coders 2 and 3 always use two."""
     return 1 if payload.info.clusters < 256 and payload.coding.coder <= layout.CODER_HUFFMAN else 2
 
 
@@ -65,11 +65,11 @@ def _piece(payload: ParsedPayload, chunk: Chunk) -> int:
 
 
 def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
-    """Return the bytes that are free again when a chunk is decoded."""
+    """Return the bytes that are free again after a chunk is decoded."""
     info, elements, size = payload.info, chunk.lines * payload.length, len(chunk.data)
     packed = payload.coding.coder <= layout.CODER_HUFFMAN
     item = 0 if info.clusters else STORAGE[info.dtype].itemsize
-    # Values: two copies and a mask, or integers, their products and what these are compared with.
+    # Values take two copies and a mask, or integers, their products, and an array to compare these with.
     values = chunk.stored * (2 * item + 1 if packed else 3 * item + 17) if item else 0
     if payload.is_plain:
         return size + values
@@ -81,13 +81,13 @@ def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
         need = size + values + _context_state(payload, chunk) + entries * 4
         need += 8 * chunk.lines + entries * 4 if dense else 0
     if payload.coding.every_element:
-        # A mask, then the entries' positions, their lines and their places in them, and a count for each line.
+        # A mask; the entries' positions, lines and places in these; and a count for each line.
         need += elements + chunk.stored * 32 + 16 * chunk.lines
     return need
 
 
 def _context_state(payload: ParsedPayload, chunk: Chunk) -> int:
-    """Return the bytes of what coders 2 and 3 keep for columns, lines and code symbols."""
+    """Return the bytes of the state that coders 2 and 3 keep for columns, lines and code symbols."""
     width = min((payload.info.clusters + 1).bit_length(), 16)
     symbols = 4 * (600 << width if width <= 8 else 8 << width)
     if payload.length > _CONTEXT_STATE:
@@ -96,9 +96,9 @@ def _context_state(payload: ParsedPayload, chunk: Chunk) -> int:
 
 
 def _packed_symbols(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
-    """Return the bytes of a packed chunk's gap symbols and planes, and of what they are decoded to."""
+    """Return the bytes of a packed chunk's gap symbols and planes, and of the arrays decoded from them."""
     need = 0
-    plain = lacks_compiler(index.place32)  # NumPy uses eight bytes for each
+    plain = lacks_compiler(index.place32)  # NumPy uses eight bytes for each.
     if payload.info.form == "sparse" and not payload.coding.every_element:
         gaps = min(chunk.lines * payload.length, max(chunk.stored, 8 * len(chunk.data)))
         wide = payload.coding.fillers or _index_bytes(payload) == 8 or plain
@@ -108,7 +108,7 @@ def _packed_symbols(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
 
 
 def _transposing(payload: ParsedPayload) -> int:
-    """Return the bytes for transposing a tensor back: the result, and a counting sort of the entries."""
+    """Return the bytes that it takes to transpose a tensor back: the result, and a counting sort of the entries."""
     info = payload.info
     if info.form == "dense":
         return info.stored * _code_bytes(payload)
@@ -117,7 +117,7 @@ def _transposing(payload: ParsedPayload) -> int:
 
 
 def contents_bytes(length: int, packed: bool) -> int:
-    """Return the most bytes that contents of `length` bytes in their plain form take, and reading them.
+    """Return the most bytes that it takes to hold and read contents of `length` bytes in their plain form.
 
     The first 4 MiB do not count.
     """
@@ -126,11 +126,11 @@ def contents_bytes(length: int, packed: bool) -> int:
 
 
 def usage_bytes(payload: ParsedPayload) -> int:
-    """Return the most bytes that accounting for the bits of a payload takes, including the tensor."""
+    """Return the most bytes that it takes to account for the bits of a payload, including the tensor."""
     need = working_bytes(payload)
     if not measures_positions(payload):
         return need
-    # Besides the tensor: its entries along the other axis, the room that an encoder reserves, and its state.
+    # Besides the tensor, this takes its entries along the other axis, an encoder's reserved room, and its state.
     cells, stored, lines = (
         max(chunk.lines * payload.length for chunk in payload.chunks),
         max(chunk.stored for chunk in payload.chunks),
@@ -142,6 +142,6 @@ def usage_bytes(payload: ParsedPayload) -> int:
 
 
 def measures_positions(payload: ParsedPayload) -> bool:
-    """Whether accounting codes positions alone, because they share a stream with code symbols (coders 2 and 3)."""
+    """Return whether accounting codes positions separately, because they share a stream with codes (coders 2 and 3)."""
     sparse = payload.info.form == "sparse" and not payload.coding.every_element
     return sparse and payload.coding.coder > layout.CODER_HUFFMAN

@@ -16,16 +16,16 @@ Array = npt.NDArray[Any]
 INPUTS = 5
 #: Most bits that a bit model's probability rests on.
 LIMIT = 510
-#: TRUST[n]: how much of the log-odds of a bit model that has seen n bits counts, in 1/256.
+#: TRUST[n]: the share of a bit model's log-odds that counts after it has seen n bits, in 1/256.
 TRUST = np.array([2560 * n // (10 * n + 18) for n in range(512)], np.int64)
-#: LEARNING[n]: the step of a set of weights that has been used n times (more often: the last).
+#: LEARNING[n]: the step of a set of weights that has been used n times; the last step holds for all further uses.
 LEARNING = np.array([4 + 75 // (n + 4) for n in range(128)], np.int64)
 SYMBOL_LEARNING = np.array([6 + 155 // (n + 4) for n in range(128)], np.int64)
 
 
 @device
 def log(number):  # type: ignore[no-untyped-def]
-    """Return 256 * log2(number), about."""
+    """Return about 256 * log2(number)."""
     extra = 0
     while number >= 8192:
         number >>= 1
@@ -35,25 +35,25 @@ def log(number):  # type: ignore[no-untyped-def]
 
 @device
 def within(number, least, greatest):  # type: ignore[no-untyped-def]
-    """Return a number, or the nearest one that is in range."""
+    """Return the number, or the nearest one in range."""
     return min(max(number, least), greatest)
 
 
 class Mixer(NamedTuple):
-    """Bit models, and the weights with which their predictions are summed: one set of five for each context.
+    """Bit models, and the weights that sum their predictions: a set of five for each context.
 
     Attributes
     ----------
     models : int32
         Bit models.
     places, inputs : int64 ``(5,)``
-        Of the decision at hand: which models see it, and the log-odds that are summed. Elements and code symbols share
+        For the present decision: the bit models that see it, and the log-odds to sum. Elements and code symbols share
         these arrays.
     weights : int64
     used : int64
-        How often each set has been used.
+        How often each set of weights has been used.
     learning : int64 ``(128,)``
-        The step of a set of weights, by how often it has been used.
+        The step of a set of weights, by the number of its uses.
     """
 
     models: Array
@@ -75,7 +75,7 @@ def mixed_odds(mixer, choice):  # type: ignore[no-untyped-def]
 
 @device
 def train(mixer, choice, error):  # type: ignore[no-untyped-def]
-    """Move a set's weights along its inputs, by the error in 1/65536 of a bit."""
+    """Move a set's weights along the inputs, in proportion to the error in 1/65536 of a bit."""
     step = error * mixer.learning[mixer.used[choice]]
     for k in range(INPUTS):
         mixer.weights[INPUTS * choice + k] += (mixer.inputs[k] * step + 131072) >> 18
@@ -85,14 +85,14 @@ def train(mixer, choice, error):  # type: ignore[no-untyped-def]
 
 @device
 def odds_of(models, index):  # type: ignore[no-untyped-def]
-    """Return a bit model's log-odds, weakened where it has seen few bits."""
+    """Return a bit model's log-odds, weakened if it has seen few bits."""
     state = np.int64(models[index])
     return (STRETCH[state >> 19] * TRUST[state & COUNT_MASK]) >> 8
 
 
 @device
 def code_signed(stream, interval, mixer, contexts, signed, symbol):  # type: ignore[no-untyped-def]
-    """Code a code symbol: its sign in the contexts 0 .. 4, each bit of its magnitude in the contexts 5 .. 9."""
+    """Code a code symbol: its sign in contexts 0 .. 4, and each bit of its magnitude in contexts 5 .. 9."""
     bits, negatives, positives = signed
     negative = 1 if symbol < negatives else 0
     if stream.decode and not (negatives and positives):

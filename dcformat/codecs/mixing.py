@@ -1,9 +1,9 @@
 """Coder 3: logistic mixing of bit models' predictions (spec, "Coder 3"), in the spirit of lpaq (Mahoney 2007).
 
-Several bit models, each in another context, predict every binary decision. Their log-odds are summed with weights that
+Several bit models, each in its own context, predict every binary decision. Their log-odds are summed with weights that
 learn from every decision, in integers only. Positions take one decision for each element; if whole lines or columns
-are empty, the writer may name the nonempty ones first. The coder is made for small networks: it has few contexts, of
-the kinds that layers have.
+are empty, the writer may name the nonempty ones first. The coder is made for small networks: it has few contexts, which
+suit the layers of networks.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: Beyond these sizes the coder would take too long, or too much memory for its columns.
+#: Beyond these sizes the coder would take too much time, or too much memory for its columns.
 MAX_CELLS, MAX_LENGTH = 1 << 26, 1 << 20
 #: For tensors with more elements than this the writer tries only two plans.
 LARGE = 1 << 22
-#: A decision has five inputs. For an element: the densities of its group and of its column, then three bit models.
+#: A decision has five inputs. An element's are the densities of its group and column, then three bit models.
 CELL_MODELS = 32 * 32 * 2 + 64 * 32 + 16 * 32
 CELL_WEIGHTS = (38, 15, 13, 5, 34)
 CELL_SETS = 17
-#: For a code symbol: five bit models, with this many contexts for its sign and this many trees for its magnitude.
+#: A code symbol's are five bit models, with this many contexts for its sign and this many trees for its magnitude.
 SIGN_CONTEXTS, TREES, WIDE_TREES = 1 + 81 + 25 + 9 + 9, 2 + 289 + 16 + 257 + 34, 8
 SYMBOL_WEIGHTS = (3, 22, 38, 22, 16)
 SYMBOL_SETS = 9
@@ -41,7 +41,7 @@ WIDE = 8
 
 
 def _model_arrays(width: int) -> tuple[Array, ...]:
-    """Return what both directions start from: the arrays of two mixers, elements' and code symbols', and contexts."""
+    """Return the initial arrays of both directions: the mixers of elements and of code symbols, and contexts."""
     trees = WIDE_TREES if width > WIDE else TREES
     cell_weights = np.tile(np.array(CELL_WEIGHTS, np.int64) * 655, CELL_SETS)
     symbol_weights = np.tile(np.array(SYMBOL_WEIGHTS, np.int64) * 655, SYMBOL_SETS)
@@ -60,7 +60,7 @@ def _line_arrays(lag: int, length: int) -> tuple[Array, Array, Array]:
 
 
 def suits(lines: int, length: int) -> bool:
-    """Whether a tensor is small enough for this coder."""
+    """Return whether a tensor is small enough for this coder."""
     return lines * length <= MAX_CELLS and length <= MAX_LENGTH
 
 
@@ -74,7 +74,7 @@ def _require_fit(lines: int, length: int) -> None:
 
 
 class _Plan(NamedTuple):
-    """One way to code a matrix: the lag, and whether nonempty lines and columns are named first."""
+    """A way to code a matrix: the lag, and whether nonempty lines and columns are named first."""
 
     lag: int
     lines_named: int
@@ -101,9 +101,9 @@ def encode(encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
     ----------
     encoder : Encoder
     view : CsrView
-        The reader knows its lines, their length, and the number of entries.
+        The matrix. The reader knows its number of lines, their length, and the number of entries.
     alphabet : Alphabet
-        Its code symbols.
+        The code symbols of the matrix.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def _write(encoder: Encoder, plan: _Plan, view: CsrView, alphabet: Alphabet, non
 
 
 def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphabet) -> CsrView:
-    """Read what `encode` wrote: `nnz` entries exactly; indices are int32, codes uint16.
+    """Read what `encode` wrote: exactly `nnz` entries, with int32 indices and uint16 codes.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """The kernels of coder 3 (spec, "Coder 3"): mixing, elements and code symbols.
 
-They trust their arguments, which `mixing` proves or makes. In names, a cell is an element of a named line and column.
+They trust their arguments, which `mixing` checks or makes. In names, a cell is an element of a named line and column.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dcformat.jit import device, kernel
 
 Array = npt.NDArray[Any]
 
-#: How much nearby entries count, by the square of their distance: about 1024 / distance ** 5.
+#: The weights of nearby entries by the square of their distance: about 1024 / distance ** 5.
 NEAR = np.array([0, 1024, 181, 0, 32, 18, 0, 0, 6], np.int64)
 
 
@@ -39,7 +39,7 @@ NEAR = np.array([0, 1024, 181, 0, 32, 18, 0, 0, 6], np.int64)
 
 @device
 def _code_nonempty(stream, state, models, lag, nonempty):  # type: ignore[no-untyped-def]
-    """Code which lines (or columns) hold entries, each in the context of those before and above it."""
+    """Code which lines (or columns) hold entries, each in the context of the ones before and above it."""
     interval = opened(state)
     for index in range(len(nonempty)):
         context = nonempty[index - 1] if index else 0
@@ -84,17 +84,17 @@ class _Shape(NamedTuple):
 
 
 class _History(NamedTuple):
-    """What was coded before an element.
+    """The data coded before an element.
 
     Attributes
     ----------
     groups : int64 ``(2, groups)``
-        By group of `lag` columns: entries, and elements.
+        For each group of `lag` columns: the number of entries, and of elements.
     columns : int64 ``(5, length)``
-        By column: entries, the sum of their signs, the sum of their scaled magnitudes, entries again (those of which
-        the magnitude is known), and the sign of the element above (0: no entry, 1: positive, 2: negative).
+        For each column: the number of entries, the sum of their signs, the sum of their scaled magnitudes, the number
+        of entries with known magnitudes, and the sign of the element above (0: no entry, 1: positive, 2: negative).
     line : int64 ``(length,)``
-        The line at hand: 0, or a magnitude plus 1 with its sign.
+        The present line: 0, or a magnitude plus 1 with its sign.
     """
 
     groups: Array
@@ -103,7 +103,7 @@ class _History(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where an element lies: lines before it, its column, that column's group, and its place in the group."""
+    """The place of an element: the lines before it, its column, the column's group, and its place in the group."""
 
     rows: int
     column: int
@@ -112,14 +112,14 @@ class _Place(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """What the elements before one in its line were.
+    """The elements before one in its line.
 
     Attributes
     ----------
     expected : int
         The density that the line starts from, in 1/4096.
     found, seen : int
-        Entries and elements in the line; `grouped`, entries in the group.
+        Number of entries and of elements in the line; `grouped` is the number of entries in the group.
     previous : int
         Whether the element before is an entry.
     balance, total : int
@@ -140,13 +140,13 @@ class _Line(NamedTuple):
 
 @device
 def _odds(ones, seen, density, strength):  # type: ignore[no-untyped-def]
-    """Return the log-odds of `ones` among `seen`, after `strength` elements of `density` / 4096."""
+    """Return the log-odds of `ones` among `seen`, given `strength` earlier elements of density `density` / 4096."""
     return log((ones << 12) + strength * density) - log(((seen - ones) << 12) + strength * (4096 - density))
 
 
 @device
 def _near_entries(line, column, lag, bits):  # type: ignore[no-untyped-def]
-    """Weigh the entries coded near an element: how many and how large; and their signs."""
+    """Weigh the entries coded near an element: by number and size, and by sign."""
     much = 0
     signs = 0
     for up in range(3 if lag else 1):
@@ -184,7 +184,7 @@ def _set_contexts(contexts, much, signs, columns, column, so_far):  # type: igno
 
 @device
 def _set_inputs(mixer, history, density, at, so_far, much):  # type: ignore[no-untyped-def]
-    """Set an element's inputs, and which bit models the last three are of."""
+    """Set an element's inputs, and the places of the bit models behind the last three."""
     groups, columns, places = history.groups, history.columns, mixer.places
     inputs, grouped = mixer.inputs, min(so_far.grouped, 31)
     inputs[0] = _odds(groups[0, at.group], groups[1, at.group], density, 23)
@@ -200,7 +200,7 @@ def _set_inputs(mixer, history, density, at, so_far, much):  # type: ignore[no-u
 
 @device
 def _code_cell(stream, interval, mixer, much, bit):  # type: ignore[no-untyped-def]
-    """Code whether an element is an entry by two sets of weights: one for all, one for those with as near entries."""
+    """Code whether an element is an entry, by a set of weights for all elements and one for those with equal `much`."""
     one = mixed_odds(mixer, 0)
     two = mixed_odds(mixer, 1 + much)
     p = SQUASH[((one + two) >> 1) + MAX_ODDS]
@@ -221,7 +221,7 @@ def _count(flags):  # type: ignore[no-untyped-def]
 
 
 class _Coder(NamedTuple):
-    """What coding an element needs: two mixers, room for contexts, what was coded, and the matrix."""
+    """The data that it takes to code an element: two mixers, room for contexts, the history, and the matrix."""
 
     cells: Mixer
     symbols: Mixer
@@ -232,13 +232,13 @@ class _Coder(NamedTuple):
     entries: Entries
 
 
-#: Instead of whether an element is an entry: it must be one, and nothing says so.
+#: Stands for an element that must be an entry, so that no decision is coded.
 _FORCED = 2
 
 
 @device
 def _code_element(stream, interval, coder, density, at, so_far, entry, there):  # type: ignore[no-untyped-def]
-    """Code whether an element is an entry, and its code symbol; return its code in the line, and scaled magnitude."""
+    """Code whether an element is an entry, and its code symbol; return its code in the line and scaled magnitude."""
     history, signed = coder.history, coder.signed
     much, signs = _near_entries(history.line, at.column, coder.lag, signed.bits)
     if there != _FORCED:
@@ -259,7 +259,7 @@ def _code_element(stream, interval, coder, density, at, so_far, entry, there):  
 
 @device
 def _note(history, at, code, scaled):  # type: ignore[no-untyped-def]
-    """Add an element to what is known of its column, its group and its line."""
+    """Add an element to the history of its column, its group and its line."""
     columns, column = history.columns, at.column
     if code:
         columns[0, column] += 1
@@ -347,7 +347,7 @@ def _cells_work(lag: int, lines: int, length: int, width: int, named_lines: Arra
 def encode_cells(state, buf, end, models, symbol_models, places, inputs, weights, symbol_weights, used, symbol_used,  # type: ignore[no-untyped-def]
                  contexts, lag, lines, length, width, negatives, positives, named_lines, named_columns, groups,
                  columns, line, indptr, indices, code_symbols):  # fmt: skip
-    """Append the entries of a matrix, as `decode_cells` reads them; same parameters."""
+    """Append the entries of a matrix for `decode_cells`, which has the same parameters."""
     coder = _Coder(
         Mixer(models, places, inputs, weights, used, LEARNING),
         Mixer(symbol_models, places, inputs, symbol_weights, symbol_used, SYMBOL_LEARNING), contexts, lag,
@@ -371,9 +371,9 @@ def decode_cells(state, buf, end, models, symbol_models, places, inputs, weights
     symbol_models, symbol_weights, symbol_used
         The `Mixer` of code symbols.
     contexts : int64 ``(11,)``
-        Room for the contexts of a code symbol's sign (5) and magnitude (5); the last says that it is wide.
+        Room for the contexts of a code symbol's sign (5) and magnitude (5); the last item says whether it is wide.
     lag : int
-        How far back in the line the element above lies; 0 if none does.
+        Distance back in the line to the element above; 0 if no element above is known.
     lines, length, named_lines, named_columns
         As in `_Shape`.
     width, negatives, positives : int

@@ -1,7 +1,7 @@
-"""Coders 0 and 1: symbols at a fixed width, or in canonical Huffman codes (spec, "Packed chunks").
+"""Coders 0 and 1: symbols of a fixed width, or in canonical Huffman codes (spec, "Packed chunks").
 
 A chunk holds gap symbols (the relative index), then code symbols in planes of eight bits, low plane first. Without a
-codebook the values follow as they are.
+codebook, the raw values follow.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dcformat.records import record
 
 Array = npt.NDArray[Any]
 
-#: A tensor of 2^40 elements with few entries would take gigabytes of escapes: the writer refuses it instead.
+#: The writer refuses a tensor that needs more escapes: 2^40 elements with few entries would take gigabytes of them.
 _MAX_ESCAPES = 1 << 28
-#: No gap symbol: where fillers were taken out, none is an escape.
+#: Not a gap symbol: after fillers are taken out, none is an escape.
 _NO_ESCAPE = -1
 Lengths = npt.NDArray[np.int64]
 
@@ -38,11 +38,11 @@ class Plan:
     Attributes
     ----------
     gap_bits : int
-        Width of a gap symbol; 0 where positions are not coded.
+        Width of a gap symbol; 0 if positions are not coded.
     fillers : bool
-        Long runs are bridged by fillers, as in the paper, and not by escapes.
+        Whether fillers, as in Deep Compression, bridge long runs instead of escapes.
     gaps : code lengths of the gap symbols (empty without positions).
-    planes : code lengths of each plane of code symbols (none where there is one code symbol only).
+    planes : code lengths of each plane of code symbols (no plane for a single code symbol).
     """
 
     gap_bits: int
@@ -57,7 +57,7 @@ class Plan:
 
 
 def plane_sizes(symbols: int) -> list[int]:
-    """Return the number of symbols in each plane of code symbols below `symbols`: no plane, one of bytes, or two."""
+    """Return the number of symbols in each plane of code symbols below `symbols`; there are 0 to 2 planes."""
     if symbols <= 1:
         return []
     return [symbols] if symbols <= 256 else [256, (symbols + 255) >> 8]
@@ -73,7 +73,7 @@ def planes_of(code_symbols: Array, symbols: int) -> list[Array]:
 
 
 def fixed(size: int) -> Lengths:
-    """Return the code lengths of coder 0: the least width that holds `size` symbols, for every word of that width."""
+    """Return the code lengths of coder 0: for every word of the least width that holds `size` symbols, this width."""
     width = max(size - 1, 0).bit_length()
     return np.full(1 << width, width, np.int64)
 
@@ -82,7 +82,7 @@ def fixed(size: int) -> Lengths:
 
 
 def runs_of(view: CsrView) -> npt.NDArray[np.int64]:
-    """Return the zeros before each entry, with the lines laid end to end."""
+    """Return the number of zeros before each entry, counted across the ends of lines."""
     out = np.empty(view.nnz, np.int64)
     kernel = index.runs32 if view.indices.dtype == np.int32 else index.runs64
     kernel(view.indptr, view.indices, view.length, 0, view.lines, out)
@@ -90,7 +90,7 @@ def runs_of(view: CsrView) -> npt.NDArray[np.int64]:
 
 
 def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
-    """Return gap symbols with escapes."""
+    """Return the gap symbols of runs, with escapes."""
     escape = (1 << bits) - 1
     escapes = int((runs // escape).sum())
     if escapes > _MAX_ESCAPES:
@@ -101,7 +101,7 @@ def escaped(runs: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
 
 
 def escaped_counts(runs: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
-    """Return how often each gap symbol occurs in `escaped`, given how often each run does."""
+    """Return how often `escaped` would use each gap symbol, given how often each run occurs."""
     escape = (1 << bits) - 1
     out = np.zeros(escape + 1, np.int64)
     np.add.at(out, runs % escape, counts)
@@ -110,7 +110,7 @@ def escaped_counts(runs: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], b
 
 
 def filled(runs: npt.NDArray[np.int64], codes: Array, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return gap symbols and code symbols with fillers: a code symbol is the code plus 1, and 0 for a filler."""
+    """Return gap symbols and code symbols with fillers: a code symbol is the code plus 1, or 0 for a filler."""
     filler = (1 << bits) - 1
     room = len(runs) + int((runs // (filler + 1)).sum())
     gaps, out = np.empty(room, np.int64), np.empty(room, np.uint8)
@@ -169,7 +169,7 @@ def write_chunk(plan: Plan, gaps: Array | None, planes: Sequence[Array], values:
 
 
 def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
-    """Cut symbols into one stream, or four of equal length but for the last."""
+    """Cut symbols into one stream, or into four of equal length except the last."""
     if len(symbols) < layout.INTERLEAVE_FROM:
         return [(symbols, lengths)]
     quarter = (len(symbols) + 3) // 4
@@ -208,13 +208,13 @@ class StreamReader:
         data : uint8 array
             The chunk.
         stored : int
-            Its code symbols, without those of fillers.
+            Number of its code symbols, without those of fillers.
         max_gaps : int
-            Most gap symbols: each stands for a zero or an entry of the chunk's elements.
+            Most gap symbols: each covers at least one of the chunk's elements.
         value_bytes : int
             Bytes of raw values at the chunk's end.
         code_room : uint8 array, optional
-            Where an only plane of `stored` code symbols is put.
+            Room for the `stored` code symbols if they have a single plane.
         """
         cursor = Cursor(data)
         count = stored if self._gaps is None else _read_gap_count(cursor, stored, max_gaps)
@@ -244,20 +244,20 @@ class StreamReader:
 def _read_gap_count(cursor: Cursor, stored: int, max_gaps: int) -> int:
     count, bits = cursor.varint("gap symbols", max_gaps), 8 * len(cursor.data)
     if count < stored or count > max(stored, bits):
-        # Escapes and fillers are never the only symbol, so each takes at least one bit.
+        # An escape or filler is never the only symbol, so each takes at least one bit.
         raise StreamError("gap symbols", got=count, expected=f"{stored}, and at most one more for each bit")
     return count
 
 
 class _Alphabet:
-    """Decodes the symbols of one alphabet: by kernels, or without a compiler by `plain`."""
+    """Decodes the symbols of one alphabet with kernels, or with `plain` if nothing can compile them."""
 
     def __init__(self, lengths: Lengths) -> None:
         self._lengths = lengths
         self._tables = None if lacks_compiler(huffman.read_one) else huffman.decoding_tables(lengths)
 
     def read(self, data: npt.NDArray[np.uint8], at: int, end: int, out: npt.NDArray[np.uint8], sizes: list[int]) -> int:
-        """Fill `out` from bit `at` on, and return the bit after; `sizes` are those of four streams, or none."""
+        """Fill `out` from bit `at` on, and return the bit after; `sizes` are those of four streams, or empty."""
         if not sizes:
             return self._one(data, at, end, out)
         count, quarter = len(out), (len(out) + 3) // 4
@@ -271,7 +271,7 @@ class _Alphabet:
         else:
             reached = np.array(starts, np.int64)
             huffman.read_four(data, reached, np.array(ends, np.int64), *self._tables, out, count)
-            after = reached.tolist()  # -1 where a stream has run out
+            after = reached.tolist()  # -1 for a stream that has run out
         if after != ends:
             raise StreamError("Huffman streams", got="another length", expected=f"{sizes} bits")
         return ends[-1]
@@ -287,7 +287,7 @@ class _Alphabet:
 
 
 def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
-    """Require that the streams fill `size` bytes but for fewer than eight zero bits."""
+    """Require that the streams fill `size` bytes except for fewer than eight zero bits."""
     if (at + 7) // 8 != size:
         raise StreamError("Huffman streams", got=f"{size} bytes", expected=f"{(at + 7) // 8} bytes")
     if at % 8 and int(data[size - 1]) >> (at % 8):
@@ -295,7 +295,7 @@ def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
 
 
 class PlaceShape(NamedTuple):
-    """The matrix whose positions gap symbols stand for."""
+    """The matrix that holds the positions of gap symbols."""
 
     lines: int
     length: int
@@ -303,7 +303,7 @@ class PlaceShape(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Positions of entries; `codes` only where fillers had to be taken out of them."""
+    """Positions of entries; `codes` is None unless fillers were taken out of the codes."""
 
     indptr: Array
     indices: Array
@@ -324,15 +324,15 @@ def place(
     plan : Plan
     gaps : uint8 array
     code_symbols : uint8 array or None
-        The code symbols of gaps with fillers; the codes without the fillers are returned. None: there are no fillers.
+        The code symbols if there are fillers, which the returned codes no longer contain; None without fillers.
     shape : PlaceShape
     room : array, optional
-        Where the indices are put: ``shape.nnz`` of them, of their dtype.
+        Room for the indices: ``shape.nnz`` items of their dtype.
 
     Raises
     ------
     IndexRangeError
-        The positions leave the matrix, or are not as many as it has entries.
+        The positions lie outside the matrix, or their number differs from that of its entries.
     """
     nnz = shape.nnz
     if code_symbols is None:
@@ -347,7 +347,7 @@ def place(
 
 
 def _place(symbols: Array, escape: int, shape: PlaceShape, room: Array | None) -> tuple[Array, Array]:
-    """Return indptr and indices; the kernels prove that positions are in range, or fail."""
+    """Return `indptr` and `indices`; the kernels check that positions are in range, and fail otherwise."""
     lines, length, nnz = shape
     index_type = index_dtype(length)
     indptr = np.zeros(lines + 1, np.int64)
@@ -370,7 +370,7 @@ def _place(symbols: Array, escape: int, shape: PlaceShape, room: Array | None) -
 
 
 def join(planes: Sequence[npt.NDArray[np.uint8]], symbols: int, count: int) -> Array:
-    """Return `count` code symbols from their planes; raise `IndexRangeError` for one that is not below `symbols`."""
+    """Return `count` code symbols from their planes; raise `IndexRangeError` unless all are below `symbols`."""
     if not planes:
         return np.zeros(count, np.uint8)
     joined: Array = planes[0]

@@ -1,4 +1,4 @@
-"""Writing payloads of coders 0 and 1: symbols at a fixed width, or in Huffman codes (spec, "Packed chunks")."""
+"""The writer of coders 0 and 1: symbols of a fixed width, or in Huffman codes (spec, "Packed chunks")."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
-#: Entries in a chunk: so many that what a chunk costs (a few bytes) does not show.
+#: Number of entries in a chunk: large enough to make a chunk's overhead of a few bytes negligible.
 _CHUNK = 1 << 20
-#: Runs of zeros below this are counted in an array.
+#: An array counts the runs of zeros that are shorter than this.
 _SHORT_RUN = 1 << 12
 #: Gap symbols may be wider than the best width if that costs less than 2 ** -_WIDER of their bits.
 _WIDER = 11
-#: Coding every element of a sparse tensor can only pay above this density, and up to this many elements.
+#: To code every element of a sparse tensor can pay only above this density, and up to this many elements.
 _DENSE_FROM = 0.1
 _DENSE_MAX_ELEMENTS = 1 << 28
 
 
 @record(eq=False)
 class _Candidate:
-    """Symbols to be coded one way.
+    """Symbols to be coded in one way.
 
     Attributes
     ----------
     lines_each : int
-        Lines in a chunk, 0 for all; `parts` are the chunks.
+        Number of lines in a chunk, 0 for all; `parts` are the chunks.
     gap_bits : int
-        Width of a gap symbol; 0 where positions are not coded.
+        Width of a gap symbol; 0 if positions are not coded.
     code_symbols : int
         The number of different code symbols.
     index_cost : int
@@ -66,18 +66,18 @@ class _Symbols:
 
 
 def candidates(tensor: Tensor) -> Iterator[bytes]:
-    """Yield the payloads that are worth trying; of a large tensor only along the axis that promises more."""
+    """Yield the payloads that are worth trying; a large tensor is coded only along the more promising axis."""
     found = [_candidate(tensor, coding, None) for coding in _codings(tensor)]
     if len(found) > 1 and tensor.nnz > _CHUNK:
         rows, columns = found[:2]
-        # Codes cost the same either way; a thirtieth of a bit an entry is not worth transposing back.
+        # Codes cost the same either way; a thirtieth of a bit per entry does not justify transposing back.
         transpose = columns.index_cost + tensor.nnz // 32 < rows.index_cost
         del found[0 if transpose else 1]
     for candidate in found:
         symbols = _symbols(candidate)
         yield _encode(candidate, symbols)
         if tensor.size < _CHUNK:
-            # Fixed widths pay where tables would cost more than they save; never so for many symbols.
+            # Fixed widths pay if tables would cost more than they save, which is never so for many symbols.
             yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols)
 
 
@@ -91,7 +91,7 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> byt
 
 
 def _codings(tensor: Tensor) -> Iterator[Coding]:
-    """Yield the ways to see a tensor that may pay: by rows, by columns, or element by element."""
+    """Yield the codings that may pay for a tensor: by rows, by columns, or element by element."""
     yield Coding(layout.CODER_HUFFMAN)
     if not tensor.is_sparse:
         return
@@ -102,7 +102,7 @@ def _codings(tensor: Tensor) -> Iterator[Coding]:
 
 
 def may_be_dense(tensor: Tensor) -> bool:
-    """Whether coding every element of a tensor may pay: it is sparse, but not very, and has a codebook."""
+    """Return whether it may pay to code every element: the tensor is moderately sparse and has a codebook."""
     return (
         tensor.is_sparse
         and tensor.codebook is not None
@@ -129,7 +129,7 @@ def _candidate(tensor: Tensor, coding: Coding, lines_each: int | None) -> _Candi
 
 
 def _dense_parts(tensor: Tensor, transposed: bool, lines_each: int) -> list[CsrView]:
-    """Return the chunks of a dense tensor: codes alone."""
+    """Return the chunks of a dense tensor, which hold only codes."""
     codes, lines, length = dense_codes(tensor, transposed)
     indptr, indices = np.empty(0, np.int64), np.empty(0, np.int32)
     bounds = chunk_bounds(lines, lines_each)
@@ -140,21 +140,21 @@ def _dense_parts(tensor: Tensor, transposed: bool, lines_each: int) -> list[CsrV
 
 
 def _gap_bits(parts: Sequence[CsrView]) -> tuple[int, int]:
-    """Return the width of gap symbols that is best in Huffman codes, and its cost in bits, tables included."""
+    """Return the best width of gap symbols in Huffman codes, and its cost in bits, including tables."""
     runs, counts = _run_counts(parts)
     costs = []
     for bits in range(1, layout.MAX_GAP_BITS + 1):
         symbols = packed.escaped_counts(runs, counts, bits)
         lengths = code_lengths(symbols)
         costs.append(huffman.cost_bits(lengths, symbols) + 8 * _table_bytes(lengths))
-    # Wide symbols need few escapes, which are slow to decode: they may cost a little more.
+    # Wide symbols may cost a little more, because they need fewer escapes, which are slow to decode.
     allowed = min(costs) + (min(costs) >> _WIDER)
     bits = max(bits for bits, cost in enumerate(costs, start=1) if cost <= allowed)
     return bits, costs[bits - 1]
 
 
 def _run_counts(parts: Sequence[CsrView]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the different runs of zeros, and how often each occurs."""
+    """Return the distinct runs of zeros, and the count of each."""
     short = np.zeros(_SHORT_RUN, np.int64)
     long = [np.empty(0, np.int64)]
     for part in parts:
@@ -193,7 +193,7 @@ def _symbols(candidate: _Candidate) -> list[_Symbols]:
 
 
 def _encode_with_fillers(candidate: _Candidate) -> bytes:
-    """Return the payload with the relative index of Deep Compression, for one width of gaps."""
+    """Return the payload with the relative index of Deep Compression, for the candidate's gap width."""
     symbols = []
     for part in candidate.parts:
         gaps, code_symbols = packed.filled(packed.runs_of(part), part.codes, candidate.gap_bits)
@@ -240,7 +240,7 @@ def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> packed.Len
 
 
 def code_lengths(counts: npt.NDArray[np.int64]) -> packed.Lengths:
-    """Return Huffman code lengths; where nothing is to be coded, those of a code with one symbol."""
+    """Return Huffman code lengths; if there are no symbols to code, those of a code with one symbol."""
     lengths = huffman.code_lengths(counts)
     if not counts.any():
         lengths[0] = 0

@@ -45,7 +45,7 @@ class Coding:
 
     @classmethod
     def parse(cls, byte: int, info: TensorInfo) -> Coding:
-        """Read the byte and require that it makes sense for the tensor."""
+        """Parse the byte and require that it suits the tensor."""
         coder = byte & layout.CODER_MASK
         if coder >= layout.CODERS:
             raise VersionError("coder", got=coder, expected=f"below {layout.CODERS}")
@@ -61,7 +61,7 @@ class Coding:
         return coding
 
     def _contradicts(self, info: TensorInfo) -> bool:
-        """Whether a tensor of this form cannot be coded so."""
+        """Return whether this coding cannot apply to a tensor of this form."""
         sparse, shared = info.form == "sparse", info.clusters > 0
         return (
             (self.every_element and not (sparse and shared and info.clusters < layout.MAX_CODEBOOK))
@@ -85,7 +85,7 @@ class Coding:
 
 @record(eq=False)
 class Chunk:
-    """A run of a payload's lines: how many lines, how many entries (or elements) they hold, and their bytes."""
+    """A run of a payload's lines: the number of lines, the number of their entries (or elements), and their bytes."""
 
     lines: int
     stored: int
@@ -105,22 +105,22 @@ class ParsedPayload:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the payload holds values in place of codes and positions."""
+        """Whether the payload holds values instead of codes and positions."""
         return self.info.form != "sparse" and not self.info.clusters
 
     @property
     def has_positions(self) -> bool:
-        """Whether the payload says where entries are; otherwise it has a value or code symbol for each element."""
+        """Whether the payload codes positions of entries; otherwise it has a value or code symbol for each element."""
         return self.info.form == "sparse" and not self.coding.every_element
 
     @property
     def code_symbols(self) -> int:
-        """The number of different code symbols that the streams hold."""
+        """The number of distinct code symbols in the streams."""
         return (self.info.clusters or 1) + (self.coding.every_element or self.coding.fillers)
 
 
 def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = None) -> ParsedPayload:
-    """Split a payload into head and chunks, every length checked.
+    """Split a payload into its head and chunks, and check every length.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def _read_chunk_table(
 
 
 def chunk_bounds(lines: int, lines_each: int) -> Iterator[tuple[int, int]]:
-    """Yield the first line of each chunk and the one after its last; `lines_each` 0 means one chunk."""
+    """Yield each chunk's first line and the line after its last; 0 `lines_each` means one chunk."""
     if not lines_each:
         yield 0, lines
         return
@@ -180,14 +180,14 @@ def chunk_bounds(lines: int, lines_each: int) -> Iterator[tuple[int, int]]:
 
 
 def chunk_lines(lines: int, stored: int, weight: int, target: int) -> int:
-    """Return how many lines make a chunk of about `target`, of `weight` in all; 0 if one chunk is enough.
+    """Return the number of lines in a chunk of about `target`, given a total `weight`; 0 if one chunk is enough.
 
     Parameters
     ----------
     lines, stored : int
-        Lines of the tensor, and its entries (or elements): they bound the number of chunks.
+        Number of the tensor's lines, and of its entries (or elements); these bound the number of chunks.
     weight, target : int
-        What the writer counts (entries or elements): in the tensor, and in a chunk.
+        Number of what the writer counts (entries or elements) in the tensor, and in a chunk.
     """
     if weight <= target or lines < 2:
         return 0
@@ -197,7 +197,7 @@ def chunk_lines(lines: int, stored: int, weight: int, target: int) -> int:
 
 
 def with_chunk_table(lines_each: int, chunks: Sequence[bytes], stored: Sequence[int] | None = None) -> bytes:
-    """Return the chunks after their table, which one chunk has not; `stored`: entries in each of a sparse tensor's."""
+    """Return the chunks after their table, unless `lines_each` is 0; `stored` counts a sparse tensor's entries."""
     table = bytearray()
     if lines_each:
         for number, chunk in enumerate(chunks):

@@ -1,4 +1,4 @@
-"""Decoding a tensor's payload (spec, "Payloads"): chunk by chunk, then together, then by rows."""
+"""Decoding of payloads (spec, "Payloads"): each chunk is decoded, then they are joined and put in row order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ R = TypeVar("R")
 
 
 def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
-    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` tell beforehand what that takes.
+    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` predict what that takes.
 
     Raises
     ------
     FormatError
-        The payload is damaged. Everything read is proved in range before it indexes anything.
+        The payload is damaged. Every number that is used as an index is first proved to be in range.
     """
     info = payload.info
     if payload.is_plain:
@@ -58,14 +58,14 @@ def _code_dtype(info: TensorInfo) -> type[np.uint8 | np.uint16]:
 def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[R]:
     if threads < 2 or len(items) < 2:
         return map(function, items)
-    from concurrent.futures import ThreadPoolExecutor  # costs milliseconds at start
+    from concurrent.futures import ThreadPoolExecutor  # This costs milliseconds at start.
 
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         return list(pool.map(function, items))
 
 
 def _read_plain(payload: ParsedPayload, threads: int) -> Array:
-    """Return the values of a payload that has nothing else."""
+    """Return the values of a payload that holds only values."""
     info = payload.info
 
     def read(chunk: Chunk) -> Array:
@@ -103,7 +103,7 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> E
     info = payload.info
     if len(payload.chunks) == 1:
         return reader.read_sparse(payload.chunks[0], _room(payload) if reader.fills_room else None)
-    # Chunks are decoded into their places: joining them afterwards would take longer than decoding.
+    # Decode chunks into their places: it would take longer to join them afterwards than to decode them.
     room = _room(payload)
     indptr = np.zeros(payload.lines + 1, np.int64)
     values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
@@ -133,8 +133,8 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> E
 def _room(payload: ParsedPayload) -> Room:
     """Return arrays for a sparse tensor's indices and codes.
 
-    They share one piece of memory: NumPy asks the system for huge pages from 4 MiB on, and touching small pages for the
-    first time takes as long as decoding.
+    They share one block of memory: from 4 MiB on, NumPy asks the system for huge pages, and the first touch of small
+    pages takes as long as decoding.
     """
     index, code = np.dtype(index_dtype(payload.length)), np.dtype(_code_dtype(payload.info))
     both = np.empty(payload.info.stored * (index.itemsize + code.itemsize), np.uint8)

@@ -1,7 +1,7 @@
-"""Writing a tensor's payload: every candidate of a mode is coded, the smallest is kept (spec, "Payloads").
+"""The writer of payloads: it codes every candidate of a mode and keeps the smallest (spec, "Payloads").
 
-Ties go to the candidate that comes first, so the same tensor always gives the same bytes. `encode_payload` forces one
-candidate instead.
+Ties go to the first candidate, so the same tensor always gives the same bytes. `encode_payload` forces one candidate
+instead.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dcformat.model import STORAGE, Tensor
 
 Array = npt.NDArray[Any]
 
-#: Values in one stream, and how many `fast` codes rather than stores: nothing is slower to decode than coded values.
+#: Number of values in a stream, and the most that `fast` codes rather than stores raw: nothing is slower to decode.
 _VALUES_CHUNK = 1 << 20
 _FAST_VALUES = 1 << 11
-#: In `fast` a payload along the columns must save one byte in this many, because transposing it back takes time.
+#: In `fast`, a payload along the columns must save one byte in this many, because it takes time to transpose it back.
 _TRANSPOSING = 256
 
 
@@ -44,16 +44,16 @@ def write_payload(tensor: Tensor, mode: Mode, relative_index: RelativeIndex = "e
 
 
 def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
-    """Return a validated tensor's payload, coded as it is told: for tests and for research.
+    """Return a validated tensor's payload in a given coding, for tests and research.
 
     Parameters
     ----------
     tensor : Tensor
     coding : Coding
-        The coder, and which of the format's ways of seeing the tensor it codes. The tensor's form must allow it
-        (spec, "Payloads"); `codings` yields those that it allows.
+        The coder, and the view of the tensor that it codes. The tensor's form must allow the coding (spec,
+        "Payloads"); `codings` yields all that it allows.
     lines_each : int, optional
-        Lines in a chunk, 0 for one chunk. By default, as many as `write_payload` takes.
+        Number of lines in a chunk, 0 for one chunk; by default, the number that `write_payload` chooses.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None
 
 
 def codings(tensor: Tensor) -> Iterator[Coding]:
-    """Yield every coding that the format has for a tensor's form."""
+    """Yield every coding that the format allows for a tensor's form."""
     if tensor.is_constant:
         yield Coding(layout.CODER_RAW)
         return
@@ -91,7 +91,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _weight(payload: bytes, transposing: int) -> int:
-    """Return a payload's bytes, and a part of them more if it has to be transposed back."""
+    """Return the number of a payload's bytes, plus a share of them if it must be transposed back."""
     transposed = bool(payload[0] & layout.CODING_TRANSPOSED)
     return len(payload) + (len(payload) // transposing if transposed and transposing else 0)
 
@@ -101,7 +101,7 @@ def _raw(values: Array, dtype: str) -> bytes:
 
 
 def _value_payloads(tensor: Tensor, mode: Mode) -> Iterator[bytes]:
-    """Yield the payloads of a tensor that has neither codes nor positions: its values as they are, and coded."""
+    """Yield the payloads of a tensor that has neither codes nor positions: its values raw, and coded."""
     yield encode_payload(tensor, Coding(layout.CODER_RAW), 0)
     if not tensor.is_constant and (mode != "fast" or tensor.size <= _FAST_VALUES):
         yield encode_payload(tensor, Coding(layout.CODER_ADAPTIVE))

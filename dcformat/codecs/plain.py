@@ -1,6 +1,6 @@
-"""Coders 0 and 1 where nothing is compiled: NumPy and bitarray do what the kernels do, at a tenth of the speed.
+"""Coders 0 and 1 without compiled kernels: NumPy and bitarray do the kernels' work at a tenth of the speed.
 
-Without Numba a kernel is plain Python, which would take minutes where these functions take seconds. They share no code
+Without Numba, a kernel runs as plain Python, which takes minutes where these functions take seconds. They share no code
 with the kernels, and the tests use them as the kernels' oracle.
 """
 
@@ -33,7 +33,7 @@ def read_symbols(data: npt.NDArray[np.uint8], at: int, end: int, lengths: Length
     codes = canonical_decode(bits, np.bincount(lengths[used]).tolist(), order.tolist())
     try:
         symbols = np.fromiter(islice(codes, len(out)), np.uint8)
-    except ValueError:  # the last code is not whole
+    except ValueError:  # The last code is incomplete.
         return -1
     if len(symbols) < len(out):
         return -1
@@ -44,7 +44,7 @@ def read_symbols(data: npt.NDArray[np.uint8], at: int, end: int, lengths: Length
 def place(
     gaps: Array, escape: int, stored: int, lines: int, length: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Return indptr and indices of gap symbols, or None where `index.place32` returns -1."""
+    """Return `indptr` and `indices` of gap symbols (int64), or None where `index.place32` returns -1."""
     entry = gaps != escape
     if int(entry.sum()) != stored or (len(gaps) and not entry[-1]):
         return None

@@ -1,7 +1,7 @@
-"""The binary range coder under all adaptive coding (spec, "Range coder"), and its adaptive probabilities.
+"""The binary range coder behind all adaptive coding (spec, "Range coder"), and its adaptive probabilities.
 
 One function codes a bit in either direction, so each model is written once and its two directions cannot differ.
-Kernels come in pairs that call the same device function with ``decode`` True or False.
+Kernels come in pairs that call the same device function, with ``decode`` True or False.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ State = npt.NDArray[np.int64]
 TOP = 1 << 24
 FULL = (1 << 32) - 1
 WHOLE = 1 << 32
-#: A probability's state: 22 bits of probability that the bit is 1, then 9 bits counting the bits seen.
+#: The state of a bit model: 22 bits for the probability of a 1, then 9 bits that count the bits seen.
 HALF = 1 << 30
 COUNT_BITS = 9
 COUNT_MASK = (1 << COUNT_BITS) - 1
 PROBABILITY_MAX = (1 << 22) - 1
-#: A byte holds fewer adaptive bits than this: each takes log2(1 / (1 - 32 / 65536)) bits or more, less the rounding of
-#: the interval (the true bound is 11,402).
+#: A byte holds fewer adaptive bits than this: each takes at least log2(1 / (1 - 32 / 65536)) bits, minus the interval's
+#: rounding (the true bound is 11,402).
 MAX_DECISIONS = 12000
 #: RATE[n] is how far the n-th bit moves a probability, in 1/65536: about 1 / (n + 1.5).
 RATE = np.array([131072 // (2 * n + 3) for n in range(512)], np.int64)
 
 
 class Stream(NamedTuple):
-    """What a kernel codes from or to, as its device functions take it.
+    """The stream that a kernel reads or writes, as its device functions take it.
 
-    They also take, and return changed, the `interval`: ``(low, span, position)``. While encoding, `low` is the
-    interval's lower end (33 bits); while decoding, it is the code minus that. `span` is the interval's length, and
-    `position` the next byte of the buffer. Only `code_bit` looks into it.
+    They also take the `interval` ``(low, span, position)`` and return it changed. When encoding, `low` is the
+    interval's lower end (33 bits); when decoding, it is the code minus that. `span` is the interval's length, and
+    `position` is the next byte of the buffer. Only `code_bit` uses these fields.
 
     Attributes
     ----------
     decode : bool
     buffer : uint8 array
-        An encoder has reserved room for all that is written.
+        An encoder has reserved room for all the bytes that it will write.
     end : int
-        Bytes in the buffer that a decoder may read; it reads zeros after them.
+        Number of bytes in the buffer that a decoder may read; it reads zeros after them.
     """
 
     decode: bool
@@ -55,7 +55,7 @@ class Stream(NamedTuple):
 
 @device
 def opened(state):  # type: ignore[no-untyped-def]
-    """Return the interval that an `Encoder` or `Decoder` keeps in its `state`."""
+    """Return the interval from the `state` of an `Encoder` or `Decoder`."""
     return state[0], state[1], state[2]
 
 
@@ -67,7 +67,7 @@ def keep(state, interval):  # type: ignore[no-untyped-def]
 
 @device
 def overrun(stream, interval):  # type: ignore[no-untyped-def]
-    """Whether a decoder has read far more zeros than any stream leaves to its end."""
+    """Return whether a decoder has read far more zeros after the end than any valid stream requires."""
     return stream.decode and interval[2] > stream.end + 8
 
 
@@ -113,7 +113,7 @@ def code_bit(stream, interval, p, bit):  # type: ignore[no-untyped-def]
 
 @device
 def update(models, index, limit, bit):  # type: ignore[no-untyped-def]
-    """Move a probability towards the bit just coded, by less the more bits it has seen, up to `limit` of them."""
+    """Move a probability towards the coded bit; the step shrinks with the number of bits seen, up to `limit`."""
     state = np.int64(models[index])
     count = state & COUNT_MASK
     p = state >> COUNT_BITS
@@ -128,7 +128,7 @@ def update(models, index, limit, bit):  # type: ignore[no-untyped-def]
 
 @device
 def probability(models, index):  # type: ignore[no-untyped-def]
-    """Return a bit model's probability of a 1 in 1/65536, kept within 32 .. 65504."""
+    """Return a bit model's probability of a 1, in 1/65536, clipped to 32 .. 65504."""
     p = np.int64(models[index]) >> 15
     return min(max(p, 32), 65504)
 
@@ -143,7 +143,7 @@ def code_adaptive(stream, interval, models, index, limit, bit):  # type: ignore[
 
 @device
 def code_direct(stream, interval, width, value):  # type: ignore[no-untyped-def]
-    """Code `width` bits, high one first, each as likely 0 as 1."""
+    """Code `width` bits, the highest first, each with probability 1/2."""
     out = 0
     for shift in range(width - 1, -1, -1):
         bit, interval = code_bit(stream, interval, 32768, (value >> shift) & 1)
@@ -153,7 +153,7 @@ def code_direct(stream, interval, width, value):  # type: ignore[no-untyped-def]
 
 @device
 def code_tree(stream, interval, models, base, width, limit, value):  # type: ignore[no-untyped-def]
-    """Code `width` bits, high one first, each with a bit model for every prefix: ``2 ** width`` models from `base`."""
+    """Code `width` bits, the highest first, with a bit model for every prefix: ``2 ** width`` models from `base`."""
     node = 1
     for shift in range(width - 1, -1, -1):
         bit, interval = code_adaptive(stream, interval, models, base + node, limit, (value >> shift) & 1)
@@ -165,7 +165,8 @@ def code_tree(stream, interval, models, base, width, limit, value):  # type: ign
 def code_gamma(stream, interval, models, base, limit, value):  # type: ignore[no-untyped-def]
     """Code ``value < 2 ** 32 - 1`` as in Elias' gamma code of value + 1, by `GAMMA_MODELS` bit models from `base`.
 
-    Its length by a 6-bit tree of models, the two bits below the leading one by models of that length, the rest direct.
+    A 6-bit tree of models codes its length, models of that length code the two bits below the leading one, and the rest
+    is coded directly.
     """
     width = 0
     if not stream.decode:
@@ -184,7 +185,7 @@ GAMMA_MODELS = 64 + 33 * 4
 
 
 def fresh(count: int) -> npt.NDArray[np.int32]:
-    """Return `count` bit models that know nothing: probability one half, no bits seen."""
+    """Return `count` new bit models: probability one half, no bits seen."""
     return np.full(count, HALF, np.int32)
 
 
@@ -196,7 +197,7 @@ class Encoder:
         self.state = np.array([0, WHOLE, 0], np.int64)
 
     def reserve(self, room: int) -> None:
-        """Make sure `room` more bytes fit."""
+        """Make sure that `room` more bytes fit."""
         need = int(self.state[2]) + room + 16
         if need > len(self.buf):
             grown = np.zeros(max(need, 2 * len(self.buf)), np.uint8)
@@ -204,7 +205,7 @@ class Encoder:
             self.buf = grown
 
     def take(self) -> bytes:
-        """End the stream and return it: the shortest byte string in the final interval, the smallest such."""
+        """End the stream and return it: the smallest of the shortest byte strings in the final interval."""
         low, rng, pos = (int(x) for x in self.state)
         count, value = _final(low, rng)
         out = int.from_bytes(self.buf[:pos].tobytes(), "big") if value >> 32 else 0
@@ -216,18 +217,18 @@ class Decoder:
     """A decoder between kernels: its interval in `state`, a copy of its bytes in `buf`."""
 
     def __init__(self, data: Bytes) -> None:
-        # A copy: what was checked cannot change, and kernels take no read-only array.
+        # Copy the bytes, so that checked bytes cannot change, and because kernels take no read-only array.
         self.buf = np.array(data, np.uint8)
         first = bytes(self.buf[:4]).ljust(4, b"\0")
         self.state = np.array([int.from_bytes(first, "big"), WHOLE, 4], np.int64)
 
     def expect(self, decisions: int, field: str) -> None:
-        """Require a stream long enough for a number of binary decisions: a short one cannot keep a reader busy."""
+        """Require a stream long enough for a number of binary decisions, so that a short one costs little time."""
         if decisions > MAX_DECISIONS * (len(self.buf) + 8):
             raise StreamError(field, got=f"{len(self.buf)} bytes", expected=f"enough for {decisions} binary decisions")
 
     def finish(self) -> None:
-        """Require that the stream ends here and exactly as the encoder would have ended it."""
+        """Require that the stream ends here, exactly as the encoder would have ended it."""
         code, rng, pos = (int(x) for x in self.state)
         window = int.from_bytes(bytes(self.buf[max(pos - 4, 0) : pos]).ljust(4, b"\0"), "big")
         count, value = _final((window - code) & FULL, rng)
@@ -243,7 +244,7 @@ class Decoder:
 
 
 def _final(low: int, rng: int) -> tuple[int, int]:
-    """Return how many bytes end the stream, and the value of the last window of four (33 bits: it may carry)."""
+    """Return how many bytes end the stream, and the value of the last four-byte window (33 bits: it may carry)."""
     for count in range(5):
         unit = 1 << 8 * (4 - count)
         value = -(-low // unit) * unit

@@ -1,9 +1,9 @@
 """The coder of byte strings, primed with a preset text (spec, "Text coder"): for a file's table of contents.
 
-For the contexts of the last 9, 7, 5, 4, 3, 2 and 1 bytes the coder remembers which byte came next the last time. It
-tries those guesses in turn, longest context first; an adaptive bit says whether a guess is right. A byte that no
-context guesses is spelled out. Both sides first learn the preset, so that typical contents are guessed from the first
-byte on. This is symbol ranking (Fenwick 1996).
+For each context of the last 9, 7, 5, 4, 3, 2 and 1 bytes, the coder remembers the byte that came next the last time. It
+tries these guesses in turn, longest context first; an adaptive bit says whether a guess is right. The coder spells out
+a byte that no context guesses. Encoder and decoder first learn the preset, so that they guess typical contents from the
+first byte on. This is symbol ranking (Fenwick 1996).
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ from dcformat.jit import can_compile, device, kernel
 from dcformat.limits import require_memory, require_work
 
 ORDERS = (9, 7, 5, 4, 3, 2, 1)
-#: Up to this, the coder counts how often in a row a guess was right.
+#: The coder counts how often in a row a guess was right, up to this number.
 MAX_TRUST = 3
 #: Most bits that a bit model's probability rests on.
 LIMIT = 30
 LENGTH_BITS = 5
-#: Guesses are kept in a table for each order, of 2 ** 16 to 2 ** 20 slots: four to eight for each byte.
+#: Each order has a table of guesses with 2 ** 16 to 2 ** 20 slots: four to eight for each byte.
 MIN_SLOT_BITS, MAX_SLOT_BITS, SPARE_BITS = 16, 20, 2
-#: Most steps that coding a byte takes: guesses, spelling, hashing.
+#: Most steps that it takes to code a byte: guesses, spelling and hashing.
 STEPS_EACH = 64
-#: Texts shorter than this, with the preset, are coded in Python rather than wait for the compiler.
+#: Texts that are shorter than this with the preset are coded in Python rather than wait for the compiler.
 _SHORT = 1 << 13
 
 LEARN, ENCODE, DECODE = range(3)
 
 
 class _Models(NamedTuple):
-    """What the coder has learnt, and tables that it needs.
+    """The coder's models and the tables that it needs.
 
     Attributes
     ----------
     success : int32 ``(28,)``
-        Bit models: whether a guess is right, by order and trust.
+        Bit models of whether a guess is right, by order and trust.
     spelling : int32 ``(256,)``
-        Bit models of a tree: bytes that nothing guessed.
+        Bit models of a tree, for bytes that no context guessed.
     guesses : uint16
-        For each order a table of ``2 ** bits`` guesses: 1 + byte + (trust << 8) + (five bits of its context's hash
-        << 10), or 0 for none.
+        For each order a table of ``2 ** bits`` guesses: 1 + byte + (trust << 8) + (five bits of the context's hash
+        << 10), or 0 for no guess.
     rate : int64
         `rangecoder.RATE`.
     """
@@ -74,7 +74,7 @@ class _Models(NamedTuple):
 
 @device
 def _code(mode, stream, interval, models, index, rate, bit):  # type: ignore[no-untyped-def]
-    """Code a bit by its bit model, or only learn it. The models are Python's integers where this runs as Python."""
+    """Code a bit by its bit model, or only learn it. In plain Python, the models are Python integers."""
     state = models[index]
     if mode:
         bit, interval = code_bit(stream, interval, min(max(state >> 15, 32), 65504), bit)
@@ -90,7 +90,7 @@ def _code(mode, stream, interval, models, index, rate, bit):  # type: ignore[no-
 
 @device
 def _hash_contexts(text, index, hashes):  # type: ignore[no-untyped-def]
-    """Store the hashes of the contexts before a byte, longest first, and return the first that there is."""
+    """Store the hashes of a byte's contexts, longest first, and return the index of the first that exists."""
     value = 0
     known = 7
     for back in range(1, min(index, 9) + 1):
@@ -131,7 +131,7 @@ def _code_byte(mode, stream, interval, models, hashes, bits, known, byte):  # ty
 
 @device
 def _remember(guesses, hashes, bits, known, byte):  # type: ignore[no-untyped-def]
-    """Make a byte the guess of each of its contexts, with more trust where it was already."""
+    """Make a byte the guess of each of its contexts, with more trust if it already was."""
     for rank in range(known, 7):
         slot = rank << bits | hashes[rank] >> (32 - bits)
         guess = guesses[slot] - 1
@@ -147,7 +147,7 @@ def _remember(guesses, hashes, bits, known, byte):  # type: ignore[no-untyped-de
     work=lambda text, first: 100 * (len(text) - first),
 )
 def _text(mode, state, buf, end, success, spelling, guesses, hashes, bits, rate, text, first):  # type: ignore[no-untyped-def]
-    """Code bytes by what was learnt before; return 0, or -1 where the stream has ended long before them.
+    """Code bytes with the models learnt so far; return 0, or -1 if the stream ended long before the last byte.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def _text(mode, state, buf, end, success, spelling, guesses, hashes, bits, rate,
     success, spelling, guesses
         As in `_Models`.
     hashes : int64 ``(14,)``
-        Room for the hashes of a byte's contexts, then for the bytes that were tried.
+        Room for the hashes of a byte's contexts, then for the bytes tried.
     bits : int
         Each order's table of guesses has ``2 ** bits`` slots.
     rate : int64
@@ -166,7 +166,7 @@ def _text(mode, state, buf, end, success, spelling, guesses, hashes, bits, rate,
     text : uint8
         The preset and the text.
     first : int
-        Where coding starts in `text`.
+        Index in `text` at which coding starts.
     """
     models = _Models(success, spelling, guesses, rate)
     stream, interval = Stream(mode == DECODE, buf, end), opened(state)
@@ -185,14 +185,14 @@ def _text(mode, state, buf, end, success, spelling, guesses, hashes, bits, rate,
 
 
 class _Coder:
-    """Runs the kernel; or its Python on lists, if nothing compiles or a short text would have to wait for that."""
+    """Runs the kernel, or its Python code on lists if nothing compiles or a short text would have to wait for it."""
 
     def __init__(self, size: int) -> None:
         self.bits = min(max(size.bit_length() + SPARE_BITS, MIN_SLOT_BITS), MAX_SLOT_BITS)
         self.as_python = not _text.ready() and (size <= _SHORT or not can_compile())
 
     def primed(self, preset: bytes) -> list[Any]:
-        """Return bit models of success and of spelling, and guesses, all of which have learnt `preset`."""
+        """Return the bit models of success and of spelling, and the guesses, after they have learnt `preset`."""
         success, spelling = np.full(4 * len(ORDERS), HALF, np.int32), np.full(256, HALF, np.int32)
         slots = len(ORDERS) << self.bits
         if self.as_python:
@@ -215,12 +215,12 @@ class _Coder:
         )
 
     def text(self, data: bytes) -> Any:
-        """Return bytes in the form that `run` takes."""
+        """Return `data` in the form that `run` takes."""
         return bytearray(data) if self.as_python else np.frombuffer(data, np.uint8).copy()
 
 
 def pack(data: bytes, preset: bytes = b"") -> bytes:
-    """Return `data`, fewer than 2**31 bytes, coded together with its length after learning `preset`."""
+    """Learn `preset`, then code `data` (fewer than 2**31 bytes) with its length, and return the result."""
     coder, encoder = _Coder(len(preset) + len(data)), Encoder(32 * len(data) + 64)
     width = len(data).bit_length()
     put(encoder, LENGTH_BITS, width)
@@ -238,9 +238,9 @@ def unpack(
     Raises
     ------
     LimitError
-        There are more than `limit` bytes.
+        The text has more than `limit` bytes.
     MemoryLimitError, WorkLimitError
-        Unpacking needs more than `max_memory` bytes, without the smallest tables, or more than `max_work` steps.
+        Unpacking needs more than `max_memory` bytes, not counting the smallest tables, or more than `max_work` steps.
     StreamError, TrailingDataError
         The stream does not end as `pack` ends it.
     """
@@ -248,7 +248,7 @@ def unpack(
     length = _read_length(decoder)
     if length > limit:
         raise LimitError("packed text", got=f"{length} bytes", expected=f"at most {limit}")
-    decoder.expect(length, "packed text")  # a byte takes at least one decision
+    decoder.expect(length, "packed text")  # A byte takes at least one decision.
     require_work("packed text", STEPS_EACH * length, max_work)
     coder = _Coder(len(preset) + length)
     need = 2 * length + 2 * len(ORDERS) * ((1 << coder.bits) - (1 << MIN_SLOT_BITS))
@@ -261,7 +261,7 @@ def unpack(
 
 
 def stated_length(data: bytes) -> int:
-    """Return how many bytes `unpack` would give, without unpacking them."""
+    """Return the number of bytes that `unpack` would return, without unpacking them."""
     return _read_length(Decoder(np.frombuffer(data, np.uint8)))
 
 

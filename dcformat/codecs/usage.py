@@ -1,4 +1,4 @@
-"""What the bits of a payload are for: positions, codes, codebook, tables (tables 2 and 3 of Deep Compression)."""
+"""A payload's bits by purpose: positions, codes, codebook, tables (tables 2 and 3 of Deep Compression)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Usage:
     coder : str
         'raw', 'huffman', 'adaptive' or 'mixing'; 'copy' for a copy, which has no payload.
     index_bits : float
-        Positions of the entries. If codes share a stream with them (adaptive, mixing), what the positions cost in a
-        stream of their own.
+        Bits of the entries' positions. If codes share their stream (adaptive, mixing), these are the bits that the
+        positions take in a stream of their own.
     code_bits : float
-        Codes into the codebook, or values if there is none.
+        Bits of the codes, or of the values if there is no codebook.
     codebook_bits : float
     table_bits : float
-        Code length tables, chunk tables, padding.
+        Bits of code length tables, chunk tables and padding.
     """
 
     coder: str
@@ -43,7 +43,7 @@ class Usage:
 
 
 def measure(payload: ParsedPayload) -> Usage:
-    """Decode a payload and account for its bits. Raises `FormatError` as reading it does."""
+    """Decode a payload and account for its bits. Raises `FormatError` if the payload is damaged."""
     tensor = read_payload(payload)
     total = 8 * payload.info.payload_bytes
     name = CODER_NAMES[payload.coding.coder]
@@ -73,7 +73,7 @@ def _codebook_bits(tensor: Tensor) -> float:
 def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, book: float, total: int) -> Usage:
     info, left = payload.info, 8.0 * sum(len(chunk.data) for chunk in payload.chunks)
     table = total - left
-    # In streams of their own, codebook and positions may take more than the stream that they share.
+    # In separate streams, codebook and positions may take more bits than their shared stream.
     book = min(book, left)
     index = 0.0
     if info.form == "sparse" and not payload.coding.every_element:

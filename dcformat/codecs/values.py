@@ -1,7 +1,7 @@
 """Values in a range coder stream, in any order (spec, "Value streams").
 
-Each is coded as an adaptively coded exponent, sign and top of the mantissa, and the rest as it is. Numbers on a grid
-are coded as its scale and integers.
+A value's exponent, sign and the top of its mantissa are coded adaptively, and the rest is raw. Numbers on a grid are
+coded as a scale and integers.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _VALUE_MODELS = 256 + 1 + 16
 
 
 class _Parts(NamedTuple):
-    """How a value's bits are coded: `exponent` and `top` ones by trees of bit models, the lowest `zeros` not at all.
+    """How a value's bits are coded: the `exponent` and `top` bits by trees of bit models; the lowest `zeros` are not.
 
-    `width` is the number of bits of a value, `top` the number of bits at the top of its mantissa.
+    `width` is the number of bits of a value, and `top` the number of bits at the top of its mantissa.
     """
 
     width: int
@@ -58,7 +58,7 @@ class _Parts(NamedTuple):
 
 @device
 def _code_values(stream, state, models, parts, values):  # type: ignore[no-untyped-def]
-    """Code values as bit patterns: exponent, sign, the top of the mantissa, and the rest of it direct."""
+    """Code values as bit patterns: exponent, sign, the top of the mantissa, and the rest of it directly."""
     interval = opened(state)
     width, exponent, top, zeros = parts
     mantissa = max(width - 1 - exponent, 0)
@@ -147,7 +147,7 @@ def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
 
 
 def coded_bits(values: Array, dtype: str) -> float:
-    """Return about how many bits a value takes in a value stream: at most those that it has."""
+    """Return the estimated bits of a value in a value stream: at most the bits that it has."""
     width, exponent = WIDTHS[dtype]
     if not len(values):
         return float(width)

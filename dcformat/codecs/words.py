@@ -1,4 +1,4 @@
-"""Helpers of kernels that handle several bytes at a time; compiled, they are a few instructions each."""
+"""Kernel helpers that handle several bytes at a time; each compiles to a few instructions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcformat.jit import intrinsic
 Bytes = npt.NDArray[np.uint8]
 Integer = int | np.integer[Any]
 
-#: No entry: farther than any line is long.
+#: Not an entry: greater than the length of any line.
 _NOT = 1 << 62
 
 
@@ -79,7 +79,7 @@ def _write_place8() -> Any:
 
 @intrinsic(_write_load64)
 def load64(buf: Bytes, byte: Integer) -> int:
-    """Return eight bytes from `byte` on as a little-endian number; the top bit is a sign."""
+    """Return eight bytes from `byte` on as a signed little-endian number."""
     return int.from_bytes(buf[byte : byte + 8].tobytes(), "little", signed=True)
 
 
@@ -91,7 +91,7 @@ def store32(buf: Bytes, byte: Integer, word: Integer) -> None:
 
 @intrinsic(_write_leading_zeros)
 def leading_zeros(word: Integer) -> int:
-    """Return how many of a number's 64 bits come before its first 1."""
+    """Return the number of zeros before the first 1 in a number's 64 bits."""
     return 64 - (int(word) & (1 << 64) - 1).bit_length()
 
 
@@ -99,9 +99,10 @@ def leading_zeros(word: Integer) -> int:
 def place8(
     gaps: Bytes, number: Integer, escape: Integer, position: Integer, indices: npt.NDArray[np.int32], at: Integer
 ) -> int:
-    """Store the indices of eight entries, from gap symbol `number` on, and return how far past `position` they lead.
+    """Store the indices of eight entries from gap symbol `number` on; return the distance from `position` to the last.
 
-    If one of the symbols is the `escape`, which is no entry, what was stored means nothing and `_NOT` is returned.
+    If one of the symbols is the `escape`, which is not an entry, the stored indices are meaningless and the result is
+    `_NOT`.
     """
     symbols = gaps[number : number + 8]
     placed = np.cumsum(symbols.astype(np.int64) + 1)

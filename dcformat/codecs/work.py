@@ -1,7 +1,7 @@
-"""How many steps of work decoding a payload takes, known before it is done (docs/limits.md).
+"""The steps of work that it takes to decode a payload, known before decoding (docs/limits.md).
 
-A step is about a nanosecond of compiled code on an ordinary machine. The numbers are upper bounds, calculated from a
-tensor's table entry, its coding byte and its chunk table; the bytes of a stream bound what it can hold.
+A step is about a nanosecond of compiled code on an ordinary machine. The numbers are upper bounds, computed from a
+tensor's table entry, its coding byte and its chunk table; the length of a stream bounds what it can hold.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
     from dcformat.codecs.payload_layout import Chunk, ParsedPayload
     from dcformat.contents import TensorInfo
 
-#: Steps to set up a payload, and a chunk: Python, tables, new bit models.
+#: Steps to set up a payload, and to set up a chunk: Python, tables, new bit models.
 TENSOR, CHUNK = 1 << 17, 1 << 16
-#: Reading, placing or comparing a symbol, code or value; starting a line.
+#: Steps to read, place or compare a symbol, code or value, and to start a line.
 SYMBOL, LINE = 2, 2
-#: A binary decision with one model, and with the mixture of coder 3.
+#: Steps of a binary decision with one bit model, and with the mixer of coder 3.
 DECISION, MIXED_DECISION = 10, 80
-#: An element that coder 2 or 3 passes, and an entry whose contexts it looks up, even if nothing is coded there.
+#: Steps of an element that coder 2 or 3 passes, and of an entry whose contexts it looks up, even without coding.
 CELL, MIXED_CELL, ENTRY = 3, 40, 40
-#: Hashing a byte, and the position of an entry.
+#: Steps to hash a byte, and to hash the position of an entry.
 HASHED_BYTE, HASHED_POSITION = 4, 50
-#: Writing a byte of a dense tensor to a file.
+#: Steps to write a byte of a dense tensor to a file.
 WRITTEN_BYTE = 4
-#: Parsing a byte of the contents (in Python), or an operator, and unpacking a byte by the text coder.
+#: Steps to parse a byte of the contents (in Python), to parse an operator, and to unpack a byte with the text coder.
 _CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 8
-#: Most elements that coder 2 and coder 3 code one by one; with more, coder 2 codes runs, and coder 3 refuses.
+#: Most elements that coders 2 and 3 code one by one; above that, coder 2 codes runs, and coder 3 refuses the tensor.
 _MAX_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
-#: The plans that coder 2 and coder 3 try when they write the positions of a chunk.
+#: Number of plans that coders 2 and 3 try when they write the positions of a chunk.
 _PLANS = {layout.CODER_ADAPTIVE: 28, layout.CODER_MIXING: 12}
 
 
 def contents_steps(length: int, packed: bool) -> int:
-    """Return the most steps that contents of `length` bytes in their plain form take."""
+    """Return the most steps that it takes to read contents of `length` bytes in their plain form."""
     parsing = _CONTENTS_BYTE * length + _NODE * min(length, layout.MAX_NODES)
     return parsing + (_TEXT_BYTE * length if packed else 0)
 
 
 def decoding_steps(payload: ParsedPayload) -> int:
-    """Return the most steps that decoding a payload takes, including its codebook and transposing it."""
+    """Return the most steps that it takes to decode a payload, including its codebook and its transposition."""
     info = payload.info
-    # For each tensor its data block is read and its checksum computed.
+    # Each tensor requires its data block to be read and the block's checksum to be computed.
     steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(payload.head)
     steps += _values(info.clusters, info.dtype)
     steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
@@ -57,25 +57,25 @@ def decoding_steps(payload: ParsedPayload) -> int:
 
 
 def hashing_steps(info: TensorInfo) -> int:
-    """Return the most steps that a tensor takes in the content digest."""
+    """Return the most steps that it takes to hash a tensor for the content digest."""
     steps = TENSOR + HASHED_BYTE * info.stored * STORAGE[info.dtype].itemsize
     return steps + (HASHED_POSITION * info.stored + LINE * info.rows if info.form == "sparse" else 0)
 
 
 def writing_steps(info: TensorInfo) -> int:
-    """Return the most steps that writing a tensor's dense form takes."""
+    """Return the most steps that it takes to write a tensor's dense form."""
     return TENSOR + WRITTEN_BYTE * info.size * STORAGE[info.dtype].itemsize
 
 
 def usage_steps(payload: ParsedPayload) -> int:
-    """Return the most steps that accounting for the bits of a payload takes."""
+    """Return the most steps that it takes to account for the bits of a payload."""
     steps = 2 * decoding_steps(payload)
     if not measures_positions(payload):
         return steps
     coder = payload.coding.coder
     for chunk in payload.chunks:
         cells = chunk.lines * payload.length
-        # Every plan codes all elements, or all runs; before that, elements are compared at every lag.
+        # Before the plans, elements are compared at every lag; then every plan codes all elements or all runs.
         runs = 8 * (chunk.stored + cells // 63)
         one = _decisions(coder) * (min(cells, _MAX_CELLS[coder]) + chunk.lines + payload.length + runs)
         compared = 4 * SYMBOL * MAX_LAG * min(cells, SAMPLE)
@@ -125,5 +125,5 @@ def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
     decisions = min(coded, elements + 8 * entries + bits * entries)
     steps = _decisions(coder) * decisions + (MIXED_CELL if mixing else CELL) * cells
     steps += (ENTRY if mixing else SYMBOL) * entries + bits * entries
-    # Which lines and columns are nonempty.
+    # The last term counts the decisions on which lines and columns are nonempty.
     return steps + (DECISION * (chunk.lines + length) if mixing else 0)

@@ -1,4 +1,4 @@
-"""How CPython and NumPy lay out the objects that compiled entries read: known offsets, proved before any is used."""
+"""The layout of the CPython and NumPy objects that compiled entries read: offsets that are checked before use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 #: Offsets in an array object, in bytes: its type, data pointer, rank, pointer to the shape, dtype and flags.
 ARRAY_TYPE, ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_DTYPE, ARRAY_FLAGS = 8, 16, 24, 32, 56, 64
-#: Least size of an array object, in bytes: it has all of these fields.
+#: Least size of an array object with all these fields, in bytes.
 _ARRAY_BYTES = 72
 #: Bytes of an object's header: a reference count and a type.
 _HEADER_BYTES = 16
@@ -20,10 +20,10 @@ C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
 @cache
 def layout_known() -> bool:
-    """Whether objects of this Python and this NumPy look as compiled entries expect."""
+    """Return whether this Python and this NumPy lay out their objects as compiled entries expect."""
     if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
         return False
-    if object.__basicsize__ != _HEADER_BYTES or sys.byteorder != "little":  # free-threaded, or a debug build
+    if object.__basicsize__ != _HEADER_BYTES or sys.byteorder != "little":  # Python is free-threaded, or a debug build.
         return False
     array = np.zeros((2, 3), np.float32)
     base = id(array)

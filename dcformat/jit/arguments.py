@@ -1,4 +1,4 @@
-"""A kernel's arguments seen from Python, used only when machine code has refused them in its own, faster check."""
+"""Checks of a kernel's arguments in Python, used only after machine code has refused them in its own, faster check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dcformat.jit.signature import Argument, Signature
 
 
 def conform(name: str, signature: Signature, args: Sequence[Any]) -> list[Any]:
-    """Return arguments that mean the same and have exactly the expected types.
+    """Return equivalent arguments that have exactly the expected types.
 
     Machine code compares types by identity: it accepts neither subclasses of ndarray nor equal dtype objects.
 

@@ -1,15 +1,15 @@
-"""What Linux says of the processor in /proc/cpuinfo, parsed once in a process."""
+"""Linux's description of the processor in /proc/cpuinfo, parsed once in a process."""
 
 from __future__ import annotations
 
 import os
 from functools import cache
 
-#: The file that is read. Tests, and the emulation of another machine, name another one before anything is read.
+#: The file to read. Tests, and emulations of other machines, name another file before anything is read.
 PATH = "/proc/cpuinfo"
 #: The first processor's lines fit in this many bytes.
 _FIRST_BYTES = 1 << 14
-#: The lines that say what a processor can do, on x86-64 and on AArch64.
+#: The lines that describe a processor's capabilities, on x86-64 and on AArch64.
 _IDENTITY = (
     "vendor_id", "cpu family", "model", "stepping", "flags",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
@@ -18,7 +18,7 @@ _IDENTITY = (
 
 @cache
 def first_processor() -> dict[str, str]:
-    """Return what is said of the first processor, by name; empty where the file cannot be read."""
+    """Return the first processor's properties by name; empty if the file cannot be read."""
     try:
         with open(PATH, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib costs milliseconds at start
             text = file.read(_FIRST_BYTES).decode("ascii", "replace")
@@ -30,14 +30,14 @@ def first_processor() -> dict[str, str]:
 
 @cache
 def features() -> frozenset[str]:
-    """Return the processor's feature flags; empty where they cannot be read."""
+    """Return the processor's feature flags; empty if they cannot be read."""
     known = first_processor()
     return frozenset(known.get("flags", known.get("Features", "")).split())
 
 
 @cache
 def identity() -> str | None:
-    """Return what identifies this machine's processor and instruction sets, or None where nothing does."""
+    """Return a text that identifies this machine's processor and instruction sets, or None if it is unknown."""
     known = first_processor()
     found = [f"{name}={known[name]}" for name in known if name in _IDENTITY]
     return f"{os.uname().machine} {' '.join(found)}" if found else None

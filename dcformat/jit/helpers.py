@@ -1,4 +1,4 @@
-"""The helpers that kernels call: Python functions that are compiled into each kernel that names them."""
+"""The helpers that kernels call: Python functions that are compiled into each kernel that uses them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The helpers marked by `device`, and those marked by `intrinsic` with what builds their compiled form.
+#: The helpers marked by `device`, and those marked by `intrinsic` with the builders of their compiled forms.
 devices: dict[FunctionType, None] = {}
 intrinsics: dict[FunctionType, Callable[[], Any]] = {}
 
 
 def device(function: F) -> F:
-    """Mark a helper that kernels call: Python in Python, inlined by the compiler when a kernel is compiled."""
+    """Mark a helper of kernels: it runs as Python in Python, and the compiler inlines it into compiled kernels."""
     devices[cast(FunctionType, function)] = None
     return function
 
@@ -22,7 +22,7 @@ def device(function: F) -> F:
 def intrinsic(build: Callable[[], Any]) -> Callable[[F], F]:
     """Mark a helper whose compiled form is not its own code: `build` makes that form (a Numba intrinsic) on demand.
 
-    The function itself says what the helper means, and runs where nothing is compiled. Saved code is made anew when
+    The function itself defines what the helper does, and runs if nothing is compiled. Saved code is made anew if
     `build` changes, or any module of the same top-level package that `build` imports by name.
     """
 

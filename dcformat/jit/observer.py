@@ -1,4 +1,4 @@
-"""Telling the program that kernels are compiled, and that they cannot be saved: by a log, and by one observer."""
+"""Reports to the program that kernels are compiled or cannot be saved: to the log, and to one observer."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import sys
 
 
 class Observer:
-    """Is told when a kernel is compiled. This one logs failures; `observe` replaces it."""
+    """Receives a report of each compiled kernel. This class logs failures; `observe` replaces the observer."""
 
     def compiling(self, kernel: str, number: int, saved: bool) -> None:
-        """Take note that the process's `number`-th kernel is about to be compiled, and whether it will be saved."""
+        """Note that the process's `number`-th kernel is about to be compiled, and whether it will be saved."""
 
     def compiled(self) -> None:
-        """Take note that the kernel is compiled, or that it failed to compile."""
+        """Note that the kernel has been compiled, or has failed to compile."""
 
     def unsaved(self, reason: str) -> None:
-        """Take note, once in a process, why no machine code can be saved."""
+        """Note, once in a process, why no machine code can be saved."""
         log("compiled kernels cannot be saved (%s)", reason, level="warning")
 
 
@@ -29,20 +29,20 @@ def observer() -> Observer:
 
 
 def observe(observer: Observer) -> None:
-    """Tell `observer`, instead of the one before it, about kernels compiled from now on."""
+    """Report kernels compiled from now on to `observer`, instead of the previous one."""
     global _observer
     _observer = observer
 
 
 def log(message: str, *args: object, level: str = "info") -> None:
-    """Log a message, but only if the program has imported logging: that takes milliseconds."""
+    """Log a message, but only if the program has imported logging: the import takes milliseconds."""
     logging = sys.modules.get("logging")
     if logging is not None:
         getattr(logging.getLogger("dcformat.jit"), level)(message, *args)
 
 
 def can_save() -> bool:
-    """Whether machine code that is made now can be saved; if not, the observer is told why, once."""
+    """Return whether machine code can be saved now; if not, tell the observer why, once."""
     from dcformat.jit import cpuinfo
     from dcformat.jit.machine_code import keys, store
 
@@ -50,14 +50,14 @@ def can_save() -> bool:
         if cpuinfo.identity() is None or keys.compiler() is None:
             raise OSError("the processor, or Numba's version, is unknown")
         store.check()
-    except Exception as error:  # in any case, kernels also run unsaved
+    except Exception as error:  # Kernels also run unsaved, whatever the error.
         tell_unsaved(error)
         return False
     return True
 
 
 def tell_unsaved(reason: Exception) -> None:
-    """Tell the observer why machine code cannot be saved, unless it was told before."""
+    """Tell the observer why machine code cannot be saved, unless it already knows."""
     global _told_unsaved
     if not _told_unsaved:
         _told_unsaved = True

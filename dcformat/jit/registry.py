@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Steps of work, about a microsecond of Python each, that a process runs in Python where it could compile instead.
+#: Steps of work, about a microsecond of Python each, that a process runs in Python although it could compile.
 PATIENCE = 1_500_000
-#: The part of it that one kernel may take, so that a kernel that does little is not compiled because others do much.
+#: The share of one kernel, so that a kernel with little work is not compiled because others have much.
 SHARE = PATIENCE // 3
 
 _kernels: list[Kernel] = []
-#: The first is held for a moment, the second for as long as something is compiled. Only `resolve` waits for that.
+#: A thread holds the first for a moment, and the second while it compiles. Only `resolve` waits for the second.
 _lock, _compiling = RLock(), RLock()
 _left = PATIENCE
 _number = 0
 
 
 def _renew_locks() -> None:
-    """Give a forked child locks of its own: the threads that hold the parent's do not exist in it."""
+    """Give a forked child its own locks: the threads that hold the parent's locks do not exist in it."""
     global _lock, _compiling
     if not _compiling.acquire(blocking=False):
         forgo_compiler()
@@ -55,11 +55,11 @@ class Kernel:
     Attributes
     ----------
     python : function
-        The function as it is written.
+        The plain Python function.
     signature : str
     parsed : Signature
     work : WorkEstimate or None
-        Counts the steps of a call; None if they cannot be told beforehand.
+        Estimates the steps of a call; None if they cannot be predicted.
     state : str
         How the kernel runs: ``"unresolved"``, ``"saved"`` (loaded machine code), ``"compiled"`` (machine code made in
         this process), ``"numba"`` (called through Numba) or ``"python"``.
@@ -99,7 +99,7 @@ class Kernel:
         return call(*args)
 
     def _is_short(self, args: tuple[Any, ...]) -> bool:
-        """Whether running this call in Python beats waiting for the compiler; if so, its work counts as spent."""
+        """Return whether to run this call in Python rather than compile; if so, count its work as spent."""
         global _left
         if self.work is None or mode() not in ("native", "numba") or cache() != "auto" or self.ready():
             return False
@@ -114,7 +114,7 @@ class Kernel:
         return True
 
     def resolve(self) -> Callable[..., Any]:
-        """Return what runs the kernel. Calling that is a little faster than calling the kernel."""
+        """Return the function that runs the kernel, which is a little faster to call than the kernel."""
         with _compiling:
             if self._call is None:
                 self._call = self._find()
@@ -128,7 +128,7 @@ class Kernel:
         return kernel_key(target, self.python, options)
 
     def path(self) -> str | None:
-        """Return the file with this kernel's saved code for this machine, or None if there is none."""
+        """Return the file with this kernel's saved code for this machine, or None without such a file."""
         from dcformat.jit.machine_code import keys, store, targets
 
         for target in targets.targets():
@@ -138,7 +138,7 @@ class Kernel:
         return None
 
     def ready(self) -> bool:
-        """Whether the kernel runs at full speed at once: it is resolved, or has saved code."""
+        """Return whether the kernel runs at full speed at once: it is resolved or has saved code."""
         with _lock:
             if self._call is None and not self._sought and mode() == "native" and cache() != "off":
                 self._sought = True
@@ -163,7 +163,7 @@ class Kernel:
         return self._attempt("its saved machine code cannot be used", self._load_saved)
 
     def _load_saved(self) -> Callable[..., Any] | None:
-        """Load saved code, if any can be used."""
+        """Load saved code if any is usable."""
         from dcformat.jit.machine_code import keys, store, targets
         from dcformat.jit.machine_code.image import unpack
 
@@ -178,7 +178,7 @@ class Kernel:
         return None
 
     def _attempt(self, failure: str, make: Callable[[], T]) -> T | None:
-        """Return what `make` does, or log why it fails: there is always another way to run a kernel."""
+        """Return the result of `make`, or log why it fails: a kernel can always run in another way."""
         try:
             return make()
         except Exception as error:
@@ -218,7 +218,7 @@ class Kernel:
         return call
 
     def _compile_image(self, saved: bool) -> Callable[..., Any] | None:
-        """Compile to machine code, save it if it can be, and load it."""
+        """Compile to machine code, save it if possible, and load it."""
         from dcformat.jit.machine_code import keys, store
 
         image = self._image(None)
@@ -232,7 +232,7 @@ class Kernel:
         return self._load(image, "compiled")
 
     def _image(self, target: Target | None) -> Image:
-        """Compile for a target; None for this machine."""
+        """Compile for a target (None for this machine)."""
         from dcformat.jit.compiler.inlining import with_compiled_helpers
         from dcformat.jit.compiler.lowering import compile_image
 
@@ -240,12 +240,12 @@ class Kernel:
         return compile_image(function, self.parsed, set(self.fastmath) or False, target, unroll=self.unroll)
 
     def export(self, target: str, folder: str) -> str:
-        """Compile for a kind of machine (a name in `targets.TARGETS`), save the code in a folder, and return the file.
+        """Compile for a target (a name in `targets.TARGETS`), save the code in a folder, and return the file's path.
 
         Raises
         ------
         OSError
-            The folder cannot be written to, or others than the user can write to it.
+            The folder cannot be written to, or other users can write to it.
         dcformat.jit.compiler.elf.LinkError
             The kernel cannot be saved.
         """
@@ -267,7 +267,7 @@ class Kernel:
         self.state = "numba"
         if "const " not in self.signature:
             return cast(Callable[..., Any], compiled)
-        # Numba knows no array that is read-only here and written in a branch that is never taken.
+        # Numba has no type for an array that is read-only but written in a branch that is never taken.
         return lambda *args: compiled(*(_writable(value) for value in args))
 
 
@@ -277,7 +277,7 @@ def _writable(value: Any) -> Any:
 
 
 class _Refusal:
-    """What machine code calls when its arguments have other types than it expects: it converts them, or raises."""
+    """Called by machine code if its arguments have unexpected types: it converts them or raises."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -299,12 +299,12 @@ def kernel(
     Parameters
     ----------
     signature : str
-        In Numba's notation, of scalars and C-contiguous arrays, e.g. ``"int64(const uint8[::1], int64[::1], int64)"``.
-        ``const`` says that the kernel only reads the array, which may then be read-only.
+        Scalars and C-contiguous arrays in Numba's notation, e.g. ``"int64(const uint8[::1], int64[::1], int64)"``.
+        ``const`` marks an array that the kernel only reads, and that may therefore be read-only.
     work : callable, optional
         A function of some of the kernel's parameters, by name, that returns the most microseconds that a call takes in
-        Python, e.g. ``work=lambda lines, length: 20 * lines * length``. It gets array parameters unchanged. Without it
-        the kernel never runs in Python where it can be compiled.
+        Python, e.g. ``work=lambda lines, length: 20 * lines * length``. It gets array parameters unchanged. Without
+        `work`, the kernel never runs in Python if it can be compiled.
     fastmath : iterable of str
         LLVM's flags, as for `numba.njit`.
     unroll : bool
@@ -326,18 +326,18 @@ def kernels() -> tuple[Kernel, ...]:
 
 
 def is_ready(*which: Kernel) -> bool:
-    """Whether all of these kernels run at full speed at once. Loads saved code, compiles nothing."""
+    """Return whether all these kernels run at full speed at once. Loads saved code but compiles nothing."""
     return all(item.ready() for item in which)
 
 
 def warm(which: Iterable[Kernel], progress: Callable[[Kernel], None] | None = None) -> None:
-    """Load or compile kernels now. Other threads may call them meanwhile.
+    """Load or compile kernels now; other threads may call them at the same time.
 
     Parameters
     ----------
     which : iterable of Kernel
     progress : callable, optional
-        Called with each kernel when it is done.
+        Called with each kernel after it is loaded or compiled.
     """
     for item in which:
         item.resolve()
@@ -346,7 +346,7 @@ def warm(which: Iterable[Kernel], progress: Callable[[Kernel], None] | None = No
 
 
 def lacks_compiler(which: Kernel) -> bool:
-    """Whether a kernel runs as Python because Numba and saved code are missing, not because the user asked for it.
+    """Return whether a kernel runs as Python because Numba and saved code are missing, not on the user's request.
 
     Compiles nothing.
     """

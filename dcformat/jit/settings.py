@@ -1,4 +1,4 @@
-"""How kernels are to run: what the environment asks for, and whether there is a compiler."""
+"""How kernels should run: the settings in the environment, and whether a compiler is available."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _can_import: bool | None = None
 
 
 def can_compile() -> bool:
-    """Whether Numba is installed and was not found broken; it is not imported to find out."""
+    """Return whether Numba is installed and not known to be broken, without importing it."""
     global _can_import
     if mode() == "python":
         return False
@@ -19,13 +19,13 @@ def can_compile() -> bool:
 
         try:
             _can_import = find_spec("numba") is not None and find_spec("llvmlite") is not None
-        except (ImportError, ValueError):  # an import hook, or a broken package, refuses
+        except (ImportError, ValueError):  # An import hook or a broken package refuses.
             _can_import = False
     return _can_import
 
 
 def import_compiler() -> bool:
-    """Import Numba; if it fails, log why and compile nothing in this process."""
+    """Import Numba; if that fails, log why and compile nothing in this process."""
     try:
         import numba  # noqa: F401
     except Exception as error:
@@ -42,7 +42,7 @@ def forgo_compiler() -> None:
 
 
 def mode() -> str:
-    """Return how kernels are to run: as "python", through "numba", through it with bounds "checked", or "native"."""
+    """Return how kernels should run: "python", "numba", "checked" (by Numba, with bounds checks) or "native"."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return "python"
     if os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0"):

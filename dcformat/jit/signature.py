@@ -1,7 +1,7 @@
 """Kernels' signatures: ``"int64(uint8[::1], const float32[:, ::1], int64)"``.
 
-The notation is Numba's for C-contiguous arrays and scalars, with one addition: ``const`` says that the kernel does not
-write to an array, which may then be read-only.
+The notation is Numba's for C-contiguous arrays and scalars, with one addition: ``const`` marks an array that the kernel
+does not write to, and that may therefore be read-only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ARGUMENT = re.compile(r"(const )?([a-z0-9]+)(?:\[((?::, ?)*)::1\])?")
 
 @record
 class Argument:
-    """One parameter: a scalar (`ndim` 0) or a C-contiguous array."""
+    """A parameter: a scalar (`ndim` 0) or a C-contiguous array."""
 
     dtype: str
     ndim: int
@@ -53,7 +53,7 @@ class Signature:
 
 
 def parse(text: str) -> Signature:
-    """Parse a signature; raise `ValueError` for anything that kernels do not support."""
+    """Parse a signature; raise `ValueError` if kernels do not support it."""
     returns, _, rest = text.partition("(")
     if returns not in _RETURNS or not rest.endswith(")"):
         raise ValueError(f"kernel signature: expected one of {sorted(_RETURNS)} and (...), found {text!r}")

@@ -1,4 +1,4 @@
-"""How much work a call of a kernel takes, counted from its arguments before it runs."""
+"""The work of a kernel call, estimated from its arguments before it runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dcformat.jit.signature import Signature
 
 
 class WorkEstimate:
-    """Counts the steps of a call.
+    """Estimates the steps of a call.
 
     Parameters
     ----------
     work : callable
-        A function of some of the kernel's parameters, by name, that returns the most microseconds Python takes.
+        A function of some of the kernel's parameters, by name, that returns the most microseconds that Python takes.
     function : function
         The kernel.
     signature : Signature
@@ -39,5 +39,5 @@ class WorkEstimate:
         """Return the steps of a call, or None if the arguments are too few or too many."""
         if len(args) != self._count:
             return None
-        # Python's integers grow where NumPy's would wrap around.
+        # Python's integers grow, whereas NumPy's would wrap around.
         return int(self._work(*(int(args[at]) if is_scalar else args[at] for at, is_scalar in self._places)))

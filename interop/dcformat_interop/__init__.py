@@ -1,4 +1,4 @@
-"""Other people's files: reads checkpoints as arrays that `dcformat` can pack, and writes tensors and networks."""
+"""Foreign file formats: reads checkpoints as arrays that `dcformat` can pack, and writes tensors and networks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: the command line needs only the errors to start."""
+    """Import a name on first use: the command line needs only the errors to start."""
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"dcformat_interop.{module}"), name)

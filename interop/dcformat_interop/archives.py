@@ -1,4 +1,4 @@
-"""Writing tensors as safetensors or NumPy's npz, with one tensor in memory at a time, never in dense form."""
+"""Writers of safetensors and NumPy's npz, which hold one tensor in memory at a time, and never in dense form."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dcformat_interop.safetensors import METADATA_PREFIX, SCALE_SUFFIX
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
-#: The names of dtypes in safetensors, in the order in which it sorts them.
+#: The names of dtypes in safetensors, in its order of sorting.
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
 
-#: The date of every member, so that the same model gives the same bytes: the oldest that a zip archive can hold.
+#: The date of every member, fixed so that the same model gives the same bytes: the oldest in a zip archive.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 #: Absolute paths, drives, backslashes, and ``..`` between slashes.
@@ -28,7 +28,7 @@ _OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 
 
 def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
-    """Write all tensors with their dtypes and bits, in the order and with the header that safetensors writes.
+    """Write all tensors with their dtypes and bits, in the order and with the header of the safetensors library.
 
     The metadata holds the keys that `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
 
@@ -51,7 +51,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
     }
     header: dict[str, Any] = {}
     start = 0
-    # Wide dtypes first, so that every tensor is aligned.
+    # Wide dtypes come first, so that every tensor is aligned.
     names = sorted(content.names, key=lambda name: (list(_CODES).index(content.info(name).dtype), name))
     for name in names:
         if name == "__metadata__":
@@ -87,8 +87,8 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
     Raises
     ------
     UnfitError
-        NumPy has no dtype for a tensor (bfloat16, int8 with a scale); or a name points outside the archive, or is one
-        that `numpy.load` takes for another tensor's.
+        NumPy has no dtype for a tensor (bfloat16, int8 with a scale), or a name points outside the archive or is one
+        that `numpy.load` confuses with another tensor's.
     """
     for name in content.names:
         info = content.info(name)
@@ -112,7 +112,7 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
 
 
 def _is_member(name: str) -> bool:
-    """Return whether a name stays inside the folder into which the archive is unpacked, and zip keeps it unchanged."""
+    """Return whether a name stays inside the folder of the unpacked archive, and zip keeps it unchanged."""
     inside = not _OUTSIDE.search(name) and name.isprintable()
     return inside and zipfile.ZipInfo(name).filename == name
 

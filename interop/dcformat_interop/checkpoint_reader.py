@@ -1,4 +1,4 @@
-"""Reading a checkpoint of any kind: its names, dtypes and values unchanged, or an error that tells why not.
+"""Reading of any checkpoint, with names, dtypes and values unchanged, or with an error that says why not.
 
 Nothing in a file can run code: NumPy's pickles are never loaded, and PyTorch's files only with ``weights_only``.
 """
@@ -41,7 +41,7 @@ _PART = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line of text that a user should know, and whether it warns of a loss."""
+    """A line of text for the user, and whether it warns of a loss."""
 
     text: str
     warning: bool = False
@@ -56,12 +56,12 @@ class Checkpoint:
     path : str
         The name of the file in errors.
     tensors : dict of str to Dense
-        The tensors in the file's order, with pruning masks folded. All are finite, and have dtypes that a ``.dcf`` file
+        The tensors in the file's order, with pruning masks folded. All are finite and have dtypes that a ``.dcf`` file
         can hold.
     notes : sequence of Note
-        What the reader changed or left out.
+        The reader's changes and omissions.
     left_out : mapping of str to str
-        The names that are not among `tensors`, with the reason: a dtype, or ``NaN or infinity in 2 places``.
+        The names missing from `tensors`, each with a reason: a dtype, or ``NaN or infinity in 2 places``.
     metadata : mapping of str to str
         The metadata of a safetensors file.
     """
@@ -74,7 +74,7 @@ class Checkpoint:
 
 
 class _Skipped:
-    """Tells whether a name matches one of the patterns, and remembers which patterns did."""
+    """Tells whether a name matches one of the patterns, and remembers the patterns that matched."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._used = dict.fromkeys(patterns, False)
@@ -97,15 +97,15 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint: safetensors, NumPy's ``.npz``, or a state_dict that `torch.save` wrote.
 
-    The content decides which of these it is, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`)
-    are folded, float64 becomes float32 if that is exact, and tensors that a ``.dcf`` file cannot hold are left out.
+    The content decides the kind, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`) are folded,
+    float64 becomes float32 if that is exact, and tensors that a ``.dcf`` file cannot hold are left out.
 
     Parameters
     ----------
     source : path or binary file object
         A pipe is read to its end, or up to `max_memory` bytes.
     key : str, optional
-        The mapping of a PyTorch file to take if several hold tensors, such as ``model.state_dict``.
+        The mapping to take from a PyTorch file if several hold tensors, such as ``model.state_dict``.
     skip : sequence of str
         Names of tensors to leave out, or patterns with ``*`` and ``?``.
     max_memory : int or None
@@ -119,9 +119,9 @@ def read_checkpoint(
     ------
     UnfitError
         The file is of another kind, is damaged, has no tensors, or takes too much memory; it holds several mappings of
-        tensors and there is no `key`; a pattern in `skip` matches nothing; or float32 cannot hold float64 values.
+        tensors and `key` is None; a pattern in `skip` matches nothing; or float32 cannot hold float64 values.
     MissingTorchError
-        It is a PyTorch file, and PyTorch is missing or older than 2.6.
+        The file is a PyTorch file, and PyTorch is missing or older than 2.6.
     OSError
         The file cannot be read.
     """
@@ -161,7 +161,7 @@ def _opened(source: str | os.PathLike[str] | BinaryIO, max_bytes: int | None) ->
 
 
 def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
-    """Return the content of a pipe or device; if it is no checkpoint, only its head is read."""
+    """Return the content of a pipe or device; unless it is a checkpoint, only its head is read."""
     out = io.BytesIO(file.read(kinds.HEAD))
     if kinds.kind_of(path, out.getvalue()) is not None:
         budget = Budget(path, max_bytes)
@@ -174,7 +174,7 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 
 
 def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
-    """Convert the values that can be converted exactly, and leave out those that a file cannot hold."""
+    """Convert values if that is exact, and leave out the tensors that a file cannot hold."""
     tensors: dict[str, Dense] = {}
     left_out, converted, infinite = dict(raw.left_out), list[str](), list[str]()
     for name, dense in raw.entries.items():
@@ -209,7 +209,7 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
 
 
 def _stored(path: str, name: str, dense: Dense, budget: Budget) -> Dense:
-    """Return a tensor in the dtype that a file stores, with elements in order."""
+    """Return a tensor in the dtype that a file stores, with its elements in row-major order."""
     dtype, values = dense.dtype, dense.values
     if dtype not in STORAGE:
         budget.take(STORAGE["float32"].itemsize * values.size, name)

@@ -1,9 +1,9 @@
 """The file format (``.net``) in which the authors of Deep Compression published their SqueezeNet.
 
-The format has no magic number, no header, no checksum and no shapes: these come from the architecture. The layout is
-little-endian: the number of entries of each convolution (uint32); then for each convolution a codebook of 256 float32
-values, the float32 biases, a uint8 code for each entry, and a 4-bit gap for each entry, low nibble first. Entry i is at
-the cumulative sum of (gap + 1), minus 1. All elements without an entry are ``codebook[0]``.
+The format has no magic number, header, checksum or shapes; the shapes come from the architecture. The file, which is
+little-endian, holds the number of entries of each convolution (uint32); then for each convolution a codebook of 256
+float32 values, the float32 biases, a uint8 code for each entry, and a 4-bit gap for each entry, low nibble first. Entry
+i is at the cumulative sum of (gap + 1), minus 1. All elements without an entry are ``codebook[0]``.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _CODEBOOK = 256
 
 
 def read_deep_compression_net(path: Path, architecture: Architecture) -> dict[str, Dense]:
-    """Read a ``.net`` file whose layers are all convolutions, under the names of the architecture.
+    """Read a ``.net`` file of convolutions; its tensors get the architecture's names.
 
     Raises
     ------
     UnfitError
-        The counts, indices, values or the length do not fit the architecture.
+        The counts, indices, values or length do not fit the architecture.
     OSError
         The file cannot be read.
     """
     weights = [name for name in architecture.shapes if name.endswith(".weight")]
-    # No layer takes more than its codebook, its biases, and a code and a gap for each weight.
+    # A layer takes at most its codebook, its biases, and a code and a gap for each weight.
     max_bytes = sum(
         4 + 4 * _CODEBOOK + 4 * architecture.shapes[name][0] + 2 * prod(architecture.shapes[name]) for name in weights
     )

@@ -1,4 +1,4 @@
-"""Recognising the kind of a file by its content, not by its name."""
+"""Recognition of a file's kind by its content, not by its name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dcformat_interop.refusals import UnfitError, WrongKindError
 
 Kind = Literal["safetensors", "npz", "torch", "old torch"]
 
-#: Number of bytes of a file that are looked at.
+#: Number of bytes of a file that are inspected.
 HEAD = 512
 
 _INSTEAD = "safetensors, NumPy's .npz, or a state_dict that torch.save wrote"
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
-#: The number that torch.save wrote first before PyTorch 1.6, as a pickle.
+#: The pickled number that began torch.save's files before PyTorch 1.6.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _CHECKPOINTS = {
@@ -26,7 +26,7 @@ _CHECKPOINTS = {
     "old torch": "an old PyTorch file: use dcformat pack",
 }
 
-#: Kinds that begin with bytes of their own.
+#: The kinds of file that begin with characteristic bytes.
 _STARTS = {
     b"\x89DCF": "a .dcf file",
     b"GGUF": "GGUF",
@@ -47,7 +47,7 @@ _STARTS = {
     b"{": "JSON",
 }
 
-#: Members of zip archives of other kinds, by the end of their names.
+#: Members that identify zip archives of other kinds, by the end of their names.
 _MEMBERS = {
     "constants.pkl": "a TorchScript archive: save the module's state_dict()",
     "model.weights.h5": "a Keras archive",
@@ -57,7 +57,7 @@ _MEMBERS = {
 
 
 def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None:
-    """Return the kind of a checkpoint, or None where the bytes have no known mark.
+    """Return the kind of a checkpoint, or None if the bytes have no known mark.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
     head : bytes
         Its first `HEAD` bytes, or all of it.
     file : binary file object, optional
-        To tell kinds of zip archives apart; without it, every one counts as an .npz.
+        The file, to tell kinds of zip archives apart; without it, every archive counts as an .npz.
 
     Raises
     ------
     WrongKindError
-        It is a file of another known kind; the message says which.
+        The file is of another known kind, which the message names.
     """
     kind = _checkpoint_kind(head)
     if kind == "npz" and file is not None:
@@ -84,18 +84,18 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
 
 
 def not_checkpoint(path: str, found: str) -> WrongKindError:
-    """Return the error for a file that is no checkpoint, but what `found` says."""
+    """Return the error for a file that is not a checkpoint, but the kind that `found` names."""
     return WrongKindError(path, "a checkpoint", found, _INSTEAD)
 
 
 def looks_like(head: bytes) -> str | None:
-    """Return what a file that begins with `head` seems to be, and what to do with it; None if that is unknown."""
+    """Return the apparent kind of a file that begins with `head`, and advice on it; None if the kind is unknown."""
     kind = _checkpoint_kind(head)
     return _other(head) if kind is None else _CHECKPOINTS[kind]
 
 
 def looks_like_checkpoint(path: Path) -> bool:
-    """Return whether a file has the marks of a kind of checkpoint. Raises `OSError`."""
+    """Return whether a file has the marks of a checkpoint of any kind. Raises `OSError`."""
     try:
         with path.open("rb") as file:
             return kind_of(str(path), file.read(HEAD), file) is not None
@@ -123,7 +123,7 @@ def _other(head: bytes) -> str | None:
         return "a tar archive: unpack it first"
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return "a Python pickle, which could run code: save a state_dict with torch.save or as safetensors"
-    # ONNX has no magic number: a protobuf message whose first field is a small version number, then a known field.
+    # ONNX has no magic number. It is a protobuf message with a small version number first, and then a known field.
     if len(head) > 2 and head[0] == 8 and 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
         return "ONNX"
     return None
@@ -133,7 +133,7 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception as error:  # zipfile raises errors of many classes
+    except Exception as error:  # zipfile raises many classes of errors.
         raise not_checkpoint(path, f"a damaged zip archive: {_reason(error)}") from None
     for end, name in _MEMBERS.items():
         if any(member.rpartition("/")[2] == end for member in names):

@@ -1,4 +1,4 @@
-"""Folding the masks of `torch.nn.utils.prune` in a state_dict: NAME is NAME_orig where NAME_mask is one, else zero."""
+"""Folds the masks of `torch.nn.utils.prune`: NAME is NAME_orig where NAME_mask is one, and zero elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, as_numb
 
 
 def fold_masks(path: str, raw: Raw, budget: Budget) -> None:
-    """Replace each pair of NAME_orig and NAME_mask in `raw` by NAME, in its place; masks may have any dtype.
+    """Replace each pair of NAME_orig and NAME_mask in `raw` by NAME in the same place; masks may have any dtype.
 
     Raises
     ------
     UnfitError
-        A mask has another shape, or values other than zero and one; or NAME exists beside the pair.
+        A mask has another shape or values other than zero and one, or NAME exists beside the pair.
     """
     out: dict[str, Dense] = {}
     folded = 0

@@ -1,4 +1,4 @@
-"""Matching the tensors of a checkpoint to those of an architecture."""
+"""Matching of a checkpoint's tensors to those of an architecture."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def match(
 ) -> list[str]:
     """Return the checkpoint's names in the architecture's order.
 
-    If the names are the architecture's own, apart from a wrapper's prefix, they decide. Otherwise the layers (the parts
-    of the names before ``.weight`` and ``.bias``) are taken in natural order (``2`` before ``10``), and each layer of
-    the architecture gets the first remaining one of its shape, because ``classifier`` may sort before ``features``.
+    If the names are the architecture's own, apart from a wrapper's prefix, they decide. Otherwise the layers (the names
+    before ``.weight`` and ``.bias``) are put in natural order (``2`` before ``10``), and each layer of the architecture
+    gets the first remaining layer of its shape, because ``classifier`` may sort before ``features``.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ def match(
     architecture : Architecture
     tensors : mapping of str to Dense
     left_out : mapping of str to str
-        `Checkpoint.left_out`. If weights or biases are among them, the error tells why they were left out.
+        `Checkpoint.left_out`. If it names weights or biases, the error says why they were left out.
 
     Raises
     ------
     UnfitError
-        A tensor is missing or left over, or its shape fits nowhere. The message names an architecture that the tensors
-        fit better, if there is one.
+        A tensor is missing or left over, or its shape fits nowhere. If the tensors fit another architecture better, the
+        message names it.
     """
     for name, reason in left_out.items():
         if name.rpartition(".")[2] in _PARTS and reason != SKIPPED:
@@ -78,7 +78,7 @@ def _is_kernel(found: Shape, expected: Shape) -> bool:
 
 
 def _nearest(architecture: Architecture, tensors: Mapping[str, Dense]) -> str:
-    """Return a hint at another architecture that has more of the tensors' shapes, or an empty string."""
+    """Return a hint at another architecture that matches more of the tensors' shapes, or an empty string."""
     shapes = Counter(dense.values.shape for dense in tensors.values())
     common = {name: (shapes & Counter(other.shapes.values())).total() for name, other in ARCHITECTURES.items()}
     best = max(common, key=lambda name: common[name])
@@ -103,7 +103,7 @@ def _by_order(path: object, architecture: Architecture, tensors: Mapping[str, De
     for layer in wanted:
         shape = architecture.shapes[f"{layer}.weight"]
         fits = (s for s in left if f"{s}.weight" in tensors and tensors[f"{s}.weight"].values.shape == shape)
-        # If none fits, take the next in order: the check of shapes then names it.
+        # If none fits, take the next in order; the check of shapes then names it.
         stem = next(fits, left[0])
         left.remove(stem)
         for part in _PARTS:

@@ -1,4 +1,4 @@
-"""Finding the state_dict in a file that a training script saved: the only mapping of names to tensors."""
+"""The search for the state_dict in a training script's file: the only mapping of names to tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from dcformat_interop.refusals import UnfitError
 
-#: The name of a mapping inside others joins its keys with this. The outermost one has no keys.
+#: The text that joins the keys of a nested mapping to its name. The outermost mapping has no keys.
 _BETWEEN = "."
 _OUTERMOST = "."
 
@@ -17,10 +17,10 @@ IsTensor = Callable[[Any], bool]
 
 
 def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> tuple[str, Mapping[Any, Any]]:
-    """Return the only mapping of names to tensors in `loaded`, after its name (empty if it is `loaded` itself).
+    """Return the name of the only mapping of names to tensors in `loaded` (empty for `loaded` itself), and the mapping.
 
-    The states of optimizers do not count. Nor do mappings whose tensors are all scalars or bytes (a loss, the state of
-    a random generator) if another mapping has others.
+    The states of optimizers do not count. Mappings whose tensors are all scalars or bytes (a loss, a random generator's
+    state) count only if no mapping has other tensors.
 
     Parameters
     ----------
@@ -29,13 +29,13 @@ def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> 
     loaded : object
         Mappings and lists, tensors, numbers, text.
     key : str or None
-        The name of the mapping to take, such as ``model.state_dict``; ``.`` is the outermost.
+        The name of the mapping to take, such as ``model.state_dict``; ``.`` names the outermost one.
     is_tensor : callable
 
     Raises
     ------
     UnfitError
-        No mapping has tensors, several have, or none has that name.
+        No mapping has tensors, several have, or none is called `key`.
     """
     expected = "a mapping of names to tensors (model.state_dict())"
     if not isinstance(loaded, Mapping):
@@ -64,11 +64,11 @@ def find_state(path: str, loaded: Any, key: str | None, is_tensor: IsTensor) -> 
 def _mappings(
     value: Mapping[Any, Any], keys: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """Give each mapping once, outer ones first."""
+    """Yield each mapping once, outer ones first."""
     seen.add(id(value))
     yield keys, value
     for key, inner in value.items():
-        # Modules may keep a mapping of tensors of their own beside their weights.
+        # A module may keep its own mapping of tensors beside its weights.
         kept = isinstance(inner, Mapping) and not str(key).endswith("_extra_state")
         if kept and id(inner) not in seen and len(keys) < _DEEPEST:
             yield from _mappings(inner, (*keys, str(key)), seen)

@@ -1,4 +1,4 @@
-"""Reading NumPy's .npz member by member. The header of an array is counted before its data is decompressed."""
+"""The reader of NumPy's .npz. It counts the array of each member by its header before it decompresses the data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
     Raises
     ------
     UnfitError
-        The archive is damaged, a member is no array, two have one name, or the bytes exceed the budget.
+        The archive is damaged, a member is not an array, two members have one name, or the bytes exceed the budget.
     """
     raw = Raw()
     members: dict[str, str] = {}
@@ -51,7 +51,7 @@ def read_npz(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> Raw:
                     raw.entries[name] = found
     except (MemoryError, UnfitError):
         raise
-    except Exception as error:  # zipfile and zlib raise errors of many classes
+    except Exception as error:  # zipfile and zlib raise many classes of errors.
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = next(reversed(members), "")
         raise UnfitError(path, _EXPECTED, f"a damaged one ({found})", what) from None
@@ -81,7 +81,7 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
 
 
 def _fill(member: Any, out: memoryview) -> int:
-    """Read until `out` is full or the member ends, and return the number of bytes. Makes no copy of all of them."""
+    """Read until `out` is full or the member ends, and return the number of bytes, without a copy of them all."""
     place = 0
     while count := member.readinto(out[place : place + _PART]):
         place += count
@@ -101,13 +101,13 @@ def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, n
         raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES} bytes", f"{length}", name)
     text = member.read(length)
     try:
-        with warnings.catch_warnings():  # of headers that Python 2 wrote
+        with warnings.catch_warnings():  # They are about headers that Python 2 wrote.
             warnings.simplefilter("ignore")
-            # Version 3 differs from 2 in the encoding alone, and only names of fields are not ASCII.
+            # Version 3 differs from version 2 only in the encoding, and only the names of fields are not ASCII.
             stream = io.BytesIO(count + text)
             read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(stream)
-    except Exception:  # the tokenizer and NumPy's dtype parser raise errors of many classes
+    except Exception:  # The tokenizer and NumPy's dtype parser raise many classes of errors.
         raise UnfitError(path, "the header of an array", "a damaged one", name) from None
     if any(dimension < 0 for dimension in shape):
         raise UnfitError(path, "a shape without negative numbers", shape, name)

@@ -1,4 +1,4 @@
-"""Writing a model as an ONNX file with dense weights, which other runtimes can read. Needs the onnx package."""
+"""The writer of ONNX files with dense weights, which other runtimes can read. It needs the onnx package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dense(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def to_onnx(model: Model) -> bytes:
-    """Return the network as ONNX: input ``x``, float32 ``(batch, ...)``, output ``y``, without preprocessing.
+    """Return the network as ONNX without preprocessing: input ``x`` (float32, ``(batch, ...)``) and output ``y``.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def to_onnx(model: Model) -> bytes:
     shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     names = ["x", *(f"v{i}" for i in range(1, len(graph.nodes))), "y"] if graph.nodes else ["x"]
     used = {name for node in graph.nodes for name in node.tensors}
-    # The prefix is for tensors that are called "x".
+    # The prefix keeps a tensor called "x" apart from the input.
     weights = [numpy_helper.from_array(dense(model.tensors[name]), f"w:{name}") for name in sorted(used)]
     nodes = []
     for number, node in enumerate(graph.nodes):

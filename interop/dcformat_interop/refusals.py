@@ -1,13 +1,13 @@
-"""What can be wrong with a foreign file: one line that says which file, what was expected and what was found."""
+"""Errors in foreign files: one line that names the file and says what was expected and what was found."""
 
 from __future__ import annotations
 
-#: A part of a message is cut at this many characters: names come from files and may be very long.
+#: Most characters of a part of a message: names come from files and may be very long.
 _LONGEST = 300
 
 
 class UnfitError(ValueError):
-    """A file, or another thing that a user names, that cannot be used.
+    """A file, or something else that the user named, cannot be used.
 
     The message is ``PATH: WHAT: expected EXPECTED, found FOUND``.
 
@@ -16,7 +16,7 @@ class UnfitError(ValueError):
     path : str
         The file, as the caller named it.
     expected, found : str
-        What would have been valid, and what is there.
+        What would have been valid, and what was found.
     what : str
         The tensor or part of the file; may be empty.
     """
@@ -29,7 +29,7 @@ class UnfitError(ValueError):
 
 
 class WrongKindError(UnfitError):
-    """A file of another kind. The message is ``PATH: not EXPECTED (FOUND)``, and what to give instead."""
+    """The file is of another kind. The message is ``PATH: not EXPECTED (FOUND)``, and says what to give instead."""
 
     def __init__(self, path: object, expected: object, found: object, instead: str = "") -> None:
         super().__init__(path, expected, found)

@@ -1,4 +1,4 @@
-"""Reading safetensors. Every offset is checked before a byte of data is read, and skipped tensors are not read."""
+"""The reader of safetensors. It checks every offset before it reads any data, and does not read skipped tensors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dcformat.limits import is_array_shape
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
-#: The metadata key of the scale of an int8 tensor is the tensor's name followed by this.
+#: An int8 tensor's name with this suffix is the metadata key of its scale.
 SCALE_SUFFIX = ".dcformat_scale"
 
-#: In the metadata of a `.dcf` file, this comes before the keys of a safetensors file's own metadata.
+#: In the metadata of a `.dcf` file, this prefix marks the keys of a safetensors file's own metadata.
 METADATA_PREFIX = "safetensors."
 
 #: The limit of the safetensors library.
 _MAX_HEADER_BYTES = 100_000_000
 
-#: The names of NumPy's dtypes in safetensors, and of the bit patterns of bfloat16.
+#: The dtypes of NumPy by their names in safetensors; bfloat16 is read as bit patterns.
 _DTYPES = {
     "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
     "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8",
@@ -31,7 +31,7 @@ _DTYPES = {
 
 _EXPECTED = "a safetensors file"
 
-#: The limit of NumPy's arrays.
+#: The rank limit of NumPy's arrays.
 _MAX_RANK = 64
 
 
@@ -95,13 +95,13 @@ def _metadata(path: str, found: Any) -> dict[str, str]:
 
 
 def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict[str, float]:
-    """Remove the scales of int8 tensors, which `write_safetensors` put there, from the metadata and return them."""
+    """Remove the scales of int8 tensors, which `write_safetensors` stored, from the metadata and return them."""
     scales = {}
     for key in [key for key in metadata if key.endswith(SCALE_SUFFIX)]:
         name = key.removesuffix(SCALE_SUFFIX)
         entry = header.get(name)
         if not isinstance(entry, dict) or entry.get("dtype") != "I8":
-            continue  # somebody else's key
+            continue  # The key is somebody else's.
         text = metadata.pop(key)
         try:
             scales[name] = float(text)
@@ -114,7 +114,7 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
 
 
 def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, str, list[int], int, int]]:
-    """Return name, dtype, shape, begin and end of each tensor, in the order of the data, without gaps between them."""
+    """Return each tensor's name, dtype, shape, begin and end, in the order of the data, which must have no gaps."""
     out = []
     for name, entry in header.items():
         try:

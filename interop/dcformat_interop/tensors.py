@@ -1,4 +1,4 @@
-"""What the readers of checkpoints share: a tensor, the content of a file, and a budget of memory."""
+"""The types that all checkpoint readers share: a tensor, the content of a file, and a memory budget."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
-#: Whether the caller asked for an entry of this name to be left out.
+#: A function that returns whether the caller wants the entry of this name left out.
 Skip = Callable[[str], bool]
 
 SKIPPED = "skipped as asked"
 
-#: Number of elements that are looked at together.
+#: Number of elements that are checked at a time.
 _BLOCK = 1 << 20
 
 
@@ -33,7 +33,7 @@ class Dense:
     values : ndarray
         The values in the tensor's shape; bfloat16 as bit patterns (uint16), because NumPy has no such dtype.
     scale : float
-        For int8 only: the value of an element is ``scale`` times the integer.
+        For int8 only: an element's value is ``scale * integer``.
     """
 
     dtype: str
@@ -50,7 +50,7 @@ class Raw:
     entries : dict of str to Dense
         Tensors of any dtype that NumPy or `Dense` can express.
     left_out : dict of str to str
-        All other entries, with the reason.
+        The reason for each other entry.
     metadata : dict of str to str
     notes : list of str
     """
@@ -90,7 +90,7 @@ class Budget:
 
 
 def as_numbers(values: Array, dtype: str) -> Array:
-    """Return values that compare as numbers: bfloat16's bit patterns become float32."""
+    """Return values that compare as numbers: the bit patterns of bfloat16 become float32."""
     return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
 
 

@@ -1,4 +1,4 @@
-"""Reading files of torch.save with PyTorch's own reader for tensors alone (``weights_only``), which runs no code.
+"""Reading of torch.save's files with PyTorch's own reader for mere tensors (``weights_only``), which runs no code.
 
 Objects that the reader does not know (hyperparameters, NumPy scalars, whole modules) become inert placeholders: they
 are left out, and the tensors beside them can be read.
@@ -21,12 +21,12 @@ from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 if TYPE_CHECKING:
     import torch
 
-#: Before this version, ``weights_only`` could be made to run code (CVE-2025-32434).
+#: Before this version, a file could make ``weights_only`` run code (CVE-2025-32434).
 _SAFE_SINCE = (2, 6)
 
 _EXPECTED = "a state_dict saved by torch.save"
 
-#: The attribute by which PyTorch's zip reader recognises directories, for which it gives no data.
+#: The attribute that marks a directory for PyTorch's zip reader, which then returns no data.
 _IS_DIRECTORY = 0x10
 
 #: Number of bytes of an archive that are checked at a time.
@@ -34,7 +34,7 @@ _PART = 1 << 20
 
 
 class _Inert:
-    """A placeholder for an object of a class that is not loaded: it takes any argument and state, and keeps none."""
+    """A placeholder for an object whose class is not loaded: it takes any arguments and state, and keeps none."""
 
     def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return object.__new__(cls)
@@ -61,17 +61,17 @@ def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: S
         The file, for errors.
     file : binary file object
     zipped : bool
-        Whether the file is a zip archive, as PyTorch writes since version 1.6.
+        Whether the file is a zip archive, which PyTorch has written since version 1.6.
     key : str or None
-        The mapping of the file to take; needed if several hold tensors.
+        The mapping to take from the file; needed if several hold tensors.
     skip : callable
     budget : Budget
 
     Raises
     ------
     UnfitError
-        The file is damaged, has no mapping of tensors or several, or two keys of one name; a tensor has no plain array
-        of elements (sparse, quantized, nested, meta); or the bytes exceed the budget.
+        The file is damaged, has no mapping of tensors or several, or has two keys of one name; a tensor has no plain
+        array of elements (sparse, quantized, nested, meta); or the bytes exceed the budget.
     MissingTorchError
         PyTorch is missing or too old.
     """
@@ -118,13 +118,13 @@ def _check_archive(path: str, file: BinaryIO, budget: Budget) -> None:
             for info in archive.infolist():
                 if info.external_attr & _IS_DIRECTORY:
                     raise UnfitError(path, _EXPECTED, f"a damaged archive ({info.filename} is a directory)")
-                if info.CRC:  # PyTorch writes zero if its user has switched checksums off
+                if info.CRC:  # PyTorch writes zero if its user has switched checksums off.
                     with archive.open(info) as member:
                         while member.read(_PART):
                             pass
     except UnfitError:
         raise
-    except Exception as error:  # zipfile and zlib raise errors of many classes
+    except Exception as error:  # zipfile and zlib raise many classes of errors.
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnfitError(path, _EXPECTED, f"a damaged archive ({found})") from None
 
@@ -133,7 +133,7 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
     from torch import load, serialization
 
     try:
-        with warnings.catch_warnings():  # about unknown pickle protocols, which it may still read
+        with warnings.catch_warnings():  # They are about unknown pickle protocols, which it may still read.
             warnings.simplefilter("ignore")
             clipped: Any = ClippedFile(file)
             unknown = serialization.get_unsafe_globals_in_checkpoint(clipped) if zipped else []
@@ -143,7 +143,7 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
                 return load(clipped, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # PyTorch's reader raises errors of many classes, and advises to load without care
+    except Exception as error:  # It raises many classes of errors, and suggests unsafe loading.
         found = f"one that holds other objects or is damaged ({type(error).__name__}): save model.state_dict()"
         raise UnfitError(path, _EXPECTED, found) from None
 
@@ -168,7 +168,7 @@ def _dense(path: str, name: str, value: Any, budget: Budget) -> Dense | str:
     dtype = str(plain.dtype).removeprefix("torch.")
     try:
         return Dense(dtype, plain.numpy())
-    except TypeError:  # a dtype that NumPy lacks
+    except TypeError:  # NumPy lacks the dtype.
         return dtype
 
 
@@ -176,7 +176,7 @@ def _odd(value: torch.Tensor | _Inert) -> str:
     """Return why a tensor is not a plain array of elements, or an empty string if it is one."""
     import torch
 
-    if isinstance(value, _Inert):  # PyTorch's own tensors of other kinds; not the user's objects
+    if isinstance(value, _Inert):  # PyTorch's own tensors of other kinds, not the user's objects
         own = type(value).__module__.partition(".")[0] == "torch"
         return f"a {type(value).__module__}.{type(value).__name__}" if own else ""
     if type(value) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):

@@ -1,1 +1,1 @@
-"""What `dcformat bench` measures with: other runtimes under one interface, and their timing side by side."""
+"""The tools of `dcformat bench`: other runtimes under one interface, and side-by-side timing."""

@@ -1,7 +1,7 @@
-"""Other runtimes under one interface, for `dcformat bench` and the benchmarks: each gives a function of an array.
+"""Other runtimes under one interface, for `dcformat bench` and the benchmarks: each becomes a function of an array.
 
-Each maker imports its library, and raises ImportError if that is missing. `threads` is the maximum number of threads;
-idle threads are told to sleep instead of spinning.
+Each maker imports its library, and raises ImportError if the library is missing. `threads` is the maximum number of
+threads; idle threads are told to sleep rather than spin.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Run = Callable[[Floats], Floats]
 
 
 class UnsupportedError(ValueError):
-    """A runtime cannot run this network."""
+    """The runtime cannot run this network."""
 
 
 def dcformat_session(model: Model, threads: int) -> Run:
-    """Return this package's own runtime, on its compiled kernels."""
+    """Return this package's own runtime with its compiled kernels."""
     from dcformat_runtime import Session
 
     return Session.from_model(model, threads=threads, backend="numba")
 
 
 def reference(model: Model, x: Floats) -> Floats:
-    """Return the outputs with which all runtimes must agree: those of the NumPy backend, which uses no kernels."""
+    """Return the outputs that all runtimes must match: those of the NumPy backend, which uses no kernels."""
     from dcformat_runtime import Session
 
     return Session.from_model(model, backend="numpy")(x)
 
 
 def onnxruntime(model: Model, threads: int) -> Run:
-    """Return ONNX Runtime's CPU provider, float32."""
+    """Return ONNX Runtime's CPU provider in float32."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -52,7 +52,7 @@ def onnxruntime(model: Model, threads: int) -> Run:
 
 
 def openvino_f32(model: Model, threads: int) -> Run:
-    """Return OpenVINO computing in float32, compiled for each batch size that it sees."""
+    """Return OpenVINO in float32, compiled for each batch size that it sees."""
     return openvino_network(to_onnx(model), threads, INFERENCE_PRECISION_HINT="f32")
 
 
@@ -124,22 +124,22 @@ def _torch_step(torch: Any, node: graph.Node, model: Model) -> Callable[..., Any
 
 
 def scipy_csr(model: Model, threads: int) -> Run:
-    """Return SciPy's sparse matrix product, on one thread; convolutions as products with all windows."""
+    """Return SciPy's sparse matrix product on one thread; convolutions are products with all windows."""
     import scipy.sparse
 
     return _matrices(model, scipy.sparse.csr_matrix)
 
 
 def numpy_dense(model: Model, threads: int) -> Run:
-    """Return NumPy's dense matrix product; convolutions as products with all windows.
+    """Return NumPy's dense matrix product; convolutions are products with all windows.
 
-    Its BLAS takes its number of threads from OPENBLAS_NUM_THREADS and the like, when it is loaded.
+    Its BLAS reads its number of threads from OPENBLAS_NUM_THREADS and similar variables when it is loaded.
     """
     return _matrices(model, lambda weight: weight)
 
 
 def _matrices(model: Model, convert: Callable[[Floats], Any]) -> Run:
-    """Run layers as ``matrix @ columns``, features first, images last."""
+    """Run layers as ``matrix @ columns``, with features first and images last."""
     assert model.graph is not None
     steps = [(node.inputs, _matrix_step(node, model, convert)) for node in model.graph.nodes]
 
@@ -186,7 +186,7 @@ def _product(matrix: Any, x: Floats, bias: Any) -> Floats:
 
 
 def _windows(x: Floats, kernel: tuple[int, ...], stride: tuple[int, int]) -> Floats:
-    """Return ``(channels, out_h, out_w, images, kernel_h, kernel_w)``, a view."""
+    """Return a view of all windows: ``(channels, out_h, out_w, images, kernel_h, kernel_w)``."""
     view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
     return view[:, :: stride[0], :: stride[1]]
 

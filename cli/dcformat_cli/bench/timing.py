@@ -1,7 +1,7 @@
-"""Time runtimes against each other in short turns, so that other work on the machine disturbs them all alike.
+"""Time runtimes against each other in short turns, so that other work on the machine disturbs them all equally.
 
-`python -m dcformat_cli.bench.timing` is the worker of `dcformat bench`. It is a process of its own because most
-libraries read their number of threads from the environment when they are loaded.
+`python -m dcformat_cli.bench.timing` is the worker of `dcformat bench`. It is a separate process because most libraries
+read their number of threads from the environment when they are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError:  # not on Windows
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
 
-#: Variables that tell libraries how many threads to use, and not to let waiting threads spin.
+#: Variables that set the number of a library's threads, and variables that keep waiting threads from spinning.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -40,7 +40,7 @@ def environment(threads: int) -> dict[str, str]:
 
 @dataclass
 class Measured:
-    """Nanoseconds of every call, and the error of the outputs relative to the largest output of the reference."""
+    """The nanoseconds of every call, and the error of the outputs relative to the reference's largest output."""
 
     error: float
     calls: list[int] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Measured:
 
 
 def relative_error(found: Floats, expected: Floats) -> float:
-    """Return the largest difference over the largest expected magnitude; infinity for another shape."""
+    """Return the largest difference divided by the largest expected magnitude; infinity if the shapes differ."""
     if found.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max()) if expected.size else 0.0
@@ -71,7 +71,7 @@ def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floa
     ----------
     runs : mapping
     inputs : sequence of ndarray
-        Inputs of one shape; calls take them in turn, so that no runtime can reuse an output.
+        Inputs of the same shape; calls take them in turn, so that no runtime can reuse an output.
     expected : ndarray
         The correct outputs for the first input.
     rounds : int
@@ -85,7 +85,7 @@ def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floa
 
 
 def one_turn(run: Run, inputs: Sequence[Floats]) -> list[int]:
-    """Return the nanoseconds of each call of one turn; the first call does not count.
+    """Return the nanoseconds of each call of a turn, except the first.
 
     If the system gave the processor to another program during a call, the call's own CPU time counts.
     """
@@ -107,12 +107,12 @@ def one_turn(run: Run, inputs: Sequence[Floats]) -> list[int]:
 
 
 def _interruptions() -> int:
-    """Return how often this process has lost the processor; 0 where the system does not count that."""
+    """Return how often this process has lost the processor; 0 if the system does not count this."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
 
 
 def batches(source: Floats | None, shape: Sequence[int], batch: int) -> list[Floats]:
-    """Return inputs of one batch size: from an array of inputs, or normally distributed from a fixed seed."""
+    """Return inputs of one batch size, taken from an array, or normally distributed from a fixed seed."""
     count = 16 if batch == 1 else 4
     random = np.random.default_rng(batch)
     if source is None:
@@ -127,7 +127,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``missing``: name -> why; ``results``: a list with ``batch`` and, for each runtime, `Measured.summary`.
+        ``missing`` maps names to reasons; ``results`` is a list with ``batch`` and each runtime's `Measured.summary`.
     """
     import dcformat
     from dcformat_cli.bench.other_runtimes import RUNTIMES, reference
@@ -157,7 +157,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read a request from stdin and print the answer; what libraries print to stdout goes to stderr."""
+    """Read a request from stdin and print the answer; the libraries' own output to stdout goes to stderr."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     json.dump(measure(json.load(sys.stdin)), answer)

@@ -1,1 +1,1 @@
-"""The verbs of the command: one module for each, named as its function."""
+"""The verbs of the command: one module for each, with the name of its function."""

@@ -1,4 +1,4 @@
-"""`dcformat bench`: time a file's network on this runtime and on the others that are installed, side by side."""
+"""`dcformat bench`: time a file's network on this runtime and on other installed runtimes, side by side."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from dcformat_cli.input_files import opened, spooled
 from dcformat_cli.options import as_json, file_argument, max_memory
 from dcformat_cli.terminal import Table, emit_json, note, say, warn
 
-#: A larger difference of outputs, relative to the largest output, is shown: the runtime computes something else.
+#: Largest tolerated difference of outputs, relative to the largest output; a greater one is shown with the runtime.
 TOLERANCE = 1e-4
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Return positive integers that commas separate: the type of an option."""
+    """Parse comma-separated positive integers; the type of an option."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"expected positive integers separated by commas, found {text!r}")
     return tuple(int(part) for part in parts)
 
 
-#: All runtimes but this package's own.
+#: All runtimes except this package's own.
 OTHERS = tuple(name for name in RUNTIMES if name != "dcformat")
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What the command line said; the help texts of the options tell what each means."""
+    """The options of the command line; their help texts explain them."""
 
     file: str
     batches: tuple[int, ...]

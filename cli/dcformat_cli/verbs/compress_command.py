@@ -37,7 +37,7 @@ _BESIDE = "\0"
 
 @dataclass(frozen=True, slots=True)
 class CompressOptions:
-    """What the command line said; the help texts of the options tell what each means."""
+    """The options of the command line; their help texts explain them."""
 
     architecture: str
     output: Output
@@ -53,7 +53,7 @@ class CompressOptions:
     as_json: bool
 
     def stage_directory(self) -> StageDirectory:
-        """Return where the run keeps its stages: where the user said, or beside the output."""
+        """Return the directory of the run's stages: the user's own, or one beside the output."""
         named = None if self.resume in (None, _BESIDE) else Path(str(self.resume))
         beside = self.output.path or Path(f"{self.architecture}.dcf")
         return StageDirectory(beside, named, resuming=self.resume is not None, keep=self.keep_stages)
@@ -61,7 +61,7 @@ class CompressOptions:
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """What a run has made: the file's bytes and its coder, the stages, the result on the test images."""
+    """The result of a run: the file's bytes and its coder, the stages, and the evaluation on the test images."""
 
     packed: bytes
     mode: Mode
@@ -120,7 +120,7 @@ def _compress(options: CompressOptions) -> None:
     with options.stage_directory() as stages:
         result = _train(options, stages)
         mode = options.mode or cast("Mode", result.mode)
-        # Classic is the paper as published, with its relative index; who asks for another mode wants a smaller file.
+        # Classic follows the paper, with its relative index; users who choose another mode want a smaller file.
         index: RelativeIndex = "filler" if (options.recipe, mode) == ("classic", "fast") else "escape"
         packed = packed_model(result.model, str(options.output), mode, index)
         with options.output.open() as out:

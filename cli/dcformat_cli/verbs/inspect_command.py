@@ -75,7 +75,7 @@ def _one(values: tuple[float, ...]) -> str:
 
 
 def _memory(content: DcfFile) -> list[tuple[str, int]]:
-    """Return the predicted memory of the model and of running it, without loading anything."""
+    """Return the predicted memory of the model and of a run, without loading anything."""
     infos = [content.info(name) for name in content.names]
     rows = [
         ("tensors as they are held: sparse rows, codes, codebooks", content.decoded_bytes),

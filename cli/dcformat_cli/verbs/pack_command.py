@@ -1,4 +1,4 @@
-"""`dcformat pack`: a checkpoint into a `.dcf` file, values exactly kept."""
+"""`dcformat pack`: turn a checkpoint into a `.dcf` file that keeps its values exactly."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from dcformat_cli.writing import packed_model
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
 
-#: Bytes that packing takes for each element of a tensor: indices, codes, and the arrays that sorting them needs.
+#: Bytes that it takes to pack each element of a tensor: indices, codes, and the arrays to sort them.
 _WORKING = 40
 
-#: Copies of the checkpoint's values in memory: as they were read, in the form that packs best, and packed.
+#: Number of copies of the checkpoint's values in memory: as read, in the form that packs best, and packed.
 _HELD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """What the command line said; the help texts of the options tell what each means."""
+    """The options of the command line; their help texts explain them."""
 
     checkpoint: Path
     output: Output
@@ -64,12 +64,12 @@ class PackOptions:
 
     @property
     def known(self) -> Architecture | None:
-        """The architecture that was named."""
+        """The named architecture."""
         return None if self.architecture is None else ARCHITECTURES[self.architecture]
 
     @property
     def need_architecture(self) -> bool:
-        """Whether an option was given that is about a network."""
+        """Whether the user gave an option that concerns a network."""
         return any((self.mean, self.std, self.labels, self.reorder_units, self.fold_scales, self.self_test))
 
     @property
@@ -181,7 +181,7 @@ def _report(options: PackOptions, read: Checkpoint, model: Model, packed: bytes)
 
 
 def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> dict[str, Tensor]:
-    """Return the tensors in the form that packs best; note unusual values."""
+    """Return the tensors in the form that packs best, and print notes on unusual values."""
     held = _HELD * sum(dense.values.nbytes for dense in read.tensors.values())
     out: dict[str, Tensor] = {}
     zeros, small = 0, dict[str, int]()
@@ -216,7 +216,7 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _rewritten(model: Model, options: PackOptions) -> Model:
-    """Apply the transforms that were asked for; all keep the network's function."""
+    """Apply the requested transforms, all of which keep the network's function."""
     from dcformat import transforms
 
     if options.fold_scales:
@@ -247,7 +247,7 @@ def _read(options: PackOptions) -> Checkpoint:
 
 
 def _float32(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Round to float32, in which a file holds the values and a network computes."""
+    """Round to float32, the precision of a file and of a network's computation."""
     return tuple(float(np.float32(value)) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""`dcformat run`: a packed file on a data set's test images, or on an array."""
+"""`dcformat run`: run a packed file on a data set's test images, or on an array."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line said; the help texts of the options tell what each means."""
+    """The options of the command line; their help texts explain them."""
 
     file: str
     data: Path | None
@@ -41,7 +41,7 @@ class RunOptions:
     as_json: bool
 
     def check(self) -> None:
-        """Raise `click.UsageError` for options that make no sense together, or an output that cannot be written."""
+        """Raise `click.UsageError` if options contradict each other or the output cannot be written."""
         if self.array is None and self.output is not None:
             raise misuse("-o belongs to --input X.npy")
         if self.array is not None and self.data is not None:
@@ -108,7 +108,7 @@ def _load(options: RunOptions) -> Session:
 
     content, label = source(options.file)
     with naming(label):
-        # A session keeps what it was made of, to be pickled.
+        # A session keeps its source, so that it can be pickled.
         kept = content if isinstance(content, Path) else bytes(read_stream(content, label, options.max_memory))
         return dcformat_runtime.load(
             kept, threads=options.threads, backend=options.backend, deterministic=options.deterministic,
@@ -128,14 +128,14 @@ def _report(file: str, result: Evaluation, as_json: bool) -> None:
 
 def _outputs(session: Session, values: npt.NDArray[Any], label: str) -> npt.NDArray[np.float32]:
     with _naming_inputs(label):
-        # At least one call, so that an empty batch is checked and has outputs of the right shape.
+        # Make at least one call, so that an empty batch is checked and has outputs of the right shape.
         parts = [session(values[start : start + BATCH]) for start in range(0, max(1, len(values)), BATCH)]
     return np.concatenate(parts)
 
 
 @contextmanager
 def _naming_inputs(label: str) -> Iterator[None]:
-    """Name the file whose arrays do not fit the network."""
+    """Name the file in errors about arrays that do not fit the network."""
     from dcformat_runtime import InputError
 
     try:
@@ -146,7 +146,7 @@ def _naming_inputs(label: str) -> Iterator[None]:
 
 def _print_classes(file: str, logits: npt.NDArray[np.float32], labels: tuple[str, ...], as_json: bool) -> None:
     found = classes(logits).tolist()
-    # A file may name fewer classes than it has outputs; a class without a label goes by its number.
+    # A file may name fewer classes than it has outputs; a class without a label is called by its number.
     names = [labels[index] if index < len(labels) else str(index) for index in found]
     if as_json:
         document: dict[str, Any] = {"file": file, "images": len(found), "classes": found}

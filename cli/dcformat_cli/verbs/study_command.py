@@ -47,7 +47,7 @@ _CRITERIA = (
     "Castellano",
 )
 
-#: LeNet-300-100's parameters, divided by its biases and one weight for each layer.
+#: LeNet-300-100's parameters, divided by its biases plus one weight for each layer.
 _MAX_RATIO = 645.0
 
 
@@ -56,7 +56,7 @@ def _times(ratios: Sequence[float]) -> str:
     return f"{', '.join(most)} and {last} times"
 
 
-#: Epochs of a dense network, about, for the estimate of the time that remains.
+#: Approximate epochs of a dense network, for the estimate of the remaining time.
 _DENSE = 10.0
 
 
@@ -171,7 +171,7 @@ def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data
 
 
 def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
-    """Return the stages of a study, and their work in epochs: a dense network, then its prunings."""
+    """Return the stages of a study and their work in epochs: a dense network, then its prunings."""
     stages: list[tuple[str, float]] = []
     for seed in range(seeds):
         for name, epochs in retraining.items():
@@ -302,7 +302,7 @@ def _markdown(table: Table) -> str:
 
 
 def _prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
-    """Fail before the work if what comes of it cannot be written, or would replace what is there."""
+    """Fail before the work if its results cannot be written, or would replace existing files."""
     if out is not None:
         for name in names:
             refuse_existing(out / name, force)

@@ -51,7 +51,7 @@ def verify_command(files: Sequence[str], max_memory: int | None, max_work: int |
 
 
 def _check(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> dict[str, Any]:
-    """Read everything in the file, run its self-test, and return the report."""
+    """Read the whole file, run its self-test, and return the report."""
     content.verify()
     test = content.self_test
     if test is not None:

@@ -22,13 +22,13 @@ from dcformat_cli.terminal import Table, emit_json, note, say, warn
 if TYPE_CHECKING:
     from dcformat.jit import Kernel
 
-#: Seconds between two lines of progress where there is no terminal.
+#: Seconds between two lines of progress without a terminal.
 _QUIET = 5.0
 
 
 class _Step(Protocol):
     def __call__(self, done: int, name: str) -> None:
-        """Show that `done` kernels are compiled, and `name` is next."""
+        """Show that `done` kernels are compiled and that `name` is next."""
 
 
 @click.command("warmup")
@@ -63,7 +63,7 @@ def warmup_command(
 
 
 def all_kernels() -> tuple[Kernel, ...]:
-    """Import every module that has kernels and return the kernels."""
+    """Import every module that has kernels, and return the kernels."""
     import dcformat_runtime.kernels
 
     import dcformat.codecs
@@ -79,7 +79,7 @@ def _import_modules_below(package: ModuleType) -> None:
         try:
             imported = importlib.import_module(module.name)
         except ModuleNotFoundError as error:
-            # Modules that only the compiler uses import it, and have no kernels.
+            # Modules that only the compiler uses import Numba, and have no kernels.
             if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
                 raise
         else:
@@ -130,7 +130,7 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
 
 
 def _require_room() -> None:
-    """Refuse a cache that nothing can be saved in before minutes are spent on compiling."""
+    """Refuse a cache that cannot be written to, before minutes are spent on compilation."""
     from dcformat.jit.machine_code import store
 
     try:
@@ -140,7 +140,7 @@ def _require_room() -> None:
 
 
 class _Steps(Notices):
-    """Shows each kernel as a step, before it is compiled."""
+    """Shows each kernel as a step before its compilation."""
 
     def __init__(self, step: _Step) -> None:
         self._step = step

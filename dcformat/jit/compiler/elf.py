@@ -1,8 +1,8 @@
 """Link one relocatable ELF object (x86-64 or AArch64) into an `Image`.
 
-It understands only what LLVM emits for position-independent kernels, and refuses anything else with `LinkError`; the
-kernel then runs without a saved image. Relocation arithmetic: System V ABI, AMD64 supplement, table 4.10; ELF for the
-Arm 64-bit Architecture (AAELF64), section 5.7.
+It understands only the objects that LLVM emits for position-independent kernels, and refuses all others with
+`LinkError`; the kernel then runs without a saved image. The arithmetic of relocations is defined in the System V ABI,
+AMD64 supplement, table 4.10, and in ELF for the Arm 64-bit Architecture (AAELF64), section 5.7.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ABS, _COMMON = 0xFFF1, 0xFFF2
 
 
 class LinkError(ValueError):
-    """An object that cannot become a self-contained image."""
+    """The object cannot become a self-contained image."""
 
 
 @record
@@ -54,7 +54,7 @@ def link(data: bytes, entry: str) -> Image:
     data : bytes
         A relocatable ELF object.
     entry : str
-        Name of the function to enter by.
+        Name of the entry function.
     """
     machine, sections = _read(data)
     symbols = _symbols(sections)
@@ -101,7 +101,7 @@ def _symbols(sections: list[_Section]) -> list[_Symbol]:
 
 
 class _ImageLayout:
-    """The image in the making: where each section lies, slots for external addresses, stubs that jump to them."""
+    """An image under construction: the places of sections, slots for external addresses, stubs that jump to them."""
 
     def __init__(self, machine: int, sections: list[_Section], symbols: list[_Symbol]) -> None:
         self.machine, self.sections, self.symbols = machine, sections, symbols
@@ -110,7 +110,7 @@ class _ImageLayout:
         self.slots: dict[str, int] = {}
         self.stubs: dict[str, int] = {}
         for index, section in enumerate(sections):
-            # Unwinding tables are left out: nothing unwinds through a kernel.
+            # Leave out the unwinding tables: nothing unwinds through a kernel.
             if section.flags & _ALLOC and section.name != ".eh_frame":
                 if section.flags & _WRITE or section.kind != _PROGBITS:
                     if len(section.data) or section.kind == _NOBITS:
@@ -134,14 +134,14 @@ class _ImageLayout:
                 self.stubs[symbol.name] = self._append(self._stub(slot), 8)
 
     def _stub(self, slot: int) -> bytes:
-        """Code right after a slot (eight bytes further on) that jumps to the address in it."""
+        """Return code that follows a slot (eight bytes further on) and jumps to the address in it."""
         if self.machine == X86_64:
             return b"\xff\x25" + struct.pack("<i", -8 - 6)  # jmp *-14(%rip)
         load = 0x58000000 | ((-8 >> 2) & 0x7FFFF) << 5 | 16  # ldr x16, .-8
         return struct.pack("<II", load, 0xD61F0200)  # br x16
 
     def _slot(self, symbol: _Symbol) -> int:
-        """Return the slot with a symbol's address; only external symbols have one."""
+        """Return the slot of a symbol's address; only external symbols have one."""
         if symbol.name not in self.slots:
             raise LinkError(f"the address of {symbol.name or 'a section'} in a table")
         return self.slots[symbol.name]
@@ -161,7 +161,7 @@ class _ImageLayout:
             apply(self, self.places[section.info] + offset, info & 0xFFFFFFFF, self.symbols[info >> 32], addend)
 
     def finish(self, entry: int) -> Image:
-        """Return the finished image. Symbols that are reserved but not used cost a few bytes and an import each."""
+        """Return the finished image. Each reserved but unused symbol costs a few bytes and an import."""
         return Image(bytes(self.image), entry, tuple((slot, name) for name, slot in self.slots.items()))
 
 
@@ -209,7 +209,7 @@ def _aarch64(layout: _ImageLayout, place: int, kind: int, symbol: _Symbol, adden
 
 
 def _patch(layout: _ImageLayout, place: int, bits: int, value: int, width: int, mask: int) -> None:
-    """Set an instruction's field to `bits`, which encode `value`, a signed number of `width` bits."""
+    """Set an instruction's field to `bits`, which encode the signed number `value` of `width` bits."""
     if not -(1 << (width - 1)) <= value < 1 << (width - 1):
         raise LinkError("a distance beyond an instruction's reach")
     (word,) = struct.unpack_from("<I", layout.image, place)

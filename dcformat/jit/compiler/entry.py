@@ -1,8 +1,8 @@
-"""The door by which Python enters a kernel.
+"""The entry through which Python calls a kernel.
 
 The entry is a C function that Python calls directly (`PyCFunction`, METH_FASTCALL). It checks that every array has the
-dtype, rank and contiguity that the kernel was compiled for, takes the addresses out of the arrays, and calls the kernel
-with the GIL released. That costs a tenth of a call through `ctypes`, and no caller can skip the checks by mistake.
+dtype, rank and contiguity that the kernel was compiled for, takes the addresses from the arrays, and calls the kernel
+with the GIL released. This costs a tenth of a call through `ctypes`, and no caller can skip the checks by mistake.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Entry:
         self._require(b.icmp_signed("==", count, _I64(len(self.argtypes))))
         objects = [b.load(b.gep(args, [_I64(i)])) for i in range(len(self.argtypes))]
         values: list[Any] = [None] * len(objects)
-        # Scalars first: converting one may run Python code, which must not happen between an array's check and its use.
+        # Convert scalars first: this may run Python code, which must not happen between an array's check and its use.
         order = sorted(range(len(objects)), key=lambda i: self.signature.arguments[i].ndim > 0)
         for i in order:
             values[i] = self._array(i, objects[i]) if self.signature.arguments[i].ndim else self._scalar(i, objects[i])
@@ -62,7 +62,7 @@ class Entry:
         return str(self.module)
 
     def _require(self, condition: Any) -> None:
-        """Continue if `condition` holds; otherwise Python says what is wrong with the arguments."""
+        """Continue if `condition` holds; otherwise let Python say what is wrong with the arguments."""
         good = self.entry.append_basic_block()
         self.builder.cbranch(condition, good, self.refused)
         self.builder.position_at_end(good)
@@ -73,7 +73,7 @@ class Entry:
         return self.module.globals[name]
 
     def _address(self, name: str) -> Any:
-        """Return the address of an object that the loader provides by name."""
+        """Return the address of an object that the loader provides under a name."""
         if name not in self.module.globals:
             ir.GlobalVariable(self.module, _I8, name)
         return self.builder.bitcast(self.module.globals[name], _PTR)
@@ -99,7 +99,7 @@ class Entry:
         return real if kind == "float64" else b.fptrunc(real, ir.FloatType())
 
     def _check_converted(self, suspicious: Any) -> None:
-        """Return with Python's error if a conversion returned -1 because it failed."""
+        """Return with Python's error if a conversion returned -1 because of a failure."""
         b = self.builder
         with b.if_then(suspicious, likely=False):
             error = b.call(self._external("PyErr_Occurred", _PTR, []), [])

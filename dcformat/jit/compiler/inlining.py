@@ -1,4 +1,4 @@
-"""Prepares a kernel for Numba: the helpers that it names become compiled, inlined ones."""
+"""Prepares a kernel for Numba: replaces its helpers by compiled, inlined ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _compiled: dict[tuple[FunctionType, frozenset[str]], Any] = {}
 
 
 def with_compiled_helpers(function: FunctionType, fastmath: frozenset[str]) -> FunctionType:
-    """Copy a function so that the helpers among its globals are the compiled ones."""
+    """Return a copy of a function whose globals hold the compiled helpers."""
     scope = dict(function.__globals__)
     for name in function.__code__.co_names:
         helper = scope.get(name)
@@ -28,7 +28,7 @@ def _helper(function: FunctionType, fastmath: frozenset[str]) -> Any:
         if function in intrinsics:
             _compiled[key] = intrinsics[function]()
         else:
-            # Inlined by LLVM: Numba's own inlining takes three times as long to compile.
+            # LLVM inlines the helpers, because Numba's own inlining takes three times as long to compile.
             options = {"forceinline": True, "error_model": "numpy", "fastmath": set(fastmath) or False,
                        "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # fmt: skip
             _compiled[key] = numba.njit(**options)(with_compiled_helpers(function, fastmath))

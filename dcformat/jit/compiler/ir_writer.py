@@ -1,4 +1,4 @@
-"""The kit with which the compiled form of a helper (`jit.intrinsic`) is written in LLVM's IR.
+"""The kit for writing the compiled form of a helper (`jit.intrinsic`) in LLVM's IR.
 
 Nothing here depends on the machine: LLVM chooses registers and instructions for the target that it compiles for.
 """
@@ -48,13 +48,13 @@ class Writer:
         return SimpleNamespace(**dict(zip(kind.fields, cast, strict=True)))
 
     def plus(self, base: Any, index: Any, scale: int = 1) -> Any:
-        """Return ``base + index * scale``; index is a value or a Python int."""
+        """Return ``base + index * scale``; `index` is a value or a Python int."""
         if isinstance(index, int):
             index, scale = i64(index * scale), 1
         return self.b.add(base, index if scale == 1 else self.b.mul(index, i64(scale)))
 
     def at(self, array: Any, index: Any, count: int, kind: Any = F32) -> Any:
-        """Return a pointer to `kind` at item `index`; where bounds are checked, `count` items must lie in the array."""
+        """Return a pointer to `kind` at item `index`; with bounds checks, `count` items must lie in the array."""
         if config.BOUNDSCHECK:
             low = self.b.icmp_signed("<", index, i64(0))
             high = self.b.icmp_signed(">", self.plus(index, count), array.nitems)
@@ -93,7 +93,7 @@ class Writer:
         return self.call(f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
     def step(self, exact: bool, x: Any, y: Any, z: Any) -> Any:
-        """Return ``x * y + z``, `exact` with two roundings."""
+        """Return ``x * y + z``, with two roundings if `exact`."""
         return self.b.fadd(self.b.fmul(x, y), z) if exact else self.fma(x, y, z)
 
     def larger(self, x: Any, y: Any) -> Any:
@@ -110,7 +110,7 @@ class Writer:
         return self.b.icmp_signed("!=", value, i64(0))
 
     def variables(self, count: int, kind: Any) -> list[Any]:
-        """Make variables, which LLVM keeps in registers."""
+        """Make `count` variables, which LLVM keeps in registers."""
         return [cgutils.alloca_once(self.b, kind) for _ in range(count)]
 
     @contextmanager
@@ -120,7 +120,7 @@ class Writer:
             yield index
 
     def lanes(self, below: Any, n: int) -> Any:
-        """Return a mask of those of `n` lanes whose number is less than `below`."""
+        """Return a mask of the lanes, out of `n`, whose number is less than `below`."""
         numbers = ir.Constant(ir.VectorType(I32, n), list(range(n)))
         return self.b.icmp_signed("<", numbers, self.splat(self.b.trunc(below, I32), n))
 
@@ -135,10 +135,10 @@ def helper(codes: str, result: Any, write: Callable[..., Any]) -> Any:
     Parameters
     ----------
     codes : str
-        What each argument is: ``A`` an array, ``R`` a record of integers, ``i`` an integer, ``f`` a float.
+        The kind of each argument: ``A`` an array, ``R`` a record of integers, ``i`` an integer, ``f`` a float.
     result : Numba type
     write : function
-        Writes the IR, given a writer and the arguments; a record has its fields as attributes.
+        Takes a writer and the arguments and writes the IR; a record has its fields as attributes.
     """
 
     def typed(typing_context: Any, *args: Any) -> Any:
@@ -155,7 +155,7 @@ def helper(codes: str, result: Any, write: Callable[..., Any]) -> Any:
 
         return result(*kinds), generate
 
-    names = [f"p{k}" for k in range(len(codes))]  # Numba wants named parameters
+    names = [f"p{k}" for k in range(len(codes))]  # Numba requires named parameters.
     scope: dict[str, Any] = {"typed": typed}
     exec(f"def helper(context, {', '.join(names)}): return typed(context, {', '.join(names)})", scope)
     return intrinsic(scope["helper"])

@@ -1,4 +1,4 @@
-"""Makes a kernel's image: Numba lowers the function, LLVM optimises it together with its entry, `elf` links it.
+"""Makes a kernel's image: Numba lowers the function, LLVM optimises it together with its entry, and `elf` links it.
 
 This uses private parts of Numba; pyproject.toml bounds the versions. If anything here fails, the kernel runs through
 Numba's own dispatcher.
@@ -44,7 +44,7 @@ def numba_type(argument: Any) -> Any:
 def compile_image(
     function: FunctionType, signature: Signature, fastmath: Any, target: Target | None = None, *, unroll: bool = True
 ) -> Image:
-    """Compile a function, the helpers among whose globals are compiled already, to an image.
+    """Compile a function, whose helpers are already compiled, to an image.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def compile_image(
     fastmath : bool or set of str
         As for `numba.njit`.
     target : Target, optional
-        By default, this machine.
+        The target; by default, this machine.
     unroll : bool
         Whether LLVM may unroll loops.
 
@@ -124,7 +124,7 @@ def _codegen() -> _Codegen:
 
 @contextmanager
 def _only_lowering() -> Iterator[None]:
-    """Let Numba make LLVM's form of functions, but not optimise helpers, which are optimised with each caller."""
+    """Let Numba lower functions to LLVM, but not optimise helpers, which are optimised with each caller."""
     context = cpu_target.target_context
     context.refresh()
     before, context._internal_codegen = context._internal_codegen, _codegen()
@@ -150,7 +150,7 @@ def _lower(function: FunctionType, signature: Signature, fastmath: Any, machine:
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != ENTRY:
             value.linkage = "internal"
-    # Inlined, it does not compute the parts of arrays that it does not use, nor its ways to report errors.
+    # After inlining, LLVM drops the array fields that the kernel does not use, and its ways to report errors.
     module.get_function(cres.fndesc.llvm_func_name).add_function_attribute("alwaysinline")
     return module
 
@@ -160,7 +160,7 @@ def _flags(fastmath: Any) -> Flags:
     options = {"fastmath": fastmath, "error_model": "numpy", "boundscheck": False, "_nrt": False,
                "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}  # fmt: skip
     cpu_target.options.parse_as_flags(flags, options)
-    # Numba must neither optimise nor emit this: both happen here, once, together with the entry.
+    # Numba must neither optimise nor emit the code: both happen here, once, together with the entry.
     flags.no_compile = True
     return flags
 

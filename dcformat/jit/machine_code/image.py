@@ -1,8 +1,8 @@
-"""A kernel's machine code as one position-independent image, and that image's file form.
+"""A kernel's machine code as one position-independent image, and the image's file form.
 
 The image is linked when it is made: code and constants lie in one block that refers to itself only by relative
 distances. It reaches a few functions of Python and of the C library through slots of eight bytes, which the loader
-fills. So loading needs no linker: copy, fill the slots, make executable.
+fills. So the loader needs no linker: it copies the image, fills the slots and makes the memory executable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IMPORT = struct.Struct("<IB")
 
 
 def sha256(data: bytes) -> bytes:
-    """Return the SHA-256 of `data`, without loading OpenSSL (3 ms and 4 MB) if Python has its own."""
+    """Return the SHA-256 of `data`, without loading OpenSSL (3 ms and 4 MB) if Python has its own code for it."""
     return bytes(_implementation()(data).digest())
 
 
@@ -37,16 +37,16 @@ def _implementation() -> Any:
 
 @record
 class Image:
-    """Machine code and constants, where to enter, and which slots the loader fills.
+    """Machine code and constants, the entry's offset, and the slots that the loader fills.
 
     Parameters
     ----------
     code : bytes
-        Starts at a page. All of it is mapped readable and executable.
+        The block; it starts at a page, and all of it is mapped readable and executable.
     entry : int
         Offset of the function ``PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t nargs)``.
     imports : tuple of (int, str)
-        Offsets of eight-byte slots, and the name whose address belongs in each.
+        The offset of each eight-byte slot, and the name whose address belongs in it.
     """
 
     code: bytes
@@ -54,7 +54,7 @@ class Image:
     imports: tuple[tuple[int, str], ...]
 
     def pack(self, key: bytes) -> bytes:
-        """Return the file form: magic, SHA-256 of the rest, `key`, then the image."""
+        """Return the file form: the magic number, the SHA-256 of the rest, `key`, then the image."""
         parts = [key, _HEAD.pack(len(self.code), self.entry, len(self.imports))]
         for offset, name in self.imports:
             encoded = name.encode("ascii")
@@ -64,7 +64,7 @@ class Image:
 
 
 def unpack(data: bytes, key: bytes) -> Image | None:
-    """Return the image in a file, or None unless it is whole, unaltered and made for `key`."""
+    """Return the image in a file, or None unless it is complete, unaltered and made for `key`."""
     start = len(MAGIC) + _DIGEST
     body = data[start:]
     if data[: len(MAGIC)] != MAGIC or len(body) < _DIGEST + _HEAD.size or data[len(MAGIC) : start] != sha256(body):

@@ -1,7 +1,7 @@
-"""What saved code belongs to: the kernel as it is written, the machine, and the libraries that compiled it.
+"""The keys of saved code: they cover the kernel's text, the machine, and the compiling libraries.
 
-Bytecode stands for source: it is there without the source file, needs no reading, and two texts with the same bytecode
-compile to the same code. It depends on the Python version, and therefore so does the key.
+Bytecode stands for the source: it is available without the source file, needs no reading, and two texts with the same
+bytecode compile to the same code. It depends on the Python version, and therefore the key does too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dcformat.jit.helpers import devices, intrinsics
 from dcformat.jit.machine_code.image import sha256
 from dcformat.jit.machine_code.targets import TARGETS
 
-#: Changes when code must be compiled anew although kernels are the same: another compiler, entry or file form.
+#: Changes if code must be compiled anew although kernels are unchanged: for another compiler, entry or file form.
 GENERATION = 2
 
 #: The environment variables that change the compiler's output.
@@ -32,7 +32,7 @@ _digests: dict[FunctionType, bytes] = {}
 
 @cache
 def compiler() -> str | None:
-    """Return the installed compiler's version, found without importing it, or None if there is none."""
+    """Return the installed compiler's version without importing it, or None if no compiler is installed."""
     found = dict(_versions())
     if len(found) < 2:
         return None
@@ -40,8 +40,8 @@ def compiler() -> str | None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    """Yield name and version of Numba and llvmlite from the names of their metadata folders."""
-    for folder in reversed(sys.path):  # the first that is found counts: dict() keeps the last
+    """Yield the names and versions of Numba and llvmlite, taken from the names of their metadata folders."""
+    for folder in reversed(sys.path):  # The first match counts: dict() keeps the last.
         try:
             names = os.listdir(folder or ".")  # noqa: PTH208 - a tenth of the time of Path.iterdir
         except OSError:
@@ -61,7 +61,7 @@ def kernel_key(target: str, function: FunctionType, options: object) -> bytes:
         One of `targets.targets`.
     function : function
     options : object
-        Signature and flags; its `repr` is part of the key.
+        Signature and flags; their `repr` is part of the key.
     """
     environment = [os.environ.get(name) for name in _ENVIRONMENT] if target not in TARGETS else []
     head = (GENERATION, sys.implementation.cache_tag, target, environment, options)
@@ -69,7 +69,7 @@ def kernel_key(target: str, function: FunctionType, options: object) -> bytes:
 
 
 def _digest(function: FunctionType) -> bytes:
-    """Return the digest of a function, of the helpers that it calls, and of the constants that it names."""
+    """Return the digest of a function, the helpers that it calls, and the constants that it names."""
     if function not in _digests:
         _digests[function] = b"itself"
         parts = [repr(function.__defaults__).encode(), *_code(function.__code__, function.__globals__)]
@@ -93,7 +93,7 @@ def _code(code: CodeType, scope: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _value(value: Any, attributes: tuple[str, ...]) -> bytes:
-    """Describe what a name stands for; of a module, the constants that the code takes from it."""
+    """Describe a name's value; for a module, describe the constants that the code takes from it."""
     if isinstance(value, FunctionType):
         if value in intrinsics:
             return _handmade(intrinsics[value])
@@ -107,7 +107,7 @@ def _value(value: Any, attributes: tuple[str, ...]) -> bytes:
         return b";".join(name.encode() + _value(item, ()) for name, item in found)
     if isinstance(value, _PLAIN):
         return repr(value).encode()
-    # A class, or an object whose name is that of an attribute in the code: its identity must not enter a key.
+    # The identity of a class, or of an object with the name of an attribute in the code, must not enter a key.
     return getattr(value, "__qualname__", type(value).__qualname__).encode()
 
 
@@ -130,7 +130,7 @@ def _names(code: CodeType) -> list[str]:
 
 @cache
 def _module_source(package: str, name: str) -> bytes:
-    """Return the digest of a module's file, without importing the module; empty if there is no such module."""
+    """Return the digest of a module's file without importing the module; empty if the module does not exist."""
     root, _, rest = package.partition(".")
     for folder in getattr(sys.modules.get(root), "__path__", ()):
         for suffix in (".py", ".pyc"):

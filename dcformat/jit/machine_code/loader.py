@@ -1,7 +1,7 @@
-"""Makes an image callable: it gets memory of its own, which becomes executable and no longer writable.
+"""Makes an image callable: copies it to memory of its own, which becomes executable and no longer writable.
 
-No image is used where the layout of Python's and NumPy's objects differs from what entries were compiled for; `abi`
-proves that once in each process.
+No image is used if Python's and NumPy's objects are laid out differently than its entry expects; `abi` checks this once
+in each process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REFUSE = "dcformat.refuse"
 _METH_FASTCALL = 0x80
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
-#: What an image may import: Python's own functions, and those that LLVM calls to copy memory and for mathematics.
+#: The names that an image may import: Python's functions, and those that LLVM calls to copy memory and to compute.
 _FROM_PYTHON = frozenset(
     {
         "Py_IncRef", "PyBool_FromLong", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread",
@@ -35,7 +35,7 @@ _SINGLETONS = {"_Py_NoneStruct": None, "_Py_TrueStruct": True, "_Py_FalseStruct"
 
 #: Method definitions and names that callable objects point to: they must live as long as the process.
 _kept: list[Any] = []
-# Not even the interpreter's end frees them: it may look at a function after it has cleared this module.
+# Not even the end of the interpreter frees them: it may look at a function after it has cleared this module.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
@@ -46,12 +46,12 @@ class _MethodDef(ctypes.Structure):
 
 
 def dtype_symbol(name: str) -> str:
-    """Return the name by which images import a dtype's address."""
+    """Return the name under which images import a dtype's address."""
     return f"dcformat.dtype.{name}"
 
 
 def provided(symbol: str) -> bool:
-    """Whether an image may import this."""
+    """Return whether an image may import this symbol."""
     return symbol.startswith("dcformat.") or symbol in _SINGLETONS or symbol in _FROM_PYTHON or symbol in _FROM_C
 
 
@@ -62,16 +62,16 @@ def load(image: Image, name: str, refuse: Callable[..., Any]) -> Callable[..., A
     ----------
     image : Image
     name : str
-        For the function's ``__name__``.
+        The function's ``__name__``.
     refuse : callable
-        Called with the arguments instead of the kernel, if they are not of the types that it was compiled for.
+        Called with the arguments instead of the kernel if their types are not those that it was compiled for.
 
     Raises
     ------
     OSError
         The system forbids executable memory.
     LookupError
-        The image imports something that is not provided.
+        The image imports a symbol that is not provided.
     """
     code = bytearray(image.code)
     for offset, symbol in image.imports:
@@ -90,7 +90,7 @@ def load(image: Image, name: str, refuse: Callable[..., Any]) -> Callable[..., A
 def _place(code: bytearray) -> int:
     """Copy code to pages of its own, make them executable, and return their address. They are never freed.
 
-    Linux makes instruction and data caches agree when pages become executable, which AArch64 needs.
+    Linux synchronises the instruction and data caches when pages become executable, which AArch64 needs.
     """
     c = _c_library()
     size = -(-len(code) // mmap.PAGESIZE) * mmap.PAGESIZE

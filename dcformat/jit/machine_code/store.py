@@ -1,11 +1,10 @@
-"""The folder of saved kernels: the user's own, checked before anything in it is used.
+"""The user's folder of saved kernels, which is checked before anything in it is used.
 
-Saved code runs with the user's rights. So a file counts only if its checksum is right and nobody but the user or root
-can have written it, or to its folder. For readers, anything wrong, missing or forbidden means that nothing is saved
-there; writers are told what is wrong. Files are written beside their place and renamed, so readers see a whole file or
-none.
+Saved code runs with the user's rights. So a file counts only if its checksum is right and only the user or root can
+have written to it or to its folder. Readers treat anything wrong, missing or forbidden as an empty folder; writers
+report it. Files are written under a temporary name and renamed, so readers see either a complete file or none.
 
-Paths are plain text here, because importing pathlib would take 3 ms of a short start.
+Paths are plain text here, because an import of pathlib would take 3 ms of a short start.
 """
 
 from __future__ import annotations
@@ -15,21 +14,22 @@ import stat
 import time
 from collections.abc import Iterator
 
-#: Larger files are not read; no kernel comes near this size.
+#: Larger files are not read; no kernel comes close to this size.
 _MAX_BYTES = 1 << 24
 _SUFFIX = ".kernel"
 _PARTIAL = ".partial"
-#: A file that has been unfinished for this many seconds belongs to a process that was killed.
+#: A file that is still unfinished after this many seconds belongs to a process that was killed.
 _ABANDONED = 3600
 
 
 def folder() -> str | None:
-    """Return where kernels are saved: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
+    """Return the folder of saved kernels: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
 
-    The latter is what platformdirs returns; its rule for Linux is repeated here because importing it takes 10 ms.
+    The latter is the directory that platformdirs returns; this function repeats its rule for Linux, because an import
+    of platformdirs takes 10 ms.
     """
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
-        return None  # the environment may come from somebody with fewer rights
+        return None  # The environment may come from somebody with fewer rights.
     chosen = os.environ.get("DCFORMAT_CACHE_DIR")
     if chosen:
         return f"{os.path.abspath(chosen)}/kernels"  # noqa: PTH100
@@ -46,8 +46,8 @@ def shipped() -> str:
 def read(key: bytes, compiler: str | None) -> bytes | None:
     """Return the file saved under `key`, or None.
 
-    In the user's folder a file counts only if the installed `compiler` made it. If no compiler is installed, and for
-    files that came with the package, any compiler's file counts.
+    In the user's folder, a file counts only if the installed `compiler` made it. If no compiler is installed, and among
+    the files that came with the package, any compiler's file counts.
     """
     place = folder()
     data = _read(place, key, compiler) if place is not None else None
@@ -63,7 +63,7 @@ def find(key: bytes, compiler: str | None) -> str | None:
 
 
 def _latest(names: list[str], key: bytes) -> str | None:
-    """Return the name of a kernel's file, made by any compiler."""
+    """Return the name of a kernel's latest file, made by any compiler."""
     return max((name for name in names if name.startswith(key.hex()) and name.endswith(_SUFFIX)), default=None)
 
 
@@ -77,7 +77,7 @@ def _read(place: str, key: bytes, compiler: str | None) -> bytes | None:
             return None
         if compiler is not None:
             return _read_file(handle, _name(key, compiler))
-        # List the folder that was checked, even if its name now means another one.
+        # List the folder that was checked, even if its name now refers to another one.
         name = _latest(os.listdir(handle), key)  # noqa: PTH208
         return None if name is None else _read_file(handle, name)
     except OSError:
@@ -96,7 +96,7 @@ def _read_file(place: int, name: str) -> bytes | None:
 
 
 def _trusted(status: os.stat_result) -> bool:
-    """Whether only this user or root can have written it."""
+    """Return whether only this user or root can have written the file."""
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
@@ -110,12 +110,12 @@ def check(place: str | None = None) -> None:
 
 
 def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str:
-    """Save a file in a folder (default: the user's) and return where.
+    """Save a file in a folder (default: the user's) and return its path.
 
     Raises
     ------
     OSError
-        It cannot be saved; the text says why.
+        The file cannot be saved; the text says why.
     """
     place = place or _require_folder()
     handle = _open_to_write(place)
@@ -145,7 +145,7 @@ def _require_folder() -> str:
 
 
 def _open_to_write(place: str) -> int:
-    """Open a folder, making it if need be, in which only this user and root can write."""
+    """Open a folder that only this user and root can write to, and create it if it is missing."""
     try:
         os.makedirs(place, 0o700, exist_ok=True)  # noqa: PTH103
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -171,12 +171,12 @@ def _remove_abandoned(handle: int) -> None:
         try:
             if name.endswith(_PARTIAL) and time.time() - os.stat(name, dir_fd=handle).st_mtime > _ABANDONED:
                 os.unlink(name, dir_fd=handle)
-        except OSError:  # another process was faster
+        except OSError:  # Another process was faster.
             continue
 
 
 def entries() -> Iterator[str]:
-    """Yield the files in the user's folder, and temporary ones that an interrupted process left."""
+    """Yield the files in the user's folder, including temporary ones that interrupted processes left."""
     place = folder()
     if place is not None and os.path.isdir(place):  # noqa: PTH112
         names = sorted(os.listdir(place))  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""The kinds of machine that code is made for: exactly this one, or a baseline that many have."""
+"""The kinds of machine that code is made for: exactly this machine, or a baseline that many machines share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dcformat.records import record
 
 @record
 class Target:
-    """A kind of machine that code can be made for elsewhere: LLVM's names, and the features that Linux must list."""
+    """A kind of machine that any machine can compile for: LLVM's names, and the features that Linux must list."""
 
     machine: str
     triple: str
@@ -30,7 +30,7 @@ TARGETS = {
 
 
 def targets() -> Iterator[str]:
-    """Yield what this machine runs: code for exactly this machine, then for each target of `TARGETS`, best first."""
+    """Yield the targets that this machine runs: exactly this machine, then those of `TARGETS`, best first."""
     here = cpuinfo.identity()
     if here is None:
         return
