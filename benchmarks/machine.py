@@ -1,4 +1,4 @@
-"""One line that says where figures come from: processor, cores, versions, date."""
+"""Describes in one line where figures come from: processor, cores, versions and date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def describe(*packages: str) -> str:
-    """Return the machine, Python's, dcformat's, NumPy's and Numba's versions, those of `packages`, and the date."""
+    """Return the machine, the versions of Python, dcformat, NumPy, Numba and `packages`, and the date."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

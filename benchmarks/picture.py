@@ -1,10 +1,10 @@
-"""The picture in the README: size on disk against test error, ours and published, and what is left of a layer.
+"""Draws the README's picture: size on disk against test error, ours and published, and what is left of a layer.
 
     python benchmarks/picture.py [--out docs/result.png]
 
-Our figures are those in docs/results/recipes.json, made by `benchmarks/recipes.py`: a small mark for each seed and a
-large one for their mean, which is what the README's table has. Published figures are those that state the size of
-everything that is needed to run the network. The layer is that of models/lenet-300-100.dcf.
+Our figures come from docs/results/recipes.json, which `benchmarks/recipes.py` makes: a small mark for each seed and a
+large one for their mean, which the README's table shows. Published figures are those that state the size of everything
+that is needed to run the network. The layer is the first of models/lenet-300-100.dcf.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-#: Network: (what, bytes, test error in percent, where the label goes in points).
+#: For each network: the method, bytes, test error in percent, and the place of the label in points.
 PUBLISHED = {
     "lenet-300-100": [
         ("Deep Compression, 2015", 27_000, 1.58, (-30, -11)),
@@ -46,7 +46,7 @@ PUBLISHED = {
 BASELINE = {"lenet-300-100": 1.64, "lenet-5": 0.80}
 TITLES = {"lenet-300-100": "LeNet-300-100 (1,066,440 bytes)", "lenet-5": "LeNet-5 (1,724,320 bytes)"}
 OURS, THEIRS = "#c8421f", "#5b6b7b"
-#: Where our labels go: points from the mean, and the side that is there.
+#: The places of our labels: the distance from the mean in points, and the side that lies there.
 PLACES = {
     "lenet-300-100": {"record": (9, -1, "left"), "default": (9, -14, "left"), "classic": (0, 16, "center")},
     "lenet-5": {"record": (-6, 13, "left"), "default": (-25, -42, "left"), "classic": (42, -42, "right")},
@@ -54,7 +54,7 @@ PLACES = {
 
 
 def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
-    """Draw size against error; the corner at the lower left is where one wants to be."""
+    """Draw size against error; the best networks lie at the lower left."""
     axes.axhline(BASELINE[network], color="0.75", linewidth=1, linestyle="--")
     axes.annotate(
         "dense network, 2015", (0.99, BASELINE[network]), xycoords=("axes fraction", "data"), xytext=(0, 3),
@@ -85,7 +85,7 @@ def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
 
 
 def show_layer(axes: Any, path: Path) -> None:
-    """Draw how many of the first layer's weights are left for each pixel."""
+    """Draw the number of the first layer's weights that are left for each pixel."""
     import dcformat
 
     weight = dcformat.load(path).tensors["fc1.weight"].to_dense()

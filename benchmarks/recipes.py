@@ -1,9 +1,9 @@
-"""The recipes' figures: size, ratio, error on validation and test images, for several seeds; and that both runs agree.
+"""Measures the recipes for several seeds (size, ratio, validation and test error), and compares runtime and PyTorch.
 
     python benchmarks/recipes.py --out docs/results        # hours for `record`, minutes for the others
 
 Each network is trained by `dcformat_pruning.compress`, written, loaded by the runtime and run on all test images; its
-predictions must be PyTorch's and its logits within 1e-4 of PyTorch's. One process a run: its seconds are its own.
+predictions must be PyTorch's and its logits within 1e-4 of PyTorch's. Each run is timed in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parents[1] / p) for p in ("", "runtime", "pruning"))]
 
-#: What float32 weights and biases take: the ratio's numerator.
+#: The bytes of float32 weights and biases, the numerator of the ratio.
 DENSE_BYTES = {"lenet-300-100": 4 * 266_610, "lenet-5": 4 * 431_080}
-#: Figures to stay below: bytes and test error in percent (the baselines of Han et al. 2015).
+#: The limits in bytes and in percent of test error (the baselines of Han et al. 2015).
 LIMITS = {
     ("lenet-300-100", "classic"): (27_000, 1.64),
     ("lenet-5", "classic"): (44_000, 0.80),
@@ -38,7 +38,7 @@ LOGITS_WITHIN = 1e-4
 def one(
     architecture: str, recipe: str, seed: int, threads: int, data: str | None, path: Path, stages: Path | None
 ) -> dict[str, Any]:
-    """Train one network (or go on from `stages`), write it to `path`, and measure it from there."""
+    """Train one network (or resume from `stages`), write it to `path`, and measure the file."""
     import dcformat_runtime
     import numpy as np
     import torch
@@ -53,7 +53,7 @@ def one(
     started = time.perf_counter()
     result = compress(architecture, recipe, seed=seed, device="cpu", data=data, resume_dir=stages)
     seconds = max(time.perf_counter() - started, sum(s.seconds for s in result.stages))
-    # As the command does: classic is the paper as published, its relative index too.
+    # The command does the same: `classic` is the paper as published, with its relative index.
     dcformat.save(result.model, path, mode=result.mode, relative_index="filler" if recipe == "classic" else "escape")
     split = load_split("test", data)
     images = split.images[:, None].astype(np.float32) / np.float32(255)
@@ -131,7 +131,7 @@ def _summary(group: list[dict[str, Any]]) -> str:
 
 
 def broken(run: dict[str, Any]) -> list[str]:
-    """Say which limits a run does not keep."""
+    """Return the limits that a run exceeds."""
     most, error = LIMITS[run["architecture"], run["recipe"]]
     name = f"{run['architecture']} {run['recipe']} seed {run['seed']}"
     faults = []

@@ -1,4 +1,4 @@
-"""Draw docs/study-criteria.png anew from the figures in docs/study-criteria.csv, without training anything.
+"""Draws docs/study-criteria.png from the figures in docs/study-criteria.csv, without training anything.
 
 python benchmarks/study_picture.py
 """

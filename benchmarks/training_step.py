@@ -1,9 +1,9 @@
-"""Does `torch.compile` help? The time of a training step of the small networks that the recipes train.
+"""Tells whether `torch.compile` helps: times a training step of the small networks that the recipes train.
 
     python benchmarks/training_step.py [--device cuda] [--rounds N]
 
-With and without it take turns; medians of the processor's time on the CPU, where everybody works in one thread, and of
-the clock's on CUDA. The time to compile is given beside them.
+Steps with and without it alternate. The figures are medians of processor time on the CPU, where each works in one
+thread, and of clock time on CUDA. The time to compile is given beside them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAN = TrainingPlan(epochs=1, lr=1e-3)
 
 
 def small(architecture: str, device: str) -> nn.Module:
-    """Return a network with as many units as a record recipe's, in the memory format that training uses."""
+    """Return a network with the units of a record recipe's, in the memory format that training uses."""
     module = build(architecture, 0)
     keep_best_units(module, UNITS[architecture])
     shrunk = shrink(module).module.to(device)

@@ -1,7 +1,7 @@
-"""A `.dcf` file taken apart into fields that a mutator can change, and put together again behind right checksums.
+"""Takes a `.dcf` file apart into fields that a mutator can change, and builds it again with the right checksums.
 
-Parsing is lenient and writing believes everything: any field may hold any number. What depends on other fields
-(lengths, checksums, which fields an entry has) is made right by `File.build`, unless a mutation overrides it.
+Parsing is lenient, and writing accepts any number in any field. `File.build` derives whatever depends on other fields
+(lengths, checksums, the set of an entry's fields), unless a mutation overrides it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dcformat.codecs import text
 from dcformat.digest import crc32c
 from dcformat.errors import FormatError
 
-#: The form of an entry that is a copy of an earlier tensor: it has a number of tensors to go back, and no payload.
+#: The form of a copy of an earlier tensor: the entry tells how many tensors to go back, and has no payload.
 FORM_COPY = 5
-#: Operators with a weight, with a number of inputs, and with attributes (how many).
+#: The operators with a weight, those with a number of inputs, and the number of attributes of those that have any.
 _WEIGHTED = frozenset((1, 2))
 _VARIADIC = frozenset((9, 10))
 _ATTRIBUTES = {2: 7, 4: 7, 5: 7}
@@ -25,7 +25,7 @@ _WIRED, _BIAS, _SPELLED = 32, 64, 128
 
 
 class ParseError(ValueError):
-    """The bytes cannot be taken apart; a mutator changes them as bytes."""
+    """The bytes cannot be taken apart; a mutator then changes them as bytes."""
 
 
 def varint(value: int) -> bytes:
@@ -39,23 +39,23 @@ def varint(value: int) -> bytes:
 
 
 def text_field(raw: bytes) -> bytes:
-    """Return a length and that many bytes."""
+    """Return the bytes after their length."""
     return varint(len(raw)) + raw
 
 
 class Scan:
-    """A position in some bytes."""
+    """Reads bytes from a position on."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
     @property
     def left(self) -> int:
-        """Bytes that are left."""
+        """The number of bytes that are left."""
         return len(self.data) - self.at
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes."""
+        """Return the next `count` bytes."""
         if not 0 <= count <= self.left:
             raise ParseError("bytes end early")
         self.at += count
@@ -82,10 +82,9 @@ class Scan:
 
 @dataclass
 class Entry:
-    """A tensor's entry in the table, with its payload; `lies` holds bytes to write for a field in place of the truth.
+    """A tensor's table entry and its payload; `lies` holds bytes to write for a field in place of the truth.
 
-    The fields that only some forms or dtypes have (`scale`, `stored`, `clusters`, `back`) are written where the form
-    and dtype have them.
+    Fields that only some forms or dtypes have (`scale`, `stored`, `clusters`, `back`) are written only for those.
     """
 
     name: bytes = b"w"
@@ -117,7 +116,7 @@ class Entry:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the form has a codebook."""
+        """Return whether the form has a codebook."""
         return self.form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED)
 
     def copy(self) -> Entry:
@@ -127,7 +126,7 @@ class Entry:
 
 @dataclass
 class Node:
-    """An operator as it is written; `inputs` None: the value before."""
+    """An operator as a file holds it; if `inputs` is None, it reads the previous value."""
 
     op: int
     inputs: list[int] | None = None
@@ -151,7 +150,7 @@ class Node:
 
 @dataclass
 class GraphPart:
-    """The graph's fields: input shape, means and deviations as raw floats, operators."""
+    """The graph's fields: the input shape, means and deviations as raw floats, and operators."""
 
     shape: list[int]
     floats: list[bytes]
@@ -166,7 +165,7 @@ class GraphPart:
 
 @dataclass
 class File:
-    """A file's fields: the table's entries, the other sections in their order, and what frames them."""
+    """A file's fields: the table's entries, the other sections in order, and the frame around them."""
 
     entries: list[Entry] = field(default_factory=list)
     sections: list[tuple[int, bytes]] = field(default_factory=list)
@@ -176,7 +175,7 @@ class File:
     count: int | None = None
     digest: bytes = bytes(layout.DIGEST_BYTES)
     after: bytes = b""
-    #: Applied to the plain contents, to each data block, and to the contents as they are stored, before checksums.
+    #: Functions that change the plain contents, each data block, and the stored contents, before checksums are made.
     change_contents: Callable[[bytes], bytes] | None = None
     change_stored: Callable[[bytes], bytes] | None = None
     ordered: bool = True
@@ -186,11 +185,11 @@ class File:
         return replace(self, entries=[entry.copy() for entry in self.entries], sections=list(self.sections))
 
     def section(self, kind: int) -> bytes | None:
-        """Return the body of a section."""
+        """Return the body of a section, if the file has one."""
         return next((body for known, body in self.sections if known == kind), None)
 
     def put(self, kind: int, body: bytes) -> None:
-        """Replace a section, or add it."""
+        """Replace or add a section."""
         self.sections = [(k, b) for k, b in self.sections if k != kind]
         self.sections.append((kind, body))
 
@@ -217,7 +216,7 @@ class File:
         return out
 
     def build(self) -> bytes:
-        """Return the file's bytes: lengths and checksums are right, the digest is as it is."""
+        """Return the file's bytes with the right lengths and checksums, and the digest unchanged."""
         stored = self.contents()
         packed = self.packed and len(stored) <= _PACKED_MOST
         if packed:
@@ -232,12 +231,12 @@ class File:
         return b"".join((*out, self.digest, self.after))
 
 
-#: Longer contents are written plain: to pack them takes milliseconds.
+#: Longer contents are written plain, because packing them takes milliseconds.
 _PACKED_MOST = 2048
 
 
 def parse(data: bytes) -> File:
-    """Take a file apart; raises `ParseError`. Checksums are not looked at."""
+    """Take a file apart without a look at its checksums; raise `ParseError` if that fails."""
     if len(data) < layout.PREFIX_BYTES + layout.CRC_BYTES:
         raise ParseError("no prefix")
     _, major, minor, length = struct.unpack("<4sBBI", data[: layout.PREFIX_BYTES])
@@ -297,7 +296,7 @@ def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
 
 
 def parse_graph(body: bytes) -> GraphPart:
-    """Take a graph section apart; raises `ParseError`."""
+    """Take a graph section apart; raise `ParseError` if that fails."""
     scan = Scan(body)
     shape = [scan.varint() for _ in range(scan.u8())]
     floats = [scan.take(4) for _ in range(2 * scan.varint())]
@@ -319,19 +318,19 @@ def parse_graph(body: bytes) -> GraphPart:
 
 
 def parse_texts(body: bytes, pairs: bool = False) -> list[bytes]:
-    """Take labels, or with `pairs` metadata, apart into their texts."""
+    """Take labels, or metadata if `pairs` is set, apart into texts."""
     scan = Scan(body)
     return [scan.text() for _ in range(scan.varint() * (2 if pairs else 1))]
 
 
 def texts(values: list[bytes], count: int) -> bytes:
-    """Return the body of labels or metadata that claims `count` of them."""
+    """Return the body of labels or metadata that claims to hold `count` items."""
     return varint(count) + b"".join(map(text_field, values))
 
 
 @dataclass
 class Payload:
-    """A payload's fields: coding byte, lines in a chunk, head, chunk table (entries and length), the rest."""
+    """A payload's fields: coding byte, lines in a chunk, head, chunk table (entries and length), and the rest."""
 
     coding: int
     each: int
@@ -341,7 +340,7 @@ class Payload:
     with_entries: bool
 
     def build(self) -> bytes:
-        """Return the payload; lengths of chunks are right unless the table has been given others."""
+        """Return the payload; the lengths of chunks are right unless the table overrides them."""
         out = bytearray((self.coding & 255,)) + varint(self.each)
         if self.head is not None:
             out += text_field(self.head)
@@ -351,7 +350,7 @@ class Payload:
 
 
 def parse_payload(entry: Entry) -> Payload:
-    """Take the payload of an entry that is no constant apart; raises `ParseError`."""
+    """Take apart the payload of an entry that is not a constant; raise `ParseError` if that fails."""
     scan = Scan(entry.payload)
     coding = scan.u8()
     if entry.form == layout.FORM_CONSTANT:

@@ -1,9 +1,8 @@
-"""Every way into the package, as a function of a file's bytes, with what must hold whatever the bytes are.
+"""Tries every way into the package with a file's bytes, and checks what must hold for any bytes.
 
-A door returns what came of the file: ``"ok"``, or the kind of the refusal. It raises `Fault` where the package breaks
-its word. Everything else that it lets through (an exception that is not a documented refusal, a warning, memory or time
-above what was allowed) the guard notices. What a door does depends on the bytes alone, so that a file is enough to see
-a finding again.
+A door returns the outcome: ``"ok"``, or the kind of the refusal. It raises `Fault` if the package breaks its promise.
+The guard notices everything else: an exception that is not a documented refusal, a warning, and memory or time above
+the bounds. What a door does depends on the bytes alone, so a file is enough to reproduce a finding.
 """
 
 from __future__ import annotations
@@ -36,42 +35,42 @@ from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
 
 _PYTHON = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-#: What a file may take: small, so that a run is quick and a bomb is refused. Which of them, its checksum says.
+#: The memory that a file may take, chosen by its checksum: little, so that runs are quick and bombs are refused.
 MEMORY = (1 << 17,) * 4 if _PYTHON else (1 << 20, 1 << 20, 1 << 18, 1 << 23)
-#: Steps: a quarter of the seconds that the guard allows, where kernels are compiled.
+#: The steps that a file may take: if kernels are compiled, a quarter of the seconds that the guard allows.
 WORK = 1 << 21 if _PYTHON else 1 << 27
-#: Bytes that reading may take beside them: as Python, the text coder's least tables are lists of 4 MiB.
+#: Bytes that reading may take beside `MEMORY`: in Python, the smallest tables of the text coder are lists of 4 MiB.
 SLACK = (6 if _PYTHON else 2) << 20
-#: Tensors of more bytes are not made dense, models of more stored entries not written again.
+#: Tensors with more bytes are not made dense, and models with more stored entries are not written again.
 DENSE_BYTES = 1 << 20
 REWRITTEN = 2000
 
 
 class Fault(AssertionError):
-    """The package did not keep its word."""
+    """The package broke its promise."""
 
 
 def require(condition: bool, what: str) -> None:
-    """Raise `Fault` unless something holds."""
+    """Raise `Fault` unless a condition holds."""
     if not condition:
         raise Fault(what)
 
 
 @dataclass(frozen=True)
 class Door:
-    """A way in.
+    """A way into the package.
 
     Attributes
     ----------
     weight : float
         Its share of executions.
     source : str
-        What it is given: ``"dcf"``, ``"network"`` (a `.dcf` file that began as one with a graph), or a maker of
+        The kind of its input: ``"dcf"``, ``"network"`` (a `.dcf` file made from one with a graph), or a maker in
         `foreign.MAKERS`.
     slack : int
         Bytes that it may take beside `max_memory`.
     seconds : float
-        Processor time that it may take where kernels are compiled.
+        Processor time that it may take if kernels are compiled.
     refusals : tuple of type
         The exceptions that it documents.
     """
@@ -86,17 +85,17 @@ class Door:
 
 
 def choice(data: bytes) -> int:
-    """Return what a door's choices are drawn from: a number that the bytes determine."""
+    """Return a number that the bytes determine, from which a door draws its choices."""
     return zlib.crc32(data)
 
 
 def most_memory(data: bytes) -> int:
-    """Return the `max_memory` that a file is read with."""
+    """Return the `max_memory` with which a file is read."""
     return MEMORY[choice(data) & 3]
 
 
 def limits(data: bytes) -> dict[str, Any]:
-    """Return the bounds that a file is read under."""
+    """Return the bounds within which a file is read."""
     return {"max_memory": most_memory(data), "max_work": WORK}
 
 
@@ -132,7 +131,7 @@ class _Pipe(io.RawIOBase):
 
 
 def load(data: bytes) -> str:
-    """Read all of a file: what comes out is a valid model."""
+    """Read all of a file; the result must be a valid model."""
     model = dcformat.load(data, threads=1 + (choice(data) >> 4 & 1), **limits(data))
     for name, tensor in model.tensors.items():
         check_tensor(name, tensor)
@@ -140,7 +139,7 @@ def load(data: bytes) -> str:
 
 
 def open_(data: bytes) -> str:
-    """Open a file from wherever it may come and read its tensors one by one, in another order."""
+    """Open a file from any kind of source, and read its tensors one by one in another order."""
     way = choice(data) >> 2 & 7
     source: Any = data
     if way == 0:
@@ -188,7 +187,7 @@ def usage(data: bytes) -> str:
             try:
                 used = file.usage(name)
             except FormatError as error:
-                if error.code in ("E07", "E16"):  # to measure takes more than to read
+                if error.code in ("E07", "E16"):  # measuring takes more than reading
                     continue
                 raise Fault(f"usage of a tensor that decodes: {error.code}") from error
             total = used.index_bits + used.code_bits + used.codebook_bits + used.table_bits
@@ -198,7 +197,7 @@ def usage(data: bytes) -> str:
 
 
 def with_digest(data: bytes) -> bytes:
-    """Return a file with the content digest that `verify` found; raises `FormatError` where it cannot be read."""
+    """Return a file with the content digest that `verify` found; raise `FormatError` if it cannot be read."""
     try:
         dcformat.verify(data, **limits(data))
     except ChecksumError as error:
@@ -209,7 +208,7 @@ def with_digest(data: bytes) -> bytes:
 
 
 def verify(data: bytes) -> str:
-    """Verify a file whose digest was made right: nothing else may be wrong then."""
+    """Verify a file whose digest was made right; nothing else may be wrong."""
     load(data)
     right = with_digest(data)
     if right != data:
@@ -221,7 +220,7 @@ def verify(data: bytes) -> str:
 
 
 def inspect(data: bytes) -> str:
-    """Summarise a file as `inspect` does."""
+    """Summarise a file as the command `inspect` does."""
     with dcformat.open(data, **limits(data)) as file:
         figures = summary.summarize(file)
     text = summary.headline("x", figures) + "\n".join(summary.layer_table(figures).lines())
@@ -234,7 +233,7 @@ def inspect(data: bytes) -> str:
 
 
 def unpack(data: bytes) -> str:
-    """Give the tensors to other programs as the command does, and read them as those do."""
+    """Write the tensors for other programs as the command does, and read them as those programs do."""
     to_npz = bool(choice(data) >> 9 & 1)
     path = folder() / "unpacked"
     with dcformat.open(data, **limits(data)) as file:
@@ -242,7 +241,7 @@ def unpack(data: bytes) -> str:
         require_work("unpacking", file.work() + sum(map(writing_steps, infos)), WORK)
         with path.open("wb") as out:  # on disk: the dense form may be much larger than memory
             (write_npz if to_npz else write_safetensors)("x", file, out)
-        if path.stat().st_size > DENSE_BYTES >> 2:  # what this door itself takes is several copies
+        if path.stat().st_size > DENSE_BYTES >> 2:  # this door itself makes several copies
             return "large"
         model = file.model()
     found = (_as_npz if to_npz else _as_safetensors)(path.read_bytes())
@@ -256,7 +255,7 @@ def unpack(data: bytes) -> str:
 
 
 def _reads_back(path: Path, model: Model) -> None:
-    """Read what was written as a checkpoint, in which masks would be folded: nothing changed or was left out."""
+    """Read the written file as a checkpoint, which would fold masks; nothing may be changed or left out."""
     read = read_checkpoint(path)
     require(read.tensors.keys() == model.tensors.keys() and not read.left_out, "a checkpoint was left out of")
     for name, tensor in model.tensors.items():
@@ -283,7 +282,7 @@ def _as_safetensors(raw: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def rewrite(data: bytes) -> str:
-    """Write what was read, in any mode, and read it again."""
+    """Read a file, write it in any mode, and read it again."""
     model = dcformat.load(data, **limits(data))
     if sum(len(tensor.data) + tensor.rows for tensor in model.tensors.values()) > REWRITTEN:
         return "large"
@@ -299,7 +298,7 @@ def rewrite(data: bytes) -> str:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same, in whatever form the writer stored them."""
+    """Return whether two tensors are the same, in any form that the writer chose."""
     if (a.shape, a.dtype, a.scale) != (b.shape, b.dtype, b.scale) or tensor_digest(a) != tensor_digest(b):
         return False
     return a.nbytes > DENSE_BYTES or a.to_dense().tobytes() == b.to_dense().tobytes()

@@ -1,6 +1,6 @@
-"""Other people's files, right and wrong: npz, npy, safetensors, PyTorch's, Han's ``.net``, IDX and gzip.
+"""Makes other people's files, right and wrong: npz, npy, safetensors, PyTorch, Han's ``.net``, IDX and gzip.
 
-Each maker returns one file; containers are written anew around what was changed, so that their own checksums hold.
+Each maker returns one file; containers are written anew around a change, so their own checksums hold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from fuzz.primitives import EDGES, FLOATS, NAMES, change_bytes
 
-#: Names that readers give a meaning to, beside the plain ones.
+#: Plain names, and names to which readers give a meaning.
 _TENSORS = (
     "fc1.weight", "fc1.bias", "module.fc2.weight", "0.weight", "w", "w.npy", "w_orig", "w_mask", "0", "1", "mask",
     "bn.num_batches_tracked", "state_dict", "w.dcformat_scale", "__metadata__", "a/b", "conv.weight", "conv.bias",
@@ -35,14 +35,14 @@ _DESCRIPTIONS = (
 
 
 def name(random: Random) -> str:
-    """Return a tensor's name: a usual one, one with a meaning, or a hostile one."""
+    """Return a tensor's name: a plain one, one with a meaning, or a hostile one."""
     if random.randrange(8):
         return random.choice(_TENSORS)
     return random.choice(NAMES).decode("utf-8", "replace")
 
 
 def array(random: Random) -> np.ndarray[Any, Any]:
-    """Return a small array of a dtype that may be held or not, special values among its own."""
+    """Return a small array, special values included, of a dtype that may be unsupported."""
     shape = tuple(random.choice((0, 1, 2, 3, 4, 9)) for _ in range(random.choice((0, 1, 2, 2, 2, 4))))
     shape = shape if random.randrange(4) else (random.randrange(4), 6)
     count = prod(shape)
@@ -63,7 +63,7 @@ def array(random: Random) -> np.ndarray[Any, Any]:
 
 
 def npy(random: Random) -> bytes:
-    """Return a ``.npy`` file: right, or with a header that lies about dtype, order, shape or itself."""
+    """Return an ``.npy`` file: right, or with a header that lies about dtype, order, shape or itself."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array(random), allow_pickle=False)
     data = buffer.getvalue()
@@ -90,7 +90,7 @@ def npy(random: Random) -> bytes:
 
 
 def zipped(members: list[tuple[str, bytes]], method: int) -> bytes:
-    """Return a zip archive of the members, names again and odd ones included."""
+    """Return a zip archive of the members, whose names may be duplicate or odd."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
         warnings.simplefilter("ignore")
@@ -149,7 +149,7 @@ def safetensors(random: Random) -> bytes:
     if what == 5:
         text = change_bytes(random, text)
     elif what == 6:
-        text = text[:-1] + b", " + text[1:]  # every key again
+        text = text[:-1] + b", " + text[1:]  # every key twice
     text += b" " * (-len(text) % 8)
     length = len(text) if what != 7 else random.choice((*EDGES, (1 << 64) - 1))
     data = struct.pack("<Q", length) + text + body
@@ -166,7 +166,7 @@ def _floats(random: Random, size: int) -> bytes:
 
 @cache
 def _torch_files() -> list[bytes]:
-    """Return checkpoints as PyTorch writes them: plain, nested, and of everything that a tensor can be."""
+    """Return checkpoints as PyTorch writes them: plain, nested, and with every kind of tensor."""
     import torch
 
     out = []
@@ -246,7 +246,7 @@ def torch_file(random: Random) -> bytes:
 
 # --- Han's, IDX, gzip -----------------------------------------------------------------------------------------------
 
-#: The layers of the network that `.net` files are made for.
+#: The tensors of the network for which `.net` files are made.
 HAN_SHAPES = {"conv1.weight": (2, 1, 3, 3), "conv1.bias": (2,), "conv2.weight": (3, 2, 1, 1), "conv2.bias": (3,)}
 
 
@@ -276,7 +276,7 @@ def idx(random: Random, rank: int = 3) -> bytes:
 
 
 def idx_gz(random: Random) -> bytes:
-    """Return an IDX file compressed, damaged or cut, or a small file of a great many zeros."""
+    """Return a compressed IDX file, perhaps damaged or cut, or a small file that expands to very many zeros."""
     if random.randrange(50) == 0:
         plain = bytes((0, 0, 8, 3)) + struct.pack(">3I", 1, 1, 1 << 20) + bytes(1 << random.randrange(10, 24))
     else:
@@ -285,7 +285,7 @@ def idx_gz(random: Random) -> bytes:
     return data if random.getrandbits(1) else change_bytes(random, data)
 
 
-#: What each door for other people's files is given.
+#: The maker of the input of each door for other people's files.
 MAKERS: dict[str, Callable[[Random], bytes]] = {
     "npz": npz, "npy": npy, "safetensors": safetensors, "pt": torch_file, "net": han, "idx": idx, "gz": idx_gz,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from dcformat.model import STORAGE, Model
 from fuzz import foreign
 from fuzz.doors import WORK, Door, Fault, choice, folder, most_memory, on_disk, require
 
-#: Other names and shapes than most checkpoints have, and some that they may have.
+#: Architectures whose names and shapes most checkpoints lack, and some may have.
 _WANTED = Architecture("small", {"fc1.weight": (2, 2), "fc1.bias": (2,)}, lambda names, rule: Graph((2,), (), rule))
 _HAN = Architecture(
     "convolutions", foreign.HAN_SHAPES,
@@ -28,7 +28,7 @@ _HAN = Architecture(
 
 
 def _checkpoint(data: bytes, suffix: str) -> str:
-    """Read a checkpoint; what it gives can be written, and its names be matched."""
+    """Read a checkpoint; its tensors can be written, and its names can be matched."""
     path = on_disk(data, f"x{suffix}")
     found = read_checkpoint(path, max_memory=most_memory(data))
     tensors = found.tensors
@@ -47,7 +47,7 @@ def _check_dense(path: Path, tensors: dict[str, Dense]) -> None:
 
 
 def _packs(path: Path, tensors: dict[str, Dense]) -> None:
-    """Write the tensors as `pack` does; what the format cannot hold is refused."""
+    """Write the tensors as the command `pack` does, which refuses what the format cannot hold."""
     try:
         held = {n: from_dense(n, t.values, t.dtype, t.scale, exact=True) for n, t in tensors.items()}
         if sum(tensor.size for tensor in held.values()) > 5000:
@@ -82,12 +82,12 @@ def net(data: bytes) -> str:
 
 
 def idx(data: bytes) -> str:
-    """Read a data set whose images are the bytes."""
+    """Read a data set whose file of images has these bytes."""
     return _split(data, "")
 
 
 def idx_gz(data: bytes) -> str:
-    """Read a data set whose images are the bytes, compressed."""
+    """Read a data set whose compressed file of images has these bytes."""
     return _split(data, ".gz")
 
 
@@ -107,7 +107,7 @@ def _split(data: bytes, suffix: str) -> str:
 
 
 def _invoke(*args: object, stdin: bytes = b"") -> str:
-    """Run the command in this process: exit code 0, 1 with one line, or 2; nothing unexpected."""
+    """Run the command in this process; require exit code 0, 1 with one line, or 2, and nothing unexpected."""
     result = CliRunner().invoke(cli, [str(arg) for arg in args], input=stdin, prog_name="dcformat")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -124,7 +124,7 @@ def _check_exit(result: Result) -> None:
 
 
 def command(data: bytes) -> str:
-    """Give a `.dcf` file to a verb that reads one."""
+    """Run a verb on a `.dcf` file."""
     path = "-" if choice(data) >> 6 & 1 else on_disk(data, "cli.dcf")
     bound = ("--max-memory", "1M", "--max-work", WORK)
     verbs: list[tuple[object, ...]] = [
@@ -148,7 +148,7 @@ def _input() -> Path:
 
 
 def npy(data: bytes) -> str:
-    """Run a network on a ``.npy`` file's array."""
+    """Run a network on the array of an ``.npy`` file."""
     from tests.format.strategies import small_model
 
     path = folder() / "runs.dcf"
@@ -160,7 +160,7 @@ def npy(data: bytes) -> str:
 
 
 def pack(data: bytes) -> str:
-    """Give a checkpoint to `pack`."""
+    """Run the verb `pack` on a checkpoint."""
     suffix = ".npz" if data.startswith(b"PK") else ".safetensors"
     source = "-" if choice(data) >> 6 & 1 else on_disk(data, f"pack{suffix}")
     bound = ("--max-memory", most_memory(data))

@@ -1,4 +1,4 @@
-"""Mutations of a file's graph: its input, its preprocessing, its operators and how they are wired."""
+"""Mutates a file's graph: its input, its preprocessing, its operators and their wiring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fuzz.primitives import FLOATS, number
 
 
 def change_graph(random: Random, file: File) -> None:
-    """Change one to three things about a file's graph; give it one if it has none."""
+    """Make one to three changes to a file's graph, which is added if there is none."""
     body = file.section(layout.SECTION_GRAPH)
     try:
         graph = container.parse_graph(body) if body else _small_graph(random, file)
@@ -83,7 +83,7 @@ def _graph_nodes(random: Random, file: File, graph: GraphPart) -> None:
     elif what == 2:
         random.shuffle(graph.nodes)
     elif what == 3:
-        # A chain that doubles, or that runs one layer again and again.
+        # A chain that doubles at each node, or repeats one layer.
         node = random.choice((Node(10, [0, 0]), Node(9, [0, 0]), Node(3), Node(11), _new_node(random, file)))
         graph.nodes[at:at] = [node] * random.choice((2, 5, 19, 41, 300))
     elif graph.nodes:

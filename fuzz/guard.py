@@ -1,7 +1,7 @@
-"""One execution of a door, watched: what it raises, the processor time it takes, the memory that it asks for.
+"""Watches an execution of a door: what it raises, the processor time that it takes, and the memory that it requests.
 
-Memory is watched in three ways. A limit on the address space makes a bomb fail with `MemoryError`; growth of the
-resident set between two executions is looked at after each; and every so often `tracemalloc` measures the exact peak.
+It watches memory in three ways. A limit on the address space makes a bomb fail with `MemoryError`; the growth of the
+resident set is checked after each execution; and now and then `tracemalloc` measures the exact peak.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 from fuzz.doors import Door, Fault, most_memory
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Address space that an execution may take beside what the warmed-up process has.
+#: Address space that an execution may take beside that of the warmed-up process.
 ROOM = 256 << 20
-#: How much the most memory resident may grow in one execution, in KiB.
+#: How far the peak of the resident set may rise in one execution, in KiB.
 _GROWTH = 48 << 10
-#: Messages of refusals that were made of a `MemoryError`: the allocation was not counted before.
+#: The message of a refusal that stems from a `MemoryError`, so the allocation had not been counted.
 _UNCOUNTED = "no more memory"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What an execution broke: `key` is the same for findings that have one cause."""
+    """What an execution broke; findings with one cause have the same `key`."""
 
     door: str
     kind: str
@@ -39,7 +39,7 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """The key as a part of a file's name."""
+        """The kind and the key, as part of a file's name."""
         return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.kind}-{self.key}").strip("-")[:120]
 
 
@@ -49,7 +49,7 @@ class Guard:
     Parameters
     ----------
     slowness : float
-        What seconds allowed are multiplied by, for kernels that run as Python.
+        The factor by which the allowed seconds grow if kernels run as Python.
     """
 
     def __init__(self, slowness: float = 1.0) -> None:
@@ -57,16 +57,16 @@ class Guard:
         self._most_resident = _resident()
 
     def limit_memory(self, room: int = ROOM) -> None:
-        """Bound the address space from here on."""
+        """Bound the address space from now on."""
         with open("/proc/self/statm") as file:  # noqa: PTH123
             pages = int(file.read().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, resource.RLIM_INFINITY))
         self._most_resident = _resident()
 
     def run(self, door: Door, data: bytes, *, measure: bool = False) -> tuple[str, Finding | None]:
-        """Run a door; return what came of it, and what it broke, if anything.
+        """Run a door; return its outcome, and the finding if there is one.
 
-        A finding about time or memory is only one if it is there a second time: the first may have imported a module.
+        Time or memory is a finding only if it recurs in a second execution: the first may have imported a module.
         """
         outcome, finding = self._once(door, data, measure)
         if finding is not None and finding.kind in ("slow", "memory"):
@@ -130,7 +130,7 @@ def _plain(text: str) -> str:
 
 
 def _site(error: BaseException) -> str:
-    """Return the last place in the package that an exception passed, and the last of all."""
+    """Return the last place in the package that an exception passed, and the last place of all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename).is_relative_to(ROOT) and "/fuzz/" not in f.filename]
     last = [f"{Path(f.filename).name}:{f.name}" for f in (*own[-2:], *([] if own[-1:] == frames[-1:] else frames[-1:]))]
@@ -138,7 +138,7 @@ def _site(error: BaseException) -> str:
 
 
 def hottest(door: Door, data: bytes) -> str:
-    """Return the function that takes most of a slow execution's time."""
+    """Return the function in which a slow execution spends the most time."""
     import cProfile
     import pstats
 

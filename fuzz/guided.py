@@ -1,7 +1,8 @@
-"""The reader under atheris, which keeps inputs that reach new branches: ``python fuzz/guided.py [libFuzzer options]``.
+"""Fuzzes the reader with atheris, which keeps inputs that reach new branches.
 
-Mutations are those of `mutators.py`. With ``NUMBA_DISABLE_JIT=1`` kernels are Python and their branches count as well;
-else they run as machine code, and only the code around them counts: the compiler cannot read instrumented functions.
+Run it by ``python fuzz/guided.py [libFuzzer options]``. Its mutations are those of `mutators.py`. With
+``NUMBA_DISABLE_JIT=1`` kernels are Python, and their branches count too; otherwise they run as machine code, and only
+the code around them counts, because the compiler cannot read instrumented functions.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _mutated(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's limits are reached; a finding is a crash to it."""
+    """Fuzz until libFuzzer's limits are reached; it sees a finding as a crash."""
     known, guard = all_doors(), Guard(60.0 if _python else 1.0)
     doors = [known[name] for name in _NAMES]
 

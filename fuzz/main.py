@@ -1,8 +1,8 @@
-"""Fuzz every way into the package: ``python fuzz/main.py --seconds 600 --jobs 2``.
+"""Fuzzes every way into the package: ``python fuzz/main.py --seconds 600 --jobs 2``.
 
 Execution `index` of seed `seed` is the same wherever it runs: the door, the input, and what the door does with it.
-What breaks a promise is saved as a file named by door and reason, with a line about it beside it; see it again with
-``python fuzz/main.py --replay FILE --door DOOR``.
+An input that breaks a promise is saved in a file named after the door and the reason, with a line in a log beside it;
+``python fuzz/main.py --replay FILE --door DOOR`` runs it again.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "pruning", "interop")]
 
-#: How kernels run: environment, and how many times the processor time it may take.
+#: The ways in which kernels run: the environment, and the factor for the allowed processor time.
 VARIANTS: dict[str, tuple[dict[str, str], float]] = {
     "compiled": ({}, 1.0),
     "bounds": ({"NUMBA_BOUNDSCHECK": "1"}, 4.0),
     "python": ({"NUMBA_DISABLE_JIT": "1"}, 60.0),
 }
-#: One in so many executions has its exact peak of memory measured.
+#: One in `MEASURED` executions has its exact peak of memory measured.
 MEASURED = 32
-#: Seconds by the clock after which an execution is ended from outside.
+#: Seconds of clock time after which an execution is ended from outside.
 HANGS = 120.0
-#: Files kept for one cause, the smallest ones.
+#: How many files are kept for one cause, the smallest ones.
 KEPT = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as the command line says; return the exit code: 1 if something was found."""
+    """Run the command line; return the exit code, 1 if there are findings."""
     options = _options(arguments)
     environment, slowness = VARIANTS[options.variant]
-    # Malloc's arenas for threads would take address space that the limit is about.
+    # Malloc's arenas for threads would take address space, which is limited.
     os.environ.update(environment, MALLOC_ARENA_MAX="1", COLUMNS="100")
     if options.replay is not None:
         return _replay(options, slowness)
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
-        os.environ["TMPDIR"] = folder  # of all jobs, those that are killed among them
+        os.environ["TMPDIR"] = folder  # for all jobs, including those that are killed
         return _run(options)
 
 
@@ -93,7 +93,7 @@ class Inputs:
     Parameters
     ----------
     names : sequence of str
-        Doors; empty: all.
+        The doors; all of them if empty.
     more : Path or None
         A folder of further seeds.
     """
@@ -110,7 +110,7 @@ class Inputs:
         self._networks = [file for file in self._files if file.section(layout.SECTION_GRAPH) is not None]
 
     def make(self, seed: int, index: int) -> tuple[int, bytes]:
-        """Return the door's place among the doors, and the input."""
+        """Return the number of the door, and the input."""
         from fuzz import foreign, mutators, primitives, seeds
 
         random = Random(seed << 44 | index)
@@ -130,7 +130,7 @@ class Inputs:
 
 
 def _work(job: int, options: argparse.Namespace, numbers: Any) -> None:
-    """Run every `jobs`-th execution from the job's own number on; `numbers` is shared: see `_Board`."""
+    """Run every `jobs`-th execution from the job's number on; `numbers` is shared (see `_Board`)."""
     from fuzz.guard import Guard, hottest
 
     board = _Board(numbers, job)
@@ -168,14 +168,14 @@ def _warm_up(inputs: Inputs, guard: Any, variant: str) -> None:
 
 
 class Collected:
-    """The findings of a run on disk: a few files for each cause, the smallest ones, and a line about each cause."""
+    """The findings of a run on disk: for each cause, the few smallest files, and a log with a line for each finding."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, finding: Any, data: bytes, index: int, where: str = "") -> None:
-        """Save an input, if its cause is new or it is smaller than those that are kept."""
+        """Save an input if its cause is new or it is smaller than a kept one."""
         label = finding.label + ("-" + where.replace(":", "-") if where else "")
         kept = sorted(self._folder.glob(f"{label}.*.bin"), key=lambda path: path.stat().st_size)
         with (self._folder / f"{label}.log").open("a") as log:
@@ -188,7 +188,7 @@ class Collected:
 
 
 class _Board:
-    """Numbers that a job shares with the process that watches it: what it is at, since when, and what it did."""
+    """Numbers that a job shares with the process that watches it: what it runs, since when, and what it has done."""
 
     FIELDS = 4
 
@@ -197,7 +197,7 @@ class _Board:
 
     @property
     def next(self) -> int:
-        """The execution to go on with after one that ended the process; 0 at first."""
+        """The execution with which to go on after one that ended the process; 0 at first."""
         return int(self._numbers[self._start + 2])
 
     @next.setter
@@ -205,12 +205,12 @@ class _Board:
         self._numbers[self._start + 2] = index
 
     def deadline(self, seconds: float) -> float:
-        """Return the time to stop at: so many seconds after the job first asked, whatever ended it since."""
+        """Return the time to stop: `seconds` after the job first asked, even if the process was restarted since."""
         self._numbers[self._start + 3] = self._numbers[self._start + 3] or time.time() + seconds
         return float(self._numbers[self._start + 3])
 
     def begin(self, index: int) -> None:
-        """Say which execution begins now."""
+        """Record that an execution begins now."""
         self._numbers[self._start + 1] = time.time()
         self._numbers[self._start] = index
 
@@ -222,16 +222,16 @@ class _Board:
 
     @property
     def index(self) -> int:
-        """The execution that is running; -1: none."""
+        """The execution that is running, or -1."""
         return int(self._numbers[self._start])
 
     @property
     def since(self) -> float:
-        """When it began."""
+        """The time when it began."""
         return float(self._numbers[self._start + 1])
 
     def counts(self, door: int) -> tuple[int, int]:
-        """Return executions of a door, and how many ended well."""
+        """Return the number of a door's executions, and how many of them were accepted."""
         at = self._start + self.FIELDS + 2 * door
         return int(self._numbers[at]), int(self._numbers[at + 1])
 
@@ -271,7 +271,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace, boards: list[_Board], deaths: list[tuple[int, str]], seconds: float) -> int:
-    """Save what ended a process, and print what was run and found as Markdown."""
+    """Save the inputs that ended a process, and print the executions and findings as Markdown."""
     from fuzz.doors import all_doors
     from fuzz.guard import Finding
 

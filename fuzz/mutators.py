@@ -1,6 +1,6 @@
-"""Mutations of `.dcf` files: of bytes, and of fields, with lengths and checksums made right after.
+"""Mutates `.dcf` files: their bytes, or their fields, after which lengths and checksums are made right.
 
-Everything is drawn from one `random.Random`, so that an input is known by its seed.
+Everything is drawn from one `random.Random`, so a seed identifies an input.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def _lie(random: Random, file: File, entry: Entry) -> None:
     field = random.choice(("name", "kind", "dims", "scale", "stored", "clusters", "back", "length"))
     value = varint(number(random, 2 * len(entry.payload) + 1))
     if random.randrange(4) == 0:
-        value = value[:-1] + bytes((value[-1] | 128, 0))  # longer than need be
+        value = value[:-1] + bytes((value[-1] | 128, 0))  # longer than necessary
     entry.lies[field] = value
 
 
 def _bomb(random: Random, file: File, entry: Entry) -> None:
-    """Let a few bytes stand for a great many elements."""
+    """Let a few bytes stand for very many elements."""
     dims = list(entry.dims) or [1]
     at = random.randrange(len(dims)) if random.getrandbits(1) else 0
     dims[at] = random.choice((1 << random.randrange(10, 41), dims[at] * (1 << random.randrange(20)), 0))
@@ -89,7 +89,7 @@ def _bomb(random: Random, file: File, entry: Entry) -> None:
 
 
 def _copy(random: Random, file: File, entry: Entry) -> None:
-    """Make the entry a copy of another one, or of none."""
+    """Make the entry a copy of another one, or of one that does not exist."""
     entry.form = container.FORM_COPY
     entry.back = random.choice((1, 1, 1, random.randrange(len(file.entries) + 2), number(random, 1)))
     if random.randrange(4) == 0:
@@ -120,7 +120,7 @@ _ENTRY_CHANGES = (
 
 
 def _payload(random: Random, file: File, entry: Entry, other: bytes) -> None:
-    """Change one part of a payload: coding byte, chunking, head, chunk table, a chunk; or its bytes."""
+    """Change one part of a payload (coding byte, chunking, head, chunk table or a chunk), or its bytes."""
     what = random.randrange(12)
     try:
         parts = container.parse_payload(entry)
@@ -160,7 +160,7 @@ def _payload(random: Random, file: File, entry: Entry, other: bytes) -> None:
 
 
 def _texts(random: Random, file: File) -> None:
-    """Labels and metadata: fewer, more, none, again, out of order, no text, too long, or a count that lies."""
+    """Make labels or metadata fewer, more, none, duplicate, unordered, not text, too long, or of a wrong count."""
     pairs = bool(random.getrandbits(1))
     kind = layout.SECTION_METADATA if pairs else layout.SECTION_LABELS
     try:
@@ -247,10 +247,10 @@ def _frame(random: Random, file: File) -> None:
 
 
 def mutate(random: Random, seed: File, others: Sequence[File]) -> bytes:
-    """Return a file made from a seed by one to three changes of its fields; from `others` come pieces."""
+    """Return a file made from a seed by one to three changes of its fields, with pieces of `others`."""
     file = seed.copy()
     if file.packed and random.randrange(8):
-        file.packed = False  # to pack takes milliseconds
+        file.packed = False  # packing takes milliseconds
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         _mutate_once(random, file, random.choice(others))
     data = file.build()
@@ -283,7 +283,7 @@ def _mutate_once(random: Random, file: File, other: File) -> None:
 
 
 def _splice(random: Random, file: File, other: File) -> None:
-    """Take a tensor, or the sections, of another file."""
+    """Take a tensor or the sections of another file."""
     if other.entries and random.getrandbits(1):
         taken = random.choice(other.entries).copy()
         if random.getrandbits(1):

@@ -1,4 +1,4 @@
-"""What mutations draw from: numbers, floats and names at which something changes, and changes of bytes."""
+"""What mutations draw from: edge cases of numbers, floats and names, and changes of bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from random import Random
 
 from fuzz.container import varint
 
-#: Numbers at which something changes: of a varint's bytes, of the format's limits, of what a machine word holds.
+#: Numbers at which something changes: a varint's length, a limit of the format, the range of a machine word.
 EDGES = (
     0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 63, 64, 127, 128, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097,
     65535, 65536, 65537, 1 << 20, (1 << 24) - 1, 1 << 24, (1 << 26) + 1, 1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1,
     1 << 32, 1 << 33, (1 << 40) - 1, 1 << 40, (1 << 40) + 1, 1 << 41, (1 << 42) - 1,
 )  # fmt: skip
-#: Floats at which something changes: zeros, ones, the least and greatest, infinities, quiet and signalling NaN.
+#: Floats at which something changes: zeros, ones, the least and the greatest, infinities, quiet and signalling NaN.
 FLOATS = tuple(
     struct.pack("<I", bits)
     for bits in (
@@ -30,7 +30,7 @@ NAMES = (
 
 
 def number(random: Random, old: int = 0) -> int:
-    """Return a number near the old one, at an edge, or any."""
+    """Return a number near the old one, at an edge, or anywhere."""
     what = random.randrange(10)
     if what < 3:
         return max(0, old + random.choice((-2, -1, 1, 2)))
@@ -44,7 +44,7 @@ def number(random: Random, old: int = 0) -> int:
 
 
 def change_bytes(random: Random, data: bytes, other: bytes = b"") -> bytes:
-    """Return the bytes with one to four changes: bits, bytes, pieces taken out, doubled, put in from elsewhere."""
+    """Return the bytes with one to four changes: changed bits or bytes, and pieces removed, doubled or inserted."""
     out = bytearray(data)
     for _ in range(1 + random.getrandbits(2) if random.getrandbits(1) else 1):
         _change_once(random, out, other)

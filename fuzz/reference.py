@@ -1,4 +1,4 @@
-"""The package beside the reference decoder: both take a file or both refuse it, and they read the same."""
+"""Compares the package with the reference decoder: both accept or both refuse a file, and they read the same."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ sys.path.append(str(ROOT / "spec"))
 from reference_decoder import decode, summary
 from reference_reader import DecodeError
 
-#: The reference decoder is slow: files of more elements or bytes than these are left alone.
+#: The most elements and bytes in a file that is compared, because the reference decoder is slow.
 ELEMENTS, BYTES = 1 << 12, 3000
-#: What depends on the reader's own bounds and not on the format.
+#: Errors that depend on the reader's own bounds, not on the format.
 _BOUNDS = ("E07", "E16")
 
 
 def compare(data: bytes) -> str:
-    """Decode a file both ways."""
+    """Decode a file with both."""
     try:
         data = with_digest(data)
         ours: str = "ok"
@@ -45,7 +45,7 @@ def compare(data: bytes) -> str:
 
 
 def _is_small(data: bytes) -> bool:
-    """Whether the contents declare few elements; what cannot be opened is refused early by both."""
+    """Return whether the contents declare few elements; both refuse early a file that cannot be opened."""
     try:
         with dcformat.open(data, **limits(data)) as file:
             infos = [file.info(name) for name in file.names]

@@ -1,4 +1,4 @@
-"""Doors that run a network, and the prediction of what that takes."""
+"""Doors that run a network, or predict what running takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fuzz.doors import SLACK, Door, choice, limits, require
 
 
 def predict(data: bytes) -> str:
-    """Predict the memory that running takes: from the contents alone."""
+    """Predict the memory that running takes, from the contents alone."""
     with dcformat.open(data, **limits(data)) as file:
         for backend in ("numba", "numpy"):
             rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))  # type: ignore[arg-type]
@@ -27,7 +27,7 @@ def predict(data: bytes) -> str:
 
 
 def session(data: bytes) -> str:
-    """Run a file's network on a few inputs; both backends give the same bits where that is promised."""
+    """Run a file's network on a few inputs; both backends must give the same bits where that is promised."""
     deterministic = bool(choice(data) >> 6 & 1)
     backends = ("numba", "numpy") if choice(data) >> 7 & 1 else ("numpy", "numba")
     outputs = []
@@ -48,9 +48,9 @@ def _called(made: dcformat_runtime.Session, batch: int, pixels: bool) -> bytes:
 
 
 def _is_tame(model: Model) -> bool:
-    """Whether no sum of a network overflows and no number is denormal: there backends may differ (docs/runtime.md).
+    """Return whether no sum overflows and no number is denormal; otherwise backends may differ (docs/runtime.md).
 
-    Numbers are multiples of a quantum, which each operator makes finer: by its weights' last bits, or as it divides.
+    Numbers are multiples of a quantum, which each operator makes finer: by its weights' last bits, or by its divisions.
     """
     if model.graph is None or any(isinstance(node, Softmax) for node in model.graph.nodes[:-1]):
         return False

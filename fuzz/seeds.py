@@ -1,6 +1,6 @@
-"""Where mutations begin: the tests' small files, the spec's vectors, and random models in every mode.
+"""The files from which mutations begin: the tests' small files, the specification's vectors, and random models.
 
-Which files there are depends on nothing but the code, so that an input is known by its seed and index.
+The set of files depends only on the code, so a seed and an index identify an input.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from fuzz.container import File, ParseError
 from tests.format.strategies import DTYPES, FORMS, dumps_as, large_vectors, tensor, vectors, ways
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Larger files make mutations rare where they matter.
+#: In larger files, mutations would seldom hit what matters.
 LARGEST = 8192
 
 
 @cache
 def seeds(more: Path | None = None, models: int = 60) -> tuple[list[bytes], list[File]]:
-    """Return the seeds as bytes, and those that can be taken apart as fields; `more`: a folder of further files."""
+    """Return all seeds as bytes, and those that can be taken apart as fields; `more` is a folder of further files."""
     frozen = sorted((ROOT / "spec" / "vectors").rglob("*.dcf"))
     given = sorted(more.rglob("*.dcf")) if more is not None else []
     made = [data for _, data in (*vectors(), *large_vectors())]
@@ -60,7 +60,7 @@ def _parsed(data: bytes) -> Iterator[File]:
 
 
 def model_file(random: Random) -> bytes:
-    """Return a random network, or a bag of tensors, written in a random mode or way."""
+    """Return a file of a random network, or of unrelated tensors, written in a random mode or way."""
     model = network(random) if random.randrange(4) else Model({t.name: t for t in _bag(random)})
     what = random.randrange(4)
     if what < 3:
@@ -85,7 +85,7 @@ def _tensor(random: Random, name: str, shape: Shape, form: str, dtype: str) -> T
 
 
 class _Builder:
-    """Grows a network operator by operator; every value's shape is known."""
+    """Grows a network operator by operator, and keeps the shape of every value."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -96,7 +96,7 @@ class _Builder:
         self.tensors: dict[str, Tensor] = {}
 
     def add(self, make: type[Node], *fields: object) -> None:
-        """Append an operator on the last value, if its input fits; binary ones join it with itself."""
+        """Append an operator that reads the last value, if that fits; a binary operator joins it with itself."""
         at = len(self.values) - 1
         node = make((at, at) if make in (Add, Concat) else (at,), *fields)
         shapes = {name: t.shape for name, t in self.tensors.items()}

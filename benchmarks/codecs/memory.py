@@ -1,9 +1,9 @@
-"""Peak memory of writing and reading an AlexNet-like model tensor by tensor, beside its largest tensor.
+"""Measures the peak memory of writing and reading an AlexNet-like model tensor by tensor.
 
     python benchmarks/codecs/memory.py [--mode fast|small] [--out FILE.md]
 
-Each step runs in a process of its own; what counts is the growth of its peak resident memory over an idle one's. The
-tensors come from a mapping that makes each when it is asked for, and are read with `dcformat.open` one by one.
+Each step runs in a process of its own, and the figure is its peak resident memory less that of an idle process. The
+tensors come from a mapping that makes each on request, and are read one by one with `dcformat.open`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models import ALEXNET, synthetic
 
 
 class Lazy(Mapping[str, Tensor]):
-    """The synthetic layers, each made anew whenever it is asked for."""
+    """The synthetic layers, each made anew on every request."""
 
     def __init__(self) -> None:
         self._layers = {f"{layer[0]}.weight": layer for layer in ALEXNET}
@@ -46,7 +46,7 @@ def peak() -> int:
 
 
 def step(what: str, path: str, mode: str) -> None:
-    """Run one step and print how far the peak rose; a small model first, so that kernels and code are loaded."""
+    """Run one step and print the rise of the peak; a small model goes first, so that kernels and code are loaded."""
     small = synthetic((("warm", (64, 256), 0.1, 32),), 1)
     dcformat.load(dcformat.dumps(small, mode=mode))  # type: ignore[arg-type]
     if what == "make":

@@ -1,4 +1,4 @@
-"""The models that the coders are compared on: two real LeNets, Song Han's SqueezeNet, two seeded synthetic ones."""
+"""The models on which the coders are compared: two real LeNets, Song Han's SqueezeNet and two synthetic ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcformat.architectures import ARCHITECTURES
 from dcformat.graph import Preprocessing
 from dcformat.model import Model, Tensor
 
-#: Layer, shape, density, clusters: AlexNet as Deep Compression pruned it (Han et al. 2015, table 4).
+#: The layers of AlexNet as Deep Compression pruned it (Han et al. 2015, table 4): name, shape, density, clusters.
 ALEXNET = (
     ("conv1", (96, 3, 11, 11), 0.84, 255),
     ("conv2", (256, 48, 5, 5), 0.38, 255),
@@ -39,10 +39,10 @@ def checkpoint(path: Path, architecture: str) -> Model:
 
 
 def cluster_probabilities(clusters: int) -> npt.NDArray[np.float64]:
-    """Return how often each of evenly spaced clusters of a pruned layer's weights is used.
+    """Return the probability of each of evenly spaced clusters of a pruned layer's weights.
 
-    Weights that survive pruning by magnitude are two exponential tails with nothing between; for 32 clusters the
-    entropy is 4.29 bits, that of a trained LeNet-300-100's first layer.
+    Weights that survive pruning by magnitude form two exponential tails with nothing between them; for 32 clusters the
+    entropy is 4.29 bits, as in the first layer of a trained LeNet-300-100.
     """
     half = np.arange(clusters // 2)
     tail = np.exp(-half / (clusters * 0.1224))
@@ -51,7 +51,7 @@ def cluster_probabilities(clusters: int) -> npt.NDArray[np.float64]:
 
 
 def synthetic(layers: tuple[tuple[str, tuple[int, ...], float, int], ...], seed: int) -> Model:
-    """Return layers whose positions are independent and whose labels are drawn from `cluster_probabilities`."""
+    """Return layers whose positions are independent and whose codes are drawn from `cluster_probabilities`."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, Tensor] = {}
     for name, shape, density, clusters in layers:
@@ -74,7 +74,7 @@ def synthetic(layers: tuple[tuple[str, tuple[int, ...], float, int], ...], seed:
 
 
 def entropy_bytes(model: Model) -> float:
-    """Return the order-0 entropy of gaps and labels of a model's sparse tensors, with everything else as raw floats."""
+    """Return the order-0 entropy of gaps and codes in a model's sparse tensors, with everything else as raw floats."""
     total = 0.0
     for tensor in model.tensors.values():
         if tensor.indptr is None or tensor.indices is None or tensor.codebook is None:
@@ -93,7 +93,7 @@ def _entropy(symbols: npt.NDArray[np.int64]) -> float:
 
 
 def models(reference: Path, han: Path) -> dict[str, Callable[[], Model]]:
-    """Return name -> how to make it; `reference` is the folder with the two LeNets, `han` the SqueezeNet file."""
+    """Return a maker for each name; `reference` is the folder with the two LeNets, `han` the SqueezeNet file."""
     return {
         "lenet300_k16": lambda: checkpoint(reference / "lenet300_k16.npz", "lenet-300-100"),
         "lenet5_k255_k32": lambda: checkpoint(reference / "lenet5_k255_k32.npz", "lenet-5"),

@@ -1,8 +1,8 @@
-"""Whole-file sizes of the five models in every mode, beside their entropy and general compressors.
+"""Compares the file sizes of the five models in every mode with their entropy and with general compressors.
 
     python benchmarks/codecs/sizes.py --reference DIR --han FILE.net [--models NAME,...] [--out FILE.md]
 
-Every file is read back and compared bit for bit. Prints a Markdown table with the machine, versions and date.
+Every file is read back and compared bit for bit. The output is a Markdown table with the machine, versions and date.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models import entropy_bytes, models
 
 
 def same(a: Model, b: Model) -> bool:
-    """Whether two models hold the same bits."""
+    """Return whether two models hold the same bits."""
     for name, tensor in a.tensors.items():
         other = b.tensors[name]
         pairs = ((tensor.data, other.data), (tensor.codebook, other.codebook), (tensor.indices, other.indices))
@@ -35,7 +35,7 @@ def same(a: Model, b: Model) -> bool:
 
 
 def general(model: Model) -> dict[str, int]:
-    """Bytes of the dense float32 tensors under general compressors."""
+    """Return the size of the dense float32 tensors under each general compressor."""
     import zstandard
 
     raw = b"".join(tensor.to_dense().tobytes() for tensor in model.tensors.values())

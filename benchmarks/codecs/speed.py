@@ -1,12 +1,12 @@
-"""Decoding speed, one thread: ours against zstd, bitarray's Huffman and NNCodec, interleaved in one run, medians.
+"""Compares decoding speed on one thread with zstd, bitarray's Huffman and NNCodec: medians, interleaved in one run.
 
     python benchmarks/codecs/speed.py [--nncodec PYTHON] [--rounds N] [--model alexnet|fc6] [--out FILE.md]
 
-Everybody decodes the same synthetic layers from bytes in memory: ours to CSR; zstd -19 (a byte a gap, a byte a label)
-and rebuilding CSR, without the biases and codebooks that ours holds; NNCodec to its dense integers. `--nncodec` is the
-interpreter of an environment with nncodec, which wants an older NumPy than ours; it runs as a process that is stopped
-while others are timed. Times are the processor's: everybody works in one thread, so on a quiet machine they are the
-clock's, and on a shared one they still compare.
+All coders decode the same synthetic layers from bytes in memory: ours to CSR; zstd -19 (one byte for each gap and one
+for each code) to CSR too, without the biases and codebooks that ours holds; NNCodec to its dense integers. `--nncodec`
+is the interpreter of an environment with nncodec, which needs an older NumPy than ours; it runs as a process that is
+stopped while others are timed. Times are processor time: each coder has one thread, so on a quiet machine they equal
+the clock's, and on a shared one they can still be compared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from models import ALEXNET, FC6, synthetic
 
 Decode = Callable[[], object]
 
-#: What the other process runs: reads integers, encodes once, then decodes whenever a line comes.
+#: The program of the other process: it reads integers, encodes once, then decodes whenever a line comes.
 _NNCODEC = """
 import contextlib, io, pickle, sys, time
 import torch; torch.set_num_threads(1)
@@ -62,7 +62,7 @@ class NNCodec:
     def __init__(self, python: str, model: Model) -> None:
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "tensors"
-        # Signed ranks around zero, as its integer mode wants them. The file is ours and read by our own child.
+        # Its integer mode needs signed ranks around zero. The file is ours, and our own child reads it.
         ranks = {t.name: _signed(t) for t in model.tensors.values() if t.is_sparse}
         path.write_bytes(pickle.dumps(ranks))
         self._child = subprocess.Popen(
@@ -101,9 +101,9 @@ def _signed(tensor: Any) -> Any:
 
 
 def zstd(model: Model) -> tuple[int, float, Decode, Decode]:
-    """Return size, seconds to encode and two decoders of zstd -19 over gaps and codes; gaps as ours, escapes of 255.
+    """Return the size, the seconds to encode and two decoders of zstd -19 over gaps and codes, with escapes of 255.
 
-    With checksums, which zstd's own tool writes too. The first decoder makes rows by NumPy, the second by our kernel.
+    It writes checksums, as zstd's own tool does. The first decoder makes rows with NumPy, the second with our kernel.
     """
     import zstandard
 
@@ -145,7 +145,7 @@ def _rows(view: CsrView, symbols: Any) -> object:
 
 
 def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
-    """Return decoded symbols a second, in millions: our Huffman streams, the machine's zstd, bitarray."""
+    """Return millions of decoded symbols per second of our Huffman streams, the machine's zstd and bitarray."""
     import zstandard
     from bitarray import bitarray
     from bitarray.util import canonical_decode, canonical_huffman
@@ -209,7 +209,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(options.rounds):
         for name, (_, _, run) in runners.items():
-            run()  # not counted: what it reads is in no cache after the others' turns
+            run()  # not counted: the other coders have evicted its data from the caches
             times[name].append(run())
     if other is not None:
         other.close()

@@ -1,9 +1,9 @@
-"""From a fresh process to its first prediction: seconds until the parent reads it, and the process's peak memory.
+"""Measures a fresh process up to its first prediction: the seconds until the parent reads it, and the peak memory.
 
     python benchmarks/runtime/cold_start.py --out docs/results/cold-start.md
 
 Each runtime loads the same network from its own kind of file, prepared beforehand, and classifies one image. Processes
-take turns; files are in the page cache. Peak memory is VmHWM, which starts anew with a new program.
+alternate; files are in the page cache. Peak memory is VmHWM, which a new program resets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ with open("/proc/self/status") as status:
 print(y, peak, flush=True)
 """
 
-#: Programs of one prediction. argv: file, shape of the input.
+#: The program that makes one prediction, for each runtime. Its arguments are the file and the shape of the input.
 PROGRAMS = {
     "import numpy alone": "y = 0",
     "dcformat": """
@@ -88,7 +88,7 @@ x = np.ones([int(n) for n in sys.argv[2].split(",")], np.float32)
 
 
 def prepare(network: str, folder: Path) -> tuple[dict[str, str], str]:
-    """Write the network in every runtime's form; return runtime -> file (not of those that cannot), and the shape."""
+    """Write the network for every runtime; return the file of each runtime that can load it, and the input's shape."""
     import networks
     import runtimes
     from dcformat_interop.onnx_export import to_onnx
@@ -114,10 +114,10 @@ def prepare(network: str, folder: Path) -> tuple[dict[str, str], str]:
 
 
 def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, str]:
-    """Return seconds, peak MiB and the prediction of one process."""
+    """Return the seconds, the peak MiB and the prediction of one process."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1",
            "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the others' bytecode was written when they were installed
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the other packages' bytecode was written at their installation
     program = _START + PROGRAMS[name] + _END
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", program, file, shape], stdout=subprocess.PIPE,
@@ -133,7 +133,7 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
 
 
 def measure(network: str, rounds: int) -> dict[str, Any]:
-    """Return runtime -> medians of seconds and MiB, or why there are none."""
+    """Return, for each runtime, the medians of seconds and MiB, or the reason why there are none."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, shape = prepare(network, folder)
@@ -169,7 +169,7 @@ def measure(network: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print Markdown, and write it."""
+    """Measure, and print and write Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--network", action="append", help="as for speed.py (default: lenet-300-100/han and lenet-5/han)"

@@ -1,4 +1,4 @@
-"""The networks that are timed: LeNets with the paper's densities and with very few weights, or any ``.dcf``."""
+"""The networks to time: LeNets with the paper's densities or with very few weights, or any ``.dcf`` file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dcformat.architectures import ARCHITECTURES
 from dcformat.datasets import load_split
 from dcformat.graph import Preprocessing
 
-#: Share of weights kept, layer by layer: Han et al. 2015 (tables 2 and 3), and 2 % (10 % of convolutions).
+#: The share of weights that each layer keeps: Han et al. 2015 (tables 2 and 3), and 2 % (10 % of convolutions).
 DENSITIES = {
     ("lenet-300-100", "han"): (0.08, 0.09, 0.26),
     ("lenet-300-100", "vs"): (0.02, 0.02, 0.02),
@@ -23,7 +23,7 @@ DENSITIES = {
 
 
 def synthetic(name: str, densities: str) -> Model:
-    """Return an architecture with normally distributed weights at random positions, 32 shared values a layer."""
+    """Return an architecture with normally distributed weights at random positions and 32 shared values per layer."""
     random, architecture = np.random.default_rng(1), ARCHITECTURES[name]
     tensors, kept = {}, iter(DENSITIES[name, densities])
     for tensor, shape in architecture.shapes.items():
@@ -38,13 +38,13 @@ def synthetic(name: str, densities: str) -> Model:
 
 
 def load(name: str) -> Model:
-    """Return ``ARCHITECTURE/DENSITIES`` as `synthetic`, or else a file's model."""
+    """Return `synthetic`'s model for ``ARCHITECTURE/DENSITIES``, or else a file's model."""
     architecture, _, densities = name.partition("/")
     return synthetic(architecture, densities) if (architecture, densities) in DENSITIES else dcformat.load(Path(name))
 
 
 def inputs(model: Model, batch: int) -> list[npt.NDArray[np.float32]]:
-    """Return several batches of MNIST's test images as the network wants them; of noise for other input shapes."""
+    """Return several batches of MNIST's test images as the network takes them; of noise for other input shapes."""
     assert model.graph is not None
     shape, random, count = model.graph.input_shape, np.random.default_rng(batch), 64 if batch == 1 else 8
     if np.prod(shape) != 784:

@@ -1,10 +1,10 @@
-"""What each layer achieves of what the core can do: multiply-adds alone, and with an operand from each level of cache.
+"""Compares the speed of each layer with the core's peak: multiply-adds with an operand in a register or in a cache.
 
     python benchmarks/runtime/roofline.py [lenet-300-100/han lenet-5/vs FILE.dcf ...] [--batch 1 64]
 
-Times are CPU time of the thread, the least of many, so that other processes disturb little. Layers are run one at a
-time, over and over: their weights and values are in the nearest cache that holds them. What one call of the kernel
-costs by itself is measured too and taken off.
+Times are CPU time of the thread, the least of many, so that other processes disturb them little. Layers run one at a
+time, over and over, so their weights and values lie in the nearest cache that holds them. The cost of an empty call of
+the kernel is measured too and subtracted.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from dcformat_runtime.network import Layer, Network, lower  # noqa: E402
 from machine import describe  # noqa: E402
 from networks import inputs, load  # noqa: E402
 
-#: 24 sums in registers, each multiplied and added to in every turn; the second operand is a register or memory.
+#: The number of sums in registers; each iteration adds a product to each, with a second operand in register or memory.
 _SUMS = 24
 
 
 def _peak_code(reads: bool) -> str:
-    """LLVM IR of ``peak(turns, data, bytes)``: multiply-adds, with an operand from memory if `reads`."""
+    """Return the LLVM IR of ``peak(turns, data, size)``: multiply-adds, with an operand from memory if `reads`."""
     v = "<16 x float>"
     lines = [
         f"declare {v} @llvm.fma.v16f32({v}, {v}, {v})",
@@ -69,7 +69,7 @@ def _peak_code(reads: bool) -> str:
 
 
 def peak(reads: int) -> float:
-    """GFLOP/s of multiply-adds; with an operand from memory that is read over and over, if `reads` (bytes) is not 0."""
+    """Return the GFLOP/s of multiply-adds, whose second operands come from `reads` bytes of memory if that is not 0."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -95,21 +95,21 @@ def _least(function: Callable[[], Any], times: int) -> float:
 
 
 def multiply_adds(layer: Layer) -> int:
-    """Multiply-adds of one input: stored weights, times positions for a convolution (its padding included)."""
+    """Return the multiply-adds of one input: stored weights, times positions for a convolution (padding included)."""
     if layer.weight is None:
         return 0
     return layer.weight.nnz * (prod(layer.conv_shape[1:]) if layer.conv_shape else 1)
 
 
 def measure(network: Network, x: np.ndarray, repeats: int) -> dict[str, float]:
-    """Nanoseconds of each layer for the whole batch, the call itself taken off."""
+    """Return the nanoseconds of each layer for the whole batch, less those of an empty call."""
     batch = len(x)
     engine = KernelEngine(network, 1, False)
     program, kernel = engine.program(batch == 1), interpreter.run.resolve()
     y, arena = np.empty((batch, network.outputs), np.float32), aligned_zeros(program.arena)
     steps = list(walk(program, batch))
     nothing = steps[0][2].copy()
-    nothing[6:] = 1, 2  # the second part of an operator that is not divided: nothing to do
+    nothing[6:] = 1, 2  # the second part of an operator that cannot be cut: nothing to do
     idle = _least(lambda: kernel(x, y, arena, program.mem, nothing, 0), 500)
     times: dict[str, float] = {}
     for name, _, control in steps:

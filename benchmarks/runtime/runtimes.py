@@ -1,4 +1,4 @@
-"""All runtimes of the comparison: those of `dcformat bench`, and those made here: LiteRT, ncnn, OpenVINO in int8."""
+"""All runtimes of the comparison: those of `dcformat bench`, and LiteRT, ncnn and OpenVINO in int8, made here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dcformat.model import Model
 
 
 def _fused(nodes: tuple[Node, ...]) -> list[tuple[Node, bool]]:
-    """Return a chain's operators, each with whether a ReLU follows, which is left out."""
+    """Return a chain's operators without ReLU, each with a flag that says whether a ReLU follows it."""
     out: list[tuple[Node, bool]] = []
     for number, node in enumerate(nodes):
         if node.inputs != (number,):
@@ -31,7 +31,7 @@ def _fused(nodes: tuple[Node, ...]) -> list[tuple[Node, bool]]:
 
 
 class _LiteRtFile:
-    """A TensorFlow Lite model of a chain of layers; its images are (height, width, channels)."""
+    """A TensorFlow Lite model of a chain of layers, whose images are (height, width, channels)."""
 
     def __init__(self, model: Model) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -49,7 +49,7 @@ class _LiteRtFile:
             self._layer(node, relu)
 
     def pack(self) -> bytes:
-        """Return the file."""
+        """Return the file's bytes."""
         import flatbuffers
 
         schema = self.schema
@@ -113,7 +113,7 @@ class _LiteRtFile:
 
 
 def litert(model: Model, threads: int) -> Run:
-    """Return LiteRT (TensorFlow Lite) with its XNNPACK kernels, float32."""
+    """Return LiteRT (TensorFlow Lite) with its XNNPACK kernels in float32."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=_LiteRtFile(model).pack(), num_threads=threads)
@@ -162,7 +162,7 @@ def _ncnn_files(model: Model) -> tuple[str, bytes]:
 
 
 def ncnn(model: Model, threads: int) -> Run:
-    """Return ncnn, float32. It has no batches: images are rows of a matrix, or come one by one."""
+    """Return ncnn in float32. It has no batches: images are rows of a matrix, or come one by one."""
     import ncnn
 
     net = ncnn.Net()
@@ -190,7 +190,7 @@ def ncnn(model: Model, threads: int) -> Run:
 
 
 def openvino_int8(model: Model, threads: int) -> Run:
-    """Return OpenVINO for the network quantised to int8 by ONNX Runtime's tool: a scale for each output channel."""
+    """Return OpenVINO for the network that ONNX Runtime's tool quantises to int8, with a scale per output channel."""
     import networks
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -211,13 +211,13 @@ def openvino_int8(model: Model, threads: int) -> Run:
         return openvino_network(quantised.read_bytes(), threads)
 
 
-#: Name -> how to make it; float32 unless the name says otherwise.
+#: The maker of each runtime; it computes in float32 unless the name says otherwise.
 RUNTIMES = {**RUNTIMES, "openvino int8": openvino_int8, "litert": litert, "ncnn": ncnn}
-#: The package whose version says which a runtime is.
+#: The package whose version identifies a runtime.
 PACKAGES = {
     "onnxruntime": "onnxruntime", "openvino f32": "openvino", "openvino default": "openvino",
     "openvino int8": "openvino", "torch": "torch", "scipy csr": "scipy", "numpy dense": "numpy",
     "litert": "ai-edge-litert", "ncnn": "ncnn",
 }  # fmt: skip
-#: Those that compute in float32; the best of them is the peer to beat.
+#: The runtimes that compute in float32; the best of them is the peer to beat.
 FLOAT32 = ("onnxruntime", "openvino f32", "litert", "ncnn", "torch", "scipy csr", "numpy dense")

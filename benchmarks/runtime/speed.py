@@ -1,10 +1,10 @@
-"""Inference time against other runtimes, each in a process of its own that is stopped while another is timed.
+"""Compares inference time with other runtimes; each has a process of its own, stopped while another is timed.
 
     python benchmarks/runtime/speed.py --out docs/results/runtime-speed.md
     python benchmarks/runtime/speed.py --network models/lenet.dcf --batches 1,64 --rounds 5
 
-Processes take turns of 20 ms, many rounds of them, so that all see the same disturbances. Cells are medians of all
-calls in microseconds, and how many times longer than dcformat that is. Peers: benchmarks/runtime/constraints.txt.
+Processes alternate in slices of 20 ms over many rounds, so that all see the same disturbances. Cells show the median of
+all calls in microseconds, and its ratio to dcformat's. benchmarks/runtime/constraints.txt lists the peers.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dcformat_cli.bench import timing  # noqa: E402
 from runtimes import FLOAT32, PACKAGES, RUNTIMES  # noqa: E402
 
 NETWORKS = ("lenet-300-100/han", "lenet-300-100/vs", "lenet-5/han", "lenet-5/vs")
-#: Seconds a worker may take for one answer.
+#: The seconds that a worker may take for one answer.
 PATIENCE = 300.0
 
 
 class Worker:
-    """A runtime's process, stopped but for while it answers."""
+    """A runtime's process, which is stopped except while it answers."""
 
     def __init__(self, name: str, network: str, threads: int) -> None:
         self.name, self.failed = name, ""
@@ -44,7 +44,7 @@ class Worker:
         self._take()
 
     def ask(self, batch: int) -> dict[str, Any]:
-        """Let it run one slice."""
+        """Let the process run one slice, and return its answer."""
         self.process.send_signal(signal.SIGCONT)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"batch": batch}) + "\n")
@@ -97,7 +97,7 @@ def measure(network: str, threads: int, batches: list[int], rounds: int, names: 
 
 
 def table(network: str, threads: int, found: dict[str, Any]) -> list[str]:
-    """Return one network's figures for one number of threads as a Markdown table."""
+    """Return a network's figures for one number of threads as a Markdown table."""
     batches = list(found["batches"])
     lines = [f"### {network}, {threads} thread(s)", "", "| | " + " | ".join(f"batch {b}" for b in batches) + " |"]
     lines.append("|---" * (len(batches) + 1) + "|")
@@ -121,7 +121,7 @@ def table(network: str, threads: int, found: dict[str, Any]) -> list[str]:
 
 
 def cell(row: dict[str, float] | None, ours: float, name: str) -> str:
-    """Return a median, its ratio to ours, and the error where that says that less than float32 is computed."""
+    """Return a median, its ratio to ours, and the error if that shows a precision below float32."""
     if row is None:
         return "-"
     time = row["median_us"]
@@ -132,7 +132,7 @@ def cell(row: dict[str, float] | None, ours: float, name: str) -> str:
 
 
 def main() -> None:
-    """Measure, print Markdown, and write it."""
+    """Measure, and print and write Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append", help=f"a .dcf, or one of {', '.join(NETWORKS)} (default: these)")
     parser.add_argument("--threads", default="1,2")

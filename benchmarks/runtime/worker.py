@@ -1,8 +1,8 @@
-"""One runtime in a process of its own: `speed.py` starts it, stops it while it is not timed, and asks for slices.
+"""Runs one runtime in a process of its own, which `speed.py` starts, stops while it is not timed, and asks for slices.
 
     python worker.py RUNTIME NETWORK THREADS
 
-Reads lines of JSON ``{"batch": n}``; answers each with ``{"calls": [nanoseconds], "error": ...}``.
+It reads lines of JSON, ``{"batch": n}``, and answers each with ``{"calls": [nanoseconds], "error": ...}``.
 """
 
 from __future__ import annotations

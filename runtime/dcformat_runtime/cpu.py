@@ -1,4 +1,4 @@
-"""What this machine's CPU can do, as far as programs depend on it. It changes speed, never results."""
+"""Tells what this machine's CPU can do, as far as programs depend on it. This changes speed, never results."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def level() -> str:
 
 
 class Vectors(NamedTuple):
-    """What programs take into account of the vector units.
+    """The properties of the vector units on which programs depend.
 
     Attributes
     ----------
     max_blocks : int
-        How many blocks of 16 sums fit in the registers, with some to spare.
+        The number of blocks of 16 sums that fit in the registers, with some to spare.
     permutes : bool
         Whether one instruction permutes a block of 16 floats.
     half_vectors : bool
-        Whether two multiply-adds of half a block, operands from memory, take no longer than one of a block.
+        Whether two multiply-adds of half a block with operands from memory take no longer than one of a block.
     """
 
     max_blocks: int
@@ -42,7 +42,7 @@ def vectors() -> Vectors:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -50,7 +50,7 @@ def cores() -> int:
 
 
 def prefers_half_vectors() -> bool:
-    """Return whether half vectors are as fast as whole ones, which `Vectors` defines.
+    """Return whether half vectors are as fast as whole ones, in the sense of `Vectors.half_vectors`.
 
     This holds wherever registers hold no whole block, and on AMD's Zen 4, which does 512 bits in two steps.
     """

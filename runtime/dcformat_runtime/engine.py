@@ -21,7 +21,7 @@ from dcformat_runtime.network import Floats, Ints, Network
 if TYPE_CHECKING:
     from dcformat_runtime.worker_pool import WorkerPool
 
-#: Estimated nanoseconds until a worker has begun: work is shared only if that saves time.
+#: Estimated nanoseconds until a worker begins; work is shared only if that saves time.
 HAND_OVER = 10_000.0
 #: Estimated nanoseconds that each further piece of shared work adds.
 _PIECE = 500.0
@@ -32,7 +32,7 @@ _empty = np.empty
 
 
 class _Runner:
-    """A program and its idle arenas. Each call takes one, so calls from several threads do not meet."""
+    """A program and its idle arenas. Each call takes its own arena, so concurrent calls do not meet."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -50,7 +50,7 @@ class _Runner:
 
 
 class KernelEngine:
-    """Runs a network by compiled kernels. One image and many have a program each, made when it is first needed."""
+    """Runs a network with compiled kernels. It makes one program for one image and one for many, on first use."""
 
     name = "numba"
 
@@ -79,7 +79,7 @@ class KernelEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         n = len(x)
-        if n == 1 and self._one is not None:  # the shortest way: every line counts here
+        if n == 1 and self._one is not None:  # the fast path: every line counts here
             idle, mem = self._one
             y = _empty(self._one_shape, _FLOAT32)
             try:
@@ -109,11 +109,11 @@ class KernelEngine:
         return self._runner(single).program
 
     def _is_shared(self, program: Program) -> bool:
-        """Return whether one image is enough work to share it, operator by operator."""
+        """Return whether one image is enough work to be shared, operator by operator."""
         return self.threads > 1 and program.costs[1] > 20 * HAND_OVER
 
     def _runner(self, single: bool) -> _Runner:
-        # A lock for each process: a child must not wait for a thread that its fork left behind.
+        # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
         with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
                 program = build(self._network, self._exact, self._vectors, single=single)
@@ -130,7 +130,7 @@ class KernelEngine:
         if threads == 1:
             self._part(runner, x, y, _WHOLE, 0)
             return
-        # The pieces are the same with and without workers, so that the same call gives the same bits.
+        # The pieces are the same with and without workers, so the same call gives the same bits.
         pieces, pool = -(-len(x) // size), _worker_pool()
         shared = pool.take()
         control = pool.control if shared else np.zeros(words.WIDTH, np.int64)
@@ -145,7 +145,7 @@ class KernelEngine:
             pool.give()
 
     def _find_cut(self, n: int) -> tuple[int, int]:
-        """Return how to cut a batch: images in a piece, and on how many threads."""
+        """Return how to cut a batch: the images in a piece, and the number of threads."""
         costs = self._runner(False).program.costs
         all_images = len(costs) - 1
         best, cut = 0.9 * (n // all_images * costs[all_images] + costs[n % all_images]), (n, 1)
@@ -159,7 +159,7 @@ class KernelEngine:
         return cut
 
     def _together(self, pool: WorkerPool, runner: _Runner, x: Floats, y: Floats) -> None:
-        """Run one image, each long operator on all threads."""
+        """Run one image, with each long operator on all threads."""
         arena = runner.take()
         for _, cost, control in walk(runner.program, 1):
             if cost > 4 * HAND_OVER:
@@ -177,7 +177,7 @@ class KernelEngine:
         return pieces
 
     def profile(self, x: Floats) -> list[tuple[str, float]]:
-        """Return each layer's name and seconds, in order of execution; copies in and out are layers too."""
+        """Return each layer's name and seconds, in order of execution; the copies in and out count as layers."""
         runner = self._runner(len(x) == 1)
         y = np.empty((len(x), self._outputs), np.float32)
         arena = runner.take()
@@ -201,14 +201,14 @@ def _quiet(kernel: Callable[..., int]) -> Callable[..., int]:
 
 
 def _worker_pool() -> WorkerPool:
-    """Return the process's pool; threads are imported when they are first wanted."""
+    """Return the process's worker pool; its module is imported on first use."""
     from dcformat_runtime import worker_pool
 
     return worker_pool.current()
 
 
 def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
-    """Yield every operator of a call by itself: its layer's name, its estimated cost, the `control` that runs it."""
+    """Yield the layer's name, the estimated cost and the `control` words of every operator of a call."""
     done = 0
     while done < images:
         plan: TilePlan = program.choices[min(images - done, len(program.choices) - 1)]

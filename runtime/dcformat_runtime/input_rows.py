@@ -1,4 +1,4 @@
-"""Makes float32 rows of the inputs that a caller hands to a session, and refuses everything else."""
+"""Makes float32 rows of the inputs of a session, and refuses everything else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _UINT8 = np.dtype(np.uint8)
 
 
 class InputError(ValueError):
-    """An input whose shape or dtype the network does not take."""
+    """The network does not take an input of this shape or dtype."""
 
 
 class Inputs:
-    """The inputs that a network takes; `features`: numbers of one input."""
+    """The inputs that a network takes; one input has `features` numbers."""
 
     def __init__(self, network: Network) -> None:
         self._shape, self._pixels = network.input_shape, network.pixels
@@ -32,13 +32,13 @@ class Inputs:
         Parameters
         ----------
         x : ndarray
-            float32 (already preprocessed) or uint8 pixels, ``(batch, *input_shape)``, ``(batch, features)``, or for one
-            channel ``(batch, height, width)``.
+            float32 (already preprocessed) or uint8 pixels: ``(batch, *input_shape)``, ``(batch, features)`` or,
+            for one channel, ``(batch, height, width)``.
 
         Raises
         ------
         InputError
-            Another shape or dtype, or uint8 although the file has no preprocessing.
+            `x` has another shape or dtype, or is uint8 although the file has no preprocessing.
         """
         if not isinstance(x, np.ndarray):
             raise InputError(f"input: expected a NumPy array of {self._wanted()}, found {type(x).__name__}")
@@ -71,7 +71,7 @@ class Inputs:
 
 
 def _preprocess(x: npt.NDArray[Any], pixels: Floats, shape: Shape) -> Floats:
-    """Look every pixel up in its channel's table."""
+    """Look up every pixel in its channel's table."""
     n = len(x)
     if len(pixels) == 1:
         return np.asarray(pixels[0].take(x.reshape(n, prod(shape))))

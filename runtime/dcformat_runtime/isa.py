@@ -1,10 +1,10 @@
 """The instruction set of programs: records of int32 words that `kernels.interpreter.run` executes.
 
-Every record begins with the opcode, where the operator reads and writes in the arena, and what is added to the latter
-for each further group of images. The words in `FIELDS` follow in their order. Offsets into the constants and into the
-arena count floats.
+Every record begins with the opcode, the offsets in the arena where the operator reads and writes, and the step of the
+latter from one group of images to the next. The fields in `FIELDS` follow in their order. Offsets into the constants
+and into the arena count floats.
 
-Constants are made from the table: `SOFTMAX` is the opcode of ``"softmax"``, and ``SOFTMAX_LANES`` the place of its
+The constants are made from that table: `SOFTMAX` is the opcode ``"softmax"``, and `SOFTMAX_LANES` the place of its
 field ``"lanes"`` in a record.
 """
 
@@ -24,34 +24,34 @@ _HEAD = 4
 
 _SELL16 = ("groups", "indptr", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch")
 
-#: Opcode -> its further words.
+#: The fields of each opcode.
 FIELDS = {
-    # Brings in the next image, or `lanes` images transposed to (features, lanes).
+    # Copies the next image from the caller, or the next `lanes` images, transposed to (features, lanes).
     "input": ("features", "lanes"),
-    # Gives one image's results, or those of `lanes` images, to the caller.
+    # Copies the results of one image, or of `lanes` images, to the caller.
     "output": ("features", "lanes"),
-    # From (lanes, features) to (features, lanes).
+    # Transposes (lanes, features) to (features, lanes).
     "transpose": ("features", "lanes"),
-    # From (count, lanes) to a place where positions are `gap` apart.
+    # Copies (count, lanes) to positions that lie `gap` apart.
     "scatter": ("count", "lanes", "gap"),
     # Multiplies sparse rows by blocks of positions or of lanes: every convolution, and every linear layer over many
-    # images. There are `outer` steps (image rows) of `blocks` blocks each, of which `max_blocks` are taken at a time.
-    # Entries lie in `runs` runs of columns. Blocks form lines of `line_blocks` blocks, `step` apart in the source, and
-    # `width` floats of a line are kept; if `line_blocks` is 0, blocks are half blocks, and `width` floats of each are
-    # kept. `pool` takes maxima of 2 x 2 in registers; for half blocks it is how many form a line. Blocks are of two
-    # lines then, which are `source_outer / 2` apart, so that each takes a line half a block further, a `step` of 8.
+    # images. There are `outer` steps (image rows) of `blocks` blocks each, and at most `max_blocks` are computed at a
+    # time. Entries lie in `runs` runs of columns. Blocks lie `step` apart in the source and form lines of `line_blocks`
+    # blocks, of which `width` floats are kept. If `line_blocks` is 0, they are half blocks, and `width` floats of each
+    # are kept. `pool` takes maxima of 2 x 2 in registers; for half blocks it is the number of them in a line. With
+    # `pool`, a block covers two lines, `source_outer / 2` apart, and so advances by half a block, a `step` of 8.
     "csr_product": (
         "rows", "indptr", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
         "target_outer", "gap", "blocks", "max_blocks", "line_blocks", "width", "relu", "pool", "runs", "step",
     ),
     # Multiplies sparse rows by one vector, 16 rows at a time.
     "sell16_product": _SELL16,
-    # The same, with most entries in blocks of 16 columns, each with `slots` slots for 16 rows. The rest is gathered.
+    # Does the same, with most entries in blocks of 16 columns, each with `slots` slots for 16 rows; gathers the rest.
     "permute": (*_SELL16, "blocks", "slots", "block_indices", "block_values"),
     # Adds up the dense columns of the nonzero inputs; if there are more than `limit`, runs the operator at `instead`.
     "csc_product": ("features", "columns", "blocks", "bias", "relu", "found", "limit", "instead"),
-    # From (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes), padded.
-    # `plane` and `copy_plane` are positions from one channel to the next; `needed` columns are ever read.
+    # Copies (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes), with padding.
+    # `plane` and `copy_plane` are distances between channels in positions; only `needed` columns are ever read.
     "pad_copy": (
         "channels", "height", "width", "lanes", "variants", "starts", "stride", "phases", "top", "rows", "cols",
         "plane", "copy_plane", "needed",
@@ -61,7 +61,7 @@ FIELDS = {
         "channels", "height", "width", "lanes", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w",
         "out_h", "out_w", "kind", "relu", "plane", "out_plane",
     ),
-    # The mean of each channel, or its maximum.
+    # Takes the mean of each channel, or its maximum.
     "global_pool": ("channels", "positions", "lanes", "mean", "plane"),
     "add": ("second", "count", "relu"),
     "relu": ("count",),
@@ -70,9 +70,9 @@ FIELDS = {
     "softmax": ("features", "lanes"),
 }  # fmt: skip
 
-#: Opcode -> its number.
+#: The number of each opcode.
 CODES = {name: code for code, name in enumerate(FIELDS)}
-#: Words of a record: those of the longest.
+#: The number of words in a record, which is that of the longest.
 RECORD_WIDTH = _HEAD + max(map(len, FIELDS.values()))
 
 for _opcode, _fields in FIELDS.items():
@@ -80,12 +80,12 @@ for _opcode, _fields in FIELDS.items():
     for _place, _field in enumerate(_fields, _HEAD):
         globals()[f"{_opcode}_{_field}".upper()] = _place
 
-#: A program begins with whether it is exact, then has the plan of the next tile for 0 to `CHOICES` images left to do.
+#: A program begins with a flag for exact sums, then has the plan of the next tile for 0 to `CHOICES` remaining images.
 EXACT, PLANS, CHOICES = 0, 1, 64
-#: A plan: images in a tile, images in a group, then for each of two stages (for each group; after) its number of
-#: operators and where the first is.
+#: A plan has the images in a tile, the images in a group, and for each of two stages (for each group; after them) the
+#: number of operators and the address of the first.
 PLAN_TILE, PLAN_LANES, PLAN_STAGES, STAGE_WIDTH = 0, 1, 2, 2
-#: Floats that may be read beyond the end of what is used of an arena.
+#: The number of floats that kernels may read beyond the used part of an arena.
 SLACK = 1024
 #: The largest word.
 MAX_WORD = (1 << 31) - 1
@@ -98,9 +98,9 @@ def record(opcode: str, source: int, target: int, group: int, fields: dict[str, 
     ----------
     opcode : str
     source, target : int
-        Where it reads and writes in the arena.
+        The offsets in the arena where the operator reads and writes.
     group : int
-        What is added to `target` for each further group of images.
+        The step of `target` from one group of images to the next.
     fields : dict
         A whole number for each field of the opcode.
     """

@@ -1,7 +1,7 @@
-"""A model made ready to run: validated, with weights as float32 CSR, and activations fused into the layer before.
+"""Makes a model ready to run: validates it, makes weights float32 CSR, and fuses activations into the layers before.
 
-Everything that a kernel will index is proved in range here: row pointers, column indices, shapes, the wiring. No other
-module of this package looks at a tensor of the file.
+It proves that everything by which a kernel will index is in range: row pointers, column indices, shapes and wiring. No
+other module of this package looks at a tensor of the file.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ _FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
 
 @record
 class Matrix:
-    """What is known of a weight before it is decoded: its shape, and how many entries it has at most."""
+    """A weight before it is decoded: its shape, and the maximum number of its entries."""
 
     shape: Shape
     nnz: int
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix: output features or channels."""
+        """Number of rows: output features or channels."""
         return self.shape[0] if self.shape else 1
 
     @property
     def size(self) -> int:
-        """Elements, zeros included."""
+        """Number of elements, zeros included."""
         return prod(self.shape)
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of a column index."""
+        """Number of bytes in a column index."""
         return 4 if prod(self.shape[1:]) < 1 << 31 else 8
 
 
 @record(eq=False)
 class Sparse:
-    """A weight seen as a matrix of ``shape[0]`` rows: CSR, columns ascending in each row, every index proved in range.
+    """A weight as a CSR matrix of ``shape[0]`` rows, with ascending columns in each row and every index in range.
 
-    `indptr` int64 ``(rows + 1,)``, `indices` int32 or int64 ``(nnz,)``, `values` float32 ``(nnz,)``.
+    `indptr` is int64 ``(rows + 1,)``, `indices` int32 or int64 ``(nnz,)``, and `values` float32 ``(nnz,)``.
     """
 
     shape: Shape
@@ -88,17 +88,17 @@ class Sparse:
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix: output features or channels."""
+        """Number of rows: output features or channels."""
         return self.shape[0]
 
     @property
     def columns(self) -> int:
-        """Columns of the matrix: the product of the other dimensions."""
+        """Number of columns: the product of the other dimensions."""
         return prod(self.shape[1:])
 
     @property
     def density(self) -> float:
-        """Share of elements that are entries, 0 to 1."""
+        """Share of elements that are entries, from 0 to 1."""
         return self.nnz / (self.rows * self.columns)
 
     def dense(self) -> Floats:
@@ -110,10 +110,10 @@ class Sparse:
 
 @record(eq=False)
 class Layer:
-    """One step of the network: an operator, then optionally a max pool, then optionally ReLU.
+    """A layer of the network: an operator, then optionally a max pool, then optionally ReLU.
 
-    `inputs` and `output` number the values that are really stored; `name` is for people. Layers with a weight have a
-    `matrix`, and once the weight is decoded, `weight` and `bias` too.
+    `inputs` and `output` are numbers of values that are really stored; `name` is for people. Layers with a weight have
+    a `matrix` and, once the weight is decoded, `weight` and `bias` too.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Layer:
 
 @record(eq=False)
 class Network:
-    """Layers in execution order; value 0 is the input, `output` the last one."""
+    """The layers in execution order; value 0 is the input, and `output` the last value."""
 
     layers: tuple[Layer, ...]
     input_shape: Shape
@@ -144,7 +144,7 @@ class Network:
 
     @property
     def outputs(self) -> int:
-        """Numbers in one result."""
+        """How many numbers one result has."""
         return prod(self.output_shape)
 
     def shape(self, value: int) -> Shape:
@@ -153,16 +153,16 @@ class Network:
 
 
 def lower(model: Model) -> Network:
-    """Validate `model` and make it a `Network`.
+    """Validate `model` and return its `Network`.
 
     Layers that name the same tensor share its arrays.
 
     Raises
     ------
     GraphError
-        No graph, an empty one, or an operator that this runtime does not know.
+        The graph is missing or empty, or has an operator that this runtime does not know.
     FormatError
-        Tensors that contradict the graph or themselves.
+        Tensors contradict the graph or themselves.
     """
     plain = outline(model.graph, matrices(model.tensors))
     weights: dict[str, Sparse] = {}
@@ -179,7 +179,7 @@ def lower(model: Model) -> Network:
 
 
 def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
-    """Return what decoded tensors say of themselves; nothing is computed from their elements."""
+    """Return a `Matrix` for each decoded tensor, without a look at its elements."""
     return {
         name: Matrix(tensor.shape, len(tensor.data) if tensor.is_sparse else tensor.size)
         for name, tensor in tensors.items()
@@ -187,12 +187,12 @@ def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
 
 
 def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
-    """Validate a graph and make it a `Network` whose layers have no weights yet; `tensors`: all of the file's.
+    """Validate a graph and return its `Network`, without weights; `tensors` are all tensors of the file.
 
     Raises
     ------
     GraphError, ShapeError
-        As `lower`.
+        As for `lower`.
     """
     if graph is None:
         raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
@@ -211,13 +211,13 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
 
 
 def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
-    """Turn nodes into layers; ReLU and max pool join the layer before them if they alone read its result."""
+    """Turn nodes into layers; ReLU and max pool join the layer before them if only they read its result."""
     uses = [0] * len(shapes)
     for node in graph.nodes:
         for value in node.inputs:
             uses[value] += 1
     layers: list[Layer] = []
-    made_by: dict[int, int] = {}  # value of the graph -> index of its layer
+    made_by: dict[int, int] = {}  # for each value of the graph, the index of its layer
     for number, node in enumerate(graph.nodes):
         source = made_by.get(node.inputs[0])
         if source is not None and uses[node.inputs[0]] == 1:
@@ -239,7 +239,7 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
 def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
     if isinstance(node, ReLU) and isinstance(layer.node, _FUSES_RELU) and not layer.relu:
         return replace(layer, relu=True)
-    # Maximum and ReLU commute, so a pool after the ReLU joins too; a window never holds only padding.
+    # Maximum and ReLU commute, so a pool after a ReLU joins too; no window holds only padding.
     if isinstance(node, MaxPool2d) and isinstance(layer.node, Conv2d) and layer.pool is None:
         return replace(layer, pool=node, out_shape=shape)
     return None
@@ -260,14 +260,14 @@ def _bias(name: str, tensor: Tensor) -> Floats:
 
 
 def sparse(tensor: Tensor) -> Sparse:
-    """Return a tensor's nonzero elements as float32 CSR, proved consistent; a sparse tensor is never made dense."""
+    """Return a tensor's nonzero elements as consistent float32 CSR; a sparse tensor is never made dense."""
     check_tensor(tensor.name, tensor)
     indptr, indices, values = tensor.to_csr()
     return Sparse(tensor.shape, np.asarray(indptr, np.int64), indices, _float32(tensor, values))
 
 
 def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
-    """Return float32 numbers; denormals, which slow processors down a hundredfold, become zeros."""
+    """Return values as float32; denormals, which slow processors down a hundredfold, become zeros."""
     if tensor.dtype == "bfloat16":
         out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif tensor.dtype == "int8":
@@ -283,11 +283,11 @@ def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
 
 
 def _pixels(graph: Graph) -> Floats | None:
-    """Tabulate the preprocessing, in the order of operations that its definition states."""
+    """Tabulate the preprocessing, in the order of operations that its definition gives."""
     rule = graph.preprocessing
     if rule is None:
         return None
     pixel = np.arange(256, dtype=np.float32) / np.float32(255)
-    with np.errstate(all="ignore"):  # a tiny deviation makes infinities
+    with np.errstate(all="ignore"):  # tiny deviations give infinities
         mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
         return np.asarray((pixel - mean) / std, np.float32)

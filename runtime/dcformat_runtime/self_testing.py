@@ -1,4 +1,4 @@
-"""Running a file's golden self-test, and making one (spec, "Self-test")."""
+"""Runs a file's golden self-test, and makes one (specification, "Self-test")."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dcformat.model import Model, SelfTest
 from dcformat.records import replace
 from dcformat_runtime.session import Session
 
-#: How many seeds are tried; nearly every network passes within a few.
+#: The number of seeds to try; nearly every network needs only a few.
 _SEEDS = 1 << 12
 
 
 def run_self_test(model: Model, session: Session | None = None) -> bool | None:
-    """Run a model's self-test; return whether it passed, or None where there is none.
+    """Run a model's self-test; return whether it passed, or None if there is none.
 
-    As many inputs are made and run at a time as the session's memory allows.
+    It makes and runs as many inputs at a time as the session's memory allows.
 
     Parameters
     ----------
     model : Model
-        With a graph.
+        A model with a graph.
     session : Session, optional
-        The model made ready to run; without one the NumPy backend runs it.
+        A session of the model; without one, the NumPy backend runs it.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def run_self_test(model: Model, session: Session | None = None) -> bool | None:
 
 
 def with_self_test(model: Model, samples: int = 4) -> Model:
-    """Return the model with a self-test of `samples` inputs whose winners no rounding can change.
+    """Return the model with a self-test of `samples` inputs whose winners rounding cannot change.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Loads files and runs them: `load` returns a `Session`, which is called with inputs."""
+"""Loads and runs files: `load` returns a `Session`, which is called with inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")
 _FLOAT32 = np.dtype(np.float32)
-#: Bytes that the inputs of a large batch may take at a time, with everything that is made from them.
+#: The most bytes that a piece of a large batch may take, with everything that is made from it.
 _PIECE_BYTES = 64 << 20
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
@@ -47,19 +47,19 @@ class Options(NamedTuple):
 
 
 class LayerTime(NamedTuple):
-    """One layer's name (its weight's, where it has one) and the seconds it took."""
+    """A layer's name (that of its weight, if it has one) and the seconds that it took."""
 
     name: str
     seconds: float
 
 
 class Engine(Protocol):
-    """What runs a network. Engines keep no state between calls and may be called from several threads."""
+    """A backend that runs a network. It keeps no state between calls, and several threads may call it at once."""
 
     name: str
 
     def run(self, x: Floats) -> Floats:
-        """Return float32 ``(batch, outputs)`` of C-contiguous float32 ``(batch, features)``."""
+        """Return float32 ``(batch, outputs)`` for C-contiguous float32 ``(batch, features)``."""
 
     def profile(self, x: Floats) -> list[tuple[str, float]]:
         """Return each layer's name and seconds."""
@@ -68,8 +68,8 @@ class Engine(Protocol):
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
-    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and a
-    forked process may go on using it.
+    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and
+    keeps working in a forked process.
     """
 
     def __init__(self, model: Model, options: Options, plan: Prediction, source: str | bytes | None = None) -> None:
@@ -84,7 +84,7 @@ class Session:
         limit = options.max_memory
         self._left = None if limit is None else limit - plan.total + plan.call
         self._call = plan.call
-        #: How many inputs go to the engine together, and how many do if nothing has to be copied or reshaped.
+        #: The most inputs that go to the engine together, and the most if none has to be copied or reshaped.
         self._piece = self._whole = self.fitting(sys.maxsize)
         if len(self._network.output_shape) > 1:
             self._whole = -1
@@ -102,7 +102,7 @@ class Session:
         max_memory: int | None = DEFAULT_MAX_MEMORY,
         max_work: int | None = DEFAULT_MAX_WORK,
     ) -> Session:
-        """Make a session of a model in memory. The options are those of `load`; the model's arrays count as memory."""
+        """Make a session from a model in memory, with the options of `load`; the model's arrays count as memory."""
         options = _options(threads, deterministic, backend, max_memory, max_work)
         held = sum(
             array.nbytes
@@ -139,15 +139,16 @@ class Session:
         Parameters
         ----------
         x : ndarray
-            float32, already preprocessed, or uint8 pixels if the file has preprocessing. ``(batch, *input_shape)``,
-            ``(batch, features)``, or for images of one channel ``(batch, height, width)``; any batch size, 0 included.
+            float32, already preprocessed, or uint8 pixels if the file has preprocessing. The shape is ``(batch,
+            *input_shape)``, ``(batch, features)`` or, for images of one channel, ``(batch, height, width)``, for any
+            batch size, 0 included.
 
         Raises
         ------
         InputError
-            Another shape or dtype.
+            `x` has another shape or dtype.
         """
-        # Inputs that need no attention take a short way: at batch size 1 every line counts.
+        # Inputs that need no preparation take a fast path: at batch size 1 every line counts.
         try:
             if x.__class__ is np.ndarray and x.dtype is _FLOAT32 and x.flags.carray:
                 shape = x.shape
@@ -170,7 +171,7 @@ class Session:
         return out.reshape(n, *self._network.output_shape)
 
     def _checked(self, x: npt.NDArray[Any]) -> int:
-        """Return how many inputs `x` holds; refuse arrays that are no inputs, or more than the memory allows."""
+        """Return the number of inputs in `x`; refuse an array that is not an input, or exceeds the memory."""
         self._inputs.check(x)
         n = len(x)
         need = n * self._call
@@ -185,7 +186,7 @@ class Session:
         return MemoryLimitError(f"running {n} inputs", got=found, expected=left)
 
     def profile(self, x: npt.NDArray[Any]) -> list[LayerTime]:
-        """Run `x` once, layer by layer, and return what each layer took. Slower than a call."""
+        """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
         n, seconds = self._checked(x), dict[str, float]()
         with _within_memory(self._options.max_memory):
             for start in range(0, max(n, 1), self._piece):
@@ -194,12 +195,12 @@ class Session:
         return [LayerTime(*row) for row in seconds.items()]
 
     def fitting(self, n: int, beside: int = 0) -> int:
-        """Return how many of `n` inputs the memory allows at a time, each with `beside` more bytes of the caller's.
+        """Return how many of `n` inputs the memory allows at a time, if the caller needs `beside` more bytes for each.
 
         Raises
         ------
         MemoryLimitError
-            Not even one.
+            The memory does not allow even one.
         """
         each = self._call + beside
         if self._left is not None and each > self._left:
@@ -230,17 +231,18 @@ def load(
     ----------
     source : path or bytes-like
     threads : int or None
-        Maximum number of threads; None: one for each core, as far as `max_memory` allows. Small batches run on one.
+        Maximum number of threads; None: one for each core, as far as `max_memory` allows. Small batches run on one
+        thread.
     deterministic : bool
         Give the same bits for any batch size, thread count, instruction set and backend, as long as the inputs and
-        all sums are finite and no number is denormal; slower.
+        all sums are finite and no number is denormal. This is slower.
     backend : {'auto', 'numba', 'numpy'}
-        'auto' takes compiled kernels if they are ready.
+        'auto' chooses compiled kernels if they are ready.
     max_memory : int or None
         Maximum number of bytes for decoding, for what the kernels use, and for each call; None: no bound.
     max_work : int or None
-        Maximum number of steps for decoding, for making the network ready, and for one input; None: no bound. A step is
-        about a nanosecond of compiled code.
+        Maximum number of steps for decoding, for making the network ready, and for one input; None: no bound. A step
+        takes about a nanosecond of compiled code.
 
     Raises
     ------
@@ -267,10 +269,10 @@ def load(
 
 
 def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
-    """Return the most memory that running an open file takes, by what takes it.
+    """Return the maximum memory for running an open file, use by use.
 
-    Nothing is decoded. `load` refuses a file whose rows add up to more than its `max_memory`. It may use fewer threads
-    than there are cores to stay below that, unless it is told how many.
+    This decodes nothing. `load` refuses a file whose rows add up to more than its `max_memory`. To stay below that, it
+    may use fewer threads than there are cores, unless `threads` gives a number.
 
     Raises
     ------
@@ -283,7 +285,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
 
 
 def _plan(network: Network, held: int, options: Options) -> Prediction:
-    """Predict the memory that a network without its weights will take, and refuse one that exceeds the limits."""
+    """Predict the memory of a network whose weights are not decoded, and refuse one that exceeds the limits."""
     backend, exact = _choose(options.backend)[0], options.deterministic
     require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
     require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
@@ -304,7 +306,7 @@ def _within_memory(limit: int | None, path: str | None = None) -> Iterator[None]
 
 
 def _rebuild(source: str | bytes | Model, options: Options) -> Session:
-    """Unpickle."""
+    """Make a session again from a pickle."""
     given = options._asdict()
     return Session.from_model(source, **given) if isinstance(source, Model) else load(source, **given)
 
@@ -312,7 +314,7 @@ def _rebuild(source: str | bytes | Model, options: Options) -> Session:
 def _options(
     threads: int | None, deterministic: bool, backend: Backend, max_memory: int | None, max_work: int | None
 ) -> Options:
-    """Check the options that a caller gives."""
+    """Check the caller's options."""
     if not isinstance(deterministic, bool):
         raise TypeError(f"deterministic: expected True or False, found {deterministic!r}")
     if backend not in _BACKENDS:
@@ -327,7 +329,7 @@ def _options(
 
 
 def _whole(name: str, value: object, least: int) -> int | None:
-    """Return an option that is a whole number or None."""
+    """Return an option that must be None or a whole number of at least `least`."""
     if value is None:
         return None
     try:
@@ -342,7 +344,7 @@ def _whole(name: str, value: object, least: int) -> int | None:
 
 
 def _engine(network: Network, options: Options, threads: int) -> Engine:
-    """Make the backend, and log which and why."""
+    """Make the backend, and log the choice and its reason."""
     backend, why = _choose(options.backend)
     if backend == "numpy":
         from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -358,7 +360,7 @@ def _engine(network: Network, options: Options, threads: int) -> Engine:
 
 
 def _choose(backend: str) -> tuple[str, str]:
-    """Return the backend to use, and why."""
+    """Return the backend to use, and the reason."""
     if backend != "auto":
         return backend, "asked for"
     from dcformat_runtime.kernels import interpreter

@@ -1,8 +1,8 @@
-"""Threads that share a caller's pieces of work. They sleep on a lock, and are woken by releasing it.
+"""Threads that share a caller's pieces of work. They sleep on a lock; releasing it wakes them.
 
-A caller never depends on a worker: pieces are claimed one by one (see `kernels.interpreter.run`), so a worker that
-wakes late only helps less. Where calls follow each other closely, workers look out for the next one a moment longer
-before they go to sleep, because waking a thread takes tens of microseconds.
+A caller never depends on a worker: threads claim pieces one by one (see `kernels.interpreter.run`), so a worker that
+wakes late only helps less. If calls follow one another closely, workers watch for the next one a little longer before
+they sleep, because waking a thread takes tens of microseconds.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.interpreter import wait
 from dcformat_runtime.network import Ints
 
-#: Seconds between two calls up to which workers stay awake, and how often a thread looks for another: about as long.
+#: Workers stay awake if two calls are at most `_CLOSE` seconds apart. `_LOOKS` looks at a word take about as long.
 _CLOSE, _LOOKS = 30e-6, 100_000
-#: After this many calls in a row that gained nothing from workers, the next calls run alone: at most `MAX_SKIPPED`.
-#: Calls
-#: of `_LONG` seconds and more always ask again, because asking in vain costs them next to nothing.
+#: After `LOSSES` calls in a row that gained nothing from workers, up to `MAX_SKIPPED` calls run alone. Calls of `_LONG`
+#: seconds and more never cause this, because useless workers cost them next to nothing.
 LOSSES, MAX_SKIPPED, _LONG = 3, 16, 150e-6
 
-#: Takes part in a generation as `kernels.interpreter.run` does: -g publishes generation g, g helps with it. Returns the
-#: pieces it did.
+#: Takes part in a generation as `kernels.interpreter.run` does: -g publishes generation g, and g helps with it. It
+#: returns the number of pieces that it did.
 Work = Callable[[int], int]
 
 
 class Job(NamedTuple):
-    """What a generation of workers is asked to do, and how many of them."""
+    """What workers are asked to do in a generation, and how many of them."""
 
     generation: int
     workers: int
@@ -49,7 +48,7 @@ class Parker:
         self._asleep: list[None] = []
 
     def park(self, still: Callable[[], bool]) -> None:
-        """Sleep while `still` is true; a thread that makes it false calls `unpark`. May also return for no reason."""
+        """Sleep while `still` is true; a thread that makes it false calls `unpark`. This may also return early."""
         self._asleep.append(None)
         if not still():
             self.unpark()
@@ -65,18 +64,18 @@ class Parker:
 
 
 class WorkerPool:
-    """Workers of one caller at a time.
+    """Workers that serve one caller at a time.
 
     Attributes
     ----------
     control : int64 array
-        The words through which the kernel shares a call.
+        The words with which the kernel shares a call.
     job : Job or None
-        The job of the present generation.
+        The job of the current generation.
     error : BaseException or None
-        What a worker raised.
+        The exception that a worker raised.
     caller : Parker
-        For the caller.
+        The parker of the caller.
     """
 
     def __init__(self) -> None:
@@ -92,8 +91,8 @@ class WorkerPool:
     def take(self) -> bool:
         """Return whether the caller may use the pool; if so, it must `give` it back.
 
-        It may not while another caller does, nor for some calls after workers gained nothing: where other processes
-        keep the cores busy, a worker may have to share the caller's own core.
+        It may not while another caller uses the pool, nor for some calls after workers gained nothing: if other
+        processes keep the cores busy, a worker may have to share the caller's own core.
         """
         if self._skip:
             self._skip -= 1
@@ -105,7 +104,7 @@ class WorkerPool:
         self._free.release()
 
     def share(self, work: Work, pieces: int, workers: int) -> None:
-        """Do the pieces of `work` on this thread and on `workers` more.
+        """Do the pieces of `work` on this thread and on `workers` other threads.
 
         The caller sets the words of `control` that say what to run.
         """
@@ -139,7 +138,7 @@ class WorkerPool:
             self._skip = min(4 ** (self._losses // LOSSES), MAX_SKIPPED)
 
     def _is_open(self) -> bool:
-        """Return whether some pieces are not done yet."""
+        """Return whether some pieces remain and no worker has failed."""
         return self.error is None and bool(self.control[words.DONE] < self.control[words.PIECES])
 
     def close(self) -> None:
@@ -171,10 +170,10 @@ class _Worker:
             except BaseException as error:
                 self._pool.error = error
             self._pool.caller.unpark()
-            del job  # and with it the caller's arrays
+            del job  # and the caller's arrays with it
 
     def _next_job(self) -> Job | None:
-        """Return a job that this worker has not seen and is wanted for."""
+        """Return a job that is new to this worker and asks for it."""
         job = self._pool.job
         if job is None or job.generation == self._generation or self._number >= job.workers:
             return None
@@ -193,14 +192,14 @@ def current() -> WorkerPool:
 
 
 def renew() -> None:
-    """Begin with a new pool, and end the workers of the present one."""
+    """Begin with a new pool, and end the workers of the current one."""
     global _pool
     old, _pool = _pool, WorkerPool()
     old.close()
 
 
 def _replace(pool: WorkerPool) -> None:
-    """Let a pool go whose generation did not come to its end."""
+    """Drop a pool whose generation did not end."""
     if _pool is pool:
         renew()
     else:
@@ -208,7 +207,7 @@ def _replace(pool: WorkerPool) -> None:
 
 
 def _after_fork() -> None:
-    """Begin anew in a child, because a parent's threads do not survive a fork."""
+    """Begin with a new pool in a child process, because its parent's threads do not survive a fork."""
     global _pool
     _pool = WorkerPool()
 

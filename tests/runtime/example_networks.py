@@ -92,7 +92,7 @@ def lenet(seed: int = 0) -> Net:
 
 
 def fire(seed: int = 0) -> Net:
-    """Squeeze, expand twice, join: planes of 15 x 13, not whole cache lines."""
+    """Squeeze, expand twice and join, with planes of 15 x 13, which are not whole cache lines."""
     net = Net(3, 31, 27, seed=seed)
     value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
     value = net.add(MaxPool2d((value,), (3, 3), (2, 2), ceil_mode=True))
@@ -137,7 +137,7 @@ NETS: dict[str, Callable[[], Net]] = {
 
 
 def inputs(network: Network, batch: int, seed: int = 1, share: float = 1.0) -> Floats:
-    """Random inputs, `share` of them not zero."""
+    """Return random inputs, of which `share` are nonzero."""
     random = np.random.default_rng(seed)
     shape = (batch, int(np.prod(network.input_shape)))
     return (random.standard_normal(shape) * (random.random(shape) < share)).astype(np.float32)
@@ -148,5 +148,5 @@ def engines(network: Network, *, threads: int = 1, exact: bool = False) -> tuple
 
 
 def error(found: Floats, expected: Floats) -> float:
-    """Largest difference, relative to the largest value."""
+    """Return the largest difference, relative to the largest value."""
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))

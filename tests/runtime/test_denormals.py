@@ -1,4 +1,4 @@
-"""Denormal numbers are zeros to the runtime, and the caller's own arithmetic is left as it was."""
+"""The runtime treats denormal numbers as zeros, and leaves the caller's own arithmetic unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _compiled() -> bool:
 
 
 def _scaling(factor: float, features: int = 32) -> Model:
-    """A network that multiplies each feature."""
+    """Return a network that multiplies each feature by `factor`."""
     weight = np.diag(np.full(features, factor, np.float32))
     return Model({"w": from_dense("w", weight)}, Graph((features,), (Linear((0,), "w"),)))
 
@@ -55,7 +55,7 @@ def test_denormal_weights_and_biases_are_zeros(backend: str, deterministic: bool
     for batch in (1, 20):
         found = session(np.full((batch, 5), 2.0**100, np.float32))
         assert np.array_equal(found, np.tile(np.float32([0, 0, 5 * 2.0**-26, 3]), (batch, 1)))
-    assert weight[0, 0] == TINY  # the model is left as it is
+    assert weight[0, 0] == TINY  # the model is unchanged
     assert np.array_equal(model.tensors["w"].to_dense(), weight)
 
 
@@ -99,7 +99,7 @@ def test_threads_that_help_take_denormals_for_zeros(monkeypatch: pytest.MonkeyPa
 
 
 def _arithmetic() -> tuple[int, bool]:
-    """Return the rounding mode, and whether denormals are still numbers."""
+    """Return the rounding mode, and whether denormals still count as numbers."""
     rounding = ctypes.CDLL(ctypes.util.find_library("m")).fegetround()
     tiny = np.full(64, 1e-40, np.float32)
     return rounding, bool(((tiny * np.float32(0.5)) != 0).all() and ((tiny + tiny) > tiny).all())

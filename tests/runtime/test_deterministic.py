@@ -1,4 +1,4 @@
-"""deterministic=True: the same bits for any split of a batch, any number of threads and any backend."""
+"""`deterministic=True` gives the same bits for any split of a batch, number of threads and backend."""
 
 from __future__ import annotations
 

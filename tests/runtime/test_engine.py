@@ -1,4 +1,4 @@
-"""The compiled kernel against the NumPy oracles: every operator, every kind of plan, any batch size."""
+"""Compares the compiled kernel with the NumPy oracles: every operator, every kind of plan, any batch size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_networks_agree_with_the_oracle(name: str, batch: int) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
 def test_mostly_zero_inputs(density: float, share: float) -> None:
-    """Dense columns of the nonzero inputs, or gathers: whichever the kernel takes, the result is the same."""
+    """The result is the same for dense columns of the nonzero inputs and for gathers."""
     network = mlp(64, 40, 20, 5, density=density).network()
     kernel, oracle = engines(network)
     x = inputs(network, 1, share=share)
@@ -68,7 +68,7 @@ def test_convolutions(data: st.DataObject) -> None:
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 @pytest.mark.parametrize("padding", [1, 2, 3, 5, 9])
 def test_padding_wider_than_the_kernel(padding: int, kernel: int) -> None:
-    """What a copied line writes beyond its end must not reach the next channel."""
+    """A copied line must not write into the next channel."""
     for width in range(3, 14):
         for height in (kernel, kernel + 1, kernel + 9):
             net = Net(3, height, width, density=1.0)
@@ -79,7 +79,7 @@ def test_padding_wider_than_the_kernel(padding: int, kernel: int) -> None:
 @pytest.mark.parametrize("height", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [17, 33, 50])
 def test_few_wide_lines(width: int, height: int) -> None:
-    """Lines of one image's copy are filled up to blocks here, however few there are."""
+    """Here the lines of an image's copy are filled up to blocks, even if they are few."""
     net = Net(1, height, width, density=1.0)
     net.conv(0, 2, 1, (4, 1), padding=(2, 0))
     _compare(net, 1)
@@ -89,7 +89,7 @@ def test_few_wide_lines(width: int, height: int) -> None:
 @pytest.mark.parametrize("channels", [1, 20])
 @pytest.mark.parametrize("size", [(4, 5), (8, 7), (7, 12), (6, 26)])
 def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most: int) -> None:
-    """Few columns are pooled at a time where there are many channels, otherwise as many as registers hold."""
+    """Few columns are pooled at a time if there are many channels, otherwise as many as registers hold."""
     net = Net(channels, *size)
     net.conv(0, 3, channels, (3, 3), padding=(1, 0))
     net.add(MaxPool2d((len(net.nodes),), (2, 2), (2, 2)))
@@ -128,7 +128,7 @@ def test_pools(data: st.DataObject) -> None:
 @pytest.mark.parametrize("height", [4, 7, 8, 10])
 @pytest.mark.parametrize("width", [5, 7, 8, 24])
 def test_lines_of_half_blocks(width: int, height: int, halves: bool, most: int) -> None:
-    """Lines of outputs that are half a block or three, pooled in registers or not."""
+    """Lines of outputs are one or three half blocks, with or without pooling in registers."""
     stride, padding = (2, (1, 2)) if height == 8 else (1, (0, 0))
     for pools in (False, True):
         net = Net(2, stride * height - 2 * padding[0] + 2, stride * width - 2 * padding[1] + 2, density=0.5)
@@ -160,7 +160,7 @@ def _compare(net: Net, batch: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 20])
 def test_values_that_many_layers_read(batch: int) -> None:
-    """The input and a hidden value are read again and again, and the result is an image."""
+    """Many layers read the input and a hidden value, and the result is an image."""
     net = Net(3, 5, 7)
     first = net.add(Add((0, net.conv(0, 3, 3, (3, 3), padding=(1, 1)), 0)))
     second = net.add(ReLU((first,)))
@@ -188,7 +188,7 @@ def test_an_image_flattened_at_once(batch: int) -> None:
 
 
 def test_wide_layers_and_many_columns() -> None:
-    """More columns than 16 bits can number; runs of columns; more rows than one round of registers."""
+    """There are more columns than 16 bits can number, runs of columns, and more rows than registers hold."""
     network = mlp(70_000, 24, density=0.002).network()
     kernel, oracle = engines(network)
     for batch in (1, 8):

@@ -1,4 +1,4 @@
-"""What the interpreter still looks at when it ends."""
+"""Whatever the interpreter still reads when it exits must be alive."""
 
 from __future__ import annotations
 

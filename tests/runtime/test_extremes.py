@@ -1,4 +1,4 @@
-"""Numbers at the ends of float32's range: overflow is neither an error nor a warning, in any backend."""
+"""Numbers at the ends of float32's range: overflow is neither an error nor a warning in any backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST = np.float32(3.4e38)
 
 
 def _extreme(name: str) -> Model:
-    """Return a network whose weights and biases are the largest float32 numbers, of both signs."""
+    """Return a network whose weights and biases are the largest float32 numbers of both signs."""
     model = NETS[name]().model()
     tensors = {
         key: replace(tensor, data=np.copysign(_LARGEST, tensor.data)) if tensor.data.dtype == np.float32 else tensor

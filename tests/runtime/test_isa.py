@@ -1,4 +1,4 @@
-"""The table of the instruction set, and what kernels and compiler make of it."""
+"""Tests the table of the instruction set, and how the kernels and the compiler use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _constants() -> dict[str, int]:
 
 
 def _read() -> set[str]:
-    """Return the names of the instruction set that the kernels' sources read."""
+    """Return the names of the instruction set that the sources of the kernels read."""
     return {
         node.attr
         for path in _KERNELS.glob("*.py")
@@ -40,7 +40,7 @@ def test_every_field_has_a_constant_of_its_own() -> None:
 
 
 def test_kernels_read_every_field_by_its_name() -> None:
-    # The rest of a permuted product runs as a sell16_product, whose fields come first in its record.
+    # The rest of a `permute` runs as a `sell16_product`, whose fields come first in its record.
     first = {f"PERMUTE_{field}".upper() for field in isa.FIELDS["sell16_product"]}
     assert set(_constants()) - _read() <= first
     assert all(hasattr(isa, name) for name in _read())

@@ -1,4 +1,4 @@
-"""Models that lie: whatever is wrong with one, it is refused before a kernel could index by it."""
+"""A malformed model is refused before a kernel could use any of it as an index."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_little_files_that_would_take_much_memory(lie: str, backend: str) -> Non
 
 
 def test_only_numpy_pads_a_pool() -> None:
-    """The kernels clip windows to the image, so this takes no memory to speak of; NumPy would pad to 17 GB."""
+    """The kernels clip windows to the image, so this takes hardly any memory; NumPy would pad to 17 GB."""
     model = replace(
         lenet().model(), graph=Graph((1, 12, 12), (MaxPool2d((0,), (65536, 65536), (1, 1), (32768, 32768)),))
     )
@@ -191,7 +191,7 @@ LONG: dict[str, tuple[Node, ...]] = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_many_operators_take_time_in_proportion(name: str) -> None:
-    """65,536 operators are allowed; what is done for each must not grow with their number."""
+    """65,536 operators are allowed; the work for each must not grow with their number."""
     session = Session.from_model(Model({}, Graph((3,), LONG[name])), backend="numba")
     x = np.array([[-1, 0, 2]], np.float32)
     times = session.output_shape[0] // 3

@@ -1,4 +1,4 @@
-"""Predictions against what is really taken, and what is refused before it is taken."""
+"""Compares predictions with the memory that is really taken, and tests what is refused in advance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason
 
 
 class Peak:
-    """The most bytes that were allocated at a time while a block ran."""
+    """The maximum number of bytes that were allocated at a time while a block ran."""
 
     bytes = 0
 
@@ -49,7 +49,7 @@ def peak() -> Iterator[Peak]:
 
 
 def _skewed() -> Net:
-    """A network whose first layer has a third of its entries in one row."""
+    """Return a network whose first layer has a third of its entries in one row."""
     net = mlp(64, 100, 10, density=0.02)
     dense = net.tensors["w0"].to_dense()
     dense[17] = 1.5
@@ -69,7 +69,7 @@ def _constants() -> Net:
 
 
 def _shared() -> Net:
-    """Eleven layers with one weight."""
+    """Return a network of eleven layers that share one weight."""
     net = mlp(400, 400, density=0.2)
     for value in range(1, 11):
         net.add(Linear((value,), "w0", "b0"))
@@ -121,7 +121,7 @@ def test_sessions_take_no_more_than_predicted_and_not_much_less(name: str, backe
     held = sum(row.bytes for row in dcformat_runtime.predict_memory(dcformat.open(data))[:1])
     predicted = predict(plain, held, 1, backend, exact, None)
     x = inputs(lower(model), 64)
-    dcformat_runtime.load(data, backend=backend)(x[:1])  # whatever is imported is imported now
+    dcformat_runtime.load(data, backend=backend)(x[:1])  # this does all imports
     with peak() as one:
         session = dcformat_runtime.load(data, threads=1, backend=backend, deterministic=exact)
         session(x[:1])
@@ -168,7 +168,7 @@ def test_layers_that_share_a_weight_hold_it_once_and_have_tables_of_their_own() 
 
 
 HUGE: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
-    # of one weight: the input's shape, its own, its entries
+    # for one weight: the input's shape, the weight's shape, its entries
     "2^28 rows": ((1,), (1 << 28, 1), 1),
     "2^28 rows, all full": ((1,), (1 << 28, 1), 1 << 28),
     "2^40 entries": ((1 << 20,), (1 << 20, 1 << 20), 1 << 40),
@@ -275,7 +275,7 @@ def test_a_graph_without_operators_cannot_be_run(tmp_path: Path) -> None:
 
 
 def test_a_weight_too_large_to_be_dense() -> None:
-    """10^12 elements, seven of them stored: nothing of the dense size is ever made."""
+    """Of 10^12 elements seven are stored, and nothing of the dense size is ever made."""
     rows = columns = 1_000_000
     indptr = np.zeros(rows + 1, np.int64)
     indptr[5:] = 7

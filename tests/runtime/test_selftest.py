@@ -1,4 +1,4 @@
-"""The golden self-test: reproducible inputs, detection of a changed network."""
+"""The golden self-test has reproducible inputs, and detects a changed network."""
 
 from __future__ import annotations
 

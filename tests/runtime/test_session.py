@@ -1,4 +1,4 @@
-"""The public face: what a session takes, refuses, and survives."""
+"""Tests the public interface: what a session takes, refuses and survives."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_numpy_integers_are_integers() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NETS)
 def test_infinite_inputs_touch_no_other_input(name: str, backend: str, deterministic: bool) -> None:
-    """Nothing warns, nothing fails, and the other inputs of the batch have the results that they have alone."""
+    """There is no warning or error, and the other inputs of the batch have the same results as alone."""
     network = NETS[name]().network()
     session = Session.from_model(NETS[name]().model(), backend=backend, deterministic=deterministic)
     for value in (np.nan, np.inf, -np.inf, np.finfo(np.float32).max):

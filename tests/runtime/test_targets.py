@@ -1,4 +1,4 @@
-"""Code for other instruction sets: the same bits where they can run here, and at least code where they cannot."""
+"""Code for other instruction sets gives the same bits if it can run here; otherwise it is at least compiled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _run(path: str, **environment: str) -> np.ndarray:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 processors")
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 def test_other_vector_widths(tmp_path: object) -> None:
-    """AVX2 and SSE2 code, forced: deterministic results are bit for bit those of this machine's best."""
+    """Forced AVX2 and SSE2 code gives the same deterministic results, bit for bit, as the best for this machine."""
     here = _run(f"{tmp_path}/here")
     for cpu in ("haswell", "x86-64"):
         there = _run(f"{tmp_path}/{cpu}", NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
@@ -49,7 +49,7 @@ def test_other_vector_widths(tmp_path: object) -> None:
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:
-    """Cut the results into those of each engine."""
+    """Split the results by engine."""
     from tests.runtime.example_networks import NETS
 
     out, start = [], 0

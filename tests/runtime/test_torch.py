@@ -1,4 +1,4 @@
-"""Networks written in PyTorch, pruned at random and exported: the same results as PyTorch's and the oracle's."""
+"""Networks from PyTorch, pruned at random and exported, give the same results as PyTorch and the oracle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VGG_11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
 
 
 class Vgg(nn.Module):
-    """VGG-11 for 32 x 32 images, every width divided by `share`."""
+    """VGG-11 for 32 x 32 images, with every width divided by `share`."""
 
     def __init__(self, share: int = 1) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18 with ImageNet's stem, every width divided by `share`."""
+    """ResNet-18 with ImageNet's stem, with every width divided by `share`."""
 
     def __init__(self, share: int = 1) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
 
 
 def pruned(module: nn.Module, density: float) -> nn.Module:
-    """Random weights, most of them zero; batch normalisation that has seen data."""
+    """Give a module random weights, most of them zero, and batch normalisation that has seen data."""
     torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):

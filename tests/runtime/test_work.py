@@ -1,4 +1,4 @@
-"""The work of one input, counted by arithmetic and bounded."""
+"""The work of one input is counted by arithmetic and bounded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from dcformat.model import Model
 from dcformat.records import replace
 from tests.runtime.example_networks import mlp
 
-CALL = 4096  # of NumPy
+CALL = 4096  # steps of a call of NumPy
 
 GRAPHS: dict[str, tuple[Graph, Matrix, int, int]] = {
-    # graph, its weight; steps in kernels, and in NumPy
+    # the graph, its weight, and the steps in kernels and in NumPy
     "linear": (Graph((6,), (Linear((0,), "w"),)), Matrix((4, 6), 5), 6 + 4 + 4 + 5, 6 + 4 + 4 + CALL + 24),
     "convolution": (
         Graph((1, 5, 5), (Conv2d((0,), "w"),)), Matrix((2, 1, 3, 3), 4),
@@ -73,14 +73,14 @@ def test_work_is_bounded(make: Callable[..., Session], tmp_path: Path) -> None:
 
 
 def test_small_files_that_would_run_for_hours_are_refused_by_default() -> None:
-    """Convolutions of a large image, one after the other, that name one weight of 81 entries."""
+    """One convolution after another of a large image names the same weight of 81 entries."""
     layers = tuple(Conv2d((k,), "w", padding=(4, 4)) for k in range(200))
     network = outline(Graph((1, 8192, 8192), layers), {"w": Matrix((1, 1, 9, 9), 81)})
     assert steps(network, "numba", False) > DEFAULT_MAX_WORK
 
 
 def test_making_a_network_ready_is_work_too() -> None:
-    """Each layer has tables of its own, though all name one tensor."""
+    """Each layer has tables of its own, although all name one tensor."""
     model = mlp(30, 30, density=0.5).model()
     layers = tuple(Linear((k,), "w0") for k in range(40))
     entries = model.tensors["w0"].nnz

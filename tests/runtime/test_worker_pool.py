@@ -1,4 +1,4 @@
-"""Threads that help: every piece is done once, by whomever; errors reach the caller; nothing is left behind."""
+"""Tests the worker pool: every piece is done once, errors reach the caller, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pool() -> Iterator[WorkerPool]:
 
 
 class _Work:
-    """Pieces that are counted, claimed as the kernel claims them."""
+    """Counts the pieces, which it claims as the kernel does."""
 
     def __init__(self, pool: WorkerPool, fails: str = "") -> None:
         self.control, self.fails = pool.control, fails
@@ -99,7 +99,7 @@ def test_one_caller_at_a_time_is_helped(pool: WorkerPool) -> None:
 
 
 def test_help_that_wins_nothing_is_done_without_for_a_while(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "thread_time", lambda: 0.0)  # alone, it would have taken no time
+    monkeypatch.setattr(worker_pool, "thread_time", lambda: 0.0)  # on one thread, it would have taken no time
     for _ in range(worker_pool.LOSSES):
         assert pool.take()
         pool.share(_Work(pool), 4, 1)

@@ -1,4 +1,4 @@
-"""Where a network's values lie in the arena of a call."""
+"""Places a network's values in the arena of a call."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dcformat.graph import Concat, Conv2d, Flatten, Linear, Shape
 from dcformat_runtime.compile.constants import ALIGN, aligned
 from dcformat_runtime.network import Network
 
-#: Floats of an arena whose size nothing limits yet.
+#: The size, in floats, of an arena that nothing limits yet.
 _ENDLESS = 1 << 256
-#: Free ranges of an arena that are tried for a buffer. Networks seldom leave more than a few.
+#: How many free ranges are tried for a buffer. Networks seldom leave more than a few.
 _HOLES = 64
 
 
@@ -24,17 +24,17 @@ class Buffer(NamedTuple):
 
 
 class Arena:
-    """Places buffers in an arena, first fit; `size` is the largest number of floats it needs at a time."""
+    """Places buffers in an arena, first fit; `size` is the largest number of floats that it needs at a time."""
 
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
         self.size = 0
 
     def take(self, floats: int) -> Buffer:
-        """Return a buffer, with room for a block more."""
+        """Return a buffer with room for one more block."""
         size = aligned(floats + ALIGN)
         free = self._free
-        # Only the first holes are tried, so that placing many values takes time in proportion to their number.
+        # Only the first holes are tried, so the time to place values is proportional to their number.
         k = next((k for k, (_, room) in enumerate(free[:_HOLES]) if room >= size), len(free) - 1)
         at, room = free[k]
         if room == size:
@@ -45,7 +45,7 @@ class Arena:
         return Buffer(at, size)
 
     def give(self, buffer: Buffer) -> None:
-        """Take a buffer back, and join it with the free ranges on both sides."""
+        """Take a buffer back and join it with the free ranges on both sides."""
         at, size = buffer
         free = self._free
         k = bisect(free, buffer)
@@ -59,17 +59,18 @@ class Arena:
 
 
 class Home(NamedTuple):
-    """The storage of a value, and where in it the value starts, in elements of one lane."""
+    """The storage of a value, and the offset at which the value starts there, in elements of one lane."""
 
     storage: int
     offset: int
 
 
 class Homes(NamedTuple):
-    """`of` each value: its storage. Of each storage: its size in elements.
+    """The homes of a network's values.
 
-    `ends`: the storages that no layer reads after a given one, by that layer's number. `linear`: the values that only
-    linear layers read, and so may lie in any order.
+    `of` maps a value to its home; `sizes` maps a storage to its size in elements; `ends` maps a layer's number to the
+    storages that no later layer reads. `linear` holds the values that only linear layers read, which may lie in any
+    order.
     """
 
     of: dict[int, Home]
@@ -79,21 +80,21 @@ class Homes(NamedTuple):
 
 
 def plane(shape: Shape, flat: bool) -> int:
-    """Return the positions from one channel of a value to the next; for one image (`flat`), whole cache lines."""
+    """Return the distance between channels of a value, in positions; for one image (`flat`), whole cache lines."""
     positions = prod(shape[1:])
     return aligned(positions) if flat and positions > 1 else positions
 
 
 def size(shape: Shape, flat: bool) -> int:
-    """Return the elements that a value takes, with planes filled up."""
+    """Return the number of elements that a value takes, with its planes filled up."""
     return shape[0] * plane(shape, flat)
 
 
 def homes(network: Network, flat: bool) -> Homes:
-    """Give each value its storage; values that are views of one another share one.
+    """Give each value its storage; values that are views of one another share theirs.
 
-    A flattened value is its source, if the source's planes are not filled up. What a convolution makes for a `Concat`
-    alone is made in its place there. The input's planes are never filled up.
+    A flattened value is its source, unless the source's planes are filled up. A convolution whose output only a
+    `Concat` reads writes it to its place in the concatenation. The input's planes are never filled up.
     """
     layers = network.layers
     uses: dict[int, int] = {network.output: 1}

@@ -12,7 +12,7 @@ from dcformat.errors import LimitError
 from dcformat_runtime.isa import MAX_WORD
 from dcformat_runtime.network import Floats
 
-#: Floats of a cache line.
+#: The number of floats in a cache line.
 ALIGN = 16
 
 
@@ -29,7 +29,7 @@ def aligned_zeros(n: int) -> Floats:
 
 
 class Room:
-    """Numbers the places of constants without keeping any, to tell how much room a program would take."""
+    """Numbers the places of constants but keeps none of them, to tell how much room a program would take."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -49,7 +49,7 @@ class Room:
         return self.skip(len(records) * width)
 
     def fill(self, at: int, array: npt.NDArray[Any]) -> None:
-        """Put an array where room was made for it. Here, nothing is kept."""
+        """Put an array where room was made for it; this class keeps nothing."""
 
 
 class Constants(Room):
@@ -60,11 +60,11 @@ class Constants(Room):
         self._parts: list[tuple[int, npt.NDArray[Any]]] = []
 
     def put_words(self, words: Sequence[int]) -> int:
-        """Add words. Raises `LimitError` for integers that do not fit."""
+        """Add words. Raise `LimitError` for integers that do not fit."""
         return self._add(words)
 
     def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
-        """Add records. Raises `LimitError` for integers that do not fit."""
+        """Add records. Raise `LimitError` for integers that do not fit."""
         table = np.zeros((len(records), width), np.int64)
         for row, words in zip(table, records, strict=True):
             row[: len(words)] = words
@@ -77,7 +77,7 @@ class Constants(Room):
         return at
 
     def fill(self, at: int, array: npt.NDArray[Any]) -> None:
-        """Put an array where room was made for it. Raises `LimitError` for integers that do not fit."""
+        """Put an array where room was made for it. Raise `LimitError` for integers that do not fit."""
         if array.dtype == np.uint8:
             array = array.view(np.int32)  # whole blocks of 16
         elif array.dtype == np.uint16:
@@ -91,7 +91,7 @@ class Constants(Room):
     def finish(self) -> Floats:
         """Return everything as one float32 array; integers are kept bit for bit."""
         out = aligned_zeros(self.size)
-        while self._parts:  # each part can go once it is copied
+        while self._parts:  # each part is dropped once it is copied
             at, part = self._parts.pop()
             out.view(part.dtype)[at : at + part.size] = part
         return out

@@ -1,6 +1,6 @@
 """Makes the operators of one stage of a plan, and places the values in the arena as they come and go.
 
-`Emitter` makes what is alike for one image and for many; `one_image` and `many_images` make the products.
+`Emitter` makes the operators that are alike for one image and for many; `one_image` and `many_images` make products.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import CsrPlace, Weights
 from dcformat_runtime.network import Layer, Network
 
-#: Estimated nanoseconds: a block of 16 multiply-adds, and what each operator takes beside its work.
+#: Estimated nanoseconds of a block of 16 multiply-adds, and of an operator's overhead.
 _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
 
-#: More blocks or floats than any line has.
+#: A number greater than that of the blocks or floats in any line.
 ENDLESS = 1 << 30
 
 
 class Place(NamedTuple):
-    """A value in the arena. Its positions are `gap` floats apart, groups of images `group`."""
+    """The place of a value in the arena: positions lie `gap` floats apart, groups of images `group` floats."""
 
     at: int
     gap: int
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 class CsrLoop(NamedTuple):
-    """How the rows of a product go over blocks; each field is that of the opcode ``"csr_product"``."""
+    """How the rows of a product go over blocks; the fields are those of the opcode ``"csr_product"``."""
 
     unit: int
     target_row: int
@@ -70,18 +70,18 @@ class Emitter:
     weights : Weights
     arena : Arena
     lanes : int
-        Images of a group, side by side at each position.
+        The number of images in a group, which lie side by side at each position.
     homes : Homes
-        The values' homes, for one image or for many.
+        The homes of the values, for one image or for many.
 
     Attributes
     ----------
     records : list of list of int
         The operators, in order.
     names : list of str
-        The layer that each belongs to.
+        The layer to which each operator belongs.
     costs : list of float
-        The estimated nanoseconds of each.
+        The estimated nanoseconds of each operator.
     """
 
     def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int, homes: Homes) -> None:
@@ -90,7 +90,7 @@ class Emitter:
         self.records: list[list[int]] = []
         self.names: list[str] = []
         self.costs: list[float] = []
-        #: Of values that do not lie in their own order: the order.
+        #: The order of each value that does not lie in its own.
         self.orders: dict[int, Int32s] = {}
         self._name = ""
         self._places: dict[int, Place] = {}  # by storage
@@ -99,14 +99,14 @@ class Emitter:
     # --- what a plan asks for ---------------------------------------------------------------------------------------
 
     def bring_in(self) -> None:
-        """Bring in images from the caller's array."""
+        """Copy images from the caller's array."""
         self._name = "input"
         self._hold(0)
         features = prod(self.network.input_shape)
         self.emit("input", 0, self.place(0), features * self.lanes / 16, features=features, lanes=self.lanes)
 
     def run(self, start: int, stop: int) -> None:
-        """Make the layers from `start` to before `stop`."""
+        """Emit the layers from `start` up to, but not including, `stop`."""
         for k in range(start, stop):
             layer = self.network.layers[k]
             self._name = layer.name
@@ -118,7 +118,7 @@ class Emitter:
                     del self._places[storage]
 
     def give_out(self) -> None:
-        """Give the results to the caller's array."""
+        """Copy the results to the caller's array."""
         self._name = "output"
         value, shape = self.network.output, self.network.output_shape
         at = self.place(value).at
@@ -129,7 +129,7 @@ class Emitter:
         self.emit("output", at, Place(0, 1), features * self.lanes, features=features, lanes=self.lanes)
 
     def make_bridge(self, value: int, tile: int) -> Buffer:
-        """Take room for `value` where the next stage reads it: by image (one lane), or by position with all lanes."""
+        """Take room for `value` as the next stage reads it: by image (one lane), or by position with all lanes."""
         shape = self.network.shape(value)
         buffer = self.arena.take(tile * prod(shape))
         if not self._is_padded(value, shape):
@@ -138,13 +138,13 @@ class Emitter:
         return buffer
 
     def enter_bridge(self, value: int, bridge: Buffer) -> None:
-        """Copy `value` to the bridge, if it could not be made there."""
+        """Copy `value` to the bridge unless it was made there."""
         shape = self.network.shape(value)
         if self._is_padded(value, shape):
             self._pack(value, shape, Place(bridge.at, 1, prod(shape)))
 
     def leave_bridge(self, value: int, bridge: Buffer, by_image: bool) -> None:
-        """Begin with what the stage before made: every image becomes a lane."""
+        """Begin with the result of the previous stage: every image becomes a lane."""
         storage = self.homes.of[value].storage
         if by_image:
             self._name = "transpose"
@@ -159,13 +159,13 @@ class Emitter:
     # --- what layers are made of ------------------------------------------------------------------------------------
 
     def emit(self, opcode: str, source: int, target: Place, cost: float, **fields: float) -> None:
-        """Add an operator; `cost` in nanoseconds, `fields` as `isa.FIELDS` names them."""
+        """Add an operator; `cost` is in nanoseconds, and `isa.FIELDS` names the `fields`."""
         self.records.append(isa.record(opcode, source, target.at, target.group, fields))
         self.names.append(self._name)
         self.costs.append(cost + _OPERATOR_NS)
 
     def emit_csr(self, table: CsrPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
-        """Add a product of sparse rows and blocks."""
+        """Emit a product of sparse rows and blocks."""
         max_blocks = self.weights.vectors.max_blocks
         if loop.pool and max_blocks >= 12:
             max_blocks = 24
@@ -180,7 +180,7 @@ class Emitter:
         self, node: MaxPool2d | AvgPool2d, source: int, in_shape: Shape, target: Place, out_shape: Shape, *,
         step: int, relu: bool = False,
     ) -> None:  # fmt: skip
-        """Add a pool; the source's channels are `step` positions apart."""
+        """Emit a pool; the source's channels are `step` positions apart."""
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = node.kernel, node.stride, node.padding
         channels, height, width = in_shape
         cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
@@ -193,25 +193,25 @@ class Emitter:
         )  # fmt: skip
 
     def emit_scatter(self, source: int, target: Place, count: int, cost: float) -> None:
-        """Move `count` positions whose lanes are next to one another to where they are not."""
+        """Move `count` positions from a place with adjacent lanes to one where lanes are spread."""
         self.emit("scatter", source, target, cost, count=count, lanes=self.lanes, gap=target.gap)
 
     def place(self, value: int) -> Place:
-        """Return where a value lies."""
+        """Return the place of a value."""
         home = self.homes.of[value]
         place = self._places[home.storage]
         return Place(place.at + home.offset * place.gap, place.gap, place.group)
 
     def plane(self, value: int) -> int:
-        """Return how many positions a value's channels are apart."""
+        """Return the distance between a value's channels, in positions."""
         return plane(self.network.shape(value), self.flat and value != 0)
 
     def linear(self, layer: Layer) -> None:
-        """Make a linear layer."""
+        """Emit a linear layer."""
         raise NotImplementedError
 
     def convolution(self, layer: Layer) -> None:
-        """Make a convolution, with its pool."""
+        """Emit a convolution and its pool."""
         raise NotImplementedError
 
     # --- layers -----------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Emitter:
         return self.flat and value != 0 and self.plane(value) != prod(shape[1:])
 
     def _pack(self, value: int, shape: Shape, target: Place) -> None:
-        """Copy a value without what fills up its channels."""
+        """Copy a value without the padding of its channels."""
         count, step = prod(shape[1:]), self.plane(value)
         self._emit_copy(self.place(value).at, target, prod(shape) / 8, (count, shape[0], step, count))
 
@@ -256,7 +256,7 @@ class Emitter:
                 self._simple_then_scatter(layer, target)
 
     def _simple_then_scatter(self, layer: Layer, target: Place) -> None:
-        """Make a value beside its place, where lanes are next to one another, and move it there."""
+        """Make a value in a buffer where lanes are adjacent, and move it to its place."""
         count = size(layer.out_shape, self.flat)
         buffer = self.arena.take(count * self.lanes)
         self._simple(layer, Place(buffer.at, self.lanes))
@@ -284,7 +284,7 @@ class Emitter:
             raise NotImplementedError(node.kind)
 
     def _elementwise(self, layer: Layer, target: Place, count: int) -> None:
-        """Make a sum or a ReLU; both work on channels that are filled up, which the input's are not."""
+        """Emit a sum or a ReLU; both work on filled-up channels, and the input's are not filled up."""
         operands, buffer = [self.place(value).at for value in layer.inputs], None
         if 0 in layer.inputs and self.flat and count != prod(layer.out_shape):
             buffer = self.arena.take(count)
@@ -322,12 +322,12 @@ class Emitter:
             self._emit_copy(source, here, cost, (count, times, *steps))
 
 
-#: The fields of the opcode ``"csr_product"`` that say where its table lies.
+#: The fields of the opcode ``"csr_product"`` that locate its table.
 _TABLE_FIELDS = ("rows", "indptr", "order", "indices", "values", "bias", "runs")
 
 
 def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buffer | None]:
-    """Copy a convolution's input if its window says so; return what the convolution reads, and the copy's buffer."""
+    """Copy a convolution's input if its window requires it; return where it reads, and the copy's buffer."""
     table = emitter.weights.convolution(layer, emitter.flat)
     view = table.window
     if not view.copied:
@@ -346,7 +346,7 @@ def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buf
 
 
 def pools_pairs(layer: Layer, pool: MaxPool2d) -> bool:
-    """Return whether a convolution's pool takes all of each 2 x 2, and nothing twice."""
+    """Return whether a convolution's pool covers its result with 2 x 2 windows that do not overlap."""
     _, height, width = layer.conv_shape
     return (
         pool.kernel == pool.stride == (2, 2)

@@ -1,4 +1,4 @@
-"""Makes the products of many images: at each position, every image is a lane."""
+"""Emits the products of many images: at each position, every image is a lane."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, e
 from dcformat_runtime.compile.tables import Window
 from dcformat_runtime.network import Layer
 
-#: Bytes of the first-level cache.
+#: The size of the first-level cache in bytes.
 _FIRST_LEVEL = 32 << 10
 
 
 class ManyImages(Emitter):
-    """Makes operators for 8 to 64 images in lanes; convolutions for 16."""
+    """Makes operators for 8 to 64 images in lanes, and convolutions for 16."""
 
     def linear(self, layer: Layer) -> None:
-        """Make a linear layer: a row's blocks are those of the lanes."""
+        """Emit a linear layer: a row's blocks are those of the lanes."""
         lanes, target = self.lanes, self.place(layer.output)
         if lanes < 16:
             loop = CsrLoop(lanes, target.gap, 8, 1, 0, 8, step=8)
@@ -26,7 +26,7 @@ class ManyImages(Emitter):
         self.emit_csr(self.weights.linear(layer), self.place(layer.inputs[0]).at, target, loop, layer.relu)
 
     def convolution(self, layer: Layer) -> None:
-        """Make a convolution over sixteen images: a position is a block."""
+        """Emit a convolution over sixteen images: a position is a block."""
         table = self.weights.convolution(layer, False)
         view, pool = table.window, layer.pool
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
@@ -57,7 +57,7 @@ class ManyImages(Emitter):
             self.arena.give(copy)
 
     def _pool_beside(self, pool: MaxPool2d, layer: Layer, source: int, target: Place) -> None:
-        """Pool sixteen images into their place, or beside it where lanes are not next to one another there."""
+        """Pool sixteen images into their place, or through a buffer if lanes are not adjacent there."""
         step = prod(layer.conv_shape[1:])
         if target.gap == 16:
             self.emit_pool(pool, source, layer.conv_shape, target, layer.out_shape, step=step)
@@ -70,9 +70,9 @@ class ManyImages(Emitter):
 
 
 def _pooled_blocks(layer: Layer, view: Window) -> int:
-    """Return how many blocks of two lines are best pooled at a time: few, or as many as registers hold.
+    """Return the best number of blocks of two lines to pool at a time: few, or as many as registers hold.
 
-    Where what twelve columns read does not fit in the first-level cache, four columns read less for each sum.
+    If the operands of twelve columns do not fit in the first-level cache, four columns read less for each sum.
     """
     variants, phases, rows, cols = view.shape
     _, height, width = layer.conv_shape

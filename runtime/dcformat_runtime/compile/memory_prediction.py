@@ -1,7 +1,7 @@
-"""Predicts how much memory running a network takes, by arithmetic alone, before a weight is decoded.
+"""Predicts the memory that running a network takes, by arithmetic alone, before any weight is decoded.
 
-The memory follows from shapes and from the number of entries of each weight. Only how evenly these are spread over rows
-is unknown, and taken to be as bad as can be, so a prediction is an upper bound.
+The memory follows from the shapes and the number of entries of each weight. Only the spread of entries over rows is
+unknown; the prediction assumes the worst, so it is an upper bound.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from dcformat_runtime.network import Layer, Matrix, Network, outline
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
-#: Bytes that each entry and each row of a weight take for a moment: while it is checked and made sparse float32 rows,
-#: made dense, and sorted into the tables of a linear layer or of a convolution.
+#: Temporary bytes for each entry and each row of a weight: to check it and make sparse float32 rows of it, to make it
+#: dense, and to sort it into the tables of a linear layer or of a convolution.
 _CHECK, _DENSE, _LINEAR, _CONV = (24, 24), (16, 16), (40, 64), (88, 64)
-#: Bytes of Python objects for each layer, with those of its operators in every plan.
+#: Bytes of Python objects for each layer, including its operators in every plan.
 _LAYER_BYTES = 16 << 10
 
 
 class MemoryRow(NamedTuple):
-    """What takes memory, and how many bytes."""
+    """One use of memory, and its bytes."""
 
     what: str
     bytes: int
@@ -37,10 +37,10 @@ class MemoryRow(NamedTuple):
 
 @record
 class Prediction:
-    """The memory that running a network takes: `rows` add up to all of it.
+    """The memory that running a network takes; `rows` add up to all of it.
 
-    `call`: the bytes among them that grow with the inputs of a call, for one input. `threads`: as many as can be used
-    within the limit. `words`: floats of the largest array that kernels address.
+    `call` is the part that grows with the inputs of a call, for one input; `threads` the number of threads that the
+    limit allows; `words` the number of floats in the largest array that kernels address.
     """
 
     rows: tuple[MemoryRow, ...]
@@ -50,14 +50,14 @@ class Prediction:
 
     @property
     def total(self) -> int:
-        """Bytes for a session and calls of one input."""
+        """Bytes for a session and for calls with one input."""
         return sum(row.bytes for row in self.rows)
 
 
 def predict_memory(
     file: DcfFile, *, threads: int | None = None, backend: str = "numba", deterministic: bool = False
 ) -> list[MemoryRow]:
-    """Return the most memory that running a file's network takes, beside the interpreter and the caller's arrays.
+    """Return the maximum memory for running a file's network, beside the interpreter and the caller's arrays.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def predict_memory(
     threads : int or None
         As for `load`.
     backend : {'numba', 'numpy'}
-        The NumPy backend's intermediate arrays grow with the batch; they are given for one input.
+        The NumPy backend's intermediate arrays grow with the batch; the prediction counts them for one input.
     deterministic : bool
 
     Raises
@@ -78,7 +78,7 @@ def predict_memory(
 
 
 def outline_of(file: DcfFile) -> tuple[Network, int]:
-    """Return an open file's network without its weights, and the bytes of all tensors once they are decoded."""
+    """Return an open file's network without its weights, and the size of all decoded tensors in bytes."""
     infos = {name: file.info(name) for name in file.names}
     known = {
         name: Matrix(info.shape, info.stored if info.form == "sparse" else info.size) for name, info in infos.items()
@@ -94,11 +94,11 @@ def predict(
     Parameters
     ----------
     network : Network
-        As `network.outline` makes it.
+        The result of `network.outline`.
     held : int
         Bytes of the decoded tensors.
     threads : int or None
-        None: one for each core, as far as their arenas fit into the limit.
+        None: one for each core, as long as their arenas fit into the limit.
     backend : {'numba', 'numpy'}
     exact : bool
     limit : int or None
@@ -106,7 +106,7 @@ def predict(
     Raises
     ------
     MemoryLimitError
-        `limit` bytes are not enough.
+        The network needs more than `limit` bytes.
     """
     rows = [
         MemoryRow("tensors as the file holds them", held),
@@ -131,7 +131,7 @@ def predict(
     if threads is None:
         threads = _fitting(arena, rows, limit)
     rows.append(MemoryRow("arenas of the kernels for many inputs", arena * threads))
-    # No call is under way while a network is made ready.
+    # No call runs while a network is made ready.
     making = max(_making(weights, backend), 16 * max(biases, default=0), 4 * words)
     rows.append(MemoryRow("for a moment, more than calls take", max(0, making - call - arena * threads)))
     _require(rows, limit)
@@ -139,15 +139,15 @@ def predict(
 
 
 def _call(network: Network, backend: str, exact: bool) -> int:
-    """Return the bytes that a call takes for each input, beside arenas: its copy, its result, all values between."""
+    """Return the bytes of a call for each input, beside arenas: its copy, its result and all intermediate values."""
     features = prod(network.input_shape)
-    pixels = 0 if network.pixels is None else 8 * features  # NumPy looks pixels up by 64-bit numbers
+    pixels = 0 if network.pixels is None else 8 * features  # NumPy's lookup converts pixels to 64-bit indices
     between = 4 * _intermediate(network, exact) if backend == "numpy" else 0
     return 4 * (features + network.outputs) + pixels + between
 
 
 def _making(weights: list[Matrix], backend: str) -> int:
-    """Return the bytes that weights take for a moment while they are checked and expanded, made dense or sorted."""
+    """Return the temporary bytes for checking and expanding weights, making them dense or sorting them."""
     expanded = max((4 * w.size for w in weights if w.nnz == w.size), default=0)
     checking = _largest(_CHECK, weights) + expanded
     if backend == "numpy":
@@ -156,7 +156,7 @@ def _making(weights: list[Matrix], backend: str) -> int:
 
 
 def _largest(costs: tuple[int, int], weights: list[Matrix]) -> int:
-    """Return the most bytes that a weight takes, given the bytes of each entry and of each row."""
+    """Return the bytes of the largest weight, given the bytes of each entry and of each row."""
     return max((costs[0] * w.nnz + costs[1] * w.rows for w in weights), default=0)
 
 
@@ -165,7 +165,7 @@ def _require(rows: list[MemoryRow], limit: int | None) -> None:
 
 
 def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
-    """Return how many threads can have an arena of `arena` bytes each beside `rows`: one to the number of cores."""
+    """Return how many threads, from one to the number of cores, can have `arena` bytes each beside `rows`."""
     cores = cpu.cores()
     return (
         cores if limit is None or not arena else max(1, min(cores, (limit - sum(row.bytes for row in rows)) // arena))
@@ -173,7 +173,7 @@ def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
 
 
 def _weights(network: Network) -> list[Matrix]:
-    """Return the weights; layers that name the same tensor share it."""
+    """Return the weights; layers that name the same tensor share one."""
     return list(
         {
             layer.node.weight: layer.matrix
@@ -184,7 +184,7 @@ def _weights(network: Network) -> list[Matrix]:
 
 
 def _biases(network: Network) -> list[int]:
-    """Return the lengths of the biases: one for each tensor, and zeros for each layer without."""
+    """Return the lengths of the biases: one for each tensor, and one for the zeros of each layer without a bias."""
     found: dict[object, int] = {}
     for layer in network.layers:
         if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None:
@@ -193,7 +193,7 @@ def _biases(network: Network) -> list[int]:
 
 
 class _Program(NamedTuple):
-    """Floats of a program's tables, and of its arena."""
+    """The sizes of a program's tables and of its arena, in floats."""
 
     tables: int
     arena: int
@@ -207,7 +207,7 @@ def _program(network: Network, exact: bool, single: bool) -> _Program:
 
 
 def _intermediate(network: Network, exact: bool) -> int:
-    """Return the floats of the values that the NumPy backend holds at a time, for one input."""
+    """Return the number of floats that the NumPy backend holds at a time, for one input."""
     last = {value: k for k, layer in enumerate(network.layers) for value in layer.inputs}
     ends: dict[int, list[int]] = {}
     for value, k in last.items():
@@ -222,7 +222,7 @@ def _intermediate(network: Network, exact: bool) -> int:
 
 
 def _temporary(layer: Layer, exact: bool) -> int:
-    """Return the floats that the NumPy backend takes for one input while it computes a layer, beside the result."""
+    """Return the temporary floats with which the NumPy backend computes a layer for one input."""
     node, out = layer.node, layer.out_shape
     if isinstance(node, Conv2d) and layer.matrix is not None:
         positions, columns = prod(layer.conv_shape[1:]), layer.matrix.size // layer.matrix.rows
@@ -235,7 +235,7 @@ def _temporary(layer: Layer, exact: bool) -> int:
             made, _padded(layer.conv_shape, _pool_pads(layer.pool, layer.conv_shape, out))
         )
     if isinstance(node, (MaxPool2d, AvgPool2d)):
-        shares = 4 * prod(out[1:]) + 16 * sum(out[1:])  # numbers of counted elements: Python's integers, then NumPy's
+        shares = 4 * prod(out[1:]) + 16 * sum(out[1:])  # counts of elements: Python's integers, then NumPy's
         return _padded(layer.in_shapes[0], _pool_pads(node, layer.in_shapes[0], out)) + 2 * prod(out) + shares
     if isinstance(node, (Linear, Softmax)) and exact:
         return 24 * prod(out)
@@ -243,7 +243,7 @@ def _temporary(layer: Layer, exact: bool) -> int:
 
 
 def _pool_pads(node: MaxPool2d | AvgPool2d, source: Shape, out: Shape) -> list[tuple[int, int]]:
-    """Return how far a pool's windows reach beyond its input, before and after; in ceil mode beyond the padding too."""
+    """Return how far a pool's windows reach beyond its input on either side; in ceil mode, beyond the padding too."""
     pads = []
     for size, padding, kernel, stride, count in zip(
         source[1:], node.padding, node.kernel, node.stride, out[1:], strict=True
@@ -253,7 +253,7 @@ def _pool_pads(node: MaxPool2d | AvgPool2d, source: Shape, out: Shape) -> list[t
 
 
 def _padded(shape: Shape, pads: list[tuple[int, int]]) -> int:
-    """Return the elements of a padded copy; none is made where there is no padding."""
+    """Return the number of elements in a padded copy, or 0 if there is no padding."""
     if not any(map(any, pads)):
         return 0
     return shape[0] * prod(size + before + after for size, (before, after) in zip(shape[1:], pads, strict=True))

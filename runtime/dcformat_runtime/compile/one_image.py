@@ -1,4 +1,4 @@
-"""Makes the products of one image: its positions are side by side."""
+"""Emits the products of one image, whose positions lie side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OneImage(Emitter):
     """Makes operators for each image alone."""
 
     def linear(self, layer: Layer) -> None:
-        """Make sparse gathers, or dense columns of the inputs that are not zero."""
+        """Emit sparse gathers, or sums of the dense columns of nonzero inputs."""
         value = layer.inputs[0]
         source, target = self.place(value).at, self.place(layer.output)
         tables = self.weights.vector(layer, self.orders.get(value))
@@ -41,7 +41,7 @@ class OneImage(Emitter):
     def _columns(
         self, layer: Layer, tables: VectorTables, source: int, target: Place, instead: dict[str, float]
     ) -> None:
-        """Add up dense columns; `instead`: the fields of the gather that runs if too many inputs are not zero."""
+        """Emit a sum of dense columns; `instead`: the fields of the gather that runs for too many nonzero inputs."""
         assert tables.columns is not None
         features, groups = aligned(layer.in_shapes[0][0]), tables.sell.groups
         found = self.arena.take(features + 16)
@@ -55,11 +55,11 @@ class OneImage(Emitter):
         self.arena.give(found)
 
     def _may_reorder(self, layer: Layer) -> bool:
-        """Return whether only linear layers read a layer's output: they can read it in any order."""
+        """Return whether a layer's output may lie in any order, because only linear layers read it."""
         return layer.output in self.homes.linear and not self.weights.exact
 
     def convolution(self, layer: Layer) -> None:
-        """Make a convolution: the positions of an output channel are one row."""
+        """Emit a convolution: the positions of an output channel form one row."""
         table = self.weights.convolution(layer, True)
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
         target, pool = self.place(layer.output), layer.pool
@@ -82,7 +82,7 @@ class OneImage(Emitter):
             self.arena.give(copy)
 
     def _pooled_halves(self, layer: Layer, table: ConvPlace) -> int:
-        """Return how many half blocks a line of a convolution has, if these are pooled in registers; else 0."""
+        """Return the number of half blocks in a convolution's line if they are pooled in registers, otherwise 0."""
         view, pool = table.window, layer.pool
         _, height, width = layer.conv_shape
         line = width // 8
@@ -94,7 +94,7 @@ class OneImage(Emitter):
 
 
 def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:
-    """Return how half blocks are taken: one for each line, or all lines close together."""
+    """Return the loop over half blocks: one for each line, or over all lines packed closely."""
     view = table.window
     _, height, width = layer.conv_shape
     positions = height * width

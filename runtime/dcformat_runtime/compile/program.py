@@ -1,8 +1,8 @@
 """Turns a network into a program (see `isa`): the order of work, the tables, the place of every value.
 
-A tile of images goes through two stages. The first runs for each group of images: for each image alone (one lane), or
-for 16 together, one image a lane. The second starts where only one value is needed and only vectors follow, and runs
-for the whole tile, every image a lane. Estimated costs decide which tile is taken for how many images.
+A tile of images goes through two stages. The first runs for each group of images: one image (one lane), or 16 images,
+each in a lane. The second starts where only one value is needed and only vectors follow; it runs for the whole tile,
+with each image in a lane. Estimated costs decide which tile suits a number of images.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.network import Floats, Network
 
-#: Floats of all values of 16 images up to which convolutions run for 16 together; above, the caches are too small.
+#: Convolutions run for 16 images together if all their values have at most this many floats, and so fit the caches.
 _LANES_LIMIT = 1 << 22
-#: Layers above which there is only the program for one image.
+#: A network with more layers has only the program for one image.
 _MANY_LAYERS = 1 << 10
 
 
 class TilePlan:
-    """One way to run a tile: `tile` images, `lanes` of them in a group.
+    """One way to run a tile of `tile` images, in groups of `lanes` images.
 
-    `names` and `costs` (estimated nanoseconds): each stage's operators, in order.
+    `names` and `costs` (estimated nanoseconds) describe each stage's operators, in order.
     """
 
     __slots__ = ("address", "costs", "lanes", "names", "tile")
@@ -44,15 +44,15 @@ class TilePlan:
         self.costs: tuple[list[float], list[float]] = ([], [])
 
     def cost(self, images: int) -> float:
-        """Return the estimated nanoseconds for `images` images, at most a tile."""
+        """Return the estimated nanoseconds for `images` images, at most one tile."""
         return -(-images // self.lanes) * sum(self.costs[0]) + sum(self.costs[1])
 
 
 @record
 class Program:
-    """What a kernel needs: `mem`, and the floats of its arena.
+    """What a kernel needs: the array `mem`, and the size of its arena in floats.
 
-    `choices[r]`: the plan when r images are left; `costs[r]`: estimated nanoseconds for them.
+    `choices[r]` is the plan when r images are left, and `costs[r]` the estimated nanoseconds for them.
     """
 
     mem: Floats
@@ -74,7 +74,7 @@ def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> P
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
-    """Write the plans into the room of `weights`; return the floats of the arena, and the plans."""
+    """Write the plans into the room of `weights`; return the size of the arena in floats, and the plans."""
     weights.room.skip(isa.PLANS + isa.CHOICES + 1)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):
@@ -90,18 +90,18 @@ def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list
 
 
 def runs_one_by_one(network: Network) -> bool:
-    """Whether the program for one image serves batches too, because the network is so long that another costs much."""
+    """Return whether the program for one image serves batches too, because another would cost a long network much."""
     return len(network.layers) > _MANY_LAYERS
 
 
 def check_words(floats: int) -> None:
-    """Raise `LimitError` if an arena or constants of `floats` floats are more than a kernel can number."""
+    """Raise `LimitError` if an arena or constants of `floats` floats exceed what a kernel can address."""
     if floats > isa.MAX_WORD:
         raise LimitError("running the network", got=f"{floats} floats", expected=f"at most {isa.MAX_WORD}")
 
 
 def _cut(network: Network, values: Homes) -> int:
-    """Return the first layer of the second stage: all before it is done, one value is needed, only vectors follow.
+    """Return the first layer of the second stage, from which one value is needed and only vectors follow.
 
     That value must lie where only the second stage reads it.
     """
@@ -136,7 +136,7 @@ def _plans(network: Network, cut: int) -> list[TilePlan]:
 
 
 def _emit(network: Network, cut: int, plan: TilePlan, weights: Weights, values: Mapping[bool, Homes]) -> int:
-    """Make a plan's operators; return the floats of its arena. `values`: their homes, for one image and for many."""
+    """Emit a plan; return the size of its arena in floats. `values`: the homes for one image and for many."""
     arena, room, end = Arena(), weights.room, len(network.layers)
     first, second = (
         (OneImage if lanes == 1 else ManyImages)(network, weights, arena, lanes, values[lanes == 1])
@@ -167,7 +167,7 @@ def _emit(network: Network, cut: int, plan: TilePlan, weights: Weights, values: 
 
 
 def _choose(plans: Sequence[TilePlan]) -> tuple[list[TilePlan], list[float]]:
-    """Return the cheapest plan for each number of images left, counting what remains after it, and the costs."""
+    """Return the cheapest plan for each number of images left, and the costs, which include the images that remain."""
     best: list[float] = [0.0]
     choices = [plans[0]]
     for left in range(1, isa.CHOICES + 1):

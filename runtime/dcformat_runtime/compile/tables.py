@@ -1,4 +1,4 @@
-"""A layer's weights in the order in which a kernel reads them. Only `dense_columns` makes anything dense."""
+"""Lays out a layer's weights in the order in which a kernel reads them. Only `dense_columns` makes anything dense."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
 _LANES = 16
-#: Kernel rows that are looked at to judge how lines lie best.
+#: The number of kernel rows from which the best layout of lines is judged.
 _MANY_ROWS = 64
 
 
 @record(eq=False)
 class CsrTable:
-    """Entries by run of columns, then by row, longest rows first; see opcode "csr_product".
+    """Entries by run of columns, then by row, longest rows first; see the opcode "csr_product".
 
-    `indptr` (runs * rows + 1,), `order` (rows,): each row's number; `bias` in that order.
+    `indptr` has the shape ``(runs * rows + 1,)``. `order` holds each row's number, and `bias` follows it.
     """
 
     indptr: Int32s
@@ -34,9 +34,9 @@ class CsrTable:
 
 @record(eq=False)
 class Sell16Table:
-    """Sixteen rows side by side, longest first, filled up with zeros; see opcode "sell16_product".
+    """Sixteen rows side by side, longest first, filled up with zeros; see the opcode "sell16_product".
 
-    `indices` and `values` (slots * 16,); `order`: row -> place, so that the result's place p is row ``order[p]``.
+    `indices` and `values` have the shape ``(slots * 16,)``. Place p of the result is row ``order[p]``.
     """
 
     indptr: Int32s
@@ -58,12 +58,12 @@ def longest_first(counts: Ints) -> Ints:
 
 
 def slots(counts: Ints) -> int:
-    """Return the slots that rows of these lengths take, 16 rows side by side, longest rows first."""
+    """Return the number of slots for rows of these lengths, 16 rows side by side, longest rows first."""
     return sum(sorted(counts.tolist(), reverse=True)[::_LANES])
 
 
 def csr_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> CsrTable:
-    """Lay out entries given by row, position and run of columns. In a row they keep their order, run by run."""
+    """Lay out entries by row, position and run of columns. Within a row and a run, they keep their order."""
     rows = bias.size
     order = longest_first(np.bincount(row, minlength=rows))
     rank = np.empty(rows, np.int64)
@@ -99,10 +99,10 @@ def sell16_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) ->
 
 @record(eq=False)
 class PermuteTable:
-    """Entries by block of 16 columns, then by 16 rows, `each` slots; see opcode "permute".
+    """Entries by block of 16 columns, then by group of 16 rows, in `each` slots; see the opcode "permute".
 
-    `indices` uint8 and `values` (blocks * groups * each * 16,); `rest`: the entries for which there were not enough
-    slots; its order of rows is that of the whole.
+    `indices` (uint8) and `values` have the shape ``(blocks * groups * each * 16,)``. `rest` holds the entries without a
+    slot; its order of rows is that of the whole table.
     """
 
     each: int
@@ -114,7 +114,7 @@ class PermuteTable:
 
 @record(eq=False)
 class Occurrences:
-    """For each entry: its row, its place among the columns, and how many entries of its row and block precede it."""
+    """For each entry, its row, its place among the columns, and the number of earlier entries of its row and block."""
 
     row: Int32s
     place: Int32s
@@ -122,7 +122,7 @@ class Occurrences:
 
 
 def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
-    """Count entries in each row and block of 16 columns; `columns` renames columns."""
+    """Count the entries in each row and block of 16 columns; `columns` renames columns."""
     row = row_numbers(weight)
     place = weight.indices if columns is None else columns[weight.indices]
     blocks = -(-weight.columns // _LANES)
@@ -136,7 +136,7 @@ def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
 
 
 def permute_table(weight: Sparse, bias: Floats, columns: Int32s | None, found: Occurrences, each: int) -> PermuteTable:
-    """Lay out a matrix for one input vector, `each` slots for 16 rows and 16 columns. `columns` renames columns."""
+    """Lay out a matrix for one input vector with `each` slots for 16 rows and 16 columns; `columns` renames columns."""
     rest = found.before >= each
     indptr = np.zeros(weight.rows + 1, np.int64)
     np.cumsum(np.bincount(found.row[rest], minlength=weight.rows), out=indptr[1:])
@@ -164,12 +164,12 @@ def dense_columns(weight: Sparse, order: Int32s, columns: Int32s | None, places:
 
 
 class Window(NamedTuple):
-    """How a convolution's input is copied before it (opcode "pad_copy"), and where each weight reads the copy.
+    """How a convolution's input is copied (opcode "pad_copy"), and where each weight reads the copy.
 
-    `starts`: first source column of each variant; `shape`: (variants, phases, rows, cols) of each channel's copy, or
-    of the input where it is read as it is; `plane`: positions from one channel to the next; `line_blocks`, `width`: how
-    outputs lie in lines (opcode "csr_product"). `half`: if outputs are taken by half blocks, how far apart these lie in
-    the copy. `needed`: columns of the copy that are read.
+    `starts` lists the first source column of each variant. `shape` is ``(variants, phases, rows, cols)`` of each
+    channel's copy, or of the input if it is not copied. `plane` is the distance between channels in positions.
+    `line_blocks` and `width` say how outputs lie in lines (opcode "csr_product"). `half` is the distance between half
+    blocks in the copy, if outputs are half blocks. `needed` is the number of columns of the copy that are read.
     """
 
     starts: range
@@ -186,11 +186,12 @@ class Window(NamedTuple):
 
 
 def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool) -> Window:
-    """Choose the copy.
+    """Choose how to copy a convolution's input.
 
-    `plane`: positions from one channel of the source to the next. `flat`: one image; then a copy for each kernel
-    column, so that all outputs lie in one row, or, where lines of outputs are half blocks, one copy with cache lines
-    for lines. Otherwise every position holds many images. `halves`: two half blocks take as long as a block.
+    `plane` is the distance between channels of the source in positions. If `flat`, there is one image: it is copied
+    once for each kernel column, so that all outputs lie in one row, or, if lines of outputs are half blocks, once with
+    a cache line for each line. Otherwise every position holds many images. `halves` says that two half blocks take no
+    longer than a block.
     """
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, height, width = source
@@ -218,7 +219,7 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
         starts = range(-node.padding[1], stride_w - node.padding[1])
     copied = len(starts) * stride_h * rows * cols
     if flat:
-        # Half blocks are copied: what the last one writes beyond its line must not lie in another channel.
+        # The copy goes by half blocks, and the last one must not write into another channel.
         beyond = 7 if cols % 8 else _beyond(starts[-1], width, cols) if stride_w == 1 else 0
         copied = -(-(copied + beyond) // _LANES) * _LANES
     shape = (len(starts), stride_h, rows, cols)
@@ -226,17 +227,17 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
 
 
 def _beyond(start: int, width: int, cols: int) -> int:
-    """Return how many floats a copy of half blocks writes beyond a line of `cols` that begins at column `start`."""
+    """Return how many floats a copy by half blocks writes beyond a line of `cols` that begins at column `start`."""
     low = min(cols, max(0, -start))
     high = max(low, min(cols, width - start))
     return max(0, low + -(-(high - low) // 8) * 8 - cols)
 
 
 def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
-    """Return the columns of a copy's line, and how outputs lie: blocks of a line, floats kept of it.
+    """Return the columns of a copy's line, and of a line of outputs the blocks and the floats that are kept.
 
-    Lines may follow one another closely: then, where a kernel row moves by less than whole cache lines, every load
-    touches two of them and takes half as long again. Or lines are filled up to blocks, and some work is wasted.
+    If lines follow one another closely and a kernel row moves by less than whole cache lines, every load touches two of
+    them and takes half as long again. If lines are filled up to blocks, some work is wasted.
     """
     height, width = out
     close = -(-height * width // _LANES)
@@ -269,7 +270,7 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
 
 
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
-    """Return whether each kernel row (or column) ever reads inside the image."""
+    """Return, for each kernel row (or column), whether it ever reads inside the image."""
     offset = np.arange(kernel, dtype=np.int64) * dilation - padding
-    first = np.maximum(0, -(offset // stride))  # the first output for which it does not read before the image
+    first = np.maximum(0, -(offset // stride))  # the first output for which it reads nothing before the image
     return np.asarray((first < out) & (offset + first * stride < size))

@@ -1,4 +1,4 @@
-"""The tables of a network's layers among its constants. Each is made once, for all plans that use it."""
+"""Puts the tables of a network's layers among its constants, each once for all plans that use it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
 
 T = TypeVar("T")
 
-#: Bytes of the copy of a source that one run of columns should read, so that it stays in the first-level cache.
+#: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
 _RUN_BYTES = 24 << 10
-#: Blocks of multiply-adds that one run of a row should have at least, so that sums are seldom stored and loaded again.
+#: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
 _RUN_BLOCKS = 160
-#: Floats that a layer's dense columns may take, and the density from which they are made: there a column's blocks take
-#: as long as its entries' gathers if a fifth of the inputs are not zero.
+#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
+#: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
 #: An order of rows that is not known yet.
@@ -49,7 +49,7 @@ SLOT_NS = 4.5
 
 
 class CsrPlace(NamedTuple):
-    """Where a `CsrTable` lies, and its sizes."""
+    """The addresses and sizes of a `CsrTable`."""
 
     rows: int
     entries: int
@@ -62,7 +62,7 @@ class CsrPlace(NamedTuple):
 
 
 class ConvPlace(NamedTuple):
-    """Where a convolution's table lies, how it reads its input, and where its copies' first columns are listed."""
+    """The place of a convolution's table, its window, and the address of the list of its copies' first columns."""
 
     csr: CsrPlace
     window: Window
@@ -70,7 +70,7 @@ class ConvPlace(NamedTuple):
 
 
 class SellPlace(NamedTuple):
-    """Where a `Sell16Table` lies, and its sizes; `order` as in the table, and where it lies."""
+    """The addresses and sizes of a `Sell16Table`; `order` is that of the table."""
 
     rows: int
     groups: int
@@ -84,7 +84,7 @@ class SellPlace(NamedTuple):
 
 
 class PermutePlace(NamedTuple):
-    """Where a `PermuteTable` lies, and its sizes."""
+    """The addresses and sizes of a `PermuteTable`."""
 
     blocks: int
     slots: int
@@ -93,9 +93,9 @@ class PermutePlace(NamedTuple):
 
 
 class VectorTables(NamedTuple):
-    """The tables of a linear layer for one image; `cost` in nanoseconds.
+    """The tables of a linear layer for one image; `cost` is in nanoseconds.
 
-    `permuted`: of which `sell` is the rest. `columns`: where the same matrix lies as dense columns.
+    If there is a `permuted` table, `sell` holds its rest. `columns` is the address of the same matrix as dense columns.
     """
 
     sell: SellPlace
@@ -105,10 +105,10 @@ class VectorTables(NamedTuple):
 
 
 class Weights:
-    """Makes tables on demand; where layers have no weights yet, it only numbers the places of their tables.
+    """Makes tables on demand; for layers without weights yet, it only numbers the places of their tables.
 
-    Then only how evenly entries are spread over rows is unknown, and taken to be as bad as can be: such tables take no
-    less room than the real ones will.
+    In that case the spread of entries over rows is unknown. It assumes the worst, so these tables take at least as much
+    room as the real ones.
     """
 
     def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
@@ -121,15 +121,15 @@ class Weights:
         return self._made[key]  # type: ignore[return-value]
 
     def linear(self, layer: Layer) -> CsrPlace:
-        """Return the rows of a linear layer for many images."""
+        """Return the table of a linear layer for many images."""
         return self._once((layer.output, "linear"), lambda: self._linear(layer))
 
     def convolution(self, layer: Layer, flat: bool) -> ConvPlace:
-        """Return the rows of a convolution: for one image (`flat`), or with each image a lane."""
+        """Return the table of a convolution, for one image (`flat`) or with each image in a lane."""
         return self._once((layer.output, "flat" if flat else "lanes"), lambda: self._convolution(layer, flat))
 
     def vector(self, layer: Layer, renamed: Int32s | None) -> VectorTables:
-        """Return the tables of a linear layer for one image; `renamed`: its input's order, if not its own."""
+        """Return the tables of a linear layer for one image; `renamed` is the order of its input, if it was changed."""
         return self._once((layer.output, "vector"), lambda: self._vector(layer, renamed))
 
     def _linear(self, layer: Layer) -> CsrPlace:
@@ -152,7 +152,7 @@ class Weights:
             weight, bias = _parameters(layer)
             row, channel, position, values = conv_entries(weight, layer, view, flat)
             runs = conv_runs(layer, weight.shape, values.size, view, flat, max_blocks)
-            # By channel, so that entries stay in the order of the weight's columns however many runs there are.
+            # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
             table = csr_table(row, position, values, bias, channel * runs // layer.in_shapes[0][0], runs)
             place = self._put_csr(table, runs)
         starts = self.room.skip(len(view.starts))
@@ -183,10 +183,10 @@ class Weights:
             columns = np.empty(weight.columns, np.int32)
             columns[renamed] = np.arange(weight.columns)
         gathers = cost = slots(np.diff(weight.indptr)) * SLOT_NS
-        zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # blocks of 16 inputs that are all zero: images have many
+        zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # share of blocks of 16 zero inputs: images have many
         dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
         if dense:
-            # A guess at the share of inputs that are not zero.
+            # A guess at the share of nonzero inputs.
             share, floats = 0.2 if layer.inputs[0] == 0 else 0.5, weight.columns * aligned(weight.rows)
             cost = min(cost, 50 + share * floats / 16 * column_ns(4 * floats))
         if self.vectors.permutes and not self.exact:
@@ -206,10 +206,10 @@ class Weights:
     def _vector_at_most(self, matrix: Matrix, renamed: bool) -> VectorTables:
         rows, columns = matrix.shape
         groups = -(-rows // 16)
-        # A group is as long as its longest row, which is no longer than the rows of the group before.
+        # A group is as long as its longest row, which is no longer than any row of the previous group.
         slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // 16)
         place = self._place_sell(rows, slots, columns > 1 << 16, _UNKNOWN)
-        # There are dense columns, or blocks, or neither.
+        # A layer has dense columns, or blocks, or neither.
         dense = aligned(rows) * aligned(columns) if has_dense_columns(matrix.shape, matrix.nnz, renamed) else 0
         limit = min(permute_limit(matrix.nnz), 4 * groups * -(-columns // 16))
         extra = self.room.skip(max(dense, 20 * limit if self.vectors.permutes else 0))
@@ -236,7 +236,7 @@ class Weights:
 
 
 def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
-    """Return with how many slots a `PermuteTable` is fastest, and its nanoseconds; infinite if it is too large."""
+    """Return the fastest number of slots for a `PermuteTable`, and its nanoseconds (infinite if it is too large)."""
     groups, blocks = -(-weight.rows // 16), -(-weight.columns // 16)
     best, least = 0, float("inf")
     for each in PERMUTE_SLOTS:
@@ -250,7 +250,7 @@ def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float
 
 
 def permute_limit(entries: int) -> int:
-    """Return how many slots a `PermuteTable` may have: entries must fill a quarter of their lanes."""
+    """Return the maximum number of slots in a `PermuteTable`, whose entries must fill a quarter of the lanes."""
     return entries // 4
 
 
@@ -265,7 +265,7 @@ def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
 
 
 def linear_runs(shape: Shape, entries: int) -> int:
-    """Return into how many runs of columns to cut a linear layer."""
+    """Return the number of runs of columns into which a linear layer is cut."""
     return _runs(shape[1] * 256, 4 * entries / shape[0])
 
 
@@ -279,7 +279,7 @@ def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool) -> Window:
 
 
 def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, max_blocks: int) -> int:
-    """Return into how many runs of channels to cut a convolution; one that is pooled in registers cannot be cut."""
+    """Return the number of runs of channels into which a convolution is cut; one with pooling in registers is not."""
     if layer.pool is not None and not flat:
         return 1
     _, height, width = layer.conv_shape
@@ -289,9 +289,9 @@ def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool
 
 
 def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
-    """Return whether a linear layer gets dense columns: not if they hold few entries, or are too large.
+    """Return whether a linear layer gets dense columns, which must be neither too sparse nor too large.
 
-    Inputs must fill whole blocks, as the outputs of a gather do.
+    Its inputs must fill whole blocks, as the outputs of a gather do.
     """
     floats = aligned(shape[0]) * aligned(shape[1])
     whole = shape[1] % 16 == 0 or reordered
@@ -299,10 +299,10 @@ def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
 
 
 def _runs(source_bytes: int, blocks: float) -> int:
-    """Return into how many runs of columns to cut a layer; `blocks`: a row's multiply-adds each time it is read."""
+    """Return the number of runs into which a layer is cut; `blocks`: a row's multiply-adds each time it is read."""
     return max(1, min(round(source_bytes / _RUN_BYTES), int(blocks / _RUN_BLOCKS)))
 
 
 def column_ns(size: int) -> float:
-    """Return the estimated nanoseconds of one block of a dense column; all columns take `size` bytes of a cache."""
+    """Return the estimated nanoseconds of one block of a dense column, if all columns take `size` bytes."""
     return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4

@@ -1,4 +1,4 @@
-"""Predicts how much work one input is, by arithmetic on shapes and numbers of entries.
+"""Predicts the work of one input by arithmetic on shapes and numbers of entries.
 
 A step is a multiply-add, or one element of a simpler operator: about a nanosecond of compiled code.
 """
@@ -10,20 +10,20 @@ from math import prod
 from dcformat.graph import Add, AvgPool2d, Conv2d, GlobalAvgPool, GlobalMaxPool, Linear, MaxPool2d, Shape, Softmax
 from dcformat_runtime.network import Layer, Network
 
-#: Steps that an exponential takes, and a call of NumPy.
+#: The steps of an exponential, and of a call of NumPy.
 _EXPONENTIAL, _CALL = 32, 1 << 12
-#: Steps that making a layer's tables and operators takes, for the layer and for each entry.
+#: The steps that make a layer's tables and operators, for the layer and for each entry.
 _LAYER, _ENTRY = 1 << 19, 1 << 6
 
 
 def steps(network: Network, backend: str, exact: bool) -> int:
-    """Return the steps of one input through a network; `exact`: in the order of ``deterministic=True``."""
+    """Return the steps of one input through a network; `exact` stands for ``deterministic=True``."""
     ends = prod(network.input_shape) + network.outputs
     return ends + sum(_layer(layer, backend == "numpy", exact) for layer in network.layers)
 
 
 def making_steps(network: Network) -> int:
-    """Return the steps that make a network ready: each layer has tables and operators of its own, in every plan."""
+    """Return the steps that make a network ready; each layer has its own tables and operators in every plan."""
     entries = sum(layer.matrix.nnz for layer in network.layers if layer.matrix is not None)
     return _LAYER * len(network.layers) + _ENTRY * entries
 
@@ -32,7 +32,7 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
     node, source, out = layer.node, layer.in_shapes[0], prod(layer.out_shape)
     total = out + (_CALL if numpy else 0)
     if layer.matrix is not None:
-        # The NumPy backend takes all elements, or, to be exact, entry by entry.
+        # The NumPy backend multiplies all elements, or in exact form the entries alone.
         entries = layer.matrix.size if numpy and not exact else layer.matrix.nnz
         total += entries * prod(layer.conv_shape[1:]) if isinstance(node, Conv2d) else entries
         if numpy and exact:
@@ -56,12 +56,12 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
 
 
 def _window(node: MaxPool2d | AvgPool2d, source: Shape, numpy: bool) -> int:
-    """Count the elements of a pool's window; kernels skip the padding."""
+    """Return the number of elements in a pool's window; kernels skip the padding."""
     return prod(k if numpy else min(k, size) for k, size in zip(node.kernel, source[1:], strict=True))
 
 
 def _copies(node: Conv2d, source: Shape, out: Shape, kernel: Shape, numpy: bool) -> int:
-    """Count the elements of the copies of its input that a convolution reads: one for each kernel column or element."""
+    """Return the elements in a convolution's copies of its input: one copy for each kernel column or element."""
     lines = out[1] * node.stride[0] + (kernel[0] - 1) * node.dilation[0]
     if numpy:
         lines = out[1] * kernel[0]

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 @device
 def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Copy an image with its padding, each variant and phase of a stride by itself."""
+    """Copy an image with its padding, and each variant and phase of a stride by itself."""
     channels = word(mem, op + isa.PAD_COPY_CHANNELS)
     height = word(mem, op + isa.PAD_COPY_HEIGHT)
     width = word(mem, op + isa.PAD_COPY_WIDTH)
@@ -33,7 +33,7 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % 8 == 0
     for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
         left = word(mem, starts + v)
-        # Columns whose source lies in the image; the others are padding.
+        # The columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, (-left + stride - 1) // stride))
         high = max(low, min(cols, (width - left + stride - 1) // stride))
         whole = plain and low == 0 and high >= word(mem, op + isa.PAD_COPY_NEEDED)
@@ -58,11 +58,11 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
 
 @device
 def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: int, cols: int) -> None:
-    """Copy one row of a shifted copy: zeros, every `stride`-th position, zeros."""
+    """Write one row of a shifted copy: zeros, every `stride`-th position, zeros."""
     for i in range(low * lanes):
         a[to + i] = np.float32(0)
     if stride == 1:
-        # Whole half blocks: what they write beyond the row is overwritten by the next row.
+        # This copies whole half blocks; the next row overwrites what they write beyond this one.
         for i in range(low * lanes, high * lanes, 8):
             copy_half(a, at + i, a, to + i)
     elif lanes == 1:
@@ -93,7 +93,7 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
     step = word(mem, op + isa.POOL_PLANE) * lanes
     out_step = word(mem, op + isa.POOL_OUT_PLANE) * lanes
     relu = word(mem, op + isa.POOL_RELU)
-    # While other threads work, nothing may be written beyond a channel, not even to be overwritten later.
+    # While other threads work, nothing may be written beyond a channel, even if it would be overwritten later.
     careful = parts > 1
     lines = 0
     if pairs:
@@ -113,7 +113,7 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
 
 @device
 def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful: bool) -> None:
-    """Pool one row of outputs: vectors where windows lie inside the row, one output at a time at its ends."""
+    """Pool one row of outputs: by vectors where windows lie inside the row, one output at a time at its ends."""
     height = word(mem, op + isa.POOL_HEIGHT)
     width = word(mem, op + isa.POOL_WIDTH)
     lanes = word(mem, op + isa.POOL_LANES)
@@ -125,7 +125,7 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
     start = i * word(mem, op + isa.POOL_STRIDE_H) - word(mem, op + isa.POOL_PAD_H)
     low = max(0, start)
     high = min(height, start + word(mem, op + isa.POOL_KERNEL_H))
-    # How many rows count: in kind 1 those of the padding too, but none beyond it.
+    # The number of rows that count: kind 1 includes those of the padding, but none beyond it.
     lines = high - low
     if kind == 1:
         lines = min(start + word(mem, op + isa.POOL_KERNEL_H), height + word(mem, op + isa.POOL_PAD_H)) - start
@@ -148,7 +148,7 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
             share = np.float32(lines * counted)
             at = plane + (low * width + left) * lanes
             if inside:
-                # This writes eight outputs; those from `last` on are overwritten later.
+                # This writes eight outputs; those from `last` on will be overwritten.
                 pool_line(a, at, high - low, width, kernel_w, stride, kind, share, to + j)
             elif lanes == 1:
                 _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
@@ -172,7 +172,7 @@ def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, sha
 
 @device
 def pool_all(a: Array, mem: Array, op: int, source: int, target: int) -> None:
-    """Take the mean or maximum of each channel, in four interleaved sums: in one order for one image and for many."""
+    """Take the mean or maximum of each channel in four interleaved sums, whose order is the same for any batch."""
     n = word(mem, op + isa.GLOBAL_POOL_POSITIONS)
     lanes = word(mem, op + isa.GLOBAL_POOL_LANES)
     mean = word(mem, op + isa.GLOBAL_POOL_MEAN)

@@ -2,8 +2,8 @@
 
 Everything lies in two arrays: `mem` holds the network's constants and the program, and is never written; `a` is the
 arena of one call. Sizes are data, so one compilation serves every network. The kernel allocates nothing, raises nothing
-and calls nothing outside itself, so its machine code can be kept and used again without a compiler. It takes denormal
-numbers for zeros.
+and calls nothing outside itself, so its machine code can be saved and reused without a compiler. It treats denormal
+numbers as zeros.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Array = npt.NDArray[Any]
     "int64(const float32[:,::1], float32[:,::1], float32[::1], const float32[::1], int64[::1], int64)", unroll=False
 )
 def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: int) -> int:
-    """Run the program in `mem` on `x`, all of it or one operator alone, and write the results to `y`.
+    """Run the program in `mem`, or one of its operators, on `x`, and write the results to `y`.
 
-    Threads share a call piece by piece: some images, or a part of the operator. The caller publishes the pieces, and
-    all threads claim one after the other until none is left, so a thread that comes late only helps less.
+    Threads share a call by pieces; a piece is some images, or a part of the operator. The caller publishes the pieces,
+    and all threads claim one after another until none is left, so a thread that comes late only helps less.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: in
     control : int64
         See `control`.
     generation : int
-        0: run alone. -g: publish generation g and take part. g: help with generation g, then wait a little for the
-        next, unless this one was over already.
+        0: run alone. -g: publish generation g and take part. g: help with generation g, then wait briefly for the
+        next, unless g was already over.
 
     Returns
     -------
     int
-        The pieces that this thread did, if the call is shared.
+        The number of pieces that this thread did, if the call is shared.
     """
     single = control[words.SINGLE]
     n = x.shape[0]
@@ -89,16 +89,16 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: in
 
 @kernel("int64(int64[::1])")
 def wait(control: Array) -> int:
-    """Wait a little for the last pieces of a call; return whether all are done."""
+    """Wait briefly for the last pieces of a call; return whether all are done."""
     if await_least(control, words.DONE, control[words.PIECES], words.PATIENCE):
         return 1
-    publish(control, words.LOOKS, 0)  # helpers must not wait for another generation, but say when this one is done
+    publish(control, words.LOOKS, 0)  # workers must not wait for another generation, but report the end of this one
     return 0
 
 
 @device
 def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: int, end: int, piece: int) -> int:
-    """Run the next tile of the images from `done` to before `end`, or one operator alone; return the tile's images."""
+    """Run the next tile of images from `done` on (before `end`), or one operator; return the tile's images."""
     single = control[words.SINGLE]
     exact = word(mem, isa.EXACT)
     left = end - done
@@ -126,7 +126,7 @@ def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: in
 
 @device
 def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> bool:
-    """Run a part of an operator that is cut by rows or channels; return whether it is one."""
+    """Run a part of an operator that can be cut by rows or channels; return whether this one can."""
     code = word(mem, op + isa.CODE)
     if code == isa.CSR_PRODUCT:
         csr_product(a, mem, op, source, target, exact, part, parts)
@@ -143,7 +143,7 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
 def _run_whole(
     x: Array, y: Array, a: Array, mem: Array, op: int, source: int, target: int, image: int, count: int, exact: int
 ) -> None:
-    """Run an operator that cannot be cut; `count` images from `image` on come in or go out."""
+    """Run an operator that cannot be cut; inputs and outputs copy `count` images from `image` on."""
     code = word(mem, op + isa.CODE)
     if code == isa.SELL16_PRODUCT:
         sell16_product(a, mem, op, source, target, 0, exact)
@@ -189,10 +189,10 @@ def _input(x: Array, a: Array, image: int, count: int, features: int, lanes: int
             a[target + f] = np.float32(0)
     else:
         done = count - count % 16
-        for i in range(0, done, 16):  # sixteen rows side by side: as many streams as the processor fetches ahead
+        for i in range(0, done, 16):  # sixteen rows at a time: as many streams as the processor prefetches
             for f in range(0, whole, 16):
                 transpose(x, start + i * features + f, features, a, target + f * lanes + i, lanes)
-        for i in range(lanes):  # a group that is not full repeats its last image
+        for i in range(lanes):  # an incomplete group repeats its last image
             row = image + min(i, count - 1)
             for f in range(whole if i < done else 0, features):
                 a[target + f * lanes + i] = x[row, f]
@@ -253,7 +253,7 @@ def _softmax(a: Array, source: int, target: int, features: int, lanes: int) -> N
 
 @device
 def _exp(x: float) -> float:
-    """``exp(-x)`` for ``x >= 0`` in float64 without the C library: halve, then Taylor's series to the 11th power."""
+    """Return ``exp(-x)`` for ``x >= 0`` in float64 without the C library: halvings and a Taylor series of degree 11."""
     if not x < 104.0:
         return 0.0
     halvings = int(x * 1.4426950408889634 + 0.5)

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 @device
 def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
-    """Multiply sparse rows by blocks of positions or of lanes; part `part` takes every `parts`-th row."""
+    """Multiply sparse rows by blocks of positions or of lanes; each part takes every `parts`-th row."""
     count = word(mem, op + isa.CSR_PRODUCT_ROWS)
     indptr = word(mem, op + isa.CSR_PRODUCT_INDPTR)
     order = word(mem, op + isa.CSR_PRODUCT_ORDER)
@@ -92,14 +92,14 @@ def whole_width(left: int, max_blocks: int, pool: int) -> int:
 
 @device
 def half_width(left: int, max_blocks: int) -> int:
-    """Return the largest of `simd_widths.HALF_WIDTHS` that is at most `left` and fits where `max_blocks` blocks do."""
+    """Return the largest of `simd_widths.HALF_WIDTHS` that is at most `left` and fits in `max_blocks` blocks."""
     k = min(left, 2 * max_blocks)
     return 24 if k >= 24 else 12 if k >= 12 else 8 if k >= 8 else 4 if k >= 4 else 2 if k >= 2 else 1
 
 
 @device
 def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resume: int, exact: int) -> None:
-    """Multiply sparse rows by one vector, 16 rows at a time; to `resume`, add to what the output holds."""
+    """Multiply sparse rows by one vector, 16 rows at a time; if `resume` is set, add to the output."""
     indptr = word(mem, op + isa.SELL16_PRODUCT_INDPTR)
     indices = word(mem, op + isa.SELL16_PRODUCT_INDICES)
     values = word(mem, op + isa.SELL16_PRODUCT_VALUES)
@@ -121,7 +121,7 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
 
 @device
 def permute_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
-    """Multiply most entries by permuted blocks of the vector, and the rest as `sell16_product` does."""
+    """Multiply most entries by permuted blocks of the vector, and the others as `sell16_product` does."""
     groups = word(mem, op + isa.PERMUTE_GROUPS)
     bias = word(mem, op + isa.PERMUTE_BIAS)
     slots = word(mem, op + isa.PERMUTE_SLOTS)
@@ -141,7 +141,7 @@ def permute_product(a: Array, mem: Array, op: int, source: int, target: int, exa
 
 @device
 def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
-    """Add up the dense columns of the nonzero inputs, or gather if there are too many of them."""
+    """Add up the dense columns of the nonzero inputs; if these are too many, gather instead."""
     found = word(mem, op + isa.CSC_PRODUCT_FOUND)
     limit = word(mem, op + isa.CSC_PRODUCT_LIMIT)
     count = nonzeros(a, source, word(mem, op + isa.CSC_PRODUCT_FEATURES), found, limit)

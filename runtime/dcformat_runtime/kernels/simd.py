@@ -1,11 +1,11 @@
-"""Vector helpers of the kernels: what each means, in Python.
+"""The vector helpers of the kernels, in plain Python.
 
-When they are compiled, each is the LLVM IR that the function of its name writes in `simd_products`, `simd_copies`,
-`simd_atomics` or `simd_floats`.
+The compiled form of a helper is the LLVM IR that the function with the same name writes, in `simd_products`,
+`simd_copies`, `simd_atomics` or `simd_floats`.
 
-Arrays are flat views of float32 storage and all positions count floats. `mem` holds the network's constants: values,
-and indices as the bits of int32 (`word` reads them). A block is 16 floats on every machine: the compiler
-splits it where registers are narrower, so results do not depend on the vector width.
+Arrays are flat views of float32 storage, and all positions count floats. `mem` holds the network's constants: values,
+and indices as the bits of int32 (`word` reads them). A block is 16 floats on every machine: the compiler splits it
+where registers are narrower, so results do not depend on the vector width.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _ir(name: str) -> Callable[[], Any]:
     """Defer the import of the code generators, and so of Numba, to the first compilation."""
 
     def build() -> Any:
-        # The key of saved code depends on the sources of the modules that are named here.
+        # The key of saved code depends on the source of each module that this import names.
         from dcformat_runtime.kernels import (
             control,
             simd_atomics,
@@ -58,7 +58,7 @@ _counting = allocate_lock()
 
 
 def _after_fork() -> None:
-    """Renew the lock in a child, where the thread that held it does not exist."""
+    """Renew the lock in a child process, where the thread that held it does not exist."""
     global _counting
     _counting = allocate_lock()
 
@@ -69,13 +69,13 @@ if hasattr(os, "register_at_fork"):
 
 @intrinsic(_ir("publish"))
 def publish(control: Array, at: int, value: int) -> None:
-    """Store a word after everything that was stored before."""
+    """Store a word; all earlier stores become visible first."""
     control[at] = value
 
 
 @intrinsic(_ir("claim"))
 def claim(control: Array, at: int, pieces: int, generation: int) -> int:
-    """Take the next of ``control[pieces]`` pieces, if it is this generation's; otherwise return -1. Atomic."""
+    """Claim the next of this generation's ``control[pieces]`` pieces atomically; return -1 if there is none."""
     with _counting:
         piece = int(control[at]) - generation * MAX_PIECES
         if not 0 <= piece < control[pieces]:
@@ -86,23 +86,23 @@ def claim(control: Array, at: int, pieces: int, generation: int) -> int:
 
 @intrinsic(_ir("finish"))
 def finish(control: Array, at: int) -> None:
-    """Add 1 after everything that was stored before. Atomic."""
+    """Add 1 atomically; all earlier stores become visible first."""
     with _counting:
         control[at] += 1
 
 
 @intrinsic(_ir("await_least"))
 def await_least(control: Array, at: int, least: int, looks: int) -> int:
-    """Look at a word up to ``control[looks]`` times, until it is at least `least`; return whether it is.
+    """Read a word up to ``control[looks]`` times, until it is at least `least`; return whether it is.
 
-    The Python form looks once, because waiting would keep the other threads from their work.
+    The Python form reads it once, because waiting would keep other threads from their work.
     """
     return int(control[at] >= least)
 
 
 @intrinsic(_ir("flush_denormals"))
 def flush_denormals() -> int:
-    """Make the processor take denormal numbers for zeros in this thread; return what to restore.
+    """Make the processor treat denormal numbers as zeros in this thread; return the previous setting.
 
     The Python form changes nothing.
     """
@@ -128,14 +128,14 @@ def copy_half(source: Array, i: int, target: Array, j: int) -> None:
 
 @intrinsic(_ir("copy_lines"))
 def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
-    """Copy `lines` lines of `floats` floats, a multiple of 8; they start `source_step` and `target_step` apart."""
+    """Copy `lines` lines of `floats` floats (a multiple of 8), which start `source_step` and `target_step` apart."""
     for r in range(lines):
         a[j + r * target_step :][:floats] = a[i + r * source_step :][:floats]
 
 
 @intrinsic(_ir("transpose"))
 def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
-    """Transpose 16 x 16 floats: row r of the source is at ``i + r * rows``, of the target at ``j + r * columns``."""
+    """Transpose 16 x 16 floats; rows are `rows` floats apart in the source and `columns` in the target."""
     x, y = source.reshape(-1), target.reshape(-1)
     block = np.stack([x[i + r * rows :][:BLOCK] for r in range(BLOCK)])
     for r in range(BLOCK):
@@ -143,9 +143,9 @@ def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: 
 
 
 class Row(NamedTuple):
-    """The entries of a sparse row, from `start` to before `end`, and where the values that they multiply begin.
+    """The entries of a sparse row, from `start` to before `end`, and the place of the values that they multiply.
 
-    Entry p multiplies what begins at ``x + unit * word(indices + p)`` by ``mem[values + p]``.
+    Entry p multiplies the floats from ``x + unit * word(indices + p)`` on by ``mem[values + p]``.
     """
 
     x: int
@@ -157,10 +157,10 @@ class Row(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """How products are added up: to `resume`, the sum begins with what the output holds; `relu`: ReLU at its end.
+    """How products are added up.
 
-    `exact`: one accumulator, and products rounded before they are added; otherwise fused multiply-adds and several
-    accumulators.
+    If `resume` is set, the sum begins with the output; `relu` applies ReLU at its end. Sums in `exact` form have one
+    accumulator and round each product before they add it; others have fused multiply-adds and several accumulators.
     """
 
     resume: int
@@ -169,9 +169,9 @@ class Sum(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Where sums go: blocks `gap` apart, in lines of `line_blocks` blocks of which `width` floats are kept.
+    """Where sums go: to blocks `gap` apart, in lines of `line_blocks` blocks, of which `width` floats are kept.
 
-    The first line begins at `y`, and `column` is the first block's place in it. Lines are `width` apart.
+    The first line begins at `y`, and `column` is the place of the first block in it. Lines are `width` apart.
     """
 
     y: int
@@ -203,10 +203,10 @@ def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
 def rows_halves(
     k: int, step: int, pool: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output
 ) -> None:
-    """Do what `rows` does to `k` half blocks, `step` apart in the source; of each, `out.width` floats are kept.
+    """Do what `rows` does to `k` half blocks, `step` apart in the source, and keep `out.width` floats of each.
 
-    If `pool` is not 0, it is how many half blocks form a line, and maxima of 2 x 2 are written, in lines `out.gap`
-    apart.
+    If `pool` is not 0, it is the number of half blocks in a line, and the maxima of 2 x 2 are written, in lines
+    `out.gap` apart.
     """
     half = BLOCK // 2
     acc = np.full((k, half), bias, np.float32)
@@ -231,7 +231,7 @@ def rows_halves(
 
 @intrinsic(_ir("rows_pool"))
 def rows_pool(k: int, across: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
-    """Do what `rows` does to `k` blocks of two lines, `across` apart; write maxima of 2 x 2, `out.gap` apart."""
+    """Do what `rows` does to `k` blocks of two lines, `across` apart; write the maxima of 2 x 2, `out.gap` apart."""
     acc = np.full((2, k // 2 * BLOCK), bias, np.float32)
     for line, sums in enumerate(acc):
         _accumulate(sums, a, mem, row, row.x + line * across)
@@ -251,8 +251,8 @@ def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
 def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: int) -> None:
     """Multiply sixteen sparse rows by one vector, and write the result to `y`.
 
-    Slot s of `slots` adds ``mem[values + 16 s + lane] * a[x + index]`` to each lane, with indices of uint16, two a
-    word, unless they are `wide` (int32). Sums start with the block at `bias`, or to resume with what `y` holds.
+    Slot s of `slots` adds ``mem[values + 16 s + lane] * a[x + index]`` to each lane. Indices are uint16, two to a word,
+    or int32 if `wide`. Sums begin with the block at `bias`, or, to resume, with the block at `y`.
     """
     acc = (a[y : y + BLOCK] if how.resume else mem[bias : bias + BLOCK]).copy()
     per = BLOCK if wide else BLOCK // 2
@@ -267,10 +267,10 @@ def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: 
 
 @intrinsic(_ir("permute"))
 def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups: int, y: int) -> None:
-    """Multiply 16 columns of 16 x `groups` rows by the block at `x`, which stays in a register; indices permute it.
+    """Multiply 16 columns of 16 x `groups` rows by the block at `x`, which stays in a register and is permuted.
 
-    Group g takes `each` slots; each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
-    Indices are uint8, four a word.
+    Group g has `each` slots, and each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
+    Indices are uint8, four to a word.
     """
     block, table = a[x : x + BLOCK].copy(), mem.view(np.uint8)
     for s in range(groups * each):
@@ -281,15 +281,15 @@ def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups:
 
 @intrinsic(_ir("any_nonzero"))
 def any_nonzero(a: Array, x: int) -> int:
-    """Return whether the block at `x` holds anything but zeros."""
+    """Return whether the block at `x` holds a nonzero number."""
     return int(np.any(a[x : x + BLOCK] != 0))
 
 
 @intrinsic(_ir("nonzeros"))
 def nonzeros(a: Array, x: int, n: int, found: int, limit: int) -> int:
-    """Count the nonzero floats among the `n` (a multiple of 16) from `x`; up to `limit`, list their positions too.
+    """Count the nonzero floats among the `n` (a multiple of 16) from `x` on; if at most `limit`, list their positions.
 
-    The positions are int32, from `x`, ascending, and written to `found`.
+    The positions are ascending int32 numbers, relative to `x`, and are written to `found`.
     """
     positions = np.flatnonzero(a[x : x + n])
     if positions.size <= limit:
@@ -298,9 +298,9 @@ def nonzeros(a: Array, x: int, n: int, found: int, limit: int) -> int:
 
 
 class Columns(NamedTuple):
-    """The dense columns of the inputs that `inputs` words from `found` on list.
+    """The dense columns of the inputs that the `inputs` words from `found` on list.
 
-    Input j's column begins at ``dense + j * stride``, and the bias at `bias`.
+    The column of input j begins at ``dense + j * stride``, and the bias at `bias`.
     """
 
     found: int
@@ -312,7 +312,7 @@ class Columns(NamedTuple):
 
 @intrinsic(_ir("columns"))
 def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: int) -> None:
-    """Compute `k` blocks of dense rows: each listed input j in turn adds ``a[x + j]`` times its column."""
+    """Compute `k` blocks of sums: each listed input j in turn adds ``a[x + j]`` times its column."""
     n = BLOCK * k
     acc = mem[listed.bias : listed.bias + n].copy()
     for j in a.view(np.int32)[listed.found : listed.found + listed.inputs].tolist():
@@ -325,7 +325,7 @@ def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: 
 def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
     """Write the maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs.
 
-    They are written eight at a time; what the last eight of a line write beyond it, the next line overwrites.
+    It writes eight outputs at a time; the next line overwrites what the last eight write beyond theirs.
     """
     for r in range(lines):
         for c in range(0, columns, BLOCK // 2):
@@ -340,8 +340,8 @@ def pool_line(
 ) -> None:
     """Compute eight outputs of a pool, `stride` 1 or 2 apart.
 
-    Windows are `lines` x `columns`, from `at` on, with lines `line` apart. `kind` 0 is the maximum; otherwise the
-    sum, row by row, is divided by `share`.
+    Windows are `lines` x `columns`, from `at` on, with lines `line` apart. `kind` 0 takes the maximum; the others
+    divide the sum, taken row by row, by `share`.
     """
     taps = [a[at + r * line + c :][: 8 * stride : stride] for r in range(lines) for c in range(columns)]
     a[y : y + BLOCK // 2] = _pooled(taps, kind, share)

@@ -1,4 +1,4 @@
-"""How threads share a call: the compiled form of those helpers of `simd`, which says what they do."""
+"""The compiled form of the helpers with which threads share a call; `simd` says what they do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def claim() -> Any:
         w.b.branch(again)
         w.b.position_at_end(again)
         piece = w.b.sub(w.b.load(seen), first)
-        # Unsigned: pieces of an earlier generation are below 0.
+        # The comparison is unsigned, because pieces of an earlier generation are below 0.
         w.b.store(i64(-1), found)
         w.b.cbranch(w.b.icmp_unsigned("<", piece, limit), attempt, end)
         w.b.position_at_end(attempt)

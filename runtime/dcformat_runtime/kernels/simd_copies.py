@@ -1,4 +1,4 @@
-"""Copies, pools and searches: the compiled form of those helpers of `simd`, which says what they do."""
+"""The compiled form of the helpers that copy, pool and search; `simd` says what they do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def copy_lines() -> Any:
     """Write `simd.copy_lines`."""
 
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
-        # Column by column of half blocks: the inner loop has many turns even where lines are short.
+        # Columns of half blocks come first, so the inner loop has many iterations even if lines are short.
         with w.loop(i64(0), floats, HALF) as column, w.loop(i64(0), lines, 1) as r:
             value = w.load(a, w.b.add(w.b.add(i, column), w.b.mul(r, source_step)), vector(HALF))
             w.store(value, a, w.b.add(w.b.add(j, column), w.b.mul(r, target_step)))
@@ -46,7 +46,7 @@ def transpose() -> Any:
         kind = ir.VectorType(I32, BLOCK)
         block = [w.load(source, w.b.add(i, w.b.mul(rows, i64(r))), vector(BLOCK)) for r in range(BLOCK)]
         half = HALF
-        while half:  # exchange the off-diagonal half x half blocks, ever smaller
+        while half:  # exchange off-diagonal blocks of half x half floats, ever smaller
             for r in range(BLOCK):
                 if not r & half:
                     x, y = block[r], block[r + half]
@@ -76,7 +76,7 @@ def nonzeros() -> Any:
                 bits = w.b.zext(nonzero_bits(w, a, w.b.add(x, block)), I64)
                 with w.b.if_then(w.b.icmp_unsigned("!=", bits, i64(0))), w.loop(i64(0), i64(BLOCK), 1) as lane:
                     at = w.b.load(count)
-                    # Written for every lane, kept only where the count goes on: no branch to mispredict.
+                    # Every lane writes, but the count advances only for some, so no branch can be mispredicted.
                     w.store(w.b.trunc(w.b.add(block, lane), I32), a, w.b.add(found, at))
                     w.b.store(w.b.add(at, w.b.and_(w.b.lshr(bits, lane), i64(1))), count)
         return w.b.load(total)
@@ -85,7 +85,7 @@ def nonzeros() -> Any:
 
 
 def nonzero_bits(w: Writer, a: Any, place: Any) -> Any:
-    """Return a bit for each lane that is not zero."""
+    """Return a bit for each lane, set if the lane is nonzero."""
     values = w.load(a, place, vector(BLOCK))
     return w.b.bitcast(w.b.fcmp_unordered("!=", values, ir.Constant(values.type, None)), I16)
 

@@ -1,4 +1,4 @@
-"""How denormal numbers are treated while a kernel runs: the compiled form of those helpers of `simd`."""
+"""The compiled form of the helpers of `simd` that set how the processor treats denormal numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import types
 from dcformat.jit.compiler import lowering
 from dcformat_runtime.kernels.simd_writer import I32, I64, Writer, helper, i64
 
-#: x86's MXCSR: denormal results (bit 15) and operands (bit 6) are zeros. AArch64's FPCR, bit 24: both.
+#: Bits that make denormal numbers zeros: in x86's MXCSR, of results (15) and operands (6); in AArch64's FPCR, of both.
 _X86, _AARCH64 = 1 << 15 | 1 << 6, 1 << 24
 _POINTER = ir.PointerType(ir.IntType(8))
 

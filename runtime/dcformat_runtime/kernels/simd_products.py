@@ -1,4 +1,4 @@
-"""Products of weights and values: the compiled form of those helpers of `simd`, which says what they do."""
+"""The compiled form of the helpers that multiply weights by values; `simd` says what they do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dcformat_runtime.kernels.simd_writer import HALF, I1, I32, I64, U8S, U16S, 
 
 
 def _unrolled(k: int, n: int) -> int:
-    """Accumulator sets that hide the latency of a multiply-add when there are few vectors of `n` floats."""
+    """Return how many sets of accumulators hide the latency of a multiply-add for few vectors of `n` floats."""
     least = 64 // n
     return 4 if k == 1 else 2 if k < least else 1
 
@@ -29,9 +29,9 @@ def _unrolled(k: int, n: int) -> int:
 def _accumulate(
     w: Writer, acc: list[Any], n: int, step: int, exact: Any, a: Any, mem: Any, row: Any, across: Any = None
 ) -> None:
-    """Add the entries' products to the accumulators, each `n` floats; operands are `step` apart.
+    """Add the entries' products to the accumulators of `n` floats each; operands are `step` apart.
 
-    `across`: how far the second half of the operands is from the first, if it does not follow it.
+    `across` is the distance from the first half of the operands to the second, if they are not adjacent.
     """
     kind = vector(n)
 
@@ -67,7 +67,7 @@ def _accumulate(
 
 
 def _switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], write: Callable[..., None]) -> None:
-    """Run ``write(*case)`` for the case that the keys are equal to at run time, one switch for each key."""
+    """Write one switch for each key; at run time they select the code of ``write(*case)`` for the case of the keys."""
     end = w.b.append_basic_block("done")
     choice = w.b.switch(keys[0], end)
     for first in dict.fromkeys(case[0] for case in cases):
@@ -121,7 +121,7 @@ def rows_full() -> Any:
 
 
 def _places(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield where each block goes and how many floats of it are kept, from line to line."""
+    """Yield the place of each block and the number of its floats that are kept, line by line."""
     y, column = out.y, out.column
     for _ in range(blocks):
         left = w.b.sub(out.width, w.b.mul(column, i64(BLOCK)))
@@ -198,7 +198,7 @@ def rows_halves() -> Any:
 
 
 def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, out: Any) -> None:
-    """Store the maxima of 2 x 2 of lines of half blocks."""
+    """Store the maxima of 2 x 2 over lines of half blocks."""
     for q in range(0, len(acc), 2 * per_line):
         both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]
         line = w.b.add(out.y, w.b.mul(out.gap, i64(q // (2 * per_line))))
@@ -273,7 +273,7 @@ def gather() -> Any:
 
 
 def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
-    """Return the 16 floats at ``x + index``, by the target's gather instruction where it has one."""
+    """Return the 16 floats at ``x + index``, with the target's gather instruction if it has one."""
     kind = vector(BLOCK)
     if config.BOUNDSCHECK:
         for lane in range(BLOCK):
@@ -310,7 +310,7 @@ def permute() -> Any:
 
 
 def _permuted(w: Writer, block: Any, index: Any) -> Any:
-    """Write ``block[index]`` lane by lane; LLVM makes one instruction of it where the target has one for 16 floats."""
+    """Write ``block[index]`` lane by lane; LLVM turns it into one instruction if the target can permute 16 floats."""
     out = ir.Constant(block.type, ir.Undefined)
     wide = w.b.zext(index, ir.VectorType(I32, BLOCK))
     for lane in range(BLOCK):

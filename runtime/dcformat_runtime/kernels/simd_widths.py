@@ -1,19 +1,19 @@
-"""The sizes that the vector helpers are compiled for."""
+"""The sizes for which the vector helpers are compiled."""
 
-#: Floats in a block.
+#: The number of floats in a block.
 BLOCK = 16
-#: How many blocks `rows` and `columns` can hold in registers at a time, and `rows_pool` (of two lines together).
+#: How many blocks `rows` and `columns` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
 WIDTHS = (1, 2, 3, 4, 6, 8, 12)
 POOL_WIDTHS = (4, 8, 12, 16, 24)
-#: The same in half blocks for `rows_halves`, and how far apart they may lie in the source.
+#: The same in half blocks for `rows_halves`, and the distances at which they may lie in the source.
 HALF_WIDTHS = (1, 2, 4, 8, 12, 24)
 HALF_STEPS = (8, 16)
-#: How many half blocks a line may have that `rows_halves` pools, with the widths and the step of each.
+#: The numbers of half blocks in a line that `rows_halves` can pool, with the widths and the step of each.
 HALF_POOLS = {1: ((2, 4, 8, 12, 24), 16), 3: ((12, 24), 8)}
-#: Every case of `rows_halves`: half blocks of a line that is pooled (0: none is), the step, the width.
+#: Every case of `rows_halves`: the half blocks in a pooled line (0: no pooling), the step and the width.
 HALF_CASES = [
     *((0, step, width) for step in HALF_STEPS for width in HALF_WIDTHS),
     *((line, step, width) for line, (widths, step) in HALF_POOLS.items() for width in widths),
 ]
-#: How many slots `permute` can take for each group.
+#: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)

@@ -1,4 +1,4 @@
-"""The backend that needs only NumPy: dense products, one layer after the other."""
+"""The backend that needs only NumPy: it computes dense products, layer by layer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Step = Callable[[list[Floats]], Floats]
 
 
 class NumpyEngine:
-    """Runs a network through `operators`, or through `ordered_operators` to be exact. Keeps no state between calls."""
+    """Runs a network with `operators`, or with `ordered_operators` for exact sums. It keeps no state between calls."""
 
     name = "numpy"
 
@@ -48,7 +48,7 @@ class NumpyEngine:
     def run(self, x: Floats) -> Floats:
         """Return the results ``(batch, outputs)`` of float32 ``(batch, features)``; `x` is not changed."""
         values = {0: x.reshape(len(x), *self._shape)}
-        with np.errstate(all="ignore"):  # infinities and NaN are no errors here
+        with np.errstate(all="ignore"):  # infinities and NaN are not errors here
             for _ in self._walk(values):
                 pass
         out = values[self._network.output].reshape(len(x), self._network.outputs)
@@ -66,7 +66,7 @@ class NumpyEngine:
         return times
 
     def _walk(self, values: dict[int, Floats]) -> Iterator[Layer]:
-        """Compute layer after layer into `values`, dropping each value after its last use."""
+        """Compute each layer into `values`, and drop each value after its last use."""
         for layer, step, done in zip(self._network.layers, self._steps, self._done, strict=True):
             values[layer.output] = step([values[v] for v in layer.inputs])
             for value in done:
@@ -75,7 +75,7 @@ class NumpyEngine:
 
 
 def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
-    """Return the function of a layer's inputs that makes its output, pool and ReLU included."""
+    """Return a function that makes a layer's output from its inputs, pool and ReLU included."""
     compute = _operator(layer, exact, dense)
     pool = layer.pool
     if pool is None and not layer.relu:

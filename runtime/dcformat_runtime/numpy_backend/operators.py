@@ -1,6 +1,6 @@
 """NumPy versions of every operator: the oracles of the tests, and the arithmetic of the NumPy backend.
 
-All take and return float32 with the batch first: ``(batch, channels, height, width)`` or ``(batch, features)``.
+They take and return float32 arrays ``(batch, channels, height, width)`` or ``(batch, features)``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from dcformat.graph import AvgPool2d, Conv2d, MaxPool2d, Pair
 from dcformat_runtime.network import Floats
 
-#: im2col works on as many images at a time as fit in this many floats.
+#: The most floats that im2col makes at a time, from as many images as fit.
 _BLOCK = 1 << 22
 
 
 def linear(x: Floats, weight: Floats, bias: Floats) -> Floats:
-    """``x @ weight.T + bias``; x ``(batch, in)``, weight ``(out, in)``."""
+    """Return ``x @ weight.T + bias`` for x ``(batch, in)`` and weight ``(out, in)``."""
     out: Floats = x @ weight.T
     out += bias
     return out
 
 
 def conv2d(x: Floats, weight: Floats, bias: Floats, node: Conv2d) -> Floats:
-    """2-D cross-correlation by im2col and one dense product for each group."""
+    """Return the 2-D cross-correlation, by im2col and one dense product for each group."""
     n = x.shape[0]
     channels, *kernel = weight.shape[1:]
     view = windows(x, (kernel[0], kernel[1]), node.stride, node.padding, node.dilation)
@@ -46,18 +46,18 @@ def conv2d(x: Floats, weight: Floats, bias: Floats, node: Conv2d) -> Floats:
 
 
 def max_pool2d(x: Floats, node: MaxPool2d) -> Floats:
-    """Maximum over windows; padding counts as minus infinity."""
+    """Return the maximum over windows; padding counts as minus infinity."""
     return np.asarray(pool_windows(x, node, -np.inf).max(axis=(4, 5)), np.float32)
 
 
 def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
-    """Mean over windows, padding as zeros or left out of the count, by PyTorch's rule for windows cut by the edge."""
+    """Return the mean over windows; padding counts as zeros or not at all, by PyTorch's rule for windows at edges."""
     total = pool_windows(x, node, 0.0).sum(axis=(4, 5), dtype=np.float32)
     return np.asarray(total / pool_shares(x.shape, total.shape, node), np.float32)
 
 
 def pool_shares(source: Sequence[int], out: Sequence[int], node: AvgPool2d) -> Floats:
-    """Return what each window's sum is divided by, ``(out_h, out_w)``; shapes with the batch."""
+    """Return the divisor of each window's sum, ``(out_h, out_w)``; the shapes include the batch."""
     counts = [
         window_counts(
             source[2 + i], out[2 + i], node.kernel[i], node.stride[i], node.padding[i], node.count_include_pad
@@ -68,7 +68,7 @@ def pool_shares(source: Sequence[int], out: Sequence[int], node: AvgPool2d) -> F
 
 
 def window_counts(size: int, out: int, kernel: int, stride: int, padding: int, include_pad: bool) -> list[int]:
-    """Return how many elements each window of an average pool counts along one axis."""
+    """Return the number of elements that each window of an average pool counts along one axis."""
     counts = []
     for k in range(out):
         start = k * stride - padding
@@ -78,22 +78,22 @@ def window_counts(size: int, out: int, kernel: int, stride: int, padding: int, i
 
 
 def global_avg_pool(x: Floats) -> Floats:
-    """Mean over height and width."""
+    """Return the mean over height and width."""
     return np.asarray(x.mean(axis=(2, 3), dtype=np.float32), np.float32)
 
 
 def global_max_pool(x: Floats) -> Floats:
-    """Maximum over height and width."""
+    """Return the maximum over height and width."""
     return np.asarray(x.max(axis=(2, 3)), np.float32)
 
 
 def relu(x: Floats) -> Floats:
-    """``max(x, 0)``, in place."""
+    """Compute ``max(x, 0)`` in place."""
     return np.maximum(x, np.float32(0), out=x)
 
 
 def add(values: Sequence[Floats]) -> Floats:
-    """Sum of values of one shape, left to right."""
+    """Return the sum of values with the same shape, added from left to right."""
     out: Floats = values[0] + values[1]
     for value in values[2:]:
         out += value
@@ -101,13 +101,13 @@ def add(values: Sequence[Floats]) -> Floats:
 
 
 def softmax(x: Floats) -> Floats:
-    """``exp(x) / sum(exp(x))`` over the last axis, shifted by the maximum so that nothing overflows."""
+    """Return ``exp(x) / sum(exp(x))`` over the last axis, shifted by the maximum so that nothing overflows."""
     shifted = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
 def windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Floats:
-    """View ``(n, c, out_h, out_w, kernel_h, kernel_w)`` of the zero-padded input."""
+    """Return a view ``(n, c, out_h, out_w, kernel_h, kernel_w)`` of the zero-padded input."""
     if any(padding):
         x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
@@ -116,7 +116,7 @@ def windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 
 
 def pool_windows(x: Floats, node: MaxPool2d | AvgPool2d, fill: float) -> Floats:
-    """Windows of a pool; in ceil mode the input grows so that the last window is whole."""
+    """Return the windows of a pool; in ceil mode the input is extended so that the last window is whole."""
     pads = [(0, 0), (0, 0)]
     for size, padding, kernel, stride in zip(x.shape[2:], node.padding, node.kernel, node.stride, strict=True):
         span = size + 2 * padding - kernel

@@ -1,7 +1,7 @@
-"""The operators of `deterministic=True` in NumPy: every sum in the one order that all backends keep, bit for bit.
+"""The operators of `deterministic=True` in NumPy, which add every sum in the order that all backends keep.
 
-A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. Slower
-than `operators`, and an oracle for the kernels' exact form.
+A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. These
+operators are slower than `operators`, and are an oracle for the kernels' exact form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dcformat_runtime.numpy_backend import operators
 
 
 def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:
-    """``x @ weight.T + bias``; the k-th entries of all rows are added together, k ascending."""
+    """Return ``x @ weight.T + bias``; each step adds the k-th entries of all rows, with k ascending."""
     counts = np.diff(weight.indptr)
     out = np.repeat((bias + np.float32(0))[None], len(x), axis=0)
     for k in range(int(counts.max(initial=0))):
@@ -25,7 +25,7 @@ def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:
 
 
 def conv2d(x: Floats, weight: Sparse, bias: Floats, node: Conv2d) -> Floats:
-    """2-D cross-correlation, one entry of the weight after the other."""
+    """Return the 2-D cross-correlation, one entry of the weight after another."""
     out_channels, channels, *kernel = weight.shape
     windows = operators.windows(x, (kernel[0], kernel[1]), node.stride, node.padding, node.dilation)
     out = np.empty((len(x), out_channels, *windows.shape[2:4]), np.float32)
@@ -39,7 +39,7 @@ def conv2d(x: Floats, weight: Sparse, bias: Floats, node: Conv2d) -> Floats:
 
 
 def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
-    """Mean over windows, summed row by row."""
+    """Return the mean over windows, summed row by row."""
     windows = operators.pool_windows(x, node, 0.0)
     total = np.zeros(windows.shape[:4], np.float32)
     for ky in range(node.kernel[0]):
@@ -49,7 +49,7 @@ def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
 
 
 def global_avg_pool(x: Floats) -> Floats:
-    """Mean over height and width, in four interleaved sums; what is left over goes to the first."""
+    """Return the mean over height and width, in four interleaved sums; the first takes the remainder."""
     flat = x.reshape(*x.shape[:2], -1)
     n = flat.shape[2]
     sums = [np.zeros(flat.shape[:2], np.float32) for _ in range(4)]
@@ -59,7 +59,7 @@ def global_avg_pool(x: Floats) -> Floats:
 
 
 def softmax(x: Floats) -> Floats:
-    """``exp(x) / sum(exp(x))``, shifted by the maximum, features added in order."""
+    """Return ``exp(x) / sum(exp(x))``, shifted by the maximum; features are added in order."""
     values = _exp(x.max(axis=-1, keepdims=True).astype(np.float64) - x).astype(np.float32)
     total = np.zeros(len(x), np.float32)
     for f in range(x.shape[1]):
@@ -68,7 +68,7 @@ def softmax(x: Floats) -> Floats:
 
 
 def _exp(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """``exp(-x)`` for ``x >= 0``, step for step what the kernel does."""
+    """Return ``exp(-x)`` for ``x >= 0`` by the same steps as the kernel."""
     halvings = (np.minimum(x, 104.0) * 1.4426950408889634 + 0.5).astype(np.int64)
     r = halvings * 0.6931471805599453 - x
     total = np.ones(x.shape)
