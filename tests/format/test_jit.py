@@ -188,7 +188,7 @@ def test_another_processor_compiles_anew(cache, tmp_path):
         ("simple.py", "float64(const float64[::1])", "float64(float64[::1])", "mean"),
         ("simple.py", "10 * len(values)", "20 * len(values)", ""),
         ("ir.py", "builder.shl(args[0], args[0].type(1))", "builder.add(args[0], args[0])", "steps"),
-        ("simple.py", '"""Sum, times factor."""', '"""Sum, times a factor."""', "total"),
+        ("simple.py", "Return the sum of the values", "Return the total of the values", "total"),
     ],
 )
 def test_a_changed_kernel_has_another_key(tmp_path, file, old, new, stale):
