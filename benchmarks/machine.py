@@ -1,4 +1,4 @@
-"""Describes in one line where figures come from: processor, cores, versions and date."""
+"""Describes in one line how figures were measured: processor, cores, versions and date."""
 
 from __future__ import annotations
 

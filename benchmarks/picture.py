@@ -1,10 +1,10 @@
-"""Draws the README's picture: size on disk against test error, ours and published, and what is left of a layer.
+"""Draws the README's picture: size on disk against test error, ours and published, and a layer's remaining weights.
 
     python benchmarks/picture.py [--out docs/result.png]
 
 Our figures come from docs/results/recipes.json, which `benchmarks/recipes.py` makes: a small mark for each seed and a
-large one for their mean, which the README's table shows. Published figures are those that state the size of everything
-that is needed to run the network. The layer is the first of models/lenet-300-100.dcf.
+large one for their mean, which the README's table shows. Only published figures that include everything needed to run
+the network are shown. The layer is the first of models/lenet-300-100.dcf.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/recipes.py --out docs/results        # hours for `record`, minutes for the others
 
 Each network is trained by `dcformat_pruning.compress`, written, loaded by the runtime and run on all test images; its
-predictions must be PyTorch's and its logits within 1e-4 of PyTorch's. Each run is timed in a process of its own.
+predictions must equal PyTorch's, and its logits must be within 1e-4 of PyTorch's. Each run is timed in a process of its
+own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells whether `torch.compile` helps: times a training step of the small networks that the recipes train.
+"""Measures whether `torch.compile` helps: times a training step of the small networks that the recipes train.
 
     python benchmarks/training_step.py [--device cuda] [--rounds N]
 

@@ -150,7 +150,7 @@ def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
 
 
 def copy_entry(name: str, back: int) -> bytes:
-    """Return the table entry of a copy of the `back`-th last tensor that has a payload of its own."""
+    """Return the table entry of a copy of the `back`-th tensor with a payload, counted from the last."""
     return text(name) + bytes((layout.FORM_COPY,)) + varint(back)
 
 

@@ -44,7 +44,7 @@ _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 #: How many parents of the working directory are searched for data/mnist.
 _PARENTS = 4
 
-#: A file's name: the set's name (optional; EMNIST has it), the part and the kind, joined by - or . as mirrors differ.
+#: A file's name: the set's name (optional; EMNIST has it), the part and the kind, joined by - or . (mirrors differ).
 _FILE_NAME = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.](idx[13]-ubyte)(?:\.gz)?")
 
 
@@ -80,7 +80,7 @@ def load_split(
         found in the working directory, in its four nearest parents, or in the checkout that the package runs from,
         else ``mnist`` in the user's data directory.
     max_memory : int or None
-        Most bytes that a decompressed file may take; None for no bound.
+        Maximum number of bytes of a decompressed file; None for no bound.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _find_files(data: Path | str | None) -> Files:
     found = "a file" if first.is_file() else "none" if first.is_dir() else "nothing"
     also = f" there or in {', '.join(map(str, others))}" if others else ""
     raise DataError(
-        f"{first}: expected a directory with train-images-idx3-ubyte(.gz) and its kin (from {source}), "
+        f"{first}: expected a directory with train-images-idx3-ubyte(.gz) and the other IDX files (from {source}), "
         f"found {found}{also}; give --data DIR or set DCFORMAT_DATA (MNIST is in the source checkout's data/mnist)"
     )
 
@@ -188,7 +188,7 @@ def _read_idx(path: Path, rank: int, max_memory: int | None) -> npt.NDArray[np.u
 
 
 def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: int | None) -> npt.NDArray[np.uint8]:
-    """Read a header and the bytes that it declares, and no more: the file may be a bomb or a device."""
+    """Read a header and exactly the bytes that it declares: the file may be a decompression bomb or a device."""
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     head = stream.read(header)
     if head[:4] != magic:
@@ -201,7 +201,7 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
     if max_memory is not None and size > max_memory:
         raise DataError(f"{path}: expected at most {max_memory} bytes, found shape {shape}")
     if not is_array_shape(shape, 1):
-        raise DataError(f"{path}: expected a shape that NumPy has arrays of, found {shape}")
+        raise DataError(f"{path}: expected a shape that NumPy supports, found {shape}")
     raw = bytearray()
     while piece := stream.read(min(_PIECE, size + 1 - len(raw))):
         raw += piece

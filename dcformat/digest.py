@@ -39,7 +39,7 @@ class ContentDigest:
     """
 
     def __init__(self, sections: Iterable[tuple[int, bytes]]) -> None:
-        import hashlib  # This loads OpenSSL, which a reader seldom needs.
+        import hashlib  # This import loads OpenSSL, which a reader seldom needs.
 
         self._hash = hashlib.sha256()
         for kind, body in sections:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-#: Most characters that a message shows of `got` and of `expected`: a file may hold thousands.
+#: Maximum number of characters that a message shows of `got` and of `expected`: a file may hold thousands.
 _SHORT = 300
 
 
@@ -79,7 +79,7 @@ class TrailingDataError(FormatError):
     """E04: some bytes belong to no part: they lie after the end, between parts, or are left over inside a part."""
 
     code = "E04"
-    headline = "bytes that belong to nothing"
+    headline = "unexpected extra bytes"
 
 
 class ChecksumError(FormatError):

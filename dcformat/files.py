@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
 
-#: Most bytes of a target's name in its temporary file's name; file systems allow 255 bytes for a name.
+#: Maximum number of bytes of a target's name in its temporary file's name; file systems allow 255 bytes for a name.
 _NAME_BYTES = 200
 
 

@@ -1,7 +1,7 @@
 """The forms in which a tensor can be stored, and the choice of the smallest.
 
 A tensor may be sparse or dense, with or without a codebook. The writer ignores the form that the caller chose: it tries
-the forms that an estimate favours and keeps the shortest. All of them give back the same elements, bit for bit.
+the forms that an estimate favours and keeps the smallest. All of them give back the same elements, bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 _TRY_ALL = 1 << 12
 #: It tries a form of a larger tensor if its estimated bits exceed the least by at most a 32nd plus this slack.
 _MARGIN, _SLACK = 32, 1 << 12
-#: If a sample of this many values holds more distinct values than a codebook may, the tensor gets no codebook.
+#: If a sample of this size holds more distinct values than a codebook may hold, the tensor gets no codebook.
 _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
 #: *every element* coding takes as few bytes.
@@ -74,7 +74,7 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
         return out
     counts = np.bincount(tensor.data, minlength=len(tensor.codebook))
     nonzero = counts[bit_patterns(tensor.codebook) != 0]
-    # A codebook is a sorted set: its values cost as much as they would alone, minus the bits of their order.
+    # A codebook is a sorted set: its values cost as much as single values, minus the bits of their order.
     book = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
     if zeros:
         out.insert(0, (positions + _entropy(nonzero) + book, True, True))

@@ -63,7 +63,7 @@ MAX_METADATA_ENTRIES = 1 << 10
 MAX_METADATA_BYTES = 1 << 16
 MAX_SELF_TEST_SAMPLES = 1 << 10
 MAX_PAYLOAD_BYTES = 1 << 41
-#: Most bytes of a data block that several tensors share, so that reading one of them never reads much else.
+#: Maximum number of bytes of a data block that several tensors share, so that reading one tensor never reads much else.
 MAX_SHARED_BLOCK_BYTES = 1 << 16
 #: A payload may have FREE_CHUNKS chunks, and one more for every CHUNK_LEAST entries and lines: a chunk takes only a
 #: byte or two in a file, but much time to read.
@@ -75,10 +75,10 @@ FREE_ELEMENTS = 1 << 16
 ELEMENTS_EACH = 64
 #: Coders 2 and 3 keep indices in 31 bits.
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
-#: Bytes that decoding may take unless the caller sets another limit: the reader's own bound, not part of the format.
+#: Default limit on the bytes that decoding may take; it is the reader's own bound and not part of the format.
 DEFAULT_MAX_MEMORY = 4 << 30
-#: Steps that reading or running a file may take unless the caller sets another limit. A step is a symbol, a binary
-#: decision or a multiplication: about a nanosecond of compiled code. This limit is not part of the format either.
+#: Default limit on the steps that reading or running a file may take. A step is a symbol, a binary decision or a
+#: multiplication: about a nanosecond of compiled code. This limit is not part of the format either.
 DEFAULT_MAX_WORK = 1 << 40
 
 #: The text that the text coder learns before the contents (section "Text coder"); it never changes within the format.

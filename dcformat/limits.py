@@ -26,7 +26,7 @@ def require_work(field: str, steps: int, max_work: int | None) -> None:
 
 
 def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
-    """Return whether NumPy has arrays of this shape; the other dimensions count even if one of them is zero."""
+    """Return whether NumPy supports arrays of this shape; the other dimensions count even if one of them is zero."""
     return prod(size for size in shape if size) * itemsize <= sys.maxsize
 
 

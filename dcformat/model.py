@@ -20,6 +20,7 @@ from dcformat.graph import Graph
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.limits import memory_counts, require_memory
 from dcformat.records import fresh, record
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +85,7 @@ class Tensor:
         else:
             parts.append("constant" if self.is_constant else "dense")
         if self.codebook is not None:
-            parts.append(f"{self.codebook.size:,} shared value{'s' * (self.codebook.size != 1)}")
+            parts.append(counted(self.codebook.size, "shared value"))
         if self.scale != 1.0:
             parts.append(f"scale {self.scale:g}")
         return f"Tensor({', '.join(parts)})"
@@ -137,12 +138,12 @@ class Tensor:
         Parameters
         ----------
         max_memory : int or None
-            Most bytes that the dense form may take; None for no bound.
+            Maximum number of bytes of the dense form; None for no bound.
 
         Raises
         ------
         MemoryLimitError
-            The dense form takes more. A constant or sparse tensor may be much larger than its payload.
+            The dense form would take more. A constant or sparse tensor may be much larger than its payload.
         """
         if not (self.is_sparse or self.is_constant or self.codebook is not None):
             return self.data.reshape(self.shape)
@@ -158,7 +159,7 @@ class Tensor:
         Parameters
         ----------
         max_memory : int or None
-            Most bytes that the three arrays and the work on them may take; None for no bound.
+            Maximum number of bytes of the three arrays and of temporary arrays; None for no bound.
 
         Returns
         -------
@@ -169,7 +170,7 @@ class Tensor:
         Raises
         ------
         MemoryLimitError
-            The arrays and the work take more.
+            The arrays would take more.
         """
         item, index = STORAGE[self.dtype].itemsize, np.dtype(np.int32 if self.columns < 1 << 31 else np.int64)
         if self.indptr is not None and self.indices is not None:
@@ -241,7 +242,7 @@ class Tensor:
 
 
 def uniform_bits(tensor: Tensor) -> Array | None:
-    """Return the bit pattern of all elements in an array of length 1, or None if they differ or the tensor has none."""
+    """Return the bit pattern of all elements in an array of length 1, or None if they differ or there are none."""
     if not tensor.size:
         return None
     if tensor.is_sparse and len(tensor.data) < tensor.size:
@@ -292,12 +293,11 @@ class Model:
     extensions: tuple[Extension, ...] = ()
 
     def __repr__(self) -> str:
-        count = len(self.tensors)
         elements = sum(tensor.size for tensor in self.tensors.values())
-        parts = [f"{count:,} tensor{'s' * (count != 1)}, {elements:,} elements"]
+        parts = [f"{counted(len(self.tensors), 'tensor')}, {counted(elements, 'element')}"]
         parts.append("no graph" if self.graph is None else repr(self.graph))
         if self.labels:
-            parts.append(f"{len(self.labels):,} labels")
+            parts.append(counted(len(self.labels), "label"))
         if self.metadata:
             parts.append(f"metadata {', '.join(map(repr, self.metadata))}")
         return f"Model({', '.join(parts)})"

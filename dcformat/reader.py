@@ -36,6 +36,7 @@ from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource, Source
+from dcformat.wording import counted
 
 Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -62,9 +63,9 @@ def load(
     ----------
     source : path, bytes-like or binary file object
     max_memory : int or None
-        Most bytes that the tensors and their decoding may take; None for no bound.
+        Maximum number of bytes that the tensors and their decoding may take; None for no bound.
     max_work : int or None
-        Most steps, of about a nanosecond each, that decoding may take (docs/limits.md); None for no bound.
+        Maximum number of steps, of about a nanosecond each, that decoding may take (docs/limits.md); None for no bound.
     threads : int
         Number of threads that decode a large tensor's chunks; the result does not depend on it.
 
@@ -127,8 +128,7 @@ class DcfFile:
 
     def __repr__(self) -> str:
         source = "bytes" if self.path is None else repr(self.path)
-        count = len(self._info)
-        return f"DcfFile({source}, {self.size:,} bytes, {count:,} tensor{'s' * (count != 1)})"
+        return f"DcfFile({source}, {self.size:,} bytes, {counted(len(self._info), 'tensor')})"
 
     def __enter__(self) -> DcfFile:
         return self
@@ -180,7 +180,7 @@ class DcfFile:
         return self._info[name]
 
     def work(self, name: str | None = None) -> int:
-        """Return the most steps that it takes to decode a tensor, or all tensors. Reads payloads but decodes nothing.
+        """Return the maximum number of steps needed to decode a tensor, or all tensors. Decodes nothing.
 
         Raises
         ------
@@ -253,7 +253,7 @@ class DcfFile:
             return self._usage(info)
 
     def usages(self) -> dict[str, Usage]:
-        """Return the `usage` of every tensor, within one call's work limit for all. Raises `FormatError`."""
+        """Return the `usage` of every tensor; one call's work limit applies to all together. Raises `FormatError`."""
         with self._naming():
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
@@ -290,7 +290,7 @@ class DcfFile:
         return self._guarded(info, decode)
 
     def _guarded(self, info: TensorInfo, function: Callable[[ParsedPayload], _T]) -> _T:
-        """Apply a function to a tensor's parsed payload; lack of memory counts as a failure of the file."""
+        """Apply a function to a tensor's parsed payload; a lack of memory counts as a failure of the file."""
         field = f"tensor {info.name!r}"
         self._allow(field, info.decoded_bytes)
         payload = self._payload(info)
@@ -314,7 +314,7 @@ class DcfFile:
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
     def _copied(self, info: TensorInfo) -> int:
-        """Return the bytes of memory that it takes to read a tensor's data block; 0 if it is in memory already."""
+        """Return the bytes of memory needed to read a tensor's data block; 0 if the block is already in memory."""
         return 0 if self._data.is_fixed else self._contents.blocks[info.block]
 
     def _allow(self, what: str, need: int) -> None:
@@ -351,7 +351,7 @@ class DcfFile:
         return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
 
     def _allow_contents(self, length: int, packed: bool) -> None:
-        """Count the contents, `length` bytes in their plain form, against the limits."""
+        """Check the contents, `length` bytes in their plain form, against the limits."""
         self._held += contents_bytes(length, packed)
         require_memory("contents", self._held, self._max_memory)
         require_work("contents", contents_steps(length, packed), self._max_work)

@@ -13,7 +13,7 @@ from dcformat import layout
 from dcformat.graph import Shape
 
 _STEP = 0x9E3779B97F4A7C15
-#: Number of pixels made at a time: the random numbers behind them take many times their bytes.
+#: Number of pixels made at a time: the random numbers behind them take many times as many bytes.
 _PIECE = 1 << 16
 
 

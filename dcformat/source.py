@@ -44,9 +44,9 @@ class ByteSource:
     ) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
         self.held = size if held else 0
-        #: Whether nobody else can change the bytes. If so, `take` makes no copy, and checked bytes stay unchanged.
+        #: Whether nobody else can change the bytes. If so, `take` makes no copy, because checked bytes stay unchanged.
         self.is_fixed = held or (view is not None and isinstance(view.obj, bytes))
-        self._locks: dict[int, LockType] = {}  # One for each process: after a fork, the parent's may stay locked.
+        self._locks: dict[int, LockType] = {}  # Each process has its own: after a fork, the parent's may stay locked.
 
     @classmethod
     def of(cls, source: Source, *, mmap: bool, max_memory: int | None) -> ByteSource:
@@ -99,7 +99,7 @@ class ByteSource:
         if start < 0 or count > self.size - start:
             raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
         if self._view is not None:
-            # To read a mapped part that the file no longer has would kill the process.
+            # Reading a mapped part that the file no longer has would kill the process.
             there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
             part = self._view[start : max(start, min(start + count, there))]
             data: bytes | memoryview = part if self.is_fixed else bytes(part)
@@ -119,7 +119,7 @@ class ByteSource:
 
 
 def _has_parts(file: BinaryIO) -> bool:
-    """Return whether a file has a size and can seek: devices only claim to, and the files of /proc have no size."""
+    """Return whether a file has a size and can seek; devices only claim to, and files in /proc have no size."""
     if not (hasattr(file, "seekable") and file.seekable()):
         return False
     try:
@@ -176,7 +176,7 @@ class _Shifted:
 
 
 class ClippedFile:
-    """A file whose reads never ask for more bytes than are left: Python's files allocate all that a pickle claims.
+    """A file whose reads never ask for more bytes than are left: Python's files allocate whatever a pickle claims.
 
     Parameters
     ----------

@@ -53,8 +53,9 @@ class _Link:
 def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
     """Return the network with its hidden units in whichever of a few plausible orders takes the fewest bytes.
 
-    It tries these orders for each pair of layers until nothing improves: the present one; by the number of a unit's
-    incoming or outgoing weights; by bias; by the positions of a unit's weights; each unit next to the most similar.
+    It tries these orders for each pair of layers until nothing improves: the current order; by the number of a unit's
+    incoming or outgoing weights; by bias; by the positions of a unit's weights; and each unit next to the most similar
+    one.
 
     Parameters
     ----------

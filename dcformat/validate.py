@@ -1,4 +1,4 @@
-"""Validation of tensors in memory: the writer refuses tensors that no reader could give back."""
+"""Validation of tensors in memory: the writer refuses tensors that no reader could reproduce."""
 
 from __future__ import annotations
 

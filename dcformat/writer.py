@@ -25,7 +25,7 @@ from dcformat.validate import check_tensor
 #: A function that returns the form in which to store a tensor, and its payload.
 Encode = Callable[[Tensor], tuple[Tensor, bytes]]
 
-#: Most bytes of payloads that wait in memory, rather than in a file, until the contents before them are known.
+#: Maximum number of bytes of payloads that wait in memory, rather than in a file, until the contents are known.
 _SPOOL_BYTES = 32 << 20
 
 

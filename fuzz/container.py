@@ -1,7 +1,7 @@
 """Takes a `.dcf` file apart into fields that a mutator can change, and builds it again with the right checksums.
 
-Parsing is lenient, and writing accepts any number in any field. `File.build` derives whatever depends on other fields
-(lengths, checksums, the set of an entry's fields), unless a mutation overrides it.
+Parsing is lenient, and writing accepts any number in any field. `File.build` derives everything that depends on other
+fields (lengths, checksums, the set of an entry's fields), unless a mutation overrides it.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ _PACKED_MOST = 2048
 
 
 def parse(data: bytes) -> File:
-    """Take a file apart without a look at its checksums; raise `ParseError` if that fails."""
+    """Take a file apart without checking its checksums; raise `ParseError` if that fails."""
     if len(data) < layout.PREFIX_BYTES + layout.CRC_BYTES:
         raise ParseError("no prefix")
     _, major, minor, length = struct.unpack("<4sBBI", data[: layout.PREFIX_BYTES])

@@ -1,4 +1,4 @@
-"""Tries every way into the package with a file's bytes, and checks what must hold for any bytes.
+"""Tries every way into the package with a file's bytes, and checks the promises that must hold for any bytes.
 
 A door returns the outcome: ``"ok"``, or the kind of the refusal. It raises `Fault` if the package breaks its promise.
 The guard notices everything else: an exception that is not a documented refusal, a warning, and memory or time above

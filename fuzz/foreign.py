@@ -1,4 +1,4 @@
-"""Makes other people's files, right and wrong: npz, npy, safetensors, PyTorch, Han's ``.net``, IDX and gzip.
+"""Makes files of other formats, valid and invalid: npz, npy, safetensors, PyTorch, Han's ``.net``, IDX and gzip.
 
 Each maker returns one file; containers are written anew around a change, so their own checksums hold.
 """
@@ -285,7 +285,7 @@ def idx_gz(random: Random) -> bytes:
     return data if random.getrandbits(1) else change_bytes(random, data)
 
 
-#: The maker of the input of each door for other people's files.
+#: The maker of the input of each door for files of other formats.
 MAKERS: dict[str, Callable[[Random], bytes]] = {
     "npz": npz, "npy": npy, "safetensors": safetensors, "pt": torch_file, "net": han, "idx": idx, "gz": idx_gz,
 }  # fmt: skip

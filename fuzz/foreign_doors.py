@@ -1,4 +1,4 @@
-"""Doors for other people's files and for the command line."""
+"""Doors for files of other formats and for the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dcformat.model import STORAGE, Model
 from fuzz import foreign
 from fuzz.doors import WORK, Door, Fault, choice, folder, most_memory, on_disk, require
 
-#: Architectures whose names and shapes most checkpoints lack, and some may have.
+#: Architectures whose names and shapes some checkpoints have and most lack.
 _WANTED = Architecture("small", {"fc1.weight": (2, 2), "fc1.bias": (2,)}, lambda names, rule: Graph((2,), (), rule))
 _HAN = Architecture(
     "convolutions", foreign.HAN_SHAPES,

@@ -20,7 +20,7 @@ from pathlib import Path
 from fuzz.doors import Door, Fault, most_memory
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Address space that an execution may take beside that of the warmed-up process.
+#: Address space that an execution may take in addition to that of the warmed-up process.
 ROOM = 256 << 20
 #: How far the peak of the resident set may rise in one execution, in KiB.
 _GROWTH = 48 << 10
@@ -30,7 +30,7 @@ _UNCOUNTED = "no more memory"
 
 @dataclass(frozen=True)
 class Finding:
-    """What an execution broke; findings with one cause have the same `key`."""
+    """A promise that an execution broke; findings with the same cause have the same `key`."""
 
     door: str
     kind: str

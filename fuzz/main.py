@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fuzz every way into the package.")
-    parser.add_argument("--seconds", type=float, default=600, help="how long, by the clock [600]")
+    parser.add_argument("--seconds", type=float, default=600, help="seconds to run, by the clock [600]")
     parser.add_argument("--jobs", type=int, default=2, help="processes [2]")
-    parser.add_argument("--doors", default="", help="names with commas between [all]")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other inputs [0]")
-    parser.add_argument("--first", type=int, default=0, help="the first execution's number [0]")
-    parser.add_argument("--count", type=int, default=1 << 62, help="executions at most")
+    parser.add_argument("--doors", default="", help="names separated by commas [all]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs [0]")
+    parser.add_argument("--first", type=int, default=0, help="number of the first execution [0]")
+    parser.add_argument("--count", type=int, default=1 << 62, help="maximum number of executions")
     parser.add_argument("--variant", choices=VARIANTS, default="compiled", help="how kernels run [compiled]")
-    parser.add_argument("--seeds", type=Path, help="a folder of further .dcf files to begin with")
+    parser.add_argument("--seeds", type=Path, help="folder of additional .dcf files to start from")
     parser.add_argument("--out", type=Path, default=ROOT / "fuzz" / "work", help="where findings go [fuzz/work]")
     parser.add_argument("--replay", type=Path, help="run one file through --door, and show what happens")
     parser.add_argument("--door", help="the door for --replay")
@@ -197,7 +197,7 @@ class _Board:
 
     @property
     def next(self) -> int:
-        """The execution with which to go on after one that ended the process; 0 at first."""
+        """The execution to continue with after one that ended the process; 0 at first."""
         return int(self._numbers[self._start + 2])
 
     @next.setter
@@ -205,7 +205,7 @@ class _Board:
         self._numbers[self._start + 2] = index
 
     def deadline(self, seconds: float) -> float:
-        """Return the time to stop: `seconds` after the job first asked, even if the process was restarted since."""
+        """Return the time to stop: `seconds` after the job first asked, even if its process has been restarted."""
         self._numbers[self._start + 3] = self._numbers[self._start + 3] or time.time() + seconds
         return float(self._numbers[self._start + 3])
 

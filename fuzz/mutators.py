@@ -160,7 +160,7 @@ def _payload(random: Random, file: File, entry: Entry, other: bytes) -> None:
 
 
 def _texts(random: Random, file: File) -> None:
-    """Make labels or metadata fewer, more, none, duplicate, unordered, not text, too long, or of a wrong count."""
+    """Make labels or metadata fewer, more, absent, duplicate, unordered, too long, not text, or wrongly counted."""
     pairs = bool(random.getrandbits(1))
     kind = layout.SECTION_METADATA if pairs else layout.SECTION_LABELS
     try:

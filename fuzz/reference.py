@@ -17,7 +17,7 @@ sys.path.append(str(ROOT / "spec"))
 from reference_decoder import decode, summary
 from reference_reader import DecodeError
 
-#: The most elements and bytes in a file that is compared, because the reference decoder is slow.
+#: Maximum number of elements and of bytes in a file that is compared, because the reference decoder is slow.
 ELEMENTS, BYTES = 1 << 12, 3000
 #: Errors that depend on the reader's own bounds, not on the format.
 _BOUNDS = ("E07", "E16")
@@ -45,7 +45,7 @@ def compare(data: bytes) -> str:
 
 
 def _is_small(data: bytes) -> bool:
-    """Return whether the contents declare few elements; both refuse early a file that cannot be opened."""
+    """Return whether the contents declare few elements; both decoders refuse a file that cannot be opened early on."""
     try:
         with dcformat.open(data, **limits(data)) as file:
             infos = [file.info(name) for name in file.names]

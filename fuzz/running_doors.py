@@ -1,4 +1,4 @@
-"""Doors that run a network, or predict what running takes."""
+"""Doors that run a network, or predict the memory that running takes."""
 
 from __future__ import annotations
 

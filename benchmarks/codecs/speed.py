@@ -37,7 +37,7 @@ from models import ALEXNET, FC6, synthetic
 
 Decode = Callable[[], object]
 
-#: The program of the other process: it reads integers, encodes once, then decodes whenever a line comes.
+#: The program of the other process: it reads integers, encodes them once, and then decodes whenever it reads a line.
 _NNCODEC = """
 import contextlib, io, pickle, sys, time
 import torch; torch.set_num_threads(1)

@@ -44,7 +44,7 @@ def load(name: str) -> Model:
 
 
 def inputs(model: Model, batch: int) -> list[npt.NDArray[np.float32]]:
-    """Return several batches of MNIST's test images as the network takes them; of noise for other input shapes."""
+    """Return several batches of inputs: MNIST's test images in the network's form, or noise for other input shapes."""
     assert model.graph is not None
     shape, random, count = model.graph.input_shape, np.random.default_rng(batch), 64 if batch == 1 else 8
     if np.prod(shape) != 784:

@@ -20,13 +20,11 @@ class Notices(jit.Observer):
         if sys.stderr.isatty():
             name, scope = (
                 kernel.rpartition(".")[2].lstrip("_"),
-                "once for this machine" if saved else "for this run alone",
+                "once for this machine" if saved else "for this run only",
             )
             click.echo(f"{_CLEAR}compiling kernel {number} ({name}), {scope} ...", nl=False, err=True)
         elif number == 1:
-            scope = (
-                "once for this machine (saved for later runs)" if saved else "for this run alone (they are not saved)"
-            )
+            scope = "once for this machine (saved for later runs)" if saved else "for this run only (not saved)"
             click.echo(f"compiling kernels {scope}", err=True)
 
     def compiled(self) -> None:

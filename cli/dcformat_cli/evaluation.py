@@ -1,4 +1,4 @@
-"""The evaluation of a packed file: the number of test images that the runtime classifies correctly with it."""
+"""The evaluation of a packed file: how many test images the runtime classifies correctly with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The number of a test set's images, and of those that were classified correctly."""
+    """The number of images in a test set, and how many of them were classified correctly."""
 
     images: int
     correct: int

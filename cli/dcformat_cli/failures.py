@@ -1,4 +1,4 @@
-"""Failures in one line, in the order in which people ask: the file, what is wrong with it, the details.
+"""Failures in one line, in the order in which people ask: which file, what is wrong with it, and the details.
 
 An example is ``model.jpg: not a .dcf file (looks like a JPEG image) [E01]``; a `FormatError`'s code is at the end.
 """
@@ -32,17 +32,17 @@ _HEADLINES = {
     "E01": "not a .dcf file",
     "E02": "made for another version of the format",
     "E03": "truncated",
-    "E04": "bytes that belong to nothing",
+    "E04": "unexpected extra bytes",
     "E05": "damaged",
     "E06": "beyond a limit of the format",
     "E07": "needs more memory than --max-memory allows",
     "E16": "needs more work than --max-work allows",
 }
 
-#: The headline of all other codes: the bytes were read, and break a rule of the format.
+#: The headline of all other codes: the bytes could be read, but break a rule of the format.
 _INVALID = "invalid"
 
-#: Most characters that are shown of found and of expected values: they come from files and may be very long.
+#: Maximum number of characters shown of an expected or a found value: values come from files and may be very long.
 _LONGEST = 300
 
 _LONG_NUMBER = re.compile(r"\b\d{4,}\b")

@@ -153,7 +153,7 @@ def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool,
         raise wrong
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # They are about the text between quotes.
+            warnings.simplefilter("ignore")  # The warnings are about the text between quotes.
             header = ast.literal_eval(stream.read(length).decode("utf-8").strip())
         if "O" in header["descr"]:
             raise UnfitError(label, _NPY, "pickled objects")
@@ -166,5 +166,5 @@ def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool,
     if not is_shape or not all(type(size) is int and size >= 0 for size in shape):
         raise wrong
     if not is_array_shape(shape, dtype.itemsize):
-        raise UnfitError(label, "a shape that NumPy has arrays of", shape)
+        raise UnfitError(label, "a shape that NumPy supports", shape)
     return dtype, fortran is True, shape

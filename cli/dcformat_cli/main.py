@@ -69,7 +69,7 @@ class Dcformat(Group):
         except (KeyboardInterrupt, click.Abort):
             _complain("dcformat: interrupted")
             code = 130
-        except OSError as error:  # It comes from printing a help text or the version.
+        except OSError as error:  # Printing a help text or the version can fail like this.
             _complain(f"dcformat: {describe(error)}")
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
@@ -93,7 +93,7 @@ class Dcformat(Group):
 
 def _complain(message: str) -> None:
     _forget_unwritten()
-    with contextlib.suppress(OSError):  # If stderr takes no message, the exit code still reports the failure.
+    with contextlib.suppress(OSError):  # If stderr cannot be written to, the exit code still reports the failure.
         complain(message)
 
 

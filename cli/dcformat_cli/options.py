@@ -19,7 +19,7 @@ _FORCE = "dcformat_cli.force"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
-#: The modes of `dcformat.save`; the last one makes the smallest file.
+#: The modes of `dcformat.save`; the last one makes the smallest files.
 MODES = ("fast", "small", "tiny")
 
 
@@ -81,7 +81,7 @@ def max_memory() -> Callable[[Any], Any]:
     """Return ``--max-memory``, in bytes; None stands for no limit."""
     return click.option(
         "--max-memory", type=limit, default=str(DEFAULT_MAX_MEMORY), metavar="SIZE",
-        help="Refuse a file that needs more memory than this; none lifts the limit [4G].",
+        help="Refuse a file that takes more memory than this; 'none' removes the limit [default: 4G].",
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def max_work() -> Callable[[Any], Any]:
     """Return ``--max-work``, in steps; None stands for no limit."""
     return click.option(
         "--max-work", type=limit, default=str(DEFAULT_MAX_WORK), metavar="STEPS",
-        help="Refuse a file that needs more steps of about a nanosecond each; none lifts the limit [1T].",
+        help="Refuse a file that takes more steps (of about 1 ns) than this; 'none' removes the limit [default: 1T].",
     )  # fmt: skip
 
 
@@ -102,5 +102,5 @@ def data() -> Callable[[Any], Any]:
     """Return ``--data``."""
     return click.option(
         "--data", type=click.Path(path_type=Path), metavar="DIR",
-        help="Directory of IDX files [$DCFORMAT_DATA, or data/mnist here or above].",
+        help="Directory of IDX files [default: $DCFORMAT_DATA, or data/mnist in this directory or one above].",
     )  # fmt: skip

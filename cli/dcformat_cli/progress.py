@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
 
-#: Share of the work after which the remaining time is estimated; less says nothing about the speed of the machine.
+#: Share of the work after which the remaining time is estimated; before that, too little is known about the machine.
 _ESTIMATE_FROM = 0.005
 
 #: Number of columns of the bar, which fits in 60 columns together with the times beside it.
@@ -58,7 +58,7 @@ class ProgressLines:
 
 
 class ProgressBar:
-    """Two lines that change in place: a bar of the whole run, and its present stage. Finished stages stay above."""
+    """Two lines that change in place: a bar for the whole run, and its current stage. Finished stages stay above."""
 
     def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = live
@@ -80,7 +80,7 @@ class ProgressBar:
 
 
 def _doing(step: Step) -> str:
-    """Return the present stage and its figures."""
+    """Return the current stage and its figures."""
     parts = []
     if step.unit == "epochs":
         whole = min(int(step.done), step.total - 1)

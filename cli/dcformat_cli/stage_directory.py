@@ -13,7 +13,7 @@ from dcformat.files import replacing
 from dcformat_cli.failures import UnfitError
 from dcformat_cli.terminal import note, show_notes
 
-#: The names of the files that a run makes in its directory. It never touches other files there.
+#: The names of the files that a run makes in its directory. A run never touches other files there.
 _STAGE = re.compile(r"\d\d-[\w-]+\.pt")
 _OURS = re.compile(rf"{_STAGE.pattern}|start\.safetensors|\.stage-\w+\.tmp")
 
@@ -45,7 +45,7 @@ class StageDirectory:
         if self._resuming and not left:
             note(f"{self.directory}: no stage to continue from; starting with the first")
         elif left and not self._resuming:
-            note(f"{self.directory}: an earlier run's stages removed (--resume would have continued)")
+            note(f"{self.directory}: removed an earlier run's stages (--resume would have continued from them)")
             self._remove()
         return self
 
@@ -55,7 +55,7 @@ class StageDirectory:
         if error is None and not self._keep:
             self._remove()
         elif error is not None and self._files(_STAGE):
-            note(f"{self.directory}: complete stages are kept; --resume continues from them")
+            note(f"{self.directory}: complete stages were kept; --resume continues from them")
 
     def start_from(self, path: Path, architecture: Architecture) -> Path:
         """Check a user's checkpoint, and save it among the stages in float32 with the architecture's names.

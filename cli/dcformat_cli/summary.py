@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from dcformat.wording import counted
 from dcformat_cli.terminal import Table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class TensorFigures:
     Attributes
     ----------
     weights, entries : int
-        Number of elements, and of stored elements; the zeros of a sparse tensor are implied.
+        Number of elements, and number of stored elements; the zeros of a sparse tensor are implied.
     codebook_size : int
         Number of shared values; 0 if each weight has its own value.
     weight_bits, index_bits : float
@@ -30,7 +31,7 @@ class TensorFigures:
     other_bits : float
         Bits of the codebook and of the coder's tables.
     size : int
-        Bytes in the file, the sum of the three above.
+        Number of bytes in the file, the sum of the three above.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Summary:
 
 
 def summarize(file: DcfFile) -> Summary:
-    """Return a file's figures, after decoding each tensor once to tell the bits of codes from those of indices."""
+    """Return a file's figures. This decodes each tensor once, to tell the bits of codes from those of indices."""
     rows = []
     for name, usage in file.usages().items():
         info = file.info(name)
@@ -110,22 +111,31 @@ def summarize(file: DcfFile) -> Summary:
 
 
 def headline(name: str, summary: Summary) -> str:
-    """Return one line: size, ratio, parameters."""
+    """Return one line: the size, the ratio to float32, and the number of parameters."""
     return size_line(name, summary.size, summary.parameters)
 
 
 def size_line(name: str, size: int, parameters: int) -> str:
-    """Return the same line from figures that need no decoding."""
+    """Return the line of `headline` from figures that need no decoding."""
     dense = _FLOAT32 * parameters
+    compared = _compared(size, dense)
     return (
-        f"{name}: {size:,} bytes, {dense / size:.1f}x smaller than the "
-        f"{dense:,} bytes of its {parameters:,} parameters in float32"
+        f"{name}: {size:,} bytes, {compared} the {dense:,} bytes of its {counted(parameters, 'parameter')} in float32"
     )
+
+
+def _compared(size: int, dense: int) -> str:
+    """Return how a file's size compares with the size of its elements as float32."""
+    if not dense:
+        return "larger than"
+    if f"{dense / size:.1f}" == "1.0":
+        return "about as large as"
+    return f"{dense / size:.1f}x smaller than" if size < dense else f"{size / dense:.1f}x as large as"
 
 
 def layer_table(summary: Summary) -> Table:
     """Return the table of tensors, with the bits of an entry's code and index as coded."""
-    columns = ("tensor", "shape", "weights", "density", "clusters", "coder", "bits/\nweight", "bits/\nindex", "bytes")
+    columns = ("tensor", "shape", "weights", "density", "codebook", "coder", "bits/\nweight", "bits/\nindex", "bytes")
     rows = [_cells(row) for row in summary.rows]
     entries = sum(row.entries for row in summary.rows)
     indexed = sum(row.entries for row in summary.rows if row.form == "sparse")
@@ -161,7 +171,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
                 "weights": row.weights,
                 "stored": row.entries,
                 "density": round(row.density, 6),
-                "clusters": row.codebook_size,
+                "codebook": row.codebook_size,
                 "coder": row.coder,
                 "bits_per_weight": round(row.bits_per_weight, 4),
                 "bits_per_index": round(row.bits_per_index, 4),

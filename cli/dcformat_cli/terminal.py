@@ -21,9 +21,10 @@ SCHEMA = 1
 
 
 def printable(text: str) -> str:
-    """Escape the characters that a terminal would act upon (controls, bidi marks, lone surrogates) and return the text.
+    """Return the text with all characters escaped that a terminal would act upon.
 
-    Names come from files that anyone may have made: their escape sequences must not reach the terminal.
+    These are controls, bidi marks and lone surrogates. Names come from files that anyone may have made, so their
+    escape sequences must not reach the terminal.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -64,7 +65,7 @@ def emit_json(document: Mapping[str, Any], *, err: bool = False) -> None:
 
 
 def styled() -> bool:
-    """Return whether stdout takes bold type: it is a terminal and not a dumb one, and NO_COLOR is not set."""
+    """Return whether to print bold type on stdout: it is a terminal and not a dumb one, and NO_COLOR is not set."""
     return sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")
 
 
@@ -80,7 +81,7 @@ def _columns() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a title. The first column is aligned left, the others right; the last row may be a total.
+    """Rows of text under a title. The first column is aligned left, the others right. The last row may be a total.
 
     The name of a column may be broken at its line feeds. A row that is too wide takes several lines; a cell is never
     broken.
@@ -92,7 +93,7 @@ class Table:
     total: bool = False
 
     def show(self) -> None:
-        """Print in the width of the terminal or of COLUMNS; without either, print each row in one line."""
+        """Print the table in the width of the terminal or of COLUMNS; without either, print each row in one line."""
         limited = sys.stdout.isatty() or "COLUMNS" in os.environ
         lines = self.lines(_columns() if limited else None)
         if styled():
@@ -149,6 +150,6 @@ def _groups(widths: Sequence[int], gap: int, width: int | None) -> list[range]:
 
 
 def _set(row: Sequence[str], widths: Sequence[int], gap: int, group: range, number: int) -> str:
-    """Return one line of a row: the columns of a group, aligned with those of the other rows."""
+    """Return one line of a row: the columns of a group, aligned with those in the other rows."""
     cells = [row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i]) for i in group]
     return (" " * (4 if number else 2) + (" " * gap).join(cells)).rstrip()

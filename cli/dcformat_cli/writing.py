@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ReadBackError(RuntimeError):
-    """A file does not read back unchanged: a fault of this program or of the machine, never of the user."""
+    """A file does not read back unchanged; this is a fault of the program or of the machine, never of the user."""
 
 
 def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:

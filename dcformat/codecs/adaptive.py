@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 #: Beyond these sizes contexts would take too much time and memory, so only runs are coded.
 MAX_CELLS, MAX_LENGTH = 1 << 28, 1 << 20
-#: The writer's choices for the most bits that a bit model's probability rests on.
+#: The limits that the writer tries for the number of bits that a bit model averages over.
 LIMITS = (30, 127, 255, 510)
 #: Number of contexts of an element, of a sign and of a magnitude.
 CELL_CONTEXTS, SIGN_CONTEXTS, SIZE_CONTEXTS = 16 * 16 * 4, 9, 16
@@ -34,7 +34,7 @@ CELL_CONTEXTS, SIGN_CONTEXTS, SIZE_CONTEXTS = 16 * 16 * 4, 9, 16
 WIDE = 8
 #: For tensors this large the writer prefers runs, which are faster, unless contexts save 1/128.
 LARGE = 1 << 20
-#: With this many entries the models adapt soon with any limit, so the writer tries fewer plans.
+#: With this many entries, the models adapt quickly under any limit, so the writer tries fewer plans.
 MANY = 1 << 16
 
 

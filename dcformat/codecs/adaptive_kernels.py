@@ -193,7 +193,7 @@ def _sign_context(before, above):  # type: ignore[no-untyped-def]
 
 
 class _Tuning(NamedTuple):
-    """The writer's choices: the most bits that a bit model's probability rests on, and the lag."""
+    """The writer's choices: the number of bits that a bit model averages over, and the lag."""
 
     limit: int
     lag: int

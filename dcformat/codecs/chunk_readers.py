@@ -187,7 +187,8 @@ def _read_codebook(decoder: Decoder, info: TensorInfo) -> Array | None:
 
 def _stored_only(code_symbols: Array, chunk: Chunk, length: int, zero: int) -> CsrView:
     """Return the elements other than `zero` as entries, and require the stated number of them."""
-    # Count them first: indices take eight times the memory of codes, and only the stated number was allowed for.
+    # Count them first: indices take eight times the memory of codes, and the limit was checked for the stated number
+    # only.
     stored = int(np.count_nonzero(code_symbols != zero))
     if stored != chunk.stored:
         raise IndexRangeError("entries", got=stored, expected=chunk.stored)

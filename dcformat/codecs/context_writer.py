@@ -22,7 +22,7 @@ from dcformat.model import Tensor
 
 Array = npt.NDArray[Any]
 
-#: Number of elements in a chunk: large enough to make it negligible that models start afresh in each.
+#: Number of elements in a chunk: large enough that the cost of starting the models afresh in each is negligible.
 _CHUNK = 1 << 23
 
 

@@ -106,7 +106,7 @@ def can_transpose(rows: int, columns: int) -> bool:
 
 
 def may_pay_transposed(tensor: Tensor) -> bool:
-    """Return whether to try a tensor by columns: each column takes memory, which is wasted if almost all are empty."""
+    """Return whether to try coding a tensor by columns; each column takes memory, even if it is empty."""
     rows, columns = tensor.rows, tensor.columns
     filled = columns <= _FEW_COLUMNS + _COLUMNS_EACH * len(tensor.data)
     return can_transpose(rows, columns) and rows > 1 and columns > 1 and filled

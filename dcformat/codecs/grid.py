@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 #: Integers on a grid are below this, so that scale * integer is exact in float64 before it is rounded to float32.
 GRID_LIMIT = 1 << 20
-#: The writer looks for grids whose scale is at least this part of the largest magnitude: coarse ones survive more
+#: The writer looks for grids whose scale is at least this share of the largest magnitude: coarse grids survive more
 #: rounding.
 _FINEST = (1 << 12, 1 << 15, 1 << 18)
 

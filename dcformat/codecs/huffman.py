@@ -25,7 +25,7 @@ SLOTS = 1 << LIMIT
 
 
 def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
-    """Return optimal code lengths of at most `limit` bits: `UNUSED` for a count of 0, and 0 for an only symbol."""
+    """Return optimal code lengths of at most `limit` bits: `UNUSED` for a count of 0, and 0 for a single symbol."""
     used = [int(s) for s in np.flatnonzero(counts)]
     out = np.full(len(counts), UNUSED, np.int64)
     if len(used) < 2:

@@ -1,4 +1,4 @@
-"""The memory that it takes to decode a payload, known before anything is allocated (spec, "Tensor table").
+"""The memory needed to decode a payload, computed before anything is allocated (spec, "Tensor table").
 
 These are upper bounds, computed from the sizes of the arrays that the readers make: the result, the chunks' parts of
 it, and temporary arrays. A file declares these sizes, so each is compared with the caller's limit first.
@@ -17,23 +17,23 @@ from dcformat.model import STORAGE
 if TYPE_CHECKING:
     from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 
-#: Bytes of tables, bit models and objects that any payload may need, and that any chunk may need.
+#: Bytes of tables, bit models and objects that each payload may need, and bytes that each chunk may need.
 _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
 #: Bytes of a decoded tensor's objects, without the data of its arrays.
 TENSOR_OBJECTS = 1 << 10
 #: Bytes of the objects made from contents, for each of their bytes and for each operator, and bytes that the text coder
 #: keeps for each byte.
 _CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 16
-#: Bytes of these that are not counted: less than the interpreter and NumPy take, and more than most files need.
+#: Number of these bytes that are not counted: less than the interpreter and NumPy take, and more than most files need.
 _CONTENTS_FREE = 4 << 20
 #: Length of the longest line for which coders 2 and 3 keep a state for each column.
 _CONTEXT_STATE = 1 << 20
-#: Most elements that coders 2 and 3 code one by one.
+#: Maximum number of elements that coders 2 and 3 code one by one.
 _MAX_CELLS = 1 << 28
 
 
 def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
-    """Return the most bytes that it takes to decode a payload, including the tensor but not the payload."""
+    """Return the maximum number of bytes needed to decode a payload, including the tensor but not the payload."""
     info, chunks = payload.info, payload.chunks
     pieces = sum(_piece(payload, chunk) for chunk in chunks)
     busy = max(1, min(threads, len(chunks)))
@@ -65,7 +65,7 @@ def _piece(payload: ParsedPayload, chunk: Chunk) -> int:
 
 
 def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
-    """Return the bytes that are free again after a chunk is decoded."""
+    """Return the number of bytes that are freed once a chunk is decoded."""
     info, elements, size = payload.info, chunk.lines * payload.length, len(chunk.data)
     packed = payload.coding.coder <= layout.CODER_HUFFMAN
     item = 0 if info.clusters else STORAGE[info.dtype].itemsize
@@ -108,7 +108,7 @@ def _packed_symbols(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
 
 
 def _transposing(payload: ParsedPayload) -> int:
-    """Return the bytes that it takes to transpose a tensor back: the result, and a counting sort of the entries."""
+    """Return the number of bytes needed to transpose a tensor back: the result, and a counting sort of the entries."""
     info = payload.info
     if info.form == "dense":
         return info.stored * _code_bytes(payload)
@@ -117,7 +117,7 @@ def _transposing(payload: ParsedPayload) -> int:
 
 
 def contents_bytes(length: int, packed: bool) -> int:
-    """Return the most bytes that it takes to hold and read contents of `length` bytes in their plain form.
+    """Return the maximum number of bytes needed to hold and read contents of `length` bytes in their plain form.
 
     The first 4 MiB do not count.
     """
@@ -126,7 +126,7 @@ def contents_bytes(length: int, packed: bool) -> int:
 
 
 def usage_bytes(payload: ParsedPayload) -> int:
-    """Return the most bytes that it takes to account for the bits of a payload, including the tensor."""
+    """Return the maximum number of bytes needed to account for the bits of a payload, including the tensor."""
     need = working_bytes(payload)
     if not measures_positions(payload):
         return need

@@ -14,7 +14,7 @@ from dcformat.jit import device
 Array = npt.NDArray[Any]
 
 INPUTS = 5
-#: Most bits that a bit model's probability rests on.
+#: Maximum number of bits that a bit model averages over.
 LIMIT = 510
 #: TRUST[n]: the share of a bit model's log-odds that counts after it has seen n bits, in 1/256.
 TRUST = np.array([2560 * n // (10 * n + 18) for n in range(512)], np.int64)

@@ -221,7 +221,7 @@ def _count(flags):  # type: ignore[no-untyped-def]
 
 
 class _Coder(NamedTuple):
-    """The data that it takes to code an element: two mixers, room for contexts, the history, and the matrix."""
+    """Everything needed to code an element: two mixers, room for contexts, the history, and the matrix."""
 
     cells: Mixer
     symbols: Mixer

@@ -24,9 +24,10 @@ from dcformat.records import record
 
 Array = npt.NDArray[Any]
 
-#: The writer refuses a tensor that needs more escapes: 2^40 elements with few entries would take gigabytes of them.
+#: The writer refuses a tensor that needs more escapes than this: 2^40 elements with few entries would take gigabytes of
+#: them.
 _MAX_ESCAPES = 1 << 28
-#: Not a gap symbol: after fillers are taken out, none is an escape.
+#: A value that is not a gap symbol: once fillers are removed, no symbol is an escape.
 _NO_ESCAPE = -1
 Lengths = npt.NDArray[np.int64]
 
@@ -208,9 +209,9 @@ class StreamReader:
         data : uint8 array
             The chunk.
         stored : int
-            Number of its code symbols, without those of fillers.
+            Number of its code symbols, not counting fillers.
         max_gaps : int
-            Most gap symbols: each covers at least one of the chunk's elements.
+            Maximum number of gap symbols: each covers at least one of the chunk's elements.
         value_bytes : int
             Bytes of raw values at the chunk's end.
         code_room : uint8 array, optional

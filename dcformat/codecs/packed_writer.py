@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 _SHORT_RUN = 1 << 12
 #: Gap symbols may be wider than the best width if that costs less than 2 ** -_WIDER of their bits.
 _WIDER = 11
-#: To code every element of a sparse tensor can pay only above this density, and up to this many elements.
+#: Coding every element of a sparse tensor can pay only above this density, and up to this number of elements.
 _DENSE_FROM = 0.1
 _DENSE_MAX_ELEMENTS = 1 << 28
 
@@ -77,7 +77,7 @@ def candidates(tensor: Tensor) -> Iterator[bytes]:
         symbols = _symbols(candidate)
         yield _encode(candidate, symbols)
         if tensor.size < _CHUNK:
-            # Fixed widths pay if tables would cost more than they save, which is never so for many symbols.
+            # Fixed widths pay if tables would cost more than they save, which is never the case for many symbols.
             yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols)
 
 

@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
-    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` predict what that takes.
+    """Decode a payload; `memory.working_bytes` and `work.decoding_steps` predict its memory and work.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def _code_dtype(info: TensorInfo) -> type[np.uint8 | np.uint16]:
 def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[R]:
     if threads < 2 or len(items) < 2:
         return map(function, items)
-    from concurrent.futures import ThreadPoolExecutor  # This costs milliseconds at start.
+    from concurrent.futures import ThreadPoolExecutor  # This import costs milliseconds at start.
 
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         return list(pool.map(function, items))
@@ -103,7 +103,7 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> E
     info = payload.info
     if len(payload.chunks) == 1:
         return reader.read_sparse(payload.chunks[0], _room(payload) if reader.fills_room else None)
-    # Decode chunks into their places: it would take longer to join them afterwards than to decode them.
+    # Decode chunks into their final places: joining them afterwards would take longer than decoding them.
     room = _room(payload)
     indptr = np.zeros(payload.lines + 1, np.int64)
     values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])

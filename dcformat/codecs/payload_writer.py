@@ -22,7 +22,8 @@ from dcformat.model import STORAGE, Tensor
 
 Array = npt.NDArray[Any]
 
-#: Number of values in a stream, and the most that `fast` codes rather than stores raw: nothing is slower to decode.
+#: Number of values in a stream, and the largest number that `fast` codes rather than stores raw, because nothing is
+#: slower to decode.
 _VALUES_CHUNK = 1 << 20
 _FAST_VALUES = 1 << 11
 #: In `fast`, a payload along the columns must save one byte in this many, because it takes time to transpose it back.

@@ -37,12 +37,12 @@ from dcformat.limits import require_memory, require_work
 ORDERS = (9, 7, 5, 4, 3, 2, 1)
 #: The coder counts how often in a row a guess was right, up to this number.
 MAX_TRUST = 3
-#: Most bits that a bit model's probability rests on.
+#: Maximum number of bits that a bit model averages over.
 LIMIT = 30
 LENGTH_BITS = 5
 #: Each order has a table of guesses with 2 ** 16 to 2 ** 20 slots: four to eight for each byte.
 MIN_SLOT_BITS, MAX_SLOT_BITS, SPARE_BITS = 16, 20, 2
-#: Most steps that it takes to code a byte: guesses, spelling and hashing.
+#: Maximum number of steps needed to code a byte: guesses, spelling and hashing.
 STEPS_EACH = 64
 #: Texts that are shorter than this with the preset are coded in Python rather than wait for the compiler.
 _SHORT = 1 << 13
@@ -56,7 +56,7 @@ class _Models(NamedTuple):
     Attributes
     ----------
     success : int32 ``(28,)``
-        Bit models of whether a guess is right, by order and trust.
+        Bit models that predict whether a guess is right, by order and trust.
     spelling : int32 ``(256,)``
         Bit models of a tree, for bytes that no context guessed.
     guesses : uint16

@@ -73,7 +73,7 @@ def _codebook_bits(tensor: Tensor) -> float:
 def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, book: float, total: int) -> Usage:
     info, left = payload.info, 8.0 * sum(len(chunk.data) for chunk in payload.chunks)
     table = total - left
-    # In separate streams, codebook and positions may take more bits than their shared stream.
+    # In separate streams, codebook and positions may take more bits than in their shared stream.
     book = min(book, left)
     index = 0.0
     if info.form == "sparse" and not payload.coding.every_element:

@@ -45,7 +45,7 @@ _VALUE_MODELS = 256 + 1 + 16
 
 
 class _Parts(NamedTuple):
-    """How a value's bits are coded: the `exponent` and `top` bits by trees of bit models; the lowest `zeros` are not.
+    """How a value's bits are coded: `exponent` and `top` bits by trees of bit models; the `zeros` lowest not at all.
 
     `width` is the number of bits of a value, and `top` the number of bits at the top of its mantissa.
     """
@@ -147,7 +147,7 @@ def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
 
 
 def coded_bits(values: Array, dtype: str) -> float:
-    """Return the estimated bits of a value in a value stream: at most the bits that it has."""
+    """Return the estimated bits of a value in a value stream: at most the width of the value."""
     width, exponent = WIDTHS[dtype]
     if not len(values):
         return float(width)

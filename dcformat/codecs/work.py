@@ -1,4 +1,4 @@
-"""The steps of work that it takes to decode a payload, known before decoding (docs/limits.md).
+"""The steps of work needed to decode a payload, computed before decoding (docs/limits.md).
 
 A step is about a nanosecond of compiled code on an ordinary machine. The numbers are upper bounds, computed from a
 tensor's table entry, its coding byte and its chunk table; the length of a stream bounds what it can hold.
@@ -24,7 +24,7 @@ TENSOR, CHUNK = 1 << 17, 1 << 16
 SYMBOL, LINE = 2, 2
 #: Steps of a binary decision with one bit model, and with the mixer of coder 3.
 DECISION, MIXED_DECISION = 10, 80
-#: Steps of an element that coder 2 or 3 passes, and of an entry whose contexts it looks up, even without coding.
+#: Steps for an element that coder 2 or 3 passes, and for an entry whose contexts it looks up, even if nothing is coded.
 CELL, MIXED_CELL, ENTRY = 3, 40, 40
 #: Steps to hash a byte, and to hash the position of an entry.
 HASHED_BYTE, HASHED_POSITION = 4, 50
@@ -32,22 +32,23 @@ HASHED_BYTE, HASHED_POSITION = 4, 50
 WRITTEN_BYTE = 4
 #: Steps to parse a byte of the contents (in Python), to parse an operator, and to unpack a byte with the text coder.
 _CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 8
-#: Most elements that coders 2 and 3 code one by one; above that, coder 2 codes runs, and coder 3 refuses the tensor.
+#: Maximum number of elements that coders 2 and 3 code one by one; above that, coder 2 codes runs, and coder 3 refuses
+#: the tensor.
 _MAX_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
 #: Number of plans that coders 2 and 3 try when they write the positions of a chunk.
 _PLANS = {layout.CODER_ADAPTIVE: 28, layout.CODER_MIXING: 12}
 
 
 def contents_steps(length: int, packed: bool) -> int:
-    """Return the most steps that it takes to read contents of `length` bytes in their plain form."""
+    """Return the maximum number of steps needed to read contents of `length` bytes in their plain form."""
     parsing = _CONTENTS_BYTE * length + _NODE * min(length, layout.MAX_NODES)
     return parsing + (_TEXT_BYTE * length if packed else 0)
 
 
 def decoding_steps(payload: ParsedPayload) -> int:
-    """Return the most steps that it takes to decode a payload, including its codebook and its transposition."""
+    """Return the maximum number of steps needed to decode a payload, including its codebook and its transposition."""
     info = payload.info
-    # Each tensor requires its data block to be read and the block's checksum to be computed.
+    # For each tensor, its data block must be read and the block's checksum computed.
     steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(payload.head)
     steps += _values(info.clusters, info.dtype)
     steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
@@ -57,18 +58,18 @@ def decoding_steps(payload: ParsedPayload) -> int:
 
 
 def hashing_steps(info: TensorInfo) -> int:
-    """Return the most steps that it takes to hash a tensor for the content digest."""
+    """Return the maximum number of steps needed to hash a tensor for the content digest."""
     steps = TENSOR + HASHED_BYTE * info.stored * STORAGE[info.dtype].itemsize
     return steps + (HASHED_POSITION * info.stored + LINE * info.rows if info.form == "sparse" else 0)
 
 
 def writing_steps(info: TensorInfo) -> int:
-    """Return the most steps that it takes to write a tensor's dense form."""
+    """Return the maximum number of steps needed to write a tensor's dense form."""
     return TENSOR + WRITTEN_BYTE * info.size * STORAGE[info.dtype].itemsize
 
 
 def usage_steps(payload: ParsedPayload) -> int:
-    """Return the most steps that it takes to account for the bits of a payload."""
+    """Return the maximum number of steps needed to account for the bits of a payload."""
     steps = 2 * decoding_steps(payload)
     if not measures_positions(payload):
         return steps
@@ -88,7 +89,7 @@ def _decisions(coder: int) -> int:
 
 
 def _values(count: int, dtype: str) -> int:
-    """Return the most steps for values or a codebook in a range coder stream: up to 63 decisions for a float32."""
+    """Return the maximum number of steps for values or a codebook in a range coder stream: 63 decisions per float32."""
     return count * 2 * 8 * STORAGE[dtype].itemsize * DECISION // 2
 
 
@@ -115,7 +116,7 @@ def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
 
 
 def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
-    """Return the most steps that coders 2 and 3 take for positions and code symbols."""
+    """Return the maximum number of steps that coders 2 and 3 take for positions and code symbols."""
     coder, elements, length = payload.coding.coder, chunk.lines * payload.length, payload.length
     mixing = coder == layout.CODER_MIXING
     bits = 1 + min((payload.info.clusters + 1).bit_length(), 16)
@@ -125,5 +126,5 @@ def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
     decisions = min(coded, elements + 8 * entries + bits * entries)
     steps = _decisions(coder) * decisions + (MIXED_CELL if mixing else CELL) * cells
     steps += (ENTRY if mixing else SYMBOL) * entries + bits * entries
-    # The last term counts the decisions on which lines and columns are nonempty.
+    # The last term counts the decisions that say which lines and columns are nonempty.
     return steps + (DECISION * (chunk.lines + length) if mixing else 0)

@@ -1,4 +1,4 @@
-"""Checks of a kernel's arguments in Python, used only after machine code has refused them in its own, faster check."""
+"""Checks of a kernel's arguments in Python, used only after the faster check in machine code has refused them."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ def _describe(value: Any) -> str:
         *(() if flags.writeable else ("read-only",)),
         *(() if flags.aligned else ("unaligned",)),
     ]
-    return ", ".join((f"{value.dtype} array of {value.ndim} dimension(s)", *traits))
+    return ", ".join((f"{value.ndim}-dimensional {value.dtype} array", *traits))

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Steps of work, about a microsecond of Python each, that a process runs in Python although it could compile.
+#: Steps of work, each about a microsecond of Python, that a process runs in Python although it could compile.
 PATIENCE = 1_500_000
-#: The share of one kernel, so that a kernel with little work is not compiled because others have much.
+#: The share of one kernel, so that a kernel with little work is not compiled just because others have much.
 SHARE = PATIENCE // 3
 
 _kernels: list[Kernel] = []
@@ -302,9 +302,9 @@ def kernel(
         Scalars and C-contiguous arrays in Numba's notation, e.g. ``"int64(const uint8[::1], int64[::1], int64)"``.
         ``const`` marks an array that the kernel only reads, and that may therefore be read-only.
     work : callable, optional
-        A function of some of the kernel's parameters, by name, that returns the most microseconds that a call takes in
-        Python, e.g. ``work=lambda lines, length: 20 * lines * length``. It gets array parameters unchanged. Without
-        `work`, the kernel never runs in Python if it can be compiled.
+        A function of some of the kernel's parameters, by name, that returns the maximum number of microseconds that a
+        call takes in Python, e.g. ``work=lambda lines, length: 20 * lines * length``. It gets array parameters
+        unchanged. Without `work`, the kernel never runs in Python if it can be compiled.
     fastmath : iterable of str
         LLVM's flags, as for `numba.njit`.
     unroll : bool

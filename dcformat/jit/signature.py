@@ -41,7 +41,7 @@ class Argument:
     def __str__(self) -> str:
         if not self.ndim:
             return self.dtype
-        return f"{'' if self.const else 'writable '}C-contiguous {self.dtype} array of {self.ndim} dimension(s)"
+        return f"{'' if self.const else 'writable '}C-contiguous {self.ndim}-dimensional {self.dtype} array"
 
 
 @record

@@ -15,7 +15,8 @@ class WorkEstimate:
     Parameters
     ----------
     work : callable
-        A function of some of the kernel's parameters, by name, that returns the most microseconds that Python takes.
+        A function of some of the kernel's parameters, by name, that returns the maximum number of microseconds that
+        Python takes.
     function : function
         The kernel.
     signature : Signature

@@ -87,8 +87,8 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
     Raises
     ------
     UnfitError
-        NumPy has no dtype for a tensor (bfloat16, int8 with a scale), or a name points outside the archive or is one
-        that `numpy.load` confuses with another tensor's.
+        NumPy has no dtype for a tensor (bfloat16, int8 with a scale), a name points outside the archive, or
+        `numpy.load` would confuse two names.
     """
     for name in content.names:
         info = content.info(name)

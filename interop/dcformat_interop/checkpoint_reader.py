@@ -21,6 +21,7 @@ import numpy as np
 
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import STORAGE
+from dcformat.wording import counted
 from dcformat_interop import kinds
 from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
@@ -59,7 +60,7 @@ class Checkpoint:
         The tensors in the file's order, with pruning masks folded. All are finite and have dtypes that a ``.dcf`` file
         can hold.
     notes : sequence of Note
-        The reader's changes and omissions.
+        What the reader changed or left out.
     left_out : mapping of str to str
         The names missing from `tensors`, each with a reason: a dtype, or ``NaN or infinity in 2 places``.
     metadata : mapping of str to str
@@ -182,7 +183,7 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
             left_out[name] = dense.dtype
             continue
         if count := count_not_finite(dense.values, dense.dtype):
-            left_out[name] = f"NaN or infinity in {count:,} place{'s' * (count > 1)}"
+            left_out[name] = f"NaN or infinity in {counted(count, 'place')}"
             infinite.append(name)
             continue
         if dense.dtype not in STORAGE:
@@ -199,17 +200,19 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
     if skipped:
         notes.append(Note(f"left out as asked: {_listed(skipped)}"))
     if odd:
-        notes.append(Note(f"left out, for a .dcf file holds {_HELD} alone: {_listed(odd, left_out)}"))
+        notes.append(Note(f"left out, because a .dcf file holds only {_HELD}: {_listed(odd, left_out)}"))
     if infinite:
-        notes.append(Note(f"left out, for a .dcf file holds finite values alone: {_listed(infinite, left_out)}", True))
+        notes.append(
+            Note(f"left out, because a .dcf file holds only finite values: {_listed(infinite, left_out)}", True)
+        )
     masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
     if masks:
-        notes.append(Note(f"kept, but look like pruning masks that nothing applies: {_listed(masks)}", True))
+        notes.append(Note(f"kept, although they look like pruning masks without weights: {_listed(masks)}", True))
     return Checkpoint(path, tensors, notes, left_out, raw.metadata)
 
 
 def _stored(path: str, name: str, dense: Dense, budget: Budget) -> Dense:
-    """Return a tensor in the dtype that a file stores, with its elements in row-major order."""
+    """Return a tensor in the dtype that the file will store, with its elements in row-major order."""
     dtype, values = dense.dtype, dense.values
     if dtype not in STORAGE:
         budget.take(STORAGE["float32"].itemsize * values.size, name)
@@ -229,4 +232,4 @@ def _listed(names: Collection[str], reasons: Mapping[str, str] | None = None) ->
     """Return the number of names, and the first few of them."""
     shown = [f"{name} ({reasons[name]})" if reasons else name for name in islice(names, _LISTED)]
     more = ", ..." if len(names) > _LISTED else ""
-    return f"{len(names):,} entr{'y' if len(names) == 1 else 'ies'}: {', '.join(shown)}{more}"
+    return f"{counted(len(names), 'entry', 'entries')}: {', '.join(shown)}{more}"

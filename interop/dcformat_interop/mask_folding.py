@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, as_numbers
 
@@ -35,7 +36,7 @@ def fold_masks(path: str, raw: Raw, budget: Budget) -> None:
         folded += 1
     raw.entries = out
     if folded:
-        raw.notes.append(f"{folded} pruning mask{'s' * (folded > 1)} (NAME_orig, NAME_mask) folded into the weights")
+        raw.notes.append(f"folded {counted(folded, 'pruning mask')} (NAME_orig, NAME_mask) into the weights")
 
 
 def looks_like_mask(name: str, dense: Dense) -> bool:

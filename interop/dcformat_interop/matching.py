@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.graph import Shape
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Dense
 
@@ -84,7 +85,7 @@ def _nearest(architecture: Architecture, tensors: Mapping[str, Dense]) -> str:
     best = max(common, key=lambda name: common[name])
     if common[best] <= common.get(architecture.name, 0):
         return ""
-    return f"{common[best]} of the {len(tensors)} tensors have the shapes of {best}: --architecture {best}"
+    return f"{common[best]} of {counted(len(tensors), 'tensor')} fit {best}: try --architecture {best}"
 
 
 def _by_order(path: object, architecture: Architecture, tensors: Mapping[str, Dense]) -> list[str]:
@@ -96,7 +97,7 @@ def _by_order(path: object, architecture: Architecture, tensors: Mapping[str, De
             why = "a kernel as Keras calls it: transpose it and call it NAME.weight" if kernel else "leave it out"
             raise UnfitError(path, f"{architecture.name}'s weights and biases only", f"the tensor {name!r} ({why})")
     if len(stems) != len(wanted):
-        expected = f"{len(wanted)} layers ({', '.join(wanted)})" if len(wanted) < 9 else f"{len(wanted)} layers"
+        expected = counted(len(wanted), "layer") + (f" ({', '.join(wanted)})" if len(wanted) < 9 else "")
         raise UnfitError(path, f"{expected} for {architecture.name}", f"{len(stems)} ({_shortened(stems)})")
     names: list[str] = []
     left = list(stems)

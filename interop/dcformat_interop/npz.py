@@ -81,7 +81,7 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
 
 
 def _fill(member: Any, out: memoryview) -> int:
-    """Read until `out` is full or the member ends, and return the number of bytes, without a copy of them all."""
+    """Read until `out` is full or the member ends, without a second copy of all bytes, and return their number."""
     place = 0
     while count := member.readinto(out[place : place + _PART]):
         place += count
@@ -101,7 +101,7 @@ def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, n
         raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES} bytes", f"{length}", name)
     text = member.read(length)
     try:
-        with warnings.catch_warnings():  # They are about headers that Python 2 wrote.
+        with warnings.catch_warnings():  # The warnings are about headers that Python 2 wrote.
             warnings.simplefilter("ignore")
             # Version 3 differs from version 2 only in the encoding, and only the names of fields are not ASCII.
             stream = io.BytesIO(count + text)

@@ -50,7 +50,7 @@ def to_onnx(model: Model) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     if model.graph is None:
-        raise ValueError("model: expected a network, found tensors alone")
+        raise ValueError("model: expected a network, found only tensors")
     graph = model.graph
     shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     names = ["x", *(f"v{i}" for i in range(1, len(graph.nodes))), "y"] if graph.nodes else ["x"]

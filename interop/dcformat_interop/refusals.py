@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Most characters of a part of a message: names come from files and may be very long.
+#: Maximum number of characters of each part of a message: names come from files and may be very long.
 _LONGEST = 300
 
 

@@ -101,7 +101,7 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
         name = key.removesuffix(SCALE_SUFFIX)
         entry = header.get(name)
         if not isinstance(entry, dict) or entry.get("dtype") != "I8":
-            continue  # The key is somebody else's.
+            continue  # Another program wrote the key.
         text = metadata.pop(key)
         try:
             scales[name] = float(text)
@@ -127,7 +127,7 @@ def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, st
         if code in _DTYPES and prod(shape) * np.dtype(_DTYPES[code]).itemsize != end - begin:
             raise UnfitError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
         if code in _DTYPES and not is_array_shape(shape, np.dtype(_DTYPES[code]).itemsize):
-            raise UnfitError(path, "a shape that NumPy has arrays of", shape, name)
+            raise UnfitError(path, "a shape that NumPy supports", shape, name)
         out.append((name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
     position = 0

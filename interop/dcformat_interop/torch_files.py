@@ -1,4 +1,4 @@
-"""Reading of torch.save's files with PyTorch's own reader for mere tensors (``weights_only``), which runs no code.
+"""Reading of torch.save's files with PyTorch's own reader for tensors only (``weights_only``), which runs no code.
 
 Objects that the reader does not know (hyperparameters, NumPy scalars, whole modules) become inert placeholders: they
 are left out, and the tensors beside them can be read.
@@ -106,7 +106,7 @@ def _torch(path: str) -> Any:
         raise MissingTorchError(f"{why}: pip install 'dcformat[pruning]' ({error})") from None
     version = str(torch.__version__)
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _SAFE_SINCE:
-        raise MissingTorchError(f"{why}, whose loading cannot run code; found {version}")
+        raise MissingTorchError(f"{why}, because older versions can be made to run code; found {version}")
     return torch
 
 
@@ -133,7 +133,9 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
     from torch import load, serialization
 
     try:
-        with warnings.catch_warnings():  # They are about unknown pickle protocols, which it may still read.
+        with (
+            warnings.catch_warnings()
+        ):  # The warnings are about unknown pickle protocols, which PyTorch may still read.
             warnings.simplefilter("ignore")
             clipped: Any = ClippedFile(file)
             unknown = serialization.get_unsafe_globals_in_checkpoint(clipped) if zipped else []
@@ -143,7 +145,7 @@ def _load(path: str, file: BinaryIO, zipped: bool) -> Any:
                 return load(clipped, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # It raises many classes of errors, and suggests unsafe loading.
+    except Exception as error:  # PyTorch raises many classes of errors, and suggests unsafe loading.
         found = f"one that holds other objects or is damaged ({type(error).__name__}): save model.state_dict()"
         raise UnfitError(path, _EXPECTED, found) from None
 
@@ -188,5 +190,5 @@ def _odd(value: torch.Tensor | _Inert) -> str:
     if value.layout is not torch.strided:
         return "a sparse one"
     if not is_array_shape(value.shape, value.element_size()):
-        return f"one of shape {tuple(value.shape)}, of which NumPy has no arrays,"
+        return f"one of shape {tuple(value.shape)}, which NumPy does not support,"
     return "one without data (meta)" if value.is_meta else ""

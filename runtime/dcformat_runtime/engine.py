@@ -159,7 +159,7 @@ class KernelEngine:
         return cut
 
     def _together(self, pool: WorkerPool, runner: _Runner, x: Floats, y: Floats) -> None:
-        """Run one image, with each long operator on all threads."""
+        """Run one image; each long operator runs on all threads."""
         arena = runner.take()
         for _, cost, control in walk(runner.program, 1):
             if cost > 4 * HAND_OVER:

@@ -144,7 +144,7 @@ class Network:
 
     @property
     def outputs(self) -> int:
-        """How many numbers one result has."""
+        """Number of outputs for one input."""
         return prod(self.output_shape)
 
     def shape(self, value: int) -> Shape:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")
 _FLOAT32 = np.dtype(np.float32)
-#: The most bytes that a piece of a large batch may take, with everything that is made from it.
+#: Maximum number of bytes that a piece of a large batch may take, with everything that is made from it.
 _PIECE_BYTES = 64 << 20
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
@@ -84,7 +84,8 @@ class Session:
         limit = options.max_memory
         self._left = None if limit is None else limit - plan.total + plan.call
         self._call = plan.call
-        #: The most inputs that go to the engine together, and the most if none has to be copied or reshaped.
+        #: Maximum number of inputs that go to the engine together, and the maximum if no input has to be copied or
+        #: reshaped.
         self._piece = self._whole = self.fitting(sys.maxsize)
         if len(self._network.output_shape) > 1:
             self._whole = -1

@@ -104,7 +104,7 @@ class WorkerPool:
         self._free.release()
 
     def share(self, work: Work, pieces: int, workers: int) -> None:
-        """Do the pieces of `work` on this thread and on `workers` other threads.
+        """Do the pieces of `work` on this thread and on up to `workers` other threads.
 
         The caller sets the words of `control` that say what to run.
         """

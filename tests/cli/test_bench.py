@@ -137,7 +137,7 @@ def test_the_command(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
                 assert row["calls"] >= timing.MIN_CALLS
                 assert 0 < row["median_us"] <= row["p99_us"]
     text = invoke("bench", dcf, "--rounds", 1, "--batch", 2, "--peer", "numpy dense").stdout
-    assert "batch 2, 1 thread(s)" in text
+    assert "batch 2, 1 thread" in text
     assert "peer / ours" in text
 
 

@@ -50,7 +50,7 @@ def test_on_a_terminal_the_line_moves_and_is_removed(monkeypatch: pytest.MonkeyP
     assert isinstance(sys.stderr, _Terminal)
     assert sys.stderr.getvalue().split("\r\033[K") == [
         "", "compiling kernel 1 (first), once for this machine ...", "",
-        "compiling kernel 2 (second), for this run alone ...", "",
+        "compiling kernel 2 (second), for this run only ...", "",
     ]  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_a_cache_that_cannot_be_used_is_one_warning(tmp_path: Path, monkeypatch:
     assert done.stderr.decode().splitlines() == [
         "warning: compiled kernels cannot be saved, so each run compiles them again: "
         f"{tmp_path}/file/kernels: Not a directory (set DCFORMAT_CACHE_DIR to a folder that only you can write to)",
-        "compiling kernels for this run alone (they are not saved)",
+        "compiling kernels for this run only (not saved)",
     ]
 
 

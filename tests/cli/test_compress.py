@@ -148,7 +148,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
     result = invoke(*CLASSIC, "-f", "-o", out, "--data", data, *(resume if named else []))
     assert result.exit_code == 130
     assert out.read_bytes() == b"precious"
-    assert f"{stages}: complete stages are kept; --resume continues from them" in result.stderr
+    assert f"{stages}: complete stages were kept; --resume continues from them" in result.stderr
     assert result.stderr.splitlines()[-1] == "dcformat: interrupted"
     assert len(list(stages.iterdir())) == 4
 
@@ -171,7 +171,7 @@ def test_stages_of_another_run_are_not_continued(
 
     watcher = interrupt(monkeypatch, "retrain")
     result = invoke(*other)
-    assert "an earlier run's stages removed" in result.stderr
+    assert "removed an earlier run's stages" in result.stderr
     assert watcher.seen == ["train", "retrain"]
 
 

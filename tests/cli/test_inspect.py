@@ -36,7 +36,7 @@ def test_the_figures_are_the_models(invoke: Invoke, dcf: Path, state: State) -> 
         assert rows[name]["shape"] == list(values.shape)
         if name.endswith(".weight"):
             assert rows[name]["stored"] == np.count_nonzero(values)
-            assert rows[name]["clusters"] == 16
+            assert rows[name]["codebook"] == 16
             assert 0 < rows[name]["bits_per_weight"] <= 4.5
     assert document["network"]["input_shape"] == [784]
     assert [node["kind"] for node in document["network"]["nodes"]] == ["linear", "relu"] * 2 + ["linear"]
@@ -49,7 +49,7 @@ def test_the_table_has_the_papers_columns(invoke: Invoke, dcf: Path) -> None:
     assert result.stderr == ""
     size = f"{dcf.stat().st_size:,}"
     assert f"{dcf}: {size} bytes, " in result.stdout
-    for word in ("shape", "density", "clusters", "bits/weight", "bits/index", "bytes", "300x784", "fc3.bias", "linear"):
+    for word in ("shape", "density", "codebook", "bits/weight", "bits/index", "bytes", "300x784", "fc3.bias", "linear"):
         assert word in result.stdout
     last = result.stdout.splitlines()[-1].split()
     assert last == ["the", "file", size, "100.00", "%"]
@@ -71,12 +71,12 @@ def test_memory_is_what_the_model_takes(invoke: Invoke, dcf: Path) -> None:
         name: sum(a.nbytes for a in (t.data, t.codebook, t.indptr, t.indices) if a is not None)
         for name, t in dcformat.load(dcf).tensors.items()
     }
-    held = memory["tensors as they are held: sparse rows, codes, codebooks"]
+    held = memory["all tensors in packed form: sparse rows, codes, codebooks"]
     assert held == pytest.approx(sum(sizes.values()), rel=0.02)
-    assert memory["the largest of them"] == pytest.approx(max(sizes.values()), rel=0.02)
-    assert memory["all tensors dense, in float32"] == 1_066_440
+    assert memory["the largest tensor in packed form"] == pytest.approx(max(sizes.values()), rel=0.02)
+    assert memory["all tensors in dense form, as float32"] == 1_066_440
     assert any(what.startswith("run: ") for what in memory)
-    assert "memory, at most" in invoke("inspect", dcf, "--memory").stdout
+    assert "maximum memory" in invoke("inspect", dcf, "--memory").stdout
 
 
 def test_a_bag_of_tensors_and_sections_of_a_later_version(invoke: Invoke, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text("utf
 NAMED = set(re.findall(r"[\"`](\w+)[\"`]", TEXT))
 FIGURES = ["size", "parameters", "float32_bytes", "ratio", "tensors", "ledger"]
 TENSOR = {
-    "name", "shape", "dtype", "form", "weights", "stored", "density", "clusters", "coder", "bits_per_weight",
+    "name", "shape", "dtype", "form", "weights", "stored", "density", "codebook", "coder", "bits_per_weight",
     "bits_per_index", "table_bytes", "bytes",
 }  # fmt: skip
 

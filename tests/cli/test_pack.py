@@ -201,7 +201,7 @@ def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_pa
     (tmp_path / "a.net").write_bytes(bytes(8))
     refused(invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf"), "give --architecture", code=2)
     arguments = ["pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture"]
-    refused(invoke(*arguments, "lenet-5"), "convolutions alone", "fc1.weight")
+    refused(invoke(*arguments, "lenet-5"), "only convolutions", "fc1.weight")
     refused(invoke(*arguments, "squeezenet"), "a.net: expected 104 bytes of counts, found 8 bytes")
 
 
@@ -217,7 +217,7 @@ def test_negative_zeros(invoke: Invoke, tmp_path: Path, dtype: str, bits: str) -
     values = torch.tensor([[-0.0, 0.0, 1.5], [-0.0, -1.5, 2.0]], dtype=getattr(torch, dtype))
     save_torch({"w": values}, tmp_path / "a.safetensors")
     result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "plain.dcf")
-    assert "note: 2 negative zeros were stored as zeros (--exact keeps them)\n" in result.stderr
+    assert "note: stored 2 negative zeros as positive zero (--exact keeps the sign)\n" in result.stderr
     assert "negative" not in invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "e.dcf", "--exact").stderr
     original = values.view(torch.int16 if bits == "<u2" else torch.int32).numpy().view(bits)
     exact = dcformat.load(tmp_path / "e.dcf").tensors["w"].to_dense().view(bits)
@@ -229,7 +229,7 @@ def test_negative_zeros(invoke: Invoke, tmp_path: Path, dtype: str, bits: str) -
 def test_one_negative_zero(invoke: Invoke, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([-0.0, 1], np.float32))
     assert (
-        "note: 1 negative zero was stored as zero ("
+        "note: stored 1 negative zero as positive zero ("
         in invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").stderr
     )
 
@@ -240,7 +240,7 @@ def test_denormal_values_are_told_and_kept(invoke: Invoke, tmp_path: Path) -> No
     half = torch.tensor([1e-7, 1.0], dtype=torch.float16)  # denormal there, normal as float32
     save_torch({"a": single, "b": brain, "c": half, "d": torch.tensor(0.0)}, tmp_path / "a.safetensors")
     result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--exact")
-    assert "note: 3 denormal values, which slow processors down, in a, b\n" in result.stderr
+    assert "note: 3 denormal values (slow on most processors) in a, b\n" in result.stderr
     assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
 
 
@@ -256,9 +256,9 @@ def test_what_is_left_out_is_told(invoke: Invoke, tmp_path: Path) -> None:
     assert result.stderr.splitlines()[:4] == [
         "note: the state_dict was found under 'model_state'",
         "note: left out as asked: 1 entry: drop",
-        "note: left out, for a .dcf file holds float32, float16, bfloat16 or int8 alone: 2 entries: "
+        "note: left out, because a .dcf file holds only float32, float16, bfloat16 or int8: 2 entries: "
         "n (int), ids (int64)",
-        "warning: left out, for a .dcf file holds finite values alone: 1 entry: inf (NaN or infinity in 1 place)",
+        "warning: left out, because a .dcf file holds only finite values: 1 entry: inf (NaN or infinity in 1 place)",
     ]
     assert dcformat.load(tmp_path / "a.dcf").tensors.keys() == {"w"}
 

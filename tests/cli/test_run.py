@@ -145,14 +145,14 @@ def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 def test_shapes_that_numpy_has_no_arrays_of(invoke: Invoke, dcf: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    message = f"x.npy: expected a shape that NumPy has arrays of, found {shape}"
+    message = f"x.npy: expected a shape that NumPy supports, found {shape}"
     refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), message)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "y.npy"], "-o belongs to --input"),
+        (["-o", "y.npy"], "-o needs --input"),
         (["--input", "x.npy", "--data", "d"], "found both"),
         (["--threads", "0"], "0 is not in the range"),
         (["--backend", "gpu"], "'gpu' is not one of"),

@@ -68,7 +68,7 @@ def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
     assert report["folder"] == str(place)
     assert report["bytes"] == sum(path.stat().st_size for path in place.iterdir())
     second = spawn(script.format("['warmup']"), python=True)
-    assert second.stdout.decode().endswith(": all were there already\n")
+    assert second.stdout.decode().endswith(": all were already there\n")
     listed = spawn(script.format("['warmup', '--list', '--json']"), python=True)
     assert {Path(path).parent for path in json.loads(listed.stdout)["kernels"].values()} == {place}
     table = spawn(script.format("['warmup', '--list']"), python=True).stdout.decode()

@@ -232,13 +232,13 @@ def test_arguments_of_other_types_are_refused(filled):
     found = run(filled, WRONG, DCFORMAT_CACHE="only")
     assert [kind for kind, _ in found] == ["TypeError"] * 13 + ["OverflowError", "RuntimeError"]
     array = (
-        "kernel machine_kernels.simple.total, argument 0: expected C-contiguous int64 array of 1 dimension(s), found "
+        "kernel machine_kernels.simple.total, argument 0: expected C-contiguous 1-dimensional int64 array, found "
     )
-    assert found[0][1] == array + "int32 array of 1 dimension(s)"
-    assert found[1][1] == array + "int64 array of 1 dimension(s), not C-contiguous"
+    assert found[0][1] == array + "1-dimensional int32 array"
+    assert found[1][1] == array + "1-dimensional int64 array, not C-contiguous"
     assert found[3][1] == array + "list"
     assert found[5][1] == "kernel machine_kernels.simple.total: expected 2 arguments, found 1"
-    assert found[10][1].endswith("found float32 array of 2 dimension(s), read-only")
+    assert found[10][1].endswith("found 2-dimensional float32 array, read-only")
 
 
 ALIKE = """

@@ -110,7 +110,9 @@ def test_entries_of_other_dtypes_are_left_out_by_name(tmp_path: Path, form: str)
     assert list(read.tensors) == ["w"]
     assert dict(read.left_out) == {f"odd.{dtype}": dtype for dtype in ODD}
     (text,) = texts(read)
-    assert text.startswith("left out, for a .dcf file holds float32, float16, bfloat16 or int8 alone: 6 entries: odd.")
+    assert text.startswith(
+        "left out, because a .dcf file holds only float32, float16, bfloat16 or int8: 6 entries: odd."
+    )
     assert text.endswith(", ...")
 
 
@@ -121,7 +123,7 @@ def test_values_that_are_not_finite_are_left_out_with_a_warning(tmp_path: Path, 
     read = read_checkpoint(tmp_path / "a.npz")
     assert dict(read.left_out) == {"x": "NaN or infinity in 2 places", "y": "NaN or infinity in 1 place"}
     assert texts(read, warning=True) == [
-        "left out, for a .dcf file holds finite values alone: 2 entries: "
+        "left out, because a .dcf file holds only finite values: 2 entries: "
         "x (NaN or infinity in 2 places), y (NaN or infinity in 1 place)"
     ]
 

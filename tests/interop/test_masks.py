@@ -20,7 +20,7 @@ def test_what_torch_prunes(tmp_path: Path) -> None:
     assert set(read.tensors) == {"weight", "bias"}
     assert read.tensors["weight"].values.tobytes() == (layer.weight.detach() + 0.0).numpy().tobytes()
     assert np.count_nonzero(read.tensors["weight"].values) == 2
-    assert [note.text for note in read.notes] == ["1 pruning mask (NAME_orig, NAME_mask) folded into the weights"]
+    assert [note.text for note in read.notes] == ["folded 1 pruning mask (NAME_orig, NAME_mask) into the weights"]
 
 
 @pytest.mark.parametrize("form", ["a.pt", "a.safetensors"])
@@ -73,7 +73,7 @@ def test_a_mask_without_its_weight_is_warned_of(tmp_path: Path) -> None:
     assert set(read.tensors) == {"w", "w_mask"}
     (note,) = read.notes
     assert note.warning
-    assert note.text == "kept, but look like pruning masks that nothing applies: 1 entry: w_mask"
+    assert note.text == "kept, although they look like pruning masks without weights: 1 entry: w_mask"
 
 
 def test_a_skipped_mask_leaves_the_weight_as_it_is(tmp_path: Path) -> None:

@@ -78,11 +78,11 @@ def test_tensors_that_are_neither_weights_nor_biases() -> None:
 def test_another_architecture_that_fits_better_is_named() -> None:
     other = ARCHITECTURES["lenet-5"]
     given = {name: Dense("float32", np.zeros(shape, np.float32)) for name, shape in other.shapes.items()}
-    message = r"model\.npz: expected 3 layers .*8 of the 8 tensors have the shapes of lenet-5: --architecture lenet-5"
+    message = r"model\.npz: expected 3 layers .*8 of 8 tensors fit lenet-5: try --architecture lenet-5"
     with pytest.raises(UnfitError, match=message):
         match(PATH, LENET, given)
     del given["conv1.bias"]
-    with pytest.raises(UnfitError, match="7 of the 7 tensors have the shapes of lenet-5"):
+    with pytest.raises(UnfitError, match="7 of 7 tensors fit lenet-5"):
         match(PATH, LENET, given)
 
 

@@ -1,7 +1,7 @@
 """Time runtimes against each other in short turns, so that other work on the machine disturbs them all equally.
 
 `python -m dcformat_cli.bench.timing` is the worker of `dcformat bench`. It is a separate process because most libraries
-read their number of threads from the environment when they are loaded.
+read the number of threads from the environment when they are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError:  # not on Windows
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
 
-#: Variables that set the number of a library's threads, and variables that keep waiting threads from spinning.
+#: Variables that set a library's number of threads, and variables that keep waiting threads from spinning.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -85,7 +85,7 @@ def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floa
 
 
 def one_turn(run: Run, inputs: Sequence[Floats]) -> list[int]:
-    """Return the nanoseconds of each call of a turn, except the first.
+    """Return the nanoseconds of each call of a turn except the first.
 
     If the system gave the processor to another program during a call, the call's own CPU time counts.
     """

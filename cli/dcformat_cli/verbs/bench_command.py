@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from dcformat.wording import counted
 from dcformat_cli.bench.other_runtimes import RUNTIMES
 from dcformat_cli.bench.timing import environment
 from dcformat_cli.failures import UnfitError, misuse
@@ -57,9 +58,9 @@ class BenchOptions:
 @file_argument()
 @click.option("--batch", "batches", type=counts, default="1,8,64,1024", show_default=True, metavar="N,...")
 @click.option("--threads", type=counts, default="1", show_default=True, metavar="N,...")
-@click.option("--rounds", type=click.IntRange(min=1), default=11, show_default=True, help="Turns of each runtime.")
+@click.option("--rounds", type=click.IntRange(min=1), default=11, show_default=True, help="Turns per runtime.")
 @click.option(
-    "--peer", "runtimes", multiple=True, type=Choice(OTHERS), help="Compare with this runtime only; may be repeated."
+    "--peer", "runtimes", multiple=True, type=Choice(OTHERS), help="Compare only with this runtime; may be repeated."
 )
 @click.option(
     "--input", "array", type=click.Path(), metavar="X.npy", help="Take inputs from this array instead of random ones."
@@ -69,9 +70,9 @@ class BenchOptions:
 def bench_command(**options: Any) -> None:
     """Time the network of FILE (- for stdin) on this runtime and on the other installed runtimes.
 
-    The figures are medians over calls in short turns. A ratio above 1 tells how many times longer the other runtime
-    takes. Outputs are compared first; a runtime that computes something else, in bfloat16 for example, is marked with
-    its error. Other programs on the machine disturb the figures.
+    The figures are medians over many calls; the runtimes take short turns. A ratio above 1 tells how many times longer
+    the other runtime takes. The outputs are compared first: a runtime whose results differ, because it computes in
+    bfloat16 for example, is shown with its error. Other programs on the machine disturb the figures.
     """
     _bench(BenchOptions(**options))
 
@@ -137,8 +138,8 @@ def _answers(file: str, request: Mapping[str, Any], threads: Sequence[int]) -> l
             env={**environment(count), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, check=False,
         )  # fmt: skip
         if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["it was stopped"]
-            raise UnfitError(file, "a worker that finishes", last[0], f"bench with {count} thread(s)")
+            last = done.stderr.strip().splitlines()[-1:] or ["it was killed"]
+            raise UnfitError(file, "a worker that finishes", last[0], f"bench with {counted(count, 'thread')}")
         answers.append({"threads": count, **json.loads(done.stdout)})
     return answers
 
@@ -152,7 +153,7 @@ def _show(file: str, answer: Mapping[str, Any]) -> None:
             ratio = "" if name == "dcformat" else f"{row['median_us'] / ours:.2f}"
             differs = f"{row['error']:.0e}" if row["error"] > TOLERANCE else ""
             rows.append((name, f"{row['median_us']:,.1f}", f"{row['p99_us']:,.1f}", ratio, differs))
-        title = f"{file}: batch {result['batch']}, {answer['threads']} thread(s)"
+        title = f"{file}: batch {result['batch']}, {counted(answer['threads'], 'thread')}"
         Table(title, ("runtime", "median us", "p99 us", "peer / ours", "error"), rows).show()
         say("")
         if runtimes["dcformat"]["error"] > TOLERANCE:

@@ -77,12 +77,16 @@ class Compressed:
     type=Choice(RECIPES),
     default="default",
     show_default=True,
-    help="classic: Deep Compression as published; default: the best in minutes; record: the smallest file as accurate "
-    "as the paper's; extreme: the smallest at 95.83 % (lenet-300-100).",
+    help="classic: Deep Compression as published; default: the best result in minutes; record: the smallest file that "
+    "is as accurate as the paper's; extreme: the smallest file with 95.83 % accuracy (lenet-300-100 only).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--device", type=Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Training epochs of all stages together [the recipe's].")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Number of training epochs in all stages together [default: the recipe's].",
+)
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -90,7 +94,11 @@ class Compressed:
     help="Start from this state_dict (.safetensors, .npz, .pt) instead of training the dense network.",
 )
 @data()
-@click.option("--mode", type=Choice(MODES), help="The coder [the recipe's].")
+@click.option(
+    "--mode",
+    type=Choice(MODES),
+    help="The coder: fast to decode, small, or smallest for small networks [default: the recipe's].",
+)
 @click.option(
     "--resume",
     is_flag=False,
@@ -98,15 +106,15 @@ class Compressed:
     metavar="[DIR]",
     help="Continue from the last complete stage, in DIR or in FILE.stages beside the output.",
 )
-@click.option("--keep-stages", is_flag=True, help="Keep the stages when done (those in a DIR always stay).")
+@click.option("--keep-stages", is_flag=True, help="Keep the stages after success (those in a DIR are always kept).")
 @as_json()
 def compress_command(**options: Any) -> None:
     """Train ARCHITECTURE, prune it, share its weights, fine-tune them, and pack the result.
 
-    All choices on the way are made on images held out of the training set. The packed file is read back and compared,
-    then run once on the test set.
+    All choices along the way are made on images held out of the training set. At the end, the packed file is read back
+    and compared, and then run once on the test set.
 
-    After an interruption FILE.stages holds the stages that were complete, and --resume continues from them.
+    After an interruption, FILE.stages holds the completed stages, and --resume continues from them.
     """
     _compress(CompressOptions(**options))
 
@@ -116,7 +124,7 @@ def _compress(options: CompressOptions) -> None:
 
     require_torch("compress")
     options.output.check(options.checkpoint)
-    load_split("test", options.data)  # An hour of training should not end with test images that cannot be read.
+    load_split("test", options.data)  # Unreadable test images should fail now, not after an hour of training.
     with options.stage_directory() as stages:
         result = _train(options, stages)
         mode = options.mode or cast("Mode", result.mode)

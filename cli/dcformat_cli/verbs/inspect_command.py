@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dcformat.wording import counted
 from dcformat_cli import summary
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
     """Show what FILE (- for stdin) holds and what its bytes are for.
 
-    Bits per weight and per index are those of a stored weight, as coded, like those in the tables of the Deep
-    Compression paper. The rows of the ledger add up to the size of the file.
+    As in the tables of the Deep Compression paper, bits per weight and per index are averages over the stored weights,
+    after coding. The column "codebook" has the number of shared values. The rows of the second table add up to the size
+    of the file.
     """
     with opened(file, max_memory, max_work) as content:
         if as_json:
@@ -46,9 +48,9 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
     for key, value in content.metadata.items():
         say(f"{key}: {value}")
     if content.self_test is not None:
-        say(f"self-test: {content.self_test.samples} inputs from seed {content.self_test.seed}")
+        say(f"self-test: {counted(content.self_test.samples, 'input')} from seed {content.self_test.seed}")
     for extension in content.extensions:
-        say(f"unknown section of kind {extension.kind}, {len(extension.payload):,} bytes, kept unchanged")
+        say(f"unknown section of kind {extension.kind}, {counted(len(extension.payload), 'byte')}, kept unchanged")
     say("")
     summary.layer_table(figures).show()
     say("")
@@ -60,7 +62,7 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
 
 def _network(graph: Graph | None) -> str:
     if graph is None:
-        return "no network: the tensors alone (pack with --architecture to make a file that runs)"
+        return "no network, only tensors (pack with --architecture to make a file that runs)"
     kinds: dict[str, int] = {}
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
@@ -75,12 +77,12 @@ def _one(values: tuple[float, ...]) -> str:
 
 
 def _memory(content: DcfFile) -> list[tuple[str, int]]:
-    """Return the predicted memory of the model and of a run, without loading anything."""
+    """Predict the memory that the model and a run take, without loading anything."""
     infos = [content.info(name) for name in content.names]
     rows = [
-        ("tensors as they are held: sparse rows, codes, codebooks", content.decoded_bytes),
-        ("the largest of them", max((info.decoded_bytes for info in infos), default=0)),
-        ("all tensors dense, in float32", 4 * sum(info.size for info in infos)),
+        ("all tensors in packed form: sparse rows, codes, codebooks", content.decoded_bytes),
+        ("the largest tensor in packed form", max((info.decoded_bytes for info in infos), default=0)),
+        ("all tensors in dense form, as float32", 4 * sum(info.size for info in infos)),
     ]
     if content.graph is not None:
         from dcformat_runtime import predict_memory
@@ -93,7 +95,7 @@ def _memory(content: DcfFile) -> list[tuple[str, int]]:
 
 def _memory_table(content: DcfFile) -> Table:
     rows = [(what, f"{size:,}") for what, size in _memory(content)]
-    return Table("memory, at most", ("what", "bytes"), rows)
+    return Table("maximum memory", ("what", "bytes"), rows)
 
 
 def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dcformat.dense import from_dense, negative_zeros
 from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
+from dcformat.wording import counted
 from dcformat_cli import summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
@@ -33,7 +34,7 @@ from dcformat_cli.writing import packed_model
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
 
-#: Bytes that it takes to pack each element of a tensor: indices, codes, and the arrays to sort them.
+#: Bytes needed to pack each element of a tensor: indices, codes, and the arrays to sort them.
 _WORKING = 40
 
 #: Number of copies of the checkpoint's values in memory: as read, in the form that packs best, and packed.
@@ -94,50 +95,58 @@ class PackOptions:
     type=Choice(("escape", "filler")),
     default="escape",
     show_default=True,
-    help="How to bridge long runs of zeros; filler is Deep Compression's way, and means Huffman coding.",
+    help="How to bridge long runs of zeros; filler is the way of Deep Compression, and implies Huffman coding.",
 )
 @click.option(
     "--mean",
     type=numbers,
-    help="The network takes (pixel / 255 - MEAN) / STD: one number, or one for each channel [0].",
+    help="The network's input is (pixel / 255 - MEAN) / STD. One number, or one for each channel [default: 0].",
 )
-@click.option("--std", type=numbers, help="See --mean [1].")
-@click.option("--labels", help="Class labels in the order of the outputs, separated by commas; or @FILE, one a line.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to keep in the file; may be repeated.")
+@click.option("--std", type=numbers, help="See --mean [default: 1].")
 @click.option(
-    "--reorder-units", is_flag=True, help="Reorder hidden units for a smaller file; the function stays the same."
+    "--labels", help="Class labels in the order of the outputs: separated by commas, or @FILE with one label per line."
+)
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Text to store in the file; may be repeated.")
+@click.option(
+    "--reorder-units",
+    is_flag=True,
+    help="Reorder hidden units to make the file smaller; the network still computes the same function.",
 )
 @click.option(
     "--fold-scales",
     is_flag=True,
-    help="Scale hidden units by powers of two where that makes the file smaller.",
+    help="Scale hidden units by powers of two where that makes the file smaller; the function stays the same.",
 )
 @click.option(
     "--self-test",
     type=click.IntRange(1, MAX_SELF_TEST_SAMPLES),
     metavar="INPUTS",
-    help="Keep a test of this many inputs in the file, for verify to run.",
+    help="Store a self-test with this many inputs in the file; verify runs it.",
 )
-@click.option("--skip", multiple=True, metavar="NAME", help="Leave a tensor out (wildcards: * and ?); may be repeated.")
-@click.option("--key", metavar="PATH", help="The state_dict of a PyTorch file to take, such as model.state_dict.")
-@click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
+@click.option(
+    "--skip", multiple=True, metavar="NAME", help="Leave out this tensor (wildcards: * and ?); may be repeated."
+)
+@click.option(
+    "--key", metavar="PATH", help="The state_dict to take from a PyTorch file with several, such as model.state_dict."
+)
+@click.option("--exact", is_flag=True, help="Keep negative zeros; by default, -0.0 becomes 0.0.")
 @click.option(
     "--max-memory",
     type=size,
     default="4G",
     show_default=True,
     metavar="SIZE",
-    help="Refuse a checkpoint that needs more memory than this to pack.",
+    help="Refuse a checkpoint that takes more memory than this to pack.",
 )
 @as_json()
 def pack_command(**options: Any) -> None:
     """Pack MODEL (- for stdin), a state_dict in safetensors, .npz or PyTorch form, into a .dcf file.
 
-    The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
-    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
-    .dcf file cannot hold (int64 counters, NaN) is left out with a note, unless the architecture needs it. A .net file
-    is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
-    tensors are packed alone, and the file cannot be run.
+    The form is recognised by the content, not by the file's name. Tensors are matched to the architecture by name, or
+    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. Tensors
+    that a .dcf file cannot hold (int64 counters, NaN) are left out with a note, unless the architecture needs them.
+    MODEL may also be a .net file, the form in which the authors of Deep Compression published their SqueezeNet. Without
+    --architecture, the file holds only tensors and cannot be run.
     """
     _pack(PackOptions(**options))
 
@@ -152,7 +161,7 @@ def _pack(options: PackOptions) -> None:
     show_notes(read.notes)
     graph, order = None, list(read.tensors)
     if architecture is None:
-        note("without --architecture the file holds the tensors alone and cannot be run")
+        note("without --architecture, the file holds only tensors and cannot be run")
     else:
         order = match(read.path, architecture, read.tensors, read.left_out)
         graph = architecture.build(
@@ -190,18 +199,17 @@ def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> di
         need = held + _WORKING * dense.values.size
         if need > options.max_memory:
             expected = f"a tensor that takes at most {options.max_memory:,} bytes to pack (--max-memory)"
-            raise UnfitError(read.path, expected, f"one that may take {need:,} with those beside it", name)
+            raise UnfitError(read.path, expected, f"one that may take {need:,} together with the others", name)
         if count := denormals(dense.values, dense.dtype):
             small[name] = count
         if not options.exact:
             zeros += negative_zeros(dense.values, dense.dtype)
         out[name] = from_dense(name, dense.values, dense.dtype, dense.scale, exact=options.exact)
     if zeros:
-        were = "negative zeros were stored as zeros" if zeros > 1 else "negative zero was stored as zero"
-        note(f"{zeros:,} {were} (--exact keeps them)")
+        note(f"stored {counted(zeros, 'negative zero')} as positive zero (--exact keeps the sign)")
     if small:
         names = ", ".join(list(small)[:5]) + (", ..." if len(small) > 5 else "")
-        note(f"{sum(small.values()):,} denormal values, which slow processors down, in {names}")
+        note(f"{counted(sum(small.values()), 'denormal value')} (slow on most processors) in {names}")
     return out
 
 
@@ -242,7 +250,7 @@ def _read(options: PackOptions) -> Checkpoint:
     flat = [name for name, shape in architecture.shapes.items() if name.endswith(".weight") and len(shape) != 4]
     if flat:
         found = f"{architecture.name}'s {flat[0]}"
-        raise UnfitError(path, "an architecture of convolutions alone for a .net file", found)
+        raise UnfitError(path, "an architecture that has only convolutions, for a .net file", found)
     return Checkpoint(str(path), read_deep_compression_net(path, architecture), (), {}, {})
 
 
@@ -271,10 +279,10 @@ def _labels(options: PackOptions, graph: Graph | None, tensors: dict[str, Tensor
         try:
             labels = tuple(path.read_text("utf-8").splitlines())
         except UnicodeDecodeError:
-            raise UnfitError(path, "labels in UTF-8, one a line", "other bytes") from None
+            raise UnfitError(path, "labels in UTF-8, one per line", "other bytes") from None
     else:
         labels = tuple(label.strip() for label in options.labels.split(","))
     outputs = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})[-1][0]
     if len(labels) != outputs:
-        raise UnfitError("--labels", f"{outputs} labels", len(labels))
+        raise UnfitError("--labels", counted(outputs, "label"), len(labels))
     return labels

@@ -43,7 +43,7 @@ class RunOptions:
     def check(self) -> None:
         """Raise `click.UsageError` if options contradict each other or the output cannot be written."""
         if self.array is None and self.output is not None:
-            raise misuse("-o belongs to --input X.npy")
+            raise misuse("-o needs --input X.npy")
         if self.array is not None and self.data is not None:
             raise misuse("expected --data or --input, found both")
         if self.array == "-" and self.file == "-":
@@ -60,10 +60,10 @@ class RunOptions:
     "array",
     type=click.Path(),
     metavar="X.npy",
-    help="Run on this array instead: (batch, ...); - for stdin.",
+    help="Run on this array of shape (batch, ...) instead (- for stdin).",
 )
 @output("the outputs, LOGITS.npy,", required=False)
-@click.option("--threads", type=click.IntRange(min=1), help="Maximum number of threads [all cores].")
+@click.option("--threads", type=click.IntRange(min=1), help="Maximum number of threads [default: one for each core].")
 @click.option("--backend", type=Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
 @click.option(
     "--deterministic",
@@ -76,8 +76,8 @@ class RunOptions:
 def run_command(**options: Any) -> None:
     """Run FILE (- for stdin) and print its accuracy on a data set's test images.
 
-    With --input, run it on an array instead: uint8 pixels go through the file's preprocessing, float32 input is used
-    unchanged. The outputs go to -o LOGITS.npy; without -o the class of each input is printed.
+    With --input, run it on an array instead. uint8 pixels go through the file's preprocessing; float32 input is used
+    unchanged. The outputs are written to the file that -o names; without -o, the class of each input is printed.
     """
     _run(RunOptions(**options))
 

@@ -25,9 +25,9 @@ _OUT = click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write tables and plots here, the tables anew after each seed [nowhere].",
+    help="Write tables and plots here; the tables are updated after each seed.",
 )
-_FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace files that exist.")
+_FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
 
 
 #: The study's ratios and criteria, for the help text, which must not need PyTorch.
@@ -67,11 +67,11 @@ def study_command() -> None:
 
 @study_command.command(
     "criteria",
+    short_help="compare pruning criteria",
     help=f"""Prune two dense networks, an undertrained and a strong one, by several criteria to {_times(_RATIOS)} fewer
-    parameters, and retrain.
+    parameters, and retrain them.
 
-    Accuracies are on images held out of the training set. Takes about 3 minutes of one core for each seed.
-    """,
+    Accuracies are on images held out of the training set. Each seed takes about 3 minutes on one core. """,
 )
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of retraining.")
@@ -80,7 +80,7 @@ def study_command() -> None:
     "names",
     type=Choice(_CRITERIA),
     multiple=True,
-    help="Compare this criterion; may be given several times [all but LAMP and Castellano].",
+    help="Compare this criterion; may be repeated [default: all except LAMP and Castellano].",
 )
 @_OUT
 @_FORCE
@@ -89,7 +89,7 @@ def study_command() -> None:
 def criteria_command(
     seeds: int, epochs: int, names: tuple[str, ...], out: Path | None, force: bool, data: Path | None, as_json: bool
 ) -> None:
-    """Compare the criteria; the help text is above, because it names the ratios."""
+    """Compare the criteria; the help text is above because it names the ratios."""
     require_torch("study")
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
@@ -128,7 +128,7 @@ def criteria_command(
         click.echo(to_markdown(rows), nl=False)
 
 
-@study_command.command("article")
+@study_command.command("article", short_help="repeat the figures of a 2025 article")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
 @_OUT
@@ -140,7 +140,7 @@ def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
-    Takes about a minute of one core for each seed.
+    Each seed takes about a minute on one core.
     """
     require_torch("study")
     from dcformat_pruning import study
@@ -171,7 +171,7 @@ def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data
 
 
 def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
-    """Return the stages of a study and their work in epochs: a dense network, then its prunings."""
+    """Return the stages of a study and their work in epochs: a dense network, then its pruned versions."""
     stages: list[tuple[str, float]] = []
     for seed in range(seeds):
         for name, epochs in retraining.items():
@@ -185,7 +185,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
             file.write(text.encode())
 
 
-@study_command.command("schedules")
+@study_command.command("schedules", short_help="compare pruning schedules")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True, help="Epochs of each schedule.")
 @click.option(
@@ -193,7 +193,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
     type=click.FloatRange(min=1, max=_MAX_RATIO),
     default=24.94,
     show_default=True,
-    help="Times fewer parameters, biases included.",
+    help="How many times fewer parameters to keep, biases included.",
 )
 @_OUT
 @_FORCE
@@ -232,7 +232,7 @@ def schedules_command(
         click.echo(schedules_markdown(rows), nl=False)
 
 
-@study_command.command("layers")
+@study_command.command("layers", short_help="rank layers by sensitivity to pruning")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True)
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the dense network."
@@ -242,7 +242,10 @@ def schedules_command(
 @data()
 @as_json()
 def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
-    """Rank the layers of a dense LeNet-300-100 by what pruning each alone, by magnitude, costs; no retraining."""
+    """Rank the layers of a dense LeNet-300-100 by how much accuracy pruning costs.
+
+    Each layer is pruned alone, by magnitude and without retraining.
+    """
     require_torch("study")
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
@@ -268,7 +271,7 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
         return
     for table in tables:
         table.show()
-        say("needs: the smallest density that costs at most one percentage point")
+        say("needs: the smallest density at which accuracy falls by at most one percentage point")
 
 
 def _layer(dense: float, layer: Sensitivity) -> dict[str, Any]:
@@ -302,7 +305,7 @@ def _markdown(table: Table) -> str:
 
 
 def _prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
-    """Fail before the work if its results cannot be written, or would replace existing files."""
+    """Fail before the work starts if its results cannot be written, or would replace existing files."""
     if out is not None:
         for name in names:
             refuse_existing(out / name, force)

@@ -7,6 +7,7 @@ from dcformat_interop import write_npz, write_safetensors
 
 from dcformat.codecs.work import writing_steps
 from dcformat.limits import require_work
+from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import opened
@@ -20,7 +21,12 @@ _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 @click.command("unpack")
 @file_argument()
 @output("the tensors, OUT.safetensors or OUT.npz,")
-@click.option("--format", "form", type=Choice(list(_WRITERS)), help="The form [by the name; safetensors for stdout].")
+@click.option(
+    "--format",
+    "form",
+    type=Choice(list(_WRITERS)),
+    help="The form of the output [default: the one that its name implies; safetensors for stdout].",
+)
 @max_memory()
 @max_work()
 @as_json()
@@ -29,9 +35,9 @@ def unpack_command(
 ) -> None:
     """Write the tensors of FILE (- for stdin) with the same names, shapes, dtypes and bits.
 
-    NumPy has neither bfloat16 nor scaled int8: such tensors need a .safetensors file, whose metadata keeps the scale
-    of an int8 tensor as NAME.dcformat_scale. A .safetensors file also gets the metadata of the packed one, which FILE
-    keeps under keys that begin with "safetensors.".
+    NumPy has neither bfloat16 nor scaled int8, so tensors of these types need a .safetensors file. Its metadata holds
+    the scale of an int8 tensor as NAME.dcformat_scale. If FILE was packed from a .safetensors file, the new one gets
+    the metadata of the original.
     """
     chosen = form or _form(output)
     output.check(file)
@@ -47,7 +53,7 @@ def unpack_command(
             ]
             emit_json({"file": file, "output": str(output), "format": chosen, "tensors": tensors}, err=output.to_stdout)
         else:
-            say(f"{output}: {len(content.names)} tensors", err=output.to_stdout)
+            say(f"{output}: {counted(len(content.names), 'tensor')}", err=output.to_stdout)
 
 
 def _form(output: Output) -> str:

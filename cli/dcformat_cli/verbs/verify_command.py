@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, max_memory, max_work
@@ -25,11 +26,11 @@ _NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": 
 @max_work()
 @as_json()
 def verify_command(files: Sequence[str], max_memory: int | None, max_work: int | None, as_json: bool) -> None:
-    """Check every byte of each FILE (- for stdin): checksums, structure, every tensor decoded, the content digest.
+    """Check every byte of each FILE (- for stdin): the checksums, the structure, the tensors, and the content digest.
 
-    If a file holds a self-test, it is also run: this machine must classify the inputs as the machine that made the
-    test did. Exit code 0: all tensors are those that were saved. 1: at least one file failed, and a line on stderr
-    tells why.
+    If a file holds a self-test, verify also runs it: the network must classify the test's inputs as it did on the
+    machine that made the file. The exit code is 0 if every file reads back exactly as it was saved, and 1 if at least
+    one file failed; a line on stderr says why.
     """
     reports = []
     for file in files:
@@ -69,9 +70,9 @@ def _say(report: dict[str, Any]) -> None:
         complain(f"dcformat: {report['error']}")
         return
     inputs = report["self_test_inputs"]
-    tested = "" if inputs is None else f", self-test of {inputs} inputs passed"
+    tested = "" if inputs is None else f", self-test of {counted(inputs, 'input')} passed"
     say(
-        f"{report['file']}: good: {report['bytes']:,} bytes, {report['tensors']} tensors, "
+        f"{report['file']}: good: {report['bytes']:,} bytes, {counted(report['tensors'], 'tensor')}, "
         f"content digest {report['digest']}{tested}"
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from dcformat.wording import counted
 from dcformat_cli.compiling import Notices
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.options import as_json
@@ -32,12 +33,12 @@ class _Step(Protocol):
 
 
 @click.command("warmup")
-@click.option("--list", "listing", is_flag=True, help="List the kernels and their saved code, and compile nothing.")
+@click.option("--list", "listing", is_flag=True, help="List the kernels and their saved code; compile nothing.")
 @click.option("--clear", is_flag=True, help="Remove all saved code.")
 @click.option("--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v3 or x86-64-v4.")
 @click.option(
     "--into", type=click.Path(path_type=Path), metavar="DIR",
-    help="With --target: save here. The other machine uses the folder as its DCFORMAT_CACHE_DIR.",
+    help="With --target: save the code here. Use the folder as DCFORMAT_CACHE_DIR on the other machine.",
 )  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="With --into: replace existing kernels.")
 @as_json()
@@ -46,7 +47,8 @@ def warmup_command(
 ) -> None:
     """Compile the kernels of the codecs and of the runtime, and save their machine code in the user's cache.
 
-    Later processes load it without importing Numba. docs/cold-start.md tells where it is saved, and when it is stale.
+    Later processes load the machine code without importing Numba. docs/cold-start.md says where it is saved, and when
+    it becomes stale.
     """
     if (target is None) != (into is None):
         raise misuse("--target and --into belong together")
@@ -102,7 +104,9 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
     place, start = _folder(), time.perf_counter()
     missing = [kernel for kernel in kernels if not kernel.ready()]
     if missing and not jit.can_compile():
-        raise UnfitError("warmup", f"Numba, to compile {len(missing)} kernels", "none, or one that is switched off")
+        raise UnfitError(
+            "warmup", f"Numba, to compile {counted(len(missing), 'kernel')}", "none, or one that is switched off"
+        )
     if missing:
         _require_room()
     with _progress(len(missing)) as step:
@@ -122,7 +126,7 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
         )  # fmt: skip
     else:
         took = (
-            f"{len(missing)} compiled in {time.perf_counter() - start:.1f} s" if missing else "all were there already"
+            f"{len(missing)} compiled in {time.perf_counter() - start:.1f} s" if missing else "all were already there"
         )
         say(f"{len(kernels) - len(unsaved)} of {len(kernels)} kernels are saved in {place} ({size:,} bytes): {took}")
     if unsaved:
@@ -130,7 +134,7 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
 
 
 def _require_room() -> None:
-    """Refuse a cache that cannot be written to, before minutes are spent on compilation."""
+    """Refuse a cache that cannot be written to before spending minutes on compilation."""
     from dcformat.jit.machine_code import store
 
     try:
@@ -151,7 +155,7 @@ class _Steps(Notices):
         self._done += 1
 
     def compiled(self) -> None:
-        """Leave the line to the next step."""
+        """Leave the line for the next step."""
 
 
 def _list(kernels: Sequence[Kernel], as_json: bool) -> None:

@@ -150,7 +150,7 @@ def _lower(function: FunctionType, signature: Signature, fastmath: Any, machine:
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != ENTRY:
             value.linkage = "internal"
-    # After inlining, LLVM drops the array fields that the kernel does not use, and its ways to report errors.
+    # After inlining, LLVM drops unused array fields and the code that reports errors.
     module.get_function(cres.fndesc.llvm_func_name).add_function_attribute("alwaysinline")
     return module
 

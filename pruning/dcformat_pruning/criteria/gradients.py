@@ -101,7 +101,7 @@ class Fisher:
 class Obd:
     """``1/2 * h_kk * w_k^2``, where h is the diagonal of the Hessian of the loss (LeCun, Denker and Solla 1989).
 
-    The diagonal is that of the Gauss-Newton matrix, summed exactly over the classes with a backward pass for each. It
+    The diagonal is that of the Gauss-Newton matrix, summed exactly over the classes, with a backward pass for each. It
     equals the diagonal of the Hessian if all activations are piecewise linear (ReLU, max pooling). LeCun's recursion
     also drops the terms between the units of a layer.
     """

@@ -24,7 +24,7 @@ class Buffer(NamedTuple):
 
 
 class Arena:
-    """Places buffers in an arena, first fit; `size` is the largest number of floats that it needs at a time."""
+    """Places buffers in an arena, first fit; `size` is the largest number of floats in use at any time."""
 
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = [(0, _ENDLESS)]

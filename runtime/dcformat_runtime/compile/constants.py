@@ -29,7 +29,7 @@ def aligned_zeros(n: int) -> Floats:
 
 
 class Room:
-    """Numbers the places of constants but keeps none of them, to tell how much room a program would take."""
+    """Assigns places to constants without keeping them, to find out how much room a program would take."""
 
     def __init__(self) -> None:
         self.size = 0

@@ -98,7 +98,7 @@ def predict(
     held : int
         Bytes of the decoded tensors.
     threads : int or None
-        None: one for each core, as long as their arenas fit into the limit.
+        None: one for each core, as long as the arenas fit into the limit.
     backend : {'numba', 'numpy'}
     exact : bool
     limit : int or None
@@ -133,7 +133,7 @@ def predict(
     rows.append(MemoryRow("arenas of the kernels for many inputs", arena * threads))
     # No call runs while a network is made ready.
     making = max(_making(weights, backend), 16 * max(biases, default=0), 4 * words)
-    rows.append(MemoryRow("for a moment, more than calls take", max(0, making - call - arena * threads)))
+    rows.append(MemoryRow("temporary memory beyond that of calls", max(0, making - call - arena * threads)))
     _require(rows, limit)
     return Prediction(tuple(rows), call, threads, words)
 

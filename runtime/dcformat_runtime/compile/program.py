@@ -24,7 +24,8 @@ from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.network import Floats, Network
 
-#: Convolutions run for 16 images together if all their values have at most this many floats, and so fit the caches.
+#: Convolutions run for 16 images together if all their values have at most this many floats, so that they fit in the
+#: caches.
 _LANES_LIMIT = 1 << 22
 #: A network with more layers has only the program for one image.
 _MANY_LAYERS = 1 << 10

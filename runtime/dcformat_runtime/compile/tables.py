@@ -227,14 +227,14 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
 
 
 def _beyond(start: int, width: int, cols: int) -> int:
-    """Return how many floats a copy by half blocks writes beyond a line of `cols` that begins at column `start`."""
+    """Return how many floats a copy by half blocks writes beyond a line of `cols` floats from column `start` on."""
     low = min(cols, max(0, -start))
     high = max(low, min(cols, width - start))
     return max(0, low + -(-(high - low) // 8) * 8 - cols)
 
 
 def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
-    """Return the columns of a copy's line, and of a line of outputs the blocks and the floats that are kept.
+    """Return the number of columns in a line of the copy, and the blocks and the kept floats in a line of outputs.
 
     If lines follow one another closely and a kernel row moves by less than whole cache lines, every load touches two of
     them and takes half as long again. If lines are filled up to blocks, some work is wasted.

@@ -36,10 +36,10 @@ T = TypeVar("T")
 
 #: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
 _RUN_BYTES = 24 << 10
-#: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
+#: The minimum number of blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
 _RUN_BLOCKS = 160
-#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
-#: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
+#: The maximum number of floats in a layer's dense columns, and the minimum density for which they are made: at that
+#: density, a column's blocks take as long as the gathers of its entries if a fifth of the inputs are nonzero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
 #: An order of rows that is not known yet.
@@ -186,7 +186,7 @@ class Weights:
         zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # share of blocks of 16 zero inputs: images have many
         dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
         if dense:
-            # A guess at the share of nonzero inputs.
+            # An estimate of the share of nonzero inputs.
             share, floats = 0.2 if layer.inputs[0] == 0 else 0.5, weight.columns * aligned(weight.rows)
             cost = min(cost, 50 + share * floats / 16 * column_ns(4 * floats))
         if self.vectors.permutes and not self.exact:
@@ -206,7 +206,7 @@ class Weights:
     def _vector_at_most(self, matrix: Matrix, renamed: bool) -> VectorTables:
         rows, columns = matrix.shape
         groups = -(-rows // 16)
-        # A group is as long as its longest row, which is no longer than any row of the previous group.
+        # A group is as long as its longest row, which is at most as long as any row of the previous group.
         slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // 16)
         place = self._place_sell(rows, slots, columns > 1 << 16, _UNKNOWN)
         # A layer has dense columns, or blocks, or neither.

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from dcformat.graph import AvgPool2d, Conv2d, MaxPool2d, Pair
 from dcformat_runtime.network import Floats
 
-#: The most floats that im2col makes at a time, from as many images as fit.
+#: Maximum number of floats that im2col makes at a time, from as many images as fit.
 _BLOCK = 1 << 22
 
 

@@ -1,0 +1,8 @@
+"""Wording that messages share."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count and its noun, such as ``1 tensor``, ``2 tensors`` or ``1,000 entries``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
