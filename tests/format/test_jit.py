@@ -231,9 +231,7 @@ print(json.dumps(out))
 def test_arguments_of_other_types_are_refused(filled):
     found = run(filled, WRONG, DCFORMAT_CACHE="only")
     assert [kind for kind, _ in found] == ["TypeError"] * 13 + ["OverflowError", "RuntimeError"]
-    array = (
-        "kernel machine_kernels.simple.total, argument 0: expected C-contiguous 1-dimensional int64 array, found "
-    )
+    array = "kernel machine_kernels.simple.total, argument 0: expected C-contiguous 1-dimensional int64 array, found "
     assert found[0][1] == array + "1-dimensional int32 array"
     assert found[1][1] == array + "1-dimensional int64 array, not C-contiguous"
     assert found[3][1] == array + "list"
