@@ -20,6 +20,7 @@ from dcformat.graph import Graph
 from dcformat.graph_codec import read_graph, write_graph
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape
 from dcformat.records import record, replace
+from dcformat.wording import counted
 
 _ITEM = {name: dtype.itemsize for name, dtype in STORAGE.items()}
 
@@ -270,7 +271,7 @@ def _read_stored(cursor: Cursor, form: int, size: int) -> int:
     start = cursor.base + cursor.offset
     if form == layout.FORM_CONSTANT:
         if size < 2:
-            raise EncodingError("constant", got=f"{size} elements", expected="at least 2", offset=start)
+            raise EncodingError("constant", got=counted(size, "element"), expected="at least 2", offset=start)
         return 1
     if form in (layout.FORM_DENSE, layout.FORM_DENSE_SHARED):
         return size

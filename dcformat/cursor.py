@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import EncodingError, LimitError, TrailingDataError, TruncatedError
+from dcformat.wording import counted
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
@@ -55,7 +56,7 @@ class Cursor:
         """Return the next `count` bytes."""
         if count > self.left:
             raise TruncatedError(
-                field, got=f"{self.left} bytes", expected=f"{count} bytes", offset=self.base + self.offset
+                field, got=counted(self.left, "byte"), expected=counted(count, "byte"), offset=self.base + self.offset
             )
         self.offset += count
         return self.data[self.offset - count : self.offset]
@@ -63,7 +64,7 @@ class Cursor:
     def finish(self, field: str) -> None:
         """Raise unless every byte was read."""
         if self.left:
-            raise TrailingDataError(field, got=f"{self.left} bytes more", offset=self.base + self.offset)
+            raise TrailingDataError(field, got=f"{counted(self.left, 'byte')} more", offset=self.base + self.offset)
 
     def text(self, field: str, max_bytes: int, min_bytes: int = 0) -> str:
         """Return UTF-8 text of `min_bytes` to `max_bytes` bytes."""
@@ -71,7 +72,7 @@ class Cursor:
         start = self.base + self.offset
         raw = self.take(length, field)
         if length < min_bytes:
-            raise EncodingError(field, got="no text", expected=f"at least {min_bytes} bytes", offset=start)
+            raise EncodingError(field, got="no text", expected=f"at least {counted(min_bytes, 'byte')}", offset=start)
         try:
             return str(raw, "utf-8")
         except UnicodeDecodeError:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.limits import is_array_shape
 from dcformat.records import record
+from dcformat.wording import counted
 
 #: SHA-256 of the original MNIST files, decompressed: altered copies are refused.
 MNIST_SHA256 = {
@@ -195,11 +196,11 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
         found = head[:4].hex() or "an empty file"
         raise DataError(f"{path}: expected IDX magic {magic.hex()} (uint8, rank {rank}), found {found}")
     if len(head) < header:
-        raise DataError(f"{path}: expected a header of {header} bytes, found {len(head)}")
+        raise DataError(f"{path}: expected a header of {counted(header, 'byte')}, found {len(head)}")
     shape = struct.unpack(f">{rank}I", head[4:])
     size = prod(shape)
     if max_memory is not None and size > max_memory:
-        raise DataError(f"{path}: expected at most {max_memory} bytes, found shape {shape}")
+        raise DataError(f"{path}: expected at most {counted(max_memory, 'byte')}, found shape {shape}")
     if not is_array_shape(shape, 1):
         raise DataError(f"{path}: expected a shape that NumPy supports, found {shape}")
     raw = bytearray()
@@ -207,7 +208,7 @@ def _read_array(path: Path, stream: io.BufferedIOBase, rank: int, max_memory: in
         raw += piece
     if len(raw) != size:
         found = f"{header + len(raw)}{' or more' if len(raw) > size else ''}"
-        raise DataError(f"{path}: expected {header + size} bytes for shape {shape}, found {found}")
+        raise DataError(f"{path}: expected {counted(header + size, 'byte')} for shape {shape}, found {found}")
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 

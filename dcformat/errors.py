@@ -79,7 +79,7 @@ class TrailingDataError(FormatError):
     """E04: some bytes belong to no part: they lie after the end, between parts, or are left over inside a part."""
 
     code = "E04"
-    headline = "unexpected extra bytes"
+    headline = "extra bytes"
 
 
 class ChecksumError(FormatError):

@@ -327,7 +327,7 @@ class DcfFile:
         if head[:4] != layout.MAGIC[: len(head)] or not head:
             raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
         if len(head) < layout.PREFIX_BYTES:
-            raise TruncatedError("prefix", got=f"{len(head)} bytes", expected=f"{layout.PREFIX_BYTES}", offset=0)
+            raise TruncatedError("prefix", got=counted(len(head), "byte"), expected=f"{layout.PREFIX_BYTES}", offset=0)
         major, minor, length = struct.unpack("<BBI", head[4:])
         if major != layout.MAJOR:
             raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
@@ -406,9 +406,9 @@ def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
         begin += length + layout.CRC_BYTES
     begin += layout.DIGEST_BYTES
     if begin > size:
-        raise TruncatedError("file", got=f"{size} bytes", expected=f"{begin}", offset=size)
+        raise TruncatedError("file", got=counted(size, "byte"), expected=f"{begin:,}", offset=size)
     if begin < size:
-        raise TrailingDataError("file", got=f"{size} bytes", expected=f"{begin}", offset=begin)
+        raise TrailingDataError("file", got=counted(size, "byte"), expected=f"{begin:,}", offset=begin)
     return offsets
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from dcformat import layout
 from dcformat.errors import MemoryLimitError, TruncatedError
+from dcformat.wording import counted
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -97,7 +98,9 @@ class ByteSource:
     def take(self, start: int, count: int) -> memoryview:
         """Return `count` bytes that nobody can change any more; raise `TruncatedError` if fewer are left."""
         if start < 0 or count > self.size - start:
-            raise TruncatedError("file", got=f"{self.size} bytes", expected=f"at least {start + count}", offset=start)
+            raise TruncatedError(
+                "file", got=counted(self.size, "byte"), expected=f"at least {start + count:,}", offset=start
+            )
         if self._view is not None:
             # Reading a mapped part that the file no longer has would kill the process.
             there = self.size if self._file is None else os.fstat(self._file.fileno()).st_size
@@ -109,7 +112,9 @@ class ByteSource:
                 self._file.seek(start)
                 data = _read(self._file, count)
         if len(data) != count:
-            raise TruncatedError("file", got=f"{start + len(data)} bytes", expected=f"{start + count}", offset=start)
+            raise TruncatedError(
+                "file", got=counted(start + len(data), "byte"), expected=f"{start + count:,}", offset=start
+            )
         return memoryview(data)
 
     def close(self) -> None:
@@ -157,7 +162,7 @@ def read_stream(file: BinaryIO, path: str | None, max_memory: int | None) -> byt
         data += piece
         if max_memory is not None and len(data) > max(max_memory, _PIECE_BYTES):
             error = MemoryLimitError(
-                "file", got=f"over {max_memory} bytes", expected=f"at most {max_memory} (max_memory)"
+                "file", got=f"over {counted(max_memory, 'byte')}", expected=f"at most {max_memory:,} (max_memory)"
             )
             error.path = path
             raise error

@@ -32,7 +32,7 @@ _HEADLINES = {
     "E01": "not a .dcf file",
     "E02": "made for another version of the format",
     "E03": "truncated",
-    "E04": "unexpected extra bytes",
+    "E04": "extra bytes",
     "E05": "damaged",
     "E06": "beyond a limit of the format",
     "E07": "needs more memory than --max-memory allows",
@@ -44,8 +44,6 @@ _INVALID = "invalid"
 
 #: Maximum number of characters shown of an expected or a found value: values come from files and may be very long.
 _LONGEST = 300
-
-_LONG_NUMBER = re.compile(r"\b\d{4,}\b")
 
 
 class MissingExtraError(Exception):
@@ -82,7 +80,7 @@ def _matter(error: FormatError) -> str:
     parts += [f"found {error.got}"[:_LONGEST]] if error.got is not None else []
     details = ", ".join(parts)
     if isinstance(error, MemoryLimitError | WorkLimitError):
-        details = _LONG_NUMBER.sub(lambda number: f"{int(number[0]):,}", re.sub(r" \(max_\w+\)", "", details))
+        details = re.sub(r" \(max_\w+\)", "", details)
     return f"{headline}: {error.field}{where}{': ' if details else ''}{details}"
 
 
@@ -105,8 +103,8 @@ def _looks(error: NotDcfError) -> str:
 
 
 def _first_number(text: object) -> int | None:
-    match = re.search(r"\d+", str(text))
-    return None if match is None else int(match[0])
+    match = re.search(r"\d[\d,]*", str(text))
+    return None if match is None else int(match[0].replace(",", ""))
 
 
 def is_ours(error: Exception) -> bool:

@@ -21,6 +21,7 @@ from dcformat.codecs.logistic import STRETCH
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
 from dcformat.errors import LimitError, StreamError
 from dcformat.records import replace
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -164,5 +165,7 @@ def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphab
             width, alphabet.negatives, alphabet.positives, *matrix,
         )  # fmt: skip
     if failed:
-        raise StreamError("coder 2's positions", got="the stream's or the tensor's end", expected=f"{nnz} entries")
+        raise StreamError(
+            "coder 2's positions", got="the stream's or the tensor's end", expected=counted(nnz, "entry", "entries")
+        )
     return view

@@ -20,6 +20,7 @@ from dcformat.contents import TensorInfo
 from dcformat.errors import EncodingError, IndexRangeError, StreamError
 from dcformat.floats import finite, negatives
 from dcformat.model import STORAGE
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -206,7 +207,7 @@ def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> A
     """Return `count` values from their little-endian bytes; all must be finite."""
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
-        raise StreamError("values", got=f"{len(data)} bytes", expected=f"{count * storage.itemsize} bytes")
+        raise StreamError("values", got=counted(len(data), "byte"), expected=counted(count * storage.itemsize, "byte"))
     values = np.frombuffer(data, storage).copy()
     if not finite(values, dtype):
         raise EncodingError("values", got="an infinity or not a number", expected="finite values")

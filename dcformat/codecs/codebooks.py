@@ -34,6 +34,7 @@ from dcformat.errors import CodebookError, EncodingError
 from dcformat.floats import WIDTHS, Integers, finite, patterns
 from dcformat.jit import device, kernel
 from dcformat.model import STORAGE
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -138,7 +139,7 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
             raise EncodingError("codebook", got=f"{zeros} dropped bits", expected=f"below {width}")
         decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), 0, width - zeros, numbers)
         if int(numbers.max()) >> (width - zeros):
-            raise CodebookError("codebook", got="a bit pattern out of range", expected=f"{width} bits")
+            raise CodebookError("codebook", got="a bit pattern out of range", expected=counted(width, "bit"))
         values = _unshifted(numbers, dtype, zeros)
     if not finite(values, dtype):
         raise CodebookError("codebook", got="an infinity or not a number", expected="finite values")

@@ -11,6 +11,7 @@ from dcformat.codecs.rangecoder import Decoder, Encoder, code_adaptive, code_dir
 from dcformat.errors import EncodingError
 from dcformat.floats import Integers
 from dcformat.jit import device
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +119,7 @@ def get_scale(decoder: Decoder) -> int:
     """Read what `put_scale` wrote: the bit pattern of a positive, finite float32."""
     width, exponent = get(decoder, 5), get(decoder, 8)
     if width > 23:
-        raise EncodingError("scale", got=f"{width} bits of mantissa", expected="at most 23")
+        raise EncodingError("scale", got=f"{counted(width, 'bit')} of mantissa", expected="at most 23")
     bits = exponent << 23 | get(decoder, width) << (23 - width)
     if not bits or exponent == 255:
         raise EncodingError("scale", got=f"the bits {bits:#x}", expected="a positive, finite number")

@@ -21,6 +21,7 @@ from dcformat.codecs.mixing_kernels import decode_cells, decode_nonempty, encode
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
 from dcformat.errors import LimitError, StreamError
 from dcformat.records import replace
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -182,5 +183,7 @@ def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphab
         view.codes,
     )  # fmt: skip
     if failed:
-        raise StreamError("coder 3's positions", got="the stream's end or too few elements", expected=f"{nnz} entries")
+        raise StreamError(
+            "coder 3's positions", got="the stream's end or too few elements", expected=counted(nnz, "entry", "entries")
+        )
     return view

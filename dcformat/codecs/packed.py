@@ -21,6 +21,7 @@ from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, TruncatedError
 from dcformat.jit import lacks_compiler
 from dcformat.records import record
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
@@ -230,7 +231,7 @@ class StreamReader:
         ]
         stream_bytes = cursor.left - value_bytes
         if stream_bytes < 0:
-            raise TruncatedError("values", got=f"{cursor.left} bytes", expected=f"{value_bytes} bytes")
+            raise TruncatedError("values", got=counted(cursor.left, "byte"), expected=counted(value_bytes, "byte"))
         streams = cursor.array(stream_bytes, "streams")
         out, at = [], 0
         for (n, alphabet, own), lengths in zip(sequences, sizes, strict=True):
@@ -264,7 +265,9 @@ class _Alphabet:
         count, quarter = len(out), (len(out) + 3) // 4
         ends = [at + size for size in accumulate(sizes)]
         if ends[-1] > end:
-            raise TruncatedError("Huffman streams", got=f"{end - at} bits", expected=f"{ends[-1] - at} bits")
+            raise TruncatedError(
+                "Huffman streams", got=counted(end - at, "bit"), expected=counted(ends[-1] - at, "bit")
+            )
         starts = [at, *ends[:-1]]
         if self._tables is None:
             cuts = [0, quarter, 2 * quarter, 3 * quarter, count]
@@ -283,14 +286,14 @@ class _Alphabet:
         else:
             after = huffman.read_one(data, at, end, *self._tables, out, len(out))
         if after < 0:
-            raise StreamError("Huffman stream", got="its end", expected=f"{len(out)} symbols")
+            raise StreamError("Huffman stream", got="its end", expected=counted(len(out), "symbol"))
         return after
 
 
 def _check_end(data: npt.NDArray[np.uint8], at: int, size: int) -> None:
     """Require that the streams fill `size` bytes except for fewer than eight zero bits."""
     if (at + 7) // 8 != size:
-        raise StreamError("Huffman streams", got=f"{size} bytes", expected=f"{(at + 7) // 8} bytes")
+        raise StreamError("Huffman streams", got=counted(size, "byte"), expected=counted((at + 7) // 8, "byte"))
     if at % 8 and int(data[size - 1]) >> (at % 8):
         raise EncodingError("padding", got="bits set", expected="zero bits")
 
@@ -342,7 +345,7 @@ def place(
     symbols = gaps.astype(np.int64)
     codes = np.empty(len(gaps), np.uint8)
     if index.unfill(symbols, code_symbols, plan.max_gap, codes) != nnz:
-        raise IndexRangeError("fillers", got="gaps that do not fit", expected=f"{nnz} entries")
+        raise IndexRangeError("fillers", got="gaps that do not fit", expected=counted(nnz, "entry", "entries"))
     indptr, indices = _place(symbols[:nnz], _NO_ESCAPE, shape, room)
     return Placed(indptr, indices, codes[:nnz])
 
@@ -366,7 +369,11 @@ def _place(symbols: Array, escape: int, shape: PlaceShape, room: Array | None) -
         if not failed:
             indices[:] = wide
     if failed:
-        raise IndexRangeError("positions", got="gaps that do not fit", expected=f"{nnz} entries in {lines} lines")
+        raise IndexRangeError(
+            "positions",
+            got="gaps that do not fit",
+            expected=f"{counted(nnz, 'entry', 'entries')} in {counted(lines, 'line')}",
+        )
     return indptr, indices
 
 

@@ -17,6 +17,7 @@ from dcformat.contents import TensorInfo
 from dcformat.errors import EncodingError, StreamError
 from dcformat.floats import bit_patterns
 from dcformat.model import STORAGE, Tensor
+from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
 def _read_value_stream(chunk: Chunk, info: TensorInfo) -> Array:
     if not chunk.stored:
         if len(chunk.data):
-            raise StreamError("values", got=f"{len(chunk.data)} bytes", expected="none for no values")
+            raise StreamError("values", got=counted(len(chunk.data), "byte"), expected="none for no values")
         return np.empty(0, STORAGE[info.dtype])
     decoder = Decoder(chunk.data)
     values = coded_values(decoder, chunk, info)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dcformat.errors import StreamError, TrailingDataError
 from dcformat.jit import device, kernel
+from dcformat.wording import counted
 
 Bytes = npt.NDArray[np.uint8]
 State = npt.NDArray[np.int64]
@@ -225,7 +226,11 @@ class Decoder:
     def expect(self, decisions: int, field: str) -> None:
         """Require a stream long enough for a number of binary decisions, so that a short one costs little time."""
         if decisions > MAX_DECISIONS * (len(self.buf) + 8):
-            raise StreamError(field, got=f"{len(self.buf)} bytes", expected=f"enough for {decisions} binary decisions")
+            raise StreamError(
+                field,
+                got=counted(len(self.buf), "byte"),
+                expected=f"enough for {counted(decisions, 'binary decision')}",
+            )
 
     def finish(self) -> None:
         """Require that the stream ends here, exactly as the encoder would have ended it."""
@@ -234,12 +239,14 @@ class Decoder:
         count, value = _final((window - code) & FULL, rng)
         used = pos - 4 + count
         if used < len(self.buf):
-            raise TrailingDataError("range coder stream", got=f"{len(self.buf)} bytes", expected=f"{used} bytes")
+            raise TrailingDataError(
+                "range coder stream", got=counted(len(self.buf), "byte"), expected=counted(used, "byte")
+            )
         if used > len(self.buf) or value & FULL != window:
             raise StreamError(
                 "range coder stream",
-                got=f"{len(self.buf)} bytes",
-                expected=f"{used} bytes, canonically ended",
+                got=counted(len(self.buf), "byte"),
+                expected=f"{counted(used, 'byte')}, canonically ended",
             )
 
 

@@ -33,6 +33,7 @@ from dcformat.codecs.rangecoder import (
 from dcformat.errors import LimitError, StreamError
 from dcformat.jit import can_compile, device, kernel
 from dcformat.limits import require_memory, require_work
+from dcformat.wording import counted
 
 ORDERS = (9, 7, 5, 4, 3, 2, 1)
 #: The coder counts how often in a row a guess was right, up to this number.
@@ -247,7 +248,7 @@ def unpack(
     decoder = Decoder(np.frombuffer(data, np.uint8))
     length = _read_length(decoder)
     if length > limit:
-        raise LimitError("packed text", got=f"{length} bytes", expected=f"at most {limit}")
+        raise LimitError("packed text", got=counted(length, "byte"), expected=f"at most {limit:,}")
     decoder.expect(length, "packed text")  # A byte takes at least one decision.
     require_work("packed text", STEPS_EACH * length, max_work)
     coder = _Coder(len(preset) + length)
@@ -255,7 +256,7 @@ def unpack(
     require_memory("packed text", need, max_memory)
     text = coder.text(preset + bytes(length))
     if coder.run(DECODE, decoder, coder.primed(preset), text, len(preset)):
-        raise StreamError("packed text", got="its end", expected=f"{length} bytes")
+        raise StreamError("packed text", got="its end", expected=counted(length, "byte"))
     decoder.finish()
     return bytes(text[len(preset) :])
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.architectures import Architecture
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Dense
 
@@ -41,19 +42,23 @@ def read_deep_compression_net(path: Path, architecture: Architecture) -> dict[st
         raw = file.read(max_bytes + 1)
     start = 4 * len(weights)
     if len(raw) < start:
-        raise UnfitError(path, f"{start} bytes of counts", f"{len(raw)} bytes")
+        raise UnfitError(path, f"{counted(start, 'byte')} of counts", counted(len(raw), "byte"))
     counts = np.frombuffer(raw, "<u4", len(weights)).tolist()
     for name, count in zip(weights, counts, strict=True):
         size = prod(architecture.shapes[name])
         if count > size:
-            raise UnfitError(path, f"at most {size} entries", count, f"{architecture.name}'s {name}")
+            raise UnfitError(
+                path, f"at most {counted(size, 'entry', 'entries')}", count, f"{architecture.name}'s {name}"
+            )
     lengths = [
         4 * _CODEBOOK + 4 * architecture.shapes[name][0] + count + (count + 1) // 2
         for name, count in zip(weights, counts, strict=True)
     ]
     if len(raw) != start + sum(lengths):
         more = " or more" if len(raw) > max_bytes else ""
-        raise UnfitError(path, f"{start + sum(lengths)} bytes for its counts", f"{len(raw)} bytes{more}")
+        raise UnfitError(
+            path, f"{counted(start + sum(lengths), 'byte')} for its counts", f"{counted(len(raw), 'byte')}{more}"
+        )
     out: dict[str, Dense] = {}
     for name, count, length in zip(weights, counts, lengths, strict=True):
         part = memoryview(raw)[start : start + length]

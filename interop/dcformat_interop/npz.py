@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
@@ -73,9 +74,9 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
         data = np.empty(size, np.uint8)
         count = _fill(member, data.data)
         if count != size:
-            raise UnfitError(path, f"{size:,} bytes of data", f"{count:,}", name)
+            raise UnfitError(path, f"{counted(size, 'byte')} of data", f"{count:,}", name)
         if member.read(1):
-            raise UnfitError(path, f"{size:,} bytes of data", "more", name)
+            raise UnfitError(path, f"{counted(size, 'byte')} of data", "more", name)
     values: npt.NDArray[Any] = data.view(dtype)
     return Dense(dtype.name, values.reshape(shape[::-1]).T if fortran else values.reshape(shape))
 

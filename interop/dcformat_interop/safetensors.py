@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dcformat.limits import is_array_shape
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
 
@@ -136,5 +137,5 @@ def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, st
             raise UnfitError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
         position = end
     if position != size:
-        raise UnfitError(path, f"{position:,} bytes of data", f"{size:,}")
+        raise UnfitError(path, f"{counted(position, 'byte')} of data", f"{size:,}")
     return out

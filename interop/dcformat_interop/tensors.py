@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
@@ -85,7 +86,7 @@ class Budget:
         """
         self._taken += count
         if self._max_bytes is not None and self._taken > self._max_bytes:
-            expected = f"a checkpoint that takes at most {self._max_bytes:,} bytes of memory (max_memory)"
+            expected = f"a checkpoint that takes at most {counted(self._max_bytes, 'byte')} of memory (max_memory)"
             raise UnfitError(self._path, expected, f"one that takes {self._taken:,} or more", what)
 
 

@@ -18,6 +18,7 @@ from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import memory_counts, require_work
 from dcformat.model import Model
+from dcformat.wording import counted
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.program import check_words
 from dcformat_runtime.input_rows import Inputs
@@ -179,12 +180,16 @@ class Session:
         if n > self._piece:
             need = 4 * n * self._network.outputs + self._piece * self._call
         if self._left is not None and need > self._left:
-            raise self._too_large(n, f"{need} bytes")
+            raise self._too_large(n, counted(need, "byte"))
         return n
 
     def _too_large(self, n: int, found: str) -> MemoryLimitError:
-        left = "fewer inputs" if self._left is None else f"at most {self._left} bytes beside the network (max_memory)"
-        return MemoryLimitError(f"running {n} inputs", got=found, expected=left)
+        left = (
+            "fewer inputs"
+            if self._left is None
+            else f"at most {counted(self._left, 'byte')} beside the network (max_memory)"
+        )
+        return MemoryLimitError(f"running {counted(n, 'input')}", got=found, expected=left)
 
     def profile(self, x: npt.NDArray[Any]) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
@@ -205,7 +210,7 @@ class Session:
         """
         each = self._call + beside
         if self._left is not None and each > self._left:
-            raise self._too_large(1, f"{each} bytes")
+            raise self._too_large(1, counted(each, "byte"))
         return max(1, min(n, min(_PIECE_BYTES, self._left or _PIECE_BYTES) // each))
 
     def check_work(self, what: str, inputs: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcformat_cli.summary import size_line
 
 import dcformat
 from dcformat.model import Extension, Model, Tensor
@@ -165,3 +166,10 @@ def test_importing_dcformat_loads_little() -> None:
 
     foreign = {name for name in names if name not in sys.stdlib_module_names and not name.startswith("_")}
     assert foreign <= ALLOWED_IN_BASE
+
+
+def test_sizes_are_compared_in_words() -> None:
+    assert size_line("f", 50, 25) == "f: 50 bytes, 2.0x smaller than the 100 bytes of its 25 parameters in float32"
+    assert size_line("f", 98, 25) == "f: 98 bytes, about as large as the 100 bytes of its 25 parameters in float32"
+    assert size_line("f", 60, 1) == "f: 60 bytes, 15.0x as large as the 4 bytes of its 1 parameter in float32"
+    assert size_line("f", 36, 0) == "f: 36 bytes, larger than the 0 bytes of its 0 parameters in float32"

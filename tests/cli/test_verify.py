@@ -43,7 +43,7 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 
 def test_more_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     (tmp_path / "long.dcf").write_bytes(dcf.read_bytes() + b"\n")
-    refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: unexpected extra bytes: file at byte ", "[E04]")
+    refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: extra bytes: file at byte ", "[E04]")
 
 
 def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:

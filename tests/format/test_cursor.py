@@ -91,7 +91,7 @@ def test_what_is_left_over_is_refused_and_offsets_count_from_the_base() -> None:
     assert left.value.offset == 13
     with pytest.raises(TruncatedError) as short:
         cursor.take(2, "x")
-    assert (short.value.offset, short.value.got, short.value.expected) == (13, "1 bytes", "2 bytes")
+    assert (short.value.offset, short.value.got, short.value.expected) == (13, "1 byte", "2 bytes")
 
 
 @pytest.mark.parametrize("data", [b"\1\2", bytearray(b"\1\2"), memoryview(b"\1\2"), np.array([1, 2], np.uint8)])

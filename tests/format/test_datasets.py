@@ -157,7 +157,7 @@ def test_another_set_that_is_called_mnist_is_refused(tmp_path: Path) -> None:
         (idx(IMAGES) + b"\0", "expected 136 bytes .*found 137"),
         (
             b"\x00\x00\x08\x03" + b"\xff" * 12,
-            r"expected at most 4294967296 bytes, found shape \(4294967295, 4294967295,",
+            r"expected at most 4,294,967,296 bytes, found shape \(4294967295, 4294967295,",
         ),
         (b"\x00\x00\x08\x03" + bytes(4) + b"\xff" * 8, r"expected a shape that NumPy supports, found \(0, 4294"),
         (idx(IMAGES[:3]), "expected a label for each of 3 images, found 4"),

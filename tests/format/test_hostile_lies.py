@@ -368,7 +368,7 @@ def test_a_lie_is_named(name: str) -> None:
 def test_values_in_no_bytes() -> None:
     """An empty stream is known to be too short before it is decoded."""
     error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), most=32 << 20)
-    assert isinstance(error, errors.StreamError) and "enough for 400000 binary decisions" in str(error)
+    assert isinstance(error, errors.StreamError) and "enough for 400,000 binary decisions" in str(error)
 
 
 def test_concatenations_that_double_are_refused() -> None:

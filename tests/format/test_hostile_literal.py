@@ -82,7 +82,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     "E02 coder": (errors.VersionError, one(b"\4\0" + ONE), 22, "coder", "4", "below 4"),
     "E03 prefix": (errors.TruncatedError, good().bytes()[:9], 0, "prefix", "9 bytes", "10"),
     "E03 end": (errors.TruncatedError, good().bytes()[:-1], 43, "file", "43 bytes", "44"),
-    "E03 table": (errors.TruncatedError, File(count=1).bytes(), 13, "length of tensor name", "0 bytes", "1 bytes"),
+    "E03 table": (errors.TruncatedError, File(count=1).bytes(), 13, "length of tensor name", "0 bytes", "1 byte"),
     "E04 end": (errors.TrailingDataError, good().bytes() + b"\0", 44, "file", "45 bytes", "44"),
     "E04 table": (
         errors.TrailingDataError,
@@ -123,8 +123,8 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         one(ONE, form=SPARSE, shape=(1 << 40, 1), stored=0),
         None,
         "tensors",
-        f"{8 * (1 << 40) + 8 + 1024} bytes",  # row pointers, and the tensor's objects
-        "at most 4294967296 (max_memory)",
+        "8,796,093,023,240 bytes",  # row pointers, and the tensor's objects
+        "at most 4,294,967,296 (max_memory)",
     ),
     "E08 varint": (
         errors.EncodingError,
@@ -233,7 +233,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         24,
         "positions",
         "gaps that do not fit",
-        "1 entries in 1 lines",
+        "1 entry in 1 line",
     ),
     "E15": (
         errors.CodebookError,
@@ -257,7 +257,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         None,
         "decoding all tensors",
         "",
-        "at most 1099511627776 (max_work)",
+        "at most 1,099,511,627,776 (max_work)",
     ),
 }
 

@@ -162,7 +162,7 @@ def test_a_stream_that_was_read_to_its_end_counts() -> None:
     data = dcformat.dumps(large_model())  # 300,000 bytes of values
     most = 700_000
     dcformat.load(data, max_memory=most)
-    with pytest.raises(MemoryLimitError, match=f"at most {most} "):
+    with pytest.raises(MemoryLimitError, match=f"at most {most:,} "):
         dcformat.load(Pipe(data, step=1 << 16), max_memory=most)  # type: ignore[arg-type]
 
 
@@ -171,7 +171,7 @@ def test_contents_count() -> None:
     data = File(sections=[(GRAPH, b"\1\4\0" + varint(count) + b"\3" * count)]).bytes()
     need = contents_bytes(int.from_bytes(data[6:10], "little"), packed=False)
     assert peak(lambda: dcformat.open(data, max_memory=need)) <= need + (4 << 20)
-    with pytest.raises(MemoryLimitError, match=f"contents: expected at most {need - 1} "):
+    with pytest.raises(MemoryLimitError, match=f"contents: expected at most {need - 1:,} "):
         dcformat.open(data, max_memory=need - 1)
 
 
@@ -237,7 +237,7 @@ def test_work_is_compared_with_the_budget_before_it_is_done() -> None:
     with dcformat.open(data, max_work=each) as file:
         assert same(file.tensor("a"), model.tensors["a"])
         with pytest.raises(
-            WorkLimitError, match=f"decoding all tensors: expected at most {each} .*found {together} st"
+            WorkLimitError, match=f"decoding all tensors: expected at most {each:,} .*found {together:,} st"
         ):
             file.model()
         with pytest.raises(WorkLimitError):

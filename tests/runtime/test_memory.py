@@ -187,7 +187,7 @@ def test_predictions_allocate_nothing(what: str, backend: str) -> None:
     with peak() as taken:
         network = outline(Graph(shape, (node,)), {"w": Matrix(weight, entries)})
         predicted = predict(network, 0, 1, backend, False, None)
-        with pytest.raises(MemoryLimitError, match=f"found {predicted.total} bytes"):
+        with pytest.raises(MemoryLimitError, match=f"found {predicted.total:,} bytes"):
             predict(network, 0, 1, backend, False, DEFAULT_MAX_MEMORY)
     assert taken.bytes < 1 << 18
     assert predicted.total > DEFAULT_MAX_MEMORY
@@ -196,7 +196,7 @@ def test_predictions_allocate_nothing(what: str, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_default_budget_holds_for_constants(backend: str) -> None:
     model = Model({"w": _constant("w", 1 << 28, 1)}, Graph((1,), (Linear((0,), "w"),)))
-    with peak() as taken, pytest.raises(MemoryLimitError, match=r"at most 4294967296 \(max_memory\)"):
+    with peak() as taken, pytest.raises(MemoryLimitError, match=r"at most 4,294,967,296 \(max_memory\)"):
         Session.from_model(model, backend=backend)
     assert taken.bytes < 1 << 20
     biased = Model({"w": Tensor("w", (1 << 28, 1), "float32", np.empty(0, np.float32), None, np.zeros(2, np.int64),
@@ -234,7 +234,7 @@ def test_large_batches_run_in_pieces_within_the_budget(backend: str) -> None:
 def test_batches_whose_results_exceed_the_budget_are_refused(backend: str) -> None:
     session = Session.from_model(mlp(2, 1000).model(), backend=backend, max_memory=4_000_000)
     assert session(np.zeros((100, 2), np.float32)).shape == (100, 1000)
-    with peak() as taken, pytest.raises(MemoryLimitError, match="running 10000 inputs"):
+    with peak() as taken, pytest.raises(MemoryLimitError, match="running 10,000 inputs"):
         session(np.zeros((10_000, 2), np.float32))
     assert taken.bytes < 200_000
 

@@ -58,7 +58,7 @@ def test_one_sample_that_takes_too_much_memory_is_refused() -> None:
     plain = outline(made.graph, {})
     least = predict(plain, 0, 1, "numpy", False, None).total
     session = Session.from_model(made, backend="numpy", max_memory=least)
-    with pytest.raises(MemoryLimitError, match="running 1 inputs"):
+    with pytest.raises(MemoryLimitError, match="running 1 input:"):
         run_self_test(made, session)
     assert run_self_test(made, Session.from_model(made, backend="numpy", max_memory=least + (9 << 20))) is False
 

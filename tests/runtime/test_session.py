@@ -381,7 +381,7 @@ def test_memory_is_bounded_before_anything_is_decoded(packed: Path, monkeypatch:
         decoded = file.decoded_bytes
     dcformat_runtime.load(packed, max_memory=need, backend="numba", threads=2)
     monkeypatch.setattr(dcformat.DcfFile, "model", lambda self: pytest.fail("decoded"))
-    with pytest.raises(MemoryLimitError, match=f"found {need} bytes"):
+    with pytest.raises(MemoryLimitError, match=f"found {need:,} bytes"):
         dcformat_runtime.load(packed, max_memory=need - 1, backend="numba", threads=2)
     assert decoded < need - 1
     with pytest.raises(MemoryLimitError):

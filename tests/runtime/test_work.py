@@ -65,7 +65,7 @@ def test_work_is_bounded(make: Callable[..., Session], tmp_path: Path) -> None:
     make(path, max_work=need + 10_000_000)
     with pytest.raises(
         WorkLimitError,
-        match=f"needs more work than allowed: running one input: expected at most 600 .*, found {need} steps",
+        match=f"needs more work than allowed: running one input: expected at most 600 .*, found {need:,} steps",
     ):
         Session.from_model(model, backend="numba", max_work=600)
     with pytest.raises(WorkLimitError, match="E16"):
@@ -88,7 +88,7 @@ def test_making_a_network_ready_is_work_too() -> None:
     need = 40 * ((1 << 19) + 64 * entries)
     assert making_steps(network) == need
     many = Model(model.tensors, Graph((30,), layers))
-    with pytest.raises(WorkLimitError, match=f"making the network ready: expected .*, found {need} steps"):
+    with pytest.raises(WorkLimitError, match=f"making the network ready: expected .*, found {need:,} steps"):
         Session.from_model(many, max_work=need - 1)
     Session.from_model(many, max_work=need)
 
@@ -99,5 +99,5 @@ def test_a_self_test_counts_all_its_samples() -> None:
     assert run_self_test(model, Session.from_model(model, backend="numba")) is True
     often = replace(model, self_test=replace(model.self_test, samples=1 << 20))
     need = (1 << 20) * (20 + 10 + 10 + 200)
-    with pytest.raises(WorkLimitError, match=f"self-test: expected at most {need - 1} .*, found {need} steps"):
+    with pytest.raises(WorkLimitError, match=f"self-test: expected at most {need - 1:,} .*, found {need:,} steps"):
         run_self_test(often, Session.from_model(often, backend="numba", max_work=need - 1))
