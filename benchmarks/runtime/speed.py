@@ -26,6 +26,8 @@ sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / folder) for folder in ("cli",
 from dcformat_cli.bench import timing  # noqa: E402
 from runtimes import FLOAT32, PACKAGES, RUNTIMES  # noqa: E402
 
+from dcformat.wording import counted  # noqa: E402
+
 NETWORKS = ("lenet-300-100/han", "lenet-300-100/vs", "lenet-5/han", "lenet-5/vs")
 #: The seconds that a worker may take for one answer.
 PATIENCE = 300.0
@@ -99,7 +101,11 @@ def measure(network: str, threads: int, batches: list[int], rounds: int, names: 
 def table(network: str, threads: int, found: dict[str, Any]) -> list[str]:
     """Return a network's figures for one number of threads as a Markdown table."""
     batches = list(found["batches"])
-    lines = [f"### {network}, {threads} thread(s)", "", "| | " + " | ".join(f"batch {b}" for b in batches) + " |"]
+    lines = [
+        f"### {network}, {counted(threads, 'thread')}",
+        "",
+        "| | " + " | ".join(f"batch {b}" for b in batches) + " |",
+    ]
     lines.append("|---" * (len(batches) + 1) + "|")
     for name in RUNTIMES:
         rows = [found["batches"][b].get(name) for b in batches]

@@ -74,7 +74,7 @@ def test_peers_agree(name: str) -> None:
     assert timing.relative_error(run(x), other_runtimes.reference(model, x)) < 1e-5
 
 
-def test_what_the_matrix_peers_cannot_do_they_refuse() -> None:
+def test_matrix_peers_refuse_unsupported_operators() -> None:
     for make in (other_runtimes.numpy_dense, other_runtimes.scipy_csr):
         with pytest.raises(other_runtimes.UnsupportedError, match="groups or dilation"):
             make(network(plain=False), 1)

@@ -33,7 +33,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_without_a_terminal_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_one_line_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     notices = Notices()
     for number, kernel in enumerate(("a.first", "a._second"), start=1):
         notices.compiling(kernel, number, True)

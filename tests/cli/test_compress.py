@@ -185,7 +185,7 @@ def test_resuming_without_anything_to_resume(
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_a_stage_that_is_damaged(invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_stage(invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(monkeypatch, "retrain")
     invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data)
     (tmp_path / "a.dcf.stages" / "01-prune.pt").write_bytes(b"not a stage")
@@ -265,7 +265,7 @@ def test_the_command_knows_every_recipe_and_network() -> None:
     assert set(compress_command.NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
 
 
-def test_stages_where_there_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:
+def test_the_stage_directory_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:
     (tmp_path / "a.dcf.stages").write_bytes(b"mine")
     refused(invoke(*CLASSIC, "-o", tmp_path / "a.dcf", "--data", data), "a.dcf.stages: expected a directory")
     assert (tmp_path / "a.dcf.stages").read_bytes() == b"mine"

@@ -53,7 +53,7 @@ def test_a_full_disk_under_stdout(dcf: Path, verb: str) -> None:
     ],
 )
 @pytest.mark.parametrize("verb", ["pack", "unpack"])
-def test_an_output_that_cannot_be_made_leaves_the_old_one(
+def test_an_output_that_cannot_be_written_leaves_the_old_file(
     invoke: Invoke, npz: Path, dcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str,
     verb: str,
 ) -> None:  # fmt: skip
@@ -97,7 +97,7 @@ def test_a_read_only_directory(invoke: Invoke, npz: Path, tmp_path: Path) -> Non
         tmp_path.chmod(0o700)
 
 
-def test_output_directories_that_are_not_there(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+def test_missing_output_directories(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     refused(invoke("pack", npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: no such file or directory")
     (tmp_path / "file").write_bytes(b"")
     refused(
@@ -155,7 +155,7 @@ def test_interrupted_in_the_middle(invoke: Invoke, dcf: Path, monkeypatch: pytes
     refused(invoke("inspect", dcf), "dcformat: interrupted", code=130)
 
 
-def test_a_fault_of_ours_is_one_line_too(invoke: Invoke, dcf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_bugs_are_reported_in_one_line(invoke: Invoke, dcf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(*args: object) -> None:
         raise ZeroDivisionError("two\nlines")
 

@@ -133,7 +133,7 @@ def test_a_help_text_on_a_full_disk(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["inspect"], ["verify"], ["inspect", "--json"]])
-def test_a_closed_pipe_is_no_news(dcf: Path, arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_reported(dcf: Path, arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

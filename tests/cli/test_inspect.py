@@ -65,7 +65,7 @@ def test_from_stdin(invoke: Invoke, dcf: Path) -> None:
     assert cut == f"dcformat: stdin: truncated: {size - 1:,} of {size:,} bytes [E03]"
 
 
-def test_memory_is_what_the_model_takes(invoke: Invoke, dcf: Path) -> None:
+def test_predicted_memory_matches_the_model(invoke: Invoke, dcf: Path) -> None:
     rows = json.loads(invoke("inspect", dcf, "--memory", "--json").stdout)["memory"]
     memory = {row["what"]: row["bytes"] for row in rows}
     sizes = {

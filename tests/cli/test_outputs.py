@@ -61,7 +61,7 @@ def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_pat
     assert len(dcformat.load(tmp_path / "out.dcf").tensors) == 6
 
 
-def test_what_comes_from_stdin_is_called_stdin(invoke: Invoke, tmp_path: Path) -> None:
+def test_errors_name_stdin(invoke: Invoke, tmp_path: Path) -> None:
     broken = b"PK\x05\x06" + bytes(6) + b"\xff" * 12  # the end of an archive that has no beginning
     for content, found in ((b"nonsense", "bytes of"), (b"", "an empty file"), (broken, "a damaged zip archive: ")):
         result = invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=content)

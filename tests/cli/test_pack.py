@@ -104,7 +104,7 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
     assert not (tmp_path / "b.npz").exists()
 
 
-def test_what_else_the_file_keeps(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
+def test_labels_metadata_and_preprocessing_are_kept(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     arguments = [
         "pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--mean", "0.1307", "--std", "0.3081",
         "--labels", "zero,one,two,three,four,five,six,seven,eight,nine", "--metadata", "author=me",
@@ -191,7 +191,7 @@ def test_misuse(invoke: Invoke, tmp_path: Path, npz: Path, options: list[str], m
     refused(invoke("pack", npz, "-o", tmp_path / "a.dcf", *options), message, code=2)
 
 
-def test_a_std_of_zero_and_channels_that_are_not_there(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
+def test_a_std_of_zero_and_too_many_channels(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     refused(invoke(*arguments, "--std", "0"), "preprocessing", "std not 0")
     refused(invoke(*arguments, "--mean", "1,2,3", "--std", "1,2,3"), "preprocessing", "1 or 1 values")
@@ -205,7 +205,7 @@ def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_pa
     refused(invoke(*arguments, "squeezenet"), "a.net: expected 104 bytes of counts, found 8 bytes")
 
 
-def test_a_net_file_that_is_something_else(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
+def test_a_net_file_of_another_kind(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
     (tmp_path / "a.net").write_bytes(npz.read_bytes())
     result = invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
     assert result.exit_code == 0, result.output
@@ -234,7 +234,7 @@ def test_one_negative_zero(invoke: Invoke, tmp_path: Path) -> None:
     )
 
 
-def test_denormal_values_are_told_and_kept(invoke: Invoke, tmp_path: Path) -> None:
+def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) -> None:
     single = torch.tensor([1e-40, 1.0, -2e-42, 0.0, -0.0])
     brain = torch.tensor([1e-39, 2.0], dtype=torch.bfloat16)
     half = torch.tensor([1e-7, 1.0], dtype=torch.float16)  # denormal there, normal as float32
@@ -244,7 +244,7 @@ def test_denormal_values_are_told_and_kept(invoke: Invoke, tmp_path: Path) -> No
     assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
 
 
-def test_what_is_left_out_is_told(invoke: Invoke, tmp_path: Path) -> None:
+def test_omissions_are_noted(invoke: Invoke, tmp_path: Path) -> None:
     state = {"w": torch.ones(2), "ids": torch.arange(3), "inf": torch.tensor(-torch.inf), "n": 3, "drop": torch.ones(1)}
     torch.save({"step": 1, "model_state": state}, tmp_path / "a.bin")
     arguments = ["pack", tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--json"]
@@ -335,7 +335,7 @@ def test_each_tensor_is_decoded_once(
     assert (calls.count("tensor"), calls.count("usages")) == (6, usages)
 
 
-def test_what_does_not_read_back_is_never_written(
+def test_a_file_that_does_not_read_back_is_never_written(
     invoke: Invoke, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = dcformat.DcfFile.tensor

@@ -71,7 +71,7 @@ def test_two_lines_on_a_narrow_terminal(clock: Clock) -> None:
     assert "fine-tune (stage 1 of 2): epoch 3 of 3 at 50 %, loss 0.1235," in out.getvalue()
 
 
-def test_no_more_than_ten_seconds_of_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_printed_at_least_every_ten_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     meter = Meter(ProgressLines(clock), [("train", 1.0)])
     meter.begin(0)
     for batch in range(1, 1000):

@@ -129,7 +129,7 @@ def test_arrays_that_do_not_fit(
         (b"\x93NUMPY\x01\x00\x10\x00nonsense........", "expected a NumPy .npy array of numbers, found a damaged one"),
     ],
 )
-def test_files_that_are_no_array(invoke: Invoke, dcf: Path, tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_arrays(invoke: Invoke, dcf: Path, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.npy").write_bytes(content)
     refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), f"x.npy: {message}")
 
@@ -142,7 +142,7 @@ def test_an_array_cut_short(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 1 << 62), (1 << 63,), (1 << 31, 0, 1 << 31)])
-def test_shapes_that_numpy_has_no_arrays_of(invoke: Invoke, dcf: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_shapes_that_numpy_does_not_support(invoke: Invoke, dcf: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     message = f"x.npy: expected a shape that NumPy supports, found {shape}"
@@ -230,7 +230,7 @@ def test_hostile_headers(invoke: Invoke, dcf: Path, tmp_path: Path, raw: bytes) 
     refused(invoke("run", dcf, "--input", tmp_path / "x.npy"), "x.npy: expected a NumPy .npy array of numbers, found")
 
 
-def test_arrays_that_declare_what_they_do_not_hold(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+def test_headers_that_declare_more_than_the_array_holds(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(npy("{" + PIXELS + "(1000000, 784)}"))
     refused(invoke("run", dcf, "--input", path), "x.npy: expected", "with 3,136,000,000 bytes", "found 0 bytes")

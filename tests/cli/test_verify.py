@@ -41,7 +41,7 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
         refused(invoke("verify", tmp_path / "altered.dcf"), "altered.dcf: ", "[E")
 
 
-def test_more_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+def test_bytes_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     (tmp_path / "long.dcf").write_bytes(dcf.read_bytes() + b"\n")
     refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: extra bytes: file at byte ", "[E04]")
 
@@ -109,7 +109,7 @@ def test_a_constant_is_unpacked_without_being_expanded(invoke: Invoke, tmp_path:
     assert set(out.read_bytes()[4096:8192]) == {0x00, 0x80, 0x3F}
 
 
-def test_what_unpacking_would_write_is_counted_as_work(invoke: Invoke, tmp_path: Path) -> None:
+def test_unpacked_bytes_count_as_work(invoke: Invoke, tmp_path: Path) -> None:
     packed = constant(tmp_path / "c.dcf", 1 << 40)
     assert packed.stat().st_size < 100
     error = refused(

@@ -80,7 +80,7 @@ def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_without_a_compiler_it_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_warmup_fails(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     refused(invoke("warmup"), "expected Numba, to compile 2 kernels, found none, or one that is switched off")
 
@@ -96,7 +96,7 @@ def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
 
 
 @pytest.mark.needs_compiler
-def test_interrupted_it_keeps_what_is_compiled(place: Path) -> None:
+def test_an_interruption_keeps_compiled_kernels(place: Path) -> None:
     process = subprocess.Popen(command("warmup"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list(place.glob("*.kernel")) and process.poll() is None:
         time.sleep(0.01)

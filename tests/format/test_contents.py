@@ -84,7 +84,7 @@ def test_a_block_of_several_tensors_is_at_most_64_kilobytes(before: int, after: 
             parse(data)
 
 
-def test_what_is_just_within_the_limits_is_read() -> None:
+def test_contents_just_within_the_limits_are_read() -> None:
     parse(File([Entry(b"", "n" * 255, shape=(1,) * 7)]).plain_contents())
     parse(File([Entry(b"", shape=(1 << 40, 0))]).plain_contents())
     parse(File([Entry(b"", shape=(1 << 20, 1 << 20))]).plain_contents())

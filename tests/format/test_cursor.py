@@ -83,7 +83,7 @@ def test_floats_are_finite() -> None:
             Cursor(struct.pack("<f", value)).f32("x")
 
 
-def test_what_is_left_over_is_refused_and_offsets_count_from_the_base() -> None:
+def test_leftover_bytes_are_refused_and_offsets_count_from_the_base() -> None:
     cursor = Cursor(bytes(4), 10)
     cursor.take(3, "x")
     with pytest.raises(TrailingDataError) as left:

@@ -165,7 +165,7 @@ def test_another_set_that_is_called_mnist_is_refused(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_bytes_that_are_no_images(tmp_path: Path, raw: bytes, message: str, zipped: bool) -> None:
+def test_bytes_that_are_not_images(tmp_path: Path, raw: bytes, message: str, zipped: bool) -> None:
     put(tmp_path)
     path = tmp_path / "t10k-images-idx3-ubyte"
     if zipped:

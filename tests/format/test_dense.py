@@ -107,7 +107,7 @@ LOSSY: dict[str, tuple[object, str | None, str]] = {
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_what_cannot_be_held_exactly_is_refused(name: str) -> None:
+def test_values_that_cannot_be_held_exactly_are_refused(name: str) -> None:
     given, dtype, found = LOSSY[name]
     with pytest.raises(EncodingError) as caught:
         from_dense("conv1", given, dtype)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def test_every_bit_includes_the_sign_of_a_zero() -> None:
         from_dense("w", [-0.0, 1.0], "int8", exact=True)
 
 
-def test_what_can_be_held_exactly_is_converted() -> None:
+def test_values_that_can_be_held_exactly_are_converted() -> None:
     halves = [1.5, -2.0, 0.0]
     for values in (halves, np.array(halves, ">f4"), np.array(halves, ">f2"), np.ma.masked_array(halves, False)):
         assert from_dense("w", values).to_dense().tolist() == halves  # type: ignore[arg-type]

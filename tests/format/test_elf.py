@@ -164,6 +164,6 @@ def test_unknown_relocations_are_refused(machine, kind):
 
 
 @pytest.mark.parametrize(("kind", "addend"), [(283, 1 << 28), (275, 1 << 33), (274, 1 << 21), (261, 1 << 32)])
-def test_what_lies_too_far_is_refused(kind, addend):
+def test_references_that_reach_too_far_are_refused(kind, addend):
     with pytest.raises(elf.LinkError, match="distance"):
         elf.link(relocation(kind, addend=addend), "entry")

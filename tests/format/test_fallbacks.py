@@ -67,7 +67,7 @@ print(json.dumps(out))
 """
 
 
-def test_whatever_fails_in_our_compiler_numba_runs_the_kernel_and_else_python(tmp_path: Path) -> None:
+def test_if_our_compiler_fails_numba_runs_the_kernel_and_then_python(tmp_path: Path) -> None:
     found = run(tmp_path, FAILING)
     assert {name: result for name, (result, _, _) in found.items()} == dict.fromkeys(found, 70)
     states = {name: state for name, (_, state, _) in found.items()}
@@ -83,7 +83,7 @@ def test_whatever_fails_in_our_compiler_numba_runs_the_kernel_and_else_python(tm
 
 
 @pytest.mark.parametrize("text", ["raise ImportError('Numba needs NumPy 2.2 or less')", "raise RuntimeError('broken')"])
-def test_a_broken_numba_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+def test_a_broken_numba_counts_as_missing(tmp_path: Path, text: str) -> None:
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba" / "__init__.py").write_text(text)
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + REPORT
@@ -92,7 +92,7 @@ def test_a_broken_numba_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     assert found["states"] == ["python"] * 6
 
 
-def test_a_finder_that_refuses_numba_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_import_hook_that_refuses_numba_counts_as_missing(tmp_path: Path) -> None:
     blocked = (
         "import sys\nclass Refuse:\n    def find_spec(self, name, path=None, target=None):\n"
         "        if name.partition('.')[0] in ('numba', 'llvmlite'):\n            raise ModuleNotFoundError(name)\n"
@@ -184,7 +184,7 @@ def test_without_an_observer_a_folder_that_cannot_be_used_is_logged_and_nothing_
 # --- processes that are killed, fork, or run threads ------------------------------------------------------------
 
 
-def test_a_process_that_is_killed_while_it_compiles_leaves_what_later_ones_can_use(tmp_path: Path) -> None:
+def test_killing_a_process_while_it_compiles_leaves_a_usable_cache(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "DCFORMAT_CACHE_DIR": str(tmp_path)}
     script = "import sys\nfrom dcformat import jit\nfrom machine_kernels import simple as k\njit.warm(jit.kernels())"
     process = subprocess.Popen([sys.executable, "-c", script], env=env)
@@ -196,7 +196,7 @@ def test_a_process_that_is_killed_while_it_compiles_leaves_what_later_ones_can_u
     assert run(tmp_path, DCFORMAT_CACHE="only")["states"] == ["saved"] * 6
 
 
-def test_what_a_killed_process_left_half_written_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_half_written_files_of_killed_processes_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path))
     store.check()
     old, fresh = tmp_path / "kernels" / ".1-ab.partial", tmp_path / "kernels" / ".2-cd.partial"
@@ -257,7 +257,7 @@ print(json.dumps([answers, k.steps.ready()]))
 """
 
 
-def test_to_ask_whether_a_kernel_is_ready_never_waits_for_the_compiler(tmp_path: Path) -> None:
+def test_asking_whether_a_kernel_is_ready_never_waits_for_the_compiler(tmp_path: Path) -> None:
     assert run(tmp_path, WAITING) == [[False, False, False], True]
 
 

@@ -29,7 +29,7 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.dcf"]
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.dcf"
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), replacing(path) as file:
@@ -119,7 +119,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_writer_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_writer_are_removed_by_the_next(tmp_path: Path) -> None:
     path, other = tmp_path / "a.dcf", tmp_path / "a.dcf.old"
     for target in (path, other):
         with writer(target, "dead") as process:

@@ -184,7 +184,7 @@ def test_every_form_has_the_same_elements_and_digest(made: Tensor) -> None:
 # --- the digest -----------------------------------------------------------------------------------------------------
 
 
-def test_the_digest_of_a_tensor_is_that_of_its_elements() -> None:
+def test_a_tensors_digest_depends_on_its_elements_only() -> None:
     """No group of 64 is cut by the pieces in which a large tensor is hashed."""
     size = 700_000
     values = np.where(np.random.default_rng(15).random(size) < 0.9, normal(16, size), 0).astype(np.float32)
@@ -195,7 +195,7 @@ def test_the_digest_of_a_tensor_is_that_of_its_elements() -> None:
     assert tensor_digest(replace(dense, data=other)) != tensor_digest(dense)
 
 
-def test_the_digest_tells_apart_what_differs_anywhere() -> None:
+def test_the_digest_reveals_any_difference() -> None:
     base = Tensor("w", (2, 3), "int8", np.array([1, 0, 0, 2, 0, 0], np.int8), scale=0.5)
     others = [
         replace(base, shape=(3, 2)), replace(base, scale=0.25), replace(base, data=np.roll(base.data, 1)),

@@ -200,7 +200,7 @@ ENCODINGS: dict[str, tuple[bytes, type[FormatError]]] = {
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_what_is_no_encoding_is_refused(name: str) -> None:
+def test_invalid_encodings_are_refused(name: str) -> None:
     raw, kind = ENCODINGS[name]
     with pytest.raises(FormatError) as caught:
         read_graph(Cursor(raw), NAMES)
@@ -217,7 +217,7 @@ def test_what_is_no_encoding_is_refused(name: str) -> None:
         (graph(shape=(65537,), rule=Preprocessing((0.0,) * 65537, (1.0,) * 65537)), LimitError),
     ],
 )
-def test_a_writer_refuses_what_no_reader_takes(made: Graph, kind: type[FormatError]) -> None:
+def test_a_writer_refuses_graphs_that_no_reader_accepts(made: Graph, kind: type[FormatError]) -> None:
     with pytest.raises(kind):
         check_graph(made)
 

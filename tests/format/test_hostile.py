@@ -125,7 +125,7 @@ def _same_model(data: bytes, kept: dcformat.Model) -> bool:
     )
 
 
-def test_the_digest_notices_what_checksums_do_not() -> None:
+def test_the_digest_notices_changes_behind_right_checksums() -> None:
     """The checksums of a file were corrected after its payload changed."""
     data = VECTORS["float32-dense-raw"]
     file = container.parse(data)

@@ -392,7 +392,7 @@ def test_messages_stay_short() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in VECTORS if "float32" in n and "chunked" in n] + ["model-small"])
-def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
+def test_decoding_memory_is_bounded_by_max_memory(name: str) -> None:
     """With the smallest `max_memory` that suffices, reading takes no more than that plus a constant."""
     low, high = 0, 1 << 22
     while low < high:
@@ -408,7 +408,7 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
-def test_large_tensors_take_what_was_allowed(form: str) -> None:
+def test_large_tensors_stay_within_the_limit(form: str) -> None:
     """The bound is close to the arrays' true size: measured memory stays just below it."""
     from dcformat.codecs.memory import working_bytes
     from dcformat.codecs.payload_layout import parse_payload

@@ -38,7 +38,7 @@ def sparse(gaps: bytes, values: bytes, *, stored: int, shape: tuple[int, ...] = 
     return one(bytes((RAW, 0)) + GAPS2 + gaps + values, form=SPARSE, shape=shape, stored=stored)
 
 
-def test_the_assembler_makes_files_that_are_right() -> None:
+def test_the_assembler_makes_valid_files() -> None:
     assert dcformat.load(good().bytes()).tensors["w"].data.tolist() == [1.0, -2.5]
     # Gap symbols 2, 3 (an escape: three zeros) and 0 take two bits each, the first bit lowest in the byte.
     tensor = dcformat.load(sparse(b"\x03" + bytes((0b00_11_01,)), ONE + ONE, stored=2, shape=(2, 4))).tensors["w"]

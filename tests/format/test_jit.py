@@ -107,14 +107,14 @@ def test_damaged_files_are_not_used_and_are_replaced(cache, damage):
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_others_can_write_is_not_believed(cache, what):
+def test_files_that_others_can_write_are_not_trusted(cache, what):
     for path in [cache / "kernels"] if what == "folder" else files(cache):
         path.chmod(path.stat().st_mode | stat.S_IWGRP)
     result = run(cache, DCFORMAT_CACHE="only")
     assert result["out"]["error"] == "KernelMissingError"
 
 
-def test_what_belongs_to_others_is_not_believed(cache, monkeypatch):
+def test_files_that_belong_to_others_are_not_trusted(cache, monkeypatch):
     monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(cache))
     key = bytes.fromhex(files(cache)[0].name[:64])
     assert store.read(key, None) is not None
@@ -133,7 +133,7 @@ def test_links_are_not_followed_to_a_file(cache):
     assert run(cache, DCFORMAT_CACHE="only")["out"]["error"] == "KernelMissingError"
 
 
-def test_a_folder_that_cannot_be_is_no_error(tmp_path):
+def test_an_impossible_folder_is_not_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", Path("/proc/none")):
         assert run(place)["states"] == ["compiled"] * 6
@@ -258,7 +258,7 @@ def test_arguments_that_mean_the_same_are_accepted(filled):
 
 
 @pytest.mark.parametrize(("variable", "state"), [("NUMBA_DISABLE_JIT", "python"), ("NUMBA_BOUNDSCHECK", "numba")])
-def test_numbas_switches_pass_the_cache_by(filled, tmp_path, variable, state):
+def test_numbas_switches_bypass_the_cache(filled, tmp_path, variable, state):
     result = run(tmp_path, **{variable: "1"})
     assert result["out"] == RIGHT
     assert result["states"] == [state] * 6

@@ -107,7 +107,7 @@ def test_the_csr_form_has_the_right_values(made: Tensor) -> None:
 
 
 @pytest.mark.parametrize("made", forms(), ids=lambda made: made.name)
-def test_both_forms_take_what_is_counted(made: Tensor) -> None:
+def test_both_forms_take_the_counted_memory(made: Tensor) -> None:
     for convert in (made.to_dense, made.to_csr):
         low = least(lambda most, convert=convert: convert(max_memory=most))  # type: ignore[misc]
         assert peak(lambda convert=convert, low=low: convert(max_memory=low)) <= low + 8 * MEBI  # type: ignore[misc]
@@ -209,7 +209,7 @@ def test_files_that_say_they_are_empty_are_read() -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("coder", [2, 3])
-def test_accounting_takes_what_is_counted(coder: int) -> None:
+def test_accounting_takes_the_counted_memory(coder: int) -> None:
     jit.warm(jit.kernels())
     made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", clusters=5)
     data = dumps_as(Model({"w": made}), way(coder))

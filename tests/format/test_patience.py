@@ -59,7 +59,7 @@ print(json.dumps(out))
 
 
 @needs_machine_code
-def test_what_fits_runs_in_python_and_nothing_more(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_only_calls_that_fit_the_budget_run_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert jit.PATIENCE == 3 * jit.SHARE == 1_500_000
     assert run(tmp_path, SPEND) == [
         [0, "unresolved"], [1, "compiled"], [0, "unresolved"], [0, "compiled"],

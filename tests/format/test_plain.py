@@ -30,7 +30,7 @@ def written(values: npt.NDArray[np.uint8], at: int) -> tuple[npt.NDArray[np.uint
 
 @settings(deadline=None, max_examples=40)
 @given(symbols, st.integers(0, 20))
-def test_symbols_are_those_of_the_kernels(values: npt.NDArray[np.uint8], at: int) -> None:
+def test_symbols_equal_those_of_the_kernels(values: npt.NDArray[np.uint8], at: int) -> None:
     data, lengths, end = written(values, at)
     found = np.empty(len(values), np.uint8)
     assert plain.read_symbols(data, at, end, lengths, found) == end
@@ -50,7 +50,7 @@ def test_a_stream_that_ends_early_is_noticed() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 7), max_size=60), st.integers(0, 9), st.integers(1, 30), st.integers(0, 60))
 @example([0, 0], 0, 2, 2)  # no lines for two entries
-def test_positions_are_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:
+def test_positions_equal_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:
     given_gaps = np.array(gaps, np.uint8)
     pointers, indices = np.zeros(lines + 1, np.int64), np.empty(stored, np.int32)
     bad = index.place32(given_gaps, len(gaps), 7, length, lines, pointers, indices)

@@ -74,7 +74,7 @@ def test_one_stream_for_each_sequence(decisions: list[tuple[int, int]], more: by
             assert _decode(other, probabilities) != bits
 
 
-def test_ends_that_are_refused() -> None:
+def test_wrong_ends_are_refused() -> None:
     """[A1]"""
     data = _encoded([(32768, 0), (32768, 1)])
     assert data == b"\x80" and _decode(data, [32768, 32768]) == [0, 1]

@@ -137,7 +137,7 @@ def test_an_empty_file_and_one_of_another_kind(tmp_path: Path, mapped: bool) -> 
         assert caught.value.path == str(path) and str(path) in str(caught.value)
 
 
-def test_what_is_no_source_is_a_type_error() -> None:
+def test_other_objects_than_sources_raise_a_type_error() -> None:
     for source in (None, 7, io.StringIO("text"), object()):
         with pytest.raises(TypeError):
             dcformat.load(source)  # type: ignore[arg-type]
@@ -212,7 +212,7 @@ def test_small_tensors_share_a_block_and_a_checksum() -> None:
         assert {file.info(name).block for name in file.names} == {0}
 
 
-def test_names_that_are_not_there() -> None:
+def test_unknown_names() -> None:
     with dcformat.open(DATA) as file:
         for ask in (file.tensor, file.info, file.usage):
             with pytest.raises(KeyError):
@@ -272,7 +272,7 @@ def test_the_ledger_and_the_usage_add_up() -> None:
                 assert bits == pytest.approx(8 * file.info(name).payload_bytes)
 
 
-def test_what_is_read_belongs_to_the_reader() -> None:
+def test_tensors_do_not_share_memory_with_the_source() -> None:
     """The arrays are not views of the source, so later changes of it do not reach them."""
     source = bytearray(dcformat.dumps(large_model()))
     found = dcformat.load(source).tensors["a"]
@@ -329,7 +329,7 @@ def changed_in_place() -> dict[str, Callable[[Path], tuple[Any, Callable[[int], 
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("kind", changed_in_place())
-def test_what_is_read_again_is_checked_again(tmp_path: Path, kind: str, mapped: bool) -> None:
+def test_data_is_checked_each_time_it_is_read(tmp_path: Path, kind: str, mapped: bool) -> None:
     model = large_model()
     source, turn = changed_in_place()[kind](tmp_path / "m.dcf")
     with dcformat.open(source, mmap=mapped) as file:

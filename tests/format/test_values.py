@@ -92,7 +92,7 @@ def _decoder(*numbers: tuple[int, int]) -> Decoder:
 
 
 @pytest.mark.parametrize("scale", [(24, 100, 0), (0, 0, 0), (0, 255, 0), (1, 255, 1)])
-def test_scales_that_are_none(scale: tuple[int, int, int]) -> None:
+def test_invalid_scales(scale: tuple[int, int, int]) -> None:
     """[A6]"""
     width, exponent, mantissa = scale
     head = (1, 1), (5, width), (8, exponent), (width, mantissa), (32, 2**32 - 1)

@@ -102,7 +102,7 @@ def _codebook(size: int, stored: int, mode: str) -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "sparse"])
-def test_the_least_that_values_can_take(form: str) -> None:
+def test_the_shortest_possible_value_streams(form: str) -> None:
     """A stream may hold a thousand values in a byte; a reader must not take it for too short."""
     data = np.ones(60_000, "<f4") if form == "sparse" else np.zeros(60_000, "<f4")
     data[-1] = 2
@@ -141,13 +141,13 @@ def test_wide_and_tall_and_long_shapes() -> None:
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
-def test_what_does_not_suit_the_slow_coders_takes_a_fast_one() -> None:
+def test_tensors_unsuited_to_the_slow_coders_use_a_fast_one() -> None:
     places = np.array([0, 9, 70_000], np.int32)
     made = Tensor("t", (1, 1 << 21), "float32", np.ones(3, "<f4"), None, np.array([0, 3]), places)
     assert equal(back(made, "tiny"), made)
 
 
-def test_everything_beside_tensors_is_read_back() -> None:
+def test_everything_except_tensors_is_read_back() -> None:
     model = small_model()
     for mode in MODES:
         found = dcformat.load(dcformat.dumps(model, mode=mode))  # type: ignore[arg-type]
@@ -272,7 +272,7 @@ WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_refused(name: str) -> None:
+def test_invalid_tensors_are_refused(name: str) -> None:
     made, kind = WRONG[name]
     with pytest.raises(FormatError) as caught:
         dcformat.dumps(Model({"t": made}))
@@ -298,7 +298,7 @@ BEYOND: dict[str, Model] = {
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_what_is_beyond_the_limits_is_refused(name: str) -> None:
+def test_models_beyond_the_limits_are_refused(name: str) -> None:
     with pytest.raises(FormatError):
         dcformat.dumps(BEYOND[name])
 
@@ -310,7 +310,7 @@ def test_unknown_modes_are_value_errors() -> None:
         dcformat.dumps(Model({}), relative_index="none")  # type: ignore[arg-type]
 
 
-def test_codebooks_of_a_test_are_what_the_format_wants() -> None:
+def test_generated_codebooks_are_valid() -> None:
     random = np.random.default_rng(0)
     for dtype in DTYPES:
         book = codebook(random, dtype, 50, zero=False)

@@ -25,7 +25,7 @@ def guard() -> Guard:
 
 
 @pytest.mark.parametrize("name", all_doors())
-def test_nothing_is_found_behind_a_door(name: str) -> None:
+def test_no_door_has_findings(name: str) -> None:
     inputs, door = Inputs([name], None), all_doors()[name]
     count = _SLOW.get(name, 250)
     outcomes = set()
@@ -37,7 +37,7 @@ def test_nothing_is_found_behind_a_door(name: str) -> None:
     assert len(outcomes) > 1
 
 
-def test_an_input_is_known_by_its_seed_and_number() -> None:
+def test_a_seed_and_a_number_identify_an_input() -> None:
     first, second = Inputs([], None), Inputs([], None)
     assert [first.make(3, index) for index in range(200)] == [second.make(3, index) for index in range(200)]
 

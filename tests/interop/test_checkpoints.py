@@ -37,7 +37,7 @@ def save_three(folder: Path, suffixes: tuple[str, str, str] = ("safetensors", "n
     "suffixes",
     [("safetensors", "npz", "pt"), ("bin", "ckpt", "pth.tar"), ("model", "h5", "onnx"), ("pt", "safetensors", "npz")],
 )
-def test_every_form_gives_the_same_values_whatever_its_name(tmp_path: Path, suffixes: tuple[str, str, str]) -> None:
+def test_every_form_gives_the_same_values_under_any_name(tmp_path: Path, suffixes: tuple[str, str, str]) -> None:
     for path in save_three(tmp_path, suffixes):
         read = read_checkpoint(path)
         (dense,) = read.tensors.values()

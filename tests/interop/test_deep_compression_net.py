@@ -72,7 +72,7 @@ def test_a_codebook_that_is_not_finite(tmp_path: Path) -> None:
         read_deep_compression_net(tmp_path / "a.net", NETWORK)
 
 
-def test_no_more_is_read_than_any_such_file_has(tmp_path: Path) -> None:
+def test_reading_stops_at_the_largest_possible_size(tmp_path: Path) -> None:
     with (tmp_path / "a.net").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(UnfitError, match=r"a\.net: expected 2,080 bytes for its counts, found 2,205 bytes or more"):

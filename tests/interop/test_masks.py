@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 
-def test_what_torch_prunes(tmp_path: Path) -> None:
+def test_masks_made_by_torch_are_folded(tmp_path: Path) -> None:
     layer = torch.nn.Linear(3, 2)
     prune.l1_unstructured(layer, "weight", amount=4)
     torch.save(layer.state_dict(), tmp_path / "a.pt")
@@ -55,19 +55,19 @@ def test_a_mask_of_any_dtype(tmp_path: Path, form: str, dtype: str, weights: str
         (None, "w_mask: expected a mask of zeros and ones, found None"),
     ],
 )
-def test_masks_that_are_none(tmp_path: Path, mask: torch.Tensor | None, message: str) -> None:
+def test_invalid_masks_are_refused(tmp_path: Path, mask: torch.Tensor | None, message: str) -> None:
     torch.save({"w_orig": torch.ones(2), "w_mask": mask}, tmp_path / "a.pt")
     with pytest.raises(UnfitError, match=rf"a\.pt: {message}"):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_pair_beside_what_it_stands_for(tmp_path: Path) -> None:
+def test_a_pair_beside_a_tensor_of_its_name(tmp_path: Path) -> None:
     torch.save({"w_orig": torch.ones(2), "w_mask": torch.ones(2), "w": torch.ones(2)}, tmp_path / "a.pt")
     with pytest.raises(UnfitError, match=r"a\.pt: w_orig: expected one of the two, found also 'w'"):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_mask_without_its_weight_is_warned_of(tmp_path: Path) -> None:
+def test_a_mask_without_its_weight_causes_a_warning(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.ones(2, np.float32), w_mask=np.ones((2, 2), np.float32))
     read = read_checkpoint(tmp_path / "a.npz")
     assert set(read.tensors) == {"w", "w_mask"}

@@ -116,7 +116,7 @@ def test_transposed_kernels_get_a_hint(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["NaN or infinity in 1 place", "int64"])
-def test_a_weight_that_was_left_out_is_missed_by_name(reason: str) -> None:
+def test_the_error_names_a_weight_that_was_left_out(reason: str) -> None:
     given = tensors({"fc1": "0", "fc2": "2", "fc3": "4"})
     del given["2.weight"]
     with pytest.raises(UnfitError, match=rf"2\.weight: expected finite values .*lenet-300-100 .*, found {reason}"):

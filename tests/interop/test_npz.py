@@ -100,7 +100,7 @@ def test_a_small_file_that_claims_much(tmp_path: Path) -> None:
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (0," + "1," * 99 + "), }"), "w: expected a NumPy"),
     ],
 )
-def test_members_that_are_no_arrays(tmp_path: Path, content: bytes, message: str) -> None:
+def test_members_that_are_not_arrays(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(UnfitError, match=rf"a\.npz: .*{message}"):
         read_checkpoint(archive(tmp_path / "a.npz", ("w.npy", content)))
 

@@ -88,13 +88,13 @@ def test_metadata(tmp_path: Path) -> None:
     [("big", "a number"), ("nan", "a positive float32"), ("-1", "a positive float32"), ("0", "a positive float32"),
      ("0.1", "a positive float32"), ("1e300", "a positive float32"), ("inf", "a positive float32")],
 )  # fmt: skip
-def test_a_scale_that_is_none(tmp_path: Path, scale: str, expected: str) -> None:
+def test_invalid_scales_are_refused(tmp_path: Path, scale: str, expected: str) -> None:
     header = {"__metadata__": {"w.dcformat_scale": scale}, "w": entry("I8", [1], 0, 1)}
     with pytest.raises(UnfitError, match=rf"a\.safetensors: w\.dcformat_scale: expected {expected}, found"):
         read_checkpoint(write(tmp_path / "a.safetensors", header, b"\x05"))
 
 
-def test_what_is_written_is_aligned_and_what_the_library_writes(tmp_path: Path) -> None:
+def test_output_is_aligned_and_equals_that_of_the_library(tmp_path: Path) -> None:
     values = {
         "z": ("float32", np.arange(3, dtype="<f4")), "a": ("int8", np.arange(5, dtype="i1")),
         "h": ("float16", np.arange(3, dtype="<f2")), "b": ("bfloat16", np.arange(1, 2, dtype="<u2")),

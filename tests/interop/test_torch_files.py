@@ -92,7 +92,7 @@ def test_a_mapping_within_itself(tmp_path: Path) -> None:
     assert read(tmp_path / "a.pt", state) == {"w": W.tolist()}
 
 
-def test_entries_that_are_no_tensors_are_left_out(tmp_path: Path) -> None:
+def test_entries_that_are_not_tensors_are_left_out(tmp_path: Path) -> None:
     state = {
         "w": W, "n": 3, "x": 0.5, "none": None, "text": "x", "scalar": np.float64(0.5), "array": np.ones(3),
         "config": Config(), "layer._extra_state": {"amax": torch.ones(3, 3)}, "io._extra_state": io.BytesIO(b"x"),
@@ -118,14 +118,14 @@ def test_keys_of_one_name(tmp_path: Path, first: object, second: object) -> None
         read(tmp_path / "a.pt", {first: W, second: W + 1})
 
 
-def test_keys_that_are_no_names(tmp_path: Path) -> None:
+def test_keys_that_are_not_names(tmp_path: Path) -> None:
     assert read(tmp_path / "a.pt", {0: W, 1: W}) == {"0": W.tolist(), "1": W.tolist()}
     for key in ((1, 2), None, 1.0, True, b"w"):
         with pytest.raises(UnfitError, match=r"a\.pt: expected text or integers as names"):
             read(tmp_path / "a.pt", {key: W})
 
 
-def test_views_are_read_as_what_they_show(tmp_path: Path) -> None:
+def test_views_give_their_own_elements(tmp_path: Path) -> None:
     state = {
         "turned": W.T, "part": torch.arange(10.0)[2:9:3], "wide": torch.ones(1).expand(2, 3),
         "grad": torch.nn.Parameter(W), "negative": torch.tensor([1 + 2j, 3 - 4j]).conj().imag,
@@ -156,7 +156,7 @@ def test_a_view_that_is_larger_than_its_file(tmp_path: Path) -> None:
         (lambda: torch.masked.masked_tensor(W, W > 0), "a .*(M|m)asked"),
     ],
 )
-def test_tensors_whose_elements_are_not_simply_there(tmp_path: Path, make: Any, found: str) -> None:
+def test_tensors_without_plain_elements(tmp_path: Path, make: Any, found: str) -> None:
     state = {"v": W, "w": make()}
     with pytest.raises(UnfitError, match=rf"a\.pt: (w: )?expected .*, found .*({found}|other objects).*"):
         read(tmp_path / "a.pt", state)
@@ -235,7 +235,7 @@ def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> N
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((0, 1 << 62), torch.float32), ((1 << 31, 0, 1 << 31), torch.bfloat16)])
-def test_shapes_that_numpy_has_no_arrays_of(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_shapes_that_numpy_does_not_support(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     with pytest.raises(UnfitError, match=rf"w: expected a plain, dense tensor, found one of shape \({shape[0]}, "):
         read(tmp_path / "a.pt", {"w": torch.empty(shape, dtype=dtype)})
 

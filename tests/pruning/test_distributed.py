@@ -41,7 +41,7 @@ def test_batches_that_do_not_divide_and_impossible_ranks_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_with_two_gloo_processes_gives_what_one_process_gives(digits: Path, tmp_path: Path) -> None:
+def test_two_gloo_processes_give_the_result_of_one(digits: Path, tmp_path: Path) -> None:
     options = ["lenet-300-100", "--epochs", "2", "--batch", "64", "--seed", "5", "--data", str(digits)]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     main([*options[:1], str(one), *options[1:]])

@@ -29,7 +29,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(len(set(w[w != 0].tolist())) <= 16 for w in weights)
 
 
-def test_the_page_names_what_the_package_offers() -> None:
+def test_the_page_names_everything_that_the_package_offers() -> None:
     import dcformat_pruning
     from dcformat_pruning import criteria, schedules
 

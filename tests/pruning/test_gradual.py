@@ -70,7 +70,7 @@ def test_the_score_is_magnitude_times_the_factored_fisher(power: float) -> None:
     assert kept.min() >= gone.max() * (1 - 1e-5)
 
 
-def test_scale_traded_between_layers_does_not_change_what_obd_prunes() -> None:
+def test_rescaling_layers_does_not_change_which_weights_obd_prunes() -> None:
     masks = {}
     for factor in (1.0, 2.0):
         module = small_net()

@@ -47,7 +47,7 @@ def test_masks_of_other_values_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
-def test_folded_masks_keep_bits_and_silence_what_is_not_finite(dtype: torch.dtype) -> None:
+def test_folded_masks_keep_bits_and_zero_nonfinite_values(dtype: torch.dtype) -> None:
     module = nn.Sequential(nn.Linear(4, 1))
     prune.custom_from_mask(module[0], "weight", torch.tensor([[0, 1, 1, 0]]).to(dtype))
     with torch.no_grad():

@@ -126,7 +126,7 @@ def test_pooling_with_ceil_mode_and_padding_not_counted() -> None:
     check(nn.Sequential(nn.AdaptiveAvgPool2d((2, 4))), 2, 6, 8)
 
 
-def test_in_place_relu_changes_what_is_read_later() -> None:
+def test_in_place_relu_changes_later_reads() -> None:
     class Preactivated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -190,7 +190,7 @@ class Odd(nn.Module):
         (Odd(lambda x: (x, x)), (4,), "output: expected one tensor as result, found tuple"),
     ],
 )
-def test_what_has_no_operator_is_named(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
+def test_parts_without_an_operator_are_named(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UnsupportedModuleError, match=message):
         from_module(module if isinstance(module, Odd) else nn.Sequential(module), shape)
 

@@ -106,7 +106,7 @@ def test_subclasses_compute_their_own_forward_pass() -> None:
 # Layers that share
 
 
-def test_norms_are_folded_into_one_layer_of_those_that_share_a_weight() -> None:
+def test_a_norm_is_folded_into_only_one_of_the_layers_that_share_a_weight() -> None:
     for share in (lambda weight: weight, lambda weight: nn.Parameter(weight.data)):
         first, second = fc(), fc()
         second.weight = share(first.weight)

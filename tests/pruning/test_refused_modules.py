@@ -76,7 +76,7 @@ def multiplied(s: Any, x: Tensor) -> Tensor:
         (lambda s, x: x.view(x.shape[0] * 2, -1), "mul: expected a value that does not depend on the batch"),
     ],
 )
-def test_what_a_graph_cannot_express_is_refused(how: Forward, message: str) -> None:
+def test_modules_that_a_graph_cannot_express_are_refused(how: Forward, message: str) -> None:
     image = how in (view_changed, view_added_to, source_changed)
     with pytest.raises(UnsupportedModuleError, match=message):
         from_module(Net(how, fc=fc(), conv=conv(), drop=nn.Dropout()), (2, 5, 5) if image else (4,))

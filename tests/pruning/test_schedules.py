@@ -110,7 +110,7 @@ def test_an_unknown_penalty_is_refused() -> None:
         Penalty(small_net(), "l0", 1.0)
 
 
-def test_hoyer_square_makes_sparser_than_none() -> None:
+def test_hoyer_square_gives_sparser_weights() -> None:
     with_penalty, without = small_net(), small_net()
     plan = TrainingPlan(epochs=10, lr=1e-2, batch=16)
     fit(with_penalty, small_images(64), plan, seed=0, constraints=(Penalty(with_penalty, "hoyer-square", 0.02),))

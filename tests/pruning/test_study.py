@@ -52,7 +52,7 @@ def test_folded_normalisation_computes_the_same(network: nn.Sequential, data: Tr
     assert isinstance(network[0], study.Normalize)
 
 
-def test_normalised_pixels_blind_the_idf_and_folding_opens_its_eyes(network: nn.Sequential) -> None:
+def test_normalised_pixels_hide_silent_inputs_and_folding_reveals_them(network: nn.Sequential) -> None:
     """A pixel that is always black counts as present in every image when it is -0.42, and as silent when it is 0."""
     dark = digit_images(64, 2)
     dark.pixels[:, :, 0] = 0
@@ -62,7 +62,7 @@ def test_normalised_pixels_blind_the_idf_and_folding_opens_its_eyes(network: nn.
     assert bool((study.TfIdfOnPixels().scores(network, dark)["fc1.weight"][:, :28] == 0).all())
 
 
-def test_every_criterion_keeps_what_the_ratio_says(network: nn.Sequential, data: TrainingData) -> None:
+def test_every_criterion_reaches_the_given_ratio(network: nn.Sequential, data: TrainingData) -> None:
     criteria = study.compared_criteria(0, "undertrained", tuple(study.CRITERIA))
     rows = list(study.compare(network, "undertrained", 0, data, criteria, epochs=1, ratios=(30.0,)))
     assert len(rows) == len(criteria) == 12
@@ -116,7 +116,7 @@ def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: Trai
     assert {row.s is None for row in rows if "all layers" in row.method} == {True}
 
 
-def test_layers_are_ranked_by_what_they_need() -> None:
+def test_layers_are_ranked_by_needed_density() -> None:
     robust = study.Sensitivity("a", 10, {0.5: 0.97, 0.1: 0.965, 0.01: 0.9})
     touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
     dense = 0.97
@@ -216,7 +216,7 @@ def test_the_command_offers_every_criterion() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # the networks are hardly trained
-def test_every_schedule_keeps_what_the_ratio_says(data: TrainingData) -> None:
+def test_every_schedule_reaches_the_given_ratio(data: TrainingData) -> None:
     rows = list(study.compare_schedules(0, data, epochs=4, ratio=30.0))
     assert [row.schedule for row in rows] == list(study.SCHEDULES)
     keep = study.weights_left(build("lenet-300-100"), 30.0)

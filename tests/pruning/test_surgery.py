@@ -46,7 +46,7 @@ def test_obs_score_is_the_least_error_of_removing_one_weight() -> None:
         assert float(scores[i, q]) == pytest.approx(residual / 40, rel=1e-4)
 
 
-def test_obs_update_costs_what_its_score_predicts() -> None:
+def test_the_cost_of_an_obs_update_equals_its_score() -> None:
     weight, hessian, x = dense_layer()
     score = weight**2 / torch.linalg.inv(hessian).diagonal()
     pruned, mask = prune_layer(weight, hessian, 20, rounds=99)

@@ -90,7 +90,7 @@ def test_denormals_between_layers_are_zeros() -> None:
 
 
 @pytest.mark.skipif(not _compiled(), reason="Python leaves the processor as it is")
-def test_threads_that_help_take_denormals_for_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_threads_treat_denormals_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     session = Session.from_model(_scaling(1.0), backend="numba", threads=3)
     x = np.full((2000, 32), 1e-40, np.float32)
@@ -131,7 +131,7 @@ def test_the_callers_arithmetic_is_left_as_it_was() -> None:
             library.fesetround(0)
 
 
-def test_pixels_that_become_denormal_are_no_special_case() -> None:
+def test_pixels_that_become_denormal_are_zeros() -> None:
     rule = Preprocessing((0.0,), (1e38,))
     session = Session.from_model(Model(_scaling(1.0).tensors, Graph((32,), (Linear((0,), "w"),), rule)))
     assert np.abs(session(np.full((2, 32), 3, np.uint8))).max() < 1e-38

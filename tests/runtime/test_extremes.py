@@ -80,13 +80,13 @@ UNFIT = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("what", UNFIT)
-def test_numbers_that_are_no_float32_are_refused(what: str) -> None:
+def test_numbers_outside_float32_are_refused(what: str) -> None:
     model = Model({"w": UNFIT[what]}, Graph((1,), (Linear((0,), "w"),)))
     with pytest.raises(FormatError, match="finite"):
         Session.from_model(model)
 
 
 @pytest.mark.filterwarnings("error")
-def test_no_self_test_is_made_of_results_that_overflow() -> None:
+def test_no_self_test_is_made_if_results_overflow() -> None:
     with pytest.raises(ValueError, match="expected inputs with a clear winner"):
         with_self_test(_extreme("mlp"), samples=2)

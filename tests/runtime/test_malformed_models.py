@@ -162,7 +162,7 @@ HUGE: dict[str, tuple[Node, ...]] = {
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @pytest.mark.parametrize("lie", HUGE)
-def test_little_files_that_would_take_much_memory(lie: str, backend: str) -> None:
+def test_small_files_that_would_take_much_memory(lie: str, backend: str) -> None:
     model = lenet().model()
     with pytest.raises(FormatError):
         Session.from_model(replace(model, graph=Graph((1, 12, 12), HUGE[lie])), backend=backend)

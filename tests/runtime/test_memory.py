@@ -206,7 +206,7 @@ def test_the_default_budget_holds_for_constants(backend: str) -> None:
     assert taken.bytes < 1 << 20
 
 
-def test_more_words_than_kernels_can_number_are_refused_whatever_the_budget() -> None:
+def test_more_words_than_kernels_can_address_are_refused_under_any_budget() -> None:
     model = Model({"w": _constant("w", 1 << 30, 4)}, Graph((4,), (Linear((0,), "w"),)))
     with pytest.raises(LimitError, match="at most 2147483647"):
         Session.from_model(model, backend="numba", max_memory=None)

@@ -47,7 +47,7 @@ def test_path_and_bytes_give_the_same(packed: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_shapes_that_are_taken(backend: str) -> None:
+def test_accepted_shapes(backend: str) -> None:
     image = Session.from_model(lenet().model(), backend=backend)
     x = inputs(lenet().network(), 4)
     expected = image(x)

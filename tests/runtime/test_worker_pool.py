@@ -98,7 +98,7 @@ def test_one_caller_at_a_time_is_helped(pool: WorkerPool) -> None:
     assert pool.take()
 
 
-def test_help_that_wins_nothing_is_done_without_for_a_while(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_gain_nothing_are_skipped_for_a_while(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "thread_time", lambda: 0.0)  # on one thread, it would have taken no time
     for _ in range(worker_pool.LOSSES):
         assert pool.take()
@@ -134,7 +134,7 @@ def test_the_interpreter_ends(tmp_path: Path) -> None:
     assert (found.stdout, found.stderr) == ("done\n", "")
 
 
-def test_callers_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "HAND_OVER", 1.0)
     session = Session.from_model(lenet().model(), backend="numba", threads=3)
     x = inputs(lenet().network(), 200)

@@ -87,7 +87,7 @@ def models(draw: st.DrawFn) -> Model:
 @pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(model=models())
-def test_reference_decodes_what_the_package_writes(mode: str, model: Model) -> None:
+def test_the_reference_decodes_files_of_the_package(mode: str, model: Model) -> None:
     found = reference(dcformat.dumps(model, mode=mode))
     expected = of_model(model)
     # Metadata is a mapping, ordered by its keys.

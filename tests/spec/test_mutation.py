@@ -56,7 +56,7 @@ def test_mistakes_are_found_out(text: str) -> None:
     assert run.stdout.strip(), text
 
 
-def test_a_change_that_means_nothing_survives() -> None:
+def test_a_harmless_change_survives() -> None:
     """The decoder itself, loaded as mutants are, gives the expected result for every vector."""
     program = (
         "import mutation_test as m\n"

@@ -53,7 +53,7 @@ def test_preset_has_the_length_and_checksum_in_the_text() -> None:
     assert int(checksum, 16) == reference_decoder.crc32c(layout.CONTENTS_PRESET) == 0x835EF587
 
 
-def test_traced_example_is_what_the_reference_decoder_does() -> None:
+def test_traced_example_matches_the_reference_decoder() -> None:
     assert f"\n{trace_coder_3.text()}\n" in CODERS
     _, trace, places, codes = trace_coder_3.traced()
     assert trace[0].split()[-4:] == ["23450", "0d6104a7", "18c00000", "0"]

@@ -30,7 +30,7 @@ def read(folder: str, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("folder", ["valid", "invalid"])
-def test_the_files_are_those_of_the_manifest(folder: str) -> None:
+def test_the_files_match_the_manifest(folder: str) -> None:
     assert {path.name for path in (VECTORS / folder).iterdir()} == set(MANIFEST[folder])
 
 

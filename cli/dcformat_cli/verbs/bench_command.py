@@ -56,8 +56,10 @@ class BenchOptions:
 
 @click.command("bench")
 @file_argument()
-@click.option("--batch", "batches", type=counts, default="1,8,64,1024", show_default=True, metavar="N,...")
-@click.option("--threads", type=counts, default="1", show_default=True, metavar="N,...")
+@click.option(
+    "--batch", "batches", type=counts, default="1,8,64,1024", show_default=True, metavar="N,...", help="Batch sizes."
+)
+@click.option("--threads", type=counts, default="1", show_default=True, metavar="N,...", help="Numbers of threads.")
 @click.option("--rounds", type=click.IntRange(min=1), default=11, show_default=True, help="Turns per runtime.")
 @click.option(
     "--peer", "runtimes", multiple=True, type=Choice(OTHERS), help="Compare only with this runtime; may be repeated."

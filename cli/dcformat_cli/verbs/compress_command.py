@@ -80,8 +80,20 @@ class Compressed:
     help="classic: Deep Compression as published; default: the best result in minutes; record: the smallest file that "
     "is as accurate as the paper's; extreme: the smallest file with 95.83 % accuracy (lenet-300-100 only).",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--device", type=Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the initial weights and of the order of the images.",
+)
+@click.option(
+    "--device",
+    type=Choice(("auto", "cpu", "cuda")),
+    default="auto",
+    show_default=True,
+    help="Where to train; auto takes a CUDA GPU if there is one.",
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -109,7 +121,7 @@ class Compressed:
 @click.option("--keep-stages", is_flag=True, help="Keep the stages after success (those in a DIR are always kept).")
 @as_json()
 def compress_command(**options: Any) -> None:
-    """Train ARCHITECTURE, prune it, share its weights, fine-tune them, and pack the result.
+    """Train a network, prune it, share its weights, fine-tune them, and pack the result.
 
     All choices along the way are made on images held out of the training set. At the end, the packed file is read back
     and compared, and then run once on the test set.

@@ -64,7 +64,13 @@ class RunOptions:
 )
 @output("the outputs, LOGITS.npy,", required=False)
 @click.option("--threads", type=click.IntRange(min=1), help="Maximum number of threads [default: one for each core].")
-@click.option("--backend", type=Choice(("auto", "numba", "numpy")), default="auto", show_default=True)
+@click.option(
+    "--backend",
+    type=Choice(("auto", "numba", "numpy")),
+    default="auto",
+    show_default=True,
+    help="auto: compiled kernels if they are ready, otherwise NumPy; numba: kernels, compiled now if necessary.",
+)
 @click.option(
     "--deterministic",
     is_flag=True,

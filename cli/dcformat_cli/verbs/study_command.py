@@ -73,7 +73,7 @@ def study_command() -> None:
 
     Accuracies are on images held out of the training set. Each seed takes about 3 minutes on one core. """,
 )
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of retraining.")
 @click.option(
     "--criterion",
@@ -129,7 +129,7 @@ def criteria_command(
 
 
 @study_command.command("article", short_help="repeat the figures of a 2025 article")
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
 @_OUT
 @_FORCE
@@ -186,7 +186,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
 
 
 @study_command.command("schedules", short_help="compare pruning schedules")
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
 @click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True, help="Epochs of each schedule.")
 @click.option(
     "--ratio",
@@ -233,7 +233,7 @@ def schedules_command(
 
 
 @study_command.command("layers", short_help="rank layers by sensitivity to pruning")
-@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Number of seeds.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the dense network."
 )

@@ -47,8 +47,8 @@ def warmup_command(
 ) -> None:
     """Compile the kernels of the codecs and of the runtime, and save their machine code in the user's cache.
 
-    Later processes load the machine code without importing Numba. docs/cold-start.md says where it is saved, and when
-    it becomes stale.
+    Later processes load the machine code without importing Numba. See docs/cold-start.md for where it is saved, and
+    when it becomes stale.
     """
     if (target is None) != (into is None):
         raise misuse("--target and --into belong together")
