@@ -278,7 +278,7 @@ class Model:
     ----------
     tensors : mapping of str to Tensor
     graph : Graph or None
-        None for a mere collection of tensors, which cannot be run.
+        None for a collection of tensors without a network, which cannot be run.
     labels : tuple of str
         Class labels in the order of the logits; may be empty.
     metadata : mapping of str to str

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class _Factory:
-    """A default value that is created anew for each record."""
+    """A default value that is created separately for each record."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make = make

@@ -45,7 +45,7 @@ class ByteSource:
     ) -> None:
         self._view, self._file, self.size, self.path, self._own = view, file, size, path, own
         self.held = size if held else 0
-        #: Whether nobody else can change the bytes. If so, `take` makes no copy, because checked bytes stay unchanged.
+        #: Whether the bytes cannot change. If so, `take` makes no copy, because checked bytes stay unchanged.
         self.is_fixed = held or (view is not None and isinstance(view.obj, bytes))
         self._locks: dict[int, LockType] = {}  # Each process has its own: after a fork, the parent's may stay locked.
 
@@ -96,7 +96,7 @@ class ByteSource:
         return cls(view, None, len(view), path, own, held=True)
 
     def take(self, start: int, count: int) -> memoryview:
-        """Return `count` bytes that nobody can change any more; raise `TruncatedError` if fewer are left."""
+        """Return `count` bytes that can no longer change; raise `TruncatedError` if fewer are left."""
         if start < 0 or count > self.size - start:
             raise TruncatedError(
                 "file", got=counted(self.size, "byte"), expected=f"at least {start + count:,}", offset=start

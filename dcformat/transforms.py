@@ -51,7 +51,7 @@ class _Link:
 
 
 def reorder_units(model: Model, mode: Mode = "tiny") -> Model:
-    """Return the network with its hidden units in whichever of a few plausible orders takes the fewest bytes.
+    """Return the network with its hidden units in the order that takes the fewest bytes, out of a few plausible ones.
 
     It tries these orders for each pair of layers until nothing improves: the current order; by the number of a unit's
     incoming or outgoing weights; by bias; by the positions of a unit's weights; and each unit next to the most similar

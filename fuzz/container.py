@@ -15,7 +15,7 @@ from dcformat.codecs import text
 from dcformat.digest import crc32c
 from dcformat.errors import FormatError
 
-#: The form of a copy of an earlier tensor: the entry tells how many tensors to go back, and has no payload.
+#: The form of a copy of an earlier tensor: the entry says how many tensors to go back, and has no payload.
 FORM_COPY = 5
 #: The operators with a weight, those with a number of inputs, and the number of attributes of those that have any.
 _WEIGHTED = frozenset((1, 2))

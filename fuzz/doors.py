@@ -39,7 +39,8 @@ _PYTHON = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 MEMORY = (1 << 17,) * 4 if _PYTHON else (1 << 20, 1 << 20, 1 << 18, 1 << 23)
 #: The steps that a file may take: if kernels are compiled, a quarter of the seconds that the guard allows.
 WORK = 1 << 21 if _PYTHON else 1 << 27
-#: Bytes that reading may take beside `MEMORY`: in Python, the smallest tables of the text coder are lists of 4 MiB.
+#: Bytes that reading may take in addition to `MEMORY`: in Python, the smallest tables of the text coder are lists of 4
+#: MiB.
 SLACK = (6 if _PYTHON else 2) << 20
 #: Tensors with more bytes are not made dense, and models with more stored entries are not written again.
 DENSE_BYTES = 1 << 20

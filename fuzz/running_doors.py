@@ -18,7 +18,7 @@ from fuzz.doors import SLACK, Door, choice, limits, require
 
 
 def predict(data: bytes) -> str:
-    """Predict the memory that running takes, from the contents alone."""
+    """Predict the memory that running takes, from only the contents."""
     with dcformat.open(data, **limits(data)) as file:
         for backend in ("numba", "numpy"):
             rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))  # type: ignore[arg-type]

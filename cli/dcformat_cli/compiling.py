@@ -1,4 +1,4 @@
-"""Tells the user that kernels are being compiled, and why kernels cannot be saved."""
+"""Reports to the user that kernels are being compiled, or cannot be saved."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def decode_runs(state, buf, end, models, limit, bits, lines, length, width, nega
     models : int32
         Bit models of runs (``2 ** bits``), of the sign, and of magnitudes.
     limit : int
-        Most bits that a bit model's probability rests on.
+        Maximum number of bits that a bit model averages over.
     bits : int
         Width of a run's symbol.
     lines, length : int
@@ -314,7 +314,7 @@ def decode_cells(state, buf, end, models, stretch, limit, lag, lines, length, de
     stretch : int64
         `logistic.STRETCH`.
     limit : int
-        Most bits that a bit model's probability rests on.
+        Maximum number of bits that a bit model averages over.
     lag : int
         Distance back in the line to an element's second neighbour.
     lines, length : int

@@ -136,7 +136,7 @@ def place32(gaps, count, escape, length, lines, indptr, indices):  # type: ignor
     line, position, at, number = np.int64(0), np.int64(-1), np.int64(0), np.int64(0)
     while number < count and line >= 0:
         if number + 8 <= count and at + 8 <= len(indices):
-            # Most symbols are entries of the present line. If one of the eight is not, later stores overwrite these.
+            # Most symbols are entries of the current line. If one of the eight is not, later stores overwrite these.
             total = place8(gaps, number, escape, position, indices, at)
             if position + total < length:
                 position += total

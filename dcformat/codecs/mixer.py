@@ -47,7 +47,7 @@ class Mixer(NamedTuple):
     models : int32
         Bit models.
     places, inputs : int64 ``(5,)``
-        For the present decision: the bit models that see it, and the log-odds to sum. Elements and code symbols share
+        For the current decision: the bit models that see it, and the log-odds to sum. Elements and code symbols share
         these arrays.
     weights : int64
     used : int64

@@ -94,7 +94,7 @@ class _History(NamedTuple):
         For each column: the number of entries, the sum of their signs, the sum of their scaled magnitudes, the number
         of entries with known magnitudes, and the sign of the element above (0: no entry, 1: positive, 2: negative).
     line : int64 ``(length,)``
-        The present line: 0, or a magnitude plus 1 with its sign.
+        The current line: 0, or a magnitude plus 1 with its sign.
     """
 
     groups: Array

@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 #: The writer refuses a tensor that needs more escapes than this: 2^40 elements with few entries would take gigabytes of
 #: them.
 _MAX_ESCAPES = 1 << 28
-#: A value that is not a gap symbol: once fillers are removed, no symbol is an escape.
+#: This is not a gap symbol: once fillers are removed, no symbol is an escape.
 _NO_ESCAPE = -1
 Lengths = npt.NDArray[np.int64]
 

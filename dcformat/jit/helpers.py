@@ -22,8 +22,8 @@ def device(function: F) -> F:
 def intrinsic(build: Callable[[], Any]) -> Callable[[F], F]:
     """Mark a helper whose compiled form is not its own code: `build` makes that form (a Numba intrinsic) on demand.
 
-    The function itself defines what the helper does, and runs if nothing is compiled. Saved code is made anew if
-    `build` changes, or any module of the same top-level package that `build` imports by name.
+    The function itself defines what the helper does, and runs if nothing is compiled. Saved code is rebuilt if `build`
+    changes, or any module of the same top-level package that `build` imports by name.
     """
 
     def mark(function: F) -> F:

@@ -125,8 +125,8 @@ class Images:
 class Pool:
     """Several augmented copies of the same images, made once.
 
-    Augmenting every batch anew would take longer than training a small network. An epoch takes one copy of each image
-    at random. The first copy is the image without augmentation.
+    Augmenting every batch separately would take longer than training a small network. An epoch takes one copy of each
+    image at random. The first copy is the image without augmentation.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ class Step:
     unit : str
         What is counted within the stage, such as epochs or augmented images; empty if nothing is counted.
     done : float
-        Number of units done, including a fraction of the present one.
+        Number of units done, including a fraction of the current one.
     total : int
         Number of units of the stage; 0 if nothing is counted.
     share : float

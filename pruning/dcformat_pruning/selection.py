@@ -1,7 +1,7 @@
 """From scores to masks: choosing weights, rows, units or pixels by number, share, percentile or threshold.
 
 The functions take a mapping of parameter names to scores; the lowest scores are pruned first. Most of them also take
-the present masks: a weight that they prune stays pruned, and numbers and percentiles refer to the alive weights.
+the current masks: a weight that they prune stays pruned, and numbers and percentiles refer to the alive weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, T
     scores : mapping of str to Tensor
         Parameter name to scores.
     alive : mapping of str to Tensor, optional
-        The present masks.
+        The current masks.
 
     Returns
     -------
@@ -233,7 +233,7 @@ def unit_masks(
     units : mapping of str to Tensor
         Parameter name to bool ``(out,)``; False removes the unit.
     masks : mapping of str to Tensor, optional
-        The present masks, which the result narrows further.
+        The current masks, which the result narrows further.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def structured_first(
 
 
 def _alive(scores: Mapping[str, Tensor], alive: Mapping[str, Tensor] | None) -> MaskMap:
-    """Return copies of the present masks, all True where there is none."""
+    """Return copies of the current masks, all True where there is none."""
     out: MaskMap = {}
     for name, score in scores.items():
         mask = None if alive is None else alive.get(name)

@@ -135,7 +135,7 @@ def _found(path: Path, error: Exception) -> str:
         return "found a TorchScript archive; save the state_dict() of the module that it was made from"
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named:
-        return f"found an object of {named[1]}; save module.state_dict() alone"
+        return f"found an object of {named[1]}; save only module.state_dict()"
     return "found a damaged file or another format; save it again with torch.save(module.state_dict(), path)"
 
 

@@ -1,4 +1,4 @@
-"""Tells what this machine's CPU can do, as far as programs depend on it. This changes speed, never results."""
+"""Reports what this machine's CPU can do, as far as programs depend on it. This changes speed, never results."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class Session:
         left = (
             "fewer inputs"
             if self._left is None
-            else f"at most {counted(self._left, 'byte')} beside the network (max_memory)"
+            else f"at most {counted(self._left, 'byte')} in addition to the network (max_memory)"
         )
         return MemoryLimitError(f"running {counted(n, 'input')}", got=found, expected=left)
 
@@ -201,7 +201,7 @@ class Session:
         return [LayerTime(*row) for row in seconds.items()]
 
     def fitting(self, n: int, beside: int = 0) -> int:
-        """Return how many of `n` inputs the memory allows at a time, if the caller needs `beside` more bytes for each.
+        """Return how many of `n` inputs fit in memory at a time, if the caller needs `beside` further bytes for each.
 
         Raises
         ------

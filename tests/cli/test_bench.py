@@ -148,4 +148,4 @@ def test_misuse(invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path) -> None:
     refused(invoke("bench", "-", "--input", "-"), "expected FILE or --input from stdin, found both", code=2)
     bag = tmp_path / "bag.dcf"
     dcformat.save(Model({"a": from_dense("a", np.ones(3, np.float32))}), bag)
-    refused(invoke("bench", bag), "bag.dcf: expected a network, found tensors alone")
+    refused(invoke("bench", bag), "bag.dcf: expected a network, found only tensors")

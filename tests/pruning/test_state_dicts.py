@@ -94,7 +94,7 @@ def test_refusals_do_not_relay_advice_to_load_unsafely(tmp_path: Path) -> None:
         archive.writestr("script/constants.pkl", b"\x80\x02).")
         archive.writestr("script/version", b"3\n")
     for name, message in (
-        ("module", "found an object of torch.nn.modules.linear.Linear; save module.state_dict"),
+        ("module", "found an object of torch.nn.modules.linear.Linear; save only module.state_dict"),
         ("script", "found a TorchScript archive; save the state_dict"),
     ):
         with pytest.raises(CheckpointError, match=message) as caught:

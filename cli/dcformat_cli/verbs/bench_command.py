@@ -95,7 +95,7 @@ def _bench(options: BenchOptions) -> None:
         path = stack.enter_context(spooled(file))
         with opened(str(path), options.max_memory) as content:
             if content.graph is None:
-                raise UnfitError(path, "a network", "tensors alone")
+                raise UnfitError(path, "a network", "only tensors")
         request["input"] = None if array is None else str(stack.enter_context(spooled(array)))
         answers = _answers(str(path), request, options.threads)
     if options.as_json:

@@ -19,7 +19,7 @@ from dcformat.jit.helpers import devices, intrinsics
 from dcformat.jit.machine_code.image import sha256
 from dcformat.jit.machine_code.targets import TARGETS
 
-#: Change this if code must be compiled anew although kernels are unchanged: for another compiler, entry or file form.
+#: Change this if code must be recompiled although kernels are unchanged: for another compiler, entry or file form.
 GENERATION = 2
 
 #: The environment variables that change the compiler's output.

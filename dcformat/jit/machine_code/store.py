@@ -29,7 +29,7 @@ def folder() -> str | None:
     of platformdirs takes 10 ms.
     """
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
-        return None  # The environment may come from somebody with fewer rights.
+        return None  # The environment may come from a user with fewer rights.
     chosen = os.environ.get("DCFORMAT_CACHE_DIR")
     if chosen:
         return f"{os.path.abspath(chosen)}/kernels"  # noqa: PTH100

@@ -79,7 +79,7 @@ def remove_and_refit(module: nn.Module, data: Data, units: Mapping[str, Tensor])
             each = flat.shape[1] // len(stay)
             gone = (flat.view(len(flat), len(stay), each) != 0).any(2).any(0) & ~stay
             if bool(gone.any()):
-                # Weights that are already zero stay zero, so that present masks hold.
+                # Weights that are already zero stay zero, so that current masks still hold.
                 mask = (flat != 0) & stay.repeat_interleave(each)
                 weight.copy_(refit(flat, statistics[f"{reader}.weight"][0], mask).view_as(weight))
         layer = layers[name]

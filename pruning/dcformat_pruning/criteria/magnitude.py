@@ -1,4 +1,4 @@
-"""Criteria that look at the weights alone, and a random control."""
+"""Criteria that look only at the weights, and a random control."""
 
 from __future__ import annotations
 

@@ -145,8 +145,8 @@ def prune_layer(weight: Tensor, hessian: Tensor, keep: int, rounds: int = 12) ->
     keep : int
         Number of weights to keep.
     rounds : int
-        Number of prunings. Scores are computed anew for each, and the number of weights falls geometrically. With as
-        many rounds as weights to prune, this is the greedy algorithm of OBC (Frantar and Alistarh 2022, section 4).
+        Number of prunings. Scores are recomputed for each, and the number of weights falls geometrically. With as many
+        rounds as weights to prune, this is the greedy algorithm of OBC (Frantar and Alistarh 2022, section 4).
 
     Returns
     -------

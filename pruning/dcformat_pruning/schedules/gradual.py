@@ -1,6 +1,6 @@
 """Gradual pruning: the number of alive weights falls along a cubic while the network trains (Zhu and Gupta 2017).
 
-`GradualPruning` takes any criterion and computes it anew at each pruning. `GradualBalanced` weighs magnitude by the
+`GradualPruning` takes any criterion and recomputes it at each pruning. `GradualBalanced` weighs magnitude by the
 sensitivity of the loss and needs no extra passes over the data.
 
 Optimal brain damage ranks a weight by ``w^2 F``, where F is the diagonal of the Fisher matrix; magnitude pruning ranks
@@ -44,7 +44,7 @@ class GradualPruning:
     masks : Masks
         The weights that may be alive. The constraint updates them as it prunes.
     criterion : Criterion
-        Computed anew on `data` at each pruning.
+        Recomputed on `data` at each pruning.
     keep : int
         Number of alive weights at the end.
     until : float
@@ -164,7 +164,7 @@ class GradualBalanced:
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Set the masks by the present scores, and write the zeros again."""
+        """Set the masks by the current scores, and write the zeros again."""
         self._steps += 1
         if not self._frozen and progress > self._start and self._squares:
             if progress >= self._freeze:

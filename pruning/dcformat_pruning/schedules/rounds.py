@@ -65,10 +65,10 @@ def one_shot(
     keep : int
         Number of weights to keep, over all layers.
     select : callable
-        Takes the scores, `keep` and the present masks, and returns new masks. By default, the weights with the
+        Takes the scores, `keep` and the current masks, and returns new masks. By default, the weights with the
         highest scores over all layers are kept.
     alive : mapping of str to Tensor, optional
-        The present masks; a weight that they prune stays pruned.
+        The current masks; a weight that they prune stays pruned.
 
     Raises
     ------

@@ -25,7 +25,7 @@ class IncrementalSharing:
     Parameters
     ----------
     clusters : mapping of str to int
-        Parameter name to the number of clusters. `exact_kmeans` finds them for the present weights.
+        Parameter name to the number of clusters. `exact_kmeans` finds them for the current weights.
     schedule : sequence of (float, float)
         Pairs of progress and share, both rising; the last share is 1.
 

@@ -1,4 +1,4 @@
-"""Predicts the memory that running a network takes, by arithmetic alone, before any weight is decoded.
+"""Predicts the memory that running a network takes, by arithmetic only, before any weight is decoded.
 
 The memory follows from the shapes and the number of entries of each weight. Only the spread of entries over rows is
 unknown; the prediction assumes the worst, so it is an upper bound.
@@ -57,7 +57,7 @@ class Prediction:
 def predict_memory(
     file: DcfFile, *, threads: int | None = None, backend: str = "numba", deterministic: bool = False
 ) -> list[MemoryRow]:
-    """Return the maximum memory for running a file's network, beside the interpreter and the caller's arrays.
+    """Return the maximum memory for running a file's network, in addition to the interpreter and the caller's arrays.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def predict(
 
 
 def _call(network: Network, backend: str, exact: bool) -> int:
-    """Return the bytes of a call for each input, beside arenas: its copy, its result and all intermediate values."""
+    """Return the bytes of a call for each input, without arenas: its copy, its result and all intermediate values."""
     features = prod(network.input_shape)
     pixels = 0 if network.pixels is None else 8 * features  # NumPy's lookup converts pixels to 64-bit indices
     between = 4 * _intermediate(network, exact) if backend == "numpy" else 0
@@ -165,7 +165,7 @@ def _require(rows: list[MemoryRow], limit: int | None) -> None:
 
 
 def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
-    """Return how many threads, from one to the number of cores, can have `arena` bytes each beside `rows`."""
+    """Return how many threads, from one to the number of cores, can have `arena` bytes each in addition to `rows`."""
     cores = cpu.cores()
     return (
         cores if limit is None or not arena else max(1, min(cores, (limit - sum(row.bytes for row in rows)) // arena))

@@ -12,7 +12,7 @@ from dcformat_runtime.network import Layer
 
 
 class OneImage(Emitter):
-    """Makes operators for each image alone."""
+    """Makes operators that treat each image by itself."""
 
     def linear(self, layer: Layer) -> None:
         """Emit sparse gathers, or sums of the dense columns of nonzero inputs."""

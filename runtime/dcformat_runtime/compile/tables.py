@@ -270,7 +270,7 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
 
 
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
-    """Return, for each kernel row (or column), whether it ever reads inside the image."""
+    """Return, for each kernel row (or column), whether it reads inside the image at all."""
     offset = np.arange(kernel, dtype=np.int64) * dilation - padding
     first = np.maximum(0, -(offset // stride))  # the first output for which it reads nothing before the image
     return np.asarray((first < out) & (offset + first * stride < size))

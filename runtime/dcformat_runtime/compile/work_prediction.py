@@ -32,7 +32,7 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
     node, source, out = layer.node, layer.in_shapes[0], prod(layer.out_shape)
     total = out + (_CALL if numpy else 0)
     if layer.matrix is not None:
-        # The NumPy backend multiplies all elements, or in exact form the entries alone.
+        # The NumPy backend multiplies all elements, or in exact form only the entries.
         entries = layer.matrix.size if numpy and not exact else layer.matrix.nnz
         total += entries * prod(layer.conv_shape[1:]) if isinstance(node, Conv2d) else entries
         if numpy and exact:

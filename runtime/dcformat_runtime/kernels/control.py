@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: 0 runs everything; 1 runs one operator alone. The next words then tell its plan, first image, stage (0: for each
+#: 0 runs everything; 1 runs one operator alone. The next words then give its plan, first image, stage (0: for each
 #: group; 1: after them), group and number, and which of its parts to run.
 SINGLE, PLAN, IMAGE, STAGE, GROUP, OPERATOR, PART = range(7)
 #: The number of pieces of a shared call: parts of the operator, or pieces of the batch with `SIZE` images each.

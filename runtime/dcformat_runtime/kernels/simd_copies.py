@@ -46,7 +46,7 @@ def transpose() -> Any:
         kind = ir.VectorType(I32, BLOCK)
         block = [w.load(source, w.b.add(i, w.b.mul(rows, i64(r))), vector(BLOCK)) for r in range(BLOCK)]
         half = HALF
-        while half:  # exchange off-diagonal blocks of half x half floats, ever smaller
+        while half:  # exchange off-diagonal blocks of half x half floats; half shrinks
             for r in range(BLOCK):
                 if not r & half:
                     x, y = block[r], block[r + half]
