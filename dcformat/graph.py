@@ -18,7 +18,6 @@ from typing import ClassVar
 from dcformat.errors import GraphError, ShapeError
 from dcformat.layout import MAX_ELEMENTS
 from dcformat.records import record
-from dcformat.wording import counted
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -322,9 +321,8 @@ class Graph:
             return
         channels = self.input_shape[0] if len(self.input_shape) == 3 else 1
         if len(p.mean) != len(p.std) or len(p.mean) not in (1, channels):
-            raise ShapeError(
-                "preprocessing", got=(len(p.mean), len(p.std)), expected=f"1 or {counted(channels, 'value')} each"
-            )
+            expected = "1 value each" if channels == 1 else f"1 or {channels} values each"
+            raise ShapeError("preprocessing", got=(len(p.mean), len(p.std)), expected=expected)
         stored = [_as_float32(v) for v in (*p.mean, *p.std)]
         if not all(map(isfinite, stored)) or 0.0 in stored[len(p.mean) :]:
             raise GraphError("preprocessing", got=(p.mean, p.std), expected="finite float32 values, std not 0")

@@ -194,7 +194,7 @@ def test_misuse(invoke: Invoke, tmp_path: Path, npz: Path, options: list[str], m
 def test_a_std_of_zero_and_too_many_channels(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     refused(invoke(*arguments, "--std", "0"), "preprocessing", "std not 0")
-    refused(invoke(*arguments, "--mean", "1,2,3", "--std", "1,2,3"), "preprocessing", "1 or 1 value")
+    refused(invoke(*arguments, "--mean", "1,2,3", "--std", "1,2,3"), "preprocessing", "expected 1 value each")
 
 
 def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_path: Path) -> None:
