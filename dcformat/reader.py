@@ -6,7 +6,6 @@ and the caller's limits before anything is allocated for it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,22 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.memory import TENSOR_OBJECTS, contents_bytes, usage_bytes, working_bytes
+from dcformat.codecs.memory import TENSOR_OBJECTS, usage_bytes, working_bytes
 from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.usage import Usage, measure
-from dcformat.codecs.work import contents_steps, decoding_steps, hashing_steps, usage_steps
-from dcformat.contents import Contents, TensorInfo, parse, small_sections
-from dcformat.digest import ContentDigest, crc32c, tensor_digest
-from dcformat.errors import (
-    ChecksumError,
-    FormatError,
-    LimitError,
-    NotDcfError,
-    TrailingDataError,
-    TruncatedError,
-    VersionError,
-)
+from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
+from dcformat.contents import TensorInfo, small_sections
+from dcformat.digest import ContentDigest, tensor_digest
+from dcformat.errors import ChecksumError, FormatError
+from dcformat.front import check_crc, read_front
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Extension, Model, SelfTest, Tensor
@@ -115,13 +107,14 @@ class DcfFile:
     ) -> None:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
-        self._held = data.held
         self.path = data.path
         self.size = data.size
         with self._naming(), memory_counts("contents", max_memory):
-            self.version, self._contents, self._begin = self._read_front()
-            self._blocks = _block_offsets(self._contents, self._begin, data.size)
+            self._front = read_front(data, max_memory, max_work)
+            self._blocks = self._front.block_offsets(data.size)
             self.digest = bytes(data.take(data.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
+        self.version = self._front.version
+        self._contents = self._front.contents
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
         self._work: dict[str, int] = {}
@@ -235,10 +228,9 @@ class DcfFile:
 
     def ledger(self) -> list[LedgerRow]:
         """Return the purpose of every byte of the file; the rows add up to `size`."""
-        begin = self._begin - layout.CRC_BYTES - layout.PREFIX_BYTES
         rows = [
             LedgerRow("magic, version, length", layout.PREFIX_BYTES),
-            LedgerRow("contents (names, shapes, graph, metadata)", begin),
+            LedgerRow("contents (names, shapes, graph, metadata)", self._front.contents_size),
         ]
         rows += [LedgerRow(info.name, info.payload_bytes) for info in self._contents.tensors]
         rows.append(LedgerRow("checksums", layout.CRC_BYTES * (1 + len(self._blocks))))
@@ -309,7 +301,7 @@ class DcfFile:
             block = self._data.take(start, length + layout.CRC_BYTES)
         # Check a block each time it is read, because the file may have been changed in place.
         if not self._data.is_fixed or info.block not in self._checked:
-            _check_crc(block, field, start)
+            check_crc(block, field, start)
             self._checked.add(info.block)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
@@ -318,43 +310,7 @@ class DcfFile:
         return 0 if self._data.is_fixed else self._contents.blocks[info.block]
 
     def _allow(self, what: str, need: int) -> None:
-        require_memory(what, need + self._held, self._max_memory)
-
-    def _read_front(self) -> tuple[tuple[int, int], Contents, int]:
-        """Return version, contents, and the offset of the first data block."""
-        data = self._data
-        head = bytes(data.take(0, min(data.size, layout.PREFIX_BYTES)))
-        if head[:4] != layout.MAGIC[: len(head)] or not head:
-            raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
-        if len(head) < layout.PREFIX_BYTES:
-            raise TruncatedError("prefix", got=counted(len(head), "byte"), expected=f"{layout.PREFIX_BYTES}", offset=0)
-        major, minor, length = struct.unpack("<BBI", head[4:])
-        if major != layout.MAJOR:
-            raise VersionError("major version", got=major, expected=layout.MAJOR, offset=4)
-        packed, length = bool(length & layout.CONTENTS_PACKED), length & ~layout.CONTENTS_PACKED
-        if length > layout.MAX_CONTENTS_BYTES:
-            raise LimitError("contents length", got=length, expected="a length within the limit", offset=6)
-        if not packed:
-            self._allow_contents(length, packed)
-        front = data.take(0, layout.PREFIX_BYTES + length + layout.CRC_BYTES)
-        _check_crc(front, "contents", 0)
-        contents = bytes(front[layout.PREFIX_BYTES : layout.PREFIX_BYTES + length])
-        if packed:
-            from dcformat.codecs import text
-
-            limit = layout.MAX_CONTENTS_BYTES
-            if (plain := text.stated_length(contents)) <= limit:
-                self._allow_contents(plain, packed)
-            contents = text.unpack(
-                contents, limit, layout.CONTENTS_PRESET, max_memory=self._max_memory, max_work=self._max_work
-            )
-        return (major, minor), parse(contents, 0 if packed else layout.PREFIX_BYTES), len(front)
-
-    def _allow_contents(self, length: int, packed: bool) -> None:
-        """Check the contents, `length` bytes in their plain form, against the limits."""
-        self._held += contents_bytes(length, packed)
-        require_memory("contents", self._held, self._max_memory)
-        require_work("contents", contents_steps(length, packed), self._max_work)
+        require_memory(what, need + self._front.held, self._max_memory)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -396,24 +352,3 @@ def open_file(
     except BaseException:
         data.close()
         raise
-
-
-def _block_offsets(contents: Contents, begin: int, size: int) -> list[int]:
-    """Return the offset of each data block; require that only the digest follows the last block."""
-    offsets = []
-    for length in contents.blocks:
-        offsets.append(begin)
-        begin += length + layout.CRC_BYTES
-    begin += layout.DIGEST_BYTES
-    if begin > size:
-        raise TruncatedError("file", got=counted(size, "byte"), expected=f"{begin:,}", offset=size)
-    if begin < size:
-        raise TrailingDataError("file", got=counted(size, "byte"), expected=f"{begin:,}", offset=begin)
-    return offsets
-
-
-def _check_crc(part: memoryview, what: str, offset: int) -> None:
-    body, stated = part[: -layout.CRC_BYTES], bytes(part[-layout.CRC_BYTES :])
-    found = crc32c(body)
-    if found != stated:
-        raise ChecksumError(f"CRC-32C of {what}", got=found.hex(), expected=stated.hex(), offset=offset + len(body))

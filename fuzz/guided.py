@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "pruning", "interop")]
 
 _KERNELS = (
-    "adaptive_kernels", "codebooks", "grid", "huffman", "index", "mixer", "mixing_kernels", "rangecoder", "values",
-    "words",
+    "adaptive_kernels", "codebooks", "grid", "huffman", "index", "mixer", "mixing_kernels", "nonempty_kernels",
+    "rangecoder", "values", "words",
 )  # fmt: skip
 _python = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 _exclude = ["dcformat.jit", *(() if _python else (f"dcformat.codecs.{name}" for name in _KERNELS))]

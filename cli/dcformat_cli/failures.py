@@ -27,20 +27,11 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only",
 }
 
-#: What each code of a `FormatError` means to a person.
+#: The headlines that name an option, by the code of a `FormatError`; the others are the error's own.
 _HEADLINES = {
-    "E01": "not a .dcf file",
-    "E02": "made for another version of the format",
-    "E03": "truncated",
-    "E04": "extra bytes",
-    "E05": "damaged",
-    "E06": "beyond a limit of the format",
     "E07": "needs more memory than --max-memory allows",
     "E16": "needs more work than --max-work allows",
 }
-
-#: The headline of all other codes: the bytes could be read, but break a rule of the format.
-_INVALID = "invalid"
 
 #: Maximum number of characters shown of an expected or a found value: values come from files and may be very long.
 _LONGEST = 300
@@ -67,7 +58,7 @@ def describe(error: Exception) -> str:
 
 def _matter(error: FormatError) -> str:
     """Return what is wrong with a file, and the details."""
-    headline = _HEADLINES.get(error.code, _INVALID)
+    headline = _HEADLINES.get(error.code, error.headline)
     if isinstance(error, NotDcfError):
         return f"{headline}{_looks(error)}"
     found, expected = _first_number(error.got), _first_number(error.expected)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import prod
@@ -16,6 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 from dcformat_interop.kinds import looks_like
+from dcformat_interop.npy import (
+    NPY_MAGIC,
+    NPY_START_BYTES,
+    NpyHeader,
+    NpyHeaderError,
+    holds_numbers,
+    read_npy_header,
+)
 from dcformat_interop.refusals import WrongKindError
 
 from dcformat.errors import FormatError
@@ -27,10 +32,6 @@ if TYPE_CHECKING:
     from dcformat import DcfFile
 
 _NPY = "a NumPy .npy array of numbers"
-#: Limits of NumPy itself: the longest header and the highest rank.
-_NPY_MAX_HEADER, _NPY_MAX_RANK = 10_000, 32
-_NPY_MAGIC = b"\x93NUMPY"
-_NPY_DTYPE = re.compile(r"[<>|=]?[biufc]\d{1,2}")
 _PIECE_BYTES = 1 << 20
 
 
@@ -122,7 +123,7 @@ def read_array(name: str, max_memory: int | None = DEFAULT_MAX_MEMORY) -> npt.ND
     """
     content, label = source(name)
     with nullcontext(content) if not isinstance(content, Path) else content.open("rb") as stream:
-        dtype, fortran, shape = _read_npy_header(stream, label)
+        dtype, fortran, shape = _read_header(stream, label)
         need = dtype.itemsize * prod(shape)
         with naming(label), memory_counts("array", max_memory):
             require_memory("array", need, max_memory)
@@ -137,34 +138,19 @@ def read_array(name: str, max_memory: int | None = DEFAULT_MAX_MEMORY) -> npt.ND
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _read_npy_header(stream: BinaryIO, label: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Return the dtype, whether the order is Fortran's, and the shape."""
-    wrong = UnfitError(label, _NPY, "a damaged one")
-    head = stream.read(8)
-    if head[:6] != _NPY_MAGIC:
-        kind = looks_like(head) if head else None
-        found = f"looks like {kind}" if kind else "bytes of no known kind" if head else "an empty file"
+def _read_header(stream: BinaryIO, label: str) -> NpyHeader:
+    """Return the header of an array of numbers."""
+    start = stream.read(NPY_START_BYTES)
+    if not start.startswith(NPY_MAGIC):
+        kind = looks_like(start) if start else None
+        found = f"looks like {kind}" if kind else "bytes of no known kind" if start else "an empty file"
         raise WrongKindError(label, _NPY, found)
-    if head[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise wrong
-    wide = 2 if head[6:7] == b"\1" else 4
-    length = int.from_bytes(stream.read(wide), "little")
-    if length > _NPY_MAX_HEADER:
-        raise wrong
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The warnings are about the text between quotes.
-            header = ast.literal_eval(stream.read(length).decode("utf-8").strip())
-        if "O" in header["descr"]:
-            raise UnfitError(label, _NPY, "pickled objects")
-        if not _NPY_DTYPE.fullmatch(header["descr"]):
-            raise wrong
-        dtype, fortran, shape = np.dtype(header["descr"]), header["fortran_order"], header["shape"]
-    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError) as error:
-        raise error if isinstance(error, UnfitError) else wrong from None
-    is_shape = isinstance(shape, tuple) and len(shape) <= _NPY_MAX_RANK
-    if not is_shape or not all(type(size) is int and size >= 0 for size in shape):
-        raise wrong
-    if not is_array_shape(shape, dtype.itemsize):
-        raise UnfitError(label, "a shape that NumPy supports", shape)
-    return dtype, fortran is True, shape
+        header = read_npy_header(start, stream)
+    except NpyHeaderError:
+        raise UnfitError(label, _NPY, "a damaged one") from None
+    if not holds_numbers(header.dtype):
+        raise UnfitError(label, _NPY, "pickled objects" if header.dtype.hasobject else header.dtype.name)
+    if not is_array_shape(header.shape, header.dtype.itemsize):
+        raise UnfitError(label, "a shape that NumPy supports", header.shape)
+    return header

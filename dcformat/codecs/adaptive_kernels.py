@@ -17,19 +17,21 @@ from dcformat.jit import device, kernel
 Array = npt.NDArray[Any]
 
 
-class _Shape(NamedTuple):
-    """The number of a matrix's lines, and of the elements in each line."""
-
-    lines: int
-    length: int
-
-
 class Entries(NamedTuple):
     """The arrays of a matrix: read while encoding, filled while decoding."""
 
     indptr: Array
     indices: Array
     code_symbols: Array
+
+
+class _Matrix(NamedTuple):
+    """A matrix of `lines` lines of `length` elements, its entries, and the range of their code symbols."""
+
+    lines: int
+    length: int
+    signed: Signed
+    entries: Entries
 
 
 class _Columns(NamedTuple):
@@ -76,10 +78,9 @@ def symbol_of(negative, magnitude, negatives):  # type: ignore[no-untyped-def]
 
 
 @device
-def _code_runs(stream, state, models, limit, bits, shape, signed, entries):  # type: ignore[no-untyped-def]
+def _code_runs(stream, state, models, limit, bits, matrix):  # type: ignore[no-untyped-def]
     interval = opened(state)
-    lines, length = shape
-    indptr, indices, code_symbols = entries
+    lines, length, signed, (indptr, indices, code_symbols) = matrix
     escape = (1 << bits) - 1
     sign = 1 << bits
     line = 0
@@ -137,8 +138,9 @@ def _runs_work(bits: int, lines: int, length: int, width: int, indices: Array) -
 def encode_runs(state, buf, end, models, limit, bits, lines, length, width, negatives, positives, indptr, indices,  # type: ignore[no-untyped-def]
                  code_symbols):  # fmt: skip
     """Append the entries of a matrix for `decode_runs`, which has the same parameters."""
-    return _code_runs(Stream(False, buf, end), state, models, limit, bits, _Shape(lines, length),
-                      Signed(width, negatives, positives), Entries(indptr, indices, code_symbols))  # fmt: skip
+    entries = Entries(indptr, indices, code_symbols)
+    matrix = _Matrix(lines, length, Signed(width, negatives, positives), entries)
+    return _code_runs(Stream(False, buf, end), state, models, limit, bits, matrix)
 
 
 @kernel(_RUNS, work=_runs_work)
@@ -157,14 +159,15 @@ def decode_runs(state, buf, end, models, limit, bits, lines, length, width, nega
     bits : int
         Width of a run's symbol.
     lines, length : int
-        As in `_Shape`.
+        As in `_Matrix`.
     width, negatives, positives : int
         As in `Signed`.
     indptr, indices, code_symbols
         As in `Entries`.
     """
-    return _code_runs(Stream(True, buf, end), state, models, limit, bits, _Shape(lines, length),
-                      Signed(width, negatives, positives), Entries(indptr, indices, code_symbols))  # fmt: skip
+    entries = Entries(indptr, indices, code_symbols)
+    matrix = _Matrix(lines, length, Signed(width, negatives, positives), entries)
+    return _code_runs(Stream(True, buf, end), state, models, limit, bits, matrix)
 
 
 # --- the variant with contexts ----------------------------------------------------------------------------------
@@ -193,10 +196,11 @@ def _sign_context(before, above):  # type: ignore[no-untyped-def]
 
 
 class _Tuning(NamedTuple):
-    """The writer's choices: the number of bits that a bit model averages over, and the lag."""
+    """The writer's choices: the number of bits that a bit model averages over, the lag, and the first density."""
 
     limit: int
     lag: int
+    density: int
 
 
 @device
@@ -221,11 +225,30 @@ def _speed_of(row):  # type: ignore[no-untyped-def]
 
 
 @device
-def _code_cells(stream, state, models, stretch, tuning, density, shape, signed, columns, entries):  # type: ignore[no-untyped-def]
+def _note(columns, column, along, speed, there):  # type: ignore[no-untyped-def]
+    """Adapt the density of a column to an element, and return that of the line, `along`, adapted too."""
+    density = columns.density[column]
+    if there:
+        columns.density[column] = density + ((65535 - density) >> speed)
+        return along + ((65535 - along) >> 5)
+    columns.density[column] = density - (density >> speed)
+    return along - (along >> 5)
+
+
+@device
+def _code_cell_symbol(stream, interval, models, limit, signed, around, magnitudes, symbol):  # type: ignore[no-untyped-def]
+    """Code an entry's code symbol, given the neighbours and the magnitudes typical of its line and its column."""
+    before, above = around
+    typical, usual = magnitudes
+    tree = 1033 + (0 if signed.bits > 8 else _magnitude_context(typical, usual) << signed.bits)
+    return code_signed(stream, interval, models, 1024 + _sign_context(before, above), tree, limit, signed, symbol)
+
+
+@device
+def _code_cells(stream, state, models, stretch, tuning, columns, matrix):  # type: ignore[no-untyped-def]
     interval = opened(state)
-    lines, length = shape
-    limit, lag = tuning
-    indptr, indices, code_symbols = entries
+    lines, length, signed, (indptr, indices, code_symbols) = matrix
+    limit, lag, density = tuning
     nnz = len(indices)
     left = lines * length
     entry = 0
@@ -240,29 +263,21 @@ def _code_cells(stream, state, models, stretch, tuning, density, shape, signed, 
         for column in range(length):
             if entry == nnz:
                 break
-            before = columns.line[column - 1] if column else 0
-            above = columns.line[column - lag] if column >= lag else 0
+            around = (columns.line[column - 1] if column else 0, columns.line[column - lag] if column >= lag else 0)
             there = 1
             if nnz - entry < left:
                 if not stream.decode:
                     there = 1 if entry < last and indices[entry] == column else 0
                 densities = (along, columns.density[column])
-                there, interval = _code_presence(
-                    stream, interval, models, stretch, limit, (before, above), densities, there
-                )
+                there, interval = _code_presence(stream, interval, models, stretch, limit, around, densities, there)
             left -= 1
+            along = _note(columns, column, along, speed, there)
             if not there:
-                columns.density[column] -= columns.density[column] >> speed
-                along -= along >> 5
                 continue
-            columns.density[column] += (65535 - columns.density[column]) >> speed
-            along += (65535 - along) >> 5
             usual = columns.magnitude[column]
-            tree = 1033 + (0 if signed.bits > 8 else _magnitude_context(typical, usual) << signed.bits)
-            negative, magnitude, interval = code_signed(
-                stream, interval, models, 1024 + _sign_context(before, above), tree, limit, signed,
-                np.int64(code_symbols[entry]),
-            )  # fmt: skip
+            negative, magnitude, interval = _code_cell_symbol(
+                stream, interval, models, limit, signed, around, (typical, usual), np.int64(code_symbols[entry])
+            )
             if stream.decode:
                 indices[entry] = column
                 code_symbols[entry] = symbol_of(negative, magnitude, signed.negatives)
@@ -293,11 +308,10 @@ def _cells_work(lines: int, length: int, width: int, indices: Array) -> int:
 def encode_cells(state, buf, end, models, stretch, limit, lag, lines, length, density, width, negatives, positives,  # type: ignore[no-untyped-def]
                   column_density, column_magnitude, line, indptr, indices, code_symbols):  # fmt: skip
     """Append the entries of a matrix for `decode_cells`, which has the same parameters."""
-    return _code_cells(
-        Stream(False, buf, end), state, models, stretch, _Tuning(limit, lag), density, _Shape(lines, length),
-        Signed(width, negatives, positives), _Columns(column_density, column_magnitude, line),
-        Entries(indptr, indices, code_symbols),
-    )  # fmt: skip
+    tuning, columns = _Tuning(limit, lag, density), _Columns(column_density, column_magnitude, line)
+    entries = Entries(indptr, indices, code_symbols)
+    matrix = _Matrix(lines, length, Signed(width, negatives, positives), entries)
+    return _code_cells(Stream(False, buf, end), state, models, stretch, tuning, columns, matrix)
 
 
 @kernel(_CELLS, work=_cells_work)
@@ -318,7 +332,7 @@ def decode_cells(state, buf, end, models, stretch, limit, lag, lines, length, de
     lag : int
         Distance back in the line to an element's second neighbour.
     lines, length : int
-        As in `_Shape`.
+        As in `_Matrix`.
     density : int
         The density of entries that each line starts from, in 1/65536.
     width, negatives, positives : int
@@ -328,8 +342,7 @@ def decode_cells(state, buf, end, models, stretch, limit, lag, lines, length, de
     indptr, indices, code_symbols
         As in `Entries`.
     """
-    return _code_cells(
-        Stream(True, buf, end), state, models, stretch, _Tuning(limit, lag), density, _Shape(lines, length),
-        Signed(width, negatives, positives), _Columns(column_density, column_magnitude, line),
-        Entries(indptr, indices, code_symbols),
-    )  # fmt: skip
+    tuning, columns = _Tuning(limit, lag, density), _Columns(column_density, column_magnitude, line)
+    entries = Entries(indptr, indices, code_symbols)
+    matrix = _Matrix(lines, length, Signed(width, negatives, positives), entries)
+    return _code_cells(Stream(True, buf, end), state, models, stretch, tuning, columns, matrix)

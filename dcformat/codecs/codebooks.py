@@ -7,16 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.grid import (
-    GRID_LIMIT,
-    INTEGER_MODELS,
-    code_integer,
-    from_grid,
-    get_scale,
-    grid_of,
-    put_scale,
-    shared_zeros,
-)
+from dcformat.codecs.grid import GRID_LIMIT, INTEGER_MODELS, code_integer, from_grid, get_grid, put_grid, shared_zeros
 from dcformat.codecs.rangecoder import (
     GAMMA_MODELS,
     Decoder,
@@ -107,12 +98,8 @@ def _unshifted(numbers: Integers, dtype: str, zeros: int) -> Array:
 def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
     """Append a codebook (distinct values, ascending in `ranks`) whose size the reader knows."""
     encoder.reserve(16 * len(codebook) + 64)
-    grid = grid_of(codebook, dtype)
-    if dtype == "float32":
-        put(encoder, 1, 1 if grid else 0)
-    if grid:
-        scale, numbers = grid
-        put_scale(encoder, scale)
+    numbers = put_grid(encoder, codebook, dtype)
+    if numbers is not None:
         encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), 1, 0, numbers)
         return
     zeros = 0 if dtype == "int8" else min(shared_zeros(patterns(codebook)), WIDTHS[dtype][0] - 1)
@@ -127,8 +114,8 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
     """Read a codebook of `size` ascending values; require finite values and, if `sparse`, no zero."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(size, np.int64)
     width = WIDTHS[dtype][0]
-    if dtype == "float32" and get(decoder, 1):
-        scale = get_scale(decoder)
+    scale = get_grid(decoder, dtype)
+    if scale is not None:
         decode_steps(decoder.state, buf, end, fresh(GAMMA_MODELS), 1, 0, numbers)
         if np.abs(numbers).max() >= GRID_LIMIT:
             raise CodebookError("codebook", got="an integer out of range", expected=f"below {GRID_LIMIT}")

@@ -124,3 +124,20 @@ def get_scale(decoder: Decoder) -> int:
     if not bits or exponent == 255:
         raise EncodingError("scale", got=f"the bits {bits:#x}", expected="a positive, finite number")
     return bits
+
+
+def put_grid(encoder: Encoder, values: Array, dtype: str) -> Integers | None:
+    """Append whether values are on a grid, and its scale; return their integers, or None if they are on none."""
+    grid = grid_of(values, dtype)
+    if dtype == "float32":
+        put(encoder, 1, 1 if grid else 0)
+    if grid is None:
+        return None
+    scale, numbers = grid
+    put_scale(encoder, scale)
+    return numbers
+
+
+def get_grid(decoder: Decoder, dtype: str) -> int | None:
+    """Read what `put_grid` wrote: the bit pattern of the scale, or None without a grid."""
+    return get_scale(decoder) if dtype == "float32" and get(decoder, 1) else None

@@ -17,7 +17,8 @@ from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.csr_view import CsrView
 from dcformat.codecs.lags import likely
 from dcformat.codecs.mixer import INPUTS
-from dcformat.codecs.mixing_kernels import decode_cells, decode_nonempty, encode_cells, encode_nonempty
+from dcformat.codecs.mixing_kernels import decode_cells, encode_cells
+from dcformat.codecs.nonempty_kernels import decode_nonempty, encode_nonempty
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
 from dcformat.errors import LimitError, StreamError
 from dcformat.records import replace

@@ -25,50 +25,13 @@ from dcformat.codecs.mixer import (
     train,
     within,
 )
-from dcformat.codecs.rangecoder import Stream, code_adaptive, code_bit, keep, opened, overrun, update
+from dcformat.codecs.rangecoder import Stream, code_bit, keep, opened, overrun, update
 from dcformat.jit import device, kernel
 
 Array = npt.NDArray[Any]
 
 #: The weights of nearby entries by the square of their distance: about 1024 / distance ** 5.
 NEAR = np.array([0, 1024, 181, 0, 32, 18, 0, 0, 6], np.int64)
-
-
-# --- nonempty lines and columns ---------------------------------------------------------------------------------
-
-
-@device
-def _code_nonempty(stream, state, models, lag, nonempty):  # type: ignore[no-untyped-def]
-    """Code which lines (or columns) hold entries, each in the context of the ones before and above it."""
-    interval = opened(state)
-    for index in range(len(nonempty)):
-        context = nonempty[index - 1] if index else 0
-        if lag and index >= lag:
-            context |= nonempty[index - lag] << 1
-        if lag and index >= lag - 1:
-            context |= nonempty[index - lag + 1] << 2
-        bit, interval = code_adaptive(stream, interval, models, context, 60, nonempty[index])
-        nonempty[index] = bit
-    keep(state, interval)
-
-
-_NONEMPTY = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64[::1])"
-
-
-def _nonempty_work(nonempty: Array) -> int:
-    return 5 * len(nonempty) + 10
-
-
-@kernel(_NONEMPTY, work=_nonempty_work)
-def encode_nonempty(state, buf, end, models, lag, nonempty):  # type: ignore[no-untyped-def]
-    """Append which lines (or columns) hold entries."""
-    _code_nonempty(Stream(False, buf, end), state, models, lag, nonempty)
-
-
-@kernel(_NONEMPTY, work=_nonempty_work)
-def decode_nonempty(state, buf, end, models, lag, nonempty):  # type: ignore[no-untyped-def]
-    """Read which lines (or columns) hold entries."""
-    _code_nonempty(Stream(True, buf, end), state, models, lag, nonempty)
 
 
 # --- elements ---------------------------------------------------------------------------------------------------
@@ -273,6 +236,22 @@ def _note(history, at, code, scaled):  # type: ignore[no-untyped-def]
 
 
 @device
+def _after(so_far, code, scaled):  # type: ignore[no-untyped-def]
+    """Return what is known of a line after one more element."""
+    expected, found, seen, grouped, _, balance, total, last = so_far
+    if not code:
+        return _Line(expected, found, seen + 1, grouped, 0, balance, total, last)
+    sign = 1 if code > 0 else -1
+    return _Line(expected, found + 1, seen + 1, grouped + 1, 1, balance + sign, total + scaled, code)
+
+
+@device
+def _in_new_group(so_far):  # type: ignore[no-untyped-def]
+    expected, found, seen, _, previous, balance, total, last = so_far
+    return _Line(expected, found, seen, 0, previous, balance, total, last)
+
+
+@device
 def _code_cells(stream, state, coder, shape):  # type: ignore[no-untyped-def]
     """Code a matrix element by element; the entries' code symbols follow their elements."""
     interval = opened(state)
@@ -294,8 +273,7 @@ def _code_cells(stream, state, coder, shape):  # type: ignore[no-untyped-def]
             continue
         coder.history.line[:] = 0
         expected = within((density + (before << 8) // breadth) >> 1, 1, 4095)
-        found, seen, grouped, previous, balance, total = 0, 0, 0, 0, 0, 0
-        group, place = 0, -1
+        so_far, group, place = _Line(expected, 0, 0, 0, 0, 0, 0, last), 0, -1
         stop = indptr[row + 1]
         for column in range(shape.length):
             place += 1
@@ -303,26 +281,22 @@ def _code_cells(stream, state, coder, shape):  # type: ignore[no-untyped-def]
                 place = 0
                 group += 1
             if place == 0:
-                grouped = 0
+                so_far = _in_new_group(so_far)
             if not shape.named_columns[column]:
                 continue
             if entry == nnz:
                 break
             at = _Place(rows, column, group, place)
-            so_far = _Line(expected, found, seen, grouped, previous, balance, total, last)
             there = 1 if not stream.decode and entry < stop and indices[entry] == column else 0
             if nnz - entry == left:
                 there = _FORCED
             code, scaled, interval = _code_element(stream, interval, coder, density, at, so_far, entry, there)
             _note(coder.history, at, code, scaled)
+            so_far = _after(so_far, code, scaled)
             left -= 1
-            seen += 1
-            previous = 0
-            if code:
-                balance += 1 if code > 0 else -1
-                total += scaled
-                entry, found, grouped, previous, last = entry + 1, found + 1, grouped + 1, 1, code
-        before = (before + (found << 4)) >> 1
+            entry += 1 if code else 0
+        last = so_far.last
+        before = (before + (so_far.found << 4)) >> 1
         rows += 1
         if stream.decode:
             indptr[row + 1] = entry

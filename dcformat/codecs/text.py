@@ -31,7 +31,7 @@ from dcformat.codecs.rangecoder import (
     put,
 )
 from dcformat.errors import LimitError, StreamError
-from dcformat.jit import can_compile, device, kernel
+from dcformat.jit import device, kernel
 from dcformat.limits import require_memory, require_work
 from dcformat.wording import counted
 
@@ -190,7 +190,8 @@ class _Coder:
 
     def __init__(self, size: int) -> None:
         self.bits = min(max(size.bit_length() + SPARE_BITS, MIN_SLOT_BITS), MAX_SLOT_BITS)
-        self.as_python = not _text.ready() and (size <= _SHORT or not can_compile())
+        # Arrays are for compiled code only: in Python, the narrow integers that they hold would overflow.
+        self.as_python = not _text.ready() and (size <= _SHORT or _text.resolve() is _text.python)
 
     def primed(self, preset: bytes) -> list[Any]:
         """Return the bit models of success and of spelling, and the guesses, after they have learnt `preset`."""

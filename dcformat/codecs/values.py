@@ -11,16 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs.grid import (
-    GRID_LIMIT,
-    INTEGER_MODELS,
-    code_integer,
-    from_grid,
-    get_scale,
-    grid_of,
-    put_scale,
-    shared_zeros,
-)
+from dcformat.codecs.grid import GRID_LIMIT, INTEGER_MODELS, code_integer, from_grid, get_grid, put_grid, shared_zeros
 from dcformat.codecs.rangecoder import (
     Decoder,
     Encoder,
@@ -91,11 +82,25 @@ def _values_work(width: int, zeros: int, values: Integers) -> int:
 
 @kernel(_VALUES, work=_values_work)
 def _encode_values(state, buf, end, models, width, exponent, top, zeros, values):  # type: ignore[no-untyped-def]
+    """Append values for `_decode_values`, which has the same parameters."""
     _code_values(Stream(False, buf, end), state, models, _Parts(width, exponent, top, zeros), values)
 
 
 @kernel(_VALUES, work=_values_work)
 def _decode_values(state, buf, end, models, width, exponent, top, zeros, values):  # type: ignore[no-untyped-def]
+    """Read values.
+
+    Parameters
+    ----------
+    state, buf, end
+        As in `rangecoder.Stream`.
+    models : int32
+        Bit models of exponents (256), of the sign, and of the top of a mantissa (16).
+    width, exponent, top, zeros : int
+        As in `_Parts`.
+    values : int64
+        Bit patterns.
+    """
     _code_values(Stream(True, buf, end), state, models, _Parts(width, exponent, top, zeros), values)
 
 
@@ -131,12 +136,9 @@ def decode_integers(state, buf, end, models, values):  # type: ignore[no-untyped
 def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
     """Append values (one or more) whose number the reader knows."""
     encoder.reserve(16 * len(values) + 64)
-    grid = grid_of(values, dtype)
-    if dtype == "float32":
-        put(encoder, 1, 1 if grid else 0)
-    if grid:
-        put_scale(encoder, grid[0])
-        encode_integers(encoder.state, encoder.buf, 0, fresh(INTEGER_MODELS), grid[1])
+    numbers = put_grid(encoder, values, dtype)
+    if numbers is not None:
+        encode_integers(encoder.state, encoder.buf, 0, fresh(INTEGER_MODELS), numbers)
         return
     (width, exponent), bits = WIDTHS[dtype], patterns(values)
     zeros = min(shared_zeros(bits), max(width - 1 - exponent, 0))
@@ -164,8 +166,8 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
     """Read `count` finite values."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(count, np.int64)
     width, exponent = WIDTHS[dtype]
-    if dtype == "float32" and get(decoder, 1):
-        scale = get_scale(decoder)
+    scale = get_grid(decoder, dtype)
+    if scale is not None:
         decode_integers(decoder.state, buf, end, fresh(INTEGER_MODELS), numbers)
         if np.abs(numbers).max() >= GRID_LIMIT:
             raise EncodingError(field, got="an integer out of range", expected=f"below {GRID_LIMIT}")

@@ -27,7 +27,6 @@ from dcformat.jit.registry import (
     SHARE,
     Kernel,
     KernelMissingError,
-    is_ready,
     kernel,
     kernels,
     lacks_compiler,
@@ -36,6 +35,6 @@ from dcformat.jit.registry import (
 from dcformat.jit.settings import can_compile
 
 __all__ = [
-    "PATIENCE", "SHARE", "Kernel", "KernelMissingError", "Observer", "can_compile", "device", "intrinsic", "is_ready",
+    "PATIENCE", "SHARE", "Kernel", "KernelMissingError", "Observer", "can_compile", "device", "intrinsic",
     "kernel", "kernels", "lacks_compiler", "observe", "warm",
 ]  # fmt: skip

@@ -325,11 +325,6 @@ def kernels() -> tuple[Kernel, ...]:
     return tuple(_kernels)
 
 
-def is_ready(*which: Kernel) -> bool:
-    """Return whether all these kernels run at full speed at once. Loads saved code but compiles nothing."""
-    return all(item.ready() for item in which)
-
-
 def warm(which: Iterable[Kernel], progress: Callable[[Kernel], None] | None = None) -> None:
     """Load or compile kernels now; other threads may call them at the same time.
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from dcformat_interop.npy import NPY_MAGIC
 from dcformat_interop.refusals import UnfitError, WrongKindError
 
 Kind = Literal["safetensors", "npz", "torch", "old torch"]
@@ -31,7 +32,7 @@ _STARTS = {
     b"\x89DCF": "a .dcf file",
     b"GGUF": "GGUF",
     b"\x89HDF\r\n\x1a\n": "HDF5, as Keras writes it",
-    b"\x93NUMPY": "a single array (.npy)",
+    NPY_MAGIC: "a single array (.npy)",
     b"\x1f\x8b": "gzip: decompress it first",
     b"BZh": "bzip2: decompress it first",
     b"\xfd7zXZ\0": "xz: decompress it first",

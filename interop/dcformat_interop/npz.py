@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 import zipfile
 from math import prod
 from typing import Any, BinaryIO
@@ -12,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.wording import counted
+from dcformat_interop.npy import NPY_MAGIC, NPY_START_BYTES, NpyHeaderError, holds_numbers, read_npy_header
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
-
-#: The limit of `numpy.load`.
-_MAX_HEADER_BYTES = 10_000
 
 #: Number of bytes that are decompressed at a time.
 _PART = 1 << 20
@@ -66,8 +62,14 @@ def _member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: st
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UnfitError(path, "members stored or deflated, as NumPy writes them", "another compression", name)
     with archive.open(info) as member:
-        shape, fortran, dtype = _header(path, name, member)
-        if dtype.hasobject or dtype.kind not in "biufc":
+        start = member.read(NPY_START_BYTES)
+        if not start.startswith(NPY_MAGIC):
+            raise UnfitError(path, _EXPECTED, f"a member that is no array ({name})")
+        try:
+            dtype, fortran, shape = read_npy_header(start, member)
+        except NpyHeaderError as error:
+            raise UnfitError(path, error.expected, error.found, name) from None
+        if not holds_numbers(dtype):
             return dtype.name
         size = prod(shape) * dtype.itemsize
         budget.take(size, name)
@@ -87,29 +89,3 @@ def _fill(member: Any, out: memoryview) -> int:
     while count := member.readinto(out[place : place + _PART]):
         place += count
     return place
-
-
-def _header(path: str, name: str, member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return the shape, whether the order is Fortran's, and the dtype; refuse a header beyond NumPy's limit."""
-    magic = member.read(8)
-    if magic[:6] != b"\x93NUMPY":
-        raise UnfitError(path, _EXPECTED, f"a member that is no array ({name})")
-    if magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise UnfitError(path, ".npy version 1, 2 or 3", ".".join(map(str, magic[6:])), name)
-    count = member.read(2 if magic[6] == 1 else 4)
-    length = int.from_bytes(count, "little")
-    if length > _MAX_HEADER_BYTES:
-        raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES} bytes", f"{length}", name)
-    text = member.read(length)
-    try:
-        with warnings.catch_warnings():  # The warnings are about headers that Python 2 wrote.
-            warnings.simplefilter("ignore")
-            # Version 3 differs from version 2 only in the encoding, and only the names of fields are not ASCII.
-            stream = io.BytesIO(count + text)
-            read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(stream)
-    except Exception:  # The tokenizer and NumPy's dtype parser raise many classes of errors.
-        raise UnfitError(path, "the header of an array", "a damaged one", name) from None
-    if any(dimension < 0 for dimension in shape):
-        raise UnfitError(path, "a shape without negative numbers", shape, name)
-    return shape, fortran, dtype

@@ -8,20 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import (
-    Add,
-    AvgPool2d,
-    Concat,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Linear,
-    MaxPool2d,
-    Node,
-    ReLU,
-    Softmax,
-)
+from dcformat import graph
 from dcformat.model import Model, Tensor
 
 #: The operator set and the file version, both old enough for every recent runtime.
@@ -51,14 +38,14 @@ def to_onnx(model: Model) -> bytes:
 
     if model.graph is None:
         raise ValueError("model: expected a network, found only tensors")
-    graph = model.graph
-    shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
-    names = ["x", *(f"v{i}" for i in range(1, len(graph.nodes))), "y"] if graph.nodes else ["x"]
-    used = {name for node in graph.nodes for name in node.tensors}
+    network = model.graph
+    shapes = network.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    names = ["x", *(f"v{i}" for i in range(1, len(network.nodes))), "y"] if network.nodes else ["x"]
+    used = {name for node in network.nodes for name in node.tensors}
     # The prefix keeps a tensor called "x" apart from the input.
     weights = [numpy_helper.from_array(dense(model.tensors[name]), f"w:{name}") for name in sorted(used)]
     nodes = []
-    for number, node in enumerate(graph.nodes):
+    for number, node in enumerate(network.nodes):
         inputs = [names[i] for i in node.inputs]
         nodes += _CONVERTERS[type(node)](helper.make_node, node, inputs, names[number + 1])
     value = helper.make_tensor_value_info
@@ -73,15 +60,15 @@ def to_onnx(model: Model) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _weights(node: Linear | Conv2d) -> list[str]:
+def _weights(node: graph.Linear | graph.Conv2d) -> list[str]:
     return [f"w:{name}" for name in node.tensors]
 
 
-def _linear(make: Any, node: Linear, inputs: Sequence[str], output: str) -> list[Any]:
+def _linear(make: Any, node: graph.Linear, inputs: Sequence[str], output: str) -> list[Any]:
     return [make("Gemm", [*inputs, *_weights(node)], [output], transB=1)]
 
 
-def _conv(make: Any, node: Conv2d, inputs: Sequence[str], output: str) -> list[Any]:
+def _conv(make: Any, node: graph.Conv2d, inputs: Sequence[str], output: str) -> list[Any]:
     return [
         make(
             "Conv", [*inputs, *_weights(node)], [output], strides=node.stride, pads=(*node.padding, *node.padding),
@@ -90,18 +77,18 @@ def _conv(make: Any, node: Conv2d, inputs: Sequence[str], output: str) -> list[A
     ]  # fmt: skip
 
 
-def _pool(make: Any, node: MaxPool2d | AvgPool2d, inputs: Sequence[str], output: str) -> list[Any]:
+def _pool(make: Any, node: graph.MaxPool2d | graph.AvgPool2d, inputs: Sequence[str], output: str) -> list[Any]:
     options: dict[str, Any] = {
         "kernel_shape": node.kernel, "strides": node.stride, "pads": (*node.padding, *node.padding),
         "ceil_mode": int(node.ceil_mode),
     }  # fmt: skip
-    if isinstance(node, MaxPool2d):
+    if isinstance(node, graph.MaxPool2d):
         return [make("MaxPool", inputs, [output], **options)]
     return [make("AveragePool", inputs, [output], count_include_pad=int(node.count_include_pad), **options)]
 
 
 def _global(operator: str) -> Callable[..., list[Any]]:
-    def convert(make: Any, node: Node, inputs: Sequence[str], output: str) -> list[Any]:
+    def convert(make: Any, node: graph.Node, inputs: Sequence[str], output: str) -> list[Any]:
         pooled = f"{output}:pooled"
         return [make(operator, inputs, [pooled]), make("Flatten", [pooled], [output])]
 
@@ -112,16 +99,16 @@ def _plain(operator: str, **options: Any) -> Callable[..., list[Any]]:
     return lambda make, node, inputs, output: [make(operator, inputs, [output], **options)]
 
 
-_CONVERTERS: dict[type[Node], Callable[..., list[Any]]] = {
-    Linear: _linear,
-    Conv2d: _conv,
-    MaxPool2d: _pool,
-    AvgPool2d: _pool,
-    ReLU: _plain("Relu"),
-    Flatten: _plain("Flatten"),
-    Softmax: _plain("Softmax", axis=1),
-    Add: _plain("Sum"),
-    Concat: _plain("Concat", axis=1),
-    GlobalAvgPool: _global("GlobalAveragePool"),
-    GlobalMaxPool: _global("GlobalMaxPool"),
+_CONVERTERS: dict[type[graph.Node], Callable[..., list[Any]]] = {
+    graph.Linear: _linear,
+    graph.Conv2d: _conv,
+    graph.MaxPool2d: _pool,
+    graph.AvgPool2d: _pool,
+    graph.ReLU: _plain("Relu"),
+    graph.Flatten: _plain("Flatten"),
+    graph.Softmax: _plain("Softmax", axis=1),
+    graph.Add: _plain("Sum"),
+    graph.Concat: _plain("Concat", axis=1),
+    graph.GlobalAvgPool: _global("GlobalAveragePool"),
+    graph.GlobalMaxPool: _global("GlobalMaxPool"),
 }

@@ -91,6 +91,7 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     PruningError
         A mask has another shape than its parameter, or other values; the message names the parameter.
     """
+    # `dcformat_interop.mask_folding` does the same with NumPy: it must run without PyTorch, but knows fewer dtypes.
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         stem = name.removesuffix("_orig")

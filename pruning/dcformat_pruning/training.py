@@ -7,7 +7,6 @@ weights after it. They never replace a parameter, so a caller's own optimiser ke
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +111,7 @@ def fit(
     constraints : sequence of Constraint
         Applied in this order before and after each step.
     teacher : nn.Module, optional
-        Gives soft targets when ``plan.distill`` is positive.
+        Gives soft targets when ``plan.distill`` is positive; it must be in eval mode.
     stage : str
         Name of the stage, for `progress` and for errors.
     progress : callable, optional
@@ -262,12 +261,6 @@ def check_finite(module: nn.Module, loss: float, where: str) -> None:
                 )
     if not math.isfinite(loss):
         raise DivergenceError(f"{where}: expected a finite loss, found {loss}; lower the learning rate")
-
-
-def frozen_copy(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose parameters take no gradient, for use as a teacher."""
-    teacher = copy.deepcopy(module).eval()
-    return teacher.requires_grad_(False)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -16,32 +16,14 @@ import numpy.typing as npt
 from dcformat.denormals import is_denormal
 from dcformat.errors import GraphError
 from dcformat.floats import finite
-from dcformat.graph import (
-    Add,
-    AvgPool2d,
-    Concat,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Graph,
-    Linear,
-    MaxPool2d,
-    Node,
-    ReLU,
-    Shape,
-    Softmax,
-)
+from dcformat.graph import Add, Conv2d, Graph, Linear, MaxPool2d, Node, ReLU, Shape
+from dcformat.graph_codec import OPERATORS
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-
-OPERATORS = (
-    Linear, Conv2d, ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten, Add, Concat, Softmax,
-)  # fmt: skip
 
 _FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
 
@@ -199,7 +181,7 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
     if not graph.nodes:
         raise GraphError("graph", got="no operators", expected="at least one")
     for number, node in enumerate(graph.nodes):
-        if type(node) not in OPERATORS:
+        if type(node) not in OPERATORS.values():
             raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
     shapes = graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
     layers, output = _fuse(graph, shapes)

@@ -294,13 +294,13 @@ def test_a_kernel_that_cannot_be_saved_runs_through_numba(tmp_path):
     assert not list(tmp_path.rglob("*.kernel"))
 
 
-def test_is_ready_compiles_nothing(filled, tmp_path):
+def test_to_ask_whether_a_kernel_is_ready_compiles_nothing(filled, tmp_path):
     script = (
         "import json, sys\nfrom machine_kernels import simple as k\nfrom dcformat import jit\n"
-        "print(json.dumps([jit.is_ready(k.total, k.mean), jit.can_compile(), 'numba' in sys.modules]))"
+        "print(json.dumps([k.total.ready(), k.mean.ready(), jit.can_compile(), 'numba' in sys.modules]))"
     )
-    assert run(filled, script) == [True, True, False]
-    assert run(tmp_path, script) == [False, True, False]
+    assert run(filled, script) == [True, True, True, False]
+    assert run(tmp_path, script) == [False, False, True, False]
 
 
 def test_short_work_does_not_wait_for_the_compiler(tmp_path, filled):

@@ -108,7 +108,7 @@ print(json.dumps(out))
 @needs_machine_code
 def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert run(tmp_path, LARGE) == [
-        "mixing_kernels.decode_cells", "mixing_kernels.decode_nonempty",
+        "mixing_kernels.decode_cells", "nonempty_kernels.decode_nonempty",
         "adaptive_kernels.decode_cells", "adaptive_kernels.decode_runs",
     ]  # fmt: skip
 

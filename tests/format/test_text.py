@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +43,22 @@ def test_known_bytes() -> None:
     assert pack(b"") == b"\xf8"
     assert pack(b"abracadabra").hex() == "dc9e71624773ae"
     assert pack(b"fc3.weight", PRESET).hex() == "ddbd395c4f"
+
+
+@pytest.mark.skipif(not COMPILED, reason="needs compiled kernels")
+@pytest.mark.parametrize(("size", "as_python"), [(100, True), (9000, False)])
+def test_the_first_text_on_a_machine_without_saved_code(tmp_path: Path, size: int, as_python: bool) -> None:
+    script = (
+        "import json, sys\nfrom dcformat import layout\nfrom dcformat.codecs.text import pack, unpack\n"
+        f"data = bytes(i * i % 251 for i in range({size}))\n"
+        "packed = pack(data, layout.CONTENTS_PRESET)\n"
+        "same = unpack(packed, 1 << 20, layout.CONTENTS_PRESET) == data\n"
+        "print(json.dumps([len(packed), same, 'numba' not in sys.modules]))"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "DCFORMAT_"))}
+    env |= {"DCFORMAT_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True)
+    assert json.loads(done.stdout) == [{100: 125, 9000: 288}[size], True, as_python]
 
 
 def test_the_preset_helps() -> None:

@@ -12,7 +12,6 @@ from dcformat_pruning.training import (
     TrainingPlan,
     evaluate,
     fit,
-    frozen_copy,
     memory_format,
     objective,
     resolve_device,
@@ -62,7 +61,7 @@ def test_a_pool_holds_the_images_first_and_other_copies_after() -> None:
 
 
 def test_a_taught_pool_mixes_the_teachers_probabilities_with_the_labels() -> None:
-    teacher = frozen_copy(small_net(5))
+    teacher = small_net(5).eval()
     source = small_images()
     pool = Pool.make(source, MILD, 2, seed=0)
     soft = list(pool.taught(teacher, 0.25).batches(16, torch.Generator().manual_seed(0), Augmentation()))
@@ -79,7 +78,7 @@ def test_a_taught_pool_mixes_the_teachers_probabilities_with_the_labels() -> Non
 
 
 def test_distillation_and_l1_enter_the_loss_as_planned() -> None:
-    module, teacher = small_net(), frozen_copy(small_net(1))
+    module, teacher = small_net(), small_net(1).eval()
     x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 3
     hard = objective(module, x, y, TrainingPlan(1, 1e-2), teacher)
     soft = 4 * functional.cross_entropy(module(x) / 2, functional.softmax(teacher(x) / 2, 1))

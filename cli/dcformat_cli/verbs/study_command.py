@@ -122,10 +122,7 @@ def criteria_command(
             plot(rows, out / "study-criteria.png")
         except ImportError as error:
             note(f"no plot: matplotlib is not installed ({error})")
-    if as_json:
-        emit_json({"rows": [asdict(row) for row in rows]})
-    else:
-        click.echo(to_markdown(rows), nl=False)
+    _print(rows, to_markdown(rows), as_json)
 
 
 @study_command.command("article", short_help="repeat the figures of a 2025 article")
@@ -164,10 +161,7 @@ def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data
                 meter.count("prunings", done, count, {"pruned": row.pruned, "retrained": row.retrained})
             if out is not None:
                 _write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
-    if as_json:
-        emit_json({"rows": [asdict(row) for row in rows]})
-    else:
-        click.echo(article_markdown(rows), nl=False)
+    _print(rows, article_markdown(rows), as_json)
 
 
 def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
@@ -177,6 +171,13 @@ def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
         for name, epochs in retraining.items():
             stages += [(f"{name} network, seed {seed}", _DENSE), (f"its prunings, seed {seed}", float(epochs))]
     return stages
+
+
+def _print(rows: Sequence[Any], table: str, as_json: bool) -> None:
+    if as_json:
+        emit_json({"rows": [asdict(row) for row in rows]})
+    else:
+        click.echo(table, nl=False)
 
 
 def _write(out: Path, files: dict[str, str]) -> None:
@@ -226,10 +227,7 @@ def schedules_command(
                 meter.count("schedules", done, len(study.SCHEDULES), {"accuracy": row.accuracy})
             if out is not None:
                 _write(out, {"study-schedules.csv": to_csv(rows), "study-schedules.md": schedules_markdown(rows)})
-    if as_json:
-        emit_json({"rows": [asdict(row) for row in rows]})
-    else:
-        click.echo(schedules_markdown(rows), nl=False)
+    _print(rows, schedules_markdown(rows), as_json)
 
 
 @study_command.command("layers", short_help="rank layers by sensitivity to pruning")

@@ -107,8 +107,10 @@ def _value(value: Any, attributes: tuple[str, ...]) -> bytes:
         return b";".join(name.encode() + _value(item, ()) for name, item in found)
     if isinstance(value, _PLAIN):
         return repr(value).encode()
-    # The identity of a class, or of an object with the name of an attribute in the code, must not enter a key.
-    return getattr(value, "__qualname__", type(value).__qualname__).encode()
+    # The identity of a class, or of an object with the name of an attribute in the code, must not enter a key. The
+    # fields of a record must, because their order decides what a call of the class means.
+    fields = getattr(value, "_fields", "") if isinstance(value, type) else ""
+    return f"{getattr(value, '__qualname__', type(value).__qualname__)}{fields}".encode()
 
 
 def _handmade(build: Callable[[], Any]) -> bytes:

@@ -14,6 +14,7 @@ from dcformat_pruning.criteria.base import (
     evaluating,
     finite,
     hooked,
+    input_energies,
     per_column,
     positions,
     scored_layers,
@@ -93,12 +94,7 @@ class Wanda:
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the products. See `Criterion.scores`."""
         layers = scored_layers(module)
-        squares: dict[str, Tensor] = {}
-
-        def visit(name: str, x: Tensor) -> None:
-            squares[name] = squares.get(name, 0) + x.double().square().sum(1)
-
-        visit_inputs(module, layers, data, visit)
+        squares = input_energies(module, layers, data)
         return finite(
             {
                 name: layers[name].weight.detach().abs() * per_column(layers[name], squares[name].sqrt())

@@ -144,6 +144,17 @@ def visit_inputs(
             module(x)
 
 
+def input_energies(module: nn.Module, layers: Mapping[str, Layer], data: Data) -> dict[str, Tensor]:
+    """Return for each layer that was run the sums of its squared inputs over `data`, float64 ``(groups, columns)``."""
+    energies: dict[str, Tensor] = {}
+
+    def visit(name: str, x: Tensor) -> None:
+        energies[name] = energies.get(name, 0) + x.double().square().sum(1)
+
+    visit_inputs(module, layers, data, visit)
+    return energies
+
+
 def patches(layer: Layer, x: Tensor) -> Tensor:
     """Return a layer's input as ``(samples, positions, groups, columns)``."""
     if isinstance(layer, nn.Linear):

@@ -8,9 +8,9 @@ package trains.
 
 from __future__ import annotations
 
-from dcformat_pruning.export.architecture_export import architecture_model, negative_zeros
+from dcformat_pruning.export.architecture_export import architecture_model
 from dcformat_pruning.export.folding import fold_batch_norm
 from dcformat_pruning.export.module_export import from_module
 from dcformat_pruning.tracing import UnsupportedModuleError
 
-__all__ = ["UnsupportedModuleError", "architecture_model", "fold_batch_norm", "from_module", "negative_zeros"]
+__all__ = ["UnsupportedModuleError", "architecture_model", "fold_batch_norm", "from_module"]

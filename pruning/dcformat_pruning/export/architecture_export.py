@@ -48,8 +48,3 @@ def to_numpy(tensor: TorchTensor) -> npt.NDArray[np.float32]:
     """Return a copy as a float32 array of the same shape."""
     values: npt.NDArray[np.float32] = tensor.detach().cpu().resolve_neg().float().numpy().copy()
     return values
-
-
-def negative_zeros(module: nn.Module) -> int:
-    """Return the number of negative zeros among the parameters; only an exact export keeps their signs."""
-    return sum(int((p.detach().signbit() & (p.detach() == 0)).sum()) for p in module.parameters())

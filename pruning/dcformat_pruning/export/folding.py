@@ -15,6 +15,9 @@ from dcformat_pruning.tracing import kind_of, place, trace, unsupported
 def fold_batch_norm(module: nn.Module) -> list[str]:
     """Fold each batch norm that directly follows a Linear or Conv2d into it, in place.
 
+    An export folds norms too, but folding scales every row by itself, so weights that share values must be shared after
+    it: fold, then share, then export.
+
     `nn.Identity` replaces the norm, and the layer gets a bias if it had none. Weights are changed in place, so that an
     optimiser keeps its parameters; if another layer shares the weights, the layer gets weights of its own. Pruned
     weights stay zero. A norm is not folded if it follows anything else, or a layer that has hooks or recomputes its

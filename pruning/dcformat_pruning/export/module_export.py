@@ -51,7 +51,7 @@ def from_module(
         Metadata of the file.
     exact : bool
         Keep every bit, including the sign of negative zeros. Otherwise negative zeros become positive, which computes
-        the same and packs smaller. `dcformat_pruning.export.architecture_export.negative_zeros` counts them.
+        the same and packs smaller. `dcformat.dense.negative_zeros` counts them.
 
     Raises
     ------

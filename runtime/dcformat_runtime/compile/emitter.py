@@ -8,25 +8,13 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from dcformat.graph import (
-    Add,
-    AvgPool2d,
-    Concat,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Shape,
-    Softmax,
-)
+from dcformat import graph
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import CsrPlace, Weights
+from dcformat_runtime.kernels.simd_widths import BLOCK
 from dcformat_runtime.network import Layer, Network
 
 #: Estimated nanoseconds of a block of 16 multiply-adds, and of an operator's overhead.
@@ -53,7 +41,7 @@ class CsrLoop(NamedTuple):
     blocks: int
     line_blocks: int
     width: int
-    step: int = 16
+    step: int = BLOCK
     outer: int = 1
     source_outer: int = 0
     target_outer: int = 0
@@ -177,14 +165,14 @@ class Emitter:
         self.emit("csr_product", source, target, loop.outer * (entries + ends), **fields)
 
     def emit_pool(
-        self, node: MaxPool2d | AvgPool2d, source: int, in_shape: Shape, target: Place, out_shape: Shape, *,
-        step: int, relu: bool = False,
+        self, node: graph.MaxPool2d | graph.AvgPool2d, source: int, in_shape: graph.Shape, target: Place,
+        out_shape: graph.Shape, *, step: int, relu: bool = False,
     ) -> None:  # fmt: skip
         """Emit a pool; the source's channels are `step` positions apart."""
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = node.kernel, node.stride, node.padding
         channels, height, width = in_shape
         cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
-        kind = 0 if isinstance(node, MaxPool2d) else 1 if node.count_include_pad else 2
+        kind = 0 if isinstance(node, graph.MaxPool2d) else 1 if node.count_include_pad else 2
         self.emit(
             "pool", source, target, cost, channels=channels, height=height, width=width, lanes=self.lanes,
             kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, pad_h=pad_h, pad_w=pad_w,
@@ -222,11 +210,11 @@ class Emitter:
             self._buffers[storage] = buffer
             self._places[storage] = Place(buffer.at, self.lanes)
 
-    def _is_padded(self, value: int, shape: Shape) -> bool:
+    def _is_padded(self, value: int, shape: graph.Shape) -> bool:
         """Return whether a value's channels are filled up to whole cache lines."""
         return self.flat and value != 0 and self.plane(value) != prod(shape[1:])
 
-    def _pack(self, value: int, shape: Shape, target: Place) -> None:
+    def _pack(self, value: int, shape: graph.Shape, target: Place) -> None:
         """Copy a value without the padding of its channels."""
         count, step = prod(shape[1:]), self.plane(value)
         self._emit_copy(self.place(value).at, target, prod(shape) / 8, (count, shape[0], step, count))
@@ -239,14 +227,14 @@ class Emitter:
 
     def _layer(self, layer: Layer) -> None:
         node = layer.node
-        if isinstance(node, Flatten):
+        if isinstance(node, graph.Flatten):
             if self.homes.of[layer.output] != self.homes.of[layer.inputs[0]]:
                 self._pack(layer.inputs[0], layer.in_shapes[0], self.place(layer.output))
-        elif isinstance(node, Conv2d):
+        elif isinstance(node, graph.Conv2d):
             self.convolution(layer)
-        elif isinstance(node, Linear):
+        elif isinstance(node, graph.Linear):
             self.linear(layer)
-        elif isinstance(node, Concat):
+        elif isinstance(node, graph.Concat):
             self._concat(layer)
         else:
             target = self.place(layer.output)
@@ -267,18 +255,19 @@ class Emitter:
         node, lanes, value = layer.node, self.lanes, layer.inputs[0]
         source = self.place(value).at
         count = size(layer.out_shape, self.flat) * lanes
-        if isinstance(node, (MaxPool2d, AvgPool2d)):
+        if isinstance(node, (graph.MaxPool2d, graph.AvgPool2d)):
             shape, step = layer.in_shapes[0], self.plane(value)
             self.emit_pool(node, source, shape, target, layer.out_shape, step=step, relu=layer.relu)
-        elif isinstance(node, (GlobalAvgPool, GlobalMaxPool)):
+        elif isinstance(node, (graph.GlobalAvgPool, graph.GlobalMaxPool)):
             channels, height, width = layer.in_shapes[0]
             self.emit(
                 "global_pool", source, target, channels * height * width * lanes * 0.3, channels=channels,
-                positions=height * width, lanes=lanes, mean=isinstance(node, GlobalAvgPool), plane=self.plane(value),
+                positions=height * width, lanes=lanes, mean=isinstance(node, graph.GlobalAvgPool),
+                plane=self.plane(value),
             )  # fmt: skip
-        elif isinstance(node, (Add, ReLU)):
+        elif isinstance(node, (graph.Add, graph.ReLU)):
             self._elementwise(layer, target, count)
-        elif isinstance(node, Softmax):
+        elif isinstance(node, graph.Softmax):
             self.emit("softmax", source, target, count * 20.0, features=layer.out_shape[0], lanes=lanes)
         else:
             raise NotImplementedError(node.kind)
@@ -292,7 +281,7 @@ class Emitter:
             how = positions, layer.out_shape[0], positions, step
             self._emit_copy(self.place(0).at, Place(buffer.at, 1), count / 8, how)
             operands = [at if value else buffer.at for at, value in zip(operands, layer.inputs, strict=True)]
-        if isinstance(layer.node, ReLU):
+        if isinstance(layer.node, graph.ReLU):
             self.emit("relu", operands[0], target, count / 16, count=count)
         total = operands[0]
         for k, at in enumerate(operands[1:], 2):
@@ -345,7 +334,7 @@ def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buf
     return buffer.at, buffer
 
 
-def pools_pairs(layer: Layer, pool: MaxPool2d) -> bool:
+def pools_pairs(layer: Layer, pool: graph.MaxPool2d) -> bool:
     """Return whether a convolution's pool covers its result with 2 x 2 windows that do not overlap."""
     _, height, width = layer.conv_shape
     return (

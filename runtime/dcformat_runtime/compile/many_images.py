@@ -7,6 +7,7 @@ from math import prod
 from dcformat.graph import MaxPool2d
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.tables import Window
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 from dcformat_runtime.network import Layer
 
 #: The size of the first-level cache in bytes.
@@ -19,10 +20,10 @@ class ManyImages(Emitter):
     def linear(self, layer: Layer) -> None:
         """Emit a linear layer: a row's blocks are those of the lanes."""
         lanes, target = self.lanes, self.place(layer.output)
-        if lanes < 16:
-            loop = CsrLoop(lanes, target.gap, 8, 1, 0, 8, step=8)
+        if lanes < BLOCK:
+            loop = CsrLoop(lanes, target.gap, HALF, 1, 0, HALF, step=HALF)
         else:
-            loop = CsrLoop(lanes, target.gap, 16, lanes // 16, ENDLESS, ENDLESS)
+            loop = CsrLoop(lanes, target.gap, BLOCK, lanes // BLOCK, ENDLESS, ENDLESS)
         self.emit_csr(self.weights.linear(layer), self.place(layer.inputs[0]).at, target, loop, layer.relu)
 
     def convolution(self, layer: Layer) -> None:
@@ -32,25 +33,25 @@ class ManyImages(Emitter):
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
         target = self.place(layer.output)
         _, height, width = layer.conv_shape
-        across = 16 * view.shape[3]
+        across = BLOCK * view.shape[3]
         out_h, out_w = layer.out_shape[1:]
         if pool is None or pools_pairs(layer, pool):
             loop = CsrLoop(
-                16, out_h * out_w * target.gap, target.gap, out_w, ENDLESS, ENDLESS, outer=out_h, source_outer=across,
-                target_outer=out_w * target.gap,
+                BLOCK, out_h * out_w * target.gap, target.gap, out_w, ENDLESS, ENDLESS, outer=out_h,
+                source_outer=across, target_outer=out_w * target.gap,
             )  # fmt: skip
             if pool is not None:
                 loop = loop._replace(
-                    blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=_pooled_blocks(layer, view)
+                    blocks=4 * out_w, source_outer=2 * across, step=HALF, pool=1, max_blocks=_pooled_blocks(layer, view)
                 )
             self.emit_csr(table.csr, source, target, loop, layer.relu)
         else:
-            buffer = self.arena.take(prod(layer.conv_shape) * 16)
+            buffer = self.arena.take(prod(layer.conv_shape) * BLOCK)
             loop = CsrLoop(
-                16, height * width * 16, 16, width, ENDLESS, ENDLESS, outer=height, source_outer=across,
-                target_outer=16 * width,
+                BLOCK, height * width * BLOCK, BLOCK, width, ENDLESS, ENDLESS, outer=height, source_outer=across,
+                target_outer=BLOCK * width,
             )  # fmt: skip
-            self.emit_csr(table.csr, source, Place(buffer.at, 16), loop, layer.relu)
+            self.emit_csr(table.csr, source, Place(buffer.at, BLOCK), loop, layer.relu)
             self._pool_beside(pool, layer, buffer.at, target)
             self.arena.give(buffer)
         if copy is not None:
@@ -59,12 +60,12 @@ class ManyImages(Emitter):
     def _pool_beside(self, pool: MaxPool2d, layer: Layer, source: int, target: Place) -> None:
         """Pool sixteen images into their place, or through a buffer if lanes are not adjacent there."""
         step = prod(layer.conv_shape[1:])
-        if target.gap == 16:
+        if target.gap == BLOCK:
             self.emit_pool(pool, source, layer.conv_shape, target, layer.out_shape, step=step)
             return
         count = prod(layer.out_shape)
-        buffer = self.arena.take(count * 16)
-        self.emit_pool(pool, source, layer.conv_shape, Place(buffer.at, 16), layer.out_shape, step=step)
+        buffer = self.arena.take(count * BLOCK)
+        self.emit_pool(pool, source, layer.conv_shape, Place(buffer.at, BLOCK), layer.out_shape, step=step)
         self.emit_scatter(buffer.at, target, count, count)
         self.arena.give(buffer)
 

@@ -7,7 +7,7 @@ from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.weights import ConvPlace, VectorTables, column_ns
-from dcformat_runtime.kernels.simd_widths import HALF_POOLS
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS
 from dcformat_runtime.network import Layer
 
 
@@ -24,7 +24,7 @@ class OneImage(Emitter):
         if self._may_reorder(layer) and not target.group:
             self.orders[layer.output] = sell.order
             order = 0
-        scratch = self.arena.take(16 * sell.groups)
+        scratch = self.arena.take(BLOCK * sell.groups)
         fields: dict[str, float] = {
             "groups": sell.groups, "indptr": sell.indptr, "indices": sell.indices, "values": sell.values,
             "bias": sell.bias, "relu": layer.relu, "wide": sell.wide, "rows": sell.rows, "order": order,
@@ -44,7 +44,7 @@ class OneImage(Emitter):
         """Emit a sum of dense columns; `instead`: the fields of the gather that runs for too many nonzero inputs."""
         assert tables.columns is not None
         features, groups = aligned(layer.in_shapes[0][0]), tables.sell.groups
-        found = self.arena.take(features + 16)
+        found = self.arena.take(features + BLOCK)
         record = isa.record("sell16_product", source, target.at, target.group, instead)
         self.emit(
             "csc_product", source, target, tables.cost, features=features, columns=tables.columns, blocks=groups,
@@ -73,7 +73,7 @@ class OneImage(Emitter):
         else:
             view = table.window
             lines = height if view.width == width else 1
-            loop = CsrLoop(1, step, 16, lines * view.line_blocks, view.line_blocks, view.width)
+            loop = CsrLoop(1, step, BLOCK, lines * view.line_blocks, view.line_blocks, view.width)
         self.emit_csr(table.csr, source, place, loop, layer.relu)
         if pool is not None and buffer is not None:
             self.emit_pool(pool, buffer.at, layer.conv_shape, target, layer.out_shape, step=step)
@@ -85,9 +85,9 @@ class OneImage(Emitter):
         """Return the number of half blocks in a convolution's line if they are pooled in registers, otherwise 0."""
         view, pool = table.window, layer.pool
         _, height, width = layer.conv_shape
-        line = width // 8
+        line = width // HALF
         widths, step = HALF_POOLS.get(line, ((ENDLESS,), 0))
-        if pool is None or view.half != step or width % 8 or table.csr.runs > 1 or not pools_pairs(layer, pool):
+        if pool is None or view.half != step or width % HALF or table.csr.runs > 1 or not pools_pairs(layer, pool):
             return 0
         fits = height * line % min(widths) == 0 and min(widths) <= 2 * self.weights.vectors.max_blocks
         return line if fits else 0
@@ -98,7 +98,7 @@ def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:
     view = table.window
     _, height, width = layer.conv_shape
     positions = height * width
-    gap, blocks = (width, height) if view.half == 16 else (8, -(-positions // 8))
+    gap, blocks = (width, height) if view.half == BLOCK else (HALF, -(-positions // HALF))
     row = plane(layer.conv_shape, True)
     if pooled:
         row, gap = plane(layer.out_shape, True), width // 2

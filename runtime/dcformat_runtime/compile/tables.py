@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv2d, Pair, Shape
 from dcformat.records import record
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
-_LANES = 16
 #: The number of kernel rows from which the best layout of lines is judged.
 _MANY_ROWS = 64
 
@@ -59,7 +59,7 @@ def longest_first(counts: Ints) -> Ints:
 
 def slots(counts: Ints) -> int:
     """Return the number of slots for rows of these lengths, 16 rows side by side, longest rows first."""
-    return sum(sorted(counts.tolist(), reverse=True)[::_LANES])
+    return sum(sorted(counts.tolist(), reverse=True)[::BLOCK])
 
 
 def csr_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints, runs: int) -> CsrTable:
@@ -79,20 +79,20 @@ def sell16_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) ->
     """Lay out a matrix for one input vector; `columns` renames its columns."""
     counts = np.diff(weight.indptr)
     order = longest_first(counts)
-    groups = -(-weight.rows // _LANES)
+    groups = -(-weight.rows // BLOCK)
     indptr = np.zeros(groups + 1, np.int64)
-    np.cumsum(counts[order[::_LANES]], out=indptr[1:])
+    np.cumsum(counts[order[::BLOCK]], out=indptr[1:])
     rank = np.empty(weight.rows, np.int64)
     rank[order] = np.arange(weight.rows)
     row = row_numbers(weight)
-    slot = indptr[rank[row] // _LANES] + np.arange(weight.nnz) - weight.indptr[row]
-    place = slot * _LANES + rank[row] % _LANES
+    slot = indptr[rank[row] // BLOCK] + np.arange(weight.nnz) - weight.indptr[row]
+    place = slot * BLOCK + rank[row] % BLOCK
     wide = weight.columns > 1 << 16
-    indices = np.zeros(int(indptr[-1]) * _LANES, np.int32 if wide else np.uint16)
+    indices = np.zeros(int(indptr[-1]) * BLOCK, np.int32 if wide else np.uint16)
     values = np.zeros(indices.size, np.float32)
     indices[place] = weight.indices if columns is None else columns[weight.indices]
     values[place] = weight.values
-    biases = np.zeros(groups * _LANES, np.float32)
+    biases = np.zeros(groups * BLOCK, np.float32)
     biases[: bias.size] = bias[order]
     return Sell16Table(indptr.astype(np.int32), indices, values, biases, order.astype(np.int32))
 
@@ -125,8 +125,8 @@ def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
     """Count the entries in each row and block of 16 columns; `columns` renames columns."""
     row = row_numbers(weight)
     place = weight.indices if columns is None else columns[weight.indices]
-    blocks = -(-weight.columns // _LANES)
-    key = row.astype(np.int64) * blocks + place // _LANES
+    blocks = -(-weight.columns // BLOCK)
+    key = row.astype(np.int64) * blocks + place // BLOCK
     # Unless columns are renamed, entries are in this order already.
     sort = np.arange(key.size, dtype=np.int32) if columns is None else np.argsort(key, kind="stable")
     first = np.flatnonzero(np.diff(key[sort], prepend=-1)).astype(np.int32)
@@ -143,19 +143,19 @@ def permute_table(weight: Sparse, bias: Floats, columns: Int32s | None, found: O
     table = sell16_table(Sparse(weight.shape, indptr, weight.indices[rest], weight.values[rest]), bias, columns)
     rank = np.empty(weight.rows, np.int32)
     rank[table.order] = np.arange(weight.rows)
-    blocks, groups = -(-weight.columns // _LANES), -(-weight.rows // _LANES)
+    blocks, groups = -(-weight.columns // BLOCK), -(-weight.rows // BLOCK)
     row, place, before = rank[found.row[~rest]], found.place[~rest], found.before[~rest]
-    slot = (place // _LANES * groups + row // _LANES) * each + before
-    indices = np.zeros(blocks * groups * each * _LANES, np.uint8)
+    slot = (place // BLOCK * groups + row // BLOCK) * each + before
+    indices = np.zeros(blocks * groups * each * BLOCK, np.uint8)
     values = np.zeros(indices.size, np.float32)
-    indices[slot * _LANES + row % _LANES] = place % _LANES
-    values[slot * _LANES + row % _LANES] = weight.values[~rest]
+    indices[slot * BLOCK + row % BLOCK] = place % BLOCK
+    values[slot * BLOCK + row % BLOCK] = weight.values[~rest]
     return PermuteTable(each, blocks, indices, values, table)
 
 
 def dense_columns(weight: Sparse, order: Int32s, columns: Int32s | None, places: int) -> Floats:
     """Return the transposed matrix ``(places, rows up to a multiple of 16)``, rows in `order`, columns renamed."""
-    out = np.zeros((places, -(-weight.rows // _LANES) * _LANES), np.float32)
+    out = np.zeros((places, -(-weight.rows // BLOCK) * BLOCK), np.float32)
     rank = np.empty(weight.rows, np.int64)
     rank[order] = np.arange(weight.rows)
     where = weight.indices if columns is None else columns[weight.indices]
@@ -198,16 +198,17 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
     plain = node.stride == (1, 1) and node.padding == (0, 0)
     positions = out[0] * out[1]
     if plain and (not flat or kernel == (1, 1)):
-        blocks = -(-positions // _LANES)
-        return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, 8 * (positions <= 8))
+        blocks = -(-positions // BLOCK)
+        half = HALF if positions <= HALF else 0
+        return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, blocks, positions, half)
     rows = out[0] + (kernel[0] - 1) * down // stride_h
     needed = cols = out[1] + (kernel[1] - 1) * right // stride_w
-    narrow = flat and 4 < out[1] <= 8 < positions and cols <= _LANES
-    half = 16 if narrow else 8 if flat and (positions <= 8 or (halves and out[1] % _LANES == 8)) else 0
+    narrow = flat and 4 < out[1] <= HALF < positions and cols <= BLOCK
+    half = BLOCK if narrow else HALF if flat and (positions <= HALF or (halves and out[1] % BLOCK == HALF)) else 0
     per = kept = 0
     shifted = range(-node.padding[1], kernel[1] * right - node.padding[1], right)  # one for each kernel column
     if narrow:
-        starts, cols = range(-node.padding[1], stride_w - node.padding[1]), _LANES
+        starts, cols = range(-node.padding[1], stride_w - node.padding[1]), BLOCK
     elif half:
         starts, cols = shifted, out[1]
         needed = cols
@@ -220,8 +221,8 @@ def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, fla
     copied = len(starts) * stride_h * rows * cols
     if flat:
         # The copy goes by half blocks, and the last one must not write into another channel.
-        beyond = 7 if cols % 8 else _beyond(starts[-1], width, cols) if stride_w == 1 else 0
-        copied = -(-(copied + beyond) // _LANES) * _LANES
+        beyond = HALF - 1 if cols % HALF else _beyond(starts[-1], width, cols) if stride_w == 1 else 0
+        copied = -(-(copied + beyond) // BLOCK) * BLOCK
     shape = (len(starts), stride_h, rows, cols)
     return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept, half, needed)
 
@@ -230,7 +231,7 @@ def _beyond(start: int, width: int, cols: int) -> int:
     """Return how many floats a copy by half blocks writes beyond a line of `cols` floats from column `start` on."""
     low = min(cols, max(0, -start))
     high = max(low, min(cols, width - start))
-    return max(0, low + -(-(high - low) // 8) * 8 - cols)
+    return max(0, low + -(-(high - low) // HALF) * HALF - cols)
 
 
 def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
@@ -240,12 +241,12 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     them and takes half as long again. If lines are filled up to blocks, some work is wasted.
     """
     height, width = out
-    close = -(-height * width // _LANES)
-    across = sum(shift * width % _LANES != 0 for shift in shifts) / len(shifts)
-    filled = -(-width // _LANES)
+    close = -(-height * width // BLOCK)
+    across = sum(shift * width % BLOCK != 0 for shift in shifts) / len(shifts)
+    filled = -(-width // BLOCK)
     if close * (1 + across / 2) <= height * filled:
         return width, close, height * width
-    return filled * _LANES, filled, width
+    return filled * BLOCK, filled, width
 
 
 def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Int32s, Ints, Ints, Floats]:
@@ -259,7 +260,7 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tupl
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
-    variant, x = (kx, 0 * x) if flat and view.copied and view.half != 16 else (x % stride_w, x // stride_w)
+    variant, x = (kx, 0 * x) if flat and view.copied and view.half != BLOCK else (x % stride_w, x // stride_w)
     if not view.copied:
         variant = 0 * x
     position = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane

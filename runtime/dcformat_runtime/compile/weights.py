@@ -29,7 +29,7 @@ from dcformat_runtime.compile.tables import (
     window,
 )
 from dcformat_runtime.cpu import Vectors
-from dcformat_runtime.kernels.simd_widths import PERMUTE_SLOTS
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
 
 T = TypeVar("T")
@@ -205,23 +205,23 @@ class Weights:
 
     def _vector_at_most(self, matrix: Matrix, renamed: bool) -> VectorTables:
         rows, columns = matrix.shape
-        groups = -(-rows // 16)
-        # A group is as long as its longest row, which is at most as long as any row of the previous group.
-        slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // 16)
+        groups = -(-rows // BLOCK)
+        # A group is as long as its longest row, which is no longer than any row of the previous group.
+        slots = min(matrix.nnz, groups * columns, columns + matrix.nnz // BLOCK)
         place = self._place_sell(rows, slots, columns > 1 << 16, _UNKNOWN)
         # A layer has dense columns, or blocks, or neither.
         dense = aligned(rows) * aligned(columns) if has_dense_columns(matrix.shape, matrix.nnz, renamed) else 0
-        limit = min(permute_limit(matrix.nnz), 4 * groups * -(-columns // 16))
+        limit = min(permute_limit(matrix.nnz), 4 * groups * -(-columns // BLOCK))
         extra = self.room.skip(max(dense, 20 * limit if self.vectors.permutes else 0))
         return VectorTables(place, 0.0, columns=extra if dense else None)
 
     def _place_sell(self, rows: int, slots: int, wide: bool, order: Int32s) -> SellPlace:
-        skip, groups = self.room.skip, -(-rows // 16)
-        indptr, indices, values = skip(groups + 1), skip(slots * (16 if wide else 8)), skip(16 * slots)
-        return SellPlace(rows, groups, wide, indptr, indices, values, skip(16 * groups), order, skip(rows))
+        skip, groups = self.room.skip, -(-rows // BLOCK)
+        indptr, indices, values = skip(groups + 1), skip(slots * (BLOCK if wide else HALF)), skip(BLOCK * slots)
+        return SellPlace(rows, groups, wide, indptr, indices, values, skip(BLOCK * groups), order, skip(rows))
 
     def _put_sell(self, table: Sell16Table) -> SellPlace:
-        wide, slots = table.indices.dtype == np.int32, table.values.size // 16
+        wide, slots = table.indices.dtype == np.int32, table.values.size // BLOCK
         place = self._place_sell(table.order.size, slots, wide, table.order)
         self._fill(place, table, "indptr", "indices", "values", "bias")
         self.room.fill(place.order_at, table.order)
@@ -237,7 +237,7 @@ class Weights:
 
 def _slots(weight: Sparse, found: Occurrences, zeros: float) -> tuple[int, float]:
     """Return the fastest number of slots for a `PermuteTable`, and its nanoseconds (infinite if it is too large)."""
-    groups, blocks = -(-weight.rows // 16), -(-weight.columns // 16)
+    groups, blocks = -(-weight.rows // BLOCK), -(-weight.columns // BLOCK)
     best, least = 0, float("inf")
     for each in PERMUTE_SLOTS:
         if groups * blocks * each > permute_limit(weight.nnz):
@@ -283,8 +283,8 @@ def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool
     if layer.pool is not None and not flat:
         return 1
     _, height, width = layer.conv_shape
-    used = min(view.plane, 16 * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
-    blocks = min(max_blocks, -(-height * width // 16) if flat else width)
+    used = min(view.plane, BLOCK * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else BLOCK * view.plane
+    blocks = min(max_blocks, -(-height * width // BLOCK) if flat else width)
     return _runs(4 * layer.in_shapes[0][0] * view.shape[0] * used, blocks * entries / shape[0])
 
 
@@ -294,7 +294,7 @@ def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
     Its inputs must fill whole blocks, as the outputs of a gather do.
     """
     floats = aligned(shape[0]) * aligned(shape[1])
-    whole = shape[1] % 16 == 0 or reordered
+    whole = shape[1] % BLOCK == 0 or reordered
     return whole and floats <= _DENSE_LIMIT and entries >= _LEAST_DENSITY * shape[0] * shape[1]
 
 

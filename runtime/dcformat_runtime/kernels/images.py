@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
-from dcformat_runtime.kernels.simd import copy_half, copy_lines, pool_block, pool_line, pool_pairs, word
+from dcformat_runtime.kernels.simd import Window, copy_half, copy_lines, pool_block, pool_line, pool_pairs, word
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 
 Array = npt.NDArray[Any]
 
@@ -30,7 +31,7 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     step = word(mem, op + isa.PAD_COPY_PLANE) * lanes
     copy_step = word(mem, op + isa.PAD_COPY_COPY_PLANE) * lanes
     across = cols * lanes
-    plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % 8 == 0
+    plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % HALF == 0
     for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
         left = word(mem, starts + v)
         # The columns whose source lies in the image; the others are padding.
@@ -63,14 +64,14 @@ def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: i
         a[to + i] = np.float32(0)
     if stride == 1:
         # This copies whole half blocks; the next row overwrites what they write beyond this one.
-        for i in range(low * lanes, high * lanes, 8):
+        for i in range(low * lanes, high * lanes, HALF):
             copy_half(a, at + i, a, to + i)
     elif lanes == 1:
         for i in range(low, high):
             a[to + i] = a[at + i * stride]
     else:
         for i in range(low, high):
-            for lane in range(0, lanes, 8):
+            for lane in range(0, lanes, HALF):
                 copy_half(a, at + i * stride * lanes + lane, a, to + i * lanes + lane)
     for i in range(high * lanes, cols * lanes):
         a[to + i] = np.float32(0)
@@ -135,10 +136,10 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
         first = min(out_w, (pad + stride - 1) // stride)
         last = max(first, min(out_w, (width - kernel_w + pad) // stride + 1))
         if careful:
-            last -= (last - first) % 8
+            last -= (last - first) % HALF
     for j in range(out_w):
         inside = first <= j < last
-        if not inside or (j - first) % 8 == 0:
+        if not inside or (j - first) % HALF == 0:
             begin = j * stride - pad
             left = max(0, begin)
             right = min(width, begin + kernel_w)
@@ -149,13 +150,13 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
             at = plane + (low * width + left) * lanes
             if inside:
                 # This writes eight outputs; those from `last` on will be overwritten.
-                pool_line(a, at, high - low, width, kernel_w, stride, kind, share, to + j)
+                pool_line(a, Window(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
             elif lanes == 1:
                 _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
             else:
-                for lane in range(0, lanes, 16):
-                    to_lane = to + j * lanes + lane
-                    pool_block(a, at + lane, high - low, right - left, width * lanes, lanes, kind, share, to_lane)
+                for lane in range(0, lanes, BLOCK):
+                    window = Window(at + lane, high - low, right - left, width * lanes, lanes)
+                    pool_block(a, window, kind, share, to + j * lanes + lane)
 
 
 @device

@@ -8,7 +8,7 @@ numbers as zeros.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,18 @@ from dcformat_runtime.kernels.simd import (
     transpose,
     word,
 )
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 
 Array = npt.NDArray[Any]
+
+
+class Images(NamedTuple):
+    """The caller's inputs and outputs, of which operators copy `size` images from `first` on."""
+
+    x: Array
+    y: Array
+    first: int
+    size: int
 
 
 @kernel(
@@ -120,7 +130,7 @@ def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: in
                 source = word(mem, op + isa.SOURCE)
                 target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
                 if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
-                    _run_whole(x, y, a, mem, op, source, target, image, here, exact)
+                    _run_whole(Images(x, y, image, here), a, mem, op, source, target, exact)
     return count
 
 
@@ -140,10 +150,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
 
 
 @device
-def _run_whole(
-    x: Array, y: Array, a: Array, mem: Array, op: int, source: int, target: int, image: int, count: int, exact: int
-) -> None:
-    """Run an operator that cannot be cut; inputs and outputs copy `count` images from `image` on."""
+def _run_whole(images: Images, a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+    """Run an operator that cannot be cut."""
     code = word(mem, op + isa.CODE)
     if code == isa.SELL16_PRODUCT:
         sell16_product(a, mem, op, source, target, 0, exact)
@@ -152,9 +160,9 @@ def _run_whole(
     elif code == isa.CSC_PRODUCT:
         csc_product(a, mem, op, source, target, exact)
     elif code == isa.INPUT:
-        _input(x, a, image, count, word(mem, op + isa.INPUT_FEATURES), word(mem, op + isa.INPUT_LANES), target)
+        _input(images, a, word(mem, op + isa.INPUT_FEATURES), word(mem, op + isa.INPUT_LANES), target)
     elif code == isa.OUTPUT:
-        _output(a, source, y, image, count, word(mem, op + isa.OUTPUT_FEATURES), word(mem, op + isa.OUTPUT_LANES))
+        _output(a, source, images, word(mem, op + isa.OUTPUT_FEATURES), word(mem, op + isa.OUTPUT_LANES))
     elif code == isa.TRANSPOSE:
         _transpose(a, source, target, word(mem, op + isa.TRANSPOSE_FEATURES), word(mem, op + isa.TRANSPOSE_LANES))
     elif code == isa.SCATTER:
@@ -177,20 +185,21 @@ def _run_whole(
 
 
 @device
-def _input(x: Array, a: Array, image: int, count: int, features: int, lanes: int, target: int) -> None:
-    whole = features - features % 16
+def _input(images: Images, a: Array, features: int, lanes: int, target: int) -> None:
+    x, image, count = images.x, images.first, images.size
+    whole = features - features % BLOCK
     start = image * features
     if lanes == 1:
-        for f in range(0, whole, 16):
+        for f in range(0, whole, BLOCK):
             copy_block(x, start + f, a, target + f)
         for f in range(whole, features):
             a[target + f] = x[image, f]
-        for f in range(features, (features + 15) // 16 * 16):
+        for f in range(features, (features + BLOCK - 1) // BLOCK * BLOCK):
             a[target + f] = np.float32(0)
     else:
-        done = count - count % 16
-        for i in range(0, done, 16):  # sixteen rows at a time: as many streams as the processor prefetches
-            for f in range(0, whole, 16):
+        done = count - count % BLOCK
+        for i in range(0, done, BLOCK):  # sixteen rows at a time: as many streams as the processor prefetches
+            for f in range(0, whole, BLOCK):
                 transpose(x, start + i * features + f, features, a, target + f * lanes + i, lanes)
         for i in range(lanes):  # an incomplete group repeats its last image
             row = image + min(i, count - 1)
@@ -199,17 +208,17 @@ def _input(x: Array, a: Array, image: int, count: int, features: int, lanes: int
 
 
 @device
-def _output(a: Array, source: int, y: Array, image: int, count: int, features: int, lanes: int) -> None:
-    for i in range(count):
+def _output(a: Array, source: int, images: Images, features: int, lanes: int) -> None:
+    for i in range(images.size):
         for f in range(features):
-            y[image + i, f] = a[source + f * lanes + i]
+            images.y[images.first + i, f] = a[source + f * lanes + i]
 
 
 @device
 def _transpose(a: Array, source: int, target: int, features: int, lanes: int) -> None:
-    whole = features - features % 16 if lanes >= 16 else 0
-    for f in range(0, whole, 16):
-        for i in range(0, lanes, 16):
+    whole = features - features % BLOCK if lanes >= BLOCK else 0
+    for f in range(0, whole, BLOCK):
+        for i in range(0, lanes, BLOCK):
             transpose(a, source + i * features + f, features, a, target + f * lanes + i, lanes)
     for i in range(lanes):
         for f in range(whole, features):
@@ -221,7 +230,7 @@ def _scatter(a: Array, mem: Array, op: int, source: int, target: int) -> None:
     lanes = word(mem, op + isa.SCATTER_LANES)
     gap = word(mem, op + isa.SCATTER_GAP)
     for p in range(word(mem, op + isa.SCATTER_COUNT)):
-        for i in range(0, lanes, 8):
+        for i in range(0, lanes, HALF):
             copy_half(a, source + p * lanes + i, a, target + p * gap + i)
 
 

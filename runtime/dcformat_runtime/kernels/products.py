@@ -10,9 +10,12 @@ from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.simd import (
     Columns,
+    Halves,
     Output,
     Row,
+    Slots,
     Sum,
+    TwoLines,
     any_nonzero,
     columns,
     copy_block,
@@ -24,6 +27,7 @@ from dcformat_runtime.kernels.simd import (
     rows_pool,
     word,
 )
+from dcformat_runtime.kernels.simd_widths import BLOCK, MAX_WIDTH, UINT8S
 
 Array = npt.NDArray[Any]
 
@@ -70,10 +74,10 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                     y = row_target + word(mem, order + r) * target_row
                     if line_blocks == 0:
                         y += first // (2 * pool) * gap if pool else first * gap
-                        rows_halves(k, step, pool, a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                        rows_halves(Halves(k, step, pool), a, mem, row, bias, how, Output(y, gap, 0, 0, width))
                     elif pool:
                         y += first // 4 * gap
-                        rows_pool(k, across // 2, a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                        rows_pool(TwoLines(k, across // 2), a, mem, row, bias, how, Output(y, gap, 0, 0, width))
                     else:
                         y += line * width
                         rows(k, a, mem, row, bias, how, Output(y, gap, column, line_blocks, width))
@@ -111,7 +115,7 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
     for g in range(word(mem, op + isa.SELL16_PRODUCT_GROUPS)):
         start = word(mem, indptr + g)
         end = word(mem, indptr + g + 1)
-        at = 16 * g
+        at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
         gather(a, mem, slots, bias + at, Sum(resume, relu, exact), wide, out + at)
     if order:
@@ -124,18 +128,18 @@ def permute_product(a: Array, mem: Array, op: int, source: int, target: int, exa
     """Multiply most entries by permuted blocks of the vector, and the others as `sell16_product` does."""
     groups = word(mem, op + isa.PERMUTE_GROUPS)
     bias = word(mem, op + isa.PERMUTE_BIAS)
-    slots = word(mem, op + isa.PERMUTE_SLOTS)
+    each = word(mem, op + isa.PERMUTE_SLOTS)
     indices = word(mem, op + isa.PERMUTE_BLOCK_INDICES)
     values = word(mem, op + isa.PERMUTE_BLOCK_VALUES)
     out = word(mem, op + isa.PERMUTE_SCRATCH) if word(mem, op + isa.PERMUTE_ORDER) else target
     for g in range(groups):
-        copy_block(mem, bias + 16 * g, a, out + 16 * g)
-    all_slots = groups * slots
+        copy_block(mem, bias + BLOCK * g, a, out + BLOCK * g)
+    block_slots = groups * each
     for b in range(word(mem, op + isa.PERMUTE_BLOCKS)):
-        if any_nonzero(a, source + 16 * b):
-            permute(
-                slots, a, mem, source + 16 * b, indices + 4 * b * all_slots, values + 16 * b * all_slots, groups, out
-            )
+        x = source + BLOCK * b
+        if any_nonzero(a, x):
+            first = BLOCK * b * block_slots
+            permute(a, mem, x, Slots(groups, each, indices + first // UINT8S, values + first), out)
     sell16_product(a, mem, op, source, target, 1, exact)
 
 
@@ -155,8 +159,8 @@ def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
         relu = word(mem, op + isa.CSC_PRODUCT_RELU)
         first = 0
         while first < blocks:
-            k = whole_width(blocks - first, 12, 0)
-            at = 16 * first
-            listed = Columns(found, count, dense + at, 16 * blocks, bias + at)
+            k = whole_width(blocks - first, MAX_WIDTH, 0)
+            at = BLOCK * first
+            listed = Columns(found, count, dense + at, BLOCK * blocks, bias + at)
             columns(k, a, mem, source, listed, Sum(0, relu, exact), target + at)
             first += k

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from dcformat.jit import intrinsic
 from dcformat_runtime.kernels.control import MAX_PIECES
-from dcformat_runtime.kernels.simd_widths import BLOCK
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, UINT8S
 
 Array = npt.NDArray[Any]
 
@@ -123,7 +123,7 @@ def copy_block(source: Array, i: int, target: Array, j: int) -> None:
 @intrinsic(_ir("copy_half"))
 def copy_half(source: Array, i: int, target: Array, j: int) -> None:
     """Copy half a block."""
-    target.reshape(-1)[j : j + BLOCK // 2] = source.reshape(-1)[i : i + BLOCK // 2]
+    target.reshape(-1)[j : j + HALF] = source.reshape(-1)[i : i + HALF]
 
 
 @intrinsic(_ir("copy_lines"))
@@ -154,6 +154,17 @@ class Row(NamedTuple):
     values: int
     start: int
     end: int
+
+
+class Halves(NamedTuple):
+    """The `blocks` half blocks that a row is multiplied by at a time; they lie `step` floats apart in the source.
+
+    If `pool` is not 0, it is the number of half blocks in a line, and maxima of 2 x 2 are taken over the lines.
+    """
+
+    blocks: int
+    step: int
+    pool: int
 
 
 class Sum(NamedTuple):
@@ -200,16 +211,13 @@ def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
 
 
 @intrinsic(_ir("rows_halves"))
-def rows_halves(
-    k: int, step: int, pool: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output
-) -> None:
-    """Do what `rows` does to `k` half blocks, `step` apart in the source, and keep `out.width` floats of each.
+def rows_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+    """Do what `rows` does to half blocks, and keep `out.width` floats of each.
 
-    If `pool` is not 0, it is the number of half blocks in a line, and the maxima of 2 x 2 are written, in lines
-    `out.gap` apart.
+    If `halves.pool` is not 0, the maxima of 2 x 2 are written, in lines `out.gap` apart.
     """
-    half = BLOCK // 2
-    acc = np.full((k, half), bias, np.float32)
+    k, step, pool = halves
+    acc = np.full((k, HALF), bias, np.float32)
     outs = [a[out.y + b * out.gap :][: out.width] for b in range(k)]
     if how.resume:
         for b, kept in enumerate(outs):
@@ -217,11 +225,11 @@ def rows_halves(
     for p in range(row.start, row.end):
         at = row.x + row.unit * word(mem, row.indices + p)
         for b in range(k):
-            acc[b] += mem[row.values + p] * a[at + b * step :][:half]
+            acc[b] += mem[row.values + p] * a[at + b * step :][:HALF]
     if how.relu:
         acc = np.where(acc < 0, np.float32(0), acc)
     if pool:
-        maxima = acc.reshape(k // (2 * pool), 2, pool * half // 2, 2).max(axis=(1, 3))
+        maxima = acc.reshape(k // (2 * pool), 2, pool * HALF // 2, 2).max(axis=(1, 3))
         for q, line in enumerate(maxima):
             a[out.y + q * out.gap :][: line.size] = line
         return
@@ -229,13 +237,20 @@ def rows_halves(
         kept[:] = acc[b, : out.width]
 
 
+class TwoLines(NamedTuple):
+    """The blocks that a row is multiplied by at a time: half of the `blocks` in each of two lines, `across` apart."""
+
+    blocks: int
+    across: int
+
+
 @intrinsic(_ir("rows_pool"))
-def rows_pool(k: int, across: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
-    """Do what `rows` does to `k` blocks of two lines, `across` apart; write the maxima of 2 x 2, `out.gap` apart."""
-    acc = np.full((2, k // 2 * BLOCK), bias, np.float32)
+def rows_pool(lines: TwoLines, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+    """Do what `rows` does to the blocks of two lines; write the maxima of 2 x 2, `out.gap` apart."""
+    acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
     for line, sums in enumerate(acc):
-        _accumulate(sums, a, mem, row, row.x + line * across)
-    maxima = acc.reshape(2, k // 4, 2, BLOCK).max(axis=(0, 2))
+        _accumulate(sums, a, mem, row, row.x + line * lines.across)
+    maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
     for b, block in enumerate(maxima):
         a[out.y + b * out.gap :][:BLOCK] = np.maximum(block, np.float32(0)) if how.relu else block
 
@@ -255,7 +270,7 @@ def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: 
     or int32 if `wide`. Sums begin with the block at `bias`, or, to resume, with the block at `y`.
     """
     acc = (a[y : y + BLOCK] if how.resume else mem[bias : bias + BLOCK]).copy()
-    per = BLOCK if wide else BLOCK // 2
+    per = BLOCK if wide else HALF
     table = mem.view(np.int32) if wide else mem.view(np.uint16)
     scale = 1 if wide else 2
     for s in range(slots.start, slots.end):
@@ -265,18 +280,29 @@ def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: 
     a[y : y + BLOCK] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
 
 
-@intrinsic(_ir("permute"))
-def permute(each: int, a: Array, mem: Array, x: int, idx: int, val: int, groups: int, y: int) -> None:
-    """Multiply 16 columns of 16 x `groups` rows by the block at `x`, which stays in a register and is permuted.
+class Slots(NamedTuple):
+    """The entries of `groups` groups of 16 rows in 16 columns: each group has `each` slots, with one for each row.
 
-    Group g has `each` slots, and each adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
-    Indices are uint8, four to a word.
+    From `indices` on, the slots have a uint8 for each row, four to a word; from `values` on, a float32.
+    """
+
+    groups: int
+    each: int
+    indices: int
+    values: int
+
+
+@intrinsic(_ir("permute"))
+def permute(a: Array, mem: Array, x: int, slots: Slots, y: int) -> None:
+    """Multiply the slots by the block at `x`, which stays in a register and is permuted.
+
+    A slot of group g adds ``mem[value] * a[x + index]`` to the lanes of the block at ``y + 16 g``.
     """
     block, table = a[x : x + BLOCK].copy(), mem.view(np.uint8)
-    for s in range(groups * each):
-        at = 4 * idx + BLOCK * s
-        to = y + s // each * BLOCK
-        a[to : to + BLOCK] += mem[val + BLOCK * s : val + BLOCK * (s + 1)] * block[table[at : at + BLOCK]]
+    for s in range(slots.groups * slots.each):
+        at, values = UINT8S * slots.indices + BLOCK * s, slots.values + BLOCK * s
+        to = y + s // slots.each * BLOCK
+        a[to : to + BLOCK] += mem[values : values + BLOCK] * block[table[at : at + BLOCK]]
 
 
 @intrinsic(_ir("any_nonzero"))
@@ -328,32 +354,40 @@ def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: i
     It writes eight outputs at a time; the next line overwrites what the last eight write beyond theirs.
     """
     for r in range(lines):
-        for c in range(0, columns, BLOCK // 2):
+        for c in range(0, columns, HALF):
             at, to = source + 2 * r * width + 2 * c, y + r * columns + c
             both = np.maximum(a[at : at + BLOCK], a[at + width : at + width + BLOCK])
-            a[to : to + BLOCK // 2] = np.maximum(both[0::2], both[1::2])
+            a[to : to + HALF] = np.maximum(both[0::2], both[1::2])
+
+
+class Window(NamedTuple):
+    """A window of `lines` x `columns` elements from `at` on; lines are `line` floats apart, and columns `step`."""
+
+    at: int
+    lines: int
+    columns: int
+    line: int
+    step: int
 
 
 @intrinsic(_ir("pool_line"))
-def pool_line(
-    a: Array, at: int, lines: int, line: int, columns: int, stride: int, kind: int, share: Any, y: int
-) -> None:
-    """Compute eight outputs of a pool, `stride` 1 or 2 apart.
+def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: int) -> None:
+    """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
 
-    Windows are `lines` x `columns`, from `at` on, with lines `line` apart. `kind` 0 takes the maximum; the others
-    divide the sum, taken row by row, by `share`.
+    `kind` 0 takes the maximum; the others divide the sum, taken row by row, by `share`.
     """
-    taps = [a[at + r * line + c :][: 8 * stride : stride] for r in range(lines) for c in range(columns)]
-    a[y : y + BLOCK // 2] = _pooled(taps, kind, share)
+    a[y : y + HALF] = _pooled([a[at:][: HALF * stride : stride] for at in _places(window)], kind, share)
 
 
 @intrinsic(_ir("pool_block"))
-def pool_block(
-    a: Array, at: int, lines: int, columns: int, line: int, step: int, kind: int, share: Any, y: int
-) -> None:
-    """Do what `pool_line` does for one output of 16 lanes; columns are `step` apart."""
-    taps = [a[at + r * line + c * step :][:BLOCK] for r in range(lines) for c in range(columns)]
-    a[y : y + BLOCK] = _pooled(taps, kind, share)
+def pool_block(a: Array, window: Window, kind: int, share: Any, y: int) -> None:
+    """Do what `pool_line` does for one output of 16 lanes."""
+    a[y : y + BLOCK] = _pooled([a[at:][:BLOCK] for at in _places(window)], kind, share)
+
+
+def _places(window: Window) -> list[int]:
+    at, lines, columns, line, step = window
+    return [at + r * line + c * step for r in range(lines) for c in range(columns)]
 
 
 def _pooled(taps: list[Array], kind: int, share: Any) -> Array:

@@ -8,8 +8,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_widths import BLOCK
-from dcformat_runtime.kernels.simd_writer import HALF, I16, I32, I64, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+from dcformat_runtime.kernels.simd_writer import I16, I32, I64, Writer, helper, i64, vector
 
 
 def word() -> Any:
@@ -117,9 +117,7 @@ def pool_pairs() -> Any:
 def pool_line() -> Any:
     """Write `simd.pool_line`."""
 
-    def write(
-        w: Writer, a: Any, at: Any, lines: Any, line: Any, columns: Any, stride: Any, kind: Any, share: Any, y: Any
-    ) -> None:
+    def write(w: Writer, a: Any, window: Any, stride: Any, kind: Any, share: Any, y: Any) -> None:
         even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
 
         def one(place: Any) -> Any:
@@ -131,47 +129,42 @@ def pool_line() -> Any:
 
         with w.b.if_else(w.b.icmp_signed("==", stride, i64(1))) as (then, otherwise):
             with then:
-                _pooled(w, a, one, HALF, at, lines, columns, line, i64(1), kind, share, y)
+                w.store(_pooled(w, one, HALF, window, kind, share), a, y)
             with otherwise:
-                _pooled(w, a, two, HALF, at, lines, columns, line, i64(1), kind, share, y)
+                w.store(_pooled(w, two, HALF, window, kind, share), a, y)
 
-    return helper("Aiiiiiifi", types.void, write)
+    return helper("ARiifi", types.void, write)
 
 
 def pool_block() -> Any:
     """Write `simd.pool_block`."""
 
-    def write(
-        w: Writer, a: Any, at: Any, lines: Any, columns: Any, line: Any, step: Any, kind: Any, share: Any, y: Any
-    ) -> None:
+    def write(w: Writer, a: Any, window: Any, kind: Any, share: Any, y: Any) -> None:
         def tap(place: Any) -> Any:
             return w.load(a, place, vector(BLOCK))
 
-        _pooled(w, a, tap, BLOCK, at, lines, columns, line, step, kind, share, y)
+        w.store(_pooled(w, tap, BLOCK, window, kind, share), a, y)
 
-    return helper("Aiiiiiifi", types.void, write)
+    return helper("ARifi", types.void, write)
 
 
-def _pooled(
-    w: Writer, a: Any, tap: Callable[[Any], Any], n: int, at: Any, lines: Any, columns: Any, line: Any, step: Any,
-    kind: Any, share: Any, y: Any,
-) -> None:  # fmt: skip
-    """Reduce a window's taps, row by row, and store the result."""
+def _pooled(w: Writer, tap: Callable[[Any], Any], n: int, window: Any, kind: Any, share: Any) -> Any:
+    """Return the maximum or mean of a window's taps, vectors of `n` floats, taken row by row."""
     (total,) = w.variables(1, vector(n))
 
     def reduce(combine: Callable[[Any, Any], Any]) -> None:
-        with w.loop(i64(0), lines, 1) as r:
-            begin = w.b.add(at, w.b.mul(r, line))
-            with w.loop(i64(0), columns, 1) as c:
-                value = tap(w.b.add(begin, w.b.mul(c, step)))
+        with w.loop(i64(0), window.lines, 1) as r:
+            begin = w.b.add(window.at, w.b.mul(r, window.line))
+            with w.loop(i64(0), window.columns, 1) as c:
+                value = tap(w.b.add(begin, w.b.mul(c, window.step)))
                 w.b.store(combine(w.b.load(total), value), total)
 
     with w.b.if_else(w.b.icmp_signed("==", kind, i64(0))) as (then, otherwise):
         with then:
-            w.b.store(tap(at), total)
+            w.b.store(tap(window.at), total)
             reduce(w.larger)
         with otherwise:
             w.b.store(ir.Constant(vector(n), None), total)
             reduce(w.b.fadd)
             w.b.store(w.b.fdiv(w.b.load(total), w.splat(share, n)), total)
-    w.store(w.b.load(total), a, y)
+    return w.b.load(total)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import config
 
-from dcformat_runtime.kernels.simd_widths import (
-    BLOCK,
-    HALF_CASES,
-    PERMUTE_SLOTS,
-    POOL_WIDTHS,
-    WIDTHS,
-)
-from dcformat_runtime.kernels.simd_writer import HALF, I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_CASES, PERMUTE_SLOTS, POOL_WIDTHS, UINT8S, WIDTHS
+from dcformat_runtime.kernels.simd_writer import I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
 
 
 def _unrolled(k: int, n: int) -> int:
@@ -26,13 +20,20 @@ def _unrolled(k: int, n: int) -> int:
     return 4 if k == 1 else 2 if k < least else 1
 
 
-def _accumulate(
-    w: Writer, acc: list[Any], n: int, step: int, exact: Any, a: Any, mem: Any, row: Any, across: Any = None
-) -> None:
-    """Add the entries' products to the accumulators of `n` floats each; operands are `step` apart.
+class _Operands(NamedTuple):
+    """The vectors of `n` floats that entries multiply; they are `step` floats apart.
 
-    `across` is the distance from the first half of the operands to the second, if they are not adjacent.
+    `across` is the distance from the first half of the vectors to the second, if they are not adjacent.
     """
+
+    n: int
+    step: int
+    across: Any = None
+
+
+def _accumulate(w: Writer, acc: list[Any], operands: _Operands, exact: Any, a: Any, mem: Any, row: Any) -> None:
+    """Add the products of a row's entries to the accumulators, one for each operand."""
+    n, step, across = operands
     kind = vector(n)
 
     def entry(p: Any, sums: list[Any], exactly: bool) -> None:
@@ -105,7 +106,7 @@ def rows_full() -> Any:
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, BLOCK, BLOCK, w.flag(how.exact), a, mem, row)
+            _accumulate(w, acc, _Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
             sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
             with w.b.if_else(whole, likely=True) as (plain, ragged):
                 with plain:
@@ -161,9 +162,7 @@ def _pointer_name(pointer: Any, kind: str) -> str:
 def rows_halves() -> Any:
     """Write `simd.rows_halves`."""
 
-    def write(
-        w: Writer, k: Any, step: Any, pool: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any
-    ) -> None:
+    def write(w: Writer, halves: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
         kind = vector(HALF)
 
         def variant(per_line: int, apart: int, width: int) -> None:
@@ -172,7 +171,7 @@ def rows_halves() -> Any:
             if per_line:
                 for total in acc:
                     w.b.store(w.splat(bias, HALF), total)
-                _accumulate(w, acc, HALF, apart, w.flag(how.exact), a, mem, row)
+                _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
                 _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(how.relu), a, out)
                 return
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
@@ -182,7 +181,7 @@ def rows_halves() -> Any:
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, HALF), total)
-            _accumulate(w, acc, HALF, apart, w.flag(how.exact), a, mem, row)
+            _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
             sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
             with w.b.if_else(w.b.icmp_signed("==", out.width, i64(HALF)), likely=True) as (then, otherwise):
                 with then:
@@ -192,9 +191,9 @@ def rows_halves() -> Any:
                     for value, place in zip(sums, places, strict=True):
                         _store_lanes(w, value, a, place, out.width)
 
-        _switch(w, (pool, step, k), HALF_CASES, variant)
+        _switch(w, (halves.pool, halves.step, halves.blocks), HALF_CASES, variant)
 
-    return helper("iiiAARfRR", types.void, write)
+    return helper("RAARfRR", types.void, write)
 
 
 def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, out: Any) -> None:
@@ -212,20 +211,20 @@ def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, o
 def rows_pool() -> Any:
     """Write `simd.rows_pool`."""
 
-    def write(w: Writer, k: Any, across: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
+    def write(w: Writer, lines: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, vector(BLOCK))
             for total in acc:
                 w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, BLOCK, BLOCK, w.flag(how.exact), a, mem, row, across)
+            _accumulate(w, acc, _Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
             pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
             for b in range(blocks // 4):
                 value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
                 w.store(value, a, w.b.add(out.y, w.b.mul(out.gap, i64(b))))
 
-        _switch(w, (k,), [(width,) for width in POOL_WIDTHS], variant)
+        _switch(w, (lines.blocks,), [(width,) for width in POOL_WIDTHS], variant)
 
-    return helper("iiAARfRR", types.void, write)
+    return helper("RAARfRR", types.void, write)
 
 
 def gather() -> Any:
@@ -290,23 +289,24 @@ def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
 def permute() -> Any:
     """Write `simd.permute`."""
 
-    def write(w: Writer, each: Any, a: Any, mem: Any, x: Any, idx: Any, val: Any, groups: Any, y: Any) -> None:
+    def write(w: Writer, a: Any, mem: Any, x: Any, slots: Any, y: Any) -> None:
         kind = vector(BLOCK)
         block = w.load(a, x, kind)
 
-        def variant(slots: int) -> None:
-            with w.loop(i64(0), groups, 1) as g:
-                place, first = w.plus(y, g, BLOCK), w.b.mul(g, i64(slots))
+        def variant(each: int) -> None:
+            with w.loop(i64(0), slots.groups, 1) as g:
+                place, first = w.plus(y, g, BLOCK), w.b.mul(g, i64(each))
                 acc = w.load(a, place, kind)
-                for s in range(slots):
+                for s in range(each):
                     slot = w.plus(first, s)
-                    index = w.load(mem, w.plus(idx, slot, BLOCK // 4), U8S)
-                    acc = w.fma(w.load(mem, w.plus(val, slot, BLOCK), kind), _permuted(w, block, index), acc)
+                    index = w.load(mem, w.plus(slots.indices, slot, BLOCK // UINT8S), U8S)
+                    value = w.load(mem, w.plus(slots.values, slot, BLOCK), kind)
+                    acc = w.fma(value, _permuted(w, block, index), acc)
                 w.store(acc, a, place)
 
-        _switch(w, (each,), [(slots,) for slots in PERMUTE_SLOTS], variant)
+        _switch(w, (slots.each,), [(each,) for each in PERMUTE_SLOTS], variant)
 
-    return helper("iAAiiiii", types.void, write)
+    return helper("AAiRi", types.void, write)
 
 
 def _permuted(w: Writer, block: Any, index: Any) -> Any:

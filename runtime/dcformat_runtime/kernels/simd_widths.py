@@ -2,8 +2,12 @@
 
 #: The number of floats in a block.
 BLOCK = 16
+HALF = BLOCK // 2
+#: The number of uint8 in the storage of a float.
+UINT8S = 4
 #: How many blocks `rows` and `columns` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
 WIDTHS = (1, 2, 3, 4, 6, 8, 12)
+MAX_WIDTH = WIDTHS[-1]
 POOL_WIDTHS = (4, 8, 12, 16, 24)
 #: The same in half blocks for `rows_halves`, and the distances at which they may lie in the source.
 HALF_WIDTHS = (1, 2, 4, 8, 12, 24)

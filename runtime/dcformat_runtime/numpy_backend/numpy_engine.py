@@ -7,19 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from dcformat.graph import (
-    Add,
-    AvgPool2d,
-    Concat,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Softmax,
-)
+from dcformat import graph
 from dcformat_runtime.network import Floats, Layer, Network, Sparse
 from dcformat_runtime.numpy_backend import operators, ordered_operators
 
@@ -93,36 +81,36 @@ def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
 def _operator(layer: Layer, exact: bool, dense: Floats | None) -> Step:
     node, arithmetic = layer.node, ordered_operators if exact else operators
     match node:
-        case Linear() | Conv2d():
+        case graph.Linear() | graph.Conv2d():
             assert layer.weight is not None and layer.bias is not None  # network.lower loads both
             if dense is None:
                 return _ordered(node, layer.weight, layer.bias)
             weight, bias = dense, layer.bias
-            if isinstance(node, Conv2d):
+            if isinstance(node, graph.Conv2d):
                 return lambda v: operators.conv2d(v[0], weight, bias, node)
             return lambda v: operators.linear(v[0], weight, bias)
-        case MaxPool2d():
+        case graph.MaxPool2d():
             return lambda v: operators.max_pool2d(v[0], node)
-        case AvgPool2d():
+        case graph.AvgPool2d():
             return lambda v: arithmetic.avg_pool2d(v[0], node)
-        case GlobalAvgPool():
+        case graph.GlobalAvgPool():
             return lambda v: arithmetic.global_avg_pool(v[0])
-        case GlobalMaxPool():
+        case graph.GlobalMaxPool():
             return lambda v: operators.global_max_pool(v[0])
-        case ReLU():
+        case graph.ReLU():
             return lambda v: np.maximum(v[0], np.float32(0))
-        case Flatten():
+        case graph.Flatten():
             return lambda v: v[0].reshape(len(v[0]), layer.out_shape[0])
-        case Add():
+        case graph.Add():
             return operators.add
-        case Concat():
+        case graph.Concat():
             return lambda v: np.concatenate(v, axis=1)
-        case Softmax():
+        case graph.Softmax():
             return lambda v: arithmetic.softmax(v[0])
     raise NotImplementedError(node.kind)
 
 
-def _ordered(node: Linear | Conv2d, weight: Sparse, bias: Floats) -> Step:
-    if isinstance(node, Conv2d):
+def _ordered(node: graph.Linear | graph.Conv2d, weight: Sparse, bias: Floats) -> Step:
+    if isinstance(node, graph.Conv2d):
         return lambda v: ordered_operators.conv2d(v[0], weight, bias, node)
     return lambda v: ordered_operators.linear(v[0], weight, bias)
