@@ -21,7 +21,7 @@ def predict(data: bytes) -> str:
     """Predict the memory that running takes, from only the contents."""
     with dcformat.open(data, **limits(data)) as file:
         for backend in ("numba", "numpy"):
-            rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))  # type: ignore[arg-type]
+            rows = dcformat_runtime.predict_memory(file, backend=backend, threads=1 + (choice(data) >> 5 & 3))
             require(all(type(row.bytes) is int and row.bytes >= 0 for row in rows), "a row is no count of bytes")
     return "ok"
 

@@ -64,7 +64,7 @@ def model_file(random: Random) -> bytes:
     model = network(random) if random.randrange(4) else Model({t.name: t for t in _bag(random)})
     what = random.randrange(4)
     if what < 3:
-        return dcformat.dumps(model, mode=("fast", "small", "tiny")[what])  # type: ignore[arg-type]
+        return dcformat.dumps(model, mode=("fast", "small", "tiny")[what])
     first = next(iter(model.tensors.values()))
     way = random.choice(list(ways(first)))
     if len(model.tensors) == 1:

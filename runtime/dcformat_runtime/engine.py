@@ -21,7 +21,7 @@ from dcformat_runtime.network import Floats, Ints, Network
 if TYPE_CHECKING:
     from dcformat_runtime.worker_pool import WorkerPool
 
-#: Estimated nanoseconds until a worker begins; work is shared only if that saves time.
+#: Estimated nanoseconds until a worker of the pool begins.
 HAND_OVER = 10_000.0
 #: Estimated nanoseconds that each further piece of shared work adds.
 _PIECE = 500.0
@@ -50,7 +50,20 @@ class _Runner:
 
 
 class KernelEngine:
-    """Runs a network with compiled kernels. It makes one program for one image and one for many, on first use."""
+    """Runs a network with compiled kernels. It makes one program for one image and one for many, on first use.
+
+    Parameters
+    ----------
+    network : Network
+    threads : int
+        The most threads that share a call, the caller included.
+    exact : bool
+        Give the same bits for every batch and number of threads.
+    vectors : cpu.Vectors, optional
+        The registers to compile for; by default, those of this machine.
+    hand_over : float
+        Estimated nanoseconds until a worker begins; work is shared only if that saves time.
+    """
 
     name = "numba"
 
@@ -61,8 +74,9 @@ class KernelEngine:
         exact: bool,
         *,
         vectors: cpu.Vectors | None = None,
+        hand_over: float = HAND_OVER,
     ) -> None:
-        self._vectors = vectors or cpu.vectors()
+        self._vectors, self._hand_over = vectors or cpu.vectors(), hand_over
         self._network, self.threads, self._exact = network, threads, exact
         self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
@@ -110,7 +124,7 @@ class KernelEngine:
 
     def _is_shared(self, program: Program) -> bool:
         """Return whether one image is enough work to be shared, operator by operator."""
-        return self.threads > 1 and program.costs[1] > 20 * HAND_OVER
+        return self.threads > 1 and program.costs[1] > 20 * self._hand_over
 
     def _runner(self, single: bool) -> _Runner:
         # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
@@ -153,7 +167,7 @@ class KernelEngine:
             pieces = -(-n // size)
             threads = min(self.threads, pieces)
             each = costs[size] + _PIECE
-            cost = max(-(-pieces // threads) * each, HAND_OVER + pieces // threads * each)
+            cost = max(-(-pieces // threads) * each, self._hand_over + pieces // threads * each)
             if cost < best and threads > 1:
                 best, cut = cost, (size, threads)
         return cut
@@ -162,7 +176,7 @@ class KernelEngine:
         """Run one image; each long operator runs on all threads."""
         arena = runner.take()
         for _, cost, control in walk(runner.program, 1):
-            if cost > 4 * HAND_OVER:
+            if cost > 4 * self._hand_over:
                 pool.control[: control.size] = control
                 work = partial(self._kernel, x, y, arena, runner.mem, pool.control)
                 pool.share(work, self.threads, self.threads - 1)

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dcformat_runtime
 import numpy as np
@@ -36,7 +36,7 @@ from tests.cli.support import (
 )
 
 if TYPE_CHECKING:
-    from dcformat.codecs import Mode
+    pass
 
 pytestmark = pytest.mark.needs_compiler
 
@@ -91,7 +91,7 @@ def test_nothing_is_left_beside_the_file(compressed: tuple[Path, dict[str, Any]]
 
 def test_the_packed_file_predicts_as_pytorch_does(data: Path, tmp_path: Path) -> None:
     result = recipes.compress("lenet-300-100", "classic", seed=1, device="cpu", epochs=6, data=data)
-    dcformat.save(result.model, tmp_path / "a.dcf", mode=cast("Mode", result.mode))
+    dcformat.save(result.model, tmp_path / "a.dcf", mode=result.mode)
     images, _ = blobs(200, 2)
     with torch.no_grad():
         expected = result.module(torch.from_numpy(images[:, None]) / 255).numpy()

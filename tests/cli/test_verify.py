@@ -60,28 +60,21 @@ def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
         dcformat.save(replace(model, graph=None), packed)
 
 
+@pytest.mark.parametrize(
+    ("limit", "given", "most", "code"), [("memory", "10K", "10,240", "E07"), ("work", "1M", "1,048,576", "E16")]
+)
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
-def test_memory_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
+def test_memory_and_work_are_bounded_when_asked(
+    invoke: Invoke, dcf: Path, tmp_path: Path, verb: str, limit: str, given: str, most: str, code: str
+) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
     refused(
-        invoke(verb, dcf, "--max-memory", "10K", *more),
-        "lenet.dcf: needs more memory than --max-memory allows: ",
-        "at most 10,240, found ",
-        "[E07]",
+        invoke(verb, dcf, f"--max-{limit}", given, *more),
+        f"lenet.dcf: needs more {limit} than --max-{limit} allows: ",
+        f"at most {most}, found ",
+        f"[{code}]",
     )
-    assert invoke(verb, dcf, "--max-memory", "much", *more).exit_code == 2
-
-
-@pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
-def test_work_is_bounded_when_asked(invoke: Invoke, dcf: Path, tmp_path: Path, verb: str) -> None:
-    more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
-    refused(
-        invoke(verb, dcf, "--max-work", "1M", *more),
-        "lenet.dcf: needs more work than --max-work allows: ",
-        "at most 1,048,576, found ",
-        "[E16]",
-    )
-    assert invoke(verb, dcf, "--max-work", "much", *more).exit_code == 2
+    assert invoke(verb, dcf, f"--max-{limit}", "much", *more).exit_code == 2
 
 
 @pytest.mark.parametrize("verb", ["verify", "unpack", "inspect"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 MAGIC = b"\x89DCF"
 FLOAT32, FLOAT16, BFLOAT16, INT8 = range(4)
@@ -48,6 +49,20 @@ def varint(value: int) -> bytes:
 def text(value: str | bytes) -> bytes:
     raw = value.encode() if isinstance(value, str) else value
     return varint(len(raw)) + raw
+
+
+class Fields(TypedDict, total=False):
+    """The fields of an `Entry` besides its payload."""
+
+    name: str | bytes
+    form: int
+    dtype: int
+    shape: Sequence[int]
+    stored: int
+    clusters: int
+    scale: float
+    fresh: bool | None
+    length: int | None
 
 
 @dataclass
@@ -117,14 +132,14 @@ class File:
         return out + self.digest + self.after
 
 
-def raw_dense(values: bytes, **fields: object) -> Entry:
+def raw_dense(values: bytes, **fields: Unpack[Fields]) -> Entry:
     """Return a dense tensor whose values are stored uncoded."""
-    return Entry(bytes((RAW, 0)) + values, **fields)  # type: ignore[arg-type]
+    return Entry(bytes((RAW, 0)) + values, **fields)
 
 
-def one(payload: bytes, *, sections: Sequence[tuple[int, bytes]] = (), **fields: object) -> bytes:
+def one(payload: bytes, *, sections: Sequence[tuple[int, bytes]] = (), **fields: Unpack[Fields]) -> bytes:
     """Return a file of one tensor."""
-    return File([Entry(payload, **fields)], sections).bytes()  # type: ignore[arg-type]
+    return File([Entry(payload, **fields)], sections).bytes()
 
 
 # --- a range coder that only knows plain bits --------------------------------------------------------------------

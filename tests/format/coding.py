@@ -79,7 +79,7 @@ def check_round_trip(coder: ContextCoder, given: Matrix) -> bytes:
     np.testing.assert_array_equal(found.indptr, view.indptr)
     np.testing.assert_array_equal(found.indices, view.indices)
     np.testing.assert_array_equal(found.codes, view.codes)
-    assert (found.indptr.dtype, found.indices.dtype, found.codes.dtype) == (np.int64, np.int32, np.uint16)
+    assert [str(array.dtype) for array in (found.indptr, found.indices, found.codes)] == ["int64", "int32", "uint16"]
     return data
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from dcformat import contents
 from dcformat.contents import TensorInfo, assemble, parse, small_sections, table_entry
-from dcformat.errors import FormatError, LimitError, MemoryLimitError, TruncatedError
+from dcformat.errors import EncodingError, FormatError, LimitError, MemoryLimitError, TruncatedError
 from dcformat.graph import Graph, ReLU
 from dcformat.model import Model, SelfTest, Tensor
-from tests.format.assembler import DENSE, INT8, SPARSE_SHARED, Entry, File, one
+from tests.format.assembler import DENSE, INT8, SELF_TEST, SPARSE_SHARED, Entry, File, one
 from tests.format.strategies import DTYPES, FORMS, small_model, tensor, tensors
 
 
@@ -98,6 +98,14 @@ def test_contents_just_within_the_limits_are_read() -> None:
 def test_the_self_test_is_read_back(seed: int, samples: int) -> None:
     model = Model({}, Graph((4,), (ReLU((0,)),)), self_test=SelfTest(seed, samples, b"12345678"))
     assert parse(assemble([], small_sections(model))).self_test == model.self_test
+
+
+def test_a_self_test_without_a_graph_is_refused() -> None:
+    data = File(sections=[(SELF_TEST, b"\0\1" + bytes(8))]).plain_contents()
+    with pytest.raises(
+        EncodingError, match=r"self-test: expected a graph to run it on, found no graph \[E16|self-test"
+    ):
+        parse(data)
 
 
 def test_sections_are_kept_as_they_are() -> None:

@@ -13,7 +13,7 @@ from dcformat.floats import ranks
 from dcformat.model import STORAGE, Tensor
 
 
-def check(tensor: Tensor, values: np.ndarray) -> None:  # type: ignore[type-arg]
+def check(tensor: Tensor, values: np.ndarray) -> None:
     assert tensor.to_dense().tobytes() == np.ascontiguousarray(values).tobytes()
     assert tensor.shape == values.shape
     if tensor.codebook is not None:
@@ -22,7 +22,7 @@ def check(tensor: Tensor, values: np.ndarray) -> None:  # type: ignore[type-arg]
         assert tensor.codebook.view(f"<u{tensor.codebook.itemsize}").all()
 
 
-def dense(values: object) -> np.ndarray:  # type: ignore[type-arg]
+def dense(values: object) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
@@ -125,8 +125,8 @@ def test_every_bit_includes_the_sign_of_a_zero() -> None:
 def test_values_that_can_be_held_exactly_are_converted() -> None:
     halves = [1.5, -2.0, 0.0]
     for values in (halves, np.array(halves, ">f4"), np.array(halves, ">f2"), np.ma.masked_array(halves, False)):
-        assert from_dense("w", values).to_dense().tolist() == halves  # type: ignore[arg-type]
-        assert from_dense("w", values, "bfloat16").to_dense().tolist() == [0x3FC0, 0xC000, 0]  # type: ignore[arg-type]
+        assert from_dense("w", values).to_dense().tolist() == halves
+        assert from_dense("w", values, "bfloat16").to_dense().tolist() == [0x3FC0, 0xC000, 0]
     assert from_dense("w", np.array([1, 0], ">i8"), "int8").to_dense().tolist() == [1, 0]
     assert from_dense("w", np.array([0x3FC0], ">u2"), "bfloat16").to_dense().tolist() == [0x3FC0]
     assert from_dense("w", [True, False]).to_dense().tolist() == [1, 0]

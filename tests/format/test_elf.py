@@ -146,15 +146,11 @@ def test_other_objects_are_refused(change):
 def relocation(kind, machine="aarch64", addend=0):
     """Return an object of one instruction with one relocation against its own section."""
     data = bytearray(emit(SOURCE, machine))
-    _, sections = elf._read(bytes(data))
-    for section in sections:
-        if section.kind == 4 and sections[section.info].name == ".text":
-            view = memoryview(data)
-            start = bytes(data).index(bytes(section.data))
-            offset, info, _ = struct.unpack_from("<QQq", view, start)
-            struct.pack_into("<QQq", data, start, offset, info & ~0xFFFFFFFF | kind, addend)
-            return bytes(data)
-    raise AssertionError("no relocations")
+    (entries,) = (s.data() for s in llvm.ObjectFileRef.from_data(bytes(data)).sections() if s.name() == b".rela.text")
+    start = data.index(entries)
+    offset, info, _ = struct.unpack_from("<QQq", data, start)
+    struct.pack_into("<QQq", data, start, offset, info & ~0xFFFFFFFF | kind, addend)
+    return bytes(data)
 
 
 @pytest.mark.parametrize(("machine", "kind"), [("x86-64", 1), ("x86-64", 24), ("aarch64", 257), ("aarch64", 999)])

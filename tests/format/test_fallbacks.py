@@ -207,7 +207,8 @@ def test_half_written_files_of_killed_processes_are_removed(monkeypatch: pytest.
     assert sorted((tmp_path / "kernels").iterdir()) == sorted([fresh, Path(written)])
 
 
-FORKED = """
+#: Lets a thread of the program that follows wait in the compiler until `go`.
+HOLD = """
 import json, os, threading
 import numpy as np
 from dcformat import jit
@@ -218,6 +219,8 @@ class Hold(jit.Observer):
         begun.set()
         go.wait()
 jit.observe(Hold())
+"""
+FORKED = """
 thread = threading.Thread(target=k.total.resolve)
 thread.start()
 begun.wait()
@@ -234,19 +237,10 @@ print(json.dumps([os.waitstatus_to_exitcode(status), k.total.state]))
 
 def test_a_child_forked_while_a_thread_compiles_runs_kernels_in_python(tmp_path: Path) -> None:
     # The child does not have that thread, so it must not wait for a lock that the thread holds.
-    assert run(tmp_path, FORKED, PYTHONWARNINGS="ignore") == [1, "compiled"]
+    assert run(tmp_path, HOLD + FORKED, PYTHONWARNINGS="ignore") == [1, "compiled"]
 
 
 WAITING = """
-import json, threading
-from dcformat import jit
-from machine_kernels import simple as k
-begun, go = threading.Event(), threading.Event()
-class Hold(jit.Observer):
-    def compiling(self, kernel, number, saved):
-        begun.set()
-        go.wait()
-jit.observe(Hold())
 thread = threading.Thread(target=k.steps.resolve)
 thread.start()
 begun.wait()
@@ -258,7 +252,7 @@ print(json.dumps([answers, k.steps.ready()]))
 
 
 def test_asking_whether_a_kernel_is_ready_never_waits_for_the_compiler(tmp_path: Path) -> None:
-    assert run(tmp_path, WAITING) == [[False, False, False], True]
+    assert run(tmp_path, HOLD + WAITING) == [[False, False, False], True]
 
 
 def test_the_installed_numba_is_in_the_range_that_pyproject_states_and_needs_no_fallback(tmp_path: Path) -> None:

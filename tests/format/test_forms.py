@@ -24,38 +24,38 @@ large = pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes"
 MODES: tuple[Mode, ...] = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
 
 
-def written(*made: Tensor, mode: str = "fast") -> bytes:
-    data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)  # type: ignore[arg-type]
+def written(*made: Tensor, mode: Mode = "fast") -> bytes:
+    data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)
     dcformat.verify(data)
     found = dcformat.load(data)
     assert all(equal(found.tensors[t.name], t) for t in made)
     return data
 
 
-def normal(seed: int, *shape: int) -> np.ndarray:  # type: ignore[type-arg]
+def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
 
 
-def one_zero() -> np.ndarray:  # type: ignore[type-arg]
+def one_zero() -> np.ndarray:
     values = normal(1, 512, 512)
     values[3, 7] = 0
     return values
 
 
-def half_zeros() -> np.ndarray:  # type: ignore[type-arg]
+def half_zeros() -> np.ndarray:
     values = normal(2, 100_000)
     return np.where(np.arange(len(values)) % 2, values, np.float32(0)).astype(np.float32)
 
 
-def few_repeat() -> np.ndarray:  # type: ignore[type-arg]
+def few_repeat() -> np.ndarray:
     """Return a tensor with half as many values as elements: a codebook of them costs more than it saves."""
     return np.tile(normal(3, 20_000), 2).reshape(200, 200)
 
 
-RAW: dict[str, Callable[[], np.ndarray]] = {  # type: ignore[type-arg]
+RAW: dict[str, Callable[[], np.ndarray]] = {
     "no zero": lambda: normal(0, 200, 300),
     "one zero": one_zero,
     "a vector": lambda: normal(4, 30_000),
@@ -73,7 +73,7 @@ RAW: dict[str, Callable[[], np.ndarray]] = {  # type: ignore[type-arg]
 @large
 @pytest.mark.parametrize("mode", ["fast", "small"])
 @pytest.mark.parametrize("name", RAW)
-def test_no_tensor_takes_more_than_its_values(name: str, mode: str) -> None:
+def test_no_tensor_takes_more_than_its_values(name: str, mode: Mode) -> None:
     """At most a thousandth more, plus the part of the file outside the payloads."""
     values = RAW[name]()
     data = written(from_dense("w", values), mode=mode)
@@ -124,9 +124,9 @@ def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
 
 @large
 @pytest.mark.parametrize("mode", MODES)
-def test_thousands_of_small_tensors_take_no_more_than_safetensors(mode: str) -> None:
+def test_hundreds_of_small_tensors_take_no_more_than_safetensors(mode: Mode) -> None:
     """The header of safetensors has about 60 bytes of JSON for each tensor, besides the name and the values."""
-    made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(1500)]
+    made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(400)]
     data = written(*made, mode=mode)
     assert len(data) <= sum(60 + len(t.name) + t.nbytes for t in made)
 
@@ -221,7 +221,7 @@ def test_the_digest_of_2_40_elements_takes_neither_time_nor_memory() -> None:
 
 @large
 @pytest.mark.parametrize("mode", MODES)
-def test_tied_weights_are_stored_once(mode: str) -> None:
+def test_tied_weights_are_stored_once(mode: Mode) -> None:
     values = normal(17, 100, 200)
     one = written(from_dense("encoder", values), mode=mode)
     data = written(from_dense("encoder", values), from_dense("decoder", values.copy()), mode=mode)
@@ -236,7 +236,7 @@ def test_tied_weights_are_stored_once(mode: str) -> None:
         assert file.usage("decoder").coder == "copy"
     model = dcformat.load(data)
     assert model.tensors["decoder"].data is model.tensors["encoder"].data
-    assert dcformat.dumps(model, mode=mode) == data  # type: ignore[arg-type]
+    assert dcformat.dumps(model, mode=mode) == data
 
 
 @large
@@ -274,8 +274,8 @@ def test_a_copy_may_come_long_after_its_original() -> None:
 
 @given(tensors(), st.sampled_from(MODES))
 @settings(deadline=None, max_examples=examples(200))
-def test_the_bits_of_a_payload_add_up(made: Tensor, mode: str) -> None:
-    check_usage(dcformat.dumps(Model({"t": made}), mode=mode))  # type: ignore[arg-type]
+def test_the_bits_of_a_payload_add_up(made: Tensor, mode: Mode) -> None:
+    check_usage(dcformat.dumps(Model({"t": made}), mode=mode))
 
 
 @large
@@ -286,7 +286,7 @@ def test_the_bits_of_a_small_payload_add_up(form: str) -> None:
         random = np.random.default_rng(seed)
         made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.02 * seed)
         for mode in MODES:
-            check_usage(dcformat.dumps(Model({"t": made}), mode=mode))  # type: ignore[arg-type]
+            check_usage(dcformat.dumps(Model({"t": made}), mode=mode))
 
 
 def check_usage(data: bytes) -> None:

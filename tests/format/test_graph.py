@@ -207,6 +207,21 @@ def test_invalid_encodings_are_refused(name: str) -> None:
     assert type(caught.value) is kind
 
 
+def test_one_pair_for_all_channels_is_not_written_out() -> None:
+    raw = b"\3\3\4\4\3" + struct.pack("<6f", *[0.5] * 3, *[2.0] * 3) + b"\0"
+    with pytest.raises(EncodingError, match="preprocessing: expected one for all channels, found 3 equal pairs"):
+        read_graph(Cursor(raw), [])
+    one = graph(shape=(3, 4, 4), rule=Preprocessing((0.5,) * 3, (2.0,) * 3))
+    assert write_graph(one, []) == b"\3\3\4\4\1" + struct.pack("<2f", 0.5, 2.0) + b"\0"
+
+
+def test_a_mean_for_all_channels_is_written_out_beside_deviations_for_each() -> None:
+    made = graph(shape=(3, 4, 4), rule=Preprocessing((0.5,) * 3, (1.0, 2.0, 3.0)))
+    raw = write_graph(made, [])
+    assert raw == b"\3\3\4\4\3" + struct.pack("<6f", 0.5, 0.5, 0.5, 1.0, 2.0, 3.0) + b"\0"
+    assert read_graph(Cursor(raw), []) == made
+
+
 @pytest.mark.parametrize(
     "made, kind",
     [

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
-from functools import cache
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import dcformat
-from dcformat import errors, jit, layout
+from dcformat import errors, layout
 from dcformat.errors import FormatError
 from tests.format.assembler import (
     ADAPTIVE,
-    CONSTANT,
     DENSE,
     DENSE_SHARED,
     EVERY_ELEMENT,
@@ -26,7 +20,6 @@ from tests.format.assembler import (
     INT8,
     LABELS,
     METADATA,
-    MIXING,
     RAW,
     SELF_TEST,
     SPARSE,
@@ -39,139 +32,31 @@ from tests.format.assembler import (
     text,
     varint,
 )
-from tests.format.strategies import COMPILED, examples, vectors
+from tests.format.hostile import MEMORY, read
+from tests.format.strategies import COMPILED
 
-VECTORS = dict(vectors())
-MEMORY = 1 << 20
-#: The memory that reading any file takes: objects, tables, one copy of the contents.
-CONSTANT_MEMORY = 2 << 20
 ONE = struct.pack("<f", 1.0)
-some = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-
-numbers = st.one_of(
-    st.integers(0, 8), st.sampled_from([127, 128, 255, 256, 4095, 4096, 65535, 65536, 1 << 20, 1 << 31, 1 << 40]),
-    st.integers(0, (1 << 42) - 1),
-)  # fmt: skip
-
-
-@cache
-def kernels_ready() -> None:
-    """Load or compile the kernels that reading needs: that takes memory once, independent of any file."""
-    for name, data in VECTORS.items():
-        if name.startswith(("float32", "model")):
-            dcformat.verify(data)
-
-
-def read(data: bytes, *, most: int = MEMORY) -> FormatError | None:
-    """Read a file in every way, check that it takes little memory, and return the first error."""
-    kernels_ready()
-    tracemalloc.start()
-    try:
-        with dcformat.open(data, max_memory=most) as file:
-            for name in file.names:
-                file.tensor(name)
-                file.usage(name)
-            file.model()
-            file.verify()
-    except FormatError as error:
-        return error
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak <= most + 32 * len(data) + CONSTANT_MEMORY, f"{peak} bytes for a file of {len(data)}"
-    return None
-
-
-# --- every drawn file parses or is refused --------------------------------------------------------------------------
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    """Draw a head or chunk: any bytes, or a stream of plain bits."""
-    if draw(st.booleans()):
-        return draw(st.binary(max_size=24))
-    bits = Bits()
-    for width, value in draw(st.lists(st.tuples(st.integers(1, 32), st.integers(0, (1 << 32) - 1)), max_size=6)):
-        bits.put(width, value & ((1 << width) - 1))
-    return bits.take()
-
-
-@st.composite
-def payloads(draw: st.DrawFn) -> bytes:
-    coder = draw(st.sampled_from([RAW, HUFFMAN, ADAPTIVE, MIXING]))
-    flags = draw(st.sampled_from([0, 0, 0, TRANSPOSED, EVERY_ELEMENT, TRANSPOSED | EVERY_ELEMENT, FILLERS]))
-    each = draw(st.one_of(st.just(0), st.integers(1, 3), numbers))
-    out = bytes((coder | flags,)) + varint(each)
-    if coder < ADAPTIVE and draw(st.booleans()):
-        out += text(draw(streams()))
-    if each:
-        out += b"".join(varint(n) for n in draw(st.lists(numbers, max_size=6)))
-    for part in draw(st.lists(st.one_of(numbers.map(varint), streams(), st.just(ONE)), max_size=3)):
-        out += part
-    return out
-
-
-@st.composite
-def entries(draw: st.DrawFn, name: str) -> Entry:
-    payload = draw(payloads())
-    return Entry(
-        payload,
-        draw(st.sampled_from([name, name, name, "t0", ""])),
-        draw(st.sampled_from([CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, 7])),
-        draw(st.integers(0, 3)),
-        draw(st.one_of(st.lists(st.integers(0, 5), max_size=7), st.lists(numbers, max_size=4))),
-        draw(numbers),
-        draw(st.one_of(st.integers(0, 4), numbers)),
-        draw(st.sampled_from([1.0, 0.5, 0.0, -1.0, float("inf"), float("nan")])),
-        draw(st.sampled_from([None, None, True, False])),
-        draw(st.one_of(st.none(), st.none(), numbers)),
-    )
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> bytes:
-    out = draw(st.sampled_from([b"\1\2\0", b"\3\3\4\4\0", b"\1\1\1" + ONE + ONE]))
-    nodes = draw(st.lists(st.lists(st.integers(0, 255), max_size=10).map(bytes), max_size=6))
-    return out + varint(draw(st.one_of(st.just(len(nodes)), numbers))) + b"".join(nodes)
-
-
-@st.composite
-def lying_files(draw: st.DrawFn) -> bytes:
-    tensors = [draw(entries(f"t{k}")) for k in range(draw(st.integers(0, 3)))]
-    kinds = st.sampled_from([GRAPH, LABELS, METADATA, SELF_TEST, 6, 128, 255])
-    bodies = st.one_of(
-        graphs(), st.binary(max_size=20), st.lists(numbers, max_size=5).map(lambda n: b"".join(map(varint, n)))
-    )
-    return File(
-        tensors, draw(st.lists(st.tuples(kinds, bodies), max_size=3)), draw(st.one_of(st.none(), st.none(), numbers)),
-        order=draw(st.booleans()), after=draw(st.sampled_from([b"", b"", b"\0", bytes(20)])),
-    ).bytes()  # fmt: skip
-
-
-@given(lying_files())
-@settings(some, max_examples=examples(400))
-def test_a_lying_file_is_refused_in_little_memory(data: bytes) -> None:
-    read(data)
-
-
-@given(st.binary(max_size=200))
-@settings(some)
-def test_any_bytes_at_all(data: bytes) -> None:
-    assert isinstance(read(data), FormatError)
-    assert isinstance(read(layout.MAGIC + b"\1\0" + data), FormatError)
-
-
-# --- one lie at a time ----------------------------------------------------------------------------------------------
 
 
 def head(bits: Bits) -> bytes:
     return text(bits.take())
 
 
+def three_codes(first: int, code: int) -> bytes:
+    """Return a file of one code into a codebook of the int8 values from `first` - 128 on."""
+    payload = bytes((RAW, 0)) + head(Bits().put(8, first).steps(2)) + bytes((code,))
+    return one(payload, form=DENSE_SHARED, dtype=INT8, shape=(1,), clusters=3)
+
+
+def code_lengths(gap_bits: int, steps: list[tuple[object, int]]) -> bytes:
+    """Return a file whose gap symbols have code lengths that the given bits state, from a width of 2 on."""
+    payload = bytes((HUFFMAN, 0)) + head(Bits().put(3, gap_bits).put(2, 2).adaptive(steps, 30)) + b"\0"
+    return one(payload, form=SPARSE, shape=(2, 3))
+
+
 GAPS1 = Bits().put(3, 0)
-SHARED2: dict[str, int] = {"form": SPARSE_SHARED, "dtype": INT8}
 #: Used, another length, one less; used, another, one more; used, another, one less.
-OVERFULL = [(0, 1), (2, 0), (5, 1), (0, 1), (3, 0), (6, 0), (7, 0), (0, 1), (2, 0), (5, 1)]
+OVERFULL: list[tuple[object, int]] = [(0, 1), (2, 0), (5, 1), (0, 1), (3, 0), (6, 0), (7, 0), (0, 1), (2, 0), (5, 1)]
 LIES: dict[str, tuple[bytes, type[FormatError]]] = {
     "shape overflows": (one(ONE, shape=(1 << 40, 1 << 40)), errors.ShapeError),
     "dimension of 42 bits": (one(ONE, shape=((1 << 42) - 1,)), errors.LimitError),
@@ -191,16 +76,27 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
     "codebook of none": (one(b"\0\0", form=DENSE_SHARED, shape=(2,), clusters=0), errors.EncodingError),
     "every element of 2^31": (
         one(
-            bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0", shape=(1 << 11, 1 << 20), clusters=1, **SHARED2
+            bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0",
+            shape=(1 << 11, 1 << 20),
+            clusters=1,
+            form=SPARSE_SHARED,
+            dtype=INT8,
         ),
         errors.LimitError,
     ),
     "every element by coder 2": (
-        one(bytes((ADAPTIVE | EVERY_ELEMENT, 0)), shape=(1 << 11, 1 << 20), clusters=1, **SHARED2),
+        one(bytes((ADAPTIVE | EVERY_ELEMENT, 0)), shape=(1 << 11, 1 << 20), clusters=1, form=SPARSE_SHARED, dtype=INT8),
         errors.LimitError,
     ),
     "every element stored, one said": (
-        one(bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0", shape=(2, 3), stored=1, clusters=1, **SHARED2),
+        one(
+            bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0",
+            shape=(2, 3),
+            stored=1,
+            clusters=1,
+            form=SPARSE_SHARED,
+            dtype=INT8,
+        ),
         errors.IndexRangeError,
     ),
     "line of 2^31 for coder 2": (
@@ -246,7 +142,8 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
             shape=(2, 3),
             stored=1,
             clusters=1,
-            **SHARED2,
+            form=SPARSE_SHARED,
+            dtype=INT8,
         ),
         errors.IndexRangeError,
     ),
@@ -254,42 +151,10 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         one(bytes((RAW, 0)) + head(GAPS1) + bytes((1, 0)) + bytes(4), form=SPARSE, shape=(2, 3), stored=1),
         errors.EncodingError,
     ),
-    "codebook id out of range": (
-        one(
-            bytes((RAW, 0)) + head(Bits().put(8, 100).steps(2)) + b"\3",
-            form=DENSE_SHARED,
-            dtype=INT8,
-            shape=(1,),
-            clusters=3,
-        ),
-        errors.IndexRangeError,
-    ),
-    "codebook past the last value": (
-        one(
-            bytes((RAW, 0)) + head(Bits().put(8, 254).steps(2)) + b"\0",
-            form=DENSE_SHARED,
-            dtype=INT8,
-            shape=(1,),
-            clusters=3,
-        ),
-        errors.CodebookError,
-    ),
-    "unfinished code": (
-        one(
-            bytes((HUFFMAN, 0)) + head(Bits().put(3, 0).put(2, 2).adaptive([(0, 0), (0, 0)], 30)) + b"\0",
-            form=SPARSE,
-            shape=(2, 3),
-        ),
-        errors.HuffmanError,
-    ),
-    "code lengths 1, 2 and 1": (
-        one(
-            bytes((HUFFMAN, 0)) + head(Bits().put(3, 1).put(2, 2).adaptive(OVERFULL, 30)) + b"\0",
-            form=SPARSE,
-            shape=(2, 3),
-        ),
-        errors.HuffmanError,
-    ),
+    "codebook id out of range": (three_codes(100, 3), errors.IndexRangeError),
+    "codebook past the last value": (three_codes(254, 0), errors.CodebookError),
+    "unfinished code": (code_lengths(0, [(0, 0), (0, 0)]), errors.HuffmanError),
+    "code lengths 1, 2 and 1": (code_lengths(1, OVERFULL), errors.HuffmanError),
     "infinite grid": (
         one(bytes((ADAPTIVE, 0)) + Bits().put(1, 1).put(5, 0).put(8, 255).take(), shape=(1,)),
         errors.EncodingError,
@@ -389,44 +254,3 @@ def test_messages_stay_short() -> None:
     rule = struct.pack("<f", float("nan")) * 1999 + struct.pack("<f", 1.0)
     error = read(File(sections=[(GRAPH, b"\3" + varint(1000) + b"\1\1" + varint(1000) + rule + b"\1\3")]).bytes())
     assert isinstance(error, errors.GraphError) and len(str(error)) < 1000
-
-
-@pytest.mark.parametrize("name", [n for n in VECTORS if "float32" in n and "chunked" in n] + ["model-small"])
-def test_decoding_memory_is_bounded_by_max_memory(name: str) -> None:
-    """With the smallest `max_memory` that suffices, reading takes no more than that plus a constant."""
-    low, high = 0, 1 << 22
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            dcformat.load(VECTORS[name], max_memory=middle)
-            high = middle
-        except errors.MemoryLimitError:
-            low = middle + 1
-    assert 0 < low < 1 << 20
-    read(VECTORS[name], most=low)
-
-
-@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
-@pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
-def test_large_tensors_stay_within_the_limit(form: str) -> None:
-    """The bound is close to the arrays' true size: measured memory stays just below it."""
-    from dcformat.codecs.memory import working_bytes
-    from dcformat.codecs.payload_layout import parse_payload
-    from tests.format import strategies
-
-    jit.warm(jit.kernels())  # the compiler's memory does not count
-    random = np.random.default_rng(3)
-    made = strategies.tensor(random, "t", (200, 300), "float32", form, clusters=17, grid=True)
-    for way in strategies.ways(made, 30):
-        data = strategies.dumps_as(dcformat.Model({"t": made}), way)
-        with dcformat.open(data, max_memory=None) as file:
-            file.tensor("t")
-            info = file.info("t")
-            payload = file._payload(info)
-            tracemalloc.start()
-            file.tensor("t")
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        bound = working_bytes(parse_payload(info, payload))
-        assert peak <= bound + (1 << 17) + len(payload), str(way)
-        assert bound <= 60 * info.decoded_bytes + (1 << 21), str(way)

@@ -271,7 +271,7 @@ def test_work_counts_decisions_by_the_bytes_that_hold_them() -> None:
 def test_contents_are_work_too() -> None:
     model = large_model()
     for mode in ("fast", "small"):
-        data = dcformat.dumps(model, mode=mode)  # type: ignore[arg-type]
+        data = dcformat.dumps(model, mode=mode)
         with pytest.raises(WorkLimitError, match="contents"):
             dcformat.open(data, max_work=1000)
     count = layout.MAX_NODES

@@ -25,7 +25,7 @@ def test_work_is_counted_from_the_arguments_it_names() -> None:
         return 3 * count + len(values)
 
     @jit.kernel("int64(const int64[::1], int64, int64)", work=work)
-    def spin(values, other, count):  # type: ignore[no-untyped-def]
+    def spin(values, other, count):
         return values[0] + other + count
 
     assert spin.work is not None
@@ -59,7 +59,7 @@ print(json.dumps(out))
 
 
 @needs_machine_code
-def test_only_calls_that_fit_the_budget_run_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_only_calls_that_fit_the_budget_run_in_python(tmp_path) -> None:
     assert jit.PATIENCE == 3 * jit.SHARE == 1_500_000
     assert run(tmp_path, SPEND) == [
         [0, "unresolved"], [1, "compiled"], [0, "unresolved"], [0, "compiled"],
@@ -67,7 +67,7 @@ def test_only_calls_that_fit_the_budget_run_in_python(tmp_path) -> None:  # type
     ]  # fmt: skip
 
 
-def test_without_a_compiler_python_runs_on(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_compiler_python_runs_on(tmp_path) -> None:
     hidden = "import sys; sys.modules['numba'] = None\n" + SPEND
     assert run(tmp_path, hidden) == [[k, "python"] for k in (0, 1, 0, 0, 2, 3, 4)]
 
@@ -106,7 +106,7 @@ print(json.dumps(out))
 
 
 @needs_machine_code
-def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_few_bytes_that_mean_millions_of_decisions_are_not_decoded_in_python(tmp_path) -> None:
     assert run(tmp_path, LARGE) == [
         "mixing_kernels.decode_cells", "nonempty_kernels.decode_nonempty",
         "adaptive_kernels.decode_cells", "adaptive_kernels.decode_runs",
@@ -172,7 +172,7 @@ print(json.dumps(found))
 """
 
 
-def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> None:
     """A step is a microsecond, in which Python runs at most eight lines."""
     script = COUNT.replace("PATH", repr(str(tmp_path / "w")))
     found = run(tmp_path, script, NUMBA_DISABLE_JIT="1")

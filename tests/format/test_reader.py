@@ -10,6 +10,7 @@ import tracemalloc
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 import dcformat
 from dcformat import layout
 from dcformat.codecs.payload_layout import Coding
-from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, NotDcfError, TruncatedError
+from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, NotDcfError, StreamError, TruncatedError
 from dcformat.model import Model, Tensor
+from tests.format.assembler import ADAPTIVE, one
 from tests.format.strategies import Way, dumps_as, same, small_model, tensor
 
 DATA = dcformat.dumps(small_model())
@@ -106,6 +108,9 @@ def test_a_path(tmp_path: Path, mapped: bool) -> None:
     with dcformat.open(path, mmap=mapped) as file:
         check(file.model())
         file.verify()
+        expected = small_model()
+        assert (file.graph, file.labels, file.metadata) == (expected.graph, expected.labels, expected.metadata)
+        assert (file.self_test, file.extensions) == (expected.self_test, expected.extensions)
     assert file.path == str(path)
 
 
@@ -124,6 +129,23 @@ def test_a_file_that_shrinks_is_noticed(tmp_path: Path, mapped: bool) -> None:
         os.truncate(path, path.stat().st_size // 2)
         with pytest.raises(TruncatedError, match=r"m\.dcf"):
             file.tensor("c")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_that_takes_too_much_memory_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
+            pipe.write(DATA + bytes(16 << 20))
+
+    writer = threading.Thread(target=feed, daemon=True)
+    writer.start()
+    with pytest.raises(MemoryLimitError, match=r"pipe: .*found over 1048576 bytes \[E07\]"):
+        dcformat.load(path, max_memory=1 << 20)
+    writer.join(60)
+    assert not writer.is_alive()
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -263,7 +285,7 @@ def test_max_memory_counts_what_is_decoded_and_what_decoding_needs() -> None:
 
 def test_the_ledger_and_the_usage_add_up() -> None:
     for mode in ("fast", "small"):
-        data = dcformat.dumps(small_model(), mode=mode)  # type: ignore[arg-type]
+        data = dcformat.dumps(small_model(), mode=mode)
         with dcformat.open(data) as file:
             assert sum(row.bytes for row in file.ledger()) == file.size == len(data)
             for name in file.names:
@@ -285,6 +307,13 @@ def test_errors_are_values_and_formats() -> None:
     assert issubclass(FormatError, ValueError)
     with pytest.raises(dcformat.FormatError):
         dcformat.load(b"nothing")
+
+
+def test_no_values_take_no_bytes_of_a_coder() -> None:
+    made = dcformat.load(one(bytes((ADAPTIVE, 0)), shape=(0,))).tensors["w"]
+    assert made.shape == (0,) and made.values().dtype == np.float32
+    with pytest.raises(StreamError, match=r"values .*: expected none for no values, found 1 bytes"):
+        dcformat.load(one(bytes((ADAPTIVE, 0)) + b"x", shape=(0,)))
 
 
 def test_a_tensor_of_no_bytes_of_payload() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import pickle
 import pydoc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ class Default:
 class Late(Default):
     """A class with a field without a default after a field with one."""
 
-    second: str
+    second: str  # type: ignore[misc]  # mypy reads records as dataclasses, which have no keyword-only fields of this kind
 
 
 @record(eq=False)
@@ -92,7 +92,8 @@ def test_records_do_not_change_and_have_no_other_attributes():
 def test_equality_and_hash():
     assert Base(1) == Base(1)
     assert Base(1) != Base(2)
-    assert Base(1) != Model(1)
+    other: object = Model(1)
+    assert Base(1) != other
     assert hash(Base(1)) == hash(Base(1))
     assert Derived(1) == Derived(1, "two", [])
     assert Identity([1]) != Identity([1])
@@ -102,7 +103,8 @@ def test_equality_and_hash():
 
 
 def test_copies():
-    for one in (Base(1), Derived(1, "x", [1, 2])):
+    ones: tuple[Any, ...] = (Base(1), Derived(1, "x", [1, 2]))
+    for one in ones:
         assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == copy.copy(one) == one  # noqa: S301
         assert replace(one, first=3).first == one.__replace__(first=3).first == 3
     assert replace(Derived(1, "x", [1]), first=2) == Derived(2, "x", [1])

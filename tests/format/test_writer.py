@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat import errors, layout
+from dcformat.codecs import Mode
 from dcformat.errors import FormatError
 from dcformat.model import Extension, Model, SelfTest, Tensor
 from dcformat.records import replace
@@ -29,18 +30,18 @@ from tests.format.strategies import (
     tensors,
 )
 
-MODES = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
+MODES: tuple[Mode, ...] = ("fast", "small", "tiny") if COMPILED else ("fast", "small")
 
 
-def back(made: Tensor, mode: str = "fast") -> Tensor:
-    data = dcformat.dumps(Model({made.name: made}), mode=mode)  # type: ignore[arg-type]
+def back(made: Tensor, mode: Mode = "fast") -> Tensor:
+    data = dcformat.dumps(Model({made.name: made}), mode=mode)
     dcformat.verify(data)
     return dcformat.load(data).tensors[made.name]
 
 
 @given(tensors(), st.sampled_from(MODES))
 @settings(deadline=None, max_examples=examples(250))
-def test_every_tensor_is_read_back(made: Tensor, mode: str) -> None:
+def test_every_tensor_is_read_back(made: Tensor, mode: Mode) -> None:
     assert equal(back(made, mode), made)
 
 
@@ -69,14 +70,14 @@ def test_tensors_of_no_and_of_one_element(dtype: str, shape: tuple[int, ...], fo
 @pytest.mark.parametrize("form", ["sparse", "sparse-shared"])
 @pytest.mark.parametrize("density", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
-def test_sparse_tensors_with_nothing_and_with_everything_stored(form: str, density: float, mode: str) -> None:
+def test_sparse_tensors_with_nothing_and_with_everything_stored(form: str, density: float, mode: Mode) -> None:
     made = tensor(np.random.default_rng(2), "t", (9, 11), "float32", form, density=density)
     assert equal(back(made, mode), made)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 255, 256, 257, 4096])
-def test_codebooks_of_every_size(size: int, mode: str) -> None:
+def test_codebooks_of_every_size(size: int, mode: Mode) -> None:
     _codebook(size, 64, mode)
 
 
@@ -87,7 +88,7 @@ def test_the_largest_codebooks(size: int) -> None:
     _codebook(size, 60, "small")
 
 
-def _codebook(size: int, stored: int, mode: str) -> None:
+def _codebook(size: int, stored: int, mode: Mode) -> None:
     random = np.random.default_rng(size)
     book = np.sort(random.choice(1 << 20, size, replace=False) + 1).astype("<f4")
     codes = random.integers(0, size, stored).astype(np.uint8 if size <= 256 else np.uint16)
@@ -150,7 +151,7 @@ def test_tensors_unsuited_to_the_slow_coders_use_a_fast_one() -> None:
 def test_everything_except_tensors_is_read_back() -> None:
     model = small_model()
     for mode in MODES:
-        found = dcformat.load(dcformat.dumps(model, mode=mode))  # type: ignore[arg-type]
+        found = dcformat.load(dcformat.dumps(model, mode=mode))
         assert (found.graph, found.labels, found.metadata) == (model.graph, model.labels, model.metadata)
         assert (found.self_test, found.extensions) == (model.self_test, model.extensions)
 
@@ -175,11 +176,11 @@ def test_tensors_keep_their_order() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 8, 40])
 @pytest.mark.parametrize("mode", ["fast", "small"])
-def test_overhead(count: int, mode: str) -> None:
+def test_overhead(count: int, mode: Mode) -> None:
     """Beyond names and payloads, a file takes at most 64 bytes, plus 12 for each tensor."""
     random = np.random.default_rng(count)
     made = [tensor(random, f"layer{k}.weight", (20, 30), "float32", "sparse-shared") for k in range(count)]
-    data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)  # type: ignore[arg-type]
+    data = dcformat.dumps(Model({t.name: t for t in made}), mode=mode)
     with dcformat.open(data) as file:
         payloads = sum(file.info(name).payload_bytes for name in file.names)
     names = sum(len(t.name) for t in made)
@@ -191,11 +192,11 @@ def test_overhead(count: int, mode: str) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMS), st.sampled_from(["fast", "small"]))
 @settings(deadline=None, max_examples=examples(40))
-def test_equal_models_give_equal_bytes(seed: int, form: str, mode: str) -> None:
+def test_equal_models_give_equal_bytes(seed: int, form: str, mode: Mode) -> None:
     """The arrays' integer types and strides do not matter."""
     made = tensor(np.random.default_rng(seed), "t", (6, 9), "float32", form)
 
-    def strided(array: np.ndarray | None, kind: str | None = None) -> np.ndarray | None:  # type: ignore[type-arg]
+    def strided(array: np.ndarray | None, kind: str | None = None) -> np.ndarray | None:
         if array is None:
             return None
         wide = np.zeros((len(array), 3), kind or array.dtype)
@@ -207,8 +208,8 @@ def test_equal_models_give_equal_bytes(seed: int, form: str, mode: str) -> None:
         made, data=strided(made.data, codes), codebook=strided(made.codebook), indptr=strided(made.indptr, "<u4"),
         indices=strided(made.indices, "<i8"),
     )  # fmt: skip
-    first = dcformat.dumps(Model({"t": made}), mode=mode)  # type: ignore[arg-type]
-    assert dcformat.dumps(Model({"t": other}), mode=mode) == first  # type: ignore[arg-type]
+    first = dcformat.dumps(Model({"t": made}), mode=mode)
+    assert dcformat.dumps(Model({"t": other}), mode=mode) == first
 
 
 _PROGRAM = """

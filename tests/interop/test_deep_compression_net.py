@@ -58,6 +58,14 @@ def test_positions_past_the_end(tmp_path: Path) -> None:
         read_deep_compression_net(tmp_path / "a.net", NETWORK)
 
 
+def test_a_last_byte_with_a_gap_too_many(tmp_path: Path) -> None:
+    raw = bytearray(whole(layer([0], [1], 2)[0], layer([7], [3], 4)[0], (1, 1)))
+    raw[-1] |= 5 << 4
+    (tmp_path / "a.net").write_bytes(raw)
+    with pytest.raises(UnfitError, match=r"a\.net: b\.weight: expected a zero after the last gap, found 5$"):
+        read_deep_compression_net(tmp_path / "a.net", NETWORK)
+
+
 def test_more_entries_than_weights(tmp_path: Path) -> None:
     (tmp_path / "a.net").write_bytes(np.array((55, 0), "<u4").tobytes() + bytes(10_000))
     with pytest.raises(UnfitError, match="expected at most 54 entries, found 55"):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dcformat_interop import UnfitError, read_checkpoint
+from dcformat_interop.kinds import looks_like_checkpoint
 
 import dcformat
 from dcformat.model import Model
@@ -77,6 +78,14 @@ def test_a_real_torchscript_archive_and_no_advice_to_load_it_without_care(tmp_pa
     with pytest.raises(UnfitError, match="TorchScript archive: save the module's state_dict") as caught:
         read_checkpoint(tmp_path / "a.pt")
     assert "weights_only" not in str(caught.value)
+
+
+def test_whether_a_file_looks_like_a_checkpoint(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.ones(3))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:20])
+    (tmp_path / "none.npz").write_bytes(b"x")
+    found = {path.name: looks_like_checkpoint(path) for path in tmp_path.iterdir()}
+    assert found == {"a.npz": True, "cut.npz": False, "none.npz": False}
 
 
 def test_bytes_of_no_kind(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ ONE = entry("F32", [1], 0, 4)
         ({"w": entry("F32", [1] * 65, 0, 4)}, b"1234", "w: expected dtype, shape"),
         ({"w": [1, 2, 3]}, b"", "w: expected dtype, shape"),
         ({"w": {**ONE, "dtype": 3}}, b"1234", "w: expected dtype, shape"),
-        ([1], b"", "a damaged header|no JSON object|bytes of no known kind"),
+        ([1], b"", "bytes of no known kind"),
         (b'{"w":1,"w":2}', b"", r"a damaged header \('w' twice\)"),
         (b'{"a":' + b"[" * 100_000, b"", "a damaged header"),
         (b'{"\xff":1}', b"", "a damaged header"),

@@ -219,6 +219,26 @@ def test_a_member_that_claims_much_is_counted(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "a.pt", max_memory=1_000_000)
 
 
+def test_a_member_that_is_a_folder(tmp_path: Path) -> None:
+    torch.save({"w": W}, tmp_path / "a.pt")
+    folder = zipfile.ZipInfo("a/data/1")
+    folder.external_attr = 16
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        archive.writestr(folder, b"x")
+    with pytest.raises(UnfitError, match=r"a\.pt: .*found a damaged archive \(a/data/1 is a directory\)$"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    torch.save({"w": W}, tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(MemoryError):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 @pytest.mark.parametrize("opcode", [b"X", b"T"])
 def test_text_that_claims_more_than_its_file(tmp_path: Path, opcode: bytes) -> None:
     """A file of a few bytes claims a pickled text of 3 GiB; no memory is allocated for it."""

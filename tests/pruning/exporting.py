@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from dcformat_pruning import from_module
@@ -13,6 +13,7 @@ from torch.nn import functional
 from dcformat import graph as ops
 from dcformat.model import Model
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Forward = Callable[[Any, Tensor], Any]
 
 
@@ -37,6 +38,16 @@ def conv() -> nn.Conv2d:
     return nn.Conv2d(2, 3, 3)
 
 
+def graph_of(model: Model) -> ops.Graph:
+    """Return the graph that an export puts into each model."""
+    assert model.graph is not None
+    return model.graph
+
+
+def kinds_of(model: Model) -> list[str]:
+    return [node.kind for node in graph_of(model).nodes]
+
+
 def run(model: Model, x: torch.Tensor) -> torch.Tensor:
     """Evaluate the graph of a model, operator by operator."""
     weights = {name: torch.tensor(t.to_dense()) for name, t in model.tensors.items()}
@@ -44,17 +55,16 @@ def run(model: Model, x: torch.Tensor) -> torch.Tensor:
     def bias(name: str | None) -> torch.Tensor | None:
         return None if name is None else weights[name]
 
-    def pool(n: ops.Node) -> tuple[object, ...]:
-        return n.kernel, n.stride, n.padding
-
     how: dict[str, Callable[..., torch.Tensor]] = {
         "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
         "conv2d": lambda n, v: functional.conv2d(
             v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
         ),
         "relu": lambda n, v: v.clamp(min=0),
-        "max_pool2d": lambda n, v: functional.max_pool2d(v, *pool(n), ceil_mode=n.ceil_mode),
-        "avg_pool2d": lambda n, v: functional.avg_pool2d(v, *pool(n), n.ceil_mode, n.count_include_pad),
+        "max_pool2d": lambda n, v: functional.max_pool2d(v, n.kernel, n.stride, n.padding, ceil_mode=n.ceil_mode),
+        "avg_pool2d": lambda n, v: functional.avg_pool2d(
+            v, n.kernel, n.stride, n.padding, n.ceil_mode, n.count_include_pad
+        ),
         "global_avg_pool": lambda n, v: v.mean((2, 3)),
         "global_max_pool": lambda n, v: v.amax((2, 3)),
         "flatten": lambda n, v: v.reshape(len(v), -1),
@@ -63,9 +73,10 @@ def run(model: Model, x: torch.Tensor) -> torch.Tensor:
         "softmax": lambda n, v: v.softmax(1),
     }
     values = [x]
-    for node in model.graph.nodes:
+    graph = graph_of(model)
+    for node in graph.nodes:
         values.append(how[node.kind](node, *(values[i] for i in node.inputs)))
-    shapes = model.graph.shapes({name: t.shape for name, t in model.tensors.items()})
+    shapes = graph.shapes({name: t.shape for name, t in model.tensors.items()})
     assert [tuple(v.shape[1:]) for v in values] == shapes
     return values[-1]
 
@@ -81,11 +92,12 @@ def check(module: nn.Module, *shape: int) -> Model:
     return model
 
 
-def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
+def with_statistics(module: AnyModule, seed: int = 0) -> AnyModule:
     """Give batch norms statistics that are worth folding."""
     torch.manual_seed(seed)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
             part.running_mean.uniform_(-0.5, 0.5)
             part.running_var.uniform_(0.5, 2)
             nn.init.uniform_(part.weight, 0.5, 1.5)

@@ -28,6 +28,13 @@ def alive(module: nn.Module) -> int:
     return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
 
 
+def gradient(module: nn.Module, name: str) -> torch.Tensor:
+    """Return the gradient of a parameter, which a backward pass has filled."""
+    found = module.get_parameter(name).grad
+    assert found is not None, name
+    return found
+
+
 def digit_images(n: int, seed: int) -> Images:
     """Images of 28 x 28 pixels in ten classes."""
     generator = torch.Generator().manual_seed(seed)

@@ -28,7 +28,7 @@ from dcformat_pruning.selection import keep_in_rows
 from torch import nn
 from torch.nn import functional
 
-from tests.pruning.support import everything, image_data, mlp, mlp_data, own
+from tests.pruning.support import everything, gradient, image_data, mlp, mlp_data, own
 
 
 def mlp_inputs(net: nn.Sequential, x: torch.Tensor) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def test_magnitude_is_the_absolute_weight() -> None:
     net = mlp()
     scores = Magnitude().scores(net)
     assert list(scores) == ["0.weight", "2.weight", "4.weight"]
-    assert scores["2.weight"][3, 1] == abs(float(net[2].weight[3, 1].detach()))
+    assert scores["2.weight"][3, 1] == abs(float(net.get_parameter("2.weight")[3, 1].detach()))
 
 
 def test_random_repeats_by_seed_and_differs_between_seeds() -> None:
@@ -99,7 +99,7 @@ def test_castellano_by_hand_also_behind_a_flatten() -> None:
     scores = Castellano().scores(net, data)
     assert set(scores) == {"0.weight", "2.weight"}
     y = mlp_inputs(net, everything(data)[0])["2.weight"]
-    w = net[2].weight.detach().numpy()
+    w = net.get_parameter("2.weight").detach().numpy()
     for h in range(5):
         by_hand = sum(w[i, h] ** 2 for i in range(4)) * sum(v**2 for v in y[:, h])
         assert float(scores["0.weight"][h]) == pytest.approx(by_hand, rel=1e-5)
@@ -108,7 +108,7 @@ def test_castellano_by_hand_also_behind_a_flatten() -> None:
     images = image_data()
     found = Castellano().scores(conv, images)["0.weight"]
     flat = conv[:3](images[0][0]).detach().numpy()
-    w = conv[3].weight.detach().numpy()
+    w = conv.get_parameter("3.weight").detach().numpy()
     for h in range(3):
         by_hand = sum((w[:, c] ** 2).sum() * (flat[:, c] ** 2).sum() for c in range(4 * h, 4 * h + 4))
         assert float(found[h]) == pytest.approx(by_hand, rel=1e-5)
@@ -151,14 +151,14 @@ def test_fisher_of_units_equals_the_derivative_of_a_gate() -> None:
 
 def test_taylor_by_hand_for_weights_and_units() -> None:
     net, data = own(), image_data() + image_data(4)
-    weights, units, absolute = 0, 0, 0
+    weights, units, absolute = torch.zeros(net.conv.weight.shape), torch.zeros(4), torch.zeros(net.conv.weight.shape)
     for x, y in data:
         net.zero_grad()
         functional.cross_entropy(net(x), y).backward()
-        change = net.conv.weight.grad * net.conv.weight.detach()
-        weights = weights + change**2 / 2
-        absolute = absolute + change.abs() / 2
-        units = units + (change.sum((1, 2, 3)) + net.conv.bias.grad * net.conv.bias.detach()) ** 2 / 2
+        change, bias = (gradient(net, n) * net.get_parameter(n).detach() for n in ("conv.weight", "conv.bias"))
+        weights += change**2 / 2
+        absolute += change.abs() / 2
+        units += (change.sum((1, 2, 3)) + bias) ** 2 / 2
     torch.testing.assert_close(Taylor().scores(net, data)["conv.weight"], weights)
     torch.testing.assert_close(Taylor(squared=False).scores(net, data)["conv.weight"], absolute)
     torch.testing.assert_close(Taylor(units=True).scores(net, data)["conv.weight"], units)
@@ -167,16 +167,16 @@ def test_taylor_by_hand_for_weights_and_units() -> None:
 def test_obd_is_the_diagonal_of_the_hessian() -> None:
     net, data = mlp(), mlp_data()
     x, y = everything(data)
-    for number, name in ((0, "0.weight"), (2, "2.weight"), (4, "4.weight")):
-        shape = net[number].weight.shape
+    for name in ("0.weight", "2.weight", "4.weight"):
+        weight = net.get_parameter(name).detach()
+        shape = weight.shape
 
         def loss(flat: torch.Tensor, name: str = name, shape: torch.Size = shape) -> torch.Tensor:
             out = torch.func.functional_call(net, {name: flat.view(shape)}, (x,))
             return functional.cross_entropy(out, y)
 
-        flat = net[number].weight.detach().flatten()
-        diagonal = torch.autograd.functional.hessian(loss, flat).diagonal().view(shape)
-        by_hand = 0.5 * diagonal * net[number].weight.detach() ** 2
+        diagonal = torch.autograd.functional.hessian(loss, weight.flatten()).diagonal().view(shape)
+        by_hand = 0.5 * diagonal * weight**2
         torch.testing.assert_close(Obd().scores(net, data)[name], by_hand, rtol=1e-3, atol=1e-8)
 
 
@@ -218,14 +218,14 @@ def test_unsupported_modules_and_masks_in_place_are_named() -> None:
 @pytest.mark.parametrize("criterion", [Taylor(), Fisher(), Obd()], ids=lambda c: c.name)
 def test_gradients_that_are_nan_name_the_layer(criterion: Criterion) -> None:
     net, data = mlp(), mlp_data()
-    net[2].weight.data[0, 0] = math.nan
+    net.get_parameter("2.weight").data[0, 0] = math.nan
     with pytest.raises(PruningError, match=r"\d.weight: expected finite gradients, found NaN"):
         criterion.scores(net, data)
 
 
 def test_scores_that_are_nan_name_the_layer() -> None:
     net = mlp()
-    net[2].weight.data[0, 0] = math.nan
+    net.get_parameter("2.weight").data[0, 0] = math.nan
     with pytest.raises(PruningError, match=r"2.weight: expected finite scores"):
         Magnitude().scores(net)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "pruning.md").read_text("utf-8")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
-    images = digit_images(320, 0)
-    scope = {"pixels": images.pixels, "labels": images.labels}
+    images = digit_images(160, 0)
+    scope: dict[str, Any] = {"pixels": images.pixels, "labels": images.labels}
     exec(compile("\n".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)), "docs/pruning.md", "exec"), scope)
     assert sum(scope["ticket"].alive.values()) == alive(scope["fresh"]) == 12_000
     assert sum(scope["units"].values()) >= 60 + 30 - 5

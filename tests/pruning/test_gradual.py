@@ -12,7 +12,7 @@ from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.training import TrainingPlan, fit
 from torch import nn
 
-from tests.pruning.support import alive, small_images, small_net
+from tests.pruning.support import alive, gradient, small_images, small_net
 
 
 class Watch:
@@ -47,7 +47,7 @@ def one_step(module: nn.Sequential, keep: int, power: float) -> tuple[dict[str, 
     x, y = small_images().floats(slice(0, 32)), small_images().labels[:32]
     nn.functional.cross_entropy(module(x), y).backward()
     names = weight_names(module)
-    gradients = {name: module.get_parameter(name).grad.clone() for name in names}
+    gradients = {name: gradient(module, name).clone() for name in names}
     pruning = GradualBalanced(module, Masks.from_zeros(module), keep, start=0, until=0.5, every=1, power=power)
     pruning.before_step(0.4)
     pruning.after_step(1.0)
@@ -75,9 +75,9 @@ def test_rescaling_layers_does_not_change_which_weights_obd_prunes() -> None:
     for factor in (1.0, 2.0):
         module = small_net()
         with torch.no_grad():
-            module[1].weight.mul_(factor)
-            module[1].bias.mul_(factor)
-            module[3].weight.div_(factor)
+            module.get_parameter("1.weight").mul_(factor)
+            module.get_parameter("1.bias").mul_(factor)
+            module.get_parameter("3.weight").div_(factor)
         masks[factor] = [one_step(copy.deepcopy(module), 150, power)[1] for power in (0.5, 0.0)]
     (obd, magnitude), (same_obd, other_magnitude) = masks[1.0], masks[2.0]
     assert all(torch.equal(obd[name], same_obd[name]) for name in obd)
@@ -86,15 +86,15 @@ def test_rescaling_layers_does_not_change_which_weights_obd_prunes() -> None:
 
 def test_pruned_weights_stay_pruned_despite_momentum() -> None:
     module = small_net()
-    module[1].weight.data[3] = 0
+    module.get_parameter("1.weight").data[3] = 0
     pruning = GradualBalanced(module, Masks.from_zeros(module), 50)
     fit(module, small_images(), TrainingPlan(epochs=4, lr=1e-1, batch=16), seed=0, constraints=(pruning,))
-    assert not module[1].weight[3].any()
+    assert not module.get_parameter("1.weight")[3].any()
 
 
 def test_a_layer_that_loses_all_its_weights_is_named() -> None:
     module = small_net()
-    module[3].weight.data.mul_(1e-6)
+    module.get_parameter("3.weight").data.mul_(1e-6)
     pruning = GradualBalanced(module, Masks.from_zeros(module), 30, power=0.0)
     plan = TrainingPlan(epochs=2, lr=1e-9, batch=16)
     with pytest.warns(PrunedAwayWarning, match=r"^3\.weight: the whole layer is pruned away$"):
@@ -117,7 +117,7 @@ def test_schedules_that_make_no_sense_are_refused(keep: int, start: float, until
 
 def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
     module = small_net()
-    module[1].weight.data[:, ::2] = 0
+    module.get_parameter("1.weight").data[:, ::2] = 0
     zeros = [p == 0 for p in module.parameters()]
     distinct: list[int] = []
 
@@ -126,7 +126,7 @@ def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
             """Do nothing."""
 
         def after_step(self, progress: float) -> None:
-            distinct.append(len(torch.unique(module[1].weight[module[1].weight != 0])))
+            distinct.append(len(torch.unique(module.get_parameter("1.weight")[module.get_parameter("1.weight") != 0])))
 
     sharing = IncrementalSharing(module, {"1.weight": 4, "3.weight": 3})
     fit(module, small_images(), TrainingPlan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(sharing, Count()))
@@ -135,8 +135,8 @@ def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
     assert len(torch.unique(module[3].weight)) == 3
     assert all(torch.equal(p == 0, z) for p, z in zip(module.parameters(), zeros, strict=True))
     plain = small_net()
-    plain[1].weight.data[:, ::2] = 0
-    assert not torch.equal(module[3].weight, plain[3].weight)
+    plain.get_parameter("1.weight").data[:, ::2] = 0
+    assert not torch.equal(module.get_parameter("3.weight"), plain.get_parameter("3.weight"))
 
 
 def test_sharing_errors_name_the_layer() -> None:

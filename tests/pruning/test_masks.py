@@ -51,9 +51,9 @@ def test_folded_masks_keep_bits_and_zero_nonfinite_values(dtype: torch.dtype) ->
     module = nn.Sequential(nn.Linear(4, 1))
     prune.custom_from_mask(module[0], "weight", torch.tensor([[0, 1, 1, 0]]).to(dtype))
     with torch.no_grad():
-        module[0].weight_orig.copy_(torch.tensor([[float("nan"), -0.0, 0.1, -7.0]]))
+        module.get_parameter("0.weight_orig").copy_(torch.tensor([[float("nan"), -0.0, 0.1, -7.0]]))
     assert fold_torch_prune(module) == ["0.weight"]
-    weight = module[0].weight.detach()
+    weight = module.get_parameter("0.weight").detach()
     assert torch.equal(weight, torch.tensor([[0.0, -0.0, 0.1, 0.0]]))
     assert torch.signbit(weight).tolist() == [[False, True, False, False]]
     assert not module[0]._forward_pre_hooks

@@ -13,9 +13,10 @@ from dcformat_pruning.tracing import UnsupportedModuleError
 from torch import nn
 from torch.nn import functional
 
+from dcformat import graph as ops
 from dcformat.errors import FormatError
 from dcformat.graph import Preprocessing
-from tests.pruning.exporting import check, with_statistics
+from tests.pruning.exporting import check, graph_of, kinds_of, with_statistics
 
 
 class Block(nn.Module):
@@ -71,32 +72,26 @@ class Fire(nn.Module):
 
 
 def test_lenets_have_the_graph_of_their_architecture() -> None:
-    assert [n.kind for n in check(build("lenet-300-100"), 1, 28, 28).graph.nodes] == (
-        ["flatten", "linear", "relu", "linear", "relu", "linear"]
-    )
+    assert kinds_of(check(build("lenet-300-100"), 1, 28, 28)) == ["flatten", *["linear", "relu"] * 2, "linear"]
     model = check(build("lenet-5"), 1, 28, 28)
     assert list(model.tensors)[:2] == ["conv1.weight", "conv1.bias"]
 
 
 def test_vgg_with_batch_norm_dropout_and_pooling_to_the_same_size() -> None:
-    features = []
-    channels = 3
-    for out in (8, "M", 12, 12, "M"):
-        if out == "M":
-            features.append(nn.MaxPool2d(2, 2))
-        else:
-            features += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-            channels = out
+    def block(channels: int, out: int) -> list[nn.Module]:
+        return [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+    features = [*block(3, 8), nn.MaxPool2d(2, 2), *block(8, 12), *block(12, 12), nn.MaxPool2d(2, 2)]
     head = nn.Sequential(nn.Linear(12 * 4 * 4, 10), nn.ReLU(True), nn.Dropout(), nn.Linear(10, 4))
     vgg = nn.Sequential(nn.Sequential(*features), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), head)
     model = check(with_statistics(vgg), 3, 16, 16)
-    assert [n.kind for n in model.graph.nodes].count("conv2d") == 3
+    assert kinds_of(model).count("conv2d") == 3
     assert not any("running" in name for name in model.tensors)
 
 
 def test_resnet_with_in_place_operations() -> None:
     model = check(with_statistics(ResNet()), 3, 32, 32)
-    kinds = [n.kind for n in model.graph.nodes]
+    kinds = kinds_of(model)
     assert kinds.count("add") == 2 and kinds.count("global_avg_pool") == 1 and kinds.count("conv2d") == 6
 
 
@@ -107,7 +102,7 @@ def test_functions_methods_and_string_padding() -> None:
 def test_batch_norm_that_follows_no_layer_becomes_a_convolution() -> None:
     module = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(3))
     model = check(with_statistics(module), 2, 6, 6)
-    assert [n.groups for n in model.graph.nodes if n.kind == "conv2d"] == [2, 1, 3]
+    assert [n.groups for n in graph_of(model).nodes if isinstance(n, ops.Conv2d)] == [2, 1, 3]
 
 
 def test_batch_norm_behind_a_linear_layer_and_grouped_convolutions() -> None:
@@ -150,11 +145,10 @@ def test_pruned_and_masked_weights_are_stored_sparse() -> None:
 def test_preprocessing_labels_and_metadata_go_along() -> None:
     preprocessing = Preprocessing((0.5,), (0.25,))
     module = nn.Sequential(nn.Linear(2, 2))
-    extras = {"preprocessing": preprocessing, "labels": ["a", "b"], "metadata": {"k": "v"}}
-    model = from_module(module, [2], **extras)
-    assert model.graph.preprocessing == preprocessing
+    model = from_module(module, [2], preprocessing=preprocessing, labels=["a", "b"], metadata={"k": "v"})
+    assert graph_of(model).preprocessing == preprocessing
     assert model.labels == ("a", "b") and model.metadata == {"k": "v"}
-    assert model.graph.input_shape == (2,)
+    assert graph_of(model).input_shape == (2,)
     np.testing.assert_array_equal(model.tensors["0.weight"].shape, (2, 2))
 
 
@@ -219,7 +213,7 @@ def test_unused_results_are_left_out() -> None:
             self.fc(torch.relu(y))
             return y
 
-    assert [n.kind for n in check(Aside(abs), 4).graph.nodes] == ["linear"]
+    assert kinds_of(check(Aside(abs), 4)) == ["linear"]
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:

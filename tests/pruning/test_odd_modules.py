@@ -15,12 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from dcformat import graph as ops
 from dcformat.dense import negative_zeros
-from tests.pruning.exporting import Forward, Net, check, conv, fc, run, with_statistics
+from tests.pruning.exporting import Forward, Net, check, conv, fc, graph_of, kinds_of, run, with_statistics
+from tests.pruning.support import gradient
+
+
+def channels_last(module: nn.Conv2d) -> nn.Conv2d:
+    module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
+    return module
 
 
 def kinds(module: nn.Module, *shape: int) -> list[str]:
-    return [node.kind for node in check(with_statistics(module), *shape).graph.nodes]
+    return kinds_of(check(with_statistics(module), *shape))
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +55,7 @@ def test_spectral_norm_of_the_old_style_after_load_state_dict() -> None:
     state = {n: torch.rand_like(v) + 0.5 if v.is_floating_point() else v for n, v in module.state_dict().items()}
     module.load_state_dict(state)
     model = from_module(module, (2, 5, 5))
-    assert [node.kind for node in model.graph.nodes] == ["conv2d"]
+    assert kinds_of(model) == ["conv2d"]
     x = torch.randn(2, 2, 5, 5)
     torch.testing.assert_close(run(model, x), module.eval()(x).detach(), rtol=1e-4, atol=1e-5)
 
@@ -67,7 +74,7 @@ def test_parametrisations_of_the_new_style(parametrise: Callable[[nn.Module], nn
     custom = nn.Sequential(fc(), nn.ReLU())
     parametrize.register_parametrization(custom[0], "weight", Doubled(), unsafe=True)
     model = check(custom, 4)
-    expected = 2 * custom[0].parametrizations.weight.original.detach()
+    expected = 2 * custom.get_parameter("0.parametrizations.weight.original").detach()
     assert torch.equal(torch.tensor(model.tensors["0.weight"].to_dense()), expected)
 
 
@@ -123,7 +130,7 @@ def test_a_layer_called_twice_keeps_its_weight_and_each_call_its_norm() -> None:
     layer = fc()
     module = nn.Sequential(layer, nn.BatchNorm1d(4), nn.ReLU(), layer, nn.BatchNorm1d(4))
     model = check(with_statistics(module), 4)
-    assert [node.weight for node in model.graph.nodes if node.kind == "linear"] == [
+    assert [node.weight for node in graph_of(model).nodes if isinstance(node, ops.Linear)] == [
         "0.weight",
         "1.weight",
         "0.weight",
@@ -233,7 +240,7 @@ def test_an_input_changed_in_place() -> None:
         (nn.Sequential(nn.Sequential(nn.Sequential(fc())), *[nn.ReLU(True)] * 2), (4,), "linear relu relu"),
         (nn.Sequential(nn.DataParallel(conv()), nn.BatchNorm2d(3)), (2, 5, 5), "conv2d"),
         (
-            nn.Sequential(conv(), nn.ReLU(), nn.Flatten()).to(memory_format=torch.channels_last),
+            nn.Sequential(channels_last(conv()), nn.ReLU(), nn.Flatten()),
             (2, 5, 5),
             "conv2d relu flatten",
         ),
@@ -290,7 +297,9 @@ def test_arguments_behind_the_first_have_their_defaults() -> None:
 def test_other_precisions_that_float32_holds(dtype: torch.dtype) -> None:
     module = nn.Sequential(fc()).to(dtype)
     model = from_module(module, (4,))
-    assert torch.equal(torch.tensor(model.tensors["0.weight"].to_dense()), module[0].weight.detach().float())
+    assert torch.equal(
+        torch.tensor(model.tensors["0.weight"].to_dense()), module.get_parameter("0.weight").detach().float()
+    )
     assert module[0].weight.dtype == dtype
 
 
@@ -312,7 +321,7 @@ def test_initialised_lazy_modules() -> None:
 def test_nan_stays_where_it_is() -> None:
     module = nn.Sequential(nn.Linear(4, 3))
     with torch.no_grad():
-        module[0].weight[0, 0] = float("nan")
+        module.get_parameter("0.weight")[0, 0] = float("nan")
     model = from_module(module, (4,))
     assert torch.isnan(torch.tensor(model.tensors["0.weight"].to_dense())).sum() == 1
 
@@ -322,7 +331,7 @@ def test_pruned_weights_are_zero_even_where_they_are_not_finite() -> None:
         module = nn.Sequential(nn.Linear(3, 2))
         prune.custom_from_mask(module[0], "weight", torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype))
         with torch.no_grad():
-            module[0].weight_orig[module[0].weight_mask == 0] = float("inf")
+            module.get_parameter("0.weight_orig")[module[0].weight_mask == 0] = float("inf")
         weight = from_module(module, (3,)).tensors["0.weight"]
         assert weight.nnz == 3 and (weight.to_dense() != 0).tolist() == [[True, False, True], [False, False, True]]
     prune.custom_from_mask(fresh := nn.Linear(3, 2), "weight", torch.full((2, 3), 0.5))
@@ -333,8 +342,8 @@ def test_pruned_weights_are_zero_even_where_they_are_not_finite() -> None:
 def test_negative_zeros_become_positive_unless_exact() -> None:
     module = nn.Sequential(nn.Linear(2, 2))
     with torch.no_grad():
-        module[0].weight.copy_(torch.tensor([[-0.0, 1.0], [0.0, -0.0]]))
-    assert negative_zeros(module[0].weight.detach().numpy()) == 2
+        module.get_parameter("0.weight").copy_(torch.tensor([[-0.0, 1.0], [0.0, -0.0]]))
+    assert negative_zeros(module.get_parameter("0.weight").detach().numpy()) == 2
     plain, exact = from_module(module, (2,)), from_module(module, (2,), exact=True)
     assert plain.tensors["0.weight"].nnz == 1 and exact.tensors["0.weight"].nnz == 3
     assert torch.signbit(torch.tensor(exact.tensors["0.weight"].to_dense())).tolist() == [[True, False], [False, True]]
@@ -346,14 +355,16 @@ def test_negative_zeros_become_positive_unless_exact() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # raised by imports of torch.compile
 def test_wrappers_are_unwrapped() -> None:
     inner = nn.Sequential(fc())
-    for wrapper in (nn.DataParallel(inner), torch.compile(inner), torch.compile(nn.DataParallel(inner))):
+    parallel = nn.DataParallel(inner)
+    for wrapper in (parallel, torch.compile(inner), torch.compile(parallel)):
+        assert isinstance(wrapper, nn.Module)
         assert list(from_module(wrapper, (4,)).tensors) == ["0.weight", "0.bias"]
 
 
 def test_the_module_and_the_random_state_stay_as_they_were() -> None:
     module = with_statistics(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.ReLU(True))).train()
     module[3].eval()
-    module[0].weight.grad = torch.ones(3, 4)
+    module.get_parameter("0.weight").grad = torch.ones(3, 4)
     prune.l1_unstructured(module[0], "bias", 1)
     before, hooks = copy.deepcopy(module.state_dict()), dict(module[0]._forward_pre_hooks)
     objects = dict(module.named_parameters())
@@ -366,7 +377,7 @@ def test_the_module_and_the_random_state_stay_as_they_were() -> None:
     assert all(torch.equal(before[n], v) for n, v in module.state_dict().items())
     assert all(objects[n] is p for n, p in module.named_parameters())
     assert dict(module[0]._forward_pre_hooks) == hooks
-    assert torch.equal(module[0].weight.grad, torch.ones(3, 4))
+    assert torch.equal(gradient(module, "0.weight"), torch.ones(3, 4))
 
 
 @pytest.mark.parametrize(

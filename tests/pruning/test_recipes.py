@@ -115,7 +115,9 @@ def test_a_checkpoint_takes_the_place_of_dense_training(digits: Path, tmp_path: 
     result = compress("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, checkpoint=path)
     assert result.stages[0].stage == "train"
     assert result.stages[0].weights == nonzero_weights(dense)
-    largest = dense.fc1.weight.detach().abs() >= dense.fc1.weight.detach().abs().quantile(0.94)
+    largest = dense.get_parameter("fc1.weight").detach().abs() >= dense.get_parameter(
+        "fc1.weight"
+    ).detach().abs().quantile(0.94)
     pruned = result.module.get_parameter("fc1.weight") != 0
     assert pruned[largest].float().mean() > 0.99
 

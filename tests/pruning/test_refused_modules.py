@@ -150,7 +150,7 @@ def inexact() -> nn.Module:
 
 def sparse(layout: torch.layout) -> nn.Module:
     module = nn.Sequential(fc())
-    dense = module[0].weight.detach()
+    dense = module.get_parameter("0.weight").detach()
     module[0].weight = nn.Parameter(dense.to_sparse() if layout == torch.sparse_coo else dense.to_sparse_csr())
     return module
 
@@ -161,20 +161,20 @@ class Scaled(nn.Linear):
 
 
 def replaced(module: nn.Linear) -> nn.Module:
-    module.forward = lambda x: 2 * x  # type: ignore[method-assign]
+    module.forward = lambda input: 2 * input  # type: ignore[method-assign]
     return nn.Sequential(module)
 
 
 def filled(value: float) -> nn.Module:
     module = nn.Sequential(fc())
-    nn.init.constant_(module[0].weight, value)
+    nn.init.constant_(module.get_parameter("0.weight"), value)
     return module
 
 
-def locked() -> nn.Module:
-    module = nn.Sequential(fc())
-    module.lock = threading.Lock()
-    return module
+class Locked(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(fc())
+        self.lock = threading.Lock()
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch warns that it will remove features that this test uses
@@ -203,7 +203,7 @@ def locked() -> nn.Module:
         ),
         (lambda: nn.MultiheadAttention(4, 2), r"0 \(.*MultiheadAttention\): expected a supported layer"),
         (lambda: filled(float("nan")), "expected finite results on random input, found NaN and infinity; look for"),
-        (locked, "expected a module that copy.deepcopy can copy, found .*lock.*; keep what cannot be copied"),
+        (Locked, "expected a module that copy.deepcopy can copy, found .*lock.*; keep what cannot be copied"),
     ],
 )
 def test_modules_and_tensors_that_cannot_be_exported_are_named(make: Callable[[], nn.Module], message: str) -> None:
@@ -213,4 +213,4 @@ def test_modules_and_tensors_that_cannot_be_exported_are_named(make: Callable[[]
 
 def test_other_objects_than_modules_are_refused() -> None:
     with pytest.raises(UnsupportedModuleError, match=r"expected an nn\.Module, found OrderedDict; pass the module"):
-        from_module(fc().state_dict(), (4,))
+        from_module(fc().state_dict(), (4,))  # type: ignore[arg-type]

@@ -31,8 +31,8 @@ PLAN = TrainingPlan(epochs=2, lr=1e-2, batch=16)
 def test_one_shot_and_iterative_keep_the_given_number_of_weights() -> None:
     module = small_net()
     assert one_shot(module, Taylor(), small_images(64), 100).alive == {
-        "1.weight": int((module[1].weight != 0).sum()),
-        "3.weight": int((module[3].weight != 0).sum()),
+        "1.weight": int((module.get_parameter("1.weight") != 0).sum()),
+        "3.weight": int((module.get_parameter("3.weight") != 0).sum()),
     }
     assert alive(module) == 100
     module = small_net()
@@ -74,7 +74,7 @@ def test_drop_and_grow_swaps_the_smallest_for_the_largest_gradients() -> None:
     module[0].weight.grad = torch.tensor([[9.0, -1.0, 9.0, 5.0], [9.0, 9.0, -6.0, 0.5]])
     rigl.before_step(0.0)
     assert masks.masks["0.weight"].tolist() == [[False, False, True, True], [True, False, True, False]]
-    assert module[0].weight.tolist() == [[0, 0, 3, 0], [2, 0, 0, 0]]
+    assert module.get_parameter("0.weight").tolist() == [[0, 0, 3, 0], [2, 0, 0, 0]]
     assert module[0].weight.grad.tolist() == [[0, 0, 9, 5], [9, 0, -6, 0]]
     with pytest.raises(PruningError, match="fraction"):
         DropAndGrow(module, masks, fraction=1.0)
@@ -93,7 +93,7 @@ def test_drop_and_grow_keeps_each_layers_number_while_training() -> None:
 @pytest.mark.parametrize("kind", ["l1", "l2", "hoyer-square"])
 def test_penalties_add_the_gradient_of_their_formula(kind: str) -> None:
     module = nn.Sequential(nn.Linear(5, 4))
-    weight = module[0].weight
+    weight = module.get_parameter("0.weight")
     value = {
         "l1": lambda w: w.abs().sum(),
         "l2": lambda w: (w**2).sum() / 2,
@@ -117,7 +117,7 @@ def test_hoyer_square_gives_sparser_weights() -> None:
     fit(without, small_images(64), plan, seed=0)
 
     def measure(module: nn.Sequential) -> float:
-        w = module[1].weight.detach()
+        w = module.get_parameter("1.weight").detach()
         return float(w.abs().sum() ** 2 / (w**2).sum())
 
     assert measure(with_penalty) < 0.8 * measure(without)
@@ -125,7 +125,7 @@ def test_hoyer_square_gives_sparser_weights() -> None:
 
 def test_lottery_ticket_rewinds_survivors_to_their_early_values() -> None:
     module = small_net()
-    initial = module[1].weight.detach().clone()
+    initial = module.get_parameter("1.weight").detach().clone()
 
     def progress(stage: str, done: float, *_: object) -> None:
         if done == int(done):
@@ -138,17 +138,17 @@ def test_lottery_ticket_rewinds_survivors_to_their_early_values() -> None:
     # Nothing is learnt at a learning rate of 0, so the remaining weights are exactly the initial values.
     still = small_net()
     masks = lottery_ticket(still, Retraining(small_images(64), TrainingPlan(epochs=1, lr=0.0, batch=16)), keep=150)
-    assert torch.equal(still[1].weight.detach(), initial * masks.masks["1.weight"])
+    assert torch.equal(still.get_parameter("1.weight").detach(), initial * masks.masks["1.weight"])
 
 
 def test_rewind_remembers_the_values_of_its_moment() -> None:
     module = small_net()
     kept = Rewind(module, 0.5)
     for progress in (0.25, 0.5, 0.75):
-        module[1].weight.data.fill_(progress)
+        module.get_parameter("1.weight").data.fill_(progress)
         kept.after_step(progress)
     kept.restore()
-    assert bool((module[1].weight == 0.5).all())
+    assert bool((module.get_parameter("1.weight") == 0.5).all())
     with pytest.raises(PruningError, match="rate"):
         lottery_ticket(module, Retraining(small_images(64), PLAN), keep=10, rate=1.0)
     with pytest.raises(PruningError, match="expected to keep 1 to 228 weights, found 0"):
@@ -157,7 +157,7 @@ def test_rewind_remembers_the_values_of_its_moment() -> None:
 
 def test_nan_gradients_in_training_name_the_layer() -> None:
     module = small_net()
-    module[3].weight.data[0, 0] = math.nan
+    module.get_parameter("3.weight").data[0, 0] = math.nan
     with pytest.raises(DivergenceError, match=r"weight.*NaN"):
         fit(module, small_images(64), PLAN, seed=0)
 
@@ -216,10 +216,10 @@ def test_masks_of_torch_prune_are_folded_and_then_train_on() -> None:
 def test_folding_leaves_no_negative_zeros() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.BatchNorm2d(2)).eval()
     with torch.no_grad():
-        module[0].weight.copy_(torch.tensor([0.0, 1.0, 0.0, 2.0, -1.0, 0.0, 0.0, 1.0]).view(2, 1, 2, 2))
-        module[1].weight.fill_(-1.0)
+        module.get_parameter("0.weight").copy_(torch.tensor([0.0, 1.0, 0.0, 2.0, -1.0, 0.0, 0.0, 1.0]).view(2, 1, 2, 2))
+        module.get_parameter("1.weight").fill_(-1.0)
     nn.utils.prune.l1_unstructured(module[0], "weight", amount=2)
     fold_torch_prune(module)
     fold_batch_norm(module)
-    weight = module[0].weight.detach()
+    weight = module.get_parameter("0.weight").detach()
     assert not bool(torch.signbit(weight[weight == 0]).any()) and int((weight == 0).sum()) >= 4

@@ -115,7 +115,7 @@ def test_percentile_is_numpys_over_all_alive_or_layer_by_layer() -> None:
 def test_sensitivity_thresholds_as_han_and_as_the_article() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(30, 20))
-    weight = net[0].weight.detach().numpy()
+    weight = net.get_parameter("0.weight").detach().numpy()
     found = Magnitude().scores(net)
     han = sensitivity_masks(found, 1.2, spread=weight_spread(net))["0.weight"].numpy()
     np.testing.assert_array_equal(han, np.abs(weight) >= 1.2 * weight.astype(np.float64).std())
@@ -130,13 +130,13 @@ def test_sensitivity_thresholds_as_han_and_as_the_article() -> None:
 def test_budgets_add_up_and_starve_no_layer() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(50, 40), nn.ReLU(), nn.Linear(40, 5))
-    net[2].weight.data.mul_(1e-3)
+    net.get_parameter("2.weight").data.mul_(1e-3)
     assert magnitude_budget(net, 100) == {"0.weight": 99, "2.weight": 1}
     lamp = ranked_budget(Lamp().scores(net), 100)
     assert sum(lamp.values()) == 100 and lamp["2.weight"] > 1  # LAMP does not depend on a layer's scale
-    squares = net[2].weight.detach().double().square().flatten()
+    squares = net.get_parameter("2.weight").detach().double().square().flatten()
     by_hand = {i: float(s / squares[squares >= s].sum()) for i, s in enumerate(squares)}
-    first = net[0].weight.detach().double().square().flatten()
+    first = net.get_parameter("0.weight").detach().double().square().flatten()
     ours = sorted([*by_hand.values(), *(float(s / first[first >= s].sum()) for s in first)])[-100:]
     assert sum(v >= ours[0] for v in by_hand.values()) == lamp["2.weight"]
 
@@ -160,7 +160,7 @@ def test_units_go_with_their_readers_weights() -> None:
         dict(net.named_parameters())[name].data.mul_(mask)
     x = torch.rand(3, 1, 6, 6)
     before = net(x)
-    net[0].bias.data[1] = 99.0
+    net.get_parameter("0.bias").data[1] = 99.0
     torch.testing.assert_close(net(x), before)
 
 

@@ -19,6 +19,8 @@ from dcformat_pruning.sharing import (
 )
 from torch import nn
 
+from tests.pruning.support import gradient
+
 
 def pruned(seed: int = 0) -> nn.Sequential:
     module = build("lenet-300-100", seed)
@@ -61,7 +63,7 @@ def test_balancing_works_through_pooling_and_refuses_an_empty_layer() -> None:
     before = module(x)
     balance_scales(module)
     torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
-    module.fc1.weight.data.zero_()
+    module.get_parameter("fc1.weight").data.zero_()
     with pytest.raises(PruningError, match=r"fc1\.weight: expected nonzero weights, found none"):
         balance_scales(module)
 
@@ -74,7 +76,7 @@ def test_a_step_moves_each_centroid_by_its_members_summed_gradients() -> None:
     shared = SharedWeights.from_values(module, names)
     x, y = torch.rand(32, 1, 28, 28), torch.arange(32) % 10
     nn.functional.cross_entropy(module(x), y).backward()
-    gradients = {name: module.get_parameter(name).grad.clone() for name in names}
+    gradients = {name: gradient(module, name).clone() for name in names}
     shared.before_step(0)
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     shared.after_step(0)
@@ -113,14 +115,14 @@ def test_values_stay_tied_through_adam(across: bool) -> None:
 
 def test_biases_end_on_a_grid() -> None:
     module = build("lenet-300-100", 0)
-    before = module.fc1.bias.detach().clone()
+    before = module.get_parameter("fc1.bias").detach().clone()
     quantise_biases(module, 7)
-    after = module.fc1.bias.detach()
+    after = module.get_parameter("fc1.bias").detach()
     step = after.abs().max() / 7
     counts = after / step
     assert torch.equal(counts, counts.round())
     assert step == pytest.approx(before.abs().max().item() / 7, rel=1 / 128)
-    assert (module.fc1.bias.detach() - before).abs().max() <= step / 2 + 1e-7
+    assert (module.get_parameter("fc1.bias").detach() - before).abs().max() <= step / 2 + 1e-7
     with pytest.raises(PruningError, match="levels: expected at least 1, found 0"):
         quantise_biases(module, 0)
 

@@ -65,12 +65,12 @@ def test_constant_units_are_folded_through_relu_and_unread_units_removed() -> No
 def test_shrinking_leaves_out_pixels_units_and_channels() -> None:
     module = build("lenet-300-100", 0)
     with torch.no_grad():
-        module.fc1.weight[10:] = 0
-        module.fc1.weight[:, 20:] = 0
-        module.fc2.weight[:, :3] = 0
+        module.get_parameter("fc1.weight")[10:] = 0
+        module.get_parameter("fc1.weight")[:, 20:] = 0
+        module.get_parameter("fc2.weight")[:, :3] = 0
     small = shrink(module).module
     assert isinstance(small.flatten, Pick) and len(small.flatten.index) == 20
-    assert [tuple(small.get_submodule(n).weight.shape) for n in ("fc1", "fc2", "fc3")] == [
+    assert [tuple(small.get_parameter(f"{n}.weight").shape) for n in ("fc1", "fc2", "fc3")] == [
         (7, 20),
         (100, 7),
         (10, 100),
@@ -82,15 +82,18 @@ def test_shrinking_leaves_out_pixels_units_and_channels() -> None:
 def test_the_best_units_have_the_largest_product_of_norms() -> None:
     module = build("lenet-5", 0)
     with torch.no_grad():
-        module.conv1.weight[[4, 9]] *= 100
-        module.fc1.weight[:, 16 * 7 : 16 * 8] *= 100  # the weights that read channel 7 of conv2
+        module.get_parameter("conv1.weight")[[4, 9]] *= 100
+        module.get_parameter("fc1.weight")[:, 16 * 7 : 16 * 8] *= 100  # the weights that read channel 7 of conv2
     keep_best_units(module, {"conv1": 2, "conv2": 1})
     alive = {
         link.name: (link.weight != 0).flatten(1).any(1).nonzero().flatten().tolist() for link in chain_layers(module)
     }
     assert alive["conv1"] == [4, 9]
     assert alive["conv2"] == [7]
-    assert not module.fc1.weight[:, : 16 * 7].any() and not module.fc1.weight[:, 16 * 8 :].any()
+    assert (
+        not module.get_parameter("fc1.weight")[:, : 16 * 7].any()
+        and not module.get_parameter("fc1.weight")[:, 16 * 8 :].any()
+    )
     small = shrink(module).module
     x = torch.rand(3, 1, 28, 28)
     torch.testing.assert_close(small(x), module(x))

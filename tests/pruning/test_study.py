@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -56,7 +57,7 @@ def test_normalised_pixels_hide_silent_inputs_and_folding_reveals_them(network: 
     """A pixel that is always black counts as present in every image when it is -0.42, and as silent when it is 0."""
     dark = digit_images(64, 2)
     dark.pixels[:, :, 0] = 0
-    weight = network.fc1.weight.detach().abs()[:, :28]
+    weight = network.get_parameter("fc1.weight").detach().abs()[:, :28]
     normalised = TfIdf().scores(network, dark)["fc1.weight"][:, :28]
     assert bool((normalised > 0.3 * weight).all())
     assert bool((study.TfIdfOnPixels().scores(network, dark)["fc1.weight"][:, :28] == 0).all())
@@ -94,13 +95,13 @@ def test_wanda_prunes_rows_and_obs_moves_weights(network: nn.Sequential, data: T
     assert budget == {"fc1.weight": 23520, "fc2.weight": 3000, "fc3.weight": 100}
     module = study.folded(network)
     study.prune(module, Wanda(), scores, budget, sample)
-    assert set((module.fc1.weight != 0).sum(1).tolist()) <= {78, 77}
+    assert set((module.get_parameter("fc1.weight") != 0).sum(1).tolist()) <= {78, 77}
     module = study.folded(network)
-    before = module.fc3.weight.detach().clone()
+    before = module.get_parameter("fc3.weight").detach().clone()
     study.prune(module, Obs(), Obs().scores(module, sample), budget, sample)
-    kept = module.fc3.weight != 0
+    kept = module.get_parameter("fc3.weight") != 0
     assert int(kept.sum()) == 100
-    assert not torch.equal(module.fc3.weight[kept], before[kept])
+    assert not torch.equal(module.get_parameter("fc3.weight")[kept], before[kept])
 
 
 @pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")  # the network is hardly trained
@@ -207,6 +208,7 @@ def test_the_help_names_every_ratio() -> None:
 
 def test_the_command_offers_every_criterion() -> None:
     (option,) = (p for p in study_verb.criteria_command.params if p.name == "names")
+    assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == tuple(study.CRITERIA)
     assert [c.name for c in study.compared_criteria(0, "undertrained", tuple(study.CRITERIA))] == list(study.CRITERIA)
     assert set(study.CRITERIA) - set(study.DEFAULT_CRITERIA) == {"LAMP", "Castellano"}

@@ -37,7 +37,7 @@ def test_obs_score_is_the_least_error_of_removing_one_weight() -> None:
     """Compare with the definition: remove a weight, solve the rest of its row by least squares, measure the outputs."""
     weight, _, x = dense_layer()
     net = nn.Sequential(nn.Linear(7, 3, bias=False)).double()
-    net[0].weight.data.copy_(weight)
+    net.get_parameter("0.weight").data.copy_(weight)
     scores = Obs(damping=0.0).scores(net, [(x, torch.zeros(40, dtype=torch.long))])["0.weight"]
     for i, q in itertools.product(range(3), range(7)):
         rest = [j for j in range(7) if j != q]
@@ -120,23 +120,26 @@ def test_castellano_least_squares_keeps_net_inputs() -> None:
     data = mlp_data(30)
     x = everything(data)[0]
     with torch.no_grad():
-        net[0].weight.abs_()
-        net[0].bias.abs_()
-        net[0].weight[4] = net[0].weight[0] + 2 * net[0].weight[1]
-        net[0].bias[4] = net[0].bias[0] + 2 * net[0].bias[1]
+        net.get_parameter("0.weight").abs_()
+        net.get_parameter("0.bias").abs_()
+        net.get_parameter("0.weight")[4] = net.get_parameter("0.weight")[0] + 2 * net.get_parameter("0.weight")[1]
+        net.get_parameter("0.bias")[4] = net.get_parameter("0.bias")[0] + 2 * net.get_parameter("0.bias")[1]
     hidden, net_inputs = net[:2](x).detach(), net[:3](x).detach()
-    old = net[2].weight.detach().clone()
+    old = net.get_parameter("2.weight").detach().clone()
     remove_and_refit(net, data, {"0.weight": torch.tensor([True, True, True, True, False])})
     torch.testing.assert_close(net[:3](x), net_inputs, rtol=1e-4, atol=1e-5)
-    assert net[2].weight[:, 4].count_nonzero() == 0 and net[0].weight[4].count_nonzero() == 0
+    assert (
+        net.get_parameter("2.weight")[:, 4].count_nonzero() == 0
+        and net.get_parameter("0.weight")[4].count_nonzero() == 0
+    )
     # For a unit that is not redundant, the residual equals that of NumPy's least squares.
-    net[2].weight.data.copy_(old)
+    net.get_parameter("2.weight").data.copy_(old)
     with torch.no_grad():
-        net[0].weight[4], net[0].bias[4] = torch.rand(6), 0.1
+        net.get_parameter("0.weight")[4], net.get_parameter("0.bias")[4] = torch.rand(6), 0.1
     hidden, net_inputs = net[:2](x).detach(), net[:3](x).detach()
     remove_and_refit(net, data, {"0.weight": torch.tensor([True, False, True, True, True])})
     rest = [0, 2, 3, 4]
-    target = (net_inputs - net[2].bias.detach()).double().numpy()
+    target = (net_inputs - net.get_parameter("2.bias").detach()).double().numpy()
     best = np.linalg.lstsq(hidden[:, rest].double().numpy(), target, rcond=None)[1]
     found = (net[:3](x) - net_inputs).double().square().sum(0).detach().numpy()
     np.testing.assert_allclose(found, best, rtol=1e-3, atol=1e-9)
@@ -147,10 +150,10 @@ def test_remove_while_stops_and_undoes_the_last_removal() -> None:
     seen: list[torch.Tensor] = []
 
     def good(module: nn.Module) -> bool:
-        seen.append(module[0].weight.detach().clone())
+        seen.append(module.get_parameter("0.weight").detach().clone())
         return len(seen) < 3
 
     left = remove_while(net, data, good)
     assert sum(left.values()) == 5 + 4 - 2
-    assert torch.equal(net[0].weight.detach(), seen[1]) or not torch.equal(seen[1], seen[2])
-    assert sum(int((w != 0).any(1).sum()) for w in (net[0].weight, net[2].weight)) == 7
+    assert torch.equal(net.get_parameter("0.weight").detach(), seen[1]) or not torch.equal(seen[1], seen[2])
+    assert sum(int((w != 0).any(1).sum()) for w in (net.get_parameter("0.weight"), net.get_parameter("2.weight"))) == 7

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
+from dcformat_runtime.session import Backend
 
 from dcformat.dense import from_dense
 from dcformat.graph import (
@@ -29,6 +30,8 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat.model import Model, Tensor
+
+BACKENDS: tuple[Backend, ...] = ("numba", "numpy")
 
 Floats = npt.NDArray[np.float32]
 
@@ -82,18 +85,19 @@ def mlp(features: int = 40, *sizes: int, density: float = 0.3, seed: int = 0) ->
     return net
 
 
-def lenet(seed: int = 0) -> Net:
-    net = Net(1, 12, 12, seed=seed)
+def lenet(seed: int = 0, size: int = 12) -> Net:
+    net = Net(1, size, size, seed=seed)
     value = net.add(MaxPool2d((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
     value = net.add(ReLU((net.add(MaxPool2d((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
-    value = net.add(ReLU((net.linear(net.add(Flatten((value,))), 30, 28),)))
+    features = 7 * (((size - 2) // 2 - 1) // 2) ** 2
+    value = net.add(ReLU((net.linear(net.add(Flatten((value,))), 30, features),)))
     net.linear(value, 10, 30)
     return net
 
 
-def fire(seed: int = 0) -> Net:
-    """Squeeze, expand twice and join, with planes of 15 x 13, which are not whole cache lines."""
-    net = Net(3, 31, 27, seed=seed)
+def fire(seed: int = 0, size: tuple[int, int] = (31, 27)) -> Net:
+    """Squeeze, expand twice and join; planes of 15 x 13, the default, are not whole cache lines."""
+    net = Net(3, *size, seed=seed)
     value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
     value = net.add(MaxPool2d((value,), (3, 3), (2, 2), ceil_mode=True))
     squeezed = net.add(ReLU((net.conv(value, 4, 6, (1, 1), 1.0),)))
@@ -104,8 +108,8 @@ def fire(seed: int = 0) -> Net:
     return net
 
 
-def residual(seed: int = 0) -> Net:
-    net = Net(3, 9, 9, seed=seed)
+def residual(seed: int = 0, size: int = 9) -> Net:
+    net = Net(3, size, size, seed=seed)
     value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), padding=(1, 1)),)))
     inner = net.add(ReLU((net.conv(value, 6, 6, (3, 3), padding=(1, 1)),)))
     value = net.add(ReLU((net.add(Add((net.conv(inner, 6, 6, (3, 3), padding=(1, 1)), value))),)))

@@ -10,14 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime import engine as engines
+from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import interpreter
 from dcformat_runtime.network import lower
+from dcformat_runtime.session import Backend
 
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense
 from dcformat.graph import Conv2d, Graph, Linear, Preprocessing, ReLU
 from dcformat.model import Model, Tensor
+from tests.runtime.example_networks import BACKENDS
 
 TINY = np.float32(1e-39)
 LEAST_NORMAL = np.float32(2.0**-126)
@@ -45,8 +47,8 @@ def test_denormals_are_counted_as_the_runtime_sees_them() -> None:
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
-def test_denormal_weights_and_biases_are_zeros(backend: str, deterministic: bool) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_denormal_weights_and_biases_are_zeros(backend: Backend, deterministic: bool) -> None:
     weight = np.zeros((4, 5), np.float32)
     weight[0, :], weight[1, :], weight[2, :] = TINY, -TINY, LEAST_NORMAL
     bias = np.array([1e-40, -1e-40, 0, 3], np.float32)
@@ -54,7 +56,7 @@ def test_denormal_weights_and_biases_are_zeros(backend: str, deterministic: bool
     session = Session.from_model(model, backend=backend, deterministic=deterministic)
     for batch in (1, 20):
         found = session(np.full((batch, 5), 2.0**100, np.float32))
-        assert np.array_equal(found, np.tile(np.float32([0, 0, 5 * 2.0**-26, 3]), (batch, 1)))
+        assert np.array_equal(found, np.tile(np.array([0, 0, 5 * 2.0**-26, 3], np.float32), (batch, 1)))
     assert weight[0, 0] == TINY  # the model is unchanged
     assert np.array_equal(model.tensors["w"].to_dense(), weight)
 
@@ -90,12 +92,11 @@ def test_denormals_between_layers_are_zeros() -> None:
 
 
 @pytest.mark.skipif(not _compiled(), reason="Python leaves the processor as it is")
-def test_worker_threads_treat_denormals_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
-    session = Session.from_model(_scaling(1.0), backend="numba", threads=3)
+def test_worker_threads_treat_denormals_as_zeros() -> None:
+    engine = KernelEngine(lower(_scaling(1.0)), 3, False, hand_over=1.0)
     x = np.full((2000, 32), 1e-40, np.float32)
     for _ in range(20):
-        assert not session(x).any()
+        assert not engine.run(x).any()
 
 
 def _arithmetic() -> tuple[int, bool]:

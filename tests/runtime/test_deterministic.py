@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import cpu
-from dcformat_runtime import engine as engines
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
@@ -24,13 +23,12 @@ def test_batches_and_backends_agree_to_the_bit(name: str) -> None:
         assert np.array_equal(np.concatenate(parts), expected), size
 
 
-def test_threads_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
+def test_threads_agree_to_the_bit() -> None:
     network = NETS["lenet"]().network()
     x = inputs(network, 90)
     expected = KernelEngine(network, 1, True).run(x)
     for threads in (2, 3):
-        assert np.array_equal(KernelEngine(network, threads, True).run(x), expected)
+        assert np.array_equal(KernelEngine(network, threads, True, hand_over=1.0).run(x), expected)
 
 
 @pytest.mark.parametrize("most", [1, 2, 6, 12])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 from dcformat_runtime import cpu
-from dcformat_runtime.compile import program as programs
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcformat.graph import Add, AvgPool2d, Concat, Flatten, GlobalMaxPool, MaxPool2d, ReLU, Softmax
-from tests.runtime.example_networks import NETS, Net, engines, error, inputs, mlp
+from tests.format.strategies import COMPILED
+from tests.runtime.example_networks import NETS, Net, engines, error, fire, inputs, lenet, mlp, residual
 
 TOLERANCE = 1e-5
 
@@ -203,13 +206,31 @@ def test_column_runs_resume_their_sums() -> None:
     assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
 
 
-def test_convolutions_that_are_too_large_for_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "_LANES_LIMIT", 1)
-    for name in ("lenet", "fire", "residual"):
-        network = NETS[name]().network()
-        kernel, oracle = engines(network)
-        x = inputs(network, 11)
-        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE, name
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+@pytest.mark.parametrize("make", [partial(lenet, size=320), partial(fire, size=(240, 220)), partial(residual, size=90)])
+def test_convolutions_that_are_too_large_for_lanes(make: Callable[[], Net]) -> None:
+    network = make().network()
+    kernel, oracle = engines(network)
+    assert {plan.lanes for plan in kernel.program(False).choices} == {1}
+    x = inputs(network, 11)
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+def test_batches_are_split_over_threads() -> None:
+    network = lenet().network()
+    one, three = KernelEngine(network, 1, False), KernelEngine(network, 3, False, hand_over=1.0)
+    for batch in (16, 33, 200):
+        x = inputs(network, batch)
+        assert error(three.run(x), one.run(x)) < 1e-6
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_one_input_is_shared_by_threads(name: str) -> None:
+    network = NETS[name]().network()
+    one, three = KernelEngine(network, 1, False), KernelEngine(network, 3, False, hand_over=0.001)
+    for seed in range(5):
+        x = inputs(network, 1, seed)
+        assert np.array_equal(three.run(x), one.run(x))
 
 
 @pytest.mark.parametrize("most", [1, 3, 6, 12])

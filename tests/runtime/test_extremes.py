@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.self_testing import with_self_test
+from dcformat_runtime.session import Backend
 
 from dcformat.errors import FormatError
 from dcformat.graph import Graph, Linear, MaxPool2d, Preprocessing, Softmax
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from tests.runtime.example_networks import NETS, Net, inputs, mlp
+from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, mlp
 
-BACKENDS = ("numba", "numpy")
 _LARGEST = np.float32(3.4e38)
 
 
@@ -31,8 +31,8 @@ def _extreme(name: str) -> Model:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NETS)
-def test_overflowing_sums_are_no_error(name: str, backend: str, exact: bool) -> None:
-    session = Session.from_model(_extreme(name), backend=backend, deterministic=exact)  # type: ignore[arg-type]
+def test_overflowing_sums_are_no_error(name: str, backend: Backend, exact: bool) -> None:
+    session = Session.from_model(_extreme(name), backend=backend, deterministic=exact)
     x = inputs(NETS[name]().network(), 3) * np.float32(1e3)
     out = session(x)
     assert out.shape == (3, *session.output_shape)
@@ -43,10 +43,10 @@ def test_overflowing_sums_are_no_error(name: str, backend: str, exact: bool) -> 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_overflow_stays_with_its_own_input(backend: str, exact: bool) -> None:
+def test_an_overflow_stays_with_its_own_input(backend: Backend, exact: bool) -> None:
     net = mlp(8, 5, density=1.0)
     net.add(Softmax((1,)))
-    session = Session.from_model(net.model(), backend=backend, deterministic=exact)  # type: ignore[arg-type]
+    session = Session.from_model(net.model(), backend=backend, deterministic=exact)
     x = inputs(net.network(), 20)
     expected = session(x)
     x[7], x[9] = np.nan, _LARGEST
@@ -65,10 +65,10 @@ def test_an_overflow_stays_with_its_own_input(backend: str, exact: bool) -> None
         (Preprocessing((3e38,), (1e-40,)), [-np.inf, -np.inf]),
     ],
 )
-def test_extreme_preprocessing(rule: Preprocessing, expected: list[float], backend: str) -> None:
+def test_extreme_preprocessing(rule: Preprocessing, expected: list[float], backend: Backend) -> None:
     net = Net(1, 1, 2)
     net.add(MaxPool2d((0,), (1, 1), (1, 1)))
-    session = Session.from_model(net.model(rule), backend=backend)  # type: ignore[arg-type]
+    session = Session.from_model(net.model(rule), backend=backend)
     assert session(np.array([[[[0, 255]]]], np.uint8)).reshape(-1).tolist() == expected
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.session import Backend
 
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Add, Concat, Conv2d, Flatten, Graph, Linear, MaxPool2d, Node, Preprocessing, ReLU, Softmax
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from tests.runtime.example_networks import lenet, mlp
+from tests.runtime.example_networks import BACKENDS, lenet, mlp
 
 Change = Callable[[Tensor], Tensor]
 
@@ -75,9 +76,9 @@ WEIGHT_LIES: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("lie", WEIGHT_LIES)
-def test_weights(lie: str, backend: str) -> None:
+def test_weights(lie: str, backend: Backend) -> None:
     model = mlp(48, 20, 5).model()
     assert model.tensors["w0"].is_sparse
     tensors = {**model.tensors, "w0": WEIGHT_LIES[lie](model.tensors["w0"])}
@@ -160,9 +161,9 @@ HUGE: dict[str, tuple[Node, ...]] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("lie", HUGE)
-def test_small_files_that_would_take_much_memory(lie: str, backend: str) -> None:
+def test_small_files_that_would_take_much_memory(lie: str, backend: Backend) -> None:
     model = lenet().model()
     with pytest.raises(FormatError):
         Session.from_model(replace(model, graph=Graph((1, 12, 12), HUGE[lie])), backend=backend)

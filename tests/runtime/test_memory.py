@@ -17,15 +17,15 @@ from dcformat_runtime import Session
 from dcformat_runtime.compile.memory_prediction import predict
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Matrix, lower, matrices, outline
+from dcformat_runtime.session import Backend
 
 import dcformat
 from dcformat.errors import GraphError, LimitError, MemoryLimitError
 from dcformat.graph import AvgPool2d, Conv2d, GlobalAvgPool, Graph, Linear, MaxPool2d, Preprocessing, ReLU, Softmax
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model, Tensor
-from tests.runtime.example_networks import NETS, Net, inputs, mlp
+from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, mlp
 
-BACKENDS = ("numba", "numpy")
 #: The kernels' Python form would take minutes.
 compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 
@@ -114,7 +114,7 @@ LARGE: dict[str, Callable[[], Net]] = {
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", LARGE)
-def test_sessions_take_no_more_than_predicted_and_not_much_less(name: str, backend: str, exact: bool) -> None:
+def test_sessions_take_no_more_than_predicted_and_not_much_less(name: str, backend: Backend, exact: bool) -> None:
     model = LARGE[name]().model()
     data = dcformat.dumps(model)
     plain = outline(model.graph, matrices(model.tensors))
@@ -180,7 +180,7 @@ HUGE: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("what", HUGE)
-def test_predictions_allocate_nothing(what: str, backend: str) -> None:
+def test_predictions_allocate_nothing(what: str, backend: Backend) -> None:
     shape, weight, entries = HUGE[what]
     node = Linear((0,), "w") if len(weight) == 2 else Conv2d((0,), "w")
     predict(_outline(mlp(4, 4).model()), 0, 1, backend, False, None)
@@ -194,7 +194,7 @@ def test_predictions_allocate_nothing(what: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_default_budget_holds_for_constants(backend: str) -> None:
+def test_the_default_budget_holds_for_constants(backend: Backend) -> None:
     model = Model({"w": _constant("w", 1 << 28, 1)}, Graph((1,), (Linear((0,), "w"),)))
     with peak() as taken, pytest.raises(MemoryLimitError, match=r"at most 4,294,967,296 \(max_memory\)"):
         Session.from_model(model, backend=backend)
@@ -214,7 +214,7 @@ def test_more_words_than_kernels_can_address_are_refused_under_any_budget() -> N
 
 @compiled
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_large_batches_run_in_pieces_within_the_budget(backend: str) -> None:
+def test_large_batches_run_in_pieces_within_the_budget(backend: Backend) -> None:
     net = Net(1, 200, 200)
     net.add(GlobalAvgPool((net.conv(0, 8, 1, (3, 3), padding=(1, 1)),)))
     model = net.model(Preprocessing((0.5,), (0.25,)))
@@ -231,7 +231,7 @@ def test_large_batches_run_in_pieces_within_the_budget(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_batches_whose_results_exceed_the_budget_are_refused(backend: str) -> None:
+def test_batches_whose_results_exceed_the_budget_are_refused(backend: Backend) -> None:
     session = Session.from_model(mlp(2, 1000).model(), backend=backend, max_memory=4_000_000)
     assert session(np.zeros((100, 2), np.float32)).shape == (100, 1000)
     with peak() as taken, pytest.raises(MemoryLimitError, match="running 10,000 inputs"):
@@ -240,7 +240,7 @@ def test_batches_whose_results_exceed_the_budget_are_refused(backend: str) -> No
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_running_out_of_memory_is_a_memory_limit_error(backend: str) -> None:
+def test_running_out_of_memory_is_a_memory_limit_error(backend: Backend) -> None:
     session = Session.from_model(mlp(1, 1 << 16, density=1.0).model(), backend=backend, max_memory=None)
     x = np.broadcast_to(np.zeros((1, 1), np.float32), (1 << 40, 1))
     with pytest.raises(MemoryLimitError, match="no more memory"):

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import multiprocessing
-import os
 import pickle
 import re
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,16 +13,14 @@ import dcformat_runtime
 import numpy as np
 import pytest
 from dcformat_runtime import InputError, Session
-from dcformat_runtime import engine as engines
+from dcformat_runtime.session import Backend
 
 import dcformat
 from dcformat.errors import FormatError, GraphError, MemoryLimitError
 from dcformat.graph import Graph, Linear, Preprocessing
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from tests.runtime.example_networks import NETS, Net, error, inputs, lenet, mlp
-
-BACKENDS = ("numba", "numpy")
+from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, lenet, mlp
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def packed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_path_and_bytes_give_the_same(packed: Path, backend: str) -> None:
+def test_path_and_bytes_give_the_same(packed: Path, backend: Backend) -> None:
     x = inputs(lenet().network(), 3)
     expected = dcformat_runtime.load(packed, backend=backend)(x)
     assert np.array_equal(dcformat_runtime.load(str(packed), backend=backend)(x), expected)
@@ -47,7 +40,7 @@ def test_path_and_bytes_give_the_same(packed: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_accepted_shapes(backend: str) -> None:
+def test_accepted_shapes(backend: Backend) -> None:
     image = Session.from_model(lenet().model(), backend=backend)
     x = inputs(lenet().network(), 4)
     expected = image(x)
@@ -61,7 +54,7 @@ def test_accepted_shapes(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NETS)
-def test_an_empty_batch(name: str, backend: str) -> None:
+def test_an_empty_batch(name: str, backend: Backend) -> None:
     session = Session.from_model(NETS[name]().model(), backend=backend)
     out = session(np.zeros((0, *session.input_shape), np.float32))
     assert out.shape == (0, *session.output_shape) and out.dtype == np.float32
@@ -122,7 +115,7 @@ def test_pixels_need_preprocessing() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pixels_are_preprocessed(packed: Path, backend: str) -> None:
+def test_pixels_are_preprocessed(packed: Path, backend: Backend) -> None:
     session = dcformat_runtime.load(packed, backend=backend)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 144)).astype(np.uint8)
     scaled = (pixels.astype(np.float32) / np.float32(255) - np.float32(0.25)) / np.float32(0.5)
@@ -148,27 +141,6 @@ def test_several_threads_may_call_one_session() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_batches_are_split_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
-    network = lenet().network()
-    one = Session.from_model(lenet().model(), backend="numba", threads=1)
-    three = Session.from_model(lenet().model(), backend="numba", threads=3)
-    for batch in (16, 33, 200):
-        x = inputs(network, batch)
-        assert error(three(x), one(x)) < 1e-6
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_one_input_is_shared_by_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 0.001)
-    network, model = NETS[name]().network(), NETS[name]().model()
-    one = Session.from_model(model, backend="numba", threads=1)
-    three = Session.from_model(model, backend="numba", threads=3)
-    for seed in range(5):
-        x = inputs(network, 1, seed)
-        assert np.array_equal(three(x), one(x))
-
-
 def test_pickles_by_its_source(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = inputs(lenet().network(), 2)
     monkeypatch.chdir(packed.parent)
@@ -184,29 +156,8 @@ def test_pickles_by_its_source(packed: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(pickle.loads(pickle.dumps(model))(x), model(x))  # noqa: S301 - our own
 
 
-def _child(session: Session, x: np.ndarray, out: object) -> None:
-    out.send(session(x))  # type: ignore[attr-defined]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_survives_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
-    network = lenet().network()
-    session = Session.from_model(lenet().model(), backend="numba", threads=2)
-    x = inputs(network, 64)
-    expected = session(x)  # the parent's threads are running now
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(session, x, send))
-    child.start()
-    assert receive.poll(60)
-    assert np.array_equal(receive.recv(), expected)
-    child.join()
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_profile_covers_the_layers(backend: str) -> None:
+def test_profile_covers_the_layers(backend: Backend) -> None:
     session = Session.from_model(lenet().model(), backend=backend)
     rows = session.profile(inputs(lenet().network(), 2))
     assert {"w0", "w2", "w6", "w8"} <= {row.name for row in rows}
@@ -246,13 +197,14 @@ def test_options_are_checked(what: str, packed: Path) -> None:
 
 
 def test_numpy_integers_are_integers() -> None:
-    assert Session.from_model(lenet().model(), threads=np.int64(1), max_memory=np.int64(1 << 30)).backend
+    options: dict[str, Any] = {"threads": np.int64(1), "max_memory": np.int64(1 << 30)}
+    assert Session.from_model(lenet().model(), **options).backend == "numba"
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NETS)
-def test_infinite_inputs_touch_no_other_input(name: str, backend: str, deterministic: bool) -> None:
+def test_infinite_inputs_touch_no_other_input(name: str, backend: Backend, deterministic: bool) -> None:
     """There is no warning or error, and the other inputs of the batch have the same results as alone."""
     network = NETS[name]().network()
     session = Session.from_model(NETS[name]().model(), backend=backend, deterministic=deterministic)
@@ -274,7 +226,7 @@ def test_infinite_inputs_touch_no_other_input(name: str, backend: str, determini
         Preprocessing((-3e38,), (1e-45,)),
     ],
 )
-def test_extreme_preprocessing_does_not_warn(rule: Preprocessing, backend: str) -> None:
+def test_extreme_preprocessing_does_not_warn(rule: Preprocessing, backend: Backend) -> None:
     session = Session.from_model(lenet().model(rule), backend=backend)
     assert session(np.full((3, 144), 255, np.uint8)).shape == (3, 10)
 
@@ -304,66 +256,6 @@ def test_int8_weights_that_overflow_are_refused_without_a_warning() -> None:
     for scale in (1e300, np.nan, np.inf, 1e-60, -1.0):
         with pytest.raises(FormatError, match="scale"):
             Session.from_model(Model({"w": replace(weight, scale=scale)}, Graph((4,), (Linear((0,), "w"),))))
-
-
-def _fork(function: Callable[[], Any]) -> Any:
-    """Run a function in a forked child and return its result; fail if the child hangs."""
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: send.send(function()))
-    child.start()
-    try:
-        assert receive.poll(60), "the child hangs"
-        return receive.recv()
-    finally:
-        child.kill()
-        child.join()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_fork_while_another_thread_makes_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    parent, begun, end, build = os.getpid(), threading.Event(), threading.Event(), engines.build
-
-    def slow(*args: Any, **options: Any) -> Any:
-        if os.getpid() == parent:
-            begun.set()
-            end.wait(120)
-        return build(*args, **options)
-
-    monkeypatch.setattr(engines, "build", slow)
-    session = Session.from_model(lenet().model(), backend="numba", threads=2)
-    x = inputs(lenet().network(), 5)
-    with ThreadPoolExecutor(1) as pool:
-        mine = pool.submit(session, x)
-        try:
-            assert begun.wait(60)
-            found = _fork(lambda: session(x))
-        finally:
-            end.set()
-        assert np.array_equal(found, mine.result(60))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_fork_while_another_thread_reads_the_file(packed: Path) -> None:
-    begun, end = threading.Event(), threading.Event()
-
-    class Slow(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            if threading.current_thread() is not threading.main_thread():
-                begun.set()
-                end.wait(120)
-            return super().read(size)
-
-    with dcformat.open(Slow(packed.read_bytes())) as file, ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(file.tensor, "w0")
-        try:
-            assert begun.wait(60)
-            assert np.array_equal(_fork(lambda: file.tensor("w2").values()), lenet().tensors["w2"].values())
-        finally:
-            end.set()
-        assert np.array_equal(reading.result(60).values(), lenet().tensors["w0"].values())
 
 
 def test_a_bag_of_tensors_cannot_be_run(tmp_path: Path) -> None:

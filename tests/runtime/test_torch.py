@@ -14,10 +14,11 @@ from dcformat.dense import from_dense
 from dcformat.model import Model
 from tests.runtime.example_networks import error
 
-torch = pytest.importorskip("torch")
-from dcformat_pruning import from_module  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+pytest.importorskip("torch")
+import torch
+from dcformat_pruning import from_module
+from torch import nn
+from torch.nn import functional
 
 VGG_11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
 

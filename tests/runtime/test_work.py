@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dcformat_runtime
 import numpy as np
@@ -49,11 +50,11 @@ def test_steps_of_small_networks(name: str) -> None:
     assert steps(network, "numpy", False) == numpy
 
 
-def _load(path: Path, **options: int) -> Session:
+def _load(path: Path, **options: Any) -> Session:
     return dcformat_runtime.load(path, backend="numba", **options)
 
 
-def _make(path: Path, **options: int) -> Session:
+def _make(path: Path, **options: Any) -> Session:
     return Session.from_model(dcformat.load(path), backend="numba", **options)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_runtime import engine as engines
 from dcformat_runtime import worker_pool
+from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels import simd
 from dcformat_runtime.session import Session
@@ -111,13 +111,13 @@ def test_workers_that_gain_nothing_are_skipped_for_a_while(pool: WorkerPool, mon
 _PROGRAM = """
 import sys
 import numpy as np
-import dcformat_runtime
-from dcformat_runtime import engine
-engine.HAND_OVER = 1.0
-session = dcformat_runtime.load(sys.argv[1], threads=3, backend="numba")
-x = np.ones((500, *session.input_shape), np.float32)
+import dcformat
+from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network import lower
+engine = KernelEngine(lower(dcformat.load(sys.argv[1])), 3, False, hand_over=1.0)
+x = np.ones((500, 144), np.float32)
 for _ in range(5):
-    session(x)
+    engine.run(x)
 print("done")
 """
 
@@ -134,16 +134,16 @@ def test_the_interpreter_ends(tmp_path: Path) -> None:
     assert (found.stdout, found.stderr) == ("done\n", "")
 
 
-def test_concurrent_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
-    session = Session.from_model(lenet().model(), backend="numba", threads=3)
-    x = inputs(lenet().network(), 200)
-    expected = Session.from_model(lenet().model(), backend="numba", threads=1)(x)
+def test_concurrent_callers() -> None:
+    network = lenet().network()
+    engine = KernelEngine(network, 3, False, hand_over=1.0)
+    x = inputs(network, 200)
+    expected = KernelEngine(network, 1, False).run(x)
     wrong: list[int] = []
 
     def call(number: int) -> None:
         for start in range(0, 60, 10):
-            if not np.allclose(session(x[start:]), expected[start:], atol=1e-5):
+            if not np.allclose(engine.run(x[start:]), expected[start:], atol=1e-5):
                 wrong.append(number)
 
     threads = [threading.Thread(target=call, args=(k,)) for k in range(4)]
@@ -154,12 +154,12 @@ def test_concurrent_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not wrong
 
 
-def test_the_same_bits_without_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "HAND_OVER", 1.0)
+def test_the_same_bits_without_help() -> None:
     worker_pool.renew()
-    session = Session.from_model(lenet().model(), backend="numba", threads=2)
-    x = inputs(lenet().network(), 64)
-    expected = session(x)
+    network = lenet().network()
+    engine = KernelEngine(network, 2, False, hand_over=1.0)
+    x = inputs(network, 64)
+    expected = engine.run(x)
     assert worker_pool.current().take()
-    assert np.array_equal(session(x), expected)
+    assert np.array_equal(engine.run(x), expected)
     worker_pool.current().close()

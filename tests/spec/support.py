@@ -22,13 +22,13 @@ if str(SPEC) not in sys.path:
     # The reference decoder is a program of a few files in one folder, not a package.
     sys.path.append(str(SPEC))
 
-import mutation_test  # noqa: E402, F401
-import reference_coders  # noqa: E402, F401
-import reference_decoder  # noqa: E402
-import reference_mixing  # noqa: E402, F401
-import reference_payloads  # noqa: E402, F401
-import reference_reader  # noqa: E402
-import trace_coder_3  # noqa: E402, F401
+import mutation_test as mutation_test  # noqa: E402
+import reference_coders as reference_coders  # noqa: E402
+import reference_decoder as reference_decoder  # noqa: E402
+import reference_mixing as reference_mixing  # noqa: E402
+import reference_payloads as reference_payloads  # noqa: E402
+import reference_reader as reference_reader  # noqa: E402
+import trace_coder_3 as trace_coder_3  # noqa: E402
 
 
 def manifest() -> dict[str, Any]:

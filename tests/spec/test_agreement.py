@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat import graph as g
+from dcformat.codecs import MODES, Mode
 from dcformat.dense import from_dense
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
 from tests.spec.support import of_model, reference
@@ -28,6 +29,7 @@ def tensors(draw: st.DrawFn, name: str) -> Tensor:
     shape = tuple(draw(st.lists(st.integers(0, 7), max_size=4)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     size = int(np.prod(shape, dtype=np.int64))
+    pool: np.ndarray[Any, Any]
     if dtype == "int8":
         pool = random.integers(-128, 128, draw(st.integers(1, 40)), dtype=np.int8)
     else:
@@ -84,19 +86,19 @@ def models(draw: st.DrawFn) -> Model:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+@pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(model=models())
-def test_the_reference_decodes_files_of_the_package(mode: str, model: Model) -> None:
+def test_the_reference_decodes_files_of_the_package(mode: Mode, model: Model) -> None:
     found = reference(dcformat.dumps(model, mode=mode))
     expected = of_model(model)
     # Metadata is a mapping, ordered by its keys.
     assert {key: found[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("share", [1 << 20, 300, 7])
-def test_longer_tensors(mode: str, share: int) -> None:
+def test_longer_tensors(mode: Mode, share: int) -> None:
     """Sparse, dense and transposed tensors are long enough for four streams, planes and patterns."""
     random = np.random.default_rng(share)
     values = (random.normal(size=share) if share < 1 << 20 else random.normal(size=9000)).astype(np.float32)

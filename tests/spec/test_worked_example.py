@@ -30,7 +30,7 @@ def dump() -> bytes:
     return data
 
 
-def matrix() -> np.ndarray:  # type: ignore[type-arg]
+def matrix() -> np.ndarray:
     """Return the example's matrix."""
     rows = re.findall(r"^    ((?:-?[\d.]+ +){5}-?[\d.]+)$", TEXT, re.MULTILINE)
     return np.array([[float(number) for number in row.split()] for row in rows], np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -139,7 +139,7 @@ def _compress(options: CompressOptions) -> None:
     load_split("test", options.data)  # Unreadable test images should fail now, not after an hour of training.
     with options.stage_directory() as stages:
         result = _train(options, stages)
-        mode = options.mode or cast("Mode", result.mode)
+        mode = options.mode or result.mode
         # Classic follows the paper, with its relative index; users who choose another mode want a smaller file.
         index: RelativeIndex = "filler" if (options.recipe, mode) == ("classic", "fast") else "escape"
         packed = packed_model(result.model, str(options.output), mode, index)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import dcformat
+from dcformat.codecs import Mode
 from dcformat.model import Model
 from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
@@ -56,7 +57,7 @@ class Result:
 
     model: Model
     module: nn.Module
-    mode: str
+    mode: Mode
     stages: tuple[StageReport, ...]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from dcformat.codecs import Mode
 from dcformat.model import Model
 from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
 from dcformat_pruning.meter import Meter
@@ -167,7 +168,7 @@ class Recipe:
     """
 
     stages: Sequence[Stage]
-    mode: str
+    mode: Mode
     notes: Mapping[str, str] = field(default_factory=dict)
     finish: Callable[[Model], Model] | None = None
     cost: float = 1.0

@@ -1,0 +1,53 @@
+"""Decoding takes no more memory than was allowed, and the prediction is not far above what it takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import dcformat
+from dcformat import errors, jit
+from dcformat.codecs.memory import working_bytes
+from dcformat.codecs.payload_layout import parse_payload
+from tests.format import strategies
+from tests.format.hostile import VECTORS, read
+from tests.format.strategies import COMPILED
+
+
+@pytest.mark.parametrize("name", [n for n in VECTORS if "float32" in n and "chunked" in n] + ["model-small"])
+def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
+    """With the smallest `max_memory` that suffices, reading takes no more than that plus a constant."""
+    low, high = 0, 1 << 22
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            dcformat.load(VECTORS[name], max_memory=middle)
+            high = middle
+        except errors.MemoryLimitError:
+            low = middle + 1
+    assert 0 < low < 1 << 20
+    read(VECTORS[name], most=low)
+
+
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+@pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
+def test_large_tensors_take_what_was_allowed(form: str) -> None:
+    """The bound is close to the arrays' true size: measured memory stays just below it."""
+    jit.warm(jit.kernels())  # the compiler's memory does not count
+    random = np.random.default_rng(3)
+    made = strategies.tensor(random, "t", (200, 300), "float32", form, clusters=17, grid=True)
+    for way in strategies.ways(made, 30):
+        data = strategies.dumps_as(dcformat.Model({"t": made}), way)
+        with dcformat.open(data, max_memory=None) as file:
+            file.tensor("t")
+            info = file.info("t")
+            tracemalloc.start()
+            file.tensor("t")
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        payload = strategies.payload(made, way)
+        bound = working_bytes(parse_payload(info, np.frombuffer(payload, np.uint8)))
+        assert peak <= bound + (1 << 17) + len(payload), str(way)
+        assert bound <= 60 * info.decoded_bytes + (1 << 21), str(way)
