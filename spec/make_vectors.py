@@ -16,8 +16,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from generator import boundaries, container, lies, modelled, payloads, written  # noqa: E402
-from generator.container import Invalid, Valid  # noqa: E402
+from generator import boundaries, container, graphs, lies, modelled, payloads, written  # noqa: E402
+from generator.samples import Invalid, Valid  # noqa: E402
 from reference_decoder import decode, summary  # noqa: E402
 from reference_reader import DecodeError  # noqa: E402
 
@@ -30,11 +30,11 @@ FOLDER = Path(__file__).parent / "vectors" / "v1"
 def valid() -> Iterator[Valid]:
     """All valid vectors."""
     yield from container.valid_container()
-    yield from container.valid_graphs()
+    yield from graphs.valid_graphs()
     yield from payloads.valid_payloads()
     yield from modelled.valid_modelled()
     yield from boundaries.valid_boundaries()
-    yield from (made for made, _ in boundaries.runs())
+    yield from (made for made, _ in graphs.runs())
     yield from written.valid_written()
     yield from written.valid_models()
 
@@ -43,8 +43,8 @@ def invalid() -> Iterator[Invalid]:
     """All invalid vectors."""
     yield from container.invalid_container()
     yield from container.invalid_table()
-    yield from container.invalid_dense_payloads()
-    yield from container.invalid_graphs()
+    yield from payloads.invalid_dense_payloads()
+    yield from graphs.invalid_graphs()
     yield from payloads.invalid_payloads()
     yield from lies.invalid_modelled()
     yield from boundaries.invalid_boundaries()
@@ -75,7 +75,7 @@ def main() -> int:
     """Make all files and the manifest, or none."""
     files: dict[Path, bytes] = {}
     manifest: dict[str, dict[str, Any]] = {"valid": {}, "invalid": {}}
-    runs = {made[0]: {"run": run} for made, run in boundaries.runs()}
+    runs = {made[0]: {"run": run} for made, run in graphs.runs()}
     for name, requirements, data, tensors in valid():
         holds = summary(decode(data))
         verify(data)

@@ -5,7 +5,7 @@
 It needs Python's standard library only and shares no code with the package. Every function says which section of the
 specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, 7 and 8),
 `reference_reader.py` the notation (section 1), `reference_graph.py` the graph (section 5), `reference_payloads.py` the
-payloads (section 6), `reference_coders.py` and `reference_mixing.py` the coders (`coders.md`).
+payloads (section 6), and `reference_coders.py`, `reference_mixing.py` and `reference_text.py` the coders (`coders.md`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from reference_coders import decode_text
 from reference_graph import read_graph
 from reference_payloads import decode_payload
 from reference_reader import DecodeError, Entry, Reader, Tensor, check, finite_f32
+from reference_text import decode_text
 
 # Section 9, "Limits" (those of graph and payloads are in their files).
 MAX_ELEMENTS = 1 << 40

@@ -207,11 +207,14 @@ class _Coder:
 
     def run(self, mode: int, coder: Encoder | Decoder, models: list[Any], text: Any, first: int) -> int:
         """Code `text`, a uint8 array (in Python, a bytearray), from `first` on."""
-        function: Callable[..., int] = _text
+        function: Callable[..., int]
         hashes: Any = np.zeros(2 * len(ORDERS), np.int64)
         rate: Any = RATE
         if self.as_python:
             function, hashes, rate = _text.python, hashes.tolist(), RATE.tolist()
+        else:
+            # A call of the kernel itself might run its Python code, which would overflow on NumPy's integers.
+            function = _text.resolve()
         return int(
             function(mode, coder.state, coder.buf, len(coder.buf), *models, hashes, self.bits, rate, text, first)
         )

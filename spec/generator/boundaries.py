@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from reference_coders import CodeSymbols, adaptive_chunk, fresh, multiply
 from reference_mixing import ChunkDecoder
 
-from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
-from generator.container import (
-    ADD,
-    AVG,
-    BIAS,
-    CONV,
-    LINEAR,
-    MAX,
-    RELU,
-    SPELLED,
-    WIRED,
-    Invalid,
-    Valid,
-    constant,
-    dense,
-    graph,
+from generator.assembler import (
+    DENSE,
+    DENSE_SHARED,
+    SPARSE,
+    SPARSE_SHARED,
+    Item,
+    assemble,
     labels,
     metadata,
-    ones,
-    op,
-    valid,
+    section,
+    varint,
 )
+from generator.graphs import beyond_graphs, within_graphs
 from generator.lies import closed, head_item
-from generator.modelled import ONE, Modelled, pack_text, value_item
+from generator.long_streams import long_streams
+from generator.modelled import Modelled, value_item
 from generator.packed import EVERY, Packed
-from generator.payloads import POOLS, drawn
-from generator.ranges import RangeEncoder, encode_values, gamma_bits, grid_value_bits, number_bits, value_bits
+from generator.payloads import POOLS
+from generator.ranges import (
+    RangeEncoder,
+    encode_values,
+    gamma_bits,
+    grid_value_bits,
+    number_bits,
+    pack_text,
+    value_bits,
+)
+from generator.samples import ONE, Invalid, Valid, constant, dense, valid
 
 MINUS_ONE = ONE | 1 << 31
 
@@ -73,81 +73,14 @@ def within_the_container() -> Iterator[Valid]:
     yield valid("tensor_scale_least", [tiny], ids="T9")
     ends = [0x7F7FFFFF, 0xFF7FFFFF, 1]
     yield valid("tensor_values_finite", [Item(b"\0\0" + struct.pack("<3I", *ends), DENSE, (3,), ends)], ids="T12")
+    ends = [0x7F7F, 0xFF7F]
+    brain = Item(b"\0\0" + struct.pack("<2H", *ends), DENSE, (2,), ends, dtype="bfloat16")
+    yield valid("tensor_values_finite_bfloat16", [brain], ids="T12")
 
 
 def whole(name: str, count: int) -> Item:
     """Return an int8 tensor whose payload has two more bytes than the tensor has elements."""
     return Item(b"\0\0" + bytes([1]) * count, DENSE, (count,), [1] * count, name=name, dtype="int8")
-
-
-def within_graphs() -> Iterator[Valid]:
-    """Section 5."""
-    large = 1 << 16
-
-    def file(name: str, items: list[Item], body: bytes, ids: str = "G6") -> Valid:
-        return valid(f"graph_{name}", items, [(2, body)], ids)
-
-    kernel, bias = ones("w", 4, 2, 3, 3), ones("b", 4)
-    yield file("conv_window_fits", [kernel], graph((2, 3, 3), op(CONV, 0)))
-    yield file("conv_padded_window_fits", [kernel], graph((2, 1, 3), op(CONV | SPELLED, 0, 1, 1, 1, 0, 1, 1, 1)))
-    yield file("conv_dilated_fits", [kernel], graph((2, 5, 7), op(CONV | SPELLED, 0, 1, 1, 0, 0, 2, 3, 1)))
-    yield file("conv_depthwise", [ones("w", 4, 1, 3, 3)], graph((4, 5, 5), op(CONV | SPELLED, 0, 1, 1, 0, 0, 1, 1, 4)))
-    yield file("conv_bias", [kernel, bias], graph((2, 4, 4), op(CONV | BIAS, 0, 1)))
-    yield file("conv_stride_most", [kernel], graph((2, 4, 4), op(CONV | SPELLED, 0, large, 1, 0, 0, 1, 1, 1)), "N2")
-    yield file("pool_window_fits", [], graph((2, 2, 2), op(MAX)))
-    yield file("pool_padding_most", [], graph((2, 4, 4), op(MAX | SPELLED, 2, 3, 1, 1, 1, 1, 0)), "G8")
-    yield file("pool_stride_most", [], graph((2, 4, 4), op(AVG | SPELLED, 2, 2, large, large, 0, 0, 0)), "N2")
-    yield file("inputs_most", [], graph((5,), op(ADD | WIRED, 64, *[0] * 64)), "N2")
-    yield file("input_2_40", [], graph((1 << 40,), op(RELU)))
-    yield file("image_2_40", [], graph((1 << 20, 1 << 10, 1 << 10), op(RELU)))
-    yield file("linear_bias_2", [ones("b", 3), ones("w", 3, 5)], graph((5,), op(LINEAR | BIAS, 1, 0)))
-
-
-def runs() -> Iterator[tuple[Valid, dict[str, list[float]]]]:
-    """Yield graphs of pools, each with an input and the output that it must give."""
-    for name, kind, size, attributes in (
-        ("max_floor", MAX, (5, 6), (2, 3, 2, 2, 1, 1, 0)),
-        ("max_ceil", MAX, (5, 6), (2, 3, 2, 2, 1, 1, 1)),
-        ("max_ceil_drops", MAX, (5, 5), (2, 2, 4, 4, 1, 1, 1)),
-        ("max_ceil_keeps", MAX, (6, 6), (2, 2, 3, 4, 0, 0, 1)),
-        ("avg_floor", AVG, (5, 6), (3, 3, 2, 2, 1, 1, 0)),
-        ("avg_ceil", AVG, (6, 7), (3, 2, 2, 3, 1, 1, 1)),
-        ("avg_left_out", AVG, (5, 6), (3, 3, 2, 2, 1, 1, 2)),
-        ("avg_ceil_left_out", AVG, (6, 7), (3, 2, 2, 3, 1, 1, 3)),
-        ("avg_ceil_beyond", AVG, (4, 4), (3, 3, 3, 3, 0, 1, 1)),
-        ("avg_ceil_beyond_left_out", AVG, (4, 4), (3, 3, 3, 3, 0, 1, 3)),
-    ):
-        shape = (2, *size)
-        values = [float((7 * i) % 23 - 9) for i in range(2 * size[0] * size[1])]
-        output = pooled(kind, shape, attributes, values)
-        made = valid(f"run_{name}", [], [(2, graph(shape, op(kind | SPELLED, *attributes)))], "G6")
-        yield made, {"input": values, "output": output}
-
-
-def pooled(kind: int, shape: tuple[int, int, int], attributes: tuple[int, ...], values: list[float]) -> list[float]:
-    """Section 5, "Windows" and "Flags of pools": the output of a pool, element by element."""
-    kernel, stride, padding, flags = attributes[:2], attributes[2:4], attributes[4:6], attributes[6]
-    counts = []
-    for i in (0, 1):
-        room = shape[1 + i] + 2 * padding[i] - kernel[i]
-        count = (room + (stride[i] - 1 if flags & 1 else 0)) // stride[i] + 1
-        while flags & 1 and (count - 1) * stride[i] >= shape[1 + i] + padding[i]:
-            count -= 1
-        counts.append(count)
-    out = []
-    for channel in range(shape[0]):
-        for y in range(counts[0]):
-            for x in range(counts[1]):
-                inside, padded = [], 0
-                for dy in range(kernel[0]):
-                    for dx in range(kernel[1]):
-                        row, column = y * stride[0] - padding[0] + dy, x * stride[1] - padding[1] + dx
-                        padded += row < shape[1] + padding[0] and column < shape[2] + padding[1]
-                        if 0 <= row < shape[1] and 0 <= column < shape[2]:
-                            inside.append(values[(channel * shape[1] + row) * shape[2] + column])
-                count = len(inside) if flags & 2 else padded
-                out.append(max(inside) if kind == MAX else sum(inside) / count)
-    return out
 
 
 # ------------------------------------------------------------------------------------------------- payloads
@@ -165,9 +98,9 @@ def within_payloads() -> Iterator[Valid]:
                 empty = Modelled(shape, {}, form, "int8", coder, book=book).item()
                 kind = "shared" if book else "plain"
                 yield file(f"nothing_in_{name}_lines_{kind}_coder_{coder}", empty, f"A{9 + coder}")
-    most = {0: ONE, 1: MINUS_ONE}
-    yield file("contexts_most_cells", Modelled((1 << 8, 1 << 20), most, coder=2).item(), "A11")
-    yield file("mixing_most_cells", Modelled((1 << 6, 1 << 20), most, coder=3).item(), "A12")
+    ends = {0: ONE, 1: MINUS_ONE}
+    yield file("contexts_most_cells", Modelled((1 << 8, 1 << 20), ends, coder=2).item(), "A11")
+    yield file("mixing_most_cells", Modelled((1 << 6, 1 << 20), ends, coder=3).item(), "A12")
     far = (1, (1 << 31) - 1)
     yield file("runs_longest_line", Modelled(far, {0: ONE, 5: MINUS_ONE}, variant=0, width=3).item(), "P3")
     last = Modelled((3, 5), {2: ONE, 14: MINUS_ONE}, variant=0, width=2).item()
@@ -193,6 +126,10 @@ def within_payloads() -> Iterator[Valid]:
         )
     yield file("codebook_widest_gap", Packed((1, 4), {0: 0xFF7FFFFF, 3: 0x7F7FFFFF}).item(), "A5")
     yield file("every_element_most_of_one", every_element(1 << 16 | 64, 1), "P14")
+    integers = list(range(1, 1 << 16))
+    book = [multiply(ONE, i) for i in integers]
+    most = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book, flags=EVERY).item()
+    yield file("every_element_most_codes", most, "P2")
 
 
 def every_element(size: int, entries: int) -> Item:
@@ -206,96 +143,6 @@ def many_chunks(length: int) -> Item:
     parts = [bytes(values[i : i + 7 * length]) for i in range(0, len(values), 7 * length)]
     payload = b"\0\7" + b"".join(varint(len(part)) for part in parts) + b"".join(parts)
     return Item(payload, DENSE, (128, length), values, dtype="int8")
-
-
-def long_streams() -> Iterator[tuple[str, Item]]:
-    """Yield streams that reach every limit of a count and every clamp of coders 2 and 3."""
-    source = random.Random(31)
-    few = POOLS["float32"]
-    spread = [0x3F000000 + source.randrange(1 << 24) | source.randrange(2) << 31 for _ in range(600)]
-    for dtype, shift in (("float32", 0), ("float16", 16), ("bfloat16", 16)):
-        values = [bits >> shift for bits in spread]
-        for t in (0, 1, 2, 3):
-            yield f"values_{dtype}_{t}", value_item(dtype, values, value_bits(dtype, values, t=t))
-    whole_numbers = [source.randrange(256) & source.randrange(256) for _ in range(600)]
-    yield "values_int8", value_item("int8", whole_numbers, value_bits("int8", whole_numbers))
-    numbers = [source.randrange(-(1 << source.randrange(1, 20)), 1 << source.randrange(1, 20)) for _ in range(600)]
-    yield "values_grid", value_item("float32", [multiply(ONE, n) for n in numbers], grid_value_bits(ONE, numbers))
-    equal = [ONE] * 600 + [few[0]] * 3
-    yield "values_alike", value_item("float32", equal, value_bits("float32", equal, t=2))
-    book = sorted({0x3F000000 + source.randrange(1 << source.randrange(4, 25)) for _ in range(700)})
-    yield "codebook", Modelled((len(book),), dict(enumerate(book)), DENSE_SHARED, coder=2, variant=0).item()
-    steps = sorted(
-        {source.randrange(-(1 << source.randrange(1, 19)), 1 << source.randrange(1, 19)) for _ in range(700)}
-    )
-    scaled = [multiply(ONE, n) for n in steps]
-    yield "codebook_grid", Modelled((len(steps),), dict(enumerate(scaled)), DENSE_SHARED, coder=2, variant=0,
-                                    grid=(ONE, steps), book=scaled).item()  # fmt: skip
-    yield "one_symbol_gamma", Modelled((300,), dict(enumerate(range(ONE, ONE + 300))), DENSE_SHARED, variant=0).item()
-    for coder in (2, 3):
-        for name, tensor in shapes(coder):
-            yield f"{name}_coder_{coder}", tensor.item()
-    for limit in range(4):
-        elements = drawn((40, 60), 0.35, 33 + limit)
-        yield f"runs_{limit}", Modelled((40, 60), elements, variant=0, width=2, limit=limit).item()
-    yield from table_streams()
-
-
-def shapes(coder: int) -> Iterator[tuple[str, Modelled]]:
-    """Yield matrices that take coders 2 and 3 to their extremes."""
-    few = POOLS["float32"]
-
-    def made(shape: tuple[int, int], keep: Callable[[int, int], bool], **kw: object) -> Modelled:
-        source = random.Random(shape[0] * 1000 + shape[1])
-        places = [i * shape[1] + j for i in range(shape[0]) for j in range(shape[1]) if keep(i, j)]
-        pool = kw.pop("pool", few)
-        elements = {p: source.choice(pool) for p in places}  # type: ignore[arg-type]
-        return Modelled(shape, elements, coder=coder, limit=3, **kw)  # type: ignore[arg-type]
-
-    yield "nearly_empty", made((70, 70), lambda i, j: (i, j) in ((3, 5), (68, 66)))
-    yield "nearly_full", made((60, 70), lambda i, j: (i, j) not in ((3, 5), (58, 66), (59, 69)), pool=few[3:5])
-    yield "empty_column", made((300, 40), lambda i, j: j != 7 or i == 299, pool=few[3:4], lag=0)
-    yield "full_column", made((90, 60), lambda i, j: j == 30, pool=few[2:5])
-    yield "full_rows", made((60, 64), lambda i, j: i % 9 == 4, pool=few[4:])
-    yield "long_groups", made((8, 300), lambda i, j: (i * 7 + j * j) % 5 < 4, lag=150, pool=few[1:6])
-    yield "pattern", made((80, 60), lambda i, j: (j + i) % 4 == 0, lag=4, pool=few[3:4])
-    yield "sparse_long_line", made((10, 600), lambda i, j: (i, j) == (9, 599))
-    yield "full_long_line", made((10, 600), lambda i, j: (i, j) != (9, 598), pool=few[3:4])
-    yield "negative", made((30, 30), lambda i, j: (i + 2 * j) % 3 > 0, pool=few[:3], lag=2)
-    signs = made((40, 40), lambda i, j: (i * j) % 3 != 1, lag=2)
-    by_column = {p: few[1] if p % 40 < 12 or p // 40 % 7 == 0 else few[5] for p in signs.elements}
-    yield "signs", replace(signs, elements=by_column)
-    wide = [0x3F800000 + (i << 12) | (i % 3 == 0) << 31 for i in range(200)]
-    sizes = made((40, 40), lambda i, j: (i + j) % 3 != 1, lag=3)
-    ordered = sorted(wide)
-    by_size = {p: ordered[(p % 40 * 5 + p // 40) % 200] for p in sizes.elements}
-    yield "sizes", replace(sizes, elements=by_size)
-    yield "two_lines", made((2, 200), lambda i, j: j % 3 == 0, lag=255)
-    if coder == 3:
-        rough = made((200, 200), lambda i, j: i % 7 > 1 and j % 5 > 0 and (i * 31 + j * 17) % 97 == 0, lag=5)
-        for coded in ((True, True), (True, False), (False, True)):
-            if coded == (True, True):
-                yield "nonempty", replace(rough, nonempty=coded)
-            few_cells = {p: bits for p, bits in rough.elements.items() if p // 200 < 40 and p % 200 < 50}
-            yield (
-                f"nonempty_{coded[0]:d}{coded[1]:d}",
-                replace(rough, elements=few_cells, nonempty=coded, shape=(200, 200) if all(coded) else (50, 200)),
-            )
-
-
-def table_streams() -> Iterator[tuple[str, Item]]:
-    """Yield code length tables of many symbols, which reach the limit of 30 of their models."""
-    source = random.Random(37)
-    names = [0x3F800000 + (i << 10) for i in range(256)]
-    weights = [1 << min((i * 37) % 11, 8) for i in range(256)]
-    drawn_codes = source.choices(range(256), weights, k=3000)
-    elements = {i: names[c] for i, c in enumerate(drawn_codes)}
-    yield "table", Packed((3000,), elements, DENSE_SHARED, coder=1).item()
-    steep = source.choices(range(256), [1 << (i % 12) for i in range(256)], k=4000)
-    yield "table_steep", Packed((4000,), {i: names[c] for i, c in enumerate(steep)}, DENSE_SHARED, coder=1).item()
-    some = [c for c in drawn_codes if c % 3]
-    yield "table_gaps", Packed((40, 300), {i * 4: names[c] for i, c in enumerate(some)}, coder=1, gap_bits=8,
-                               book=names).item()  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- invalid
@@ -335,6 +182,10 @@ def invalid_boundaries() -> Iterator[Invalid]:
     yield "payload_chunks_of_too_few", "E06", "P11", assemble([many_chunks(94)])
     limit = varint((1 << 41) + 1)
     yield "head_length_limit", "E06", "N2", assemble([Item(b"\0\0" + limit, SPARSE, (2, 3), [], [])])
+    longest = replace(dense(), lies={"length": varint((1 << 42) - 1)})
+    yield "table_length_most", "E03", "N4", assemble([longest])
+    most = varint(1 << 41)
+    yield "head_length_most", "E03", "N4", assemble([Item(b"\0\0" + most, SPARSE, (2, 3), [], [])])
     yield "chunk_length_limit", "E06", "N2", assemble([Item(b"\0\1" + limit + bytes(8), DENSE, (3, 1), [])])
     coder = RangeEncoder()
     coder.queue = grid_value_bits(ONE, [-(1 << 20), 1])
@@ -355,9 +206,9 @@ def lag_of_1() -> Item:
 
 
 def gap_too_wide(coder: RangeEncoder) -> None:
-    """Write a codebook that begins with 0 and continues with a gamma number of 33 bits."""
+    """Write a codebook that begins with 0 and continues with a gamma number of 32 bits."""
     coder.put(0, 1 + 5 + 32)
-    coder.queue += gamma_bits(1 << 33)
+    coder.queue += gamma_bits(1 << 32)
     with contextlib.suppress(ValueError):
         coder.gamma(fresh(192))
     coder.queue.clear()
@@ -369,41 +220,7 @@ def beyond_the_container() -> Iterator[Invalid]:
     yield "metadata_value_limit", "E06", "N2", assemble([dense()], [(4, value)])
     sparse = Item(bytes(4), SPARSE, (2, 3), [], [], lies={"stored": varint((1 << 40) + 1)})
     yield "tensor_entries_limit", "E06", "N2", assemble([sparse])
+    yield "tensor_count_most", "E03", "N4", assemble(contents=section(1, varint(1 << 16)))
     parts = [whole(name, n) for name, n in (("a", 32761), ("b", 32772))]
     yield "tensor_block_beyond", "E06", "T15", assemble(parts)
     yield "digest_seven_bytes", "E03", "F5", assemble([dense()])[:-1]
-
-
-def beyond_graphs() -> Iterator[Invalid]:
-    """Section 5."""
-    items = [
-        ones("w", 4, 2, 3, 3),
-        ones("b", 3),
-        ones("c", 4, 1),
-        ones("d", 4, 2, 3, 3, 1),
-        ones("e", 5),
-        ones("f", 3, 5),
-    ]
-    image, large = (2, 3, 3), (1 << 16) + 1
-    for name, code, ids, body in (
-        ("conv_bias", "E09", "G6", graph(image, op(CONV | BIAS, 0, 1))),
-        ("conv_bias_rank", "E09", "G6", graph(image, op(CONV | BIAS, 0, 2))),
-        ("conv_input_rank", "E09", "G6", graph((2,), op(CONV, 0))),
-        ("preprocessing_flat", "E09", "G7", graph((5,), mean=(0.0, 1.0), std=(1.0, 1.0))),
-        ("conv_weight_rank_5", "E09", "G6", graph(image, op(CONV, 3))),
-        ("linear_weight_rank_1", "E09", "G6", graph((5,), op(LINEAR, 4))),
-        ("linear_bias_rank", "E09", "G6", graph((5,), op(LINEAR | BIAS, 5, 2))),
-        ("conv_window_width", "E09", "G6", graph((2, 3, 2), op(CONV, 0))),
-        ("conv_dilation_width_0", "E11", "G8", graph(image, op(CONV | SPELLED, 0, 1, 1, 0, 0, 1, 0, 1))),
-        ("conv_stride_height_0", "E11", "G8", graph(image, op(CONV | SPELLED, 0, 0, 1, 0, 0, 1, 1, 1))),
-        ("conv_groups_of_out", "E09", "G6", graph((6, 3, 3), op(CONV | SPELLED, 0, 1, 1, 0, 0, 1, 1, 3))),
-        ("pool_kernel_width_0", "E11", "G8", graph(image, op(MAX | SPELLED, 2, 0, 2, 2, 0, 0, 0))),
-        ("pool_stride_height_0", "E11", "G8", graph(image, op(MAX | SPELLED, 2, 2, 0, 2, 0, 0, 0))),
-        ("pool_padding_height", "E11", "G8", graph(image, op(MAX | SPELLED, 1, 2, 2, 2, 1, 0, 0))),
-        ("pool_padding_width", "E11", "G8", graph(image, op(MAX | SPELLED, 2, 1, 2, 2, 0, 1, 0))),
-        ("input_limit", "E06", "N2", graph(image, op(RELU | WIRED, large))),
-        ("tensor_limit", "E06", "N2", graph(image, op(CONV, large))),
-        ("preprocessing_limit", "E06", "N2", b"\1" + varint(large) + varint(large)),
-        ("dimension_limit", "E06", "N2", b"\1" + varint((1 << 40) + 1) + b"\0\0"),
-    ):
-        yield f"graph_beyond_{name}", code, ids, assemble(items, [(2, body)])

@@ -8,11 +8,10 @@ from dataclasses import replace
 from reference_coders import CodeSymbols, adaptive_chunk, multiply
 from reference_mixing import mixed_chunk
 
-from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
-from generator.container import Invalid, dense, labels
-from generator.modelled import ONE, Modelled, pack_text, value_item
+from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, labels, varint
+from generator.modelled import Modelled, value_item
 from generator.packed import EVERY, FILLERS, Packed
-from generator.payloads import POOLS, drawn
+from generator.payloads import POOLS, drawn, spread
 from generator.ranges import (
     Bits,
     RangeEncoder,
@@ -21,9 +20,11 @@ from generator.ranges import (
     encode_values,
     grid_value_bits,
     number_bits,
+    pack_text,
     put_scale,
     value_bits,
 )
+from generator.samples import ONE, Invalid, dense
 
 
 def invalid_modelled() -> Iterator[Invalid]:
@@ -60,6 +61,8 @@ def invalid_modelled() -> Iterator[Invalid]:
         "A15",
         assemble(contents=b"", packed=pack_text(b"", (1 << 24) + 1), digest=bytes(8)),
     )
+    most = pack_text(b"", 1 << 24)
+    yield "packed_contents_most", "E13", "A1", assemble(contents=b"", packed=most, digest=bytes(8))
     names = labels(*(f"{number * number:x}" for number in range(1000, 1040)))
     file = assemble(sections=[(3, names)])
     long = pack_text(file[10 : 10 + int.from_bytes(file[6:10], "little")])
@@ -88,28 +91,30 @@ def head_item(
     return Item(b"\0\0" + varint(len(raw)) + raw + chunk, form, (1, 2), [1, 2], positions, k, dtype=dtype)
 
 
+def listed(*numbers: int, zeros: int = 0, bits: int = 32, flag: bool = True) -> Callable[[RangeEncoder], None]:
+    """Return a function that writes a codebook as a list of numbers."""
+
+    def write(coder: RangeEncoder) -> None:
+        if flag:
+            coder.put(0, 1)
+        coder.put(zeros, 5)
+        encode_numbers(coder, numbers, bits - zeros)
+
+    return write
+
+
 def invalid_codebooks() -> Iterator[Invalid]:
     """Codebooks: section 2 of `coders.md` and section 6 of `dcformat.md`."""
-
-    def plain(*numbers: int, zeros: int = 0, bits: int = 32, flag: bool = True) -> Callable[[RangeEncoder], None]:
-        def write(coder: RangeEncoder) -> None:
-            if flag:
-                coder.put(0, 1)
-            coder.put(zeros, 5)
-            encode_numbers(coder, numbers, bits - zeros)
-
-        return write
-
     half = 1 << 31
-    yield "codebook_nan", "E15", "P5", assemble([head_item(plain(half + ONE, half + 0x7F800001))])
-    yield "codebook_infinite", "E15", "P5", assemble([head_item(plain(half - 1 - 0x7F800000, half + ONE))])
-    yield "codebook_zero", "E15", "P6", assemble([head_item(plain(half - 1, half))])
-    yield "codebook_past_end", "E15", "A5", assemble([head_item(plain(half + ONE, (1 << 32) + 5))])
+    yield "codebook_nan", "E15", "P5", assemble([head_item(listed(half + ONE, half + 0x7F800001))])
+    yield "codebook_infinite", "E15", "P5", assemble([head_item(listed(half - 1 - 0x7F800000, half + ONE))])
+    yield "codebook_zero", "E15", "P6", assemble([head_item(listed(half - 1, half))])
+    yield "codebook_past_end", "E15", "A5", assemble([head_item(listed(half + ONE, (1 << 32) + 5))])
     yield (
         "codebook_past_end_float16",
         "E15",
         "A5",
-        assemble([head_item(plain(0x8001, 1 << 16, bits=16, flag=False), dtype="float16")]),
+        assemble([head_item(listed(0x8001, 1 << 16, bits=16, flag=False), dtype="float16")]),
     )
     last = head_item(lambda coder: encode_numbers(coder, [200, 256], 8), dtype="int8")
     yield "codebook_past_end_int8", "E15", "A5", assemble([last])
@@ -118,6 +123,12 @@ def invalid_codebooks() -> Iterator[Invalid]:
         coder.put(16, 5)
 
     yield "codebook_low_bits", "E08", "A4", assemble([head_item(sixteen, dtype="float16")])
+    yield from invalid_grids()
+    yield from invalid_heads()
+
+
+def invalid_grids() -> Iterator[Invalid]:
+    """Codebooks as grids: section 2 of `coders.md`."""
     grids: list[tuple[str, str, str, int, list[int]]] = [
         ("beyond", "E15", "A3", ONE, [1, 1 << 20]),
         ("beyond_first", "E15", "A3", ONE, [-(1 << 20), 1]),
@@ -141,7 +152,11 @@ def invalid_codebooks() -> Iterator[Invalid]:
         put_scale(coder, ONE)
 
     yield "codebook_grid_scale_bits", "E08", "A6", assemble([head_item(narrow)])
-    after = head_item(plain(half + 1, half + 2))
+
+
+def invalid_heads() -> Iterator[Invalid]:
+    """Heads of another length than their stream."""
+    after = head_item(listed((1 << 31) + 1, (1 << 31) + 2))
     size = after.payload[2]
     longer = after.payload[:2] + varint(size + 1) + after.payload[3 : 3 + size] + b"\0" + after.payload[3 + size :]
     yield "head_goes_on", "E04", "A1", assemble([replace(after, payload=longer)])
@@ -173,6 +188,12 @@ def invalid_tables() -> Iterator[Invalid]:
         filled = {**elements, 3: pool[5]} if form else elements
         item = Packed((len(filled),), filled, DENSE_SHARED, coder=1, tables=[table]).item()
         yield f"table_{name}", "E12", ids, assemble([item])
+    # The sums of these are 1 for a decoder that lets 0 and 13 pass.
+    for name, symbols, lengths in (("0_alone", 2, (0,)), ("13_beside", 14, (*range(1, 14), 12))):
+        item = Packed(
+            (symbols,), dict(enumerate(spread(symbols))), DENSE_SHARED, coder=1, tables=[(2, *lengths)]
+        ).item()
+        yield f"table_length_{name}", "E12", "K8", assemble([item])
     gaps = Packed((4, 4), {3: pool[0], 9: pool[1]}, coder=1, tables=[(2, 1, 2, *[-1] * 6), (0,)])
     yield "table_gaps_incomplete", "E12", "K6", assemble([gaps.item()])
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from reference_coders import CodeSymbols, Text, multiply
-from reference_decoder import PRESET
+from reference_coders import CodeSymbols, multiply
 
-from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, varint
-from generator.container import Valid, constant, dense, labels, valid
+from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, labels, varint
 from generator.packed import EVERY, FILLERS, TRANSPOSED, Packed, matrix, order
 from generator.payloads import POOLS, drawn, spread
 from generator.ranges import (
@@ -21,10 +19,13 @@ from generator.ranges import (
     encode_mixed,
     encode_values,
     grid_value_bits,
+    pack_text,
     value_bits,
 )
+from generator.samples import ONE, Valid, constant, dense, valid
 
-ONE = 0x3F800000
+#: Entries in bands of rows and columns, most of whose lines are empty.
+BANDS = {p: POOLS["float32"][p % 7] for p in range(1200) if p // 40 % 3 and p % 40 // 5 % 2 and p % 7}
 
 
 @dataclass
@@ -128,7 +129,7 @@ def valid_modelled() -> Iterator[Valid]:
 
 
 def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
-    """Yield the edge cases of both coders, and of each coder alone."""
+    """Yield the edge cases that coders 2 and 3 have in common, and those of each coder alone."""
     shape = (9, 4, 3)
     elements = drawn(shape, 0.3, 11)
     for flags, name in (
@@ -160,24 +161,30 @@ def edges(coder: int) -> Iterator[tuple[str, Modelled]]:
     yield "rank_1", Modelled((90,), drawn((90,), 0.3, 22), coder=coder, lag=3)
     yield "rank_1_transposed", Modelled((90,), drawn((90,), 0.3, 22), SPARSE, coder=coder, flags=TRANSPOSED)
     yield "rank_7", Modelled((2, 1, 2, 1, 2, 1, 2), drawn((16,), 0.5, 18), coder=coder, lag=2)
-    bands = {p: POOLS["float32"][p % 7] for p in range(1200) if p // 40 % 3 and p % 40 // 5 % 2 and p % 7}
-    yield "bands", Modelled((30, 40), bands, coder=coder, lag=10)
-    if coder == 2:
-        for width in range(1, 9):
-            far = {p: POOLS["float32"][p % 7] for p in (3, 4, 3 * ((1 << width) - 1) + 5, 899)}
-            yield f"runs_{width}", Modelled((30, 30), far, variant=0, width=width, limit=width % 4)
-        yield "runs_every_element", Modelled(shape, elements, flags=EVERY, variant=0)
-        yield "runs_dense_shared", Modelled(shape, drawn(shape, 1, 19), DENSE_SHARED, variant=0)
-        yield "runs_symbols_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), variant=0)
-        for limit in range(4):
-            many = drawn((60, 30), 0.4, 20, pool=POOLS["float32"][1:5])
-            yield f"limit_{limit}", Modelled((60, 30), many, limit=limit, lag=1)
-    else:
-        for coded in ((True, False), (False, True), (True, True)):
-            yield f"nonempty_{coded[0]:d}{coded[1]:d}", Modelled((30, 40), bands, coder=3, nonempty=coded)
-        yield "nonempty_lag", Modelled((30, 40), bands, coder=3, lag=5, nonempty=(True, True))
-        yield "lag_2", Modelled((30, 40), bands, coder=3, lag=2)
-        yield "long", Modelled((60, 60), drawn((60, 60), 0.5, 21), coder=3, lag=28)
+    yield "bands", Modelled((30, 40), BANDS, coder=coder, lag=10)
+    yield from (edges_of_coder_2 if coder == 2 else edges_of_coder_3)()
+
+
+def edges_of_coder_2() -> Iterator[tuple[str, Modelled]]:
+    """Yield the widths, limits and forms of runs, and the limits of contexts."""
+    for width in range(1, 9):
+        far = {p: POOLS["float32"][p % 7] for p in (3, 4, 3 * ((1 << width) - 1) + 5, 899)}
+        yield f"runs_{width}", Modelled((30, 30), far, variant=0, width=width, limit=width % 4)
+    yield "runs_every_element", Modelled((9, 4, 3), drawn((9, 4, 3), 0.3, 11), flags=EVERY, variant=0)
+    yield "runs_dense_shared", Modelled((9, 4, 3), drawn((9, 4, 3), 1, 19), DENSE_SHARED, variant=0)
+    yield "runs_symbols_257", Modelled((20, 20), drawn((20, 20), 0.9, 16, pool=spread(257)), variant=0)
+    for limit in range(4):
+        many = drawn((60, 30), 0.4, 20, pool=POOLS["float32"][1:5])
+        yield f"limit_{limit}", Modelled((60, 30), many, limit=limit, lag=1)
+
+
+def edges_of_coder_3() -> Iterator[tuple[str, Modelled]]:
+    """Yield coded lines and columns, and lags."""
+    for coded in ((True, False), (False, True), (True, True)):
+        yield f"nonempty_{coded[0]:d}{coded[1]:d}", Modelled((30, 40), BANDS, coder=3, nonempty=coded)
+    yield "nonempty_lag", Modelled((30, 40), BANDS, coder=3, lag=5, nonempty=(True, True))
+    yield "lag_2", Modelled((30, 40), BANDS, coder=3, lag=2)
+    yield "long", Modelled((60, 60), drawn((60, 60), 0.5, 21), coder=3, lag=28)
 
 
 def stream(write: Callable[[RangeEncoder], object]) -> bytes:
@@ -238,23 +245,3 @@ def codebooks() -> Iterator[tuple[str, Item]]:
     yield "ends_float16", Packed((1, 4), {0: 0xFBFF, 1: 0x7BFF}, dtype="float16").item()
     yield "all_int8", Packed((256,), {p: p for p in range(256)}, DENSE_SHARED, "int8").item()
     yield "one_bit_each", Packed((2, 2), {0: 0x40000000, 1: 0xC0000000}).item()
-
-
-def pack_text(contents: bytes, length: int | None = None) -> bytes:
-    """Section 7 of `coders.md`, "Text coder"."""
-    coder = RangeEncoder()
-    n = len(contents) if length is None else length
-    coder.put(n.bit_length(), 5)
-    if n:
-        coder.put(n & (1 << n.bit_length() - 1) - 1, n.bit_length() - 1)
-    text = Text(len(PRESET) + n)
-    for byte in PRESET:
-        text.learn(byte)
-    for byte in contents:
-
-        def told(model: object, bit: int) -> int:
-            coder.put_adaptive(model, bit, 30)  # type: ignore[arg-type]
-            return bit
-
-        text.step(told, byte)
-    return coder.finish()

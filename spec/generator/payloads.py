@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
 
-from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SIZES, SPARSE, SPARSE_SHARED, Item, assemble
-from generator.container import Invalid, Valid, valid
+from generator.assembler import CONSTANT, DENSE, DENSE_SHARED, SIZES, SPARSE, SPARSE_SHARED, Item, assemble, varint
 from generator.packed import EVERY, FILLERS, TRANSPOSED, Packed
+from generator.samples import RAW, VALUES, Invalid, Valid, valid
 
 #: Values of each dtype, ascending: two below zero, negative zero if the dtype has one, and a few above zero.
 POOLS = {
@@ -99,7 +100,13 @@ def edges(coder: int) -> Iterator[tuple[str, Packed]]:
     yield "columns_2_39", Packed((2, 1 << 39), {0: 0x3F800000, 2000: 0xBF800000}, coder=coder, gap_bits=8)
     yield "rows_2_20", Packed((1 << 20, 1 << 20), {5: 0x3F800000, 3000: 0xBF800000}, SPARSE, coder=coder, gap_bits=8)
     yield "unused_codes", Packed(shape, one, coder=coder, book=[*POOLS["float32"][:5], 0x3F800000])
-    for symbols in (255, 256, 257, 300):
+    yield from edges_of_planes(coder)
+    yield from edges_of_streams(coder)
+
+
+def edges_of_planes(coder: int) -> Iterator[tuple[str, Packed]]:
+    """Yield alphabets of about 256 code symbols, at which a second plane begins."""
+    for symbols in (255, 256, 257, 300, 512):
         pool = spread(symbols)
         filled = {at: pool[at * 7 % symbols] for at in range(symbols)}
         yield f"dense_symbols_{symbols}", Packed((symbols,), filled, DENSE_SHARED, coder=coder)
@@ -111,6 +118,10 @@ def edges(coder: int) -> Iterator[tuple[str, Packed]]:
         "planes_255_fillers",
         Packed((16, 40), {at: v for at, v in sparse.items() if v != pool[0]}, coder=coder, flags=FILLERS),
     )
+
+
+def edges_of_streams(coder: int) -> Iterator[tuple[str, Packed]]:
+    """Yield sequences of about 4,096 symbols, from which on there are four streams, and the longest codes."""
     few = [0x3F800000, 0xBF800000]
     full = {at: few[at % 3 == 0] for at in range(4095)}
     yield "one_stream_4095", Packed((4095,), full, DENSE_SHARED, coder=coder)
@@ -129,23 +140,28 @@ def edges(coder: int) -> Iterator[tuple[str, Packed]]:
         lopsided = {at: spread(13)[min((at & -at).bit_length(), 12)] for at in range(4095)}
         yield "codes_of_12_bits", Packed((4095,), lopsided, DENSE_SHARED, coder=1)
         flat = {at: spread(16)[at % 16] for at in range(64)}
+        yield "codes_of_no_bits", Packed((1, 40), dict.fromkeys(range(40), few[0]), coder=1)
         yield "codes_of_one_length", Packed((64,), flat, DENSE_SHARED, coder=1)
+
+
+#: What false parts are added to.
+SHAPE = (4, 6)
+ELEMENTS = drawn(SHAPE, 0.5, 9)
+
+
+def bad(name: str, code: str, ids: str, *, cut: int = 0, **parts: object) -> Invalid:
+    """Return a payload with false parts; `cut` bytes are missing at its end."""
+    given = {"shape": SHAPE, "elements": ELEMENTS, **parts}
+    item = Packed(**given).item()  # type: ignore[arg-type]
+    item.payload = item.payload[: len(item.payload) - cut]
+    return f"packed_{name}", code, ids, assemble([item])
 
 
 def invalid_payloads() -> Iterator[Invalid]:
     """Payloads under coders 0 and 1 that a decoder must reject."""
-    shape = (4, 6)
-    elements = drawn(shape, 0.5, 9)
     pool = POOLS["float32"]
-
-    def bad(name: str, code: str, ids: str, *, cut: int = 0, **parts: object) -> Invalid:
-        given = {"shape": shape, "elements": elements, **parts}
-        item = Packed(**given).item()  # type: ignore[arg-type]
-        item.payload = item.payload[: len(item.payload) - cut]
-        return f"packed_{name}", code, ids, assemble([item])
-
     for form, name in ((DENSE_SHARED, "dense_shared"), (SPARSE, "sparse")):
-        filled = drawn(shape, 1, 9) if form == DENSE_SHARED else elements
+        filled = drawn(SHAPE, 1, 9) if form == DENSE_SHARED else ELEMENTS
         for flags, what in ((EVERY, "every_element"), (FILLERS, "fillers")):
             yield bad(f"{name}_{what}", "E08", "P2", form=form, elements=filled, flags=flags)
     yield bad("fillers_every_element", "E08", "P2", flags=EVERY | FILLERS)
@@ -154,51 +170,74 @@ def invalid_payloads() -> Iterator[Invalid]:
                   book=[pool[-1]], flags=EVERY)  # fmt: skip
     yield bad("fillers_256", "E08", "P2", shape=(16, 32), elements=dict(enumerate(spread(256))), flags=FILLERS)
     yield bad("transposed_long", "E06", "P3", shape=(1, 1 << 31), elements={5: pool[0]}, flags=TRANSPOSED, gap_bits=8)
-    yield bad("chunk_entries_more", "E06", "P12", per_chunk=2, stored=[len(elements), 1])
+    yield bad("chunk_entries_more", "E06", "P12", per_chunk=2, stored=[len(ELEMENTS), 1])
     yield bad("chunk_entries_fewer", "E14", "P4", per_chunk=2, stored=[0, 0])
     yield bad("chunk_entries_beyond", "E06", "P12", per_chunk=2, stored=[13, 1])
+    full = dict.fromkeys(range(24), pool[0])
+    yield bad("chunk_entries_beyond_lines", "E06", "P12", elements=full, per_chunk=2, stored=[13, 11])
     yield bad("every_element_more", "E14", "P7", elements={0: pool[0]}, flags=EVERY, symbols=[0, 0] + [1] * 22)
     yield bad("every_element_fewer", "E14", "P7", elements={0: pool[0]}, flags=EVERY, symbols=[1] * 24)
     for coder in (0, 1):
-        yield bad(f"filler_short_{coder}", "E14", "P8", coder=coder, elements={9: pool[0], 10: pool[1]}, flags=FILLERS,
-                  gaps=[6, 2, 0], symbols=[0, 1, 2])  # fmt: skip
-        yield bad(f"filler_last_{coder}", "E14", "P9", coder=coder, elements={9: pool[0], 10: pool[1]}, flags=FILLERS,
-                  gaps=[7, 1, 0, 7], symbols=[0, 1, 2, 0])  # fmt: skip
-        yield bad(f"escape_last_{coder}", "E14", "P9", coder=coder, elements={9: pool[0]}, gaps=[7, 2, 7], symbols=[0])
-        yield bad(
-            f"entries_fewer_{coder}",
-            "E14",
-            "P9",
-            coder=coder,
-            elements={3: pool[0], 9: pool[0]},
-            gaps=[7, 2],
-            symbols=[],
-        )
-        yield bad(f"entries_more_{coder}", "E14", "P9", coder=coder, elements={3: pool[0]}, gaps=[3, 5], symbols=[])
-        yield bad(f"position_past_end_{coder}", "E14", "P9", coder=coder, elements={3: pool[0], 9: pool[1]},
-                  gaps=[7, 7, 7, 3, 0], symbols=[0, 1])  # fmt: skip
-        yield bad(f"filler_past_end_{coder}", "E14", "P9", coder=coder, elements={3: pool[0], 9: pool[1]},
-                  flags=FILLERS, gaps=[7, 7, 7, 0, 0], symbols=[0, 0, 0, 1, 2])  # fmt: skip
-        yield bad(f"gap_symbols_fewer_{coder}", "E13", "K1", coder=coder, count=len(elements) - 1)
-        yield bad(f"gap_symbols_more_{coder}", "E06", "K9", coder=coder, count=25)
-        yield bad(
-            f"gap_symbols_beyond_bits_{coder}",
-            "E13",
-            "K1",
-            coder=coder,
-            shape=(400, 600),
-            elements={3: pool[0]},
-            count=200000,
-        )
-        yield bad(f"padding_{coder}", "E08", "K3", coder=coder, elements={3: pool[0], 5: pool[0]}, padding="1")
-        yield bad(f"bytes_after_{coder}", "E13", "K4", coder=coder, after=b"\0")
-        yield bad(f"ends_early_{coder}", "E13", "K12", coder=coder, cut=1)
-        long = {at: pool[at * at % 3] for at in range(4100)}
-        for name, shifts in (("longer", [1, -1, 0, 0]), ("shorter", [-1, 1, 0, 0]), ("last", [0, 0, 0, 1])):
-            yield bad(f"stream_{name}_{coder}", "E13", "K2", coder=coder, shape=(4100,), elements=long,
-                      form=DENSE_SHARED, shifts=shifts)  # fmt: skip
-        yield bad(f"streams_beyond_{coder}", "E03", "K2", coder=coder, shape=(4100,), elements=long,
-                  form=DENSE_SHARED, shifts=[0, 0, 0, 16])  # fmt: skip
+        yield from invalid_positions(coder)
+        yield from invalid_streams(coder)
+    long = {at: pool[at * at % 3] for at in range(4100)}
+    yield bad("stream_limit", "E06", "N2", shape=(4100,), elements=long, form=DENSE_SHARED, shifts=[0, 0, 0, 6700])
+    yield bad("padding_of_seven", "E08", "K3", elements=dict.fromkeys((3, 5, 7), pool[0]), padding="1")
+    yield from invalid_symbols()
+
+
+def invalid_positions(coder: int) -> Iterator[Invalid]:
+    """Gap symbols that do not fit the entries."""
+    pool = POOLS["float32"]
+    yield bad(f"filler_short_{coder}", "E14", "P8", coder=coder, elements={9: pool[0], 10: pool[1]}, flags=FILLERS,
+              gaps=[6, 2, 0], symbols=[0, 1, 2])  # fmt: skip
+    yield bad(f"filler_last_{coder}", "E14", "P9", coder=coder, elements={9: pool[0], 10: pool[1]}, flags=FILLERS,
+              gaps=[7, 1, 0, 7], symbols=[0, 1, 2, 0])  # fmt: skip
+    yield bad(f"escape_last_{coder}", "E14", "P9", coder=coder, elements={9: pool[0]}, gaps=[7, 2, 7], symbols=[0])
+    yield bad(
+        f"entries_fewer_{coder}",
+        "E14",
+        "P9",
+        coder=coder,
+        elements={3: pool[0], 9: pool[0]},
+        gaps=[7, 2],
+        symbols=[],
+    )
+    yield bad(f"entries_more_{coder}", "E14", "P9", coder=coder, elements={3: pool[0]}, gaps=[3, 5], symbols=[])
+    yield bad(f"position_past_end_{coder}", "E14", "P9", coder=coder, elements={3: pool[0], 9: pool[1]},
+              gaps=[7, 7, 7, 3, 0], symbols=[0, 1])  # fmt: skip
+    yield bad(f"filler_past_end_{coder}", "E14", "P9", coder=coder, elements={3: pool[0], 9: pool[1]},
+              flags=FILLERS, gaps=[7, 7, 7, 0, 0], symbols=[0, 0, 0, 1, 2])  # fmt: skip
+
+
+def invalid_streams(coder: int) -> Iterator[Invalid]:
+    """Streams that are longer or shorter than they should be."""
+    pool = POOLS["float32"]
+    yield bad(f"gap_symbols_fewer_{coder}", "E13", "K1", coder=coder, count=len(ELEMENTS) - 1)
+    yield bad(f"gap_symbols_more_{coder}", "E06", "K9", coder=coder, count=25)
+    yield bad(
+        f"gap_symbols_beyond_bits_{coder}",
+        "E13",
+        "K1",
+        coder=coder,
+        shape=(400, 600),
+        elements={3: pool[0]},
+        count=200000,
+    )
+    yield bad(f"padding_{coder}", "E08", "K3", coder=coder, elements={3: pool[0], 5: pool[0]}, padding="1")
+    yield bad(f"bytes_after_{coder}", "E13", "K4", coder=coder, after=b"\0")
+    yield bad(f"ends_early_{coder}", "E13", "K12", coder=coder, cut=1)
+    long = {at: pool[at * at % 3] for at in range(4100)}
+    for name, shifts in (("longer", [1, -1, 0, 0]), ("shorter", [-1, 1, 0, 0]), ("last", [0, 0, 0, 1])):
+        yield bad(f"stream_{name}_{coder}", "E13", "K2", coder=coder, shape=(4100,), elements=long,
+                  form=DENSE_SHARED, shifts=shifts)  # fmt: skip
+    yield bad(f"streams_beyond_{coder}", "E03", "K2", coder=coder, shape=(4100,), elements=long,
+              form=DENSE_SHARED, shifts=[0, 0, 0, 16])  # fmt: skip
+
+
+def invalid_symbols() -> Iterator[Invalid]:
+    """Code symbols past the alphabet, and values that must not be stored."""
+    pool = POOLS["float32"]
     yield bad(
         "symbol_beyond",
         "E14",
@@ -228,3 +267,38 @@ def invalid_payloads() -> Iterator[Invalid]:
     yield bad("value_zero", "E08", "T13", form=SPARSE, elements={5: 0, 6: pool[0]})
     yield bad("value_zero_int8", "E08", "T13", form=SPARSE, dtype="int8", elements={5: 0, 6: 1})
     yield bad("values_missing", "E03", "K11", form=SPARSE, elements={0: pool[0]}, cut=3)
+
+
+def invalid_dense_payloads() -> Iterator[Invalid]:
+    """Payloads without a codebook under coder 0: coding byte, chunking, values."""
+
+    def raw(name: str, code: str, ids: str, payload: bytes, shape: tuple[int, ...] = (3,)) -> Invalid:
+        return f"payload_{name}", code, ids, assemble([Item(payload, DENSE, shape, VALUES)])
+
+    for byte, what in ((1, "coder_1"), (2, "coder_2"), (3, "coder_3"), (16, "transposed"), (32, "every_element"),
+                       (64, "fillers"), (128, "reserved_bit")):  # fmt: skip
+        item = Item(bytes([byte]) + RAW[:4], CONSTANT, (4,), VALUES[:1])
+        yield f"payload_constant_{what}", "E08", "P2", assemble([item])
+    yield "payload_constant_short", "E13", "P10", assemble([Item(b"\0" + RAW[:3], CONSTANT, (4,), VALUES[:1])])
+    yield "payload_constant_long", "E13", "P10", assemble([Item(b"\0" + RAW[:5], CONSTANT, (4,), VALUES[:1])])
+    yield raw("coder_4", "E02", "P1", b"\4\0" + RAW)
+    yield raw("coder_15", "E02", "P1", b"\x0f\0" + RAW)
+    yield raw("reserved_bit", "E08", "P2", b"\x80\0" + RAW)
+    yield raw("dense_coder_1", "E08", "P2", b"\1\0" + RAW)
+    yield raw("dense_coder_3", "E08", "P2", b"\3\0" + RAW)
+    yield raw("dense_transposed", "E08", "P2", b"\x10\0" + RAW)
+    yield raw("dense_every_element", "E08", "P2", b"\x20\0" + RAW)
+    yield raw("dense_fillers", "E08", "P2", b"\x40\0" + RAW)
+    yield raw("empty", "E03", "N4", b"")
+    yield raw("lines_in_a_chunk", "E06", "N2", b"\0\3" + RAW)
+    yield raw("one_line_in_a_chunk", "E06", "N2", b"\0\1" + RAW, shape=(1, 3))
+    yield raw("chunk_table_ends_early", "E03", "N4", b"\0\2" + varint(8) + b"\x84")
+    yield raw("more_chunks_than_bytes", "E06", "P11", b"\0\2" + varint(8))
+    yield raw("chunk_ends_early", "E03", "N4", b"\0\2" + varint(8) + varint(5) + RAW)
+    yield raw("chunks_go_on", "E04", "N5", b"\0\2" + varint(8) + varint(4) + RAW + b"\0")
+    yield raw("values_short", "E13", "P10", b"\0\0" + RAW[:-1])
+    yield raw("values_long", "E13", "P10", b"\0\0" + RAW + b"\0")
+    yield raw("chunk_short", "E13", "P10", b"\0\2" + varint(7) + varint(5) + RAW)
+    many = [1] * 17
+    payload = b"\0\1" + varint(4) * 17 + struct.pack("<17I", *many)
+    yield "payload_too_many_chunks", "E06", "P11", assemble([Item(payload, DENSE, (17,), many)])

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reference_coders import BITS, EXPONENT, CodeSymbols, Model, RangeDecoder, adaptive_chunk, decode_values, fresh
+from reference_decoder import PRESET
 from reference_mixing import mixed_chunk
+from reference_text import Text
 
 Bits = list[int]
 
@@ -261,3 +263,26 @@ def encode_mixed(
     cells = (i * length + j for i in rows for j in columns)
     coder.queue += cell_bits(symbols, entries, cells, len(rows) * len(columns))
     mixed_chunk(coder, symbols, lines, length, len(entries))
+
+
+# ----------------------------------------------------------------------------------------------- text coder
+
+
+def pack_text(contents: bytes, length: int | None = None) -> bytes:
+    """Section 7 of `coders.md`, "Text coder"."""
+    coder = RangeEncoder()
+    n = len(contents) if length is None else length
+    coder.put(n.bit_length(), 5)
+    if n:
+        coder.put(n & (1 << n.bit_length() - 1) - 1, n.bit_length() - 1)
+    text = Text(len(PRESET) + n)
+    for byte in PRESET:
+        text.learn(byte)
+    for byte in contents:
+
+        def told(model: object, bit: int) -> int:
+            coder.put_adaptive(model, bit, 30)  # type: ignore[arg-type]
+            return bit
+
+        text.step(told, byte)
+    return coder.finish()

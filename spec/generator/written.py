@@ -19,7 +19,7 @@ import dcformat
 from dcformat import graph as g
 from dcformat.dense import from_dense
 from dcformat.model import Extension, Model
-from generator.container import Valid
+from generator.samples import Valid
 
 Array = npt.NDArray[np.float32]
 BOOK = [-0.75, -0.5, -0.3125, -0.125, 0.1875, 0.25, 0.4375, 0.875]

@@ -74,3 +74,23 @@ def test_it_needs_the_standard_library_only() -> None:
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "--sample" in help_text and "--state" in help_text
+
+
+def test_results_outlast_new_vectors_but_not_changed_ones(tmp_path: Path) -> None:
+    first, second = (mutation_test.Vector(f"valid/{name}.dcf", name.encode(), None) for name in "ab")
+    path = tmp_path / "state.jsonl"
+    state = mutation_test.State(path, [first])
+    state.keep("reach", first.name, [0.01, ["coders:7"]])
+    state.keep("killer", "a mutant", first.name)
+    state.keep("killer", "another", "")
+    state.keep("killer", "a third", "import")
+
+    more = mutation_test.State(path, [first, second])
+    assert more.reach == {first.name: [0.01, ["coders:7"]]}
+    assert more.killers == {"a mutant": first.name, "a third": "import"}
+    assert more.survived == {"another": {first.name}}
+
+    changed = mutation_test.State(path, [mutation_test.Vector(first.name, b"changed", None), second])
+    assert changed.reach == {} and changed.killers == {"a third": "import"}
+    assert changed.survived == {"another": set()}
+    assert changed.hints["a mutant"] == first.name
