@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dcformat.graph import (
     Concat,
-    Conv2d,
+    Conv,
     Flatten,
-    GlobalAvgPool,
     Graph,
     Linear,
-    MaxPool2d,
+    MaxPool,
     Node,
     Preprocessing,
+    Reduce,
     ReLU,
     Shape,
 )
@@ -47,19 +47,19 @@ def _lenet_300_100(names: Sequence[str], preprocessing: Preprocessing | None) ->
         Linear((2,), w2, b2), ReLU((3,)),
         Linear((4,), w3, b3),
     )  # fmt: skip
-    return Graph((784,), nodes, preprocessing)
+    return Graph.sequential((784,), nodes, preprocessing)
 
 
 def _lenet_5(names: Sequence[str], preprocessing: Preprocessing | None) -> Graph:
     w1, b1, w2, b2, w3, b3, w4, b4 = names
     nodes = (
-        Conv2d((0,), w1, b1), MaxPool2d((1,), (2, 2), (2, 2)),
-        Conv2d((2,), w2, b2), MaxPool2d((3,), (2, 2), (2, 2)),
+        Conv((0,), w1, b1), MaxPool((1,), (2, 2), (2, 2)),
+        Conv((2,), w2, b2), MaxPool((3,), (2, 2), (2, 2)),
         Flatten((4,)),
         Linear((5,), w3, b3), ReLU((6,)),
         Linear((7,), w4, b4),
     )  # fmt: skip
-    return Graph((1, 28, 28), nodes, preprocessing)
+    return Graph.sequential((1, 28, 28), nodes, preprocessing)
 
 
 #: SqueezeNet 1.0's fire modules: squeeze and expand channels (Iandola et al. 2016, table 1).
@@ -89,10 +89,10 @@ def _squeezenet(names: Sequence[str], preprocessing: Preprocessing | None) -> Gr
 
     def conv(source: int, index: int, stride: int = 1, padding: int = 0) -> int:
         weight, bias = pairs[index]
-        return add(ReLU((add(Conv2d((source,), weight, bias, (stride, stride), (padding, padding))),)))
+        return add(ReLU((add(Conv((source,), weight, bias, (stride, stride), *((padding, padding),) * 2)),)))
 
     def pool(source: int) -> int:
-        return add(MaxPool2d((source,), (3, 3), (2, 2), ceil_mode=True))
+        return add(MaxPool((source,), (3, 3), (2, 2), ceil_mode=True))
 
     value = pool(conv(0, 0, stride=2))
     for number in range(2, 10):
@@ -101,8 +101,8 @@ def _squeezenet(names: Sequence[str], preprocessing: Preprocessing | None) -> Gr
         value = add(Concat((conv(squeezed, first + 1), conv(squeezed, first + 2, padding=1))))
         if number in (4, 8):
             value = pool(value)
-    add(GlobalAvgPool((conv(value, 25, padding=1),)))
-    return Graph((3, 227, 227), tuple(nodes), preprocessing)
+    add(Reduce((conv(value, 25, padding=1),), "mean", (1, 2)))
+    return Graph.sequential((3, 227, 227), tuple(nodes), preprocessing)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from dcformat import layout
-from dcformat.cursor import Cursor, text, varint
+from dcformat.cursor import Cursor, check_text, text, varint
 from dcformat.errors import (
     DuplicateError,
     EncodingError,
@@ -173,9 +173,10 @@ def parse(data: bytes, base: int = 0) -> Contents:
     tensors, blocks = _read_table(sections.pop(layout.SECTION_TENSORS))
     graph = None
     if cursor := sections.pop(layout.SECTION_GRAPH, None):
-        graph = read_graph(cursor, [t.name for t in tensors])
+        shapes = {t.name: t.shape for t in tensors}
+        graph = read_graph(cursor, shapes)
         cursor.finish("graph")
-        graph.shapes({t.name: t.shape for t in tensors})
+        graph.shapes(shapes)
     labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
     metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
     self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
@@ -340,12 +341,7 @@ def check_limits(model: Model) -> None:
         ("metadata value", model.metadata.values(), layout.MAX_METADATA_BYTES, 0),
     ):
         for value in values:
-            try:
-                length = len(value.encode())
-            except UnicodeEncodeError:
-                raise EncodingError(what, got=repr(value), expected="text that UTF-8 can hold") from None
-            if not min_bytes <= length <= max_bytes:
-                raise LimitError(what, got=f"{length} bytes", expected=f"{min_bytes} to {max_bytes}")
+            check_text(what, value, max_bytes, min_bytes)
     for what, count, limit in (
         ("number of tensors", len(model.tensors), layout.MAX_TENSORS),
         ("number of labels", len(model.labels), layout.MAX_LABELS),

@@ -32,6 +32,16 @@ def text(value: str) -> bytes:
     return varint(len(raw)) + raw
 
 
+def check_text(what: str, value: str, max_bytes: int, min_bytes: int = 0) -> None:
+    """Raise unless UTF-8 can hold a text, in `min_bytes` to `max_bytes` bytes."""
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError:
+        raise EncodingError(what, got=repr(value), expected="text that UTF-8 can hold") from None
+    if not min_bytes <= length <= max_bytes:
+        raise LimitError(what, got=f"{length} bytes", expected=f"{min_bytes} to {max_bytes}")
+
+
 class Cursor:
     """A position in a byte string; every read is checked against the bytes that are left.
 

@@ -1,63 +1,175 @@
-"""Conversion of the graph to bytes and back (spec, "Graph")."""
+"""Conversion of the graph to bytes and back (spec, "Graph"); `graph_attributes` has the attributes of the operators."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcformat import layout
-from dcformat.cursor import Cursor, varint
-from dcformat.errors import EncodingError, GraphError, LimitError
-from dcformat.graph import (
-    Add,
-    AvgPool2d,
-    Concat,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Graph,
-    Linear,
-    MaxPool2d,
-    Node,
-    Pair,
-    Preprocessing,
-    ReLU,
-    Softmax,
+from dcformat.cursor import Cursor, check_text, text, varint
+from dcformat.errors import EncodingError, GraphError, LimitError, ShapeError
+from dcformat.graph import GRU, LSTM, Conv, ConvTranspose, Graph, Linear, Node, Operand, Output, Port, Preprocessing
+from dcformat.graph.graph import PORT_DTYPES
+from dcformat.graph.node import Shape
+from dcformat.graph_attributes import (
+    ATTRIBUTES,
+    OPERATORS,
+    Scope,
+    defaults,
+    read_attributes,
+    read_real,
+    write_attributes,
+    write_real,
 )
 
-#: Operator ids. Spec, "Graph".
-OPERATORS: dict[int, type[Node]] = {
-    1: Linear, 2: Conv2d, 3: ReLU, 4: MaxPool2d, 5: AvgPool2d, 6: GlobalAvgPool, 7: GlobalMaxPool,
-    8: Flatten, 9: Add, 10: Concat, 11: Softmax,
-}  # fmt: skip
 _IDS = {kind: number for number, kind in OPERATORS.items()}
-#: The first byte of an operator: its id, then flags (the inputs are written out, a bias, the attributes).
-OPERATOR_MASK, WIRED, BIAS, ATTRIBUTES = 31, 32, 64, 128
-
-CONV_DEFAULTS = (1, 1, 0, 0, 1, 1, 1)
-POOL_DEFAULTS = (2, 2, 2, 2, 0, 0, 0)
-CEIL, LEAVE_OUT_PAD = 1, 2
+#: The first byte of an operator: its id, then flags (the operands are written out, a bias, the attributes).
+OPERATOR_MASK, WIRED, BIAS, GIVEN = 31, 32, 64, 128
+#: The first byte of a graph: this flag, or the rank of the only input.
+PORTS = 8
+#: How many values back one may be.
+_MAX_BACK = 2 * layout.MAX_NODES
+#: What a written operand is, in its two low bits, if the operator takes tensors or constants.
+VALUE, TENSOR, CONSTANT = 0, 1, 2
+#: The tensors of operators with weights, but for the bias.
+WEIGHTS: dict[type[Node], tuple[str, ...]] = {
+    Linear: ("weight",), Conv: ("weight",), ConvTranspose: ("weight",),
+    LSTM: ("weight", "recurrent_weight"), GRU: ("weight", "recurrent_weight"),
+}  # fmt: skip
 
 
 def write_graph(graph: Graph, names: Sequence[str]) -> bytes:
-    """Return a validated graph's bytes; `names` are the file's tensors, in order."""
-    index = {name: i for i, name in enumerate(names)}
-    out = bytearray((len(graph.input_shape),))
-    for size in graph.input_shape:
-        out += varint(size)
-    if rule := graph.preprocessing:
-        mean, std = _shared_by_channels(rule.mean), _shared_by_channels(rule.std)
-        if len(mean) != len(std):
-            mean, std = rule.mean, rule.std
-        out += varint(len(mean)) + struct.pack(f"<{2 * len(mean)}f", *mean, *std)
+    """Return the bytes of a graph that `Graph.shapes` accepts; `names` are the file's tensors, in order.
+
+    Raises
+    ------
+    GraphError, LimitError
+        An operator is unknown, or a number has no place in the format.
+    """
+    if len(graph.nodes) > layout.MAX_NODES:
+        raise LimitError("operators", got=len(graph.nodes), expected=f"at most {layout.MAX_NODES}")
+    plain = _is_plain(graph)
+    out = bytearray()
+    if plain:
+        out += _write_shape(graph.inputs[0].shape)
     else:
-        out += varint(0)
+        out += bytes((PORTS,)) + _write_ports("inputs", graph.inputs, len(graph.nodes) + len(graph.inputs))
+    out += _write_preprocessing(graph.preprocessing)
     out += varint(len(graph.nodes))
+    scope = Scope(names)
     for number, node in enumerate(graph.nodes):
-        out += _write_node(number, node, index)
+        out += _write_node(number, number + len(graph.inputs), node, scope)
+    if not plain:
+        out += _write_ports("outputs", graph.outputs, len(graph.nodes) + len(graph.inputs))
     return bytes(out)
+
+
+def read_graph(cursor: Cursor, tensors: Mapping[str, Shape]) -> Graph:
+    """Read a graph; `Graph.shapes` validates the connections of its nodes, and their shapes.
+
+    Parameters
+    ----------
+    cursor : Cursor
+    tensors : mapping of str to tuple of int
+        The shapes of the file's tensors, in order.
+    """
+    head = cursor.u8("interface of the graph")
+    if head > PORTS:
+        raise EncodingError("interface of the graph", got=head, expected=f"at most {PORTS}")
+    inputs: tuple[Port, ...] = (
+        _read_inputs(cursor) if head == PORTS else (Port(_read_sizes(cursor, head, "input shape")),)
+    )
+    rule = _read_preprocessing(cursor)
+    scope, count = Scope(tensors), cursor.varint("operators", layout.MAX_NODES)
+    nodes = tuple(_read_node(cursor, number, number + len(inputs), scope, tensors) for number in range(count))
+    values = len(inputs) + len(nodes)
+    outputs = _read_outputs(cursor, values) if head == PORTS else (Output(values - 1),)
+    graph = Graph(inputs, nodes, outputs, rule)
+    if head == PORTS and _is_plain(graph):
+        raise EncodingError("interface of the graph", got="the usual one spelled out", expected="the shortest form")
+    return graph
+
+
+# --- inputs and outputs -----------------------------------------------------------------------------------------
+
+
+def _is_plain(graph: Graph) -> bool:
+    """Whether a graph has one input and one output, the last value, with the usual names, dtypes and batch axes."""
+    last = len(graph.inputs) + len(graph.nodes) - 1
+    return (
+        len(graph.inputs) == 1 and graph.inputs == (Port(graph.inputs[0].shape),) and graph.outputs == (Output(last),)
+    )
+
+
+def _write_ports(what: str, ports: Sequence[Port] | Sequence[Output], values: int) -> bytes:
+    if len(ports) > layout.MAX_PORTS:
+        raise LimitError(what, got=len(ports), expected=f"at most {layout.MAX_PORTS}")
+    out = bytearray(varint(len(ports)))
+    for port in ports:
+        check_text(f"name of {what}", port.name, layout.MAX_NAME_BYTES, 1)
+        out += text(port.name)
+        out.append(PORT_DTYPES.index(port.dtype) | (0 if port.batch_axis is None else port.batch_axis + 1) << 4)
+        out += varint(values - 1 - port.value) if isinstance(port, Output) else _write_shape(port.shape)
+    return bytes(out)
+
+
+def _read_port(cursor: Cursor, what: str) -> tuple[str, str, int | None]:
+    """Read what inputs and outputs share: the name, dtype and batch axis."""
+    name = cursor.text(f"name of {what}", layout.MAX_NAME_BYTES, 1)
+    kind = cursor.u8(f"dtype of {what}")
+    if kind & 15 >= len(PORT_DTYPES) or kind >> 4 > layout.MAX_RANK + 1:
+        raise EncodingError(f"dtype of {what} {name!r}", got=kind, expected="a known dtype and dimension")
+    return name, PORT_DTYPES[kind & 15], (kind >> 4) - 1 if kind >> 4 else None
+
+
+def _read_inputs(cursor: Cursor) -> tuple[Port, ...]:
+    ports = []
+    for _ in range(cursor.varint("inputs", layout.MAX_PORTS)):
+        name, dtype, batch_axis = _read_port(cursor, "an input")
+        rank = cursor.u8(f"rank of input {name!r}")
+        if rank > layout.MAX_RANK:
+            raise EncodingError(f"rank of input {name!r}", got=rank, expected=f"at most {layout.MAX_RANK}")
+        ports.append(Port(_read_sizes(cursor, rank, f"shape of input {name!r}"), name, dtype, batch_axis))
+    return tuple(ports)
+
+
+def _read_outputs(cursor: Cursor, values: int) -> tuple[Output, ...]:
+    outputs = []
+    for _ in range(cursor.varint("outputs", layout.MAX_PORTS)):
+        name, dtype, batch_axis = _read_port(cursor, "an output")
+        outputs.append(Output(_back(cursor, f"value of output {name!r}", values), name, dtype, batch_axis))
+    return tuple(outputs)
+
+
+def _write_shape(shape: Shape) -> bytes:
+    return bytes((len(shape),)) + b"".join(map(varint, shape))
+
+
+def _read_sizes(cursor: Cursor, rank: int, what: str) -> Shape:
+    return tuple(cursor.varint(what, layout.MAX_ELEMENTS) for _ in range(rank))
+
+
+def _write_preprocessing(rule: Preprocessing | None) -> bytes:
+    if rule is None:
+        return varint(0)
+    if len(rule.mean) > layout.MAX_ATTRIBUTE:
+        raise LimitError("preprocessing", got=len(rule.mean), expected=f"at most {layout.MAX_ATTRIBUTE} values")
+    mean, std = _shared_by_channels(rule.mean), _shared_by_channels(rule.std)
+    if len(mean) != len(std):
+        mean, std = rule.mean, rule.std
+    return varint(len(mean)) + struct.pack(f"<{2 * len(mean)}f", *mean, *std)
+
+
+def _read_preprocessing(cursor: Cursor) -> Preprocessing | None:
+    count = cursor.varint("preprocessing", layout.MAX_ATTRIBUTE)
+    if not count:
+        return None
+    values = struct.unpack(f"<{2 * count}f", cursor.take(8 * count, "preprocessing"))
+    rule = Preprocessing(values[:count], values[count:])
+    if count > 1 and len(_shared_by_channels(rule.mean)) == len(_shared_by_channels(rule.std)) == 1:
+        raise EncodingError("preprocessing", got=f"{count} equal pairs", expected="one for all channels")
+    return rule
 
 
 def _shared_by_channels(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -65,126 +177,101 @@ def _shared_by_channels(values: tuple[float, ...]) -> tuple[float, ...]:
     return values[:1] if len({struct.pack("<f", value) for value in values}) == 1 else values
 
 
-def _write_node(number: int, node: Node, index: dict[str, int]) -> bytes:
-    values, defaults = attributes_of(node)
-    wired = node.inputs != (number,)
-    head = _IDS[type(node)] | WIRED * wired | ATTRIBUTES * (values != defaults)
-    tensors = [index[name] for name in node.tensors]
-    out = bytearray((head | BIAS * (len(tensors) == 2),))
+# --- operators --------------------------------------------------------------------------------------------------
+
+
+def _write_node(number: int, values: int, node: Node, scope: Scope) -> bytes:
+    """Return an operator's bytes; `values` values come before its own."""
+    kind, what = type(node), f"node {number} ({node.kind})"
+    if kind not in _IDS:
+        raise GraphError(f"node {number}", got=kind.__name__, expected="a known operator")
+    if len(node.inputs) > layout.MAX_INPUTS:
+        raise LimitError(f"{what} inputs", got=len(node.inputs), expected=f"at most {layout.MAX_INPUTS}")
+    wired = node.inputs != (values - 1,)
+    weights = [name for field in (*WEIGHTS.get(kind, ()), "bias") if (name := getattr(node, field, None)) is not None]
+    attributes = write_attributes(what, kind, [getattr(node, field) for field in ATTRIBUTES.get(kind, ())], scope)
+    usual = defaults(kind, len(node.stride) if isinstance(node, (Conv, ConvTranspose)) else 0)
+    given = usual is None or attributes != write_attributes(what, kind, usual, scope)
+    out = bytearray((_IDS[kind] | WIRED * wired | BIAS * (len(weights) > len(WEIGHTS.get(kind, ()))) | GIVEN * given,))
     if wired:
-        if node.arity is None:
-            out += varint(len(node.inputs))
-        for value in node.inputs:
-            out += varint(number - value)
-    for value in (*tensors, *(values if values != defaults else ())):
-        out += varint(value)
-    return bytes(out)
+        out += b"" if node.arity is not None else varint(len(node.inputs))
+        for operand in node.inputs:
+            out += _write_operand(what, operand, values, kind, scope)
+    for name in weights:
+        out += varint(scope.number(name))
+    return bytes(out + attributes if given else out)
 
 
-def attributes_of(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return a node's attributes as numbers, and their defaults, which files leave out."""
-    if isinstance(node, Conv2d):
-        return (*node.stride, *node.padding, *node.dilation, node.groups), CONV_DEFAULTS
-    if isinstance(node, MaxPool2d | AvgPool2d):
-        flags = CEIL * node.ceil_mode
-        if isinstance(node, AvgPool2d) and not node.count_include_pad:
-            flags |= LEAVE_OUT_PAD
-        return (*node.kernel, *node.stride, *node.padding, flags), POOL_DEFAULTS
-    return (), ()
+def _write_operand(what: str, operand: Operand, values: int, kind: type[Node], scope: Scope) -> bytes:
+    if not _is_tagged(kind):
+        assert isinstance(operand, int)  # as Graph.shapes has made sure
+        return varint(values - 1 - operand)
+    if isinstance(operand, str):
+        return varint(4 * scope.number(operand) + TENSOR)
+    if isinstance(operand, int):
+        return varint(4 * (values - 1 - operand) + VALUE)
+    return varint(CONSTANT) + write_real(f"{what} constant", operand)
 
 
-def read_graph(cursor: Cursor, names: Sequence[str]) -> Graph:
-    """Read a graph; `Graph.shapes` validates the connections of its nodes, and their shapes."""
-    rank = cursor.u8("rank of the input")
-    if rank not in (1, 3):
-        raise EncodingError("rank of the input", got=rank, expected="1 or 3")
-    shape = tuple(cursor.varint("input shape", layout.MAX_ELEMENTS) for _ in range(rank))
-    count = cursor.varint("preprocessing", layout.MAX_ATTRIBUTE)
-    rule = None
-    if count:
-        values = struct.unpack(f"<{2 * count}f", cursor.take(8 * count, "preprocessing"))
-        rule = Preprocessing(values[:count], values[count:])
-        if count > 1 and len(_shared_by_channels(rule.mean)) == len(_shared_by_channels(rule.std)) == 1:
-            raise EncodingError("preprocessing", got=f"{count} equal pairs", expected="one for all channels")
-    nodes = [_read_node(cursor, number, names) for number in range(cursor.varint("operators", layout.MAX_NODES))]
-    return Graph(shape, tuple(nodes), rule)
+def _is_tagged(kind: type[Node]) -> bool:
+    return kind.takes_tensors or kind.takes_constants
 
 
-def _read_node(cursor: Cursor, number: int, names: Sequence[str]) -> Node:
+def _read_node(cursor: Cursor, number: int, values: int, scope: Scope, tensors: Mapping[str, Shape]) -> Node:
     head = cursor.u8("operator")
-    kind = OPERATORS.get(head & OPERATOR_MASK)
+    kind: Any = OPERATORS.get(head & OPERATOR_MASK)
     if kind is None:
         raise EncodingError("operator", got=head & OPERATOR_MASK, expected="a known operator's id")
-    inputs = _read_inputs(cursor, number, kind) if head & WIRED else (number,)
-    if (inputs == (number,)) == bool(head & WIRED):
-        raise EncodingError(f"node {number} inputs", got="the default spelled out", expected="the shortest form")
-    weights: tuple[str | None, ...] = ()
-    if kind in (Linear, Conv2d):
-        weight = _tensor(cursor, names)
-        weights = (weight, _tensor(cursor, names) if head & BIAS else None)
-    elif head & BIAS:
-        raise EncodingError(f"node {number}", got="a bias", expected=f"none for {kind.kind}")
-    node: Node = _build(cursor, number, kind, inputs, weights, bool(head & ATTRIBUTES))
+    what = f"node {number} ({kind.kind})"
+    usual: tuple[Operand, ...] = (values - 1,)
+    inputs = _read_operands(cursor, what, values, kind, scope) if head & WIRED else usual
+    if (inputs == usual) == bool(head & WIRED):
+        raise EncodingError(f"{what} inputs", got="the default spelled out", expected="the shortest form")
+    if head & BIAS and kind not in WEIGHTS:
+        raise EncodingError(what, got="a bias", expected="none")
+    fields: dict[str, Any] = {
+        field: scope.name(f"{what} {field}", cursor.varint(f"{what} {field}", layout.MAX_TENSORS))
+        for field in (*WEIGHTS.get(kind, ()), *(("bias",) if head & BIAS else ()))
+    }
+    scope.count = len(tensors[fields["weight"]]) - 2 if kind in (Conv, ConvTranspose) else 0
+    if scope.count < 0:
+        raise ShapeError(f"{what} weight", got=tensors[fields["weight"]], expected="rank 3 or 4")
+    attributes = defaults(kind, scope.count)
+    if head & GIVEN:
+        found = read_attributes(what, kind, cursor, scope)
+        if found == attributes:
+            raise EncodingError(what, got="the default attributes spelled out", expected="the shortest form")
+        attributes = found
+    if attributes is None:
+        raise EncodingError(what, got="no attributes", expected=", ".join(ATTRIBUTES[kind]))
+    node: Node = kind(inputs, **fields, **dict(zip(ATTRIBUTES.get(kind, ()), attributes, strict=True)))
     return node
 
 
-def _read_inputs(cursor: Cursor, number: int, kind: type[Node]) -> tuple[int, ...]:
-    count = kind.arity
-    if count is None:
-        count = cursor.varint("inputs", layout.MAX_INPUTS)
-    back = [cursor.varint("input", layout.MAX_NODES) for _ in range(count)]
-    if back and max(back) > number:
-        raise GraphError(f"node {number} input", got=number - max(back), expected=f"0 to {number}")
-    return tuple(number - step for step in back)
+def _read_operands(cursor: Cursor, what: str, values: int, kind: type[Node], scope: Scope) -> tuple[Operand, ...]:
+    count = cursor.varint(f"{what} inputs", layout.MAX_INPUTS) if kind.arity is None else kind.arity
+    if not _is_tagged(kind):
+        return tuple(_back(cursor, f"{what} input", values) for _ in range(count))
+    operands: list[Operand] = []
+    for _ in range(count):
+        number, tag = divmod(cursor.varint(f"{what} input", 4 * _MAX_BACK), 4)
+        if tag == VALUE:
+            operands.append(_earlier(f"{what} input", number, values))
+        elif tag == TENSOR:
+            operands.append(scope.name(f"{what} input", number))
+        elif tag == CONSTANT and number == 0:
+            operands.append(read_real(f"{what} constant", cursor))
+        else:
+            raise EncodingError(f"{what} input", got=4 * number + tag, expected="a value, a tensor or a constant")
+    return tuple(operands)
 
 
-def _tensor(cursor: Cursor, names: Sequence[str]) -> str:
-    index = cursor.varint("tensor of an operator", layout.MAX_TENSORS)
-    if index >= len(names):
-        raise GraphError("tensor of an operator", got=index, expected=f"less than {len(names)}")
-    return names[index]
+def _back(cursor: Cursor, what: str, values: int) -> int:
+    """Read how many values back from the last of `values` a value is, and return its number."""
+    return _earlier(what, cursor.varint(what, _MAX_BACK), values)
 
 
-def _build(
-    cursor: Cursor,
-    number: int,
-    kind: type[Any],
-    inputs: tuple[int, ...],
-    weights: tuple[str | None, ...],
-    spelled: bool,
-) -> Any:
-    pooling = kind in (MaxPool2d, AvgPool2d)
-    if not pooling and kind is not Conv2d:
-        if spelled:
-            raise EncodingError(f"node {number}", got="attributes", expected=f"none for {kind.kind}")
-        return kind(inputs, *weights)
-    defaults = POOL_DEFAULTS if pooling else CONV_DEFAULTS
-    v: tuple[int, ...] = defaults
-    if spelled:
-        v = tuple(cursor.varint("attribute", layout.MAX_ATTRIBUTE) for _ in defaults)
-        if v == defaults:
-            raise EncodingError(f"node {number}", got="the defaults spelled out", expected="the shortest form")
-    pairs: tuple[Pair, ...] = ((v[0], v[1]), (v[2], v[3]), (v[4], v[5]))
-    if not pooling:
-        return kind(inputs, *weights, *pairs, v[6])
-    max_flags = CEIL | (LEAVE_OUT_PAD if kind is AvgPool2d else 0)
-    if v[6] > max_flags:
-        raise EncodingError(f"node {number} flags", got=v[6], expected=f"at most {max_flags}")
-    flags = (bool(v[6] & CEIL), *(() if kind is MaxPool2d else (not v[6] & LEAVE_OUT_PAD,)))
-    return kind(inputs, *pairs, *flags)
-
-
-def check_graph(graph: Graph) -> None:
-    """Raise unless every number of a graph fits the format; `Graph.shapes` validates the rest."""
-    if len(graph.nodes) > layout.MAX_NODES:
-        raise LimitError("operators", got=len(graph.nodes), expected=f"at most {layout.MAX_NODES}")
-    if (rule := graph.preprocessing) is not None and len(rule.mean) > layout.MAX_ATTRIBUTE:
-        raise LimitError("preprocessing", got=len(rule.mean), expected=f"at most {layout.MAX_ATTRIBUTE} values")
-    for number, node in enumerate(graph.nodes):
-        if type(node) not in _IDS:
-            raise GraphError(f"node {number}", got=type(node).__name__, expected="a known operator")
-        if len(node.inputs) > layout.MAX_INPUTS:
-            raise LimitError(f"node {number} inputs", got=len(node.inputs), expected=f"at most {layout.MAX_INPUTS}")
-        values, _ = attributes_of(node)
-        if values and max(values) > layout.MAX_ATTRIBUTE:
-            raise LimitError(f"node {number}", got=max(values), expected=f"at most {layout.MAX_ATTRIBUTE}")
+def _earlier(what: str, back: int, values: int) -> int:
+    if back >= values:
+        raise GraphError(what, got=values - 1 - back, expected=f"0 to {values - 1}")
+    return values - 1 - back

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.graph import Shape
+from dcformat.graph import Graph, Shape
 
 _STEP = 0x9E3779B97F4A7C15
 #: Number of pixels made at a time: the random numbers behind them take many times as many bytes.
@@ -18,15 +19,15 @@ _PIECE = 1 << 16
 
 
 def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray[np.uint8]:
-    """Return the test's inputs, uint8 ``(samples, *shape)``, from SplitMix64 (Steele, Lea and Flood 2014).
+    """Return the test's pixels, uint8 ``(samples, *shape)``, from SplitMix64 (Steele, Lea and Flood 2014).
 
     Parameters
     ----------
     seed, samples : int
     shape : tuple of int
-        The shape of one input.
+        The shape of one sample.
     first : int
-        The number of the first input to make.
+        The number of the first sample to make.
     """
     size = prod(shape)
     out = np.empty(samples * size, np.uint8)
@@ -41,9 +42,47 @@ def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray
     return out.reshape(samples, *shape)
 
 
-def winners(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Return the index of each sample's greatest output ``(samples, ...)``, the first of equal ones: ``(samples,)``."""
-    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1), "<u4")
+def inputs(graph: Graph, seed: int, samples: int, first: int = 0) -> dict[str, npt.NDArray[Any]]:
+    """Return the test's inputs by name, each ``(samples, *shape)``, whatever its batch axis.
+
+    They have the dtypes of the graph's inputs, or are uint8 pixels for a graph with preprocessing. The parameters are
+    those of `pixels`.
+    """
+    sizes = [prod(port.shape) for port in graph.inputs]
+    drawn = pixels(seed, samples, (sum(sizes),), first)
+    parts = np.split(drawn, np.cumsum(sizes)[:-1], axis=1) if len(sizes) > 1 else [drawn]
+    return {
+        port.name: (part if graph.preprocessing else _as_input(part, port.dtype)).reshape(samples, *port.shape)
+        for port, part in zip(graph.inputs, parts, strict=True)
+    }
+
+
+def _as_input(drawn: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
+    """Return what pixels become for an input of a dtype."""
+    if dtype.startswith("float"):
+        return (drawn.astype(np.float32) / np.float32(255)).astype(dtype, copy=False)
+    if dtype == "uint8":
+        return drawn
+    if dtype == "int8":
+        return (drawn ^ np.uint8(128)).view(np.int8)
+    return (drawn >> np.uint8(7)).astype(dtype)
+
+
+def winners(*outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Return the number of the greatest element of each output of each sample, the first of equal ones.
+
+    Parameters
+    ----------
+    outputs : ndarray
+        Each ``(samples, ...)``, in the graph's order.
+
+    Returns
+    -------
+    ndarray
+        ``(samples, outputs)``.
+    """
+    best = [np.asarray(output.reshape(len(output), -1).argmax(axis=1), "<u4") for output in outputs]
+    return np.stack(best, axis=1)
 
 
 def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:

@@ -7,8 +7,8 @@ may differ by rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +17,26 @@ from dcformat.codecs import Mode
 from dcformat.codecs.payload_writer import write_payload
 from dcformat.dense import from_dense
 from dcformat.graph import (
-    AvgPool2d,
-    Conv2d,
+    AvgPool,
+    Conv,
     Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
     Graph,
     Linear,
-    MaxPool2d,
+    MaxPool,
+    Node,
+    Reduce,
     ReLU,
+    Shape,
 )
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
 
-#: Operators that treat each channel by itself and commute with its positive factors.
-_UNIT_WISE = (ReLU, MaxPool2d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, Flatten)
-_Layer = Linear | Conv2d
+#: Operators that treat each channel by itself and commute with its positive factors, and reductions that do.
+_UNIT_WISE = (ReLU, MaxPool, AvgPool, Flatten)
+_REDUCTIONS = ("mean", "max", "sum", "min")
+_Layer = Linear | Conv
 
 
 @record
@@ -105,26 +107,47 @@ def fold_scales(model: Model, mode: Mode = "tiny") -> Model:
 
 
 def _links(graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[_Link]:
-    """Yield the pairs of layers whose units no other operator reads."""
-    readers: dict[int, list[int]] = {}
+    """Yield the pairs of layers whose units only they use: no other operator reads them, and no output gives them."""
+    first = len(graph.inputs)
+    shapes = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
+    readers: dict[int, list[int | None]] = {output.value: [None] for output in graph.outputs}
     shared: dict[str, int] = {}
     for number, node in enumerate(graph.nodes):
-        for value in node.inputs:
+        for value in node.values:
             readers.setdefault(value, []).append(number)
         for name in node.tensors:
             shared[name] = shared.get(name, 0) + 1
     for number, node in enumerate(graph.nodes):
-        if not isinstance(node, Linear | Conv2d) or (isinstance(node, Conv2d) and node.groups != 1):
+        value = first + number
+        if not _has_units(node, shapes[first + number]):
             continue
-        value = number + 1
-        while len(readers.get(value, ())) == 1 and isinstance(graph.nodes[readers[value][0]], _UNIT_WISE):
-            value = readers[value][0] + 1
-        following = graph.nodes[readers[value][0]] if len(readers.get(value, ())) == 1 else None
-        if not isinstance(following, Linear | Conv2d) or (isinstance(following, Conv2d) and following.groups != 1):
+        while (reader := _only(readers, value)) is not None and _is_unit_wise(graph.nodes[reader]):
+            value = first + reader
+        following = None if reader is None else graph.nodes[reader]
+        if following is None or not _has_units(following, shapes[value]):
             continue
         link = _Link(node, following)
         if all(shared[name] == 1 for name in link.names) and all(tensors[n].size for n in link.names):
             yield link
+
+
+def _only(readers: Mapping[int, Sequence[int | None]], value: int) -> int | None:
+    """Return the operator that alone reads a value, or None."""
+    found = readers.get(value, ())
+    return found[0] if len(found) == 1 else None
+
+
+def _has_units(node: Node, shape: Shape) -> TypeGuard[_Layer]:
+    """Whether a node is a layer of units, which are the first dimension of the `shape` that it reads or makes."""
+    if isinstance(node, Linear):
+        return len(shape) == 1
+    return isinstance(node, Conv) and node.groups == 1 and len(shape) == len(node.stride) + 1
+
+
+def _is_unit_wise(node: Node) -> bool:
+    return isinstance(node, _UNIT_WISE) or (
+        isinstance(node, Reduce) and node.function in _REDUCTIONS and 0 not in node.axes
+    )
 
 
 def _bytes(tensors: Mapping[str, Tensor], mode: Mode) -> int:

@@ -18,7 +18,6 @@ from dcformat.digest import ContentDigest, crc32c, tensor_digest
 from dcformat.errors import LimitError
 from dcformat.files import replacing
 from dcformat.forms import smallest
-from dcformat.graph_codec import check_graph
 from dcformat.model import Model, Tensor
 from dcformat.validate import check_tensor
 
@@ -100,7 +99,6 @@ def write(
         raise ValueError(f"relative_index: expected 'escape' or 'filler', found {relative_index!r}")
     check_limits(model)
     if model.graph is not None:
-        check_graph(model.graph)
         model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     sections = small_sections(model)
     digest = ContentDigest(sections)

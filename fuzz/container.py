@@ -17,11 +17,6 @@ from dcformat.errors import FormatError
 
 #: The form of a copy of an earlier tensor: the entry says how many tensors to go back, and has no payload.
 FORM_COPY = 5
-#: The operators with a weight, those with a number of inputs, and the number of attributes of those that have any.
-_WEIGHTED = frozenset((1, 2))
-_VARIADIC = frozenset((9, 10))
-_ATTRIBUTES = {2: 7, 4: 7, 5: 7}
-_WIRED, _BIAS, _SPELLED = 32, 64, 128
 
 
 class ParseError(ValueError):
@@ -122,45 +117,6 @@ class Entry:
     def copy(self) -> Entry:
         """Return a copy that may be changed."""
         return replace(self, lies=dict(self.lies))
-
-
-@dataclass
-class Node:
-    """An operator as a file holds it; if `inputs` is None, it reads the previous value."""
-
-    op: int
-    inputs: list[int] | None = None
-    tensors: list[int] = field(default_factory=list)
-    attributes: list[int] | None = None
-    flags: int = 0
-
-    def body(self) -> bytes:
-        """Return the operator's bytes."""
-        head = self.op & 31 | _WIRED * (self.inputs is not None) | _SPELLED * (self.attributes is not None) | self.flags
-        if self.op in _WEIGHTED and len(self.tensors) > 1:
-            head |= _BIAS
-        out = bytearray((head,))
-        if self.inputs is not None:
-            out += varint(len(self.inputs)) if self.op in _VARIADIC else b""
-            out += b"".join(map(varint, self.inputs))
-        for value in (*self.tensors, *(self.attributes or ())):
-            out += varint(value)
-        return bytes(out)
-
-
-@dataclass
-class GraphPart:
-    """The graph's fields: the input shape, means and deviations as raw floats, and operators."""
-
-    shape: list[int]
-    floats: list[bytes]
-    nodes: list[Node]
-
-    def body(self) -> bytes:
-        """Return the section's body."""
-        out = bytearray((len(self.shape),)) + b"".join(map(varint, self.shape))
-        out += varint(len(self.floats) // 2) + b"".join(self.floats)
-        return bytes(out + varint(len(self.nodes)) + b"".join(node.body() for node in self.nodes))
 
 
 @dataclass
@@ -293,28 +249,6 @@ def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
         lengths.append(length >> 1)
         out.append(entry)
     return out
-
-
-def parse_graph(body: bytes) -> GraphPart:
-    """Take a graph section apart; raise `ParseError` if that fails."""
-    scan = Scan(body)
-    shape = [scan.varint() for _ in range(scan.u8())]
-    floats = [scan.take(4) for _ in range(2 * scan.varint())]
-    nodes = []
-    for _ in range(scan.varint()):
-        head = scan.u8()
-        node = Node(head & 31)
-        if head & _WIRED:
-            count = scan.varint() if node.op in _VARIADIC else 1
-            node.inputs = [scan.varint() for _ in range(count)]
-        if node.op in _WEIGHTED:
-            node.tensors = [scan.varint() for _ in range(2 if head & _BIAS else 1)]
-        elif head & _BIAS:
-            node.flags = _BIAS
-        if head & _SPELLED:
-            node.attributes = [scan.varint() for _ in range(_ATTRIBUTES.get(node.op, 0))]
-        nodes.append(node)
-    return GraphPart(shape, floats, nodes)
 
 
 def parse_texts(body: bytes, pairs: bool = False) -> list[bytes]:

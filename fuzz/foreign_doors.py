@@ -14,16 +14,20 @@ import dcformat
 from dcformat import datasets, from_dense
 from dcformat.architectures import Architecture
 from dcformat.errors import FormatError
-from dcformat.graph import Conv2d, Graph
+from dcformat.graph import Conv, Graph
 from dcformat.model import STORAGE, Model
 from fuzz import foreign
 from fuzz.doors import WORK, Door, Fault, choice, folder, most_memory, on_disk, require
 
-#: Architectures whose names and shapes some checkpoints have and most lack.
-_WANTED = Architecture("small", {"fc1.weight": (2, 2), "fc1.bias": (2,)}, lambda names, rule: Graph((2,), (), rule))
+#: Architectures whose names and shapes most checkpoints lack, and some may have.
+_WANTED = Architecture(
+    "small", {"fc1.weight": (2, 2), "fc1.bias": (2,)}, lambda names, rule: Graph.sequential((2,), (), rule)
+)
 _HAN = Architecture(
     "convolutions", foreign.HAN_SHAPES,
-    lambda names, rule: Graph((1, 5, 5), (Conv2d((0,), names[0], names[1]), Conv2d((1,), names[2], names[3])), rule),
+    lambda names, rule: Graph.sequential(
+        (1, 5, 5), (Conv((0,), names[0], names[1]), Conv((1,), names[2], names[3])), rule
+    ),
 )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from dcformat import layout
-from fuzz import container
-from fuzz.container import File, GraphPart, Node, ParseError
+from fuzz import graph_parts
+from fuzz.container import File, ParseError
+from fuzz.graph_parts import ATTRIBUTES, OPERANDS, TAGGED, WEIGHTS, GraphPart, Node, Part, PortPart, short
 from fuzz.primitives import FLOATS, number
 
 
@@ -14,11 +15,12 @@ def change_graph(random: Random, file: File) -> None:
     """Make one to three changes to a file's graph, which is added if there is none."""
     body = file.section(layout.SECTION_GRAPH)
     try:
-        graph = container.parse_graph(body) if body else _small_graph(random, file)
+        ranks = [len(entry.dims) for entry in file.entries]
+        graph = graph_parts.parse(body, ranks) if body else _small_graph(random, file)
     except ParseError:
         return
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        random.choice((_graph_input, _graph_floats, _graph_node, _graph_node, _graph_nodes))(random, file, graph)
+        random.choice(_CHANGES)(random, file, graph)
     file.put(layout.SECTION_GRAPH, graph.body())
 
 
@@ -26,10 +28,10 @@ def _small_graph(random: Random, file: File) -> GraphPart:
     """Return a graph whose input fits the first matrix, if there is one."""
     for at, entry in enumerate(file.entries):
         if len(entry.dims) == 2:
-            return GraphPart([entry.dims[1]], [], [Node(1, None, [at])])
+            return short([entry.dims[1]], [Node(1, None, [at])])
         if len(entry.dims) == 4:
-            return GraphPart([entry.dims[1], entry.dims[2] + 3, entry.dims[3] + 2], [], [Node(2, None, [at])])
-    return GraphPart([random.randrange(1, 5)], [], [Node(3)])
+            return short([entry.dims[1], entry.dims[2] + 3, entry.dims[3] + 2], [Node(2, None, [at])])
+    return short([random.randrange(1, 5)], [Node(3)])
 
 
 def _graph_input(random: Random, file: File, graph: GraphPart) -> None:
@@ -38,7 +40,7 @@ def _graph_input(random: Random, file: File, graph: GraphPart) -> None:
         at = random.randrange(len(graph.shape))
         graph.shape[at] = number(random, graph.shape[at])
     elif what == 2:
-        graph.shape = [random.choice((1, 2, 3, 8, 1 << 20)) for _ in range(random.randrange(5))]
+        graph.shape[:] = [random.choice((1, 2, 3, 8, 1 << 20)) for _ in range(random.randrange(5))]
     else:
         graph.nodes = graph.nodes[: random.randrange(len(graph.nodes) + 1)]
 
@@ -57,19 +59,22 @@ def _graph_node(random: Random, file: File, graph: GraphPart) -> None:
     node = random.choice(graph.nodes)
     what = random.randrange(6)
     if what == 0:
-        node.op = random.randrange(16)
+        node.op = random.randrange(32)
     elif what == 1:
-        node.inputs = random.choice((None, [number(random, 1) for _ in range(random.randrange(4))], [0, 0], [1, 0]))
+        operands = _operands(random, node.op)
+        node.inputs = random.choice((None, operands, operands, list[Part]((1, 0))))
     elif what == 2 and node.tensors:
         node.tensors[random.randrange(len(node.tensors))] = number(random, random.randrange(len(file.entries) + 1))
     elif what == 3:
-        node.tensors = [random.randrange(len(file.entries) + 1) for _ in range(random.randrange(3))]
+        node.tensors = [random.randrange(len(file.entries) + 1) for _ in range(random.randrange(4))]
     elif what == 4:
         node.flags = random.choice((0, 32, 64, 128))
     else:
-        values = list(node.attributes or (2, 2, 2, 2, 0, 0, 0))
-        at = random.randrange(len(values))
-        values[at] = number(random, values[at])
+        values = list(node.attributes or _attributes(random, node.op))
+        if values:
+            at = random.randrange(len(values))
+            old = values[at]
+            values[at] = number(random, old) if isinstance(old, int) else random.choice(FLOATS)
         node.attributes = values if random.randrange(8) else None
 
 
@@ -90,9 +95,57 @@ def _graph_nodes(random: Random, file: File, graph: GraphPart) -> None:
         graph.nodes.insert(at, random.choice(graph.nodes))
 
 
+def _graph_ports(random: Random, file: File, graph: GraphPart) -> None:
+    """Change an input or output; a graph with the short interface gets the long one first."""
+    if graph.outputs is None:
+        graph.outputs = [PortPart(b"output", 16, [0])]
+    ports = random.choice((graph.inputs, graph.outputs))
+    what = random.randrange(5)
+    if what == 0:
+        ports.append(PortPart(random.choice((b"x", b"input", b"", b"n" * 256)), random.randrange(160), [1]))
+    elif not ports:
+        return
+    elif what == 1:
+        ports.pop()
+    elif what == 2:
+        random.choice(ports).kind = random.choice((0, 16, 17, 23, 32, 144, random.randrange(256)))
+    elif what == 3:
+        random.choice(ports).name = random.choice((b"", b"input", b"output", b"\xff", b"state"))
+    else:
+        port = random.choice(ports)
+        port.numbers = [number(random, n) for n in port.numbers]
+
+
 def _new_node(random: Random, file: File) -> Node:
-    op = random.randrange(1, 12)
-    tensors = [random.randrange(len(file.entries) + 1) for _ in range(random.choice((1, 2)))] if op < 3 else []
-    inputs = [random.randrange(3) for _ in range(2)] if op in (9, 10) else None
-    attributes = [random.randrange(1, 4) for _ in range(4)] + [random.getrandbits(1) for _ in range(3)]
-    return Node(op, inputs, tensors, attributes if op in (2, 4, 5) and random.getrandbits(1) else None)
+    op = random.randrange(1, 27)
+    count = WEIGHTS.get(op, 0)
+    tensors = [random.randrange(len(file.entries) + 1) for _ in range(random.choice((count, count + 1)))]
+    inputs = _operands(random, op) if OPERANDS.get(op, 1) != 1 else None
+    attributes = _attributes(random, op) if random.getrandbits(1) else []
+    return Node(op, inputs, tensors if count else [], attributes or None)
+
+
+def _operands(random: Random, op: int) -> list[Part]:
+    out: list[Part] = []
+    for _ in range(OPERANDS.get(op, 1) or random.randrange(4)):
+        if op in TAGGED:
+            out.append(random.choice((0, 0, 4, 1, 5, 2)))
+            if out[-1] == 2:
+                out.append(random.choice(FLOATS))
+        else:
+            out.append(number(random, random.randrange(2)))
+    return out
+
+
+def _attributes(random: Random, op: int) -> list[Part]:
+    """Return attributes that an operator could have, more or less."""
+    count = random.choice((1, 2, 2, 3))
+    out: list[Part] = []
+    for coding in ATTRIBUTES.get(op, ""):
+        out += [count] if coding == "l" else []
+        for _ in range(count if coding in "lef" else 1):
+            out.append(random.choice(FLOATS) if coding in "rf" else random.randrange(4))
+    return out
+
+
+_CHANGES = (_graph_input, _graph_floats, _graph_node, _graph_node, _graph_nodes, _graph_ports)

@@ -12,7 +12,7 @@ from dcformat_runtime.self_testing import run_self_test
 
 import dcformat
 from dcformat.errors import FormatError
-from dcformat.graph import AvgPool2d, GlobalAvgPool, Softmax
+from dcformat.graph import AvgPool, Reduce, Softmax
 from dcformat.model import Model, Tensor
 from fuzz.doors import SLACK, Door, choice, limits, require
 
@@ -60,7 +60,7 @@ def _is_tame(model: Model) -> bool:
     most, quantum = 20.0, -70.0 if rule is not None else -2.0
     for node in model.graph.nodes:
         most += np.log2(max(len(node.inputs), 1))
-        quantum -= 24 + 32 * isinstance(node, AvgPool2d | GlobalAvgPool)
+        quantum -= 24 + 32 * isinstance(node, AvgPool | Reduce)
         for name in node.tensors:
             tensor = model.tensors[name]
             values = abs(_numbers(tensor))

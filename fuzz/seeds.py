@@ -15,17 +15,16 @@ import numpy as np
 import dcformat
 from dcformat.graph import (
     Add,
-    AvgPool2d,
+    AvgPool,
     Concat,
-    Conv2d,
+    Conv,
     Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
     Graph,
     Linear,
-    MaxPool2d,
+    MaxPool,
     Node,
     Preprocessing,
+    Reduce,
     ReLU,
     Shape,
     Softmax,
@@ -100,7 +99,7 @@ class _Builder:
         at = len(self.values) - 1
         node = make((at, at) if make in (Add, Concat) else (at,), *fields)
         shapes = {name: t.shape for name, t in self.tensors.items()}
-        self.values.append(node.output_shape([self.values[i] for i in node.inputs], shapes))
+        self.values.append(node.output_shape([self.values[i] for i in node.values], shapes))
         self.nodes.append(node)
 
     def weight(self, shape: Shape) -> str:
@@ -132,11 +131,12 @@ class _Builder:
             name = self.weight((out, shape[0] // groups, kernel, kernel))
             pair, one = (random.randrange(1, 3),) * 2, (1, 1)
             bias = self.weight((out,)) if random.getrandbits(1) else None
-            self.add(Conv2d, name, bias, pair, (random.randrange(2),) * 2, one, groups)
+            self.add(Conv, name, bias, pair, *((random.randrange(2),) * 2,) * 2, one, groups)
         elif what == 3:
-            self.add(random.choice((MaxPool2d, AvgPool2d)), (kernel, kernel), (random.randrange(1, 3),) * 2)
+            self.add(random.choice((MaxPool, AvgPool)), (kernel, kernel), (random.randrange(1, 3),) * 2)
         elif what == 4:
-            self.add(random.choice((Flatten, GlobalAvgPool, GlobalMaxPool)))
+            how = random.choice(("", "mean", "max"))
+            self.add(*((Reduce, how, (1, 2)) if how else (Flatten,)))
         else:
             self.add(random.choice((ReLU, Add, Concat)))
 
@@ -151,7 +151,7 @@ def network(random: Random) -> Model:
     channels = builder.values[0][0] if builder.image else 1
     count = random.choice((0, 1, channels))
     rule = Preprocessing((0.5,) * count, (0.25,) * count) if count else None
-    graph = Graph(builder.values[0], tuple(builder.nodes), rule)
+    graph = Graph.sequential(builder.values[0], tuple(builder.nodes), rule)
     labels = tuple(f"class {i}" for i in range(builder.values[-1][0])) if random.getrandbits(1) else ()
     test = SelfTest(random.getrandbits(32), random.randrange(1, 5), bytes(8)) if random.getrandbits(1) else None
     return Model(builder.tensors, graph, labels, {"by": "a seed"} if random.getrandbits(1) else {}, test)

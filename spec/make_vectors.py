@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from generator import boundaries, container, graphs, lies, modelled, payloads, written  # noqa: E402
+from generator import boundaries, broken_graphs, container, graphs, lies, modelled, payloads, written  # noqa: E402
 from generator.samples import Invalid, Valid  # noqa: E402
 from reference_decoder import decode, summary  # noqa: E402
 from reference_reader import DecodeError  # noqa: E402
@@ -44,7 +44,7 @@ def invalid() -> Iterator[Invalid]:
     yield from container.invalid_container()
     yield from container.invalid_table()
     yield from payloads.invalid_dense_payloads()
-    yield from graphs.invalid_graphs()
+    yield from broken_graphs.invalid_graphs()
     yield from payloads.invalid_payloads()
     yield from lies.invalid_modelled()
     yield from boundaries.invalid_boundaries()

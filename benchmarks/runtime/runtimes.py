@@ -11,7 +11,7 @@ import numpy as np
 from dcformat_cli.bench.other_runtimes import RUNTIMES, Floats, Run, UnsupportedError, openvino_network
 from dcformat_interop.onnx_export import dense, to_onnx
 
-from dcformat.graph import Conv2d, Flatten, Linear, MaxPool2d, Node, ReLU
+from dcformat.graph import Conv, Flatten, Linear, MaxPool, Node, ReLU
 from dcformat.model import Model
 
 
@@ -21,9 +21,9 @@ def _fused(nodes: tuple[Node, ...]) -> list[tuple[Node, bool]]:
     for number, node in enumerate(nodes):
         if node.inputs != (number,):
             raise UnsupportedError("networks with branches")
-        if isinstance(node, ReLU) and out and not isinstance(out[-1][0], MaxPool2d):
+        if isinstance(node, ReLU) and out and not isinstance(out[-1][0], MaxPool):
             out[-1] = (out[-1][0], True)
-        elif isinstance(node, Linear | Conv2d | MaxPool2d | Flatten):
+        elif isinstance(node, Linear | Conv | MaxPool | Flatten):
             out.append((node, False))
         else:
             raise UnsupportedError(node.kind)
@@ -85,7 +85,7 @@ class _LiteRtFile:
             inputs = [self.last, *self._weights(weight, node.bias)]
             options = schema.FullyConnectedOptionsT(fusedActivationFunction=int(relu))
             self._operator(codes.FULLY_CONNECTED, inputs, (len(weight),), kinds.FullyConnectedOptions, options)
-        elif isinstance(node, Conv2d):
+        elif isinstance(node, Conv):
             if node.padding != (0, 0) or node.groups != 1:
                 raise UnsupportedError("padding or groups")
             weight = dense(self.model.tensors[node.weight]).transpose(0, 2, 3, 1)
@@ -96,7 +96,7 @@ class _LiteRtFile:
             )  # fmt: skip
             self._operator(codes.CONV_2D, inputs, self._windows(node, weight.shape[1:3], len(weight)),
                            kinds.Conv2DOptions, options)  # fmt: skip
-        elif isinstance(node, MaxPool2d):
+        elif isinstance(node, MaxPool):
             options = schema.Pool2DOptionsT(
                 padding=schema.Padding.VALID, strideH=node.stride[0], strideW=node.stride[1],
                 filterHeight=node.kernel[0], filterWidth=node.kernel[1],
@@ -140,11 +140,11 @@ def _ncnn_files(model: Model) -> tuple[str, bytes]:
     chain = [pair for pair in _fused(model.graph.nodes) if not isinstance(pair[0], Flatten)]
     for number, (node, relu) in enumerate(chain):
         output = "out0" if number == len(chain) - 1 else f"v{number}"
-        if isinstance(node, MaxPool2d):
+        if isinstance(node, MaxPool):
             (kernel, _), (stride, _) = node.kernel, node.stride
             lines.append(f"Pooling p{number} 1 1 {current} {output} 0=0 1={kernel} 2={stride} 5=1")
         else:
-            assert isinstance(node, Linear | Conv2d)
+            assert isinstance(node, Linear | Conv)
             weight = dense(model.tensors[node.weight])
             tail = f"{' 9=1' if relu else ''}"
             if isinstance(node, Linear):

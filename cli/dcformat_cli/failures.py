@@ -16,7 +16,7 @@ from dcformat_interop.refusals import UnfitError
 from dcformat.errors import FormatError, MemoryLimitError, NotDcfError, TruncatedError, WorkLimitError
 
 #: `UnfitError` belongs to a package that knows nothing of the command; verbs import it from here.
-__all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_torch"]
+__all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_onnx", "require_torch"]
 
 _SYSTEM_ERRORS = {
     errno.ENOENT: "no such file or directory",
@@ -115,6 +115,14 @@ def require_torch(why: str) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{why} needs PyTorch: pip install 'dcformat[pruning]' ({error})") from None
+
+
+def require_onnx(what: str) -> None:
+    """Raise `MissingExtraError` unless the onnx package can be imported."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs the onnx package: pip install 'dcformat[onnx]' ({error})") from None
 
 
 def misuse(message: str) -> click.UsageError:

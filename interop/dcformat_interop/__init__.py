@@ -1,4 +1,4 @@
-"""Foreign file formats: reads checkpoints as arrays that `dcformat` can pack, and writes tensors and networks."""
+"""Foreign file formats: reads checkpoints and networks that `dcformat` can pack, and writes tensors and networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dcformat_interop.checkpoint_reader import Checkpoint, Note, read_checkpoint
     from dcformat_interop.deep_compression_net import read_deep_compression_net
     from dcformat_interop.matching import match
+    from dcformat_interop.onnx_import import OnnxImport, UnsupportedOperatorsError, import_onnx, read_onnx
     from dcformat_interop.refusals import MissingTorchError, UnfitError
     from dcformat_interop.tensors import Dense
 
@@ -18,10 +19,14 @@ __all__ = [
     "Dense",
     "MissingTorchError",
     "Note",
+    "OnnxImport",
     "UnfitError",
+    "UnsupportedOperatorsError",
+    "import_onnx",
     "match",
     "read_checkpoint",
     "read_deep_compression_net",
+    "read_onnx",
     "write_npz",
     "write_safetensors",
 ]
@@ -32,6 +37,7 @@ _HOMES = {
     "refusals": ("UnfitError", "MissingTorchError"),
     "deep_compression_net": ("read_deep_compression_net",),
     "matching": ("match",),
+    "onnx_import": ("OnnxImport", "UnsupportedOperatorsError", "import_onnx", "read_onnx"),
     "tensors": ("Dense",),
 }
 

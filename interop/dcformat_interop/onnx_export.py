@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat import graph
+from dcformat.graph import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Node,
+    Reduce,
+    ReLU,
+    Softmax,
+)
 from dcformat.model import Model, Tensor
 
 #: The operator set and the file version, both old enough for every recent runtime.
@@ -30,7 +42,7 @@ def to_onnx(model: Model) -> bytes:
     Raises
     ------
     ValueError
-        The model holds no network.
+        The model holds no network, or one with an operator that is not written yet.
     ImportError
         The onnx package is not installed.
     """
@@ -46,7 +58,9 @@ def to_onnx(model: Model) -> bytes:
     weights = [numpy_helper.from_array(dense(model.tensors[name]), f"w:{name}") for name in sorted(used)]
     nodes = []
     for number, node in enumerate(network.nodes):
-        inputs = [names[i] for i in node.inputs]
+        if type(node) not in _CONVERTERS or len(node.values) != len(node.inputs):
+            raise ValueError(f"node {number}: expected an operator that ONNX files get, found {node.kind}, not yet one")
+        inputs = [names[i] for i in node.values]
         nodes += _CONVERTERS[type(node)](helper.make_node, node, inputs, names[number + 1])
     value = helper.make_tensor_value_info
     body = helper.make_graph(
@@ -60,55 +74,53 @@ def to_onnx(model: Model) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _weights(node: graph.Linear | graph.Conv2d) -> list[str]:
+def _weights(node: Linear | Conv) -> list[str]:
     return [f"w:{name}" for name in node.tensors]
 
 
-def _linear(make: Any, node: graph.Linear, inputs: Sequence[str], output: str) -> list[Any]:
+def _linear(make: Any, node: Linear, inputs: Sequence[str], output: str) -> list[Any]:
     return [make("Gemm", [*inputs, *_weights(node)], [output], transB=1)]
 
 
-def _conv(make: Any, node: graph.Conv2d, inputs: Sequence[str], output: str) -> list[Any]:
+def _conv(make: Any, node: Conv, inputs: Sequence[str], output: str) -> list[Any]:
     return [
         make(
-            "Conv", [*inputs, *_weights(node)], [output], strides=node.stride, pads=(*node.padding, *node.padding),
+            "Conv", [*inputs, *_weights(node)], [output], strides=node.stride, pads=(*node.padding, *node.padding_end),
             dilations=node.dilation, group=node.groups,
         )
     ]  # fmt: skip
 
 
-def _pool(make: Any, node: graph.MaxPool2d | graph.AvgPool2d, inputs: Sequence[str], output: str) -> list[Any]:
+def _pool(make: Any, node: MaxPool | AvgPool, inputs: Sequence[str], output: str) -> list[Any]:
     options: dict[str, Any] = {
-        "kernel_shape": node.kernel, "strides": node.stride, "pads": (*node.padding, *node.padding),
+        "kernel_shape": node.kernel, "strides": node.stride, "pads": (*node.padding, *node.padding_end),
         "ceil_mode": int(node.ceil_mode),
     }  # fmt: skip
-    if isinstance(node, graph.MaxPool2d):
+    if isinstance(node, MaxPool):
         return [make("MaxPool", inputs, [output], **options)]
     return [make("AveragePool", inputs, [output], count_include_pad=int(node.count_include_pad), **options)]
 
 
-def _global(operator: str) -> Callable[..., list[Any]]:
-    def convert(make: Any, node: graph.Node, inputs: Sequence[str], output: str) -> list[Any]:
-        pooled = f"{output}:pooled"
-        return [make(operator, inputs, [pooled]), make("Flatten", [pooled], [output])]
-
-    return convert
+def _reduce(make: Any, node: Reduce, inputs: Sequence[str], output: str) -> list[Any]:
+    if node.axes != (1, 2) or node.keepdims or node.function not in ("mean", "max"):
+        raise ValueError(f"{node}: expected a mean or maximum over height and width, found another, not yet written")
+    pooled, operator = f"{output}:pooled", "GlobalAveragePool" if node.function == "mean" else "GlobalMaxPool"
+    return [make(operator, inputs, [pooled]), make("Flatten", [pooled], [output])]
 
 
 def _plain(operator: str, **options: Any) -> Callable[..., list[Any]]:
     return lambda make, node, inputs, output: [make(operator, inputs, [output], **options)]
 
 
-_CONVERTERS: dict[type[graph.Node], Callable[..., list[Any]]] = {
-    graph.Linear: _linear,
-    graph.Conv2d: _conv,
-    graph.MaxPool2d: _pool,
-    graph.AvgPool2d: _pool,
-    graph.ReLU: _plain("Relu"),
-    graph.Flatten: _plain("Flatten"),
-    graph.Softmax: _plain("Softmax", axis=1),
-    graph.Add: _plain("Sum"),
-    graph.Concat: _plain("Concat", axis=1),
-    graph.GlobalAvgPool: _global("GlobalAveragePool"),
-    graph.GlobalMaxPool: _global("GlobalMaxPool"),
+_CONVERTERS: dict[type[Node], Callable[..., list[Any]]] = {
+    Linear: _linear,
+    Conv: _conv,
+    MaxPool: _pool,
+    AvgPool: _pool,
+    ReLU: _plain("Relu"),
+    Flatten: _plain("Flatten"),
+    Softmax: _plain("Softmax", axis=1),
+    Add: _plain("Sum"),
+    Concat: _plain("Concat", axis=1),
+    Reduce: _reduce,
 }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Shape
-from dcformat_runtime.network import Floats, Network
+from dcformat_runtime.network import Floats
 
 _FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)
@@ -20,11 +20,19 @@ class InputError(ValueError):
 
 
 class Inputs:
-    """The inputs that a network takes; one input has `features` numbers."""
+    """The inputs that a network takes; one input has `features` numbers.
 
-    def __init__(self, network: Network) -> None:
-        self._shape, self._pixels = network.input_shape, network.pixels
-        self.features = prod(network.input_shape)
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape of one input.
+    pixels : ndarray or None
+        Float32 of each uint8 pixel value, ``(channels or 1, 256)``; None without preprocessing.
+    """
+
+    def __init__(self, shape: Shape, pixels: Floats | None) -> None:
+        self._shape, self._pixels = shape, pixels
+        self.features = prod(shape)
 
     def check(self, x: npt.NDArray[Any]) -> None:
         """Refuse inputs that the network does not take.

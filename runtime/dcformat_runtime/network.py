@@ -6,7 +6,7 @@ other module of this package looks at a tensor of the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -16,8 +16,22 @@ import numpy.typing as npt
 from dcformat.denormals import is_denormal
 from dcformat.errors import GraphError
 from dcformat.floats import finite
-from dcformat.graph import Add, Conv2d, Graph, Linear, MaxPool2d, Node, ReLU, Shape
-from dcformat.graph_codec import OPERATORS
+from dcformat.graph import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Graph,
+    Linear,
+    MaxPool,
+    Node,
+    Reduce,
+    ReLU,
+    Shape,
+    Softmax,
+)
+from dcformat.graph_attributes import OPERATORS
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
@@ -25,7 +39,9 @@ from dcformat.validate import check_tensor
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_FUSES_RELU = (Linear, Conv2d, Add, MaxPool2d)
+_LAYERS = (Linear, Conv, ReLU, MaxPool, AvgPool, Reduce, Flatten, Add, Concat, Softmax)
+
+_FUSES_RELU = (Linear, Conv, Add, MaxPool)
 
 
 @record
@@ -107,7 +123,7 @@ class Layer:
     matrix: Matrix | None = None
     weight: Sparse | None = None
     bias: Floats | None = None
-    pool: MaxPool2d | None = None
+    pool: MaxPool | None = None
     relu: bool = False
     conv_shape: Shape = ()
     """Of a convolution: the shape before its pool."""
@@ -150,7 +166,7 @@ def lower(model: Model) -> Network:
     weights: dict[str, Sparse] = {}
     biases: dict[str, Floats] = {}
     for layer in plain.layers:
-        if not isinstance(layer.node, (Linear, Conv2d)):
+        if not isinstance(layer.node, (Linear, Conv)):
             continue
         name, bias = layer.node.weight, layer.node.bias
         if name not in weights:
@@ -168,6 +184,25 @@ def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
     }
 
 
+def check_graph(graph: Graph | None, tensors: Mapping[str, Matrix]) -> list[Shape]:
+    """Validate a graph and return the shape of every value; `tensors` are all tensors of the file.
+
+    Raises
+    ------
+    GraphError, ShapeError
+        The graph is missing, empty or not valid.
+    """
+    if graph is None:
+        raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
+    if not graph.nodes:
+        raise GraphError("graph", got="no operators", expected="at least one")
+    known = set(OPERATORS.values())
+    for number, node in enumerate(graph.nodes):
+        if type(node) not in known:
+            raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
+    return graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
+
+
 def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
     """Validate a graph and return its `Network`, without weights; `tensors` are all tensors of the file.
 
@@ -176,44 +211,65 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
     GraphError, ShapeError
         As for `lower`.
     """
-    if graph is None:
-        raise GraphError("graph", got="none (a bag of tensors)", expected="a network to run")
-    if not graph.nodes:
-        raise GraphError("graph", got="no operators", expected="at least one")
+    shapes = check_graph(graph, tensors)
+    assert graph is not None
     for number, node in enumerate(graph.nodes):
-        if type(node) not in OPERATORS.values():
-            raise GraphError(f"node {number}", got=node.kind or type(node).__name__, expected="a known operator")
-    shapes = graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
+        if not runs(node, [shapes[value] for value in node.values], shapes[number + 1]):
+            found = f"{node.kind} of {', '.join(str(shapes[value]) for value in node.values)}"
+            raise GraphError(
+                f"node {number}", got=found, expected="an operator that this runtime has; not yet this one"
+            )
     layers, output = _fuse(graph, shapes)
     layers = [
-        replace(layer, matrix=tensors[layer.node.weight]) if isinstance(layer.node, (Linear, Conv2d)) else layer
+        replace(layer, matrix=tensors[layer.node.weight]) if isinstance(layer.node, (Linear, Conv)) else layer
         for layer in layers
     ]
-    return Network(tuple(layers), graph.input_shape, shapes[-1], output, _pixels(graph))
+    return Network(tuple(layers), graph.input_shape, shapes[-1], output, pixel_table(graph))
+
+
+def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
+    """Return whether layers of a network can compute a node, for values of these shapes."""
+    ranks = {len(shape) for shape in inputs}
+    if type(node) not in _LAYERS or len(inputs) != len(node.inputs) or not {*ranks, len(out)} <= {1, 3}:
+        return False
+    match node:
+        case Conv() | MaxPool() | AvgPool():
+            return len(node.stride) == 2 and node.padding == node.padding_end
+        case Linear():
+            return ranks == {1}
+        case Reduce():
+            return ranks == {3} and node.function in ("mean", "max") and node.axes == (1, 2) and not node.keepdims
+        case Add():
+            return len(set(inputs)) == 1
+        case Concat():
+            return node.axis == 0
+        case Softmax():
+            return ranks == {1}
+    return True
 
 
 def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
     """Turn nodes into layers; ReLU and max pool join the layer before them if only they read its result."""
     uses = [0] * len(shapes)
     for node in graph.nodes:
-        for value in node.inputs:
+        for value in node.values:
             uses[value] += 1
     layers: list[Layer] = []
     made_by: dict[int, int] = {}  # for each value of the graph, the index of its layer
     for number, node in enumerate(graph.nodes):
-        source = made_by.get(node.inputs[0])
-        if source is not None and uses[node.inputs[0]] == 1:
+        source = made_by.get(node.values[0])
+        if source is not None and uses[node.values[0]] == 1:
             joined = _join(layers[source], node, shapes[number + 1])
             if joined is not None:
                 layers[source] = joined
                 made_by[number + 1] = source
                 continue
         made_by[number + 1] = len(layers)
-        inputs = tuple(made_by[v] + 1 if v else 0 for v in node.inputs)
+        inputs = tuple(made_by[v] + 1 if v else 0 for v in node.values)
         name = node.tensors[0] if node.tensors else f"{node.kind}.{number}"
-        in_shapes = tuple(shapes[v] for v in node.inputs)
+        in_shapes = tuple(shapes[v] for v in node.values)
         shape = shapes[number + 1]
-        conv_shape = shape if isinstance(node, Conv2d) else ()
+        conv_shape = shape if isinstance(node, Conv) else ()
         layers.append(Layer(name, node, inputs, len(layers) + 1, in_shapes, shape, conv_shape=conv_shape))
     return layers, made_by[len(graph.nodes)] + 1
 
@@ -222,14 +278,14 @@ def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
     if isinstance(node, ReLU) and isinstance(layer.node, _FUSES_RELU) and not layer.relu:
         return replace(layer, relu=True)
     # Maximum and ReLU commute, so a pool after a ReLU joins too; no window holds only padding.
-    if isinstance(node, MaxPool2d) and isinstance(layer.node, Conv2d) and layer.pool is None:
+    if isinstance(node, MaxPool) and isinstance(layer.node, Conv) and layer.pool is None:
         return replace(layer, pool=node, out_shape=shape)
     return None
 
 
 def _load(layer: Layer, weights: Mapping[str, Sparse], biases: Mapping[str, Floats]) -> Layer:
     node = layer.node
-    if not isinstance(node, (Linear, Conv2d)):
+    if not isinstance(node, (Linear, Conv)):
         return layer
     weight = weights[node.weight]
     bias = np.zeros(weight.rows, np.float32) if node.bias is None else biases[node.bias]
@@ -238,18 +294,21 @@ def _load(layer: Layer, weights: Mapping[str, Sparse], biases: Mapping[str, Floa
 
 def _bias(name: str, tensor: Tensor) -> Floats:
     check_tensor(name, tensor)
-    return _float32(tensor, tensor.to_dense().reshape(-1))
+    return to_float32(tensor, tensor.to_dense().reshape(-1))
 
 
 def sparse(tensor: Tensor) -> Sparse:
     """Return a tensor's nonzero elements as consistent float32 CSR; a sparse tensor is never made dense."""
     check_tensor(tensor.name, tensor)
     indptr, indices, values = tensor.to_csr()
-    return Sparse(tensor.shape, np.asarray(indptr, np.int64), indices, _float32(tensor, values))
+    return Sparse(tensor.shape, np.asarray(indptr, np.int64), indices, to_float32(tensor, values))
 
 
-def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
-    """Return values as float32; denormals, which slow processors down a hundredfold, become zeros."""
+def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = False) -> Floats:
+    """Return values as float32; denormals, which slow processors down a hundredfold, become zeros.
+
+    Infinities and NaN are refused unless `infinite` is set.
+    """
     if tensor.dtype == "bfloat16":
         out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif tensor.dtype == "int8":
@@ -258,13 +317,13 @@ def _float32(tensor: Tensor, values: npt.NDArray[Any]) -> Floats:
     else:
         with np.errstate(invalid="ignore"):  # so is a signalling NaN
             out = values.astype(np.float32)
-    if not finite(out, "float32"):
+    if not infinite and not finite(out, "float32"):
         raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
     out[is_denormal(out)] = 0
     return out
 
 
-def _pixels(graph: Graph) -> Floats | None:
+def pixel_table(graph: Graph) -> Floats | None:
     """Tabulate the preprocessing, in the order of operations that its definition gives."""
     rule = graph.preprocessing
     if rule is None:

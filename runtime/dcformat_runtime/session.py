@@ -5,28 +5,34 @@ from __future__ import annotations
 import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import jit
 from dcformat.errors import FormatError, MemoryLimitError
-from dcformat.graph import Shape
+from dcformat.graph import Graph, Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat.limits import memory_counts, require_work
+from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Model
 from dcformat.wording import counted
 from dcformat_runtime.compile import memory_prediction, work_prediction
+from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
-from dcformat_runtime.input_rows import Inputs
-from dcformat_runtime.network import Floats, Network, lower, matrices, outline
+from dcformat_runtime.input_rows import InputError, Inputs
+from dcformat_runtime.network import Floats, Matrix, Network, check_graph, lower, matrices, outline
+from dcformat_runtime.ports import PortInfo
+from dcformat_runtime.segments import takes_rows
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat_runtime.compile.memory_prediction import MemoryRow, Prediction
+    from dcformat_runtime.compile.graph_prediction import GraphPrediction
+    from dcformat_runtime.compile.memory_prediction import MemoryRow
+
+    Plan: TypeAlias = Prediction | GraphPrediction
 
 Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")
@@ -78,9 +84,11 @@ class Session:
         self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
         self.labels: tuple[str, ...] = model.labels
-        self._engine = _engine(self._network, options, plan.threads)
+        assert model.graph is not None  # `lower` refuses a model without one
+        self._names = model.graph.inputs[0].name, model.graph.outputs[0].name
+        self._engine = make_engine(self._network, options, plan.threads)
         self._run = self._engine.run
-        self._inputs = Inputs(self._network)
+        self._inputs = Inputs(self._network.input_shape, self._network.pixels)
         self._row, self._shape = (self._inputs.features,), self._network.input_shape
         limit = options.max_memory
         self._left = None if limit is None else limit - plan.total + plan.call
@@ -112,9 +120,9 @@ class Session:
             for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
             if array is not None
         )
-        plan = _plan(outline(model.graph, matrices(model.tensors)), held, options)
+        plan = _plan(model.graph, matrices(model.tensors), held, options)
         with _within_memory(max_memory):
-            return cls(model, options, plan)
+            return _make(model, options, plan)
 
     def __repr__(self) -> str:
         shapes = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
@@ -131,11 +139,26 @@ class Session:
         return self._network.output_shape
 
     @property
+    def inputs(self) -> tuple[PortInfo, ...]:
+        """The inputs' names, shapes (None stands for the batch) and dtypes."""
+        return (PortInfo(self._names[0], (None, *self.input_shape), "float32"),)
+
+    @property
+    def outputs(self) -> tuple[PortInfo, ...]:
+        """The outputs' names, shapes (None stands for the batch) and dtypes."""
+        return (PortInfo(self._names[1], (None, *self.output_shape), "float32"),)
+
+    @property
     def backend(self) -> str:
         """The backend in use, ``numba`` or ``numpy``."""
         return self._engine.name
 
-    def __call__(self, x: npt.NDArray[Any]) -> Floats:
+    @overload
+    def __call__(self, x: npt.NDArray[Any]) -> Floats: ...
+    @overload
+    def __call__(self, x: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]: ...
+
+    def __call__(self, x: Any) -> Any:
         """Return the network's outputs, float32 ``(batch, *output_shape)``. The input is never changed.
 
         Parameters
@@ -163,7 +186,14 @@ class Session:
         except MemoryError:
             raise self._too_large(len(x), "no more memory") from None
 
-    def _in_pieces(self, x: npt.NDArray[Any]) -> Floats:
+    def _named(self, given: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        if given.keys() != {self.inputs[0].name}:
+            raise InputError(f"inputs: expected {self.inputs[0].name!r}, found {', '.join(map(repr, given)) or 'none'}")
+        return {self.outputs[0].name: self(given[self.inputs[0].name])}
+
+    def _in_pieces(self, x: Any) -> Any:
+        if isinstance(x, Mapping):
+            return self._named(x)
         n = self._checked(x)
         if n <= self._piece:
             return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
@@ -191,7 +221,7 @@ class Session:
         )
         return MemoryLimitError(f"running {counted(n, 'input')}", got=found, expected=left)
 
-    def profile(self, x: npt.NDArray[Any]) -> list[LayerTime]:
+    def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
         n, seconds = self._checked(x), dict[str, float]()
         with _within_memory(self._options.max_memory):
@@ -215,8 +245,11 @@ class Session:
 
     def check_work(self, what: str, inputs: int) -> None:
         """Raise `WorkLimitError` if `inputs` inputs together are more work than the session allows."""
-        each = work_prediction.steps(self._network, self.backend, self._options.deterministic)
-        require_work(what, inputs * each, self._options.max_work)
+        require_work(what, inputs * self._steps(), self._options.max_work)
+
+    def _steps(self) -> int:
+        """Return the steps of one input."""
+        return work_prediction.steps(self._network, self.backend, self._options.deterministic)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._source, self._options)
@@ -265,13 +298,13 @@ def load(
     options = _options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
-        plan = _plan(*memory_prediction.outline_of(file), options)
+        plan = _plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
         # A session pickles by the absolute path, or by bytes that cannot change.
         if isinstance(source, (str, os.PathLike)):
             name = os.path.abspath(source)  # noqa: PTH100 - a tenth of Path.resolve's time
-            return Session(model, options, plan, name)
-        return Session(model, options, plan, bytes(source))
+            return _make(model, options, plan, name)
+        return _make(model, options, plan, bytes(source))
 
 
 def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
@@ -285,19 +318,47 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     GraphError
         The file holds no network.
     """
-    _options(threads, False, backend, None, None)
+    options = _options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
-        return memory_prediction.predict_memory(file, threads=threads, backend=_choose(backend)[0])
+        return list(_memory(_predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
-def _plan(network: Network, held: int, options: Options) -> Prediction:
+def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None = None) -> Session:
+    """Make the session that a network needs."""
+    if isinstance(plan, Prediction):
+        return Session(model, options, plan, source)
+    from dcformat_runtime.graph_session import GraphSession
+
+    return GraphSession(model, options, plan, source)
+
+
+def _plan(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
     """Predict the memory of a network whose weights are not decoded, and refuse one that exceeds the limits."""
-    backend, exact = _choose(options.backend)[0], options.deterministic
+    plan = _predict(graph, tensors, held, options)
+    memory = _memory(plan)
+    require_memory("running the network", memory.total, options.max_memory)
+    check_words(memory.words)
+    return plan
+
+
+def _predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
+    backend, exact = choose_backend(options.backend)[0], options.deterministic
+    shapes = check_graph(graph, tensors)
+    if graph is not None and not takes_rows(graph, shapes):
+        from dcformat_runtime.compile import graph_prediction
+
+        plan = graph_prediction.predict(graph, tensors, held, options.threads, backend, exact)
+        require_work("running one input", plan.running, options.max_work)
+        require_work("making the network ready", plan.making, options.max_work)
+        return plan
+    network = outline(graph, tensors)
     require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
     require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
-    plan = memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)
-    check_words(plan.words)
-    return plan
+    return memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)
+
+
+def _memory(plan: Plan) -> Prediction:
+    return plan if isinstance(plan, Prediction) else plan.memory
 
 
 @contextmanager
@@ -349,9 +410,9 @@ def _whole(name: str, value: object, least: int) -> int | None:
     return number
 
 
-def _engine(network: Network, options: Options, threads: int) -> Engine:
+def make_engine(network: Network, options: Options, threads: int) -> Engine:
     """Make the backend, and log the choice and its reason."""
-    backend, why = _choose(options.backend)
+    backend, why = choose_backend(options.backend)
     if backend == "numpy":
         from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
@@ -365,7 +426,7 @@ def _engine(network: Network, options: Options, threads: int) -> Engine:
     return engine
 
 
-def _choose(backend: str) -> tuple[str, str]:
+def choose_backend(backend: str) -> tuple[str, str]:
     """Return the backend to use, and the reason."""
     if backend != "auto":
         return backend, "asked for"

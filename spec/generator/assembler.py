@@ -15,9 +15,6 @@ from reference_reader import Tensor
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
 NAMES = [name for name, _ in DTYPES]
 SIZES = dict(DTYPES)
-#: The operators of a graph, and the bits of their heads.
-LINEAR, CONV, RELU, MAX, AVG, GLOBAL_AVG, GLOBAL_MAX, FLATTEN, ADD, CONCAT, SOFTMAX = range(1, 12)
-WIRED, BIAS, SPELLED = 32, 64, 128
 
 
 def varint(number: int) -> bytes:
@@ -53,19 +50,6 @@ def labels(*names: str) -> bytes:
 def metadata(*pairs: tuple[str, str]) -> bytes:
     """Section 3: metadata."""
     return varint(len(pairs)) + b"".join(text(key) + text(value) for key, value in pairs)
-
-
-def graph(
-    shape: tuple[int, ...], *operators: bytes, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()
-) -> bytes:
-    """Section 5: input, preprocessing, operators."""
-    head = bytes([len(shape)]) + b"".join(map(varint, shape)) + varint(len(mean)) + f32(*mean, *std)
-    return head + varint(len(operators)) + b"".join(operators)
-
-
-def op(kind: int, *numbers: int) -> bytes:
-    """Section 5: an operator: `kind` with the bits of the head, then the varints."""
-    return bytes([kind]) + b"".join(map(varint, numbers))
 
 
 # -------------------------------------------------------------------------------------------------- tensors

@@ -22,7 +22,6 @@ from generator.assembler import (
     section,
     varint,
 )
-from generator.graphs import beyond_graphs, within_graphs
 from generator.lies import closed, head_item
 from generator.long_streams import long_streams
 from generator.modelled import Modelled, value_item
@@ -45,7 +44,6 @@ MINUS_ONE = ONE | 1 << 31
 def valid_boundaries() -> Iterator[Valid]:
     """Files just within the limits, and streams that are long enough to reach the limits of the models."""
     yield from within_the_container()
-    yield from within_graphs()
     yield from within_payloads()
     for name, tensor in long_streams():
         yield valid(f"long_{name}", [tensor])
@@ -151,7 +149,6 @@ def many_chunks(length: int) -> Item:
 def invalid_boundaries() -> Iterator[Invalid]:
     """Files just beyond the limits."""
     yield from beyond_the_container()
-    yield from beyond_graphs()
     pool = POOLS["float32"]
     for number in (0, 1):
         at_end = Packed((4, 6), {3: pool[0]}, coder=number, gaps=[7, 7, 7, 3], symbols=[0]).item()

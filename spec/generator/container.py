@@ -10,21 +10,19 @@ from generator.assembler import (
     COPY,
     DENSE,
     DENSE_SHARED,
-    RELU,
     SPARSE,
     SPARSE_SHARED,
     Item,
     assemble,
     f32,
-    graph,
     labels,
     metadata,
-    op,
     section,
     table,
     text,
     varint,
 )
+from generator.graph_bytes import RELU, graph, op
 from generator.packed import Packed
 from generator.samples import ONE, RAW, VALUES, Invalid, Valid, constant, copy, dense, valid
 

@@ -44,15 +44,15 @@ def network() -> tuple[Model, dict[str, Array]]:
         "fc.bias": np.array([round(biases.gauss(0, 20)) / 64 for _ in range(10)], np.float32),
     }
     nodes = (
-        g.Conv2d((0,), "conv1.weight", "conv1.bias", padding=(1, 1)),
+        g.Conv((0,), "conv1.weight", "conv1.bias", padding=(1, 1), padding_end=(1, 1)),
         g.ReLU((1,)),
-        g.MaxPool2d((2,), (2, 2), (2, 2)),
-        g.Conv2d((3,), "conv2.weight", padding=(1, 1), groups=2),
-        g.AvgPool2d((4,), (2, 2), (2, 2), ceil_mode=True, count_include_pad=False),
+        g.MaxPool((2,), (2, 2), (2, 2)),
+        g.Conv((3,), "conv2.weight", padding=(1, 1), padding_end=(1, 1), groups=2),
+        g.AvgPool((4,), (2, 2), (2, 2), ceil_mode=True, count_include_pad=False),
         g.Flatten((5,)),
         g.Linear((6,), "fc.weight", "fc.bias"),
     )
-    graph = g.Graph((1, 12, 12), nodes, g.Preprocessing((0.1307,), (0.3081,)))
+    graph = g.Graph.sequential((1, 12, 12), nodes, g.Preprocessing((0.1307,), (0.3081,)))
     model = Model(
         {name: from_dense(name, array) for name, array in arrays.items()},
         graph,

@@ -14,14 +14,13 @@ import dcformat
 from dcformat import Model, from_dense
 from dcformat.graph import (
     Add,
-    AvgPool2d,
+    AvgPool,
     Concat,
-    Conv2d,
-    GlobalAvgPool,
-    GlobalMaxPool,
+    Conv,
     Graph,
     Linear,
-    MaxPool2d,
+    MaxPool,
+    Reduce,
     ReLU,
     Softmax,
 )
@@ -39,16 +38,20 @@ def network(*, plain: bool) -> Model:
         name: from_dense(name, np.where(random.random(shape) < 0.5, random.normal(size=shape), 0).astype(np.float32))
         for name, shape in shapes.items()
     }
-    first = Conv2d((0,), "x", "x.b", (2, 1), (1, 2)) if plain else Conv2d((0,), "x", "x.b", (2, 1), (1, 4), (1, 2))
-    second = Conv2d((2,), "one") if plain else Conv2d((2,), "groups", None, (1, 1), (1, 1), (1, 1), 3)
+    first = (
+        Conv((0,), "x", "x.b", (2, 1), (1, 2), (1, 2))
+        if plain
+        else Conv((0,), "x", "x.b", (2, 1), (1, 4), (1, 4), (1, 2))
+    )
+    second = Conv((2,), "one") if plain else Conv((2,), "groups", padding=(1, 1), padding_end=(1, 1), groups=3)
+    edges = ((0, 0), (0, 0)) if plain else ((1, 1), (1, 1))
     nodes = (
         first, ReLU((1,)), second, Add((2, 3, 2)),
-        *((MaxPool2d((4,), (2, 3), (2, 2)), AvgPool2d((4,), (2, 3), (2, 2))) if plain else
-          (MaxPool2d((4,), (2, 3), (2, 2), (1, 1), True), AvgPool2d((4,), (2, 3), (2, 2), (1, 1), True, False))),
-        Concat((5, 6)), GlobalAvgPool((7,)), GlobalMaxPool((7,)), Linear((8,), "fc", "fc.b"), Linear((9,), "fc"),
-        Add((10, 11)), Softmax((12,)),
+        MaxPool((4,), (2, 3), (2, 2), *edges, not plain), AvgPool((4,), (2, 3), (2, 2), *edges, not plain, plain),
+        Concat((5, 6)), Reduce((7,), "mean", (1, 2)), Reduce((7,), "max", (1, 2)), Linear((8,), "fc", "fc.b"),
+        Linear((9,), "fc"), Add((10, 11)), Softmax((12,)),
     )  # fmt: skip
-    return Model(tensors, Graph((3, 9, 8), nodes))
+    return Model(tensors, Graph.sequential((3, 9, 8), nodes))
 
 
 @pytest.mark.parametrize("plain", [True, False])

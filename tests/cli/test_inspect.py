@@ -11,6 +11,7 @@ import pytest
 from dcformat_cli.summary import size_line
 
 import dcformat
+from dcformat.graph import Add, Graph, Output, Port
 from dcformat.model import Extension, Model, Tensor
 from tests.cli.support import Invoke, State, refused, spawn
 
@@ -90,6 +91,22 @@ def test_a_bag_of_tensors_and_sections_of_a_later_version(invoke: Invoke, tmp_pa
     document = json.loads(invoke("inspect", tmp_path / "a.dcf", "--json").stdout)
     assert document["network"] is None
     assert document["extensions"] == [{"kind": 100, "bytes": 3}]
+
+
+def test_several_inputs_and_outputs(invoke: Invoke, tmp_path: Path) -> None:
+    nodes = (Add((0, "t", float("-inf"))), Add((2, 1, 0.5)))
+    ports = (Port((2, 1), "x"), Port((), "\x1bstate", "int64", None))
+    graph = Graph(ports, nodes, (Output(3, "y"), Output(2, "z", "float64", 1)))
+    tensor = Tensor("t", (2,), "float32", np.array([1, 2], "<f4"))
+    dcformat.save(Model({"t": tensor}, graph), tmp_path / "a.dcf")
+    text = invoke("inspect", tmp_path / "a.dcf").stdout
+    assert "network: inputs x (2x1), \\x1bstate (scalar), 2 add; outputs y, z" in text
+    network = json.loads(invoke("inspect", tmp_path / "a.dcf", "--json").stdout)["network"]
+    assert network["input_shape"] is None
+    assert network["inputs"][1] == {"name": "\x1bstate", "shape": [], "dtype": "int64", "batch_axis": None}
+    assert network["outputs"][1] == {"name": "z", "value": 2, "dtype": "float64", "batch_axis": 1}
+    assert network["nodes"][0]["inputs"] == [0, "t", {"constant": "-inf"}]
+    assert network["nodes"][1]["inputs"] == [2, 1, {"constant": 0.5}]
 
 
 def test_names_cannot_reach_the_terminal_as_commands(invoke: Invoke, tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def test_inspect(invoke: Invoke, dcf: Path) -> None:
     each(document["tensors"], TENSOR)
     each(document["ledger"], {"what", "bytes"})
     each(document["memory"], {"what", "bytes"})
-    each([document["network"]], {"input_shape", "preprocessing", "nodes"})
+    each([document["network"]], {"input_shape", "inputs", "outputs", "preprocessing", "nodes"})
+    each(document["network"]["inputs"], {"name", "shape", "dtype", "batch_axis"})
+    each(document["network"]["outputs"], {"name", "value", "dtype", "batch_axis"})
     each([document["network"]["preprocessing"]], {"mean", "std"})
     each(document["network"]["nodes"], {"kind", "inputs", "tensors"})
 

@@ -131,7 +131,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def small_graph() -> Graph:
-    return Graph(
+    return Graph.sequential(
         (6,),
         (Linear((0,), "fc1", "bias"), ReLU((1,)), Linear((2,), "fc2"), Softmax((3,))),
         Preprocessing((0.5,), (0.25,)),

@@ -96,7 +96,7 @@ def test_contents_just_within_the_limits_are_read() -> None:
 
 @pytest.mark.parametrize("seed, samples", [(0, 1), ((1 << 32) - 1, 1 << 10)])
 def test_the_self_test_is_read_back(seed: int, samples: int) -> None:
-    model = Model({}, Graph((4,), (ReLU((0,)),)), self_test=SelfTest(seed, samples, b"12345678"))
+    model = Model({}, Graph.sequential((4,), (ReLU((0,)),)), self_test=SelfTest(seed, samples, b"12345678"))
     assert parse(assemble([], small_sections(model))).self_test == model.self_test
 
 

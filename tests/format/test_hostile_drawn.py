@@ -89,7 +89,8 @@ def entries(draw: st.DrawFn, name: str) -> Entry:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> bytes:
-    out = draw(st.sampled_from([b"\1\2\0", b"\3\3\4\4\0", b"\1\1\1" + ONE + ONE]))
+    starts = [b"\1\2\0", b"\3\3\4\4\0", b"\1\1\1" + ONE + ONE, b"\2\5\4\0", b"\x08\1\1x\x17\1\2\0"]
+    out = draw(st.sampled_from(starts))
     nodes = draw(st.lists(st.lists(st.integers(0, 255), max_size=10).map(bytes), max_size=6))
     return out + varint(draw(st.one_of(st.just(len(nodes)), numbers))) + b"".join(nodes)
 

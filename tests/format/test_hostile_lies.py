@@ -199,7 +199,10 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         File(sections=[(GRAPH, b"\1\2\1" + ONE + bytes(4) + b"\1\3")]).bytes(),
         errors.GraphError,
     ),
-    "pool without a stride": (File(sections=[(GRAPH, b"\3\1\4\4\0\1\x84\2\2\0\0\0\0\0")]).bytes(), errors.GraphError),
+    "pool without a stride": (
+        File(sections=[(GRAPH, b"\3\1\4\4\0\1\x84\2\2\2\0\2\0\0\0\0\0")]).bytes(),
+        errors.GraphError,
+    ),
     "packed contents too long": (File(length=layout.CONTENTS_PACKED | (1 << 24) + 1).bytes(), errors.LimitError),
     "packed contents of 2^30": (
         File(contents=(c := Bits().put(5, 31).put(30, 0).take()), length=layout.CONTENTS_PACKED | len(c)).bytes(),

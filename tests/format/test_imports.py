@@ -40,7 +40,9 @@ def test_loading_and_running_a_file_imports_little(tmp_path):
     weight = np.where(np.arange(24).reshape(4, 6) % 5, np.float32(0), np.float32(0.5))
     for mode in ("fast", "small"):
         path = tmp_path / f"{mode}.dcf"
-        dcformat.save(Model({"w": from_dense("w", weight)}, Graph((6,), (Linear((0,), "w"),))), path, mode=mode)
+        dcformat.save(
+            Model({"w": from_dense("w", weight)}, Graph.sequential((6,), (Linear((0,), "w"),))), path, mode=mode
+        )
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "runtime")))}
         env.pop("NUMBA_BOUNDSCHECK", None)  # with it, every process would compile the kernels again
         for script in (WARM, SCRIPT):

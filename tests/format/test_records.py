@@ -120,9 +120,9 @@ def test_signatures():
         bound = inspect.signature(cls).bind(first=1, second="x") if cls is not Base else inspect.signature(cls).bind(1)
         assert cls(*bound.args, **bound.kwargs).first == 1
     assert str(inspect.signature(Linear)) == (
-        "(inputs: 'tuple[int, ...]', weight: 'str', bias: 'str | None' = None) -> None"
+        "(inputs: 'tuple[Operand, ...]', weight: 'str', bias: 'str | None' = None) -> None"
     )
-    assert "(inputs: 'tuple[int, ...]', weight: 'str'" in pydoc.plain(pydoc.render_doc(Linear))
+    assert "(inputs: 'tuple[Operand, ...]', weight: 'str'" in pydoc.plain(pydoc.render_doc(Linear))
 
 
 def test_arrays_are_not_written_out():

@@ -28,10 +28,10 @@ def test_tensors():
 
 
 def test_models_graphs_files_and_sessions(tmp_path):
-    graph = Graph((784,), (Linear((0,), "fc1.weight"), ReLU((1,))))
+    graph = Graph.sequential((784,), (Linear((0,), "fc1.weight"), ReLU((1,))))
     model = Model({"fc1.weight": sparse()}, graph, ("a",) * 300, {"recipe": "x" * 1000})
     assert repr(graph) == "Graph(input 784: 1 linear, 1 relu)"
-    assert repr(Graph((1, 28, 28), ())) == "Graph(input 1x28x28: no operators)"
+    assert repr(Graph.sequential((1, 28, 28), ())) == "Graph(input 1x28x28: no operators)"
     assert repr(model) == (
         "Model(1 tensor, 235,200 elements, Graph(input 784: 1 linear, 1 relu), 300 labels, metadata 'recipe')"
     )

@@ -13,7 +13,7 @@ from dcformat.architectures import Architecture
 from dcformat.graph import Graph
 
 SHAPES = {"a.weight": (2, 3, 3, 3), "a.bias": (2,), "b.weight": (4, 2, 1, 1), "b.bias": (4,)}
-NETWORK = Architecture("made-up", SHAPES, lambda names, preprocessing: Graph((3, 8, 8), (), preprocessing))
+NETWORK = Architecture("made-up", SHAPES, lambda names, preprocessing: Graph.sequential((3, 8, 8), (), preprocessing))
 
 
 def layer(gaps: list[int], codes: list[int], outputs: int) -> tuple[bytes, npt.NDArray[np.float32]]:

@@ -57,25 +57,24 @@ def run(model: Model, x: torch.Tensor) -> torch.Tensor:
 
     how: dict[str, Callable[..., torch.Tensor]] = {
         "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
-        "conv2d": lambda n, v: functional.conv2d(
+        "conv": lambda n, v: functional.conv2d(
             v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
         ),
         "relu": lambda n, v: v.clamp(min=0),
-        "max_pool2d": lambda n, v: functional.max_pool2d(v, n.kernel, n.stride, n.padding, ceil_mode=n.ceil_mode),
-        "avg_pool2d": lambda n, v: functional.avg_pool2d(
+        "max_pool": lambda n, v: functional.max_pool2d(v, n.kernel, n.stride, n.padding, ceil_mode=n.ceil_mode),
+        "avg_pool": lambda n, v: functional.avg_pool2d(
             v, n.kernel, n.stride, n.padding, n.ceil_mode, n.count_include_pad
         ),
-        "global_avg_pool": lambda n, v: v.mean((2, 3)),
-        "global_max_pool": lambda n, v: v.amax((2, 3)),
+        "reduce": lambda n, v: v.mean((2, 3)) if n.function == "mean" else v.amax((2, 3)),
         "flatten": lambda n, v: v.reshape(len(v), -1),
         "add": lambda n, *v: sum(v[1:], v[0]),
-        "concat": lambda n, *v: torch.cat(v, 1),
-        "softmax": lambda n, v: v.softmax(1),
+        "concat": lambda n, *v: torch.cat(v, n.axis + 1),
+        "softmax": lambda n, v: v.softmax(-1 if n.axis is None else n.axis + 1),
     }
     values = [x]
     graph = graph_of(model)
     for node in graph.nodes:
-        values.append(how[node.kind](node, *(values[i] for i in node.inputs)))
+        values.append(how[node.kind](node, *(values[i] for i in node.values)))
     shapes = graph.shapes({name: t.shape for name, t in model.tensors.items()})
     assert [tuple(v.shape[1:]) for v in values] == shapes
     return values[-1]

@@ -85,14 +85,14 @@ def test_vgg_with_batch_norm_dropout_and_pooling_to_the_same_size() -> None:
     head = nn.Sequential(nn.Linear(12 * 4 * 4, 10), nn.ReLU(True), nn.Dropout(), nn.Linear(10, 4))
     vgg = nn.Sequential(nn.Sequential(*features), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), head)
     model = check(with_statistics(vgg), 3, 16, 16)
-    assert kinds_of(model).count("conv2d") == 3
+    assert kinds_of(model).count("conv") == 3
     assert not any("running" in name for name in model.tensors)
 
 
 def test_resnet_with_in_place_operations() -> None:
     model = check(with_statistics(ResNet()), 3, 32, 32)
     kinds = kinds_of(model)
-    assert kinds.count("add") == 2 and kinds.count("global_avg_pool") == 1 and kinds.count("conv2d") == 6
+    assert kinds.count("add") == 2 and kinds.count("reduce") == 1 and kinds.count("conv") == 6
 
 
 def test_functions_methods_and_string_padding() -> None:
@@ -102,7 +102,7 @@ def test_functions_methods_and_string_padding() -> None:
 def test_batch_norm_that_follows_no_layer_becomes_a_convolution() -> None:
     module = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(3))
     model = check(with_statistics(module), 2, 6, 6)
-    assert [n.groups for n in graph_of(model).nodes if isinstance(n, ops.Conv2d)] == [2, 1, 3]
+    assert [n.groups for n in graph_of(model).nodes if isinstance(n, ops.Conv)] == [2, 1, 3]
 
 
 def test_batch_norm_behind_a_linear_layer_and_grouped_convolutions() -> None:
@@ -172,7 +172,7 @@ class Odd(nn.Module):
         (nn.AvgPool2d(2, divisor_override=3), (1, 8, 8), r"^0 \(AvgPool2d\): expected average pooling by"),
         (nn.AdaptiveAvgPool2d(3), (1, 8, 8), r"^0 \(.*\): expected an output size that divides \(8, 8\)"),
         (nn.Flatten(0), (4,), r"^0 \(Flatten\): expected all dimensions but the batch"),
-        (nn.Softmax(0), (4,), r"^0 \(Softmax\): expected softmax over the features"),
+        (nn.Softmax(0), (4,), r"^0 \(Softmax\): expected softmax over another dimension than the batch"),
         (Odd(torch.sigmoid), (4,), r"Odd\), sigmoid: expected a supported function \(.*\), found sigmoid; replace it"),
         (Odd(lambda x: x.view(2, 2)), (4,), r"view: expected a reshape to \(batch, 4\), found"),
         (Odd(lambda x: x.view(-1, 2)), (4,), "view: expected a reshape"),
@@ -221,4 +221,4 @@ def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(UnsupportedModuleError, match=fit):
         from_module(nn.Sequential(nn.Linear(4, 2)), (5,))
     with pytest.raises(FormatError, match="input shape"):
-        from_module(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (2, 2))
+        from_module(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), (1,) * 8)

@@ -55,7 +55,7 @@ def test_spectral_norm_of_the_old_style_after_load_state_dict() -> None:
     state = {n: torch.rand_like(v) + 0.5 if v.is_floating_point() else v for n, v in module.state_dict().items()}
     module.load_state_dict(state)
     model = from_module(module, (2, 5, 5))
-    assert kinds_of(model) == ["conv2d"]
+    assert kinds_of(model) == ["conv"]
     x = torch.randn(2, 2, 5, 5)
     torch.testing.assert_close(run(model, x), module.eval()(x).detach(), rtol=1e-4, atol=1e-5)
 
@@ -106,7 +106,7 @@ class Renamed(nn.Linear):
 def test_subclasses_compute_their_own_forward_pass() -> None:
     assert kinds(nn.Sequential(Adapted()), 4) == ["linear", "linear", "linear", "add"]
     assert kinds(nn.Sequential(Merged(), nn.ReLU()), 4) == ["linear", "relu"]
-    assert kinds(nn.Sequential(Standardised(2, 3, 3)), 2, 5, 5) == ["conv2d"]
+    assert kinds(nn.Sequential(Standardised(2, 3, 3)), 2, 5, 5) == ["conv"]
     assert kinds(nn.Sequential(Renamed(4, 3), nn.BatchNorm1d(3)), 4) == ["linear"]
 
 
@@ -141,7 +141,7 @@ def test_a_layer_called_twice_keeps_its_weight_and_each_call_its_norm() -> None:
 def test_a_norm_with_two_names_is_folded_once() -> None:
     norm = nn.BatchNorm2d(3)
     module = with_statistics(Net(lambda s, x: s.layers(x), norm=norm, layers=nn.Sequential(conv(), norm)))
-    assert kinds(module, 2, 5, 5) == ["conv2d"]
+    assert kinds(module, 2, 5, 5) == ["conv"]
     x = torch.randn(2, 2, 5, 5)
     before = module(x)
     assert fold_batch_norm(module) == ["norm"]
@@ -191,10 +191,10 @@ def relu_of_a_view(s: Any, x: Tensor) -> Tensor:
         (
             Net(relu_of_a_copy, conv=nn.Conv2d(2, 3, 3, padding=1), pool=nn.AdaptiveAvgPool2d((5, 5))),
             (2, 5, 5),
-            ["conv2d", "relu", "add"],
+            ["conv", "relu", "add"],
         ),
         (Net(relu_behind_dropout, fc=fc(), drop=nn.Dropout()), (4,), ["linear", "relu", "add"]),
-        (Net(relu_of_a_view, conv=conv()), (2, 5, 5), ["conv2d", "flatten", "relu", "add"]),
+        (Net(relu_of_a_view, conv=conv()), (2, 5, 5), ["conv", "flatten", "relu", "add"]),
     ],
 )
 def test_operations_in_place(module: nn.Module, shape: tuple[int, ...], expected: list[str]) -> None:
@@ -214,35 +214,37 @@ def test_an_input_changed_in_place() -> None:
     ("module", "shape", "expected"),
     [
         (fc(), (4,), ["linear"]),
-        (nn.Conv2d(2, 4, 3, 2, 1, groups=2), (2, 5, 5), ["conv2d"]),
-        (nn.Sequential(conv(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1)), (2, 5, 5), "conv2d avg_pool2d conv2d"),
-        (nn.Sequential(conv(), nn.AdaptiveMaxPool2d(1)), (2, 5, 5), "conv2d max_pool2d"),
-        (nn.Sequential(nn.AvgPool2d(5), nn.Flatten()), (2, 5, 5), "global_avg_pool"),
-        (nn.Sequential(nn.MaxPool2d((5, 4)), nn.Flatten()), (2, 5, 4), "global_max_pool"),
+        (nn.Conv2d(2, 4, 3, 2, 1, groups=2), (2, 5, 5), ["conv"]),
+        (nn.Sequential(conv(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1)), (2, 5, 5), "conv avg_pool conv"),
+        (nn.Sequential(conv(), nn.AdaptiveMaxPool2d(1)), (2, 5, 5), "conv max_pool"),
+        (nn.Sequential(nn.AvgPool2d(5), nn.Flatten()), (2, 5, 5), "reduce"),
+        (nn.Sequential(nn.MaxPool2d((5, 4)), nn.Flatten()), (2, 5, 4), "reduce"),
         (nn.Sequential(fc(), nn.ReLU(), nn.BatchNorm1d(4), nn.BatchNorm1d(4)), (4,), "linear relu linear linear"),
-        (nn.Sequential(conv(), nn.SyncBatchNorm(3)), (2, 5, 5), "conv2d"),
+        (nn.Sequential(conv(), nn.SyncBatchNorm(3)), (2, 5, 5), "conv"),
         (
             nn.Sequential(
                 nn.Conv2d(4, 4, 3, 1, 1, 1, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(True), nn.Conv2d(4, 8, 1)
             ),
             (4, 6, 6),
-            "conv2d relu conv2d",
+            "conv relu conv",
         ),
-        (nn.Conv2d(2, 3, (3, 5), padding="same", dilation=(2, 1)), (2, 6, 6), "conv2d"),
-        (nn.Sequential(nn.Conv2d(2, 3, (3, 5), padding="valid"), nn.Identity()), (2, 6, 6), "conv2d"),
+        (nn.Conv2d(2, 3, (3, 5), padding="same", dilation=(2, 1)), (2, 6, 6), "conv"),
+        (nn.Sequential(nn.Conv2d(2, 3, (3, 5), padding="valid"), nn.Identity()), (2, 6, 6), "conv"),
         (
             nn.Sequential(nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d((2, 3), 2, (1, 1), True)),
             (2, 7, 8),
-            "max_pool2d avg_pool2d",
+            "max_pool avg_pool",
         ),
         (nn.Sequential(nn.Flatten(1, 3), nn.Flatten(1, -1), nn.Linear(50, 2)), (2, 5, 5), "flatten linear"),
         (nn.Sequential(nn.Flatten(-3), nn.AlphaDropout(), nn.Softmax(-1)), (2, 2, 2), "flatten softmax"),
+        (nn.Sequential(nn.Softmax(1), nn.Softmax(-1), nn.Softmax(3)), (2, 3, 2), "softmax softmax softmax"),
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Softmax(1)), (4, 3), "linear relu softmax"),
         (nn.Sequential(nn.Sequential(nn.Sequential(fc())), *[nn.ReLU(True)] * 2), (4,), "linear relu relu"),
-        (nn.Sequential(nn.DataParallel(conv()), nn.BatchNorm2d(3)), (2, 5, 5), "conv2d"),
+        (nn.Sequential(nn.DataParallel(conv()), nn.BatchNorm2d(3)), (2, 5, 5), "conv"),
         (
             nn.Sequential(channels_last(conv()), nn.ReLU(), nn.Flatten()),
             (2, 5, 5),
-            "conv2d relu flatten",
+            "conv relu flatten",
         ),
     ],
 )
@@ -257,17 +259,17 @@ def test_layers(module: nn.Module, shape: tuple[int, ...], expected: str | list[
         (lambda s, x: x.view(-1, 50), "flatten"),
         (lambda s, x: x.view((x.size(0), -1)), "flatten"),
         (lambda s, x: torch.flatten(input=x, start_dim=1), "flatten"),
-        (lambda s, x: functional.avg_pool2d(x, x.size()[2:]).flatten(1), "global_avg_pool"),
-        (lambda s, x: s.one(x.mean((2, 3), keepdim=True)).flatten(1), "avg_pool2d conv2d flatten"),
-        (lambda s, x: x.mean([-1, -2]), "global_avg_pool"),
-        (lambda s, x: torch.cat((s.one(x), x, s.same(x)), dim=-3), "conv2d conv2d concat"),
-        (lambda s, x: torch.cat(tensors=[s.one(x), x], dim=1), "conv2d concat"),
-        (lambda s, x: sum([s.one(x), s.same(x), s.one(x)]), "conv2d conv2d conv2d add add"),
-        (lambda s, x: torch.add(s.one(x), other=s.same(input=x)), "conv2d conv2d add"),
-        (lambda s, x: functional.max_pool2d(functional.relu(x), 2, ceil_mode=True), "relu max_pool2d"),
+        (lambda s, x: functional.avg_pool2d(x, x.size()[2:]).flatten(1), "reduce"),
+        (lambda s, x: s.one(x.mean((2, 3), keepdim=True)).flatten(1), "avg_pool conv flatten"),
+        (lambda s, x: x.mean([-1, -2]), "reduce"),
+        (lambda s, x: torch.cat((s.one(x), x, s.same(x)), dim=-3), "conv conv concat"),
+        (lambda s, x: torch.cat(tensors=[s.one(x), x], dim=1), "conv concat"),
+        (lambda s, x: sum([s.one(x), s.same(x), s.one(x)]), "conv conv conv add add"),
+        (lambda s, x: torch.add(s.one(x), other=s.same(input=x)), "conv conv add"),
+        (lambda s, x: functional.max_pool2d(functional.relu(x), 2, ceil_mode=True), "relu max_pool"),
         (lambda s, x: functional.linear(s.fc(x.flatten(1)), s.fc.weight.t()), "flatten linear linear"),
-        (lambda s, x: functional.conv2d(x, s.same.weight, None, padding="same"), "conv2d"),
-        (lambda s, x: functional.conv2d(x, weight=s.same.weight, stride=2, bias=s.same.bias), "conv2d"),
+        (lambda s, x: functional.conv2d(x, s.same.weight, None, padding="same"), "conv"),
+        (lambda s, x: functional.conv2d(x, weight=s.same.weight, stride=2, bias=s.same.bias), "conv"),
     ],
 )
 def test_functions(how: Forward, expected: str) -> None:

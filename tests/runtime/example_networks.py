@@ -15,16 +15,16 @@ from dcformat_runtime.session import Backend
 from dcformat.dense import from_dense
 from dcformat.graph import (
     Add,
-    AvgPool2d,
+    AvgPool,
     Concat,
-    Conv2d,
+    Conv,
     Flatten,
-    GlobalAvgPool,
     Graph,
     Linear,
-    MaxPool2d,
+    MaxPool,
     Node,
     Preprocessing,
+    Reduce,
     ReLU,
     Shape,
     Softmax,
@@ -66,10 +66,11 @@ class Net:
         self, source: int, out: int, channels: int, kernel: tuple[int, int], density: float | None = None, **more: Any
     ) -> int:
         shape = (out, channels // more.get("groups", 1), *kernel)
-        return self.add(Conv2d((source,), *self._weights(shape, density), **more))
+        more["padding_end"] = more.get("padding", (0, 0))
+        return self.add(Conv((source,), *self._weights(shape, density), **more))
 
     def model(self, preprocessing: Preprocessing | None = None) -> Model:
-        return Model(self.tensors, Graph(self.shape, tuple(self.nodes), preprocessing))
+        return Model(self.tensors, Graph.sequential(self.shape, tuple(self.nodes), preprocessing))
 
     def network(self) -> Network:
         return lower(self.model())
@@ -87,8 +88,8 @@ def mlp(features: int = 40, *sizes: int, density: float = 0.3, seed: int = 0) ->
 
 def lenet(seed: int = 0, size: int = 12) -> Net:
     net = Net(1, size, size, seed=seed)
-    value = net.add(MaxPool2d((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
-    value = net.add(ReLU((net.add(MaxPool2d((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
+    value = net.add(MaxPool((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
+    value = net.add(ReLU((net.add(MaxPool((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
     features = 7 * (((size - 2) // 2 - 1) // 2) ** 2
     value = net.add(ReLU((net.linear(net.add(Flatten((value,))), 30, features),)))
     net.linear(value, 10, 30)
@@ -99,12 +100,12 @@ def fire(seed: int = 0, size: tuple[int, int] = (31, 27)) -> Net:
     """Squeeze, expand twice and join; planes of 15 x 13, the default, are not whole cache lines."""
     net = Net(3, *size, seed=seed)
     value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
-    value = net.add(MaxPool2d((value,), (3, 3), (2, 2), ceil_mode=True))
+    value = net.add(MaxPool((value,), (3, 3), (2, 2), ceil_mode=True))
     squeezed = net.add(ReLU((net.conv(value, 4, 6, (1, 1), 1.0),)))
     left = net.add(ReLU((net.conv(squeezed, 5, 4, (1, 1)),)))
     right = net.add(ReLU((net.conv(squeezed, 6, 4, (3, 3), padding=(1, 1)),)))
     value = net.add(Concat((left, right)))
-    net.add(GlobalAvgPool((net.add(ReLU((net.conv(value, 9, 11, (1, 1), padding=(1, 1)),))),)))
+    net.add(Reduce((net.add(ReLU((net.conv(value, 9, 11, (1, 1), padding=(1, 1)),))),), "mean", (1, 2)))
     return net
 
 
@@ -116,15 +117,15 @@ def residual(seed: int = 0, size: int = 9) -> Net:
     inner = net.add(ReLU((net.conv(value, 8, 6, (3, 3), stride=(2, 2), padding=(1, 1)),)))
     inner = net.conv(inner, 8, 8, (3, 3), padding=(1, 1))
     value = net.add(ReLU((net.add(Add((inner, net.conv(value, 8, 6, (1, 1), stride=(2, 2))))),)))
-    net.add(Softmax((net.linear(net.add(GlobalAvgPool((value,))), 10, 8),)))
+    net.add(Softmax((net.linear(net.add(Reduce((value,), "mean", (1, 2))), 10, 8),)))
     return net
 
 
 def averaging(seed: int = 0) -> Net:
     net = Net(2, 11, 10, seed=seed)
-    value = net.add(AvgPool2d((0,), (3, 3), (2, 2), (1, 1), ceil_mode=True, count_include_pad=False))
+    value = net.add(AvgPool((0,), (3, 3), (2, 2), (1, 1), (1, 1), ceil_mode=True, count_include_pad=False))
     value = net.add(ReLU((net.conv(value, 4, 2, (2, 3), dilation=(2, 1), padding=(1, 2)),)))
-    value = net.add(AvgPool2d((value,), (2, 2), (1, 1), (1, 1)))
+    value = net.add(AvgPool((value,), (2, 2), (1, 1), (1, 1), (1, 1)))
     value = net.conv(value, 6, 4, (3, 3), groups=2)
     net.linear(net.add(Flatten((value,))), 4, 210)
     return net

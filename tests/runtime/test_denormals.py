@@ -17,7 +17,7 @@ from dcformat_runtime.session import Backend
 
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense
-from dcformat.graph import Conv2d, Graph, Linear, Preprocessing, ReLU
+from dcformat.graph import Conv, Graph, Linear, Preprocessing, ReLU
 from dcformat.model import Model, Tensor
 from tests.runtime.example_networks import BACKENDS
 
@@ -33,7 +33,7 @@ def _compiled() -> bool:
 def _scaling(factor: float, features: int = 32) -> Model:
     """Return a network that multiplies each feature by `factor`."""
     weight = np.diag(np.full(features, factor, np.float32))
-    return Model({"w": from_dense("w", weight)}, Graph((features,), (Linear((0,), "w"),)))
+    return Model({"w": from_dense("w", weight)}, Graph.sequential((features,), (Linear((0,), "w"),)))
 
 
 def test_denormals_are_counted_as_the_runtime_sees_them() -> None:
@@ -52,7 +52,9 @@ def test_denormal_weights_and_biases_are_zeros(backend: Backend, deterministic: 
     weight = np.zeros((4, 5), np.float32)
     weight[0, :], weight[1, :], weight[2, :] = TINY, -TINY, LEAST_NORMAL
     bias = np.array([1e-40, -1e-40, 0, 3], np.float32)
-    model = Model({"w": from_dense("w", weight), "b": from_dense("b", bias)}, Graph((5,), (Linear((0,), "w", "b"),)))
+    model = Model(
+        {"w": from_dense("w", weight), "b": from_dense("b", bias)}, Graph.sequential((5,), (Linear((0,), "w", "b"),))
+    )
     session = Session.from_model(model, backend=backend, deterministic=deterministic)
     for batch in (1, 20):
         found = session(np.full((batch, 5), 2.0**100, np.float32))
@@ -66,7 +68,7 @@ def test_every_dtype_becomes_float32_without_denormals() -> None:
     brain = Tensor("w", (1, 2), "bfloat16", np.array([0x0001, 0x3F80], np.uint16))
     byte = Tensor("w", (1, 2), "int8", np.array([1, 127], np.int8), scale=float(np.float32(1e-39)))
     for tensor, expected in ((half, [np.float16(6e-8), 1]), (brain, [0, 1]), (byte, [0, 127 * np.float32(1e-39)])):
-        (layer,) = lower(Model({"w": tensor}, Graph((2,), (Linear((0,), "w"),)))).layers
+        (layer,) = lower(Model({"w": tensor}, Graph.sequential((2,), (Linear((0,), "w"),)))).layers
         assert layer.weight is not None
         assert np.array_equal(layer.weight.values, np.array(expected, np.float32))
 
@@ -85,8 +87,8 @@ def test_denormal_inputs_and_results_are_zeros() -> None:
 def test_denormals_between_layers_are_zeros() -> None:
     weight = from_dense("w", np.full((1, 1, 1, 1), 2.0**-70, np.float32))
     back = from_dense("v", np.full((1, 1, 1, 1), 2.0**100, np.float32))
-    layers = (Conv2d((0,), "w"), ReLU((1,)), Conv2d((2,), "v"))
-    session = Session.from_model(Model({"w": weight, "v": back}, Graph((1, 9, 9), layers)), backend="numba")
+    layers = (Conv((0,), "w"), ReLU((1,)), Conv((2,), "v"))
+    session = Session.from_model(Model({"w": weight, "v": back}, Graph.sequential((1, 9, 9), layers)), backend="numba")
     for batch in (1, 20):
         assert not session(np.full((batch, 1, 9, 9), 2.0**-70, np.float32)).any()
 
@@ -134,5 +136,5 @@ def test_the_callers_arithmetic_is_left_as_it_was() -> None:
 
 def test_pixels_that_become_denormal_are_zeros() -> None:
     rule = Preprocessing((0.0,), (1e38,))
-    session = Session.from_model(Model(_scaling(1.0).tensors, Graph((32,), (Linear((0,), "w"),), rule)))
+    session = Session.from_model(Model(_scaling(1.0).tensors, Graph.sequential((32,), (Linear((0,), "w"),), rule)))
     assert np.abs(session(np.full((2, 32), 3, np.uint8))).max() < 1e-38

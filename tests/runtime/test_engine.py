@@ -14,7 +14,7 @@ from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcformat.graph import Add, AvgPool2d, Concat, Flatten, GlobalMaxPool, MaxPool2d, ReLU, Softmax
+from dcformat.graph import Add, AvgPool, Concat, Flatten, MaxPool, Reduce, ReLU, Softmax
 from tests.format.strategies import COMPILED
 from tests.runtime.example_networks import NETS, Net, engines, error, fire, inputs, lenet, mlp, residual
 
@@ -95,7 +95,7 @@ def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most:
     """Few columns are pooled at a time if there are many channels, otherwise as many as registers hold."""
     net = Net(channels, *size)
     net.conv(0, 3, channels, (3, 3), padding=(1, 0))
-    net.add(MaxPool2d((len(net.nodes),), (2, 2), (2, 2)))
+    net.add(MaxPool((len(net.nodes),), (2, 2), (2, 2)))
     net.add(ReLU((len(net.nodes),)))
     network = net.network()
     x = inputs(network, 18)
@@ -119,9 +119,9 @@ def test_pools(data: st.DataObject) -> None:
     net = Net(2, *size)
     if pick(st.booleans()):
         net.conv(0, 2, 2, (1, 1), 1.0)
-    kind = pick(st.sampled_from([MaxPool2d, AvgPool2d]))
-    net.add(kind((len(net.nodes),), kernel, stride, padding, ceil_mode=pick(st.booleans())))
-    if kind is MaxPool2d and pick(st.booleans()):
+    kind = pick(st.sampled_from([MaxPool, AvgPool]))
+    net.add(kind((len(net.nodes),), kernel, stride, padding, padding, ceil_mode=pick(st.booleans())))
+    if kind is MaxPool and pick(st.booleans()):
         net.add(ReLU((len(net.nodes),)))
     _compare(net, pick(st.sampled_from([1, 3, 18])))
 
@@ -137,7 +137,7 @@ def test_lines_of_half_blocks(width: int, height: int, halves: bool, most: int) 
         net = Net(2, stride * height - 2 * padding[0] + 2, stride * width - 2 * padding[1] + 2, density=0.5)
         value = net.conv(0, 5, 2, (3, 3), stride=(stride, stride), padding=padding)
         if pools:
-            value = net.add(MaxPool2d((value,), (2, 2), (2, 2)))
+            value = net.add(MaxPool((value,), (2, 2), (2, 2)))
         net.add(ReLU((value,)))
         network = net.network()
         x = inputs(network, 1)
@@ -176,7 +176,7 @@ def test_values_that_many_layers_read(batch: int) -> None:
 def test_vectors_of_all_kinds(batch: int) -> None:
     net = Net(4, 6, 5)
     flat = net.add(Flatten((0,)))
-    pooled = net.add(GlobalMaxPool((net.conv(0, 5, 4, (2, 2)),)))
+    pooled = net.add(Reduce((net.conv(0, 5, 4, (2, 2)),), "max", (1, 2)))
     both = net.add(Concat((flat, pooled)))
     hidden = net.add(ReLU((net.linear(both, 19, 125),)))
     net.add(Softmax((net.add(Add((net.linear(hidden, 6, 19), net.linear(both, 6, 125)))),)))

@@ -9,7 +9,7 @@ from dcformat_runtime.self_testing import with_self_test
 from dcformat_runtime.session import Backend
 
 from dcformat.errors import FormatError
-from dcformat.graph import Graph, Linear, MaxPool2d, Preprocessing, Softmax
+from dcformat.graph import Graph, Linear, MaxPool, Preprocessing, Softmax
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
 from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, mlp
@@ -67,7 +67,7 @@ def test_an_overflow_stays_with_its_own_input(backend: Backend, exact: bool) -> 
 )
 def test_extreme_preprocessing(rule: Preprocessing, expected: list[float], backend: Backend) -> None:
     net = Net(1, 1, 2)
-    net.add(MaxPool2d((0,), (1, 1), (1, 1)))
+    net.add(MaxPool((0,), (1, 1), (1, 1)))
     session = Session.from_model(net.model(rule), backend=backend)
     assert session(np.array([[[[0, 255]]]], np.uint8)).reshape(-1).tolist() == expected
 
@@ -80,8 +80,8 @@ UNFIT = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("what", UNFIT)
-def test_numbers_outside_float32_are_refused(what: str) -> None:
-    model = Model({"w": UNFIT[what]}, Graph((1,), (Linear((0,), "w"),)))
+def test_numbers_that_are_no_float32_are_refused(what: str) -> None:
+    model = Model({"w": UNFIT[what]}, Graph.sequential((1,), (Linear((0,), "w"),)))
     with pytest.raises(FormatError, match="finite"):
         Session.from_model(model)
 

@@ -11,7 +11,7 @@ from dcformat_runtime import Session
 from dcformat_runtime.session import Backend
 
 from dcformat.errors import FormatError, MemoryLimitError
-from dcformat.graph import Add, Concat, Conv2d, Flatten, Graph, Linear, MaxPool2d, Node, Preprocessing, ReLU, Softmax
+from dcformat.graph import Add, Concat, Conv, Flatten, Graph, Linear, MaxPool, Node, Preprocessing, ReLU, Softmax
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
 from tests.runtime.example_networks import BACKENDS, lenet, mlp
@@ -113,15 +113,15 @@ GRAPHS: dict[str, tuple[Node, ...]] = {
     "too few inputs": (Add((0,)),),
     "a tensor that does not exist": (Linear((0,), "nothing"),),
     "an image where a vector is needed": (Linear((0,), "w6"),),
-    "a kernel larger than the image": (Conv2d((0,), "w0", "b0", dilation=(9, 9)),),
-    "a stride of 0": (Conv2d((0,), "w0", "b0", stride=(0, 1)),),
-    "a negative padding": (Conv2d((0,), "w0", "b0", padding=(-1, 0)),),
-    "groups that do not divide": (Conv2d((0,), "w0", "b0", groups=3),),
-    "another layer's bias": (Conv2d((0,), "w0", "b2"),),
-    "a pool of no size": (MaxPool2d((0,), (0, 2), (1, 1)),),
-    "a pool that holds only padding": (MaxPool2d((0,), (2, 2), (1, 1), padding=(2, 2)),),
-    "softmax over an image": (Softmax((0,)),),
-    "shapes that differ": (Conv2d((0,), "w0", "b0"), Add((0, 1))),
+    "a kernel larger than the image": (Conv((0,), "w0", "b0", dilation=(9, 9)),),
+    "a stride of 0": (Conv((0,), "w0", "b0", stride=(0, 1)),),
+    "a negative padding": (Conv((0,), "w0", "b0", padding=(-1, 0)),),
+    "groups that do not divide": (Conv((0,), "w0", "b0", groups=3),),
+    "another layer's bias": (Conv((0,), "w0", "b2"),),
+    "a pool of no size": (MaxPool((0,), (0, 2), (1, 1)),),
+    "a pool that holds only padding": (MaxPool((0,), (2, 2), (1, 1), padding=(2, 2)),),
+    "softmax along a dimension that is not there": (Softmax((0,), 3),),
+    "shapes that differ": (Conv((0,), "w0", "b0"), Add((0, 1))),
     "no operators": (),
 }
 
@@ -130,13 +130,13 @@ GRAPHS: dict[str, tuple[Node, ...]] = {
 def test_graphs(lie: str) -> None:
     model = lenet().model()
     with pytest.raises(FormatError):
-        Session.from_model(replace(model, graph=Graph((1, 12, 12), GRAPHS[lie])))
+        Session.from_model(replace(model, graph=Graph.sequential((1, 12, 12), GRAPHS[lie])))
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (1, 0, 12), (-1, 12, 12), (12, 12)])
+@pytest.mark.parametrize("shape", [(0,), (1, 0, 12), (-1, 12, 12)])
 def test_input_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(FormatError):
-        Session.from_model(Model({}, Graph(shape, (Flatten((0,)),))))
+        Session.from_model(Model({}, Graph.sequential(shape, (Flatten((0,)),))))
 
 
 @pytest.mark.parametrize(
@@ -152,12 +152,14 @@ def test_an_operator_of_a_later_version() -> None:
         pass
 
     with pytest.raises(FormatError, match="expected a known operator"):
-        Session.from_model(Model({}, Graph((3,), (Later((0,)),))))
+        Session.from_model(Model({}, Graph.sequential((3,), (Later((0,)),))))
 
 
 HUGE: dict[str, tuple[Node, ...]] = {
-    "a convolution padded to 17 GB": (Conv2d((0,), "w0", "b0", stride=(65536, 65536), padding=(32768, 32768)),),
-    "a result of 34 GB": (Conv2d((0,), "w0", "b0", padding=(20000, 20000)),),
+    "a convolution padded to 17 GB": (
+        Conv((0,), "w0", "b0", stride=(65536, 65536), padding=(32768, 32768), padding_end=(32768, 32768)),
+    ),
+    "a result of 34 GB": (Conv((0,), "w0", "b0", padding=(20000, 20000), padding_end=(20000, 20000)),),
 }
 
 
@@ -166,13 +168,14 @@ HUGE: dict[str, tuple[Node, ...]] = {
 def test_small_files_that_would_take_much_memory(lie: str, backend: Backend) -> None:
     model = lenet().model()
     with pytest.raises(FormatError):
-        Session.from_model(replace(model, graph=Graph((1, 12, 12), HUGE[lie])), backend=backend)
+        Session.from_model(replace(model, graph=Graph.sequential((1, 12, 12), HUGE[lie])), backend=backend)
 
 
 def test_only_numpy_pads_a_pool() -> None:
     """The kernels clip windows to the image, so this takes hardly any memory; NumPy would pad to 17 GB."""
     model = replace(
-        lenet().model(), graph=Graph((1, 12, 12), (MaxPool2d((0,), (65536, 65536), (1, 1), (32768, 32768)),))
+        lenet().model(),
+        graph=Graph.sequential((1, 12, 12), (MaxPool((0,), (65536, 65536), (1, 1), (32768, 32768), (32768, 32768)),)),
     )
     x = np.arange(144, dtype=np.float32).reshape(1, 1, 12, 12)
     assert np.array_equal(Session.from_model(model, backend="numba")(x), np.full((1, 1, 13, 13), 143, np.float32))
@@ -193,7 +196,7 @@ LONG: dict[str, tuple[Node, ...]] = {
 @pytest.mark.parametrize("name", LONG)
 def test_many_operators_take_time_in_proportion(name: str) -> None:
     """65,536 operators are allowed; the work for each must not grow with their number."""
-    session = Session.from_model(Model({}, Graph((3,), LONG[name])), backend="numba")
+    session = Session.from_model(Model({}, Graph.sequential((3,), LONG[name])), backend="numba")
     x = np.array([[-1, 0, 2]], np.float32)
     times = session.output_shape[0] // 3
     assert np.array_equal(session(x), [[0, 0, 2] * times])

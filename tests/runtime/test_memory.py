@@ -21,7 +21,7 @@ from dcformat_runtime.session import Backend
 
 import dcformat
 from dcformat.errors import GraphError, LimitError, MemoryLimitError
-from dcformat.graph import AvgPool2d, Conv2d, GlobalAvgPool, Graph, Linear, MaxPool2d, Preprocessing, ReLU, Softmax
+from dcformat.graph import AvgPool, Conv, Graph, Linear, MaxPool, Preprocessing, Reduce, ReLU, Softmax
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model, Tensor
 from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, mlp
@@ -91,9 +91,11 @@ def _chain() -> Net:
 
 def _images() -> Net:
     net = Net(8, 40, 40)
-    value = net.add(MaxPool2d((net.conv(0, 16, 8, (3, 3), padding=(1, 1)),), (3, 3), (2, 2), (1, 1), ceil_mode=True))
+    value = net.add(
+        MaxPool((net.conv(0, 16, 8, (3, 3), padding=(1, 1)),), (3, 3), (2, 2), (1, 1), (1, 1), ceil_mode=True)
+    )
     value = net.conv(value, 16, 16, (5, 5), stride=(2, 2), padding=(2, 2))
-    value = net.add(GlobalAvgPool((net.add(AvgPool2d((value,), (3, 3), (1, 1), (1, 1))),)))
+    value = net.add(Reduce((net.add(AvgPool((value,), (3, 3), (1, 1), (1, 1), (1, 1))),), "mean", (1, 2)))
     net.add(Softmax((net.linear(value, 10, 16),)))
     return net
 
@@ -182,10 +184,10 @@ HUGE: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
 @pytest.mark.parametrize("what", HUGE)
 def test_predictions_allocate_nothing(what: str, backend: Backend) -> None:
     shape, weight, entries = HUGE[what]
-    node = Linear((0,), "w") if len(weight) == 2 else Conv2d((0,), "w")
+    node = Linear((0,), "w") if len(weight) == 2 else Conv((0,), "w")
     predict(_outline(mlp(4, 4).model()), 0, 1, backend, False, None)
     with peak() as taken:
-        network = outline(Graph(shape, (node,)), {"w": Matrix(weight, entries)})
+        network = outline(Graph.sequential(shape, (node,)), {"w": Matrix(weight, entries)})
         predicted = predict(network, 0, 1, backend, False, None)
         with pytest.raises(MemoryLimitError, match=f"found {predicted.total:,} bytes"):
             predict(network, 0, 1, backend, False, DEFAULT_MAX_MEMORY)
@@ -195,19 +197,20 @@ def test_predictions_allocate_nothing(what: str, backend: Backend) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_default_budget_holds_for_constants(backend: Backend) -> None:
-    model = Model({"w": _constant("w", 1 << 28, 1)}, Graph((1,), (Linear((0,), "w"),)))
+    model = Model({"w": _constant("w", 1 << 28, 1)}, Graph.sequential((1,), (Linear((0,), "w"),)))
     with peak() as taken, pytest.raises(MemoryLimitError, match=r"at most 4,294,967,296 \(max_memory\)"):
         Session.from_model(model, backend=backend)
     assert taken.bytes < 1 << 20
     biased = Model({"w": Tensor("w", (1 << 28, 1), "float32", np.empty(0, np.float32), None, np.zeros(2, np.int64),
-        np.empty(0, np.int32)), "b": _constant("b", 1 << 28)}, Graph((1,), (Linear((0,), "w", "b"),)))  # fmt: skip
+        np.empty(0, np.int32)), "b": _constant("b", 1 << 28)},
+        Graph.sequential((1,), (Linear((0,), "w", "b"),)))  # fmt: skip
     with peak() as taken, pytest.raises(MemoryLimitError):
         Session.from_model(biased, backend=backend)
     assert taken.bytes < 1 << 20
 
 
-def test_more_words_than_kernels_can_address_are_refused_under_any_budget() -> None:
-    model = Model({"w": _constant("w", 1 << 30, 4)}, Graph((4,), (Linear((0,), "w"),)))
+def test_more_words_than_kernels_can_number_are_refused_whatever_the_budget() -> None:
+    model = Model({"w": _constant("w", 1 << 30, 4)}, Graph.sequential((4,), (Linear((0,), "w"),)))
     with pytest.raises(LimitError, match="at most 2147483647"):
         Session.from_model(model, backend="numba", max_memory=None)
 
@@ -216,7 +219,7 @@ def test_more_words_than_kernels_can_address_are_refused_under_any_budget() -> N
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_large_batches_run_in_pieces_within_the_budget(backend: Backend) -> None:
     net = Net(1, 200, 200)
-    net.add(GlobalAvgPool((net.conv(0, 8, 1, (3, 3), padding=(1, 1)),)))
+    net.add(Reduce((net.conv(0, 8, 1, (3, 3), padding=(1, 1)),), "mean", (1, 2)))
     model = net.model(Preprocessing((0.5,), (0.25,)))
     limit = 5 * predict(_outline(model), 0, 1, backend, False, None).total
     session = Session.from_model(model, backend=backend, threads=1, max_memory=limit)
@@ -260,7 +263,7 @@ def test_fewer_threads_are_used_where_their_arenas_do_not_fit(monkeypatch: pytes
 
 
 def test_a_graph_without_operators_cannot_be_run(tmp_path: Path) -> None:
-    model = Model(mlp(4, 4).tensors, Graph((4,), ()))
+    model = Model(mlp(4, 4).tensors, Graph.sequential((4,), ()))
     path = tmp_path / "nothing.dcf"
     dcformat.save(model, path)
     for limit in (None, 1 << 20):
@@ -284,7 +287,7 @@ def test_a_weight_too_large_to_be_dense() -> None:
         np.arange(0, 700_000, 100_000, dtype=np.int32),
     )  # fmt: skip
     bias = Tensor("b", (rows,), "float32", np.zeros(1, np.float32))
-    network = lower(Model({"w": weight, "b": bias}, Graph((columns,), (Linear((0,), "w", "b"),))))
+    network = lower(Model({"w": weight, "b": bias}, Graph.sequential((columns,), (Linear((0,), "w", "b"),))))
     x = np.ones((1, columns), np.float32)
     y = KernelEngine(network, 1, False).run(x)
     assert y[0, 4] == 28 and np.count_nonzero(y) == 1

@@ -13,7 +13,7 @@ from dcformat_runtime.self_testing import run_self_test, with_self_test
 
 import dcformat
 from dcformat.errors import MemoryLimitError
-from dcformat.graph import GlobalMaxPool, Graph, Linear, Preprocessing, ReLU
+from dcformat.graph import Graph, Linear, Preprocessing, Reduce, ReLU
 from dcformat.model import Model, SelfTest
 from dcformat.records import replace
 from dcformat.selftest import digest, is_robust, pixels, winners
@@ -23,7 +23,7 @@ def model(seed: int = 1, preprocessing: Preprocessing | None = None) -> Model:
     random = np.random.default_rng(seed)
     weight = dcformat.from_dense("w", random.normal(size=(10, 20)).astype(np.float32))
     bias = dcformat.from_dense("b", np.zeros(10, np.float32))
-    return Model({"w": weight, "b": bias}, Graph((20,), (Linear((0,), "w", "b"),), preprocessing))
+    return Model({"w": weight, "b": bias}, Graph.sequential((20,), (Linear((0,), "w", "b"),), preprocessing))
 
 
 def test_pixels_are_splitmix64_from_the_seed() -> None:
@@ -40,7 +40,7 @@ def test_pixels_are_the_same_in_pieces() -> None:
 
 @pytest.mark.parametrize("preprocessing", [None, Preprocessing((0.5,), (0.25,))])
 def test_samples_run_in_pieces_within_the_memory(preprocessing: Preprocessing | None) -> None:
-    graph = Graph((4, 500, 500), (GlobalMaxPool((0,)),), preprocessing)
+    graph = Graph.sequential((4, 500, 500), (Reduce((0,), "max", (1, 2)),), preprocessing)
     test = SelfTest(1, 40, digest([winners(np.ones((40, 4), np.float32))]))  # every channel holds a 255
     made = Model({}, graph, self_test=test)
     limit = 40 << 20
@@ -54,7 +54,7 @@ def test_samples_run_in_pieces_within_the_memory(preprocessing: Preprocessing | 
 
 
 def test_one_sample_that_takes_too_much_memory_is_refused() -> None:
-    made = Model({}, Graph((1 << 20,), (ReLU((0,)),)), self_test=SelfTest(1, 2, bytes(8)))
+    made = Model({}, Graph.sequential((1 << 20,), (ReLU((0,)),)), self_test=SelfTest(1, 2, bytes(8)))
     plain = outline(made.graph, {})
     least = predict(plain, 0, 1, "numpy", False, None).total
     session = Session.from_model(made, backend="numpy", max_memory=least)
@@ -83,7 +83,7 @@ def test_a_network_without_winners_is_refused() -> None:
     flat = dcformat.from_dense("w", np.ones((10, 20), np.float32))
     bias = dcformat.from_dense("b", np.zeros(10, np.float32))
     with pytest.raises(ValueError, match="clear winner"):
-        with_self_test(Model({"w": flat, "b": bias}, Graph((20,), (Linear((0,), "w", "b"),))))
+        with_self_test(Model({"w": flat, "b": bias}, Graph.sequential((20,), (Linear((0,), "w", "b"),))))
 
 
 def test_close_outputs_are_not_robust() -> None:

@@ -105,7 +105,7 @@ def test_other_memory_layouts_are_copied() -> None:
 def test_other_inputs_are_refused_by_name(packed: Path, x: object, words: str) -> None:
     session = dcformat_runtime.load(packed)
     with pytest.raises(InputError, match=words):
-        session(x)  # type: ignore[arg-type]
+        session(x)  # type: ignore[call-overload]
 
 
 def test_pixels_need_preprocessing() -> None:
@@ -252,10 +252,10 @@ def test_preprocessing_that_is_not_finite_as_float32_is_refused(rule: Preprocess
 def test_int8_weights_that_overflow_are_refused_without_a_warning() -> None:
     weight = Tensor("w", (1, 4), "int8", np.array([127, 1, -1, -128], np.int8), scale=float(np.float32(3e38)))
     with pytest.raises(GraphError, match="NaN or infinity"):
-        Session.from_model(Model({"w": weight}, Graph((4,), (Linear((0,), "w"),))))
+        Session.from_model(Model({"w": weight}, Graph.sequential((4,), (Linear((0,), "w"),))))
     for scale in (1e300, np.nan, np.inf, 1e-60, -1.0):
         with pytest.raises(FormatError, match="scale"):
-            Session.from_model(Model({"w": replace(weight, scale=scale)}, Graph((4,), (Linear((0,), "w"),))))
+            Session.from_model(Model({"w": replace(weight, scale=scale)}, Graph.sequential((4,), (Linear((0,), "w"),))))
 
 
 def test_a_bag_of_tensors_cannot_be_run(tmp_path: Path) -> None:

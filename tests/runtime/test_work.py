@@ -16,7 +16,7 @@ from dcformat_runtime.self_testing import run_self_test, with_self_test
 
 import dcformat
 from dcformat.errors import WorkLimitError
-from dcformat.graph import Add, Conv2d, Graph, Linear, MaxPool2d, ReLU, Softmax
+from dcformat.graph import Add, Conv, Graph, Linear, MaxPool, ReLU, Softmax
 from dcformat.layout import DEFAULT_MAX_WORK
 from dcformat.model import Model
 from dcformat.records import replace
@@ -26,17 +26,17 @@ CALL = 4096  # steps of a call of NumPy
 
 GRAPHS: dict[str, tuple[Graph, Matrix, int, int]] = {
     # the graph, its weight, and the steps in kernels and in NumPy
-    "linear": (Graph((6,), (Linear((0,), "w"),)), Matrix((4, 6), 5), 6 + 4 + 4 + 5, 6 + 4 + 4 + CALL + 24),
+    "linear": (Graph.sequential((6,), (Linear((0,), "w"),)), Matrix((4, 6), 5), 6 + 4 + 4 + 5, 6 + 4 + 4 + CALL + 24),
     "convolution": (
-        Graph((1, 5, 5), (Conv2d((0,), "w"),)), Matrix((2, 1, 3, 3), 4),
+        Graph.sequential((1, 5, 5), (Conv((0,), "w"),)), Matrix((2, 1, 3, 3), 4),
         25 + 18 + 18 + 4 * 9 + 3 * 5 * 3, 25 + 18 + 18 + CALL + 18 * 9 + 3 * 9 * 3,
     ),
     "pool": (
-        Graph((1, 4, 4), (MaxPool2d((0,), (2, 2), (2, 2)),)), Matrix((1, 1), 0),
+        Graph.sequential((1, 4, 4), (MaxPool((0,), (2, 2), (2, 2)),)), Matrix((1, 1), 0),
         16 + 4 + 4 + 4 * 4, 16 + 4 + 4 + CALL + 4 * 4,
     ),
     "sum and softmax": (
-        Graph((8,), (ReLU((0,)), Add((0, 1)), Softmax((2,)))), Matrix((1, 1), 0),
+        Graph.sequential((8,), (ReLU((0,)), Add((0, 1)), Softmax((2,)))), Matrix((1, 1), 0),
         8 + 8 + 16 + 24 + 33 * 8, 8 + 8 + 16 + 24 + 33 * 8 + 3 * CALL,
     ),
 }  # fmt: skip
@@ -75,8 +75,8 @@ def test_work_is_bounded(make: Callable[..., Session], tmp_path: Path) -> None:
 
 def test_small_files_that_would_run_for_hours_are_refused_by_default() -> None:
     """One convolution after another of a large image names the same weight of 81 entries."""
-    layers = tuple(Conv2d((k,), "w", padding=(4, 4)) for k in range(200))
-    network = outline(Graph((1, 8192, 8192), layers), {"w": Matrix((1, 1, 9, 9), 81)})
+    layers = tuple(Conv((k,), "w", padding=(4, 4), padding_end=(4, 4)) for k in range(200))
+    network = outline(Graph.sequential((1, 8192, 8192), layers), {"w": Matrix((1, 1, 9, 9), 81)})
     assert steps(network, "numba", False) > DEFAULT_MAX_WORK
 
 
@@ -85,10 +85,10 @@ def test_making_a_network_ready_is_work_too() -> None:
     model = mlp(30, 30, density=0.5).model()
     layers = tuple(Linear((k,), "w0") for k in range(40))
     entries = model.tensors["w0"].nnz
-    network = outline(Graph((30,), layers), {"w0": Matrix((30, 30), entries)})
+    network = outline(Graph.sequential((30,), layers), {"w0": Matrix((30, 30), entries)})
     need = 40 * ((1 << 19) + 64 * entries)
     assert making_steps(network) == need
-    many = Model(model.tensors, Graph((30,), layers))
+    many = Model(model.tensors, Graph.sequential((30,), layers))
     with pytest.raises(WorkLimitError, match=f"making the network ready: expected .*, found {need:,} steps"):
         Session.from_model(many, max_work=need - 1)
     Session.from_model(many, max_work=need)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import dcformat
-from dcformat.graph_codec import OPERATORS, attributes_of
+from dcformat.graph import Operand
+from dcformat.graph_attributes import ATTRIBUTES, OPERATORS
+from dcformat.graph_codec import WEIGHTS
 from dcformat.model import Model, SelfTest, Tensor
 from dcformat.selftest import pixels
 
@@ -23,8 +25,10 @@ if str(SPEC) not in sys.path:
     sys.path.append(str(SPEC))
 
 import mutation_test as mutation_test  # noqa: E402
+import mutations as mutations  # noqa: E402
 import reference_coders as reference_coders  # noqa: E402
 import reference_decoder as reference_decoder  # noqa: E402
+import reference_graph as reference_graph  # noqa: E402
 import reference_mixing as reference_mixing  # noqa: E402
 import reference_payloads as reference_payloads  # noqa: E402
 import reference_reader as reference_reader  # noqa: E402
@@ -85,15 +89,36 @@ def of_graph(model: Model) -> dict[str, Any]:
     operators: list[dict[str, Any]] = []
     for node in graph.nodes:
         kind = next(kind for kind in OPERATORS.values() if type(node) is kind)
-        found: dict[str, Any] = {"operator": kind.__name__, "inputs": list(node.inputs)}
-        found |= dict(zip(("weight", "bias"), node.tensors, strict=False))
-        attributes = list(attributes_of(node)[0])
+        found: dict[str, Any] = {"operator": kind.__name__, "operands": [of_operand(o) for o in node.inputs]}
+        for field in (*WEIGHTS.get(kind, ()), "bias"):
+            if (name := getattr(node, field, None)) is not None:
+                found[field] = name
+        attributes = {field: of_attribute(getattr(node, field)) for field in ATTRIBUTES.get(kind, ())}
         operators.append(found | ({"attributes": attributes} if attributes else {}))
     rule = graph.preprocessing
     return {
-        "input": list(graph.input_shape),
+        "inputs": [
+            {"name": p.name, "dtype": p.dtype, "batch_axis": p.batch_axis, "shape": list(p.shape)} for p in graph.inputs
+        ],
+        "outputs": [
+            {"name": o.name, "dtype": o.dtype, "batch_axis": o.batch_axis, "value": o.value} for o in graph.outputs
+        ],
         "mean": list(rule.mean) if rule else [],
         "std": list(rule.std) if rule else [],
         "operators": operators,
         "shapes": [list(shape) for shape in graph.shapes({t.name: t.shape for t in model.tensors.values()})],
     }
+
+
+def of_operand(operand: Operand) -> Any:
+    """Return an operand in the form of the summary."""
+    if isinstance(operand, str):
+        return {"tensor": operand}
+    return {"constant": of_attribute(operand)} if isinstance(operand, float) else operand
+
+
+def of_attribute(value: Any) -> Any:
+    """Return an attribute in the form of the summary: real numbers as the bits of binary32."""
+    if isinstance(value, tuple):
+        return [of_attribute(item) for item in value]
+    return struct.pack(">f", value).hex() if isinstance(value, float) else value

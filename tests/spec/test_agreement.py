@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dcformat
-from dcformat import graph as g
 from dcformat.codecs import MODES, Mode
 from dcformat.dense import from_dense
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
+from tests.format.graph_strategies import valid_graphs
 from tests.spec.support import of_model, reference
 
 SELF_TESTS = st.builds(
@@ -49,35 +49,12 @@ def tensors(draw: st.DrawFn, name: str) -> Tensor:
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> g.Graph:
-    """Draw a chain of operators without weights."""
-    shape = (draw(st.integers(1, 3)), draw(st.integers(4, 9)), draw(st.integers(4, 9)))
-    nodes: list[g.Node] = []
-    for kind in draw(st.lists(st.sampled_from(["relu", "max", "avg", "add", "concat"]), max_size=3)):
-        last = len(nodes)
-        if kind == "relu":
-            nodes.append(g.ReLU((last,)))
-        elif kind in ("max", "avg"):
-            ceil = draw(st.booleans())
-            pads = {} if kind == "max" else {"count_include_pad": draw(st.booleans())}
-            pool: Any = g.MaxPool2d if kind == "max" else g.AvgPool2d
-            nodes.append(
-                pool((last,), (2, 2), (draw(st.integers(1, 2)), 2), (draw(st.integers(0, 1)), 1), ceil, **pads)
-            )
-        else:
-            nodes.append((g.Add if kind == "add" else g.Concat)((last, last)))
-    if draw(st.booleans()):
-        nodes += [g.Flatten((len(nodes),)), g.Softmax((len(nodes) + 1,))]
-    rule = draw(st.sampled_from([None, g.Preprocessing((0.5,), (0.25,))]))
-    return g.Graph(shape, tuple(nodes), rule)
-
-
-@st.composite
 def models(draw: st.DrawFn) -> Model:
     names = draw(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), max_size=4, unique=True))
-    graph = draw(st.none() | networks())
+    graph, shapes = draw(st.just((None, {})) | valid_graphs(max_nodes=3))
+    made = {name: from_dense(name, np.full(shape, 0.5, np.float32)) for name, shape in shapes.items()}
     return Model(
-        {name: draw(tensors(name)) for name in names},
+        made | {name: draw(tensors(name)) for name in names if name not in made},
         graph,
         tuple(draw(st.lists(TEXTS, max_size=3))),
         draw(st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3)),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dcformat import errors, graph_codec, layout
+from dcformat import errors, graph_attributes, graph_codec, layout
+from dcformat.graph import BINARY, REDUCTIONS, UNARY
+from dcformat.graph.graph import PORT_DTYPES
+from dcformat.graph.rearranging import COORDINATES, PAD_MODES, RESIZE_MODES, ROUNDINGS
 
 SPEC = Path(__file__).parents[2] / "spec" / "dcformat.md"
 
@@ -92,33 +95,73 @@ def test_forms_and_dtypes() -> None:
     assert "bits 5-7 rank" in sentences("4. Tensor table")
 
 
+def test_dtypes_of_ports() -> None:
+    cells = [cell for row in tables("5.1 Inputs and outputs")[0] for cell in row]
+    found = dict(zip(map(int, cells[::2]), cells[1::2], strict=True))
+    assert found == dict(enumerate(PORT_DTYPES))
+    text = sentences("5. Graph")
+    assert f"{graph_codec.PORTS} is the *long interface*" in text
+
+
 def test_operators() -> None:
-    rows = tables("5. Graph")[0]
-    ids: dict[int, str] = {}
-    for row in rows:
-        ids |= dict(zip(map(int, row[0].split(",")), row[1].split(", "), strict=True))
-    assert ids == {number: kind.__name__ for number, kind in graph_codec.OPERATORS.items()}
-    by_name = {row[1]: row[2] for row in rows}
-    assert defaults(by_name["Conv2d"]) == graph_codec.CONV_DEFAULTS
-    assert defaults(by_name["MaxPool2d"]) == graph_codec.POOL_DEFAULTS
-    assert by_name["AvgPool2d"] == "as MaxPool2d"
-    others = {name for name, attributes in by_name.items() if attributes} - {"Conv2d", "MaxPool2d", "AvgPool2d"}
-    assert not others
+    rows = tables("5.2 Operators")[0]
+    assert {int(row[0]): row[1] for row in rows} == {
+        number: kind.__name__ for number, kind in graph_attributes.OPERATORS.items()
+    }
+    for number, _, operands, weights in rows:
+        kind = graph_attributes.OPERATORS[int(number)]
+        count = str(kind.arity) if kind.arity is not None else f"{kind.least_arity} or more"
+        takes = ", c" if kind.takes_constants else ", t" if kind.takes_tensors else ""
+        assert operands == count + takes
+        assert weights == ", ".join(graph_codec.WEIGHTS.get(kind, ()))
+        assert kind.takes_tensors >= kind.takes_constants
 
 
-def defaults(attributes: str) -> tuple[int, ...]:
-    """Return the numbers in brackets, in order."""
-    return tuple(int(part) for group in re.findall(r"\(([\d, ]+)\)", attributes) for part in group.split(", "))
+def test_attributes() -> None:
+    _, rows, words = tables("5.3 Attributes")
+    tables_of_words = {name: tuple(listed.split(", ")) for name, listed in words}
+    assert tables_of_words == {
+        "Reduce": REDUCTIONS, "Unary": UNARY, "Binary": BINARY, "Pad mode": PAD_MODES, "Resize mode": RESIZE_MODES,
+        "Resize coordinates": COORDINATES, "Resize rounding": ROUNDINGS,
+    }  # fmt: skip
+    kinds = {kind.__name__: kind for kind in graph_attributes.ATTRIBUTES}
+    assert [(row[0], row[1]) for row in rows] == [
+        (kind.__name__, field) for kind, fields in sorted(
+            graph_attributes.ATTRIBUTES.items(), key=lambda item: [row[0] for row in rows].index(item[0].__name__)
+        ) for field in fields
+    ]  # fmt: skip
+    for name, kind in kinds.items():
+        defaults = [row[3] for row in rows if row[0] == name]
+        expected = graph_attributes.DEFAULTS.get(kind)
+        assert defaults == ["" for _ in defaults] if expected is None else list(map(shown, expected)), name
+
+
+def shown(default: object) -> str:
+    """Return a default as the specification writes it."""
+    if isinstance(default, tuple):
+        return " ".join(map(str, default))
+    return "none" if default is None else str(int(default)) if isinstance(default, bool) else str(default)
+
+
+def test_codings() -> None:
+    limits = {row[0]: number(row[1].removeprefix("varint, at most ").partition(":")[0])
+              for row in tables("5.3 Attributes")[0] if row[1].startswith("varint, at most")}  # fmt: skip
+    most = layout.MAX_RANK - 1
+    assert limits == {
+        "count": layout.MAX_ATTRIBUTE, "size": layout.MAX_ELEMENTS, "dimension": most,
+        "dimensions": (1 << layout.MAX_RANK) - 1, "integer": 2 * layout.MAX_ATTRIBUTE,
+        "optional dimension": most, "optional tensor": layout.MAX_TENSORS,
+    }  # fmt: skip
 
 
 def test_head_of_an_operator() -> None:
-    text = sentences("5. Graph")
-    masks = (graph_codec.WIRED, graph_codec.BIAS, graph_codec.ATTRIBUTES)
-    for mask, what in zip(masks, ("the inputs are given", "it has a bias", "its attributes are given"), strict=True):
+    text = sentences("5.2 Operators")
+    masks = (graph_codec.WIRED, graph_codec.BIAS, graph_codec.GIVEN)
+    for mask, what in zip(masks, ("the operands are given", "it has a bias", "its attributes are given"), strict=True):
         assert f"bit {mask.bit_length() - 1}: {what}" in text
     assert graph_codec.OPERATOR_MASK == 31 and "bits 0-4 operator" in text
-    for flag, what in ((graph_codec.CEIL, "ceil mode"), (graph_codec.LEAVE_OUT_PAD, "(AvgPool2d only): padding")):
-        assert re.search(rf"Bit {flag.bit_length() - 1},? \*?{re.escape(what)}", text)
+    kinds = (graph_codec.VALUE, graph_codec.TENSOR, graph_codec.CONSTANT)
+    assert kinds == (0, 1, 2) and "a remainder of 0 stands for the value x back, 1 for tensor x, and 2" in text
 
 
 def test_coding_byte() -> None:
@@ -149,7 +192,8 @@ LIMITS = {
     "values of a codebook": "MAX_CODEBOOK",
     "bytes of the contents, as stored and before packing": "MAX_CONTENTS_BYTES",
     "operators": "MAX_NODES",
-    "inputs of an operator": "MAX_INPUTS",
+    "operands of an operator": "MAX_INPUTS",
+    "inputs of a graph, and outputs": "MAX_PORTS",
     "an attribute of an operator": "MAX_ATTRIBUTE",
     "labels": "MAX_LABELS",
     "bytes of a label": "MAX_LABEL_BYTES",

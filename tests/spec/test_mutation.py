@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.spec.support import SPEC, mutation_test
+from tests.spec.support import SPEC, mutation_test, mutations
 
-MUTANTS = {mutant.text: mutant for module in mutation_test.MODULES for mutant in mutation_test.mutants(module)}
+MUTANTS = {mutant.text: mutant for module in mutations.MODULES for mutant in mutations.mutants(module)}
 
 
 def test_every_kind_of_change_is_made() -> None:
@@ -38,7 +38,7 @@ def test_survivors_are_mutants_and_have_a_reason() -> None:
         "mixing.Mixer.predict: return clamp(sum(w * x for w, x in zip(self.weights, inputs, strict=True)) >> 16, "
         "-3071, 3071) [16 -> 17]",
         "payloads.module: FOUR_STREAMS_FROM = 4096 [4096 -> 4097]",
-        "graph.windows: return count - 1 if (count - 1) * stride >= size + padding else count [GtE -> Gt]",
+        "shapes.windows: return count - 1 if (count - 1) * stride >= size + before else count [GtE -> Gt]",
     ],
 )
 def test_mistakes_are_found_out(text: str) -> None:
@@ -86,7 +86,8 @@ def test_results_outlast_new_vectors_but_not_changed_ones(tmp_path: Path) -> Non
     state.keep("killer", "a third", "import")
 
     more = mutation_test.State(path, [first, second])
-    assert more.reach == {first.name: [0.01, ["coders:7"]]}
+    reach: dict[str, object] = dict(more.reach)
+    assert reach == {first.name: [0.01, ["coders:7"]]}
     assert more.killers == {"a mutant": first.name, "a third": "import"}
     assert more.survived == {"another": {first.name}}
 

@@ -63,7 +63,7 @@ def test_traced_example_matches_the_reference_decoder() -> None:
 
 def test_pixels_are_refused_without_preprocessing() -> None:
     """[G10]: no preprocessing is not the same as mean 0 and deviation 1."""
-    session = Session.from_model(Model({}, Graph((4,), (ReLU((0,)),))), backend="numpy")
+    session = Session.from_model(Model({}, Graph.sequential((4,), (ReLU((0,)),))), backend="numpy")
     with pytest.raises(InputError, match="no preprocessing"):
         session(np.zeros((1, 4), np.uint8))
     assert session(np.ones((1, 4), np.float32)).tolist() == [[1, 1, 1, 1]]

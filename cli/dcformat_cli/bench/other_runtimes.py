@@ -93,7 +93,7 @@ def torch(model: Model, threads: int) -> Run:
         with torch.inference_mode():
             values = [torch.from_numpy(x)]
             for node, step in steps:
-                values.append(step(*(values[i] for i in node.inputs)))
+                values.append(step(*(values[i] for i in node.values)))
             return values[-1].numpy()
 
     return run
@@ -104,12 +104,12 @@ def _torch_step(torch: Any, node: graph.Node, model: Model) -> Callable[..., Any
     weights = [torch.from_numpy(dense(model.tensors[name])) for name in node.tensors]
     if isinstance(node, graph.Linear):
         return lambda x: f.linear(x, *weights)
-    if isinstance(node, graph.Conv2d):
+    if isinstance(node, graph.Conv):
         bias = weights[1] if len(weights) > 1 else None
         return lambda x: f.conv2d(x, weights[0], bias, node.stride, node.padding, node.dilation, node.groups)
-    if isinstance(node, graph.MaxPool2d):
+    if isinstance(node, graph.MaxPool):
         return lambda x: f.max_pool2d(x, node.kernel, node.stride, node.padding, ceil_mode=node.ceil_mode)
-    if isinstance(node, graph.AvgPool2d):
+    if isinstance(node, graph.AvgPool):
         return lambda x: f.avg_pool2d(x, node.kernel, node.stride, node.padding, node.ceil_mode, node.count_include_pad)
     plain: dict[type[graph.Node], Callable[..., Any]] = {
         graph.ReLU: f.relu,
@@ -117,8 +117,7 @@ def _torch_step(torch: Any, node: graph.Node, model: Model) -> Callable[..., Any
         graph.Softmax: lambda x: torch.softmax(x, 1),
         graph.Add: lambda *x: sum(x[1:], x[0]),
         graph.Concat: lambda *x: torch.cat(x, 1),
-        graph.GlobalAvgPool: lambda x: x.mean((2, 3)),
-        graph.GlobalMaxPool: lambda x: x.amax((2, 3)),
+        graph.Reduce: lambda x: x.mean((2, 3)) if _is_mean(node) else x.amax((2, 3)),
     }
     return plain[type(node)]
 
@@ -141,7 +140,7 @@ def numpy_dense(model: Model, threads: int) -> Run:
 def _matrices(model: Model, convert: Callable[[Floats], Any]) -> Run:
     """Run layers as ``matrix @ columns``, with features first and images last."""
     assert model.graph is not None
-    steps = [(node.inputs, _matrix_step(node, model, convert)) for node in model.graph.nodes]
+    steps = [(node.values, _matrix_step(node, model, convert)) for node in model.graph.nodes]
 
     def run(x: Floats) -> Floats:
         values = [np.ascontiguousarray(np.moveaxis(x, 0, -1))]
@@ -153,7 +152,7 @@ def _matrices(model: Model, convert: Callable[[Floats], Any]) -> Run:
 
 
 def _matrix_step(node: graph.Node, model: Model, convert: Callable[[Floats], Any]) -> Callable[..., Any]:
-    if isinstance(node, graph.Linear | graph.Conv2d):
+    if isinstance(node, graph.Linear | graph.Conv):
         weight = dense(model.tensors[node.weight])
         matrix = convert(weight.reshape(len(weight), -1))
         bias = 0 if node.bias is None else dense(model.tensors[node.bias])[:, None]
@@ -162,10 +161,10 @@ def _matrix_step(node: graph.Node, model: Model, convert: Callable[[Floats], Any
         if node.groups != 1 or node.dilation != (1, 1):
             raise UnsupportedError("convolutions with groups or dilation")
         return lambda x: _convolve(matrix, bias, x, weight.shape[2:], node)
-    if isinstance(node, graph.MaxPool2d | graph.AvgPool2d):
+    if isinstance(node, graph.MaxPool | graph.AvgPool):
         if node.padding != (0, 0) or node.ceil_mode:
             raise UnsupportedError("pooling with padding or ceil mode")
-        reduce = np.max if isinstance(node, graph.MaxPool2d) else np.mean
+        reduce = np.max if isinstance(node, graph.MaxPool) else np.mean
         return lambda x: _pooled(x, node, reduce)
     plain: dict[type[graph.Node], Callable[..., Any]] = {
         graph.ReLU: lambda x: np.maximum(x, 0),
@@ -173,10 +172,13 @@ def _matrix_step(node: graph.Node, model: Model, convert: Callable[[Floats], Any
         graph.Softmax: _softmax,
         graph.Add: lambda *x: sum(x[1:], x[0]),
         graph.Concat: lambda *x: np.concatenate(x),
-        graph.GlobalAvgPool: lambda x: x.mean((1, 2)),
-        graph.GlobalMaxPool: lambda x: x.max((1, 2)),
+        graph.Reduce: lambda x: x.mean((1, 2)) if _is_mean(node) else x.max((1, 2)),
     }
     return plain[type(node)]
+
+
+def _is_mean(node: graph.Node) -> bool:
+    return isinstance(node, graph.Reduce) and node.function == "mean"
 
 
 def _product(matrix: Any, x: Floats, bias: Any) -> Floats:
@@ -185,13 +187,13 @@ def _product(matrix: Any, x: Floats, bias: Any) -> Floats:
     return out
 
 
-def _windows(x: Floats, kernel: tuple[int, ...], stride: tuple[int, int]) -> Floats:
+def _windows(x: Floats, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Floats:
     """Return a view of all windows: ``(channels, out_h, out_w, images, kernel_h, kernel_w)``."""
     view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
     return view[:, :: stride[0], :: stride[1]]
 
 
-def _convolve(matrix: Any, bias: Any, x: Floats, kernel: tuple[int, ...], node: graph.Conv2d) -> Floats:
+def _convolve(matrix: Any, bias: Any, x: Floats, kernel: tuple[int, ...], node: graph.Conv) -> Floats:
     (top, left), images = node.padding, x.shape[-1]
     if top or left:
         x = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
@@ -200,7 +202,7 @@ def _convolve(matrix: Any, bias: Any, x: Floats, kernel: tuple[int, ...], node: 
     return _product(matrix, columns, bias).reshape(matrix.shape[0], *view.shape[1:3], images)
 
 
-def _pooled(x: Floats, node: graph.MaxPool2d | graph.AvgPool2d, reduce: Any) -> Floats:
+def _pooled(x: Floats, node: graph.MaxPool | graph.AvgPool, reduce: Any) -> Floats:
     (rows, columns), (down, right) = node.kernel, node.stride
     height, width = (x.shape[1] - rows) // down + 1, (x.shape[2] - columns) // right + 1
     parts = [

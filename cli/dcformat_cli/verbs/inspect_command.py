@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ from dcformat_cli.terminal import Table, emit_json, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat.graph import Graph
+    from dcformat.graph import Graph, Operand
 
 
 @click.command("inspect")
@@ -67,7 +68,14 @@ def _network(graph: Graph | None) -> str:
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    text = f"network: input {'x'.join(map(str, graph.input_shape))}, {operators}"
+    shapes = ["x".join(map(str, port.shape)) or "scalar" for port in graph.inputs]
+    if len(shapes) == 1:
+        text = f"network: input {shapes[0]}, {operators}"
+    else:
+        ports = [f"{port.name} ({shape})" for port, shape in zip(graph.inputs, shapes, strict=True)]
+        text = f"network: inputs {', '.join(ports)}, {operators}"
+    if len(graph.outputs) > 1:
+        text += f"; outputs {', '.join(output.name for output in graph.outputs)}"
     p = graph.preprocessing
     return text if p is None else f"{text}; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
 
@@ -118,12 +126,28 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
     return document
 
 
+def _operand(operand: Operand) -> object:
+    """Return an operand as JSON: the number of a value, the name of a tensor, or a constant, which may be infinite."""
+    if isinstance(operand, float):
+        return {"constant": operand if isfinite(operand) else str(operand)}
+    return operand
+
+
 def _graph_document(graph: Graph) -> dict[str, Any]:
     p = graph.preprocessing
     return {
-        "input_shape": list(graph.input_shape),
+        "input_shape": list(graph.input_shape) if len(graph.inputs) == 1 else None,
+        "inputs": [
+            {"name": port.name, "shape": list(port.shape), "dtype": port.dtype, "batch_axis": port.batch_axis}
+            for port in graph.inputs
+        ],
+        "outputs": [
+            {"name": output.name, "value": output.value, "dtype": output.dtype, "batch_axis": output.batch_axis}
+            for output in graph.outputs
+        ],
         "preprocessing": None if p is None else {"mean": list(p.mean), "std": list(p.std)},
         "nodes": [
-            {"kind": node.kind, "inputs": list(node.inputs), "tensors": list(node.tensors)} for node in graph.nodes
+            {"kind": node.kind, "inputs": list(map(_operand, node.inputs)), "tensors": list(node.tensors)}
+            for node in graph.nodes
         ],
     }

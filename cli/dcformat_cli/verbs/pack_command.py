@@ -21,11 +21,13 @@ from dcformat.dense import from_dense, negative_zeros
 from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
+from dcformat.records import replace
 from dcformat.wording import counted
-from dcformat_cli import summary
+from dcformat_cli import networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
+from dcformat_cli.networks import is_onnx
 from dcformat_cli.options import MODES, as_json, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
@@ -60,6 +62,8 @@ class PackOptions:
     skip: Sequence[str]
     key: str | None
     exact: bool
+    dims: Sequence[str]
+    values: Sequence[str]
     max_memory: int
     as_json: bool
 
@@ -123,13 +127,23 @@ class PackOptions:
     metavar="INPUTS",
     help="Store a self-test with this many inputs in the file; verify runs it.",
 )
+@click.option("--skip", multiple=True, metavar="NAME", help="Leave a tensor out (wildcards: * and ?); may be repeated.")
+@click.option("--key", metavar="PATH", help="The state_dict of a PyTorch file to take, such as model.state_dict.")
 @click.option(
-    "--skip", multiple=True, metavar="NAME", help="Leave out this tensor (wildcards: * and ?); may be repeated."
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=SIZE",
+    help="Fix a dimension that an ONNX model leaves open, by its name or as INPUT.AXIS; may be repeated.",
 )
 @click.option(
-    "--key", metavar="PATH", help="The state_dict to take from a PyTorch file with several, such as model.state_dict."
+    "--set",
+    "values",
+    multiple=True,
+    metavar="INPUT=VALUE",
+    help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
 )
-@click.option("--exact", is_flag=True, help="Keep negative zeros; by default, -0.0 becomes 0.0.")
+@click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
     "--max-memory",
     type=size,
@@ -140,22 +154,30 @@ class PackOptions:
 )
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin), a state_dict in safetensors, .npz or PyTorch form, into a .dcf file.
+    """Pack MODEL (- for stdin), a state_dict in safetensors, .npz or PyTorch form or an ONNX model, into a .dcf file.
 
-    The form is recognised by the content, not by the file's name. Tensors are matched to the architecture by name, or
-    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. Tensors
-    that a .dcf file cannot hold (int64 counters, NaN) are left out with a note, unless the architecture needs them.
-    MODEL may also be a .net file, the form in which the authors of Deep Compression published their SqueezeNet. Without
-    --architecture, the file holds only tensors and cannot be run.
+    The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
+    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
+    .dcf file cannot hold (int64 counters, NaN) is left out with a note, unless the architecture needs it. A .net file
+    is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
+    tensors are packed alone, and the file cannot be run.
+
+    An ONNX model holds its own network. It is packed if all of its operators can be, and if the packed network computes
+    what onnxruntime, or onnx's reference evaluator, computes from random inputs.
     """
     _pack(PackOptions(**options))
 
 
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
+    pairs = _metadata(options.metadata)
+    if is_onnx(options.checkpoint):
+        _pack_network(options, pairs)
+        return
+    if options.dims or options.values:
+        raise misuse("--dim and --set need an ONNX model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
-    pairs = _metadata(options.metadata)
     output.check(options.checkpoint, options.labels_file)
     read = _read(options)
     show_notes(read.notes)
@@ -174,15 +196,37 @@ def _pack(options: PackOptions) -> None:
         packed = packed_model(model, str(output), options.mode, options.relative_index)
     with output.open() as out:
         out.write(packed)
-    _report(options, read, model, packed)
+    _report(options, read.left_out, model, packed)
 
 
-def _report(options: PackOptions, read: Checkpoint, model: Model, packed: bytes) -> None:
+def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
+    """Pack an ONNX model, after a check that the packed network computes the same."""
+    if options.architecture or options.key or options.skip:
+        raise misuse("--architecture, --key and --skip are for checkpoints: an ONNX model holds its own network")
+    path, output = options.checkpoint, options.output
+    output.check(path, options.labels_file)
+    imported = networks.read_network(path, options.dims, options.values, options.max_memory)
+    model = imported.model
+    graph = model.graph
+    if graph is not None and (options.mean or options.std):
+        preprocessing = Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
+        graph = replace(graph, preprocessing=preprocessing)
+    labels = _labels(options, graph, dict(model.tensors))
+    model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
+    with naming(str(path)):
+        packed = packed_model(model, str(output), options.mode, options.relative_index)
+    note(networks.describe(networks.check(imported, packed, options.max_memory)))
+    with output.open() as out:
+        out.write(packed)
+    _report(options, {}, model, packed)
+
+
+def _report(options: PackOptions, left_out: Mapping[str, str], model: Model, packed: bytes) -> None:
     output = options.output
     if options.as_json:
         with dcformat.open(packed) as content:
             figures = summary.as_json(summary.summarize(content))
-        document = {"file": str(output), "mode": options.mode, "left_out": dict(read.left_out), **figures}
+        document = {"file": str(output), "mode": options.mode, "left_out": dict(left_out), **figures}
         emit_json(document, err=output.to_stdout)
     else:
         parameters = sum(tensor.size for tensor in model.tensors.values())
@@ -282,7 +326,8 @@ def _labels(options: PackOptions, graph: Graph | None, tensors: dict[str, Tensor
             raise UnfitError(path, "labels in UTF-8, one per line", "other bytes") from None
     else:
         labels = tuple(label.strip() for label in options.labels.split(","))
-    outputs = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})[-1][0]
-    if len(labels) != outputs:
-        raise UnfitError("--labels", counted(outputs, "label"), len(labels))
+    shapes = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
+    outputs = shapes[graph.outputs[0].value]
+    if (len(labels),) != outputs[-1:]:
+        raise UnfitError("--labels", f"{outputs[-1] if outputs else 1} labels", len(labels))
     return labels

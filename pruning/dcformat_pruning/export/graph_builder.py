@@ -13,15 +13,14 @@ from torch.nn import functional
 from dcformat.errors import FormatError
 from dcformat.graph import (
     Add,
-    AvgPool2d,
-    Conv2d,
+    AvgPool,
+    Conv,
     Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
     Linear,
-    MaxPool2d,
+    MaxPool,
     Node,
     Pair,
+    Reduce,
     ReLU,
     Shape,
 )
@@ -232,16 +231,16 @@ class GraphBuilder:
         if len(call.shape) == 1:
             return Linear(call.inputs, self._store(f"{name}.weight", torch.diag(scale)), bias)
         weight = self._store(f"{name}.weight", scale.view(-1, 1, 1, 1))
-        return Conv2d(call.inputs, weight, bias, groups=len(scale))
+        return Conv(call.inputs, weight, bias, groups=len(scale))
 
     def _add(self, node: Node, where: str) -> int:
         """Add a node; return the number of its value."""
-        before = self.nodes[node.inputs[0] - 1] if node.inputs[0] else None
-        if isinstance(node, Flatten) and isinstance(before, AvgPool2d | MaxPool2d) and _is_global(before, self.shapes):
-            node = (GlobalAvgPool if isinstance(before, AvgPool2d) else GlobalMaxPool)(before.inputs)
+        before = self.nodes[node.values[0] - 1] if node.values[0] else None
+        if isinstance(node, Flatten) and isinstance(before, AvgPool | MaxPool) and _is_global(before, self.shapes):
+            node = Reduce(before.inputs, "mean" if isinstance(before, AvgPool) else "max", (1, 2))
         known = {n: tuple(t.shape) for n, t in self.tensors.items()}
         try:
-            shape = node.output_shape([self.shapes[i] for i in node.inputs], known)
+            shape = node.output_shape([self.shapes[i] for i in node.values], known)
         except FormatError as error:
             fit = "fit input_shape to the module, or reshape before it"
             raise unsupported(where, "inputs that the graph's operator takes", error, fit) from error
@@ -264,10 +263,10 @@ class GraphBuilder:
         needed = {output}
         for number in range(output, 0, -1):
             if number in needed:
-                needed.update(self.nodes[number - 1].inputs)
+                needed.update(self.nodes[number - 1].values)
         numbers = {old: new for new, old in enumerate(sorted(needed | {0}))}
         kept = [self.nodes[number - 1] for number in sorted(needed - {0})]
-        return tuple(replace(n, inputs=tuple(numbers[i] for i in n.inputs)) for n in kept), numbers
+        return tuple(replace(n, inputs=tuple(numbers[i] for i in n.values)) for n in kept), numbers
 
     def _where(self, node: fx.Node) -> tuple[str, type]:
         """Return the path and type of the innermost module that makes a call."""
@@ -290,12 +289,12 @@ def _conv(call: Call, names: Any, weight: Sequence[int], stride: Any, padding: A
             raise call.fail("the same padding on both sides", "'same' of an even kernel", "pad by numbers")
         padding = total[0] // 2, total[1] // 2
     around = (0, 0) if padding == "valid" else pair(padding)
-    return Conv2d(call.inputs, names[0], names[1], pair(stride), around, pair(dilation), groups)
+    return Conv(call.inputs, names[0], names[1], pair(stride), around, around, pair(dilation), groups)
 
 
-def _is_global(pool: AvgPool2d | MaxPool2d, shapes: Sequence[Shape]) -> bool:
+def _is_global(pool: AvgPool | MaxPool, shapes: Sequence[Shape]) -> bool:
     """Whether a pool has a single window that covers its whole input."""
-    size: Pair = shapes[pool.inputs[0]][1:]  # type: ignore[assignment]
+    size: Pair = shapes[pool.values[0]][1:]  # type: ignore[assignment]
     return pool.kernel == size and pool.padding == (0, 0)
 
 

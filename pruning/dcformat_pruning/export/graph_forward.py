@@ -31,7 +31,7 @@ def graph_values(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> list
     values = [x]
     for node in graph.nodes:
         weights = [tensors[name] for name in node.tensors]
-        values.append(_OPERATORS[node.kind](node, [values[i] for i in node.inputs], weights))
+        values.append(_OPERATORS[node.kind](node, [values[i] for i in node.values], weights))
     return values
 
 
@@ -52,16 +52,20 @@ def _avg_pool(node: Any, v: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
     return functional.avg_pool2d(v[0], node.kernel, node.stride, node.padding, node.ceil_mode, node.count_include_pad)
 
 
+def _reduce(node: Any, v: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
+    reduce = torch.mean if node.function == "mean" else torch.amax
+    return reduce(v[0], [axis + 1 for axis in node.axes])
+
+
 _OPERATORS: Mapping[str, Callable[[Any, Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "linear": _linear,
-    "conv2d": _conv2d,
+    "conv": _conv2d,
     "relu": lambda node, v, _: torch.relu(v[0]),
-    "max_pool2d": _max_pool,
-    "avg_pool2d": _avg_pool,
-    "global_avg_pool": lambda node, v, _: v[0].mean((2, 3)),
-    "global_max_pool": lambda node, v, _: v[0].amax((2, 3)),
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
+    "reduce": _reduce,
     "flatten": lambda node, v, _: v[0].flatten(1),
     "add": lambda node, v, _: sum(v[1:], v[0]),
-    "concat": lambda node, v, _: torch.cat(tuple(v), 1),
-    "softmax": lambda node, v, _: torch.softmax(v[0], 1),
+    "concat": lambda node, v, _: torch.cat(tuple(v), node.axis + 1),
+    "softmax": lambda node, v, _: torch.softmax(v[0], -1 if node.axis is None else node.axis + 1),
 }

@@ -67,7 +67,7 @@ def from_module(
         own, reference = prepare(module)
         builder = GraphBuilder(own, tuple(int(n) for n in input_shape))
         nodes, numbers = builder.build()
-        graph = Graph(builder.shapes[0], nodes, preprocessing)
+        graph = Graph.sequential(builder.shapes[0], nodes, preprocessing)
         used = {name for node in nodes for name in node.tensors}
         tensors = {n: from_dense(n, to_numpy(t), exact=exact) for n, t in builder.tensors.items() if n in used}
         graph.shapes({name: tensor.shape for name, tensor in tensors.items()})

@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from dcformat.graph import (
     Add,
-    AvgPool2d,
+    AvgPool,
     Concat,
     Flatten,
-    GlobalAvgPool,
-    MaxPool2d,
+    MaxPool,
     Node,
     Pair,
+    Reduce,
     ReLU,
     Shape,
     Softmax,
@@ -131,23 +131,24 @@ def _dropout(call: Call) -> None:
         raise call.fail("dropout that is off in eval mode", "training=True", "pass training=self.training")
 
 
-def _window(call: Call) -> tuple[Pair, Pair, Pair]:
+def _window(call: Call) -> tuple[Pair, Pair, Pair, Pair]:
     kernel = pair(call.argument(1, "kernel_size", None))
     stride = call.argument(2, "stride", None)
-    return kernel, kernel if stride in (None, [], ()) else pair(stride), pair(call.argument(3, "padding", 0))
+    padding = pair(call.argument(3, "padding", 0))
+    return kernel, kernel if stride in (None, [], ()) else pair(stride), padding, padding
 
 
 def _max_pool(call: Call) -> Node:
     if pair(call.argument(4, "dilation", 1)) != (1, 1) or call.argument(6, "return_indices", False):
         raise call.fail("max pooling without dilation or indices", "one with them")
-    return MaxPool2d(call.inputs, *_window(call), bool(call.argument(5, "ceil_mode", False)))
+    return MaxPool(call.inputs, *_window(call), bool(call.argument(5, "ceil_mode", False)))
 
 
 def _avg_pool(call: Call) -> Node:
     if call.argument(6, "divisor_override", None) is not None:
         raise call.fail("average pooling by the window's size", "a divisor_override")
     ceil, count = call.argument(4, "ceil_mode", False), call.argument(5, "count_include_pad", True)
-    return AvgPool2d(call.inputs, *_window(call), bool(ceil), bool(count))
+    return AvgPool(call.inputs, *_window(call), bool(ceil), bool(count))
 
 
 def _adaptive(call: Call, pool: Callable[..., Node]) -> Node | None:
@@ -167,11 +168,11 @@ def _adaptive(call: Call, pool: Callable[..., Node]) -> Node | None:
 
 
 def _adaptive_avg(call: Call) -> Node | None:
-    return _adaptive(call, AvgPool2d)
+    return _adaptive(call, AvgPool)
 
 
 def _adaptive_max(call: Call) -> Node | None:
-    return _adaptive(call, MaxPool2d)
+    return _adaptive(call, MaxPool)
 
 
 def _image(call: Call) -> Pair:
@@ -211,7 +212,9 @@ def _mean(call: Call) -> Node:
     kernel = _image(call)
     if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
         raise call.fail("a mean over height and width", f"dimensions {dims}")
-    return AvgPool2d(call.inputs, kernel, kernel) if call.argument(2, "keepdim", False) else GlobalAvgPool(call.inputs)
+    if call.argument(2, "keepdim", False):
+        return AvgPool(call.inputs, kernel, kernel)
+    return Reduce(call.inputs, "mean", (1, 2))
 
 
 def _add(call: Call) -> Node | None:
@@ -234,10 +237,11 @@ def _concat(call: Call) -> Node | None:
 
 
 def _softmax(call: Call) -> Node:
-    dim = call.argument(1, "dim", None)
-    if dim not in (1, -1):
-        raise call.fail("softmax over the features, dim=1", f"dim={dim}")
-    return Softmax(call.inputs)
+    dim, rank = call.argument(1, "dim", None), len(call.shape)
+    if not isinstance(dim, int) or not 1 <= dim % (rank + 1) <= rank:
+        raise call.fail("softmax over another dimension than the batch", f"dim={dim}")
+    axis = dim % (rank + 1) - 1
+    return Softmax(call.inputs, None if axis == rank - 1 else axis)
 
 
 MODULES: Mapping[type, Make] = {

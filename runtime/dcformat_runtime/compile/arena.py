@@ -6,7 +6,7 @@ from bisect import bisect
 from math import prod
 from typing import NamedTuple
 
-from dcformat.graph import Concat, Conv2d, Flatten, Linear, Shape
+from dcformat.graph import Concat, Conv, Flatten, Linear, Shape
 from dcformat_runtime.compile.constants import ALIGN, aligned
 from dcformat_runtime.network import Network
 
@@ -111,7 +111,7 @@ def homes(network: Network, flat: bool) -> Homes:
         offset = 0
         for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
             maker = makers.get(value)
-            made_alone = maker is not None and isinstance(maker.node, Conv2d) and maker.pool is None
+            made_alone = maker is not None and isinstance(maker.node, Conv) and maker.pool is None
             if made_alone and uses[value] == 1:
                 joins[value] = Home(layer.output, offset)
             offset += size(shape, flat)

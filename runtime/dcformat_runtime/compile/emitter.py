@@ -165,14 +165,14 @@ class Emitter:
         self.emit("csr_product", source, target, loop.outer * (entries + ends), **fields)
 
     def emit_pool(
-        self, node: graph.MaxPool2d | graph.AvgPool2d, source: int, in_shape: graph.Shape, target: Place,
+        self, node: graph.MaxPool | graph.AvgPool, source: int, in_shape: graph.Shape, target: Place,
         out_shape: graph.Shape, *, step: int, relu: bool = False,
     ) -> None:  # fmt: skip
         """Emit a pool; the source's channels are `step` positions apart."""
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = node.kernel, node.stride, node.padding
         channels, height, width = in_shape
         cost = prod(out_shape) * self.lanes * prod(node.kernel) * 0.4
-        kind = 0 if isinstance(node, graph.MaxPool2d) else 1 if node.count_include_pad else 2
+        kind = 0 if isinstance(node, graph.MaxPool) else 1 if node.count_include_pad else 2
         self.emit(
             "pool", source, target, cost, channels=channels, height=height, width=width, lanes=self.lanes,
             kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, pad_h=pad_h, pad_w=pad_w,
@@ -230,7 +230,7 @@ class Emitter:
         if isinstance(node, graph.Flatten):
             if self.homes.of[layer.output] != self.homes.of[layer.inputs[0]]:
                 self._pack(layer.inputs[0], layer.in_shapes[0], self.place(layer.output))
-        elif isinstance(node, graph.Conv2d):
+        elif isinstance(node, graph.Conv):
             self.convolution(layer)
         elif isinstance(node, graph.Linear):
             self.linear(layer)
@@ -255,15 +255,14 @@ class Emitter:
         node, lanes, value = layer.node, self.lanes, layer.inputs[0]
         source = self.place(value).at
         count = size(layer.out_shape, self.flat) * lanes
-        if isinstance(node, (graph.MaxPool2d, graph.AvgPool2d)):
+        if isinstance(node, (graph.MaxPool, graph.AvgPool)):
             shape, step = layer.in_shapes[0], self.plane(value)
             self.emit_pool(node, source, shape, target, layer.out_shape, step=step, relu=layer.relu)
-        elif isinstance(node, (graph.GlobalAvgPool, graph.GlobalMaxPool)):
+        elif isinstance(node, graph.Reduce):
             channels, height, width = layer.in_shapes[0]
             self.emit(
                 "global_pool", source, target, channels * height * width * lanes * 0.3, channels=channels,
-                positions=height * width, lanes=lanes, mean=isinstance(node, graph.GlobalAvgPool),
-                plane=self.plane(value),
+                positions=height * width, lanes=lanes, mean=node.function == "mean", plane=self.plane(value),
             )  # fmt: skip
         elif isinstance(node, (graph.Add, graph.ReLU)):
             self._elementwise(layer, target, count)
@@ -334,7 +333,7 @@ def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buf
     return buffer.at, buffer
 
 
-def pools_pairs(layer: Layer, pool: graph.MaxPool2d) -> bool:
+def pools_pairs(layer: Layer, pool: graph.MaxPool) -> bool:
     """Return whether a convolution's pool covers its result with 2 x 2 windows that do not overlap."""
     _, height, width = layer.conv_shape
     return (

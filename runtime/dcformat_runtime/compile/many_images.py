@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dcformat.graph import MaxPool2d
+from dcformat.graph import MaxPool
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.tables import Window
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
@@ -57,7 +57,7 @@ class ManyImages(Emitter):
         if copy is not None:
             self.arena.give(copy)
 
-    def _pool_beside(self, pool: MaxPool2d, layer: Layer, source: int, target: Place) -> None:
+    def _pool_beside(self, pool: MaxPool, layer: Layer, source: int, target: Place) -> None:
         """Pool sixteen images into their place, or through a buffer if lanes are not adjacent there."""
         step = prod(layer.conv_shape[1:])
         if target.gap == BLOCK:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from dcformat.graph import AvgPool2d, Conv2d, Linear, MaxPool2d, Shape, Softmax
+from dcformat.graph import AvgPool, Conv, Linear, MaxPool, Shape, Softmax
 from dcformat.limits import require_memory
 from dcformat.records import record
 from dcformat_runtime import cpu
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
 from dcformat_runtime.compile.weights import Weights
-from dcformat_runtime.network import Layer, Matrix, Network, outline
+from dcformat_runtime.network import Layer, Matrix, Network
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -54,36 +54,13 @@ class Prediction:
         return sum(row.bytes for row in self.rows)
 
 
-def predict_memory(
-    file: DcfFile, *, threads: int | None = None, backend: str = "numba", deterministic: bool = False
-) -> list[MemoryRow]:
-    """Return the maximum memory for running a file's network, in addition to the interpreter and the caller's arrays.
-
-    Parameters
-    ----------
-    file : DcfFile
-    threads : int or None
-        As for `load`.
-    backend : {'numba', 'numpy'}
-        The NumPy backend's intermediate arrays grow with the batch; the prediction counts them for one input.
-    deterministic : bool
-
-    Raises
-    ------
-    GraphError
-        The file holds no network.
-    """
-    network, held = outline_of(file)
-    return list(predict(network, held, threads, backend, deterministic, None).rows)
-
-
-def outline_of(file: DcfFile) -> tuple[Network, int]:
-    """Return an open file's network without its weights, and the size of all decoded tensors in bytes."""
+def matrices_of(file: DcfFile) -> tuple[dict[str, Matrix], int]:
+    """Return a `Matrix` for each tensor of an open file, and the size of all decoded tensors in bytes."""
     infos = {name: file.info(name) for name in file.names}
     known = {
         name: Matrix(info.shape, info.stored if info.form == "sparse" else info.size) for name, info in infos.items()
     }
-    return outline(file.graph, known), file.decoded_bytes
+    return known, file.decoded_bytes
 
 
 def predict(
@@ -178,7 +155,7 @@ def _weights(network: Network) -> list[Matrix]:
         {
             layer.node.weight: layer.matrix
             for layer in network.layers
-            if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None
+            if isinstance(layer.node, (Linear, Conv)) and layer.matrix is not None
         }.values()
     )
 
@@ -187,7 +164,7 @@ def _biases(network: Network) -> list[int]:
     """Return the lengths of the biases: one for each tensor, and one for the zeros of each layer without a bias."""
     found: dict[object, int] = {}
     for layer in network.layers:
-        if isinstance(layer.node, (Linear, Conv2d)) and layer.matrix is not None:
+        if isinstance(layer.node, (Linear, Conv)) and layer.matrix is not None:
             found[layer.node.bias or layer.output] = layer.matrix.rows
     return list(found.values())
 
@@ -224,7 +201,7 @@ def _intermediate(network: Network, exact: bool) -> int:
 def _temporary(layer: Layer, exact: bool) -> int:
     """Return the temporary floats with which the NumPy backend computes a layer for one input."""
     node, out = layer.node, layer.out_shape
-    if isinstance(node, Conv2d) and layer.matrix is not None:
+    if isinstance(node, Conv) and layer.matrix is not None:
         positions, columns = prod(layer.conv_shape[1:]), layer.matrix.size // layer.matrix.rows
         block = 2 * positions if exact else (columns + layer.matrix.rows // node.groups) * positions
         pads = [(p, p) for p in node.padding]
@@ -234,7 +211,7 @@ def _temporary(layer: Layer, exact: bool) -> int:
         return prod(layer.conv_shape) + max(
             made, _padded(layer.conv_shape, _pool_pads(layer.pool, layer.conv_shape, out))
         )
-    if isinstance(node, (MaxPool2d, AvgPool2d)):
+    if isinstance(node, (MaxPool, AvgPool)):
         shares = 4 * prod(out[1:]) + 16 * sum(out[1:])  # counts of elements: Python's integers, then NumPy's
         return _padded(layer.in_shapes[0], _pool_pads(node, layer.in_shapes[0], out)) + 2 * prod(out) + shares
     if isinstance(node, (Linear, Softmax)) and exact:
@@ -242,7 +219,7 @@ def _temporary(layer: Layer, exact: bool) -> int:
     return 3 * prod(out) if isinstance(node, Softmax) else 0
 
 
-def _pool_pads(node: MaxPool2d | AvgPool2d, source: Shape, out: Shape) -> list[tuple[int, int]]:
+def _pool_pads(node: MaxPool | AvgPool, source: Shape, out: Shape) -> list[tuple[int, int]]:
     """Return how far a pool's windows reach beyond its input on either side; in ceil mode, beyond the padding too."""
     pads = []
     for size, padding, kernel, stride, count in zip(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Conv2d, Pair, Shape
+from dcformat.graph import Conv, Pair, Shape
 from dcformat.records import record
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
@@ -185,7 +185,7 @@ class Window(NamedTuple):
     needed: int = 0
 
 
-def window(node: Conv2d, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool) -> Window:
+def window(node: Conv, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool) -> Window:
     """Choose how to copy a convolution's input.
 
     `plane` is the distance between channels of the source in positions. If `flat`, there is one image: it is copied
@@ -252,7 +252,7 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
 def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> tuple[Int32s, Ints, Ints, Floats]:
     """Return ``(row, channel, position, value)`` of a convolution's entries, except those that only meet padding."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
-    assert isinstance(node, Conv2d)
+    assert isinstance(node, Conv)
     per_group, kernel_h, kernel_w = weight.shape[1:]
     row = row_numbers(weight)
     channel, ky, kx = np.unravel_index(weight.indices.astype(np.int64), (per_group, kernel_h, kernel_w))

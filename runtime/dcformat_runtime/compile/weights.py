@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from dcformat.graph import Conv2d, Shape
+from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
@@ -271,7 +271,7 @@ def linear_runs(shape: Shape, entries: int) -> int:
 
 def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool) -> Window:
     """Return how a convolution reads its input."""
-    assert isinstance(layer.node, Conv2d)
+    assert isinstance(layer.node, Conv)
     source = layer.in_shapes[0]
     step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
     out = layer.conv_shape[1], layer.conv_shape[2]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dcformat.graph import Add, AvgPool2d, Conv2d, GlobalAvgPool, GlobalMaxPool, Linear, MaxPool2d, Shape, Softmax
+from dcformat.graph import Add, AvgPool, Conv, Linear, MaxPool, Reduce, Shape, Softmax
 from dcformat_runtime.network import Layer, Network
 
 #: The steps of an exponential, and of a call of NumPy.
@@ -34,17 +34,17 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
     if layer.matrix is not None:
         # The NumPy backend multiplies all elements, or in exact form only the entries.
         entries = layer.matrix.size if numpy and not exact else layer.matrix.nnz
-        total += entries * prod(layer.conv_shape[1:]) if isinstance(node, Conv2d) else entries
+        total += entries * prod(layer.conv_shape[1:]) if isinstance(node, Conv) else entries
         if numpy and exact:
-            total += entries * _CALL if isinstance(node, Conv2d) else layer.matrix.size // layer.matrix.rows * _CALL
-    if isinstance(node, Conv2d) and layer.matrix is not None:
+            total += entries * _CALL if isinstance(node, Conv) else layer.matrix.size // layer.matrix.rows * _CALL
+    if isinstance(node, Conv) and layer.matrix is not None:
         kernel = layer.matrix.shape[2:]
         total += _copies(node, source, layer.conv_shape, kernel, numpy)
         if layer.pool is not None:
             total += out * _window(layer.pool, layer.conv_shape, numpy)
-    elif isinstance(node, (MaxPool2d, AvgPool2d)):
+    elif isinstance(node, (MaxPool, AvgPool)):
         total += out * _window(node, source, numpy)
-    elif isinstance(node, (GlobalAvgPool, GlobalMaxPool)):
+    elif isinstance(node, Reduce):
         total += prod(source)
     elif isinstance(node, Add):
         total += len(node.inputs) * out
@@ -55,12 +55,12 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
     return total
 
 
-def _window(node: MaxPool2d | AvgPool2d, source: Shape, numpy: bool) -> int:
+def _window(node: MaxPool | AvgPool, source: Shape, numpy: bool) -> int:
     """Return the number of elements in a pool's window; kernels skip the padding."""
     return prod(k if numpy else min(k, size) for k, size in zip(node.kernel, source[1:], strict=True))
 
 
-def _copies(node: Conv2d, source: Shape, out: Shape, kernel: Shape, numpy: bool) -> int:
+def _copies(node: Conv, source: Shape, out: Shape, kernel: Shape, numpy: bool) -> int:
     """Return the elements in a convolution's copies of its input: one copy for each kernel column or element."""
     lines = out[1] * node.stride[0] + (kernel[0] - 1) * node.dilation[0]
     if numpy:

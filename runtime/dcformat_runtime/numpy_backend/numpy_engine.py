@@ -7,15 +7,16 @@ from time import perf_counter
 
 import numpy as np
 
-from dcformat import graph
-from dcformat_runtime.network import Floats, Layer, Network, Sparse
-from dcformat_runtime.numpy_backend import operators, ordered_operators
+from dcformat.graph import AvgPool, Conv, Linear, Reduce, Softmax
+from dcformat_runtime.network import Floats, Layer, Network
+from dcformat_runtime.numpy_backend import ordered_operators, windows
+from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
 
 Step = Callable[[list[Floats]], Floats]
 
 
 class NumpyEngine:
-    """Runs a network with `operators`, or with `ordered_operators` for exact sums. It keeps no state between calls."""
+    """Runs a network with `evaluate`, or with `ordered_operators` for exact sums. It keeps no state between calls."""
 
     name = "numpy"
 
@@ -64,53 +65,40 @@ class NumpyEngine:
 
 def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
     """Return a function that makes a layer's output from its inputs, pool and ReLU included."""
-    compute = _operator(layer, exact, dense)
+    compute = _ordered(layer) if exact else None
+    compute = compute or _plain(layer, dense)
     pool = layer.pool
-    if pool is None and not layer.relu:
-        return compute
 
     def step(values: list[Floats]) -> Floats:
         out = compute(values)
         if pool is not None:
-            out = operators.max_pool2d(out, pool)
-        return operators.relu(out) if layer.relu else out
+            out = windows.max_pool(pool, out)
+        return np.maximum(out, np.float32(0), out=out) if layer.relu else out
 
     return step
 
 
-def _operator(layer: Layer, exact: bool, dense: Floats | None) -> Step:
-    node, arithmetic = layer.node, ordered_operators if exact else operators
+def _plain(layer: Layer, dense: Floats | None) -> Step:
+    node, shape = layer.node, layer.conv_shape or layer.out_shape
+    tensors: dict[str, Floats] = {}
+    if isinstance(node, (Linear, Conv)):
+        assert dense is not None and layer.bias is not None  # network.lower loads both
+        tensors = {node.weight: dense} | ({node.bias: layer.bias} if node.bias is not None else {})
+    return lambda values: evaluate(node, [Value(value, True) for value in values], tensors, shape)
+
+
+def _ordered(layer: Layer) -> Step | None:
+    """Return the ordered form of a layer's operator, or None if it has only one form."""
+    node, weight, bias = layer.node, layer.weight, layer.bias
     match node:
-        case graph.Linear() | graph.Conv2d():
-            assert layer.weight is not None and layer.bias is not None  # network.lower loads both
-            if dense is None:
-                return _ordered(node, layer.weight, layer.bias)
-            weight, bias = dense, layer.bias
-            if isinstance(node, graph.Conv2d):
-                return lambda v: operators.conv2d(v[0], weight, bias, node)
-            return lambda v: operators.linear(v[0], weight, bias)
-        case graph.MaxPool2d():
-            return lambda v: operators.max_pool2d(v[0], node)
-        case graph.AvgPool2d():
-            return lambda v: arithmetic.avg_pool2d(v[0], node)
-        case graph.GlobalAvgPool():
-            return lambda v: arithmetic.global_avg_pool(v[0])
-        case graph.GlobalMaxPool():
-            return lambda v: operators.global_max_pool(v[0])
-        case graph.ReLU():
-            return lambda v: np.maximum(v[0], np.float32(0))
-        case graph.Flatten():
-            return lambda v: v[0].reshape(len(v[0]), layer.out_shape[0])
-        case graph.Add():
-            return operators.add
-        case graph.Concat():
-            return lambda v: np.concatenate(v, axis=1)
-        case graph.Softmax():
-            return lambda v: arithmetic.softmax(v[0])
-    raise NotImplementedError(node.kind)
-
-
-def _ordered(node: graph.Linear | graph.Conv2d, weight: Sparse, bias: Floats) -> Step:
-    if isinstance(node, graph.Conv2d):
-        return lambda v: ordered_operators.conv2d(v[0], weight, bias, node)
-    return lambda v: ordered_operators.linear(v[0], weight, bias)
+        case Linear() if weight is not None and bias is not None:
+            return lambda v: ordered_operators.linear(v[0], weight, bias)
+        case Conv() if weight is not None and bias is not None:
+            return lambda v: ordered_operators.conv(v[0], weight, bias, node)
+        case AvgPool():
+            return lambda v: ordered_operators.avg_pool(v[0], node)
+        case Reduce(function="mean"):
+            return lambda v: ordered_operators.global_avg_pool(v[0])
+        case Softmax():
+            return lambda v: ordered_operators.softmax(v[0])
+    return None

@@ -1,16 +1,16 @@
 """The operators of `deterministic=True` in NumPy, which add every sum in the order that all backends keep.
 
 A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. These
-operators are slower than `operators`, and are an oracle for the kernels' exact form.
+operators are slower than those of `evaluation`, and are an oracle for the kernels' exact form.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from dcformat.graph import AvgPool2d, Conv2d
+from dcformat.graph import AvgPool, Conv
 from dcformat_runtime.network import Floats, Sparse
-from dcformat_runtime.numpy_backend import operators
+from dcformat_runtime.numpy_backend import windows
 
 
 def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:
@@ -24,28 +24,29 @@ def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:
     return out
 
 
-def conv2d(x: Floats, weight: Sparse, bias: Floats, node: Conv2d) -> Floats:
+def conv(x: Floats, weight: Sparse, bias: Floats, node: Conv) -> Floats:
     """Return the 2-D cross-correlation, one entry of the weight after another."""
     out_channels, channels, *kernel = weight.shape
-    windows = operators.windows(x, (kernel[0], kernel[1]), node.stride, node.padding, node.dilation)
-    out = np.empty((len(x), out_channels, *windows.shape[2:4]), np.float32)
+    x = windows.padded(x, node.padding, node.padding_end)
+    view = windows.sliding(x, (kernel[0], kernel[1]), node.stride, node.dilation)
+    out = np.empty((len(x), out_channels, *view.shape[2:4]), np.float32)
     out[:] = (bias + np.float32(0))[:, None, None]
     for o in range(out_channels):
         first = o // (out_channels // node.groups) * channels
         for p in range(weight.indptr[o], weight.indptr[o + 1]):
             channel, ky, kx = np.unravel_index(int(weight.indices[p]), weight.shape[1:])
-            out[:, o] += windows[:, first + channel, :, :, ky, kx] * weight.values[p]
+            out[:, o] += view[:, first + channel, :, :, ky, kx] * weight.values[p]
     return out
 
 
-def avg_pool2d(x: Floats, node: AvgPool2d) -> Floats:
+def avg_pool(x: Floats, node: AvgPool) -> Floats:
     """Return the mean over windows, summed row by row."""
-    windows = operators.pool_windows(x, node, 0.0)
-    total = np.zeros(windows.shape[:4], np.float32)
+    view = windows.pool_windows(node, x, 0.0)
+    total = np.zeros(view.shape[:4], np.float32)
     for ky in range(node.kernel[0]):
         for kx in range(node.kernel[1]):
-            total += windows[..., ky, kx]
-    return np.asarray(total / operators.pool_shares(x.shape, total.shape, node), np.float32)
+            total += view[..., ky, kx]
+    return np.asarray(total / windows.pool_counts(node, x.shape, total.shape), np.float32)
 
 
 def global_avg_pool(x: Floats) -> Floats:

@@ -1,0 +1,91 @@
+"""Networks from other formats, as `dcformat pack` takes them: recognition, options, and the check of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from dcformat_interop.kinds import HEAD, looks_like
+
+from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat_cli.failures import UnfitError, misuse, require_onnx
+
+if TYPE_CHECKING:
+    from dcformat_interop.onnx_import import Comparison, OnnxImport
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file is an ONNX model by its name or its first bytes. Raises `OSError`."""
+    if path.suffix.lower() == ".onnx":
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return looks_like(file.read(HEAD)) == "ONNX"
+
+
+def read_network(
+    path: Path, dims: Sequence[str], values: Sequence[str], max_memory: int | None = DEFAULT_MAX_MEMORY
+) -> OnnxImport:
+    """Read an ONNX model, with the values of ``--dim`` and ``--set``."""
+    require_onnx("an ONNX model")
+    from dcformat_interop import import_onnx
+
+    return import_onnx(path, dims=_dims(dims), values=_values(values), max_memory=max_memory)
+
+
+def check(imported: OnnxImport, packed: bytes, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Comparison:
+    """Run a packed network and the model from which it was read; raise `UnfitError` if they differ."""
+    import dcformat_runtime
+
+    session = dcformat_runtime.load(packed, max_memory=max_memory)
+    return imported.check(session)
+
+
+def describe(comparison: Comparison) -> str:
+    """Return the result of a check in a line."""
+    batches = " and ".join(map(str, comparison.batches))
+    tried = f"{'batches' if len(comparison.batches) > 1 else 'a batch'} of {batches}"
+    largest = f"{comparison.difference:.1e}" if comparison.difference else "none"
+    return f"checked against {comparison.engine} with {tried}: largest difference {largest}, of the largest output"
+
+
+def _pairs(option: str, items: Sequence[str]) -> Mapping[str, str]:
+    pairs: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or not equals or key in pairs:
+            raise misuse(f"{option}: expected NAME=VALUE, each name once, found {item!r}")
+        pairs[key] = value
+    return pairs
+
+
+def _dims(items: Sequence[str]) -> dict[str, int]:
+    out = {}
+    for name, size in _pairs("--dim", items).items():
+        if not size.isascii() or not size.isdigit() or not 1 <= int(size) < 1 << 31:
+            raise misuse(f"--dim {name}: expected a size of at least 1, found {size!r}")
+        out[name] = int(size)
+    return out
+
+
+def _values(items: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    return {name: _value(name, text) for name, text in _pairs("--set", items).items()}
+
+
+def _value(name: str, text: str) -> npt.NDArray[Any]:
+    """Return the array that a text stands for: a number, numbers separated by commas, or @FILE in NumPy's format."""
+    if text.startswith("@"):
+        try:
+            loaded = np.load(text[1:], allow_pickle=False)
+        except ValueError as error:
+            raise UnfitError(text[1:], "a NumPy .npy array of numbers", str(error)) from None
+        return np.asarray(loaded)
+    try:
+        numbers = [float(part) if set(part) & set(".en") else int(part) for part in text.split(",")]
+    except ValueError:
+        raise misuse(f"--set {name}: expected numbers separated by commas or @FILE, found {text!r}") from None
+    return np.array(numbers if "," in text else numbers[0])

@@ -1,0 +1,291 @@
+"""A builder of graphs for importers: numbers values, stores tensors, and validates each operator as it is added.
+
+Shapes here include the batch, of size 1; `graph_passes` takes it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.dense import from_dense
+from dcformat.errors import ShapeError
+from dcformat.graph import Add as AddNode
+from dcformat.graph import (
+    Binary,
+    Concat,
+    Flatten,
+    Gather,
+    Graph,
+    Node,
+    Output,
+    Pad,
+    Port,
+    Preprocessing,
+    Reduce,
+    Reshape,
+    Shape,
+    Slice,
+    Tile,
+    Transpose,
+    Unary,
+    Where,
+)
+from dcformat.graph import Operand as NodeOperand
+from dcformat.layout import MAX_ELEMENTS, MAX_INPUTS, MAX_NAME_BYTES, MAX_NODES
+from dcformat.model import Model
+
+Array = npt.NDArray[Any]
+
+#: Whole numbers up to this one are exact in float32.
+EXACT = 1 << 24
+
+
+class Value(NamedTuple):
+    """A value of the graph: its number and its shape."""
+
+    number: int
+    shape: Shape
+
+
+#: What an operator may read: a value, or an array or number that is constant.
+Operand = Value | Array | float
+
+
+class GraphBuilder:
+    """Collects inputs, operators, and tensors; equal operators and equal tensors are stored once.
+
+    Attributes
+    ----------
+    inputs : list of Port
+    nodes : list of Node
+    shapes : list of tuple of int
+        The shape of each value, the inputs first.
+    tensors : dict of str to float32 ndarray
+    wanted : dict of str to str
+        The name that was asked for each tensor.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: list[Port] = []
+        self.nodes: list[Node] = []
+        self.shapes: list[Shape] = []
+        self.tensors: dict[str, Array] = {}
+        self.wanted: dict[str, str] = {}
+        self._tensor_shapes: dict[str, Shape] = {}
+        self._known: dict[tuple[Shape, bytes], str] = {}
+        self._known_arrays: dict[int, str] = {}
+        self._made: dict[Node, Value] = {}
+
+    def input(self, port: Port) -> Value:
+        """Add an input; all inputs must be added before the first operator."""
+        if self.nodes:
+            raise ValueError("builder: expected all inputs before the first operator")
+        self.inputs.append(port)
+        self.shapes.append(port.shape)
+        return Value(len(self.shapes) - 1, port.shape)
+
+    def tensor(self, values: npt.ArrayLike, name: str) -> str:
+        """Store a tensor as float32 and return its name, which differs from `name` if that one is taken.
+
+        Raises
+        ------
+        ValueError
+            Float32 cannot hold a whole number exactly, or a value is not finite.
+        """
+        array = as_float32(values)
+        if (found := self._known_arrays.get(id(array))) is not None and self.tensors[found] is array:
+            return found
+        if not np.isfinite(array).all():
+            raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
+        key = (array.shape, blake2b(array.tobytes(), digest_size=16).digest())
+        stored = self._known.get(key)
+        if stored is None:
+            stored = self._known[key] = self._free_name(name)
+            self.tensors[stored], self.wanted[stored] = array, name
+            self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
+        return stored
+
+    def emit(self, kind: type[Node], operands: Sequence[Operand], name: str = "constant", **attributes: Any) -> Value:
+        """Add an operator and return its result; `name` names constants that have to be stored.
+
+        Raises
+        ------
+        FormatError
+            The operands or attributes do not fit.
+        """
+        node = kind(self._operands(kind, operands, name), **attributes)
+        if node in self._made:
+            return self._made[node]
+        shapes = [() if isinstance(o, float) else self._shape(o) for o in node.inputs]
+        shape = node.output_shape(shapes, self._tensor_shapes)
+        if prod(shape) > MAX_ELEMENTS:
+            raise ShapeError(f"{node.kind} result", got=shape, expected=f"at most {MAX_ELEMENTS} elements")
+        if len(self.nodes) >= MAX_NODES:
+            raise ShapeError("operators of the network", got=f"more than {MAX_NODES}", expected=f"at most {MAX_NODES}")
+        self.nodes.append(node)
+        self.shapes.append(shape)
+        value = self._made[node] = Value(len(self.shapes) - 1, shape)
+        return value
+
+    def graph(self, outputs: Sequence[Output], preprocessing: Preprocessing | None = None) -> Graph:
+        """Return the graph."""
+        return Graph(tuple(self.inputs), tuple(self.nodes), tuple(outputs), preprocessing)
+
+    def model(self, outputs: Sequence[Output], **others: Any) -> Model:
+        """Return the graph and its tensors as a model, with `others` of `Model`'s fields."""
+        graph = self.graph(outputs)
+        used = dict.fromkeys(name for node in graph.nodes for name in node.tensors)
+        return Model({name: from_dense(name, self.tensors[name]) for name in used}, graph, **others)
+
+    def _shape(self, operand: int | str) -> Shape:
+        return self._tensor_shapes[operand] if isinstance(operand, str) else self.shapes[operand]
+
+    def _operands(self, kind: type[Node], operands: Sequence[Operand], name: str) -> tuple[NodeOperand, ...]:
+        rank = max((len(o.shape) for o in operands if isinstance(o, Value)), default=0)
+        out: list[NodeOperand] = []
+        for operand in operands:
+            if isinstance(operand, Value):
+                out.append(operand.number)
+                continue
+            array = as_float32(operand)
+            alike = _number(array) if kind.takes_constants and array.ndim <= rank else None
+            if alike is not None and (array.size == 1 or _broadcasts(array.shape, operands)):
+                out.append(alike)
+            elif kind.takes_tensors:
+                out.append(self.tensor(array, name))
+            else:
+                out.append(self.materialize(array, name).number)
+        return tuple(out)
+
+    def _free_name(self, name: str) -> str:
+        name = name.encode()[: MAX_NAME_BYTES - 8].decode(errors="ignore") or "tensor"
+        free, count = name, 1
+        while free in self.tensors:
+            count += 1
+            free = f"{name}.{count}"
+        return free
+
+    def materialize(self, array: npt.ArrayLike, name: str = "constant") -> Value:
+        """Return a constant as a value, for operators that take values only.
+
+        An operator must read a value, so the constant is joined to an input and cut off again.
+        """
+        constant = as_float32(array)
+        beside = self.reshape(Value(0, self.shapes[0]), (prod(self.shapes[0]),))
+        joined = self.emit(Concat, [constant.reshape(-1), beside], name)
+        return self.reshape(self.slice(joined, 0, 0, constant.size), constant.shape)
+
+    def copy(self, x: Value) -> Value:
+        """Return `x` as the result of an operator: a graph has at least one."""
+        return self.emit(Reshape, (x,), shape=x.shape) if len(x.shape) != 1 else self.emit(Flatten, (x,))
+
+    # What follows saves an operator where it would change nothing.
+
+    def add(self, *operands: Operand, name: str = "constant") -> Value:
+        """Return the sum of operands."""
+        if len(operands) == 1 and isinstance(operands[0], Value):
+            return operands[0]
+        if len(operands) > MAX_INPUTS:
+            first = self.add(*operands[:MAX_INPUTS], name=name)
+            return self.add(first, *operands[MAX_INPUTS:], name=name)
+        return self.emit(AddNode, operands, name)
+
+    def binary(self, function: str, a: Operand, b: Operand, name: str = "constant") -> Value:
+        """Return one of `BINARY` of two operands."""
+        return self.emit(Binary, (a, b), name, function=function)
+
+    def unary(self, function: str, x: Value) -> Value:
+        """Return one of `UNARY` of a value."""
+        return self.emit(Unary, (x,), function=function)
+
+    def where(self, condition: Operand, a: Operand, b: Operand, name: str = "constant") -> Value:
+        """Return `a` where the condition is not 0, and `b` elsewhere."""
+        return self.emit(Where, (condition, a, b), name)
+
+    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
+        """Return the elements of `x` in another shape."""
+        if x.shape == tuple(shape):
+            return x
+        if len(shape) == 1:
+            return self.emit(Flatten, (x,))
+        return self.emit(Reshape, (x,), shape=tuple(shape))
+
+    def transpose(self, x: Value, order: Sequence[int]) -> Value:
+        """Return `x` with its dimensions in another order."""
+        return x if list(order) == list(range(len(order))) else self.emit(Transpose, (x,), order=tuple(order))
+
+    def slice(self, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:
+        """Return some positions along an axis."""
+        if start == 0 and step == 1 and size == x.shape[axis]:
+            return x
+        return self.emit(Slice, (x,), axis=axis, start=start, size=size, step=1 if size == 1 else step)
+
+    def concat(self, operands: Sequence[Operand], axis: int, name: str = "constant") -> Value:
+        """Return operands joined along an axis."""
+        if len(operands) == 1 and isinstance(operands[0], Value):
+            return operands[0]
+        if len(operands) > MAX_INPUTS:
+            first = self.concat(operands[:MAX_INPUTS], axis, name)
+            return self.concat([first, *operands[MAX_INPUTS:]], axis, name)
+        return self.emit(Concat, operands, name, axis=axis)
+
+    def tile(self, x: Value, repeats: Sequence[int]) -> Value:
+        """Return `x` repeated along each dimension."""
+        return x if all(count == 1 for count in repeats) else self.emit(Tile, (x,), repeats=tuple(repeats))
+
+    def gather(self, data: Operand, indices: Operand, axis: int, name: str = "constant") -> Value:
+        """Return the entries of `data` along an axis that `indices` choose."""
+        return self.emit(Gather, (data, indices), name, axis=axis)
+
+    def pad(
+        self, x: Value, before: Sequence[int], after: Sequence[int], mode: str = "constant", value: float = 0.0
+    ) -> Value:
+        """Return `x` with positions added before and behind each dimension."""
+        if not any(before) and not any(after):
+            return x
+        return self.emit(Pad, (x,), before=tuple(before), after=tuple(after), mode=mode, value=value)
+
+    def reduce(self, function: str, x: Value, axes: Sequence[int], keepdims: bool = False) -> Value:
+        """Return a reduction over `axes`, which may be none."""
+        if not axes:
+            return x
+        return self.emit(Reduce, (x,), function=function, axes=tuple(sorted(axes)), keepdims=keepdims)
+
+    def expand(self, x: Value, shape: Sequence[int]) -> Value:
+        """Return `x` broadcast to a shape that it broadcasts to."""
+        full = self.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
+        return self.tile(full, [size // have for size, have in zip(shape, full.shape, strict=True)])
+
+
+def as_float32(values: npt.ArrayLike) -> Array:
+    """Return an array as float32; raise `ValueError` if it has whole numbers that float32 does not hold."""
+    array = np.asarray(values)
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        return array
+    if array.dtype.kind in "iu" and array.size and not np.all((array >= -EXACT) & (array <= EXACT)):
+        raise ValueError("expected whole numbers up to 2^24, which float32 holds exactly, found greater ones")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+
+
+def _number(array: Array) -> float | None:
+    """Return the number that all elements are, or None if they differ or are NaN."""
+    if not array.size or not (array == array.flat[0]).all():
+        return None
+    return float(array.flat[0])
+
+
+def _broadcasts(shape: Shape, operands: Sequence[Operand]) -> bool:
+    """Return whether the values alone have the shape to which a constant of `shape` broadcasts with them."""
+    values = [o.shape for o in operands if isinstance(o, Value)]
+    try:
+        alone = np.broadcast_shapes(*values)
+        return np.broadcast_shapes(alone, shape) == alone
+    except ValueError:
+        return False

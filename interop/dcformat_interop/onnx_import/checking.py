@@ -1,0 +1,100 @@
+"""The check of every import: the network against the ONNX model, on random inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Flatten, Gather, Graph, Quantize, Reshape, Slice, Transpose
+from dcformat.model import Model
+from dcformat_interop.onnx_import.source import Source
+from dcformat_interop.refusals import UnfitError
+
+Array = npt.NDArray[Any]
+
+#: Runs a network: takes its inputs by name, and returns its outputs by name, as `dcformat_runtime.Session` does.
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+#: Largest allowed difference, as a part of the largest output. Rounding to integers or to float16 makes it larger,
+#: because another order of the same sums may round to the next number.
+TOLERANCE, HALF_TOLERANCE, QUANTIZED_TOLERANCE = 1e-4, 1e-2, 5e-2
+
+#: The batches that are tried if the model leaves the size open.
+_BATCHES = (1, 3)
+
+
+class Comparison(NamedTuple):
+    """The result of a check: what ran the model, and the largest difference as a part of the largest output."""
+
+    engine: str
+    difference: float
+    batches: tuple[int, ...]
+
+
+def compare(model: Model, source: Source, run: Run) -> Comparison:
+    """Compare a network with the ONNX model from which it was read.
+
+    Raises
+    ------
+    UnfitError
+        The results differ, or the model cannot be run.
+    """
+    assert model.graph is not None
+    limits, largest = _index_limits(model.graph, model), 0.0
+    batches = _BATCHES if source.takes_any_batch else _BATCHES[:1]
+    for batch in batches:
+        inputs = source.random_inputs(batch, limits)
+        expected, found = source(inputs), run(inputs)
+        for name, wanted in expected.items():
+            largest = max(largest, _difference(model, source, batch, name, (np.asarray(found[name]), wanted)))
+    return Comparison(source.engine, largest, batches)
+
+
+def _difference(model: Model, source: Source, batch: int, name: str, results: tuple[Array, Array]) -> float:
+    """Return how much an output differs, as a part of its largest number; raise if that is too much."""
+    found, wanted = (np.asarray(result, np.float64) for result in results)
+    what = f"output {name!r}"
+    if found.shape != wanted.shape:
+        raise _refused(source, batch, what, f"shape {wanted.shape}", f"{found.shape}")
+    with np.errstate(invalid="ignore"):
+        apart = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted))
+    scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0) or 1.0
+    difference = float(np.nan_to_num(apart, nan=np.inf).max(initial=0) / scale)
+    allowed = _tolerance(model, results[1].dtype, source)
+    if difference > allowed:
+        expected = f"at most {allowed:g} of the largest number between it and that of {source.engine}"
+        raise _refused(source, batch, what, expected, f"{difference:.2g}")
+    return difference
+
+
+def _tolerance(model: Model, dtype: np.dtype[Any], source: Source) -> float:
+    assert model.graph is not None
+    if any(isinstance(node, Quantize) for node in model.graph.nodes):
+        return QUANTIZED_TOLERANCE
+    if dtype.kind != "f":
+        return 0.0
+    return HALF_TOLERANCE if source.has_half_precision else TOLERANCE
+
+
+def _refused(source: Source, batch: int, what: str, expected: str, found: str) -> UnfitError:
+    hint = f" (the inputs of a batch of {batch} depend on each other? give {source.one_input})" if batch > 1 else ""
+    return UnfitError(source.path, f"{expected}, on random inputs", f"{found}{hint}{source.advice}", what)
+
+
+def _index_limits(graph: Graph, model: Model) -> dict[str, int]:
+    """Return, for each input by which elements are chosen, the number of elements to choose from."""
+    shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    origins = {number: port.name for number, port in enumerate(graph.inputs)}
+    limits: dict[str, int] = {}
+    for number, node in enumerate(graph.nodes, len(graph.inputs)):
+        if isinstance(node, Reshape | Flatten | Transpose | Slice) and node.values[0] in origins:
+            origins[number] = origins[node.values[0]]
+        if isinstance(node, Gather) and node.inputs[1] in origins:
+            data = node.inputs[0]
+            shape = model.tensors[data].shape if isinstance(data, str) else shapes[int(data)]
+            name = origins[int(node.inputs[1])]
+            limits[name] = min(limits.get(name, shape[node.axis]), shape[node.axis])
+    return limits

@@ -1,0 +1,266 @@
+"""Partial evaluation of an ONNX graph: what depends on no input is computed, the rest goes to a graph builder."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.errors import FormatError
+from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.onnx_import import control_flow
+from dcformat_interop.onnx_import.constant_folding import can_fold, fold
+from dcformat_interop.onnx_import.functions import (
+    attribute_value,
+    bound_attributes,
+    default_attributes,
+    resolved,
+    schema_function,
+)
+from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, Unsupported, constant
+from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
+from dcformat_interop.onnx_import.ordering import in_order, label, what
+from dcformat_interop.onnx_import.unsupported import UnsupportedOperators
+from dcformat_interop.refusals import UnfitError
+from dcformat_interop.tensors import Budget
+
+Array = npt.NDArray[Any]
+#: The names of a graph and what they stand for; None for the result of an operator that cannot be imported.
+Names = MutableMapping[str, Item | None]
+
+#: Most functions and subgraphs within each other, and most nodes to evaluate with all their calls and iterations.
+_MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
+
+_CONTROL_FLOW = {"If": control_flow.choose, "Loop": control_flow.loop, "Scan": control_flow.scan}
+
+#: What the reading of a node may raise if its inputs or attributes do not fit.
+_MISFITS = (FormatError, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
+
+
+class Scope(NamedTuple):
+    """What the names in a graph or function stand for.
+
+    `versions` has the operator set of each domain, and `attributes` the values of a function's attributes.
+    """
+
+    names: Names
+    versions: Mapping[str, int]
+    attributes: Mapping[str, Any]
+
+
+class Evaluator:
+    """Lowers the nodes of a graph, its functions, and its subgraphs.
+
+    Parameters
+    ----------
+    path : str
+        The model, for errors.
+    model : ModelProto
+    builder : GraphBuilder
+    loader : TensorLoader
+    budget : Budget
+        Counts the bytes of folded constants.
+    """
+
+    def __init__(self, path: str, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget) -> None:
+        self._path, self._builder, self._loader, self._budget = path, builder, loader, budget
+        self._functions = {(_domain(f.domain), f.name): f for f in model.functions}
+        self._depth = self._steps = 0
+        self.unsupported = UnsupportedOperators(path)
+
+    def graph(self, graph: Any, scope: Scope) -> None:
+        """Lower all nodes of a graph; afterwards `scope.names` has the meaning of each name."""
+        for tensor in graph.initializer:
+            scope.names[tensor.name] = constant(self._loader.array(tensor), tensor.name)
+        for sparse in graph.sparse_initializer:
+            scope.names[sparse.values.name] = constant(self._loader.sparse(sparse), sparse.values.name)
+        self._nodes(graph.node, scope)
+
+    def _nodes(self, nodes: Sequence[Any], scope: Scope) -> None:
+        for node in in_order(self._path, nodes, scope.names):
+            results = self._node(resolved(node, scope.attributes), scope)
+            for number, name in enumerate(node.output):
+                if name:
+                    scope.names[name] = results[number] if number < len(results) else None
+
+    def _node(self, node: Any, scope: Scope) -> Sequence[Item | None]:
+        self._steps += 1
+        if self._steps > _MAX_STEPS:
+            raise UnfitError(self._path, f"at most {_MAX_STEPS:,} nodes with all calls and iterations", "more")
+        inputs = [scope.names[name] if name else None for name in node.input]
+        try:
+            attributes = self._attributes(node, scope.versions)
+            if any(name and scope.names[name] is None for name in node.input):
+                self._note_if_unknown(node, scope.versions)
+                return []
+            return self._results(node, inputs, attributes, scope)
+        except Unsupported as reason:
+            self.unsupported.add(node.op_type, label(node), str(reason))
+            return []
+        except UnfitError:
+            raise
+        except _MISFITS as error:
+            raise _unfit(self._path, what(node), error) from error
+
+    def _results(
+        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], scope: Scope
+    ) -> Sequence[Item | None]:
+        key = (_domain(node.domain), node.op_type)
+        version = scope.versions.get(key[0], 1)
+        if key in self._functions:
+            return self._function(self._functions[key], inputs, attributes)
+        if key == ("", "Constant"):
+            return [constant(self._constant(node, attributes), node.output[0])]
+        if key[0] == "" and key[1] in _CONTROL_FLOW:
+            run = _CONTROL_FLOW[key[1]]
+            return run(self._builder, lambda graph, fed: self._subgraph(graph, fed, scope), inputs, attributes)
+        if can_fold(node) and all(item is None or _is_numeric(item.array) for item in inputs):
+            return self._folded(node, inputs, attributes, version)
+        lowering = LOWERINGS.get(key)
+        if lowering is None:
+            return self._expanded(node, inputs, attributes, version)
+        call = Call(
+            node.op_type, label(node), version, inputs, attributes, list(node.output), self._builder, self._budget
+        )
+        made = lowering(call)
+        many = list(made) if isinstance(made, list | tuple) and not isinstance(made, Value) else [made]
+        default = next((item.dtype for item in inputs if item is not None), np.dtype(np.float32))
+        return [_item(result, default) for result in many]
+
+    def _folded(
+        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], version: int
+    ) -> Sequence[Item | None]:
+        """Compute an operator on constants; the results keep the name of the largest."""
+        arrays = [None if item is None else item.array for item in inputs]
+        results = fold(node, arrays, attributes, version, self._budget)
+        source = max((item for item in inputs if item is not None and item.name), key=_size, default=None)
+        name = source.name if source else node.output[0]
+        return [None if array is None else constant(array, name) for array in results]
+
+    def _expanded(
+        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], version: int
+    ) -> Sequence[Item | None]:
+        """Lower an operator that ONNX defines by others."""
+        function = schema_function(node, inputs, version)
+        if function is None:
+            raise Unsupported("")
+        return self._function(function, inputs, {**default_attributes(node, version), **attributes})
+
+    def _function(
+        self, function: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any]
+    ) -> list[Item | None]:
+        if len(inputs) > len(function.input):
+            raise ValueError(f"inputs of function {function.name}: expected {len(function.input)}, found {len(inputs)}")
+        padded = [*inputs, *[None] * (len(function.input) - len(inputs))]
+        # An input that is left out is a name without a meaning: nodes see it as left out too.
+        names: Names = {name: item for name, item in zip(function.input, padded, strict=True) if item is not None}
+        absent = {name for name, item in zip(function.input, padded, strict=True) if item is None}
+        with self._deeper():
+            nodes = [_without(node, absent) for node in function.node]
+            self._nodes(nodes, Scope(names, opset_versions(function), bound_attributes(function, attributes)))
+        return [names.get(name) for name in function.output]
+
+    def _subgraph(self, graph: Any, fed: Mapping[str, Item | None], scope: Scope) -> list[Item | None]:
+        inner: Names = ChainMap(dict(fed), scope.names)
+        with self._deeper():
+            self.graph(graph, scope._replace(names=inner))
+        return [inner[value.name] for value in graph.output]
+
+    @contextmanager
+    def _deeper(self) -> Iterator[None]:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise UnfitError(self._path, f"at most {_MAX_DEPTH} functions or subgraphs within each other", "more")
+        yield
+        self._depth -= 1
+
+    def _constant(self, node: Any, attributes: Mapping[str, Any]) -> Array:
+        (name, value), *more = attributes.items() or [("", None)]
+        if more or value is None:
+            raise ValueError(f"attributes: expected one value, found {list(attributes)}")
+        if name == "value":
+            return self._loader.array(value, node.output[0])
+        if name == "sparse_value":
+            return self._loader.sparse(value)
+        dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
+        return np.asarray(value, dtypes.get(name, object))
+
+    def _attributes(self, node: Any, versions: Mapping[str, int]) -> dict[str, Any]:
+        """Return a node's attributes, and refuse those that its operator does not have."""
+        known = self._known_attributes(node, versions)
+        out: dict[str, Any] = {}
+        for attribute in node.attribute:
+            if known is not None and attribute.name not in known:
+                expected = f"attributes of {node.op_type}: {', '.join(known) or 'none'}"
+                raise UnfitError(self._path, expected, repr(attribute.name), what(node))
+            out[attribute.name] = attribute_value(attribute)
+        return out
+
+    def _known_attributes(self, node: Any, versions: Mapping[str, int]) -> Collection[str] | None:
+        """Return the names of an operator's attributes, or None if only its author knows them."""
+        import onnx
+
+        domain = _domain(node.domain)
+        version = versions.get(domain)
+        if (domain, node.op_type) in self._functions:
+            return None
+        if version is None:
+            raise UnfitError(self._path, f"an operator set for the domain {domain!r}", "none", what(node))
+        if onnx.defs.has(node.op_type, version, domain):
+            attributes = onnx.defs.get_schema(node.op_type, version, domain).attributes
+            given = {attribute.name for attribute in node.attribute}
+            for name, attribute in attributes.items():
+                if attribute.required and name not in given:
+                    raise UnfitError(self._path, f"the attribute {name}", "none", what(node))
+            return list(attributes)
+        if domain == "":
+            raise UnfitError(self._path, f"an operator of operator set {version}", node.op_type, what(node))
+        return None
+
+    def _note_if_unknown(self, node: Any, versions: Mapping[str, int]) -> None:
+        """Name an operator that is behind one that cannot be imported, if it cannot be imported either."""
+        key = (_domain(node.domain), node.op_type)
+        known = key in LOWERINGS or key in self._functions or key[1] in (*_CONTROL_FLOW, "Constant")
+        if not known and not can_fold(node) and schema_function(node, None, versions.get(key[0], 1)) is None:
+            raise Unsupported("")
+
+
+def _unfit(path: str, node: str, error: Exception) -> UnfitError:
+    """Return the error for a node whose inputs or attributes do not fit."""
+    if isinstance(error, FormatError):
+        return UnfitError(path, error.expected, error.got, f"{node}: {error.field}")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return UnfitError(path, "inputs and attributes that fit", reason, node)
+
+
+def _item(result: Any, dtype: np.dtype[Any]) -> Item | None:
+    if result is None or isinstance(result, Item):
+        return result
+    return Item(dtype, result) if isinstance(result, Value) else constant(np.asarray(result).astype(dtype))
+
+
+def _is_numeric(array: Array | None) -> bool:
+    """Return whether an item is a constant array of numbers rather than a value or text."""
+    return array is not None and array.dtype != object
+
+
+def _size(item: Item) -> int:
+    return 0 if item.array is None else item.array.size
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _without(node: Any, absent: set[str]) -> Any:
+    """Return a function's node without the inputs that its caller left out."""
+    if not absent.intersection(node.input):
+        return node
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.input[:] = ["" if name in absent else name for name in node.input]
+    return copy

@@ -1,0 +1,160 @@
+"""The ONNX model itself, run by onnxruntime where it is installed, and otherwise by onnx's reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Shape
+from dcformat_interop.onnx_import.ports import InputPlan
+from dcformat_interop.refusals import UnfitError
+
+Array = npt.NDArray[Any]
+
+#: Numbers of dtypes in ONNX.
+_FLOAT16, _BFLOAT16 = 10, 16
+
+#: The size of a batch that tells its dimension from others.
+_BATCH = 3
+
+
+class Source:
+    """An ONNX model to run.
+
+    Parameters
+    ----------
+    path : str
+        The model, for errors.
+    origin : Path or bytes
+        The file, or its content.
+    model : ModelProto
+    plans : sequence of InputPlan
+    fixed : mapping of str to ndarray
+        Inputs that are constant.
+
+    Attributes
+    ----------
+    path : str
+    engine : str
+        What runs the model: its name and version; empty before the first run.
+    """
+
+    def __init__(
+        self, path: str, origin: Path | bytes, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]
+    ) -> None:
+        self.path, self._origin, self._model, self._fixed = path, origin, model, fixed
+        self.plans = plans
+        self._output_names = [output.name for output in model.graph.output]
+        self._run: Any = None
+        self.engine = ""
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether the model leaves the size of the batch open."""
+        return any(plan.symbol is not None for plan in self.plans)
+
+    @property
+    def has_half_precision(self) -> bool:
+        """Whether the model computes with numbers of 16 bits."""
+        half = (_FLOAT16, _BFLOAT16)
+        typed = [value.type.tensor_type.elem_type for value in (*self._model.graph.input, *self._model.graph.output)]
+        return any(t.data_type in half for t in self._model.graph.initializer) or any(t in half for t in typed)
+
+    @property
+    def advice(self) -> str:
+        """What to do if the results differ: onnx's evaluator is slow, and not right for all old models."""
+        return " (onnxruntime may run it: pip install onnxruntime)" if self.engine.startswith("onnx.") else ""
+
+    @property
+    def one_input(self) -> str:
+        """The option that fixes the batch at 1."""
+        return f"--dim {self._symbol()}=1"
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name."""
+        if self._run is None:
+            self._run, self.engine = self._started()
+        try:
+            results = self._run(self._output_names, {**inputs, **self._fixed})
+        except Exception as error:  # both engines raise errors of many classes
+            reason = str(error).strip().partition("\n")[0]
+            raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{self.advice}") from error
+        return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
+
+    def _started(self) -> tuple[Any, str]:
+        try:
+            import onnxruntime
+        except ImportError:
+            return self._reference()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        given = self._origin if isinstance(self._origin, bytes) else str(self._origin)
+        try:
+            session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception:  # it has no kernel for some operators that onnx evaluates
+            return self._reference()
+        return session.run, f"onnxruntime {onnxruntime.__version__}"
+
+    def _reference(self) -> tuple[Any, str]:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        given = self._model if isinstance(self._origin, bytes) else str(self._origin)
+        return ReferenceEvaluator(given).run, f"onnx.reference {onnx.__version__}"
+
+    def random_inputs(self, batch: int, limits: Mapping[str, int] | None = None) -> dict[str, Array]:
+        """Return inputs for a batch: normal numbers, whole numbers below `limits`, or truth values.
+
+        Without a limit, whole numbers are below 128, and those of a mask are 0 and 1.
+        """
+        random = np.random.default_rng(batch)
+        out: dict[str, Array] = {}
+        for plan in self.plans:
+            shape = [batch if axis == plan.batch_axis else size for axis, size in enumerate(plan.shape)]
+            if np.dtype(plan.dtype).kind == "f":
+                out[plan.name] = random.standard_normal(shape).astype(plan.dtype)
+            else:
+                default = 2 if plan.dtype == "bool" or "mask" in plan.name.lower() else 128
+                out[plan.name] = random.integers(0, (limits or {}).get(plan.name, default), shape).astype(plan.dtype)
+        return out
+
+    def batch_axes(self, shapes: Sequence[Shape]) -> list[int | None]:
+        """Return which dimension of each output is the batch; `shapes` are those for a batch of 1.
+
+        Raises
+        ------
+        UnfitError
+            An output has no such dimension.
+        """
+        symbols = {plan.symbol for plan in self.plans if plan.symbol}
+        declared = [_declared(output, symbols) for output in self._model.graph.output]
+        if None in declared:
+            results = self(self.random_inputs(_BATCH))
+            declared = [
+                _grown(results[name].shape, shape) for name, shape in zip(self._output_names, shapes, strict=True)
+            ]
+        for name, axis, shape in zip(self._output_names, declared, shapes, strict=True):
+            if axis is None or axis >= len(shape) or shape[axis] != 1:
+                expected = f"a dimension that grows with the batch (or a fixed batch: {self.one_input})"
+                raise UnfitError(self.path, expected, f"shape {shape} for one input", f"output {name!r}")
+        return declared
+
+    def _symbol(self) -> str:
+        return next(plan.symbol or f"{plan.name}.{plan.batch_axis}" for plan in self.plans if plan.symbol is not None)
+
+
+def _declared(output: Any, symbols: set[str]) -> int | None:
+    """Return the only dimension of an output that has the name of the batch."""
+    places = [axis for axis, dim in enumerate(output.type.tensor_type.shape.dim) if dim.dim_param in symbols]
+    return places[0] if len(places) == 1 else None
+
+
+def _grown(large: Shape, small: Shape) -> int | None:
+    if len(large) != len(small):
+        return None
+    places = [axis for axis, (many, one) in enumerate(zip(large, small, strict=True)) if many != one]
+    return places[0] if len(places) == 1 and large[places[0]] == _BATCH * small[places[0]] else None

@@ -1,0 +1,127 @@
+"""Sessions of networks with several inputs or outputs, or whose operators or ranks the kernels do not take whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dcformat.errors import GraphError
+from dcformat.graph import Output, Port, Shape
+from dcformat.model import Model
+from dcformat_runtime.compile.graph_prediction import GraphPrediction
+from dcformat_runtime.graph_engine import GraphEngine
+from dcformat_runtime.input_rows import InputError
+from dcformat_runtime.network import Floats, Network
+from dcformat_runtime.ports import PortInfo, Ports
+from dcformat_runtime.session import LayerTime, Options, Session, choose_backend, make_engine
+
+
+class GraphSession(Session):
+    """A session of any graph. With several inputs or outputs, a call takes or returns a dict of arrays by name."""
+
+    def __init__(
+        self, model: Model, options: Options, plan: GraphPrediction, source: str | bytes | None = None
+    ) -> None:
+        self._options = options
+        self._source = model if source is None else source
+        self.labels = model.labels
+        threads = plan.memory.threads
+
+        def engine(network: Network) -> Any:
+            return make_engine(network, options, threads)
+
+        self._graph = GraphEngine(model, engine)
+        if options.deterministic and (name := self._graph.unordered()):
+            raise GraphError(
+                f"{name} with deterministic=True", got="no fixed order of its sums", expected="other operators"
+            )
+        self._ports = Ports(self._graph.graph, self._graph.shapes)
+        self._backend = choose_backend(options.backend)[0]
+        self._running = plan.running
+        limit = options.max_memory
+        self._left = None if limit is None else limit - plan.memory.total + plan.memory.call
+        self._call = plan.memory.call
+        self._piece = self.fitting(sys.maxsize)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of the only input, without the batch; an `InputError` if there are several."""
+        port: Port = _only(self._graph.graph.inputs, "inputs")
+        return port.shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the only output, without the batch; an `InputError` if there are several."""
+        output: Output = _only(self._graph.graph.outputs, "outputs")
+        return self._graph.shapes[output.value]
+
+    @property
+    def inputs(self) -> tuple[PortInfo, ...]:
+        """The inputs' names, shapes (None stands for the batch) and dtypes."""
+        return self._ports.inputs
+
+    @property
+    def outputs(self) -> tuple[PortInfo, ...]:
+        """The outputs' names, shapes (None stands for the batch) and dtypes."""
+        return self._ports.outputs
+
+    @property
+    def backend(self) -> str:
+        """The backend in use, ``numba`` or ``numpy``."""
+        return self._backend
+
+    def __call__(self, x: Any) -> Any:
+        """Return the network's outputs.
+
+        Parameters
+        ----------
+        x : ndarray, or mapping of str to ndarray
+            The only input, or the inputs by name, with the shapes and dtypes that `inputs` tells.
+
+        Returns
+        -------
+        ndarray or dict of str to ndarray
+            The only output of a network that was given an array, otherwise the outputs by name.
+
+        Raises
+        ------
+        InputError
+            A name, shape or dtype is not one that the network takes.
+        """
+        given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
+        arrays, batch = self._ports.take(given)
+        try:
+            results = self._run_pieces(arrays, batch)
+        except MemoryError:
+            raise self._too_large(batch, "no more memory") from None
+        named = self._ports.give(results)
+        return next(iter(named.values())) if len(named) == 1 and not isinstance(x, Mapping) else named
+
+    def _run_pieces(self, arrays: list[Floats], batch: int) -> list[Floats]:
+        if self._left is not None and min(batch, self._piece) * self._call > self._left:
+            raise self._too_large(batch, f"{batch * self._call} bytes")
+        if batch <= self._piece:
+            return self._graph.run(arrays, batch)
+        pieces = [
+            self._graph.run([a[start : start + self._piece] for a in arrays], min(self._piece, batch - start))
+            for start in range(0, batch, self._piece)
+        ]
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+    def profile(self, x: Any) -> list[LayerTime]:
+        """Run `x` once, step by step, and return the time of each step."""
+        given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
+        return [LayerTime(*row) for row in self._graph.profile(*self._ports.take(given))]
+
+    def _steps(self) -> int:
+        return self._running
+
+
+def _only(ports: tuple[Any, ...], what: str) -> Any:
+    if len(ports) != 1:
+        names = ", ".join(repr(port.name) for port in ports)
+        raise InputError(f"{what}: the network has {len(ports)} ({names}); give a dict of arrays by name")
+    return ports[0]

@@ -1,0 +1,119 @@
+"""Computes one node of a graph for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcformat.graph import (
+    GRU,
+    LSTM,
+    Add,
+    AvgPool,
+    Binary,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Flatten,
+    Gather,
+    Linear,
+    MatMul,
+    MaxPool,
+    Node,
+    Normalize,
+    Pad,
+    Quantize,
+    Reduce,
+    ReLU,
+    Reshape,
+    Resize,
+    Shape,
+    Slice,
+    Softmax,
+    Tile,
+    Transpose,
+    Unary,
+    Where,
+)
+from dcformat.records import record
+from dcformat_runtime.network import Floats
+from dcformat_runtime.numpy_backend import elementwise, rearranging, recurrent, reducing, weighted, windows
+
+
+@record(eq=False)
+class Value:
+    """An operand: an array, and whether its first dimension is the batch; tensors and constants have none."""
+
+    array: Floats
+    batched: bool
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions without the batch."""
+        return self.array.ndim - self.batched
+
+
+def evaluate(node: Node, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+    """Return a node's result ``(batch, *out_shape)``; operands are not changed.
+
+    Parameters
+    ----------
+    node : Node
+        A node whose operands and attributes `Graph.shapes` has validated.
+    operands : sequence of Value
+        At least one has a batch.
+    tensors : mapping of str to ndarray
+        The node's weights and biases, dense float32.
+    out_shape : tuple of int
+        The shape of the result without the batch.
+
+    Raises
+    ------
+    InputError
+        An index of `Gather` is not whole or out of range.
+    """
+    with np.errstate(all="ignore"):  # infinities and NaN are not errors here
+        result = _OPERATORS[type(node)](node, operands, tensors, out_shape)
+    return np.asarray(result, np.float32)
+
+
+def _elementwise(
+    compute: Callable[..., Any],
+) -> Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]:
+    """Give an operator operands that broadcast: dimensions of 1 between the batch and a value's own."""
+
+    def run(node: Node, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Any:
+        return compute(node, [aligned(operand, len(out_shape)) for operand in operands])
+
+    return run
+
+
+def aligned(operand: Value, rank: int) -> Floats:
+    """Return an operand with `rank` dimensions behind the batch, if it has a batch."""
+    array = operand.array
+    if not operand.batched or operand.rank == rank:
+        return array
+    return array.reshape(len(array), *(1,) * (rank - operand.rank), *array.shape[1:])
+
+
+def _one(compute: Callable[..., Any]) -> Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]:
+    """Give an operator its only operand, whose first dimension is the batch."""
+    return lambda node, operands, tensors, out_shape: compute(node, operands[0].array)
+
+
+_OPERATORS: dict[type[Node], Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]] = {
+    Linear: weighted.linear, Conv: weighted.conv, ConvTranspose: weighted.conv_transpose, MatMul: weighted.matmul,
+    LSTM: recurrent.lstm, GRU: recurrent.gru,
+    ReLU: _one(elementwise.relu), Unary: _one(elementwise.unary), Quantize: _one(elementwise.quantize),
+    Add: _elementwise(elementwise.add), Binary: _elementwise(elementwise.binary),
+    Where: _elementwise(elementwise.where),
+    Reduce: _one(reducing.reduce), Softmax: _one(reducing.softmax), Normalize: _one(reducing.normalize),
+    MaxPool: _one(windows.max_pool), AvgPool: _one(windows.avg_pool),
+    Flatten: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
+    Reshape: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
+    Transpose: _one(rearranging.transpose), Slice: _one(rearranging.slice_), Pad: _one(rearranging.pad),
+    Tile: _one(rearranging.tile), Resize: _one(rearranging.resize),
+    Concat: rearranging.concat, Gather: rearranging.gather,
+}  # fmt: skip

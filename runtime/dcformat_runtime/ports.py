@@ -1,0 +1,119 @@
+"""Turns what a caller gives by name into float32 arrays with the batch first, and results into what a caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.graph import Graph, Output, Port, Shape
+from dcformat_runtime.input_rows import InputError, Inputs
+from dcformat_runtime.network import Floats, pixel_table
+
+#: Whole numbers up to here are exact as float32.
+_LARGEST_WHOLE = 1 << 24
+
+
+class PortInfo(NamedTuple):
+    """An input or output: its name, its shape with None for the batch, and its dtype."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Ports:
+    """The inputs and outputs of a graph; `shapes` are those of all values.
+
+    An only input that is float32 with the batch first may be anything that `Inputs` takes, such as uint8 pixels.
+    """
+
+    def __init__(self, graph: Graph, shapes: Sequence[Shape]) -> None:
+        self._inputs = {port.name: port for port in graph.inputs}
+        port = graph.inputs[0]
+        rows = len(graph.inputs) == 1 and port.dtype == "float32" and port.batch_axis == 0
+        self._rows = Inputs(port.shape, pixel_table(graph)) if rows else None
+        self._outputs = graph.outputs
+        self.batched = any(port.batch_axis is not None for port in graph.inputs)
+        self.inputs = tuple(_info(port, port.shape) for port in graph.inputs)
+        self.outputs = tuple(_info(output, shapes[output.value]) for output in graph.outputs)
+
+    def take(self, given: Mapping[str, npt.NDArray[Any]]) -> tuple[list[Floats], int]:
+        """Return each input as float32 ``(batch, *shape)``, and the batch size, which is 1 without a batch.
+
+        Raises
+        ------
+        InputError
+            A name, shape or dtype is not one that the network takes, or a whole number exceeds 2^24.
+        """
+        if given.keys() != self._inputs.keys():
+            raise InputError(f"inputs: expected {_names(self._inputs)}, found {_names(given)}")
+        if self._rows is not None:
+            (x,), (port,) = given.values(), self._inputs.values()
+            self._rows.check(x)
+            return [self._rows.rows(x).reshape(len(x), *port.shape)], len(x)
+        for info in self.inputs:
+            _check(given[info.name], info)
+        sizes = {
+            name: given[name].shape[port.batch_axis]
+            for name, port in self._inputs.items()
+            if port.batch_axis is not None
+        }
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"batch sizes: expected equal ones, found {sizes}")
+        batch = next(iter(sizes.values()), 1)
+        return [_float32(given[name], port, batch) for name, port in self._inputs.items()], batch
+
+    def give(self, results: Sequence[Floats]) -> dict[str, npt.NDArray[Any]]:
+        """Return the results by name, with their dtypes and the batch in its place."""
+        return {
+            output.name: _result(result, output) for output, result in zip(self._outputs, results, strict=True)
+        }  # fmt: skip
+
+
+def _info(port: Port | Output, shape: Shape) -> PortInfo:
+    axis = port.batch_axis
+    return PortInfo(port.name, shape if axis is None else (*shape[:axis], None, *shape[axis:]), port.dtype)
+
+
+def _check(x: npt.NDArray[Any], info: PortInfo) -> None:
+    if not isinstance(x, np.ndarray):
+        raise InputError(f"input {info.name!r}: expected a NumPy array of {_shown(info)}, found {type(x).__name__}")
+    fits = len(x.shape) == len(info.shape) and all(
+        wanted in (None, size) for wanted, size in zip(info.shape, x.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(f"shape of input {info.name!r}: expected {_shown(info)}, found {x.shape}")
+    whole = np.dtype(info.dtype).kind in "iu"
+    if x.dtype != info.dtype and not (whole and x.dtype.kind in "iu"):
+        raise InputError(f"dtype of input {info.name!r}: expected {info.dtype}, found {x.dtype}")
+    wide = x.dtype.kind in "iu" and x.dtype.itemsize > 2 and x.size
+    if wide and not -_LARGEST_WHOLE <= x.min() <= x.max() <= _LARGEST_WHOLE:
+        raise InputError(f"input {info.name!r}: expected whole numbers from -2^24 to 2^24, found others")
+
+
+def _float32(x: npt.NDArray[Any], port: Port, batch: int) -> Floats:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        floats = x.astype(np.float32, copy=False)
+    if port.batch_axis is None:
+        return np.broadcast_to(floats, (batch, *floats.shape))
+    return np.moveaxis(floats, port.batch_axis, 0)
+
+
+def _result(result: Floats, output: Output) -> npt.NDArray[Any]:
+    if np.dtype(output.dtype).kind in "iu":
+        result = np.rint(result)
+    with np.errstate(invalid="ignore", over="ignore"):
+        typed = np.ascontiguousarray(result).astype(output.dtype, copy=False)
+    return typed[0] if output.batch_axis is None else np.ascontiguousarray(np.moveaxis(typed, 0, output.batch_axis))
+
+
+def _shown(info: PortInfo) -> str:
+    inner = ", ".join("batch" if size is None else str(size) for size in info.shape)
+    return f"({inner}{',' if len(info.shape) == 1 else ''})"
+
+
+def _names(names: Any) -> str:
+    return ", ".join(map(repr, names)) or "none"

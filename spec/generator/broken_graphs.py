@@ -1,0 +1,379 @@
+"""Invalid vectors of graphs: section 5 of the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from generator.assembler import DENSE, Item, assemble, f32, varint
+from generator.graph_bytes import (
+    ADD,
+    AVG,
+    BIAS,
+    BINARY,
+    CONCAT,
+    CONV,
+    CONV_TRANSPOSE,
+    FLATTEN,
+    GATHER,
+    GRU,
+    INFINITY,
+    LINEAR,
+    LSTM,
+    MATMUL,
+    MAX,
+    NAN,
+    NORMALIZE,
+    PAD,
+    QUANTIZE,
+    REDUCE,
+    RELU,
+    RESHAPE,
+    RESIZE,
+    SLICE,
+    SOFTMAX,
+    SPELLED,
+    TILE,
+    TRANSPOSE,
+    UNARY,
+    WHERE,
+    WIRED,
+    graph,
+    input_port,
+    integer,
+    literal,
+    long_graph,
+    op,
+    output_port,
+    pool,
+    tensor,
+    value,
+)
+from generator.samples import Invalid, ones
+
+#: The name of a graph, the code of the error, the requirement, and the bytes.
+Case = tuple[str, str, str, bytes]
+
+IMAGE = (2, 6, 6)
+LARGE = (1 << 16) + 1
+ITEMS = [
+    ones("w", 3, 5), ones("b", 3), ones("k", 4, 2, 3, 3), ones("g", 4, 1, 3, 3),
+    Item(b"\0\0", DENSE, (0, 5), [], name="none"), ones("l", 8, 5), ones("r", 8, 2), ones("s", 2, 5, 5), ones("v", 8),
+    ones("deep", 4, 2, 3, 3, 1), Item(b"\0\0", DENSE, (0, 2, 3, 3), [], name="from"),
+    Item(b"\0\0", DENSE, (4, 0, 3, 3), [], name="to"), Item(b"\0\0", DENSE, (0, 0), [], name="nil"),
+]  # fmt: skip
+W, B, K, G, NONE, L, R, S, V, DEEP, FROM_NONE, TO_NONE, NIL = range(13)
+
+
+def invalid_graphs() -> Iterator[Invalid]:
+    """Graphs that a decoder must reject."""
+    groups = (interfaces, ports, operators, limits, weights, convolutions, recurrent, pools, elementwise, others, moves)
+    for cases in groups:
+        for name, code, ids, body in cases():
+            yield f"graph_{name}", code, ids, assemble(ITEMS, [(2, body)])
+
+
+def interfaces() -> Iterator[Case]:
+    """Section 5: the interface and preprocessing."""
+    inf = float("inf")
+    yield "interface_9", "E08", "G1", b"\x09" + graph((5,))[1:]
+    yield "input_of_nothing", "E09", "G6", graph((0,))
+    yield "input_too_large", "E09", "G6", graph((1 << 20, 1 << 20, 2))
+    yield "preprocessing_count", "E09", "G7", graph((3, 4, 4), mean=(0.0, 1.0), std=(1.0, 2.0))
+    yield "preprocessing_flat", "E09", "G7", graph((5,), mean=(0.0, 1.0, 2.0, 3.0, 4.0), std=(1.0,) * 5)
+    yield "preprocessing_rank_2", "E09", "G7", graph((2, 3), mean=(0.0, 1.0), std=(1.0, 2.0))
+    yield "preprocessing_equal", "E08", "G9", graph((3, 4, 4), mean=(0.5,) * 3, std=(0.25,) * 3)
+    yield "preprocessing_infinite", "E11", "G7", graph((5,), mean=(inf,), std=(1.0,))
+    yield "preprocessing_std_nan", "E11", "G7", graph((5,), mean=(0.0,), std=(inf - inf,))
+    yield "preprocessing_std_0", "E11", "G7", graph((5,), mean=(0.0,), std=(-0.0,))
+    rule, rest = b"\1" + f32(0.5, 0.25), b"\0\1" + output_port("y")
+    yield "preprocessing_dtype", "E11", "G7", b"\x08\1" + input_port("x", (5,), 4) + rule + rest
+    two = input_port("a", (5,)) + input_port("b", (5,))
+    yield "preprocessing_of_two", "E11", "G7", b"\x08\2" + two + rule + rest
+
+
+def ports() -> Iterator[Case]:
+    """Section 5.1."""
+    x, y = input_port("input", (5,)), output_port("output")
+    apart = output_port("y", axis=-1)
+    for name, code, ids, inputs, outputs in (
+        ("short", "E08", "G3", [x], [y]),
+        ("input_dtype", "E08", "G2", [input_port("x", (5,), 9)], [y]),
+        ("output_dtype", "E08", "G2", [x], [output_port("y", 0, 15)]),
+        ("axis_9", "E08", "G2", [input_port("x", (1,) * 7, 0, 8)], [y]),
+        ("rank_8", "E08", "G2", [input_port("x", (1,) * 8)], [y]),
+        ("input_name", "E08", "G2", [input_port("", (5,))], [y]),
+        ("output_name", "E08", "G2", [x], [output_port("")]),
+        ("value_beyond", "E11", "G4", [x], [output_port("y", 1)]),
+        ("no_output", "E11", "G11", [x], []),
+        ("inputs_alike", "E11", "G11", [x, x], [y]),
+        ("outputs_alike", "E11", "G11", [x], [output_port("y"), output_port("y")]),
+        ("input_axis", "E11", "G11", [input_port("x", (5,), axis=2)], [y]),
+        ("output_axis", "E11", "G11", [x], [output_port("y", axis=2)]),
+        ("output_without_batch", "E11", "G11", [x], [apart]),
+        ("output_with_batch", "E11", "G11", [input_port("x", (5,), axis=-1)], [y]),
+        ("one_without_batch", "E11", "G11", [x], [y, apart]),
+        ("name_limit", "E06", "N2", [input_port("x" * 256, (5,))], [y]),
+        ("outputs", "E06", "N2", [x], [output_port(f"y{k}") for k in range(257)]),
+        ("dimension_0", "E09", "G6", [input_port("x", (5, 0))], [y]),
+        ("dimension_limit", "E06", "N2", [input_port("x", ((1 << 40) + 1,))], [y]),
+    ):
+        yield f"port_{name}", code, ids, long_graph(inputs, [], outputs)
+    yield "port_no_input", "E11", "G11", long_graph([], [], [])
+    yield "port_inputs", "E06", "N2", long_graph([input_port(f"x{k}", ()) for k in range(257)], [], [y])
+    yield "port_value_limit", "E06", "N2", long_graph([x], [], [output_port("y", (1 << 17) + 1)])
+
+
+def operators() -> Iterator[Case]:
+    """Section 5.2: heads and operands."""
+    yield "operator_0", "E08", "G2", graph((5,), op(0))
+    yield "operator_27", "E08", "G2", graph((5,), op(27))
+    yield "operator_31", "E08", "G2", graph((5,), op(31))
+    yield "bias_of_relu", "E08", "G2", graph((5,), op(RELU | BIAS, B))
+    yield "attributes_of_linear", "E08", "G2", graph((5,), op(LINEAR | SPELLED, W, B))
+    yield "attributes_of_matmul", "E08", "G2", graph((5, 5), op(MATMUL | WIRED | SPELLED, value(0), value(0)))
+    for name, kind in (
+        ("unary", UNARY), ("quantize", QUANTIZE), ("normalize", NORMALIZE), ("reshape", RESHAPE),
+        ("transpose", TRANSPOSE), ("slice", SLICE), ("pad", PAD), ("tile", TILE), ("resize", RESIZE),
+    ):  # fmt: skip
+        yield f"no_attributes_of_{name}", "E08", "G2", graph((5,), op(kind))
+    yield "no_attributes_of_binary", "E08", "G2", graph((5,), op(BINARY | WIRED, value(0), value(0)))
+    yield "default_input", "E08", "G3", graph((5,), op(RELU | WIRED, 0))
+    for name, shape, body in (
+        ("max_pool", IMAGE, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, 0)),
+        ("avg_pool", IMAGE, pool(AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 1)),
+        ("conv", IMAGE, op(CONV | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 1)),
+        ("conv_transpose", (4, 6, 6), op(CONV_TRANSPOSE | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1)),
+        ("reduce", IMAGE, op(REDUCE | SPELLED, 0, 6, 0)),
+        ("concat", IMAGE, op(CONCAT | WIRED | SPELLED, 2, value(0), value(0), 0)),
+        ("softmax", IMAGE, op(SOFTMAX | SPELLED, 0)),
+        ("lstm", (7, 5), op(LSTM | SPELLED, L, R, 0, 0)),
+        ("gru", (7, 5), op(GRU | SPELLED, L, R, 0, 0, 1)),
+        ("gather", IMAGE, op(GATHER | WIRED | SPELLED, value(0), value(0), 0)),
+    ):
+        yield f"default_{name}", "E08", "G3", graph(shape, body)
+    yield "input_beyond", "E11", "G4", graph((5,), op(RELU | WIRED, 1))
+    yield "input_beyond_add", "E11", "G4", graph((5,), op(RELU), op(ADD | WIRED, 2, value(0), value(2)))
+    yield "weight_beyond", "E11", "G4", graph((5,), op(LINEAR, 13))
+    yield "weight_far_beyond", "E11", "G4", graph((5,), op(LINEAR, 1 << 16))
+    yield "input_far_beyond", "E11", "G4", graph((5,), op(RELU | WIRED, 1 << 17))
+    yield "operand_far_beyond", "E11", "G4", graph((5,), op(ADD | WIRED, 2, value(0), 1 << 19))
+    yield "bias_beyond", "E11", "G4", graph((5,), op(LINEAR | BIAS, W, 13))
+    yield "operand_tensor_beyond", "E11", "G4", graph((5,), op(ADD | WIRED, 2, value(0), tensor(13)))
+    yield "recurrent_bias_beyond", "E11", "G4", graph((7, 5), op(LSTM | SPELLED, L, R, 14, 0))
+    yield "operand_kind_3", "E08", "G2", graph((5,), op(ADD | WIRED, 2, value(0), 3))
+    yield "operand_numbered_constant", "E08", "G2", graph((5,), op(ADD | WIRED, 2, value(0), 6, f32(1.0)))
+    yield "operand_nan", "E08", "G12", graph((5,), op(ADD | WIRED, 2, value(0), b"\2" + NAN))
+    yield "operand_least_nan", "E08", "G12", graph((5,), op(ADD | WIRED, 2, value(0), b"\2\1\0\x80\x7f"))
+    yield "add_of_one", "E11", "G5", graph((5,), op(RELU), op(ADD | WIRED, 1, value(1)))
+    yield "add_of_none", "E11", "G5", graph((5,), op(ADD | WIRED, 0))
+    for name, kind in (("add", ADD), ("concat", CONCAT), ("where", WHERE), ("matmul", MATMUL), ("gather", GATHER)):
+        yield f"{name}_unwired", "E11", "G5", graph((5,), op(kind))
+    yield "binary_unwired", "E11", "G5", graph((5,), op(BINARY | SPELLED, 0))
+    yield "lstm_of_none", "E11", "G5", graph((5,), op(LSTM | WIRED, 0, L, R))
+    yield "add_without_value", "E11", "G5", graph((5,), op(ADD | WIRED, 2, tensor(W), tensor(W)))
+    yield "add_of_constants", "E11", "G5", graph((5,), op(ADD | WIRED, 2, literal(1.0), literal(2.0)))
+    for name, kind in (("concat", (CONCAT | WIRED, 2)), ("matmul", (MATMUL | WIRED,)), ("gather", (GATHER | WIRED,))):
+        yield f"{name}_constant", "E11", "G5", graph((5, 5), op(*kind, value(0), literal(1.0)))
+
+
+def limits() -> Iterator[Case]:
+    """Numbers above their limits, and ends."""
+    image, large = IMAGE, LARGE
+    yield "operators", "E06", "N2", graph((5,))[:-1] + varint(large)
+    yield "operators_missing", "E03", "N4", graph((5,))[:-1] + varint(1 << 16)
+    yield "inputs", "E06", "N2", graph((5,), op(ADD | WIRED, 65, *[value(0)] * 65))
+    yield "operand_limit", "E06", "N2", graph((5,), op(ADD | WIRED, 2, 0, (1 << 19) + 4))
+    yield "input_limit", "E06", "N2", graph(image, op(RELU | WIRED, (1 << 17) + 1))
+    yield "tensor_limit", "E06", "N2", graph(image, op(CONV, large))
+    yield "recurrent_bias_limit", "E06", "N2", graph((7, 5), op(LSTM | SPELLED, L, R, large, 0))
+    yield "preprocessing_limit", "E06", "N2", b"\1" + varint(large) + varint(large)
+    yield "dimension_limit", "E06", "N2", b"\1" + varint((1 << 40) + 1) + b"\0\0"
+    yield "attribute", "E06", "N2", graph(image, pool(MAX, 2, 2, large, 2, 0, 0, 0, 0, 0))
+    yield "word_limit", "E06", "N2", graph(image, op(UNARY | SPELLED, large))
+    yield "truth_limit", "E06", "N2", graph(image, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, large))
+    yield "axis_limit", "E06", "N2", graph(image, op(CONCAT | WIRED | SPELLED, 2, 0, 0, 7))
+    yield "softmax_axis_limit", "E06", "N2", graph(image, op(SOFTMAX | SPELLED, 7))
+    yield "axes_limit", "E06", "N2", graph(image, op(REDUCE | SPELLED, 0, 128, 0))
+    yield "list_limit", "E06", "N2", graph(image, op(RESHAPE | SPELLED, 8, *[1] * 8))
+    yield "size_limit", "E06", "N2", graph(image, op(RESHAPE | SPELLED, 2, (1 << 40) + 1, 1))
+    yield "repeats_limit", "E06", "N2", graph((1,), op(TILE | SPELLED, 1, large))
+    yield "step_limit", "E06", "N2", graph((5,), op(SLICE | SPELLED, 0, 0, 1, (1 << 17) + 1))
+    yield "ends_early", "E03", "N4", graph(image, op(MAX | SPELLED, 2, 2, 2, 2, 2, 0, 0))
+    yield "ends_in_a_real", "E03", "N4", graph(image, op(NORMALIZE | SPELLED, 1, b"\0\0\0"))
+    yield "goes_on", "E04", "N5", graph((5,)) + b"\0"
+
+
+def weights() -> Iterator[Case]:
+    """Section 5.4: Linear, and weights and biases that do not fit."""
+    yield "linear_weight_rank", "E09", "G6", graph((5,), op(LINEAR, K))
+    yield "linear_weight_rank_1", "E09", "G6", graph((3,), op(LINEAR, B))
+    yield "linear_weight_empty", "E09", "G6", graph((5,), op(LINEAR, NONE))
+    yield "linear_input", "E09", "G6", graph((6,), op(LINEAR, W))
+    yield "linear_input_rank_0", "E09", "G6", graph((), op(LINEAR, W))
+    yield "linear_bias", "E09", "G6", graph((5,), op(LINEAR | BIAS, W, W))
+    yield "linear_bias_length", "E09", "G6", graph((5,), op(LINEAR | BIAS, W, V))
+    yield "conv_bias", "E09", "G6", graph(IMAGE, op(CONV | BIAS, K, B))
+    yield "conv_bias_rank", "E09", "G6", graph(IMAGE, op(CONV | BIAS, K, K))
+    yield "conv_transpose_bias", "E09", "G6", graph((4, 3, 3), op(CONV_TRANSPOSE | BIAS, K, B))
+    yield "operand_of_nothing", "E09", "G6", graph((1, 5), op(ADD | WIRED, 2, value(0), tensor(NONE)))
+
+
+def convolutions() -> Iterator[Case]:
+    """Section 5.4: Conv and ConvTranspose."""
+
+    def conv(*attributes: int, weight: int = K) -> bytes:
+        return op(CONV | SPELLED, weight, *attributes)
+
+    def back(*attributes: int) -> bytes:
+        return op(CONV_TRANSPOSE | SPELLED, K, *attributes)
+
+    yield "conv_weight_rank", "E09", "G6", graph(IMAGE, op(CONV, W))
+    yield "conv_weight_rank_5", "E09", "G6", graph(IMAGE, op(CONV, DEEP))
+    yield "conv_transpose_weight_rank", "E09", "G6", graph(IMAGE, op(CONV_TRANSPOSE, DEEP))
+    yield "conv_weight_empty", "E09", "G6", graph(IMAGE, op(CONV, FROM_NONE))
+    yield "conv_transpose_weight_empty", "E09", "G6", graph((4, 6, 6), op(CONV_TRANSPOSE, TO_NONE))
+    yield "conv_input_rank", "E09", "G6", graph((2, 5), op(CONV, K))
+    yield "conv_channels", "E09", "G6", graph((3, 6, 6), op(CONV, K))
+    yield "conv_groups", "E09", "G6", graph((3, 6, 6), conv(1, 1, 0, 0, 0, 0, 1, 1, 3, weight=G))
+    yield "conv_groups_0", "E09", "G6", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 1, 0))
+    yield "conv_window", "E09", "G6", graph((2, 2, 6), op(CONV, K))
+    yield "conv_window_width", "E09", "G6", graph((2, 3, 2), op(CONV, K))
+    yield "conv_dilated_window", "E09", "G6", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 3, 1))
+    yield "conv_padded_window", "E09", "G6", graph((2, 1, 3), conv(1, 1, 1, 0, 0, 0, 1, 1, 1))
+    yield "conv_stride_0", "E11", "G8", graph(IMAGE, conv(1, 0, 0, 0, 0, 0, 1, 1, 1))
+    yield "conv_stride_height_0", "E11", "G8", graph(IMAGE, conv(0, 1, 0, 0, 0, 0, 1, 1, 1))
+    yield "conv_dilation_0", "E11", "G8", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 0, 1, 1))
+    yield "conv_dilation_width_0", "E11", "G8", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 0, 1))
+    yield "conv_transpose_input_rank", "E09", "G6", graph((4, 5), op(CONV_TRANSPOSE, K))
+    yield "conv_transpose_channels", "E09", "G6", graph((2, 5, 5), op(CONV_TRANSPOSE, K))
+    yield "conv_transpose_groups", "E09", "G6", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 3))
+    yield "conv_transpose_groups_0", "E09", "G6", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0))
+    yield "conv_transpose_nothing", "E09", "G6", graph((4, 1, 1), back(1, 1, 2, 0, 1, 0, 1, 1, 0, 0, 1))
+    yield "conv_transpose_stride_0", "E11", "G8", graph((4, 5, 5), back(0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1))
+    yield "conv_transpose_dilation_0", "E11", "G8", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1))
+    yield "conv_transpose_extra", "E11", "G8", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1))
+    yield "conv_transpose_extra_2", "E11", "G8", graph((4, 5, 5), back(3, 1, 0, 0, 0, 0, 2, 1, 3, 0, 1))
+
+
+def recurrent() -> Iterator[Case]:
+    """Section 5.4: LSTM and GRU."""
+    yield "lstm_weight_rank", "E09", "G6", graph((7, 5), op(LSTM, V, R))
+    yield "lstm_weight_gates", "E09", "G6", graph((7, 5), op(LSTM, W, R))
+    yield "gru_weight_gates", "E09", "G6", graph((7, 5), op(GRU, L, R))
+    yield "lstm_weight_empty", "E09", "G6", graph((7, 5), op(LSTM, NONE, NIL))
+    yield "lstm_recurrent_weight", "E09", "G6", graph((7, 5), op(LSTM, L, L))
+    yield "lstm_bias", "E09", "G6", graph((7, 5), op(LSTM | BIAS, L, R, B))
+    yield "lstm_recurrent_bias", "E09", "G6", graph((7, 5), op(LSTM | SPELLED, L, R, B + 1, 0))
+    yield "lstm_features", "E09", "G6", graph((7, 6), op(LSTM, L, R))
+    yield "lstm_sequence_rank", "E09", "G6", graph((5,), op(LSTM, L, R))
+    ports = [input_port("x", (7, 5)), input_port("h", (2,)), input_port("c", (3,))]
+    for name, operands in (("one_state", (2, 1)), ("three_states", (2, 1, 1, 1)), ("state_shape", (2, 1, 0))):
+        wired = op(LSTM | WIRED, len(operands), *operands, L, R)
+        yield f"lstm_{name}", "E09", "G6", long_graph(ports, [wired], [output_port("y")])
+
+
+def pools() -> Iterator[Case]:
+    """Section 5.4: MaxPool and AvgPool."""
+    yield "pool_input_rank", "E09", "G6", graph((5, 5), op(MAX))
+    yield "pool_window", "E09", "G6", graph((2, 1, 6), op(AVG))
+    yield "pool_kernel_0", "E11", "G8", graph(IMAGE, pool(MAX, 0, 2, 2, 2, 0, 0, 0, 0, 0))
+    yield "pool_kernel_width_0", "E11", "G8", graph(IMAGE, pool(MAX, 2, 0, 2, 2, 0, 0, 0, 0, 0))
+    yield "pool_stride_0", "E11", "G8", graph(IMAGE, pool(AVG, 2, 2, 2, 0, 0, 0, 0, 0, 0, 1))
+    yield "pool_stride_height_0", "E11", "G8", graph(IMAGE, pool(MAX, 2, 2, 0, 2, 0, 0, 0, 0, 0))
+    yield "pool_padding", "E11", "G8", graph(IMAGE, pool(MAX, 3, 3, 1, 1, 3, 1, 0, 0, 0))
+    yield "pool_padding_width", "E11", "G8", graph(IMAGE, pool(MAX, 3, 3, 1, 1, 1, 3, 0, 0, 0))
+    yield "pool_padding_end", "E11", "G8", graph(IMAGE, pool(AVG, 3, 3, 1, 1, 0, 0, 3, 0, 0, 1))
+    yield "pool_of_no_dimension", "E11", "G8", graph(IMAGE, op(MAX | SPELLED, 0, 0))
+    yield "pool_of_three", "E11", "G8", graph((2, 3, 3, 3), op(MAX | SPELLED, 3, *[1] * 6, *[0] * 7))
+    yield "pool_ceil_2", "E08", "G2", graph(IMAGE, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, 2))
+    yield "pool_count_2", "E08", "G2", graph(IMAGE, pool(AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 2))
+
+
+def elementwise() -> Iterator[Case]:
+    """Section 5.4: Unary, Add, Binary, Where and Quantize."""
+    yield "add_shapes", "E09", "G6", graph(IMAGE, op(FLATTEN), op(ADD | WIRED, 2, value(0), value(1)))
+    yield "binary_shapes", "E09", "G6", graph((3,), op(BINARY | WIRED | SPELLED, value(0), tensor(W), 0))
+    yield "where_shapes", "E09", "G6", graph((3,), op(WHERE | WIRED, value(0), literal(0.0), tensor(W)))
+    yield "unary_14", "E08", "G2", graph((5,), op(UNARY | SPELLED, 14))
+    yield "binary_9", "E08", "G2", graph((5,), op(BINARY | WIRED | SPELLED, value(0), value(0), 9))
+
+    def quantize(scale: bytes, zero: int, low: int, high: int) -> bytes:
+        return graph((5,), op(QUANTIZE | SPELLED, scale, *map(integer, (zero, low, high))))
+
+    yield "quantize_scale_0", "E11", "G8", quantize(f32(0.0), 0, -128, 127)
+    yield "quantize_scale_negative", "E11", "G8", quantize(f32(-1.0), 0, -128, 127)
+    yield "quantize_scale_infinite", "E11", "G8", quantize(INFINITY, 0, -128, 127)
+    yield "quantize_scale_nan", "E08", "G12", quantize(NAN, 0, -128, 127)
+    yield "quantize_zero_low", "E11", "G8", quantize(f32(1.0), -129, -128, 127)
+    yield "quantize_zero_high", "E11", "G8", quantize(f32(1.0), 128, -128, 127)
+    yield "quantize_low", "E11", "G8", quantize(f32(1.0), 0, -32769, 127)
+    yield "quantize_high", "E11", "G8", quantize(f32(1.0), 0, 0, 65536)
+
+
+def others() -> Iterator[Case]:
+    """Section 5.4: Reduce, Softmax, Normalize, MatMul, Concat and Gather."""
+    yield "reduce_7", "E08", "G2", graph(IMAGE, op(REDUCE | SPELLED, 7, 1, 0))
+    yield "reduce_rank", "E11", "G8", graph((5, 5), op(REDUCE))
+    yield "reduce_of_no_axis", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 0, 0, 0))
+    yield "argmax_of_two", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 5, 3, 0))
+    yield "argmin_of_two", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 6, 3, 0))
+    yield "softmax_rank", "E09", "G6", graph((), op(SOFTMAX))
+    yield "softmax_last", "E11", "G8", graph(IMAGE, op(SOFTMAX | SPELLED, 3))
+    yield "normalize_axes", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 0, f32(1.0), 1))
+    yield "normalize_axis", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 8, f32(1.0), 1))
+    yield "normalize_axes_beyond", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 9, f32(1.0), 1))
+    yield "reduce_axes_beyond", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 0, 9, 0))
+    yield "normalize_epsilon", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 1, f32(-1.0), 1))
+    yield "normalize_infinite", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 1, INFINITY, 1))
+    yield "normalize_nan", "E08", "G12", graph(IMAGE, op(NORMALIZE | SPELLED, 1, NAN, 1))
+    yield "matmul_rank", "E09", "G6", graph((3,), op(MATMUL | WIRED, value(0), tensor(W)))
+    yield "matmul_rank_2", "E09", "G6", graph((5, 3), op(MATMUL | WIRED, value(0), tensor(B)))
+    yield "matmul_inner", "E09", "G6", graph((5, 5), op(MATMUL | WIRED, value(0), tensor(W)))
+    yield "matmul_broadcast", "E09", "G6", graph((3, 4, 5), op(MATMUL | WIRED, value(0), tensor(S)))
+    yield "concat_shapes", "E09", "G6", graph(IMAGE, op(MAX), op(CONCAT | WIRED, 2, value(0), value(1)))
+    yield "concat_ranks", "E09", "G6", graph((1, 3), op(CONCAT | WIRED, 2, value(0), tensor(B)))
+    yield "concat_axis", "E11", "G8", graph((5,), op(CONCAT | WIRED | SPELLED, 2, value(0), value(0), 1))
+    yield "value_too_large", "E09", "G6", graph((1 << 39,), op(CONCAT | WIRED, 3, *[value(0)] * 3))
+    yield "gather_axis", "E11", "G8", graph((2,), op(GATHER | WIRED | SPELLED, tensor(W), value(0), 2))
+    yield "gather_rank", "E09", "G6", graph((1,) * 6, op(GATHER | WIRED, tensor(S), value(0)))
+
+
+def moves() -> Iterator[Case]:
+    """Section 5.4: Reshape, Transpose, Slice, Pad, Tile and Resize."""
+    yield "reshape_elements", "E09", "G6", graph((5,), op(RESHAPE | SPELLED, 2, 2, 3))
+    yield "reshape_to_one", "E11", "G8", graph(IMAGE, op(RESHAPE | SPELLED, 1, 72))
+    yield "reshape_0", "E11", "G8", graph((5,), op(RESHAPE | SPELLED, 2, 5, 0))
+    yield "transpose_rank", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 2, 1, 0))
+    yield "transpose_twice", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 3, 1, 0, 1))
+    yield "transpose_beyond", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 3, 1, 0, 3))
+    for name, code, ids, axis, start, size, step in (
+        ("axis", "E11", "G8", 2, 0, 1, 1), ("size_0", "E11", "G8", 1, 0, 0, 1), ("step_0", "E11", "G8", 1, 0, 1, 0),
+        ("start", "E09", "G6", 1, 9, 1, 1), ("end", "E09", "G6", 1, 0, 10, 1), ("steps", "E09", "G6", 1, 0, 4, 3),
+        ("backwards", "E09", "G6", 1, 8, 10, -1), ("into_start", "E09", "G6", 1, 9, 2, -1),
+    ):  # fmt: skip
+        yield f"slice_{name}", code, ids, graph((2, 9), op(SLICE | SPELLED, axis, start, size, integer(step)))
+    zero = f32(0.0)
+    yield "pad_rank", "E11", "G8", graph((5,), op(PAD | SPELLED, 2, 1, 1, 1, 1, 0, zero))
+    yield "pad_mode_3", "E08", "G2", graph((5,), op(PAD | SPELLED, 1, 1, 1, 3, zero))
+    yield "pad_reflect_before", "E09", "G6", graph((5,), op(PAD | SPELLED, 1, 5, 0, 2, zero))
+    yield "pad_reflect_after", "E09", "G6", graph((5,), op(PAD | SPELLED, 1, 0, 5, 2, zero))
+    yield "pad_edge_value", "E11", "G8", graph((5,), op(PAD | SPELLED, 1, 1, 1, 1, f32(1.0)))
+    yield "pad_reflect_negative_zero", "E11", "G8", graph((5,), op(PAD | SPELLED, 1, 1, 1, 2, f32(-0.0)))
+    yield "pad_nan", "E08", "G12", graph((5,), op(PAD | SPELLED, 1, 1, 1, 0, NAN))
+    yield "pad_too_large", "E09", "G6", graph((1,), op(PAD | SPELLED, 1, 1 << 40, 0, 0, zero))
+    yield "tile_rank", "E11", "G8", graph((5,), op(TILE | SPELLED, 2, 1, 1))
+    yield "tile_0", "E11", "G8", graph((5,), op(TILE | SPELLED, 1, 0))
+    yield "tile_too_large", "E09", "G6", graph((1 << 25,), op(TILE | SPELLED, 1, 1 << 16))
+
+    def resize(count: int, size: tuple[int, ...], scale: bytes, mode: int, rounding: int = 2) -> bytes:
+        return graph((3, 4), op(RESIZE | SPELLED, count, *size, scale, mode, 0, rounding))
+
+    yield "resize_rank", "E09", "G6", resize(3, (1, 2, 3), f32(1.0, 1.0, 1.0), 0)
+    yield "resize_of_none", "E09", "G6", resize(0, (), b"", 0)
+    yield "resize_0", "E11", "G8", resize(1, (0,), f32(1.0), 0)
+    yield "resize_scale_0", "E11", "G8", resize(1, (5,), f32(0.0), 0)
+    yield "resize_scale_infinite", "E11", "G8", resize(1, (5,), INFINITY, 0)
+    yield "resize_scale_nan", "E08", "G12", resize(1, (5,), NAN, 0)
+    yield "resize_mode_2", "E08", "G2", resize(1, (5,), f32(1.0), 2)
+    yield "resize_rounding_4", "E08", "G2", resize(1, (5,), f32(1.0), 0, 4)
+    yield "resize_rounding_of_linear", "E11", "G8", resize(1, (5,), f32(1.0), 1, 0)
