@@ -1,4 +1,4 @@
-"""The networks to time: LeNets with the paper's densities or with very few weights, or any ``.dcf`` file."""
+"""The networks to time: LeNets with the paper's densities or with very few weights, image networks, or any file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from image_networks import NETWORKS
 
 import dcformat
 from dcformat import Model, from_dense
@@ -38,8 +39,12 @@ def synthetic(name: str, densities: str) -> Model:
 
 
 def load(name: str) -> Model:
-    """Return `synthetic`'s model for ``ARCHITECTURE/DENSITIES``, or else a file's model."""
+    """Return `synthetic`'s model for ``ARCHITECTURE/DENSITIES``, ``NETWORK/SHARE`` with all but a share of the weights
+    pruned, or else a file's model.
+    """
     architecture, _, densities = name.partition("/")
+    if architecture in NETWORKS:
+        return NETWORKS[architecture](float(densities))
     return synthetic(architecture, densities) if (architecture, densities) in DENSITIES else dcformat.load(Path(name))
 
 

@@ -10,6 +10,7 @@ field ``"lanes"`` in a record.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,9 +41,28 @@ FIELDS = {
     # blocks, of which `width` floats are kept. If `line_blocks` is 0, they are half blocks, and `width` floats of each
     # are kept. `pool` takes maxima of 2 x 2 in registers; for half blocks it is the number of them in a line. With
     # `pool`, a block covers two lines, `source_outer / 2` apart, and so advances by half a block, a `step` of 8.
+    # `residual` is the address of a value that is laid out as the result and added to it, or `NO_RESIDUAL`.
     "csr_product": (
         "rows", "indptr", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
         "target_outer", "gap", "blocks", "max_blocks", "line_blocks", "width", "relu", "pool", "runs", "step",
+        "residual",
+    ),
+    # Does the same for dense rows, four of which (a quad) lie side by side: their weights for column p are adjacent,
+    # and multiply the blocks at the p-th of `offsets`. Columns lie in `runs` runs of about the same size. Of each row's
+    # blocks, which form one line, `width` floats are kept.
+    "dense_product": (
+        "rows", "columns", "offsets", "values", "bias", "unit", "outer", "source_outer", "target_row", "target_outer",
+        "gap", "blocks", "max_blocks", "width", "relu", "runs", "residual",
+    ),
+    # Multiplies each channel of one image by `channel_rows` sparse rows of its own. The operator at `copy` pads a
+    # channel; channels are `plane` floats apart. There are `scratches` buffers for that from `scratch` on, one for
+    # each thread, `scratch_step` apart. In them, lines begin `pitch` apart, and an entry reads `offsets` from the place
+    # of an output. It counts for column c of the outputs if c plus its shift is one of the copy's `columns`. There are
+    # `lines` lines of `width` outputs, of which at most `max_blocks` blocks are computed at a time.
+    "depthwise_product": (
+        "channels", "channel_rows", "indptr", "offsets", "shifts", "values", "bias", "copy", "plane", "scratch",
+        "scratches", "scratch_step", "pitch", "columns", "lines", "width", "target_row", "max_blocks", "relu",
+        "residual",
     ),
     # Multiplies sparse rows by one vector, 16 rows at a time.
     "sell16_product": _SELL16,
@@ -70,6 +90,8 @@ FIELDS = {
     "softmax": ("features", "lanes"),
 }  # fmt: skip
 
+#: The field "residual" of a product to which nothing is added.
+NO_RESIDUAL = -1
 #: The number of each opcode.
 CODES = {name: code for code, name in enumerate(FIELDS)}
 #: The number of words in a record, which is that of the longest.
@@ -91,7 +113,7 @@ SLACK = 1024
 MAX_WORD = (1 << 31) - 1
 
 
-def record(opcode: str, source: int, target: int, group: int, fields: dict[str, float]) -> list[int]:
+def record(opcode: str, source: int, target: int, group: int, fields: Mapping[str, float]) -> list[int]:
     """Return the words of an operator.
 
     Parameters
@@ -101,7 +123,7 @@ def record(opcode: str, source: int, target: int, group: int, fields: dict[str, 
         The offsets in the arena where the operator reads and writes.
     group : int
         The step of `target` from one group of images to the next.
-    fields : dict
+    fields : mapping
         A whole number for each field of the opcode.
     """
     names = FIELDS[opcode]

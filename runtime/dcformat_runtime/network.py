@@ -108,10 +108,11 @@ class Sparse:
 
 @record(eq=False)
 class Layer:
-    """A layer of the network: an operator, then optionally a max pool, then optionally ReLU.
+    """A layer of the network: an operator, then optionally a max pool or a residual, then optionally ReLU.
 
     `inputs` and `output` are numbers of values that are really stored; `name` is for people. Layers with a weight have
-    a `matrix` and, once the weight is decoded, `weight` and `bias` too.
+    a `matrix` and, once the weight is decoded, `weight` and `bias` too. A convolution with a second input adds that
+    `residual` to its result.
     """
 
     name: str
@@ -127,6 +128,11 @@ class Layer:
     relu: bool = False
     conv_shape: Shape = ()
     """Of a convolution: the shape before its pool."""
+
+    @property
+    def residual(self) -> int | None:
+        """The value that a convolution adds to its result; None for other layers."""
+        return self.inputs[1] if isinstance(self.node, Conv) and len(self.inputs) == 2 else None
 
 
 @record(eq=False)
@@ -249,7 +255,7 @@ def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
 
 
 def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
-    """Turn nodes into layers; ReLU and max pool join the layer before them if only they read its result."""
+    """Turn nodes into layers; ReLU, max pool and sums join the layer before them if only they read its result."""
     uses = [0] * len(shapes)
     for node in graph.nodes:
         for value in node.values:
@@ -257,9 +263,12 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
     layers: list[Layer] = []
     made_by: dict[int, int] = {}  # for each value of the graph, the index of its layer
     for number, node in enumerate(graph.nodes):
-        source = made_by.get(node.values[0])
-        if source is not None and uses[node.values[0]] == 1:
-            joined = _join(layers[source], node, shapes[number + 1])
+        # Of the operands of a sum, the layer that comes last can add the other.
+        last = max(node.values, key=lambda value: made_by.get(value, -1))
+        source = made_by.get(last)
+        if source is not None and uses[last] == 1:
+            others = tuple(made_by[v] + 1 if v else 0 for v in node.values if v != last)
+            joined = _join(layers[source], node, shapes[number + 1], others)
             if joined is not None:
                 layers[source] = joined
                 made_by[number + 1] = source
@@ -274,11 +283,18 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
     return layers, made_by[len(graph.nodes)] + 1
 
 
-def _join(layer: Layer, node: Node, shape: Shape) -> Layer | None:
+def _join(layer: Layer, node: Node, shape: Shape, others: tuple[int, ...]) -> Layer | None:
+    """Return `layer` with the operator `node` at its end, whose other operands are `others`; None if that cannot be."""
     if isinstance(node, ReLU) and isinstance(layer.node, _FUSES_RELU) and not layer.relu:
         return replace(layer, relu=True)
+    if isinstance(node, Add):
+        # The planes of the network's input (value 0) may lie at other distances than those of a result.
+        alone = isinstance(layer.node, Conv) and not layer.relu and layer.pool is None and layer.residual is None
+        if alone and len(others) == 1 and others[0]:
+            return replace(layer, inputs=(*layer.inputs, *others), in_shapes=(*layer.in_shapes, shape))
+        return None
     # Maximum and ReLU commute, so a pool after a ReLU joins too; no window holds only padding.
-    if isinstance(node, MaxPool) and isinstance(layer.node, Conv) and layer.pool is None:
+    if isinstance(node, MaxPool) and isinstance(layer.node, Conv) and layer.pool is None and len(layer.inputs) == 1:
         return replace(layer, pool=node, out_shape=shape)
     return None
 

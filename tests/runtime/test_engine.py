@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,96 @@ def test_convolutions(data: st.DataObject) -> None:
     if pick(st.booleans()):
         net.add(ReLU((len(net.nodes),)))
     _compare(net, pick(st.sampled_from([1, 3, 18])))
+
+
+@settings(max_examples=16, deadline=None)
+@given(st.data())
+def test_dense_convolutions(data: st.DataObject) -> None:
+    """Rows are computed by fours, over one to six blocks, in one run of columns or in several."""
+    pick = data.draw
+    channels, out = pick(st.sampled_from([1, 3, 30])), pick(st.integers(4, 37))
+    kernel = pick(st.integers(1, 4)), pick(st.integers(1, 4))
+    stride, padding = pick(st.integers(1, 3)), (pick(st.integers(0, 3)), pick(st.integers(0, 3)))
+    size = pick(st.integers(4, 18)), pick(st.integers(4, 18))
+    net = Net(channels, *size, seed=pick(st.integers(0, 9)), density=pick(st.sampled_from([0.8, 1.0])))
+    how: dict[str, Any] = {"stride": (stride, stride), "padding": padding}
+    net.conv(0, out, channels, kernel, **how)
+    if pick(st.booleans()):
+        net.add(Add((1, net.conv(0, out, channels, kernel, **how))))
+    if pick(st.booleans()):
+        net.add(ReLU((len(net.nodes),)))
+    network, batch, most = net.network(), pick(st.sampled_from([1, 3, 18])), pick(st.sampled_from([1, 12]))
+    x = inputs(network, batch)
+    for exact in (False, True):
+        found = KernelEngine(network, 1, exact, vectors=_registers(most)).run(x)
+        expected = NumpyEngine(network, exact).run(x)
+        assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
+
+
+@settings(max_examples=24, deadline=None)
+@given(st.data())
+def test_depthwise_convolutions(data: st.DataObject) -> None:
+    """Channels are computed alone, with padding as wide as the kernel or wider, and lines of any width."""
+    pick = data.draw
+    channels = pick(st.integers(2, 5))
+    out = channels * pick(st.integers(1, 2))
+    kernel = pick(st.integers(1, 5)), pick(st.integers(1, 5))
+    stride = pick(st.integers(1, 3)), pick(st.integers(1, 3))
+    dilation = pick(st.integers(1, 2)), pick(st.integers(1, 2))
+    padding = pick(st.integers(0, 6)), pick(st.sampled_from([0, 1, 2, 3, 6, 70]))
+    size = tuple(pick(st.integers(d * (k - 1) + 1, d * (k - 1) + 70)) for k, d in zip(kernel, dilation, strict=True))
+    net = Net(channels, *size, seed=pick(st.integers(0, 9)), density=pick(st.sampled_from([0.3, 1.0])))
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": channels}
+    net.conv(0, out, channels, kernel, **how)
+    if pick(st.booleans()):
+        net.add(Add((1, net.conv(0, out, channels, kernel, **how))))
+    if pick(st.booleans()):
+        net.add(ReLU((len(net.nodes),)))
+    network, most = net.network(), pick(st.sampled_from([1, 12]))
+    x = inputs(network, pick(st.sampled_from([1, 2])))
+    for exact in (False, True):
+        found = KernelEngine(network, 1, exact, vectors=_registers(most)).run(x)
+        expected = NumpyEngine(network, exact).run(x)
+        assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_residuals(data: st.DataObject) -> None:
+    """A convolution adds another value to its result, wherever the two lie."""
+    pick = data.draw
+    channels, out = pick(st.integers(1, 3)), pick(st.integers(1, 20))
+    size = pick(st.integers(3, 18)), pick(st.integers(3, 30))
+    kernel, stride = pick(st.sampled_from([1, 3])), pick(st.integers(1, 2))
+    net = Net(channels, *size, seed=pick(st.integers(0, 9)), density=pick(st.sampled_from([0.1, 0.5, 1.0])))
+    how: dict[str, Any] = {"stride": (stride, stride), "padding": (kernel // 2, kernel // 2)}
+    ways = [net.conv(0, out, channels, (kernel, kernel), **how) for _ in range(2)]
+    value = net.add(Add(tuple(pick(st.permutations(ways)))))
+    if pick(st.booleans()):
+        value = net.add(ReLU((value,)))
+    end = pick(st.sampled_from(["image", "vector", "joined", "pooled"]))
+    height, width = ((s - 1) // stride + 1 for s in size)
+    if end == "vector":
+        net.linear(net.add(Flatten((value,))), 5, out * height * width)
+    elif end == "joined":
+        net.add(Concat((value, ways[0])))
+    elif end == "pooled":
+        net.add(MaxPool((value,), (2, 2), (2, 2), ceil_mode=True))
+    assert [layer.residual for layer in net.network().layers[:2]] == [None, 1]
+    _compare(net, pick(st.sampled_from([1, 3, 18])))
+
+
+def test_sums_that_no_convolution_takes() -> None:
+    """The other operand is the input, or both are the same, or others read the convolution's result as well."""
+    net = Net(3, 6, 7)
+    first = net.add(Add((net.conv(0, 3, 3, (1, 1)), 0)))
+    second = net.conv(first, 3, 3, (1, 1))
+    third = net.add(Add((second, second)))
+    fourth = net.conv(third, 3, 3, (1, 1))
+    net.add(Add((net.add(ReLU((net.conv(fourth, 3, 3, (1, 1)),))), fourth)))
+    assert all(layer.residual is None for layer in net.network().layers)
+    _compare(net, 1)
+    _compare(net, 18)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])
@@ -207,7 +298,7 @@ def test_column_runs_resume_their_sums() -> None:
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
-@pytest.mark.parametrize("make", [partial(lenet, size=320), partial(fire, size=(240, 220)), partial(residual, size=90)])
+@pytest.mark.parametrize("make", [partial(lenet, size=320), partial(fire, size=(240, 220)), partial(residual, size=110)])
 def test_convolutions_that_are_too_large_for_lanes(make: Callable[[], Net]) -> None:
     network = make().network()
     kernel, oracle = engines(network)

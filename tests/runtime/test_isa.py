@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 from dcformat_runtime import isa
-from dcformat_runtime.kernels import products
-from dcformat_runtime.kernels.simd_widths import HALF_CASES, HALF_WIDTHS, POOL_WIDTHS, WIDTHS
+from dcformat_runtime.kernels import products, tiles
+from dcformat_runtime.kernels.simd_widths import (
+    COLUMN_WIDTHS,
+    HALF_CASES,
+    HALF_WIDTHS,
+    PLANE_BLOCKS,
+    PLANE_LINES,
+    POOL_WIDTHS,
+    TILE_QUADS,
+    WIDTHS,
+)
 
 _KERNELS = Path(products.__file__).parent
 
@@ -36,7 +45,7 @@ def test_every_field_has_a_constant_of_its_own() -> None:
     assert len(names) == len(set(names))
     assert {name: getattr(isa, name) for name in _constants()} == _constants()
     assert [getattr(isa, opcode.upper()) for opcode in isa.FIELDS] == list(range(len(isa.FIELDS)))
-    assert isa.RECORD_WIDTH == 24
+    assert isa.RECORD_WIDTH == 25
 
 
 def test_kernels_read_every_field_by_its_name() -> None:
@@ -57,10 +66,20 @@ def test_a_record_takes_exactly_the_fields_of_its_opcode() -> None:
 
 def test_kernels_choose_among_the_widths_that_are_compiled() -> None:
     for left in range(1, 40):
-        for most in (1, 2, 3, 6, 12):
-            assert products.whole_width(left, most, 0) == max(w for w in WIDTHS if w <= min(left, most))
+        assert products.column_width(left) == max(w for w in COLUMN_WIDTHS if w <= left)
+        for most in (1, 2, 3, 6, 12, 16, 28):
+            pieces = -(-left // most)
+            assert products.whole_width(left, most) == max(w for w in WIDTHS if w <= -(-left // pieces))
             assert products.half_width(left, most) == max(w for w in HALF_WIDTHS if w <= min(left, 2 * most))
         for most in (4, 8, 12, 16, 24):
             if left >= 4:
-                assert products.whole_width(left, most, 1) == max(w for w in POOL_WIDTHS if w <= min(left, most))
+                assert products.pool_width(left, most) == max(w for w in POOL_WIDTHS if w <= min(left, most))
+    for left in range(1, 10):
+        for most in (1, 6):
+            assert tiles.tile_blocks(left, most) == max(k for k in TILE_QUADS if k <= min(left, most))
+    assert all(tiles.tile_quads(k, 6) == most and tiles.tile_quads(k, 1) == 1 for k, most in TILE_QUADS.items())
+    for left in range(1, 20):
+        assert tiles.plane_lines(left) in PLANE_LINES and tiles.plane_lines(left) <= left
+        for most in (1, 4):
+            assert tiles.plane_blocks(left, most) == max(k for k in PLANE_BLOCKS if k <= min(left, most))
     assert len(HALF_CASES) == len(set(HALF_CASES)) == 2 * 6 + 5 + 2

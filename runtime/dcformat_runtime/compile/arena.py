@@ -90,11 +90,12 @@ def size(shape: Shape, flat: bool) -> int:
     return shape[0] * plane(shape, flat)
 
 
-def homes(network: Network, flat: bool) -> Homes:
+def homes(network: Network, flat: bool, exact: bool) -> Homes:
     """Give each value its storage; values that are views of one another share theirs.
 
     A flattened value is its source, unless the source's planes are filled up. A convolution whose output only a
-    `Concat` reads writes it to its place in the concatenation. The input's planes are never filled up.
+    `Concat` reads writes it to its place in the concatenation, and one with a residual that nothing reads afterwards
+    overwrites that, unless the sums are `exact`, which add it last. The input's planes are never filled up.
     """
     layers = network.layers
     uses: dict[int, int] = {network.output: 1}
@@ -115,6 +116,7 @@ def homes(network: Network, flat: bool) -> Homes:
             if made_alone and uses[value] == 1:
                 joins[value] = Home(layer.output, offset)
             offset += size(shape, flat)
+    overwriting = set[int]() if exact else _overwriting(network)
     of = {0: Home(0, 0)}
     sizes = {0: prod(network.input_shape)}
     last = {0: -1}
@@ -125,7 +127,9 @@ def homes(network: Network, flat: bool) -> Homes:
             of[value] = of[layer.inputs[0]]
         else:
             of[value] = joins.get(value, Home(value, 0))
-            if value not in joins:
+            if k in overwriting and layer.residual not in joins and value not in joins:
+                of[value] = of[layer.inputs[1]]
+            elif value not in joins:
                 sizes[value] = size(layer.out_shape, flat)
         for read in (*layer.inputs, value):
             last[of[read].storage] = k
@@ -134,3 +138,25 @@ def homes(network: Network, flat: bool) -> Homes:
     for storage, layer_number in last.items():
         ends.setdefault(layer_number, []).append(storage)
     return Homes(of, sizes, ends, frozenset(linear - others))
+
+
+def _overwriting(network: Network) -> set[int]:
+    """Return the numbers of the convolutions whose results may take the place of their residuals.
+
+    Nothing else may read a residual from then on, and neither it nor the result may be seen through a view.
+    """
+    last: dict[int, int] = {network.output: len(network.layers)}
+    viewed = set[int]()
+    for k, layer in enumerate(network.layers):
+        for value in layer.inputs:
+            last[value] = max(k, last.get(value, k))
+        if isinstance(layer.node, (Flatten, Concat)):
+            viewed.update(layer.inputs, (layer.output,))
+    return {
+        k
+        for k, layer in enumerate(network.layers)
+        if layer.residual is not None
+        and last[layer.residual] == k
+        and layer.residual != layer.inputs[0]
+        and not viewed & {layer.residual, layer.output}
+    }

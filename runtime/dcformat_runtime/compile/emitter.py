@@ -13,12 +13,14 @@ from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
-from dcformat_runtime.compile.weights import CsrPlace, Weights
-from dcformat_runtime.kernels.simd_widths import BLOCK
+from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, Weights
+from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
 from dcformat_runtime.network import Layer, Network
 
 #: Estimated nanoseconds of a block of 16 multiply-adds, and of an operator's overhead.
 _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
+#: The same for a block of a dense product.
+_DENSE_BLOCK_NS = 0.16
 
 #: A number greater than that of the blocks or floats in any line.
 ENDLESS = 1 << 30
@@ -46,7 +48,9 @@ class CsrLoop(NamedTuple):
     source_outer: int = 0
     target_outer: int = 0
     pool: int = 0
-    max_blocks: int = ENDLESS
+    max_blocks: int = 0
+    """The most blocks to compute at a time; 0 for as many as `Vectors` tells."""
+    residual: int = isa.NO_RESIDUAL
 
 
 class Emitter:
@@ -154,15 +158,26 @@ class Emitter:
 
     def emit_csr(self, table: CsrPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
         """Emit a product of sparse rows and blocks."""
-        max_blocks = self.weights.vectors.max_blocks
-        if loop.pool and max_blocks >= 12:
-            max_blocks = 24
-        max_blocks = min(max_blocks, loop.max_blocks)
+        max_blocks = loop.max_blocks or self.weights.vectors.max_blocks
         full = loop.blocks if loop.line_blocks else loop.blocks / 2
         entries, ends = table.entries * full * _BLOCK_NS, table.rows * table.runs * 5.0 * -(-full // max_blocks)
         fields = {**loop._asdict(), "max_blocks": max_blocks, "relu": relu}
         fields |= {name: getattr(table, name) for name in _TABLE_FIELDS}
         self.emit("csr_product", source, target, loop.outer * (entries + ends), **fields)
+
+    def emit_convolution(self, table: ConvPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
+        """Emit the product of a convolution's weights, dense or sparse, and blocks."""
+        if isinstance(table.table, CsrPlace):
+            self.emit_csr(table.table, source, target, loop, relu)
+            return
+        place = table.table
+        max_blocks = max(TILE_QUADS) if self.weights.vectors.max_blocks >= 12 else 1
+        cost = loop.outer * loop.blocks * (place.rows * (place.columns * _DENSE_BLOCK_NS + 1.0))
+        self.emit(
+            "dense_product", source, target, cost, **place._asdict(), unit=loop.unit, outer=loop.outer,
+            source_outer=loop.source_outer, target_row=loop.target_row, target_outer=loop.target_outer, gap=loop.gap,
+            blocks=loop.blocks, max_blocks=max_blocks, width=loop.width, relu=relu, residual=loop.residual,
+        )  # fmt: skip
 
     def emit_pool(
         self, node: graph.MaxPool | graph.AvgPool, source: int, in_shape: graph.Shape, target: Place,
@@ -193,6 +208,10 @@ class Emitter:
     def plane(self, value: int) -> int:
         """Return the distance between a value's channels, in positions."""
         return plane(self.network.shape(value), self.flat and value != 0)
+
+    def residual(self, layer: Layer) -> int:
+        """Return the address of the value that a convolution adds, or `isa.NO_RESIDUAL`."""
+        return isa.NO_RESIDUAL if layer.residual is None else self.place(layer.residual).at
 
     def linear(self, layer: Layer) -> None:
         """Emit a linear layer."""

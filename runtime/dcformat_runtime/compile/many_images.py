@@ -28,10 +28,21 @@ class ManyImages(Emitter):
 
     def convolution(self, layer: Layer) -> None:
         """Emit a convolution over sixteen images: a position is a block."""
+        target = self.place(layer.output)
+        if layer.residual is None or target.gap == 16:
+            self._convolution(layer, target)
+            return
+        # The residual's lanes are adjacent, so those of the result must be too.
+        count = prod(layer.out_shape)
+        buffer = self.arena.take(count * 16)
+        self._convolution(layer, Place(buffer.at, 16))
+        self.emit_scatter(buffer.at, target, count, count)
+        self.arena.give(buffer)
+
+    def _convolution(self, layer: Layer, target: Place) -> None:
         table = self.weights.convolution(layer, False)
         view, pool = table.window, layer.pool
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
-        target = self.place(layer.output)
         _, height, width = layer.conv_shape
         across = BLOCK * view.shape[3]
         out_h, out_w = layer.out_shape[1:]
@@ -41,17 +52,16 @@ class ManyImages(Emitter):
                 source_outer=across, target_outer=out_w * target.gap,
             )  # fmt: skip
             if pool is not None:
-                loop = loop._replace(
-                    blocks=4 * out_w, source_outer=2 * across, step=HALF, pool=1, max_blocks=_pooled_blocks(layer, view)
-                )
-            self.emit_csr(table.csr, source, target, loop, layer.relu)
+                most = _pooled_blocks(layer, view, self.weights.vectors.max_blocks)
+                loop = loop._replace(blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=most)
+            self.emit_convolution(table, source, target, loop._replace(residual=self.residual(layer)), layer.relu)
         else:
             buffer = self.arena.take(prod(layer.conv_shape) * BLOCK)
             loop = CsrLoop(
                 BLOCK, height * width * BLOCK, BLOCK, width, ENDLESS, ENDLESS, outer=height, source_outer=across,
                 target_outer=BLOCK * width,
             )  # fmt: skip
-            self.emit_csr(table.csr, source, Place(buffer.at, BLOCK), loop, layer.relu)
+            self.emit_convolution(table, source, Place(buffer.at, 16), loop, layer.relu)
             self._pool_beside(pool, layer, buffer.at, target)
             self.arena.give(buffer)
         if copy is not None:
@@ -70,7 +80,7 @@ class ManyImages(Emitter):
         self.arena.give(buffer)
 
 
-def _pooled_blocks(layer: Layer, view: Window) -> int:
+def _pooled_blocks(layer: Layer, view: Window, most: int) -> int:
     """Return the best number of blocks of two lines to pool at a time: few, or as many as registers hold.
 
     If the operands of twelve columns do not fit in the first-level cache, four columns read less for each sum.
@@ -78,4 +88,5 @@ def _pooled_blocks(layer: Layer, view: Window) -> int:
     variants, phases, rows, cols = view.shape
     _, height, width = layer.conv_shape
     positions = (rows - height + 2) * (cols - width + min(width, 12))
-    return 8 if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else ENDLESS
+    most = 24 if most >= 12 else most
+    return min(8, most) if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else most

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from math import prod
+
+from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
-from dcformat_runtime.compile.weights import ConvPlace, VectorTables, column_ns
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS
+from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, VectorTables, column_ns, is_depthwise
+from dcformat_runtime.kernels.simd_widths import BLOCK, COLUMN_WIDTHS, HALF, HALF_POOLS, PLANE_BLOCKS
 from dcformat_runtime.network import Layer
+
+#: The limits among which `OneImage` chooses for the blocks of a tile.
+_TILES = (12, 13, 14, 16)
+#: Estimated nanoseconds of the end of a sparse row.
+_ROW_NS = 20.0
+#: How many threads can compute a depthwise convolution of one image.
+_SCRATCHES = 4
 
 
 class OneImage(Emitter):
@@ -60,6 +70,9 @@ class OneImage(Emitter):
 
     def convolution(self, layer: Layer) -> None:
         """Emit a convolution: the positions of an output channel form one row."""
+        if is_depthwise(layer):
+            self._depthwise(layer)
+            return
         table = self.weights.convolution(layer, True)
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
         target, pool = self.place(layer.output), layer.pool
@@ -73,13 +86,64 @@ class OneImage(Emitter):
         else:
             view = table.window
             lines = height if view.width == width else 1
-            loop = CsrLoop(1, step, BLOCK, lines * view.line_blocks, view.line_blocks, view.width)
-        self.emit_csr(table.csr, source, place, loop, layer.relu)
+            blocks = lines * view.line_blocks
+            loop = CsrLoop(1, step, 16, blocks, view.line_blocks, view.width)
+            if isinstance(table.table, CsrPlace):
+                columns = layer.in_shapes[0][0] * view.shape[0]
+                loop = loop._replace(max_blocks=self._tile(table.table, blocks, columns))
+        loop = loop._replace(residual=self.residual(layer))
+        self.emit_convolution(table, source, place, loop, layer.relu)
         if pool is not None and buffer is not None:
             self.emit_pool(pool, buffer.at, layer.conv_shape, target, layer.out_shape, step=step)
             self.arena.give(buffer)
         if copy is not None:
             self.arena.give(copy)
+
+    def _depthwise(self, layer: Layer) -> None:
+        """Emit a depthwise convolution, which copies each channel just before it multiplies it."""
+        table, target, value = self.weights.depthwise(layer), self.place(layer.output), layer.inputs[0]
+        assert isinstance(layer.node, Conv)
+        view, step = table.window, self.plane(value)
+        channels, height, width = layer.in_shapes[0]
+        rows, lines, _ = layer.conv_shape
+        # Entries may read to the left of the first line and to the right of the last.
+        lead = aligned(layer.node.padding[1])
+        scratch_step = 2 * lead + aligned(prod(view.shape) + 16 * max(PLANE_BLOCKS))
+        scratch = self.arena.take(_SCRATCHES * scratch_step)
+        copy = {
+            "channels": 1, "height": height, "width": width, "lanes": 1, "variants": len(view.starts),
+            "starts": table.starts, "stride": view.stride, "phases": view.phases, "top": view.top,
+            "rows": view.shape[2], "cols": view.shape[3], "plane": step, "copy_plane": scratch_step,
+            "needed": view.needed,
+        }  # fmt: skip
+        wide = self.weights.vectors.max_blocks >= 12
+        cost = channels * prod(view.shape) / 8 + table.entries * lines * -(-view.width // 16) * 0.4
+        self.emit(
+            "depthwise_product", self.place(value).at, target, cost, channels=channels, channel_rows=rows // channels,
+            indptr=table.indptr, offsets=table.offsets, shifts=table.shifts, values=table.values, bias=table.bias,
+            copy=self.weights.room.put_words(isa.record("pad_copy", 0, 0, 0, copy)), plane=step,
+            scratch=scratch.at + lead, scratches=_SCRATCHES, scratch_step=scratch_step, pitch=view.shape[3],
+            columns=view.shape[3], lines=lines, width=view.width, target_row=plane(layer.conv_shape, True),
+            max_blocks=max(PLANE_BLOCKS) if wide else 1, relu=layer.relu, residual=self.residual(layer),
+        )  # fmt: skip
+        self.arena.give(scratch)
+
+    def _tile(self, table: CsrPlace, blocks: int, columns: int) -> int:
+        """Return the most blocks of sparse rows, out of `blocks`, to compute at a time; they read `columns` planes.
+
+        With more, the ends of rows, which the processor cannot predict, matter less, but less of what several rows read
+        stays in the first-level cache.
+        """
+        most = self.weights.vectors.max_blocks
+        if most < max(COLUMN_WIDTHS):
+            return most
+
+        def cost(limit: int) -> float:
+            pieces = -(-blocks // limit)
+            k = -(-blocks // pieces)
+            return pieces * (_ROW_NS + table.entries / table.rows * (1.0 + k * _block_ns(64 * k * columns)))
+
+        return min(_TILES, key=cost)
 
     def _pooled_halves(self, layer: Layer, table: ConvPlace) -> int:
         """Return the number of half blocks in a convolution's line if they are pooled in registers, otherwise 0."""
@@ -87,10 +151,17 @@ class OneImage(Emitter):
         _, height, width = layer.conv_shape
         line = width // HALF
         widths, step = HALF_POOLS.get(line, ((ENDLESS,), 0))
-        if pool is None or view.half != step or width % HALF or table.csr.runs > 1 or not pools_pairs(layer, pool):
+        if pool is None or view.half != step or width % 8 or not pools_pairs(layer, pool):
+            return 0
+        if not isinstance(table.table, CsrPlace) or table.table.runs > 1:
             return 0
         fits = height * line % min(widths) == 0 and min(widths) <= 2 * self.weights.vectors.max_blocks
         return line if fits else 0
+
+
+def _block_ns(size: int) -> float:
+    """Return the estimated nanoseconds of a block of 16 multiply-adds, if several rows read the same `size` bytes."""
+    return 0.2 if size <= 32 << 10 else 0.28 if size <= 96 << 10 else 0.33 if size <= 768 << 10 else 0.45
 
 
 def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:

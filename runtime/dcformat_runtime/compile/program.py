@@ -81,11 +81,11 @@ def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list
     if single or runs_one_by_one(network):
         cut, plans = len(network.layers), [TilePlan(1, 1)]
     else:
-        values[False] = homes(network, False)
+        values[False] = homes(network, False, weights.exact)
         cut = _cut(network, values[False])
         plans = _plans(network, cut)
     if any(plan.lanes == 1 for plan in plans):
-        values[True] = homes(network, True)
+        values[True] = homes(network, True, weights.exact)
     arena = max(_emit(network, cut, plan, weights, values) for plan in plans) + isa.SLACK
     return arena, plans
 

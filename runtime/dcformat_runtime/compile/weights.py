@@ -12,7 +12,9 @@ from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
+    QUAD,
     CsrTable,
+    DenseTable,
     Int32s,
     Occurrences,
     PermuteTable,
@@ -21,6 +23,10 @@ from dcformat_runtime.compile.tables import (
     conv_entries,
     csr_table,
     dense_columns,
+    dense_runs,
+    dense_table,
+    depthwise_table,
+    depthwise_window,
     occurrences,
     permute_table,
     row_numbers,
@@ -36,12 +42,16 @@ T = TypeVar("T")
 
 #: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
 _RUN_BYTES = 24 << 10
-#: The minimum number of blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
-_RUN_BLOCKS = 160
-#: The maximum number of floats in a layer's dense columns, and the minimum density for which they are made: at that
-#: density, a column's blocks take as long as the gathers of its entries if a fifth of the inputs are nonzero.
+#: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
+_RUN_BLOCKS = 300
+#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
+#: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
+#: The least share of entries with which a convolution runs as a dense one.
+_DENSE_SHARE = 0.6
+#: The least number of weights with which a convolution with a pool may run as a dense one.
+_LARGE = 1 << 15
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
 #: Estimated nanoseconds of 16 gathered multiply-adds.
@@ -61,12 +71,36 @@ class CsrPlace(NamedTuple):
     bias: int
 
 
+class DensePlace(NamedTuple):
+    """The addresses and sizes of a `DenseTable`."""
+
+    rows: int
+    columns: int
+    runs: int
+    offsets: int
+    values: int
+    bias: int
+
+
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns."""
 
-    csr: CsrPlace
+    table: CsrPlace | DensePlace
     window: Window
     starts: int
+
+
+class DepthwisePlace(NamedTuple):
+    """The window, the addresses and the sizes of a `DepthwiseTable`; `starts` is the same as in `ConvPlace`."""
+
+    entries: int
+    window: Window
+    starts: int
+    indptr: int
+    offsets: int
+    shifts: int
+    values: int
+    bias: int
 
 
 class SellPlace(NamedTuple):
@@ -128,6 +162,10 @@ class Weights:
         """Return the table of a convolution, for one image (`flat`) or with each image in a lane."""
         return self._once((layer.output, "flat" if flat else "lanes"), lambda: self._convolution(layer, flat))
 
+    def depthwise(self, layer: Layer) -> DepthwisePlace:
+        """Return the table of a depthwise convolution of one image."""
+        return self._once((layer.output, "depthwise"), lambda: self._depthwise(layer))
+
     def vector(self, layer: Layer, renamed: Int32s | None) -> VectorTables:
         """Return the tables of a linear layer for one image; `renamed` is the order of its input, if it was changed."""
         return self._once((layer.output, "vector"), lambda: self._vector(layer, renamed))
@@ -139,13 +177,18 @@ class Weights:
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
         row, position = row_numbers(weight), weight.indices.astype(np.int64)
-        table = csr_table(row, position, weight.values, bias, position * runs // weight.columns, runs)
+        run = position * runs // weight.columns if runs > 1 else None
+        table = csr_table(row, position, weight.values, bias, run, runs)
         return self._put_csr(table, runs)
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = _matrix(layer), self.vectors.max_blocks
-        view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors)
-        if layer.weight is None:
+        dense = is_dense(layer, flat)
+        view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors, dense)
+        place: CsrPlace | DensePlace
+        if dense:
+            place = self._dense(layer, view, flat)
+        elif layer.weight is None:
             runs = conv_runs(layer, matrix.shape, matrix.nnz, view, flat, max_blocks)
             place = self._place_csr(matrix.rows, matrix.nnz, runs)
         else:
@@ -153,12 +196,41 @@ class Weights:
             row, channel, position, values = conv_entries(weight, layer, view, flat)
             runs = conv_runs(layer, weight.shape, values.size, view, flat, max_blocks)
             # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            table = csr_table(row, position, values, bias, channel * runs // layer.in_shapes[0][0], runs)
-            place = self._put_csr(table, runs)
+            run = channel * runs // layer.in_shapes[0][0] if runs > 1 else None
+            place = self._put_csr(csr_table(row, position, values, bias, run, runs), runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
         return ConvPlace(place, view, starts)
+
+    def _depthwise(self, layer: Layer) -> DepthwisePlace:
+        matrix, skip, node = _matrix(layer), self.room.skip, layer.node
+        assert isinstance(node, Conv)
+        kernel, out = (matrix.shape[2], matrix.shape[3]), (layer.conv_shape[1], layer.conv_shape[2])
+        view = depthwise_window(node, kernel, layer.in_shapes[0], out)
+        entries = matrix.nnz if layer.weight is None else layer.weight.nnz
+        starts, indptr = self.room.put_words(view.starts), skip(matrix.rows + 1)
+        offsets, shifts, values = skip(entries), skip(entries), skip(entries)
+        place = DepthwisePlace(entries, view, starts, indptr, offsets, shifts, values, skip(matrix.rows))
+        if layer.weight is not None:
+            table = depthwise_table(*_parameters(layer), node, view)
+            self._fill(place, table, *table._fields)
+        return place
+
+    def _dense(self, layer: Layer, view: Window, flat: bool) -> DensePlace:
+        matrix, skip = _matrix(layer), self.room.skip
+        table: DenseTable | None = None
+        columns = matrix.size // matrix.rows
+        if layer.weight is not None:
+            table = dense_table(*_parameters(layer), layer, view, flat)
+            columns = table.offsets.size
+        rows = -(-matrix.rows // QUAD) * QUAD
+        place = DensePlace(
+            matrix.rows, columns, dense_runs(layer, columns), skip(columns), skip(rows * columns), skip(rows)
+        )
+        if table is not None:
+            self._fill(place, table, "offsets", "values", "bias")
+        return place
 
     def _place_csr(self, rows: int, entries: int, runs: int) -> CsrPlace:
         skip = self.room.skip
@@ -269,13 +341,37 @@ def linear_runs(shape: Shape, entries: int) -> int:
     return _runs(shape[1] * 256, 4 * entries / shape[0])
 
 
-def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool) -> Window:
+def is_dense(layer: Layer, flat: bool) -> bool:
+    """Return whether a convolution runs with all its weights, whether they are zeros or not.
+
+    If there are few zeros, that takes less time than to walk the indices of the others. In a small layer with a pool,
+    pooling in registers saves more; only a sparse product can do that.
+    """
+    assert isinstance(layer.node, Conv)
+    matrix = _matrix(layer)
+    pools = layer.pool is not None and layer.pool.kernel == (2, 2) and not (flat and matrix.size >= _LARGE)
+    return layer.node.groups == 1 and matrix.rows >= QUAD and not pools and matrix.nnz >= _DENSE_SHARE * matrix.size
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Return whether a convolution of one image runs channel by channel."""
+    node = layer.node
+    return (
+        isinstance(node, Conv)
+        and node.groups == layer.in_shapes[0][0] > 1
+        and max(node.stride) <= 2
+        and layer.pool is None
+    )
+
+
+def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:
     """Return how a convolution reads its input."""
     assert isinstance(layer.node, Conv)
     source = layer.in_shapes[0]
     step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
     out = layer.conv_shape[1], layer.conv_shape[2]
-    return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves)
+    pools = layer.pool is not None
+    return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves, dense, pools)
 
 
 def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, max_blocks: int) -> int:
@@ -283,8 +379,9 @@ def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool
     if layer.pool is not None and not flat:
         return 1
     _, height, width = layer.conv_shape
-    used = min(view.plane, BLOCK * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else BLOCK * view.plane
-    blocks = min(max_blocks, -(-height * width // BLOCK) if flat else width)
+    each = prod(view.shape[1:])  # of one channel, the floats of one variant
+    used = min(each, 16 * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
+    blocks = min(max_blocks, -(-height * width // 16) if flat else width)
     return _runs(4 * layer.in_shapes[0][0] * view.shape[0] * used, blocks * entries / shape[0])
 
 

@@ -40,6 +40,8 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
     if isinstance(node, Conv) and layer.matrix is not None:
         kernel = layer.matrix.shape[2:]
         total += _copies(node, source, layer.conv_shape, kernel, numpy)
+        if layer.residual is not None:
+            total += out
         if layer.pool is not None:
             total += out * _window(layer.pool, layer.conv_shape, numpy)
     elif isinstance(node, (MaxPool, AvgPool)):

@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
-from dcformat_runtime.kernels.simd import Window, copy_half, copy_lines, pool_block, pool_line, pool_pairs, word
+from dcformat_runtime.kernels.simd import (
+    Window,
+    clear_lines,
+    copy_even_lines,
+    copy_half,
+    copy_lines,
+    pool_block,
+    pool_line,
+    pool_pairs,
+    word,
+)
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 
 Array = npt.NDArray[Any]
@@ -31,50 +41,52 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     step = word(mem, op + isa.PAD_COPY_PLANE) * lanes
     copy_step = word(mem, op + isa.PAD_COPY_COPY_PLANE) * lanes
     across = cols * lanes
-    plain = top == 0 and phases == 1 and count <= height and stride == 1 and across % HALF == 0
+    needed = word(mem, op + isa.PAD_COPY_NEEDED)
     for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
         left = word(mem, starts + v)
         # The columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, (-left + stride - 1) // stride))
         high = max(low, min(cols, (width - left + stride - 1) // stride))
-        whole = plain and low == 0 and high >= word(mem, op + isa.PAD_COPY_NEEDED)
+        if stride == 1 and low == 0 and high >= needed:
+            high = cols
         c = part
         while c < channels:
-            plane = source + c * step
-            to = target + c * copy_step + v * phases * count * across
-            if whole:
-                copy_lines(a, plane + left * lanes, width * lanes, to, across, count, across)
-            else:
-                for phase in range(phases):
-                    for r in range(count):
-                        line = r * phases + phase - top
-                        if line < 0 or line >= height:
-                            for i in range(across):
-                                a[to + i] = np.float32(0)
-                        else:
-                            _line(a, plane + (line * width + left) * lanes, to, lanes, stride, low, high, cols)
-                        to += across
+            plane = source + c * step + left * lanes
+            for phase in range(phases):
+                # The rows whose source lies in the image.
+                first = min(count, max(0, (top - phase + phases - 1) // phases))
+                last = max(first, min(count, (height + top - phase + phases - 1) // phases))
+                to = target + c * copy_step + (v * phases + phase) * count * across
+                at = plane + (first * phases + phase - top) * width * lanes
+                clear_lines(a, to, 0, 1, first * across)
+                to += first * across
+                _lines(a, at, phases * width * lanes, to, across, last - first, low, high, lanes, stride)
+                if low:
+                    clear_lines(a, to, across, last - first, low * lanes)
+                if high < needed:
+                    clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
+                clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
             c += parts
 
 
 @device
-def _line(a: Array, at: int, to: int, lanes: int, stride: int, low: int, high: int, cols: int) -> None:
-    """Write one row of a shifted copy: zeros, every `stride`-th position, zeros."""
-    for i in range(low * lanes):
-        a[to + i] = np.float32(0)
+def _lines(
+    a: Array, at: int, source_step: int, to: int, across: int, lines: int, low: int, high: int, lanes: int, stride: int
+) -> None:
+    """Copy every `stride`-th position to the positions from `low` to before `high` of lines that are `across` apart."""
     if stride == 1:
-        # This copies whole half blocks; the next row overwrites what they write beyond this one.
-        for i in range(low * lanes, high * lanes, HALF):
-            copy_half(a, at + i, a, to + i)
-    elif lanes == 1:
-        for i in range(low, high):
-            a[to + i] = a[at + i * stride]
+        copy_lines(a, at + low * lanes, source_step, to + low * lanes, across, lines, (high - low) * lanes)
+    elif stride == 2 and lanes == 1:
+        copy_even_lines(a, at + 2 * low, source_step, to + low, across, lines, high - low)
     else:
-        for i in range(low, high):
-            for lane in range(0, lanes, HALF):
-                copy_half(a, at + i * stride * lanes + lane, a, to + i * lanes + lane)
-    for i in range(high * lanes, cols * lanes):
-        a[to + i] = np.float32(0)
+        for r in range(lines):
+            begin = at + r * source_step
+            for i in range(low, high):
+                if lanes == 1:
+                    a[to + r * across + i] = a[begin + i * stride]
+                else:
+                    for lane in range(0, lanes, HALF):
+                        copy_half(a, begin + i * stride * lanes + lane, a, to + r * across + i * lanes + lane)
 
 
 @device

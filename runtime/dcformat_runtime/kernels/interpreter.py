@@ -31,6 +31,7 @@ from dcformat_runtime.kernels.simd import (
     word,
 )
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+from dcformat_runtime.kernels.tiles import dense_product, depthwise_product
 
 Array = npt.NDArray[Any]
 
@@ -140,6 +141,10 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
     code = word(mem, op + isa.CODE)
     if code == isa.CSR_PRODUCT:
         csr_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.DENSE_PRODUCT:
+        dense_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.DEPTHWISE_PRODUCT:
+        depthwise_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.PAD_COPY:
         pad_copy(a, mem, op, source, target, part, parts)
     elif code == isa.POOL:

@@ -27,7 +27,7 @@ from dcformat_runtime.kernels.simd import (
     rows_pool,
     word,
 )
-from dcformat_runtime.kernels.simd_widths import BLOCK, MAX_WIDTH, UINT8S
+from dcformat_runtime.kernels.simd_widths import BLOCK, UINT8S
 
 Array = npt.NDArray[Any]
 
@@ -53,17 +53,26 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
     runs = word(mem, op + isa.CSR_PRODUCT_RUNS)
     step = word(mem, op + isa.CSR_PRODUCT_STEP)
     across = word(mem, op + isa.CSR_PRODUCT_SOURCE_OUTER)
+    residual = word(mem, op + isa.CSR_PRODUCT_RESIDUAL)
+    adds = 0 if residual == isa.NO_RESIDUAL else 1
+    beside = residual - target
     for i in range(word(mem, op + isa.CSR_PRODUCT_OUTER)):
         row_source = source + i * across
         row_target = target + i * word(mem, op + isa.CSR_PRODUCT_TARGET_OUTER)
         first = 0
         while first < blocks:
-            k = whole_width(blocks - first, max_blocks, pool) if line_blocks else half_width(blocks - first, max_blocks)
+            left = blocks - first
+            if line_blocks == 0:
+                k = half_width(left, max_blocks)
+            else:
+                k = pool_width(left, max_blocks) if pool else whole_width(left, max_blocks)
             line = first // line_blocks if line_blocks else 0
             column = first - line * line_blocks
             x = row_source + step * first
             for c in range(runs):
-                how = Sum(c, relu if c == runs - 1 else 0, exact)
+                last = c == runs - 1
+                first_adds = adds if c == 0 and not exact else 0
+                how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
                 # Rows are sorted by length, so taking every `parts`-th balances the parts.
                 r = part
                 while r < count:
@@ -74,24 +83,44 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                     y = row_target + word(mem, order + r) * target_row
                     if line_blocks == 0:
                         y += first // (2 * pool) * gap if pool else first * gap
-                        rows_halves(Halves(k, step, pool), a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                        out = Output(y, gap, 0, 0, width, beside, 1)
+                        rows_halves(Halves(k, step, pool), a, mem, row, bias, how, out)
                     elif pool:
                         y += first // 4 * gap
-                        rows_pool(TwoLines(k, across // 2), a, mem, row, bias, how, Output(y, gap, 0, 0, width))
+                        rows_pool(TwoLines(k, across // 2), a, mem, row, bias, how, Output(y, gap, 0, 0, width, 0, 1))
                     else:
                         y += line * width
-                        rows(k, a, mem, row, bias, how, Output(y, gap, column, line_blocks, width))
+                        # Where the sums overwrite the residual, no block may write beyond its line.
+                        final = 1 if first + k == blocks or (adds and beside == 0) else 0
+                        rows(k, a, mem, row, bias, how, Output(y, gap, column, line_blocks, width, beside, final))
                     r += parts
             first += k
 
 
 @device
-def whole_width(left: int, max_blocks: int, pool: int) -> int:
-    """Return the largest of `simd_widths.WIDTHS` (or `POOL_WIDTHS`) that is at most `max_blocks` and `left`."""
+def whole_width(left: int, max_blocks: int) -> int:
+    """Return how many of `left` blocks to compute at a time, one of `simd_widths.WIDTHS`.
+
+    The blocks are cut into as few pieces as `max_blocks` allows, and those are made about equal.
+    """
+    pieces = (left + max_blocks - 1) // max_blocks
+    k = (left + pieces - 1) // pieces
+    if k >= 12:
+        return 16 if k >= 16 else min(k, 14)
+    return 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
+
+
+@device
+def pool_width(left: int, max_blocks: int) -> int:
+    """Return the largest of `simd_widths.POOL_WIDTHS` that is at most `left` and `max_blocks`."""
     k = min(left, max_blocks)
-    if pool:
-        return 24 if k >= 24 else 16 if k >= 16 else 12 if k >= 12 else 8 if k >= 8 else 4
-    return 12 if k >= 12 else 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
+    return 24 if k >= 24 else 16 if k >= 16 else 12 if k >= 12 else 8 if k >= 8 else 4
+
+
+@device
+def column_width(left: int) -> int:
+    """Return the largest of `simd_widths.COLUMN_WIDTHS` that is at most `left`."""
+    return 12 if left >= 12 else 8 if left >= 8 else 6 if left >= 6 else 4 if left >= 4 else left
 
 
 @device
@@ -117,7 +146,7 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
         end = word(mem, indptr + g + 1)
         at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
-        gather(a, mem, slots, bias + at, Sum(resume, relu, exact), wide, out + at)
+        gather(a, mem, slots, bias + at, Sum(resume, 0, 0, relu, exact), wide, out + at)
     if order:
         for r in range(word(mem, op + isa.SELL16_PRODUCT_ROWS)):
             a[target + word(mem, order + r)] = a[out + r]
@@ -159,8 +188,8 @@ def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
         relu = word(mem, op + isa.CSC_PRODUCT_RELU)
         first = 0
         while first < blocks:
-            k = whole_width(blocks - first, MAX_WIDTH, 0)
-            at = BLOCK * first
-            listed = Columns(found, count, dense + at, BLOCK * blocks, bias + at)
-            columns(k, a, mem, source, listed, Sum(0, relu, exact), target + at)
+            k = column_width(blocks - first)
+            at = 16 * first
+            listed = Columns(found, count, dense + at, 16 * blocks, bias + at)
+            columns(k, a, mem, source, listed, Sum(0, 0, 0, relu, exact), target + at)
             first += k

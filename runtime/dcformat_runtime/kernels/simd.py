@@ -1,7 +1,7 @@
 """The vector helpers of the kernels, in plain Python.
 
 The compiled form of a helper is the LLVM IR that the function with the same name writes, in `simd_products`,
-`simd_copies`, `simd_atomics` or `simd_floats`.
+`simd_tiles`, `simd_copies`, `simd_atomics` or `simd_floats`.
 
 Arrays are flat views of float32 storage, and all positions count floats. `mem` holds the network's constants: values,
 and indices as the bits of int32 (`word` reads them). A block is 16 floats on every machine: the compiler splits it
@@ -25,7 +25,7 @@ from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, UINT8S
 Array = npt.NDArray[Any]
 
 
-def _ir(name: str) -> Callable[[], Any]:
+def compiled_form(name: str) -> Callable[[], Any]:
     """Defer the import of the code generators, and so of Numba, to the first compilation."""
 
     def build() -> Any:
@@ -36,11 +36,14 @@ def _ir(name: str) -> Callable[[], Any]:
             simd_copies,
             simd_floats,
             simd_products,
+            simd_tiles,
             simd_widths,
             simd_writer,
         )
 
-        for module in (simd_copies, simd_products, simd_atomics, simd_floats, simd_writer, simd_widths, control):
+        for module in (
+            simd_copies, simd_products, simd_tiles, simd_atomics, simd_floats, simd_writer, simd_widths, control,
+        ):  # fmt: skip
             if hasattr(module, name):
                 return getattr(module, name)()
         raise LookupError(name)
@@ -48,7 +51,7 @@ def _ir(name: str) -> Callable[[], Any]:
     return build
 
 
-@intrinsic(_ir("word"))
+@intrinsic(compiled_form("word"))
 def word(mem: Array, i: int) -> int:
     """Return the int32 stored at `i`."""
     return int(mem.view(np.int32)[i])
@@ -67,13 +70,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@intrinsic(_ir("publish"))
+@intrinsic(compiled_form("publish"))
 def publish(control: Array, at: int, value: int) -> None:
     """Store a word; all earlier stores become visible first."""
     control[at] = value
 
 
-@intrinsic(_ir("claim"))
+@intrinsic(compiled_form("claim"))
 def claim(control: Array, at: int, pieces: int, generation: int) -> int:
     """Claim the next of this generation's ``control[pieces]`` pieces atomically; return -1 if there is none."""
     with _counting:
@@ -84,14 +87,14 @@ def claim(control: Array, at: int, pieces: int, generation: int) -> int:
         return piece
 
 
-@intrinsic(_ir("finish"))
+@intrinsic(compiled_form("finish"))
 def finish(control: Array, at: int) -> None:
     """Add 1 atomically; all earlier stores become visible first."""
     with _counting:
         control[at] += 1
 
 
-@intrinsic(_ir("await_least"))
+@intrinsic(compiled_form("await_least"))
 def await_least(control: Array, at: int, least: int, looks: int) -> int:
     """Read a word up to ``control[looks]`` times, until it is at least `least`; return whether it is.
 
@@ -100,7 +103,7 @@ def await_least(control: Array, at: int, least: int, looks: int) -> int:
     return int(control[at] >= least)
 
 
-@intrinsic(_ir("flush_denormals"))
+@intrinsic(compiled_form("flush_denormals"))
 def flush_denormals() -> int:
     """Make the processor treat denormal numbers as zeros in this thread; return the previous setting.
 
@@ -109,31 +112,50 @@ def flush_denormals() -> int:
     return 0
 
 
-@intrinsic(_ir("restore_denormals"))
+@intrinsic(compiled_form("restore_denormals"))
 def restore_denormals(before: int) -> None:
     """Undo `flush_denormals`."""
 
 
-@intrinsic(_ir("copy_block"))
+@intrinsic(compiled_form("copy_block"))
 def copy_block(source: Array, i: int, target: Array, j: int) -> None:
     """Copy one block."""
     target.reshape(-1)[j : j + BLOCK] = source.reshape(-1)[i : i + BLOCK]
 
 
-@intrinsic(_ir("copy_half"))
+@intrinsic(compiled_form("copy_half"))
 def copy_half(source: Array, i: int, target: Array, j: int) -> None:
     """Copy half a block."""
     target.reshape(-1)[j : j + HALF] = source.reshape(-1)[i : i + HALF]
 
 
-@intrinsic(_ir("copy_lines"))
+@intrinsic(compiled_form("copy_lines"))
 def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
-    """Copy `lines` lines of `floats` floats (a multiple of 8), which start `source_step` and `target_step` apart."""
+    """Copy `lines` lines of `floats` floats, which start `source_step` and `target_step` apart.
+
+    It copies half blocks. A line overwrites what the last half block of the line before it writes beyond that.
+    """
     for r in range(lines):
-        a[j + r * target_step :][:floats] = a[i + r * source_step :][:floats]
+        count = -(-floats // HALF) * HALF
+        a[j + r * target_step :][:count] = a[i + r * source_step :][:count]
 
 
-@intrinsic(_ir("transpose"))
+@intrinsic(compiled_form("copy_even_lines"))
+def copy_even_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
+    """Do what `copy_lines` does with every second float of the source."""
+    for r in range(lines):
+        count = -(-floats // HALF) * HALF
+        a[j + r * target_step :][:count] = a[i + r * source_step :][: 2 * count : 2]
+
+
+@intrinsic(compiled_form("clear_lines"))
+def clear_lines(a: Array, j: int, step: int, lines: int, floats: int) -> None:
+    """Set `lines` lines of `floats` floats, which start `step` apart, to zero."""
+    for r in range(lines):
+        a[j + r * step :][:floats] = 0
+
+
+@intrinsic(compiled_form("transpose"))
 def transpose(source: Array, i: int, rows: int, target: Array, j: int, columns: int) -> None:
     """Transpose 16 x 16 floats; rows are `rows` floats apart in the source and `columns` in the target."""
     x, y = source.reshape(-1), target.reshape(-1)
@@ -170,11 +192,14 @@ class Halves(NamedTuple):
 class Sum(NamedTuple):
     """How products are added up.
 
-    If `resume` is set, the sum begins with the output; `relu` applies ReLU at its end. Sums in `exact` form have one
-    accumulator and round each product before they add it; others have fused multiply-adds and several accumulators.
+    If `resume` is set, the sum begins with the output. `residual_first` adds the residual before the products,
+    `residual_last` after them; at last `relu` applies ReLU. Sums in `exact` form have one accumulator and round each
+    product before they add it; others have fused multiply-adds and several accumulators.
     """
 
     resume: int
+    residual_first: int
+    residual_last: int
     relu: int
     exact: int
 
@@ -182,7 +207,9 @@ class Sum(NamedTuple):
 class Output(NamedTuple):
     """Where sums go: to blocks `gap` apart, in lines of `line_blocks` blocks, of which `width` floats are kept.
 
-    The first line begins at `y`, and `column` is the place of the first block in it. Lines are `width` apart.
+    The first line begins at `y`, and `column` is the place of the first block in it. Lines are `width` apart. The
+    residual of a sum lies `residual` floats after its place. Unless `final` is set, blocks may write beyond their line,
+    because others will follow.
     """
 
     y: int
@@ -190,9 +217,11 @@ class Output(NamedTuple):
     column: int
     line_blocks: int
     width: int
+    residual: int
+    final: int
 
 
-@intrinsic(_ir("rows_full"))
+@intrinsic(compiled_form("rows_full"))
 def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
     """Multiply one sparse row by `k` blocks, and add the products to the bias in the order of the entries."""
     acc = np.full(BLOCK * k, bias, np.float32)
@@ -203,14 +232,23 @@ def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
     if how.resume:
         for b, (place, count) in enumerate(places):
             acc[BLOCK * b : BLOCK * b + count] = a[place : place + count]
+
+    def add_residual() -> None:
+        for b, (place, count) in enumerate(places):
+            acc[BLOCK * b : BLOCK * b + count] += a[place + out.residual :][:count]
+
+    if how.residual_first:
+        add_residual()
     _accumulate(acc, a, mem, row, row.x)
+    if how.residual_last:
+        add_residual()
     if how.relu:
         acc = np.where(acc < 0, np.float32(0), acc)
     for b, (place, count) in enumerate(places):
         a[place : place + count] = acc[BLOCK * b : BLOCK * b + count]
 
 
-@intrinsic(_ir("rows_halves"))
+@intrinsic(compiled_form("rows_halves"))
 def rows_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
     """Do what `rows` does to half blocks, and keep `out.width` floats of each.
 
@@ -222,10 +260,19 @@ def rows_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how
     if how.resume:
         for b, kept in enumerate(outs):
             acc[b, : out.width] = kept
+
+    def add_residual() -> None:
+        for b in range(k):
+            acc[b, : out.width] += a[out.y + b * out.gap + out.residual :][: out.width]
+
+    if how.residual_first:
+        add_residual()
     for p in range(row.start, row.end):
         at = row.x + row.unit * word(mem, row.indices + p)
         for b in range(k):
             acc[b] += mem[row.values + p] * a[at + b * step :][:HALF]
+    if how.residual_last:
+        add_residual()
     if how.relu:
         acc = np.where(acc < 0, np.float32(0), acc)
     if pool:
@@ -244,7 +291,7 @@ class TwoLines(NamedTuple):
     across: int
 
 
-@intrinsic(_ir("rows_pool"))
+@intrinsic(compiled_form("rows_pool"))
 def rows_pool(lines: TwoLines, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
     """Do what `rows` does to the blocks of two lines; write the maxima of 2 x 2, `out.gap` apart."""
     acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
@@ -262,7 +309,7 @@ def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
         acc += mem[row.values + p] * a[at : at + n]
 
 
-@intrinsic(_ir("gather"))
+@intrinsic(compiled_form("gather"))
 def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: int) -> None:
     """Multiply sixteen sparse rows by one vector, and write the result to `y`.
 
@@ -292,7 +339,7 @@ class Slots(NamedTuple):
     values: int
 
 
-@intrinsic(_ir("permute"))
+@intrinsic(compiled_form("permute"))
 def permute(a: Array, mem: Array, x: int, slots: Slots, y: int) -> None:
     """Multiply the slots by the block at `x`, which stays in a register and is permuted.
 
@@ -305,13 +352,13 @@ def permute(a: Array, mem: Array, x: int, slots: Slots, y: int) -> None:
         a[to : to + BLOCK] += mem[values : values + BLOCK] * block[table[at : at + BLOCK]]
 
 
-@intrinsic(_ir("any_nonzero"))
+@intrinsic(compiled_form("any_nonzero"))
 def any_nonzero(a: Array, x: int) -> int:
     """Return whether the block at `x` holds a nonzero number."""
     return int(np.any(a[x : x + BLOCK] != 0))
 
 
-@intrinsic(_ir("nonzeros"))
+@intrinsic(compiled_form("nonzeros"))
 def nonzeros(a: Array, x: int, n: int, found: int, limit: int) -> int:
     """Count the nonzero floats among the `n` (a multiple of 16) from `x` on; if at most `limit`, list their positions.
 
@@ -336,7 +383,7 @@ class Columns(NamedTuple):
     bias: int
 
 
-@intrinsic(_ir("columns"))
+@intrinsic(compiled_form("columns"))
 def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: int) -> None:
     """Compute `k` blocks of sums: each listed input j in turn adds ``a[x + j]`` times its column."""
     n = BLOCK * k
@@ -347,7 +394,7 @@ def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: 
     a[y : y + n] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
 
 
-@intrinsic(_ir("pool_pairs"))
+@intrinsic(compiled_form("pool_pairs"))
 def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
     """Write the maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs.
 
@@ -370,7 +417,7 @@ class Window(NamedTuple):
     step: int
 
 
-@intrinsic(_ir("pool_line"))
+@intrinsic(compiled_form("pool_line"))
 def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: int) -> None:
     """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
 
@@ -379,7 +426,7 @@ def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: i
     a[y : y + HALF] = _pooled([a[at:][: HALF * stride : stride] for at in _places(window)], kind, share)
 
 
-@intrinsic(_ir("pool_block"))
+@intrinsic(compiled_form("pool_block"))
 def pool_block(a: Array, window: Window, kind: int, share: Any, y: int) -> None:
     """Do what `pool_line` does for one output of 16 lanes."""
     a[y : y + BLOCK] = _pooled([a[at:][:BLOCK] for at in _places(window)], kind, share)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
-from dcformat_runtime.kernels.simd_writer import I16, I32, I64, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_writer import F32, I16, I32, I64, Writer, helper, i64, vector
 
 
 def word() -> Any:
@@ -31,12 +31,58 @@ def copy_lines() -> Any:
     """Write `simd.copy_lines`."""
 
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
-        # Columns of half blocks come first, so the inner loop has many iterations even if lines are short.
-        with w.loop(i64(0), floats, HALF) as column, w.loop(i64(0), lines, 1) as r:
-            value = w.load(a, w.b.add(w.b.add(i, column), w.b.mul(r, source_step)), vector(HALF))
-            w.store(value, a, w.b.add(w.b.add(j, column), w.b.mul(r, target_step)))
+        # A column of blocks comes before those to its left, because its last line may write into their next lines. The
+        # inner loop has many iterations even if lines are short.
+        whole = w.b.and_(floats, i64(-BLOCK))
+
+        def column(at: Any, n: int) -> None:
+            with w.loop(i64(0), lines, 1) as r:
+                value = w.load(a, w.b.add(w.b.add(i, at), w.b.mul(r, source_step)), vector(n))
+                w.store(value, a, w.b.add(w.b.add(j, at), w.b.mul(r, target_step)))
+
+        left = w.b.sub(floats, whole)
+        with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (then, otherwise):
+            with then:
+                column(whole, BLOCK)
+            with otherwise:
+                column(whole, HALF)
+        with w.loop(i64(0), whole, BLOCK) as before:
+            column(w.plus(w.b.sub(whole, before), -BLOCK), BLOCK)
 
     return helper("Aiiiiii", types.void, write)
+
+
+def copy_even_lines() -> Any:
+    """Write `simd.copy_even_lines`."""
+
+    def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
+        even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
+        count = w.b.and_(w.plus(floats, HALF - 1), i64(-HALF))
+        with w.loop(i64(0), count, HALF) as before, w.loop(i64(0), lines, 1) as r:
+            column = w.plus(w.b.sub(count, before), -HALF)
+            both = w.load(a, w.plus(w.b.add(i, w.b.mul(r, source_step)), column, 2), vector(BLOCK))
+            to = w.b.add(w.b.add(j, column), w.b.mul(r, target_step))
+            w.store(w.b.shuffle_vector(both, both, even), a, to)
+
+    return helper("Aiiiiii", types.void, write)
+
+
+def clear_lines() -> Any:
+    """Write `simd.clear_lines`."""
+
+    def write(w: Writer, a: Any, j: Any, step: Any, lines: Any, floats: Any) -> None:
+        whole = w.b.and_(floats, i64(-BLOCK))
+        with w.loop(i64(0), lines, 1) as r:
+            line = w.b.add(j, w.b.mul(r, step))
+            with w.loop(i64(0), whole, BLOCK) as at:
+                w.store(ir.Constant(vector(BLOCK), None), a, w.b.add(line, at))
+            end, left = w.b.add(line, floats), w.b.sub(floats, whole)
+            for n in (8, 4, 2, 1):  # the rest in ever smaller pieces
+                with w.b.if_then(w.flag(w.b.and_(left, i64(n)))):
+                    place = w.b.sub(end, w.b.and_(left, i64(2 * n - 1)))
+                    w.store(ir.Constant(vector(n) if n > 1 else F32, None if n > 1 else 0.0), a, place)
+
+    return helper("Aiiii", types.void, write)
 
 
 def transpose() -> Any:

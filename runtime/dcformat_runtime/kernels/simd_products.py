@@ -10,7 +10,16 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_CASES, PERMUTE_SLOTS, POOL_WIDTHS, UINT8S, WIDTHS
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    COLUMN_WIDTHS,
+    HALF,
+    HALF_CASES,
+    PERMUTE_SLOTS,
+    POOL_WIDTHS,
+    UINT8S,
+    WIDTHS,
+)
 from dcformat_runtime.kernels.simd_writer import I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
 
 
@@ -64,10 +73,10 @@ def _accumulate(w: Writer, acc: list[Any], operands: _Operands, exact: Any, a: A
                     entry(p, acc, False)
             for spare in sums[1:]:
                 for total, extra in zip(acc, spare, strict=True):
-                    w.b.store(w.b.fadd(w.b.load(total), w.b.load(extra)), total)
+                    add_to(w, total, w.b.load(extra))
 
 
-def _switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], write: Callable[..., None]) -> None:
+def switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], write: Callable[..., None]) -> None:
     """Write one switch for each key; at run time they select the code of ``write(*case)`` for the case of the keys."""
     end = w.b.append_basic_block("done")
     choice = w.b.switch(keys[0], end)
@@ -78,9 +87,39 @@ def _switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], 
         if len(keys) == 1:
             write(first)
         else:
-            _switch(w, keys[1:], [case[1:] for case in cases if case[0] == first], partial(write, first))
+            switch(w, keys[1:], [case[1:] for case in cases if case[0] == first], partial(write, first))
         w.b.branch(end)
     w.b.position_at_end(end)
+
+
+class _Blocks:
+    """The places of a row's blocks, which may end a line, and what is loaded from and stored to them.
+
+    A line's last block may have more floats than are kept. If further lines follow, it is stored as a whole, because
+    the next line overwrites what it writes beyond its own; the last line of all is stored through a mask.
+    """
+
+    def __init__(self, w: Writer, a: Any, blocks: int, out: Any) -> None:
+        self.w, self.a, self.blocks, self.out = w, a, blocks, out
+        last = w.plus(out.column, blocks)
+        one_line = w.b.icmp_signed("<=", last, out.line_blocks)
+        self.whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), out.width))
+        self.even = [w.b.add(out.y, w.b.mul(out.gap, w.plus(out.column, b))) for b in range(blocks)]
+
+    def visit(self, whole: Callable[[int, Any], None], part: Callable[[int, Any, Any], None]) -> None:
+        """Write ``whole(b, place)`` or, where block b is not whole, ``part(b, place, count)``, for each block b."""
+        w, wrapped = self.w, partial(_places, self.w, self.blocks, self.out)
+        with w.b.if_else(self.whole, likely=True) as (then, otherwise):
+            with then:
+                for b, place in enumerate(self.even):
+                    whole(b, place)
+            with otherwise, w.b.if_else(w.flag(self.out.final)) as (ends, goes_on):
+                with ends:
+                    for b, (place, count) in enumerate(wrapped()):
+                        part(b, place, count)
+                with goes_on:
+                    for b, (place, _) in enumerate(wrapped()):
+                        whole(b, place)
 
 
 def rows_full() -> Any:
@@ -91,34 +130,42 @@ def rows_full() -> Any:
 
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, kind)
-            last = w.plus(out.column, blocks)
-            one_line = w.b.icmp_signed("<=", last, out.line_blocks)
-            whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), out.width))
-            even = [w.b.add(out.y, w.b.mul(out.gap, w.plus(out.column, b))) for b in range(blocks)]
+            target = _Blocks(w, a, blocks, out)
+
+            def add_residual() -> None:
+                target.visit(
+                    lambda b, place: add_to(w, acc[b], w.load(a, w.b.add(place, out.residual), kind)),
+                    lambda b, place, count: add_to(w, acc[b], load_lanes(w, a, w.b.add(place, out.residual), count)),
+                )
+
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
-                with then, w.b.if_else(whole, likely=True) as (plain, ragged):
-                    with plain:
-                        for total, place in zip(acc, even, strict=True):
-                            w.b.store(w.load(a, place, kind), total)
-                    with ragged:
-                        for total, (place, count) in zip(acc, _places(w, blocks, out), strict=True):
-                            w.b.store(_load_lanes(w, a, place, count), total)
+                with then:
+                    target.visit(
+                        lambda b, place: w.b.store(w.load(a, place, kind), acc[b]),
+                        lambda b, place, count: w.b.store(load_lanes(w, a, place, count), acc[b]),
+                    )
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, BLOCK), total)
+            with w.b.if_then(w.flag(how.residual_first)):
+                add_residual()
             _accumulate(w, acc, _Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
+            with w.b.if_then(w.flag(how.residual_last)):
+                add_residual()
             sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
-            with w.b.if_else(whole, likely=True) as (plain, ragged):
-                with plain:
-                    for value, place in zip(sums, even, strict=True):
-                        w.store(value, a, place)
-                with ragged:
-                    for value, (place, count) in zip(sums, _places(w, blocks, out), strict=True):
-                        _store_lanes(w, value, a, place, count)
+            target.visit(
+                lambda b, place: w.store(sums[b], a, place),
+                lambda b, place, count: store_lanes(w, sums[b], a, place, count),
+            )
 
-        _switch(w, (k,), [(width,) for width in WIDTHS], variant)
+        switch(w, (k,), [(width,) for width in WIDTHS], variant)
 
     return helper("iAARfRR", types.void, write)
+
+
+def add_to(w: Writer, total: Any, value: Any) -> None:
+    """Add a value to a variable."""
+    w.b.store(w.b.fadd(w.b.load(total), value), total)
 
 
 def _places(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
@@ -134,14 +181,16 @@ def _places(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
         y = w.b.select(ended, w.b.add(y, out.width), y)
 
 
-def _load_lanes(w: Writer, array: Any, index: Any, count: Any, n: int = BLOCK) -> Any:
+def load_lanes(w: Writer, array: Any, index: Any, count: Any, n: int = BLOCK) -> Any:
+    """Load the first `count` of `n` floats; the others are zeros."""
     pointer, mask = _masked(w, array, index, count, n)
     kind = vector(n)
     name = f"llvm.masked.load.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
     return w.call(name, kind, pointer, I32(4), mask, ir.Constant(kind, None))
 
 
-def _store_lanes(w: Writer, value: Any, array: Any, index: Any, count: Any) -> None:
+def store_lanes(w: Writer, value: Any, array: Any, index: Any, count: Any) -> None:
+    """Store the first `count` floats of a vector."""
     n = value.type.count
     pointer, mask = _masked(w, array, index, count, n)
     name = f"llvm.masked.store.v{n}f32.{_pointer_name(pointer, f'v{n}f32')}"
@@ -177,11 +226,20 @@ def rows_halves() -> Any:
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
                 with then:
                     for total, place in zip(acc, places, strict=True):
-                        w.b.store(_load_lanes(w, a, place, out.width, HALF), total)
+                        w.b.store(load_lanes(w, a, place, out.width, HALF), total)
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, HALF), total)
+
+            def add_residual() -> None:
+                for total, place in zip(acc, places, strict=True):
+                    add_to(w, total, load_lanes(w, a, w.b.add(place, out.residual), out.width, HALF))
+
+            with w.b.if_then(w.flag(how.residual_first)):
+                add_residual()
             _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
+            with w.b.if_then(w.flag(how.residual_last)):
+                add_residual()
             sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
             with w.b.if_else(w.b.icmp_signed("==", out.width, i64(HALF)), likely=True) as (then, otherwise):
                 with then:
@@ -189,9 +247,9 @@ def rows_halves() -> Any:
                         w.store(value, a, place)
                 with otherwise:
                     for value, place in zip(sums, places, strict=True):
-                        _store_lanes(w, value, a, place, out.width)
+                        store_lanes(w, value, a, place, out.width)
 
-        _switch(w, (halves.pool, halves.step, halves.blocks), HALF_CASES, variant)
+        switch(w, (halves.pool, halves.step, halves.blocks), HALF_CASES, variant)
 
     return helper("RAARfRR", types.void, write)
 
@@ -222,7 +280,7 @@ def rows_pool() -> Any:
                 value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
                 w.store(value, a, w.b.add(out.y, w.b.mul(out.gap, i64(b))))
 
-        _switch(w, (lines.blocks,), [(width,) for width in POOL_WIDTHS], variant)
+        switch(w, (lines.blocks,), [(width,) for width in POOL_WIDTHS], variant)
 
     return helper("RAARfRR", types.void, write)
 
@@ -304,7 +362,7 @@ def permute() -> Any:
                     acc = w.fma(value, _permuted(w, block, index), acc)
                 w.store(acc, a, place)
 
-        _switch(w, (slots.each,), [(each,) for each in PERMUTE_SLOTS], variant)
+        switch(w, (slots.each,), [(each,) for each in PERMUTE_SLOTS], variant)
 
     return helper("AAiRi", types.void, write)
 
@@ -347,6 +405,6 @@ def columns() -> Any:
             for b, total in enumerate(acc):
                 w.store(w.relu(w.flag(how.relu), w.b.load(total)), a, w.plus(y, b * BLOCK))
 
-        _switch(w, (k,), [(width,) for width in WIDTHS], variant)
+        switch(w, (k,), [(width,) for width in COLUMN_WIDTHS], variant)
 
     return helper("iAAiRRi", types.void, write)

@@ -5,9 +5,10 @@ BLOCK = 16
 HALF = BLOCK // 2
 #: The number of uint8 in the storage of a float.
 UINT8S = 4
-#: How many blocks `rows` and `columns` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
-WIDTHS = (1, 2, 3, 4, 6, 8, 12)
-MAX_WIDTH = WIDTHS[-1]
+#: How many blocks `rows` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 13, 14, 16)
+#: The same for `columns`.
+COLUMN_WIDTHS = (1, 2, 3, 4, 6, 8, 12)
 POOL_WIDTHS = (4, 8, 12, 16, 24)
 #: The same in half blocks for `rows_halves`, and the distances at which they may lie in the source.
 HALF_WIDTHS = (1, 2, 4, 8, 12, 24)
@@ -19,5 +20,11 @@ HALF_CASES = [
     *((0, step, width) for step in HALF_STEPS for width in HALF_WIDTHS),
     *((line, step, width) for line, (widths, step) in HALF_POOLS.items() for width in widths),
 ]
+#: The tiles of `dense_rows`: for each number of blocks, the most quads of rows whose sums fit in 32 registers.
+TILE_QUADS = {1: 4, 2: 2, 3: 2, 4: 1, 6: 1}
+#: Every case of `dense_rows`: the blocks and the quads.
+TILES = [(blocks, quads) for blocks, most in TILE_QUADS.items() for quads in dict.fromkeys((1, most))]
+#: The blocks and the lines of the tiles of `plane_rows`, every combination of which is a case.
+PLANE_BLOCKS, PLANE_LINES = (1, 2, 4), (1, 2, 4, 7)
 #: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)

@@ -64,7 +64,7 @@ class NumpyEngine:
 
 
 def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
-    """Return a function that makes a layer's output from its inputs, pool and ReLU included."""
+    """Return a function that makes a layer's output from its inputs; pool, residual and ReLU are included."""
     compute = _ordered(layer) if exact else None
     compute = compute or _plain(layer, dense)
     pool = layer.pool
@@ -73,6 +73,8 @@ def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
         out = compute(values)
         if pool is not None:
             out = windows.max_pool(pool, out)
+        if layer.residual is not None:
+            out += values[1]
         return np.maximum(out, np.float32(0), out=out) if layer.relu else out
 
     return step

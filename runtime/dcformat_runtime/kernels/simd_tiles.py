@@ -1,0 +1,150 @@
+"""The compiled form of the helpers of `tile_forms`, which says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, product
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from dcformat_runtime.kernels.simd_products import add_to, load_lanes, store_lanes, switch
+from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_BLOCKS, PLANE_LINES, TILES
+from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, i64, vector
+
+
+class Line:
+    """The places of the blocks of one line, of whose last block `count` floats are kept."""
+
+    def __init__(self, w: Writer, a: Any, places: list[Any], count: Any) -> None:
+        self.w, self.a, self.places, self.count = w, a, places, count
+        self.whole = w.b.icmp_signed(">=", count, i64(BLOCK))
+
+    def load(self, acc: list[Any], distance: Any) -> None:
+        """Load what lies `distance` floats after each place."""
+        self._add(acc, distance, self.w.b.store)
+
+    def add(self, acc: list[Any], distance: Any) -> None:
+        """Add what lies `distance` floats after each place."""
+        self._add(acc, distance, lambda value, total: add_to(self.w, total, value))
+
+    def _add(self, acc: list[Any], distance: Any, put: Callable[[Any, Any], Any]) -> None:
+        w, kind = self.w, vector(BLOCK)
+        places = [w.b.add(place, distance) for place in self.places]
+        for total, place in zip(acc[:-1], places[:-1], strict=True):
+            put(w.load(self.a, place, kind), total)
+        with w.b.if_else(self.whole, likely=True) as (plain, ragged):
+            with plain:
+                put(w.load(self.a, places[-1], kind), acc[-1])
+            with ragged:
+                put(load_lanes(w, self.a, places[-1], self.count), acc[-1])
+
+    def store(self, acc: list[Any], relu: Any) -> None:
+        """Store the sums, after ReLU if `relu` is set."""
+        w = self.w
+        sums = [w.relu(relu, w.b.load(total)) for total in acc]
+        for value, place in zip(sums[:-1], self.places[:-1], strict=True):
+            w.store(value, self.a, place)
+        with w.b.if_else(self.whole, likely=True) as (plain, ragged):
+            with plain:
+                w.store(sums[-1], self.a, self.places[-1])
+            with ragged:
+                store_lanes(w, sums[-1], self.a, self.places[-1], self.count)
+
+
+def dense_rows() -> Any:
+    """Write `tile_forms.dense_rows`."""
+
+    def write(w: Writer, k: Any, quads: Any, a: Any, mem: Any, tile: Any, bias: Any, how: Any, out: Any) -> None:
+        def variant(blocks: int, quads: int) -> None:
+            rows = range(4 * quads)
+            acc = [w.variables(blocks, vector(BLOCK)) for _ in rows]
+            count = w.b.sub(out.width, w.b.mul(w.plus(out.column, blocks - 1), i64(BLOCK)))
+            places = [w.b.mul(out.gap, w.plus(out.column, b)) for b in range(blocks)]
+            lines = []
+            for r in rows:
+                y = w.plus(out.y, tile.apart, r)
+                lines.append(Line(w, a, [w.b.add(y, place) for place in places], count))
+                for total in acc[r]:
+                    w.b.store(w.splat(w.load(mem, w.plus(bias, r)), BLOCK), total)
+            with w.b.if_then(w.flag(how.resume)):
+                for r in rows:
+                    with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
+                        lines[r].load(acc[r], i64(0))
+            with w.b.if_then(w.flag(how.residual_first)):
+                for r in rows:
+                    with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
+                        lines[r].add(acc[r], out.residual)
+            with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
+                with then:
+                    _multiply(w, acc, True, a, mem, tile)
+                with otherwise:
+                    _multiply(w, acc, False, a, mem, tile)
+            for r in rows:
+                with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
+                    with w.b.if_then(w.flag(how.residual_last)):
+                        lines[r].add(acc[r], out.residual)
+                    lines[r].store(acc[r], w.flag(how.relu))
+
+        switch(w, (k, quads), TILES, variant)
+
+    return helper("iiAARiRR", types.void, write)
+
+
+def _multiply(w: Writer, acc: list[list[Any]], exactly: bool, a: Any, mem: Any, tile: Any) -> None:
+    """Add the products of a tile's columns to the sums, which are those of each row."""
+    with w.loop(i64(0), tile.columns, 1) as p:
+        at = w.b.add(tile.x, w.b.mul(w.word(mem, w.b.add(tile.offsets, p)), tile.unit))
+        blocks = [w.load(a, w.plus(at, b * BLOCK), vector(BLOCK)) for b in range(len(acc[0]))]
+        first = w.plus(tile.values, p, 4)
+        for r, sums in enumerate(acc):
+            quad = w.plus(first, tile.quad, r // 4)
+            value = w.splat(w.load(mem, w.plus(quad, r % 4)), BLOCK)
+            for total, block in zip(sums, blocks, strict=True):
+                w.b.store(w.step(exactly, value, block, w.b.load(total)), total)
+
+
+def plane_rows() -> Any:
+    """Write `tile_forms.plane_rows`."""
+
+    def write(w: Writer, lines: Any, k: Any, a: Any, mem: Any, taps: Any, bias: Any, how: Any, out: Any) -> None:
+        kind, whole = vector(BLOCK), ir.VectorType(I32, BLOCK)
+
+        def variant(lines: int, blocks: int) -> None:
+            acc = [w.variables(blocks, kind) for _ in range(lines)]
+            for total in chain.from_iterable(acc):
+                w.b.store(w.splat(bias, BLOCK), total)
+            lane = ir.Constant(whole, list(range(BLOCK)))
+            first = w.b.mul(out.column, i64(BLOCK))
+            end = w.splat(w.b.trunc(taps.columns, I32), BLOCK)
+
+            def run(exactly: bool) -> None:
+                with w.loop(taps.start, taps.end, 1) as p:
+                    at = w.b.add(taps.x, w.word(mem, w.b.add(taps.offsets, p)))
+                    value = w.splat(w.load(mem, w.b.add(taps.values, p)), BLOCK)
+                    column = w.b.add(first, w.word(mem, w.b.add(taps.shifts, p)))
+                    for b in range(blocks):
+                        columns = w.b.add(lane, w.splat(w.b.trunc(w.plus(column, b * BLOCK), I32), BLOCK))
+                        inside = w.b.icmp_unsigned("<", columns, end)  # a negative column is a large number
+                        for line, sums in enumerate(acc):
+                            block = w.load(a, w.plus(w.plus(at, taps.pitch, line), b * BLOCK), kind)
+                            block = w.b.select(inside, block, ir.Constant(kind, None))
+                            w.b.store(w.step(exactly, value, block, w.b.load(sums[b])), sums[b])
+
+            with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            count = w.b.sub(out.width, w.b.mul(w.plus(out.column, blocks - 1), i64(BLOCK)))
+            for line, sums in enumerate(acc):
+                begin = w.b.add(w.plus(out.y, out.width, line), first)
+                kept = Line(w, a, [w.plus(begin, b * BLOCK) for b in range(blocks)], count)
+                with w.b.if_then(w.flag(how.residual_last)):
+                    kept.add(sums, out.residual)
+                kept.store(sums, w.flag(how.relu))
+
+        switch(w, (lines, k), list(product(PLANE_LINES, PLANE_BLOCKS)), variant)
+
+    return helper("iiAARfRR", types.void, write)

@@ -1,0 +1,103 @@
+"""The vector helpers that compute tiles of several rows or lines, in plain Python; `simd` has all others.
+
+The compiled form of a helper is the LLVM IR that the function with the same name writes in `simd_tiles`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import intrinsic
+from dcformat_runtime.kernels.simd import Output, Sum, compiled_form, word
+from dcformat_runtime.kernels.simd_widths import BLOCK
+
+Array = npt.NDArray[Any]
+
+
+class Tile(NamedTuple):
+    """The weights of quads of dense rows for `columns` columns, and the place of what they multiply.
+
+    Column p multiplies the floats from ``x + unit * word(offsets + p)`` on by the weights of four rows from
+    ``values + 4 * p`` on; those of the next quad lie `quad` floats after them. Of the rows, `rows` are kept, and their
+    results lie `apart`.
+    """
+
+    x: int
+    unit: int
+    offsets: int
+    values: int
+    columns: int
+    quad: int
+    rows: int
+    apart: int
+
+
+@intrinsic(compiled_form("dense_rows"))
+def dense_rows(k: int, quads: int, a: Array, mem: Array, tile: Tile, bias: int, how: Sum, out: Output) -> None:
+    """Multiply `quads` quads of dense rows by `k` blocks; the sums begin with the floats from `bias` on.
+
+    A row's blocks lie in one line: of the last block, as many floats are kept as `out.width` tells.
+    """
+    count = BLOCK * (k - 1) + min(BLOCK, out.width - BLOCK * (out.column + k - 1))
+    acc = np.repeat(mem[bias : bias + 4 * quads, None], BLOCK * k, axis=1)
+    kept: list[Array] = []
+    for r in range(min(4 * quads, tile.rows)):
+        starts = [out.y + r * tile.apart + out.gap * (out.column + b) for b in range(k)]
+        kept.append(np.concatenate([np.arange(at, at + BLOCK) for at in starts])[:count])
+    if how.resume:
+        for r, places in enumerate(kept):
+            acc[r, :count] = a[places]
+    if how.residual_first:
+        for r, places in enumerate(kept):
+            acc[r, :count] += a[places + out.residual]
+    for p in range(tile.columns):
+        at = tile.x + tile.unit * word(mem, tile.offsets + p)
+        for r in range(4 * quads):
+            acc[r] += mem[tile.values + r // 4 * tile.quad + 4 * p + r % 4] * a[at : at + BLOCK * k]
+    for r, places in enumerate(kept):
+        total = acc[r, :count]
+        if how.residual_last:
+            total = total + a[places + out.residual]
+        a[places] = np.where(total < 0, np.float32(0), total) if how.relu else total
+
+
+class Taps(NamedTuple):
+    """The entries, from `start` to before `end`, of a row that belongs to one channel.
+
+    Entry p multiplies the floats from ``x + word(offsets + p)`` on by ``mem[values + p]``; the next line of outputs
+    reads `pitch` floats further on. An output in column c gets nothing from an entry for which ``c + word(shifts + p)``
+    is not in ``range(columns)``.
+    """
+
+    x: int
+    pitch: int
+    columns: int
+    offsets: int
+    shifts: int
+    values: int
+    start: int
+    end: int
+
+
+@intrinsic(compiled_form("plane_rows"))
+def plane_rows(lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float, how: Sum, out: Output) -> None:
+    """Compute `k` adjacent blocks of each of some lines of one channel.
+
+    Lines of outputs have `out.width` floats and follow one another; `out.column` is the place of the first block.
+    """
+    first = BLOCK * out.column
+    count = min(BLOCK * k, out.width - first)
+    for line in range(lines):
+        acc = np.full(count, bias, np.float32)
+        for p in range(taps.start, taps.end):
+            at = taps.x + line * taps.pitch + word(mem, taps.offsets + p)
+            column = np.arange(first, first + count) + word(mem, taps.shifts + p)
+            inside = (column >= 0) & (column < taps.columns)
+            acc += mem[taps.values + p] * np.where(inside, a[at : at + count], np.float32(0))
+        y = out.y + line * out.width + first
+        if how.residual_last:
+            acc += a[y + out.residual :][:count]
+        a[y : y + count] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc

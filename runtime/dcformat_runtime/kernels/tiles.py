@@ -1,0 +1,157 @@
+"""The parts of the kernel that compute several rows or lines at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from dcformat.jit import device
+from dcformat_runtime import isa
+from dcformat_runtime.kernels.images import pad_copy
+from dcformat_runtime.kernels.simd import Output, Sum, clear_lines, copy_lines, word
+from dcformat_runtime.kernels.tile_forms import Taps, Tile, dense_rows, plane_rows
+
+Array = npt.NDArray[Any]
+
+
+@device
+def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
+    """Multiply dense rows by blocks of positions or of lanes; each part takes every `parts`-th tile of rows."""
+    count = word(mem, op + isa.DENSE_PRODUCT_ROWS)
+    columns = word(mem, op + isa.DENSE_PRODUCT_COLUMNS)
+    offsets = word(mem, op + isa.DENSE_PRODUCT_OFFSETS)
+    values = word(mem, op + isa.DENSE_PRODUCT_VALUES)
+    biases = word(mem, op + isa.DENSE_PRODUCT_BIAS)
+    unit = word(mem, op + isa.DENSE_PRODUCT_UNIT)
+    target_row = word(mem, op + isa.DENSE_PRODUCT_TARGET_ROW)
+    gap = word(mem, op + isa.DENSE_PRODUCT_GAP)
+    blocks = word(mem, op + isa.DENSE_PRODUCT_BLOCKS)
+    max_blocks = word(mem, op + isa.DENSE_PRODUCT_MAX_BLOCKS)
+    width = word(mem, op + isa.DENSE_PRODUCT_WIDTH)
+    relu = word(mem, op + isa.DENSE_PRODUCT_RELU)
+    runs = word(mem, op + isa.DENSE_PRODUCT_RUNS)
+    residual = word(mem, op + isa.DENSE_PRODUCT_RESIDUAL)
+    adds = 0 if residual == isa.NO_RESIDUAL else 1
+    quads = (count + 3) // 4
+    for i in range(word(mem, op + isa.DENSE_PRODUCT_OUTER)):
+        row_source = source + i * word(mem, op + isa.DENSE_PRODUCT_SOURCE_OUTER)
+        row_target = target + i * word(mem, op + isa.DENSE_PRODUCT_TARGET_OUTER)
+        first = 0
+        while first < blocks:
+            k = tile_blocks(blocks - first, max_blocks)
+            together = tile_quads(k, max_blocks)
+            x = row_source + 16 * first
+            for c in range(runs):
+                last = c == runs - 1
+                first_adds = adds if c == 0 and not exact else 0
+                how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
+                start = c * columns // runs
+                end = (c + 1) * columns // runs
+                q = part * together
+                while q < quads:
+                    n = together if q + together <= quads else 1
+                    for at in range(q, min(q + together, quads), n):
+                        quad = 4 * (end - start)
+                        weights = values + 4 * quads * start + quad * at
+                        tile = Tile(x, unit, offsets + start, weights, end - start, quad, count - 4 * at, target_row)
+                        y = row_target + 4 * at * target_row
+                        out = Output(y, gap, first, 0, width, residual - target, 1)
+                        dense_rows(k, n, a, mem, tile, biases + 4 * at, how, out)
+                    q += parts * together
+            first += k
+
+
+@device
+def tile_blocks(left: int, max_blocks: int) -> int:
+    """Return the largest number of blocks in `simd_widths.TILE_QUADS` that is at most `left` and `max_blocks`."""
+    k = min(left, max_blocks)
+    return 6 if k >= 6 else 4 if k >= 4 else k
+
+
+@device
+def tile_quads(k: int, max_blocks: int) -> int:
+    """Return how many quads of rows to compute with `k` blocks at a time, which is one if registers are few."""
+    if max_blocks < 6:
+        return 1
+    return 4 if k == 1 else 2 if k <= 3 else 1
+
+
+@device
+def depthwise_product(
+    a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
+) -> None:
+    """Multiply each channel by sparse rows of its own; each part takes every `parts`-th channel."""
+    channels = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNELS)
+    channel_rows = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNEL_ROWS)
+    copy = word(mem, op + isa.DEPTHWISE_PRODUCT_COPY)
+    plane = word(mem, op + isa.DEPTHWISE_PRODUCT_PLANE)
+    # Parts without a scratch buffer of their own leave the work to the others.
+    workers = min(parts, word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCHES))
+    scratch_step = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH_STEP)
+    scratch = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH) + part * scratch_step
+    # Without a stride, the lines of an image are copied as they are, between rows of zeros.
+    simple = word(mem, copy + isa.PAD_COPY_STRIDE) == 1 and word(mem, copy + isa.PAD_COPY_PHASES) == 1
+    width = word(mem, copy + isa.PAD_COPY_WIDTH)
+    rows = word(mem, copy + isa.PAD_COPY_ROWS)
+    top = min(rows, word(mem, copy + isa.PAD_COPY_TOP))
+    lines = min(rows - top, word(mem, copy + isa.PAD_COPY_HEIGHT))
+    c = part if part < workers else channels
+    while c < channels:
+        if simple:
+            clear_lines(a, scratch, 0, 1, top * width)
+            copy_lines(a, source + c * plane, 0, scratch + top * width, 0, 1, lines * width)
+            clear_lines(a, scratch + (top + lines) * width, 0, 1, (rows - top - lines) * width)
+        else:
+            pad_copy(a, mem, copy, source + c * plane, scratch, 0, 1)
+        for r in range(c * channel_rows, (c + 1) * channel_rows):
+            _plane(a, mem, op, scratch, target, r, exact)
+        c += workers
+
+
+@device
+def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exact: int) -> None:
+    """Compute one channel of the output from a padded channel of the input."""
+    indptr = word(mem, op + isa.DEPTHWISE_PRODUCT_INDPTR)
+    offsets = word(mem, op + isa.DEPTHWISE_PRODUCT_OFFSETS)
+    shifts = word(mem, op + isa.DEPTHWISE_PRODUCT_SHIFTS)
+    values = word(mem, op + isa.DEPTHWISE_PRODUCT_VALUES)
+    bias = mem[word(mem, op + isa.DEPTHWISE_PRODUCT_BIAS) + r]
+    pitch = word(mem, op + isa.DEPTHWISE_PRODUCT_PITCH)
+    columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
+    lines = word(mem, op + isa.DEPTHWISE_PRODUCT_LINES)
+    width = word(mem, op + isa.DEPTHWISE_PRODUCT_WIDTH)
+    max_blocks = word(mem, op + isa.DEPTHWISE_PRODUCT_MAX_BLOCKS)
+    residual = word(mem, op + isa.DEPTHWISE_PRODUCT_RESIDUAL)
+    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_RELU), exact)
+    start = word(mem, indptr + r)
+    end = word(mem, indptr + r + 1)
+    y = target + r * word(mem, op + isa.DEPTHWISE_PRODUCT_TARGET_ROW)
+    blocks = (width + 15) // 16
+    line = 0
+    while line < lines:
+        n = plane_lines(lines - line)
+        first = 0
+        while first < blocks:
+            k = plane_blocks(blocks - first, max_blocks)
+            x = scratch + line * pitch + 16 * first
+            taps = Taps(x, pitch, columns, offsets, shifts, values, start, end)
+            out = Output(y + line * width, 16, first, 0, width, residual - target, 1)
+            plane_rows(n, k, a, mem, taps, bias, how, out)
+            first += k
+        line += n
+
+
+@device
+def plane_lines(left: int) -> int:
+    """Return how many of `left` lines to compute at a time, one of `simd_widths.PLANE_LINES`."""
+    if left >= 7 and left % 4:
+        return 7
+    return 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@device
+def plane_blocks(left: int, max_blocks: int) -> int:
+    """Return the largest of `simd_widths.PLANE_BLOCKS` that is at most `left` and `max_blocks`."""
+    k = min(left, max_blocks)
+    return 4 if k >= 4 else 2 if k >= 2 else 1
