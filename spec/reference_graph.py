@@ -304,8 +304,10 @@ def read_operator(reader: Reader, values: int, entries: list[Entry]) -> dict[str
     head = reader.u8()
     check(head & 31 in OPERATORS, "E08", "[G2] an unknown operator")
     name = OPERATORS[head & 31]
-    operands: list[Any] = [values - 1]
-    if head & 32:
+    operands: list[Any] = []
+    if not head & 32:
+        operands = [earlier(values, 0)]
+    else:
         count = reader.varint(MAX_OPERANDS) if name in ANY else LEAST.get(name, 1)
         operands = [read_operand(reader, name, values, entries) for _ in range(count)]
         check(operands != [values - 1], "E08", "[G3] the default operand spelled out")

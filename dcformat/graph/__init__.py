@@ -4,7 +4,7 @@
 """
 
 from dcformat.graph.elementwise import BINARY, UNARY, Add, Binary, Quantize, ReLU, Unary, Where
-from dcformat.graph.graph import Graph, Output, Port, Preprocessing
+from dcformat.graph.graph import Graph, Output, Port, Preprocessing, with_batch
 from dcformat.graph.node import Node, Operand, Pair, Shape
 from dcformat.graph.rearranging import Concat, Flatten, Gather, Pad, Reshape, Resize, Slice, Tile, Transpose
 from dcformat.graph.recurrent import GRU, LSTM
@@ -16,5 +16,5 @@ __all__ = [
     "BINARY", "GRU", "LSTM", "REDUCTIONS", "UNARY", "Add", "AvgPool", "Binary", "Concat", "Conv", "ConvTranspose",
     "Flatten", "Gather", "Graph", "Linear", "MatMul", "MaxPool", "Node", "Normalize", "Operand", "Output", "Pad",
     "Pair", "Port", "Preprocessing", "Quantize", "ReLU", "Reduce", "Reshape", "Resize", "Shape", "Slice", "Softmax",
-    "Tile", "Transpose", "Unary", "Where",
+    "Tile", "Transpose", "Unary", "Where", "with_batch",
 ]  # fmt: skip

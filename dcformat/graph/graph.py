@@ -22,6 +22,11 @@ from dcformat.records import record
 PORT_DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
+def with_batch(shape: Shape, batch_axis: int | None) -> tuple[int | None, ...]:
+    """Return the shape of a caller's array, in which None stands for the batch."""
+    return shape if batch_axis is None else (*shape[:batch_axis], None, *shape[batch_axis:])
+
+
 @record
 class Port:
     """An input: its name, its shape without the batch, its dtype, and where the batch goes.
@@ -34,6 +39,11 @@ class Port:
     name: str = "input"
     dtype: str = "float32"
     batch_axis: int | None = 0
+
+    @property
+    def full_shape(self) -> tuple[int | None, ...]:
+        """The shape of a caller's array: None stands for the batch."""
+        return with_batch(self.shape, self.batch_axis)
 
 
 @record
@@ -51,7 +61,7 @@ class Preprocessing:
     """How a uint8 pixel becomes the network's float32 input: ``(pixel / 255 - mean) / std``.
 
     `mean` and `std` hold one value for all channels or one for each channel, the first dimension of an input of rank 3.
-    Float input is taken to be preprocessed and is used unchanged. Only a network with one input has it.
+    Float input is taken to be preprocessed and is used unchanged. Only a network with one float32 input has it.
     """
 
     mean: tuple[float, ...]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from dcformat.model import STORAGE
 from dcformat_interop.refusals import UnfitError
@@ -96,19 +98,51 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
             raise UnfitError(path, "dtypes that NumPy has", "bfloat16 (use .safetensors)", name)
         if info.scale != 1.0:
             raise UnfitError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
-        if not _is_member(name):
-            raise UnfitError(path, "names that a zip archive can hold", f"{name!r} (use .safetensors)")
-        if name.endswith(".npy") and name.removesuffix(".npy") in content.names:
-            found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one (use .safetensors)"
-            raise UnfitError(path, "names that NumPy tells apart", found)
+    _check_members(path, content.names, " (use .safetensors)")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in content.names:
-            info, entry = content.info(name), zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info = content.info(name)
             descr = np.lib.format.dtype_to_descr(STORAGE[info.dtype])
-            with archive.open(entry, "w", force_zip64=True) as member:
+            with _member(archive, name) as member:
                 header = {"descr": descr, "fortran_order": False, "shape": info.shape}
                 np.lib.format.write_array_header_1_0(member, header)
                 _write_elements(content, name, member)
+
+
+def write_arrays(path: object, arrays: Mapping[str, npt.NDArray[Any]], out: BinaryIO) -> None:
+    """Write arrays as `numpy.savez` would, with a fixed date.
+
+    Parameters
+    ----------
+    path : path
+        The name of the output, for errors.
+    arrays : mapping of str to ndarray
+        Arrays of numbers by name.
+    out : binary file object
+
+    Raises
+    ------
+    UnfitError
+        A name points outside the archive, or `numpy.load` would confuse two names.
+    """
+    _check_members(path, arrays, "")
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with _member(archive, name) as member:
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+def _check_members(path: object, names: Collection[str], advice: str) -> None:
+    for name in names:
+        if not _is_member(name):
+            raise UnfitError(path, "names that a zip archive can hold", f"{name!r}{advice}")
+        if name.endswith(".npy") and name.removesuffix(".npy") in names:
+            found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one{advice}"
+            raise UnfitError(path, "names that NumPy tells apart", found)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True)
 
 
 def _is_member(name: str) -> bool:

@@ -71,10 +71,12 @@ class Budget:
         The file, for the error.
     max_bytes : int or None
         Maximum number of bytes; None for no limit.
+    what : str
+        What the file holds, for the error.
     """
 
-    def __init__(self, path: str, max_bytes: int | None) -> None:
-        self._path, self._max_bytes, self._taken = path, max_bytes, 0
+    def __init__(self, path: str, max_bytes: int | None, what: str = "a checkpoint") -> None:
+        self._path, self._max_bytes, self._what, self._taken = path, max_bytes, what, 0
 
     def take(self, count: int, what: str = "") -> None:
         """Count `count` more bytes for the entry `what`.
@@ -86,7 +88,7 @@ class Budget:
         """
         self._taken += count
         if self._max_bytes is not None and self._taken > self._max_bytes:
-            expected = f"a checkpoint that takes at most {counted(self._max_bytes, 'byte')} of memory (max_memory)"
+            expected = f"{self._what} that takes at most {counted(self._max_bytes, 'byte')} of memory (max_memory)"
             raise UnfitError(self._path, expected, f"one that takes {self._taken:,} or more", what)
 
 

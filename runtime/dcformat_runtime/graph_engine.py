@@ -1,11 +1,12 @@
 """The backend of networks that `engine` and the NumPy backend do not take whole: several inputs, any rank or operator.
 
-Segments of the graph run on a backend of their own, and the nodes between them in NumPy.
+Segments of the graph run on a backend of their own, maps (`compile.maps`) in a kernel, and other nodes in NumPy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -14,6 +15,11 @@ import numpy as np
 from dcformat.graph import Graph, Node
 from dcformat.model import Model
 from dcformat.records import replace
+from dcformat_runtime.compile import maps, rows
+from dcformat_runtime.compile.maps import Map
+from dcformat_runtime.compile.rows import Rows
+from dcformat_runtime.kernels import maps as map_kernel
+from dcformat_runtime.kernels import rows as row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
 from dcformat_runtime.segments import Segment, divide, evenly_padded
@@ -29,18 +35,17 @@ _UNORDERED = frozenset({
     "sum", "prod", "exp", "log", "erf", "sigmoid", "tanh", "sin", "cos", "pow",
 })  # fmt: skip
 
+#: Stands for the arrays that a map does not read.
+_NOTHING = np.empty(0, np.float32)
+
 
 class _Step(NamedTuple):
-    """A segment or a node: its name, the value that it makes, and the values that nothing reads after it.
-
-    `node` is None for a segment.
-    """
+    """A segment, a map or a node: its name, the value that it makes, and the values that nothing reads after it."""
 
     name: str
     target: int
     run: Compute
     done: tuple[int, ...]
-    node: Node | None
 
 
 class SegmentEngine(Protocol):
@@ -59,26 +64,37 @@ class GraphEngine:
         A model with a graph.
     make_engine : callable
         Makes the backend of a segment.
+    compiled : bool
+        Whether compiled kernels run the nodes that they can.
     """
 
-    def __init__(self, model: Model, make_engine: MakeEngine) -> None:
+    def __init__(self, model: Model, make_engine: MakeEngine, compiled: bool) -> None:
         assert model.graph is not None
         shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
         self.graph = evenly_padded(model.graph, model.graph.shapes(shapes))
         self.shapes = self.graph.shapes(shapes)
         self._dense: dict[str, Floats] = {}
         self._steps: list[_Step] = []
-        steps = divide(self.graph, self.shapes)
-        done = _last_uses(self.graph, steps)
+        divided = divide(self.graph, self.shapes)
+        self._between = [step for step in divided if isinstance(step, int)]
+        steps: Sequence[Segment | Map | int] = divided
+        if compiled:
+            steps = maps.join(self.graph, self.shapes, shapes, divided)
+        done, overwritable = _last_uses(self.graph, steps), maps.overwritable(self.graph, steps)
         for step in steps:
             if isinstance(step, Segment):
-                name, run = _segment_name(step), self._segment(model, step, make_engine)
-                self._steps.append(_Step(name, step.target, run, done.get(step.stop - 1, ()), None))
+                name, run, target = _segment_name(step), self._segment(model, step, make_engine), step.target
+            elif isinstance(step, Map):
+                over = overwritable.intersection(done.get(step.stop - 1, ()))
+                name, run, target = _map_name(self.graph, step), self._map(model, step, over), step.target
             else:
+                target = len(self.graph.inputs) + step
                 node = self.graph.nodes[step]
-                value = len(self.graph.inputs) + step
-                run = self._node(model, node, value)
-                self._steps.append(_Step(f"{node.kind}.{step}", value, run, done.get(step, ()), node))
+                found = rows.plan(node, self.shapes[node.values[0]]) if compiled and node.values else None
+                run = self._node(model, node, target) if found is None else self._rows(node, found, target)
+                name = _node_name(self.graph, step)
+            last = step if isinstance(step, int) else step.stop - 1
+            self._steps.append(_Step(name, target, run, done.get(last, ())))
 
     def run(self, inputs: list[Floats], batch: int) -> list[Floats]:
         """Return the outputs, each ``(batch, *shape)``, of the inputs, each float32 ``(batch, *shape)``."""
@@ -89,9 +105,10 @@ class GraphEngine:
 
     def unordered(self) -> str | None:
         """Return the name of a step whose rounding depends on the machine or the batch, None if there is none."""
-        for step in self._steps:
-            if step.node is not None and {step.node.kind, getattr(step.node, "function", "")} & _UNORDERED:
-                return step.name
+        for number in self._between:
+            node = self.graph.nodes[number]
+            if {node.kind, getattr(node, "function", "")} & _UNORDERED:
+                return _node_name(self.graph, number)
         return None
 
     def profile(self, inputs: list[Floats], batch: int) -> list[tuple[str, float]]:
@@ -121,6 +138,46 @@ class GraphEngine:
         def run(values: dict[int, Floats], batch: int) -> Floats:
             x = np.ascontiguousarray(values[source]).reshape(batch * segment.lead, -1)
             return engine.run(x).reshape(batch, *shape)
+
+        return run
+
+    def _map(self, model: Model, found: Map, overwritable: frozenset[int]) -> Compute:
+        shape, size = self.shapes[found.target], prod(self.shapes[found.target])
+        tensors = [
+            np.ascontiguousarray(self._tensor(model, source.operand)).reshape(source.size)
+            if isinstance(source.operand, str)
+            else _NOTHING
+            for source in found.sources
+        ]
+        rest = [_NOTHING] * (map_kernel.SOURCES - len(tensors))
+        over = [k for k, source in enumerate(found.sources) if source.like and source.operand in overwritable]
+
+        def run(values: dict[int, Floats], batch: int) -> Floats:
+            # The arrays get the sizes for which the program was proved to be in range.
+            arrays = [
+                np.ascontiguousarray(values[source.operand]).reshape(batch * source.size)
+                if isinstance(source.operand, int)
+                else tensor
+                for source, tensor in zip(found.sources, tensors, strict=True)
+            ]
+            out = arrays[over[0]] if over else np.empty(batch * size, np.float32)
+            registers = np.empty((found.registers, map_kernel.BLOCK), np.float32)
+            with np.errstate(all="ignore"):  # infinities and NaN are not errors here
+                map_kernel.run(out, *arrays, *rest, found.constants, registers, found.loads, found.program)
+            return out.reshape(batch, *shape)
+
+        return run
+
+    def _rows(self, node: Node, found: Rows, value: int) -> Compute:
+        shape, (source,) = self.shapes[value], node.values
+
+        def run(values: dict[int, Floats], batch: int) -> Floats:
+            x = np.ascontiguousarray(values[source]).reshape(batch * found.size)
+            out = np.empty(batch * found.made, np.float32)
+            sums, extremes = np.empty(row_kernel.LANES), np.empty(row_kernel.LANES, np.float32)
+            with np.errstate(all="ignore"):  # infinities and NaN are not errors here
+                row_kernel.run(out, x, sums, extremes, found.function, found.length, found.epsilon)
+            return out.reshape(batch, *shape)
 
         return run
 
@@ -154,12 +211,23 @@ def _segment_name(segment: Segment) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
-def _last_uses(graph: Graph, steps: list[Segment | int]) -> dict[int, tuple[int, ...]]:
+def _node_name(graph: Graph, number: int) -> str:
+    return f"{graph.nodes[number].kind}.{number}"
+
+
+def _map_name(graph: Graph, found: Map) -> str:
+    first, last = _node_name(graph, found.start), _node_name(graph, found.stop - 1)
+    return first if first == last else f"{first} to {last}"
+
+
+def _last_uses(graph: Graph, steps: Sequence[Segment | Map | int]) -> dict[int, tuple[int, ...]]:
     """Return, for each last node of a step, the values that nothing reads after it."""
     last: dict[int, int] = {}
     for step in steps:
-        stop = step.stop - 1 if isinstance(step, Segment) else step
-        read = (step.source,) if isinstance(step, Segment) else graph.nodes[step].values
+        if isinstance(step, int):
+            read, stop = graph.nodes[step].values, step
+        else:
+            read, stop = step.values, step.stop - 1
         for value in read:
             last[value] = stop
     kept = {output.value for output in graph.outputs}

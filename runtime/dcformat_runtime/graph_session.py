@@ -14,6 +14,7 @@ from dcformat.model import Model
 from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
+from dcformat_runtime.kernels import maps, rows
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ports import PortInfo, Ports
 from dcformat_runtime.session import LayerTime, Options, Session, choose_backend, make_engine
@@ -33,13 +34,14 @@ class GraphSession(Session):
         def engine(network: Network) -> Any:
             return make_engine(network, options, threads)
 
-        self._graph = GraphEngine(model, engine)
+        self._backend = choose_backend(options.backend)[0]
+        compiled = self._backend == "numba" and (options.backend == "numba" or (maps.run.ready() and rows.run.ready()))
+        self._graph = GraphEngine(model, engine, compiled)
         if options.deterministic and (name := self._graph.unordered()):
             raise GraphError(
                 f"{name} with deterministic=True", got="no fixed order of its sums", expected="other operators"
             )
         self._ports = Ports(self._graph.graph, self._graph.shapes)
-        self._backend = choose_backend(options.backend)[0]
         self._running = plan.running
         limit = options.max_memory
         self._left = None if limit is None else limit - plan.memory.total + plan.memory.call
@@ -92,13 +94,16 @@ class GraphSession(Session):
             A name, shape or dtype is not one that the network takes.
         """
         given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
+        named = self._ports.give(self.float32_outputs(given))
+        return next(iter(named.values())) if len(named) == 1 and not isinstance(x, Mapping) else named
+
+    def float32_outputs(self, given: Mapping[str, Any]) -> list[Floats]:
+        """Return the outputs for inputs by name, before they get their dtypes and the batch its place."""
         arrays, batch = self._ports.take(given)
         try:
-            results = self._run_pieces(arrays, batch)
+            return self._run_pieces(arrays, batch)
         except MemoryError:
             raise self._too_large(batch, "no more memory") from None
-        named = self._ports.give(results)
-        return next(iter(named.values())) if len(named) == 1 and not isinstance(x, Mapping) else named
 
     def _run_pieces(self, arrays: list[Floats], batch: int) -> list[Floats]:
         if self._left is not None and min(batch, self._piece) * self._call > self._left:

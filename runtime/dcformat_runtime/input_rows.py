@@ -16,7 +16,17 @@ _UINT8 = np.dtype(np.uint8)
 
 
 class InputError(ValueError):
-    """The network does not take an input of this shape or dtype."""
+    """The network does not take an input of this name, shape or dtype.
+
+    Attributes
+    ----------
+    name : str or None
+        The input, if the error is about one of several.
+    """
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class Inputs:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Graph, Output, Port, Shape
+from dcformat.graph import Graph, Output, Port, Shape, with_batch
+from dcformat.wording import shaped
 from dcformat_runtime.input_rows import InputError, Inputs
 from dcformat_runtime.network import Floats, pixel_table
 
@@ -22,6 +23,10 @@ class PortInfo(NamedTuple):
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+
+    def describe(self) -> str:
+        """Return the name, dtype and shape in words, such as ``'tokens' int64 (batch, 4)``."""
+        return f"{self.name!r} {self.dtype} {shaped(self.shape)}"
 
 
 class Ports:
@@ -37,8 +42,11 @@ class Ports:
         self._rows = Inputs(port.shape, pixel_table(graph)) if rows else None
         self._outputs = graph.outputs
         self.batched = any(port.batch_axis is not None for port in graph.inputs)
-        self.inputs = tuple(_info(port, port.shape) for port in graph.inputs)
-        self.outputs = tuple(_info(output, shapes[output.value]) for output in graph.outputs)
+        self.inputs = tuple(PortInfo(port.name, port.full_shape, port.dtype) for port in graph.inputs)
+        self.outputs = tuple(
+            PortInfo(output.name, with_batch(shapes[output.value], output.batch_axis), output.dtype)
+            for output in graph.outputs
+        )
 
     def take(self, given: Mapping[str, npt.NDArray[Any]]) -> tuple[list[Floats], int]:
         """Return each input as float32 ``(batch, *shape)``, and the batch size, which is 1 without a batch.
@@ -48,8 +56,7 @@ class Ports:
         InputError
             A name, shape or dtype is not one that the network takes, or a whole number exceeds 2^24.
         """
-        if given.keys() != self._inputs.keys():
-            raise InputError(f"inputs: expected {_names(self._inputs)}, found {_names(given)}")
+        check_names(given, self.inputs)
         if self._rows is not None:
             (x,), (port,) = given.values(), self._inputs.values()
             self._rows.check(x)
@@ -73,25 +80,28 @@ class Ports:
         }  # fmt: skip
 
 
-def _info(port: Port | Output, shape: Shape) -> PortInfo:
-    axis = port.batch_axis
-    return PortInfo(port.name, shape if axis is None else (*shape[:axis], None, *shape[axis:]), port.dtype)
+def check_names(given: Mapping[str, object], inputs: Sequence[PortInfo]) -> None:
+    """Raise `InputError` unless `given` holds every input and nothing else."""
+    if given.keys() != {info.name for info in inputs}:
+        expected = ", ".join(info.describe() for info in inputs)
+        raise InputError(f"inputs: expected {expected}; found {', '.join(map(repr, given)) or 'none'}")
 
 
 def _check(x: npt.NDArray[Any], info: PortInfo) -> None:
+    name, expected = info.name, shaped(info.shape)
     if not isinstance(x, np.ndarray):
-        raise InputError(f"input {info.name!r}: expected a NumPy array of {_shown(info)}, found {type(x).__name__}")
+        raise InputError(f"input {name!r}: expected a NumPy array of {expected}, found {type(x).__name__}", name)
     fits = len(x.shape) == len(info.shape) and all(
         wanted in (None, size) for wanted, size in zip(info.shape, x.shape, strict=True)
     )
     if not fits:
-        raise InputError(f"shape of input {info.name!r}: expected {_shown(info)}, found {x.shape}")
+        raise InputError(f"shape of input {name!r}: expected {expected}, found {x.shape}", name)
     whole = np.dtype(info.dtype).kind in "iu"
     if x.dtype != info.dtype and not (whole and x.dtype.kind in "iu"):
-        raise InputError(f"dtype of input {info.name!r}: expected {info.dtype}, found {x.dtype}")
+        raise InputError(f"dtype of input {name!r}: expected {info.dtype}, found {x.dtype}", name)
     wide = x.dtype.kind in "iu" and x.dtype.itemsize > 2 and x.size
     if wide and not -_LARGEST_WHOLE <= x.min() <= x.max() <= _LARGEST_WHOLE:
-        raise InputError(f"input {info.name!r}: expected whole numbers from -2^24 to 2^24, found others")
+        raise InputError(f"input {name!r}: expected whole numbers from -2^24 to 2^24, found others", name)
 
 
 def _float32(x: npt.NDArray[Any], port: Port, batch: int) -> Floats:
@@ -108,12 +118,3 @@ def _result(result: Floats, output: Output) -> npt.NDArray[Any]:
     with np.errstate(invalid="ignore", over="ignore"):
         typed = np.ascontiguousarray(result).astype(output.dtype, copy=False)
     return typed[0] if output.batch_axis is None else np.ascontiguousarray(np.moveaxis(typed, 0, output.batch_axis))
-
-
-def _shown(info: PortInfo) -> str:
-    inner = ", ".join("batch" if size is None else str(size) for size in info.shape)
-    return f"({inner}{',' if len(info.shape) == 1 else ''})"
-
-
-def _names(names: Any) -> str:
-    return ", ".join(map(repr, names)) or "none"

@@ -47,6 +47,11 @@ class Segment:
     graph: Graph
     lines: tuple[str, ...]
 
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The values that the segment reads."""
+        return (self.source,)
+
 
 class _View:
     """How a segment sees values: without their first dimensions `lead`, and with a height of 1 if there are `lines`."""

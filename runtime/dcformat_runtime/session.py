@@ -22,9 +22,9 @@ from dcformat.wording import counted
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
-from dcformat_runtime.input_rows import InputError, Inputs
+from dcformat_runtime.input_rows import Inputs
 from dcformat_runtime.network import Floats, Matrix, Network, check_graph, lower, matrices, outline
-from dcformat_runtime.ports import PortInfo
+from dcformat_runtime.ports import PortInfo, check_names
 from dcformat_runtime.segments import takes_rows
 
 if TYPE_CHECKING:
@@ -187,9 +187,19 @@ class Session:
             raise self._too_large(len(x), "no more memory") from None
 
     def _named(self, given: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        if given.keys() != {self.inputs[0].name}:
-            raise InputError(f"inputs: expected {self.inputs[0].name!r}, found {', '.join(map(repr, given)) or 'none'}")
+        check_names(given, self.inputs)
         return {self.outputs[0].name: self(given[self.inputs[0].name])}
+
+    def float32_outputs(self, given: Mapping[str, npt.NDArray[Any]]) -> list[Floats]:
+        """Return the outputs for inputs by name, before they get their dtypes and the batch its place.
+
+        Returns
+        -------
+        list of ndarray
+            Each output as float32 ``(batch, *shape)``, in the order of `outputs`. The batch is 1 for a network that
+            takes none.
+        """
+        return [*self._named(given).values()]
 
     def _in_pieces(self, x: Any) -> Any:
         if isinstance(x, Mapping):

@@ -119,6 +119,7 @@ def ports() -> Iterator[Case]:
     ):
         yield f"port_{name}", code, ids, long_graph(inputs, [], outputs)
     yield "port_no_input", "E11", "G11", long_graph([], [], [])
+    yield "port_no_input_to_read", "E11", "G4", long_graph([], [op(RELU)], [y])
     yield "port_inputs", "E06", "N2", long_graph([input_port(f"x{k}", ()) for k in range(257)], [], [y])
     yield "port_value_limit", "E06", "N2", long_graph([x], [], [output_port("y", (1 << 17) + 1)])
 

@@ -100,11 +100,18 @@ def test_several_inputs_and_outputs(invoke: Invoke, tmp_path: Path) -> None:
     tensor = Tensor("t", (2,), "float32", np.array([1, 2], "<f4"))
     dcformat.save(Model({"t": tensor}, graph), tmp_path / "a.dcf")
     text = invoke("inspect", tmp_path / "a.dcf").stdout
-    assert "network: inputs x (2x1), \\x1bstate (scalar), 2 add; outputs y, z" in text
+    lines = [
+        "network: 2 add", "input x: float32 (batch, 2, 1)", "input \\x1bstate: int64 ()",
+        "output y: float32 (batch, 2, 2)", "output z: float64 (2, batch, 2)",
+    ]  # fmt: skip
+    assert text.splitlines()[2:7] == lines
     network = json.loads(invoke("inspect", tmp_path / "a.dcf", "--json").stdout)["network"]
     assert network["input_shape"] is None
+    assert network["inputs"][0]["shape"] == ["batch", 2, 1]
     assert network["inputs"][1] == {"name": "\x1bstate", "shape": [], "dtype": "int64", "batch_axis": None}
-    assert network["outputs"][1] == {"name": "z", "value": 2, "dtype": "float64", "batch_axis": 1}
+    assert network["outputs"][1] == {
+        "name": "z", "value": 2, "shape": [2, "batch", 2], "dtype": "float64", "batch_axis": 1,
+    }  # fmt: skip
     assert network["nodes"][0]["inputs"] == [0, "t", {"constant": "-inf"}]
     assert network["nodes"][1]["inputs"] == [2, 1, {"constant": 0.5}]
 

@@ -50,7 +50,7 @@ def test_inspect(invoke: Invoke, dcf: Path) -> None:
     each(document["memory"], {"what", "bytes"})
     each([document["network"]], {"input_shape", "inputs", "outputs", "preprocessing", "nodes"})
     each(document["network"]["inputs"], {"name", "shape", "dtype", "batch_axis"})
-    each(document["network"]["outputs"], {"name", "value", "dtype", "batch_axis"})
+    each(document["network"]["outputs"], {"name", "value", "shape", "dtype", "batch_axis"})
     each([document["network"]["preprocessing"]], {"mean", "std"})
     each(document["network"]["nodes"], {"kind", "inputs", "tensors"})
 
@@ -100,12 +100,14 @@ def test_verify_in_lines(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 def test_run(invoke: Invoke, dcf: Path, data: Path, npz: Path, tmp_path: Path) -> None:
     keys(invoke("run", dcf, "--data", data, "--json").stdout, "file", "images", "correct", "accuracy")
     np.save(tmp_path / "x.npy", np.zeros((2, 784), np.float32))
-    keys(invoke("run", dcf, "--input", tmp_path / "x.npy", "--json").stdout, "file", "images", "classes")
+    keys(invoke("run", dcf, "--input", tmp_path / "x.npy", "--json").stdout, "file", "images", "classes", "outputs")
     arguments = ["run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"]
-    keys(invoke(*arguments).stdout, "file", "images", "output", "shape")
+    document = keys(invoke(*arguments).stdout, "file", "images", "output", "shape", "outputs")
+    each(document["outputs"], {"name", "shape", "dtype", "min", "max", "mean"})
     labelled = tmp_path / "b.dcf"
     invoke("pack", npz, "-o", labelled, "--architecture", "lenet-300-100", "--labels", ",".join("abcdefghij"))
-    keys(invoke("run", labelled, "--input", tmp_path / "x.npy", "--json").stdout, "file", "images", "classes", "labels")
+    result = invoke("run", labelled, "--input", tmp_path / "x.npy", "--json")
+    keys(result.stdout, "file", "images", "classes", "labels", "outputs")
 
 
 @pytest.mark.needs_compiler

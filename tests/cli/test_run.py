@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_cli.input_files import read_array
+from dcformat_cli.array_files import read_arrays
 
 import dcformat
 from dcformat.model import Model
@@ -106,7 +106,7 @@ def test_the_backends_agree(invoke: Invoke, dcf: Path, data: Path, backend: str)
         (np.zeros((2, 783), np.float32), "expected (batch, 784), found (2, 783)"),
         (np.zeros((2, 784)), "expected float32 or uint8, found float64"),
         (np.zeros((2, 784), np.int32), "expected float32 or uint8, found int32"),
-        (np.float32(3), "expected shape (batch, ...), found ()"),
+        (np.float32(3), "input shape: expected (batch, 784), found ()"),
         (np.array([{}], object), "expected a NumPy .npy array of numbers, found pickled objects"),
     ],
 )
@@ -122,9 +122,9 @@ def test_arrays_that_do_not_fit(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a NumPy .npy array of numbers (an empty file)"),
-        (b"text", "not a NumPy .npy array of numbers (bytes of no known kind)"),
-        (b"PK\3\4", "not a NumPy .npy array of numbers (looks like a zip archive"),
+        (b"", "not a NumPy .npy array or .npz archive of numbers (an empty file)"),
+        (b"text", "not a NumPy .npy array or .npz archive of numbers (bytes of no known kind)"),
+        (b"PK\3\4", "expected a NumPy .npz archive of plain arrays, found a damaged one"),
         (b"\x93NUMPY", "expected a NumPy .npy array of numbers, found a damaged one"),
         (b"\x93NUMPY\x01\x00\x10\x00nonsense........", "expected a NumPy .npy array of numbers, found a damaged one"),
     ],
@@ -251,5 +251,6 @@ def test_every_form_of_array(tmp_path: Path, version: tuple[int, int], order: Li
         values = np.arange(24).reshape(2, 3, 4).astype(dtype, order=order)
         with path.open("wb") as file:
             np.lib.format.write_array(file, values, version)
-        found = read_array(str(path))
+        found = read_arrays(str(path))
+        assert isinstance(found, np.ndarray)
         assert found.dtype == values.dtype and np.array_equal(found, values)

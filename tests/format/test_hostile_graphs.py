@@ -39,6 +39,7 @@ HOSTILE: dict[str, tuple[bytes, type[FormatError]]] = {
     "a pool padded by 2^16": (b"\2\1\1\0\1\x84\1\1\1" + SMALL + b"\0\0", GraphError),
     "256 inputs of which none is there": (b"\x08\x80\2", TruncatedError),
     "257 inputs": (b"\x08\x81\2", LimitError),
+    "an operator without an input": (b"\x08\0\0\1\3\1\1y\x10\0", GraphError),
     "no input": (b"\x08\0\0\0\0", GraphError),
     "an output of a value after the last": (b"\x08\1\1x\x10\1\1\0\0\1\1y\x10\1", GraphError),
     "an output 2^17 values back": (b"\x08\1\1x\x10\1\1\0\0\1\1y\x10" + LARGE, GraphError),

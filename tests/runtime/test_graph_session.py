@@ -29,6 +29,8 @@ from dcformat.graph import (
     Unary,
 )
 
+#: What a message says of the inputs of `two_ports`, as a pattern.
+NAMED = r"'tokens' int64 \(batch, 4\), 'state' float32 \(2, batch, 3\)"
 EMBEDDING = np.arange(21, dtype=np.float32).reshape(7, 3)
 
 
@@ -72,8 +74,8 @@ def test_inputs_and_outputs_by_name() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokens": None}, "inputs: expected 'tokens', 'state', found 'state'"),
-        ({"more": np.zeros(1)}, "inputs: expected 'tokens', 'state', found"),
+        ({"tokens": None}, f"inputs: expected {NAMED}; found 'state'"),
+        ({"more": np.zeros(1)}, f"inputs: expected {NAMED}; found 'tokens', 'state', 'more'"),
         ({"tokens": np.zeros((5, 3), np.int64)}, r"shape of input 'tokens': expected \(batch, 4\), found \(5, 3\)"),
         ({"tokens": np.zeros((5, 4), np.float32)}, "dtype of input 'tokens': expected int64, found float32"),
         ({"tokens": np.full((5, 4), 7)}, "index: expected whole numbers from -7 to 6"),
@@ -99,7 +101,7 @@ def test_a_dict_for_a_network_with_one_input() -> None:
     x = np.array([[-1, 2]], np.float32)
     session = Session.from_model(Model({}, Graph.sequential((2,), (ReLU((0,)),))))
     np.testing.assert_array_equal(session({"input": x})["output"], [[0, 2]])
-    with pytest.raises(InputError, match="expected 'input', found 'x'"):
+    with pytest.raises(InputError, match=r"expected 'input' float32 \(batch, 2\); found 'x'"):
         session({"x": x})
 
 

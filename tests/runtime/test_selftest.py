@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from dcformat_runtime import Session
+from dcformat_runtime import InputError, Session
 from dcformat_runtime.compile.memory_prediction import predict
 from dcformat_runtime.network import outline
 from dcformat_runtime.self_testing import run_self_test, with_self_test
 
 import dcformat
 from dcformat.errors import MemoryLimitError
-from dcformat.graph import Graph, Linear, Preprocessing, Reduce, ReLU
+from dcformat.graph import (
+    Add,
+    Binary,
+    Gather,
+    Graph,
+    Linear,
+    Node,
+    Output,
+    Port,
+    Preprocessing,
+    Reduce,
+    ReLU,
+    Unary,
+)
 from dcformat.model import Model, SelfTest
 from dcformat.records import replace
 from dcformat.selftest import digest, is_robust, pixels, winners
+from tests.runtime.example_networks import BACKENDS
 
 
 def model(seed: int = 1, preprocessing: Preprocessing | None = None) -> Model:
@@ -84,6 +101,72 @@ def test_a_network_without_winners_is_refused() -> None:
     bias = dcformat.from_dense("b", np.zeros(10, np.float32))
     with pytest.raises(ValueError, match="clear winner"):
         with_self_test(Model({"w": flat, "b": bias}, Graph.sequential((20,), (Linear((0,), "w", "b"),))))
+
+
+def by_spec(test_inputs: list[dict[str, Any]], run: Callable[..., list[Any]]) -> bytes:
+    """Return the digest of a self-test whose samples are run one after the other."""
+    winners = [int(np.argmax(output)) for given in test_inputs for output in run(**given)]
+    return hashlib.sha256(np.array(winners, "<u4").tobytes()).digest()[:8]
+
+
+def test_several_inputs_and_outputs_of_any_dtype() -> None:
+    """Every sample draws its inputs in order; winners are those of each output before it becomes its dtype."""
+    table = (np.random.default_rng(3).standard_normal((2, 3)) / 16).astype(np.float32)
+    nodes: tuple[Node, ...] = (
+        Gather(("table", 0)),  # (4, 3)
+        Reduce((3,), "sum", (0,)),  # (3,)
+        Add((1, 4)),  # (2, 3)
+        Binary((4, 2), "mul"),  # (3,)
+        Reduce((5,), "argmax", (1,)),  # (2,)
+    )
+    graph = Graph(
+        (Port((4,), "tokens", "int64"), Port((2, 3), "state", "float64", 1), Port((3,), "scale", "int8", None)),
+        nodes,
+        (Output(5, "next", "float32", 1), Output(6, "rounded", "int8"), Output(7, "tokens", "int64", 1)),
+    )
+    made = with_self_test(Model({"table": dcformat.from_dense("table", table)}, graph), samples=3)
+    test = made.self_test
+    assert test is not None
+    drawn = [pixels(test.seed, 1, (13,), sample)[0] for sample in range(3)]
+    samples = [
+        {"tokens": one[:4] >> 7, "state": (one[4:10] / np.float32(255)).reshape(2, 3), "scale": one[10:] - 128.0}
+        for one in drawn
+    ]
+
+    def run(tokens: Any, state: Any, scale: Any) -> list[Any]:
+        total = table[tokens].sum(0)
+        return [state + total, total * scale, (state + total).argmax(1)]
+
+    assert test.digest == by_spec(samples, run)
+    assert dcformat.load(dcformat.dumps(made)).self_test == test
+    for backend in BACKENDS:
+        assert run_self_test(made, Session.from_model(made, backend=backend)) is True
+    other = {"table": dcformat.from_dense("table", -table)}
+    assert run_self_test(replace(made, tensors=other)) is False
+
+
+def test_a_network_without_a_batch() -> None:
+    graph = Graph((Port((2, 3), "a", "float32", None),), (Unary((0,), "neg"),), (Output(1, "b", "float16", None),))
+    made = with_self_test(Model({}, graph), samples=4)
+    assert made.self_test is not None
+    drawn = [pixels(made.self_test.seed, 1, (6,), sample)[0] for sample in range(4)]
+    assert made.self_test.digest == by_spec([{"a": one / np.float32(255)} for one in drawn], lambda a: [-a])
+    assert run_self_test(made) is True
+
+
+def test_indices_beyond_a_table_are_refused() -> None:
+    one_row = {"table": dcformat.from_dense("table", np.ones((1, 3), np.float32))}
+    made = Model(one_row, Graph((Port((4,), "tokens", "int64"),), (Gather(("table", 0)),), (Output(1),)))
+    with pytest.raises(InputError, match="index: expected whole numbers from -1 to 0"):
+        with_self_test(made)
+    with pytest.raises(InputError, match="index: expected whole numbers from -1 to 0"):
+        run_self_test(replace(made, self_test=SelfTest(0, 2, bytes(8))))
+
+
+def test_outputs_that_cannot_differ_are_refused() -> None:
+    scalar = Graph((Port((4,), "x"),), (Reduce((0,), "argmax", (0,)),), (Output(1, "class", "int64"),))
+    with pytest.raises(ValueError, match="expected an output of two or more elements"):
+        with_self_test(Model({}, scalar))
 
 
 def test_close_outputs_are_not_robust() -> None:

@@ -32,6 +32,8 @@ import reference_graph as reference_graph  # noqa: E402
 import reference_mixing as reference_mixing  # noqa: E402
 import reference_payloads as reference_payloads  # noqa: E402
 import reference_reader as reference_reader  # noqa: E402
+import run_arrays as run_arrays  # noqa: E402
+import run_graph as run_graph  # noqa: E402
 import trace_coder_3 as trace_coder_3  # noqa: E402
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dcformat.wording import counted
+from dcformat.errors import FormatError
+from dcformat.graph import with_batch
+from dcformat.wording import counted, shaped
 from dcformat_cli import summary
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work
@@ -42,7 +44,8 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
     figures = summary.summarize(content)
     say(summary.headline(name, figures))
     say(f"format {content.version[0]}.{content.version[1]}, content digest {content.digest.hex()}")
-    say(_network(content.graph))
+    for line in _network(content):
+        say(line)
     if content.labels:
         more = f" ... ({len(content.labels)})" if len(content.labels) > 12 else ""
         say(f"labels: {', '.join(content.labels[:12])}{more}")
@@ -61,23 +64,33 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
         _memory_table(content).show()
 
 
-def _network(graph: Graph | None) -> str:
+def _network(content: DcfFile) -> list[str]:
+    graph = content.graph
     if graph is None:
-        return "no network, only tensors (pack with --architecture to make a file that runs)"
+        return ["no network, only tensors (pack with --architecture to make a file that runs)"]
     kinds: dict[str, int] = {}
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    shapes = ["x".join(map(str, port.shape)) or "scalar" for port in graph.inputs]
-    if len(shapes) == 1:
-        text = f"network: input {shapes[0]}, {operators}"
-    else:
-        ports = [f"{port.name} ({shape})" for port, shape in zip(graph.inputs, shapes, strict=True)]
-        text = f"network: inputs {', '.join(ports)}, {operators}"
-    if len(graph.outputs) > 1:
-        text += f"; outputs {', '.join(output.name for output in graph.outputs)}"
     p = graph.preprocessing
-    return text if p is None else f"{text}; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
+    pixels = "" if p is None else f"; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
+    return [
+        f"network: {operators}{pixels}",
+        *(f"input {port.name}: {port.dtype} {shaped(port.full_shape)}" for port in graph.inputs),
+        *(
+            f"output {output.name}: {output.dtype} {'of unknown shape' if shape is None else shaped(shape)}"
+            for output, shape in zip(graph.outputs, _output_shapes(content, graph), strict=True)
+        ),
+    ]
+
+
+def _output_shapes(content: DcfFile, graph: Graph) -> list[tuple[int | None, ...] | None]:
+    """Return the shapes of the outputs with None for the batch; each is None if the graph is not valid."""
+    try:
+        shapes = graph.shapes({name: content.info(name).shape for name in content.names})
+    except FormatError:
+        return [None] * len(graph.outputs)
+    return [with_batch(shapes[output.value], output.batch_axis) for output in graph.outputs]
 
 
 def _one(values: tuple[float, ...]) -> str:
@@ -113,7 +126,7 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
         "version": list(content.version),
         "digest": content.digest.hex(),
         **summary.as_json(summary.summarize(content)),
-        "network": None if graph is None else _graph_document(graph),
+        "network": None if graph is None else _graph_document(content, graph),
         "labels": list(content.labels),
         "metadata": dict(content.metadata),
         "self_test": None if content.self_test is None else {
@@ -133,17 +146,28 @@ def _operand(operand: Operand) -> object:
     return operand
 
 
-def _graph_document(graph: Graph) -> dict[str, Any]:
+def _shape(shape: tuple[int | None, ...]) -> list[int | str]:
+    return ["batch" if size is None else size for size in shape]
+
+
+def _graph_document(content: DcfFile, graph: Graph) -> dict[str, Any]:
     p = graph.preprocessing
+    shapes = _output_shapes(content, graph)
     return {
         "input_shape": list(graph.input_shape) if len(graph.inputs) == 1 else None,
         "inputs": [
-            {"name": port.name, "shape": list(port.shape), "dtype": port.dtype, "batch_axis": port.batch_axis}
+            {"name": port.name, "shape": _shape(port.full_shape), "dtype": port.dtype, "batch_axis": port.batch_axis}
             for port in graph.inputs
         ],
         "outputs": [
-            {"name": output.name, "value": output.value, "dtype": output.dtype, "batch_axis": output.batch_axis}
-            for output in graph.outputs
+            {
+                "name": output.name,
+                "value": output.value,
+                "shape": None if shape is None else _shape(shape),
+                "dtype": output.dtype,
+                "batch_axis": output.batch_axis,
+            }
+            for output, shape in zip(graph.outputs, shapes, strict=True)
         ],
         "preprocessing": None if p is None else {"mean": list(p.mean), "std": list(p.std)},
         "nodes": [

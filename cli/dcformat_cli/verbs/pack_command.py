@@ -205,7 +205,8 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
         raise misuse("--architecture, --key and --skip are for checkpoints: an ONNX model holds its own network")
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file)
-    imported = networks.read_network(path, options.dims, options.values, options.max_memory)
+    with naming(str(path)):
+        imported = networks.read_network(path, options.dims, options.values, options.max_memory)
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
@@ -215,7 +216,7 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
     with naming(str(path)):
         packed = packed_model(model, str(output), options.mode, options.relative_index)
-    note(networks.describe(networks.check(imported, packed, options.max_memory)))
+        note(networks.describe(networks.check(imported, packed, options.max_memory)))
     with output.open() as out:
         out.write(packed)
     _report(options, {}, model, packed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from dcformat_interop.onnx_import.constant_folding import can_fold, fold
 from dcformat_interop.onnx_import.functions import (
     attribute_value,
     bound_attributes,
+    check_attributes,
     default_attributes,
     resolved,
     schema_function,
@@ -192,16 +193,12 @@ class Evaluator:
     def _attributes(self, node: Any, versions: Mapping[str, int]) -> dict[str, Any]:
         """Return a node's attributes, and refuse those that its operator does not have."""
         known = self._known_attributes(node, versions)
-        out: dict[str, Any] = {}
-        for attribute in node.attribute:
-            if known is not None and attribute.name not in known:
-                expected = f"attributes of {node.op_type}: {', '.join(known) or 'none'}"
-                raise UnfitError(self._path, expected, repr(attribute.name), what(node))
-            out[attribute.name] = attribute_value(attribute)
-        return out
+        if known is not None:
+            check_attributes(self._path, node, known)
+        return {attribute.name: attribute_value(attribute) for attribute in node.attribute}
 
-    def _known_attributes(self, node: Any, versions: Mapping[str, int]) -> Collection[str] | None:
-        """Return the names of an operator's attributes, or None if only its author knows them."""
+    def _known_attributes(self, node: Any, versions: Mapping[str, int]) -> Mapping[str, Any] | None:
+        """Return the attributes that an operator may have, or None if only its author knows them."""
         import onnx
 
         domain = _domain(node.domain)
@@ -211,13 +208,11 @@ class Evaluator:
         if version is None:
             raise UnfitError(self._path, f"an operator set for the domain {domain!r}", "none", what(node))
         if onnx.defs.has(node.op_type, version, domain):
-            attributes = onnx.defs.get_schema(node.op_type, version, domain).attributes
-            given = {attribute.name for attribute in node.attribute}
-            for name, attribute in attributes.items():
-                if attribute.required and name not in given:
-                    raise UnfitError(self._path, f"the attribute {name}", "none", what(node))
-            return list(attributes)
-        if domain == "":
+            known: Mapping[str, Any] = onnx.defs.get_schema(node.op_type, version, domain).attributes
+            return known
+        # onnxruntime's own operators may be in ONNX's domain, but not those of other operator sets.
+        newest = onnx.defs.onnx_opset_version()
+        if domain == "" and (onnx.defs.has(node.op_type, newest, "") or ("", node.op_type) not in LOWERINGS):
             raise UnfitError(self._path, f"an operator of operator set {version}", node.op_type, what(node))
         return None
 

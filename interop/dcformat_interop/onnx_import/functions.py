@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcformat_interop.onnx_import.items import Item
+from dcformat_interop.onnx_import.ordering import what
+from dcformat_interop.refusals import UnfitError
 
 
 def schema_function(node: Any, inputs: Sequence[Item | None] | None, version: int) -> Any:
@@ -52,6 +54,23 @@ def attribute_value(attribute: Any) -> Any:
 
     value = onnx.helper.get_attribute_value(attribute)
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def check_attributes(path: str, node: Any, known: Mapping[str, Any]) -> None:
+    """Raise unless the attributes of a node are those of its operator: known, of their types, and all that it needs."""
+    import onnx
+
+    given = {attribute.name: attribute for attribute in node.attribute}
+    for name, attribute in given.items():
+        if name not in known:
+            expected = f"attributes of {node.op_type}: {', '.join(known) or 'none'}"
+            raise UnfitError(path, expected, repr(name), what(node))
+        if attribute.type != int(known[name].type.value):
+            found = onnx.AttributeProto.AttributeType.Name(attribute.type)
+            raise UnfitError(path, f"the attribute {name} of type {known[name].type.name}", found, what(node))
+    for name, attribute in known.items():
+        if attribute.required and name not in given:
+            raise UnfitError(path, f"the attribute {name}", "none", what(node))
 
 
 def bound_attributes(function: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class Unsupported(Exception):
     """An operator, or a variant of it, cannot be imported; the message says which, and the way out."""
 
 
+#: How PyTorch begins the names of tensors that it numbers.
+_NUMBERED = "onnx::"
+
+#: What most operators have as their second and third inputs.
+_ROLES = {1: "weight", 2: "bias"}
+
 #: What a lowering returns for each output: a value or constant with the dtype of the first input, or an item.
 Result = Value | Array | Item
 Lowering = Callable[["Call"], "Result | Sequence[Result | None]"]
@@ -174,10 +180,12 @@ class Call:
         """Return axes counted from the front, ascending."""
         return sorted(self.axis(axis, rank) for axis in axes)
 
-    def tensor_name(self, number: int) -> str:
+    def tensor_name(self, number: int, role: str = "") -> str:
         """Return a name for the tensor made from an input: its own, or one made of the node's."""
-        item = self.item(number)
-        return item.name or f"{self.name}.{number}"
+        name = self.item(number).name
+        if name and not name.startswith(_NUMBERED):
+            return name
+        return f"{self.name}.{role or _ROLES.get(number, number)}"
 
     def take(self, elements: int) -> None:
         """Count an array of whole numbers before it is made; its size comes from the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class InputPlan:
     symbol: str | None = None
 
 
-def plan_inputs(path: str, inputs: Sequence[Any], dims: Mapping[str, int]) -> list[InputPlan]:
+def plan_inputs(path: str, inputs: Sequence[Any], dims: Mapping[str, int], max_memory: int | None) -> list[InputPlan]:
     """Return the plan of each input.
 
     Parameters
@@ -42,12 +43,14 @@ def plan_inputs(path: str, inputs: Sequence[Any], dims: Mapping[str, int]) -> li
     inputs : sequence of ValueInfoProto
     dims : mapping of str to int
         Sizes of dimensions that the model leaves open, by their names, or as ``INPUT.AXIS``.
+    max_memory : int or None
+        Most bytes that an input may take.
 
     Raises
     ------
     UnfitError
-        An input is no array, has a dtype that a network cannot take, or another open dimension than the batch; or a
-        name in `dims` is none of an open dimension.
+        There is no input; an input is no array, is too large, has a dtype that a network cannot take, or another open
+        dimension than the batch; or a name in `dims` is none of an open dimension.
     """
     open_dims: dict[str, None] = {}
     given = [_dims(path, value, open_dims) for value in inputs]
@@ -75,10 +78,17 @@ def plan_inputs(path: str, inputs: Sequence[Any], dims: Mapping[str, int]) -> li
         besides = f" besides the batch, {batch}" if batch else ""
         expected = f"dimensions of known size{besides}: give --dim {first}=SIZE"
         raise UnfitError(path, expected, named)
-    return [
+    if not plans:
+        raise UnfitError(path, "a network with an input", "none that is not constant")
+    made = [
         InputPlan(value.name, _dtype(path, value), tuple(map(int, shape)), axis, symbol)
         for value, shape, axis, symbol in plans
     ]
+    for plan in made:
+        if max_memory is not None and 4 * prod(plan.shape) > max_memory:
+            expected = f"an input of at most {max_memory:,} bytes (max_memory)"
+            raise UnfitError(path, expected, f"shape {plan.shape}", f"input {plan.name!r}")
+    return made
 
 
 def _dims(path: str, value: Any, open_dims: dict[str, None]) -> list[int | str]:

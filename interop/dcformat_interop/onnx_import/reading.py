@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import FormatError
-from dcformat.graph import Output, Port
+from dcformat.graph import Flatten, Gather, Output, Port, Reshape, Slice, Transpose
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
@@ -99,34 +98,35 @@ def import_onnx(
         The file cannot be read.
     """
     path = "ONNX model" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    data = source if isinstance(source, bytes) else _content(path, Path(source), max_memory)
     model = load_model(path, data)
-    budget = Budget(path, max_memory)
-    loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
     given = {tensor.name for tensor in model.graph.initializer}
     given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     open_inputs, fixed = fixed_inputs(path, [v for v in model.graph.input if v.name not in given], values or {})
-    plans = plan_inputs(path, open_inputs, dims or {})
-    if not plans:
-        raise UnfitError(path, "a network with an input", "none that is not constant")
-    for plan in plans:
-        if max_memory is not None and 4 * prod(plan.shape) > max_memory:
-            expected = f"an input of at most {max_memory:,} bytes (max_memory)"
-            raise UnfitError(path, expected, f"shape {plan.shape}", f"input {plan.name!r}")
-    builder = GraphBuilder()
+    plans = plan_inputs(path, open_inputs, dims or {}, max_memory)
+    builder, budget = GraphBuilder(), Budget(path, max_memory)
     names: Names = {name: constant(array) for name, array in fixed.items()}
     for plan in plans:
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
+    loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
     evaluator = Evaluator(path, model, builder, loader, budget)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
+    runnable.limits = _index_limits(builder)
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
+
+
+def _content(path: str, file: Path, max_memory: int | None) -> bytes:
+    size = file.stat().st_size
+    if max_memory is not None and size > max_memory:
+        raise UnfitError(path, f"a file of at most {max_memory:,} bytes (max_memory)", f"{size:,}")
+    return file.read_bytes()
 
 
 def _outputs(path: str, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
@@ -145,6 +145,21 @@ def _outputs(path: str, model: Any, names: Names, builder: GraphBuilder) -> list
     if not out:
         raise UnfitError(path, "an output", "none")
     return out
+
+
+def _index_limits(builder: GraphBuilder) -> dict[str, int]:
+    """Return, for each input by which elements are chosen, the number of elements to choose from."""
+    origins = {number: port.name for number, port in enumerate(builder.inputs)}
+    limits: dict[str, int] = {}
+    for number, node in enumerate(builder.nodes, len(builder.inputs)):
+        if isinstance(node, Reshape | Flatten | Transpose | Slice) and node.values[0] in origins:
+            origins[number] = origins[node.values[0]]
+        if isinstance(node, Gather) and node.inputs[1] in origins:
+            data = node.inputs[0]
+            shape = builder.tensors[data].shape if isinstance(data, str) else builder.shapes[int(data)]
+            name = origins[int(node.inputs[1])]
+            limits[name] = min(limits.get(name, shape[node.axis]), shape[node.axis])
+    return limits
 
 
 def _as_value(path: str, what: str, builder: GraphBuilder, item: Item) -> Value:

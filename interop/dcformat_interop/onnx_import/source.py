@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 #: Numbers of dtypes in ONNX.
 _FLOAT16, _BFLOAT16 = 10, 16
 
+#: Most characters that a message shows of an engine's error.
+_REASON = 160
+
 #: The size of a batch that tells its dimension from others.
 _BATCH = 3
 
@@ -41,6 +44,10 @@ class Source:
     path : str
     engine : str
         What runs the model: its name and version; empty before the first run.
+    advice : str
+        What to do if the results differ, in parentheses, or an empty string.
+    limits : dict of str to int
+        For inputs by which elements are chosen, how many there are to choose from.
     """
 
     def __init__(
@@ -50,7 +57,8 @@ class Source:
         self.plans = plans
         self._output_names = [output.name for output in model.graph.output]
         self._run: Any = None
-        self.engine = ""
+        self.engine = self.advice = ""
+        self.limits: dict[str, int] = {}
 
     @property
     def takes_any_batch(self) -> bool:
@@ -65,11 +73,6 @@ class Source:
         return any(t.data_type in half for t in self._model.graph.initializer) or any(t in half for t in typed)
 
     @property
-    def advice(self) -> str:
-        """What to do if the results differ: onnx's evaluator is slow, and not right for all old models."""
-        return " (onnxruntime may run it: pip install onnxruntime)" if self.engine.startswith("onnx.") else ""
-
-    @property
     def one_input(self) -> str:
         """The option that fixes the batch at 1."""
         return f"--dim {self._symbol()}=1"
@@ -81,14 +84,25 @@ class Source:
         try:
             results = self._run(self._output_names, {**inputs, **self._fixed})
         except Exception as error:  # both engines raise errors of many classes
-            reason = str(error).strip().partition("\n")[0]
-            raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{self.advice}") from error
+            reason = str(error).strip().partition("\n")[0][:_REASON]
+            batch = self._batch(inputs)
+            hint = f" (with a batch of {batch}; if it takes 1 only, give {self.one_input})" if batch > 1 else ""
+            raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{hint}{self.advice}") from error
         return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
+
+    def _batch(self, inputs: Mapping[str, Array]) -> int:
+        """Return the size of the batch that inputs have, 1 if the model does not leave it open."""
+        for plan in self.plans:
+            if plan.symbol is not None and plan.batch_axis is not None:
+                return int(inputs[plan.name].shape[plan.batch_axis])
+        return 1
 
     def _started(self) -> tuple[Any, str]:
         try:
             import onnxruntime
         except ImportError:
+            # The evaluator of onnx is slow, and not right for all old models.
+            self.advice = " (onnxruntime may run it: pip install onnxruntime)"
             return self._reference()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -106,8 +120,8 @@ class Source:
         given = self._model if isinstance(self._origin, bytes) else str(self._origin)
         return ReferenceEvaluator(given).run, f"onnx.reference {onnx.__version__}"
 
-    def random_inputs(self, batch: int, limits: Mapping[str, int] | None = None) -> dict[str, Array]:
-        """Return inputs for a batch: normal numbers, whole numbers below `limits`, or truth values.
+    def random_inputs(self, batch: int, positive: bool = False) -> dict[str, Array]:
+        """Return inputs for a batch: normal numbers, or their magnitudes; whole numbers below `limits`; truth values.
 
         Without a limit, whole numbers are below 128, and those of a mask are 0 and 1.
         """
@@ -116,10 +130,11 @@ class Source:
         for plan in self.plans:
             shape = [batch if axis == plan.batch_axis else size for axis, size in enumerate(plan.shape)]
             if np.dtype(plan.dtype).kind == "f":
-                out[plan.name] = random.standard_normal(shape).astype(plan.dtype)
+                numbers = random.standard_normal(shape)
+                out[plan.name] = (np.abs(numbers) if positive else numbers).astype(plan.dtype)
             else:
                 default = 2 if plan.dtype == "bool" or "mask" in plan.name.lower() else 128
-                out[plan.name] = random.integers(0, (limits or {}).get(plan.name, default), shape).astype(plan.dtype)
+                out[plan.name] = random.integers(0, self.limits.get(plan.name, default), shape).astype(plan.dtype)
         return out
 
     def batch_axes(self, shapes: Sequence[Shape]) -> list[int | None]:

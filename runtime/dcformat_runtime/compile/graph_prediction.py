@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dcformat.graph import Conv, ConvTranspose, Graph, Linear, MatMul, Node, Shape
 from dcformat.records import replace
 from dcformat_runtime.compile import memory_prediction, work_prediction
+from dcformat_runtime.compile.maps import REGISTER_BYTES
 from dcformat_runtime.compile.memory_prediction import MemoryRow, Prediction
 from dcformat_runtime.network import Matrix, outline
 from dcformat_runtime.segments import Segment, divide, evenly_padded
@@ -67,7 +68,7 @@ def predict(
             dense.update(node.tensors)
             running += _CALL + _work(node, shapes, sizes, tensors)
     rows["weights as dense float32"] += sum(4 * tensors[name].size for name in dense)
-    rows["layers and their operators"] += len(graph.nodes) << 14
+    rows["layers and their operators"] += (len(graph.nodes) << 14) + REGISTER_BYTES
     making += len(graph.nodes) << 12
     call += 4 * _alive(graph, shapes)
     rows["a call with one input"] = call

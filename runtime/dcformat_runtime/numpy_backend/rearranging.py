@@ -84,15 +84,17 @@ def resize(node: Resize, x: Floats) -> Floats:
 
 
 def _positions(node: Resize, length: int, size: int, scale: float) -> npt.NDArray[np.float64]:
-    """Return the input position of each output position."""
-    out = np.arange(size, dtype=np.float64)
+    """Return the input position of each output position, computed in float32, as the specification demands."""
+    out = np.arange(size, dtype=np.float32)
     if node.coordinates == "align_corners":
-        return out * (length - 1) / (size - 1) if size > 1 else out * 0
-    if node.coordinates == "asymmetric":
-        return out / scale
-    if node.coordinates == "pytorch_half_pixel" and size == 1:
-        return out * 0
-    return (out + 0.5) / scale - 0.5
+        at = out * np.float32(length - 1) / np.float32(max(size - 1, 1))
+    elif node.coordinates == "asymmetric":
+        at = out / np.float32(scale)
+    elif node.coordinates == "pytorch_half_pixel" and size == 1:
+        at = out
+    else:
+        at = (out + np.float32(0.5)) / np.float32(scale) - np.float32(0.5)
+    return at.astype(np.float64)
 
 
 def _rounded(node: Resize, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -89,6 +89,13 @@ def test_a_network_that_mixes_the_inputs_of_a_batch_is_refused():
     assert ports_of(checked(data, dims={"n": 1})) == ([("x", (4,), 0)], [("y", 0)])
 
 
+def test_a_network_that_takes_a_batch_of_1_only_is_refused():
+    data = model([node("Reshape", ["x", "one"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]}, {"one": np.array([1, 4])})
+    with pytest.raises(UnfitError, match=r"with a batch of 3; if it takes 1 only, give --dim n=1"):
+        checked(data)
+    assert ports_of(checked(data, dims={"n": 1})) == ([("x", (4,), 0)], [("y", 0)])
+
+
 def test_an_output_without_the_batch_is_refused():
     data = model([node("ReduceMax", ["x"], ["y"], keepdims=0)], {"x": ["n", 4]}, {"y": []})
     with pytest.raises(UnfitError, match="output 'y': expected a dimension that grows with the batch"):
@@ -134,4 +141,4 @@ def test_inputs_of_whole_numbers_keep_their_dtype():
     data = model(nodes, {"ids": (INT64, ["n", 6])}, {"y": ["n", 4]}, {"table": random(50, 4), "axis": np.array([1])})
     imported = checked(data)
     assert [(p.dtype, p.shape) for p in graph_of(imported).inputs] == [("int64", (6,))]
-    assert imported.source.random_inputs(200, {"ids": 50})["ids"].max() == 49
+    assert imported.source.random_inputs(200)["ids"].max() == 49

@@ -8,7 +8,20 @@ import pytest
 from onnx import TensorProto, helper
 
 from dcformat.graph import Conv, ConvTranspose, Linear, Pad, Quantize
-from tests.interop.onnx.models import FLOAT, INT8, INT64, UINT8, checked, kinds, model, node, nodes_of, proto, random
+from tests.interop.onnx.models import (
+    FLOAT,
+    INT8,
+    INT64,
+    UINT8,
+    checked,
+    graph_of,
+    kinds,
+    model,
+    node,
+    nodes_of,
+    proto,
+    random,
+)
 
 ONE = {"x": ["n", 4, 6]}
 IMAGE = {"x": ["n", 3, 8, 9]}
@@ -207,6 +220,15 @@ def test_quantised_models_compute_with_the_numbers_that_integers_stand_for():
     np.testing.assert_array_equal(imported.model.tensors["w"].to_dense(), scaled)
 
 
+def test_half_precision_is_computed_in_float32():
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Sigmoid", ["a"], ["y"])]
+    half = {"w": random(6, 5).astype(np.float16)}
+    imported = run(nodes, {"x": (TensorProto.FLOAT16, ["n", 6])}, {"y": (TensorProto.FLOAT16, ["n", 5])}, half)
+    graph = graph_of(imported)
+    assert (graph.inputs[0].dtype, graph.outputs[0].dtype) == ("float16", "float16")
+    np.testing.assert_array_equal(imported.model.tensors["w"].to_dense(), half["w"].astype(np.float32).T)
+
+
 def test_operators_on_integers():
     weights = np.random.default_rng(0).integers(-9, 9, (6, 5)).astype(np.int8)
     nodes = [node("MatMulInteger", ["x", "w", "zx", "zw"], ["i"]), node("Cast", ["i"], ["y"], to=FLOAT)]
@@ -312,6 +334,12 @@ def test_resizing_by_matrices():
             {"y": [1, 3, 5, 12]},
             tensors,
         )
+
+
+def test_linear_resizing_has_no_rounding():
+    resize = node("Resize", ["x", "", "scales"], ["y"], mode="linear", nearest_mode="floor")
+    imported = run([resize], IMAGE, {"y": None}, {"scales": np.array([1, 1, 2, 1.5])})
+    assert kinds(imported) == ["resize"]
 
 
 def test_names_of_weights_are_those_of_the_model():

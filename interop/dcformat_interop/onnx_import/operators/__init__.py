@@ -14,11 +14,12 @@ from dcformat_interop.onnx_import.operators import (
     reducing,
     resizing,
     spectral,
+    trigonometry,
     weighted,
     windows,
 )
 
 __all__ = [
     "activations", "arithmetic", "elementary", "gathering", "logic", "matrices", "normalizing", "quantized",
-    "rearranging", "recurrent", "reducing", "resizing", "spectral", "weighted", "windows",
+    "rearranging", "recurrent", "reducing", "resizing", "spectral", "trigonometry", "weighted", "windows",
 ]  # fmt: skip

@@ -130,36 +130,6 @@ def _reciprocal(call: Call) -> Value:
     return call.builder.binary("div", 1.0, call.value())
 
 
-@lowers("Tan")
-def _tan(call: Call) -> Value:
-    b, x = call.builder, call.value()
-    return b.binary("div", b.unary("sin", x), b.unary("cos", x))
-
-
-@lowers("Sinh", "Cosh")
-def _hyperbolic(call: Call) -> Value:
-    b, x = call.builder, call.value()
-    up, down = b.unary("exp", x), b.unary("exp", b.unary("neg", x))
-    return b.binary("mul", b.binary("sub", up, down) if call.op_type == "Sinh" else b.add(up, down), 0.5)
-
-
-@lowers("Asinh", "Acosh")
-def _area(call: Call) -> Value:
-    """Lower to ``log(x + sqrt(x^2 +- 1))``; asinh is odd, which keeps its precision below 0."""
-    b, x = call.builder, call.value()
-    positive = b.unary("abs", x) if call.op_type == "Asinh" else x
-    root = b.unary("sqrt", b.add(b.binary("mul", x, x), 1.0 if call.op_type == "Asinh" else -1.0))
-    result = b.unary("log", b.add(positive, root))
-    return b.binary("mul", b.unary("sign", x), result) if call.op_type == "Asinh" else result
-
-
-@lowers("Atanh")
-def _atanh(call: Call) -> Value:
-    b, x = call.builder, call.value()
-    ratio = b.binary("div", b.add(x, 1.0), b.binary("sub", 1.0, x))
-    return b.binary("mul", b.unary("log", ratio), 0.5)
-
-
 @lowers("Clip")
 def _clip(call: Call) -> Value | Item:
     """Lower to `minimum` and `maximum`; bounds beyond the range of float32 have no effect."""

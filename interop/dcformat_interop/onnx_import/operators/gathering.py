@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Shape
-from dcformat_interop.graph_builder import Value
+from dcformat_interop.graph_builder import Operand, Value
 from dcformat_interop.onnx_import.constant_folding import evaluate
 from dcformat_interop.onnx_import.items import Call, Item, Unsupported, lowers
 
 Array = npt.NDArray[Any]
+
+
+#: Most positions whose products are computed one by one.
+_MAX_PRODUCTS = 256
 
 
 def taken(call: Call, value: Value, places: Array) -> Value:
@@ -170,6 +174,8 @@ def _one_hot(call: Call) -> Item:
 @lowers("Trilu")
 def _trilu(call: Call) -> Value:
     shape, k = call.shape(), int(call.const(1, "a diagonal").reshape(())) if call.has(1) else 0
+    if len(shape) < 2:
+        raise ValueError(f"input: expected at least 2 dimensions, found {shape}")
     call.take(prod(shape[-2:]))
     kept = np.triu(np.ones(shape[-2:]), k) if call.attr("upper", 1) else np.tril(np.ones(shape[-2:]), k)
     return call.builder.where(kept, call.value(), 0.0, f"{call.name}.triangle")
@@ -183,6 +189,23 @@ def _cum_sum(call: Call) -> Value:
     call.take(size * size)
     ones = np.tril(np.ones((size, size)), -1 if call.attr("exclusive", 0) else 0)
     return along(call, call.value(), axis, ones.T if call.attr("reverse", 0) else ones, "sums")
+
+
+@lowers("CumProd")
+def _cum_prod(call: Call) -> Value:
+    """Lower to a product for each position."""
+    b, x = call.builder, call.value()
+    axis = call.axis(int(call.const(1, "an axis").reshape(())))
+    size, exclusive = x.shape[axis], bool(call.attr("exclusive", 0))
+    if size > _MAX_PRODUCTS:
+        raise Unsupported(f"over {size} positions")
+    parts: list[Operand] = [b.slice(x, axis, place, 1) for place in range(size)]
+    parts = parts[::-1] if call.attr("reverse", 0) else parts
+    ones = np.ones([1 if i == axis else length for i, length in enumerate(x.shape)], np.float32)
+    products: list[Operand] = [ones] if exclusive else [parts[0]]
+    for part in parts[0 if exclusive else 1 : size - exclusive]:
+        products.append(part if products[-1] is ones else b.binary("mul", products[-1], part))
+    return b.concat(products[::-1] if call.attr("reverse", 0) else products, axis)
 
 
 def along(call: Call, value: Value, axis: int, matrix: Array, name: str) -> Value:

@@ -166,7 +166,7 @@ def _emitted(call: Call, direction: _Direction, sequence: Value, states: Sequenc
 
     attributes: dict[str, Any] = {
         "weight": stored(direction.weight, call.tensor_name(1)),
-        "recurrent_weight": stored(direction.recurrent_weight, call.tensor_name(2)),
+        "recurrent_weight": stored(direction.recurrent_weight, call.tensor_name(2, "recurrent_weight")),
         "bias": stored(direction.bias, f"{call.name}.bias"),
         "recurrent_bias": stored(direction.recurrent_bias, f"{call.name}.recurrent_bias"),
         "reverse": direction.reverse,

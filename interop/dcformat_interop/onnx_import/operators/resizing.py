@@ -47,7 +47,8 @@ def _resize(call: Call) -> Value:
     if native:
         return call.emit(
             Resize, call.value(), size=tuple(scaling.sizes[-spatial:]), scale=tuple(scaling.scales[-spatial:]),
-            mode=scaling.mode, coordinates=scaling.coordinates, rounding=scaling.rounding,
+            mode=scaling.mode, coordinates=scaling.coordinates,
+            **({"rounding": scaling.rounding} if scaling.mode == "nearest" else {}),
         )  # fmt: skip
     value = call.value()
     for axis in changed:
