@@ -135,9 +135,12 @@ def form_of(tensor: Tensor) -> int:
 def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
     """Return a tensor's entry in the table."""
     form, rank = form_of(tensor), len(tensor.shape)
-    kind = form | layout.DTYPES.index(tensor.dtype) << 3 | rank << 5
+    dtype = layout.DTYPES.index(tensor.dtype)
     out = bytearray(text(tensor.name))
-    out.append(kind)
+    if dtype < layout.KERNEL_DTYPES:
+        out.append(form | dtype << 3 | rank << 5)
+    else:
+        out += bytes((layout.FORM_EXTENDED | rank << 5, form | dtype << 3))
     for size in tensor.shape:
         out += varint(size)
     if tensor.dtype == "int8":
@@ -177,6 +180,7 @@ def parse(data: bytes, base: int = 0) -> Contents:
         graph = read_graph(cursor, shapes)
         cursor.finish("graph")
         graph.shapes(shapes)
+        graph.check_dtypes({t.name: t.dtype for t in tensors})
     labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
     metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
     self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
@@ -228,11 +232,9 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
     name = cursor.text("tensor name", layout.MAX_NAME_BYTES, min_bytes=1)
     start = cursor.base + cursor.offset
     kind = cursor.u8("tensor kind")
-    form, dtype, rank = kind & 7, layout.DTYPES[kind >> 3 & 3], kind >> 5
-    if form >= layout.FORMS:
-        raise EncodingError("tensor form", got=form, expected=f"below {layout.FORMS}", offset=start)
-    if form == layout.FORM_COPY:
+    if kind & 7 == layout.FORM_COPY:
         return _read_copy(cursor, name, kind, originals)
+    form, dtype, rank = _read_kind(cursor, kind, start)
     shape = tuple(cursor.varint("dimension", layout.MAX_ELEMENTS) for _ in range(rank))
     check_size(shape, start)
     scale = cursor.f32("scale") if dtype == "int8" else 1.0
@@ -255,6 +257,24 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
         raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {limit}", offset=start)
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
     return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
+
+
+def _read_kind(cursor: Cursor, kind: int, start: int) -> tuple[int, str, int]:
+    """Return a tensor's form, dtype and rank, after reading the byte that follows the kind of an extended dtype."""
+    form, dtype = kind & 7, kind >> 3 & 3
+    if form == layout.FORM_EXTENDED:
+        extended = cursor.u8("extended kind")
+        if dtype:
+            raise EncodingError("tensor kind", got=f"0x{kind:02x}", expected="bits 3 and 4 zero", offset=start)
+        form, dtype = extended & 7, extended >> 3
+        if not layout.KERNEL_DTYPES <= dtype < len(layout.DTYPES):
+            expected = f"{layout.KERNEL_DTYPES} to {len(layout.DTYPES) - 1}"
+            raise EncodingError("extended dtype", got=dtype, expected=expected, offset=start + 1)
+        if form not in (layout.FORM_CONSTANT, layout.FORM_DENSE, layout.FORM_SPARSE):
+            raise EncodingError("form of an extended dtype", got=form, expected="no codebook", offset=start + 1)
+    if form >= layout.FORMS:
+        raise EncodingError("tensor form", got=form, expected=f"below {layout.FORMS}", offset=start)
+    return form, layout.DTYPES[dtype], kind >> 5
 
 
 def _read_copy(cursor: Cursor, name: str, kind: int, originals: list[TensorInfo]) -> TensorInfo:

@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 
 #: A codebook pays only if its values are used this often on average.
 _LEAST_USES = 2
+#: The dtypes whose negative zeros may become positive, and those that NumPy knows only as bit patterns.
+_SIGNED_ZEROS = ("float32", "float16", "bfloat16", "float64")
+_BIT_PATTERNS = ("bfloat16", *(name for name in layout.DTYPES if name.startswith("float8")))
 
 
 def from_dense(
@@ -28,10 +31,11 @@ def from_dense(
     ----------
     name : str
     values : array_like
-        Real, finite numbers of any shape. For int8 these are the integers, not their products with `scale`. If `dtype`
-        is bfloat16, an array of uint16 is taken as bit patterns, as in ``STORAGE['bfloat16']``.
-    dtype : {'float32', 'float16', 'bfloat16', 'int8'}, optional
-        By default the array's own dtype if it is one of these, else float32.
+        Numbers of any shape. For int8 these are the integers, not their products with `scale`. If `dtype` is bfloat16
+        or a float of eight bits, an array of uint16 or uint8 is taken as bit patterns, as in ``STORAGE[dtype]``.
+    dtype : str, optional
+        One of `layout.DTYPES`. By default the array's own dtype if it is float32, float16, bfloat16 or int8, else
+        float32.
     scale : float
         For int8 only: an element's value is ``scale * integer``.
     exact : bool
@@ -46,11 +50,11 @@ def from_dense(
     Raises
     ------
     EncodingError
-        `values` is not an array of real numbers, or `dtype` cannot hold one of them exactly.
+        `values` is not an array of numbers, or `dtype` cannot hold one of them exactly.
     """
     array, dtype = _stored(name, values, dtype, exact)
     flat = np.ascontiguousarray(array).reshape(-1)
-    if not exact and dtype != "int8":
+    if not exact and dtype in _SIGNED_ZEROS:
         negative = bit_patterns(flat) == _sign(dtype)
         if negative.any():
             flat = np.where(negative, flat.dtype.type(0), flat)
@@ -68,7 +72,11 @@ def from_dense(
 def negative_zeros(values: npt.ArrayLike, dtype: str | None = None) -> int:
     """Return how many negative zeros `from_dense` would make positive; it has the same parameters and errors."""
     array, dtype = _stored("values", values, dtype, exact=False)
-    return 0 if dtype == "int8" else int(np.count_nonzero(bit_patterns(np.ascontiguousarray(array)) == _sign(dtype)))
+    return (
+        0
+        if dtype not in _SIGNED_ZEROS
+        else int(np.count_nonzero(bit_patterns(np.ascontiguousarray(array)) == _sign(dtype)))
+    )
 
 
 def _sign(dtype: str) -> int:
@@ -84,13 +92,18 @@ def _stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) ->
         if array.dtype.name == "uint16":
             expected = "dtype='bfloat16' if these are bit patterns, or another array if they are numbers"
             raise EncodingError(field, got="uint16 without a dtype", expected=expected)
-        dtype = array.dtype.name if array.dtype.name in STORAGE else "float32"
+        dtype = array.dtype.name if array.dtype.name in layout.DTYPES[: layout.KERNEL_DTYPES] else "float32"
     if dtype not in STORAGE:
         raise EncodingError(f"dtype of {field}", got=repr(dtype), expected=", ".join(layout.DTYPES))
+    as_bits = dtype in _BIT_PATTERNS
     if array.dtype.name == dtype:
-        return array.astype(STORAGE[dtype], copy=False) if dtype != "bfloat16" else array.view("<u2"), dtype
-    if dtype == "bfloat16" and array.dtype.name == "uint16":
-        return array.astype("<u2", copy=False), dtype
+        return (array.view(STORAGE[dtype]) if as_bits else array.astype(STORAGE[dtype], copy=False)), dtype
+    if as_bits and array.dtype.name == STORAGE[dtype].name:
+        return array.astype(STORAGE[dtype], copy=False), dtype
+    if array.dtype.kind == "c" or (array.dtype.name in _BIT_PATTERNS and array.dtype.name != "bfloat16"):
+        raise EncodingError(field, got=f"dtype {array.dtype}", expected=f"numbers of {dtype}, or this dtype by name")
+    if as_bits and dtype != "bfloat16":
+        raise EncodingError(field, got=f"dtype {array.dtype}", expected=f"bit patterns of {dtype} as uint8")
     if array.dtype.name == "bfloat16":
         array = (array.view("<u2").astype("<u4") << 16).view("<f4")
     between = STORAGE["float32" if dtype == "bfloat16" else dtype]
@@ -119,8 +132,10 @@ def _array(field: str, values: npt.ArrayLike) -> Array:
         array: Array = np.asarray(values)
     except ValueError as error:
         raise EncodingError(field, got=str(error), expected="an array of real numbers") from None
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise EncodingError(field, got=f"dtype {array.dtype}", expected="real numbers (convert them first)")
+    if array.dtype.kind not in "fiub" and array.dtype.name not in ("complex64", *_BIT_PATTERNS):
+        raise EncodingError(
+            field, got=f"dtype {array.dtype}", expected="numbers that a file holds (convert them first)"
+        )
     return array
 
 

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import Mode
-from dcformat.codecs.payload_writer import write_payload
-from dcformat.codecs.values import coded_bits
+from dcformat.codecs.axis_tables_writer import MAX_SIZE, found_in
+from dcformat.codecs.payload_writer import SLOWER, is_slow, write_payload
+from dcformat.codecs.value_block_writer import coded_bits
 from dcformat.contents import table_entry
+from dcformat.cursor import varint
 from dcformat.floats import bit_patterns, ranks
 from dcformat.model import STORAGE, Tensor, matrix_shape, uniform_bits
 from dcformat.records import replace
@@ -39,7 +41,32 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
     Ties go to the form that comes first in `forms`, so the same elements give the same bytes in any form.
     """
     made = [(form, write_payload(form, mode)) for form in forms(tensor, mode)]
-    return min(made, key=lambda pair: len(pair[1]) + len(table_entry(pair[0], len(pair[1]), True)))
+    made += _with_tables(tensor, mode)
+
+    def weight(pair: tuple[Tensor, bytes]) -> int:
+        form, payload = pair
+        slow = len(payload) // SLOWER if is_slow(payload, form, mode) else 0
+        return len(payload) + len(table_entry(form, len(payload), True)) + slow
+
+    return min(made, key=weight)
+
+
+def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
+    """Return the tensor with a payload of coder 5, if places along an axis have codebooks or scales of their own."""
+    if not 2 <= tensor.size <= MAX_SIZE or uniform_bits(tensor) is not None:
+        return []
+    plain = as_plain(
+        as_sparse(tensor) if tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1) else as_dense(tensor)
+    )
+    found = found_in(plain)
+    if found is None:
+        return []
+    codes = found.codes
+    shared = as_shared(codes)
+    made = [(form, write_payload(form, mode)) for form in ((codes,) if shared is None else (codes, shared))]
+    form, payload = min(made, key=lambda pair: len(pair[1]))
+    clusters = 0 if form.codebook is None else len(form.codebook)
+    return [(plain, found.head(plain.dtype, mode) + varint(clusters) + payload)]
 
 
 def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
@@ -63,7 +90,8 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     zeros = size - stored
     width = 8 * STORAGE[tensor.dtype].itemsize
     # A dense form also codes each zero, in at least one bit, however similar the other values are.
-    value_bits = float(width) if mode == "fast" else max(coded_bits(_some(tensor), tensor.dtype), 1.0)
+    some = _some(tensor)
+    value_bits = max(coded_bits(some, tensor.dtype, mode), 1.0) if len(some) else float(width)
     positions = _entropy(np.array([stored, zeros]))
     out = []
     if zeros:
@@ -109,7 +137,9 @@ def as_plain(tensor: Tensor) -> Tensor:
 
 
 def as_shared(tensor: Tensor) -> Tensor | None:
-    """Return a tensor with a codebook of the values in use, or None if there are none or too many."""
+    """Return a tensor with a codebook of the values in use, or None if there are none, too many, or may be none."""
+    if layout.DTYPES.index(tensor.dtype) >= layout.KERNEL_DTYPES:
+        return None
     if tensor.codebook is None:
         codes, book = share(np.ascontiguousarray(tensor.data), tensor.dtype)
         return None if book is None else replace(tensor, data=codes, codebook=book)

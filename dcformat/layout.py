@@ -29,19 +29,29 @@ FORM_SPARSE = 3
 FORM_SPARSE_SHARED = 4
 FORM_COPY = 5
 FORMS = 6
-DTYPES = ("float32", "float16", "bfloat16", "int8")
+#: The kind of a tensor whose form and dtype are in a byte of their own.
+FORM_EXTENDED = 7
+#: Tensors of the first `KERNEL_DTYPES` dtypes may have a codebook, and are what networks compute with.
+KERNEL_DTYPES = 4
+DTYPES = (
+    "float32", "float16", "bfloat16", "int8", "float64", "complex64", "uint8", "bool", "int16", "uint16", "int32",
+    "uint32", "int64", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)  # fmt: skip
 
 # Section "Payloads": the first byte of a payload.
 CODER_RAW = 0
 CODER_HUFFMAN = 1
 CODER_ADAPTIVE = 2
 CODER_MIXING = 3
-CODERS = 4
+CODER_PLANES = 4
+CODER_TABLES = 5
+CODERS = 6
 CODER_MASK = 15
 CODING_TRANSPOSED = 16
 CODING_EVERY_ELEMENT = 32
 CODING_FILLERS = 64
-CODING_RESERVED = 128
+CODING_BLOCKS = 128
 #: From this many symbols on, a chunk has four Huffman streams instead of one.
 INTERLEAVE_FROM = 4096
 #: Width of the widest gap symbol in bits.

@@ -17,18 +17,24 @@ import numpy.typing as npt
 
 from dcformat.floats import bit_patterns
 from dcformat.graph import Graph
-from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.layout import DEFAULT_MAX_MEMORY, DTYPES
 from dcformat.limits import memory_counts, require_memory
 from dcformat.records import fresh, record
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
-#: dtype name -> little-endian storage dtype. NumPy has no bfloat16, so its bit patterns are kept as ``<u2``.
+#: dtype name -> little-endian storage dtype. NumPy has neither bfloat16 nor the floats of eight bits, so their bit
+#: patterns are kept as ``<u2`` and ``|u1``.
 STORAGE = MappingProxyType(
     {
         name: np.dtype(code)
-        for name, code in (("float32", "<f4"), ("float16", "<f2"), ("bfloat16", "<u2"), ("int8", "|i1"))
+        for name, code in zip(
+            DTYPES,
+            ("<f4", "<f2", "<u2", "|i1", "<f8", "<c8", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
+            + ("|u1",) * 5,
+            strict=True,
+        )
     }
 )
 
@@ -50,7 +56,8 @@ class Tensor:
     ----------
     name : str
     shape : tuple of int
-    dtype : {'float32', 'float16', 'bfloat16', 'int8'}
+    dtype : str
+        One of `layout.DTYPES`. Only the first four can have a codebook.
     data : ndarray
         A value for each stored element, in ``STORAGE[dtype]``, or, with a codebook, an unsigned code.
         Dense: all ``prod(shape)`` elements in row-major order. Sparse: the `nnz` entries in row-major order.

@@ -11,13 +11,13 @@ from dcformat import layout
 from dcformat.contents import check_size
 from dcformat.errors import CodebookError, EncodingError, IndexRangeError, LimitError, ShapeError
 from dcformat.floats import finite, ranks
-from dcformat.model import STORAGE, Tensor
+from dcformat.model import STORAGE, Model, Tensor
 
 Array = npt.NDArray[Any]
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
-    """Raise unless `tensor` is consistent, finite and within the format's limits, and is called `name`."""
+    """Raise unless `tensor` is consistent and within the format's limits, and is called `name`."""
     if tensor.name != name:
         raise EncodingError("tensor name", got=repr(tensor.name), expected=repr(name))
     if tensor.dtype not in layout.DTYPES:
@@ -45,15 +45,28 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         raise ShapeError(f"data of {name!r}", got=len(tensor.data), expected=tensor.size)
 
 
+def check_weights(model: Model) -> None:
+    """Raise unless a network's weights and biases have dtypes that it can compute with, and are finite."""
+    if model.graph is None:
+        return
+    model.graph.check_dtypes({name: tensor.dtype for name, tensor in model.tensors.items()})
+    for name in {name: None for node in model.graph.nodes for name in node.tensors if name not in node.inputs}:
+        tensor = model.tensors[name]
+        stored = np.ascontiguousarray(tensor.data if tensor.codebook is None else tensor.codebook)
+        if not finite(stored, tensor.dtype):
+            raise EncodingError(f"values of {name!r}", got="NaN or infinity", expected="finite numbers in a network")
+
+
 def _check_values(name: str, tensor: Tensor) -> None:
     storage, book = STORAGE[tensor.dtype], tensor.codebook
     values = tensor.data if book is None else book
     if values.dtype != storage:
         raise EncodingError(f"values of {name!r}", got=values.dtype, expected=storage)
-    if not finite(np.ascontiguousarray(values), tensor.dtype):
-        raise EncodingError(f"values of {name!r}", got="NaN or infinity", expected="finite numbers")
     if book is None:
         return
+    if layout.DTYPES.index(tensor.dtype) >= layout.KERNEL_DTYPES:
+        expected = f"none for {tensor.dtype}"
+        raise CodebookError(f"codebook of {name!r}", got=f"{len(book)} values", expected=expected)
     if not 1 <= len(book) <= layout.MAX_CODEBOOK or book.ndim != 1:
         raise CodebookError(f"codebook of {name!r}", got=book.shape, expected=f"1 to {layout.MAX_CODEBOOK} values")
     if (np.diff(ranks(np.ascontiguousarray(book), tensor.dtype)) <= 0).any():

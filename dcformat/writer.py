@@ -19,7 +19,7 @@ from dcformat.errors import LimitError
 from dcformat.files import replacing
 from dcformat.forms import smallest
 from dcformat.model import Model, Tensor
-from dcformat.validate import check_tensor
+from dcformat.validate import check_tensor, check_weights
 
 #: A function that returns the form in which to store a tensor, and its payload.
 Encode = Callable[[Tensor], tuple[Tensor, bytes]]
@@ -100,6 +100,7 @@ def write(
     check_limits(model)
     if model.graph is not None:
         model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+        check_weights(model)
     sections = small_sections(model)
     digest = ContentDigest(sections)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:

@@ -16,7 +16,19 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from generator import boundaries, broken_graphs, container, graph_runs, graphs, lies, modelled, payloads, written  # noqa: E402
+from generator import (  # noqa: E402
+    boundaries,
+    broken_graphs,
+    container,
+    graph_runs,
+    graphs,
+    lies,
+    modelled,
+    payloads,
+    planes,
+    samples,
+    written,
+)  # fmt: skip
 from generator.samples import Invalid, Valid  # noqa: E402
 from reference_decoder import decode, summary  # noqa: E402
 from reference_reader import DecodeError  # noqa: E402
@@ -35,6 +47,8 @@ def valid() -> Iterator[Valid]:
     yield from graphs.valid_graphs()
     yield from payloads.valid_payloads()
     yield from modelled.valid_modelled()
+    for name, ids, item in planes.valid_planes():
+        yield samples.valid(name, [item], ids=ids)
     yield from boundaries.valid_boundaries()
     yield from (made for made, _ in graph_runs.runs())
     yield from written.valid_written()
@@ -48,6 +62,7 @@ def invalid() -> Iterator[Invalid]:
     yield from payloads.invalid_dense_payloads()
     yield from broken_graphs.invalid_graphs()
     yield from payloads.invalid_payloads()
+    yield from planes.invalid_planes()
     yield from lies.invalid_modelled()
     yield from boundaries.invalid_boundaries()
 

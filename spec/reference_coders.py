@@ -137,6 +137,7 @@ def decode_codebook(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
             number = number + 1 + coder.integer(others, False) if i else coder.integer(first, True)
             check(abs(number) < 1 << 20, "E15", "[A3] a grid's integer")
             values.append(multiply(scale, number))
+            check(values[-1] & 0x7FFFFFFF != 0x7F800000, "E15", "[P5] an infinite value of a grid")
         return values
     zeros = coder.direct(5) if dtype != "int8" else 0
     check(zeros < bits, "E08", "[A4] low bits that are zero")
@@ -168,7 +169,7 @@ def multiply(scale: int, number: int) -> int:
     try:
         return int.from_bytes(struct.pack("<f", product), "little")
     except OverflowError:
-        return 0x7F800000  # infinite, for the caller to reject
+        return 0x7F800000 | (number < 0) << 31
 
 
 def decode_values(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
@@ -178,7 +179,9 @@ def decode_values(coder: RangeDecoder, dtype: str, count: int) -> list[int]:
         scale, models = decode_scale(coder), fresh(64)
         numbers = [coder.integer(models, True) for _ in range(count)]
         check(all(abs(number) < 1 << 20 for number in numbers), "E08", "[A7] a grid's integer")
-        return [multiply(scale, number) for number in numbers]
+        values = [multiply(scale, number) for number in numbers]
+        check(all(value & 0x7FFFFFFF != 0x7F800000 for value in values), "E08", "[A9] an infinite value of a grid")
+        return values
     mantissa = max(bits - 1 - e, 0)
     zeros, t = coder.direct(5), coder.direct(2)
     check(zeros <= mantissa, "E08", "[A8] low bits that are zero")

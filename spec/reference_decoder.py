@@ -61,8 +61,16 @@ PRESET = bytes.fromhex(
     "01350136013701380139"
 )
 
-DTYPES = (("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1))
+DTYPES = (
+    ("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1), ("float64", 8), ("complex64", 8), ("uint8", 1),
+    ("bool", 1), ("int16", 2), ("uint16", 2), ("int32", 4), ("uint32", 4), ("int64", 8), ("uint64", 8),
+    ("float8_e4m3fn", 1), ("float8_e5m2", 1), ("float8_e4m3fnuz", 1), ("float8_e5m2fnuz", 1), ("float8_e8m0fnu", 1),
+)  # fmt: skip
+#: The dtypes that may have codebooks, and that networks compute with: those before this number.
+FEW_DTYPES = 4
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
+#: The kind of a tensor whose form and dtype are in the byte after it.
+EXTENDED = 7
 
 
 @dataclass
@@ -227,7 +235,14 @@ def read_entry(reader: Reader, originals: list[Entry]) -> Entry:
     name = reader.text(MAX_NAME)
     check(name != "", "E08", "[T14] an empty name")
     kind = reader.u8()
-    form, (dtype, size), rank = kind & 7, DTYPES[kind >> 3 & 3], kind >> 5
+    form, number, rank = kind & 7, kind >> 3 & 3, kind >> 5
+    if form == EXTENDED:
+        check(number == 0, "E08", "[T18] bits 3 and 4 of an extended kind")
+        more = reader.u8()
+        form, number = more & 7, more >> 3
+        check(FEW_DTYPES <= number < len(DTYPES), "E08", "[T19] the dtype of an extended kind")
+        check(form in (CONSTANT, DENSE, SPARSE), "E08", "[T19] the form of an extended kind")
+    dtype, size = DTYPES[number]
     check(form <= COPY, "E08", "[T2] an unknown form")
     if form == COPY:
         check(kind == COPY, "E08", "[T16] the kind of a copy")

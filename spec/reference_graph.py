@@ -50,6 +50,10 @@ COORDINATES = ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"
 ROUNDINGS = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
 
 
+#: Section 5.2: the dtypes of the tensors that operators use.
+NETWORK_DTYPES = ("float32", "float16", "bfloat16", "int8")
+
+
 class Attributes:
     """Section 5.3, "Attributes": reads the attributes of one operator."""
 
@@ -196,6 +200,7 @@ def real(reader: Reader) -> str:
 def tensor_name(entries: list[Entry], number: int) -> str:
     """Return the name of a tensor of the table."""
     check(number < len(entries), "E11", "[G4] a tensor that is not there")
+    check(entries[number].dtype in NETWORK_DTYPES, "E11", "[G13] a tensor of this dtype")
     return entries[number].name
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from reference_coders import CodeSymbols, RangeDecoder, adaptive_chunk, decode_codebook, decode_values, fresh
+from reference_coders import BITS, CodeSymbols, RangeDecoder, adaptive_chunk, decode_codebook, decode_values, fresh
 from reference_mixing import mixed_chunk
+from reference_planes import read_tables_by_place, value_block
 from reference_reader import Entry, Reader, Tensor, check
 
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
-FIXED, HUFFMAN, ADAPTIVE, MIXING = range(4)
+FIXED, HUFFMAN, ADAPTIVE, MIXING, PLANES, TABLES = range(6)
 FOUR_STREAMS_FROM = 4096
 MAX_PAYLOAD = 1 << 41
 #: This decoder's own limit, because it is for small files.
@@ -28,6 +29,7 @@ class Coding:
     transposed: bool
     every: bool
     fillers: bool
+    blocks: bool
     codebook: list[int] = field(default_factory=list)
     gap_bits: int = 0
     #: Codes of the alphabets in use: that of gaps if positions are coded, then the planes of the code symbols.
@@ -73,25 +75,33 @@ def decode_payload(reader: Reader, entry: Entry) -> Tensor:
     """Section 6: a whole payload."""
     check(entry.stored <= MAX_STORED, "E07", "[T11] more values than this decoder has memory for")
     coding = reader.u8()
-    check(coding & 15 <= MIXING, "E02", "[P1] an unknown coder")
+    check(coding & 15 <= TABLES, "E02", "[P1] an unknown coder")
     positions: list[int] | None = None
     if entry.form == CONSTANT:
         check(coding == 0, "E08", "[P2] the coding byte of a constant")
         values = split_values(reader.take(reader.left()), entry, 1)
+    elif read_coding(coding, entry).coder == TABLES:
+        positions, values = decode_tables(reader, entry)
     else:
         positions, values = decode_chunks(reader, read_coding(coding, entry))
     reader.end("[N5] bytes left in a payload")
-    check(all(finite(value, entry) for value in values), "E08", "[T12] [A9] a value that is not finite")
+    check(entry.dtype != "bool" or max(values, default=0) < 2, "E08", "[T12] a bool that is neither 0 nor 1")
     check(entry.form != SPARSE or 0 not in values, "E08", "[T13] a stored zero")
     return Tensor(entry.shape, entry.dtype, entry.size, entry.scale, entry.form == CONSTANT, positions, values)
 
 
 def read_coding(byte: int, entry: Entry) -> Coding:
     """Section 6, "Coding byte"."""
-    coding = Coding(entry, byte & 15, bool(byte & 16), bool(byte & 32), bool(byte & 64))
+    coding = Coding(entry, byte & 15, bool(byte & 16), bool(byte & 32), bool(byte & 64), bool(byte & 128))
     form, coder = entry.form, coding.coder
-    check(not byte & 128, "E08", "[P2] bit 7 of the coding byte")
-    check(form != DENSE or coder in (FIXED, ADAPTIVE), "E08", "[P2] this coder for a dense tensor")
+    check(form != DENSE or coder not in (HUFFMAN, MIXING), "E08", "[P2] this coder for a dense tensor")
+    check(form != DENSE or coder != ADAPTIVE or entry.dtype in BITS, "E08", "[P2] a value stream of this dtype")
+    check(coder != PLANES or form == DENSE, "E08", "[P2] planes for a tensor with codes or positions")
+    beside = form == SPARSE and coder <= MIXING
+    check(beside or not coding.blocks, "E08", "[P2] blocks")
+    need = beside and (coder <= HUFFMAN or entry.dtype not in BITS)
+    check(coding.blocks or not need, "E08", "[P2] no blocks")
+    check(coder != TABLES or not (coding.shared or coding.transposed), "E08", "[P2] tables for this tensor")
     check(form != DENSE or not coding.transposed, "E08", "[P2] transposed")
     if coding.every:
         check(form == SPARSE_SHARED and entry.codebook < 1 << 16, "E08", "[P2] every element")
@@ -106,12 +116,18 @@ def read_coding(byte: int, entry: Entry) -> Coding:
     return coding
 
 
-def finite(value: int, entry: Entry) -> bool:
-    """Section 4: exponents are 8 bits in float32 and bfloat16, 5 in float16; integers are always finite."""
-    if entry.dtype == "int8":
-        return True
-    mantissa, exponents = {"float32": (23, 255), "float16": (10, 31), "bfloat16": (7, 255)}[entry.dtype]
-    return value >> mantissa & exponents != exponents
+def decode_tables(reader: Reader, entry: Entry) -> tuple[list[int] | None, list[int]]:
+    """Section 6.5: codes, which have a payload of their own, and tables by place."""
+    tables = read_tables_by_place(reader, entry)
+    form = entry.form + 1 if tables.codebook else entry.form
+    codes = replace(entry, form=form, dtype="int8", size=1, scale=1.0, codebook=tables.codebook)
+    rest = Reader(reader.take(reader.left()))
+    check(not rest.data or rest.data[0] & 15 != TABLES, "E08", "[V6] tables of codes")
+    found = decode_payload(rest, codes)
+    positions = list(range(len(found.values))) if found.positions is None else found.positions
+    return found.positions, [
+        tables.element(position, code, entry) for position, code in zip(positions, found.values, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- head and chunks
@@ -151,10 +167,9 @@ def read_head(coder: RangeDecoder, coding: Coding) -> None:
 
 
 def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
-    """Section 6, "Codebook": finite values, none of them zero in a sparse tensor."""
+    """Section 6, "Codebook": no zero in a sparse tensor."""
     if coding.shared:
         book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
-        check(all(finite(value, coding.entry) for value in book), "E15", "[P5] a codebook that is not finite")
         check(not coding.sparse or 0 not in book, "E15", "[P6] zero in the codebook of a sparse tensor")
 
 
@@ -179,35 +194,40 @@ def decode_chunk(data: bytes, coding: Coding, lines: int, stored: int, first: bo
     entry, elements = coding.entry, lines * coding.length
     if entry.form == DENSE and coding.coder == FIXED:
         return list(range(elements)), split_values(data, entry, elements)
+    if entry.form == DENSE and coding.coder == PLANES:
+        return list(range(elements)), value_block(data, entry.dtype, entry.size, elements)
     if entry.form == DENSE and elements == 0:
         check(not data, "E13", "[P13] a chunk of no values")
         return [], []
+    values: list[int] | None = None
+    if coding.blocks:
+        reader = Reader(data)
+        block = reader.take(reader.varint(len(data)))
+        data = reader.take(reader.left())
+        values = value_block(block, entry.dtype, entry.size, stored)
     if coding.coder in (FIXED, HUFFMAN):
-        places, codes, values = packed_chunk(data, coding, elements, stored)
+        places, codes = packed_chunk(data, coding, elements, stored)
     else:
         coder = RangeDecoder(data)
         if first:
             read_codebook(coder, coding)
-        places, codes, values = modelled_chunk(coder, coding, lines, stored)
+        places, codes = modelled_chunk(coder, coding, lines, stored)
+        if entry.form == DENSE or (entry.form == SPARSE and values is None):
+            values = decode_values(coder, entry.dtype, len(places)) if places else []
         coder.end()
-    return places, [coding.codebook[code] for code in codes] if coding.shared else values
+    return places, [coding.codebook[code] for code in codes] if values is None else values
 
 
-def modelled_chunk(
-    coder: RangeDecoder, coding: Coding, lines: int, stored: int
-) -> tuple[list[int], list[int], list[int]]:
-    """Section 6, "Coders 2 and 3": places, codes and, without a codebook, values, as `coders.md` specifies."""
-    elements, entry = lines * coding.length, coding.entry
-    if entry.form == DENSE:
-        return list(range(elements)), [], decode_values(coder, entry.dtype, elements)
+def modelled_chunk(coder: RangeDecoder, coding: Coding, lines: int, stored: int) -> tuple[list[int], list[int]]:
+    """Section 6, "Coders 2 and 3": places and codes, as `coders.md` specifies."""
+    elements = lines * coding.length
+    if coding.entry.form == DENSE:
+        return list(range(elements)), []
     decode = adaptive_chunk if coding.coder == ADAPTIVE else mixed_chunk
     symbols = CodeSymbols(coding.alphabet, coding.negatives)
     cells = elements if coding.every or not coding.sparse else stored
     places, codes = decode(coder, symbols, lines, coding.length, cells)
-    if coding.every:
-        places, codes = every_element(codes, coding, stored)
-    values = decode_values(coder, entry.dtype, stored) if entry.form == SPARSE and stored else []
-    return places, codes, values
+    return every_element(codes, coding, stored) if coding.every else (places, codes)
 
 
 def split_values(data: bytes, entry: Entry, count: int) -> list[int]:
@@ -276,8 +296,8 @@ def canonical(lengths: list[int]) -> Code:
     return code
 
 
-def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tuple[list[int], list[int], list[int]]:
-    """Section 6.2, "Packed chunks": places, codes and, without a codebook, values."""
+def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tuple[list[int], list[int]]:
+    """Section 6.2, "Packed chunks": places and codes."""
     reader = Reader(data)
     symbols, counts = stored, []
     if coding.indexed:
@@ -287,9 +307,7 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
     count = elements if not coding.sparse or coding.every else symbols if coding.fillers else stored
     counts += [count] * len(planes(coding.alphabet))
     lengths = [[reader.varint(8 * len(data)) for _ in range(4)] if n >= FOUR_STREAMS_FROM else [] for n in counts]
-    values = stored * coding.entry.size if coding.entry.form == SPARSE else 0
-    check(values <= reader.left(), "E03", "[K11] values that are missing")
-    bits = Bits(reader.take(reader.left() - values))
+    bits = Bits(reader.take(reader.left()))
     check(sum(map(sum, lengths)) <= 8 * len(bits.data), "E03", "[K2] streams longer than the chunk")
     sequences = [bits.sequence(n, code, four) for n, code, four in zip(counts, coding.codes, lengths, strict=True)]
     bits.end()
@@ -299,12 +317,10 @@ def packed_chunk(data: bytes, coding: Coding, elements: int, stored: int) -> tup
         found = [symbol | part << shift for symbol, part in zip(found, plane, strict=True)]
     check(all(symbol < coding.alphabet for symbol in found), "E14", "[K5] a code symbol past the alphabet")
     if coding.every:
-        places, codes = every_element(found, coding, stored)
-    elif coding.sparse:
-        places, codes = relative_index(gaps, found, coding, elements, stored)
-    else:
-        places, codes = list(range(elements)), found
-    return places, codes, split_values(reader.take(values), coding.entry, stored) if coding.entry.form == SPARSE else []
+        return every_element(found, coding, stored)
+    if coding.sparse:
+        return relative_index(gaps, found, coding, elements, stored)
+    return list(range(elements)), found
 
 
 # ---------------------------------------------------------------------------- 6.3 Code length tables (coder 1)

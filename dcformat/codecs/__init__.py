@@ -1,4 +1,7 @@
-"""Coders of a tensor's payload, by id (spec, "Payloads"): 0 fixed width, 1 Huffman, 2 adaptive binary, 3 mixing.
+"""Coders of a tensor's payload, by id (spec, "Payloads").
+
+They are 0 fixed width, 1 Huffman, 2 adaptive binary and 3 mixing, for codes and positions, and 4 planes and 5 tables,
+for values without a codebook.
 
 Reading goes from `payload_layout` (a payload's parts) to `payload_reader` and to `chunk_readers`, which decode chunks.
 Writing goes from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).
@@ -28,6 +31,8 @@ CODER_NAMES = {
     layout.CODER_HUFFMAN: "huffman",
     layout.CODER_ADAPTIVE: "adaptive",
     layout.CODER_MIXING: "mixing",
+    layout.CODER_PLANES: "planes",
+    layout.CODER_TABLES: "tables",
 }
 
 

@@ -15,10 +15,11 @@ from dcformat.codecs.csr_view import CsrView, only_nonzero
 from dcformat.codecs.huffman import cost_bits
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
+from dcformat.codecs.value_blocks import read_block, require_bools
 from dcformat.codecs.values import read_values
 from dcformat.contents import TensorInfo
-from dcformat.errors import EncodingError, IndexRangeError, StreamError
-from dcformat.floats import finite, negatives
+from dcformat.errors import IndexRangeError, StreamError
+from dcformat.floats import negatives
 from dcformat.model import STORAGE
 from dcformat.wording import counted
 
@@ -87,9 +88,9 @@ class PackedReader:
 
     def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
         """Return the entries of a chunk of a sparse tensor."""
-        payload, info = self._payload, self._payload.info
+        payload = self._payload
+        chunk, values = split_values(payload, chunk)
         found = self._read(chunk, None if room is None else room.codes)
-        values = None if info.clusters else raw_values(found.values, chunk.stored, info.dtype)
         code_symbols = self._code_symbols(found, chunk)
         if found.gaps is None:
             return Entries(_stored_only(code_symbols, chunk, payload.length, self._negatives), values)
@@ -105,23 +106,21 @@ class PackedReader:
 
     def bits(self, chunk: Chunk) -> tuple[int, int]:
         """Return the bits of a chunk's gap symbols, and of its code symbols or values."""
-        found, plan = self._read(chunk), self._streams.plan
+        size, plan = len(chunk.data), self._streams.plan
+        chunk, _ = split_values(self._payload, chunk)
+        found = self._read(chunk)
         index = 0 if found.gaps is None else _bits(plan.gaps, found.gaps)
         codes = sum(_bits(lengths, plane) for lengths, plane in zip(plan.planes, found.planes, strict=True))
-        return index, codes + 8 * len(found.values)
+        return index, codes + 8 * (size - len(chunk.data))
 
     def _stored(self, chunk: Chunk) -> int:
         """Return the number of a chunk's code symbols, not counting fillers."""
         return chunk.stored if self._payload.has_positions else chunk.lines * self._payload.length
 
     def _read(self, chunk: Chunk, codes: Array | None = None) -> packed.Streams:
-        info = self._payload.info
-        value_bytes = 0 if info.clusters else STORAGE[info.dtype].itemsize * chunk.stored
         room = codes if self._payload.has_positions else None
         elements = chunk.lines * self._payload.length
-        return self._streams.read(
-            chunk.data, self._stored(chunk), max_gaps=elements, value_bytes=value_bytes, code_room=room
-        )
+        return self._streams.read(chunk.data, self._stored(chunk), max_gaps=elements, code_room=room)
 
     def _code_symbols(self, found: packed.Streams, chunk: Chunk) -> Array:
         return packed.join(found.planes, self._payload.code_symbols, self._stored(chunk))
@@ -140,8 +139,11 @@ class ContextReader:
         self._payload = payload
         self._coder = context_coder(payload.coding.coder)
         self._first = payload.chunks[0] if payload.chunks else None
-        self._first_decoder = None if self._first is None else Decoder(self._first.data)
-        self.codebook = None if self._first_decoder is None else _read_codebook(self._first_decoder, payload.info)
+        self._first_decoder = None
+        self.codebook = None
+        if self._first is not None and payload.info.clusters:
+            self._first_decoder = Decoder(self._first.data)
+            self.codebook = _read_codebook(self._first_decoder, payload.info)
         self._alphabet = Alphabet(payload.code_symbols, negatives(self.codebook))
 
     def read_dense(self, chunk: Chunk) -> Array:
@@ -153,22 +155,21 @@ class ContextReader:
 
     def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
         """Return the entries of a chunk of a sparse tensor, in arrays of their own."""
-        payload, info, decoder = self._payload, self._payload.info, self._decoder(chunk)
-        values = None
+        payload, info = self._payload, self._payload.info
+        chunk, values = split_values(payload, chunk)
+        decoder = self._decoder(chunk)
         if payload.coding.every_element:
             code_symbols = self._every_element(decoder, chunk)
             view = _stored_only(code_symbols, chunk, payload.length, self._alphabet.negatives)
         else:
             view = self._coder.decode(decoder, chunk.lines, payload.length, chunk.stored, self._alphabet)
-            if not info.clusters:
-                values = np.empty(0, STORAGE[info.dtype])
-                if chunk.stored:
-                    values = coded_values(decoder, chunk, info)
+            if not info.clusters and values is None:
+                values = coded_values(decoder, chunk, info) if chunk.stored else np.empty(0, STORAGE[info.dtype])
         decoder.finish()
         return Entries(view, values)
 
     def _decoder(self, chunk: Chunk) -> Decoder:
-        """Return a chunk's decoder; for the first chunk, the one that has read the codebook."""
+        """Return a chunk's decoder; for the first chunk of a shared tensor, the one that has read the codebook."""
         if chunk is self._first and self._first_decoder is not None:
             return self._first_decoder
         return Decoder(chunk.data)
@@ -203,12 +204,20 @@ def coded_values(decoder: Decoder, chunk: Chunk, info: TensorInfo) -> Array:
     return read_values(decoder, chunk.stored, info.dtype, field)
 
 
-def raw_values(data: npt.NDArray[np.uint8] | bytes, count: int, dtype: str) -> Array:
-    """Return `count` values from their little-endian bytes; all must be finite."""
+def split_values(payload: ParsedPayload, chunk: Chunk) -> tuple[Chunk, Array | None]:
+    """Return a chunk without its value block, and the values; None if it has no block."""
+    info = payload.info
+    if not payload.coding.blocks:
+        return chunk, None
+    field = f"values of {info.name!r}"
+    block, rest = chunk.block(True, field)
+    return rest, read_block(block, chunk.stored, info.dtype, field)
+
+
+def raw_values(data: npt.NDArray[np.uint8], count: int, dtype: str) -> Array:
+    """Return `count` values from their little-endian bytes."""
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
         raise StreamError("values", got=counted(len(data), "byte"), expected=counted(count * storage.itemsize, "byte"))
-    values = np.frombuffer(data, storage).copy()
-    if not finite(values, dtype):
-        raise EncodingError("values", got="an infinity or not a number", expected="finite values")
-    return values
+    require_bools(data, dtype, "values")
+    return np.frombuffer(data, storage).copy()

@@ -22,7 +22,7 @@ from dcformat.codecs.rangecoder import (
     put,
 )
 from dcformat.errors import CodebookError, EncodingError
-from dcformat.floats import WIDTHS, Integers, finite, patterns
+from dcformat.floats import WIDTHS, Integers, patterns
 from dcformat.jit import device, kernel
 from dcformat.model import STORAGE
 from dcformat.wording import counted
@@ -111,7 +111,7 @@ def write_codebook(encoder: Encoder, codebook: Array, dtype: str) -> None:
 
 
 def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> Array:
-    """Read a codebook of `size` ascending values; require finite values and, if `sparse`, no zero."""
+    """Read a codebook of `size` ascending values; if `sparse`, require that none is zero."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(size, np.int64)
     width = WIDTHS[dtype][0]
     scale = get_grid(decoder, dtype)
@@ -120,6 +120,8 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
         if np.abs(numbers).max() >= GRID_LIMIT:
             raise CodebookError("codebook", got="an integer out of range", expected=f"below {GRID_LIMIT}")
         values = from_grid(scale, numbers)
+        if not np.isfinite(values).all():
+            raise CodebookError("codebook", got="an infinite value of a grid", expected="finite ones")
     else:
         zeros = get(decoder, 5) if dtype != "int8" else 0
         if zeros >= width:
@@ -128,8 +130,6 @@ def read_codebook(decoder: Decoder, size: int, dtype: str, *, sparse: bool) -> A
         if int(numbers.max()) >> (width - zeros):
             raise CodebookError("codebook", got="a bit pattern out of range", expected=counted(width, "bit"))
         values = _unshifted(numbers, dtype, zeros)
-    if not finite(values, dtype):
-        raise CodebookError("codebook", got="an infinity or not a number", expected="finite values")
     if sparse and not patterns(values).all():
         raise CodebookError("codebook", got="a zero", expected="no zero in a sparse tensor's codebook")
     return values

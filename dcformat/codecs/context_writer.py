@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.codecs import context_coder
+from dcformat.codecs import Mode, context_coder
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView, all_elements, dense_codes, every_element, may_pay_transposed
-from dcformat.codecs.packed_writer import may_be_dense, ordered_values
+from dcformat.codecs.packed_writer import has_values, may_be_dense, ordered_values, value_blocks
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.values import write_values
@@ -34,19 +34,19 @@ class _Pieces(NamedTuple):
 
 
 def candidates(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
-    """Yield the payloads that are worth trying with the given coders."""
+    """Yield the payloads that are worth trying, without the values of a tensor that has no codebook."""
     turns = may_pay_transposed(tensor)
     for coder in coders:
         for transposed in (False, True) if turns else (False,):
             lines, length = (tensor.columns, tensor.rows) if transposed else (tensor.rows, tensor.columns)
             if not context_coder(coder).suits(_lines_each(tensor, lines) or lines, length):
                 continue
-            yield encode(tensor, Coding(coder, transposed))
+            yield encode(tensor, Coding(coder, transposed, blocks=has_values(tensor)))
             if may_be_dense(tensor):
                 yield encode(tensor, Coding(coder, transposed, every_element=True))
 
 
-def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
+def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: Mode | None = None) -> bytes:
     """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
     if lines_each is None:
         lines = tensor.columns if coding.transposed else tensor.rows
@@ -55,17 +55,20 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> byt
     pieces = sparse(tensor, coding, lines_each)
     book = 1 if tensor.codebook is None else len(tensor.codebook)
     alphabet = Alphabet(book + coding.every_element, negatives(tensor.codebook))
-    values = ordered_values(tensor, coding.transposed) if tensor.codebook is None else None
+    in_stream = ordered_values(tensor, coding.transposed) if has_values(tensor) and not coding.blocks else None
     chunks, at = [], 0
     for number, piece in enumerate(pieces.chunks):
         encoder = Encoder(64)
         if number == 0 and tensor.codebook is not None:
             write_codebook(encoder, tensor.codebook, tensor.dtype)
         context_coder(coding.coder).encode(encoder, piece, alphabet)
-        if values is not None and piece.nnz:
-            write_values(encoder, np.ascontiguousarray(values[at : at + piece.nnz]), tensor.dtype)
+        if in_stream is not None and piece.nnz:
+            write_values(encoder, np.ascontiguousarray(in_stream[at : at + piece.nnz]), tensor.dtype)
         at += piece.nnz
         chunks.append(encoder.take())
+    if coding.blocks and pieces.stored is not None:
+        blocks = value_blocks(tensor, coding.transposed, pieces.stored, mode)
+        chunks = [varint(len(block)) + block + chunk for chunk, block in zip(chunks, blocks, strict=True)]
     return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks, pieces.stored)
 
 

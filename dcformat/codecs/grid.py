@@ -31,7 +31,7 @@ def shared_zeros(bits: Integers) -> int:
 @np.errstate(over="ignore", invalid="ignore")  # for the largest floats
 def grid_of(values: Array, dtype: str) -> tuple[int, Integers] | None:
     """Return the bit pattern of a scale, and the integers whose products with it are `values`; None if no grid fits."""
-    if dtype != "float32" or not values.size:
+    if dtype != "float32" or not values.size or not np.isfinite(values).all():
         return None
     magnitudes = np.unique(np.abs(values[values != 0].astype(np.float64)))
     if not magnitudes.size or (np.signbit(values) & (values == 0)).any():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dcformat import layout
 from dcformat.codecs import index
 from dcformat.codecs.lags import SAMPLE
+from dcformat.codecs.planes import units_of
+from dcformat.codecs.value_blocks import CODED, RAW, Bytes, block_heads
 from dcformat.jit import lacks_compiler
 from dcformat.model import STORAGE
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Bytes of tables, bit models and objects that each payload may need, and bytes that each chunk may need.
 _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
+#: Bytes of a frequency table, of its slots, and of its slots in NumPy.
+_FREQUENCIES, _SLOTS, _PLAIN_SLOTS = 1 << 12, 1 << 14, 1 << 18
+#: Bytes that coder 5 needs for the elements that it makes at a time.
+_TABLES_PIECE = 1 << 22
 #: Bytes of a decoded tensor's objects, without the data of its arrays.
 TENSOR_OBJECTS = 1 << 10
 #: Bytes of the objects made from contents, for each of their bytes and for each operator, and bytes that the text coder
@@ -35,18 +41,35 @@ _MAX_CELLS = 1 << 28
 def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
     """Return the maximum number of bytes needed to decode a payload, including the tensor but not the payload."""
     info, chunks = payload.info, payload.chunks
+    if payload.codes is not None and payload.tables is not None:
+        tables = sum(_block_bytes(*block) + block[1] * STORAGE[block[2]].itemsize for block in payload.value_blocks)
+        return working_bytes(payload.codes, threads) + info.decoded_bytes + tables + _TABLES_PIECE
     pieces = sum(_piece(payload, chunk) for chunk in chunks)
     busy = max(1, min(threads, len(chunks)))
-    passing = busy * max(_passing(payload, chunk) for chunk in chunks)
+    blocks = max((_block_bytes(*block) for block in payload.value_blocks), default=0)
+    passing = busy * (max(_passing(payload, chunk) for chunk in chunks) + blocks)
     together = info.decoded_bytes if len(chunks) > 1 else 0
     transposed = _transposing(payload) if payload.coding.transposed else 0
     codebook = 0 if not info.clusters else 48 * info.clusters
     return _FIXED + CHUNK_OBJECTS * len(chunks) + codebook + pieces + passing + together + transposed
 
 
+def _block_bytes(data: Bytes, count: int, dtype: str) -> int:
+    """Return the bytes that it takes to read a value block, without the values."""
+    heads = block_heads(data, count, dtype, "values")
+    slots = _PLAIN_SLOTS if lacks_compiler(index.place32) else _SLOTS
+    coded = [head for head in heads if head.kind == CODED]
+    tables = sum(head.tables * _FREQUENCIES + 9 * head.places for head in coded)
+    units = units_of(dtype)[0] * count
+    made = units * (sum(head.kind != RAW for head in heads) + 3 * any(head.tables > 1 for head in coded))
+    # In NumPy there is a copy of all units, and a round of all states takes a few arrays.
+    plain = 8 * units if slots == _PLAIN_SLOTS else 0
+    return 2 * len(data) + tables + max((head.tables for head in coded), default=0) * slots + made + plain
+
+
 def _code_bytes(payload: ParsedPayload) -> int:
     """Return the bytes of a code symbol in memory during decoding; coders 2 and 3 always use two."""
-    return 1 if payload.info.clusters < 256 and payload.coding.coder <= layout.CODER_HUFFMAN else 2
+    return 1 if payload.info.clusters < 256 and payload.coding.is_packed else 2
 
 
 def _index_bytes(payload: ParsedPayload) -> int:
@@ -67,10 +90,11 @@ def _piece(payload: ParsedPayload, chunk: Chunk) -> int:
 def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the number of bytes that are freed once a chunk is decoded."""
     info, elements, size = payload.info, chunk.lines * payload.length, len(chunk.data)
-    packed = payload.coding.coder <= layout.CODER_HUFFMAN
+    packed = payload.coding.is_packed
     item = 0 if info.clusters else STORAGE[info.dtype].itemsize
     # Values take two copies and a mask, or integers, their products, and an array to compare these with.
-    values = chunk.stored * (2 * item + 1 if packed else 3 * item + 17) if item else 0
+    raw = packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES
+    values = chunk.stored * (2 * item + 1 if raw else 3 * item + 17) if item else 0
     if payload.is_plain:
         return size + values
     dense = info.form == "dense" or payload.coding.every_element
@@ -128,6 +152,8 @@ def contents_bytes(length: int, packed: bool) -> int:
 def usage_bytes(payload: ParsedPayload) -> int:
     """Return the maximum number of bytes needed to account for the bits of a payload, including the tensor."""
     need = working_bytes(payload)
+    if payload.codes is not None:
+        return need + usage_bytes(payload.codes)
     if not measures_positions(payload):
         return need
     # Besides the tensor, this takes its entries along the other axis, an encoder's reserved room, and its state.
@@ -144,4 +170,4 @@ def usage_bytes(payload: ParsedPayload) -> int:
 def measures_positions(payload: ParsedPayload) -> bool:
     """Return whether accounting codes positions separately, because they share a stream with codes (coders 2 and 3)."""
     sparse = payload.info.form == "sparse" and not payload.coding.every_element
-    return sparse and payload.coding.coder > layout.CODER_HUFFMAN
+    return sparse and payload.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)

@@ -1,7 +1,6 @@
 """Coders 0 and 1: symbols of a fixed width, or in canonical Huffman codes (spec, "Packed chunks").
 
-A chunk holds gap symbols (the relative index), then code symbols in planes of eight bits, low plane first. Without a
-codebook, the raw values follow.
+A chunk holds gap symbols (the relative index), then code symbols in planes of eight bits, low plane first.
 """
 
 from __future__ import annotations
@@ -147,8 +146,8 @@ def read_plan(decoder: Decoder, symbols: int, *, positions: bool, fillers: bool,
 # --- chunks -----------------------------------------------------------------------------------------------------
 
 
-def write_chunk(plan: Plan, gaps: Array | None, planes: Sequence[Array], values: bytes) -> bytes:
-    """Return a chunk: counts and stream lengths, the streams' bits, then raw values."""
+def write_chunk(plan: Plan, gaps: Array | None, planes: Sequence[Array]) -> bytes:
+    """Return a chunk: counts and stream lengths, then the streams' bits."""
     head = bytearray()
     streams: list[tuple[Array, Lengths]] = []
     if gaps is not None:
@@ -167,7 +166,7 @@ def write_chunk(plan: Plan, gaps: Array | None, planes: Sequence[Array], values:
         if count == 4:
             head += b"".join(varint(n) for n in bits[position : position + 4])
         position += count
-    return bytes(head) + out[: (at + 7) // 8].tobytes() + values
+    return bytes(head) + out[: (at + 7) // 8].tobytes()
 
 
 def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
@@ -179,11 +178,10 @@ def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
 
 
 class Streams(NamedTuple):
-    """What a chunk holds: gap symbols (None without positions), planes of code symbols, and raw values."""
+    """What a chunk holds: gap symbols (None without positions), and planes of code symbols."""
 
     gaps: npt.NDArray[np.uint8] | None
     planes: list[npt.NDArray[np.uint8]]
-    values: bytes
 
 
 class StreamReader:
@@ -200,7 +198,6 @@ class StreamReader:
         stored: int,
         *,
         max_gaps: int,
-        value_bytes: int,
         code_room: npt.NDArray[np.uint8] | None = None,
     ) -> Streams:
         """Decode a chunk.
@@ -213,8 +210,6 @@ class StreamReader:
             Number of its code symbols, not counting fillers.
         max_gaps : int
             Maximum number of gap symbols: each covers at least one of the chunk's elements.
-        value_bytes : int
-            Bytes of raw values at the chunk's end.
         code_room : uint8 array, optional
             Room for the `stored` code symbols if they have a single plane.
         """
@@ -229,9 +224,7 @@ class StreamReader:
             [cursor.varint("stream length", 8 * len(data)) for _ in range(4)] if n >= layout.INTERLEAVE_FROM else []
             for n, _, _ in sequences
         ]
-        stream_bytes = cursor.left - value_bytes
-        if stream_bytes < 0:
-            raise TruncatedError("values", got=counted(cursor.left, "byte"), expected=counted(value_bytes, "byte"))
+        stream_bytes = cursor.left
         streams = cursor.array(stream_bytes, "streams")
         out, at = [], 0
         for (n, alphabet, own), lengths in zip(sequences, sizes, strict=True):
@@ -240,7 +233,7 @@ class StreamReader:
             out.append(symbols)
         _check_end(streams, at, stream_bytes)
         gaps = out.pop(0) if self._gaps is not None else None
-        return Streams(gaps, out, bytes(cursor.take(value_bytes, "values")))
+        return Streams(gaps, out)
 
 
 def _read_gap_count(cursor: Cursor, stored: int, max_gaps: int) -> int:

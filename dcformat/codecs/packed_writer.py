@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import huffman, packed
+from dcformat.codecs import Mode, huffman, packed
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView, dense_codes, every_element, may_pay_transposed
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
 from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.value_block_writer import write_block
 from dcformat.cursor import varint
 from dcformat.floats import negatives
-from dcformat.model import STORAGE, Tensor
+from dcformat.model import Tensor
 from dcformat.records import record, replace
 
 Array = npt.NDArray[Any]
@@ -66,7 +67,10 @@ class _Symbols:
 
 
 def candidates(tensor: Tensor) -> Iterator[bytes]:
-    """Yield the payloads that are worth trying; a large tensor is coded only along the more promising axis."""
+    """Yield the payloads that are worth trying, without the values of a tensor that has no codebook.
+
+    A large tensor is coded only along the more promising axis.
+    """
     found = [_candidate(tensor, coding, None) for coding in _codings(tensor)]
     if len(found) > 1 and tensor.nnz > _CHUNK:
         rows, columns = found[:2]
@@ -81,24 +85,30 @@ def candidates(tensor: Tensor) -> Iterator[bytes]:
             yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols)
 
 
-def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
+def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: Mode | None = None) -> bytes:
     """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
     candidate = _candidate(tensor, coding, lines_each)
     if not coding.fillers:
-        return _encode(candidate, _symbols(candidate))
+        return _encode(candidate, _symbols(candidate), mode)
     widths = range(1, layout.MAX_GAP_BITS + 1)
     return min((_encode_with_fillers(replace(candidate, gap_bits=bits)) for bits in widths), key=len)
 
 
 def _codings(tensor: Tensor) -> Iterator[Coding]:
     """Yield the codings that may pay for a tensor: by rows, by columns, or element by element."""
-    yield Coding(layout.CODER_HUFFMAN)
+    blocks = has_values(tensor)
+    yield Coding(layout.CODER_HUFFMAN, blocks=blocks)
     if not tensor.is_sparse:
         return
     if may_pay_transposed(tensor):
-        yield Coding(layout.CODER_HUFFMAN, transposed=True)
+        yield Coding(layout.CODER_HUFFMAN, transposed=True, blocks=blocks)
     if may_be_dense(tensor):
         yield Coding(layout.CODER_HUFFMAN, every_element=True)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Return whether values are stored beside positions: the tensor is sparse and has no codebook."""
+    return tensor.is_sparse and tensor.codebook is None
 
 
 def may_be_dense(tensor: Tensor) -> bool:
@@ -205,7 +215,7 @@ def _with_coder(candidate: _Candidate, coder: int) -> _Candidate:
     return replace(candidate, coding=replace(candidate.coding, coder=coder))
 
 
-def _encode(candidate: _Candidate, symbols: list[_Symbols]) -> bytes:
+def _encode(candidate: _Candidate, symbols: list[_Symbols], mode: Mode | None = None) -> bytes:
     tensor, coding = candidate.tensor, candidate.coding
     tables = coding.coder == layout.CODER_HUFFMAN
     plan = _plan(candidate, symbols, tables=tables)
@@ -214,9 +224,11 @@ def _encode(candidate: _Candidate, symbols: list[_Symbols]) -> bytes:
         write_codebook(encoder, tensor.codebook, tensor.dtype)
     packed.write_plan(encoder, plan, tables=tables)
     head = encoder.take()
-    values = _chunk_values(candidate)
-    chunks = [packed.write_chunk(plan, s.gaps, s.planes, raw) for s, raw in zip(symbols, values, strict=True)]
+    chunks = [packed.write_chunk(plan, s.gaps, s.planes) for s in symbols]
     stored = [part.nnz for part in candidate.parts] if tensor.is_sparse else None
+    if stored is not None and coding.blocks:
+        blocks = value_blocks(tensor, coding.transposed, stored, mode)
+        chunks = [varint(len(block)) + block + chunk for chunk, block in zip(chunks, blocks, strict=True)]
     front = bytes((coding.byte,)) + varint(candidate.lines_each) + varint(len(head)) + head
     return front + with_chunk_table(candidate.lines_each, chunks, stored)
 
@@ -247,15 +259,12 @@ def code_lengths(counts: npt.NDArray[np.int64]) -> packed.Lengths:
     return lengths
 
 
-def _chunk_values(candidate: _Candidate) -> list[bytes]:
-    """Return the raw values of each chunk of a sparse tensor without a codebook."""
-    tensor = candidate.tensor
-    if tensor.codebook is not None:
-        return [b""] * len(candidate.parts)
-    values = ordered_values(tensor, candidate.coding.transposed)
-    ends = np.cumsum([part.nnz for part in candidate.parts])
-    pieces = np.split(values, ends[:-1])
-    return [np.ascontiguousarray(piece, STORAGE[tensor.dtype]).tobytes() for piece in pieces]
+def value_blocks(tensor: Tensor, transposed: bool, stored: list[int], mode: Mode | None) -> list[bytes]:
+    """Return the value block of each chunk of a sparse tensor without a codebook; empty ones without a mode."""
+    if mode is None:
+        return [b""] * len(stored)
+    pieces = np.split(ordered_values(tensor, transposed), np.cumsum(stored)[:-1])
+    return [write_block(piece, tensor.dtype, mode) if len(piece) else b"" for piece in pieces]
 
 
 def ordered_values(tensor: Tensor, transposed: bool) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.codecs.axis_tables import AxisTables, parse_tables
 from dcformat.codecs.csr_view import can_transpose
 from dcformat.codecs.memory import CHUNK_OBJECTS
 from dcformat.contents import TensorInfo
@@ -18,6 +19,14 @@ from dcformat.records import record
 
 Bytes = npt.NDArray[np.uint8]
 
+#: The coders of a dense tensor without a codebook.
+_FOR_VALUES = (layout.CODER_RAW, layout.CODER_ADAPTIVE, layout.CODER_PLANES, layout.CODER_TABLES)
+
+
+def has_streams(dtype: str) -> bool:
+    """Return whether values of a dtype may be in a value stream."""
+    return layout.DTYPES.index(dtype) < layout.KERNEL_DTYPES
+
 
 @record
 class Coding:
@@ -27,6 +36,7 @@ class Coding:
     transposed: bool = False
     every_element: bool = False
     fillers: bool = False
+    blocks: bool = False
 
     @property
     def byte(self) -> int:
@@ -36,12 +46,29 @@ class Coding:
             | layout.CODING_TRANSPOSED * self.transposed
             | layout.CODING_EVERY_ELEMENT * self.every_element
             | layout.CODING_FILLERS * self.fillers
+            | layout.CODING_BLOCKS * self.blocks
         )
 
     @property
     def is_packed(self) -> bool:
-        """Whether symbols have codes of whole bits (coders 0 and 1)."""
+        """Whether positions and codes have code words of whole bits (coders 0 and 1)."""
         return self.coder <= layout.CODER_HUFFMAN
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether no bit depends on adaptive models."""
+        return self.coder not in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
+
+    @classmethod
+    def of(cls, byte: int) -> Coding:
+        """Return the meaning of the byte."""
+        return cls(
+            byte & layout.CODER_MASK,
+            bool(byte & layout.CODING_TRANSPOSED),
+            bool(byte & layout.CODING_EVERY_ELEMENT),
+            bool(byte & layout.CODING_FILLERS),
+            bool(byte & layout.CODING_BLOCKS),
+        )
 
     @classmethod
     def parse(cls, byte: int, info: TensorInfo) -> Coding:
@@ -49,13 +76,8 @@ class Coding:
         coder = byte & layout.CODER_MASK
         if coder >= layout.CODERS:
             raise VersionError("coder", got=coder, expected=f"below {layout.CODERS}")
-        coding = cls(
-            coder,
-            bool(byte & layout.CODING_TRANSPOSED),
-            bool(byte & layout.CODING_EVERY_ELEMENT),
-            bool(byte & layout.CODING_FILLERS),
-        )
-        if byte & layout.CODING_RESERVED or (info.form == "constant" and byte) or coding._contradicts(info):
+        coding = cls.of(byte)
+        if (info.form == "constant" and byte) or coding._contradicts(info):
             raise EncodingError("coding byte", got=f"0x{byte:02x}", expected=f"one for a {info.form} tensor")
         coding._require_limits(info)
         return coding
@@ -68,8 +90,17 @@ class Coding:
             or (self.fillers and not (sparse and 0 < info.clusters < 256 and self.is_packed))
             or (self.fillers and self.every_element)
             or (self.transposed and not sparse and not shared)
-            or (not sparse and not shared and self.coder not in (layout.CODER_RAW, layout.CODER_ADAPTIVE))
+            or (info.form == "dense" and not shared and self.coder not in _FOR_VALUES)
+            or (self.blocks and not self._has_values(info))
+            or (self._has_values(info) and not self.blocks and (self.is_packed or not has_streams(info.dtype)))
+            or (self.coder == layout.CODER_PLANES and (sparse or shared))
+            or (self.coder == layout.CODER_TABLES and (shared or self.transposed))
+            or (self.coder == layout.CODER_ADAPTIVE and not sparse and not has_streams(info.dtype))
         )
+
+    def _has_values(self, info: TensorInfo) -> bool:
+        """Return whether values of a sparse tensor are stored beside positions."""
+        return info.form == "sparse" and not info.clusters and self.coder != layout.CODER_TABLES
 
     def _require_limits(self, info: TensorInfo) -> None:
         if self.transposed and not can_transpose(info.rows, info.columns):
@@ -91,10 +122,18 @@ class Chunk:
     stored: int
     data: Bytes
 
+    def block(self, blocks: bool, field: str) -> tuple[Bytes, Chunk]:
+        """Return the chunk's value block and the rest of the chunk if it begins with one, else all of it and itself."""
+        if not blocks:
+            return self.data, self
+        cursor = Cursor(self.data)
+        block = cursor.array(cursor.varint(f"length of the {field}", len(self.data)), field)
+        return block, Chunk(self.lines, self.stored, cursor.array(cursor.left, "positions"))
+
 
 @record(eq=False)
 class ParsedPayload:
-    """A payload cut into its parts; nothing is decoded yet."""
+    """A payload cut into its parts; nothing is decoded yet. Under coder 5, `tables` and `codes` replace the chunks."""
 
     info: TensorInfo
     coding: Coding
@@ -102,11 +141,23 @@ class ParsedPayload:
     length: int
     head: Bytes
     chunks: list[Chunk]
+    tables: AxisTables | None = None
+    codes: ParsedPayload | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the payload holds values instead of codes and positions."""
         return self.info.form != "sparse" and not self.info.clusters
+
+    @property
+    def value_blocks(self) -> list[tuple[Bytes, int, str]]:
+        """Each value block with the number and dtype of its values; none if there are no blocks."""
+        field = f"values of {self.info.name!r}"
+        if self.tables is not None:
+            return self.tables.blocks(self.info.dtype)
+        if not (self.coding.blocks or self.coding.coder == layout.CODER_PLANES):
+            return []
+        return [(c.block(self.coding.blocks, field)[0], c.stored, self.info.dtype) for c in self.chunks]
 
     @property
     def has_positions(self) -> bool:
@@ -131,6 +182,8 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
     """
     cursor = Cursor(payload)
     coding = Coding.parse(cursor.u8("coding byte"), info)
+    if coding.coder == layout.CODER_TABLES:
+        return _parse_tables(info, coding, cursor, max_memory)
     lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
     no_head = cursor.array(0, "head")
     if info.form == "constant":
@@ -148,6 +201,15 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
     chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in table]
     cursor.finish("payload")
     return ParsedPayload(info, coding, lines, length, head, chunks)
+
+
+def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: int | None) -> ParsedPayload:
+    tables, entry = parse_tables(cursor, info)
+    payload = cursor.array(cursor.left, "codes")
+    if len(payload) and payload[0] & layout.CODER_MASK == layout.CODER_TABLES:
+        raise EncodingError("coder of codes", got=layout.CODER_TABLES, expected="another coder")
+    codes = parse_payload(entry, payload, max_memory)
+    return ParsedPayload(info, coding, codes.lines, codes.length, payload[:0], [], tables, codes)
 
 
 def _read_chunk_table(

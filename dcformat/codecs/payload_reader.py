@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.codecs.axis_tables import apply_tables
 from dcformat.codecs.chunk_readers import ChunkReader, Entries, Room, chunk_reader, coded_values, raw_values
 from dcformat.codecs.csr_view import CsrView, index_dtype
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
+from dcformat.codecs.value_blocks import read_block
 from dcformat.contents import TensorInfo
 from dcformat.errors import EncodingError, StreamError
 from dcformat.floats import bit_patterns
@@ -33,14 +35,17 @@ def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
         The payload is damaged. Every number that is used as an index is first proved to be in range.
     """
     info = payload.info
+    if payload.codes is not None and payload.tables is not None:
+        made = apply_tables(payload.tables, read_payload(payload.codes, threads), info)
+        _require_nonzero(made.is_sparse, made.data, info)
+        return made
     if payload.is_plain:
         return _tensor(info, _read_plain(payload, threads), None)
     reader = chunk_reader(payload)
     if info.form == "dense":
         return _tensor(info, _read_dense(payload, reader, threads), reader.codebook)
     entries = _read_sparse(payload, reader, threads)
-    if entries.values is not None and not bit_patterns(entries.values).all():
-        raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
+    _require_nonzero(entries.values is not None, entries.values, info)
     view, values = _row_major(entries) if payload.coding.transposed else entries
     return _tensor(info, view.codes if values is None else values, reader.codebook, view)
 
@@ -50,6 +55,11 @@ def _tensor(info: TensorInfo, data: Array, codebook: Array | None, view: CsrView
     if codebook is not None:
         data = data.astype(_code_dtype(info), copy=False)
     return Tensor(info.name, info.shape, info.dtype, data, codebook, indptr, indices, info.scale)
+
+
+def _require_nonzero(is_sparse: bool, values: Array | None, info: TensorInfo) -> None:
+    if is_sparse and values is not None and not bit_patterns(values).all():
+        raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
 
 
 def _code_dtype(info: TensorInfo) -> type[np.uint8 | np.uint16]:
@@ -70,9 +80,11 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
     info = payload.info
 
     def read(chunk: Chunk) -> Array:
+        if payload.coding.coder == layout.CODER_RAW:
+            return raw_values(chunk.data, chunk.stored, info.dtype)
         if payload.coding.coder == layout.CODER_ADAPTIVE:
             return _read_value_stream(chunk, info)
-        return raw_values(chunk.data, chunk.stored, info.dtype)
+        return read_block(chunk.data, chunk.stored, info.dtype, f"values of {info.name!r}")
 
     pieces = list(_each(read, payload.chunks, threads))
     return np.concatenate(pieces) if len(pieces) != 1 else pieces[0].astype(STORAGE[info.dtype], copy=False)

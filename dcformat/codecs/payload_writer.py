@@ -14,37 +14,58 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import Mode, RelativeIndex, context_writer, packed_writer
-from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, with_chunk_table
+from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, has_streams, with_chunk_table
 from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.value_block_writer import write_block
 from dcformat.codecs.values import write_values
 from dcformat.cursor import varint
 from dcformat.model import STORAGE, Tensor
+from dcformat.records import replace
 
 Array = npt.NDArray[Any]
 
-#: Number of values in a stream, and the largest number that `fast` codes rather than stores raw, because nothing is
-#: slower to decode.
+#: Number of values in a chunk, and the most that may be in a value stream, in `fast` and otherwise: nothing is slower
+#: to decode, and beyond this number blocks are smaller too.
 _VALUES_CHUNK = 1 << 20
-_FAST_VALUES = 1 << 11
+_FAST_STREAM, _MOST_STREAM = 1 << 11, 1 << 14
+#: In `small`, adaptive coding of so many entries must save one byte in SLOWER, because it takes ten times as long to
+#: decode.
+_LARGE, SLOWER = 1 << 16, 200
 #: In `fast`, a payload along the columns must save one byte in this many, because it takes time to transpose it back.
 _TRANSPOSING = 256
 
 
 def write_payload(tensor: Tensor, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
     """Return the smallest payload of a validated tensor that a mode allows."""
-    if tensor.is_constant or _is_plain(tensor):
+    if tensor.is_constant:
+        return encode_payload(tensor, Coding(layout.CODER_RAW))
+    if _is_plain(tensor):
         return min(_value_payloads(tensor, mode), key=len)
     if relative_index == "filler" and tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
         return encode_payload(tensor, Coding(layout.CODER_HUFFMAN, fillers=True))
     transposing = _TRANSPOSING if mode == "fast" else 0
-    best = min(packed_writer.candidates(tensor), key=lambda payload: _weight(payload, transposing))
-    if mode == "fast":
+    best = quick = min(packed_writer.candidates(tensor), key=lambda payload: _weight(payload, transposing))
+    if mode != "fast":
+        coders = (layout.CODER_ADAPTIVE, layout.CODER_MIXING)[: 1 + (mode == "tiny")]
+        best = min([best, *context_writer.candidates(tensor, coders)], key=len)
+    coding = Coding.of(best[0])
+    if not coding.blocks:
         return best
-    coders = (layout.CODER_ADAPTIVE, layout.CODER_MIXING)[: 1 + (mode == "tiny")]
-    return min([best, *context_writer.candidates(tensor, coders)], key=len)
+    # The candidates hold positions only.
+    found = [encode_payload(tensor, coding, mode=mode)]
+    if is_slow(best, tensor, mode) and len(quick) - len(best) < len(found[0]) // SLOWER:
+        return encode_payload(tensor, Coding.of(quick[0]), mode=mode)
+    if not coding.is_packed and has_streams(tensor.dtype) and tensor.nnz <= _MOST_STREAM:
+        found.append(encode_payload(tensor, replace(coding, blocks=False)))
+    return min(found, key=len)
 
 
-def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None) -> bytes:
+def is_slow(payload: bytes, tensor: Tensor, mode: Mode) -> bool:
+    """Return whether a payload of a large tensor takes so long to decode that it has to save a share of its bytes."""
+    return mode == "small" and not Coding.of(payload[0]).is_quick and len(tensor.data) >= _LARGE
+
+
+def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: Mode = "small") -> bytes:
     """Return a validated tensor's payload in a given coding, for tests and research.
 
     Parameters
@@ -55,6 +76,8 @@ def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None
         "Payloads"); `codings` yields all that it allows.
     lines_each : int, optional
         Number of lines in a chunk, 0 for one chunk; by default, the number that `write_payload` chooses.
+    mode : {'fast', 'small', 'tiny'}
+        How value blocks are coded.
 
     Raises
     ------
@@ -62,11 +85,11 @@ def encode_payload(tensor: Tensor, coding: Coding, lines_each: int | None = None
         The coder cannot code a tensor of this size.
     """
     if tensor.is_constant:
-        return bytes((coding.byte,)) + _raw(tensor.data, tensor.dtype)
+        return bytes((coding.byte,)) + np.ascontiguousarray(tensor.data, STORAGE[tensor.dtype]).tobytes()
     if _is_plain(tensor):
-        return _encode_values(tensor, coding, lines_each)
+        return _encode_values(tensor, coding, lines_each, mode)
     encode = packed_writer.encode if coding.is_packed else context_writer.encode
-    return encode(tensor, coding, lines_each)
+    return encode(tensor, coding, lines_each, mode)
 
 
 def codings(tensor: Tensor) -> Iterator[Coding]:
@@ -75,12 +98,17 @@ def codings(tensor: Tensor) -> Iterator[Coding]:
         yield Coding(layout.CODER_RAW)
         return
     if _is_plain(tensor):
-        yield from (Coding(layout.CODER_RAW), Coding(layout.CODER_ADAPTIVE))
+        yield from (Coding(layout.CODER_RAW), Coding(layout.CODER_PLANES))
+        if has_streams(tensor.dtype):
+            yield Coding(layout.CODER_ADAPTIVE)
         return
     shared = tensor.is_sparse and tensor.codebook is not None
-    for coder in range(layout.CODERS):
+    blocks = tensor.is_sparse and not shared
+    for coder in range(layout.CODER_MIXING + 1):
         for transposed in (False, True):
-            yield Coding(coder, transposed)
+            yield Coding(coder, transposed, blocks=blocks)
+            if blocks and coder >= layout.CODER_ADAPTIVE and has_streams(tensor.dtype):
+                yield Coding(coder, transposed)
             if shared:
                 yield Coding(coder, transposed, every_element=True)
     if shared and tensor.codebook is not None and len(tensor.codebook) < 256:
@@ -97,31 +125,31 @@ def _weight(payload: bytes, transposing: int) -> int:
     return len(payload) + (len(payload) // transposing if transposed and transposing else 0)
 
 
-def _raw(values: Array, dtype: str) -> bytes:
-    return np.ascontiguousarray(values, STORAGE[dtype]).tobytes()
-
-
 def _value_payloads(tensor: Tensor, mode: Mode) -> Iterator[bytes]:
-    """Yield the payloads of a tensor that has neither codes nor positions: its values raw, and coded."""
+    """Yield the payloads of a tensor that has neither codes nor positions."""
     yield encode_payload(tensor, Coding(layout.CODER_RAW), 0)
-    if not tensor.is_constant and (mode != "fast" or tensor.size <= _FAST_VALUES):
+    yield encode_payload(tensor, Coding(layout.CODER_PLANES), mode=mode)
+    if has_streams(tensor.dtype) and tensor.size <= (_FAST_STREAM if mode == "fast" else _MOST_STREAM):
         yield encode_payload(tensor, Coding(layout.CODER_ADAPTIVE))
 
 
-def _encode_values(tensor: Tensor, coding: Coding, lines_each: int | None) -> bytes:
+def _encode_values(tensor: Tensor, coding: Coding, lines_each: int | None, mode: Mode) -> bytes:
     if lines_each is None:
         lines_each = chunk_lines(tensor.rows, tensor.size, tensor.size, _VALUES_CHUNK)
     chunks = []
     for first, last in chunk_bounds(tensor.rows, lines_each):
-        part = tensor.data[first * tensor.columns : last * tensor.columns]
-        raw = coding.coder == layout.CODER_RAW
-        chunks.append(_raw(part, tensor.dtype) if raw else _value_stream(part, tensor.dtype))
+        part = np.ascontiguousarray(tensor.data[first * tensor.columns : last * tensor.columns], STORAGE[tensor.dtype])
+        if not len(part) or coding.coder == layout.CODER_RAW:
+            chunks.append(part.tobytes())
+        elif coding.coder == layout.CODER_ADAPTIVE:
+            chunks.append(_value_stream(part, tensor.dtype))
+        else:
+            shape = (last - first, *tensor.shape[1:]) if tensor.shape else ()
+            chunks.append(write_block(part, tensor.dtype, mode, shape))
     return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks)
 
 
 def _value_stream(values: Array, dtype: str) -> bytes:
-    if not len(values):
-        return b""
     encoder = Encoder(16)
-    write_values(encoder, np.ascontiguousarray(values, STORAGE[dtype]), dtype)
+    write_values(encoder, values, dtype)
     return encoder.take()

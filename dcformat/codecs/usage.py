@@ -24,7 +24,7 @@ class Usage:
     Attributes
     ----------
     coder : str
-        'raw', 'huffman', 'adaptive' or 'mixing'; 'copy' for a copy, which has no payload.
+        'raw', 'huffman', 'adaptive', 'mixing', 'planes' or 'tables'; 'copy' for a copy, which has no payload.
     index_bits : float
         Bits of the entries' positions. If codes share their stream (adaptive, mixing), these are the bits that the
         positions take in a stream of their own.
@@ -44,6 +44,10 @@ class Usage:
 
 def measure(payload: ParsedPayload) -> Usage:
     """Decode a payload and account for its bits. Raises `FormatError` if the payload is damaged."""
+    if payload.codes is not None:
+        inner = measure(payload.codes)
+        tables = 8.0 * (payload.info.payload_bytes - payload.codes.info.payload_bytes)
+        return replace(inner, coder=CODER_NAMES[payload.coding.coder], codebook_bits=inner.codebook_bits + tables)
     tensor = read_payload(payload)
     total = 8 * payload.info.payload_bytes
     name = CODER_NAMES[payload.coding.coder]

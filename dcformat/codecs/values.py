@@ -26,7 +26,7 @@ from dcformat.codecs.rangecoder import (
     put,
 )
 from dcformat.errors import EncodingError
-from dcformat.floats import WIDTHS, Integers, finite, patterns
+from dcformat.floats import WIDTHS, Integers, patterns
 from dcformat.jit import device, kernel
 from dcformat.model import STORAGE
 
@@ -77,7 +77,7 @@ _VALUES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64, int64, 
 
 
 def _values_work(width: int, zeros: int, values: Integers) -> int:
-    return (2 * (width - zeros) + 5) * len(values) + 10
+    return (2 * (width - zeros) + 7) * len(values) + 10
 
 
 @kernel(_VALUES, work=_values_work)
@@ -148,22 +148,8 @@ def write_values(encoder: Encoder, values: Array, dtype: str) -> None:
     _encode_values(encoder.state, encoder.buf, 0, fresh(_VALUE_MODELS), width, exponent, top, zeros, bits)
 
 
-def coded_bits(values: Array, dtype: str) -> float:
-    """Return the estimated bits of a value in a value stream: at most the width of the value."""
-    width, exponent = WIDTHS[dtype]
-    if not len(values):
-        return float(width)
-    bits = patterns(values)
-    mantissa = max(width - 1 - exponent, 0)
-    top = min(2, mantissa)
-    _, counts = np.unique(bits >> (mantissa - top), return_counts=True)
-    modelled = float((counts * -np.log2(counts / counts.sum())).sum()) / len(values)
-    rest = max(mantissa - top - shared_zeros(bits), 0)
-    return min(modelled + rest, float(width))
-
-
 def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
-    """Read `count` finite values."""
+    """Read `count` values of one of the first four dtypes."""
     buf, end, numbers = decoder.buf, len(decoder.buf), np.zeros(count, np.int64)
     width, exponent = WIDTHS[dtype]
     scale = get_grid(decoder, dtype)
@@ -172,6 +158,8 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
         if np.abs(numbers).max() >= GRID_LIMIT:
             raise EncodingError(field, got="an integer out of range", expected=f"below {GRID_LIMIT}")
         values = from_grid(scale, numbers)
+        if not np.isfinite(values).all():
+            raise EncodingError(field, got="an infinite value of a grid", expected="finite ones")
     else:
         zeros, top = get(decoder, 5), get(decoder, 2)
         if zeros > max(width - 1 - exponent, 0):
@@ -179,6 +167,4 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
         models = fresh(_VALUE_MODELS)
         _decode_values(decoder.state, buf, end, models, width, exponent, top, zeros, numbers)
         values = numbers.astype(f"<u{width // 8}").view(STORAGE[dtype])
-    if not finite(values, dtype):
-        raise EncodingError(field, got="an infinity or not a number", expected="finite values")
     return values

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dcformat import layout
+from dcformat.codecs import rans
 from dcformat.codecs.lags import MAX_LAG, SAMPLE
 from dcformat.codecs.memory import measures_positions
+from dcformat.codecs.plane_tables import NUMBER_DECISIONS, TREE_BITS
 from dcformat.codecs.rangecoder import MAX_DECISIONS
+from dcformat.codecs.value_blocks import CODED, SYMBOLS, Bytes, block_heads
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ DECISION, MIXED_DECISION = 10, 80
 CELL, MIXED_CELL, ENTRY = 3, 40, 40
 #: Steps to hash a byte, and to hash the position of an entry.
 HASHED_BYTE, HASHED_POSITION = 4, 50
+#: Steps to look up or multiply an element by the tables of coder 5, in NumPy.
+_TABLE_ELEMENT = 64
 #: Steps to write a byte of a dense tensor to a file.
 WRITTEN_BYTE = 4
 #: Steps to parse a byte of the contents (in Python), to parse an operator, and to unpack a byte with the text coder.
@@ -50,7 +55,11 @@ def decoding_steps(payload: ParsedPayload) -> int:
     info = payload.info
     # For each tensor, its data block must be read and the block's checksum computed.
     steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(payload.head)
+    if payload.codes is not None and payload.tables is not None:
+        tables = sum(_block(*block) for block in payload.value_blocks)
+        return steps + tables + decoding_steps(payload.codes) + _TABLE_ELEMENT * info.stored + LINE * info.rows
     steps += _values(info.clusters, info.dtype)
+    steps += sum(_block(*block) for block in payload.value_blocks)
     steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
     if payload.coding.transposed:
         steps += 4 * SYMBOL * info.stored + LINE * (payload.lines + payload.length)
@@ -71,6 +80,8 @@ def writing_steps(info: TensorInfo) -> int:
 def usage_steps(payload: ParsedPayload) -> int:
     """Return the maximum number of steps needed to account for the bits of a payload."""
     steps = 2 * decoding_steps(payload)
+    if payload.codes is not None:
+        return steps + usage_steps(payload.codes)
     if not measures_positions(payload):
         return steps
     coder = payload.coding.coder
@@ -93,11 +104,19 @@ def _values(count: int, dtype: str) -> int:
     return count * 2 * 8 * STORAGE[dtype].itemsize * DECISION // 2
 
 
+def _block(data: Bytes, count: int, dtype: str) -> int:
+    """Return the most steps for a value block: its tables, and for each byte a symbol and its part of the value."""
+    coded = [head for head in block_heads(data, count, dtype, "values") if head.kind == CODED]
+    tables = sum(head.tables for head in coded) * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * rans.TOTAL)
+    maps = sum(head.places for head in coded) * TREE_BITS * DECISION
+    return tables + maps + SYMBOL * count * STORAGE[dtype].itemsize * (1 + 2 * bool(coded))
+
+
 def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
     info, elements = payload.info, chunk.lines * payload.length
-    packed = payload.coding.coder <= layout.CODER_HUFFMAN
+    packed = payload.coding.is_packed
     values = 0 if info.clusters else SYMBOL * chunk.stored
-    if not info.clusters and not packed:
+    if not (info.clusters or packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES):
         values += _values(chunk.stored, info.dtype)
     if payload.is_plain:
         return values

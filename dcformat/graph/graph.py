@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 from dcformat.errors import FormatError, GraphError, ShapeError
 from dcformat.graph.node import Node, Operand, Shape, as_float32
-from dcformat.layout import MAX_ELEMENTS, MAX_RANK
+from dcformat.layout import DTYPES, KERNEL_DTYPES, MAX_ELEMENTS, MAX_RANK
 from dcformat.records import record
 
 #: The dtypes of inputs and outputs; their numbers in a file are their places here.
@@ -125,6 +125,14 @@ class Graph:
             values.append(shape)
         self._check_outputs(values)
         return values
+
+    def check_dtypes(self, dtypes: Mapping[str, str]) -> None:
+        """Raise `GraphError` if an operator uses a tensor of a dtype that networks do not compute with."""
+        for node in self.nodes:
+            for name in node.tensors:
+                if dtypes.get(name, DTYPES[0]) not in DTYPES[:KERNEL_DTYPES]:
+                    expected = f"a tensor of {', '.join(DTYPES[:KERNEL_DTYPES])}"
+                    raise GraphError(f"{node.kind}'s tensor {name!r}", got=dtypes[name], expected=expected)
 
     def _check_ports(self) -> None:
         if not self.inputs:

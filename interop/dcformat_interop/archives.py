@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from dcformat import DcfFile
 
 #: The names of dtypes in safetensors, in its order of sorting.
-_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
+_CODES = {
+    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
+    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16", "float8_e5m2fnuz":
+    "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
 
 #: The date of every member, fixed so that the same model gives the same bytes: the oldest in a zip archive.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -89,13 +94,13 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
     Raises
     ------
     UnfitError
-        NumPy has no dtype for a tensor (bfloat16, int8 with a scale), a name points outside the archive, or
-        `numpy.load` would confuse two names.
+        NumPy has no dtype for a tensor (bfloat16, floats of eight bits, int8 with a scale), a name points outside the
+        archive, or `numpy.load` would confuse two names.
     """
     for name in content.names:
         info = content.info(name)
-        if info.dtype == "bfloat16":
-            raise UnfitError(path, "dtypes that NumPy has", "bfloat16 (use .safetensors)", name)
+        if info.dtype == "bfloat16" or info.dtype.startswith("float8"):
+            raise UnfitError(path, "dtypes that NumPy has", f"{info.dtype} (use .safetensors)", name)
         if info.scale != 1.0:
             raise UnfitError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
     _check_members(path, content.names, " (use .safetensors)")

@@ -177,18 +177,16 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
     """Convert values if that is exact, and leave out the tensors that a file cannot hold."""
     tensors: dict[str, Dense] = {}
-    left_out, converted, infinite = dict(raw.left_out), list[str](), list[str]()
+    left_out, converted, infinite = dict(raw.left_out), list[str](), dict[str, str]()
     for name, dense in raw.entries.items():
-        if dense.dtype not in STORAGE and dense.dtype != "float64":
+        if dense.dtype not in STORAGE:
             left_out[name] = dense.dtype
             continue
-        if count := count_not_finite(dense.values, dense.dtype):
-            left_out[name] = f"NaN or infinity in {counted(count, 'place')}"
-            infinite.append(name)
-            continue
-        if dense.dtype not in STORAGE:
+        tensors[name] = _stored(name, dense, budget)
+        if tensors[name].dtype != dense.dtype:
             converted.append(name)
-        tensors[name] = _stored(path, name, dense, budget)
+        if count := count_not_finite(dense.values, dense.dtype):
+            infinite[name] = f"{count:,} place{'s' * (count > 1)}"
     if not tensors:
         found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
         raise UnfitError(path, f"at least one tensor of {_HELD}", found)
@@ -196,33 +194,29 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
     if converted:
         notes.append(Note(f"float64 stored as float32, which holds the values exactly: {_listed(converted)}"))
     skipped = [name for name, reason in left_out.items() if reason == SKIPPED]
-    odd = [name for name in left_out if name not in infinite and name not in skipped]
+    odd = [name for name in left_out if name not in skipped]
     if skipped:
         notes.append(Note(f"left out as asked: {_listed(skipped)}"))
     if odd:
         notes.append(Note(f"left out, because a .dcf file holds only {_HELD}: {_listed(odd, left_out)}"))
     if infinite:
-        notes.append(
-            Note(f"left out, because a .dcf file holds only finite values: {_listed(infinite, left_out)}", True)
-        )
+        notes.append(Note(f"kept, but NaN or infinite in some places: {_listed(infinite, infinite)}", True))
     masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
     if masks:
         notes.append(Note(f"kept, although they look like pruning masks without weights: {_listed(masks)}", True))
     return Checkpoint(path, tensors, notes, left_out, raw.metadata)
 
 
-def _stored(path: str, name: str, dense: Dense, budget: Budget) -> Dense:
-    """Return a tensor in the dtype that the file will store, with its elements in row-major order."""
+def _stored(name: str, dense: Dense, budget: Budget) -> Dense:
+    """Return a tensor with its elements in row-major order; float64 becomes float32 if that holds all its values."""
     dtype, values = dense.dtype, dense.values
-    if dtype not in STORAGE:
+    if dtype == "float64":
         budget.take(STORAGE["float32"].itemsize * values.size, name)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             single = values.astype(STORAGE["float32"])
-        if not np.array_equal(single, values):
-            found = "float64 values that float32 cannot hold exactly (convert the tensor yourself, or skip it)"
-            raise UnfitError(path, _HELD, found, name)
-        dtype, values = "float32", single
-    elif values.dtype != STORAGE[dtype] or not values.flags.c_contiguous:
+        if np.array_equal(single, values):
+            dtype, values = "float32", single
+    if values.dtype != STORAGE[dtype] or not values.flags.c_contiguous:
         budget.take(values.nbytes, name)
     plain: Array = np.ascontiguousarray(values, STORAGE[dtype]).reshape(values.shape)
     return Dense(dtype, plain, dense.scale)

@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.graph import Shape
+from dcformat.layout import DTYPES, KERNEL_DTYPES
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import SKIPPED, Dense
+from dcformat_interop.tensors import SKIPPED, Dense, count_not_finite
 
 _PARTS = ("weight", "bias")
 
@@ -46,7 +47,15 @@ def match(
         A tensor is missing or left over, or its shape fits nowhere. If the tensors fit another architecture better, the
         message names it.
     """
-    for name, reason in left_out.items():
+    unfit = dict(left_out)
+    unfit |= {name: dense.dtype for name, dense in tensors.items() if dense.dtype not in DTYPES[:KERNEL_DTYPES]}
+    unfit |= {
+        name: f"NaN or infinity in {count:,} place{'s' * (count > 1)}"
+        for name, dense in tensors.items()
+        if name not in unfit and (count := count_not_finite(dense.values, dense.dtype))
+    }
+    tensors = {name: dense for name, dense in tensors.items() if name not in unfit}
+    for name, reason in unfit.items():
         if name.rpartition(".")[2] in _PARTS and reason != SKIPPED:
             raise UnfitError(path, f"finite values of a dtype that {architecture.name} can use", reason, name)
     try:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dcformat.limits import is_array_shape
+from dcformat.model import STORAGE
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
@@ -24,10 +25,12 @@ METADATA_PREFIX = "safetensors."
 #: The limit of the safetensors library.
 _MAX_HEADER_BYTES = 100_000_000
 
-#: The dtypes of NumPy by their names in safetensors; bfloat16 is read as bit patterns.
+#: The dtypes by their names in safetensors.
 _DTYPES = {
-    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
-    "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8",
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "F16": "float16", "BF16": "bfloat16",
+    "U32": "uint32", "I32": "int32", "F32": "float32", "U64": "uint64", "I64": "int64", "F64": "float64",
+    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 
 _EXPECTED = "a safetensors file"
@@ -57,9 +60,11 @@ def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> R
             continue
         budget.take(end - begin, name)
         file.seek(start + begin)
-        values = np.frombuffer(file.read(end - begin), _DTYPES[code]).reshape(shape)
-        dtype = "bfloat16" if code == "BF16" else values.dtype.name
-        raw.entries[name] = Dense(dtype, values, scales.get(name, 1.0))
+        data = np.frombuffer(file.read(end - begin), np.uint8)
+        if code == "BOOL" and data.size and int(data.max()) > 1:
+            raise UnfitError(path, "bytes of 0 or 1 in a tensor of bools", int(data.max()), name)
+        values = data.view(STORAGE[_DTYPES[code]]).reshape(shape)
+        raw.entries[name] = Dense(_DTYPES[code], values, scales.get(name, 1.0))
     return raw
 
 
@@ -112,7 +117,7 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
     return scales
 
 
-def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, str, list[int], int, int]]:
+def _entries(path: str, header: dict[str, Any], data_bytes: int) -> list[tuple[str, str, list[int], int, int]]:
     """Return each tensor's name, dtype, shape, begin and end, in the order of the data, which must have no gaps."""
     out = []
     for name, entry in header.items():
@@ -123,9 +128,10 @@ def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, st
         whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         if not whole or not isinstance(code, str) or len(shape) > _MAX_RANK:
             raise UnfitError(path, "dtype, shape and data_offsets", "something else", name)
-        if code in _DTYPES and prod(shape) * np.dtype(_DTYPES[code]).itemsize != end - begin:
+        size = STORAGE[_DTYPES[code]].itemsize if code in _DTYPES else 0
+        if size and prod(shape) * size != end - begin:
             raise UnfitError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
-        if code in _DTYPES and not is_array_shape(shape, np.dtype(_DTYPES[code]).itemsize):
+        if size and not is_array_shape(shape, size):
             raise UnfitError(path, "a shape that NumPy supports", shape, name)
         out.append((name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
@@ -134,6 +140,6 @@ def _entries(path: str, header: dict[str, Any], size: int) -> list[tuple[str, st
         if begin != position or end < begin:
             raise UnfitError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
         position = end
-    if position != size:
-        raise UnfitError(path, f"{counted(position, 'byte')} of data", f"{size:,}")
+    if position != data_bytes:
+        raise UnfitError(path, f"{counted(position, 'byte')} of data", f"{data_bytes:,}")
     return out

@@ -30,9 +30,10 @@ class Dense:
     Attributes
     ----------
     dtype : str
-        The name of its dtype, such as ``float32``, ``bfloat16`` or ``int8``.
+        The name of its dtype, such as ``float32``, ``bfloat16`` or ``int64``.
     values : ndarray
-        The values in the tensor's shape; bfloat16 as bit patterns (uint16), because NumPy has no such dtype.
+        The values in the tensor's shape; bfloat16 and floats of eight bits as bit patterns (uint16, uint8), because
+        NumPy has no such dtypes.
     scale : float
         For int8 only: an element's value is ``scale * integer``.
     """
@@ -105,4 +106,6 @@ def count_not_finite(values: Array, dtype: str) -> int:
 
 
 def _is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
+    if dtype.startswith("float8"):
+        return np.ones(values.shape, bool)  # They are kept unseen.
     return (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)

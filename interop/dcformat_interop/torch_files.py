@@ -13,6 +13,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dcformat.limits import is_array_shape
+from dcformat.model import STORAGE
 from dcformat.source import ClippedFile
 from dcformat_interop.nesting import find_state
 from dcformat_interop.refusals import MissingTorchError, UnfitError
@@ -168,6 +169,8 @@ def _dense(path: str, name: str, value: Any, budget: Budget) -> Dense | str:
     if plain.dtype is torch.bfloat16:
         return Dense("bfloat16", plain.view(torch.int16).numpy().view("<u2"))
     dtype = str(plain.dtype).removeprefix("torch.")
+    if dtype.startswith("float8") and dtype in STORAGE:
+        return Dense(dtype, plain.view(torch.uint8).numpy())
     try:
         return Dense(dtype, plain.numpy())
     except TypeError:  # NumPy lacks the dtype.

@@ -32,6 +32,7 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat.graph_attributes import OPERATORS
+from dcformat.layout import DTYPES, KERNEL_DTYPES
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
@@ -325,6 +326,8 @@ def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = Fal
 
     Infinities and NaN are refused unless `infinite` is set.
     """
+    if tensor.dtype not in DTYPES[:KERNEL_DTYPES]:
+        raise GraphError(f"tensor {tensor.name!r}", got=tensor.dtype, expected=", ".join(DTYPES[:KERNEL_DTYPES]))
     if tensor.dtype == "bfloat16":
         out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif tensor.dtype == "int8":

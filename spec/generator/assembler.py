@@ -84,7 +84,7 @@ class Item:
         begins = first if self.begins is None else self.begins
         parts = {
             "name": text(self.name),
-            "kind": bytes([self.form | NAMES.index(self.dtype) << 3 | len(self.shape) << 5]),
+            "kind": self.kind(),
             "shape": b"".join(map(varint, self.shape)),
             "scale": f32(self.scale) if self.dtype == "int8" else b"",
             "stored": varint(len(self.positions or ())) if self.form >= SPARSE else b"",
@@ -92,6 +92,13 @@ class Item:
             "length": varint(2 * len(self.payload) + begins),
         }
         return b"".join((parts | self.lies).values())
+
+    def kind(self) -> bytes:
+        """Section 4, item 2: the kind, in two bytes for the dtypes from 4 on."""
+        number, rank = NAMES.index(self.dtype), len(self.shape)
+        if number < 4:
+            return bytes([self.form | number << 3 | rank << 5])
+        return bytes([7 | rank << 5, self.form | number << 3])
 
     def tensor(self) -> Tensor:
         """Return the tensor that a decoder must return."""

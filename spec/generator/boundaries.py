@@ -69,11 +69,14 @@ def within_the_container() -> Iterator[Valid]:
     yield valid("tensor_constant_2_40_1", [constant(shape=(1 << 40, 1))], ids="T5")
     tiny = Item(b"\0\0\1\2\3", DENSE, (3,), [1, 2, 3], dtype="int8", scale=2.0**-149)
     yield valid("tensor_scale_least", [tiny], ids="T9")
-    ends = [0x7F7FFFFF, 0xFF7FFFFF, 1]
-    yield valid("tensor_values_finite", [Item(b"\0\0" + struct.pack("<3I", *ends), DENSE, (3,), ends)], ids="T12")
-    ends = [0x7F7F, 0xFF7F]
-    brain = Item(b"\0\0" + struct.pack("<2H", *ends), DENSE, (2,), ends, dtype="bfloat16")
-    yield valid("tensor_values_finite_bfloat16", [brain], ids="T12")
+    ends = [0x7F800000, 0xFF800000, 0x7FC00000, 0xFFFFFFFF, 0x7F800001, 1 << 31]
+    yield valid("tensor_not_finite", [Item(b"\0\0" + struct.pack("<6I", *ends), DENSE, (6,), ends)])
+    yield valid("tensor_constant_nan", [constant(bits=0xFFC00001)])
+    infinite = Packed((1, 4), {0: 0xFF800000, 1: 0x7F800000, 3: 0x7FC00001}).item()
+    yield valid("codebook_not_finite", [infinite])
+    for form in (DENSE_SHARED, SPARSE_SHARED):
+        both = Packed((6,), dict(enumerate([0xFFFFFFFF, 0x7FFFFFFF] * 3)), form).item()
+        yield valid(f"codebook_nan_{form}", [both])
 
 
 def whole(name: str, count: int) -> Item:
@@ -178,11 +181,11 @@ def invalid_boundaries() -> Iterator[Invalid]:
     yield "every_element_beyond_one", "E06", "P14", assemble([every_element((1 << 16 | 64) + 1, 1)])
     yield "payload_chunks_of_too_few", "E06", "P11", assemble([many_chunks(94)])
     limit = varint((1 << 41) + 1)
-    yield "head_length_limit", "E06", "N2", assemble([Item(b"\0\0" + limit, SPARSE, (2, 3), [], [])])
+    yield "head_length_limit", "E06", "N2", assemble([Item(b"\x80\0" + limit, SPARSE, (2, 3), [], [])])
     longest = replace(dense(), lies={"length": varint((1 << 42) - 1)})
     yield "table_length_most", "E03", "N4", assemble([longest])
     most = varint(1 << 41)
-    yield "head_length_most", "E03", "N4", assemble([Item(b"\0\0" + most, SPARSE, (2, 3), [], [])])
+    yield "head_length_most", "E03", "N4", assemble([Item(b"\x80\0" + most, SPARSE, (2, 3), [], [])])
     yield "chunk_length_limit", "E06", "N2", assemble([Item(b"\0\1" + limit + bytes(8), DENSE, (3, 1), [])])
     coder = RangeEncoder()
     coder.queue = grid_value_bits(ONE, [-(1 << 20), 1])

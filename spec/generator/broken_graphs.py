@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from generator.assembler import DENSE, Item, assemble, f32, varint
 from generator.graph_bytes import (
@@ -70,6 +71,10 @@ def invalid_graphs() -> Iterator[Invalid]:
     for cases in groups:
         for name, code, ids, body in cases():
             yield f"graph_{name}", code, ids, assemble(ITEMS, [(2, body)])
+    for name, shape, operator in (("weight", (3, 5), op(LINEAR, 1)), ("bias", (3,), op(LINEAR | BIAS, 0, 1))):
+        wide = Item(b"\0\0" + bytes(8 * prod(shape)), DENSE, shape, [0] * prod(shape), name="wide", dtype="float64")
+        items = [ones("narrow", 3, 5), wide]
+        yield f"graph_{name}_dtype", "E11", "G13", assemble(items, [(2, graph((5,), operator))])
 
 
 def interfaces() -> Iterator[Case]:

@@ -21,9 +21,10 @@ from generator.assembler import (
     pack_bits,
     varint,
 )
+from generator.planes import planes_of
 from generator.ranges import RangeEncoder, encode_codebook, encode_lengths
 
-TRANSPOSED, EVERY, FILLERS = 16, 32, 64
+TRANSPOSED, EVERY, FILLERS, BLOCKS = 16, 32, 64, 128
 
 
 def matrix(shape: tuple[int, ...], form: int) -> tuple[int, int]:
@@ -55,6 +56,13 @@ def huffman(counts: Counter[int]) -> dict[int, int]:
         heapq.heappush(heap, (a + b, number, left + right))
         number += 1
     return lengths
+
+
+def value_block(values: list[int], dtype: str) -> bytes:
+    """Section 6.4: a value block of raw planes, and its length before it."""
+    size = SIZES[dtype]
+    block = bytes(size) + b"".join(map(bytes, planes_of(values, dtype))) if values else b""
+    return varint(len(block)) + block
 
 
 @dataclass
@@ -111,13 +119,19 @@ class Packed:
         head, codes = self.head(sequences, book, shared, alphabet)
         bodies, table = [], b""
         for i, ((here, gaps, _), parts) in enumerate(zip(chunks, sequences, strict=True)):
-            values = b"" if shared else b"".join(bits.to_bytes(SIZES[self.dtype], "little") for _, bits in here)
-            bodies.append(self.chunk(parts, codes, gaps is not None) + values)
+            values = [bits for _, bits in here]
+            block = b"" if shared else value_block(values, self.dtype)
+            bodies.append(block + self.chunk(parts, codes, gaps is not None))
             if self.per_chunk:
                 entries = len(here) if self.stored is None else self.stored[i]
                 table += (varint(entries) if self.form != DENSE_SHARED else b"") + varint(len(bodies[-1]))
         payload = (
-            bytes([self.coder | self.flags]) + varint(self.per_chunk) + head + table + b"".join(bodies) + self.after
+            bytes([self.coder | self.flags | BLOCKS * (not shared)])
+            + varint(self.per_chunk)
+            + head
+            + table
+            + b"".join(bodies)
+            + self.after
         )
         positions = sorted(self.elements)
         return Item(

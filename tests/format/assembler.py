@@ -12,10 +12,11 @@ from typing import TypedDict, Unpack
 
 MAGIC = b"\x89DCF"
 FLOAT32, FLOAT16, BFLOAT16, INT8 = range(4)
+BOOL = 7
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
 TENSORS, GRAPH, LABELS, METADATA, SELF_TEST = range(1, 6)
-RAW, HUFFMAN, ADAPTIVE, MIXING = range(4)
-TRANSPOSED, EVERY_ELEMENT, FILLERS = 16, 32, 64
+RAW, HUFFMAN, ADAPTIVE, MIXING, PLANES, TABLES = range(6)
+TRANSPOSED, EVERY_ELEMENT, FILLERS, BLOCKS = 16, 32, 64, 128
 
 
 def _crc_table() -> list[int]:
@@ -81,7 +82,9 @@ class Entry:
     length: int | None = None
 
     def table(self, first: bool) -> bytes:
-        out = text(self.name) + bytes((self.form | self.dtype << 3 | len(self.shape) << 5,))
+        rank = len(self.shape) << 5
+        kind = (7 | rank, self.form | self.dtype << 3) if self.dtype > INT8 else (self.form | self.dtype << 3 | rank,)
+        out = text(self.name) + bytes(kind)
         out += b"".join(varint(size) for size in self.shape)
         out += struct.pack("<f", self.scale) if self.dtype == INT8 else b""
         out += varint(self.stored) if self.form in (SPARSE, SPARSE_SHARED) else b""
@@ -130,6 +133,15 @@ class File:
         if self.entries:
             out += block + crc32c(block)
         return out + self.digest + self.after
+
+
+def block(values: bytes) -> bytes:
+    """Return the value block of float32 values, in raw planes, with its length before it."""
+    numbers = struct.unpack(f"<{len(values) // 4}I", values)
+    rotated = [(number << 1 | number >> 31) & 0xFFFFFFFF for number in numbers]
+    planes = [bytes(number >> shift & 255 for number in rotated) for shift in (24, 16, 8, 0)]
+    whole = bytes(4) + b"".join(planes) if values else b""
+    return varint(len(whole)) + whole
 
 
 def raw_dense(values: bytes, **fields: Unpack[Fields]) -> Entry:

@@ -22,6 +22,8 @@ from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_s
 from dcformat.writer import write
 
 DTYPES = tuple(STORAGE)
+#: The dtypes of vectors: those of networks, and a few others.
+VECTOR_DTYPES = (*DTYPES[:4], "float64", "complex64", "int32", "bool")
 FORMS = ("constant", "dense", "dense-shared", "sparse", "sparse-shared")
 #: The largest finite bit pattern without its sign.
 _FINITE = {"float32": 0x7F7FFFFF, "float16": 0x7BFF, "bfloat16": 0x7F7F}
@@ -38,18 +40,23 @@ def examples(count: int) -> int:
 
 
 def values(random: np.random.Generator, dtype: str, count: int, *, zero: bool = True, grid: bool = False) -> Array:
-    """Return finite values, some of them special; without `zero`, none whose bits are all 0."""
+    """Return values, some of them special; without `zero`, none whose bits are all 0.
+
+    Those of dtypes that networks compute with are finite.
+    """
     width = 8 * STORAGE[dtype].itemsize
     if grid and dtype == "float32":
         scaled = (
             random.integers(1, 30, count) * random.choice([-1, 1], count) * np.float64(np.float32(0.0123))
         ).astype("<f4")
         return np.where(random.random(count) < 0.2, np.float32(0), scaled).astype("<f4") if zero else scaled
-    bits = random.integers(0, 1 << width, count, np.uint64)
+    if dtype == "bool":
+        return random.integers(0 if zero else 1, 2, count).astype(np.bool_)
+    bits = random.integers(0, (1 << width) - 1, count, np.uint64, endpoint=True)
     if dtype in _FINITE:
         magnitude = (1 << (width - 1)) - 1
         bits = (bits & np.uint64(1 << (width - 1))) | np.minimum(bits & np.uint64(magnitude), np.uint64(_FINITE[dtype]))
-    special = random.choice(np.array(_SPECIAL[dtype], np.uint64), count)
+    special = random.choice(np.array(_SPECIAL.get(dtype, (0, 1, (1 << width) - 1)), np.uint64), count)
     bits = np.where(random.random(count) < 0.1, special, bits)
     if not zero:
         bits[bits == 0] = 1
@@ -71,6 +78,8 @@ def tensor(
 ) -> Tensor:  # fmt: skip
     """Return a tensor of a form; a tensor that is too small to be constant is dense."""
     size = int(np.prod(shape, dtype=np.int64))
+    if DTYPES.index(dtype) >= layout.KERNEL_DTYPES:
+        form = form.removesuffix("-shared")
     scale = float(np.float32(0.02)) if dtype == "int8" else 1.0
     if form == "constant" and size > 1:
         return Tensor(name, shape, dtype, values(random, dtype, 1), scale=scale)
@@ -163,13 +172,15 @@ class Way:
     each: int = 0
 
     def __str__(self) -> str:
-        flags = [name for name in ("transposed", "every_element", "fillers") if getattr(self.coding, name)]
+        flags = [name for name in ("transposed", "every_element", "fillers", "blocks") if getattr(self.coding, name)]
         return "-".join([CODER_NAMES[self.coding.coder], *flags, *["chunked"] * bool(self.each)])
 
 
-def way(coder: int, *, transposed: bool = False, every_element: bool = False, fillers: bool = False) -> Way:
+def way(
+    coder: int, *, transposed: bool = False, every_element: bool = False, fillers: bool = False, blocks: bool = False
+) -> Way:
     """Return a way to code in one chunk."""
-    return Way(Coding(coder, transposed, every_element, fillers))
+    return Way(Coding(coder, transposed, every_element, fillers, blocks))
 
 
 def ways(tensor: Tensor, some: int = 2) -> Iterator[Way]:
@@ -202,8 +213,10 @@ def vectors() -> Iterator[tuple[str, bytes]]:
         yield f"model-{mode}", dcformat.dumps(small_model(), mode=mode)
     yield "empty", dcformat.dumps(Model({}))
     random = np.random.default_rng(1)
-    for dtype in DTYPES if COMPILED else DTYPES[:1]:
+    for dtype in VECTOR_DTYPES if COMPILED else VECTOR_DTYPES[:1]:
         for form in FORMS:
+            if form.endswith("-shared") and DTYPES.index(dtype) >= layout.KERNEL_DTYPES:
+                continue
             made = tensor(random, "t", (5, 7), dtype, form, grid=form == "dense")
             for one in ways(made):
                 yield f"{dtype}-{form}-{one}", dumps_as(Model({"t": made}), one)
@@ -219,7 +232,7 @@ def large_vectors() -> Iterator[tuple[str, bytes]]:
     made = tensor(random, "t", (70, 100), "float16", "sparse-shared", clusters=9, density=0.02)
     yield "fillers", dumps_as(Model({"t": made}), way(1, fillers=True))
     made = tensor(random, "t", (90, 100), "float16", "sparse", density=0.55)
-    for one in (way(1), way(1, transposed=True), way(2, transposed=True)):
+    for one in (way(1, blocks=True), way(1, transposed=True, blocks=True), way(2, transposed=True)):
         yield f"values-{one}", dumps_as(Model({"t": made}), one)
     places = np.array([0, 3, 300], np.int64)
     yield (

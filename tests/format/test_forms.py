@@ -84,7 +84,8 @@ def test_no_tensor_takes_more_than_its_values(name: str, mode: Mode) -> None:
 def test_one_zero_in_a_dense_matrix_costs_nothing() -> None:
     values = one_zero()
     data = written(from_dense("w", values))
-    assert len(data) == values.nbytes + 42
+    whole = np.where(values == 0, np.float32(1), values)
+    assert len(data) <= len(written(from_dense("w", whole))) + 24 < values.nbytes * 0.9
     assert not dcformat.load(data).tensors["w"].is_sparse
 
 
@@ -245,7 +246,7 @@ def test_copies_are_counted_once_in_memory() -> None:
     data = written(*(from_dense(name, values) for name in "abcdefgh"))
     one = written(from_dense("a", values))
     for source in (data, one):
-        dcformat.load(source, max_memory=500_000)
+        dcformat.load(source, max_memory=600_000)
         with pytest.raises(FormatError, match="E07"):
             dcformat.load(source, max_memory=79_999)
 

@@ -11,6 +11,7 @@ from dcformat import errors, layout
 from dcformat.errors import FormatError
 from tests.format.assembler import (
     ADAPTIVE,
+    BLOCKS,
     DENSE,
     DENSE_SHARED,
     EVERY_ELEMENT,
@@ -28,6 +29,7 @@ from tests.format.assembler import (
     Bits,
     Entry,
     File,
+    block,
     one,
     text,
     varint,
@@ -55,20 +57,28 @@ def code_lengths(gap_bits: int, steps: list[tuple[object, int]]) -> bytes:
 
 
 GAPS1 = Bits().put(3, 0)
+#: How the payload of a sparse tensor without a codebook begins under coder 0, by rows and by columns.
+PACKED, TURNED = bytes((RAW | BLOCKS, 0)), bytes((TRANSPOSED | BLOCKS, 0))
 #: Used, another length, one less; used, another, one more; used, another, one less.
 OVERFULL: list[tuple[object, int]] = [(0, 1), (2, 0), (5, 1), (0, 1), (3, 0), (6, 0), (7, 0), (0, 1), (2, 0), (5, 1)]
 LIES: dict[str, tuple[bytes, type[FormatError]]] = {
     "shape overflows": (one(ONE, shape=(1 << 40, 1 << 40)), errors.ShapeError),
     "dimension of 42 bits": (one(ONE, shape=((1 << 42) - 1,)), errors.LimitError),
     "zeros hide an overflow": (one(ONE, shape=(1 << 40, 0, 1 << 40)), errors.ShapeError),
-    "rows without columns": (one(b"\0\0", form=SPARSE, shape=(1 << 40, 0)), errors.MemoryLimitError),
+    "rows without columns": (one(PACKED, form=SPARSE, shape=(1 << 40, 0)), errors.MemoryLimitError),
     "columns without rows": (
-        one(bytes((TRANSPOSED, 0)) + head(GAPS1) + b"\0", form=SPARSE, shape=(0, (1 << 31) - 1)),
+        one(TURNED + head(GAPS1) + b"\0\0", form=SPARSE, shape=(0, (1 << 31) - 1)),
         errors.MemoryLimitError,
     ),
-    "no columns, by columns": (one(bytes((TRANSPOSED, 0)), form=SPARSE, shape=(0, 1 << 31)), errors.LimitError),
+    "no columns, by columns": (
+        one(TURNED, form=SPARSE, shape=(0, 1 << 31)),
+        errors.LimitError,
+    ),
     "dense, 2^40 elements": (one(b"\0\0", shape=(1 << 40,)), errors.MemoryLimitError),
-    "sparse, 2^40 entries": (one(b"\0\0", form=SPARSE, shape=(1, 1 << 40), stored=1 << 40), errors.MemoryLimitError),
+    "sparse, 2^40 entries": (
+        one(PACKED, form=SPARSE, shape=(1, 1 << 40), stored=1 << 40),
+        errors.MemoryLimitError,
+    ),
     "codebook of 10,000 in no bytes": (
         one(bytes((HUFFMAN, 0, 0)), form=DENSE_SHARED, shape=(2,), clusters=10_000, dtype=INT8),
         errors.CodebookError,
@@ -108,20 +118,20 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
     "more lines a chunk than lines": (one(bytes((RAW, 2)), shape=(2,)), errors.LimitError),
     "chunk longer than the payload": (one(bytes((RAW, 1)) + varint(1 << 40) * 2, shape=(2,)), errors.TruncatedError),
     "entries of chunks add up to less": (
-        one(bytes((RAW, 1)) + head(GAPS1) + bytes(4), form=SPARSE, shape=(2, 3), stored=1),
+        one(bytes((RAW | BLOCKS, 1)) + head(GAPS1) + bytes(4), form=SPARSE, shape=(2, 3), stored=1),
         errors.IndexRangeError,
     ),
     "entries of a chunk above the rest": (
-        one(bytes((RAW, 1)) + head(GAPS1) + bytes((2, 0, 0, 0)), form=SPARSE, shape=(2, 3), stored=1),
+        one(bytes((RAW | BLOCKS, 1)) + head(GAPS1) + bytes((2, 0, 0, 0)), form=SPARSE, shape=(2, 3), stored=1),
         errors.LimitError,
     ),
     "gap symbols above elements": (
-        one(bytes((RAW, 0)) + head(GAPS1) + varint(7), form=SPARSE, shape=(2, 3), stored=1),
+        one(PACKED + head(GAPS1) + block(ONE) + varint(7), form=SPARSE, shape=(2, 3), stored=1),
         errors.LimitError,
     ),
     "gap symbols of no bits": (
         one(
-            bytes((HUFFMAN, 0)) + head(Bits().put(3, 0).put(2, 1).put(1, 1)) + varint(1 << 20),
+            bytes((HUFFMAN | BLOCKS, 0)) + head(Bits().put(3, 0).put(2, 1).put(1, 1)) + b"\0" + varint(1 << 20),
             form=SPARSE,
             shape=(1 << 10, 1 << 10),
             stored=0,
@@ -129,11 +139,16 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         errors.StreamError,
     ),
     "last gap symbol an escape": (
-        one(bytes((RAW, 0)) + head(GAPS1) + bytes((2, 0b10)) + ONE, form=SPARSE, shape=(2, 3), stored=1),
+        one(PACKED + head(GAPS1) + block(ONE) + bytes((2, 0b10)), form=SPARSE, shape=(2, 3), stored=1),
         errors.IndexRangeError,
     ),
     "gap past the end": (
-        one(bytes((RAW, 0)) + head(Bits().put(3, 2)) + bytes((1, 0b011)) + ONE, form=SPARSE, shape=(1, 3), stored=1),
+        one(
+            PACKED + head(Bits().put(3, 2)) + block(ONE) + bytes((1, 0b011)),
+            form=SPARSE,
+            shape=(1, 3),
+            stored=1,
+        ),
         errors.IndexRangeError,
     ),
     "filler that is no filler": (
@@ -148,7 +163,12 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         errors.IndexRangeError,
     ),
     "a stored zero": (
-        one(bytes((RAW, 0)) + head(GAPS1) + bytes((1, 0)) + bytes(4), form=SPARSE, shape=(2, 3), stored=1),
+        one(
+            PACKED + head(GAPS1) + block(bytes(4)) + bytes((1, 0)),
+            form=SPARSE,
+            shape=(2, 3),
+            stored=1,
+        ),
         errors.EncodingError,
     ),
     "codebook id out of range": (three_codes(100, 3), errors.IndexRangeError),

@@ -10,16 +10,21 @@ import dcformat
 from dcformat import errors
 from dcformat.errors import FormatError
 from tests.format.assembler import (
+    BLOCKS,
+    BOOL,
     GRAPH,
     HUFFMAN,
     INT8,
     MIXING,
+    PLANES,
     RAW,
     SPARSE,
     SPARSE_SHARED,
+    TABLES,
     Bits,
     Entry,
     File,
+    block,
     one,
     raw_dense,
     text,
@@ -35,7 +40,7 @@ def good() -> File:
 
 
 def sparse(gaps: bytes, values: bytes, *, stored: int, shape: tuple[int, ...] = (2, 3)) -> bytes:
-    return one(bytes((RAW, 0)) + GAPS2 + gaps + values, form=SPARSE, shape=shape, stored=stored)
+    return one(bytes((RAW | BLOCKS, 0)) + GAPS2 + block(values) + gaps, form=SPARSE, shape=shape, stored=stored)
 
 
 def test_the_assembler_makes_valid_files() -> None:
@@ -79,7 +84,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         "9",
         "a section that version 1 requires",
     ),
-    "E02 coder": (errors.VersionError, one(b"\4\0" + ONE), 22, "coder", "4", "below 4"),
+    "E02 coder": (errors.VersionError, one(b"\6\0" + ONE), 22, "coder", "6", "below 6"),
     "E03 prefix": (errors.TruncatedError, good().bytes()[:9], 0, "prefix", "9 bytes", "10"),
     "E03 end": (errors.TruncatedError, good().bytes()[:-1], 43, "file", "43 bytes", "44"),
     "E03 table": (errors.TruncatedError, File(count=1).bytes(), 13, "length of tensor name", "0 bytes", "1 byte"),
@@ -154,14 +159,31 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     ),
     "E08 coding": (errors.EncodingError, one(b"\x80\0" + ONE), 22, "coding byte", "0x80", "one for a dense tensor"),
     "E08 padding": (errors.EncodingError, sparse(b"\1\x04", ONE, stored=1), 24, "padding", "bits set", "zero bits"),
-    "E08 NaN": (
+    "E08 bool": (
         errors.EncodingError,
-        one(b"\0\0" + struct.pack("<f", float("nan"))),
-        22,
+        File([raw_dense(b"\2", dtype=BOOL)]).bytes(),
+        23,
         "values",
-        "an infinity or not a number",
-        "finite values",
+        "2",
+        "0 or 1 for each bool",
     ),
+    "E08 frequencies": (
+        errors.EncodingError,
+        one(bytes((PLANES, 0)) + bytes(3) + b"\2\0" + text(Bits().take()) + bytes(7)),
+        22,
+        "frequencies of values of 'w'",
+        "a sum of 8388352",
+        "4096",
+    ),
+    "E08 axis": (
+        errors.EncodingError,
+        one(bytes((PLANES, 0)) + bytes(3) + b"\x16\1\0\0", shape=(4,)),
+        22,
+        "axis of values",
+        "0 x 1",
+        "a divisor of 4",
+    ),
+    "E08 tables": (errors.EncodingError, one(bytes((TABLES, 2))), 22, "kind of tables of 'w'", "2", "one for float32"),
     "E09 product": (
         errors.ShapeError,
         one(ONE, shape=(1 << 21, 1 << 20)),
@@ -212,7 +234,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
     ),
     "E12": (
         errors.HuffmanError,
-        one(bytes((HUFFMAN, 0)) + text(Bits().put(3, 0).put(2, 3).take()) + b"\0", form=SPARSE, shape=(2, 3)),
+        one(bytes((HUFFMAN | BLOCKS, 0)) + text(Bits().put(3, 0).put(2, 3).take()) + b"\0", form=SPARSE, shape=(2, 3)),
         24,
         "gap code lengths",
         "a Kraft sum of 0/4096",

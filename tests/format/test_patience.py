@@ -153,6 +153,7 @@ weights = [
     sparse((16, 20), 0.2, 8), sparse((16, 12), 0.4, 300), sparse((8, 9), 0.5, 0), sparse((12, 12), 1, 16),
     sparse((5, 9), 1, 0), sparse((150, 2), 0.05, 4), sparse((2, 200), 0.02, 4), sparse((30, 30), 0.004, 4),
     (random.integers(-9000, 9000, 30) * np.float32(0.125)).astype(np.float32),
+    random.normal(size=(40, 60)).astype(np.float32), random.normal(size=(40, 60)).astype(np.float16),
 ]
 for weight in weights:
     model = dcformat.Model({"w": dcformat.from_dense("w", weight)})

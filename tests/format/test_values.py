@@ -14,7 +14,9 @@ from dcformat.codecs.values import encode_integers, read_values, write_values
 from dcformat.errors import CodebookError, EncodingError, FormatError
 from dcformat.floats import ranks
 from dcformat.model import STORAGE
-from tests.format.strategies import DTYPES, codebook, values
+from tests.format.strategies import VECTOR_DTYPES, codebook, values
+
+DTYPES = VECTOR_DTYPES[:4]
 
 Array = npt.NDArray[np.generic]
 
@@ -144,12 +146,28 @@ def test_codebook_beyond_the_last_pattern() -> None:
         read_codebook(Decoder(np.frombuffer(encoder.take(), np.uint8)), 2, "float16", sparse=True)
 
 
-@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00001])
+@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00001, 0xFFFFFFFF])
 def test_values_that_are_not_finite(bits: int) -> None:
-    """[A9]"""
     data = _coded(np.array([bits], "<u4").view("<f4"))
-    with pytest.raises(EncodingError, match="finite"):
-        read_values(Decoder(np.frombuffer(data, np.uint8)), 1, "float32", "values")
+    found = read_values(Decoder(np.frombuffer(data, np.uint8)), 1, "float32", "values")
+    assert found.view("<u4").tolist() == [bits]
+
+
+def test_grids_are_finite() -> None:
+    """[A9] [P5]"""
+    huge = np.array([1, 2], np.int64)
+    encoder = Encoder(64)
+    for width, value in ((1, 1), (5, 0), (8, 254)):
+        put(encoder, width, value)
+    encode_integers(encoder.state, encoder.buf, 0, fresh(64), huge)
+    with pytest.raises(EncodingError, match="infinite"):
+        read_values(Decoder(np.frombuffer(encoder.take(), np.uint8)), 2, "float32", "values")
+    encoder = Encoder(64)
+    for width, value in ((1, 1), (5, 0), (8, 254)):
+        put(encoder, width, value)
+    encode_steps(encoder.state, encoder.buf, 0, fresh(GAMMA_MODELS), 1, 0, huge)
+    with pytest.raises(CodebookError, match="infinite"):
+        read_codebook(Decoder(np.frombuffer(encoder.take(), np.uint8)), 2, "float32", sparse=True)
 
 
 def test_a_zero_in_a_sparse_codebook() -> None:

@@ -245,12 +245,9 @@ CODES = np.array([0, 1, 0], np.uint8)
 POINTERS, PLACES = np.array([0, 1, 3]), np.array([0, 0, 1], np.int32)
 DESCENDING, TURNED = np.array([0, 4, 3]), np.array([1, 1, 0], np.int32)
 WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
-    "not a number": (Tensor("t", (3,), "float32", ONES * np.float32("nan")), errors.EncodingError),
-    "infinity": (Tensor("t", (3,), "float32", ONES * np.float32("inf")), errors.EncodingError),
-    "infinity in bfloat16": (Tensor("t", (1,), "bfloat16", np.array([0x7F80], "<u2")), errors.EncodingError),
-    "half of nothing": (Tensor("t", (1,), "float16", np.array([0x7E00], "<u2").view("<f2")), errors.EncodingError),
     "another dtype": (Tensor("t", (3,), "float32", np.ones(3)), errors.EncodingError),
-    "unknown dtype": (Tensor("t", (3,), "float64", np.ones(3)), errors.EncodingError),
+    "unknown dtype": (Tensor("t", (3,), "float128", np.ones(3)), errors.EncodingError),
+    "codebook of float64": (Tensor("t", (3,), "float64", CODES, BOOK.astype("<f8")), errors.CodebookError),
     "too few values": (Tensor("t", (4,), "float32", ONES), errors.ShapeError),
     "rank 9": (Tensor("t", (1,) * 9, "float32", ONES[:1]), errors.LimitError),
     "too large": (Tensor("t", (1 << 21, 1 << 20), "float32", ONES[:1]), errors.ShapeError),
@@ -313,7 +310,7 @@ def test_unknown_modes_are_value_errors() -> None:
 
 def test_generated_codebooks_are_valid() -> None:
     random = np.random.default_rng(0)
-    for dtype in DTYPES:
+    for dtype in DTYPES[:4]:
         book = codebook(random, dtype, 50, zero=False)
         assert book.view(f"<u{book.dtype.itemsize}").all()
 

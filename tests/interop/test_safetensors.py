@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import dcformat
+from dcformat.dense import from_dense
 from dcformat.model import Model, Tensor
 
 
@@ -72,7 +74,38 @@ def test_dtypes_that_only_safetensors_has(tmp_path: Path) -> None:
     header = {"f8": entry("F8_E4M3", [3], 0, 3), "new": entry("F4", [2], 3, 4), "w": entry("F32", [1], 4, 8)}
     read = read_checkpoint(write(tmp_path / "a.safetensors", header, bytes(4) + struct.pack("<f", 1.5)))
     assert read.tensors["w"].values.tolist() == [1.5]
-    assert dict(read.left_out) == {"f8": "F8_E4M3", "new": "F4"}
+    assert (read.tensors["f8"].dtype, read.tensors["f8"].values.tolist()) == ("float8_e4m3fn", [0, 0, 0])
+    assert dict(read.left_out) == {"new": "F4"}
+
+
+def test_every_dtype_comes_back_from_a_file(tmp_path: Path) -> None:
+    codes = {
+        "U64": 8, "I64": 8, "F64": 8, "C64": 8, "F32": 4, "U32": 4, "I32": 4, "BF16": 2, "F16": 2, "U16": 2, "I16": 2,
+        "F8_E8M0": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+    }  # fmt: skip
+    header, data = {}, b""
+    for code, size in codes.items():
+        part = bytes([1, 0, 1]) if code == "BOOL" else np.random.default_rng(size).bytes(3 * size)
+        header[code] = entry(code, [3], len(data), len(data) + len(part))
+        data += part
+    path = tmp_path / "a.safetensors"
+    write(path, header, data)
+    tensors = {
+        name: from_dense(name, dense.values, dense.dtype, exact=True)
+        for name, dense in read_checkpoint(path).tensors.items()
+    }
+    dcformat.save(Model(tensors), tmp_path / "a.dcf")
+    out = io.BytesIO()
+    with dcformat.open(tmp_path / "a.dcf") as file:
+        write_safetensors(tmp_path / "b", file, out)
+    assert out.getvalue()[-len(data) :] == data
+    assert list(read_checkpoint(io.BytesIO(out.getvalue())).tensors) == list(codes)
+
+
+def test_bools_are_zeros_and_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", {"b": entry("BOOL", [2], 0, 2)}, b"\1\2")
+    with pytest.raises(UnfitError, match=r"b: expected bytes of 0 or 1 in a tensor of bools, found 2"):
+        read_checkpoint(path)
 
 
 def test_metadata(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dcformat_runtime import InputError, Session
 from dcformat_runtime.session import Backend
 
 import dcformat
+from dcformat.dense import from_dense
 from dcformat.errors import FormatError, GraphError, MemoryLimitError
 from dcformat.graph import Graph, Linear, Preprocessing
 from dcformat.model import Model, Tensor
@@ -247,6 +248,21 @@ def test_preprocessing_that_is_not_finite_as_float32_is_refused(rule: Preprocess
         Session.from_model(model)
     with pytest.raises(GraphError, match="invalid: preprocessing"):
         dcformat.dumps(model)
+
+
+def test_weights_that_a_network_cannot_compute_with_are_refused() -> None:
+    """[G14]"""
+    graph = Graph.sequential((4,), [Linear((0,), "w")])
+    wide = from_dense("w", np.ones((1, 4)), "float64")
+    with pytest.raises(GraphError, match="float64"):
+        Session.from_model(Model({"w": wide}, graph))
+    with pytest.raises(GraphError, match="linear's tensor 'w': expected a tensor of float32"):
+        dcformat.dumps(Model({"w": wide}, graph))
+    broken = from_dense("w", np.array([[1, 2, np.inf, 3]], np.float32))
+    with pytest.raises(GraphError, match="NaN or infinity"):
+        Session.from_model(Model({"w": broken}, graph))
+    with pytest.raises(FormatError, match="expected finite numbers in a network"):
+        dcformat.dumps(Model({"w": broken}, graph))
 
 
 def test_int8_weights_that_overflow_are_refused_without_a_warning() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import dcformat
 from dcformat.codecs import MODES, Mode
 from dcformat.dense import from_dense
+from dcformat.layout import DTYPES, KERNEL_DTYPES
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor
 from tests.format.graph_strategies import valid_graphs
 from tests.spec.support import of_model, reference
@@ -29,6 +30,12 @@ def tensors(draw: st.DrawFn, name: str) -> Tensor:
     shape = tuple(draw(st.lists(st.integers(0, 7), max_size=4)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     size = int(np.prod(shape, dtype=np.int64))
+    if DTYPES.index(dtype) >= KERNEL_DTYPES:
+        few = draw(st.sampled_from([2, 40, 1 << 40]))
+        bits = random.integers(0, 2 if dtype == "bool" else few, max(size, 1)).astype("<u8") << draw(st.integers(0, 20))
+        narrow = bits & (1 if dtype == "bool" else (1 << 8 * STORAGE[dtype].itemsize) - 1)
+        kept = narrow.astype(f"<u{STORAGE[dtype].itemsize}").view(STORAGE[dtype])[:size]
+        return from_dense(name, kept.reshape(shape), dtype, exact=True)
     pool: np.ndarray[Any, Any]
     if dtype == "int8":
         pool = random.integers(-128, 128, draw(st.integers(1, 40)), dtype=np.int8)
@@ -71,6 +78,35 @@ def test_the_reference_decodes_files_of_the_package(mode: Mode, model: Model) ->
     expected = of_model(model)
     # Metadata is a mapping, ordered by its keys.
     assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tables_by_place(mode: Mode) -> None:
+    """Codebooks and scales of rows, columns and groups; dense and sparse."""
+    random = np.random.default_rng(3)
+    books = random.normal(size=(40, 8)).astype(np.float32)
+    rows = np.take_along_axis(books, random.integers(0, 8, (40, 60)), 1)
+    steps = np.abs(random.normal(size=(40, 1))).astype(np.float32)
+    scaled = steps * random.integers(-90, 91, (40, 60)).astype(np.float32)
+    uneven = steps * random.integers(-200, 20, (40, 60)).astype(np.float32)
+    groups = np.repeat(np.abs(random.normal(size=(10, 4))).astype(np.float32), 16, 1) * random.integers(-7, 8, (10, 64))
+    mask = random.random((40, 60)) < 0.3
+    arrays = {
+        "rows": rows, "columns": rows.T, "scaled": scaled, "uneven": uneven, "groups": groups.astype(np.float32),
+        "pruned": np.where(mask, rows, np.float32(0)), "pruned_scaled": np.where(mask, scaled, np.float32(0)),
+        "kernels": rows.reshape(40, 5, 12), "brain": np.ascontiguousarray(rows).view("<u4") >> 16,
+    }  # fmt: skip
+    made = {
+        name: from_dense(
+            name, array.astype("<u2") if name == "brain" else array, "bfloat16" if name == "brain" else None
+        )
+        for name, array in arrays.items()
+    }
+    data = dcformat.dumps(Model(made), mode=mode)
+    assert reference(data)["tensors"] == of_model(Model(made))["tensors"]
+    with dcformat.open(data) as file:
+        coded = {name for name in file.names if file.usage(name).coder == "tables"}
+    assert coded >= {"rows", "columns", "scaled", "uneven", "pruned", "kernels"}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -83,14 +83,20 @@ def test_forms_and_dtypes() -> None:
         "constant": "FORM_CONSTANT", "dense": "FORM_DENSE", "dense, shared": "FORM_DENSE_SHARED",
         "sparse": "FORM_SPARSE", "sparse, shared": "FORM_SPARSE_SHARED", "copy": "FORM_COPY",
     }  # fmt: skip
-    assert {names[row[1].split(":")[0]]: int(row[0]) for row in rows} == constants("FORM_")
-    assert len(rows) == layout.FORMS
-    dtypes = [row for row in rows if row[2]]
-    assert [row[3].split(";")[0] for row in dtypes] == list(layout.DTYPES)
-    assert [int(row[2]) for row in dtypes] == list(range(len(layout.DTYPES)))
+    forms = constants("FORM_")
+    assert forms.pop("FORM_EXTENDED") == 7 and "where bits 0-2 are 7" in sentences("4. Tensor table")
+    assert {names[row[1].split(":")[0]]: int(row[0]) for row in rows if row[0]} == forms
+    assert len(forms) == layout.FORMS
     from dcformat.model import STORAGE
 
-    assert {row[3].split(";")[0]: int(row[4]) for row in dtypes} == {n: d.itemsize for n, d in STORAGE.items()}
+    dtypes = {}
+    for row in rows:
+        about = row[3].split(";")[0].split(":")[0]
+        for number, name in zip(row[2].split(", "), about.split(", "), strict=True):
+            dtypes[int(number)] = (name, int(row[4]))
+    assert dtypes == {layout.DTYPES.index(n): (n, d.itemsize) for n, d in STORAGE.items()}
+    text = sentences("4. Tensor table")
+    assert f"a dtype of {layout.KERNEL_DTYPES} to {len(layout.DTYPES) - 1} and the form 0, 1 or 3" in text
     assert layout.MAX_RANK == 7
     assert "bits 5-7 rank" in sentences("4. Tensor table")
 
@@ -168,6 +174,7 @@ def test_coding_byte() -> None:
     names = {
         "fixed width": "CODER_RAW", "canonical Huffman": "CODER_HUFFMAN",
         "adaptive binary arithmetic coding": "CODER_ADAPTIVE", "logistic mixing": "CODER_MIXING",
+        "planes": "CODER_PLANES", "tables by place": "CODER_TABLES",
     }  # fmt: skip
     rows = tables("6. Payloads")[0]
     coders = constants("CODER_")
@@ -176,9 +183,8 @@ def test_coding_byte() -> None:
     assert len(rows) == layout.CODERS
     text = sentences("6. Payloads")
     bits = {"transposed": layout.CODING_TRANSPOSED, "every element": layout.CODING_EVERY_ELEMENT}
-    for what, bit in {**bits, "fillers": layout.CODING_FILLERS}.items():
+    for what, bit in {**bits, "fillers": layout.CODING_FILLERS, "blocks": layout.CODING_BLOCKS}.items():
         assert f"bit {bit.bit_length() - 1} *{what}*" in text
-    assert f"bit {layout.CODING_RESERVED.bit_length() - 1} is 0" in text
     assert f"2^{layout.FREE_ELEMENTS.bit_length() - 1} + {layout.ELEMENTS_EACH} x nnz elements [P14]" in text
     assert f"that has {layout.INTERLEAVE_FROM:,} symbols or more" in sentences("6.2 Packed chunks (coders 0 and 1)")
 
@@ -209,9 +215,11 @@ LIMITS = {
 
 def test_limits() -> None:
     rows = {row[0]: number(row[1]) for row in tables("9. Limits")[0]}
-    from dcformat.codecs import huffman
+    from dcformat.codecs import axis_tables, huffman, value_blocks
 
     assert rows.pop("bits of a Huffman code") == huffman.LIMIT
+    assert rows.pop("tables of a coded plane") == value_blocks.MAX_TABLES
+    assert rows.pop("values in a codebook of coder 5") == axis_tables.MAX_CODES
     assert {LIMITS[what]: most for what, most in rows.items()} == constants("MAX_")
 
 

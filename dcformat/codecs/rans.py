@@ -1,0 +1,232 @@
+"""Static range asymmetric numeral systems (rANS; Duda 2013) over bytes (spec, "Coded planes").
+
+Several states take turns, so that no symbol waits for the one before it. A symbol may have one of several frequency
+tables; the caller says which.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.errors import StreamError
+from dcformat.jit import device, kernel, lacks_compiler
+
+Array = npt.NDArray[Any]
+Symbols = npt.NDArray[np.uint8]
+
+#: Frequencies of a table add up to ``1 << PRECISION``.
+PRECISION = 12
+TOTAL = 1 << PRECISION
+#: A state lies in ``LEAST <= state < LEAST << 16``; it takes in or gives off 16 bits at a time.
+LEAST = 1 << 16
+STATE_BYTES = 4
+#: The number of states doubles with the number of symbols, from 1 (below ``1 << STATES_FROM`` symbols) to MAX_STATES.
+STATES_FROM, MAX_STATES = 13, 128
+
+
+def states_for(count: int) -> int:
+    """Return the number of states that take turns over `count` symbols."""
+    return 1 << min(max(count.bit_length() - STATES_FROM, 0), MAX_STATES.bit_length() - 1)
+
+
+def normalised(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return frequencies with the sum `TOTAL` in proportion to `counts`, not all 0; at least 1 for each that occurs."""
+    total = int(counts.sum())
+    out = np.maximum(counts * TOTAL // total, counts > 0)
+    while (over := int(out.sum()) - TOTAL) > 0:
+        # Take from the symbols that lose the fewest bits by it.
+        loss = np.where(out > 1, counts / np.maximum(out - 1, 1), np.inf)
+        order = np.argsort(loss, kind="stable")[:over]
+        out[order[np.isfinite(loss[order])]] -= 1
+    short = TOTAL - int(out.sum())
+    while short > 0:
+        gain = np.where(out > 0, counts / np.maximum(out, 1), 0.0)
+        order = np.argsort(-gain, kind="stable")[: min(short, int(np.count_nonzero(out)))]
+        out[order] += 1
+        short -= len(order)
+    return out
+
+
+def cost_bits(counts: npt.NDArray[np.int64], frequencies: npt.NDArray[np.int64]) -> float:
+    """Return the bits that symbols with these counts take, given a table's frequencies."""
+    used = counts > 0
+    return float((counts[used] * (PRECISION - np.log2(frequencies[used]))).sum())
+
+
+def encode(symbols: Symbols, frequencies: Array, classes: Symbols) -> bytes:
+    """Return the states and the words of coded symbols.
+
+    Parameters
+    ----------
+    symbols : uint8 ``(count,)``
+    frequencies : int64 ``(tables, 256)``
+        Each row adds up to `TOTAL`, and a symbol's frequency in its table is not 0.
+    classes : uint8 ``(count,)`` or ``(0,)``
+        The table of each symbol; empty if there is only one table.
+    """
+    starts = np.cumsum(frequencies, axis=1) - frequencies
+    states: Array = np.full(states_for(len(symbols)), LEAST, np.int64)
+    words: Array = np.empty(len(symbols), np.uint16)
+    steps = encode_plain if lacks_compiler(_encode) else _encode
+    first = steps(symbols, frequencies.ravel(), starts.ravel(), classes, states, words)
+    return states.astype("<u4").tobytes() + words[first:].astype("<u2", copy=False).tobytes()
+
+
+def decode(data: npt.NDArray[np.uint8], count: int, frequencies: Array, classes: Symbols, field: str) -> Symbols:
+    """Return `count` symbols of what `encode` returned; parameters as there.
+
+    Raises
+    ------
+    StreamError
+        The data do not end with the last symbol, in the state in which an encoder begins.
+    """
+    lanes = states_for(count)
+    head = STATE_BYTES * lanes
+    plain = lacks_compiler(_decode)
+    states: Array = np.frombuffer(data[:head].tobytes(), "<u4").astype(np.int64 if plain else np.uint32)
+    if int(states.min()) < LEAST:
+        raise StreamError(field, got=f"a state of {int(states.min())}", expected=f"at least {LEAST}")
+    stored = (len(data) - head) // 2
+    # Each round of all states reads at most one word for each, and then tests for the end.
+    words = np.zeros(stored + lanes + 1, np.uint16)
+    words[:stored] = np.frombuffer(data[head:].tobytes(), "<u2")
+    out = np.empty(count, np.uint8)
+    read = (decode_plain if plain else _decode)(states, words, stored, _slots(frequencies), classes, out)
+    if read != stored or (states != LEAST).any():
+        raise StreamError(field, got="another end", expected=f"{count} symbols in {stored} words")
+    return out
+
+
+def _slots(frequencies: Array) -> npt.NDArray[np.uint32]:
+    """Return for each table and slot: symbol, place in the symbol's interval << 8, frequency - 1 << 20."""
+    flat = np.ascontiguousarray(frequencies, np.int64).ravel()
+    if lacks_compiler(_fill_slots):
+        return slots_plain(flat)
+    out = np.empty(len(frequencies) << PRECISION, np.uint32)
+    _fill_slots(flat, out)
+    return out
+
+
+def slots_plain(frequencies: Array) -> npt.NDArray[np.uint32]:
+    """Do the work of `_fill_slots` in NumPy."""
+    owner = np.repeat(np.arange(len(frequencies)), frequencies)
+    starts = np.cumsum(frequencies) - frequencies
+    slots = owner & 255 | (np.arange(len(owner)) - starts[owner]) << 8 | (frequencies[owner] - 1) << 20
+    return np.asarray(slots, np.uint32)
+
+
+@kernel("void(const int64[::1], uint32[::1])", work=lambda slots: len(slots))
+def _fill_slots(frequencies, slots):  # type: ignore[no-untyped-def]
+    """Fill in the slots of all tables, one table after the other."""
+    slot = 0
+    for index in range(len(frequencies)):
+        frequency = frequencies[index]
+        for place in range(frequency):
+            slots[slot] = index & 255 | place << 8 | (frequency - 1) << 20
+            slot += 1
+
+
+@kernel(
+    "int64(const uint8[::1], const int64[::1], const int64[::1], const uint8[::1], int64[::1], uint16[::1])",
+    work=lambda symbols: 3 * len(symbols) + 10,
+)
+def _encode(symbols, frequencies, starts, classes, states, words):  # type: ignore[no-untyped-def]
+    """Code the symbols, the last one first; fill `words` from its end, and return the index of the first in use."""
+    turn = len(states) - 1
+    at = len(words)
+    table = np.int64(0)
+    for index in range(len(symbols) - 1, -1, -1):
+        lane = index & turn
+        if len(classes):
+            table = np.int64(classes[index]) << 8
+        frequency = frequencies[table + symbols[index]]
+        state = states[lane]
+        if state >= frequency << 20:
+            at -= 1
+            words[at] = state & 65535
+            state >>= 16
+        states[lane] = ((state // frequency) << 12) + state % frequency + starts[table + symbols[index]]
+    return at
+
+
+@device
+def _step(state, entry):  # type: ignore[no-untyped-def]
+    """Return the state after a symbol whose slot holds `entry`, before new words are taken in."""
+    frequency = (entry >> np.uint32(20)) + np.uint32(1)
+    return np.uint32(frequency * (state >> np.uint32(12)) + ((entry >> np.uint32(8)) & np.uint32(4095)))
+
+
+@kernel(
+    "int64(uint32[::1], const uint16[::1], int64, const uint32[::1], const uint8[::1], uint8[::1])",
+    work=lambda out: 4 * len(out) + 10,
+)
+def _decode(states, words, stored, slots, classes, out):  # type: ignore[no-untyped-def]
+    """Fill `out`; return how many words were read, or -1 if they ended early.
+
+    In each round, all states first take their symbols, which vector instructions can do, and then the words they need.
+    """
+    lanes = len(states)
+    at = np.int64(0)
+    for first in range(0, len(out), lanes):
+        if at > stored:
+            return np.int64(-1)
+        last = min(lanes, len(out) - first)
+        if len(classes):
+            for lane in range(last):
+                state = states[lane]
+                entry = slots[(np.int64(classes[first + lane]) << 12) + np.int64(state & np.uint32(4095))]
+                out[first + lane] = entry & np.uint32(255)
+                states[lane] = _step(state, entry)
+        else:
+            for lane in range(last):
+                state = states[lane]
+                entry = slots[np.int64(state & np.uint32(4095))]
+                out[first + lane] = entry & np.uint32(255)
+                states[lane] = _step(state, entry)
+        for lane in range(last):
+            state = np.int64(states[lane])
+            low = (state - LEAST) >> 63 & 1
+            states[lane] = np.uint32(state << (low << 4) | np.int64(words[at]) & -low)
+            at += low
+    return at
+
+
+def encode_plain(
+    symbols: Symbols, frequencies: Array, starts: Array, classes: Symbols, states: Array, words: Array
+) -> int:
+    """Do the work of `_encode` in NumPy, one round of all states at a time."""
+    lanes, at = len(states), len(words)
+    keys = symbols.astype(np.int64) if not len(classes) else classes.astype(np.int64) << 8 | symbols
+    for first in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
+        key = keys[first : first + lanes]
+        state, frequency = states[: len(key)], frequencies[key]
+        full = state >= frequency << 20
+        given = state[full] & 65535
+        words[at - len(given) : at] = given
+        at -= len(given)
+        state = np.where(full, state >> 16, state)
+        states[: len(key)] = ((state // frequency) << 12) + state % frequency + starts[key]
+    return at
+
+
+def decode_plain(states: Array, words: Array, stored: int, slots: Array, classes: Symbols, out: Symbols) -> int:
+    """Do the work of `_decode` in NumPy, one round of all states at a time."""
+    lanes, at, wide = len(states), 0, slots.astype(np.int64)
+    for first in range(0, len(out), lanes):
+        if at > stored:
+            return -1
+        part = out[first : first + lanes]
+        state = states[: len(part)]
+        table = classes[first : first + lanes].astype(np.int64) << 12 if len(classes) else 0
+        entry = wide[table + (state & 4095)]
+        part[:] = entry & 255
+        state = ((entry >> 20) + 1) * (state >> 12) + ((entry >> 8) & 4095)
+        low = state < LEAST
+        taken = int(np.count_nonzero(low))
+        state[low] = state[low] << 16 | words[at : at + taken]
+        states[: len(part)] = state
+        at += taken
+    return at

@@ -1,0 +1,178 @@
+"""The writer of value blocks: each plane in the way that takes the fewest bytes (spec, "Value blocks").
+
+Tables are chosen by k-means: places (along an axis, or bytes of the highest plane) whose symbols are distributed alike
+share a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.codecs import Mode, planes, rans
+from dcformat.codecs.plane_tables import put_frequencies, put_map
+from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.value_blocks import (
+    ALONE,
+    BY_AXIS,
+    BY_HIGHEST,
+    CODED,
+    CONSTANT,
+    MAX_TABLES,
+    NO_CLASSES,
+    RAW,
+    SYMBOLS,
+    Head,
+    classes_of,
+)
+from dcformat.cursor import varint
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.int64]
+
+#: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster.
+_FAST_SAVING = 16
+#: Estimated bits of a frequency that is not 0 in a table, and of an item of a map.
+_FREQUENCY_BITS, _PLACE_BITS = 6.0, 2.5
+#: Bits of a coded plane's head and of the end of the range coder stream.
+_FIXED_BITS = 48
+#: Rounds of k-means, and the numbers of tables that are tried.
+_ROUNDS = 3
+_TABLES = (2, 4, 8, MAX_TABLES)
+#: An axis is tried if its places have this many units on average; a plane needs this many to have several tables.
+_UNITS_EACH, _LEAST_UNITS = 24, 1 << 11
+
+
+class _Coded(NamedTuple):
+    """A way to code a plane: its head (without words), its map and frequencies, and its estimated bits."""
+
+    head: Head
+    chosen: Bytes
+    frequencies: Counts
+    bits: float
+
+
+def write_block(values: Array, dtype: str, mode: Mode, shape: Sequence[int] = ()) -> bytes:
+    """Return the block of values (one or more); `shape` is that of their tensor, whose axes may decide on tables."""
+    parts = planes.split(values, dtype)
+    each, _ = planes.units_of(dtype)
+    axes = [(each * prod(shape[axis + 1 :]), size) for axis, size in enumerate(shape)]
+    heads, data = bytearray(), bytearray()
+    encoder = Encoder(64)
+    coded = False
+    for number, plane in enumerate(parts):
+        plan = _plan(plane, parts[0] if number else None, axes, mode)
+        if isinstance(plan, Head):
+            heads.append(plan.kind)
+            if plan.kind == CONSTANT:
+                heads.append(plan.byte)
+            else:
+                data += plane.tobytes()
+            continue
+        coded = True
+        stream = rans.encode(plane, plan.frequencies, classes_of(plan.head, plan.chosen, len(plane), parts[0]))
+        words = (len(stream) - rans.STATE_BYTES * rans.states_for(len(plane))) // 2
+        heads += _head_bytes(plan.head._replace(words=words))
+        _write_tables(encoder, plan)
+        data += stream
+    stream = encoder.take() if coded else b""
+    return bytes(heads) + (varint(len(stream)) + stream if coded else b"") + bytes(data)
+
+
+def coded_bits(values: Array, dtype: str, mode: Mode) -> float:
+    """Return the estimated bits of a value in a block, without the tables."""
+    bits = 0.0
+    for plane in planes.split(values, dtype):
+        counts = np.bincount(plane, minlength=SYMBOLS)
+        used = counts[counts > 0]
+        each = float(-(used * np.log2(used / len(plane))).sum()) / len(plane)
+        bits += each if mode != "fast" or each < 8 - 8 / _FAST_SAVING else 8.0
+    return bits * planes.units_of(dtype)[0]
+
+
+def _head_bytes(head: Head) -> bytes:
+    axis = varint(head.inner) + varint(head.lines) if head.context == BY_AXIS else b""
+    return bytes((head.kind | head.context << 2 | head.tables - 1 << 4,)) + axis + varint(head.words)
+
+
+def _write_tables(encoder: Encoder, plan: _Coded) -> None:
+    if plan.head.context != ALONE:
+        put_map(encoder, plan.chosen)
+    put_frequencies(encoder, plan.frequencies.ravel())
+
+
+def _plan(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]], mode: Mode) -> Head | _Coded:
+    """Return how to store a plane."""
+    counts = np.bincount(plane, minlength=SYMBOLS)
+    if int(counts.max()) == len(plane):
+        return Head(CONSTANT, byte=int(plane[0]))
+    frequencies = rans.normalised(counts)[None]
+    best = _Coded(Head(CODED), NO_CLASSES, frequencies, _bits(counts[None], frequencies))
+    limit = 8.0 * len(plane) - 8 * rans.STATE_BYTES * rans.states_for(len(plane)) - _FIXED_BITS
+    if mode == "fast":
+        return best if best.bits < limit - len(plane) * 8.0 / _FAST_SAVING else Head(RAW)
+    if len(plane) >= _LEAST_UNITS:
+        for candidate in _by_context(plane, highest, axes):
+            best = min(best, candidate, key=lambda coded: coded.bits)
+    return best if best.bits < limit else Head(RAW)
+
+
+def _bits(counts: Counts, frequencies: Counts, places: int = 0) -> float:
+    """Return the estimated bits of symbols, of their tables and of a map."""
+    symbols = sum(rans.cost_bits(own, table) for own, table in zip(counts, frequencies, strict=True))
+    return symbols + _FREQUENCY_BITS * float(np.count_nonzero(frequencies)) + _PLACE_BITS * places
+
+
+def _by_context(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]]) -> Iterator[_Coded]:
+    """Yield ways to code a plane with several tables."""
+    count = len(plane)
+    if highest is not None:
+        joint = np.bincount(highest.astype(np.int64) << 8 | plane, minlength=SYMBOLS * SYMBOLS)
+        yield from _with_tables(joint.reshape(SYMBOLS, SYMBOLS), Head(CODED, context=BY_HIGHEST))
+    for inner, lines in axes:
+        if lines >= 2 and lines * _UNITS_EACH <= count:
+            place = np.resize(np.repeat(np.arange(lines) << 8, inner), count)
+            joint = np.bincount(place | plane, minlength=lines * SYMBOLS).reshape(lines, SYMBOLS)
+            yield from _with_tables(joint, Head(CODED, context=BY_AXIS, inner=inner, lines=lines))
+
+
+def _with_tables(joint: Counts, head: Head) -> Iterator[_Coded]:
+    """Yield ways to share tables among places, given how often each symbol occurs at each place."""
+    totals = joint.sum(axis=1)
+    there = np.flatnonzero(totals)
+    used = np.flatnonzero(joint.any(axis=0))
+    if len(there) < 2:
+        return
+    own = joint[np.ix_(there, used)].astype(np.float64)
+    means = own @ used / own.sum(axis=1)
+    order = np.argsort(means, kind="stable")
+    weight = np.cumsum(totals[there][order])
+    for tables in _TABLES:
+        if tables > len(there):
+            break
+        chosen = np.empty(len(there), np.int64)
+        chosen[order] = np.minimum((weight - 1) * tables // weight[-1], tables - 1)
+        for _ in range(_ROUNDS):
+            together = _sums(own, chosen, tables) + 0.01
+            chosen = np.argmin(own @ -np.log2(together / together.sum(axis=1, keepdims=True)).T, axis=1)
+        _, chosen = np.unique(chosen, return_inverse=True)
+        if (count := int(chosen.max()) + 1) < 2:
+            continue
+        map_ = np.zeros(len(joint), np.uint8)
+        map_[there] = chosen
+        counts = np.zeros((count, SYMBOLS), np.int64)
+        np.add.at(counts, map_[there], joint[there])
+        frequencies = np.stack([rans.normalised(row) for row in counts])
+        yield _Coded(head._replace(tables=count), map_, frequencies, _bits(counts, frequencies, len(there)))
+
+
+def _sums(own: Array, chosen: Array, tables: int) -> Array:
+    """Return the sum of the rows of each table."""
+    out = np.zeros((tables, own.shape[1]))
+    np.add.at(out, chosen, own)
+    return out

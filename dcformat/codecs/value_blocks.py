@@ -1,0 +1,179 @@
+"""Value blocks: values without a codebook, in planes that are stored as they are or coded (spec, "Value blocks")."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs import planes, rans
+from dcformat.codecs.plane_tables import get_numbers
+from dcformat.codecs.rangecoder import Decoder
+from dcformat.cursor import Cursor
+from dcformat.errors import EncodingError, IndexRangeError
+from dcformat.model import STORAGE
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+RAW, CONSTANT, CODED = range(3)
+#: What decides on the table of a symbol: nothing, its place along an axis, or the byte above it in the highest plane.
+ALONE, BY_AXIS, BY_HIGHEST = range(3)
+MAX_TABLES = 16
+SYMBOLS = 256
+NO_CLASSES = np.empty(0, np.uint8)
+
+
+class Head(NamedTuple):
+    """What a block says of a plane, before the tables and the data.
+
+    Attributes
+    ----------
+    kind : RAW, CONSTANT or CODED
+    byte : int
+        All bytes of a constant plane.
+    context : ALONE, BY_AXIS or BY_HIGHEST
+    tables : int
+        Number of frequency tables.
+    inner, lines : int
+        With BY_AXIS, unit number i has place ``i // inner % lines``.
+    words : int
+        Number of 16-bit words of a coded plane, not counting its states.
+    """
+
+    kind: int
+    byte: int = 0
+    context: int = ALONE
+    tables: int = 1
+    inner: int = 1
+    lines: int = 1
+    words: int = 0
+
+    @property
+    def places(self) -> int:
+        """The number of places for which a map names the table; 0 without a map."""
+        return {ALONE: 0, BY_AXIS: self.lines, BY_HIGHEST: SYMBOLS}[self.context]
+
+
+class Tables(NamedTuple):
+    """A coded plane's map from places to tables, and its tables of frequencies, int64 ``(tables, 256)``."""
+
+    chosen: Bytes
+    frequencies: npt.NDArray[np.int64]
+
+
+def read_block(data: Bytes, count: int, dtype: str, field: str) -> Array:
+    """Return `count` values from a value block.
+
+    Raises
+    ------
+    FormatError
+        The block is damaged.
+    """
+    out = np.empty(count, STORAGE[dtype])
+    if not count:
+        Cursor(data).finish(field)
+        return out
+    units, cursor = planes.units_of(dtype)[0] * count, Cursor(data)
+    heads = _read_heads(cursor, units, dtype, field)
+    tables = _read_tables(cursor, heads, field)
+    found: list[Bytes | int] = []
+    for head, table in zip(heads, tables, strict=True):
+        found.append(_read_plane(cursor, head, table, units, found, field))
+    cursor.finish(field)
+    planes.join(found, dtype, out)
+    require_bools(out.view(np.uint8), dtype, field)
+    return out
+
+
+def block_heads(data: Bytes, count: int, dtype: str, field: str) -> list[Head]:
+    """Return the heads of a block's planes, which say how much work and memory it takes."""
+    return _read_heads(Cursor(data), planes.units_of(dtype)[0] * count, dtype, field) if count else []
+
+
+def require_bools(data: Bytes, dtype: str, field: str) -> None:
+    """Raise unless the bytes of bools are 0 or 1."""
+    if dtype == "bool" and len(data) and int(data.max()) > 1:
+        raise EncodingError(field, got=int(data.max()), expected="0 or 1 for each bool")
+
+
+def _read_heads(cursor: Cursor, units: int, dtype: str, field: str) -> list[Head]:
+    return [_read_head(cursor, number, units, field) for number in range(planes.units_of(dtype)[1])]
+
+
+def _read_head(cursor: Cursor, number: int, units: int, field: str) -> Head:
+    byte = cursor.u8(field)
+    kind, context, tables = byte & 3, byte >> 2 & 3, (byte >> 4) + 1
+    valid = kind == CODED and context <= BY_HIGHEST and (context == ALONE) == (tables == 1)
+    if (kind != CODED and byte not in (RAW, CONSTANT)) or (kind == CODED and not valid):
+        raise EncodingError(f"plane of {field}", got=f"0x{byte:02x}", expected="a kind and context of a plane")
+    if kind == CONSTANT:
+        return Head(kind, byte=cursor.u8(field))
+    if kind == RAW:
+        return Head(kind)
+    if context == BY_HIGHEST and not number:
+        raise EncodingError(f"plane of {field}", got=f"0x{byte:02x}", expected="no context of the plane itself")
+    inner = lines = 1
+    if context == BY_AXIS:
+        inner, lines = cursor.varint(f"inner size of {field}", units), cursor.varint(f"axis of {field}", units)
+        require_axis(inner, lines, units, field)
+    return Head(kind, 0, context, tables, inner, lines, cursor.varint(f"words of {field}", units))
+
+
+def _read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables | None]:
+    """Read the maps and the tables of all planes, which share a range coder stream."""
+    if all(head.kind != CODED for head in heads):
+        return [None] * len(heads)
+    decoder = Decoder(cursor.array(cursor.varint(f"tables of {field}", layout.MAX_PAYLOAD_BYTES), field))
+    out: list[Tables | None] = []
+    for head in heads:
+        if head.kind != CODED:
+            out.append(None)
+            continue
+        chosen = NO_CLASSES
+        if head.context != ALONE:
+            numbers = get_numbers(decoder, head.places, f"map of {field}", frequencies=False)
+            if int(numbers.max()) >= head.tables:
+                raise IndexRangeError(f"map of {field}", got=int(numbers.max()), expected=f"below {head.tables}")
+            chosen = numbers.astype(np.uint8)
+        numbers = get_numbers(decoder, head.tables * SYMBOLS, f"frequencies of {field}", frequencies=True)
+        frequencies = numbers.reshape(head.tables, SYMBOLS)
+        sums = frequencies.sum(axis=1)
+        if (sums != rans.TOTAL).any():
+            got = int(sums[sums != rans.TOTAL][0])
+            raise EncodingError(f"frequencies of {field}", got=f"a sum of {got}", expected=f"{rans.TOTAL}")
+        out.append(Tables(chosen, frequencies))
+    decoder.finish()
+    return out
+
+
+def _read_plane(
+    cursor: Cursor, head: Head, tables: Tables | None, units: int, above: list[Bytes | int], field: str
+) -> Bytes | int:
+    if head.kind == CONSTANT:
+        return head.byte
+    if head.kind == RAW or tables is None:
+        return cursor.array(units, field)
+    highest = above[0] if above else 0
+    if isinstance(highest, int) and head.context == BY_HIGHEST:
+        raise EncodingError(f"plane of {field}", got="a constant highest plane", expected="one to choose tables by")
+    classes = classes_of(head, tables.chosen, units, highest)
+    size = rans.STATE_BYTES * rans.states_for(units) + 2 * head.words
+    return rans.decode(cursor.array(size, field), units, tables.frequencies, classes, field)
+
+
+def classes_of(head: Head, chosen: Bytes, units: int, highest: Bytes | int) -> Bytes:
+    """Return the table of each unit; an empty array if there is only one table."""
+    if head.context == ALONE:
+        return NO_CLASSES
+    if head.context == BY_HIGHEST:
+        return chosen[highest]
+    return np.tile(np.repeat(chosen, head.inner), units // (head.inner * head.lines))
+
+
+def require_axis(inner: int, lines: int, count: int, field: str) -> None:
+    """Raise unless `lines` places of `inner` elements each divide `count` elements evenly."""
+    if not inner or not lines or not count or count % (inner * lines):
+        raise EncodingError(f"axis of {field}", got=f"{lines} x {inner}", expected=f"a divisor of {count}")

@@ -1,0 +1,171 @@
+"""Value blocks: planes, rANS, tables; every dtype and every bit of its values."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat.codecs import MODES, Mode, planes, rans
+from dcformat.codecs.value_block_writer import write_block
+from dcformat.codecs.value_blocks import BY_AXIS, BY_HIGHEST, CODED, read_block
+from dcformat.dense import from_dense
+from dcformat.errors import EncodingError, FormatError
+from dcformat.layout import DTYPES
+from dcformat.model import STORAGE, Model
+from tests.format.strategies import COMPILED, equal, examples, values
+
+Bytes = npt.NDArray[np.uint8]
+NO_CLASSES = np.empty(0, np.uint8)
+
+
+def as_bytes(block: bytes) -> Bytes:
+    return np.frombuffer(block, np.uint8)
+
+
+def raw(array: npt.NDArray[np.generic]) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_blocks_of_every_dtype(dtype: str, mode: Mode) -> None:
+    random = np.random.default_rng(1)
+    for count in (1, 2, 300, 5000 if COMPILED else 700):
+        some = values(random, dtype, count)
+        few = some[random.integers(0, min(count, 5), count)]
+        for made in (some, few):
+            block = write_block(made, dtype, mode, (count,))
+            assert len(block) <= made.nbytes + made.dtype.itemsize
+            assert raw(read_block(as_bytes(block), count, dtype, "values")) == raw(made)
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(
+    st.sampled_from(DTYPES), st.sampled_from(MODES), st.lists(st.integers(1, 12), max_size=4), st.integers(0, 2**32 - 1)
+)  # fmt: skip
+def test_blocks_round_trip(dtype: str, mode: Mode, shape: list[int], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int(np.prod(shape, dtype=np.int64))
+    made = values(random, dtype, count)[random.integers(0, random.integers(1, count + 1), count)]
+    block = write_block(made, dtype, mode, shape)
+    assert raw(read_block(as_bytes(block), count, dtype, "values")) == raw(made)
+
+
+def test_planes_of_a_float() -> None:
+    bits = np.array([0x3F800001, 0xBF800000], "<u4")
+    found = planes.split(bits.view("<f4"), "float32")
+    assert [plane.tolist() for plane in found] == [[127, 127], [0, 0], [0, 0], [2, 1]]
+    assert [plane.tolist() for plane in planes.split(np.array([-1, 2], "<i2"), "int16")] == [[0, 0], [1, 4]]
+    halves = planes.split(np.array([complex(1, -2)], "<c8"), "complex64")
+    assert [plane.tolist() for plane in halves] == [[127, 128], [0, 0], [0, 0], [0, 1]]
+
+
+def test_a_constant_plane_takes_two_bytes() -> None:
+    made = np.arange(1000, dtype="<i8") % 3
+    block = write_block(made, "int64", "fast")
+    assert block[:14] == bytes([1, 0] * 7)
+    assert len(block) < 14 + 1000 // 4
+
+
+def test_tables_by_axis_and_by_exponent() -> None:
+    random = np.random.default_rng(3)
+    rows = (random.normal(size=(64, 300)) * np.exp2(random.integers(-30, 30, (64, 1)))).astype("<f4")
+    block = write_block(rows.reshape(-1), "float32", "small", rows.shape)
+    assert block[0] & 15 == CODED | BY_AXIS << 2
+    exact = np.round(random.normal(size=(64, 300)) * 4096).astype("<f4") / 65536
+    block = write_block(exact.reshape(-1), "float32", "small", exact.shape)
+    contexts = {head >> 2 & 3 for head in (block[0], block[2], block[4]) if head & 3 == CODED}
+    assert BY_HIGHEST in contexts or len(block) < exact.nbytes // 2
+    assert raw(read_block(as_bytes(block), exact.size, "float32", "values")) == raw(exact)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4095, 8191, 8192, 20000, 600000 if COMPILED else 17000])
+def test_rans_is_the_same_with_and_without_kernels(count: int) -> None:
+    random = np.random.default_rng(count)
+    symbols = np.minimum(random.geometric(0.2, count), 255).astype(np.uint8)
+    classes = (np.arange(count) % 3).astype(np.uint8)
+    both = np.zeros((3, 256), np.int64)
+    np.add.at(both, (classes, symbols), 1)
+    several = np.stack([rans.normalised(row) if row.any() else rans.normalised(row + 1) for row in both])
+    alone = rans.normalised(np.bincount(symbols, minlength=256))[None]
+    for frequencies, chosen in ((alone, NO_CLASSES), (several, classes)):
+        data = rans.encode(symbols, frequencies, chosen)
+        starts = np.cumsum(frequencies, axis=1) - frequencies
+        states = np.full(rans.states_for(count), rans.LEAST, np.int64)
+        words = np.empty(count, np.uint16)
+        first = rans.encode_plain(symbols, frequencies.ravel(), starts.ravel(), chosen, states, words)
+        assert states.astype("<u4").tobytes() + words[first:].tobytes() == data
+        assert (rans.decode(as_bytes(data), count, frequencies, chosen, "symbols") == symbols).all()
+        out = np.empty(count, np.uint8)
+        padded = np.append(words[first:], np.zeros(len(states) + 1, np.uint16))
+        slots = rans.slots_plain(frequencies.ravel())
+        assert rans.decode_plain(states, padded, count - first, slots, chosen, out) == count - first
+        assert (out == symbols).all() and (states == rans.LEAST).all()
+
+
+def test_frequencies_add_up_and_keep_rare_symbols() -> None:
+    counts = np.zeros(256, np.int64)
+    counts[:200], counts[255] = 1, 10**9
+    found = rans.normalised(counts)
+    assert found.sum() == 4096 and (found[:200] == 1).all() and found[200] == 0
+    assert rans.normalised(np.ones(256, np.int64)).tolist() == [16] * 256
+    assert rans.normalised(np.eye(256, dtype=np.int64)[7]).tolist() == [4096 * (n == 7) for n in range(256)]
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(st.sampled_from(DTYPES), st.integers(1, 300), st.binary(max_size=80), st.integers(0, 2**32 - 1))
+def test_any_bytes_give_values_or_a_format_error(dtype: str, count: int, data: bytes, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    block = bytearray(write_block(values(random, dtype, count), dtype, "small", (count,)))
+    for place, byte in zip(random.integers(0, len(block), len(data)), data, strict=True):
+        block[place] = byte
+    for damaged in (data, bytes(block), bytes(block[: random.integers(0, len(block))])):
+        try:
+            found = read_block(as_bytes(damaged), count, dtype, "values")
+        except FormatError:
+            continue
+        assert len(found) == count and found.dtype == STORAGE[dtype]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_survives_a_file(dtype: str, mode: Mode) -> None:
+    random = np.random.default_rng(5)
+    for shape in ((), (1,), (7,), (20, 30), (0, 4), (3, 2, 2)):
+        made = values(random, dtype, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+        for array in (made, np.where(random.random(shape) < 0.2, made, made.dtype.type(0)), np.zeros_like(made)):
+            tensor = from_dense("t", array, dtype, exact=True)
+            data = dcformat.dumps(Model({"t": tensor}), mode=mode)
+            assert equal(dcformat.load(data).tensors["t"], tensor)
+
+
+def test_bit_patterns_and_complex_numbers_are_given_by_dtype() -> None:
+    with pytest.raises(EncodingError, match="bit patterns of float8_e5m2 as uint8"):
+        from_dense("t", np.ones(3, np.float32), "float8_e5m2")
+    with pytest.raises(EncodingError, match="complex64"):
+        from_dense("t", np.ones(3, np.complex64))
+    assert from_dense("t", np.ones(3, np.complex64), "complex64").dtype == "complex64"
+    assert from_dense("t", np.ones(3)).dtype == "float32"
+    assert from_dense("t", np.array([1 << 62]), "int64").data.tolist() == [1 << 62]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_is_never_much_larger_than_its_values(mode: Mode) -> None:
+    random = np.random.default_rng(6)
+    for dtype in DTYPES:
+        made = random.integers(0, 256, 1 << 14, np.uint8)
+        array = (made & 1 if dtype == "bool" else made).view(STORAGE[dtype])
+        size = len(dcformat.dumps(Model({"t": from_dense("t", array, dtype, exact=True)}), mode=mode))
+        assert size <= array.nbytes + 64, dtype
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_zero_costs_little(mode: Mode) -> None:
+    array = np.random.default_rng(7).normal(size=(512, 512)).astype(np.float32)
+    whole = len(dcformat.dumps(Model({"t": from_dense("t", array)}), mode=mode))
+    array[100, 100] = 0
+    assert len(dcformat.dumps(Model({"t": from_dense("t", array)}), mode=mode)) <= whole + 40
