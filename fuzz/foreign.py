@@ -1,4 +1,4 @@
-"""Makes files of other formats, valid and invalid: npz, npy, safetensors, PyTorch, Han's ``.net``, IDX and gzip.
+"""Makes files of other formats, valid and invalid: npz, npy, safetensors, PyTorch, Han's ``.net``, IDX, gzip, TFLite.
 
 Each maker returns one file; containers are written anew around a change, so their own checksums hold.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fuzz.primitives import EDGES, FLOATS, NAMES, change_bytes
+from fuzz.tflite_files import tflite
 
 #: Plain names, and names to which readers give a meaning.
 _TENSORS = (
@@ -288,4 +289,5 @@ def idx_gz(random: Random) -> bytes:
 #: The maker of the input of each door for files of other formats.
 MAKERS: dict[str, Callable[[Random], bytes]] = {
     "npz": npz, "npy": npy, "safetensors": safetensors, "pt": torch_file, "net": han, "idx": idx, "gz": idx_gz,
+    "tflite": tflite,
 }  # fmt: skip

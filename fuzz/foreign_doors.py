@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner, Result
 from dcformat_cli.main import cli
-from dcformat_interop import Dense, UnfitError, match, read_checkpoint, read_deep_compression_net
+from dcformat_interop import Dense, UnfitError, match, read_checkpoint, read_deep_compression_net, read_tflite
 
 import dcformat
 from dcformat import datasets, from_dense
@@ -82,6 +82,15 @@ def net(data: bytes) -> str:
     """Read a ``.net`` file."""
     path = on_disk(data, "x.net")
     _check_dense(path, read_deep_compression_net(path, _HAN))
+    return "ok"
+
+
+def tflite(data: bytes) -> str:
+    """Read a network from a ``.tflite`` file; it can be written, and reads back as it was."""
+    model = read_tflite(data, max_memory=most_memory(data))
+    if sum(tensor.size for tensor in model.tensors.values()) < 5000:
+        found = dcformat.load(dcformat.dumps(model))
+        require(found.graph == model.graph, "another graph")
     return "ok"
 
 
@@ -180,6 +189,7 @@ def doors() -> list[Door]:
         Door("safetensors", safetensors, 3, "safetensors", wide, 0.5, theirs),
         Door("pt", torch_file, 0.7, "pt", wide, 1.0, theirs),
         Door("net", net, 2, "net", wide, 0.5, theirs),
+        Door("tflite", tflite, 2, "tflite", wide, 1.0, theirs),
         Door("idx", idx, 1.5, "idx", wide, 0.5, (datasets.DataError,)),
         Door("gz", idx_gz, 1, "gz", 64 << 20, 1.0, (datasets.DataError,)),
         Door("npy", npy, 0.5, "npy", wide, 1.0, ()),

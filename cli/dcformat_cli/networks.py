@@ -15,42 +15,55 @@ from dcformat_cli.failures import UnfitError, misuse, require_onnx
 
 if TYPE_CHECKING:
     from dcformat_interop.onnx_import import Comparison, OnnxImport
+    from dcformat_interop.tflite_import import LiteRTComparison, TfliteImport
+
+_SUFFIXES = {".onnx": "ONNX", ".tflite": "TFLite"}
 
 
-def is_onnx(path: Path) -> bool:
-    """Return whether a file is an ONNX model by its name or its first bytes. Raises `OSError`."""
-    if path.suffix.lower() == ".onnx":
-        return True
-    if not path.is_file():
-        return False
+def network_kind(path: Path) -> str | None:
+    """Return ``ONNX`` or ``TFLite`` for such a model, by its name or its first bytes, else None. Raises `OSError`."""
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is not None or not path.is_file():
+        return kind
     with path.open("rb") as file:
-        return looks_like(file.read(HEAD)) == "ONNX"
+        kind = looks_like(file.read(HEAD))
+    return kind if kind in _SUFFIXES.values() else None
 
 
 def read_network(
     path: Path, dims: Sequence[str], values: Sequence[str], max_memory: int | None = DEFAULT_MAX_MEMORY
-) -> OnnxImport:
-    """Read an ONNX model, with the values of ``--dim`` and ``--set``."""
+) -> OnnxImport | TfliteImport:
+    """Read an ONNX or TensorFlow Lite model, with the values of ``--dim`` and ``--set``."""
+    if network_kind(path) == "TFLite":
+        from dcformat_interop import import_tflite
+
+        if values:
+            raise misuse("--set needs an ONNX model")
+        return import_tflite(path, dims=_dims(dims), max_memory=max_memory)
     require_onnx("an ONNX model")
     from dcformat_interop import import_onnx
 
     return import_onnx(path, dims=_dims(dims), values=_values(values), max_memory=max_memory)
 
 
-def check(imported: OnnxImport, packed: bytes, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Comparison:
-    """Run a packed network and the model from which it was read; raise `UnfitError` if they differ."""
+def check(
+    imported: OnnxImport | TfliteImport, packed: bytes, max_memory: int | None = DEFAULT_MAX_MEMORY
+) -> Comparison | LiteRTComparison | None:
+    """Run a packed network and the model from which it was read; raise `UnfitError` if they differ.
+
+    The result is None if nothing is installed that runs the model.
+    """
     import dcformat_runtime
 
     session = dcformat_runtime.load(packed, max_memory=max_memory)
     return imported.check(session)
 
 
-def describe(comparison: Comparison) -> str:
+def describe(comparison: Comparison | LiteRTComparison | None) -> str:
     """Return the result of a check in a line."""
-    batches = " and ".join(map(str, comparison.batches))
-    tried = f"{'batches' if len(comparison.batches) > 1 else 'a batch'} of {batches}"
-    largest = f"{comparison.difference:.1e}" if comparison.difference else "none"
-    return f"checked against {comparison.engine} with {tried}: largest difference {largest}, of the largest output"
+    if comparison is None:
+        return "not checked, as LiteRT is not installed: pip install 'dcformat[tflite]'"
+    return comparison.describe()
 
 
 def _pairs(option: str, items: Sequence[str]) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dcformat_interop.onnx_import import OnnxImport, UnsupportedOperatorsError, import_onnx, read_onnx
     from dcformat_interop.refusals import MissingTorchError, UnfitError
     from dcformat_interop.tensors import Dense
+    from dcformat_interop.tflite_import import TfliteImport, import_tflite, read_tflite
 
 __all__ = [
     "Checkpoint",
@@ -20,13 +21,16 @@ __all__ = [
     "MissingTorchError",
     "Note",
     "OnnxImport",
+    "TfliteImport",
     "UnfitError",
     "UnsupportedOperatorsError",
     "import_onnx",
+    "import_tflite",
     "match",
     "read_checkpoint",
     "read_deep_compression_net",
     "read_onnx",
+    "read_tflite",
     "write_npz",
     "write_safetensors",
 ]
@@ -39,6 +43,7 @@ _HOMES = {
     "matching": ("match",),
     "onnx_import": ("OnnxImport", "UnsupportedOperatorsError", "import_onnx", "read_onnx"),
     "tensors": ("Dense",),
+    "tflite_import": ("TfliteImport", "import_tflite", "read_tflite"),
 }
 
 

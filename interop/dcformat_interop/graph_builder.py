@@ -263,6 +263,21 @@ class GraphBuilder:
         return self.tile(full, [size // have for size, have in zip(shape, full.shape, strict=True)])
 
 
+def index_limits(builder: GraphBuilder) -> dict[str, int]:
+    """Return, for each input by which elements are chosen, the number of elements to choose from."""
+    origins = {number: port.name for number, port in enumerate(builder.inputs)}
+    limits: dict[str, int] = {}
+    for number, node in enumerate(builder.nodes, len(builder.inputs)):
+        if isinstance(node, Reshape | Flatten | Transpose | Slice) and node.values[0] in origins:
+            origins[number] = origins[node.values[0]]
+        if isinstance(node, Gather) and node.inputs[1] in origins:
+            data = node.inputs[0]
+            shape = builder.tensors[data].shape if isinstance(data, str) else builder.shapes[int(data)]
+            name = origins[int(node.inputs[1])]
+            limits[name] = min(limits.get(name, shape[node.axis]), shape[node.axis])
+    return limits
+
+
 def as_float32(values: npt.ArrayLike) -> Array:
     """Return an array as float32; raise `ValueError` if it has whole numbers that float32 does not hold."""
     array = np.asarray(values)

@@ -298,7 +298,9 @@ def test_column_runs_resume_their_sums() -> None:
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
-@pytest.mark.parametrize("make", [partial(lenet, size=320), partial(fire, size=(240, 220)), partial(residual, size=110)])
+@pytest.mark.parametrize(
+    "make", [partial(lenet, size=320), partial(fire, size=(240, 220)), partial(residual, size=110)]
+)
 def test_convolutions_that_are_too_large_for_lanes(make: Callable[[], Net]) -> None:
     network = make().network()
     kernel, oracle = engines(network)

@@ -27,7 +27,7 @@ from dcformat_cli import networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
-from dcformat_cli.networks import is_onnx
+from dcformat_cli.networks import network_kind
 from dcformat_cli.options import MODES, as_json, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
@@ -134,7 +134,7 @@ class PackOptions:
     "dims",
     multiple=True,
     metavar="NAME=SIZE",
-    help="Fix a dimension that an ONNX model leaves open, by its name or as INPUT.AXIS; may be repeated.",
+    help="Fix a dimension that an ONNX or TFLite model leaves open, by its name or as INPUT.AXIS; may be repeated.",
 )
 @click.option(
     "--set",
@@ -154,7 +154,7 @@ class PackOptions:
 )
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin), a state_dict in safetensors, .npz or PyTorch form or an ONNX model, into a .dcf file.
+    """Pack MODEL (- for stdin), a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite), into a file.
 
     The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
     by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
@@ -162,8 +162,8 @@ def pack_command(**options: Any) -> None:
     is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
     tensors are packed alone, and the file cannot be run.
 
-    An ONNX model holds its own network. It is packed if all of its operators can be, and if the packed network computes
-    what onnxruntime, or onnx's reference evaluator, computes from random inputs.
+    An ONNX or TensorFlow Lite model holds its own network. It is packed if all of its operators can be, and if the
+    packed network computes what onnxruntime, onnx's reference evaluator, or LiteRT computes from random inputs.
     """
     _pack(PackOptions(**options))
 
@@ -171,11 +171,11 @@ def pack_command(**options: Any) -> None:
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
     pairs = _metadata(options.metadata)
-    if is_onnx(options.checkpoint):
+    if network_kind(options.checkpoint) is not None:
         _pack_network(options, pairs)
         return
     if options.dims or options.values:
-        raise misuse("--dim and --set need an ONNX model")
+        raise misuse("--dim and --set need an ONNX model, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
     output.check(options.checkpoint, options.labels_file)
@@ -200,9 +200,10 @@ def _pack(options: PackOptions) -> None:
 
 
 def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
-    """Pack an ONNX model, after a check that the packed network computes the same."""
+    """Pack an ONNX or TensorFlow Lite model, after a check that the packed network computes the same."""
     if options.architecture or options.key or options.skip:
-        raise misuse("--architecture, --key and --skip are for checkpoints: an ONNX model holds its own network")
+        given = "an ONNX model" if network_kind(options.checkpoint) == "ONNX" else "a TFLite model"
+        raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file)
     with naming(str(path)):

@@ -33,6 +33,13 @@ class Comparison(NamedTuple):
     difference: float
     batches: tuple[int, ...]
 
+    def describe(self) -> str:
+        """Return the result in a line."""
+        batches = " and ".join(map(str, self.batches))
+        tried = f"{'batches' if len(self.batches) > 1 else 'a batch'} of {batches}"
+        largest = f"{self.difference:.1e}" if self.difference else "none"
+        return f"checked against {self.engine} with {tried}: largest difference {largest}, of the largest output"
+
 
 def compare(model: Model, source: Source, run: Run) -> Comparison:
     """Compare a network with the ONNX model from which it was read.

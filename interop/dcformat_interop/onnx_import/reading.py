@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import FormatError
-from dcformat.graph import Flatten, Gather, Output, Port, Reshape, Slice, Transpose
+from dcformat.graph import Output, Port
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.graph_builder import GraphBuilder, Value, index_limits
 from dcformat_interop.graph_passes import clean, fold_affine, without_batch
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.onnx_import.checking import Comparison, Run, compare
@@ -114,7 +114,7 @@ def import_onnx(
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = _index_limits(builder)
+    runnable.limits = index_limits(builder)
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
@@ -145,21 +145,6 @@ def _outputs(path: str, model: Any, names: Names, builder: GraphBuilder) -> list
     if not out:
         raise UnfitError(path, "an output", "none")
     return out
-
-
-def _index_limits(builder: GraphBuilder) -> dict[str, int]:
-    """Return, for each input by which elements are chosen, the number of elements to choose from."""
-    origins = {number: port.name for number, port in enumerate(builder.inputs)}
-    limits: dict[str, int] = {}
-    for number, node in enumerate(builder.nodes, len(builder.inputs)):
-        if isinstance(node, Reshape | Flatten | Transpose | Slice) and node.values[0] in origins:
-            origins[number] = origins[node.values[0]]
-        if isinstance(node, Gather) and node.inputs[1] in origins:
-            data = node.inputs[0]
-            shape = builder.tensors[data].shape if isinstance(data, str) else builder.shapes[int(data)]
-            name = origins[int(node.inputs[1])]
-            limits[name] = min(limits.get(name, shape[node.axis]), shape[node.axis])
-    return limits
 
 
 def _as_value(path: str, what: str, builder: GraphBuilder, item: Item) -> Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dcformat_interop.refusals import UnfitError, printable
 
 #: Most operators, and most nodes of each, that a message names.
@@ -29,7 +31,9 @@ class UnsupportedOperatorsError(UnfitError):
         The operators, with the reason if only some variants cannot be imported.
     """
 
-    def __init__(self, path: str, found: dict[tuple[str, str], list[str]]) -> None:
+    def __init__(
+        self, path: str, found: dict[tuple[str, str], list[str]], ways: Mapping[str, str], otherwise: str
+    ) -> None:
         super().__init__(path, "operators that can be imported", "others")
         self.operators: dict[str, list[str]] = {}
         self.reasons = [f"{op_type} {reason}".rstrip() for op_type, reason in found]
@@ -39,7 +43,7 @@ class UnsupportedOperatorsError(UnfitError):
             more = f" and {len(nodes) - _NODES} more" if len(nodes) > _NODES else ""
             named = f"{op_type}{f' {reason}' if reason else ''} (node{'s' * (len(nodes) > 1)} "
             named += f"{', '.join(map(repr, nodes[:_NODES]))}{more})"
-            parts.append(f"{named}: {_WAYS.get(op_type, _CUT)}")
+            parts.append(f"{named}: {ways.get(op_type, otherwise)}")
         count = len(self.operators)
         hidden = f"; and {len(parts) - _LISTED} more" if len(parts) > _LISTED else ""
         cannot = f"{count} operator{'s' * (count != 1)} cannot be imported"
@@ -47,10 +51,20 @@ class UnsupportedOperatorsError(UnfitError):
 
 
 class UnsupportedOperators:
-    """Collects what cannot be imported, so that one message names all of it."""
+    """Collects what cannot be imported, so that one message names all of it.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    Parameters
+    ----------
+    path : str
+        The model, for errors.
+    ways : mapping of str to str, optional
+        The nearest way out for some operators; by default, for those of ONNX.
+    otherwise : str, optional
+        That for all others.
+    """
+
+    def __init__(self, path: str, ways: Mapping[str, str] = _WAYS, otherwise: str = _CUT) -> None:
+        self._path, self._ways, self._otherwise = path, ways, otherwise
         self._found: dict[tuple[str, str], list[str]] = {}
 
     def add(self, op_type: str, node: str, reason: str) -> None:
@@ -60,4 +74,4 @@ class UnsupportedOperators:
     def check(self) -> None:
         """Raise `UnsupportedOperatorsError` if anything was noted."""
         if self._found:
-            raise UnsupportedOperatorsError(self._path, self._found)
+            raise UnsupportedOperatorsError(self._path, self._found, self._ways, self._otherwise)
