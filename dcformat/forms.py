@@ -26,8 +26,8 @@ Array = npt.NDArray[Any]
 
 #: The writer tries every form of a tensor with at most this many elements.
 _TRY_ALL = 1 << 12
-#: It tries a form of a larger tensor if its estimated bits exceed the least by at most a 32nd plus this slack.
-_MARGIN, _SLACK = 32, 1 << 12
+#: It tries a form of a larger tensor if its estimated bits exceed the least by at most a 16th plus this slack.
+_MARGIN, _SLACK = 16, 1 << 12
 #: If a sample of this size holds more distinct values than a codebook may hold, the tensor gets no codebook.
 _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's

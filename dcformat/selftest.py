@@ -68,7 +68,7 @@ def _as_input(drawn: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
     return (drawn >> np.uint8(7)).astype(dtype)
 
 
-def winners(*outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+def winners(*outputs: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """Return the number of the greatest element of each output of each sample, the first of equal ones.
 
     Parameters
@@ -93,7 +93,7 @@ def digest(winners: Iterable[npt.NDArray[np.uint32]]) -> bytes:
     return state.digest()[: layout.DIGEST_BYTES]
 
 
-def is_robust(outputs: npt.NDArray[np.float32]) -> bool:
+def is_robust(outputs: npt.NDArray[Any]) -> bool:
     """Return whether rounding cannot change a winner: the top two differ by a thousandth of the greatest magnitude."""
     flat = outputs.reshape(len(outputs), -1).astype(np.float64)
     if flat.shape[1] < 2:

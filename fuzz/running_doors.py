@@ -8,6 +8,7 @@ from typing import Any
 import dcformat_runtime
 import numpy as np
 import numpy.typing as npt
+from dcformat_runtime.ports import PortInfo
 from dcformat_runtime.self_testing import run_self_test
 
 import dcformat
@@ -44,10 +45,21 @@ def session(data: bytes) -> str:
 
 
 def _called(made: dcformat_runtime.Session, batch: int, pixels: bool) -> bytes:
-    x = np.arange(batch * prod(made.input_shape)).reshape(batch, *made.input_shape) % 7
-    out = made((37 * x).astype(np.uint8) if pixels else (x.astype(np.float32) - 3) / 4)
-    require(out.dtype == np.float32 and out.shape == (batch, *made.output_shape), "outputs of another kind")
-    return out.tobytes()
+    def whole(port: PortInfo) -> list[int]:
+        return [batch if size is None else size for size in port.shape]
+
+    given: dict[str, npt.NDArray[Any]] = {}
+    for port in made.inputs:
+        x = np.arange(prod(whole(port))).reshape(whole(port)) % 7
+        if not port.dtype.startswith("float"):
+            given[port.name] = (x & 1).astype(port.dtype)
+        else:
+            given[port.name] = (37 * x).astype(np.uint8) if pixels else ((x - 3) / 4).astype(port.dtype)
+    found = made(given)
+    for port in made.outputs:
+        out = found[port.name]
+        require(out.dtype == port.dtype and list(out.shape) == whole(port), "an output of another kind")
+    return b"".join(out.tobytes() for out in found.values())
 
 
 def _is_tame(model: Model) -> bool:

@@ -32,7 +32,7 @@ from dcformat.graph import (
 from dcformat.model import Model, SelfTest, Tensor
 from fuzz import container
 from fuzz.container import File, ParseError
-from tests.format.strategies import DTYPES, FORMS, dumps_as, large_vectors, tensor, vectors, ways
+from tests.format.strategies import DTYPES, FORMS, by_rows, dumps_as, large_vectors, tensor, vectors, ways
 
 ROOT = Path(__file__).resolve().parent.parent
 #: In larger files, mutations would seldom hit what matters.
@@ -73,6 +73,9 @@ def model_file(random: Random) -> bytes:
 
 def _bag(random: Random) -> Iterator[Tensor]:
     for number in range(random.randrange(1, 5)):
+        if not random.randrange(4):
+            yield by_rows(np.random.default_rng(random.getrandbits(32)), f"t{number}", scaled=bool(random.randrange(2)))
+            continue
         shape = tuple(random.choice((0, 1, 2, 3, 5, 8)) for _ in range(random.randrange(5)))
         yield _tensor(random, f"t{number}", shape, random.choice(FORMS), random.choice(DTYPES))
 

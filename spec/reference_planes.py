@@ -123,21 +123,19 @@ def rans(
 ) -> list[int]:
     """Section 8.2 of coders.md: the symbols of a plane."""
     check(min(states) >= 1 << 16, "E13", "[A17] a state below 2^16")
-    slots = []
-    for table in frequencies:
-        slots.append([(s, place, f) for s, f in enumerate(table) for place in range(f)])
+    slots = [[(s, place, f) for s, f in enumerate(row) for place in range(f)] for row in frequencies]
     out = []
     for i, table in enumerate(tables):
         state = states[i % len(states)]
         symbol, place, frequency = slots[table][state % 4096]
         state = frequency * (state >> 12) + place
         if state < 1 << 16:
-            word = next(words, None)
-            check(word is not None, "E13", "[A18] words that end early")
+            word = next(words, -1)
+            check(word >= 0, "E13", "[A18] words that end early")
             state = state << 16 | word
         states[i % len(states)] = state
         out.append(symbol)
-    check(next(words, None) is None, "E13", "[A18] words that are left over")
+    check(next(words, -1) < 0, "E13", "[A18] words that are left over")
     check(set(states) == {1 << 16}, "E13", "[A18] a state at the end")
     return out
 

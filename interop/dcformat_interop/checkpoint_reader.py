@@ -31,7 +31,7 @@ from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, c
 from dcformat_interop.torch_files import read_torch
 
 #: The dtypes that a `.dcf` file can hold, for messages.
-_HELD = " or ".join((", ".join(list(STORAGE)[:-1]), list(STORAGE)[-1]))
+_HELD = "dtypes that safetensors has"
 
 #: Maximum number of names in a note.
 _LISTED = 5

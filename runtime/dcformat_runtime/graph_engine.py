@@ -18,9 +18,9 @@ from dcformat.records import replace
 from dcformat_runtime.compile import maps, rows
 from dcformat_runtime.compile.maps import Map
 from dcformat_runtime.compile.rows import Rows
-from dcformat_runtime.kernels import maps as map_kernel
-from dcformat_runtime.kernels import rows as row_kernel
+from dcformat_runtime.kernels import map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
+from dcformat_runtime.numpy_backend import ordered_elements
 from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
 from dcformat_runtime.segments import Segment, divide, evenly_padded
 
@@ -31,10 +31,10 @@ Compute = Callable[[dict[int, Floats], int], Floats]
 
 #: Operators and functions that NumPy computes with sums or steps whose last bit depends on the machine.
 _UNORDERED = frozenset({
-    "linear", "conv", "conv_transpose", "matmul", "lstm", "gru", "softmax", "normalize", "avg_pool", "resize", "mean",
-    "sum", "prod", "exp", "log", "erf", "sigmoid", "tanh", "sin", "cos", "pow",
+    "linear", "conv", "conv_transpose", "matmul", "lstm", "gru", "avg_pool", "resize", "prod", "sin", "cos", "pow",
 })  # fmt: skip
-
+#: Those that have an order over the last dimensions only (`compile.rows`).
+_ORDERED_ROWS = frozenset({"softmax", "normalize", "mean", "sum"})
 #: Stands for the arrays that a map does not read.
 _NOTHING = np.empty(0, np.float32)
 
@@ -66,13 +66,16 @@ class GraphEngine:
         Makes the backend of a segment.
     compiled : bool
         Whether compiled kernels run the nodes that they can.
+    exact : bool
+        Whether NumPy computes nodes by the same steps as the kernels, where both can.
     """
 
-    def __init__(self, model: Model, make_engine: MakeEngine, compiled: bool) -> None:
+    def __init__(self, model: Model, make_engine: MakeEngine, compiled: bool, exact: bool) -> None:
         assert model.graph is not None
         shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
         self.graph = evenly_padded(model.graph, model.graph.shapes(shapes))
         self.shapes = self.graph.shapes(shapes)
+        self._compiled, self._exact = compiled, exact
         self._dense: dict[str, Floats] = {}
         self._steps: list[_Step] = []
         divided = divide(self.graph, self.shapes)
@@ -89,10 +92,7 @@ class GraphEngine:
                 name, run, target = _map_name(self.graph, step), self._map(model, step, over), step.target
             else:
                 target = len(self.graph.inputs) + step
-                node = self.graph.nodes[step]
-                found = rows.plan(node, self.shapes[node.values[0]]) if compiled and node.values else None
-                run = self._node(model, node, target) if found is None else self._rows(node, found, target)
-                name = _node_name(self.graph, step)
+                name, run = _node_name(self.graph, step), self._node(model, self.graph.nodes[step], target)
             last = step if isinstance(step, int) else step.stop - 1
             self._steps.append(_Step(name, target, run, done.get(last, ())))
 
@@ -107,7 +107,8 @@ class GraphEngine:
         """Return the name of a step whose rounding depends on the machine or the batch, None if there is none."""
         for number in self._between:
             node = self.graph.nodes[number]
-            if {node.kind, getattr(node, "function", "")} & _UNORDERED:
+            names = {node.kind, getattr(node, "function", "")}
+            if names & _UNORDERED or (names & _ORDERED_ROWS and rows.plan(node, self.shapes[node.values[0]]) is None):
                 return _node_name(self.graph, number)
         return None
 
@@ -163,20 +164,22 @@ class GraphEngine:
             out = arrays[over[0]] if over else np.empty(batch * size, np.float32)
             registers = np.empty((found.registers, map_kernel.BLOCK), np.float32)
             with np.errstate(all="ignore"):  # infinities and NaN are not errors here
-                map_kernel.run(out, *arrays, *rest, found.constants, registers, found.loads, found.program)
+                map_kernel.run_map(out, *arrays, *rest, found.constants, registers, found.loads, found.program)
             return out.reshape(batch, *shape)
 
         return run
 
     def _rows(self, node: Node, found: Rows, value: int) -> Compute:
         shape, (source,) = self.shapes[value], node.values
+        if not self._compiled:
+            return lambda values, batch: ordered_elements.rows(found, values[source], shape)
 
         def run(values: dict[int, Floats], batch: int) -> Floats:
             x = np.ascontiguousarray(values[source]).reshape(batch * found.size)
             out = np.empty(batch * found.made, np.float32)
             sums, extremes = np.empty(row_kernel.LANES), np.empty(row_kernel.LANES, np.float32)
             with np.errstate(all="ignore"):  # infinities and NaN are not errors here
-                row_kernel.run(out, x, sums, extremes, found.function, found.length, found.epsilon)
+                row_kernel.run_rows(out, x, sums, extremes, found.function, found.length, found.epsilon)
             return out.reshape(batch, *shape)
 
         return run
@@ -184,9 +187,14 @@ class GraphEngine:
     def _node(self, model: Model, node: Node, value: int) -> Compute:
         shape = self.shapes[value]
         tensors = {name: self._tensor(model, name) for name in node.tensors}
+        found = rows.plan(node, self.shapes[node.values[0]]) if self._compiled or self._exact else None
+        if found is not None:
+            return self._rows(node, found, value)
 
         def run(values: dict[int, Floats], batch: int) -> Floats:
             operands = [_operand(operand, values, tensors) for operand in node.inputs]
+            if self._exact and (made := ordered_elements.elements(node, operands, len(shape))) is not None:
+                return made
             return evaluate(node, operands, tensors, shape)
 
         return run

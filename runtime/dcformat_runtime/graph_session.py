@@ -14,7 +14,8 @@ from dcformat.model import Model
 from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
-from dcformat_runtime.kernels import maps, rows
+from dcformat_runtime.kernels.map_kernel import run_map
+from dcformat_runtime.kernels.row_kernel import run_rows
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ports import PortInfo, Ports
 from dcformat_runtime.session import LayerTime, Options, Session, choose_backend, make_engine
@@ -35,8 +36,8 @@ class GraphSession(Session):
             return make_engine(network, options, threads)
 
         self._backend = choose_backend(options.backend)[0]
-        compiled = self._backend == "numba" and (options.backend == "numba" or (maps.run.ready() and rows.run.ready()))
-        self._graph = GraphEngine(model, engine, compiled)
+        compiled = self._backend == "numba" and (options.backend == "numba" or (run_map.ready() and run_rows.ready()))
+        self._graph = GraphEngine(model, engine, compiled, options.deterministic)
         if options.deterministic and (name := self._graph.unordered()):
             raise GraphError(
                 f"{name} with deterministic=True", got="no fixed order of its sums", expected="other operators"

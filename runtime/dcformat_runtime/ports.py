@@ -113,8 +113,13 @@ def _float32(x: npt.NDArray[Any], port: Port, batch: int) -> Floats:
 
 
 def _result(result: Floats, output: Output) -> npt.NDArray[Any]:
-    if np.dtype(output.dtype).kind in "iu":
+    whole = np.dtype(output.dtype).kind in "iu"
+    if whole:
         result = np.rint(result)
     with np.errstate(invalid="ignore", over="ignore"):
         typed = np.ascontiguousarray(result).astype(output.dtype, copy=False)
+    if whole:  # a cast wraps numbers beyond the range around
+        limits = np.iinfo(output.dtype)
+        typed[result >= limits.max] = limits.max
+        typed[result <= limits.min] = limits.min
     return typed[0] if output.batch_axis is None else np.ascontiguousarray(np.moveaxis(typed, 0, output.batch_axis))

@@ -67,7 +67,20 @@ W, B, K, G, NONE, L, R, S, V, DEEP, FROM_NONE, TO_NONE, NIL = range(13)
 
 def invalid_graphs() -> Iterator[Invalid]:
     """Graphs that a decoder must reject."""
-    groups = (interfaces, ports, operators, limits, weights, convolutions, recurrent, pools, elementwise, others, moves)
+    groups = (
+        interfaces,
+        ports,
+        operators,
+        operands,
+        limits,
+        weights,
+        convolutions,
+        recurrent,
+        pools,
+        elementwise,
+        others,
+        moves,
+    )
     for cases in groups:
         for name, code, ids, body in cases():
             yield f"graph_{name}", code, ids, assemble(ITEMS, [(2, body)])
@@ -130,7 +143,7 @@ def ports() -> Iterator[Case]:
 
 
 def operators() -> Iterator[Case]:
-    """Section 5.2: heads and operands."""
+    """Section 5.2: heads."""
     yield "operator_0", "E08", "G2", graph((5,), op(0))
     yield "operator_27", "E08", "G2", graph((5,), op(27))
     yield "operator_31", "E08", "G2", graph((5,), op(31))
@@ -157,6 +170,10 @@ def operators() -> Iterator[Case]:
         ("gather", IMAGE, op(GATHER | WIRED | SPELLED, value(0), value(0), 0)),
     ):
         yield f"default_{name}", "E08", "G3", graph(shape, body)
+
+
+def operands() -> Iterator[Case]:
+    """Section 5.2: values, tensors and constants that an operator reads."""
     yield "input_beyond", "E11", "G4", graph((5,), op(RELU | WIRED, 1))
     yield "input_beyond_add", "E11", "G4", graph((5,), op(RELU), op(ADD | WIRED, 2, value(0), value(2)))
     yield "weight_beyond", "E11", "G4", graph((5,), op(LINEAR, 13))

@@ -17,12 +17,17 @@ from dcformat.graph import (
     AvgPool,
     Concat,
     Conv,
+    Gather,
     Graph,
     Linear,
     MaxPool,
+    Node,
+    Output,
+    Port,
     Reduce,
     ReLU,
     Softmax,
+    Unary,
 )
 from tests.cli.support import Invoke, refused
 
@@ -83,6 +88,21 @@ def test_matrix_peers_refuse_unsupported_operators() -> None:
             make(network(plain=False), 1)
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        Unary((0,), "neg"), Add((0, 1.0)), Reduce((0,), "sum", (1, 2)), Reduce((0,), "max", (0,)),
+        MaxPool((0,), (2, 2), (1, 1), (0, 0), (1, 1)), AvgPool((0,), (2, 2), (1, 1), (1, 0), (0, 0)),
+    ],
+    ids=lambda node: node.kind,
+)  # fmt: skip
+def test_peers_refuse_operators_in_a_form_that_they_do_not_know(node: Node) -> None:
+    model = Model({}, Graph.sequential((3, 9, 8), (node,)))
+    for make in (other_runtimes.numpy_dense, other_runtimes.scipy_csr, other_runtimes.torch):
+        with pytest.raises(other_runtimes.UnsupportedError, match=f"{node.kind} in this form"):
+            make(model, 1)
+
+
 def test_weights_of_every_dtype_become_float32() -> None:
     values = np.array([[0.5, 0, -2], [0, 0, 1]], np.float32)
     halves = from_dense("a", values.astype(np.float16), "float16")
@@ -111,6 +131,48 @@ def test_every_runtime_gets_its_turns_and_its_error() -> None:
     assert len(found["a"].calls) >= 2 * timing.MIN_CALLS
     assert timing.relative_error(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32)) == float("inf")
     assert timing.relative_error(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == 0
+
+
+def test_errors_of_several_outputs_and_of_numbers_that_are_not_finite() -> None:
+    one = np.ones((1, 2), np.float32)
+    assert timing.relative_error({"a": one, "b": 2 * one}, {"a": one, "b": 4 * one}) == 0.5
+    assert timing.relative_error(np.array([True, False]), np.array([True, True])) == 1
+    assert timing.relative_error(np.array([np.nan, 1]), np.array([np.nan, 1])) == 0
+    assert timing.relative_error(np.array([np.inf, 1]), np.array([np.inf, 2])) == float("inf")
+    assert timing.relative_error(np.array([np.nan, 1]), np.array([0, 1])) == float("inf")
+
+
+def recurrent(*, batched: bool = True) -> Model:
+    """Return a network of tokens and a state."""
+    axis = 0 if batched else None
+    ports = Port((4,), "tokens", "int64", axis), Port((3,), "state", "float64", axis)
+    nodes = Gather(("table", 0)), Reduce((2,), "sum", (0,)), Add((1, 3))
+    outputs = Output(4, "next", "float64", axis), Output(4, "rounded", "int8", axis)
+    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return Model({"table": from_dense("table", table)}, Graph(ports, nodes, outputs))
+
+
+def test_inputs_by_name() -> None:
+    graph = recurrent().graph
+    assert graph is not None
+    for given in timing.named_batches(graph, 5):
+        assert {name: (x.shape, x.dtype.name) for name, x in given.items()} == {
+            "tokens": ((5, 4), "int64"), "state": ((5, 3), "float64"),
+        }  # fmt: skip
+        assert {0, 1} == set(given["tokens"].flat)
+
+
+@pytest.mark.needs_compiler
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_network_with_several_inputs(invoke: Invoke, tmp_path: Path, batched: bool) -> None:
+    path = tmp_path / "a.dcf"
+    dcformat.save(recurrent(batched=batched), path)
+    (answer,) = json.loads(invoke("bench", path, "--rounds", 1, "--batch", "2,3", "--json").stdout)["threads"]
+    assert set(answer["missing"]) == set(other_runtimes.RUNTIMES) - {"dcformat"}
+    assert [result["batch"] for result in answer["results"]] == ([2, 3] if batched else [1])
+    assert [result["runtimes"]["dcformat"]["error"] for result in answer["results"]] == ([0, 0] if batched else [0])
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.int64))
+    refused(invoke("bench", path, "--input", tmp_path / "x.npy"), "a.dcf: expected one input and one output", "--input")
 
 
 def test_inputs_come_from_the_array() -> None:

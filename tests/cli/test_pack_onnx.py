@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, load, numpy_helper, save
 
 import dcformat
 from dcformat.graph import Preprocessing
-from tests.cli.support import Invoke, refused
+from tests.cli.support import Invoke, refused, save_npz
 
 pytestmark = pytest.mark.needs_compiler
 
@@ -46,7 +46,7 @@ def test_a_network_is_packed_after_a_check(invoke: Invoke, tmp_path: Path, netwo
     assert "with batches of 1 and 3: largest difference" in result.stderr
     model = dcformat.load(packed)
     assert model.graph is not None
-    assert [node.kind for node in model.graph.nodes] == ["conv", "relu", "reduce", "flatten", "linear"]
+    assert [node.kind for node in model.graph.nodes] == ["conv", "relu", "reduce", "linear"]
     assert model.graph.inputs[0].shape == (3, 8, 9)
     assert model.graph.preprocessing == Preprocessing((0.5, 0.25, 0.75), (1.0, 2.0, 4.0))
     assert model.labels == tuple("abcde")
@@ -113,3 +113,29 @@ def test_an_input_is_set_to_an_array_in_a_file(invoke: Invoke, tmp_path: Path) -
         invoke("pack", tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", f"scale=@{tmp_path / 'a.onnx'}"),
         "a.onnx: expected a NumPy .npy array of numbers",
     )
+
+
+@pytest.mark.parametrize("rows", [5, 1])
+def test_a_self_test_of_a_network_with_several_inputs(invoke: Invoke, tmp_path: Path, rows: int) -> None:
+    value = helper.make_tensor_value_info
+    table = np.random.default_rng(1).standard_normal((rows, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "token"], ["a"]), helper.make_node("Add", ["a", "state"], ["next"]),
+         helper.make_node("ReduceMax", ["next"], ["best"], axes=[1], keepdims=0)],
+        "recurrent",
+        [value("token", TensorProto.INT64, ["n"]), value("state", TensorProto.FLOAT, ["n", 4])],
+        [value("next", TensorProto.FLOAT, ["n", 4]), value("best", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(table, "table")],
+    )  # fmt: skip
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    packed = tmp_path / "a.dcf"
+    result = invoke("pack", tmp_path / "a.onnx", "-o", packed, "--self-test", "3", "--reorder-units", "--fold-scales")
+    if rows == 1:
+        refused(result, "a.onnx: self-test: index: expected whole numbers from -1 to 0")
+        assert not packed.exists()
+        return
+    assert result.exit_code == 0, result.output
+    assert invoke("verify", packed).stdout.endswith("self-test of 3 inputs passed\n")
+    save_npz(tmp_path / "x.npz", {"token": np.array([1, 4]), "state": np.ones((2, 4), np.float32)})
+    assert invoke("run", packed, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "y.npz")["best"], table[[1, 4]].max(axis=1) + 1, rtol=1e-6)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import dcformat
-from dcformat.model import Tensor
+from dcformat.graph import Gather, Graph, Output, Port
+from dcformat.model import SelfTest, Tensor
 from dcformat.records import replace
 from tests.cli.support import Invoke, refused, spawn
 
@@ -44,6 +45,14 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 def test_bytes_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     (tmp_path / "long.dcf").write_bytes(dcf.read_bytes() + b"\n")
     refused(invoke("verify", tmp_path / "long.dcf"), "long.dcf: extra bytes: file at byte ", "[E04]")
+
+
+def test_a_self_test_with_indices_beyond_a_table(invoke: Invoke, tmp_path: Path) -> None:
+    graph = Graph((Port((4,), "tokens", "int64"),), (Gather(("t", 0)),), (Output(1),))
+    table = dcformat.from_dense("t", np.ones((1, 3), np.float32))
+    model = dcformat.Model({"t": table}, graph, self_test=SelfTest(0, 2, bytes(8)))
+    dcformat.save(model, tmp_path / "a.dcf")
+    refused(invoke("verify", tmp_path / "a.dcf"), "a.dcf: self-test: index: expected whole numbers from -1 to 0")
 
 
 def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:

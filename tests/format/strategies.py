@@ -16,6 +16,7 @@ from dcformat import layout
 from dcformat.codecs import CODER_NAMES
 from dcformat.codecs.payload_layout import Coding
 from dcformat.codecs.payload_writer import codings, encode_payload
+from dcformat.dense import from_dense
 from dcformat.floats import ranks
 from dcformat.graph import Graph, Linear, Preprocessing, ReLU, Softmax
 from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape, uniform_bits
@@ -101,6 +102,15 @@ def tensor(
     else:
         data = random.integers(0, len(book), len(there)).astype(kind)
     return Tensor(name, shape, dtype, data, book, indptr, indices, scale)
+
+
+def by_rows(random: np.random.Generator, name: str, *, scaled: bool) -> Tensor:
+    """Return a tensor whose rows have scales or codebooks of their own, dense or sparse."""
+    steps = np.abs(random.normal(size=(40, 1))).astype(np.float32)
+    rows = steps * random.integers(-100, 100, (40, 30)).astype(np.float32)
+    if not scaled:
+        rows = np.take_along_axis(random.normal(size=(40, 8)).astype(np.float32), random.integers(0, 8, (40, 30)), 1)
+    return from_dense(name, np.where(random.random((40, 30)) < random.choice([0.4, 1]), rows, np.float32(0)))
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -212,6 +222,9 @@ def vectors() -> Iterator[tuple[str, bytes]]:
     for mode in ("fast", "small", "tiny"):
         yield f"model-{mode}", dcformat.dumps(small_model(), mode=mode)
     yield "empty", dcformat.dumps(Model({}))
+    for scaled in (False, True):
+        made = by_rows(np.random.default_rng(4), "t", scaled=scaled)
+        yield f"tables-{scaled}", dcformat.dumps(Model({"t": made}))
     random = np.random.default_rng(1)
     for dtype in VECTOR_DTYPES if COMPILED else VECTOR_DTYPES[:1]:
         for form in FORMS:

@@ -169,3 +169,17 @@ def test_one_zero_costs_little(mode: Mode) -> None:
     whole = len(dcformat.dumps(Model({"t": from_dense("t", array)}), mode=mode))
     array[100, 100] = 0
     assert len(dcformat.dumps(Model({"t": from_dense("t", array)}), mode=mode)) <= whole + 40
+
+
+@pytest.mark.parametrize("columns", [3, 5, 9])
+def test_scales_of_short_rows(columns: int) -> None:
+    """A few integers are often further apart than 1, and the smallest difference is a multiple of the scale."""
+    random = np.random.default_rng(8)
+    scales = np.float32(0.01) * (1 + random.random((256, 1), np.float32))
+    codes = random.integers(-127, 128, (256, columns))
+    array = (codes.astype(np.float32) * scales).astype(np.float32)
+    array[:, 0], array[7] = 127 * scales[:, 0], 0
+    tensor = from_dense("t", array)
+    data = dcformat.dumps(Model({"t": tensor}), mode="small")
+    assert equal(dcformat.load(data).tensors["t"], tensor)
+    assert len(data) < 256 * columns + 256 * 4 + 64

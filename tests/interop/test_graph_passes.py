@@ -76,7 +76,7 @@ CASES: dict[str, tuple[tuple[int, ...], int, Build, int]] = {
     "transpose of the batch alone": ((1, 3, 4), 0, lambda b, x: b.emit(ReLU, (b.transpose(x, (1, 2, 0)),)), 1),
     "slice and pad": ((1, 3, 4), 0, lambda b, x: b.pad(b.slice(x, 2, 3, 2, -2), (0, 1, 0), (0, 0, 2), "edge"), 2),
     "tile": ((1, 3, 4), 0, lambda b, x: b.tile(x, (1, 2, 1)), 1),
-    "tile of the batch": ((1, 3, 4), 0, lambda b, x: b.reduce("sum", b.tile(x, (2, 1, 1)), [0], True), 4),
+    "tile of the batch": ((1, 3, 4), 0, lambda b, x: b.reduce("sum", b.tile(x, (2, 1, 1)), [0], True), 3),
     "concat": ((1, 3, 4), 0, lambda b, x: b.concat([x, numbers(1, 2, 4), x], 1), 1),
     "gather": ((1, 3, 4), 0, lambda b, x: b.gather(x, np.array([[2, 0], [1, 1]]), 1), 1),
     "embedding": ((1, 4), 0, lambda b, x: b.gather(numbers(9, 5), b.unary("abs", b.unary("sign", x)), 0), 3),
@@ -123,6 +123,16 @@ def test_chains_vanish() -> None:
     assert [node.kind for node in short.nodes] == ["relu"]
     assert made == Value(1, (2, 3, 4))
     assert unread.number < len(builder.shapes)
+
+
+def test_a_reduction_drops_its_dimensions_itself() -> None:
+    builder = GraphBuilder()
+    x = builder.input(Port((3, 4, 5), "x"))
+    mean = builder.reduce("mean", x, (1, 2), keepdims=True)
+    short, (made,) = clean(builder, [builder.reshape(mean, (3,))])
+    assert [(node.kind, made.shape) for node in short.nodes] == [("reduce", (3,))]
+    short, _ = clean(builder, [builder.reshape(mean, (1, 3))])
+    assert [node.kind for node in short.nodes] == ["reduce", "reshape"]
 
 
 def test_transposes_of_dimensions_of_1_are_reshapes() -> None:

@@ -117,6 +117,25 @@ def test_a_network_without_a_batch() -> None:
     assert found.dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int8", [127, -128, 2, 2, -4]), ("uint8", [255, 0, 2, 2, 0]), ("int32", [2**31 - 1, -(2**31), 2, 2, -4]),
+        ("int64", [2**63 - 1, -(2**63), 2, 2, -4]), ("bool", [True, True, True, True, True]),
+    ],
+)  # fmt: skip
+def test_outputs_of_whole_numbers_are_rounded_and_kept_in_range(dtype: str, values: list[Any]) -> None:
+    graph = Graph((Port((5,), "x"),), (Unary((0,), "neg"),), (Output(1, "y", dtype),))
+    found = Session.from_model(Model({}, graph))({"x": np.array([[-1e30, 1e30, -1.5, -2.5, 3.5]], np.float32)})["y"]
+    np.testing.assert_array_equal(found, np.array([values], dtype), strict=True)
+
+
+def test_an_empty_batch() -> None:
+    given: dict[str, Any] = {"tokens": np.zeros((0, 4), np.int64), "state": np.zeros((2, 0, 3), np.float32)}
+    found = Session.from_model(two_ports())(given)
+    assert {name: output.shape for name, output in found.items()} == {"sum": (2, 0, 3), "token": (0,)}
+
+
 def test_an_input_that_is_the_same_for_the_batch() -> None:
     graph = Graph((Port((3,), "x"), Port((3,), "scale", "float32", None)), (Binary((0, 1), "mul"),), (Output(2),))
     x, scale = np.ones((4, 3), np.float32), np.array([1, 2, 3], np.float32)
@@ -188,6 +207,6 @@ def test_deterministic_sessions_refuse_operators_whose_rounding_varies() -> None
     x = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
     found = Session.from_model(exact, deterministic=True)(x)
     np.testing.assert_array_equal(found, (x * x).transpose(0, 2, 1))
-    varying = Model({}, Graph.sequential((2, 2), (Unary((0,), "tanh"),)))
+    varying = Model({}, Graph.sequential((2, 2), (Unary((0,), "sin"),)))
     with pytest.raises(GraphError, match=r"unary\.0 with deterministic=True"):
         Session.from_model(varying, deterministic=True)

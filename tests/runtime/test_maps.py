@@ -11,11 +11,12 @@ import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.compile import maps
 from dcformat_runtime.compile.maps import Map
-from dcformat_runtime.kernels import maps as words
+from dcformat_runtime.kernels import map_kernel as words
 from dcformat_runtime.segments import divide
 
 import dcformat
 from dcformat import Model
+from dcformat.errors import GraphError
 from dcformat.graph import (
     Add,
     Binary,
@@ -23,6 +24,7 @@ from dcformat.graph import (
     Graph,
     MatMul,
     Node,
+    Normalize,
     Operand,
     Output,
     Port,
@@ -30,6 +32,7 @@ from dcformat.graph import (
     Reduce,
     ReLU,
     Reshape,
+    Softmax,
     Unary,
     Where,
 )
@@ -279,3 +282,32 @@ def test_a_result_takes_the_place_of_what_it_was_made_of() -> None:
 
 def test_an_empty_batch() -> None:
     assert compiled([Add((0, 1.0))], np.empty((0, 3), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        *(Unary((0,), name) for name in UNARY), ReLU((0,)), Binary((0, 0.0), "minimum"), Binary((-0.0, 0), "maximum"),
+        Quantize((0,), 0.05, 3, -128, 127), Softmax((0,)), Normalize((0,), (0, 1), 1e-5),
+        Normalize((0,), (1,), 1e-5, False), Reduce((0,), "mean", (1,)), Reduce((0,), "sum", (0, 1), True),
+        Reduce((0,), "max", (1,)),
+    ],
+)  # fmt: skip
+def test_deterministic_sessions_give_the_same_bits(node: Node) -> None:
+    x = np.random.default_rng(1).normal(0, 3, (3, 40, 197)).astype(np.float32)
+    x[0, 0, :2] = 0.0, -0.0
+    model = Model({}, Graph.sequential((40, 197), [node]))
+    found = [
+        Session.from_model(model, backend=backend, deterministic=True)(x[:batch])[:1]
+        for backend in ("numba", "numpy")
+        for batch in (3, 1)
+    ]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.view(np.uint32), found[0].view(np.uint32))
+
+
+@pytest.mark.parametrize("node", [Unary((0,), "sin"), Softmax((0,), 0), Reduce((0,), "mean", (0,))])
+def test_what_has_no_order_is_refused(node: Node) -> None:
+    model = Model({}, Graph.sequential((2, 3), [node]))
+    with pytest.raises(GraphError, match=f"{node.kind}.0 with deterministic=True"):
+        Session.from_model(model, deterministic=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.compile import rows
-from dcformat_runtime.kernels import rows as words
+from dcformat_runtime.kernels import row_kernel as words
 
 from dcformat import Model
 from dcformat.graph import Graph, Node, Normalize, Reduce, Softmax

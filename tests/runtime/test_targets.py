@@ -27,10 +27,29 @@ for name in NETS:
 np.concatenate(out).tofile(sys.argv[1])
 """
 
+#: Every function of one number, and of rows.
+FUNCTIONS = """
+import sys
+import numpy as np
+from dcformat import Model
+from dcformat.graph import Graph, Normalize, Reduce, Softmax, Unary
+from dcformat_runtime import Session
+from dcformat_runtime.compile import maps
+from dcformat_runtime.kernels.map_kernel import run_map
+from dcformat_runtime.kernels.row_kernel import run_rows
+for kernel in (run_map, run_rows):
+    kernel.resolve()  # a short call would run as Python
+x = np.random.default_rng(0).normal(0, 20, (2, 50, 197)).astype(np.float32)
+nodes = [Unary((0,), name) for name in maps.UNARY]
+nodes += [Softmax((0,)), Normalize((0,), (1,), 1e-5), Reduce((0,), "mean", (1,)), Reduce((0,), "sum", (1,))]
+out = [Session.from_model(Model({}, Graph.sequential((50, 197), [node])), backend="numba")(x) for node in nodes]
+np.concatenate([y.reshape(-1) for y in out]).tofile(sys.argv[1])
+"""
 
-def _run(path: str, **environment: str) -> np.ndarray:
+
+def _run(path: str, program: str = PROGRAM, **environment: str) -> np.ndarray:
     env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", PROGRAM, path], env=env, check=True)
+    subprocess.run([sys.executable, "-c", program, path], env=env, check=True)
     return np.fromfile(path, np.float32)
 
 
@@ -46,6 +65,16 @@ def test_other_vector_widths(tmp_path: object) -> None:
         for k, (mine, other) in enumerate(zip(_parts(here), _parts(there), strict=True)):
             exact = k % 2 == 0
             assert np.array_equal(mine, other) if exact else np.allclose(mine, other, 1e-4, 1e-5), (cpu, k)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 processors")
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_functions_are_the_same_for_other_vector_widths(tmp_path: object) -> None:
+    here = _run(f"{tmp_path}/here", FUNCTIONS).view(np.uint32)
+    for cpu in ("haswell", "x86-64"):
+        there = _run(f"{tmp_path}/{cpu}", FUNCTIONS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="").view(np.uint32)
+        np.testing.assert_array_equal(there, here)
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ def dcformat_session(model: Model, threads: int) -> Run:
     return Session.from_model(model, threads=threads, backend="numba")
 
 
-def reference(model: Model, x: Floats) -> Floats:
+def reference(model: Model, x: Any) -> Any:
     """Return the outputs that all runtimes must match: those of the NumPy backend, which uses no kernels."""
     from dcformat_runtime import Session
 
@@ -99,7 +99,26 @@ def torch(model: Model, threads: int) -> Run:
     return run
 
 
+#: The operators that the steps of PyTorch and of the matrices know.
+_KNOWN = (
+    graph.Linear, graph.Conv, graph.MaxPool, graph.AvgPool, graph.ReLU, graph.Flatten, graph.Softmax, graph.Add,
+    graph.Concat, graph.Reduce,
+)  # fmt: skip
+
+
+def _check(node: graph.Node) -> None:
+    """Refuse an operator that the steps of PyTorch and of the matrices do not know, or not in this form."""
+    known = isinstance(node, _KNOWN) and len(node.values) == len(node.inputs)
+    if isinstance(node, graph.Conv | graph.MaxPool | graph.AvgPool):
+        known = known and len(node.stride) == 2 and node.padding == node.padding_end
+    if isinstance(node, graph.Reduce):
+        known = known and node.function in ("mean", "max") and node.axes == (1, 2)
+    if not known:
+        raise UnsupportedError(f"{node.kind} in this form")
+
+
 def _torch_step(torch: Any, node: graph.Node, model: Model) -> Callable[..., Any]:
+    _check(node)
     f = torch.nn.functional
     weights = [torch.from_numpy(dense(model.tensors[name])) for name in node.tensors]
     if isinstance(node, graph.Linear):
@@ -152,6 +171,7 @@ def _matrices(model: Model, convert: Callable[[Floats], Any]) -> Run:
 
 
 def _matrix_step(node: graph.Node, model: Model, convert: Callable[[Floats], Any]) -> Callable[..., Any]:
+    _check(node)
     if isinstance(node, graph.Linear | graph.Conv):
         weight = dense(model.tensors[node.weight])
         matrix = convert(weight.reshape(len(weight), -1))

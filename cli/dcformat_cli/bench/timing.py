@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from dcformat.graph import Graph, Output, Port
 
 try:
     import resource
@@ -23,7 +26,9 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 Floats = npt.NDArray[np.float32]
-Run = Callable[[Floats], Floats]
+#: What a runtime takes and returns: an array, or arrays by name if the network has several inputs or outputs.
+Arrays = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
+Run = Callable[[Any], Any]
 
 #: Variables that set a library's number of threads, and variables that keep waiting threads from spinning.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -56,27 +61,37 @@ class Measured:
         }
 
 
-def relative_error(found: Floats, expected: Floats) -> float:
-    """Return the largest difference divided by the largest expected magnitude; infinity if the shapes differ."""
+def relative_error(found: Arrays, expected: Arrays) -> float:
+    """Return the largest difference divided by the largest expected magnitude, or infinity if the shapes differ.
+
+    Of several outputs, the one that differs most counts.
+    """
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return max(relative_error(found[name], output) for name, output in expected.items())
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")
-    scale = float(np.abs(expected).max()) if expected.size else 0.0
-    return float(np.abs(found - expected).max()) / (scale or 1.0) if expected.size else 0.0
+    differs = (found != expected) & ~(np.isnan(found) & np.isnan(expected))
+    if not differs.any():
+        return 0.0
+    difference = float(np.abs(found[differs] - expected[differs]).max())
+    scale = float(np.abs(expected).max())
+    return difference / (scale or 1.0) if isfinite(difference) and isfinite(scale) else float("inf")
 
 
-def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floats, rounds: int) -> dict[str, Measured]:
+def interleave(runs: Mapping[str, Run], inputs: Sequence[Arrays], expected: Arrays, rounds: int) -> dict[str, Measured]:
     """Check each runtime on the first input, then time all of them in turn.
 
     Parameters
     ----------
     runs : mapping
-    inputs : sequence of ndarray
-        Inputs of the same shape; calls take them in turn, so that no runtime can reuse an output.
-    expected : ndarray
+    inputs : sequence of ndarray, or of dict of str to ndarray
+        Inputs of the same shapes; calls take them in turn, so that no runtime can reuse an output.
+    expected : ndarray, or dict of str to ndarray
         The correct outputs for the first input.
     rounds : int
     """
-    out = {name: Measured(relative_error(np.array(run(inputs[0])), expected)) for name, run in runs.items()}
+    out = {name: Measured(relative_error(run(inputs[0]), expected)) for name, run in runs.items()}
     names = list(runs)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
@@ -84,7 +99,7 @@ def interleave(runs: Mapping[str, Run], inputs: Sequence[Floats], expected: Floa
     return out
 
 
-def one_turn(run: Run, inputs: Sequence[Floats]) -> list[int]:
+def one_turn(run: Run, inputs: Sequence[Arrays]) -> list[int]:
     """Return the nanoseconds of each call of a turn except the first.
 
     If the system gave the processor to another program during a call, the call's own CPU time counts.
@@ -113,12 +128,34 @@ def _interruptions() -> int:
 
 def batches(source: Floats | None, shape: Sequence[int], batch: int) -> list[Floats]:
     """Return inputs of one batch size, taken from an array, or normally distributed from a fixed seed."""
-    count = 16 if batch == 1 else 4
-    random = np.random.default_rng(batch)
+    count, random = _count(batch), np.random.default_rng(batch)
     if source is None:
         return [random.standard_normal((batch, *shape), np.float32) for _ in range(count)]
     picked = random.integers(0, len(source), (count, batch))
     return [np.ascontiguousarray(source[rows]).reshape(batch, *shape) for rows in picked]
+
+
+def named_batches(graph: Graph, batch: int) -> list[dict[str, npt.NDArray[Any]]]:
+    """Return inputs by name: normally distributed floats, and whole numbers 0 and 1, which most tables have."""
+    random = np.random.default_rng(batch)
+
+    def one(port: Port) -> npt.NDArray[Any]:
+        shape = [batch if size is None else size for size in port.full_shape]
+        if port.dtype.startswith("float"):
+            return random.standard_normal(shape, np.float32).astype(port.dtype)
+        return random.integers(0, 2, shape).astype(port.dtype)
+
+    return [{port.name: one(port) for port in graph.inputs} for _ in range(_count(batch))]
+
+
+def is_plain(graph: Graph) -> bool:
+    """Return whether the network has one input and one output, both float32 with the batch first."""
+    ports: tuple[Port | Output, ...] = (*graph.inputs, *graph.outputs)
+    return len(ports) == 2 and all(port.dtype == "float32" and port.batch_axis == 0 for port in ports)
+
+
+def _count(batch: int) -> int:
+    return 16 if batch == 1 else 4
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +170,23 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     from dcformat_cli.bench.other_runtimes import RUNTIMES, reference
 
     model = dcformat.load(request["file"], **request["options"])
-    assert model.graph is not None
+    graph = model.graph
+    assert graph is not None
+    plain = is_plain(graph)
+    source = None if request["input"] is None else np.load(request["input"], allow_pickle=False)
+
+    def inputs_of(batch: int) -> Sequence[Arrays]:
+        return batches(source, graph.input_shape, batch) if plain else named_batches(graph, batch)
+
     runs: dict[str, Run] = {}
     missing: dict[str, str] = {}
     for name in request["runtimes"]:
+        if name != "dcformat" and not plain:
+            missing[name] = "cannot run this network (bench gives it only one float32 input and output)"
+            continue
         try:
             runs[name] = RUNTIMES[name](model, request["threads"])
-            runs[name](batches(None, model.graph.input_shape, 1)[0])
+            runs[name](inputs_of(1)[0])
         except ImportError as error:
             missing[name] = f"not installed ({error})"
         except Exception as error:
@@ -147,10 +194,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
             if runs.pop(name, None) is not None and name == "dcformat":
                 raise
             missing[name] = f"cannot run this network ({error})"
-    source = None if request["input"] is None else np.load(request["input"], allow_pickle=False)
     results = []
     for batch in request["batches"]:
-        inputs = batches(source, model.graph.input_shape, batch)
+        inputs = inputs_of(batch)
         measured = interleave(runs, inputs, reference(model, inputs[0]), request["rounds"])
         results.append({"batch": batch, "runtimes": {name: m.summary() for name, m in measured.items()}})
     return {"missing": missing, "results": results}

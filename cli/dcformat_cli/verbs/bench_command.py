@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 
 from dcformat.wording import counted
 from dcformat_cli.bench.other_runtimes import RUNTIMES
-from dcformat_cli.bench.timing import environment
+from dcformat_cli.bench.timing import environment, is_plain
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import opened, spooled
@@ -75,6 +76,9 @@ def bench_command(**options: Any) -> None:
     The figures are medians over many calls; the runtimes take short turns. A ratio above 1 tells how many times longer
     the other runtime takes. The outputs are compared first: a runtime whose results differ, because it computes in
     bfloat16 for example, is shown with its error. Other programs on the machine disturb the figures.
+
+    A network with several inputs or outputs, or of other dtypes than float32, is timed on this runtime alone, with
+    random floats and with whole numbers 0 and 1. One that takes no batch is timed at batch 1.
     """
     _bench(BenchOptions(**options))
 
@@ -94,18 +98,27 @@ def _bench(options: BenchOptions) -> None:
     with ExitStack() as stack:
         path = stack.enter_context(spooled(file))
         with opened(str(path), options.max_memory) as content:
-            if content.graph is None:
-                raise UnfitError(path, "a network", "only tensors")
+            graph = content.graph
+        if graph is None:
+            raise UnfitError(path, "a network", "only tensors")
+        if array is not None and not is_plain(graph):
+            raise UnfitError(path, "one input and one output, both float32 (batch, ...), for --input", repr(graph))
+        if all(port.batch_axis is None for port in graph.inputs):
+            request["batches"] = [1]
         request["input"] = None if array is None else str(stack.enter_context(spooled(array)))
         answers = _answers(str(path), request, options.threads)
     if options.as_json:
+        rows = (row for answer in answers for result in answer["results"] for row in result["runtimes"].values())
+        for row in rows:
+            row["error"] = row["error"] if isfinite(row["error"]) else "inf"
         emit_json({"file": file, "machine": machine(), "rounds": options.rounds, "threads": answers})
         return
     for answer in answers:
         _show(file, answer)
     missing: dict[str, str] = {name: why for answer in answers for name, why in answer["missing"].items()}
-    for name, why in missing.items():
-        note(f"{name}: {why}")
+    for reason in dict.fromkeys(missing.values()):
+        names = [name for name, why in missing.items() if why == reason]
+        note(f"{', '.join(names)}: {reason}")
 
 
 def machine() -> dict[str, Any]:

@@ -18,6 +18,7 @@ import dcformat
 from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense, negative_zeros
+from dcformat.errors import FormatError
 from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
@@ -278,9 +279,17 @@ def _rewritten(model: Model, options: PackOptions) -> Model:
     if options.reorder_units:
         model = transforms.reorder_units(model, options.mode)
     if options.self_test is not None:
+        from dcformat_runtime import InputError
         from dcformat_runtime.self_testing import with_self_test
 
-        model = with_self_test(model, options.self_test)
+        try:
+            model = with_self_test(model, options.self_test)
+        except FormatError:
+            raise
+        except InputError as error:
+            raise ValueError(f"{options.checkpoint}: self-test: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{options.checkpoint}: {error}") from None
     return model
 
 

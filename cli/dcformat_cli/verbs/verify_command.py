@@ -78,10 +78,14 @@ def _say(report: dict[str, Any]) -> None:
 
 
 def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> None:
-    from dcformat_runtime import Session
+    from dcformat_runtime import InputError, Session
     from dcformat_runtime.self_testing import run_self_test
 
     model = content.model()
     session = Session.from_model(model, max_memory=max_memory, max_work=max_work)
-    if not run_self_test(model, session):
+    try:
+        passed = run_self_test(model, session)
+    except InputError as error:
+        raise ValueError(f"{file}: self-test: {error}") from None
+    if not passed:
         raise UnfitError(file, "the results that its self-test states", "others: this machine computes wrongly")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from dcformat.graph import Conv, Flatten, Node, Pad, Reshape, Shape, Transpose
+from dcformat.graph import Conv, Flatten, Node, Pad, Reduce, Reshape, Shape, Transpose
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier
 
@@ -13,8 +13,9 @@ from dcformat_interop.graph_passes.copying import Copier
 def clean(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphBuilder, list[Value]]:
     """Return the graph without detours, and its outputs.
 
-    Chains of reshapes and chains of transposes become one operator or none, a convolution takes over the zeros that
-    were put around its input, and what no output needs is left out.
+    Chains of reshapes and chains of transposes become one operator or none, a reduction drops the dimensions that a
+    reshape would drop, a convolution takes over the zeros that were put around its input, and what no output needs is
+    left out.
     """
     copier = Copier(builder)
     shorter = _run(copier, outputs, lambda node: _shortened(copier, node))
@@ -52,7 +53,12 @@ def _source(copier: Copier, node: Node) -> Value:
 def _reshaped(copier: Copier, x: Value, shape: Shape) -> Value:
     while isinstance(before := copier.maker(x), Reshape | Flatten):
         x = _source(copier, before)
-    return copier.new.reshape(x, (prod(x.shape),) if len(shape) == 1 else shape)
+    wanted = (prod(x.shape),) if len(shape) == 1 else shape
+    if isinstance(before, Reduce) and before.keepdims:
+        source = _source(copier, before)
+        if wanted == tuple(size for axis, size in enumerate(source.shape) if axis not in before.axes):
+            return copier.new.reduce(before.function, source, before.axes)
+    return copier.new.reshape(x, wanted)
 
 
 def _transposed(copier: Copier, x: Value, order: Sequence[int]) -> Value:

@@ -237,6 +237,8 @@ def aligned(call: Call, numbers: Sequence[int]) -> tuple[list[Operand], Axes]:
             operands.append(stored(call.builder, _of_rank(call.builder, item, shape), axes))
         elif item.array.size == 1:
             operands.append(item.array.reshape(()) if any(len(i.shape) == rank for i in values) else item.array)
+        elif item.shape == shape and axes == identity(rank):
+            operands.append(item.array)  # the builder knows an array that it has stored
         else:
             operands.append(item.array.reshape(shape).transpose(order))
     return operands, axes

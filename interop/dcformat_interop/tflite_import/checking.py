@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,9 @@ _NEAR = 3
 #: Steps from zero to the largest output, where outputs are floats.
 _STEPS = 128
 
-#: Numbers of random inputs.
-_INPUTS, _QUANTIZED_INPUTS = 8, 100
+#: Numbers of random inputs, and most numbers in all of them together and in the outputs.
+_INPUTS, _QUANTIZED_INPUTS, _LEAST_INPUTS = 8, 100, 2
+_ELEMENTS = 1 << 26
 
 
 class _Difference(NamedTuple):
@@ -99,7 +101,7 @@ def compare_with_litert(
     """
     assert model.graph is not None
     quantized = any(isinstance(node, Quantize) for node in model.graph.nodes)
-    count = _QUANTIZED_INPUTS if quantized else _INPUTS
+    count = _count(model, _QUANTIZED_INPUTS if quantized else _INPUTS)
     inputs = {port.name: _random(port, count, limits.get(port.name)) for port in model.graph.inputs}
     expected = run_litert(path, data, list(inputs.values()))
     found = _outputs(model, inputs, count, run)
@@ -120,6 +122,15 @@ def compare_with_litert(
         return LiteRTComparison(engine, count, max(difference.largest for difference in differences), None)
     agreement = 1 - max(difference.other for difference in differences)
     return LiteRTComparison(engine, count, max(difference.steps for difference in differences), agreement)
+
+
+def _count(model: Model, wanted: int) -> int:
+    """Return the number of random inputs, which is smaller for very large ones."""
+    assert model.graph is not None
+    shapes = model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    ends = [*range(len(model.graph.inputs)), *(output.value for output in model.graph.outputs)]
+    elements: int = sum(prod(shapes[number]) for number in ends)
+    return min(wanted, max(_ELEMENTS // elements, _LEAST_INPUTS))
 
 
 def _random(port: Port, count: int, limit: int | None) -> Array:

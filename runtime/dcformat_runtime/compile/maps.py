@@ -1,4 +1,4 @@
-"""Makes one compiled pass (`kernels.maps`) of consecutive nodes that treat each element alike.
+"""Makes one compiled pass (`kernels.map_kernel`) of consecutive nodes that treat each element alike.
 
 A map reads arrays like its result, or arrays that broadcast to it, and only the value that it makes last is read by
 others.
@@ -32,7 +32,7 @@ from dcformat.graph import (
     Where,
 )
 from dcformat.records import record
-from dcformat_runtime.kernels import maps as words
+from dcformat_runtime.kernels import map_kernel as words
 from dcformat_runtime.network import Floats
 from dcformat_runtime.segments import Segment
 
@@ -43,7 +43,8 @@ REGISTERS, _NODES = 24, 64
 #: The bytes of registers that a call takes.
 REGISTER_BYTES = 4 * REGISTERS * words.BLOCK
 
-_UNARY = {
+#: The functions of the kernel for those of the nodes.
+UNARY = {
     "neg": words.NEG, "abs": words.ABS, "sign": words.SIGN, "floor": words.FLOOR, "ceil": words.CEIL,
     "round": words.ROUND, "sqrt": words.SQRT, "exp": words.EXP, "log": words.LOG, "erf": words.ERF,
     "sigmoid": words.SIGMOID, "tanh": words.TANH,
@@ -76,7 +77,7 @@ class Source:
 class Map:
     """Nodes `start` to `stop - 1` of a graph, which make value `target` in one pass.
 
-    `constants`, `loads` and `program` are those of `kernels.maps.run`; the program uses `registers` registers.
+    `constants`, `loads`, `program` and the number of `registers` are for `kernels.map_kernel.run_map`.
     """
 
     start: int
@@ -192,7 +193,7 @@ class _Builder:
             case ReLU():
                 made = self._emit(words.MAXIMUM, at[0], self._constant(0.0))
             case Unary():
-                made = self._emit(_UNARY[node.function], at[0])
+                made = self._emit(UNARY[node.function], at[0])
             case Add():
                 made = at[0]
                 for operand in at[1:]:
@@ -216,7 +217,7 @@ class _Builder:
                 exponent = node.inputs[1]
                 return isinstance(exponent, float) and exponent in _POWERS and not isinstance(node.inputs[0], float)
             case Unary():
-                return node.function in _UNARY
+                return node.function in UNARY
             case Binary():
                 return node.function in _BINARY
         return isinstance(node, ReLU | Add | Where | Quantize)

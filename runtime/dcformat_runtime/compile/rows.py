@@ -1,4 +1,4 @@
-"""Plans softmax, normalisation and reductions over the last dimensions for the kernel of rows (`kernels.rows`)."""
+"""Plans softmax, normalisation and reductions over the last dimensions for `kernels.row_kernel`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dcformat.graph import Node, Normalize, Reduce, Shape, Softmax
 from dcformat.graph.node import as_float32
-from dcformat_runtime.kernels import rows as words
+from dcformat_runtime.kernels import row_kernel as words
 
 _REDUCTIONS = {"mean": words.MEAN, "sum": words.SUM, "max": words.MAX, "min": words.MIN}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,11 +15,6 @@ from dcformat_runtime.kernels.simd_widths import BLOCK
 from dcformat_runtime.network import Floats, Ints, Layer, Sparse
 
 Int32s = npt.NDArray[np.int32]
-#: The number of rows in a quad of a `DenseTable`.
-QUAD = 4
-#: The number of columns in a run of a `DenseTable`: a tile of so many fits into the first-level cache. With at most so
-#: many positions, storing and resuming sums takes longer than loading from the second level.
-_RUN_COLUMNS, _FEW_POSITIONS = 96, 96
 #: The number of kernel rows from which the best layout of lines is judged.
 _MANY_ROWS = 64
 
@@ -69,23 +63,40 @@ def slots(counts: Ints) -> int:
     return sum(sorted(counts.tolist(), reverse=True)[::BLOCK])
 
 
-def csr_table(row: Int32s, positions: Ints, values: Floats, bias: Floats, run: Ints | None, runs: int) -> CsrTable:
-    """Lay out entries by run of columns and by row.
+def csr_table(counts: Ints, positions: Int32s, values: Floats, bias: Floats) -> CsrTable:
+    """Lay out entries by run of columns and by row, longest rows first.
 
-    `row` must be ascending, and so must `run` within each row; it is None if there is one run. Within a row and a run,
-    entries keep their order.
+    `counts` has the shape ``(rows, runs)``. The other arrays hold the entries by row, then by run; within a row and a
+    run, they keep their order.
     """
-    rows = bias.size
-    key = row if run is None else row.astype(np.int64) * runs + run
-    counts = np.bincount(key, minlength=runs * rows)
-    starts = np.cumsum(counts) - counts
-    order = longest_first(counts if run is None else counts.reshape(rows, runs).sum(axis=1))
-    # Pieces of rows move as a whole: piece k begins at `starts` of the old order.
-    counts, starts = (array.reshape(rows, runs)[order].T.reshape(-1) for array in (counts, starts))
-    indptr = np.zeros(runs * rows + 1, np.int32)
-    np.cumsum(counts, out=indptr[1:])
-    place = np.arange(row.size, dtype=np.int32) + np.repeat((starts - indptr[:-1]).astype(np.int32), counts)
-    return CsrTable(indptr, order.astype(np.int32), positions[place].astype(np.int32), values[place], bias[order])
+    order = longest_first(counts.sum(axis=1))
+    starts = (np.cumsum(counts) - counts.reshape(-1)).reshape(counts.shape)
+    pieces = counts[order].T.reshape(-1)
+    indptr = np.zeros(pieces.size + 1, np.int64)
+    np.cumsum(pieces, out=indptr[1:])
+    place = np.repeat(starts[order].T.reshape(-1) - indptr[:-1], pieces)  # how far each piece moves
+    place += np.arange(place.size)
+    return CsrTable(
+        indptr.astype(np.int32), order.astype(np.int32), positions.take(place), values.take(place), bias[order]
+    )
+
+
+def run_counts(weight: Sparse, columns: Ints, bounds: Ints) -> Ints:
+    """Return the number of entries of each row in each run of columns, ``(rows, runs)``.
+
+    `columns` numbers the entries' columns as `bounds` does, which holds the first of each run but the first.
+    """
+    lengths, runs = np.diff(weight.indptr), bounds.size + 1
+    if runs == 1:
+        return lengths[:, None]
+    key = np.repeat(np.arange(weight.rows) * runs, lengths)
+    key += np.searchsorted(bounds, columns, side="right")
+    return np.bincount(key, minlength=weight.rows * runs).reshape(weight.rows, runs)
+
+
+def run_bounds(size: int, runs: int) -> Ints:
+    """Return where the runs but the first begin if `size` things are cut into runs of about the same size."""
+    return np.array([-(-run * size // runs) for run in range(1, runs)], np.int64)
 
 
 def sell16_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) -> Sell16Table:
@@ -245,47 +256,6 @@ def window(
     return Window(starts, stride_w, stride_h, node.padding[0], shape, True, copied, per, kept, half, needed)
 
 
-def depthwise_window(node: Conv, kernel: Pair, source: Shape, out: Pair) -> Window:
-    """Return how each channel of a depthwise convolution is copied.
-
-    The copy is small, so weights may read it at any place. With a stride there is one for each phase; without, its
-    lines are those of the image, and entries have shifts instead of padding (opcode "depthwise_product").
-    """
-    (stride_h, stride_w), (down, right) = node.stride, node.dilation
-    rows = out[0] + (kernel[0] - 1) * down // stride_h
-    starts, cols = range(1), source[2]
-    if stride_w > 1:
-        starts = range(-node.padding[1], stride_w - node.padding[1])
-        cols = out[1] + (kernel[1] - 1) * right // stride_w
-    shape = (len(starts), stride_h, rows, cols)
-    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, 0, 0, out[1], 0, cols)
-
-
-class DepthwiseTable(NamedTuple):
-    """A depthwise weight by row; see the opcode "depthwise_product"."""
-
-    indptr: Int32s
-    offsets: Int32s
-    shifts: Int32s
-    values: Floats
-    bias: Floats
-
-
-def depthwise_table(weight: Sparse, bias: Floats, node: Conv, view: Window) -> DepthwiseTable:
-    """Lay out a convolution whose rows have one input channel each."""
-    y, x = np.divmod(weight.indices.astype(np.int64), weight.shape[3])
-    y, x, shift = y * node.dilation[0], x * node.dilation[1], np.zeros(x.size, np.int64)
-    _, phases, rows, cols = view.shape
-    if view.stride == 1:
-        x -= node.padding[1]
-        shift, variant = x, 0 * x
-    else:
-        variant, x = x % view.stride, x // view.stride
-    offset = ((variant * phases + y % phases) * rows + y // phases) * cols + x
-    indptr, offsets, shifts = (array.astype(np.int32) for array in (weight.indptr, offset, shift))
-    return DepthwiseTable(indptr, offsets, shifts, weight.values, bias)
-
-
 def _beyond(start: int, width: int, cols: int, stride: int) -> int:
     """Return how many floats a copy by half blocks writes beyond a line of `cols` that begins at column `start`."""
     if stride > 2:  # such lines are copied one by one
@@ -310,92 +280,64 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     return filled * BLOCK, filled, width
 
 
-class Entries(NamedTuple):
-    """Entries of a convolution's weight, except those that only meet padding.
-
-    `channel` and `position` tell where an entry reads the copy of its input.
-    """
-
-    row: Int32s
-    channel: Ints
-    position: Ints
-    value: Floats
+def seen_entries(weight: Sparse, layer: Layer) -> Sparse:
+    """Return a convolution's weight without the entries that only meet padding."""
+    kept = seen_columns(weight.indices, weight.shape, layer)
+    if kept is None:
+        return weight
+    indptr = np.append(0, np.cumsum(kept))[weight.indptr]
+    return Sparse(weight.shape, indptr, weight.indices[kept], weight.values[kept])
 
 
-def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Entries:
-    """Return a convolution's entries in the order of the weight's."""
+def seen_columns(columns: npt.NDArray[Any], shape: Shape, layer: Layer) -> npt.NDArray[np.bool_] | None:
+    """Return whether each of some columns of a convolution's weight ever meets the image; None if all do."""
+    node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
+    assert isinstance(node, Conv)
+    seen_y, seen_x = (
+        _seen(shape[2 + k], node.dilation[k], node.stride[k], node.padding[k], source[1 + k], out[k]) for k in (0, 1)
+    )
+    if seen_y.all() and seen_x.all():
+        return None
+    return np.asarray(seen_y[columns // shape[3] % shape[2]] & seen_x[columns % shape[3]])
+
+
+def conv_positions(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Int32s:
+    """Return where each entry of a convolution's weight reads the copy of its input."""
     assert isinstance(layer.node, Conv)
     if weight.columns <= weight.nnz:  # compute each column once
         columns = conv_columns(np.arange(weight.columns), weight.shape, layer, view, flat)
-        channel, position, seen = (array[weight.indices] for array in columns)
+        positions = columns.astype(np.int32).take(weight.indices)
     else:
-        channel, position, seen = conv_columns(weight.indices.astype(np.int64), weight.shape, layer, view, flat)
-    row, value = row_numbers(weight), weight.values
+        positions = conv_columns(weight.indices.astype(np.int64), weight.shape, layer, view, flat).astype(np.int32)
     if layer.node.groups > 1:
-        first = row // (weight.rows // layer.node.groups) * weight.shape[1]
-        channel, position = channel + first, position + first * view.plane
-    if not seen.all():
-        row, channel, position, value = row[seen], channel[seen], position[seen], value[seen]
-    return Entries(row, channel, position, value)
+        group = row_numbers(weight) // (weight.rows // layer.node.groups)
+        positions += group * np.int32(weight.shape[1] * view.plane)
+    return positions
 
 
-def conv_columns(
-    columns: Ints, shape: Shape, layer: Layer, view: Window, flat: bool
-) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
-    """Return, for columns of a weight of this shape, the channel, the position, and whether it ever meets the image.
+def conv_channels(weight: Sparse, layer: Layer) -> Ints:
+    """Return the input channel of each entry of a convolution's weight."""
+    assert isinstance(layer.node, Conv)
+    channel = weight.indices // prod(weight.shape[2:])
+    if layer.node.groups > 1:
+        channel += row_numbers(weight) // (weight.rows // layer.node.groups) * weight.shape[1]
+    return np.asarray(channel, np.int64)
 
-    They are those of the first group of channels.
-    """
-    node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
+
+def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: bool) -> Ints:
+    """Return where the first group's columns of a weight of this shape read the copy of its input."""
+    node = layer.node
     assert isinstance(node, Conv)
-    per_group, kernel_h, kernel_w = shape[1:]
-    channel, ky, kx = np.unravel_index(columns, (per_group, kernel_h, kernel_w))
+    channel, ky, kx = np.unravel_index(columns, shape[1:])
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
     variant, x = (kx, 0 * x) if flat and view.copied and view.half != BLOCK else (x % stride_w, x // stride_w)
     if not view.copied:
         variant = 0 * x
-    position = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane
-    seen_y = _seen(kernel_h, down, stride_h, node.padding[0], source[1], out[0])
-    seen_x = _seen(kernel_w, right, stride_w, node.padding[1], source[2], out[1])
-    return channel, position, seen_y[ky] & seen_x[kx]
-
-
-class DenseTable(NamedTuple):
-    """A dense weight by run of columns, then by quad of rows; see the opcode "dense_product".
-
-    `offsets` has the shape ``(columns,)``, `values` ``(quads, columns, 4)`` for each run, and `bias` ``(quads * 4,)``.
-    """
-
-    offsets: Int32s
-    values: Floats
-    bias: Floats
-
-
-def dense_table(weight: Sparse, bias: Floats, layer: Layer, view: Window, flat: bool) -> DenseTable:
-    """Lay out a convolution without groups; its columns are those that meet the image at all."""
-    _, position, seen = conv_columns(np.arange(weight.columns), weight.shape, layer, view, flat)
-    matrix = weight.dense().reshape(weight.rows, weight.columns)
-    if not seen.all():
-        matrix = matrix[:, seen]
-    quads, columns = -(-weight.rows // QUAD), matrix.shape[1]
-    whole = weight.rows // QUAD
-    values = np.zeros(quads * columns * QUAD, np.float32)
-    runs = dense_runs(layer, columns)
-    for start, end in pairwise(c * columns // runs for c in range(runs + 1)):
-        part = values[quads * QUAD * start : quads * QUAD * end].reshape(quads, end - start, QUAD)
-        part[:whole] = matrix[: whole * QUAD, start:end].reshape(whole, QUAD, -1).transpose(0, 2, 1)
-        for r in range(whole * QUAD, weight.rows):
-            part[whole, :, r % QUAD] = matrix[r, start:end]
-    biases = np.zeros(quads * QUAD, np.float32)
-    biases[: bias.size] = bias
-    return DenseTable(position[seen].astype(np.int32), values, biases)
-
-
-def dense_runs(layer: Layer, columns: int) -> int:
-    """Return the number of runs of columns in a `DenseTable`: one if there are few positions for each weight."""
-    return max(1, round(columns / _RUN_COLUMNS)) if prod(layer.conv_shape[1:]) > _FEW_POSITIONS else 1
+    return np.asarray(
+        ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane, np.int64
+    )
 
 
 def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:

@@ -12,27 +12,32 @@ from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
-    QUAD,
     CsrTable,
-    DenseTable,
     Int32s,
     Occurrences,
     PermuteTable,
     Sell16Table,
     Window,
-    conv_entries,
+    conv_channels,
+    conv_positions,
     csr_table,
     dense_columns,
+    occurrences,
+    permute_table,
+    run_bounds,
+    run_counts,
+    seen_entries,
+    sell16_table,
+    slots,
+    window,
+)
+from dcformat_runtime.compile.tile_tables import (
+    QUAD,
+    DenseTable,
     dense_runs,
     dense_table,
     depthwise_table,
     depthwise_window,
-    occurrences,
-    permute_table,
-    row_numbers,
-    sell16_table,
-    slots,
-    window,
 )
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
@@ -176,10 +181,8 @@ class Weights:
             return self._place_csr(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
-        row, position = row_numbers(weight), weight.indices.astype(np.int64)
-        run = position * runs // weight.columns if runs > 1 else None
-        table = csr_table(row, position, weight.values, bias, run, runs)
-        return self._put_csr(table, runs)
+        counts = run_counts(weight, weight.indices, run_bounds(weight.columns, runs))
+        return self._put_csr(csr_table(counts, weight.indices.astype(np.int32), weight.values, bias), runs)
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = _matrix(layer), self.vectors.max_blocks
@@ -193,11 +196,13 @@ class Weights:
             place = self._place_csr(matrix.rows, matrix.nnz, runs)
         else:
             weight, bias = _parameters(layer)
-            row, channel, position, values = conv_entries(weight, layer, view, flat)
-            runs = conv_runs(layer, weight.shape, values.size, view, flat, max_blocks)
+            weight = seen_entries(weight, layer)
+            positions = conv_positions(weight, layer, view, flat)
+            runs = conv_runs(layer, weight.shape, weight.nnz, view, flat, max_blocks)
             # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            run = channel * runs // layer.in_shapes[0][0] if runs > 1 else None
-            place = self._put_csr(csr_table(row, position, values, bias, run, runs), runs)
+            bounds = run_bounds(layer.in_shapes[0][0], runs)
+            counts = run_counts(weight, conv_channels(weight, layer), bounds)
+            place = self._put_csr(csr_table(counts, positions, weight.values, bias), runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))

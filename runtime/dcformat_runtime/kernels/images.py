@@ -9,17 +9,16 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
-from dcformat_runtime.kernels.simd import (
+from dcformat_runtime.kernels.image_forms import (
     Window,
     clear_lines,
     copy_even_lines,
-    copy_half,
     copy_lines,
     pool_block,
     pool_line,
     pool_pairs,
-    word,
 )
+from dcformat_runtime.kernels.simd import copy_half, word
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 
 Array = npt.NDArray[Any]
@@ -42,31 +41,46 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     copy_step = word(mem, op + isa.PAD_COPY_COPY_PLANE) * lanes
     across = cols * lanes
     needed = word(mem, op + isa.PAD_COPY_NEEDED)
+    plain = top == 0 and phases == 1 and count <= height and stride == 1
     for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
         left = word(mem, starts + v)
         # The columns whose source lies in the image; the others are padding.
-        low = min(cols, max(0, (-left + stride - 1) // stride))
-        high = max(low, min(cols, (width - left + stride - 1) // stride))
+        low = min(cols, max(0, _ceil(-left, stride)))
+        high = max(low, min(cols, _ceil(width - left, stride)))
         if stride == 1 and low == 0 and high >= needed:
             high = cols
-        c = part
-        while c < channels:
-            plane = source + c * step + left * lanes
-            for phase in range(phases):
-                # The rows whose source lies in the image.
-                first = min(count, max(0, (top - phase + phases - 1) // phases))
-                last = max(first, min(count, (height + top - phase + phases - 1) // phases))
-                to = target + c * copy_step + (v * phases + phase) * count * across
-                at = plane + (first * phases + phase - top) * width * lanes
-                clear_lines(a, to, 0, 1, first * across)
-                to += first * across
-                _lines(a, at, phases * width * lanes, to, across, last - first, low, high, lanes, stride)
+        if plain and high - low == cols:
+            c = part
+            while c < channels:
+                to = target + c * copy_step + v * count * across
+                copy_lines(a, source + c * step + left * lanes, width * lanes, to, across, count, across)
+                c += parts
+            continue
+        for phase in range(phases):
+            # The rows whose source lies in the image.
+            first = min(count, max(0, _ceil(top - phase, phases)))
+            last = max(first, min(count, _ceil(height + top - phase, phases)))
+            begin = source + ((first * phases + phase - top) * width + left) * lanes
+            above = target + (v * phases + phase) * count * across
+            c = part
+            while c < channels:
+                to = above + c * copy_step + first * across
+                if first:
+                    clear_lines(a, to - first * across, 0, 1, first * across)
+                _lines(a, begin + c * step, phases * width * lanes, to, across, last - first, low, high, lanes, stride)
                 if low:
                     clear_lines(a, to, across, last - first, low * lanes)
                 if high < needed:
                     clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
-                clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
-            c += parts
+                if last < count:
+                    clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
+                c += parts
+
+
+@device
+def _ceil(x: int, step: int) -> int:
+    """Return ``x / step``, rounded up; a division takes as long as many copies, so none is done for a step of 1."""
+    return x if step == 1 else (x + step - 1) // step
 
 
 @device

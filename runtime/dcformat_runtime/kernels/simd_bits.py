@@ -1,4 +1,4 @@
-"""The compiled form of the helpers of `functions` that look at the bits of a number."""
+"""The compiled form of the helpers of `float_functions` that choose between numbers, or look at their bits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from dcformat_runtime.kernels.simd_writer import F32, I32, Writer, helper
 _FRACTION, _ONE, _PLACE, _BIAS = 0x7FFFFF, 0x3F800000, 23, 127
 
 
+def choose() -> Any:
+    """Write `float_functions.choose`."""
+    return helper("bff", types.float32, lambda w, condition, x, y: w.b.select(condition, x, y))
+
+
 def power_of_two() -> Any:
-    """Write `functions.power_of_two`."""
+    """Write `float_functions.power_of_two`."""
 
     def write(w: Writer, n: Any) -> Any:
         biased = w.b.add(w.b.fptosi(n, I32), I32(_BIAS))
@@ -23,7 +28,7 @@ def power_of_two() -> Any:
 
 
 def exponent() -> Any:
-    """Write `functions.exponent`."""
+    """Write `float_functions.exponent`."""
 
     def write(w: Writer, x: Any) -> Any:
         biased = w.b.and_(w.b.lshr(w.b.bitcast(x, I32), I32(_PLACE)), I32(0xFF))
@@ -33,7 +38,7 @@ def exponent() -> Any:
 
 
 def fraction() -> Any:
-    """Write `functions.fraction`."""
+    """Write `float_functions.fraction`."""
 
     def write(w: Writer, x: Any) -> Any:
         return w.b.bitcast(w.b.or_(w.b.and_(w.b.bitcast(x, I32), I32(_FRACTION)), I32(_ONE)), F32)
@@ -42,10 +47,10 @@ def fraction() -> Any:
 
 
 def with_sign() -> Any:
-    """Write `functions.with_sign`."""
+    """Write `float_functions.with_sign`."""
     return helper("ff", types.float32, lambda w, x, y: w.call("llvm.copysign.f32", F32, x, y))
 
 
 def square_root() -> Any:
-    """Write `functions.square_root`."""
+    """Write `float_functions.square_root`."""
     return helper("f", types.float32, lambda w, x: w.call("llvm.sqrt.f32", F32, x))

@@ -1,4 +1,4 @@
-"""The compiled form of the helpers that copy, pool and search; `simd` says what they do."""
+"""The compiled form of the helpers that copy, pool and search; `simd` and `image_forms` say what they do."""
 
 from __future__ import annotations
 
@@ -33,21 +33,28 @@ def copy_lines() -> Any:
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
         # A column of blocks comes before those to its left, because its last line may write into their next lines. The
         # inner loop has many iterations even if lines are short.
-        whole = w.b.and_(floats, i64(-BLOCK))
-
         def column(at: Any, n: int) -> None:
             with w.loop(i64(0), lines, 1) as r:
                 value = w.load(a, w.b.add(w.b.add(i, at), w.b.mul(r, source_step)), vector(n))
                 w.store(value, a, w.b.add(w.b.add(j, at), w.b.mul(r, target_step)))
 
-        left = w.b.sub(floats, whole)
-        with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (then, otherwise):
-            with then:
-                column(whole, BLOCK)
-            with otherwise:
-                column(whole, HALF)
-        with w.loop(i64(0), whole, BLOCK) as before:
-            column(w.plus(w.b.sub(whole, before), -BLOCK), BLOCK)
+        def columns(end: Any, n: int) -> None:
+            with w.loop(i64(0), end, n) as before:
+                column(w.plus(w.b.sub(end, before), -n), n)
+
+        # Blocks are faster where they do not cross cache lines.
+        with w.b.if_else(w.flag(w.b.and_(target_step, i64(BLOCK - 1)))) as (halves, blocks):
+            with halves:
+                columns(w.b.and_(w.plus(floats, HALF - 1), i64(-HALF)), HALF)
+            with blocks:
+                whole = w.b.and_(floats, i64(-BLOCK))
+                left = w.b.sub(floats, whole)
+                with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (most, few):
+                    with most:
+                        column(whole, BLOCK)
+                    with few:
+                        column(whole, HALF)
+                columns(whole, BLOCK)
 
     return helper("Aiiiiii", types.void, write)
 

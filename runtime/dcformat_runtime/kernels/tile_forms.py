@@ -1,4 +1,4 @@
-"""The vector helpers that compute tiles of several rows or lines, in plain Python; `simd` has all others.
+"""The vector helpers that compute tiles of several rows or lines, in plain Python.
 
 The compiled form of a helper is the LLVM IR that the function with the same name writes in `simd_tiles`.
 """

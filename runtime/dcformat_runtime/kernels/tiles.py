@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
+from dcformat_runtime.kernels.image_forms import clear_lines, copy_lines
 from dcformat_runtime.kernels.images import pad_copy
-from dcformat_runtime.kernels.simd import Output, Sum, clear_lines, copy_lines, word
+from dcformat_runtime.kernels.simd import Output, Sum, word
 from dcformat_runtime.kernels.tile_forms import Taps, Tile, dense_rows, plane_rows
 
 Array = npt.NDArray[Any]

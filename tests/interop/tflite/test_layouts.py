@@ -111,6 +111,14 @@ def test_a_batch_of_any_size_and_none() -> None:
     assert graph_of(checked(data)).inputs[0].batch_axis is None
 
 
+def test_an_open_dimension_gets_a_size() -> None:
+    tensors = [Tensor((1, 1, 3), signature=(-1, -1, 3), name="x"), constant([1]), Tensor((1, 3))]
+    data = model(tensors, [Operator("MEAN", [0, 1], [2])], [0], [2])
+    imported = checked(data, dims={"x.1": 5})
+    assert graph_of(imported).inputs[0].shape == (5, 3)
+    assert kinds(imported) == ["reduce"]
+
+
 def test_inputs_and_outputs_by_name() -> None:
     tensors = [Tensor((1, 4), name="a"), Tensor((1, 4), name="a"), Tensor((1, 4), name="sum"), Tensor((1, 4))]
     operators = [Operator("ADD", [0, 1], [2]), Operator("SUB", [0, 1], [3])]

@@ -157,6 +157,21 @@ def test_a_dilated_convolution_by_blocks_of_the_batch() -> None:
     close(run(model(tensors, operators, [0], [8]), X), run(direct, X))
 
 
+@pytest.mark.parametrize(
+    ("shape", "block", "edges"),
+    [((1, 7, 3), [3], [[2, 0]]), ((1, 4, 6, 2), [2, 3], [[0, 0], [3, 0]]), ((1, 4, 6, 2), [2, 1], [[1, 3], [0, 0]])],
+)
+def test_blocks_of_the_batch(shape: tuple[int, ...], block: list[int], edges: list[list[int]]) -> None:
+    x, count = random(shape), len(block)
+    padded = np.pad(x, [(0, 0), *((a, b) for a, b in edges), *[(0, 0)] * (len(shape) - count - 1)])
+    starts = np.ndindex(*block)
+    blocks = [padded[(slice(None), *(slice(s, None, n) for s, n in zip(at, block, strict=True)))] for at in starts]
+    wanted = np.concatenate(blocks, 0)
+    close(run(one("SPACE_TO_BATCH_ND", [x, constant(block), constant(edges)]), x), wanted)
+    back = one("BATCH_TO_SPACE_ND", [wanted, constant(block), constant(edges)])
+    close(run(back, wanted), x)
+
+
 def test_shapes_that_the_file_computes() -> None:
     """A flattening whose batch is open, as Keras writes it."""
     tensors = [

@@ -103,10 +103,16 @@ def _div(call: Call) -> Value | Item:
 @lowers("Mod")
 def _mod(call: Call) -> Value:
     """Lower to ``a - b * q``; the quotient q is rounded down, or towards zero with `fmod`."""
-    b, x, y = call.builder, call.operand(0), call.operand(1)
-    quotient = b.binary("div", x, y, _constant_name(call))
-    whole = truncated(b, quotient) if call.attr("fmod", 0) else b.unary("floor", quotient)
-    return b.binary("sub", x, b.binary("mul", y, whole, _constant_name(call)), _constant_name(call))
+    b, x, y, name = call.builder, call.operand(0), call.operand(1), _constant_name(call)
+    quotient = b.binary("div", x, y, name)
+    if call.whole and not call.attr("fmod", 0):
+        return b.binary("sub", x, b.binary("mul", y, b.unary("floor", quotient), name), name)
+    whole = truncated(b, quotient)
+    # An infinite divisor leaves a number as it is.
+    rest = b.where(whole, b.binary("sub", x, b.binary("mul", y, whole, name), name), x, name)
+    if call.attr("fmod", 0):
+        return rest
+    return b.where(b.binary("less", b.binary("mul", rest, y, name), 0.0), b.add(rest, y, name=name), rest, name)
 
 
 @lowers("Mean")

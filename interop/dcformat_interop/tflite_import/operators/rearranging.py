@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dcformat.layout import MAX_RANK
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.tflite_import.calls import Call, Result, Unsupported, aligned, lowers
+from dcformat_interop.tflite_import.calls import Call, Result, aligned, lowers
 from dcformat_interop.tflite_import.items import Item, of_array, of_value, reshaped, settled
 
 Array = npt.NDArray[Any]
@@ -202,30 +202,43 @@ def _blocks(call: Call) -> Result:
     return b.reshape(b.transpose(parts, (0, 1, 3, 2, 4, 5)), (batch, height * block, width * block, depth))
 
 
-@lowers("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", moves_only=True)
-def _batches(call: Call) -> Result:
-    if call.rank != 4:
-        raise Unsupported(f"of {call.rank} dimensions")
-    block, edges, b = call.ints(1, "a block"), np.array(call.ints(2, "edges")), call.builder
-    if len(block) != 2 or min(block) < 1 or edges.size != 4 or edges.min() < 0:
-        raise ValueError(f"block and edges: expected 2 and 4 sizes, found {block} and {edges.tolist()}")
-    (top, bottom), (left, right) = edges.reshape(2, 2).tolist()
-    tall, wide = block
-    if call.op_type == "SPACE_TO_BATCH_ND":
-        x = b.pad(call.value(), (0, top, left, 0), (0, bottom, right, 0))
-        n, height, width, channels = x.shape
-        if height % tall or width % wide:
-            raise ValueError(f"input: expected a height and width divisible by {block}, found {x.shape}")
-        parts = b.reshape(x, (n, height // tall, tall, width // wide, wide, channels))
-        return b.reshape(
-            b.transpose(parts, (2, 4, 0, 1, 3, 5)), (tall * wide * n, height // tall, width // wide, channels)
-        )  # fmt: skip
-    n, height, width, channels = call.shape()
-    if n % (tall * wide) or height * tall <= top + bottom or width * wide <= left + right:
-        raise ValueError(f"input: expected blocks of {block} and more than the edges, found {call.shape()}")
-    parts = b.reshape(call.value(), (tall, wide, n // (tall * wide), height, width, channels))
-    whole = b.reshape(
-        b.transpose(parts, (2, 3, 0, 4, 1, 5)), (n // (tall * wide), height * tall, width * wide, channels)
-    )  # fmt: skip
-    x = b.slice(whole, 1, top, height * tall - top - bottom)
-    return b.slice(x, 2, left, width * wide - left - right)
+@lowers("SPACE_TO_BATCH_ND", moves_only=True)
+def _space_to_batch(call: Call) -> Result:
+    """Give the batch an element for each position in blocks of the dimensions behind it."""
+    block, edges = _blocks_and_edges(call)
+    b, count = call.builder, len(block)
+    none = [0] * (call.rank - count - 1)
+    x = b.pad(call.value(), [0, *edges[:, 0].tolist(), *none], [0, *edges[:, 1].tolist(), *none])
+    batch, sizes, rest = x.shape[0], x.shape[1 : count + 1], x.shape[count + 1 :]
+    if any(size % length for size, length in zip(sizes, block, strict=True)):
+        raise ValueError(f"input: expected sizes divisible by {block}, found {x.shape}")
+    places = [size // length for size, length in zip(sizes, block, strict=True)]
+    split = b.reshape(x, [batch, *(n for pair in zip(places, block, strict=True) for n in pair), *rest])
+    order = [*range(2, 2 * count + 1, 2), 0, *range(1, 2 * count, 2), *range(2 * count + 1, len(split.shape))]
+    return b.reshape(b.transpose(split, order), [batch * prod(block), *places, *rest])
+
+
+@lowers("BATCH_TO_SPACE_ND", moves_only=True)
+def _batch_to_space(call: Call) -> Result:
+    block, edges = _blocks_and_edges(call)
+    b, count, shape = call.builder, len(block), call.shape()
+    batch, places, rest = shape[0] // prod(block), shape[1 : count + 1], shape[count + 1 :]
+    sizes = [size * length for size, length in zip(places, block, strict=True)]
+    if shape[0] % prod(block) or any(size <= cut for size, cut in zip(sizes, edges.sum(1).tolist(), strict=True)):
+        raise ValueError(f"input: expected blocks of {block} and more than the edges, found {shape}")
+    split = b.reshape(call.value(), [*block, batch, *places, *rest])
+    pairs = (n for axis in range(count) for n in (count + 1 + axis, axis))
+    order = [count, *pairs, *range(2 * count + 1, len(split.shape))]
+    x = b.reshape(b.transpose(split, order), [batch, *sizes, *rest])
+    for axis, (first, last) in enumerate(edges.tolist(), 1):
+        x = b.slice(x, axis, first, x.shape[axis] - first - last)
+    return x
+
+
+def _blocks_and_edges(call: Call) -> tuple[list[int], Array]:
+    """Return the sizes of blocks, and what is added or cut off before and behind each dimension."""
+    block, edges = call.ints(1, "a block"), np.array(call.ints(2, "edges"), np.int64)
+    if not 1 <= len(block) < call.rank or min(block) < 1 or edges.size != 2 * len(block) or edges.min() < 0:
+        found = f"{block} and {edges.tolist()} for {call.rank} dimensions"
+        raise ValueError(f"block and edges: expected sizes of at least 1, and pairs of at least 0, found {found}")
+    return block, edges.reshape(-1, 2)

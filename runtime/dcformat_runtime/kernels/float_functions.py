@@ -1,4 +1,4 @@
-"""Functions of one float32 number, from additions, products and divisions only.
+"""Functions of one float32 number, or in Python of an array, from additions, products and divisions only.
 
 Each step is rounded to float32, and no product is fused with an addition, so every instruction set gives the same bits.
 There are no branches: LLVM computes a register of elements at a time. The largest errors are 2 to 4 units in the last
@@ -45,22 +45,30 @@ def _ir(name: str) -> Callable[[], Any]:
     return build
 
 
+@intrinsic(_ir("choose"))
+def choose(condition: Any, x: Any, y: Any) -> Any:
+    """Return `x` where the condition holds and `y` elsewhere."""
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, x, y)
+    return x if condition else y
+
+
 @intrinsic(_ir("power_of_two"))
 def power_of_two(n: Any) -> Any:
     """Return 2^n for a whole float32 from -126 to 127."""
-    return np.int32((int(n) + 127) << 23).view(np.float32)
+    return ((n.astype(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @intrinsic(_ir("exponent"))
 def exponent(x: Any) -> Any:
     """Return the exponent of a positive float32, which is -127 for 0 and 128 for infinity and NaN."""
-    return F((int(x.view(np.int32)) >> 23 & 0xFF) - 127)
+    return ((x.view(np.int32) >> np.int32(23) & np.int32(0xFF)) - np.int32(127)).astype(np.float32)
 
 
 @intrinsic(_ir("fraction"))
 def fraction(x: Any) -> Any:
     """Return the number from 1 to 2 that has the fraction of a float32."""
-    return np.int32(int(x.view(np.int32)) & 0x7FFFFF | 0x3F800000).view(np.float32)
+    return (x.view(np.int32) & np.int32(0x7FFFFF) | np.int32(0x3F800000)).view(np.float32)
 
 
 @intrinsic(_ir("with_sign"))
@@ -80,46 +88,46 @@ def rounded(x: Any) -> Any:
     """Return the nearest whole number, halves to even."""
     size = abs(x)
     near = with_sign((size + _WHOLE) - _WHOLE, x)
-    return near if size < _WHOLE else x
+    return choose(size < _WHOLE, near, x)
 
 
 @device
 def floor(x: Any) -> Any:
     """Return the greatest whole number that is not above `x`."""
     near = rounded(x)
-    return near - _ONE if near > x else near
+    return choose(near > x, near - _ONE, near)
 
 
 @device
 def ceil(x: Any) -> Any:
     """Return the least whole number that is not below `x`."""
     near = rounded(x)
-    return with_sign(near + _ONE if near < x else near, x)
+    return with_sign(choose(near < x, near + _ONE, near), x)
 
 
 @device
 def sign(x: Any) -> Any:
     """Return -1, 0 or 1, or NaN."""
-    return with_sign(_ONE, x) if abs(x) > _ZERO else x
+    return choose(abs(x) > _ZERO, with_sign(_ONE, x), x)
 
 
 @device
 def lesser(x: Any, y: Any) -> Any:
     """Return the minimum, NaN if either is NaN."""
-    return x if x < y or x != x else y
+    return choose((x < y) | (x != x), x, y)
 
 
 @device
 def greater(x: Any, y: Any) -> Any:
     """Return the maximum, NaN if either is NaN."""
-    return x if x > y or x != x else y
+    return choose((x > y) | (x != x), x, y)
 
 
 @device
 def exp(x: Any) -> Any:
     """Return e^x."""
-    bounded = x if x > _EXP_LOW else _EXP_LOW
-    bounded = bounded if bounded < _EXP_HIGH else _EXP_HIGH
+    bounded = choose(x > _EXP_LOW, x, _EXP_LOW)
+    bounded = choose(bounded < _EXP_HIGH, bounded, _EXP_HIGH)
     n = (bounded * _LOG2_E + _ROUNDER) - _ROUNDER
     r = (bounded - n * _LN2) - n * _LN2_REST
     p = F(1.9875691500e-4) * r + F(1.3981999507e-3)
@@ -128,17 +136,17 @@ def exp(x: Any) -> Any:
     p = p * r + F(1.6666665459e-1)
     p = p * r + F(5.0000001201e-1)
     p = (p * (r * r) + r) + _ONE
-    low = n if n < F(127) else F(127)
-    y = p * power_of_two(low) * (_TWO if n > F(127) else _ONE)
-    y = y if x >= _EXP_LOW else _ZERO
-    return y if x == x else x
+    low = choose(n < F(127), n, F(127))
+    y = p * power_of_two(low) * choose(n > F(127), _TWO, _ONE)
+    y = choose(x >= _EXP_LOW, y, _ZERO)
+    return choose(x == x, y, x)
 
 
 @device
 def sigmoid(x: Any) -> Any:
     """Return ``1 / (1 + exp(-x))``."""
     e = exp(-abs(x))
-    return (_ONE if x >= _ZERO else e) / (_ONE + e)
+    return choose(x >= _ZERO, _ONE, e) / (_ONE + e)
 
 
 @device
@@ -152,7 +160,7 @@ def tanh(x: Any) -> Any:
     p = p * z + F(-3.33332819422e-1)
     near = p * z * x + x
     far = with_sign(_ONE - _TWO / (exp(size + size) + _ONE), x)
-    return far if size >= F(0.625) else near
+    return choose(size >= F(0.625), far, near)
 
 
 @device
@@ -166,7 +174,7 @@ def erf(x: Any) -> Any:
     p = p * z + F(-3.76125336e-1)
     p = p * z + F(1.28379166e-1)
     near = p * x + x
-    size = size if size < F(4) else F(4)
+    size = choose(size < F(4), size, F(4))
     q = F(-1.72853470e-5) * size + F(3.83197126e-4)
     q = q * size + F(-3.88396438e-3)
     q = q * size + F(2.42546219e-2)
@@ -175,8 +183,8 @@ def erf(x: Any) -> Any:
     q = q * size + F(-1.28717512e-1)
     q = q * size - size
     far = with_sign(_ONE - exp(q), x)
-    far = far if x == x else x
-    return far if abs(x) > F(0.927734375) else near
+    far = choose(x == x, far, x)
+    return choose(abs(x) > F(0.927734375), far, near)
 
 
 @device
@@ -185,8 +193,8 @@ def log(x: Any) -> Any:
     m = fraction(x)
     e = exponent(x)
     large = m > _SQRT2
-    m = (m * _HALF if large else m) - _ONE
-    e = e + _ONE if large else e
+    m = choose(large, m * _HALF, m) - _ONE
+    e = choose(large, e + _ONE, e)
     z = m * m
     p = F(7.0376836292e-2) * m + F(-1.1514610310e-1)
     p = p * m + F(1.1676998740e-1)
@@ -197,7 +205,7 @@ def log(x: Any) -> Any:
     p = p * m + F(-2.4999993993e-1)
     p = p * m + F(3.3333331174e-1)
     y = ((m * z * p + _LN2_REST * e) - _HALF * z + m) + _LN2 * e
-    y = y if x >= _SMALLEST else -_INF
-    y = y if x >= _ZERO else _NAN
-    y = y if x < _INF else x
-    return y if x == x else x
+    y = choose(x >= _SMALLEST, y, -_INF)
+    y = choose(x >= _ZERO, y, _NAN)
+    y = choose(x < _INF, y, x)
+    return choose(x == x, y, x)

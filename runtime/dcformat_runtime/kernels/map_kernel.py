@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import device, kernel
-from dcformat_runtime.kernels import functions as fn
+from dcformat_runtime.kernels import float_functions as fn
 from dcformat_runtime.kernels.simd import flush_denormals, restore_denormals
 
 Array = npt.NDArray[Any]
@@ -52,7 +52,7 @@ def _steps(out: Array, program: Array) -> int:
     "const int64[:, ::1])",
     work=_steps,
 )
-def run(
+def run_map(
     out: Array, x0: Array, x1: Array, x2: Array, x3: Array, x4: Array, x5: Array, constants: Array, registers: Array,
     loads: Array, program: Array,
 ) -> None:  # fmt: skip

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import device, kernel
-from dcformat_runtime.kernels.functions import exp, greater, lesser
-from dcformat_runtime.kernels.maps import copy
+from dcformat_runtime.kernels.float_functions import exp, greater, lesser
+from dcformat_runtime.kernels.map_kernel import copy
 from dcformat_runtime.kernels.simd import flush_denormals, restore_denormals
 
 Array = npt.NDArray[Any]
@@ -30,9 +30,9 @@ _ZERO = np.float32(0)
 @kernel(
     "void(float32[::1], const float32[::1], float64[::1], float32[::1], int64, int64, float64)",
     unroll=False,
-    work=lambda x: 16 * len(x) + 64 * LANES * len(x),
+    work=lambda x, length: 16 * len(x) + 8 * LANES * (len(x) // length),
 )
-def run(
+def run_rows(
     out: Array, x: Array, sums: Array, extremes: Array, function: int, length: int, epsilon: float
 ) -> None:  # fmt: skip
     """Compute a function of every row.

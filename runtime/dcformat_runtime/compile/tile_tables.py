@@ -1,0 +1,97 @@
+"""Lays out the weights of dense and of depthwise convolutions, which kernels compute by tiles."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from dcformat.graph import Conv, Pair, Shape
+from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
+from dcformat_runtime.network import Floats, Layer, Sparse
+
+#: The number of rows in a quad of a `DenseTable`.
+QUAD = 4
+#: The number of columns in a run of a `DenseTable`: a tile of so many fits into the first-level cache. With at most so
+#: many positions, storing and resuming sums takes longer than loading from the second level.
+_RUN_COLUMNS, _FEW_POSITIONS = 96, 96
+
+
+class DenseTable(NamedTuple):
+    """A dense weight by run of columns, then by quad of rows; see the opcode "dense_product".
+
+    `offsets` has the shape ``(columns,)``, `values` ``(quads, columns, 4)`` for each run, and `bias` ``(quads * 4,)``.
+    """
+
+    offsets: Int32s
+    values: Floats
+    bias: Floats
+
+
+def dense_table(weight: Sparse, bias: Floats, layer: Layer, view: Window, flat: bool) -> DenseTable:
+    """Lay out a convolution without groups; its columns are those that meet the image at all."""
+    position = conv_columns(np.arange(weight.columns), weight.shape, layer, view, flat)
+    matrix = weight.dense().reshape(weight.rows, weight.columns)
+    seen = seen_columns(np.arange(weight.columns), weight.shape, layer)
+    if seen is not None:
+        matrix, position = matrix[:, seen], position[seen]
+    quads, columns = -(-weight.rows // QUAD), matrix.shape[1]
+    whole = weight.rows // QUAD
+    values = np.zeros(quads * columns * QUAD, np.float32)
+    runs = dense_runs(layer, columns)
+    for start, end in pairwise(c * columns // runs for c in range(runs + 1)):
+        part = values[quads * QUAD * start : quads * QUAD * end].reshape(quads, end - start, QUAD)
+        part[:whole] = matrix[: whole * QUAD, start:end].reshape(whole, QUAD, -1).transpose(0, 2, 1)
+        for r in range(whole * QUAD, weight.rows):
+            part[whole, :, r % QUAD] = matrix[r, start:end]
+    biases = np.zeros(quads * QUAD, np.float32)
+    biases[: bias.size] = bias
+    return DenseTable(position.astype(np.int32), values, biases)
+
+
+def dense_runs(layer: Layer, columns: int) -> int:
+    """Return the number of runs of columns in a `DenseTable`: one if there are few positions for each weight."""
+    return max(1, round(columns / _RUN_COLUMNS)) if prod(layer.conv_shape[1:]) > _FEW_POSITIONS else 1
+
+
+def depthwise_window(node: Conv, kernel: Pair, source: Shape, out: Pair) -> Window:
+    """Return how each channel of a depthwise convolution is copied.
+
+    The copy is small, so weights may read it at any place. With a stride there is one for each phase; without, its
+    lines are those of the image, and entries have shifts instead of padding (opcode "depthwise_product").
+    """
+    (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    rows = out[0] + (kernel[0] - 1) * down // stride_h
+    starts, cols = range(1), source[2]
+    if stride_w > 1:
+        starts = range(-node.padding[1], stride_w - node.padding[1])
+        cols = out[1] + (kernel[1] - 1) * right // stride_w
+    shape = (len(starts), stride_h, rows, cols)
+    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, 0, 0, out[1], 0, cols)
+
+
+class DepthwiseTable(NamedTuple):
+    """A depthwise weight by row; see the opcode "depthwise_product"."""
+
+    indptr: Int32s
+    offsets: Int32s
+    shifts: Int32s
+    values: Floats
+    bias: Floats
+
+
+def depthwise_table(weight: Sparse, bias: Floats, node: Conv, view: Window) -> DepthwiseTable:
+    """Lay out a convolution whose rows have one input channel each."""
+    y, x = np.divmod(weight.indices.astype(np.int64), weight.shape[3])
+    y, x, shift = y * node.dilation[0], x * node.dilation[1], np.zeros(x.size, np.int64)
+    _, phases, rows, cols = view.shape
+    if view.stride == 1:
+        x -= node.padding[1]
+        shift, variant = x, 0 * x
+    else:
+        variant, x = x % view.stride, x // view.stride
+    offset = ((variant * phases + y % phases) * rows + y // phases) * cols + x
+    indptr, offsets, shifts = (array.astype(np.int32) for array in (weight.indptr, offset, shift))
+    return DepthwiseTable(indptr, offsets, shifts, weight.values, bias)

@@ -1,0 +1,93 @@
+"""The vector helpers that copy and pool images, in plain Python.
+
+The compiled form of a helper is the LLVM IR that the function with the same name writes in `simd_copies`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat.jit import intrinsic
+from dcformat_runtime.kernels.simd import compiled_form
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+
+Array = npt.NDArray[Any]
+
+
+@intrinsic(compiled_form("copy_lines"))
+def copy_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
+    """Copy `lines` lines of `floats` floats, which start `source_step` and `target_step` apart.
+
+    It copies half blocks. A line overwrites what the last half block of the line before it writes beyond that.
+    """
+    for r in range(lines):
+        count = -(-floats // HALF) * HALF
+        a[j + r * target_step :][:count] = a[i + r * source_step :][:count]
+
+
+@intrinsic(compiled_form("copy_even_lines"))
+def copy_even_lines(a: Array, i: int, source_step: int, j: int, target_step: int, lines: int, floats: int) -> None:
+    """Do what `copy_lines` does with every second float of the source."""
+    for r in range(lines):
+        count = -(-floats // HALF) * HALF
+        a[j + r * target_step :][:count] = a[i + r * source_step :][: 2 * count : 2]
+
+
+@intrinsic(compiled_form("clear_lines"))
+def clear_lines(a: Array, j: int, step: int, lines: int, floats: int) -> None:
+    """Set `lines` lines of `floats` floats, which start `step` apart, to zero."""
+    for r in range(lines):
+        a[j + r * step :][:floats] = 0
+
+
+@intrinsic(compiled_form("pool_pairs"))
+def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
+    """Write the maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs.
+
+    It writes eight outputs at a time; the next line overwrites what the last eight write beyond theirs.
+    """
+    for r in range(lines):
+        for c in range(0, columns, HALF):
+            at, to = source + 2 * r * width + 2 * c, y + r * columns + c
+            both = np.maximum(a[at : at + BLOCK], a[at + width : at + width + BLOCK])
+            a[to : to + HALF] = np.maximum(both[0::2], both[1::2])
+
+
+class Window(NamedTuple):
+    """A window of `lines` x `columns` elements from `at` on; lines are `line` floats apart, and columns `step`."""
+
+    at: int
+    lines: int
+    columns: int
+    line: int
+    step: int
+
+
+@intrinsic(compiled_form("pool_line"))
+def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: int) -> None:
+    """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
+
+    `kind` 0 takes the maximum; the others divide the sum, taken row by row, by `share`.
+    """
+    a[y : y + HALF] = _pooled([a[at:][: HALF * stride : stride] for at in _places(window)], kind, share)
+
+
+@intrinsic(compiled_form("pool_block"))
+def pool_block(a: Array, window: Window, kind: int, share: Any, y: int) -> None:
+    """Do what `pool_line` does for one output of 16 lanes."""
+    a[y : y + BLOCK] = _pooled([a[at:][:BLOCK] for at in _places(window)], kind, share)
+
+
+def _places(window: Window) -> list[int]:
+    at, lines, columns, line, step = window
+    return [at + r * line + c * step for r in range(lines) for c in range(columns)]
+
+
+def _pooled(taps: list[Array], kind: int, share: Any) -> Array:
+    out = taps[0].copy() if kind == 0 else np.zeros(taps[0].size, np.float32)
+    for tap in taps:
+        out = np.maximum(out, tap) if kind == 0 else out + tap
+    return out if kind == 0 else np.asarray(out / np.float32(share), np.float32)
