@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage lint types checks without-numba lowest fuzz clean
+.PHONY: demo test coverage lint types checks plain-python bounds without-numba lowest fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -24,9 +24,15 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 # The same tests where kernels run as plain Python, and compiled with bounds checks.
-checks: $(VENV)/installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime
+checks: plain-python bounds
+
+# Tests that run kernels; plain Python takes long, so fewer may be chosen.
+KERNEL_TESTS ?= tests/format tests/runtime
+plain-python: $(VENV)/installed-dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+
+bounds: $(VENV)/installed-dev
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
 
 # The command as on a machine that has neither Numba nor llvmlite.
 without-numba: $(VENV)/installed-dev

@@ -11,6 +11,7 @@ import numpy as np
 from dcformat.errors import GraphError
 from dcformat.graph import Output, Port, Shape
 from dcformat.model import Model
+from dcformat_runtime.backends import Options, choose_backend, make_engine
 from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
@@ -18,7 +19,7 @@ from dcformat_runtime.kernels.map_kernel import run_map
 from dcformat_runtime.kernels.row_kernel import run_rows
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ports import PortInfo, Ports
-from dcformat_runtime.session import LayerTime, Options, Session, choose_backend, make_engine
+from dcformat_runtime.session import LayerTime, Session
 
 
 class GraphSession(Session):

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from dcformat import jit
 from dcformat.errors import FormatError, MemoryLimitError
-from dcformat.graph import Graph, Shape
+from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat.limits import memory_counts, require_memory, require_work
+from dcformat.limits import memory_counts, require_work
 from dcformat.model import Model
 from dcformat.wording import counted
+from dcformat_runtime.backends import Backend, Options, checked_options, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
-from dcformat_runtime.compile.program import check_words
 from dcformat_runtime.input_rows import Inputs
-from dcformat_runtime.network import Floats, Matrix, Network, check_graph, lower, matrices, outline
+from dcformat_runtime.network import Floats, lower, matrices
+from dcformat_runtime.plans import make_plan, memory_of, predict
 from dcformat_runtime.ports import PortInfo, check_names
-from dcformat_runtime.segments import takes_rows
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat_runtime.compile.graph_prediction import GraphPrediction
     from dcformat_runtime.compile.memory_prediction import MemoryRow
+    from dcformat_runtime.plans import Plan
 
-    Plan: TypeAlias = Prediction | GraphPrediction
-
-Backend = Literal["auto", "numba", "numpy"]
-_BACKENDS = ("auto", "numba", "numpy")
 _FLOAT32 = np.dtype(np.float32)
 #: Maximum number of bytes that a piece of a large batch may take, with everything that is made from it.
 _PIECE_BYTES = 64 << 20
@@ -43,33 +37,11 @@ _PIECE_BYTES = 64 << 20
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 
-class Options(NamedTuple):
-    """How a session is made; the fields are the options of `load`."""
-
-    threads: int | None
-    deterministic: bool
-    backend: Backend
-    max_memory: int | None
-    max_work: int | None
-
-
 class LayerTime(NamedTuple):
     """A layer's name (that of its weight, if it has one) and the seconds that it took."""
 
     name: str
     seconds: float
-
-
-class Engine(Protocol):
-    """A backend that runs a network. It keeps no state between calls, and several threads may call it at once."""
-
-    name: str
-
-    def run(self, x: Floats) -> Floats:
-        """Return float32 ``(batch, outputs)`` for C-contiguous float32 ``(batch, features)``."""
-
-    def profile(self, x: Floats) -> list[tuple[str, float]]:
-        """Return each layer's name and seconds."""
 
 
 class Session:
@@ -113,14 +85,14 @@ class Session:
         max_work: int | None = DEFAULT_MAX_WORK,
     ) -> Session:
         """Make a session from a model in memory, with the options of `load`; the model's arrays count as memory."""
-        options = _options(threads, deterministic, backend, max_memory, max_work)
+        options = checked_options(threads, deterministic, backend, max_memory, max_work)
         held = sum(
             array.nbytes
             for tensor in model.tensors.values()
             for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
             if array is not None
         )
-        plan = _plan(model.graph, matrices(model.tensors), held, options)
+        plan = make_plan(model.graph, matrices(model.tensors), held, options)
         with _within_memory(max_memory):
             return _make(model, options, plan)
 
@@ -305,10 +277,10 @@ def load(
     """
     import dcformat
 
-    options = _options(threads, deterministic, backend, max_memory, max_work)
+    options = checked_options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
-        plan = _plan(file.graph, *memory_prediction.matrices_of(file), options)
+        plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
         # A session pickles by the absolute path, or by bytes that cannot change.
         if isinstance(source, (str, os.PathLike)):
@@ -328,9 +300,9 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     GraphError
         The file holds no network.
     """
-    options = _options(threads, False, backend, None, None)
+    options = checked_options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
-        return list(_memory(_predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
+        return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
 def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None = None) -> Session:
@@ -340,35 +312,6 @@ def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None
     from dcformat_runtime.graph_session import GraphSession
 
     return GraphSession(model, options, plan, source)
-
-
-def _plan(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
-    """Predict the memory of a network whose weights are not decoded, and refuse one that exceeds the limits."""
-    plan = _predict(graph, tensors, held, options)
-    memory = _memory(plan)
-    require_memory("running the network", memory.total, options.max_memory)
-    check_words(memory.words)
-    return plan
-
-
-def _predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
-    backend, exact = choose_backend(options.backend)[0], options.deterministic
-    shapes = check_graph(graph, tensors)
-    if graph is not None and not takes_rows(graph, shapes):
-        from dcformat_runtime.compile import graph_prediction
-
-        plan = graph_prediction.predict(graph, tensors, held, options.threads, backend, exact)
-        require_work("running one input", plan.running, options.max_work)
-        require_work("making the network ready", plan.making, options.max_work)
-        return plan
-    network = outline(graph, tensors)
-    require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
-    require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
-    return memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)
-
-
-def _memory(plan: Plan) -> Prediction:
-    return plan if isinstance(plan, Prediction) else plan.memory
 
 
 @contextmanager
@@ -386,74 +329,3 @@ def _rebuild(source: str | bytes | Model, options: Options) -> Session:
     """Make a session again from a pickle."""
     given = options._asdict()
     return Session.from_model(source, **given) if isinstance(source, Model) else load(source, **given)
-
-
-def _options(
-    threads: int | None, deterministic: bool, backend: Backend, max_memory: int | None, max_work: int | None
-) -> Options:
-    """Check the caller's options."""
-    if not isinstance(deterministic, bool):
-        raise TypeError(f"deterministic: expected True or False, found {deterministic!r}")
-    if backend not in _BACKENDS:
-        raise ValueError(f"backend: expected auto, numba or numpy, found {backend!r}")
-    return Options(
-        _whole("threads", threads, 1),
-        deterministic,
-        backend,
-        _whole("max_memory", max_memory, 0),
-        _whole("max_work", max_work, 0),
-    )
-
-
-def _whole(name: str, value: object, least: int) -> int | None:
-    """Return an option that must be None or a whole number of at least `least`."""
-    if value is None:
-        return None
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer or None, found {value!r}")
-    if number < least:
-        raise ValueError(f"{name}: expected {least} or more, found {number}")
-    return number
-
-
-def make_engine(network: Network, options: Options, threads: int) -> Engine:
-    """Make the backend, and log the choice and its reason."""
-    backend, why = choose_backend(options.backend)
-    if backend == "numpy":
-        from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
-
-        _log("backend numpy: %s", why)
-        return NumpyEngine(network, options.deterministic)
-    from dcformat_runtime import cpu
-    from dcformat_runtime.engine import KernelEngine
-
-    engine = KernelEngine(network, threads, options.deterministic)
-    _log("backend numba: %s; %s vectors, up to %d threads", why, cpu.level(), engine.threads)
-    return engine
-
-
-def choose_backend(backend: str) -> tuple[str, str]:
-    """Return the backend to use, and the reason."""
-    if backend != "auto":
-        return backend, "asked for"
-    from dcformat_runtime.kernels import interpreter
-
-    if interpreter.run.ready():
-        return "numba", "the kernels are compiled"
-    return "numpy", _REASONS[jit.can_compile()]
-
-
-_REASONS = {
-    True: "the kernels are not compiled yet; run `dcformat warmup`",
-    False: "the kernels are not compiled for this machine, and Numba is not installed",
-}
-
-
-def _log(message: str, *args: object) -> None:
-    logging = sys.modules.get("logging")  # importing it takes milliseconds; a caller that logs has imported it
-    if logging is not None:
-        logging.getLogger("dcformat_runtime").info(message, *args)

@@ -52,7 +52,7 @@ def three_codes(first: int, code: int) -> bytes:
 
 def code_lengths(gap_bits: int, steps: list[tuple[object, int]]) -> bytes:
     """Return a file whose gap symbols have code lengths that the given bits state, from a width of 2 on."""
-    payload = bytes((HUFFMAN, 0)) + head(Bits().put(3, gap_bits).put(2, 2).adaptive(steps, 30)) + b"\0"
+    payload = bytes((HUFFMAN | BLOCKS, 0)) + head(Bits().put(3, gap_bits).put(2, 2).adaptive(steps, 30)) + b"\0"
     return one(payload, form=SPARSE, shape=(2, 3))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dcformat_runtime.backends import Backend
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
-from dcformat_runtime.session import Backend
 
 from dcformat.dense import from_dense
 from dcformat.graph import (

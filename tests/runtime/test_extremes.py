@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.backends import Backend
 from dcformat_runtime.self_testing import with_self_test
-from dcformat_runtime.session import Backend
 
 from dcformat.errors import FormatError
 from dcformat.graph import Graph, Linear, MaxPool, Preprocessing, Softmax

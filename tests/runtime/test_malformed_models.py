@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime.session import Backend
+from dcformat_runtime.backends import Backend
 
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Add, Concat, Conv, Flatten, Graph, Linear, MaxPool, Node, Preprocessing, ReLU, Softmax

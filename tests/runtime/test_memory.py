@@ -14,10 +14,10 @@ import dcformat_runtime
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.backends import Backend
 from dcformat_runtime.compile.memory_prediction import predict
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Matrix, lower, matrices, outline
-from dcformat_runtime.session import Backend
 
 import dcformat
 from dcformat.errors import GraphError, LimitError, MemoryLimitError

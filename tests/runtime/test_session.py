@@ -13,7 +13,7 @@ import dcformat_runtime
 import numpy as np
 import pytest
 from dcformat_runtime import InputError, Session
-from dcformat_runtime.session import Backend
+from dcformat_runtime.backends import Backend
 
 import dcformat
 from dcformat.dense import from_dense

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import Session
+from dcformat_runtime.backends import Backend
 from dcformat_runtime.self_testing import run_self_test
-from dcformat_runtime.session import Backend
 
 import dcformat
 from dcformat.errors import FormatError
