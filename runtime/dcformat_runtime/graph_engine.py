@@ -14,7 +14,6 @@ import numpy as np
 
 from dcformat.graph import Graph, Node
 from dcformat.model import Model
-from dcformat.records import replace
 from dcformat_runtime.compile import maps, rows
 from dcformat_runtime.compile.maps import Map
 from dcformat_runtime.compile.rows import Rows
@@ -22,7 +21,7 @@ from dcformat_runtime.kernels import map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend import ordered_elements
 from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
-from dcformat_runtime.segments import Segment, divide, evenly_padded
+from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
 
 #: Makes the backend of a segment's network; its `run` takes and returns rows.
 MakeEngine = Callable[[Network], "SegmentEngine"]
@@ -129,11 +128,7 @@ class GraphEngine:
             yield step.name
 
     def _segment(self, model: Model, segment: Segment, make_engine: MakeEngine) -> Compute:
-        tensors = {name: model.tensors[name] for node in segment.graph.nodes for name in node.tensors}
-        for name in segment.lines:
-            out, channels, width = tensors[name].shape
-            tensors[name] = replace(tensors[name], shape=(out, channels, 1, width))
-        network = lower(Model(tensors, segment.graph))
+        network = lower(Model(seen_by(segment, model.tensors), segment.graph))
         engine, source, shape = make_engine(network), segment.source, self.shapes[segment.target]
 
         def run(values: dict[int, Floats], batch: int) -> Floats:

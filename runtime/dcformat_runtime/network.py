@@ -212,15 +212,23 @@ def check_graph(graph: Graph | None, tensors: Mapping[str, Matrix]) -> list[Shap
     return graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
 
 
-def outline(graph: Graph | None, tensors: Mapping[str, Matrix]) -> Network:
-    """Validate a graph and return its `Network`, without weights; `tensors` are all tensors of the file.
+def outline(graph: Graph | None, tensors: Mapping[str, Matrix], shapes: list[Shape] | None = None) -> Network:
+    """Validate a graph and return its `Network`, without weights.
+
+    Parameters
+    ----------
+    graph : Graph or None
+    tensors : mapping of str to Matrix
+        All tensors of the file.
+    shapes : list of tuple of int, optional
+        What `check_graph` returned for this graph, if it was called before.
 
     Raises
     ------
     GraphError, ShapeError
         As for `lower`.
     """
-    shapes = check_graph(graph, tensors)
+    shapes = check_graph(graph, tensors) if shapes is None else shapes
     assert graph is not None
     for number, node in enumerate(graph.nodes):
         if not runs(node, [shapes[value] for value in node.values], shapes[number + 1]):

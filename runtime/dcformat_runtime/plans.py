@@ -36,11 +36,11 @@ def predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, optio
     if graph is not None and not takes_rows(graph, shapes):
         from dcformat_runtime.compile import graph_prediction
 
-        plan = graph_prediction.predict(graph, tensors, held, options.threads, backend, exact)
+        plan = graph_prediction.predict(graph, shapes, tensors, held, options.threads, backend, exact)
         require_work("running one input", plan.running, options.max_work)
         require_work("making the network ready", plan.making, options.max_work)
         return plan
-    network = outline(graph, tensors)
+    network = outline(graph, tensors, shapes)
     require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
     require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
     return memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)

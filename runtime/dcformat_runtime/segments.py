@@ -7,8 +7,9 @@ part of the batch, and values with one spatial dimension as images of one line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import TypeVar
 
 from dcformat.graph import (
     AvgPool,
@@ -24,8 +25,11 @@ from dcformat.graph import (
     Shape,
     Softmax,
 )
+from dcformat.model import Tensor
 from dcformat.records import record, replace
-from dcformat_runtime.network import runs
+from dcformat_runtime.network import Matrix, runs
+
+Weight = TypeVar("Weight", Matrix, Tensor)
 
 #: A segment that has not come down to one value after this many nodes is given up.
 _LOOKAHEAD = 256
@@ -94,6 +98,15 @@ class _View:
         return node if runs(node, known, made) else None
 
 
+def seen_by(segment: Segment, tensors: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Return the weights and biases of a segment with the shapes that it sees."""
+    seen = {name: tensors[name] for node in segment.graph.nodes for name in node.tensors}
+    for name in segment.lines:
+        out, channels, width = seen[name].shape
+        seen[name] = replace(seen[name], shape=(out, channels, 1, width))
+    return seen
+
+
 def takes_rows(graph: Graph, shapes: Sequence[Shape]) -> bool:
     """Return whether one segment is the whole graph, and a row of features stands for its input and for its output."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
@@ -139,6 +152,17 @@ def _pad_before(node: Node, shape: Shape) -> Pad | None:
     return Pad(node.inputs, none + node.padding, none + node.padding_end, "constant", value)
 
 
+def last_readers(graph: Graph) -> list[int]:
+    """Return the number of the last node that reads each value: -1 for none, and a number beyond all for an output."""
+    last = [-1] * (len(graph.inputs) + len(graph.nodes))
+    for number, node in enumerate(graph.nodes):
+        for value in node.values:
+            last[value] = number
+    for output in graph.outputs:
+        last[output.value] = len(graph.nodes)
+    return last
+
+
 def divide(graph: Graph, shapes: Sequence[Shape]) -> list[Segment | int]:
     """Return segments, and the numbers of the nodes between them, in execution order.
 
@@ -149,12 +173,7 @@ def divide(graph: Graph, shapes: Sequence[Shape]) -> list[Segment | int]:
     shapes : sequence of tuple of int
         The shape of every value.
     """
-    last = [-1] * len(shapes)  # the last node that reads each value
-    for number, node in enumerate(graph.nodes):
-        for value in node.values:
-            last[value] = number
-    for output in graph.outputs:
-        last[output.value] = len(graph.nodes)
+    last = last_readers(graph)
     steps: list[Segment | int] = []
     number = 0
     while number < len(graph.nodes):

@@ -10,12 +10,11 @@ from math import prod
 from typing import NamedTuple
 
 from dcformat.graph import Conv, ConvTranspose, Graph, Linear, MatMul, Node, Shape
-from dcformat.records import replace
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.maps import REGISTER_BYTES
 from dcformat_runtime.compile.memory_prediction import MemoryRow, Prediction
 from dcformat_runtime.network import Matrix, outline
-from dcformat_runtime.segments import Segment, divide, evenly_padded
+from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
 
 #: Temporary bytes for each element of a node's operands and result: float64 copies, indices, or the batch broadcast.
 _ELEMENT = 32
@@ -34,18 +33,15 @@ class GraphPrediction(NamedTuple):
 
 
 def predict(
-    graph: Graph, tensors: Mapping[str, Matrix], held: int, threads: int | None, backend: str, exact: bool
-) -> GraphPrediction:
-    """Predict the memory and the work of a graph; see `memory_prediction.predict` for the parameters.
+    graph: Graph, shapes: Sequence[Shape], tensors: Mapping[str, Matrix], held: int, threads: int | None, backend: str,
+    exact: bool,
+) -> GraphPrediction:  # fmt: skip
+    """Predict the memory and the work of a graph whose values have `shapes` (`network.check_graph`).
 
-    Raises
-    ------
-    GraphError, ShapeError
-        The graph is not valid.
+    See `memory_prediction.predict` for the other parameters.
     """
-    known = {name: matrix.shape for name, matrix in tensors.items()}
-    graph = evenly_padded(graph, graph.shapes(known))
-    shapes = graph.shapes(known)
+    graph = evenly_padded(graph, shapes)
+    shapes = graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
     rows = {"tensors as the file holds them": held, "layers and their operators": 0, "weights as dense float32": 0}
     call = words = making = running = 0
     used = 1
@@ -74,16 +70,6 @@ def predict(
     rows["a call with one input"] = call
     memory = [MemoryRow(what, size) for what, size in rows.items()]
     return GraphPrediction(Prediction(tuple(memory), call, used, words), making, running)
-
-
-def seen_by(segment: Segment, tensors: Mapping[str, Matrix]) -> dict[str, Matrix]:
-    """Return the weights of a segment with the shapes that it sees."""
-    names = {name for node in segment.graph.nodes for name in node.tensors}
-    seen = {name: tensors[name] for name in names}
-    for name in segment.lines:
-        out, channels, width = seen[name].shape
-        seen[name] = replace(seen[name], shape=(out, channels, 1, width))
-    return seen
 
 
 def _windows(node: Node, out: int, tensors: Mapping[str, Matrix]) -> int:

@@ -34,7 +34,7 @@ from dcformat.graph import (
 from dcformat.records import record
 from dcformat_runtime.kernels import map_kernel as words
 from dcformat_runtime.network import Floats
-from dcformat_runtime.segments import Segment
+from dcformat_runtime.segments import Segment, last_readers
 
 Words = npt.NDArray[np.int64]
 
@@ -109,12 +109,7 @@ def join(
         The shapes of the tensors.
     steps : sequence of Segment or int
     """
-    last = [-1] * len(shapes)  # the last node that reads each value
-    for number, node in enumerate(graph.nodes):
-        for value in node.values:
-            last[value] = number
-    for output in graph.outputs:
-        last[output.value] = len(graph.nodes)
+    last = last_readers(graph)
     joined: list[Segment | Map | int] = []
     stop = 0
     for place, step in enumerate(steps):
