@@ -22,19 +22,20 @@ def fold_affine(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
     """Return the graph with factors and shifts folded into layers whose results nothing else reads.
 
     A layer whose weights have a codebook takes only one factor for all channels, because others would multiply the
-    number of its values.
+    number of its values. Weights that several layers share take no factor, because each layer would store its own.
     """
     copier = Copier(builder)
     readers = Counter(number for node in builder.nodes for number in node.values)
     readers.update(value.number for value in outputs)
+    users = Counter(name for node in builder.nodes for name in node.tensors)
     for number, port in enumerate(builder.inputs):
         copier.made[number] = copier.new.input(port)
     for number, node in enumerate(builder.nodes, len(builder.inputs)):
-        copier.made[number] = _folded(copier, node, readers) or copier.copy(node)
+        copier.made[number] = _folded(copier, node, readers, users) or copier.copy(node)
     return copier.new, [copier.made[value.number] for value in outputs]
 
 
-def _folded(copier: Copier, node: Node, readers: Counter[int]) -> Value | None:
+def _folded(copier: Copier, node: Node, readers: Counter[int], users: Counter[str]) -> Value | None:
     """Return a layer's result in which a node's factor or shift is folded, or None if it cannot be."""
     if not isinstance(node, Add | Binary) or len(node.inputs) != 2 or len(node.values) != 1:
         return None
@@ -49,6 +50,9 @@ def _folded(copier: Copier, node: Node, readers: Counter[int]) -> Value | None:
     if effect is None:
         return None
     factor, shift = effect
+    before = copier.node(number)
+    if (factor != 1).any() and isinstance(before, Layer) and users[before.weight] > 1:
+        return None
     weight = copier.new.tensors[layer.weight]
     if len(np.unique(factor)) > 1 and from_dense(layer.weight, weight).codebook is not None:
         return None

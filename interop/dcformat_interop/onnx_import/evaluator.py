@@ -25,6 +25,7 @@ from dcformat_interop.onnx_import.functions import (
 from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, Unsupported, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, what
+from dcformat_interop.onnx_import.source import Origin
 from dcformat_interop.onnx_import.unsupported import UnsupportedOperators
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
@@ -58,8 +59,7 @@ class Evaluator:
 
     Parameters
     ----------
-    path : str
-        The model, for errors.
+    origin : Origin
     model : ModelProto
     builder : GraphBuilder
     loader : TensorLoader
@@ -67,11 +67,11 @@ class Evaluator:
         Counts the bytes of folded constants.
     """
 
-    def __init__(self, path: str, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget) -> None:
-        self._path, self._builder, self._loader, self._budget = path, builder, loader, budget
+    def __init__(self, origin: Origin, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget) -> None:
+        self._path, self._builder, self._loader, self._budget = origin.path, builder, loader, budget
         self._functions = {(_domain(f.domain), f.name): f for f in model.functions}
         self._depth = self._steps = 0
-        self.unsupported = UnsupportedOperators(path)
+        self.unsupported = UnsupportedOperators(origin.path, otherwise=origin.otherwise)
 
     def graph(self, graph: Any, scope: Scope) -> None:
         """Lower all nodes of a graph; afterwards `scope.names` has the meaning of each name."""

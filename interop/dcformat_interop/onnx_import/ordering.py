@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
 from dcformat_interop.refusals import UnfitError
+
+
+#: Where `torch.onnx.export` writes the paths of a node's modules, from the outermost on.
+_MODULE_PATHS = "pkg.torch.onnx.name_scopes"
 
 
 def what(node: Any) -> str:
@@ -15,7 +20,12 @@ def what(node: Any) -> str:
 
 
 def label(node: Any) -> str:
-    """Return the name of a node, or that of its first result."""
+    """Return the path of the module that PyTorch made a node from, or the node's name, or that of its first result."""
+    for entry in node.metadata_props:
+        if entry.key == _MODULE_PATHS:
+            parts = re.findall(r"'([^']*)'", entry.value)[:-1]  # the last one is PyTorch's name for the node
+            if parts and parts[-1]:
+                return str(parts[-1])
     name: str = node.name or (node.output[0] if node.output else "")
     return name
 

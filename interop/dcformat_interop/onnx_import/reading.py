@@ -24,7 +24,7 @@ from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
 from dcformat_interop.onnx_import.items import Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
 from dcformat_interop.onnx_import.ports import InputPlan, fixed_inputs, plan_inputs
-from dcformat_interop.onnx_import.source import Source
+from dcformat_interop.onnx_import.source import Origin, Source, onnx_engine
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 
@@ -98,26 +98,45 @@ def import_onnx(
         The file cannot be read.
     """
     path = "ONNX model" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _content(path, Path(source), max_memory)
+    file = source if isinstance(source, bytes) else Path(source)
+    data = file if isinstance(file, bytes) else _content(path, file, max_memory)
     model = load_model(path, data)
+    folder = None if isinstance(file, bytes) else file.parent
+    origin = Origin(path, lambda: onnx_engine(file, model), folder)
+    return import_proto(origin, model, dims=dims, values=values, max_memory=max_memory)
+
+
+def import_proto(
+    origin: Origin,
+    model: Any,
+    *,
+    dims: Mapping[str, int] | None = None,
+    values: Mapping[str, npt.ArrayLike] | None = None,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+    exact: bool = False,
+) -> OnnxImport:
+    """Read a network from a ModelProto.
+
+    The parameters and errors are those of `import_onnx`; `exact` keeps the sign of negative zeros in tensors.
+    """
+    path = origin.path
     given = {tensor.name for tensor in model.graph.initializer}
     given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     open_inputs, fixed = fixed_inputs(path, [v for v in model.graph.input if v.name not in given], values or {})
     plans = plan_inputs(path, open_inputs, dims or {}, max_memory)
-    builder, budget = GraphBuilder(), Budget(path, max_memory)
+    builder, budget = GraphBuilder(origin.names), Budget(path, max_memory)
     names: Names = {name: constant(array) for name, array in fixed.items()}
     for plan in plans:
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
-    loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
-    evaluator = Evaluator(path, model, builder, loader, budget)
+    evaluator = Evaluator(origin, model, builder, TensorLoader(path, origin.folder, budget), budget)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
-    runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = index_limits(builder)
+    source = Source(origin, model, plans, fixed)
+    source.limits = index_limits(builder)
     outputs = _outputs(path, model, names, builder)
     try:
-        return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
+        return OnnxImport(_model(builder, plans, outputs, source, exact), source)
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 
@@ -157,7 +176,11 @@ def _as_value(path: str, what: str, builder: GraphBuilder, item: Item) -> Value:
 
 
 def _model(
-    builder: GraphBuilder, plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: Source
+    builder: GraphBuilder,
+    plans: Sequence[InputPlan],
+    outputs: Sequence[tuple[str, str, Value]],
+    source: Source,
+    exact: bool,
 ) -> Model:
     axes, ends = _batch_axes(plans, outputs, source)
     values = [value for _, _, value in outputs]
@@ -169,7 +192,7 @@ def _model(
     described = [
         Output(value.number, name, dtype, end) for (name, dtype, _), value, end in zip(outputs, made, ends, strict=True)
     ]
-    return folded.model(described)
+    return folded.model(described, exact)
 
 
 def _batch_axes(

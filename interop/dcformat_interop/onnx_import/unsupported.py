@@ -9,9 +9,10 @@ from dcformat_interop.refusals import UnfitError, printable
 #: Most operators, and most nodes of each, that a message names.
 _LISTED, _NODES = 40, 3
 
-_CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
+#: The way out for most operators of an ONNX file.
+CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
 _WAYS = {
-    **dict.fromkeys(("NonMaxSuppression", "RoiAlign", "TopK", "NonZero", "Unique"), _CUT),
+    **dict.fromkeys(("NonMaxSuppression", "RoiAlign", "TopK", "NonZero", "Unique"), CUT),
     **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
                      "Multinomial"), "give the random numbers as an input"),
     **dict.fromkeys(("StringNormalizer", "StringConcat", "StringSplit", "TfIdfVectorizer", "RegexFullMatch",
@@ -63,7 +64,7 @@ class UnsupportedOperators:
         That for all others.
     """
 
-    def __init__(self, path: str, ways: Mapping[str, str] = _WAYS, otherwise: str = _CUT) -> None:
+    def __init__(self, path: str, ways: Mapping[str, str] = _WAYS, otherwise: str = CUT) -> None:
         self._path, self._ways, self._otherwise = path, ways, otherwise
         self._found: dict[tuple[str, str], list[str]] = {}
 
