@@ -88,6 +88,8 @@ class _View:
             node = replace(node, axis=0)
         elif isinstance(node, (Flatten, Reduce)) and not joins:
             return None
+        elif isinstance(node, Softmax) and node.axis is not None:
+            return None
         elif isinstance(node, (Conv, MaxPool, AvgPool)):
             if len(node.stride) != 2 - self.lines:
                 return None

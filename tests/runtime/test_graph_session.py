@@ -25,6 +25,7 @@ from dcformat.graph import (
     Preprocessing,
     Reduce,
     ReLU,
+    Softmax,
     Transpose,
     Unary,
 )
@@ -169,6 +170,15 @@ def test_segments_between_other_operators(backend: Any) -> None:
     whole = Session.from_model(model, backend=backend)(x)
     assert whole.shape == (3, 5, 4, 4)
     np.testing.assert_allclose(whole, Session.from_model(model, backend="numpy")(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_a_softmax_over_positions_behind_a_linear_layer(backend: Any) -> None:
+    nodes = (Linear((0,), "weight"), Softmax((1,), 0))
+    model = Model(tensors(weight=np.eye(2)), Graph((Port((3, 2)),), nodes, (Output(2),)))
+    x = np.log(np.array([[[1, 2], [1, 3], [2, 5]]], np.float32))
+    expected = [[[0.25, 0.2], [0.25, 0.3], [0.5, 0.5]]]
+    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
 
 
 def test_a_session_pickles() -> None:

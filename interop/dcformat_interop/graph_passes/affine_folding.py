@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dcformat.dense import from_dense
 from dcformat.graph import Add, Binary, Conv, ConvTranspose, Linear, Node, Shape
-from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.graph_builder import GraphBuilder, Value, tensor_key
 from dcformat_interop.graph_passes.copying import Copier, attributes_of
 
 Array = npt.NDArray[Any]
@@ -28,14 +28,19 @@ def fold_affine(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
     readers = Counter(number for node in builder.nodes for number in node.values)
     readers.update(value.number for value in outputs)
     users = Counter(name for node in builder.nodes for name in node.tensors)
+    shared: set[str] = set()
     for number, port in enumerate(builder.inputs):
         copier.made[number] = copier.new.input(port)
     for number, node in enumerate(builder.nodes, len(builder.inputs)):
-        copier.made[number] = _folded(copier, node, readers, users) or copier.copy(node)
+        value = copier.made[number] = _folded(copier, node, readers, shared) or copier.copy(node)
+        if isinstance(node, Layer) and users[node.weight] > 1:
+            copied = copier.maker(value)
+            assert isinstance(copied, Layer)
+            shared.add(copied.weight)
     return copier.new, [copier.made[value.number] for value in outputs]
 
 
-def _folded(copier: Copier, node: Node, readers: Counter[int], users: Counter[str]) -> Value | None:
+def _folded(copier: Copier, node: Node, readers: Counter[int], shared: set[str]) -> Value | None:
     """Return a layer's result in which a node's factor or shift is folded, or None if it cannot be."""
     if not isinstance(node, Add | Binary) or len(node.inputs) != 2 or len(node.values) != 1:
         return None
@@ -50,8 +55,7 @@ def _folded(copier: Copier, node: Node, readers: Counter[int], users: Counter[st
     if effect is None:
         return None
     factor, shift = effect
-    before = copier.node(number)
-    if (factor != 1).any() and isinstance(before, Layer) and users[before.weight] > 1:
+    if layer.weight in shared and (factor != 1).any():
         return None
     weight = copier.new.tensors[layer.weight]
     if len(np.unique(factor)) > 1 and from_dense(layer.weight, weight).codebook is not None:
@@ -101,9 +105,15 @@ def _changed(copier: Copier, layer: Layer, weight: Array, factor: Array, shift: 
         if not (np.isfinite(np.float32(scaled)).all() and np.isfinite(np.float32(bias)).all()):
             return None
     name = new.wanted[layer.weight]
-    changes: dict[str, Any] = {"weight": new.tensor(scaled, name)}
-    stem = name.removesuffix(".weight")
-    named = f"{stem}.bias" if layer.bias is None else new.wanted[layer.bias]
-    changes["bias"] = new.tensor(bias, named) if layer.bias is not None or bias.any() else None
+    changes: dict[str, Any] = {"weight": new.tensor(scaled, name), "bias": None}
+    named = _bias_name(name) if layer.bias is None else new.wanted[layer.bias]
+    if layer.bias is not None or bias.any() or named in new.names.get(tensor_key(np.float32(bias)), ()):
+        changes["bias"] = new.tensor(bias, named)
     source = Value(layer.values[0], new.shapes[layer.values[0]])
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})
+
+
+def _bias_name(weight: str) -> str:
+    """Return the name of the bias beside a weight, as PyTorch gives it: ``fc.bias``, or ``attention.in_proj_bias``."""
+    stem = weight.removesuffix("weight")
+    return f"{weight}.bias" if stem == weight else f"{stem}bias"

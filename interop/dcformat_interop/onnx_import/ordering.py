@@ -23,11 +23,10 @@ def label(node: Any) -> str:
     """Return the path of the module that PyTorch made a node from, or the node's name, or that of its first result."""
     for entry in node.metadata_props:
         if entry.key == _MODULE_PATHS:
-            parts = re.findall(r"'([^']*)'", entry.value)[:-1]  # the last one is PyTorch's name for the node
-            if parts and parts[-1]:
-                return str(parts[-1])
-    name: str = node.name or (node.output[0] if node.output else "")
-    return name
+            *paths, name = re.findall(r"'([^']*)'", entry.value) or [""]  # the last one is PyTorch's name for the node
+            if found := (paths and paths[-1]) or name:
+                return str(found)
+    return str(node.name or (node.output[0] if node.output else ""))
 
 
 def in_order(path: str, nodes: Sequence[Any], names: Mapping[str, Any]) -> Iterator[Any]:
