@@ -70,8 +70,8 @@ class GraphBuilder:
     Parameters
     ----------
     names : mapping of TensorKey to sequence of str, optional
-        The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are stored
-        under each that is asked for.
+        The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
+        stored under each that is asked for.
 
     Attributes
     ----------

@@ -82,13 +82,13 @@ class _View:
         made = out if joins else self.shape(out)
         if made is None or len(known) < len(seen):
             return None
+        if isinstance(node, Softmax) and node.axis is not None:
+            return None
         if isinstance(node, Concat):
             if node.axis != len(self.lead):
                 return None
             node = replace(node, axis=0)
         elif isinstance(node, (Flatten, Reduce)) and not joins:
-            return None
-        elif isinstance(node, Softmax) and node.axis is not None:
             return None
         elif isinstance(node, (Conv, MaxPool, AvgPool)):
             if len(node.stride) != 2 - self.lines:

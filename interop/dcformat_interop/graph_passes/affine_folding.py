@@ -100,14 +100,14 @@ def _changed(copier: Copier, layer: Layer, weight: Array, factor: Array, shift: 
         scaled = (parts * spread).reshape(weight.shape)
     else:
         scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    bias = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
+    bias: Array = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
     with np.errstate(over="ignore"):
         if not (np.isfinite(np.float32(scaled)).all() and np.isfinite(np.float32(bias)).all()):
             return None
     name = new.wanted[layer.weight]
     changes: dict[str, Any] = {"weight": new.tensor(scaled, name), "bias": None}
     named = _bias_name(name) if layer.bias is None else new.wanted[layer.bias]
-    if layer.bias is not None or bias.any() or named in new.names.get(tensor_key(np.float32(bias)), ()):
+    if layer.bias is not None or bias.any() or named in new.names.get(tensor_key(bias.astype(np.float32)), ()):
         changes["bias"] = new.tensor(bias, named)
     source = Value(layer.values[0], new.shapes[layer.values[0]])
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})

@@ -9,7 +9,6 @@ from typing import Any
 
 from dcformat_interop.refusals import UnfitError
 
-
 #: Where `torch.onnx.export` writes the paths of a node's modules, from the outermost on.
 _MODULE_PATHS = "pkg.torch.onnx.name_scopes"
 

@@ -134,9 +134,11 @@ def import_proto(
     evaluator.unsupported.check()
     source = Source(origin, model, plans, fixed)
     source.limits = index_limits(builder)
-    outputs = _outputs(path, model, names, builder)
+    outputs = _outputs(source, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, source, exact), source)
+    except UnfitError:
+        raise
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 
@@ -148,19 +150,19 @@ def _content(path: str, file: Path, max_memory: int | None) -> bytes:
     return file.read_bytes()
 
 
-def _outputs(path: str, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
+def _outputs(source: Source, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
     """Return the name, dtype and value of each output."""
-    out = []
-    for output in model.graph.output:
+    path, out = source.path, []
+    for name, output in zip(source.outputs, model.graph.output, strict=True):
         item = names.get(output.name)
-        what = f"output {output.name!r}"
+        what = f"output {name!r}"
         if item is None:
             raise UnfitError(path, "a node that makes it", "none", what)
         if item.dtype.name not in PORT_DTYPES:
             raise UnfitError(path, f"an output of {', '.join(PORT_DTYPES)}", item.dtype.name, what)
         if 0 in item.shape:
             raise UnfitError(path, "an output with elements", f"shape {item.shape}", what)
-        out.append((output.name, item.dtype.name, _as_value(path, what, builder, item)))
+        out.append((name, item.dtype.name, _as_value(path, what, builder, item)))
     if not out:
         raise UnfitError(path, "an output", "none")
     return out

@@ -51,6 +51,8 @@ class Origin(NamedTuple):
         Returns what runs the model, to check what was read.
     folder : Path or None
         The folder of external data; None refuses such data.
+    outputs : sequence of str
+        Names of the outputs; those of the ONNX model if there are none.
     names : TensorNames
         Names that tensors keep, whatever the ONNX model calls them.
     otherwise : str
@@ -62,6 +64,7 @@ class Origin(NamedTuple):
     path: str
     start: Callable[[], Engine]
     folder: Path | None = None
+    outputs: Sequence[str] = ()
     names: TensorNames = MappingProxyType({})
     otherwise: str = CUT
     one_input: str = ""
@@ -105,6 +108,8 @@ class Source:
     Attributes
     ----------
     path : str
+    outputs : sequence of str
+        The names of the outputs.
     engine : str
         What runs the model: its name and version; empty before the first run.
     advice : str
@@ -113,12 +118,10 @@ class Source:
         For inputs by which elements are chosen, how many there are to choose from.
     """
 
-    def __init__(
-        self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]
-    ) -> None:
+    def __init__(self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
         self.path, self._origin, self._model, self._fixed = origin.path, origin, model, fixed
         self.plans = plans
-        self._output_names = [output.name for output in model.graph.output]
+        self.outputs = origin.outputs or [output.name for output in model.graph.output]
         self._run: Any = None
         self.engine = self.advice = ""
         self.limits: dict[str, int] = {}
@@ -145,13 +148,13 @@ class Source:
         if self._run is None:
             self._run, self.engine, self.advice = self._origin.start()
         try:
-            results = self._run(self._output_names, {**inputs, **self._fixed})
+            results = self._run(self.outputs, {**inputs, **self._fixed})
         except Exception as error:  # engines raise errors of many classes
             reason = str(error).strip().partition("\n")[0][:_REASON]
             batch = self._batch(inputs)
             hint = f" (with a batch of {batch}; if it takes 1 only, give {self.one_input})" if batch > 1 else ""
             raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{hint}{self.advice}") from error
-        return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
+        return {name: np.asarray(result) for name, result in zip(self.outputs, results, strict=True)}
 
     def _batch(self, inputs: Mapping[str, Array]) -> int:
         """Return the size of the batch that inputs have, 1 if the model does not leave it open."""
@@ -189,10 +192,8 @@ class Source:
         declared = [_declared(output, symbols) for output in self._model.graph.output]
         if None in declared:
             results = self(self.random_inputs(_BATCH))
-            declared = [
-                _grown(results[name].shape, shape) for name, shape in zip(self._output_names, shapes, strict=True)
-            ]
-        for name, axis, shape in zip(self._output_names, declared, shapes, strict=True):
+            declared = [_grown(results[name].shape, shape) for name, shape in zip(self.outputs, shapes, strict=True)]
+        for name, axis, shape in zip(self.outputs, declared, shapes, strict=True):
             if axis is None or axis >= len(shape) or shape[axis] != 1:
                 expected = f"a dimension that grows with the batch (or a fixed batch: {self.one_input})"
                 raise UnfitError(self.path, expected, f"shape {shape} for one input", f"output {name!r}")

@@ -1,8 +1,8 @@
 """Loading of ``.pt2`` archives, without anything in them that could run code.
 
-`torch.export.load` unpickles tensors and example inputs, evaluates sizes as Python, and loads compiled libraries. So it is
-given a copy of the archive that has none of that: only tensors of plain bytes, and a graph in which every text is what it
-should be.
+`torch.export.load` unpickles tensors and example inputs, evaluates sizes as Python, and loads compiled libraries. So it
+is given a copy of the archive that has none of that: only tensors of plain bytes, and a graph in which every text is
+what it should be.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def load_program(path: Path, max_memory: int | None) -> Any:
         try:
             return torch.export.load(safe)
         except Exception as error:  # PyTorch raises errors of many classes
-            raise _unfit(path, "a torch.export program", f"one that PyTorch cannot load ({_first_line(error)})") from error
+            raise _unfit(
+                path, "a torch.export program", f"one that PyTorch cannot load ({_first_line(error)})"
+            ) from error
 
 
 def _copy(path: str, file: IO[bytes], safe: IO[bytes], budget: Budget) -> None:
@@ -113,7 +115,9 @@ def _stored_files(path: str, name: str, config: Any) -> set[str]:
     files = set()
     for tensor, entry in config["config"].items():
         if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
-            raise _unfit(path, "tensors of plain bytes", "a pickled object, which could run code", f"{name}: {tensor!r}")
+            raise _unfit(
+                path, "tensors of plain bytes", "a pickled object, which could run code", f"{name}: {tensor!r}"
+            )
         files.add(entry["path_name"])
     return files
 

@@ -16,12 +16,15 @@ from dcformat_interop.graph_builder import TensorKey, TensorNames, tensor_key
 from dcformat_interop.onnx_import.reading import OnnxImport, import_proto
 from dcformat_interop.onnx_import.source import Engine, Origin
 from dcformat_interop.torch_import.archive import load_program
-from dcformat_interop.torch_import.translation import translated
+from dcformat_interop.torch_import.translation import output_names, translated
 
 Array = npt.NDArray[Any]
 
 #: The way out for an operator that cannot be imported.
 _OTHERWISE = "replace it in the forward pass, or export a part of the network without it"
+
+#: What to do if results differ: PyTorch's exporter to ONNX has lost something, such as the divisor of an average pool.
+_ADVICE = " (torch.onnx.export has lost something of the program: export its parts to find out what)"
 
 
 def read_pt2(
@@ -110,6 +113,7 @@ def import_program(
     origin = Origin(
         path,
         lambda: _engine(_run_of(program) if run is None else run, inputs),
+        outputs=output_names(program),
         names=_names({**program.state_dict, **program.constants}),
         otherwise=_OTHERWISE,
         one_input=one_input,
@@ -141,7 +145,7 @@ def _engine(run: Callable[[Sequence[Any]], Any], names: Sequence[str]) -> Engine
         leaves = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
         return [leaf.detach().resolve_conj().resolve_neg().numpy() for leaf in leaves]
 
-    return Engine(called, f"torch {torch.__version__}")
+    return Engine(called, f"torch {torch.__version__}", _ADVICE)
 
 
 def _names(tensors: Mapping[str, Any]) -> TensorNames:

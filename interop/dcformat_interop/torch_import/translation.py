@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from dcformat_interop.refusals import UnfitError
@@ -35,14 +35,12 @@ def translated(path: str, program: Any) -> Any:
     import torch
 
     stubs: dict[Any, Callable[..., Any]] = {}
-    names = output_names(program)
     while True:
         try:
             with quiet():
                 made = torch.onnx.export(
-                    program, dynamo=True, optimize=False, verbose=False, output_names=names,
-                    custom_translation_table=dict(stubs),
-                )  # fmt: skip
+                    program, dynamo=True, optimize=False, verbose=False, custom_translation_table=dict(stubs)
+                )
             assert made is not None
             return made.model_proto
         except ImportError:
@@ -76,7 +74,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -49,12 +49,12 @@ def from_module(
         (`torch.nn.utils.prune`), parametrised, shared, or computed from other parameters. DataParallel,
         DistributedDataParallel and `torch.compile` are unwrapped.
     inputs : sequence of int, tensor, sequence or mapping
-        For one float32 input, its shape without the batch, such as ``(channels, height, width)``. Otherwise examples with
-        a batch of any size: a tensor, a sequence of what the forward pass takes by position, or a mapping of what it
-        takes by name. Only their shapes and dtypes matter.
+        For one float32 input, its shape without the batch, such as ``(channels, height, width)``. Otherwise examples
+        with a batch of any size: a tensor, a sequence of what the forward pass takes by position, or a mapping of what
+        it takes by name. Only their shapes and dtypes matter.
     batch_axis : int, None, or mapping of str to int or None
-        The dimension that is the batch, for all inputs or by the names of the forward pass's parameters (0 for those that
-        are missing). None for an input, such as a table, that has none; None for all makes a network whose shapes
+        The dimension that is the batch, for all inputs or by the names of the forward pass's parameters (0 for those
+        that are missing). None for an input, such as a table, that has none; None for all makes a network whose shapes
         are those of the examples, where a first dimension of 1 is the batch.
     preprocessing : Preprocessing, optional
         How pixels are normalised before the first layer.
@@ -71,8 +71,8 @@ def from_module(
     Returns
     -------
     Model
-        Its inputs have the names of the forward pass's parameters. Its output is called ``output``; those of a dict have
-        its keys, and those of a tuple are ``output.0``, ``output.1``, and so on.
+        Its inputs have the names of the forward pass's parameters. Its output is called ``output``; those of a dict
+        have its keys, and those of a tuple are ``output.0``, ``output.1``, and so on.
 
     Raises
     ------

@@ -15,12 +15,13 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from dcformat_pruning.masks import fold_torch_prune
 from dcformat_pruning.tracing import place, reason, unsupported
 
+
 def prepare(module: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Return two copies of a module in float32 on the CPU in eval mode: one to export, and one to compare with.
 
     Wrappers (DataParallel, DistributedDataParallel, `torch.compile`) are removed from both, and masks of
-    `torch.nn.utils.prune` are folded. The first copy has the results of parametrisations, and of the old `weight_norm` and
-    `spectral_norm`, as weights; the second computes them in each call.
+    `torch.nn.utils.prune` are folded. The first copy has the results of parametrisations, and of the old `weight_norm`
+    and `spectral_norm`, as weights; the second computes them in each call.
 
     Raises
     ------

@@ -59,11 +59,13 @@ def _failure(where: str, error: Exception) -> UnsupportedModuleError:
             found,
             "choose with torch.where, or export the parts between the branches",
         )
-    if "Constraints violated" in found or "batch" in found and kind == "UserError":
+    if "Constraints violated" in found or ("batch" in found and kind == "UserError"):
         return unsupported(
             where,
             "a forward pass for a batch of any size",
             "one for the example's size only",
             "take the batch's size from x.shape[0]; for single inputs give batch_axis=None and an example of one",
         )
-    return unsupported(where, "a forward pass that torch.export can export", found, "fit the inputs to it, or change it")
+    return unsupported(
+        where, "a forward pass that torch.export can export", found, "fit the inputs to it, or change it"
+    )
