@@ -129,6 +129,10 @@ class GraphBuilder:
             self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
         return stored
 
+    def keeps(self, array: Array, name: str) -> bool:
+        """Return whether the source has a tensor of this name with these values, which stays one even if all are equal."""
+        return bool(self.names) and name in self.names.get(tensor_key(as_float32(array)), ())
+
     def emit(self, kind: type[Node], operands: Sequence[Operand], name: str = "constant", **attributes: Any) -> Value:
         """Add an operator and return its result; `name` names constants that have to be stored.
 
@@ -173,6 +177,8 @@ class GraphBuilder:
                 continue
             array = as_float32(operand)
             alike = _number(array) if kind.takes_constants and array.ndim <= rank else None
+            if alike is not None and self.keeps(array, name):
+                alike = None
             if alike is not None and (array.size == 1 or _broadcasts(array.shape, operands)):
                 out.append(alike)
             elif kind.takes_tensors:

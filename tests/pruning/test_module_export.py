@@ -189,7 +189,7 @@ def test_several_inputs_and_outputs_by_name() -> None:
 
 
 def test_a_network_for_single_inputs() -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.Softmax(0), nn.Flatten(0))
+    module = nn.Sequential(nn.Linear(4, 4), nn.Softmax(0))
     model = from_module(module, torch.zeros(1, 4), batch_axis=None)
     assert graph_of(model).inputs[0].shape == (4,) and kinds_of(model)[0] == "linear"
 

@@ -127,7 +127,7 @@ def test_modules_and_tensors_that_cannot_be_exported_are_named(make: Callable[[]
 def test_inputs_that_do_not_fit_are_named() -> None:
     module = Net(lambda s, x: s.fc(x), fc=fc())
     for inputs, batch_axis, message in (
-        (fc().state_dict(), 0, "expected inputs that the forward pass takes, found .*weight"),
+        (fc().state_dict(), 0, "expected inputs that the forward pass takes, found missing a required argument: 'x'"),
         ((torch.ones(2, 4), torch.ones(2, 4)), 0, "found too many positional arguments; give an example for each"),
         (torch.ones(2, 4), 2, r"Net\), x: expected a batch in dimension 2, found an example of shape \(2, 4\)"),
         (torch.ones(0, 4), 0, r"Net\), x: expected a batch in dimension 0, found an example of shape \(0, 4\)"),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dcformat.dense import from_dense
 from dcformat.graph import Add, Binary, Conv, ConvTranspose, Linear, Node, Shape
-from dcformat_interop.graph_builder import GraphBuilder, Value, tensor_key
+from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier, attributes_of
 
 Array = npt.NDArray[Any]
@@ -48,7 +48,8 @@ def _folded(copier: Copier, node: Node, readers: Counter[int], shared: set[str])
     layer = copier.maker(copier.made[number])
     if readers[number] != 1 or not isinstance(layer, Layer):
         return None
-    constant = np.asarray(copier.operand(node.inputs[1 - node.inputs.index(number)]), np.float64)
+    other = node.inputs[1 - node.inputs.index(number)]
+    constant = np.asarray(copier.operand(other), np.float64)
     shape = copier.made[number].shape
     channels = _for_channels(constant, shape, len(shape) - _spatial(copier, layer) - 1)
     effect = None if channels is None else _effect(node, channels, node.inputs.index(number) == 0)
@@ -60,7 +61,8 @@ def _folded(copier: Copier, node: Node, readers: Counter[int], shared: set[str])
     weight = copier.new.tensors[layer.weight]
     if len(np.unique(factor)) > 1 and from_dense(layer.weight, weight).codebook is not None:
         return None
-    return _changed(copier, layer, weight, factor, shift)
+    named = copier.old.wanted[other] if isinstance(other, str) else ""
+    return _changed(copier, layer, named, factor, shift)
 
 
 def _effect(node: Add | Binary, constant: Array, value_first: bool) -> tuple[Array, Array] | None:
@@ -92,8 +94,9 @@ def _for_channels(constant: Array, shape: Shape, axis: int) -> Array | None:
     return np.broadcast_to(constant.reshape(-1), shape[axis])
 
 
-def _changed(copier: Copier, layer: Layer, weight: Array, factor: Array, shift: Array) -> Value | None:
-    new = copier.new
+def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: Array) -> Value | None:
+    """Return a layer's result with a factor and a shift, which come from the constant of that name."""
+    new, weight = copier.new, copier.new.tensors[layer.weight]
     if isinstance(layer, ConvTranspose):
         parts = weight.reshape(layer.groups, -1, *weight.shape[1:])
         spread = factor.reshape(layer.groups, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
@@ -106,8 +109,9 @@ def _changed(copier: Copier, layer: Layer, weight: Array, factor: Array, shift: 
             return None
     name = new.wanted[layer.weight]
     changes: dict[str, Any] = {"weight": new.tensor(scaled, name), "bias": None}
-    named = _bias_name(name) if layer.bias is None else new.wanted[layer.bias]
-    if layer.bias is not None or bias.any() or named in new.names.get(tensor_key(bias.astype(np.float32)), ()):
+    kept = new.keeps(bias, constant)
+    named = constant if kept else _bias_name(name) if layer.bias is None else new.wanted[layer.bias]
+    if layer.bias is not None or bias.any() or kept:
         changes["bias"] = new.tensor(bias, named)
     source = Value(layer.values[0], new.shapes[layer.values[0]])
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})

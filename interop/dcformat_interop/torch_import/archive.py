@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
+from dcformat_interop.torch_import.translation import quiet
 
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -72,7 +73,8 @@ def load_program(path: Path, max_memory: int | None) -> Any:
             raise _unfit(path, "a torch.export program", f"a damaged one ({_first_line(error)})") from None
         safe.seek(0)
         try:
-            return torch.export.load(safe)
+            with quiet():
+                return torch.export.load(safe)
         except Exception as error:  # PyTorch raises errors of many classes
             raise _unfit(
                 path, "a torch.export program", f"one that PyTorch cannot load ({_first_line(error)})"

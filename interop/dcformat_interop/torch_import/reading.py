@@ -16,7 +16,7 @@ from dcformat_interop.graph_builder import TensorKey, TensorNames, tensor_key
 from dcformat_interop.onnx_import.reading import OnnxImport, import_proto
 from dcformat_interop.onnx_import.source import Engine, Origin
 from dcformat_interop.torch_import.archive import load_program
-from dcformat_interop.torch_import.translation import output_names, translated
+from dcformat_interop.torch_import.translation import output_names, quiet, translated
 
 Array = npt.NDArray[Any]
 
@@ -125,7 +125,8 @@ def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:
     """Return what runs a program."""
     from torch.utils import _pytree as pytree
 
-    module = program.module(check_guards=False)
+    with quiet():
+        module = program.module(check_guards=False)
 
     def run(inputs: Sequence[Any]) -> Any:
         args, named = pytree.tree_unflatten(list(inputs), program.call_spec.in_spec)
