@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage lint types checks plain-python bounds without-numba lowest fuzz clean
+.PHONY: demo test thorough coverage lint types checks plain-python bounds without-numba lowest fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -14,7 +14,11 @@ demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat run lenet.dcf --data data/mnist
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# The tests that `make test` leaves out because of the time that they take.
+thorough: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
