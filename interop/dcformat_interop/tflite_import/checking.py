@@ -13,7 +13,7 @@ from dcformat.graph import Port, Quantize
 from dcformat.model import Model
 from dcformat_interop.lowering.comparison import Run, differences
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tflite_import.litert import litert_version, run_litert
+from dcformat_interop.tflite_import.litert import LiteRT, litert_version
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +90,7 @@ class LiteRTComparison(NamedTuple):
 
 
 def compare_with_litert(
-    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run
+    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run, litert: LiteRT
 ) -> LiteRTComparison:  # fmt: skip
     """Compare a network with the file from which it was read; `limits` are those of inputs that choose elements.
 
@@ -103,7 +103,7 @@ def compare_with_litert(
     quantized = any(isinstance(node, Quantize) for node in model.graph.nodes)
     count = _count(model, _QUANTIZED_INPUTS if quantized else _INPUTS)
     inputs = {port.name: _random(port, count, limits.get(port.name)) for port in model.graph.inputs}
-    expected = run_litert(path, data, list(inputs.values()))
+    expected = litert(path, data, list(inputs.values()))
     found = _outputs(model, inputs, count, run)
     apart = []
     for number, output in enumerate(model.graph.outputs):
@@ -113,7 +113,7 @@ def compare_with_litert(
             raise UnfitError(path, f"shape {wanted.shape[1:]}", f"{results.shape[1:]}", what)
         difference = _difference(results, wanted)
         if not difference.fits(quantized):
-            others = run_litert(path, data, list(inputs.values()), other_kernels=True)
+            others = litert(path, data, list(inputs.values()), other_kernels=True)
             if not difference.fits(quantized, _difference(others[number], wanted)):
                 raise _refused(path, output.name, quantized, difference)
         apart.append(difference)
