@@ -1,8 +1,8 @@
 """Runs a TensorFlow Lite model with LiteRT; as a program, so that no file can stop the process that checks it.
 
 The program reads an .npz archive from stdin: ``model`` has the bytes of the file, and ``input.N`` the arrays of input
-N, one for each call. It writes the outputs of all calls, as ``output.N``, to stdout. With an argument, it runs LiteRT's own
-kernels instead of those of XNNPACK.
+N, one for each call. It writes the outputs of all calls, as ``output.N``, to stdout. With an argument, it runs
+LiteRT's own kernels instead of those of XNNPACK.
 """
 
 from __future__ import annotations
