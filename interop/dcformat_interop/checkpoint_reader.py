@@ -27,7 +27,7 @@ from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite, is_single
 from dcformat_interop.torch_files import read_torch
 
 #: The dtypes that a `.dcf` file can hold, for messages.
@@ -185,7 +185,7 @@ def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
         if dense.dtype not in STORAGE:
             left_out[name] = dense.dtype
             continue
-        if dense.dtype == "float64" and _is_single(dense.values):
+        if dense.dtype == "float64" and is_single(dense.values):
             exact.append(name)
         tensors[name] = _stored(name, dense, "float32" if single and name in exact[-1:] else dense.dtype, budget)
         if count := count_not_finite(dense.values, dense.dtype):
@@ -209,16 +209,6 @@ def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
     if masks:
         notes.append(Note(f"kept, although they look like pruning masks without weights: {_listed(masks)}", True))
     return Checkpoint(path, tensors, notes, left_out, raw.metadata)
-
-
-def _is_single(values: Array) -> bool:
-    """Return whether float32 holds all float64 values exactly."""
-    flat = values.reshape(-1)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return all(
-            np.array_equal(part.astype(np.float32), part)
-            for part in (flat[start : start + _PART] for start in range(0, flat.size, _PART))
-        )
 
 
 def _stored(name: str, dense: Dense, dtype: str, budget: Budget) -> Dense:

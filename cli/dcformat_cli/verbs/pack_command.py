@@ -145,7 +145,11 @@ class PackOptions:
     metavar="INPUT=VALUE",
     help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
 )
-@click.option("--float32", is_flag=True, help="Store float64 as float32 where that keeps every value.")
+@click.option(
+    "--float32",
+    is_flag=True,
+    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of ONNX models.",
+)
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
     "--max-memory",
@@ -210,7 +214,7 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file)
     with naming(str(path)):
-        imported = networks.read_network(path, options.dims, options.values, options.max_memory)
+        imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):

@@ -58,17 +58,20 @@ def read_onnx(
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from an ONNX model. The parameters and errors are those of `import_onnx`."""
-    return import_onnx(source, dims=dims, values=values, max_memory=max_memory).model
+    return import_onnx(source, dims=dims, values=values, single=single, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_onnx(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an ONNX model, with the means to check it.
@@ -83,6 +86,8 @@ def import_onnx(
         Sizes of dimensions that the model leaves open, by their names, or as ``INPUT.AXIS``.
     values : mapping of str to array_like, optional
         Inputs that become constant.
+    single : bool
+        Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -110,7 +115,7 @@ def import_onnx(
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
     loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
-    evaluator = Evaluator(path, model, builder, loader, budget)
+    evaluator = Evaluator(path, model, builder, loader, budget, single)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
@@ -118,6 +123,8 @@ def import_onnx(
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
+    except UnfitError:
+        raise
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 
@@ -169,7 +176,10 @@ def _model(
     described = [
         Output(value.number, name, dtype, end) for (name, dtype, _), value, end in zip(outputs, made, ends, strict=True)
     ]
-    return folded.model(described)
+    model = folded.model(described)
+    assert model.graph is not None
+    model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    return model
 
 
 def _batch_axes(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from dcformat.errors import FormatError
 from dcformat.graph import Output, Port, Shape
 from dcformat.graph.graph import PORT_DTYPES
@@ -66,6 +68,7 @@ def read_tflite(
     return import_tflite(source, dims=dims, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
