@@ -202,6 +202,8 @@ def test_only_uneven_padding_becomes_an_operator() -> None:
     assert [node.kind for node in padded.nodes] == ["pad", "conv", "pad", "max_pool", "relu"]
     assert list(seen) == [(2, 6, 6), (2, 7, 8), (4, 5, 6), (4, 6, 7), (4, 3, 3), (4, 3, 3)] == padded.shapes(tensors)
     assert padded.outputs[0].value == 5
+
+
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
     x = np.array([[[[0, 1], [2, 3]]]], np.float32)
