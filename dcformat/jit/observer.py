@@ -14,6 +14,10 @@ class Observer:
     def compiled(self) -> None:
         """Note that the kernel has been compiled, or has failed to compile."""
 
+    def damaged(self, kernel: str) -> None:
+        """Note that a kernel's saved machine code is damaged, and is not used."""
+        log("kernel %s: its saved machine code is damaged, and is not used", kernel, level="warning")
+
     def unsaved(self, reason: str) -> None:
         """Note, once in a process, why no machine code can be saved."""
         log("compiled kernels cannot be saved (%s)", reason, level="warning")

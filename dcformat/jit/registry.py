@@ -172,6 +172,8 @@ class Kernel:
             key = self.key(target)
             data = store.read(key, compiler)
             image = None if data is None else unpack(data, key)
+            if data is not None and image is None:
+                observer().damaged(self.name)
             call = None if image is None else self._load(image, "saved")
             if call is not None:
                 return call
