@@ -35,6 +35,11 @@ class Notices(jit.Observer):
         if sys.stderr.isatty():
             click.echo(_CLEAR, nl=False, err=True)
 
+    def background(self, saved: bool) -> None:
+        """Say that slower code answers until the kernels are compiled."""
+        scope = "once for this machine" if saved else "for this run only"
+        click.echo(f"compiling kernels in the background, {scope}; NumPy runs the network meanwhile", err=True)
+
     def damaged(self, kernel: str) -> None:
         """Warn, once, that saved machine code is damaged."""
         if not self._damaged:

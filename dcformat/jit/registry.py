@@ -145,6 +145,11 @@ class Kernel:
                 self._call = self._find_saved() or self._call
             return self.state in ("saved", "compiled", "numba")
 
+    def look_again(self) -> None:
+        """Let `ready` look for saved code once more, because another process may have saved some."""
+        with _lock:
+            self._sought = False
+
     def _find(self) -> Callable[..., Any]:
         how = mode()
         if how == "native":

@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Larger files are not read; no kernel comes close to this size.
 _MAX_BYTES = 1 << 24
@@ -21,6 +22,9 @@ _PARTIAL = ".partial"
 #: A file that is still unfinished after this many seconds belongs to a process that was killed.
 _ABANDONED = 3600
 
+#: The folder of a process that can save nothing anywhere else.
+_temporary: str | None = None
+
 
 def folder() -> str | None:
     """Return the folder of saved kernels: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
@@ -28,6 +32,8 @@ def folder() -> str | None:
     The latter is the directory that platformdirs returns; this function repeats its rule for Linux, because an import
     of platformdirs takes 10 ms.
     """
+    if _temporary is not None:
+        return _temporary
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return None  # The environment may come from a user with fewer rights.
     chosen = os.environ.get("DCFORMAT_CACHE_DIR")
@@ -36,6 +42,20 @@ def folder() -> str | None:
     base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
     home = os.path.expanduser(base)  # noqa: PTH111
     return f"{home}/dcformat/kernels" if os.path.isabs(home) else None  # noqa: PTH117
+
+
+def make_temporary() -> str:
+    """Make a folder of saved kernels that lasts as long as this process, and use it from now on."""
+    global _temporary
+    if _temporary is None:
+        import atexit
+        import shutil
+        import tempfile
+
+        made, process = tempfile.mkdtemp(prefix="dcformat-"), os.getpid()
+        atexit.register(lambda: shutil.rmtree(made, ignore_errors=True) if os.getpid() == process else None)
+        _temporary = f"{made}/kernels"
+    return _temporary
 
 
 def shipped() -> str:
@@ -135,6 +155,19 @@ def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> s
     finally:
         os.close(handle)
     return f"{place}/{name}"
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Let one process at a time fill the user's folder."""
+    import fcntl
+
+    handle = _open_to_write(_require_folder())
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _require_folder() -> str:
