@@ -101,6 +101,18 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
     return min((_encode_with_fillers(replace(candidate, gap_bits=bits)) for bits in widths), key=len)
 
 
+def encode_chunk(part: Tensor, coding: Coding, plan: packed.Plan, mode: Mode) -> bytes:
+    """Return a chunk that holds the lines of `part`, coded by rows in a plan that counts the symbols of all chunks."""
+    code_symbols = (1 if part.codebook is None else len(part.codebook)) + coding.every_element
+    views = [CsrView.of(part)] if part.is_sparse else _dense_parts(part, False, 0)
+    (symbols,) = _symbols(_Candidate(coding, part, 0, views, plan.gap_bits, code_symbols))
+    chunk = packed.write_chunk(plan, symbols.gaps, symbols.planes)
+    if not coding.blocks:
+        return chunk
+    (block,) = value_blocks(part, False, [part.nnz], mode)
+    return varint(len(block)) + block + chunk
+
+
 def _codings(tensor: Tensor) -> Iterator[Coding]:
     """Yield the codings that may pay for a tensor: by rows, by columns, or element by element."""
     blocks = has_values(tensor)

@@ -259,9 +259,14 @@ def chunk_lines(lines: int, stored: int, weight: int, target: int) -> int:
 
 
 def with_chunk_table(lines_each: int, chunks: Sequence[bytes], stored: Sequence[int] | None = None) -> bytes:
-    """Return the chunks after their table, unless `lines_each` is 0; `stored` counts a sparse tensor's entries."""
+    """Return the chunks after their table; `stored` counts a sparse tensor's entries."""
+    return chunk_table(lines_each, [len(chunk) for chunk in chunks], stored) + b"".join(chunks)
+
+
+def chunk_table(lines_each: int, sizes: Sequence[int], stored: Sequence[int] | None = None) -> bytes:
+    """Return the table of chunks of these sizes, which is empty if `lines_each` is 0."""
     table = bytearray()
     if lines_each:
-        for number, chunk in enumerate(chunks):
-            table += (varint(stored[number]) if stored is not None else b"") + varint(len(chunk))
-    return bytes(table) + b"".join(chunks)
+        for number, size in enumerate(sizes):
+            table += (varint(stored[number]) if stored is not None else b"") + varint(size)
+    return bytes(table)
