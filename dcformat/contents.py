@@ -200,6 +200,11 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
     return b"".join(bytes((kind,)) + varint(len(part)) + part for kind, part in everything)
 
 
+def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
+    """Return what a table entry says that begins with `head` and states so many bytes of payload."""
+    return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])
+
+
 # --- reading ----------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,7 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
 
 
 def encode_chunk(part: Tensor, coding: Coding, mode: Mode, *, begins: bool) -> bytes:
-    """Return a chunk that holds the lines of `part`, coded by rows; the first of a tensor `begins` with the codebook."""
+    """Return a chunk that holds the lines of `part`, coded by rows; a tensor's first `begins` with the codebook."""
     (chunk,), _ = _chunks(part, coding, 0, mode, begins=begins)
     return chunk
 
