@@ -151,6 +151,13 @@ class CodebookError(FormatError):
     code = "E15"
 
 
+class BaseError(FormatError):
+    """E17: a delta is used without its base, or with another one."""
+
+    code = "E17"
+    headline = "another base"
+
+
 class WorkLimitError(FormatError):
     """E16: reading or running the file would take more work than the caller allows (`max_work`)."""
 

@@ -25,7 +25,7 @@ from dcformat.errors import ChecksumError, FormatError
 from dcformat.front import check_crc, read_front
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
-from dcformat.model import Extension, Model, SelfTest, Tensor
+from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource, Source
 from dcformat.wording import counted
@@ -164,6 +164,15 @@ class DcfFile:
         return self._contents.extensions
 
     @property
+    def delta(self) -> Delta | None:
+        """How the file makes a new one of its base, if it is a delta; `dcformat.apply` does so."""
+        return self._contents.delta
+
+    def sections(self) -> list[tuple[int, bytes]]:
+        """Return the id and the body of each section but the tensor table, in order."""
+        return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
+
+    @property
     def decoded_bytes(self) -> int:
         """Bytes of all tensors in memory, in the form stored in the file; a copy shares its original's arrays."""
         return sum(info.decoded_bytes for info in self._contents.tensors if info.copy_of is None)
@@ -216,7 +225,7 @@ class DcfFile:
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
-        digest = ContentDigest(small_sections(self._model(dict.fromkeys(self._info))))  # type: ignore[arg-type]
+        digest = ContentDigest(self.sections())
         known: dict[str, bytes] = {}
         for name, info in self._info.items():
             known[name] = known[info.copy_of] if info.copy_of else tensor_digest(self.tensor(name))
@@ -268,7 +277,7 @@ class DcfFile:
 
     def _model(self, tensors: Mapping[str, Tensor]) -> Model:
         c = self._contents
-        return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
+        return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions, c.delta)
 
     def _decode(self, info: TensorInfo, threads: int, others: int = 0) -> Tensor:
         """Decode a tensor while other tensors take `others` bytes."""
