@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,16 @@ from dcformat.contents import TensorInfo, parse_sections, small_sections
 from dcformat.cursor import Cursor
 from dcformat.delta_codec import whole_sections
 from dcformat.digest import ContentDigest, tensor_digest
-from dcformat.errors import BaseError, ChecksumError, DuplicateError, EncodingError, FormatError
+from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError, EncodingError, FormatError
 from dcformat.forms import smallest
 from dcformat.limits import memory_counts, require_memory
-from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor
+from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor, require_no_delta
 from dcformat.reader import DcfFile, open_file
 from dcformat.records import replace
 from dcformat.source import Source
 
 Array = npt.NDArray[Any]
+E = TypeVar("E", bound=FormatError)
 
 #: A larger tensor that changes is stored whole.
 _LARGEST = 1 << 30
@@ -47,11 +48,13 @@ def delta(new: Model, base: Source | DcfFile, *, mode: Mode = "fast") -> Model:
 
     Raises
     ------
+    DeltaError
+        One of the two is a delta itself.
     FormatError
-        The base is damaged; either of the two is a delta itself.
+        The base is damaged.
     """
     if new.delta is not None:
-        raise BaseError("new model", got="a delta", expected="a model (apply the delta first)")
+        raise DeltaError("new model", got="a delta", expected="a model (apply the delta first)")
     with _opened(base) as file:
         return _delta(new, file, mode)
 
@@ -80,7 +83,9 @@ def apply(
     Raises
     ------
     BaseError
-        `delta` is no delta, or belongs to another base.
+        The delta belongs to another base.
+    DeltaError
+        `delta` is no delta.
     FormatError
         Either file is damaged, or needs more memory or work than allowed.
     """
@@ -101,10 +106,7 @@ def _opened(source: Source | DcfFile, max_memory: int | None = None, max_work: i
 
 
 def _delta(new: Model, base: DcfFile, mode: Mode) -> Model:
-    if base.delta is not None:
-        raise _named(
-            BaseError("base", got="a delta", expected="a file that stands alone (apply the delta first)"), base
-        )
+    require_no_delta(base.delta, base.path)
     known = {name: (number, tensor_digest(base.tensor(name))) for number, name in enumerate(base.names)}
     places = {digest: number for number, digest in reversed(known.values())}
     sections = small_sections(new)
@@ -157,8 +159,9 @@ def _elements(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.to_dense(max_memory=None)).reshape(-1)
 
 
-def _named(error: BaseError, file: DcfFile) -> BaseError:
-    error.path = file.path
+def _of(file: DcfFile, error: E) -> E:
+    """Return an error with the name of its file."""
+    error.path = error.path or file.path
     return error
 
 
@@ -170,13 +173,13 @@ class _Application:
 
     def __init__(self, change: DcfFile, base: DcfFile, max_memory: int | None, max_work: int | None) -> None:
         if change.delta is None:
-            raise _named(BaseError("file", got="one that stands alone", expected="a delta"), change)
+            raise _of(change, DeltaError("file", got="one that stands alone", expected="a delta"))
         self.change, self.base, self.delta = change, base, change.delta
         self.max_memory, self.max_work = max_memory, max_work
         if base.delta is not None or base.digest != self.delta.base:
             found = "a delta" if base.delta is not None else f"content digest {base.digest.hex()}"
             expected = f"the delta's base, of content digest {self.delta.base.hex()}"
-            raise _named(BaseError("base", got=found, expected=expected), base)
+            raise _of(base, BaseError("base", got=found, expected=expected))
 
     def model(self) -> Model:
         """Make the new model, and check its digest."""
@@ -184,13 +187,12 @@ class _Application:
         tensors: dict[str, Tensor] = {}
         for tensor in self._tensors():
             if tensor.name in tensors:
-                raise self._wrong(DuplicateError("tensor name", got=repr(tensor.name), expected="each once"))
+                raise _of(self.change, DuplicateError("tensor name", got=repr(tensor.name), expected="each once"))
             tensors[tensor.name] = tensor
         sections = whole_sections(self.delta, dict(self.base.sections()))
         if sections is None:
-            raise _named(
-                BaseError("base", got="a missing section", expected="the sections that the delta keeps"), self.base
-            )
+            missing = BaseError("base", got="a missing section", expected="the sections that the delta keeps")
+            raise _of(self.base, missing)
         cursors = {kind: Cursor(body) for kind, body in sections}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         parsed = parse_sections(cursors, shapes, {name: tensor.dtype for name, tensor in tensors.items()})
@@ -199,7 +201,7 @@ class _Application:
             digest.add(name, tensor_digest(tensor))
         if (found := digest.take()) != self.delta.result:
             expected = self.delta.result.hex()
-            raise self._wrong(ChecksumError("content digest of the new file", got=found.hex(), expected=expected))
+            raise _of(self.change, ChecksumError("content digest of the new file", got=found.hex(), expected=expected))
         return Model(tensors, *parsed)
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -220,7 +222,7 @@ class _Application:
         scale = info.scale if origin.scale is None else origin.scale
         field = f"difference {name!r}"
         if origin.scale is not None and info.dtype != "int8":
-            raise self._wrong(EncodingError(f"scale of {field}", got=info.dtype, expected="an int8"))
+            raise _of(self.change, EncodingError(f"scale of {field}", got=info.dtype, expected="an int8"))
         string = self.change.tensor(name).to_dense(max_memory=self.max_memory)
         elements = _elements(self.base.tensor(info.name))
         try:
@@ -228,14 +230,14 @@ class _Application:
                 data = apply_difference(string, elements, info.dtype, field, self.max_work)
             require_bools(data.view(np.uint8), info.dtype, field)
         except FormatError as error:
-            raise self._wrong(error) from None
+            raise _of(self.change, error) from None
         return Tensor(name, info.shape, info.dtype, data, scale=scale)
 
     def _origin(self, number: int) -> TensorInfo:
         names = self.base.names
         if number >= len(names):
             expected = f"a tensor of the base, which has {len(names)}"
-            raise _named(BaseError("tensor of the base", got=f"number {number}", expected=expected), self.base)
+            raise _of(self.base, BaseError("tensor of the base", got=f"number {number}", expected=expected))
         return self.base.info(names[number])
 
     def _require_memory(self) -> None:
@@ -251,10 +253,6 @@ class _Application:
         need = kept + self.change.decoded_bytes + sum(dense) + 4 * max(dense, default=0)
         need += min(PIECE_BYTES, 80 * max(dense, default=0))
         require_memory("applying the delta", need, self.max_memory)
-
-    def _wrong(self, error: Any) -> Any:
-        error.path = error.path or self.change.path
-        return error
 
 
 def counts(delta: Delta) -> dict[str, int]:

@@ -152,10 +152,17 @@ class CodebookError(FormatError):
 
 
 class BaseError(FormatError):
-    """E17: a delta is used without its base, or with another one."""
+    """E17: a delta is applied to another file than its base."""
 
     code = "E17"
-    headline = "another base"
+    headline = "not the base of this delta"
+
+
+class DeltaError(FormatError):
+    """E18: a delta where a file that stands alone is needed, or the other way round."""
+
+    code = "E18"
+    headline = "needs another kind of file"
 
 
 class WorkLimitError(FormatError):

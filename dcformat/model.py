@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.errors import DeltaError
 from dcformat.floats import bit_patterns
 from dcformat.graph import Graph
 from dcformat.layout import DEFAULT_MAX_MEMORY, DTYPES
@@ -322,6 +323,15 @@ class Delta:
     result: bytes
     sections: tuple[tuple[int, bytes | None], ...]
     steps: tuple[Step, ...]
+
+
+def require_no_delta(delta: Delta | None, path: str | None = None) -> None:
+    """Raise `DeltaError` if there is a delta: it has no tensors of its own to unpack or run."""
+    if delta is not None:
+        way = "one that stands alone (dcformat apply DELTA --base OLD.dcf -o NEW.dcf makes it)"
+        error = DeltaError("file", got="a delta", expected=way)
+        error.path = path
+        raise error
 
 
 @record(eq=False)

@@ -152,7 +152,7 @@ def apply(data: bytes, base_data: bytes) -> File:
     """Section 15, "Deltas": what a delta makes of its base."""
     change, base = decode(data), decode(base_data)
     delta = change.delta
-    check(delta is not None, "E17", "not a delta")
+    check(delta is not None, "E18", "not a delta")
     assert delta is not None
     check(base.delta is None and base.digest == delta.base, "E17", "[B7] another base")
     sections = {}

@@ -15,7 +15,7 @@ from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import memory_counts, require_work
-from dcformat.model import Model
+from dcformat.model import Model, require_no_delta
 from dcformat.wording import counted
 from dcformat_runtime.backends import Backend, Options, checked_options, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
@@ -92,6 +92,7 @@ class Session:
             for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
             if array is not None
         )
+        require_no_delta(model.delta)
         plan = make_plan(model.graph, matrices(model.tensors), held, options)
         with _within_memory(max_memory):
             return _make(model, options, plan)
@@ -280,6 +281,7 @@ def load(
     options = checked_options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
+        require_no_delta(file.delta)
         plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
         # A session pickles by the absolute path, or by bytes that cannot change.
@@ -302,6 +304,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     """
     options = checked_options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
+        require_no_delta(file.delta)
         return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 

@@ -15,7 +15,7 @@ import dcformat
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.codecs.differences import PIECE_UNITS, apply_difference
 from dcformat.dense import from_dense
-from dcformat.errors import BaseError, ChecksumError, FormatError, MemoryLimitError, WorkLimitError
+from dcformat.errors import BaseError, ChecksumError, DeltaError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.graph import Graph, Linear, ReLU
 from dcformat.model import STORAGE, Delta, Extension, Model, Origin, Step, Tensor
 from dcformat.records import replace
@@ -195,7 +195,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.dcf"
     dcformat.save(replace(model, metadata={"k": "other"}), other)
     with pytest.raises(
-        BaseError, match=r"other\.dcf: another base: base: expected the delta's base, of content digest"
+        BaseError, match=r"other\.dcf: not the base of this delta: base: expected the delta's base, of content digest"
     ):
         dcformat.apply(made, other)
 
@@ -203,11 +203,11 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 def test_deltas_do_not_chain() -> None:
     base = dcformat.dumps(network())
     delta = dcformat.delta(network(), base)
-    with pytest.raises(BaseError, match="expected a file that stands alone"):
+    with pytest.raises(DeltaError, match="expected one that stands alone"):
         dcformat.delta(network(), dcformat.dumps(delta))
-    with pytest.raises(BaseError, match="expected a model"):
+    with pytest.raises(DeltaError, match="expected a model"):
         dcformat.delta(delta, base)
-    with pytest.raises(BaseError, match="expected a delta, found one that stands alone"):
+    with pytest.raises(DeltaError, match="expected a delta, found one that stands alone"):
         dcformat.apply(base, base)
 
 
