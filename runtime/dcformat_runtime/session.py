@@ -16,7 +16,7 @@ from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import memory_counts, require_work
-from dcformat.model import Model
+from dcformat.model import Model, require_no_delta
 from dcformat.wording import counted
 from dcformat_runtime import switching
 from dcformat_runtime.backends import Backend, Options, checked_options, make_engine
@@ -310,6 +310,7 @@ def load(
     options = checked_options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
+        require_no_delta(file.delta)
         plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
         # A session pickles by the absolute path, or by bytes that cannot change.
@@ -332,6 +333,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     """
     options = checked_options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
+        require_no_delta(file.delta)
         return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
@@ -346,6 +348,7 @@ def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None
 
 def _make_in_memory(model: Model, options: Options) -> Session:
     """Make the session of a model whose arrays are in memory, and count as such."""
+    require_no_delta(model.delta)
     held = sum(
         array.nbytes
         for tensor in model.tensors.values()
