@@ -16,7 +16,7 @@ from dcformat.graph import Output, Port
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, Value, index_limits
+from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes import clean, fold_affine, without_batch
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.onnx_import.checking import Comparison, Run, compare
@@ -114,7 +114,7 @@ def import_onnx(
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = index_limits(builder)
+    runnable.limits = builder.index_limits()
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)

@@ -13,7 +13,7 @@ from dcformat.graph import Output, Port, Shape
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, index_limits
+from dcformat_interop.graph_builder import GraphBuilder
 from dcformat_interop.graph_passes import clean, fold_affine, without_batch
 from dcformat_interop.onnx_import.checking import Run
 from dcformat_interop.refusals import UnfitError
@@ -109,7 +109,7 @@ def import_tflite(
     numbers = _distinct(file, "outputs", file.outputs)
     try:
         outputs = [evaluator.output(number) for number in numbers]
-        return TfliteImport(_model(file, builder, ports, outputs), file, data, index_limits(builder))
+        return TfliteImport(_model(file, builder, ports, outputs), file, data, builder.index_limits())
     except UnfitError:
         raise
     except (FormatError, ValueError) as error:
