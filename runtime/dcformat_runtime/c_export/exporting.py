@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import GraphError
-from dcformat.graph import Graph, Shape
+from dcformat.graph import Conv, Graph, Linear, Shape
+from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.limits import require_memory, require_work
 from dcformat.model import Model
 from dcformat_runtime.c_export import fixed_emulation, fixed_network
 from dcformat_runtime.c_export.calibration import Calibration, calibrate
@@ -26,6 +28,8 @@ from dcformat_runtime.session import Session
 Numbers = Literal["float32", "int8", "int16"]
 Form = Literal["fast", "small", "tables"]
 
+#: What a dense weight and a value take at most while a program is made, and the steps of coding a weight.
+_BYTES_A_WEIGHT, _BYTES_A_VALUE, _STEPS_A_WEIGHT = 64, 256, 256
 #: Random inputs of the test program, if there are no others.
 _SEED = 1
 #: Elements of a value from which an index needs 32 bits.
@@ -76,7 +80,14 @@ class Exported(NamedTuple):
     error: FixedError | None
 
 
-def export_c(model: Model, options: ExportOptions | None = None, inputs: npt.NDArray[Any] | None = None) -> Exported:
+def export_c(
+    model: Model,
+    options: ExportOptions | None = None,
+    inputs: npt.NDArray[Any] | None = None,
+    *,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+    max_work: int | None = DEFAULT_MAX_WORK,
+) -> Exported:
     """Write a network as C99.
 
     Parameters
@@ -87,18 +98,21 @@ def export_c(model: Model, options: ExportOptions | None = None, inputs: npt.NDA
     inputs : ndarray, optional
         Calibration inputs ``(inputs, *shape)``: float32, or uint8 pixels for a network with preprocessing. Fixed
         point needs them, unless the network is quantised; the test program uses the first of them.
+    max_memory, max_work : int or None
+        Maximum number of bytes and of steps, those for one run of the network included; None for no bound.
 
     Raises
     ------
     GraphError
         The network has an operator, a size or an order of sums that the export does not have.
     FormatError
-        The model is not valid.
+        The model is not valid, or takes more memory (`MemoryLimitError`) or work (`WorkLimitError`) than allowed.
     """
     options = options or ExportOptions()
     shapes = check_graph(model.graph, matrices(model.tensors))
     graph = model.graph
     assert graph is not None
+    _check_limits(model, graph, shapes, max_memory, max_work)
     tensors = _dense(model)
     fixed_point = options.numbers != "float32"
     steps = find_steps(graph, {name: tensor.shape for name, tensor in model.tensors.items()}, fixed_point)
@@ -176,6 +190,21 @@ def _header_lines(fixed: FixedNetwork | None, output: int) -> list[str]:
     for name, code in (("INPUT", fixed.codes[0]), ("OUTPUT", fixed.codes[output])):
         lines += [f"#define MODEL_{name}_SCALE {code.scale:.9g}", f"#define MODEL_{name}_ZERO {code.zero}"]
     return [*lines, ""]
+
+
+def _check_limits(
+    model: Model, graph: Graph, shapes: list[Shape], max_memory: int | None, max_work: int | None
+) -> None:  # fmt: skip
+    """Refuse a network whose dense weights, values or sums are too large to export."""
+    used = [model.tensors[name] for name in {name for node in graph.nodes for name in node.tensors}]
+    elements = sum(tensor.size for tensor in used)
+    values = sum(map(prod, shapes))
+    require_memory("exporting the network", _BYTES_A_WEIGHT * elements + _BYTES_A_VALUE * values, max_memory)
+    steps = _STEPS_A_WEIGHT * elements
+    for number, node in enumerate(graph.nodes):
+        if isinstance(node, (Linear, Conv)):
+            steps += prod(model.tensors[node.weight].shape[1:]) * prod(shapes[number + 1])
+    require_work("exporting the network", steps + values, max_work)
 
 
 def _dense(model: Model) -> dict[str, Floats]:

@@ -14,4 +14,5 @@ void entry(void)
 #else
     model_run((const model_input_t *)0x100, (model_output_t *)0x200);
 #endif
+    (void)checked;
 }
