@@ -34,10 +34,12 @@ def run(network: FixedNetwork, graph: Graph, steps: Sequence[Step], shapes: Sequ
 
 def _run_step(network: FixedNetwork, step: Step, operands: list[Ints], shape: Shape) -> Ints:
     code, source, node = network.codes[step.target], network.codes[step.sources[0]], step.node
-    if step.kind in ("alias", "elementwise") and step.number not in network.tables:
-        return operands[0].reshape(-1, *shape)
-    if step.kind == "elementwise":
+    if step.number in network.limits:
+        return _integers(np.clip(operands[0], *network.limits[step.number]))
+    if step.kind == "elementwise" and step.number in network.tables:
         return network.tables[step.number][operands[0]].astype(np.int64)
+    if step.kind in ("alias", "elementwise"):
+        return operands[0].reshape(-1, *shape)
     if step.kind in ("linear", "conv"):
         return _run_layer(network, step, operands[0])
     if step.kind == "add":

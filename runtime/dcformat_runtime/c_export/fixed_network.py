@@ -22,7 +22,6 @@ from dcformat.graph import (
     Pad,
     Quantize,
     Reduce,
-    ReLU,
     Shape,
     Unary,
 )
@@ -35,7 +34,7 @@ from dcformat_runtime.c_export.fixed_point import (
     code_of_step,
     quantized_layer,
 )
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import Step, is_function, limits_of
 from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
 
@@ -58,9 +57,11 @@ class FixedNetwork:
     ----------
     codes : dict of int to Code
         The code of every value that is stored.
-    layers, sums, tables : dict
-        For the number of a step: its weights, its multipliers, or the table of a function (uint8, or uint16 for
-        softmax).
+    layers, kernels, sums, tables, limits : dict
+        For the number of a step: its weights, the spatial shape of its kernel, its multipliers, the table of a function
+        (uint8, or uint16 for softmax), or the range to which a function limits stored integers.
+    aliases : set of int
+        The numbers of functions that leave the stored integers as they are.
     sums_out : bool
         Whether the result of the network are the sums of its last layer, int32.
     """
@@ -71,6 +72,7 @@ class FixedNetwork:
     sums: dict[int, SumOf] = field(default_factory=dict)
     tables: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     kernels: dict[int, Shape] = field(default_factory=dict)
+    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
     aliases: set[int] = field(default_factory=set)
     sums_out: bool = False
 
@@ -96,6 +98,8 @@ def fix(
         Of a stored value.
     """
     network = FixedNetwork(bits)
+
+    ranges = None if ranges is None else share_ranges(steps, ranges)
 
     def measured(value: int) -> tuple[float, float] | None:
         return None if ranges is None else ranges[value]
@@ -155,20 +159,28 @@ def _softmax_code(network: FixedNetwork, step: Step, bits: int) -> Code:
 
 def _function(network: FixedNetwork, step: Step, source: Code, measured: tuple[float, float] | None) -> Code:
     """Return the code of a function's results; its table is left out if the stored integers stay as they are."""
-    node = step.node
-    for operand in node.inputs:
-        if isinstance(operand, str):
-            raise GraphError(f"node {step.number}", got="a tensor as an operand", expected="float32 for such networks")
-    if len(node.values) > 1 or not isinstance(node, (ReLU, Unary, Binary, Quantize, Add)):
-        raise GraphError(f"node {step.number}", got=node.kind, expected="a function of one value; export float32")
-    same = _affine(node, source)
-    if same is not None:
+    if not is_function(step.node):
+        found = f"{step.node.kind} of several operands"
+        raise GraphError(f"node {step.number}", got=found, expected="a function of one value; export float32")
+    nodes = (step.node, *step.functions)
+    code: Code | None = source
+    limits: tuple[float, float] | None = (-inf, inf)
+    for node in nodes:
+        code = None if code is None else _affine(node, code)
+        limits = None if limits is None else limits_of(node, limits)
+    if code is not None:
         network.aliases.add(step.number)
-        return same
+        return code
+    if limits is not None:
+        network.limits[step.number] = source.limits(*limits)
+        return source
     if network.bits == 16:
-        raise GraphError(f"node {step.number}", got=f"{node.kind} in 16 bits", expected="int8 or float32")
-    code = code_of_node(node, network.bits) if isinstance(node, Quantize) else None
-    made = apply(node, source.numbers(np.arange(256)))
+        raise GraphError(f"node {step.number}", got=f"{step.node.kind} in 16 bits", expected="int8 or float32")
+    made = source.numbers(np.arange(256))
+    for node in nodes:
+        made = _apply(node, made)
+    last = nodes[-1]
+    code = code_of_node(last, 8) if isinstance(last, Quantize) else None
     if code is None:
         low, high = float(made.min()), float(made.max())
         if measured is not None:
@@ -178,11 +190,10 @@ def _function(network: FixedNetwork, step: Step, source: Code, measured: tuple[f
     return code
 
 
-def apply(node: Node, x: Floats) -> Floats:
+def _apply(node: Node, x: Floats) -> Floats:
     """Return a function of one value, for float32 of any shape."""
-    operands = [
-        Value(x[None] if isinstance(o, int) else np.array(o, np.float32), isinstance(o, int)) for o in node.inputs
-    ]
+    operands = [Value(np.array(x if isinstance(o, int) else o, np.float32), False) for o in node.inputs]
+    operands = [Value(value.array[None], True) if value.array.ndim else value for value in operands]
     return np.asarray(evaluate(node, operands, {}, x.shape)[0], np.float32)
 
 
@@ -204,6 +215,24 @@ def _affine(node: Node, source: Code) -> Code | None:
             same = code is not None and code.zero == source.zero and (code.low, code.high) == (source.low, source.high)
             return source if code is not None and same and abs(code.scale / source.scale - 1) < 1e-6 else None
     return None
+
+
+def share_ranges(steps: Sequence[Step], ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Widen the ranges of values that are joined, so that all of them get the code of the result."""
+    wide = list(ranges)
+    for step in reversed(steps):
+        values = (*step.sources, step.target)
+        keeps = step.kind in ("move", "alias", "max_pool", "mean_pool", "reduce") or (
+            step.kind == "elementwise" and all(limits_of(n, (-inf, inf)) for n in (step.node, *step.functions))
+        )
+        if isinstance(step.node, Concat):
+            least, greatest = min(wide[v][0] for v in values), max(wide[v][1] for v in values)
+            for value in values:
+                wide[value] = least, greatest
+        elif keeps:
+            source = step.sources[0]
+            wide[source] = min(wide[source][0], wide[step.target][0]), max(wide[source][1], wide[step.target][1])
+    return wide
 
 
 def _moved(node: Node, sources: Sequence[Code]) -> Code:

@@ -289,6 +289,11 @@ class StepWriter:
     def _elementwise(self, step: Step) -> None:
         size = prod(self._shapes[step.target])
         target = self._place(step.target)
+        if self._fixed is not None and step.number in self._fixed.limits:
+            x, (low, high) = f"({self._place(step.sources[0])})[i]", self._fixed.limits[step.number]
+            self._say(f"for (index_t i = 0; i < {size}; i++) {{", f"    int32_t x = {x};")
+            self._say(f"    ({target})[i] = (value_t)(x < {low} ? {low} : x > {high} ? {high} : x);", "}")
+            return
         if self._fixed is not None:
             at = self._data.table(self._fixed.tables[step.number].tobytes())
             source = self._place(step.sources[0])

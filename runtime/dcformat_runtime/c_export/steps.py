@@ -66,6 +66,8 @@ class Step:
         The range to which results are limited.
     quantize : Quantize or None
         The quantisation of the results (fixed point only).
+    functions : tuple of Node
+        Of an elementwise step in fixed point: the functions of one value that follow, which one table computes.
     segment : bool
         Whether the runtime computes the node in a segment, where means and softmax have another order of sums.
     """
@@ -77,6 +79,7 @@ class Step:
     pool: MaxPool | None = None
     limits: tuple[float, float] = (-inf, inf)
     quantize: Quantize | None = None
+    functions: tuple[Node, ...] = ()
     segment: bool = False
 
     @property
@@ -127,8 +130,7 @@ def _kind(node: Node, number: int) -> str:
     if isinstance(node, Add):
         return "add" if len(node.inputs) == len(node.values) == 2 else "elementwise"
     if type(node) not in _KINDS:
-        expected = "one of " + ", ".join(sorted({kind.kind for kind in _KINDS} | {"add"}))
-        raise GraphError(f"node {number}", got=node.kind, expected=f"an operator that `export c` has: {expected}")
+        raise GraphError(f"node {number}", got=node.kind, expected="an operator that `export c` has")
     return _KINDS[type(node)]
 
 
@@ -145,25 +147,38 @@ def _readers(graph: Graph, values: int) -> list[int | None]:
 
 def _join(step: Step, node: Node, number: int, fixed: bool) -> Step | None:
     """Return the step with `node` at its end, None if they cannot be joined."""
+    if fixed and step.kind == "elementwise" and is_function(step.node) and is_function(node):
+        return replace(step, target=number + 1, functions=(*step.functions, node))
     if step.kind not in _FINISHED or step.quantize is not None:
         return None
-    changes: dict[str, object] = {"target": number + 1}
-    low, high = step.limits
-    constant = next((x for x in node.inputs if isinstance(x, float)), None)
+    limits = limits_of(node, step.limits)
+    if limits is not None:
+        return replace(step, target=number + 1, limits=limits)
+    if isinstance(node, Quantize) and fixed:
+        return replace(step, target=number + 1, quantize=node)
+    if isinstance(node, MaxPool) and step.kind == "conv" and step.pool is None and _tiles(node):
+        return replace(step, target=number + 1, pool=node)
+    return None
+
+
+def is_function(node: Node) -> bool:
+    """Return whether a node computes a function of one value."""
+    known = isinstance(node, (ReLU, Unary, Binary, Quantize, Add))
+    return known and len(node.values) == 1 and not any(isinstance(operand, str) for operand in node.inputs)
+
+
+def limits_of(node: Node, limits: tuple[float, float]) -> tuple[float, float] | None:
+    """Return the range to which results are limited by a node after other limits; None if the node does more."""
+    low, high = limits
+    bound = next((as_float32(x) for x in node.inputs if isinstance(x, float)), 0.0)
     match node:
         case ReLU():
-            changes["limits"] = (max(low, 0.0), max(high, 0.0))
-        case Binary(function="minimum") if constant is not None:
-            changes["limits"] = (min(low, as_float32(constant)), min(high, as_float32(constant)))
-        case Binary(function="maximum") if constant is not None:
-            changes["limits"] = (max(low, as_float32(constant)), max(high, as_float32(constant)))
-        case Quantize() if fixed:
-            changes["quantize"] = node
-        case MaxPool() if step.kind == "conv" and step.pool is None and _tiles(node):
-            changes["pool"] = node
-        case _:
-            return None
-    return replace(step, **changes)  # type: ignore[arg-type]
+            return max(low, 0.0), max(high, 0.0)
+        case Binary(function="minimum") if is_function(node):
+            return min(low, bound), min(high, bound)
+        case Binary(function="maximum") if is_function(node):
+            return max(low, bound), max(high, bound)
+    return None
 
 
 def _tiles(node: MaxPool) -> bool:

@@ -41,8 +41,7 @@ class TensorFields(NamedTuple):
     @property
     def bit_models(self) -> int:
         """The number of bit models that the adaptive decoder needs."""
-        coded = self.elements and (self.gap_bits or self.codes)
-        return (1 << self.gap_bits) + (1 << self.magnitude_bits) if coded else 0
+        return (1 << self.gap_bits) + (1 << self.magnitude_bits) if self.gap_bits or self.codes else 0
 
 
 NO_TENSOR = TensorFields(0, 0, 0, 0, 0, 0, 0, 1, 0, 0)
@@ -71,11 +70,9 @@ class TensorData:
     def add(self, values: Values) -> TensorFields:
         """Append a tensor and return its fields."""
         flat = values.numbers.reshape(-1)
-        if not flat.size:
-            return NO_TENSOR
         there = np.flatnonzero(flat)
         if not len(there):
-            return NO_TENSOR._replace(elements=len(flat), gap_bits=1)
+            return NO_TENSOR
         book = self._codebook(values, flat[there])
         dense = len(there) >= _DENSE * len(flat) and (book is None or self._form != "small")
         if dense and book is not None and not values.ranged and len(there) < len(flat):

@@ -18,7 +18,7 @@ static uint32_t data_number(uint32_t at, uint8_t bytes)
 int model_check(void)
 {
     uint32_t crc = 0xFFFFFFFFu;
-    for (uint32_t at = 0; at < MODEL_DATA_SIZE - 4; at++) {
+    for (uint32_t at = 0; at + 4 < MODEL_DATA_SIZE; at++) {
         crc ^= data_byte(at);
         for (uint8_t bit = 0; bit < 8; bit++) {
             crc = (crc & 1u) ? crc >> 1 ^ 0x82F63B78u : crc >> 1;
@@ -29,7 +29,7 @@ int model_check(void)
 
 /* How a tensor lies in model_data. */
 typedef struct {
-    uint32_t elements; /* of the dense tensor; 0 for a bias that is not there */
+    uint32_t elements; /* of the dense tensor */
     offset_t entries;  /* elements that are stored */
     offset_t stream;   /* where the positions and codes of the entries begin and end */
     offset_t end;

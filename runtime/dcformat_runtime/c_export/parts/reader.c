@@ -45,7 +45,7 @@ static void open_reader(reader_t *r, const tensor_t *t, bit_model_t *models)
     r->tensor = t;
     r->position = NO_POSITION;
     r->read = 0;
-    if (t->elements) {
+    if (t->gap_bits || t->codes) {
         open_stream(&r->stream, t, models);
     }
     next_entry(r);
