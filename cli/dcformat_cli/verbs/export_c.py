@@ -203,10 +203,10 @@ def _report(options: CExportOptions, made: Exported, measured: dict[str, dict[st
         emit_json({
             "file": options.file, "output": str(options.output), "format": "c", "form": options.form,
             "mode": options.mode if options.form == "resident" else None, "numbers": options.numbers,
-            "data_bytes": made.data_bytes, "arena_bytes": made.arena_bytes, "error": error, "targets": measured,
+            "data_bytes": len(made.data), "arena_bytes": made.arena_bytes, "error": error, "targets": measured,
         })  # fmt: skip
         return
-    say(f"{options.output}: {made.data_bytes:,} bytes of weights, {made.arena_bytes:,} of values")
+    say(f"{options.output}: {len(made.data):,} bytes of weights, {made.arena_bytes:,} of values")
     if made.error is not None:
         same = f"the same output largest for {100 * made.error.same_argmax:.1f} %"
         say(

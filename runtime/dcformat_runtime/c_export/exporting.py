@@ -70,12 +70,12 @@ class FixedError(NamedTuple):
 class Exported(NamedTuple):
     """The files of a program by name, and what is known of it.
 
-    `data_bytes` are the bytes of the weights, `arena_bytes` those of all values, and `error` that of fixed point, None
-    for float32 or without calibration inputs.
+    `data` are the weights, ``model_data`` in C; `arena_bytes` are the bytes of all values, and `error` is that of fixed
+    point, None for float32 or without calibration inputs.
     """
 
     files: dict[str, str]
-    data_bytes: int
+    data: bytes
     arena_bytes: int
     error: FixedError | None
 
@@ -142,7 +142,7 @@ def export_c(
         "model.c": source(program),
         "test_model.c": test_source(program, given.reshape(len(tests), -1), expected.reshape(len(tests), -1)),
     }
-    return Exported(files, len(program.data), program.arena * _dtype(program.input_type).itemsize, error)
+    return Exported(files, program.data, program.arena * _dtype(program.input_type).itemsize, error)
 
 
 def _program(
