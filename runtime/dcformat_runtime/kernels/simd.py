@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
+from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.control import MAX_PIECES
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, UINT8S
 
@@ -84,6 +85,21 @@ def claim(control: Array, at: int, pieces: int, generation: int) -> int:
         if not 0 <= piece < control[pieces]:
             return -1
         control[at] += 1
+        return piece
+
+
+@intrinsic(compiled_form("claim_next"))
+def claim_next(control: Array, generation: int) -> int:
+    """Claim the next part of an operator atomically, once all parts of the operators before it are done.
+
+    Return -1 if there is none, or if that takes too long. The words of `control` say which parts are claimed and done.
+    The Python form does not wait.
+    """
+    with _counting:
+        piece = int(control[words.CLAIM]) - generation * MAX_PIECES
+        if not 0 <= piece < control[words.PIECES] or control[words.DONE] < piece - piece % control[words.PARTS]:
+            return -1
+        control[words.CLAIM] += 1
         return piece
 
 
