@@ -114,9 +114,10 @@ class Writer:
         return [cgutils.alloca_once(self.b, kind) for _ in range(count)]
 
     @contextmanager
-    def loop(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
-        """Loop over ``range(start, stop, step)``."""
-        with cgutils.for_range_slice(self.b, start, stop, i64(step), I64) as (index, _):
+    def loop(self, start: Any, stop: Any, step: Any) -> Iterator[Any]:
+        """Loop over ``range(start, stop, step)``; `step` is a value or a Python int."""
+        step = i64(step) if isinstance(step, int) else step
+        with cgutils.for_range_slice(self.b, start, stop, step, I64) as (index, _):
             yield index
 
     def lanes(self, below: Any, n: int) -> Any:
