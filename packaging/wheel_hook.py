@@ -1,7 +1,7 @@
 """Puts machine code of kernels into a wheel, and names the platform and the Python version that the code is for.
 
-`make wheel` compiles the kernels and sets DCFORMAT_WHEEL_KERNELS to their folder, DCFORMAT_WHEEL_MACHINE to the machine
-(x86_64 or aarch64). Without these, the wheel is one of pure Python, whose kernels are compiled when they are first used.
+`make wheel` compiles the kernels and sets DCFORMAT_WHEEL_KERNELS to their folder and DCFORMAT_WHEEL_MACHINE to the
+machine (x86_64 or aarch64). Without these, the wheel is one of pure Python, whose kernels are compiled at first use.
 """
 
 from __future__ import annotations
