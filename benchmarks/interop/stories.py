@@ -2,10 +2,10 @@
 
     python benchmarks/interop/stories.py ../shared/data/stories260k stories.dcf
 
-The folder has stories260K.bin, the smallest checkpoint of llama2.c. The packed network computes one step: it takes a token,
-its position, and the keys and values of all positions so far, and returns the logits and the new keys and values. Those have
-a fixed size, so a session needs nothing but its inputs. The text is compared with that of `Llama`, an ordinary forward pass
-in PyTorch over the whole text so far.
+The folder has stories260K.bin, the smallest checkpoint of llama2.c. The packed network computes one step: it takes a
+token, its position, and the keys and values of all positions so far, and returns the logits and the new keys and
+values. Those have a fixed size, so a session needs nothing but its inputs. The text is compared with that of `Llama`,
+an ordinary forward pass in PyTorch over the whole text so far.
 """
 
 from __future__ import annotations

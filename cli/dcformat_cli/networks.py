@@ -45,9 +45,13 @@ def network_name(path: Path) -> str:
 
 
 def read_network(
-    path: Path, dims: Sequence[str], values: Sequence[str], max_memory: int | None = DEFAULT_MAX_MEMORY
+    path: Path,
+    dims: Sequence[str],
+    values: Sequence[str],
+    single: bool = False,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport | TfliteImport:
-    """Read an ONNX or TensorFlow Lite model or a PyTorch program, with the values of ``--dim`` and ``--set``."""
+    """Read an ONNX or TFLite model or a PyTorch program, with the values of ``--dim``, ``--set`` and ``--float32``."""
     kind, name = network_kind(path), network_name(path)
     if kind == "TFLite":
         from dcformat_interop import import_tflite
@@ -61,11 +65,11 @@ def read_network(
         require_onnxscript(name)
         from dcformat_interop import import_pt2
 
-        return import_pt2(path, dims=given, values=fixed, max_memory=max_memory)
+        return import_pt2(path, dims=given, values=fixed, single=single, max_memory=max_memory)
     require_onnx(name)
     from dcformat_interop import import_onnx
 
-    return import_onnx(path, dims=given, values=fixed, max_memory=max_memory)
+    return import_onnx(path, dims=given, values=fixed, single=single, max_memory=max_memory)
 
 
 def check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -28,6 +29,11 @@ def label(node: Any) -> str:
     return str(node.name or (node.output[0] if node.output else ""))
 
 
+def own_names(names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the names of a graph itself, without those around it."""
+    return names.maps[0] if isinstance(names, ChainMap) else names
+
+
 def in_order(path: str, nodes: Sequence[Any], names: Mapping[str, Any]) -> Iterator[Any]:
     """Yield nodes in their order, but each after those whose results it reads.
 
@@ -45,9 +51,10 @@ def in_order(path: str, nodes: Sequence[Any], names: Mapping[str, Any]) -> Itera
         No node makes a name that one reads, two nodes make the same name, or there is a cycle.
     """
     makers: dict[str, int] = {}
+    known = set(own_names(names))
     for number, node in enumerate(nodes):
         for name in filter(None, node.output):
-            if name in makers:
+            if name in makers or name in known:
                 raise UnfitError(path, "results with different names", f"{name!r} twice", what(node))
             makers[name] = number
     needed = [{makers[name] for name in _read(node) if name in makers} for node in nodes]

@@ -13,13 +13,15 @@ import numpy.typing as npt
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import TensorNames
 from dcformat_interop.onnx_import.ports import InputPlan
-from dcformat_interop.onnx_import.unsupported import CUT
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
 #: Numbers of dtypes in ONNX.
 _FLOAT16, _BFLOAT16 = 10, 16
+
+#: The way out for most operators of an ONNX file that cannot be imported.
+_CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
 
 #: Most characters that a message shows of an engine's error.
 _REASON = 160
@@ -66,7 +68,7 @@ class Origin(NamedTuple):
     folder: Path | None = None
     outputs: Sequence[str] = ()
     names: TensorNames = MappingProxyType({})
-    otherwise: str = CUT
+    otherwise: str = _CUT
     one_input: str = ""
 
 

@@ -32,10 +32,11 @@ def read_pt2(
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from a ``.pt2`` archive. The parameters and errors are those of `import_pt2`."""
-    return import_pt2(source, dims=dims, values=values, max_memory=max_memory).model
+    return import_pt2(source, dims=dims, values=values, single=single, max_memory=max_memory).model
 
 
 def import_pt2(
@@ -43,6 +44,7 @@ def import_pt2(
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an archive that `torch.export.save` wrote, with the means to check it.
@@ -56,6 +58,8 @@ def import_pt2(
         Sizes of dimensions that the program leaves open, by their names, or as ``INPUT.AXIS``.
     values : mapping of str to array_like, optional
         Inputs that become constant.
+    single : bool
+        Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -72,7 +76,7 @@ def import_pt2(
     """
     path = Path(source)
     program = load_program(path, max_memory)
-    return import_program(program, str(path), dims=dims, values=values, max_memory=max_memory)
+    return import_program(program, str(path), dims=dims, values=values, single=single, max_memory=max_memory)
 
 
 def import_program(
@@ -82,6 +86,7 @@ def import_program(
     run: Callable[[Sequence[Any]], Any] | None = None,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     one_input: str = "",
     exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
@@ -96,7 +101,7 @@ def import_program(
     run : callable, optional
         What the network must agree with: takes the input tensors in order, and returns the nested results. By default,
         the program itself.
-    dims, values, max_memory
+    dims, values, single, max_memory
         As for `import_pt2`.
     one_input : str
         What errors advise for a program that takes single inputs only.
@@ -118,7 +123,7 @@ def import_program(
         otherwise=_OTHERWISE,
         one_input=one_input,
     )
-    return import_proto(origin, proto, dims=dims, values=values, max_memory=max_memory, exact=exact)
+    return import_proto(origin, proto, dims=dims, values=values, single=single, max_memory=max_memory, exact=exact)
 
 
 def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:

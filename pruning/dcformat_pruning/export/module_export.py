@@ -96,6 +96,7 @@ def from_module(
                 type(module).__name__,
                 run=lambda tensors: reference(*examples.args(tensors)[0], **examples.args(tensors)[1]),
                 one_input=_ONE_INPUT,
+                single=True,
                 exact=exact,
                 max_memory=None,
             )

@@ -30,7 +30,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, y: Tensor) -> dict[str, Any]:
-        features = torch.relu(self.norm(self.conv(x))).flatten(2) * self.factor
+        features = torch.relu(self.norm(self.conv(x))).flatten(2) * self.get_buffer("factor")
         return {"features": features, "rest": (y + self.shift, y @ y.new_ones(4, 2))}
 
 
