@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 from dcformat import layout
 from dcformat.cursor import Cursor, check_text, text, varint
@@ -136,25 +137,59 @@ def form_of(tensor: Tensor) -> int:
     return layout.FORM_DENSE if tensor.codebook is None else layout.FORM_DENSE_SHARED
 
 
+class EntryHead(NamedTuple):
+    """What a table entry says of a tensor before the length of its payload.
+
+    Attributes
+    ----------
+    form : int
+        A form id of `layout`.
+    nnz : int
+        Number of entries of a sparse tensor; of no meaning for other forms.
+    clusters : int
+        Size of the codebook; of no meaning without one.
+    """
+
+    name: str
+    form: int
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float
+    nnz: int
+    clusters: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> EntryHead:
+        """Return the head of a tensor in memory."""
+        clusters = 0 if tensor.codebook is None else len(tensor.codebook)
+        nnz = tensor.nnz if tensor.is_sparse else 0
+        return cls(tensor.name, form_of(tensor), tensor.dtype, tensor.shape, tensor.scale, nnz, clusters)
+
+    def __bytes__(self) -> bytes:
+        out, rank, dtype = bytearray(text(self.name)), len(self.shape), layout.DTYPES.index(self.dtype)
+        if dtype < layout.KERNEL_DTYPES:
+            out.append(self.form | dtype << 3 | rank << 5)
+        else:
+            out += bytes((layout.FORM_EXTENDED | rank << 5, self.form | dtype << 3))
+        for size in self.shape:
+            out += varint(size)
+        if self.dtype == "int8":
+            out += struct.pack("<f", self.scale)
+        if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED):
+            out += varint(self.nnz)
+        if self.form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED):
+            out += varint(self.clusters)
+        return bytes(out)
+
+
 def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
     """Return a tensor's entry in the table."""
-    form, rank = form_of(tensor), len(tensor.shape)
-    dtype = layout.DTYPES.index(tensor.dtype)
-    out = bytearray(text(tensor.name))
-    if dtype < layout.KERNEL_DTYPES:
-        out.append(form | dtype << 3 | rank << 5)
-    else:
-        out += bytes((layout.FORM_EXTENDED | rank << 5, form | dtype << 3))
-    for size in tensor.shape:
-        out += varint(size)
-    if tensor.dtype == "int8":
-        out += struct.pack("<f", tensor.scale)
-    if tensor.is_sparse:
-        out += varint(tensor.nnz)
-    if tensor.codebook is not None:
-        out += varint(len(tensor.codebook))
-    out += varint(2 * payload_bytes + new_block)
-    return bytes(out)
+    return bytes(EntryHead.of(tensor)) + entry_end(payload_bytes, new_block)
+
+
+def entry_end(payload_bytes: int, new_block: bool) -> bytes:
+    """Return the end of a table entry: the length of the payload, and whether it begins a data block."""
+    return varint(2 * payload_bytes + new_block)
 
 
 def copy_entry(name: str, back: int) -> bytes:
@@ -167,6 +202,11 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
     body = varint(len(table)) + b"".join(table)
     everything = sorted([(layout.SECTION_TENSORS, body), *sections])
     return b"".join(bytes((kind,)) + varint(len(part)) + part for kind, part in everything)
+
+
+def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
+    """Return what a table entry says that begins with `head` and states so many bytes of payload."""
+    return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.chunk_stream import chunk_tensors
 from dcformat.codecs.memory import TENSOR_OBJECTS, usage_bytes, working_bytes
 from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
@@ -212,6 +213,35 @@ class DcfFile:
         with self._naming():
             tensor = self._decode(self._original(name), threads)
         return replace(tensor, name=name)
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield a tensor's elements in row-major order, in 1-D arrays of ``STORAGE[dtype]``.
+
+        A large tensor that was coded by rows is decoded chunk by chunk, so that neither its payload nor its elements
+        are in memory at once. Its payload is read twice: all of it is checked before any of it is decoded.
+
+        Raises
+        ------
+        KeyError
+            The file has no such tensor.
+        FormatError
+            The payload is damaged, or a chunk takes more memory, or all chunks more work, than allowed.
+        """
+        info = self._original(name)
+        with self._naming():
+            tensors = self._chunks(info) if info.payload_bytes > layout.MAX_SHARED_BLOCK_BYTES else None
+            for tensor in [self._decode(info, 1)] if tensors is None else tensors:
+                yield from tensor.pieces()
+
+    def _chunks(self, info: TensorInfo) -> Iterator[Tensor] | None:
+        """Return a tensor's chunks, if it can be decoded chunk by chunk."""
+        start = self._blocks[info.block]
+
+        def take(offset: int, count: int) -> memoryview:
+            return self._data.take(start + offset, count)
+
+        with memory_counts(f"tensor {info.name!r}", self._max_memory):
+            return chunk_tensors(info, take, self._max_memory, self._max_work)
 
     def dense(self, name: str, *, threads: int = 1) -> Array:
         """Decode one tensor into a dense array of its shape, in ``STORAGE[dtype]``. Raises the errors of `tensor`."""

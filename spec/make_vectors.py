@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from generator import (  # noqa: E402
     boundaries,
     broken_graphs,
+    broken_planes,
     container,
     deltas,
     graph_runs,
@@ -63,7 +64,7 @@ def invalid() -> Iterator[Invalid]:
     yield from payloads.invalid_dense_payloads()
     yield from broken_graphs.invalid_graphs()
     yield from payloads.invalid_payloads()
-    yield from planes.invalid_planes()
+    yield from broken_planes.invalid_planes()
     yield from lies.invalid_modelled()
     yield from boundaries.invalid_boundaries()
     yield from deltas.invalid_deltas()

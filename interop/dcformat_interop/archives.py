@@ -167,5 +167,5 @@ def _is_member(name: str) -> bool:
 
 def _write_elements(content: DcfFile, name: str, out: IO[bytes]) -> None:
     """Write a tensor's elements piece by piece, because the dense form may be much larger than memory."""
-    for piece in content.tensor(name).pieces():
+    for piece in content.pieces(name):
         out.write(piece.data)

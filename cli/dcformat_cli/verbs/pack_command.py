@@ -64,6 +64,7 @@ class PackOptions:
     skip: Sequence[str]
     key: str | None
     exact: bool
+    float32: bool
     dims: Sequence[str]
     values: Sequence[str]
     max_memory: int
@@ -146,6 +147,11 @@ class PackOptions:
     metavar="INPUT=VALUE",
     help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
 )
+@click.option(
+    "--float32",
+    is_flag=True,
+    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of ONNX models.",
+)
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
     "--max-memory",
@@ -218,7 +224,7 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)
     with naming(str(path)):
-        imported = networks.read_network(path, options.dims, options.values, options.max_memory)
+        imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
@@ -337,7 +343,8 @@ def _read(options: PackOptions) -> Checkpoint:
     path, architecture, key, skip = options.checkpoint, options.known, options.key, options.skip
     if path.suffix.lower() != ".net" or looks_like_checkpoint(path):
         source = sys.stdin.buffer if str(path) == "-" else path
-        return read_checkpoint(source, key=key, skip=skip, max_memory=options.max_memory)
+        single = options.float32 or architecture is not None
+        return read_checkpoint(source, key=key, skip=skip, single=single, max_memory=options.max_memory)
     if architecture is None:
         raise misuse(f"{path}: a .net file does not hold the shapes of its tensors: give --architecture")
     if key or skip:
