@@ -109,7 +109,7 @@ def find_steps(graph: Graph, tensors: Mapping[str, Shape], fixed: bool) -> list[
         raise GraphError("export of C", got=found, expected="a network with one input and one output")
     shapes = graph.shapes(tensors)
     readers = _readers(graph, len(shapes))
-    segments = _in_segments(graph, shapes, tensors)
+    segments = _in_segments(graph, shapes)
     steps: list[Step] = []
     joined: set[int] = set()
     for number, node in enumerate(graph.nodes):
@@ -186,14 +186,14 @@ def _tiles(node: MaxPool) -> bool:
     return node.stride == node.kernel and not (any(node.padding) or any(node.padding_end) or node.ceil_mode)
 
 
-def _in_segments(graph: Graph, shapes: Sequence[Shape], tensors: Mapping[str, Shape]) -> set[int]:
+def _in_segments(graph: Graph, shapes: Sequence[Shape]) -> set[int]:
     """Return the numbers of the nodes that the runtime computes in segments."""
     if takes_rows(graph, shapes):
         return set(range(len(graph.nodes)))
-    padded = evenly_padded(graph, shapes)
+    padded, inside = evenly_padded(graph, shapes)
     origin: dict[int, int] = {}  # for each node of `padded` that was not inserted, its number in `graph`
     for place, node in enumerate(padded.nodes):
         if type(node) is type(graph.nodes[len(origin)]):
             origin[place] = len(origin)
-    segments = [part for part in divide(padded, padded.shapes(tensors)) if isinstance(part, Segment)]
+    segments = [part for part in divide(padded, inside) if isinstance(part, Segment)]
     return {origin[place] for part in segments for place in range(part.start, part.stop) if place in origin}
