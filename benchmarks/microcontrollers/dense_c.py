@@ -15,7 +15,7 @@ from dcformat_runtime.c_export.calibration import calibrate
 from dcformat_runtime.c_export.steps import Step, find_steps
 from dcformat_runtime.network import Floats, to_float32
 
-from dcformat.graph import AvgPool, Conv, MaxPool
+from dcformat.graph import AvgPool, Conv, MaxPool, Transpose
 from dcformat.model import Model
 
 HEAD = """
@@ -89,12 +89,15 @@ def dense_program(model: Model, files: Mapping[str, str], inputs: Floats | None)
             names[step.target] = source
             continue
         names[step.target] = target = f"value_{step.target}"
+        if step.kind in ("move", "add"):
+            variables.append(f"static uint8_t {target}[{prod(shapes[step.target])}];")
+            body.append(_moved_or_added(fixed, step, shapes, [names[value] for value in step.sources], target))
+            continue
         if step.kind in ("conv", "linear"):
             constants += _weights(fixed, step)
         before = f"before_{step.number}"
         if step.pool is not None:
             body.append(_code(fixed, step, shapes, source, before))
-            rows, columns = shapes[step.number + 1][-2:]
             variables.append(f"static uint8_t {before}[{prod(shapes[step.number + 1])}];")
             body.append(_pool(step.pool, shapes[step.number + 1], shapes[step.target], before, target, 0))
         else:
@@ -105,6 +108,30 @@ def dense_program(model: Model, files: Mapping[str, str], inputs: Floats | None)
     body.append(f"\n    for (int i = 0; i < MODEL_OUTPUTS; i++)\n        output[i] = {last}[i];\n")
     run = "void model_run(const model_input_t *input, model_output_t *output)\n{" + "".join(body) + "}\n"
     return {**files, "model.c": "\n".join([HEAD, *constants, *variables, "", run])}
+
+
+def _moved_or_added(
+    fixed: fixed_network.FixedNetwork, step: Step, shapes: list[tuple[int, ...]], sources: list[str], target: str
+) -> str:  # fmt: skip
+    """Return a transposition of three dimensions, or a sum."""
+    node, codes = step.node, fixed.codes
+    if isinstance(node, Transpose):
+        b, c = shapes[step.sources[0]][1:]
+        steps = [(b * c, c, 1)[axis] for axis in node.order]
+        x, y, z = shapes[step.target]
+        return f"""
+    for (int i = 0; i < {x}; i++)
+        for (int j = 0; j < {y}; j++)
+            for (int k = 0; k < {z}; k++)
+                {target}[(i * {y} + j) * {z} + k] = {sources[0]}[i * {steps[0]} + j * {steps[1]} + k * {steps[2]}];
+"""
+    (first, second), shift = fixed.sums[step.number]
+    zeros = [codes[value].zero for value in step.sources]
+    total = f"({sources[0]}[i] - {zeros[0]}) * {first} + ({sources[1]}[i] - {zeros[1]}) * {second}"
+    return f"""
+    for (int i = 0; i < {prod(shapes[step.target])}; i++)
+        {target}[i] = finish({total}, 1, {shift}, {codes[step.target].zero});
+"""
 
 
 def _weights(fixed: fixed_network.FixedNetwork, step: Step) -> list[str]:
