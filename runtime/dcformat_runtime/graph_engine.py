@@ -129,9 +129,10 @@ class GraphEngine:
     def _segment(self, model: Model, segment: Segment, make_engine: MakeEngine) -> Compute:
         network = lower(Model(seen_by(segment, model.tensors), segment.graph))
         engine, source, shape = make_engine(network), segment.source, self.shapes[segment.target]
+        features = prod(self.shapes[source]) // segment.lead
 
         def run(values: dict[int, Floats], batch: int) -> Floats:
-            x = np.ascontiguousarray(values[source]).reshape(batch * segment.lead, -1)
+            x = np.ascontiguousarray(values[source]).reshape(batch * segment.lead, features)
             return engine.run(x).reshape(batch, *shape)
 
         return run

@@ -17,6 +17,7 @@ from dcformat.graph import (
     Add,
     Binary,
     Conv,
+    ConvTranspose,
     Gather,
     Graph,
     Linear,
@@ -27,6 +28,8 @@ from dcformat.graph import (
     Preprocessing,
     Reduce,
     ReLU,
+    Reshape,
+    Softmax,
     Transpose,
     Unary,
 )
@@ -138,6 +141,14 @@ def test_an_empty_batch() -> None:
     assert {name: output.shape for name, output in found.items()} == {"sum": (2, 0, 3), "token": (0,)}
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_an_empty_batch_of_every_weighted_operator(backend: Any) -> None:
+    weights = tensors(line=np.ones((2, 2, 1), np.float32), plane=np.ones((2, 3, 1, 1), np.float32))
+    nodes = Conv((0,), "line", None, (1,), (0,), (0,), (1,)), Reshape((1,), (2, 1, 4)), ConvTranspose((2,), "plane")
+    session = Session.from_model(Model(weights, Graph.sequential((2, 4), nodes)), backend=backend)
+    assert session(np.zeros((0, 2, 4), np.float32)).shape == (0, 3, 1, 4)
+
+
 def test_an_input_that_is_the_same_for_the_batch() -> None:
     graph = Graph((Port((3,), "x"), Port((3,), "scale", "float32", None)), (Binary((0, 1), "mul"),), (Output(2),))
     x, scale = np.ones((4, 3), np.float32), np.array([1, 2, 3], np.float32)
@@ -191,6 +202,18 @@ def test_only_uneven_padding_becomes_an_operator() -> None:
     assert [node.kind for node in padded.nodes] == ["pad", "conv", "pad", "max_pool", "relu"]
     assert list(seen) == [(2, 6, 6), (2, 7, 8), (4, 5, 6), (4, 6, 7), (4, 3, 3), (4, 3, 3)] == padded.shapes(tensors)
     assert padded.outputs[0].value == 5
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
+    x = np.array([[[[0, 1], [2, 3]]]], np.float32)
+    model = Model(
+        tensors(weight=np.array([[1, 2]], np.float32)),
+        Graph.sequential((1, 2, 2), (Softmax((0,), 1), Linear((1,), "weight"))),
+    )
+    share = 1 / (1 + np.exp(np.float32(2)))
+    expected = [[[[3 * share], [3 * (1 - share)]]]]
+    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
 
 
 def test_a_session_pickles() -> None:

@@ -41,7 +41,10 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     built, values = clean(*fold_affine(*clean(built, values)))
     if not built.nodes:
         values = [built.copy(value) for value in values]
-    return built.model([
+    model = built.model([
         Output(value.number, result.name, result.dtype, result.batch_axis)
         for value, result in zip(values, results, strict=True)
     ])  # fmt: skip
+    assert model.graph is not None
+    model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    return model

@@ -16,7 +16,7 @@ from dcformat.graph import Port
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, Value, index_limits
+from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.comparison import Run
 from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
@@ -59,17 +59,20 @@ def read_onnx(
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from an ONNX model. The parameters and errors are those of `import_onnx`."""
-    return import_onnx(source, dims=dims, values=values, max_memory=max_memory).model
+    return import_onnx(source, dims=dims, values=values, single=single, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_onnx(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an ONNX model, with the means to check it.
@@ -84,6 +87,8 @@ def import_onnx(
         Sizes of dimensions that the model leaves open, by their names, or as ``INPUT.AXIS``.
     values : mapping of str to array_like, optional
         Inputs that become constant.
+    single : bool
+        Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -111,14 +116,16 @@ def import_onnx(
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
     loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
-    evaluator = Evaluator(path, model, builder, loader, budget)
+    evaluator = Evaluator(path, model, builder, loader, budget, single)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = index_limits(builder)
+    runnable.limits = builder.index_limits()
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
+    except UnfitError:
+        raise
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 

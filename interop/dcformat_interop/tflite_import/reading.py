@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from dcformat.errors import FormatError
 from dcformat.graph import Port, Shape
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, index_limits
+from dcformat_interop.graph_builder import GraphBuilder
 from dcformat_interop.lowering.comparison import Run
 from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.refusals import UnfitError
@@ -67,6 +69,7 @@ def read_tflite(
     return import_tflite(source, dims=dims, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -110,7 +113,7 @@ def import_tflite(
     numbers = _distinct(file, "outputs", file.outputs)
     try:
         outputs = [evaluator.output(number) for number in numbers]
-        return TfliteImport(_model(file, builder, ports, outputs), file, data, index_limits(builder))
+        return TfliteImport(_model(file, builder, ports, outputs), file, data, builder.index_limits())
     except UnfitError:
         raise
     except (FormatError, ValueError) as error:
