@@ -119,7 +119,7 @@ class Coding:
             raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
         length = info.rows if self.transposed else info.columns
         plain = info.form != "sparse" and not info.clusters
-        if not self.is_packed and not plain and length > layout.MAX_CONTEXT_LENGTH:
+        if not self.is_quick and not plain and length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
 
 

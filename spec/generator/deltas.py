@@ -10,10 +10,10 @@ from reference_planes import ROTATED
 from reference_reader import Tensor
 
 from generator.assembler import DENSE, SIZES, Item, assemble, f32, labels, metadata, pack_bits, varint
-from generator.graph_bytes import RELU, graph, op
-from generator.planes import CODED, CONSTANT_PLANE, RAW, Plane, block, encode_tables, frequencies_of, rans
+from generator.graph_bytes import Op, graph, op
 from generator.ranges import RangeEncoder
 from generator.samples import VALUES, Invalid, constant, copy, dense
+from generator.value_blocks import CODED, CONSTANT_PLANE, RAW, Plane, block, encode_tables, frequencies_of, rans
 
 #: A delta: name, requirements, bytes, base, and the tensors of the new file or the code of the error.
 Made = tuple[str, str, bytes, bytes, "dict[str, Tensor] | str"]
@@ -208,7 +208,7 @@ def valid_files() -> Iterator[Made]:
     twice = copy("y", 1, alike)
     both = [renamed, replace(first, name="y")]
     yield made("difference_copied", both, [alike, twice], [step(CHANGED, 2, origin(0) + origin(2))])
-    net = graph((5,), op(RELU))
+    net = graph((5,), op(Op.RELU))
     with_graph = assemble([first], [(2, net)])
     result = assemble([], [(2, net)])
     yield "file_graph_kept", "B7", assemble([], [section(with_graph, result, b"", b"\1\2\0", 0)]), with_graph, {}
@@ -363,7 +363,7 @@ def invalid_deltas() -> Iterator[Invalid]:
     yield bad("cut_in_digest", "E03", "N4", body(keep)[:15])
     yield bad("cut", "E03", "N4", body(keep)[:-1])
     yield bad("too_long", "E04", "N5", body(keep) + b"\0")
-    for kind, other in ((2, graph((5,), op(RELU))), (3, labels("x")), (4, metadata(("k", "v")))):
+    for kind, other in ((2, graph((5,), op(Op.RELU))), (3, labels("x")), (4, metadata(("k", "v")))):
         yield bad(f"beside_section_{kind}", "E08", "B1", body(keep), more=[(kind, other)])
     for name, listed in (("0", b"\1\0\0"), ("1", b"\1\1\0"), ("6", b"\1\6\0"), ("127", b"\1\x7f\0")):
         yield bad(f"section_{name}", "E08", "B2", body(keep, sections=listed))
