@@ -30,10 +30,10 @@ types: $(VENV)/installed-dev
 # The same tests where kernels run as plain Python, and compiled with bounds checks.
 checks: plain-python bounds
 
-# Tests that run kernels; plain Python takes long, so fewer may be chosen.
-KERNEL_TESTS ?= tests/format tests/runtime
+# Tests that run kernels. Plain Python takes some hundred times as long, so the tests take smaller inputs there.
+KERNEL_TESTS := tests/format tests/runtime
 plain-python: $(VENV)/installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 
 bounds: $(VENV)/installed-dev
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
@@ -58,7 +58,7 @@ READERS := $(addprefix dcformat/,contents.py cursor.py front.py graph_attributes
   $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime --cov --cov-append --cov-report=term
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS) --cov --cov-append --cov-report=term
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(READERS)))
 
 # Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for
