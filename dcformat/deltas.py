@@ -14,7 +14,8 @@ from dcformat.codecs import Mode
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.codecs.differences import PIECE_BYTES, apply_difference
 from dcformat.codecs.value_blocks import require_bools
-from dcformat.contents import TensorInfo, parse_sections, small_sections
+from dcformat.contents import TensorInfo, parse_sections
+from dcformat.contents_writer import small_sections
 from dcformat.cursor import Cursor
 from dcformat.delta_codec import whole_sections
 from dcformat.digest import ContentDigest, tensor_digest

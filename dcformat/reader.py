@@ -20,7 +20,8 @@ from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
-from dcformat.contents import TensorInfo, small_sections
+from dcformat.contents import TensorInfo
+from dcformat.contents_writer import small_sections
 from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.front import check_crc, read_front
