@@ -23,7 +23,8 @@ from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError
 from dcformat.forms import smallest
 from dcformat.limits import memory_counts, require_memory
 from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor, require_no_delta
-from dcformat.reader import DcfFile, open_file
+from dcformat.opening import open_file
+from dcformat.reader import DcfFile
 from dcformat.records import replace
 from dcformat.source import Source
 
