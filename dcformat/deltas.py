@@ -14,7 +14,8 @@ from dcformat.codecs import Mode
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.codecs.differences import PIECE_BYTES, apply_difference
 from dcformat.codecs.value_blocks import require_bools
-from dcformat.contents import TensorInfo, parse_sections, small_sections
+from dcformat.contents import TensorInfo, parse_sections
+from dcformat.contents_writer import small_sections
 from dcformat.cursor import Cursor
 from dcformat.delta_codec import whole_sections
 from dcformat.digest import ContentDigest, tensor_digest
@@ -22,7 +23,8 @@ from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError
 from dcformat.forms import smallest
 from dcformat.limits import memory_counts, require_memory
 from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor, require_no_delta
-from dcformat.reader import DcfFile, open_file
+from dcformat.opening import open_file
+from dcformat.reader import DcfFile
 from dcformat.records import replace
 from dcformat.source import Source
 
