@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Quantize
+from dcformat.graph import Quantize, Requantize
 from dcformat.model import Model
 from dcformat_interop.onnx_import.source import Source
 from dcformat_interop.refusals import UnfitError
@@ -82,7 +82,7 @@ def _difference(model: Model, source: Source, batch: int, name: str, results: tu
 
 def _tolerance(model: Model, dtype: np.dtype[Any], source: Source) -> float:
     assert model.graph is not None
-    if any(isinstance(node, Quantize) for node in model.graph.nodes):
+    if any(isinstance(node, Quantize | Requantize) for node in model.graph.nodes):
         return QUANTIZED_TOLERANCE
     if dtype.kind != "f":
         return 0.0

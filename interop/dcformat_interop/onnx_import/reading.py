@@ -17,7 +17,7 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value, index_limits
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.onnx_import.checking import Comparison, Run, compare
 from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
@@ -163,7 +163,7 @@ def _model(
     values = [value for _, _, value in outputs]
     batchless, made = without_batch(builder, axes, list(zip(values, ends, strict=True)))
     short, made = clean(batchless, made)
-    folded, made = clean(*fold_affine(short, made))
+    folded, made = clean(*to_integers(*clean(*fold_affine(short, made))))
     if not folded.nodes:
         made = [folded.copy(value) for value in made]
     described = [

@@ -14,7 +14,7 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, index_limits
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 from dcformat_interop.onnx_import.checking import Run
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
@@ -168,7 +168,7 @@ def _model(file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outpu
     values = [plain(builder, item) for item in outputs]
     starts, ends = _batch_axes([port.shape for port in ports], [value.shape for value in values])
     batchless, made = without_batch(builder, starts, list(zip(values, ends, strict=True)))
-    folded, made = clean(*fold_affine(*clean(batchless, made)))
+    folded, made = clean(*to_integers(*clean(*fold_affine(*clean(batchless, made)))))
     if not folded.nodes:
         made = [folded.copy(value) for value in made]
     names = _names(file, file.outputs)
