@@ -125,6 +125,24 @@ def test_linear_layers(features: int, out: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_words_of_zeros_are_left_out(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weight = weights_of((40, 24, 3, 2)) * (random.random((1, 24, 3, 2)) < 0.1)
+    weight[:16] = 0
+    scales = np.full((40, 1, 1), 0.02, np.float32)
+    conv, rounding = g.Conv((1,), "w", "b"), g.Requantize((2, "s"), 1.0, 1.0, -128, 127)
+    bias = np.arange(40, dtype=np.float32) * 100
+    network = model((24, 6, 7), [conv, rounding], {"w": weight, "b": bias, "s": scales})
+    found, x = integer_network.read(network), bytes_of((24, 6, 7))
+    assert found is not None
+    program = integer_program.build(found, None)
+    assert program is not None
+    assert program.mem.nbytes < weight.size
+    sums = convolved(x.astype(np.int64) - 3, weight, bias, conv)
+    np.testing.assert_array_equal(IntegerEngine(network, program).run_bytes(x), requantized(sums, rounding, 0.02))
+
+
 def test_a_linear_layer_reads_a_flattened_image() -> None:
     conv_weight, weight = weights_of((5, 2, 1, 1)), weights_of((4, 60), 2)
     first, second = (g.Requantize((k, 0.01), 1.0, 1.0, -128, 127) for k in (2, 5))

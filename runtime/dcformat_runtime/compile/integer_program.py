@@ -196,40 +196,50 @@ def _tables(op: Operator, places: dict[int, _Place], constants: _Constants, tile
     }  # fmt: skip
 
 
-def _runs(op: Operator, source: _Place) -> tuple[list[Pair], Array]:
-    """Return the runs of bytes that a window reads (offset and words), and the weights in the same order.
+def _words(op: Operator, source: _Place) -> tuple[Array, Array]:
+    """Return how far each word that a window reads lies from its position, and the weights (words, out, WORD).
 
-    The weights are (out, bytes); each run has zeros at its end if it is no multiple of a word.
+    Adjacent bytes share words; where their number is no multiple of a word, zeros follow.
     """
     assert op.weights is not None
     out, channels, height, width = op.weights.shape
     taps = op.weights.transpose(0, 2, 3, 1)
     whole = source.step == channels and op.windows.dilation[1] == 1
-    runs, parts = [], []
+    offsets, parts = [], []
     for row in range(height):
         for column in range(1 if whole else width):
             part = taps[:, row].reshape(out, -1) if whole else taps[:, row, column]
-            length = part.shape[1]
-            offset = op.windows.dilation[0] * row * source.pitch + op.windows.dilation[1] * column * source.step
-            runs.append((offset, -(-length // WORD)))
-            parts.append(np.pad(part, ((0, 0), (0, -length % WORD))))
-    return runs, np.concatenate(parts, axis=1)
+            part = np.pad(part, ((0, 0), (0, -part.shape[1] % WORD)))
+            start = op.windows.dilation[0] * row * source.pitch + op.windows.dilation[1] * column * source.step
+            offsets.append(start + np.arange(0, part.shape[1], WORD))
+            parts.append(part)
+    weights = np.concatenate(parts, axis=1).reshape(out, -1, WORD).transpose(1, 0, 2)
+    return np.concatenate(offsets), weights
+
+
+def _runs(offsets: Array) -> Array:
+    """Return the runs of adjacent words: the offset of the first, and their number."""
+    if not len(offsets):
+        return np.zeros((0, 2), np.int64)
+    starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 2 * WORD) != WORD)
+    return np.stack([offsets[starts], np.diff(starts, append=len(offsets))], axis=1)
 
 
 def _convolution(op: Operator, places: dict[int, _Place], constants: _Constants) -> Records:
     assert op.bias is not None and op.factors is not None
-    runs, weights = _runs(op, places[op.sources[0].number])
+    offsets, weights = _words(op, places[op.sources[0].number])
     positions = op.target.size[1] * op.target.size[2]
-    table = constants.integers(np.array(runs))
     records: Records = []
     for first, blocks in _blocks(op.target.size[0], positions):
         channels = slice(first * LANES, (first + blocks) * LANES)
         tile = min(TILES[blocks], key=lambda k: (-(-positions // k) * (k * blocks + 2), k))
-        part = _filled(weights[channels], blocks * LANES)
-        quads = part.reshape(blocks * LANES, -1, WORD).transpose(1, 0, 2)
+        part = weights[:, channels]
+        kept = part.any(axis=(1, 2))  # words whose weights are all zero are left out
+        runs = _runs(offsets[kept])
+        part = np.pad(part[kept], ((0, 0), (0, blocks * LANES - part.shape[1]), (0, 0)))
         records.append({
-            words.CODE: words.CONVOLVE, words.K: tile, words.N: blocks, words.RUNS: table, words.COUNT: len(runs),
-            words.COLUMN: first * LANES, words.WEIGHTS: constants.add(quads),
+            words.CODE: words.CONVOLVE, words.K: tile, words.N: blocks, words.RUNS: constants.integers(runs),
+            words.COUNT: len(runs), words.COLUMN: first * LANES, words.WEIGHTS: constants.add(part),
             words.BIAS: constants.add(_filled(op.bias[channels], blocks * LANES)),
             words.FACTORS: constants.add(_filled(op.factors[channels], blocks * LANES)),
             **_tables(op, places, constants, tile), **_rounding(op),
