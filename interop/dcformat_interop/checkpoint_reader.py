@@ -12,7 +12,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -27,7 +26,8 @@ from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite
+from dcformat_interop.skipping import SkippedNames
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite, is_single
 from dcformat_interop.torch_files import read_torch
 
 #: The dtypes that a `.dcf` file can hold, for messages.
@@ -74,32 +74,18 @@ class Checkpoint:
     metadata: Mapping[str, str]
 
 
-class _Skipped:
-    """Tells whether a name matches one of the patterns, and remembers the patterns that matched."""
-
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self._used = dict.fromkeys(patterns, False)
-
-    def __call__(self, name: str) -> bool:
-        matches = [pattern for pattern in self._used if name == pattern or fnmatchcase(name, pattern)]
-        self._used.update(dict.fromkeys(matches, True))
-        return bool(matches)
-
-    def unused(self) -> list[str]:
-        return [pattern for pattern, used in self._used.items() if not used]
-
-
 def read_checkpoint(
     source: str | os.PathLike[str] | BinaryIO,
     *,
     key: str | None = None,
     skip: Sequence[str] = (),
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Checkpoint:
     """Read a checkpoint: safetensors, NumPy's ``.npz``, or a state_dict that `torch.save` wrote.
 
     The content decides the kind, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`) are folded,
-    float64 becomes float32 if that is exact, and tensors that a ``.dcf`` file cannot hold are left out.
+    and tensors that a ``.dcf`` file cannot hold are left out.
 
     Parameters
     ----------
@@ -109,6 +95,8 @@ def read_checkpoint(
         The mapping to take from a PyTorch file if several hold tensors, such as ``model.state_dict``.
     skip : sequence of str
         Names of tensors to leave out, or patterns with ``*`` and ``?``.
+    single : bool
+        Whether float64 becomes float32 where that keeps every value, as a network needs.
     max_memory : int or None
         Maximum number of bytes of the tensors, which are counted before they are read; None for no limit.
 
@@ -120,7 +108,7 @@ def read_checkpoint(
     ------
     UnfitError
         The file is of another kind, is damaged, has no tensors, or takes too much memory; it holds several mappings of
-        tensors and `key` is None; a pattern in `skip` matches nothing; or float32 cannot hold float64 values.
+        tensors and `key` is None; a pattern in `skip` matches nothing.
     MissingTorchError
         The file is a PyTorch file, and PyTorch is missing or older than 2.6.
     OSError
@@ -133,12 +121,12 @@ def read_checkpoint(
             raise kinds.not_checkpoint(path, "bytes of no known kind" if head else "an empty file")
         if key is not None and "torch" not in kind:
             raise UnfitError(path, "a PyTorch file, which may hold several mappings, with a key", kind)
-        budget, skipped = Budget(path, max_memory), _Skipped(skip)
+        budget, skipped = Budget(path, max_memory), SkippedNames(skip)
         raw = _read(path, file, kind, key, skipped, budget)
     for pattern in skipped.unused():
         raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
     fold_masks(path, raw, budget)
-    return _settled(path, raw, budget)
+    return _settled(path, raw, single, budget)
 
 
 def _read(path: str, file: BinaryIO, kind: kinds.Kind, key: str | None, skip: Skip, budget: Budget) -> Raw:
@@ -174,25 +162,43 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
     return out
 
 
-def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
-    """Convert values if that is exact, and leave out the tensors that a file cannot hold."""
+def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
+    """Leave out the tensors that a file cannot hold; `single` makes float64 float32 where that is exact."""
     tensors: dict[str, Dense] = {}
-    left_out, converted, infinite = dict(raw.left_out), list[str](), dict[str, str]()
+    left_out, exact, infinite = dict(raw.left_out), list[str](), dict[str, int]()
     for name, dense in raw.entries.items():
         if dense.dtype not in STORAGE:
             left_out[name] = dense.dtype
             continue
-        tensors[name] = _stored(name, dense, budget)
-        if tensors[name].dtype != dense.dtype:
-            converted.append(name)
+        if dense.dtype == "float64" and is_single(dense.values):
+            exact.append(name)
+        tensors[name] = _stored(name, dense, "float32" if single and name in exact[-1:] else dense.dtype, budget)
         if count := count_not_finite(dense.values, dense.dtype):
-            infinite[name] = f"{count:,} place{'s' * (count > 1)}"
+            infinite[name] = count
     if not tensors:
         found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
         raise UnfitError(path, f"at least one tensor of {_HELD}", found)
     notes = [Note(text) for text in raw.notes]
-    if converted:
-        notes.append(Note(f"float64 stored as float32, which holds the values exactly: {_listed(converted)}"))
+    if exact:
+        done = "stored as float32, which" if single else "kept, although float32"
+        notes.append(Note(f"float64 {done} holds the values exactly: {_listed(exact)}"))
+    masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
+    return Checkpoint(path, tensors, [*notes, *remarks(left_out, infinite, masks)], left_out, raw.metadata)
+
+
+def remarks(left_out: Mapping[str, str], infinite: Mapping[str, int], masks: Collection[str]) -> list[Note]:
+    """Return notes on the tensors of a checkpoint.
+
+    Parameters
+    ----------
+    left_out : mapping of str to str
+        The names of tensors that are left out, and the reasons.
+    infinite : mapping of str to int
+        The names of tensors that have NaN or infinite values, and how many.
+    masks : collection of str
+        The names of tensors that look like pruning masks.
+    """
+    notes = []
     skipped = [name for name, reason in left_out.items() if reason == SKIPPED]
     odd = [name for name in left_out if name not in skipped]
     if skipped:
@@ -200,24 +206,18 @@ def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
     if odd:
         notes.append(Note(f"left out, because a .dcf file holds only {_HELD}: {_listed(odd, left_out)}"))
     if infinite:
-        notes.append(Note(f"kept, but NaN or infinite in some places: {_listed(infinite, infinite)}", True))
-    masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
+        places = {name: f"{count:,} place{'s' * (count > 1)}" for name, count in infinite.items()}
+        notes.append(Note(f"kept, but NaN or infinite in some places: {_listed(places, places)}", True))
     if masks:
         notes.append(Note(f"kept, although they look like pruning masks without weights: {_listed(masks)}", True))
-    return Checkpoint(path, tensors, notes, left_out, raw.metadata)
+    return notes
 
 
-def _stored(name: str, dense: Dense, budget: Budget) -> Dense:
-    """Return a tensor with its elements in row-major order; float64 becomes float32 if that holds all its values."""
-    dtype, values = dense.dtype, dense.values
-    if dtype == "float64":
-        budget.take(STORAGE["float32"].itemsize * values.size, name)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            single = values.astype(STORAGE["float32"])
-        if np.array_equal(single, values):
-            dtype, values = "float32", single
+def _stored(name: str, dense: Dense, dtype: str, budget: Budget) -> Dense:
+    """Return a tensor as `dtype`, with its elements in row-major order."""
+    values = dense.values
     if values.dtype != STORAGE[dtype] or not values.flags.c_contiguous:
-        budget.take(values.nbytes, name)
+        budget.take(STORAGE[dtype].itemsize * values.size, name)
     plain: Array = np.ascontiguousarray(values, STORAGE[dtype]).reshape(values.shape)
     return Dense(dtype, plain, dense.scale)
 
