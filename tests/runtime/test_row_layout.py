@@ -1,4 +1,4 @@
-"""Sparse rows are laid out by run of columns, the longest rows first, and entries that read only padding are dropped."""
+"""Sparse rows are laid out by run of columns, the longest first, and entries that read only padding are dropped."""
 
 from __future__ import annotations
 
