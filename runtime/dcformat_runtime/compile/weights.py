@@ -33,7 +33,6 @@ from dcformat_runtime.compile.tile_tables import (
     dense_runs,
     dense_table,
     depthwise_table,
-    depthwise_window,
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
@@ -96,11 +95,9 @@ class ConvPlace(NamedTuple):
 
 
 class DepthwisePlace(NamedTuple):
-    """The window, the addresses and the sizes of a `DepthwiseTable`; `starts` is the same as in `ConvPlace`."""
+    """The addresses and the number of entries of a `DepthwiseTable`."""
 
     entries: int
-    window: Window
-    starts: int
     indptr: int
     offsets: int
     shifts: int
@@ -205,14 +202,11 @@ class Weights:
     def _depthwise(self, layer: Layer) -> DepthwisePlace:
         matrix, skip, node = _matrix(layer), self.room.skip, layer.node
         assert isinstance(node, Conv)
-        kernel, out = (matrix.shape[2], matrix.shape[3]), (layer.conv_shape[1], layer.conv_shape[2])
-        view = depthwise_window(node, kernel, layer.in_shapes[0], out)
         entries = matrix.nnz if layer.weight is None else layer.weight.nnz
-        starts, indptr = self.room.put_words(view.starts), skip(matrix.rows + 1)
-        offsets, shifts, values = skip(entries), skip(entries), skip(entries)
-        place = DepthwisePlace(entries, view, starts, indptr, offsets, shifts, values, skip(matrix.rows))
+        indptr, offsets, shifts, values = skip(matrix.rows + 1), skip(entries), skip(entries), skip(entries)
+        place = DepthwisePlace(entries, indptr, offsets, shifts, values, skip(matrix.rows))
         if layer.weight is not None:
-            table = depthwise_table(*_parameters(layer), node, view)
+            table = depthwise_table(*_parameters(layer), node, layer.in_shapes[0][2])
             self._fill(place, table, *table._fields)
         return place
 
