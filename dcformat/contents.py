@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dcformat import layout
 from dcformat.cursor import Cursor, check_text, text, varint
+from dcformat.delta_codec import read_delta, write_delta
 from dcformat.errors import (
     DuplicateError,
     EncodingError,
@@ -19,7 +20,7 @@ from dcformat.errors import (
 )
 from dcformat.graph import Graph
 from dcformat.graph_codec import read_graph, write_graph
-from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape
+from dcformat.model import STORAGE, Delta, Extension, Model, SelfTest, Tensor, matrix_shape
 from dcformat.records import record, replace
 from dcformat.wording import counted
 
@@ -101,6 +102,7 @@ class Contents:
     metadata: Mapping[str, str]
     self_test: SelfTest | None
     extensions: tuple[Extension, ...]
+    delta: Delta | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -121,6 +123,8 @@ def small_sections(model: Model) -> list[tuple[int, bytes]]:
     if model.self_test is not None:
         test = model.self_test
         sections.append((layout.SECTION_SELF_TEST, varint(test.seed) + varint(test.samples) + test.digest))
+    if model.delta is not None:
+        sections.append((layout.SECTION_DELTA, write_delta(model.delta)))
     return sorted(sections)
 
 
@@ -214,20 +218,32 @@ def parse(data: bytes, base: int = 0) -> Contents:
     if layout.SECTION_TENSORS not in sections:
         raise EncodingError("contents", got="no tensor table", expected="section 1")
     tensors, blocks = _read_table(sections.pop(layout.SECTION_TENSORS))
+    delta = None
+    if cursor := sections.pop(layout.SECTION_DELTA, None):
+        if own := [kind for kind in sections if kind < layout.IGNORABLE]:
+            raise EncodingError("sections of a delta", got=own[0], expected="only a tensor table beside section 6")
+        delta = read_delta(cursor, tensors)
+    shapes, dtypes = {t.name: t.shape for t in tensors}, {t.name: t.dtype for t in tensors}
+    return Contents(tensors, blocks, *parse_sections(sections, shapes, dtypes), delta)
+
+
+def parse_sections(
+    sections: dict[int, Cursor], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]
+) -> tuple[Graph | None, tuple[str, ...], dict[str, str], SelfTest | None, tuple[Extension, ...]]:
+    """Parse the sections other than the tensor table, by id, given the shapes and dtypes of the tensors in order."""
     graph = None
     if cursor := sections.pop(layout.SECTION_GRAPH, None):
-        shapes = {t.name: t.shape for t in tensors}
         graph = read_graph(cursor, shapes)
         cursor.finish("graph")
         graph.shapes(shapes)
-        graph.check_dtypes({t.name: t.dtype for t in tensors})
+        graph.check_dtypes(dtypes)
     labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
     metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
     self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
     if self_test is not None and graph is None:
         raise EncodingError("self-test", got="no graph", expected="a graph to run it on")
     extensions = tuple(Extension(kind & 127, bytes(cursor.data)) for kind, cursor in sections.items())
-    return Contents(tensors, blocks, graph, labels, metadata, self_test, extensions)
+    return graph, labels, metadata, self_test, extensions
 
 
 def _sections(cursor: Cursor) -> dict[int, Cursor]:
@@ -240,7 +256,7 @@ def _sections(cursor: Cursor) -> dict[int, Cursor]:
             raise DuplicateError("section", got=kind, expected="each once", offset=start)
         if kind < last:
             raise EncodingError("section id", got=kind, expected=f"above {last}", offset=start)
-        if kind < layout.IGNORABLE and not 1 <= kind <= layout.SECTION_SELF_TEST:
+        if kind < layout.IGNORABLE and not 1 <= kind <= layout.SECTION_DELTA:
             raise VersionError("section", got=kind, expected="a section that version 1 requires", offset=start)
         last = kind
         length = cursor.varint("section length", layout.MAX_CONTENTS_BYTES)

@@ -49,7 +49,7 @@ import onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-y = session.run(None, {"x": x})[0].argmax()
+y = session.run(None, {session.get_inputs()[0].name: x})[0].argmax()
 """,
     "litert": """
 from ai_edge_litert.interpreter import Interpreter

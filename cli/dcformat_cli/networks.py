@@ -31,9 +31,13 @@ def network_kind(path: Path) -> str | None:
 
 
 def read_network(
-    path: Path, dims: Sequence[str], values: Sequence[str], max_memory: int | None = DEFAULT_MAX_MEMORY
+    path: Path,
+    dims: Sequence[str],
+    values: Sequence[str],
+    single: bool = False,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport | TfliteImport:
-    """Read an ONNX or TensorFlow Lite model, with the values of ``--dim`` and ``--set``."""
+    """Read an ONNX or TensorFlow Lite model, with the values of ``--dim``, ``--set`` and ``--float32``."""
     if network_kind(path) == "TFLite":
         from dcformat_interop import import_tflite
 
@@ -43,7 +47,7 @@ def read_network(
     require_onnx("an ONNX model")
     from dcformat_interop import import_onnx
 
-    return import_onnx(path, dims=_dims(dims), values=_values(values), max_memory=max_memory)
+    return import_onnx(path, dims=_dims(dims), values=_values(values), single=single, max_memory=max_memory)
 
 
 def check(

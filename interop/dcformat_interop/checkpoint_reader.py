@@ -27,7 +27,7 @@ from dcformat_interop.npz import read_npz
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
 from dcformat_interop.skipping import SkippedNames
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite, is_single
 from dcformat_interop.torch_files import read_torch
 
 #: The dtypes that a `.dcf` file can hold, for messages.
@@ -79,12 +79,13 @@ def read_checkpoint(
     *,
     key: str | None = None,
     skip: Sequence[str] = (),
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Checkpoint:
     """Read a checkpoint: safetensors, NumPy's ``.npz``, or a state_dict that `torch.save` wrote.
 
     The content decides the kind, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`) are folded,
-    float64 becomes float32 if that is exact, and tensors that a ``.dcf`` file cannot hold are left out.
+    and tensors that a ``.dcf`` file cannot hold are left out.
 
     Parameters
     ----------
@@ -94,6 +95,8 @@ def read_checkpoint(
         The mapping to take from a PyTorch file if several hold tensors, such as ``model.state_dict``.
     skip : sequence of str
         Names of tensors to leave out, or patterns with ``*`` and ``?``.
+    single : bool
+        Whether float64 becomes float32 where that keeps every value, as a network needs.
     max_memory : int or None
         Maximum number of bytes of the tensors, which are counted before they are read; None for no limit.
 
@@ -105,7 +108,7 @@ def read_checkpoint(
     ------
     UnfitError
         The file is of another kind, is damaged, has no tensors, or takes too much memory; it holds several mappings of
-        tensors and `key` is None; a pattern in `skip` matches nothing; or float32 cannot hold float64 values.
+        tensors and `key` is None; a pattern in `skip` matches nothing.
     MissingTorchError
         The file is a PyTorch file, and PyTorch is missing or older than 2.6.
     OSError
@@ -123,7 +126,7 @@ def read_checkpoint(
     for pattern in skipped.unused():
         raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
     fold_masks(path, raw, budget)
-    return _settled(path, raw, budget)
+    return _settled(path, raw, single, budget)
 
 
 def _read(path: str, file: BinaryIO, kind: kinds.Kind, key: str | None, skip: Skip, budget: Budget) -> Raw:
@@ -159,25 +162,26 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
     return out
 
 
-def _settled(path: str, raw: Raw, budget: Budget) -> Checkpoint:
-    """Convert values if that is exact, and leave out the tensors that a file cannot hold."""
+def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
+    """Leave out the tensors that a file cannot hold; `single` makes float64 float32 where that is exact."""
     tensors: dict[str, Dense] = {}
-    left_out, converted, infinite = dict(raw.left_out), list[str](), dict[str, int]()
+    left_out, exact, infinite = dict(raw.left_out), list[str](), dict[str, int]()
     for name, dense in raw.entries.items():
         if dense.dtype not in STORAGE:
             left_out[name] = dense.dtype
             continue
-        tensors[name] = _stored(name, dense, budget)
-        if tensors[name].dtype != dense.dtype:
-            converted.append(name)
+        if dense.dtype == "float64" and is_single(dense.values):
+            exact.append(name)
+        tensors[name] = _stored(name, dense, "float32" if single and name in exact[-1:] else dense.dtype, budget)
         if count := count_not_finite(dense.values, dense.dtype):
             infinite[name] = count
     if not tensors:
         found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
         raise UnfitError(path, f"at least one tensor of {_HELD}", found)
     notes = [Note(text) for text in raw.notes]
-    if converted:
-        notes.append(Note(f"float64 stored as float32, which holds the values exactly: {_listed(converted)}"))
+    if exact:
+        done = "stored as float32, which" if single else "kept, although float32"
+        notes.append(Note(f"float64 {done} holds the values exactly: {_listed(exact)}"))
     masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
     return Checkpoint(path, tensors, [*notes, *remarks(left_out, infinite, masks)], left_out, raw.metadata)
 
@@ -209,17 +213,11 @@ def remarks(left_out: Mapping[str, str], infinite: Mapping[str, int], masks: Col
     return notes
 
 
-def _stored(name: str, dense: Dense, budget: Budget) -> Dense:
-    """Return a tensor with its elements in row-major order; float64 becomes float32 if that holds all its values."""
-    dtype, values = dense.dtype, dense.values
-    if dtype == "float64":
-        budget.take(STORAGE["float32"].itemsize * values.size, name)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            single = values.astype(STORAGE["float32"])
-        if np.array_equal(single, values):
-            dtype, values = "float32", single
+def _stored(name: str, dense: Dense, dtype: str, budget: Budget) -> Dense:
+    """Return a tensor as `dtype`, with its elements in row-major order."""
+    values = dense.values
     if values.dtype != STORAGE[dtype] or not values.flags.c_contiguous:
-        budget.take(values.nbytes, name)
+        budget.take(STORAGE[dtype].itemsize * values.size, name)
     plain: Array = np.ascontiguousarray(values, STORAGE[dtype]).reshape(values.shape)
     return Dense(dtype, plain, dense.scale)
 

@@ -5,7 +5,7 @@ Shapes here include the batch, of size 1; `graph_passes` takes it out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from math import prod
 from typing import Any, NamedTuple
@@ -132,6 +132,10 @@ class GraphBuilder:
         self.shapes.append(shape)
         value = self._made[node] = Value(len(self.shapes) - 1, shape)
         return value
+
+    def index_limits(self) -> dict[str, int]:
+        """Return, for each input by which elements are chosen, the number of elements to choose from."""
+        return index_limits(self.inputs, self.nodes, self.shapes, self._tensor_shapes)
 
     def graph(self, outputs: Sequence[Output], preprocessing: Preprocessing | None = None) -> Graph:
         """Return the graph."""
@@ -263,16 +267,21 @@ class GraphBuilder:
         return self.tile(full, [size // have for size, have in zip(shape, full.shape, strict=True)])
 
 
-def index_limits(builder: GraphBuilder) -> dict[str, int]:
-    """Return, for each input by which elements are chosen, the number of elements to choose from."""
-    origins = {number: port.name for number, port in enumerate(builder.inputs)}
+def index_limits(
+    inputs: Sequence[Port], nodes: Sequence[Node], shapes: Sequence[Shape], tensors: Mapping[str, Shape]
+) -> dict[str, int]:
+    """Return, for each input by which elements are chosen, the number of elements to choose from.
+
+    `shapes` are those of all values, and `tensors` those of the tensors.
+    """
+    origins = {number: port.name for number, port in enumerate(inputs)}
     limits: dict[str, int] = {}
-    for number, node in enumerate(builder.nodes, len(builder.inputs)):
+    for number, node in enumerate(nodes, len(inputs)):
         if isinstance(node, Reshape | Flatten | Transpose | Slice) and node.values[0] in origins:
             origins[number] = origins[node.values[0]]
         if isinstance(node, Gather) and node.inputs[1] in origins:
             data = node.inputs[0]
-            shape = builder.tensors[data].shape if isinstance(data, str) else builder.shapes[int(data)]
+            shape = tensors[data] if isinstance(data, str) else shapes[int(data)]
             name = origins[int(node.inputs[1])]
             limits[name] = min(limits.get(name, shape[node.axis]), shape[node.axis])
     return limits

@@ -98,6 +98,16 @@ def as_numbers(values: Array, dtype: str) -> Array:
     return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
 
 
+def is_single(values: Array) -> bool:
+    """Return whether float32 holds all float64 values exactly."""
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return all(
+            np.array_equal(part.astype(np.float32), part, equal_nan=True)
+            for part in (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
+        )
+
+
 def count_not_finite(values: Array, dtype: str) -> int:
     """Return how many elements are NaN or infinite."""
     flat = values.ravel("K")

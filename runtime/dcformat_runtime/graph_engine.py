@@ -72,8 +72,7 @@ class GraphEngine:
     def __init__(self, model: Model, make_engine: MakeEngine, compiled: bool, exact: bool) -> None:
         assert model.graph is not None
         shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
-        self.graph = evenly_padded(model.graph, model.graph.shapes(shapes))
-        self.shapes = self.graph.shapes(shapes)
+        self.graph, self.shapes = evenly_padded(model.graph, model.graph.shapes(shapes))
         self._compiled, self._exact = compiled, exact
         self._dense: dict[str, Floats] = {}
         self._steps: list[_Step] = []
@@ -130,9 +129,10 @@ class GraphEngine:
     def _segment(self, model: Model, segment: Segment, make_engine: MakeEngine) -> Compute:
         network = lower(Model(seen_by(segment, model.tensors), segment.graph))
         engine, source, shape = make_engine(network), segment.source, self.shapes[segment.target]
+        features = prod(self.shapes[source]) // segment.lead
 
         def run(values: dict[int, Floats], batch: int) -> Floats:
-            x = np.ascontiguousarray(values[source]).reshape(batch * segment.lead, -1)
+            x = np.ascontiguousarray(values[source]).reshape(batch * segment.lead, features)
             return engine.run(x).reshape(batch, *shape)
 
         return run

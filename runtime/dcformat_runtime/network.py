@@ -260,8 +260,8 @@ def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
             return len(set(inputs)) == 1
         case Concat():
             return node.axis == 0
-        case Softmax():
-            return ranks == {1}
+        case Softmax():  # an axis counts dimensions that a segment may not see
+            return ranks == {1} and node.axis is None
     return True
 
 

@@ -67,7 +67,7 @@ def test_onnx_means_the_same(plain: bool) -> None:
     made = to_onnx(model)
     checker.check_model(made, full_check=True)
     x = np.random.default_rng(1).normal(size=(3, 3, 9, 8)).astype(np.float32)
-    (y,) = evaluator(made).run(None, {"x": x})
+    (y,) = evaluator(made).run(None, {"input": x})
     assert timing.relative_error(y, other_runtimes.reference(model, x)) < 1e-5
 
 

@@ -36,14 +36,15 @@ def test_the_bare_command_prints_its_help(invoke: Invoke) -> None:
             assert code in text
 
 
-def test_a_group_alone_prints_its_help(invoke: Invoke) -> None:
-    result = invoke("study")
+@pytest.mark.parametrize(("group", "command"), [("study", "criteria"), ("export", "onnx")])
+def test_a_group_alone_prints_its_help(invoke: Invoke, group: str, command: str) -> None:
+    result = invoke(group)
     assert result.exit_code == 0
-    assert result.stdout.startswith("Usage: dcformat study ")
-    assert "  criteria " in result.stdout
+    assert result.stdout.startswith(f"Usage: dcformat {group} ")
+    assert f"  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("warmup", "study")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("warmup", "study", "export")])
 def test_a_verb_alone_prints_its_help_and_fails(invoke: Invoke, verb: str) -> None:
     result = invoke(verb)
     assert result.exit_code == 2

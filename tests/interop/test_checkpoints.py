@@ -76,16 +76,20 @@ def test_half_precisions_and_int8_keep_their_bits(tmp_path: Path) -> None:
         assert read["small"].values.tobytes() == small.numpy().tobytes()
 
 
-def test_doubles_become_singles_only_where_that_is_exact(tmp_path: Path) -> None:
+def test_doubles_become_singles_only_on_request_and_where_that_is_exact(tmp_path: Path) -> None:
     np.savez(tmp_path / "exact.npz", w=np.array([0.5, -2.0]), v=np.array([[-0.0]]), u=np.ones(1, np.float32))
-    read = read_checkpoint(tmp_path / "exact.npz")
-    assert [(dense.dtype, dense.values.dtype.name) for dense in read.tensors.values()] == 3 * [("float32", "float32")]
-    assert np.signbit(read.tensors["v"].values)
-    assert texts(read) == ["float64 stored as float32, which holds the values exactly: 2 entries: w, v"]
+    for single, dtype, done in ((False, "float64", "kept, although"), (True, "float32", "stored as float32, which")):
+        read = read_checkpoint(tmp_path / "exact.npz", single=single)
+        found = [(dense.dtype, dense.values.dtype.name) for dense in read.tensors.values()]
+        assert found == [(dtype, dtype), (dtype, dtype), ("float32", "float32")]
+        assert np.signbit(read.tensors["v"].values)
+        many = "float32 " * (not single)
+        assert texts(read) == [f"float64 {done} {many}holds the values exactly: 2 entries: w, v"]
     for value in (0.1, 1e300, 1e-50):
         np.savez(tmp_path / "not.npz", w=np.array([value]), u=WEIGHT)
-        kept = read_checkpoint(tmp_path / "not.npz").tensors["w"]
-        assert (kept.dtype, kept.values.tolist()) == ("float64", [value])
+        read = read_checkpoint(tmp_path / "not.npz", single=True)
+        kept = read.tensors["w"]
+        assert (kept.dtype, kept.values.tolist(), texts(read)) == ("float64", [value], [])
 
 
 ODD: dict[str, Any] = {
@@ -158,7 +162,7 @@ def test_memory_is_counted_before_it_is_taken(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "two.npz", skip=["big"], max_memory=16).tensors.keys() == {"w"}
     np.savez(tmp_path / "double.npz", w=np.ones(4))
     with pytest.raises(UnfitError, match=r"double\.npz: w: .*found one that takes 48 or more"):
-        read_checkpoint(tmp_path / "double.npz", max_memory=47)
+        read_checkpoint(tmp_path / "double.npz", single=True, max_memory=47)
 
 
 def test_a_key_for_a_file_without_mappings(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import InputError, Session, load
+from dcformat_runtime.segments import evenly_padded
 
 import dcformat
 from dcformat import Model
@@ -16,15 +17,19 @@ from dcformat.graph import (
     Add,
     Binary,
     Conv,
+    ConvTranspose,
     Gather,
     Graph,
     Linear,
+    MaxPool,
     Node,
     Output,
     Port,
     Preprocessing,
     Reduce,
     ReLU,
+    Reshape,
+    Softmax,
     Transpose,
     Unary,
 )
@@ -136,6 +141,14 @@ def test_an_empty_batch() -> None:
     assert {name: output.shape for name, output in found.items()} == {"sum": (2, 0, 3), "token": (0,)}
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_an_empty_batch_of_every_weighted_operator(backend: Any) -> None:
+    weights = tensors(line=np.ones((2, 2, 1), np.float32), plane=np.ones((2, 3, 1, 1), np.float32))
+    nodes = Conv((0,), "line", None, (1,), (0,), (0,), (1,)), Reshape((1,), (2, 1, 4)), ConvTranspose((2,), "plane")
+    session = Session.from_model(Model(weights, Graph.sequential((2, 4), nodes)), backend=backend)
+    assert session(np.zeros((0, 2, 4), np.float32)).shape == (0, 3, 1, 4)
+
+
 def test_an_input_that_is_the_same_for_the_batch() -> None:
     graph = Graph((Port((3,), "x"), Port((3,), "scale", "float32", None)), (Binary((0, 1), "mul"),), (Output(2),))
     x, scale = np.ones((4, 3), np.float32), np.array([1, 2, 3], np.float32)
@@ -169,6 +182,38 @@ def test_segments_between_other_operators(backend: Any) -> None:
     whole = Session.from_model(model, backend=backend)(x)
     assert whole.shape == (3, 5, 4, 4)
     np.testing.assert_allclose(whole, Session.from_model(model, backend="numpy")(x), rtol=1e-5, atol=1e-5)
+
+
+def test_only_uneven_padding_becomes_an_operator() -> None:
+    even = Graph.sequential((2, 6, 6), (Conv((0,), "w", padding=(1, 1), padding_end=(1, 1)), ReLU((1,))))
+    uneven = Graph.sequential(
+        (2, 6, 6),
+        (
+            Conv((0,), "w", padding=(1, 0), padding_end=(0, 2)),
+            MaxPool((1,), (2, 2), (2, 2), padding_end=(1, 1)),
+            ReLU((2,)),
+        ),
+    )
+    tensors = {"w": (4, 2, 3, 3)}
+    shapes = even.shapes(tensors)
+    assert evenly_padded(even, shapes)[1] is shapes
+    assert evenly_padded(even, shapes)[0] is even
+    padded, seen = evenly_padded(uneven, uneven.shapes(tensors))
+    assert [node.kind for node in padded.nodes] == ["pad", "conv", "pad", "max_pool", "relu"]
+    assert list(seen) == [(2, 6, 6), (2, 7, 8), (4, 5, 6), (4, 6, 7), (4, 3, 3), (4, 3, 3)] == padded.shapes(tensors)
+    assert padded.outputs[0].value == 5
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
+    x = np.array([[[[0, 1], [2, 3]]]], np.float32)
+    model = Model(
+        tensors(weight=np.array([[1, 2]], np.float32)),
+        Graph.sequential((1, 2, 2), (Softmax((0,), 1), Linear((1,), "weight"))),
+    )
+    share = 1 / (1 + np.exp(np.float32(2)))
+    expected = [[[[3 * share], [3 * (1 - share)]]]]
+    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
 
 
 def test_a_session_pickles() -> None:

@@ -48,7 +48,7 @@ def onnxruntime(model: Model, threads: int) -> Run:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(to_onnx(model), options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"x": x})[0]
+    return lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
 def openvino_f32(model: Model, threads: int) -> Run:

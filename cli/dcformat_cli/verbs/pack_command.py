@@ -25,12 +25,12 @@ from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from dcformat_cli import networks, summary
+from dcformat_cli import delta_packing, networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
 from dcformat_cli.networks import network_kind
-from dcformat_cli.options import MODES, as_json, numbers, output, size
+from dcformat_cli.options import MODES, as_json, base, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
 from dcformat_cli.writing import packed_model
@@ -51,6 +51,7 @@ class PackOptions:
 
     checkpoint: Path
     output: Output
+    base: str | None
     architecture: str | None
     mode: Mode
     relative_index: RelativeIndex
@@ -64,6 +65,7 @@ class PackOptions:
     skip: Sequence[str]
     key: str | None
     exact: bool
+    float32: bool
     dims: Sequence[str]
     values: Sequence[str]
     max_memory: int
@@ -92,6 +94,7 @@ class PackOptions:
 @click.command("pack")
 @click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
 @output("the packed file")
+@base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
 @click.option(
     "--mode",
@@ -149,6 +152,11 @@ class PackOptions:
     metavar="INPUT=VALUE",
     help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
 )
+@click.option(
+    "--float32",
+    is_flag=True,
+    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of ONNX models.",
+)
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
     "--max-memory",
@@ -194,6 +202,9 @@ def pack_command(**options: Any) -> None:
 
     An ONNX or TensorFlow Lite model holds its own network. It is packed if all of its operators can be, and if the
     packed network computes what onnxruntime, onnx's reference evaluator, or LiteRT computes from random inputs.
+
+    With --base, the output is a delta: it holds what changes from OLD.dcf, and `dcformat apply` makes the new file of
+    both. MODEL may be a .dcf file too then, and a checkpoint takes its network from OLD.dcf.
     """
     _pack(PackOptions(**options))
 
@@ -201,6 +212,9 @@ def pack_command(**options: Any) -> None:
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
     pairs = _metadata(options.metadata)
+    if delta_packing.is_dcf(options.checkpoint):
+        _pack_dcf(options, pairs)
+        return
     if network_kind(options.checkpoint) is not None:
         _pack_network(options, pairs)
         return
@@ -208,20 +222,19 @@ def _pack(options: PackOptions) -> None:
         raise misuse("--dim and --set need an ONNX model, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
-    if architecture is None and options.relative_index == "escape" and is_streamed(options.checkpoint):
+    alone = architecture is None and options.base is None and options.relative_index == "escape"
+    if alone and is_streamed(options.checkpoint):
         _pack_stream(options, pairs)
         return
     if options.jobs > 1 or options.engine != "local" or options.address or options.shards is not None:
-        raise misuse(
-            "--jobs, --engine, --address, --shards need safetensors files, and none of the options of networks"
-        )
-    output.check(options.checkpoint, options.labels_file)
+        raise misuse("--jobs, --engine, --address, --shards need safetensors files without --architecture and --base")
+    output.check(options.checkpoint, options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
     graph, order = None, list(read.tensors)
-    if architecture is None:
+    if architecture is None and options.base is None:
         note("without --architecture, the file holds only tensors and cannot be run")
-    else:
+    elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
         graph = architecture.build(
             order, Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
@@ -229,8 +242,10 @@ def _pack(options: PackOptions) -> None:
     tensors = _tensors(read, order, options)
     labels = _labels(options, graph, tensors)
     model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
+    if options.base is not None and architecture is None:
+        model = delta_packing.with_network_of(options.base, model)
     with naming(read.path):
-        packed = packed_model(model, str(output), options.mode, options.relative_index)
+        packed = _packed(model, options)
     with output.open() as out:
         out.write(packed)
     _report(options, read.left_out, model, packed)
@@ -266,9 +281,9 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
         given = "an ONNX model" if network_kind(options.checkpoint) == "ONNX" else "a TFLite model"
         raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
     path, output = options.checkpoint, options.output
-    output.check(path, options.labels_file)
+    output.check(path, options.labels_file, options.base)
     with naming(str(path)):
-        imported = networks.read_network(path, options.dims, options.values, options.max_memory)
+        imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
@@ -277,11 +292,34 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     labels = _labels(options, graph, dict(model.tensors))
     model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
     with naming(str(path)):
-        packed = packed_model(model, str(output), options.mode, options.relative_index)
-        note(networks.describe(networks.check(imported, packed, options.max_memory)))
+        whole = packed_model(model, str(output), options.mode, options.relative_index)
+        note(networks.describe(networks.check(imported, whole, options.max_memory)))
+        packed = whole if options.base is None else _packed(model, options)
     with output.open() as out:
         out.write(packed)
     _report(options, {}, model, packed)
+
+
+def _pack_dcf(options: PackOptions, pairs: Mapping[str, str]) -> None:
+    """Pack a ``.dcf`` file as what changes from its base."""
+    path, output = options.checkpoint, options.output
+    if options.base is None:
+        raise misuse(f"{path}: a .dcf file is packed already; --base OLD.dcf stores what changes from another one")
+    if options.need_architecture or options.architecture or options.key or options.skip or pairs:
+        raise misuse(f"{path}: a .dcf file is taken as it is: give only --base, --mode and -o with it")
+    output.check(path, options.base)
+    model = dcformat.load(path, max_memory=options.max_memory)
+    packed = _packed(model, options)
+    with output.open() as out:
+        out.write(packed)
+    _report(options, {}, model, packed)
+
+
+def _packed(model: Model, options: PackOptions) -> bytes:
+    """Return the model's bytes, or those of its delta."""
+    if options.base is not None:
+        return delta_packing.packed_delta(model, options.base, str(options.output), options.mode)
+    return packed_model(model, str(options.output), options.mode, options.relative_index)
 
 
 def _report(options: PackOptions, left_out: Mapping[str, str], model: Model, packed: bytes) -> None:
@@ -289,10 +327,17 @@ def _report(options: PackOptions, left_out: Mapping[str, str], model: Model, pac
     if options.as_json:
         with dcformat.open(packed) as content:
             figures = summary.as_json(summary.summarize(content))
+            if content.delta is not None:
+                figures["delta"] = delta_packing.as_json(content.delta)
         document = {"file": str(output), "mode": options.mode, "left_out": dict(left_out), **figures}
         emit_json(document, err=output.to_stdout)
     else:
         parameters = sum(tensor.size for tensor in model.tensors.values())
+        with dcformat.open(packed) as content:
+            delta = content.delta
+        if delta is not None:
+            say(delta_packing.line(str(output), len(packed), delta, model), err=output.to_stdout)
+            return
         say(summary.size_line(str(output), len(packed), parameters), err=output.to_stdout)
 
 
@@ -353,7 +398,8 @@ def _read(options: PackOptions) -> Checkpoint:
     path, architecture, key, skip = options.checkpoint, options.known, options.key, options.skip
     if path.suffix.lower() != ".net" or looks_like_checkpoint(path):
         source = sys.stdin.buffer if str(path) == "-" else path
-        return read_checkpoint(source, key=key, skip=skip, max_memory=options.max_memory)
+        single = options.float32 or architecture is not None
+        return read_checkpoint(source, key=key, skip=skip, single=single, max_memory=options.max_memory)
     if architecture is None:
         raise misuse(f"{path}: a .net file does not hold the shapes of its tensors: give --architecture")
     if key or skip:

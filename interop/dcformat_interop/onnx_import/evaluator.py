@@ -12,22 +12,23 @@ import numpy.typing as npt
 
 from dcformat.errors import FormatError
 from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.lowering.unsupported import Unsupported, UnsupportedOperators
 from dcformat_interop.onnx_import import control_flow
 from dcformat_interop.onnx_import.constant_folding import can_fold, fold
 from dcformat_interop.onnx_import.functions import (
     attribute_value,
     bound_attributes,
     check_attributes,
+    check_inputs,
     default_attributes,
     resolved,
     schema_function,
 )
-from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, Unsupported, constant
+from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
-from dcformat_interop.onnx_import.ordering import in_order, label, what
-from dcformat_interop.onnx_import.unsupported import UnsupportedOperators
+from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, is_single
 
 Array = npt.NDArray[Any]
 #: The names of a graph and what they stand for; None for the result of an operator that cannot be imported.
@@ -37,6 +38,16 @@ Names = MutableMapping[str, Item | None]
 _MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
 
 _CONTROL_FLOW = {"If": control_flow.choose, "Loop": control_flow.loop, "Scan": control_flow.scan}
+
+#: The nearest way out for operators that cannot be imported, and for all others.
+_OTHERWISE = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
+_WAYS = {
+    **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+                     "Multinomial"), "give the random numbers as an input"),
+    **dict.fromkeys(("StringNormalizer", "StringConcat", "StringSplit", "TfIdfVectorizer", "RegexFullMatch",
+                     "LabelEncoder", "ImageDecoder"), "prepare the input outside the network"),
+    **dict.fromkeys(("If", "Loop", "Scan"), "fix the inputs that decide with --set NAME=VALUE or --dim NAME=SIZE"),
+}  # fmt: skip
 
 #: What the reading of a node may raise if its inputs or attributes do not fit.
 _MISFITS = (FormatError, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
@@ -65,23 +76,37 @@ class Evaluator:
     loader : TensorLoader
     budget : Budget
         Counts the bytes of folded constants.
+    single : bool
+        Whether to round float64 constants to float32.
     """
 
-    def __init__(self, path: str, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget) -> None:
+    def __init__(
+        self, path: str, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget, single: bool
+    ) -> None:
+        self._single = single
         self._path, self._builder, self._loader, self._budget = path, builder, loader, budget
         self._functions = {(_domain(f.domain), f.name): f for f in model.functions}
         self._depth = self._steps = 0
-        self.unsupported = UnsupportedOperators(path)
+        self.unsupported = UnsupportedOperators(path, _WAYS, _OTHERWISE)
 
     def graph(self, graph: Any, scope: Scope) -> None:
         """Lower all nodes of a graph; afterwards `scope.names` has the meaning of each name."""
         for tensor in graph.initializer:
-            scope.names[tensor.name] = constant(self._loader.array(tensor), tensor.name)
+            self._store(tensor.name, self._loader.array(tensor), scope.names)
         for sparse in graph.sparse_initializer:
-            scope.names[sparse.values.name] = constant(self._loader.sparse(sparse), sparse.values.name)
+            self._store(sparse.values.name, self._loader.sparse(sparse), scope.names)
         self._nodes(graph.node, scope)
 
+    def _store(self, name: str, array: Array, names: Names) -> None:
+        if name in own_names(names):
+            raise UnfitError(
+                self._path, "tensors and inputs with different names", "this one twice", f"tensor {name!r}"
+            )
+        names[name] = constant(array, name)
+
     def _nodes(self, nodes: Sequence[Any], scope: Scope) -> None:
+        if self._steps + len(nodes) > _MAX_STEPS:
+            raise UnfitError(self._path, f"at most {_MAX_STEPS:,} nodes with all calls and iterations", "more")
         for node in in_order(self._path, nodes, scope.names):
             results = self._node(resolved(node, scope.attributes), scope)
             for number, name in enumerate(node.output):
@@ -90,11 +115,9 @@ class Evaluator:
 
     def _node(self, node: Any, scope: Scope) -> Sequence[Item | None]:
         self._steps += 1
-        if self._steps > _MAX_STEPS:
-            raise UnfitError(self._path, f"at most {_MAX_STEPS:,} nodes with all calls and iterations", "more")
         inputs = [scope.names[name] if name else None for name in node.input]
         try:
-            attributes = self._attributes(node, scope.versions)
+            attributes = self._attributes(node, inputs, scope.versions)
             if any(name and scope.names[name] is None for name in node.input):
                 self._note_if_unknown(node, scope.versions)
                 return []
@@ -124,6 +147,7 @@ class Evaluator:
         lowering = LOWERINGS.get(key)
         if lowering is None:
             return self._expanded(node, inputs, attributes, version)
+        self._require_single(inputs)
         call = Call(
             node.op_type, label(node), version, inputs, attributes, list(node.output), self._builder, self._budget
         )
@@ -131,6 +155,16 @@ class Evaluator:
         many = list(made) if isinstance(made, list | tuple) and not isinstance(made, Value) else [made]
         default = next((item.dtype for item in inputs if item is not None), np.dtype(np.float32))
         return [_item(result, default) for result in many]
+
+    def _require_single(self, inputs: Sequence[Item | None]) -> None:
+        """Raise `ValueError` if constants are float64 that float32, with which networks compute, does not hold."""
+        for number, item in enumerate(inputs):
+            double = item is not None and item.array is not None and item.dtype == np.float64
+            if double and not self._single and not is_single(item.array):  # type: ignore[union-attr, arg-type]
+                raise ValueError(
+                    f"input {number}: expected float64 numbers that float32 holds exactly, found others "
+                    "(--float32, or single=True, rounds them)"
+                )
 
     def _folded(
         self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], version: int
@@ -190,15 +224,16 @@ class Evaluator:
         dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
         return np.asarray(value, dtypes.get(name, object))
 
-    def _attributes(self, node: Any, versions: Mapping[str, int]) -> dict[str, Any]:
-        """Return a node's attributes, and refuse those that its operator does not have."""
-        known = self._known_attributes(node, versions)
-        if known is not None:
-            check_attributes(self._path, node, known)
+    def _attributes(self, node: Any, inputs: Sequence[Item | None], versions: Mapping[str, int]) -> dict[str, Any]:
+        """Return a node's attributes, and refuse what its operator does not have or take."""
+        schema = self._schema(node, versions)
+        if schema is not None:
+            check_attributes(self._path, node, schema.attributes)
+            check_inputs(node, inputs, schema)
         return {attribute.name: attribute_value(attribute) for attribute in node.attribute}
 
-    def _known_attributes(self, node: Any, versions: Mapping[str, int]) -> Mapping[str, Any] | None:
-        """Return the attributes that an operator may have, or None if only its author knows them."""
+    def _schema(self, node: Any, versions: Mapping[str, int]) -> Any:
+        """Return ONNX's description of an operator, or None if only its author knows it."""
         import onnx
 
         domain = _domain(node.domain)
@@ -208,8 +243,7 @@ class Evaluator:
         if version is None:
             raise UnfitError(self._path, f"an operator set for the domain {domain!r}", "none", what(node))
         if onnx.defs.has(node.op_type, version, domain):
-            known: Mapping[str, Any] = onnx.defs.get_schema(node.op_type, version, domain).attributes
-            return known
+            return onnx.defs.get_schema(node.op_type, version, domain)
         # onnxruntime's own operators may be in ONNX's domain, but not those of other operator sets.
         newest = onnx.defs.onnx_opset_version()
         if domain == "" and (onnx.defs.has(node.op_type, newest, "") or ("", node.op_type) not in LOWERINGS):

@@ -56,6 +56,28 @@ def attribute_value(attribute: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+def check_inputs(node: Any, inputs: Sequence[Item | None], schema: Any) -> None:
+    """Raise `ValueError` unless an operator takes so many inputs and results, and constants of these types."""
+    import onnx
+
+    for kind, count, least, most in (
+        ("inputs", len(node.input), schema.min_input, schema.max_input),
+        ("results", len(node.output), schema.min_output, schema.max_output),
+    ):
+        if not least <= count <= most:
+            raise ValueError(f"{kind}: expected {least if least == most else f'{least} to {most}'}, found {count}")
+    allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    for number, item in enumerate(inputs):
+        if item is None or item.array is None:
+            continue
+        formal = schema.inputs[min(number, len(schema.inputs) - 1)]
+        types = allowed.get(formal.type_str, [formal.type_str])
+        kind = onnx.TensorProto.DataType.Name(onnx.helper.np_dtype_to_tensor_dtype(item.dtype)).lower()
+        if f"tensor({kind})" not in types:
+            known = ", ".join(sorted(t[len("tensor(") : -1] for t in types if t.startswith("tensor(")))
+            raise ValueError(f"input {formal.name}: expected {known}, found {kind}")
+
+
 def check_attributes(path: str, node: Any, known: Mapping[str, Any]) -> None:
     """Raise unless the attributes of a node are those of its operator: known, of their types, and all that it needs."""
     import onnx

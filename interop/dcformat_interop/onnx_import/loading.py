@@ -72,6 +72,8 @@ class TensorLoader:
         if tensor.data_type == onnx.TensorProto.STRING:
             strings: Array = np.array(list(tensor.string_data), object)
             return strings
+        if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+            raise UnfitError(self._path, "a dtype of ONNX", f"number {tensor.data_type}", what)
         try:
             dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
             if tensor.data_location == onnx.TensorProto.EXTERNAL:

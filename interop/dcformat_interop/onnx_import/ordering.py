@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -18,6 +19,11 @@ def label(node: Any) -> str:
     """Return the name of a node, or that of its first result."""
     name: str = node.name or (node.output[0] if node.output else "")
     return name
+
+
+def own_names(names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the names of a graph itself, without those around it."""
+    return names.maps[0] if isinstance(names, ChainMap) else names
 
 
 def in_order(path: str, nodes: Sequence[Any], names: Mapping[str, Any]) -> Iterator[Any]:
@@ -37,9 +43,10 @@ def in_order(path: str, nodes: Sequence[Any], names: Mapping[str, Any]) -> Itera
         No node makes a name that one reads, two nodes make the same name, or there is a cycle.
     """
     makers: dict[str, int] = {}
+    known = set(own_names(names))
     for number, node in enumerate(nodes):
         for name in filter(None, node.output):
-            if name in makers:
+            if name in makers or name in known:
                 raise UnfitError(path, "results with different names", f"{name!r} twice", what(node))
             makers[name] = number
     needed = [{makers[name] for name in _read(node) if name in makers} for node in nodes]

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import FormatError
-from dcformat.graph import Output, Port
+from dcformat.graph import Port
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, Value, index_limits
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
-from dcformat_interop.onnx_import.checking import Comparison, Run, compare
+from dcformat_interop.onnx_import.checking import Comparison, compare
 from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
 from dcformat_interop.onnx_import.items import Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
@@ -58,17 +59,20 @@ def read_onnx(
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from an ONNX model. The parameters and errors are those of `import_onnx`."""
-    return import_onnx(source, dims=dims, values=values, max_memory=max_memory).model
+    return import_onnx(source, dims=dims, values=values, single=single, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_onnx(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an ONNX model, with the means to check it.
@@ -83,6 +87,8 @@ def import_onnx(
         Sizes of dimensions that the model leaves open, by their names, or as ``INPUT.AXIS``.
     values : mapping of str to array_like, optional
         Inputs that become constant.
+    single : bool
+        Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -110,14 +116,16 @@ def import_onnx(
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
     loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
-    evaluator = Evaluator(path, model, builder, loader, budget)
+    evaluator = Evaluator(path, model, builder, loader, budget, single)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
     runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = index_limits(builder)
+    runnable.limits = builder.index_limits()
     outputs = _outputs(path, model, names, builder)
     try:
         return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
+    except UnfitError:
+        raise
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 
@@ -160,16 +168,7 @@ def _model(
     builder: GraphBuilder, plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: Source
 ) -> Model:
     axes, ends = _batch_axes(plans, outputs, source)
-    values = [value for _, _, value in outputs]
-    batchless, made = without_batch(builder, axes, list(zip(values, ends, strict=True)))
-    short, made = clean(batchless, made)
-    folded, made = clean(*fold_affine(short, made))
-    if not folded.nodes:
-        made = [folded.copy(value) for value in made]
-    described = [
-        Output(value.number, name, dtype, end) for (name, dtype, _), value, end in zip(outputs, made, ends, strict=True)
-    ]
-    return folded.model(described)
+    return complete(builder, axes, [Result(*output, end) for output, end in zip(outputs, ends, strict=True)])
 
 
 def _batch_axes(

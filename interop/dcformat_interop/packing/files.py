@@ -13,8 +13,9 @@ from dcformat import layout
 from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import Mode
 from dcformat.contents import TensorInfo, check_limits, parse_entry, small_sections
+from dcformat.errors import FormatError
 from dcformat.files import replacing
-from dcformat.model import STORAGE, Extension, Model
+from dcformat.model import STORAGE, Delta, Extension, Model
 from dcformat.reader import DcfFile
 from dcformat_interop.packing.indexes import compare, find_index, read_index
 from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
@@ -141,9 +142,18 @@ class PackedFiles:
         """Yield a tensor's elements, as `DcfFile.pieces` does."""
         return self._where[name].pieces(name)
 
-    def work(self) -> int:
-        """Return the maximum number of steps needed to decode all tensors."""
-        return sum(file.work() for file in self._files)
+    @property
+    def delta(self) -> Delta | None:
+        """The delta that a file is, if it is one."""
+        return next((file.delta for file in self._files if file.delta is not None), None)
+
+    def work(self, name: str) -> int:
+        """Return the maximum number of steps needed to decode a tensor."""
+        return self._where[name].work(name)
+
+    def damaged(self) -> dict[str, FormatError]:
+        """Return the tensors that are damaged or missing, with the reasons, as `DcfFile.damaged` does."""
+        return {name: error for file in self._files for name, error in file.damaged().items()}
 
     def origin(self) -> Origin | None:
         """Return the safetensors files that the checkpoint was made of, or None if it does not say.
@@ -176,8 +186,11 @@ def opened_files(
     *,
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
+    partial: bool = False,
 ) -> Iterator[PackedFiles]:
-    """Open the files of a packed checkpoint: an index, or a directory with one. The limits are those of each file.
+    """Open the files of a packed checkpoint: an index, or a directory with one.
+
+    The options are those of `dcformat.open`, for each file.
 
     Raises
     ------
@@ -194,7 +207,7 @@ def opened_files(
     with ExitStack() as stack:
 
         def open_one(path: Path) -> DcfFile:
-            return stack.enter_context(dcformat.open(path, max_memory=max_memory, max_work=max_work))
+            return stack.enter_context(dcformat.open(path, max_memory=max_memory, max_work=max_work, partial=partial))
 
         files = {name: open_one(index.parent / name) for name in sorted(set(where.values()))}
         packed = PackedFiles(str(path), list(files.values()))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.layout import MAX_ELEMENTS
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, is_single
 from dcformat_interop.tflite_import.loading import TensorInfo
 from dcformat_interop.tflite_import.sparsity import dense
 
@@ -50,6 +50,8 @@ def constant(path: str, info: TensorInfo, budget: Budget) -> Array | None:
         return info.quantization.numbers(integers)
     if info.dtype == "bfloat16":
         return (integers.astype("<u4") << 16).view("<f4")
+    if info.dtype == "float64" and not is_single(integers):
+        raise UnfitError(path, "float64 numbers that float32 holds exactly", "others", info.what)
     return integers.astype(np.float32) if info.dtype in ("float16", "float64") else integers
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from dcformat.errors import FormatError
-from dcformat.graph import Output, Port, Shape
+from dcformat.graph import Port, Shape
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
-from dcformat_interop.graph_builder import GraphBuilder, index_limits
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
-from dcformat_interop.onnx_import.checking import Run
+from dcformat_interop.graph_builder import GraphBuilder
+from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import import operators as _operators  # noqa: F401 - registers all lowerings
@@ -23,7 +25,7 @@ from dcformat_interop.tflite_import.checking import LiteRTComparison, compare_wi
 from dcformat_interop.tflite_import.evaluator import Evaluator
 from dcformat_interop.tflite_import.float_weights import with_float_weights
 from dcformat_interop.tflite_import.items import Item, plain
-from dcformat_interop.tflite_import.litert import litert_version
+from dcformat_interop.tflite_import.litert import LiteRT, litert_version, run_litert
 from dcformat_interop.tflite_import.loading import TensorInfo, TfliteFile, load_tflite
 
 
@@ -41,15 +43,16 @@ class TfliteImport:
     _data: bytes
     _limits: Mapping[str, int]
 
-    def check(self, run: Run) -> LiteRTComparison | None:
+    def check(self, run: Run, litert: LiteRT = run_litert) -> LiteRTComparison | None:
         """Compare the network, which `run` runs, with LiteRT; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.
+        `litert` runs the file; by default it does so in a process of its own, which the file may crash.
         The result is None if LiteRT is not installed.
         """
         if litert_version() is None:
             return None
-        return compare_with_litert(self.model, self._file.path, self.runnable(), self._limits, run)
+        return compare_with_litert(self.model, self._file.path, self.runnable(), self._limits, run, litert)
 
     def runnable(self) -> bytes:
         """Return the bytes of the file, with float32 weights where LiteRT would round the inputs of layers."""
@@ -66,6 +69,7 @@ def read_tflite(
     return import_tflite(source, dims=dims, max_memory=max_memory).model
 
 
+@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -109,7 +113,7 @@ def import_tflite(
     numbers = _distinct(file, "outputs", file.outputs)
     try:
         outputs = [evaluator.output(number) for number in numbers]
-        return TfliteImport(_model(file, builder, ports, outputs), file, data, index_limits(builder))
+        return TfliteImport(_model(file, builder, ports, outputs), file, data, builder.index_limits())
     except UnfitError:
         raise
     except (FormatError, ValueError) as error:
@@ -167,16 +171,11 @@ def _numbered(name: str, number: int) -> str:
 def _model(file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[Item]) -> Model:
     values = [plain(builder, item) for item in outputs]
     starts, ends = _batch_axes([port.shape for port in ports], [value.shape for value in values])
-    batchless, made = without_batch(builder, starts, list(zip(values, ends, strict=True)))
-    folded, made = clean(*fold_affine(*clean(batchless, made)))
-    if not folded.nodes:
-        made = [folded.copy(value) for value in made]
-    names = _names(file, file.outputs)
-    described = []
-    for number, name, value, end in zip(file.outputs, names, made, ends, strict=True):
+    results = []
+    for number, name, value, end in zip(file.outputs, _names(file, file.outputs), values, ends, strict=True):
         _check_dtype(file, "output", file.tensors[number])
-        described.append(Output(value.number, name, file.tensors[number].dtype, end))
-    model = folded.model(described)
+        results.append(Result(name, file.tensors[number].dtype, value, end))
+    model = complete(builder, starts, results)
     assert model.graph is not None
     model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})  # raises if anything is wrong
     return model

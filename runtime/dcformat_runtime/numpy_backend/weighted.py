@@ -75,7 +75,7 @@ def conv_transpose(
     ]
     out = np.zeros((len(x), per_group * node.groups, *whole), np.float32)
     for group in range(node.groups):
-        part = x[:, group * channels : (group + 1) * channels].reshape(len(x), channels, -1)
+        part = x[:, group * channels : (group + 1) * channels].reshape(len(x), channels, prod(size))
         rows = slice(group * per_group, (group + 1) * per_group)
         matrices = weight[group * channels : (group + 1) * channels]
         for offset in np.ndindex(*kernel):

@@ -291,3 +291,12 @@ def test_names_that_are_too_long() -> None:
 def test_infinite_weights() -> None:
     weight = constant(np.full((3, 8), np.inf, np.float32))
     refuse(one("FULLY_CONNECTED", [random((1, 8)), weight, constant(random((3,)))]), "expected finite values")
+
+
+def test_a_bias_of_signalling_nan() -> None:
+    bias = constant(np.array([0x7F800001, 0, 0], "<u4").view("<f4"))
+    refuse(one("FULLY_CONNECTED", [random((1, 8)), constant(random((3, 8))), bias]), "expected finite values")
+
+
+def test_doubles_that_float32_does_not_hold() -> None:
+    refuse(one("ADD", [random((1, 3)), constant(np.array([0.1, 1, 2]))]), "expected float64 numbers that float32 holds")

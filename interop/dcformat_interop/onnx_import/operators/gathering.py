@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.constant_folding import evaluate
-from dcformat_interop.onnx_import.items import Call, Item, Unsupported, lowers
+from dcformat_interop.onnx_import.items import Call, Item, lowers
 
 Array = npt.NDArray[Any]
 
@@ -93,15 +94,23 @@ def _gather_nd(call: Call) -> Value:
     indices = call.item(1).array
     if indices is not None:
         return taken(call, call.value(), _evaluate(call, _places(call, call.shape()), indices))
-    if call.attr("batch_dims", 0):
+    b, shape, found, kept = call.builder, call.shape(), call.value(1), call.attr("batch_dims", 0)
+    if prod(shape[:kept]) != 1:
         raise Unsupported("with batches and indices that the network computes")
-    b, shape, found = call.builder, call.shape(), call.value(1)
+    data, found = b.reshape(call.value(), shape[kept:]), b.reshape(found, found.shape[kept:])
+    chosen = _chosen(call, data, found)
+    return b.reshape(chosen, (1,) * kept + chosen.shape)
+
+
+def _chosen(call: Call, data: Value, found: Value) -> Value:
+    """Return the parts of `data` at places that the network computes."""
+    b, shape = call.builder, data.shape
     depth = found.shape[-1]
     sizes = np.array(shape[:depth])
     counted = b.where(b.binary("less", found, 0.0), b.add(found, sizes, name=f"{call.name}.sizes"), found)
     strides = np.array([prod(sizes[place + 1 :]) for place in range(depth)])
     places = b.reduce("sum", b.binary("mul", counted, strides, f"{call.name}.strides"), [len(found.shape) - 1])
-    return b.gather(b.reshape(call.value(), (prod(shape[:depth]), *shape[depth:])), places, 0)
+    return b.gather(b.reshape(data, (prod(shape[:depth]), *shape[depth:])), places, 0)
 
 
 def _evaluate(call: Call, *arrays: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Normalize, Shape
 from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +40,8 @@ def _batch_normalization(call: Call) -> Value:
     shape = (call.shape()[1] if call.rank > 1 else 1, *(1,) * (call.rank - 2))
     scale, shift, mean, variance = (call.operand(number) for number in range(1, 5))
     if all(not isinstance(operand, Value) for operand in (scale, shift, mean, variance)):
+        if (np.asarray(variance) < 0).any():
+            raise ValueError("variance: expected numbers of at least 0, found less")
         factor = np.asarray(scale, np.float64) / np.sqrt(np.asarray(variance, np.float64) + epsilon)
         offset = np.asarray(shift, np.float64) - np.asarray(mean, np.float64) * factor
         scaled = b.binary("mul", x, factor.reshape(shape), call.tensor_name(1))
