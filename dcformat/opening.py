@@ -62,8 +62,9 @@ def open_file(
 
     Parameters
     ----------
-    source : path, bytes-like or binary file object
-        A pipe or device is read to its end, unless its magic number is wrong.
+    source : path, URL, bytes-like or binary file object
+        A pipe or device is read to its end, unless its magic number is wrong. Of a file behind a URL, only the parts
+        that are asked for are read, the contents first (docs/remote.md).
     max_memory, max_work : int or None
         As in `load`, for each method call.
     mmap : bool
