@@ -102,7 +102,7 @@ def valid_files() -> Iterator[Made]:
 
 
 def files_of_other_bases() -> Iterator[Made]:
-    """A difference of several tensors, and a graph that stays."""
+    """Yield a difference of several tensors, and a graph that stays."""
     before, wide = tensor("w", [7, 0, 9] * 2, "float32", (2, 3)), tensor("w", [7, 1, 9, 0, 0, 8], "float32", (2, 3))
     base_of_three = assemble([dense("a"), before, dense("c", begins=True)])
     new, old = ([*VALUES, *middle.values, *VALUES] for middle in (wide, before))
