@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from generator.assembler import DENSE, SIZES, Item, assemble, labels, metadata, varint
+from generator.assembler import CONSTANT, DENSE, SIZES, Item, assemble, labels, metadata, varint
 from generator.delta_bytes import (
     BY_AXIS,
     BY_PREDICTION,
@@ -120,6 +120,15 @@ def files_of_other_bases() -> Iterator[Made]:
     with_graph = assemble([dense("a")], [(2, net)])
     result = assemble([], [(2, net)])
     yield "file_graph_kept", "B7", assemble([], [section(with_graph, result, b"", b"\1\2\0", 0)]), with_graph, {}
+    test = (5, varint(7) + varint(1) + bytes(8))
+    tested, result = assemble([], [(2, net), test]), assemble([], [(2, net), test, (128, b"!")])
+    made = assemble([], [section(tested, result, b"", b"\3\2\0\5\0\x80\2!", 0)])
+    yield "file_sections_5_and_128", "B2 B7", made, tested, {}
+    many = Item(b"\0\7", CONSTANT, ((1 << 20) + 1,), [7], name="a", dtype="uint8")
+    pieces = (difference([7] * n, [7] * n, "uint8", Way(Plane(CONSTANT_PLANE), Plane()))[1:] for n in (1 << 20, 1))
+    base = assemble([many])
+    made = assemble([string("a", b"\0" + b"".join(pieces))], [section(base, base, step(CHANGED, 1, origin(0)))])
+    yield "file_of_two_pieces", "B8", made, base, {"a": many.tensor()}
 
 
 def valid_differences() -> Iterator[Made]:
@@ -144,6 +153,8 @@ def valid_differences() -> Iterator[Made]:
             axis = Plane(CODED, BY_AXIS, inner, lines, [n % 3 for n in range(lines)])
             data = difference(new, old, dtype, Way(axis, axis))
             yield delta(f"by_axis_{inner}_{lines}_{dtype}", "B10", *items, data)
+        one_line = Plane(CODED, BY_AXIS, 5, 1, [0], tables=2)
+        yield delta(f"by_axis_5_1_{dtype}", "B10", *items, difference(new, old, dtype, Way(one_line, Plane())))
     old, new = [1, 2, 250], [1, 3, 0]
     items = tensor("a", old, "int8", (3,), 0.5), tensor("a", new, "int8", (3,), 0.25)
     yield delta("scale", "B6", *items, difference(new, old, "int8", RAW_WAY), scale=0.25)
@@ -190,6 +201,8 @@ def invalid_differences() -> Iterator[Made]:
     yield bad("after_the_block", "E04", "N5", replace(CODED_WAY, tail=b"\0"))
     stepped = sum(a != b and b != 0 for a, b in zip(old, new, strict=True))
     yield bad("count", "E14", "B12", Way(Plane(), Plane(), count=stepped - 1, given_sizes=[0] * (stepped - 1)))
+    more = Way(Plane(), Plane(), count=stepped + 1)
+    yield bad("count_more", "E14", "B12", more)
     yield bad("count_limit", "E06", "N2", replace(CODED_WAY, count=13))
     yield bad("mark", "E14", "B12", replace(CODED_WAY, given_marks=[3] * 12))
     yield bad("constant_mark", "E14", "B12", Way(Plane(CONSTANT_PLANE), Plane(), given_marks=[255] * 12))
@@ -224,6 +237,8 @@ def invalid_differences() -> Iterator[Made]:
     for name, code, data in (("short", "E03", table[:-1]), ("long", "E04", table + b"\0")):
         made = difference([7, 9], [1, 2], "uint8", RAW_WAY, 1, varint(len(data)) + data)
         yield delta(f"bad_table_{name}", "B9", *small, made, code)
+    made = difference([7, 9], [1, 2], "uint8", RAW_WAY, 2, varint(len(table)) + table)
+    yield delta("bad_flags_and_table", "B9", *small, made, "E08")
     true = tensor("a", [0, 1], "bool"), tensor("a", [2, 1], "bool")
     yield delta("bad_bool", "B8 T12", *true, difference([2, 1], [0, 1], "bool", RAW_WAY), "E08")
 
@@ -245,6 +260,8 @@ def invalid_uses() -> Iterator[Made]:
     yield bad("kept_beyond", "E17", "B7", step(KEPT, 1, b"\2"))
     yield bad("kept_beyond_by_count", "E17", "B7", step(KEPT, 3, b"\0"))
     yield bad("origin_beyond", "E17", "B7", step(CHANGED, 1, origin(2)), [alike])
+    yield bad("origin_most", "E17", "B7", step(CHANGED, 1, origin(1 << 16, 0.5, "n")), [alike])
+    yield "bad_no_delta", "B7", result, base, "E18"
     yield bad("section_of_the_base", "E17", "B7", keep, sections=b"\1\3\0")
     chained = assemble([], [section(base, result, keep)])
     yield bad("base_is_a_delta", "E17", "B7", keep, given=chained)
@@ -287,12 +304,15 @@ def invalid_deltas() -> Iterator[Invalid]:
     yield bad("section_again", "E08", "B2", body(keep, sections=b"\2\3\0\3\0"))
     yield bad("sections_limit", "E06", "N2", body(keep, sections=varint(257)))
     yield bad("section_length", "E06", "N2", body(keep, sections=b"\1\3" + varint((1 << 24) + 2)))
+    yield bad("sections_most", "E08", "B2", body(keep, sections=varint(256)))
+    yield bad("section_longest", "E03", "N4", body(keep, sections=b"\1\3" + varint((1 << 24) + 1)))
     yield bad("order_2", "E08", "B17", body(b"", 0, order=2))
     yield bad("kept_in_place", "E08", "B18", body(keep, order=1))
     named = step(CHANGED, 1, origin(0, name="z"))
     yield bad("renamed_in_place", "E08", "B18", body(named, order=1), [string("z", b"\0")])
     yield bad("step_of_none", "E08", "B3", body(step(KEPT, 0, b"\0")))
     yield bad("step_of_kind_3", "E08", "B3", body(step(3, 1)))
+    yield bad("step_of_kind_3_most", "E08", "B3", body(step(3, 1 << 16)))
     yield bad("steps_limit", "E06", "N2", body(b"", (1 << 16) + 1))
     yield bad("step_limit", "E06", "N2", body(step(KEPT, (1 << 16) + 1)))
     yield bad("first_limit", "E06", "N2", body(step(KEPT, 1, varint((1 << 16) + 1))))
