@@ -70,7 +70,7 @@ def test_another_network_is_never_written(
     load = dcformat_runtime.load
 
     def shifted(*args: Any, **options: Any) -> Any:
-        session = load(*args, **options)
+        session: Any = load(*args, **options)
         return lambda inputs: {name: array + np.float32(0.01) for name, array in session(inputs).items()}
 
     monkeypatch.setattr(dcformat_runtime, "load", shifted)
