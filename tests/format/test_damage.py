@@ -145,6 +145,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, room: int) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.dcf"]
 
 
+@pytest.mark.slow
 def test_two_writers_leave_one_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a.dcf"
     ways = ["fast", "small"] * 4
