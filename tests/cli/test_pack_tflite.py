@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dcformat_runtime
 import numpy as np
 import pytest
-from dcformat_interop.tflite_import import litert
 
 import dcformat
 from tests.cli.support import Invoke, refused
@@ -67,10 +67,13 @@ def test_without_litert(
 def test_another_network_is_never_written(
     invoke: Invoke, tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    def shifted(*args: Any, **options: Any) -> list[Any]:
-        return [array + np.float32(0.01) for array in litert.run_litert(*args, **options)]
+    load = dcformat_runtime.load
 
-    monkeypatch.setattr("dcformat_interop.tflite_import.checking.run_litert", shifted)
+    def shifted(*args: Any, **options: Any) -> Any:
+        session: Any = load(*args, **options)
+        return lambda inputs: {name: array + np.float32(0.01) for name, array in session(inputs).items()}
+
+    monkeypatch.setattr(dcformat_runtime, "load", shifted)
     result = invoke("pack", network, "-o", tmp_path / "a.dcf")
     refused(
         result, "network.tflite: output 'scores': expected at most 0.0001 of the largest number between it and that"

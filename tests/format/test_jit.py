@@ -376,6 +376,7 @@ def test_short_work_does_not_wait_for_the_compiler(tmp_path, filled):
     assert run(tmp_path, short) == [[70, 280], "saved", False]
 
 
+@pytest.mark.slow
 def test_threads_and_processes_at_once(tmp_path):
     together = (
         "import threading\ngo = [threading.Thread(target=k.total.resolve) for _ in range(4)]\n"
