@@ -72,6 +72,8 @@ class GraphBuilder:
     names : mapping of TensorKey to sequence of str, optional
         The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
         stored under each that is asked for.
+    keys : dict, optional
+        The keys of arrays that other builders have stored, by their `id`; this one adds its own.
 
     Attributes
     ----------
@@ -83,10 +85,14 @@ class GraphBuilder:
     wanted : dict of str to str
         The name that was asked for each tensor.
     names : mapping of TensorKey to sequence of str
+    keys : dict of int to (ndarray, TensorKey)
     """
 
-    def __init__(self, names: TensorNames = MappingProxyType({})) -> None:
+    def __init__(
+        self, names: TensorNames = MappingProxyType({}), keys: dict[int, tuple[Array, TensorKey]] | None = None
+    ) -> None:
         self.names = names
+        self.keys = {} if keys is None else keys
         self.inputs: list[Port] = []
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
@@ -116,9 +122,7 @@ class GraphBuilder:
         array = as_float32(values)
         if (found := self._known_arrays.get(id(array))) is not None and self.tensors[found] is array:
             return found
-        if not np.isfinite(array).all():
-            raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
-        key = tensor_key(array)
+        key = self._key(array, name)
         own = self.names.get(key, ())
         if own and name not in own:
             name = own[0]
@@ -128,6 +132,15 @@ class GraphBuilder:
             self.tensors[stored], self.wanted[stored] = array, name
             self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
         return stored
+
+    def _key(self, array: Array, name: str) -> TensorKey:
+        """Return the key of an array, which must be finite; it is worked out once for all builders."""
+        kept = self.keys.get(id(array))
+        if kept is None or kept[0] is not array:
+            if not np.isfinite(array).all():
+                raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
+            kept = self.keys[id(array)] = array, tensor_key(array)
+        return kept[1]
 
     def keeps(self, array: Array, name: str) -> bool:
         """Return whether the source has a tensor of this name with these values, which stays one if all are equal."""
