@@ -72,8 +72,8 @@ class GraphBuilder:
     names : mapping of TensorKey to sequence of str, optional
         The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
         stored under each that is asked for.
-    keys : dict, optional
-        The keys of arrays that other builders have stored, by their `id`; this one adds its own.
+    source : GraphBuilder, optional
+        A builder whose names, keys, and steps of tensors, this one knows too.
 
     Attributes
     ----------
@@ -86,18 +86,21 @@ class GraphBuilder:
         The name that was asked for each tensor.
     names : mapping of TensorKey to sequence of str
     keys : dict of int to (ndarray, TensorKey)
+        The keys of arrays that were stored, by their `id`.
+    integers : set of str
+        The tensors that a file holds as int8.
     """
 
-    def __init__(
-        self, names: TensorNames = MappingProxyType({}), keys: dict[int, tuple[Array, TensorKey]] | None = None
-    ) -> None:
-        self.names = names
-        self.keys = {} if keys is None else keys
+    def __init__(self, names: TensorNames = MappingProxyType({}), source: GraphBuilder | None = None) -> None:
+        self.names: TensorNames = names if source is None else source.names
+        self.keys: dict[int, tuple[Array, TensorKey]] = {} if source is None else source.keys
         self.inputs: list[Port] = []
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
         self.tensors: dict[str, Array] = {}
         self.wanted: dict[str, str] = {}
+        self.integers: set[str] = set()
+        self._steps: dict[tuple[int, int], Array] = {} if source is None else source._steps
         self._tensor_shapes: dict[str, Shape] = {}
         self._known: dict[tuple[TensorKey, str], str] = {}
         self._known_arrays: dict[int, str] = {}
@@ -146,6 +149,20 @@ class GraphBuilder:
         """Return whether the source has a tensor of this name with these values, which stays one if all are equal."""
         return bool(self.names) and name in self.names.get(tensor_key(as_float32(array)), ())
 
+    def integer_tensor(self, values: Array, name: str) -> str:
+        """Store a tensor of integers from -128 to 127, as `tensor` does, which a file holds as int8."""
+        stored = self.tensor(values, name)
+        self.integers.add(stored)
+        return stored
+
+    def note_steps(self, values: Array, steps: Array) -> None:
+        """Note that the elements of a constant are multiples of steps: one for all, or one for each output channel."""
+        self._steps[_fingerprint(values)] = steps
+
+    def steps(self, values: Array) -> Array | None:
+        """Return the steps noted for a constant, or for one with the same elements in another order."""
+        return self._steps.get(_fingerprint(values))
+
     def emit(self, kind: type[Node], operands: Sequence[Operand], name: str = "constant", **attributes: Any) -> Value:
         """Add an operator and return its result; `name` names constants that have to be stored.
 
@@ -180,7 +197,11 @@ class GraphBuilder:
         """Return the graph and its tensors as a model; `exact` keeps the sign of negative zeros."""
         graph = self.graph(outputs)
         used = dict.fromkeys(name for node in graph.nodes for name in node.tensors)
-        return Model({name: from_dense(name, self.tensors[name], exact=exact) for name in used}, graph)
+        stored = {
+            name: from_dense(name, self.tensors[name], "int8" if name in self.integers else None, exact=exact)
+            for name in used
+        }
+        return Model(stored, graph)
 
     def _shape(self, operand: int | str) -> Shape:
         return self._tensor_shapes[operand] if isinstance(operand, str) else self.shapes[operand]
@@ -338,6 +359,13 @@ def as_float32(values: npt.ArrayLike) -> Array:
         raise ValueError("expected whole numbers up to 2^24, which float32 holds exactly, found greater ones")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+
+
+def _fingerprint(array: Array) -> tuple[int, int]:
+    """Return the number of an array's elements, and a number that does not depend on their order."""
+    mixed = as_float32(array).view(np.uint32).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    return array.size, int((mixed * np.uint64(0xBF58476D1CE4E5B9)).sum(dtype=np.uint64))
 
 
 def _number(array: Array) -> float | None:

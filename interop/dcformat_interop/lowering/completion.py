@@ -1,4 +1,4 @@
-"""The last rewrites of an imported network: the batch taken out, constants folded, and detours removed."""
+"""The last rewrites of an imported network: the batch taken out, constants folded, and layers of integers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dcformat.graph import Output
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 
 
 class Result(NamedTuple):
@@ -43,6 +43,7 @@ def complete(
     ends = [(result.value, result.batch_axis) for result in results]
     built, values = without_batch(builder, batch_axes, ends)
     built, values = clean(*fold_affine(*clean(built, values)))
+    built, values = clean(*to_integers(built, values))
     if not built.nodes:
         values = [built.copy(value) for value in values]
     outputs = [

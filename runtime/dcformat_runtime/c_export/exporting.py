@@ -18,6 +18,7 @@ from dcformat_runtime.c_export import fixed_emulation, fixed_network
 from dcformat_runtime.c_export.calibration import Calibration, calibrate
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.memory_plan import MemoryPlan, plan_memory
+from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.source_writer import SourceProgram, header, source, test_source
 from dcformat_runtime.c_export.step_writer import StepWriter, works_in_place
 from dcformat_runtime.c_export.steps import Step, find_steps
@@ -108,7 +109,7 @@ def export_c(
     FormatError
         The model is not valid, or takes more memory (`MemoryLimitError`) or work (`WorkLimitError`) than allowed.
     """
-    options = options or ExportOptions()
+    options, model = options or ExportOptions(), with_real_numbers(model)
     shapes = check_graph(model.graph, matrices(model.tensors))
     graph = model.graph
     assert graph is not None
