@@ -200,7 +200,7 @@ def _document(found: dict[str, Any]) -> str:
         "`benchmarks/microcontrollers/programs.py` made these tables.", "",
         f"Machine: {found['machine']}; {'; '.join(found['tools'])}.", "",
         "Sizes are bytes of programs linked with `-Os`. Memory is that of all variables, the input included, and the",
-        "bound of the stack. A run (`-O2`) is counted in instructions under QEMU, in cycles under simavr.", "",
+        "bound of the stack. A run (`-O2`) counts in instructions under QEMU (M3) or cycles under simavr (AVR).", "",
     ]  # fmt: skip
     for network in found["networks"]:
         lines += _table(network)

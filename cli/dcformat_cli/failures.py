@@ -16,7 +16,16 @@ from dcformat_interop.refusals import UnfitError
 from dcformat.errors import FormatError, MemoryLimitError, NotDcfError, TruncatedError, WorkLimitError
 
 #: `UnfitError` belongs to a package that knows nothing of the command; verbs import it from here.
-__all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_onnx", "require_torch"]
+__all__ = [
+    "MissingExtraError",
+    "UnfitError",
+    "describe",
+    "is_ours",
+    "misuse",
+    "require_onnx",
+    "require_onnxscript",
+    "require_torch",
+]
 
 _SYSTEM_ERRORS = {
     errno.ENOENT: "no such file or directory",
@@ -123,6 +132,17 @@ def require_onnx(what: str) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{what} needs the onnx package: pip install 'dcformat[onnx]' ({error})") from None
+
+
+def require_onnxscript(what: str) -> None:
+    """Raise `MissingExtraError` unless the packages can be imported with which PyTorch exports to ONNX."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs onnx and onnxscript: pip install 'dcformat[pruning]' ({error})"
+        ) from None
 
 
 def misuse(message: str) -> click.UsageError:

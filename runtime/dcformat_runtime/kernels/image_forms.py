@@ -56,7 +56,7 @@ def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: i
             a[to : to + HALF] = np.maximum(both[0::2], both[1::2])
 
 
-class Window(NamedTuple):
+class Region(NamedTuple):
     """A window of `lines` x `columns` elements from `at` on; lines are `line` floats apart, and columns `step`."""
 
     at: int
@@ -67,7 +67,7 @@ class Window(NamedTuple):
 
 
 @intrinsic(compiled_form("pool_line"))
-def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: int) -> None:
+def pool_line(a: Array, window: Region, stride: int, kind: int, share: Any, y: int) -> None:
     """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
 
     `kind` 0 takes the maximum; the others divide the sum, taken row by row, by `share`.
@@ -76,12 +76,12 @@ def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: i
 
 
 @intrinsic(compiled_form("pool_block"))
-def pool_block(a: Array, window: Window, kind: int, share: Any, y: int) -> None:
+def pool_block(a: Array, window: Region, kind: int, share: Any, y: int) -> None:
     """Do what `pool_line` does for one output of 16 lanes."""
     a[y : y + BLOCK] = _pooled([a[at:][:BLOCK] for at in _places(window)], kind, share)
 
 
-def _places(window: Window) -> list[int]:
+def _places(window: Region) -> list[int]:
     at, lines, columns, line, step = window
     return [at + r * line + c * step for r in range(lines) for c in range(columns)]
 

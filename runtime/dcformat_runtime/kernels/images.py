@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import (
-    Window,
+    Region,
     clear_lines,
     copy_even_lines,
     copy_lines,
@@ -176,12 +176,12 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
             at = plane + (low * width + left) * lanes
             if inside:
                 # This writes eight outputs; those from `last` on will be overwritten.
-                pool_line(a, Window(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
+                pool_line(a, Region(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
             elif lanes == 1:
                 _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
             else:
                 for lane in range(0, lanes, BLOCK):
-                    window = Window(at + lane, high - low, right - left, width * lanes, lanes)
+                    window = Region(at + lane, high - low, right - left, width * lanes, lanes)
                     pool_block(a, window, kind, share, to + j * lanes + lane)
 
 
