@@ -241,6 +241,14 @@ def test_sizes_and_emulated_runs(target: str) -> None:
     assert ran.length > 100_000
 
 
+@pytest.mark.parametrize("target", ["cortex-m0", "atmega1284p"])
+@pytest.mark.parametrize("name", ["residual", "averaging", "one line", "moving"])
+def test_compilers_of_other_processors_give_no_warning(name: str, target: str) -> None:
+    if absent := missing(target):
+        pytest.skip(f"{absent} is not installed")
+    assert measure(export_c(FLOAT_NETS[name]().model()).files, target).flash > 500
+
+
 @pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4"])
 def test_float32_has_the_same_bits_on_cortex_m(target: str) -> None:
     if absent := missing(target, emulator=True):
