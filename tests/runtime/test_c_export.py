@@ -200,6 +200,7 @@ def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> No
     assert np.mean(far > 0.01) < 0.03
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     made = export_c(lenet_5(), ExportOptions("int8"), load_split("train", ROOT / "data/mnist").images[:500])
@@ -222,6 +223,7 @@ def test_sizes_of_lenet_5() -> None:
     assert sizes["tables"] <= 5100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_sizes_and_emulated_runs(target: str) -> None:
     if absent := missing(target):
