@@ -10,11 +10,12 @@ from dcformat import layout
 from dcformat.deltas import counts
 from dcformat.errors import FormatError
 from dcformat.model import Delta, Model
+from dcformat.piecewise import ReadBackError
 from dcformat.records import replace
 from dcformat.wording import counted
 from dcformat_cli.input_files import opened
 from dcformat_cli.terminal import note
-from dcformat_cli.writing import ReadBackError, packed_model
+from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode

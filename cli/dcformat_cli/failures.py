@@ -24,6 +24,7 @@ __all__ = [
     "misuse",
     "require_onnx",
     "require_onnxscript",
+    "require_ray",
     "require_torch",
 ]
 
@@ -33,6 +34,7 @@ _SYSTEM_ERRORS = {
     errno.ENOTDIR: "a file, where a directory is expected",
     errno.EACCES: "permission denied",
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "the file would be larger than the disk or a limit allows",
     errno.EROFS: "the file system is read-only",
 }
 
@@ -143,6 +145,14 @@ def require_onnxscript(what: str) -> None:
         raise MissingExtraError(
             f"{what} needs onnx and onnxscript: pip install 'dcformat[pruning]' ({error})"
         ) from None
+
+
+def require_ray(what: str) -> None:
+    """Raise `MissingExtraError` unless Ray can be imported."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs Ray: pip install 'dcformat[ray]' ({error})") from None
 
 
 def misuse(message: str) -> click.UsageError:

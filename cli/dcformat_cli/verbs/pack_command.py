@@ -12,6 +12,8 @@ import click
 import numpy as np
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
+from dcformat_interop.packing.pack import value_notes
+from dcformat_interop.packing.shards import is_streamed
 from dcformat_interop.safetensors import METADATA_PREFIX
 
 import dcformat
@@ -23,7 +25,6 @@ from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from dcformat.wording import counted
 from dcformat_cli import delta_packing, networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
@@ -69,6 +70,10 @@ class PackOptions:
     values: Sequence[str]
     max_memory: int
     as_json: bool
+    jobs: int
+    engine: str
+    address: str | None
+    shards: int | None
 
     @property
     def known(self) -> Architecture | None:
@@ -161,9 +166,33 @@ class PackOptions:
     metavar="SIZE",
     help="Refuse a checkpoint that takes more memory than this to pack.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that code safetensors files; the output does not depend on their number, but memory does.",
+)
+@click.option(
+    "--engine",
+    type=Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where safetensors files are coded: on this machine, or on a Ray cluster that sees them under the same path.",
+)
+@click.option("--address", help="With --engine ray: the address of the cluster [default: a new one on this machine].")
+@click.option(
+    "--shards",
+    type=size,
+    metavar="SIZE",
+    help="Write files of at most about this size, and an index, into the directory that -o names.",
+)
 @as_json()
 def pack_command(**options: Any) -> None:
     """Pack MODEL (- for stdin): a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite, .pt2).
+
+    MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
+    of any size are packed tensor by tensor; after an interruption, the same command continues.
 
     The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
     by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
@@ -194,6 +223,12 @@ def _pack(options: PackOptions) -> None:
         raise misuse("--dim and --set need an ONNX model or a PyTorch program, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
+    alone = architecture is None and options.base is None and options.relative_index == "escape"
+    if alone and is_streamed(options.checkpoint):
+        _pack_stream(options, pairs)
+        return
+    if options.jobs > 1 or options.engine != "local" or options.address or options.shards is not None:
+        raise misuse("--jobs, --engine, --address, --shards need safetensors files without --architecture and --base")
     output.check(options.checkpoint, options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
@@ -215,6 +250,30 @@ def _pack(options: PackOptions) -> None:
     with output.open() as out:
         out.write(packed)
     _report(options, read.left_out, model, packed)
+
+
+def _pack_stream(options: PackOptions, pairs: Mapping[str, str]) -> None:
+    """Pack safetensors files without a network, tensor by tensor."""
+    from dcformat_cli.streaming import Spread, StreamOptions, pack_stream
+
+    if options.key is not None:
+        expected = "a PyTorch file, which may hold several mappings, with a key"
+        raise UnfitError(options.checkpoint, expected, "safetensors")
+    if options.address is not None and options.engine != "ray":
+        raise misuse("--address needs --engine ray")
+    if options.engine == "ray" and options.jobs > 1:
+        raise misuse("--jobs is for --engine local: a Ray cluster knows how many processes it has")
+    stream = StreamOptions(
+        checkpoint=options.checkpoint,
+        output=options.output,
+        mode=options.mode,
+        skip=options.skip,
+        exact=options.exact,
+        max_memory=options.max_memory,
+        as_json=options.as_json,
+        spread=Spread(options.jobs, options.engine, options.address, options.shards),
+    )
+    pack_stream(stream, lambda metadata: {**_kept(metadata), **pairs})
 
 
 def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
@@ -299,11 +358,7 @@ def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> di
         if not options.exact:
             zeros += negative_zeros(dense.values, dense.dtype)
         out[name] = from_dense(name, dense.values, dense.dtype, dense.scale, exact=options.exact)
-    if zeros:
-        note(f"stored {counted(zeros, 'negative zero')} as positive zero (--exact keeps the sign)")
-    if small:
-        names = ", ".join(list(small)[:5]) + (", ..." if len(small) > 5 else "")
-        note(f"{counted(sum(small.values()), 'denormal value')} (slow on most processors) in {names}")
+    show_notes(value_notes(zeros, small))
     return out
 
 

@@ -36,6 +36,32 @@ def copy_even_lines(a: Array, i: int, source_step: int, j: int, target_step: int
         a[j + r * target_step :][:count] = a[i + r * source_step :][: 2 * count : 2]
 
 
+class Shifted(NamedTuple):
+    """Lines of `floats` floats, copied from lines of `width` that begin `shift` floats earlier (or later, if negative).
+
+    Lines start `source_step` and `target_step` floats apart.
+    """
+
+    source_step: int
+    target_step: int
+    floats: int
+    width: int
+    shift: int
+
+
+@intrinsic(compiled_form("copy_shifted"))
+def copy_shifted(a: Array, i: int, j: int, lines: int, how: Shifted) -> None:
+    """Copy lines from `i` to `j`; what lies beyond the ends of a source's line becomes 0.
+
+    As with `copy_lines`, a line overwrites what the line before it writes beyond its end.
+    """
+    count = -(-how.floats // HALF) * HALF
+    column = np.arange(count) + how.shift
+    for r in range(lines):
+        values = a[i + r * how.source_step :][:count]
+        a[j + r * how.target_step :][:count] = np.where((column >= 0) & (column < how.width), values, np.float32(0))
+
+
 @intrinsic(compiled_form("clear_lines"))
 def clear_lines(a: Array, j: int, step: int, lines: int, floats: int) -> None:
     """Set `lines` lines of `floats` floats, which start `step` apart, to zero."""
