@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from dcformat_interop.archives import write_npz, write_safetensors
     from dcformat_interop.checkpoint_reader import Checkpoint, Note, read_checkpoint
     from dcformat_interop.deep_compression_net import read_deep_compression_net
+    from dcformat_interop.lowering.unsupported import UnsupportedOperatorsError
     from dcformat_interop.matching import match
-    from dcformat_interop.onnx_import import OnnxImport, UnsupportedOperatorsError, import_onnx, read_onnx
+    from dcformat_interop.onnx_import import OnnxImport, import_onnx, read_onnx
     from dcformat_interop.refusals import MissingTorchError, UnfitError
     from dcformat_interop.tensors import Dense
     from dcformat_interop.tflite_import import TfliteImport, import_tflite, read_tflite
@@ -41,7 +42,8 @@ _HOMES = {
     "refusals": ("UnfitError", "MissingTorchError"),
     "deep_compression_net": ("read_deep_compression_net",),
     "matching": ("match",),
-    "onnx_import": ("OnnxImport", "UnsupportedOperatorsError", "import_onnx", "read_onnx"),
+    "lowering.unsupported": ("UnsupportedOperatorsError",),
+    "onnx_import": ("OnnxImport", "import_onnx", "read_onnx"),
     "tensors": ("Dense",),
     "tflite_import": ("TfliteImport", "import_tflite", "read_tflite"),
 }

@@ -72,8 +72,7 @@ class GraphEngine:
     def __init__(self, model: Model, make_engine: MakeEngine, compiled: bool, exact: bool) -> None:
         assert model.graph is not None
         shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
-        self.graph = evenly_padded(model.graph, model.graph.shapes(shapes))
-        self.shapes = self.graph.shapes(shapes)
+        self.graph, self.shapes = evenly_padded(model.graph, model.graph.shapes(shapes))
         self._compiled, self._exact = compiled, exact
         self._dense: dict[str, Floats] = {}
         self._steps: list[_Step] = []

@@ -121,24 +121,30 @@ def takes_rows(graph: Graph, shapes: Sequence[Shape]) -> bool:
     )  # fmt: skip
 
 
-def evenly_padded(graph: Graph, shapes: Sequence[Shape]) -> Graph:
-    """Return the graph with a `Pad` before each window whose padding differs at both ends."""
-    numbers = list(range(len(graph.inputs)))  # for each value of `graph`, its number in the result
+def evenly_padded(graph: Graph, shapes: Sequence[Shape]) -> tuple[Graph, Sequence[Shape]]:
+    """Return the graph with a `Pad` before each window whose padding differs at both ends, and the values' shapes."""
+    pads = [_pad_before(node, shapes) for node in graph.nodes]
+    if not any(pads):
+        return graph, shapes
+    first = len(graph.inputs)
+    padded = list(shapes[:first])
+    numbers = list(range(first))  # for each value of `graph`, its number in the result
     nodes: list[Node] = []
-    for original in graph.nodes:
+    for original, pad, shape in zip(graph.nodes, pads, shapes[first:], strict=True):
         node = replace(original, inputs=tuple(numbers[v] if isinstance(v, int) else v for v in original.inputs))
-        pad = _pad_before(node, shapes[original.values[0]])
         if pad is not None and isinstance(node, Conv | MaxPool | AvgPool):
-            nodes.append(pad)
+            nodes.append(replace(pad, inputs=node.inputs))
+            padded.append(pad.output_shape([padded[node.values[0]]], {}))
             none = (0,) * len(node.padding)
-            node = replace(node, inputs=(len(graph.inputs) + len(nodes) - 1,), padding=none, padding_end=none)
+            node = replace(node, inputs=(first + len(nodes) - 1,), padding=none, padding_end=none)
         nodes.append(node)
-        numbers.append(len(graph.inputs) + len(nodes) - 1)
+        padded.append(shape)
+        numbers.append(first + len(nodes) - 1)
     outputs = tuple(replace(output, value=numbers[output.value]) for output in graph.outputs)
-    return Graph(graph.inputs, tuple(nodes), outputs, graph.preprocessing)
+    return Graph(graph.inputs, tuple(nodes), outputs, graph.preprocessing), padded
 
 
-def _pad_before(node: Node, shape: Shape) -> Pad | None:
+def _pad_before(node: Node, shapes: Sequence[Shape]) -> Pad | None:
     if not isinstance(node, (Conv, MaxPool, AvgPool)) or node.padding == node.padding_end:
         return None
     value = 0.0
@@ -148,7 +154,7 @@ def _pad_before(node: Node, shape: Shape) -> Pad | None:
         return None
     if isinstance(node, (MaxPool, AvgPool)) and node.ceil_mode:
         return None
-    none = (0,) * (len(shape) - len(node.padding))
+    none = (0,) * (len(shapes[node.values[0]]) - len(node.padding))
     return Pad(node.inputs, none + node.padding, none + node.padding_end, "constant", value)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import InputError, Session, load
+from dcformat_runtime.segments import evenly_padded
 
 import dcformat
 from dcformat import Model
@@ -20,6 +21,7 @@ from dcformat.graph import (
     Gather,
     Graph,
     Linear,
+    MaxPool,
     Node,
     Output,
     Port,
@@ -192,6 +194,26 @@ def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
     share = 1 / (1 + np.exp(np.float32(2)))
     expected = [[[[3 * share], [3 * (1 - share)]]]]
     np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
+
+
+def test_only_uneven_padding_becomes_an_operator() -> None:
+    even = Graph.sequential((2, 6, 6), (Conv((0,), "w", padding=(1, 1), padding_end=(1, 1)), ReLU((1,))))
+    uneven = Graph.sequential(
+        (2, 6, 6),
+        (
+            Conv((0,), "w", padding=(1, 0), padding_end=(0, 2)),
+            MaxPool((1,), (2, 2), (2, 2), padding_end=(1, 1)),
+            ReLU((2,)),
+        ),
+    )
+    tensors = {"w": (4, 2, 3, 3)}
+    shapes = even.shapes(tensors)
+    assert evenly_padded(even, shapes)[1] is shapes
+    assert evenly_padded(even, shapes)[0] is even
+    padded, seen = evenly_padded(uneven, uneven.shapes(tensors))
+    assert [node.kind for node in padded.nodes] == ["pad", "conv", "pad", "max_pool", "relu"]
+    assert list(seen) == [(2, 6, 6), (2, 7, 8), (4, 5, 6), (4, 6, 7), (4, 3, 3), (4, 3, 3)] == padded.shapes(tensors)
+    assert padded.outputs[0].value == 5
 
 
 def test_a_session_pickles() -> None:

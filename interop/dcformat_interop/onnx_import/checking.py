@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +9,11 @@ import numpy.typing as npt
 
 from dcformat.graph import Quantize
 from dcformat.model import Model
+from dcformat_interop.lowering.comparison import Run, differences
 from dcformat_interop.onnx_import.source import Source
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
-
-#: Runs a network: takes its inputs by name, and returns its outputs by name, as `dcformat_runtime.Session` does.
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 #: Largest allowed difference, as a part of the largest output. Rounding to integers or to float16 makes it larger,
 #: because another order of the same sums may round to the next number.
@@ -56,24 +53,21 @@ def compare(model: Model, source: Source, run: Run) -> Comparison:
         inputs = source.random_inputs(batch, positive)
         expected, found = source(inputs), run(inputs)
         for name, wanted in expected.items():
-            largest = max(largest, _difference(model, source, batch, name, (np.asarray(found[name]), wanted)))
+            largest = max(largest, _difference(model, source, batch, name, np.asarray(found[name]), wanted))
         # A logarithm or a root of a negative number hides everything behind it.
         if not positive and any(wanted.dtype.kind == "f" and np.isnan(wanted).any() for wanted in expected.values()):
             trials.append((batch, True))
     return Comparison(source.engine, largest, batches)
 
 
-def _difference(model: Model, source: Source, batch: int, name: str, results: tuple[Array, Array]) -> float:
+def _difference(model: Model, source: Source, batch: int, name: str, found: Array, wanted: Array) -> float:
     """Return how much an output differs, as a part of its largest number; raise if that is too much."""
-    found, wanted = (np.asarray(result, np.float64) for result in results)
     what = f"output {name!r}"
     if found.shape != wanted.shape:
         raise _refused(source, batch, what, f"shape {wanted.shape}", f"{found.shape}")
-    with np.errstate(invalid="ignore"):
-        apart = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted))
-    scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0) or 1.0
-    difference = float(np.nan_to_num(apart, nan=np.inf).max(initial=0) / scale)
-    allowed = _tolerance(model, results[1].dtype, source)
+    apart, scale = differences(found, wanted)
+    difference = float(apart.max(initial=0)) / scale
+    allowed = _tolerance(model, wanted.dtype, source)
     if difference > allowed:
         expected = f"at most {allowed:g} of the largest number between it and that of {source.engine}"
         raise _refused(source, batch, what, expected, f"{difference:.2g}")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dcformat_interop.graph_builder import GraphBuilder
-from dcformat_interop.onnx_import.items import Item, Unsupported, constant
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Item, constant
 
 #: Lowers a subgraph with items for its inputs, and returns its outputs.
 Subgraph = Callable[[Any, Mapping[str, Item | None]], list[Item | None]]

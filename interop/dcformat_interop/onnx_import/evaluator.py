@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dcformat.errors import FormatError
 from dcformat_interop.graph_builder import GraphBuilder, Value
+from dcformat_interop.lowering.unsupported import Unsupported, UnsupportedOperators
 from dcformat_interop.onnx_import import control_flow
 from dcformat_interop.onnx_import.constant_folding import can_fold, fold
 from dcformat_interop.onnx_import.functions import (
@@ -23,10 +24,9 @@ from dcformat_interop.onnx_import.functions import (
     resolved,
     schema_function,
 )
-from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, Unsupported, constant
+from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
-from dcformat_interop.onnx_import.unsupported import UnsupportedOperators
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
 
@@ -38,6 +38,16 @@ Names = MutableMapping[str, Item | None]
 _MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
 
 _CONTROL_FLOW = {"If": control_flow.choose, "Loop": control_flow.loop, "Scan": control_flow.scan}
+
+#: The nearest way out for operators that cannot be imported, and for all others.
+_OTHERWISE = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
+_WAYS = {
+    **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+                     "Multinomial"), "give the random numbers as an input"),
+    **dict.fromkeys(("StringNormalizer", "StringConcat", "StringSplit", "TfIdfVectorizer", "RegexFullMatch",
+                     "LabelEncoder", "ImageDecoder"), "prepare the input outside the network"),
+    **dict.fromkeys(("If", "Loop", "Scan"), "fix the inputs that decide with --set NAME=VALUE or --dim NAME=SIZE"),
+}  # fmt: skip
 
 #: What the reading of a node may raise if its inputs or attributes do not fit.
 _MISFITS = (FormatError, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
@@ -77,7 +87,7 @@ class Evaluator:
         self._path, self._builder, self._loader, self._budget = path, builder, loader, budget
         self._functions = {(_domain(f.domain), f.name): f for f in model.functions}
         self._depth = self._steps = 0
-        self.unsupported = UnsupportedOperators(path)
+        self.unsupported = UnsupportedOperators(path, _WAYS, _OTHERWISE)
 
     def graph(self, graph: Any, scope: Scope) -> None:
         """Lower all nodes of a graph; afterwards `scope.names` has the meaning of each name."""

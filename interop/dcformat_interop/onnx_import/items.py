@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Node, Shape
 from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.tensors import Budget
 
 Array = npt.NDArray[Any]
@@ -51,10 +52,6 @@ def constant(values: npt.ArrayLike, name: str = "") -> Item:
     """Return the item of a constant."""
     array = np.asarray(values)
     return Item(array.dtype, None, array, name)
-
-
-class Unsupported(Exception):
-    """An operator, or a variant of it, cannot be imported; the message says which, and the way out."""
 
 
 #: How PyTorch begins the names of tensors that it numbers.

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import FormatError
-from dcformat.graph import Output, Port
+from dcformat.graph import Port
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
-from dcformat_interop.onnx_import.checking import Comparison, Run, compare
+from dcformat_interop.onnx_import.checking import Comparison, compare
 from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
 from dcformat_interop.onnx_import.items import Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
@@ -167,19 +168,7 @@ def _model(
     builder: GraphBuilder, plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: Source
 ) -> Model:
     axes, ends = _batch_axes(plans, outputs, source)
-    values = [value for _, _, value in outputs]
-    batchless, made = without_batch(builder, axes, list(zip(values, ends, strict=True)))
-    short, made = clean(batchless, made)
-    folded, made = clean(*fold_affine(short, made))
-    if not folded.nodes:
-        made = [folded.copy(value) for value in made]
-    described = [
-        Output(value.number, name, dtype, end) for (name, dtype, _), value, end in zip(outputs, made, ends, strict=True)
-    ]
-    model = folded.model(described)
-    assert model.graph is not None
-    model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
-    return model
+    return complete(builder, axes, [Result(*output, end) for output, end in zip(outputs, ends, strict=True)])
 
 
 def _batch_axes(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Node, Shape
 from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import.constants import BYTES_PER_ELEMENT
 from dcformat_interop.tflite_import.items import (
@@ -28,10 +29,6 @@ from dcformat_interop.tflite_import.items import (
 from dcformat_interop.tflite_import.loading import OperatorInfo, TensorInfo
 
 Array = npt.NDArray[Any]
-
-
-class Unsupported(Exception):
-    """An operator, or a variant of it, cannot be imported; the message says which."""
 
 
 #: What a lowering returns for each output: an item, a value in the tensor's order, or a constant.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Port, Quantize
 from dcformat.model import Model
-from dcformat_interop.onnx_import.checking import Run
+from dcformat_interop.lowering.comparison import Run, differences
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tflite_import.litert import litert_version, run_litert
 
@@ -105,7 +105,7 @@ def compare_with_litert(
     inputs = {port.name: _random(port, count, limits.get(port.name)) for port in model.graph.inputs}
     expected = run_litert(path, data, list(inputs.values()))
     found = _outputs(model, inputs, count, run)
-    differences = []
+    apart = []
     for number, output in enumerate(model.graph.outputs):
         results, wanted = found[output.name], expected[number]
         if results.shape != wanted.shape:
@@ -116,12 +116,12 @@ def compare_with_litert(
             others = run_litert(path, data, list(inputs.values()), other_kernels=True)
             if not difference.fits(quantized, _difference(others[number], wanted)):
                 raise _refused(path, output.name, quantized, difference)
-        differences.append(difference)
+        apart.append(difference)
     engine = f"LiteRT {litert_version()}"
     if not quantized:
-        return LiteRTComparison(engine, count, max(difference.largest for difference in differences), None)
-    agreement = 1 - max(difference.other for difference in differences)
-    return LiteRTComparison(engine, count, max(difference.steps for difference in differences), agreement)
+        return LiteRTComparison(engine, count, max(difference.largest for difference in apart), None)
+    agreement = 1 - max(difference.other for difference in apart)
+    return LiteRTComparison(engine, count, max(difference.steps for difference in apart), agreement)
 
 
 def _count(model: Model, wanted: int) -> int:
@@ -152,7 +152,7 @@ def _outputs(model: Model, inputs: Mapping[str, Array], count: int, run: Run) ->
 
 def _difference(found: Array, wanted: Array) -> _Difference:
     """Return how much the outputs for several inputs differ."""
-    apart, scale = _apart(found, wanted)
+    apart, scale = differences(found, wanted)
     step = 1.0 if wanted.dtype.kind in "iu" else scale / _STEPS
     rows, expected = (np.asarray(array, np.float64).reshape(len(array), -1) for array in (found, wanted))
     chosen = np.take_along_axis(expected, rows.argmax(1)[:, None], 1)[:, 0]
@@ -168,12 +168,3 @@ def _refused(path: str, name: str, quantized: bool, difference: _Difference) -> 
         return UnfitError(path, expected, f"{difference.largest:.2g}", what)
     expected = f"LiteRT's largest output for {1 - _OTHER:.0%} of random inputs, on average {_AVERAGE:g} step apart"
     return UnfitError(path, expected, f"{1 - difference.other:.1%}, and {difference.average:.2g} steps", what)
-
-
-def _apart(found: Array, wanted: Array) -> tuple[Array, float]:
-    """Return the differences, and the largest number."""
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        apart = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted))
-    largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)) or 1.0
-    return np.nan_to_num(apart, nan=np.inf), largest

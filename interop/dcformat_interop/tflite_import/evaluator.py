@@ -8,10 +8,10 @@ from math import prod
 from dcformat.errors import FormatError
 from dcformat.graph import Quantize, ReLU
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.unsupported import UnsupportedOperators
+from dcformat_interop.lowering.unsupported import Unsupported, UnsupportedOperators
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
-from dcformat_interop.tflite_import.calls import LOWERINGS, Call, Registered, Unsupported, as_item
+from dcformat_interop.tflite_import.calls import LOWERINGS, Call, Registered, as_item
 from dcformat_interop.tflite_import.constants import constant
 from dcformat_interop.tflite_import.items import Item, of_array, of_value, settled
 from dcformat_interop.tflite_import.loading import OperatorInfo, TensorInfo, TfliteFile

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from dcformat.errors import FormatError
-from dcformat.graph import Output, Port, Shape
+from dcformat.graph import Port, Shape
 from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
-from dcformat_interop.onnx_import.checking import Run
+from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.completion import Result, complete
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import import operators as _operators  # noqa: F401 - registers all lowerings
@@ -170,16 +170,11 @@ def _numbered(name: str, number: int) -> str:
 def _model(file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[Item]) -> Model:
     values = [plain(builder, item) for item in outputs]
     starts, ends = _batch_axes([port.shape for port in ports], [value.shape for value in values])
-    batchless, made = without_batch(builder, starts, list(zip(values, ends, strict=True)))
-    folded, made = clean(*fold_affine(*clean(batchless, made)))
-    if not folded.nodes:
-        made = [folded.copy(value) for value in made]
-    names = _names(file, file.outputs)
-    described = []
-    for number, name, value, end in zip(file.outputs, names, made, ends, strict=True):
+    results = []
+    for number, name, value, end in zip(file.outputs, _names(file, file.outputs), values, ends, strict=True):
         _check_dtype(file, "output", file.tensors[number])
-        described.append(Output(value.number, name, file.tensors[number].dtype, end))
-    model = folded.model(described)
+        results.append(Result(name, file.tensors[number].dtype, value, end))
+    model = complete(builder, starts, results)
     assert model.graph is not None
     model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})  # raises if anything is wrong
     return model

@@ -40,8 +40,7 @@ def predict(
 
     See `memory_prediction.predict` for the other parameters.
     """
-    graph = evenly_padded(graph, shapes)
-    shapes = graph.shapes({name: matrix.shape for name, matrix in tensors.items()})
+    graph, shapes = evenly_padded(graph, shapes)
     rows = {"tensors as the file holds them": held, "layers and their operators": 0, "weights as dense float32": 0}
     call = words = making = running = 0
     used = 1

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from dcformat.graph import ReLU, Softmax
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat.graph import ReLU
+from dcformat_interop.graph_builder import Value
+from dcformat_interop.lowering.composed import (
+    exponential_below_zero,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    leaky,
+    softmax,
+    softplus,
+)
 from dcformat_interop.onnx_import.items import Call, lowers
-
-
-def hard_sigmoid(b: GraphBuilder, x: Value, alpha: float, beta: float) -> Value:
-    """Return ``max(0, min(1, alpha * x + beta))``."""
-    shifted = b.add(b.binary("mul", x, alpha), beta)
-    return b.emit(ReLU, (b.binary("minimum", shifted, 1.0),))
-
-
-def softplus(b: GraphBuilder, x: Value) -> Value:
-    """Return ``log(1 + exp(x))``, as ``max(x, 0) + log(1 + exp(-|x|))``, which does not overflow."""
-    small = b.unary("log", b.add(b.unary("exp", b.unary("neg", b.unary("abs", x))), 1.0))
-    return b.add(b.emit(ReLU, (x,)), small)
-
-
-def gelu(b: GraphBuilder, x: Value, tanh: bool = False) -> Value:
-    """Return ``x * P(X <= x)`` for a normal X, exactly or by its approximation with tanh."""
-    half = b.binary("mul", x, 0.5)
-    if not tanh:
-        return b.binary("mul", half, b.add(b.unary("erf", b.binary("mul", x, sqrt(0.5))), 1.0))
-    cube = b.binary("mul", b.binary("mul", x, x), x)
-    inner = b.add(x, b.binary("mul", cube, 0.044715))
-    return b.binary("mul", half, b.add(b.unary("tanh", b.binary("mul", inner, sqrt(2 / np.pi))), 1.0))
-
-
-def exponential_below_zero(b: GraphBuilder, x: Value, alpha: float, inner: float = 1.0) -> Value:
-    """Return ``max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1)``."""
-    below = b.binary("minimum", x, 0.0)
-    grown = b.unary("exp", b.binary("mul", below, inner) if inner != 1 else below)
-    return b.add(b.emit(ReLU, (x,)), b.binary("mul", b.add(grown, -1.0), alpha))
-
-
-def leaky(b: GraphBuilder, x: Value, slope: Operand, name: str = "slope") -> Value:
-    """Return ``max(x, 0) + slope * min(x, 0)``."""
-    return b.add(b.emit(ReLU, (x,)), b.binary("mul", b.binary("minimum", x, 0.0), slope, name))
 
 
 @lowers("Relu")
@@ -91,8 +65,7 @@ def _hard_sigmoid(call: Call) -> Value:
 
 @lowers("HardSwish")
 def _hard_swish(call: Call) -> Value:
-    x = call.value()
-    return call.builder.binary("mul", x, hard_sigmoid(call.builder, x, 1 / 6, 0.5))
+    return hard_swish(call.builder, call.value())
 
 
 @lowers("Swish")
@@ -150,17 +123,6 @@ def _softmax(call: Call) -> Value:
         x, axis = call.builder.reshape(x, (rows, columns) if axis else (columns,)), 1 if axis else 0
     result = softmax(call.builder, x, axis, call.op_type == "LogSoftmax")
     return call.builder.reshape(result, shape)
-
-
-def softmax(b: GraphBuilder, x: Value, axis: int, logarithm: bool = False) -> Value:
-    """Return a softmax along an axis, or its logarithm."""
-    if not x.shape:
-        return b.reshape(softmax(b, b.reshape(x, (1,)), 0, logarithm), ())
-    if not logarithm:
-        return b.emit(Softmax, (x,), axis=None if axis == len(x.shape) - 1 else axis)
-    shifted = b.binary("sub", x, b.reduce("max", x, [axis], keepdims=True))
-    total = b.reduce("sum", b.unary("exp", shifted), [axis], keepdims=True)
-    return b.binary("sub", shifted, b.unary("log", total))
 
 
 @lowers("Hardmax")

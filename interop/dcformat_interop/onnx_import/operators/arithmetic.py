@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
-from dcformat_interop.onnx_import.items import Call, Item, Unsupported, constant, lowers
+from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.lowering.composed import logical_not, truncated
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, Item, constant, lowers
 
 Array = npt.NDArray[Any]
 
 #: The functions of two operands that ONNX has, as `BINARY` calls them.
 _BINARY = {"Sub": "sub", "Mul": "mul", "Pow": "pow", "Min": "minimum", "Max": "maximum"}
-
-
-def truncated(builder: GraphBuilder, x: Value) -> Value:
-    """Return `x` rounded towards zero."""
-    return builder.binary("mul", builder.unary("sign", x), builder.unary("floor", builder.unary("abs", x)))
 
 
 def _is(call: Call, number: int, wanted: float) -> bool:
@@ -180,8 +177,7 @@ def _cast(call: Call) -> Item:
         return constant(array.astype(dtype), call.item(0).name)
     source, value = call.dtype(), call.value()
     if dtype.kind == "b" and source.kind != "b":
-        same = call.builder.binary("equal", value, 0.0)
-        return Item(dtype, call.builder.binary("sub", 1.0, same))
+        return Item(dtype, logical_not(call.builder, call.builder.binary("equal", value, 0.0)))
     if dtype.kind in "iu" and source.kind not in "iub":
         return Item(dtype, truncated(call.builder, value))
     if dtype.kind not in "iufb" and dtype.name != "bfloat16":

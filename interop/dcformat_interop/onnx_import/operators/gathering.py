@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.constant_folding import evaluate
-from dcformat_interop.onnx_import.items import Call, Item, Unsupported, lowers
+from dcformat_interop.onnx_import.items import Call, Item, lowers
 
 Array = npt.NDArray[Any]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
-from dcformat_interop.onnx_import.items import Call, Item, Unsupported, lowers
-
-
-def logical_not(b: GraphBuilder, x: Operand) -> Value:
-    """Return 1 where `x` is 0, and 0 where it is 1."""
-    return b.binary("sub", 1.0, x)
+from dcformat_interop.graph_builder import Value
+from dcformat_interop.lowering.composed import logical_not
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, Item, lowers
 
 
 @lowers("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Quantize
 from dcformat_interop.graph_builder import Operand, Value
-from dcformat_interop.onnx_import.items import Call, Item, Real, Unsupported, constant, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, Item, Real, constant, lowers
 from dcformat_interop.onnx_import.operators.matrices import product, turned
 from dcformat_interop.onnx_import.operators.weighted import convolution
 
@@ -202,7 +203,7 @@ def _qlinear_binary(call: Call) -> Item:
 
 @lowers("QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", domain="com.microsoft")
 def _qlinear_unary(call: Call) -> Item:
-    from dcformat_interop.onnx_import.operators.activations import leaky
+    from dcformat_interop.lowering.composed import leaky
 
     b, x = call.builder, _value(call, dequantized(call, 0, 1, 2))
     if call.op_type == "QLinearSigmoid":

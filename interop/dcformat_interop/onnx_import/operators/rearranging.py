@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 
 
 @lowers("Reshape")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import GRU, LSTM
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 
 Array = npt.NDArray[Any]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.onnx_import.items import Call, Item, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, Item, lowers
 
 #: Most elements that are chosen by repeated maxima.
 _MAX_K = 32

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from dcformat.graph import Linear, Resize
 from dcformat.graph.rearranging import COORDINATES, RESIZE_MODES, ROUNDINGS
 from dcformat_interop.graph_builder import Value
+from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.constant_folding import evaluate
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.onnx_import.items import Call, lowers
 
 Array = npt.NDArray[Any]
 

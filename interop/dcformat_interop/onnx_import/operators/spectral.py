@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv, Linear
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 
 Array = npt.NDArray[Any]
 

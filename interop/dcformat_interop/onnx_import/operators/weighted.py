@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv, ConvTranspose, ReLU
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
-from dcformat_interop.onnx_import.operators.activations import hard_sigmoid, leaky
+from dcformat_interop.lowering.composed import hard_sigmoid, leaky
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 from dcformat_interop.onnx_import.operators.rearranging import padded
 
 Array = npt.NDArray[Any]

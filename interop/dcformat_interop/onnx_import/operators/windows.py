@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import AvgPool, MaxPool
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.items import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.onnx_import.items import Call, lowers
 from dcformat_interop.onnx_import.operators.weighted import per_dimension, spatial_padding
 
 Array = npt.NDArray[Any]

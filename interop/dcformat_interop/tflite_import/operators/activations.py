@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from dcformat.graph import ReLU
 from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
-from dcformat_interop.onnx_import.operators.activations import (
+from dcformat_interop.lowering.composed import (
     exponential_below_zero,
     gelu,
-    hard_sigmoid,
+    hard_swish,
     leaky,
+    logical_not,
     softmax,
 )
 from dcformat_interop.tflite_import.calls import Call, aligned, lowers
@@ -66,7 +67,7 @@ def _rsqrt(call: Call) -> Item:
 
 @lowers("LOGICAL_NOT")
 def _not(call: Call) -> Item:
-    return _elementwise(call, lambda b, x: b.binary("sub", 1.0, x))
+    return _elementwise(call, logical_not)
 
 
 @lowers("LEAKY_RELU")
@@ -86,7 +87,7 @@ def _gelu(call: Call) -> Item:
 
 @lowers("HARD_SWISH")
 def _hard_swish(call: Call) -> Item:
-    return _elementwise(call, lambda b, x: b.binary("mul", x, hard_sigmoid(b, x, 1 / 6, 0.5)))
+    return _elementwise(call, hard_swish)
 
 
 @lowers("PRELU")

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
-from dcformat_interop.onnx_import.operators.arithmetic import truncated
-from dcformat_interop.tflite_import.calls import Call, Unsupported, aligned, lowers
+from dcformat_interop.lowering.composed import logical_not, truncated
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, aligned, lowers
 from dcformat_interop.tflite_import.items import Item, of_array, of_value
 
 Array = npt.NDArray[Any]
@@ -73,7 +74,7 @@ def _reversed(call: Call) -> Item:
     (x, y), axes = _operands(call)
     b, name = call.builder, _name(call)
     if call.op_type == "NOT_EQUAL":
-        return of_value(b.binary("sub", 1.0, b.binary("equal", x, y, name)), axes)
+        return of_value(logical_not(b, b.binary("equal", x, y, name)), axes)
     return of_value(b.binary("less" if call.op_type == "GREATER" else "less_equal", y, x, name), axes)
 
 

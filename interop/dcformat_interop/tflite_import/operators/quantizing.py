@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dcformat_interop.onnx_import.operators.arithmetic import truncated
-from dcformat_interop.tflite_import.calls import Call, Unsupported, lowers
+from dcformat_interop.lowering.composed import logical_not, truncated
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, lowers
 from dcformat_interop.tflite_import.items import Item, of_array, of_value
 
 
@@ -28,7 +29,7 @@ def _cast(call: Call) -> Item:
     view, b = call.view(), call.builder
     assert view.value is not None
     if wanted.kind == "b" and had.kind != "b":
-        return of_value(b.binary("sub", 1.0, b.binary("equal", view.value, 0.0)), view.axes)
+        return of_value(logical_not(b, b.binary("equal", view.value, 0.0)), view.axes)
     if wanted.kind in "iu" and had.kind == "f":
         return of_value(truncated(b, view.value), view.axes)
     return view

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dcformat.graph import LSTM
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.tflite_import.calls import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, lowers
 from dcformat_interop.tflite_import.schema import ACTIVATIONS
 
 Array = npt.NDArray[Any]

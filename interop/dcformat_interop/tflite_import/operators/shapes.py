@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dcformat_interop.tflite_import.calls import Call, Result, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, Result, lowers
 
 
 @lowers("SHAPE")

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.tflite_import.calls import Call, Result, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, Result, lowers
 from dcformat_interop.tflite_import.items import Item, of_array, of_value, reshaped
 
 Array = npt.NDArray[Any]

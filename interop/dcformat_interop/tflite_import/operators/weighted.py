@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv, ConvTranspose, Linear, MatMul
 from dcformat_interop.graph_builder import Operand, Value
-from dcformat_interop.tflite_import.calls import Call, Unsupported, lowers
+from dcformat_interop.lowering.unsupported import Unsupported
+from dcformat_interop.tflite_import.calls import Call, lowers
 from dcformat_interop.tflite_import.items import CHANNELS_FIRST, Item, flattened, of_value
 from dcformat_interop.tflite_import.operators.windows import SAME, padding, strides
 

@@ -9,15 +9,9 @@ from dcformat_interop.refusals import UnfitError, printable
 #: Most operators, and most nodes of each, that a message names.
 _LISTED, _NODES = 40, 3
 
-_CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
-_WAYS = {
-    **dict.fromkeys(("NonMaxSuppression", "RoiAlign", "TopK", "NonZero", "Unique"), _CUT),
-    **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
-                     "Multinomial"), "give the random numbers as an input"),
-    **dict.fromkeys(("StringNormalizer", "StringConcat", "StringSplit", "TfIdfVectorizer", "RegexFullMatch",
-                     "LabelEncoder", "ImageDecoder"), "prepare the input outside the network"),
-    **dict.fromkeys(("If", "Loop", "Scan"), "fix the inputs that decide with --set NAME=VALUE or --dim NAME=SIZE"),
-}  # fmt: skip
+
+class Unsupported(Exception):
+    """An operator, or a variant of it, cannot be imported; the message says which, and the way out."""
 
 
 class UnsupportedOperatorsError(UnfitError):
@@ -57,13 +51,13 @@ class UnsupportedOperators:
     ----------
     path : str
         The model, for errors.
-    ways : mapping of str to str, optional
-        The nearest way out for some operators; by default, for those of ONNX.
-    otherwise : str, optional
-        That for all others.
+    ways : mapping of str to str
+        The nearest way out for some operators.
+    otherwise : str
+        The nearest way out for all others.
     """
 
-    def __init__(self, path: str, ways: Mapping[str, str] = _WAYS, otherwise: str = _CUT) -> None:
+    def __init__(self, path: str, ways: Mapping[str, str], otherwise: str) -> None:
         self._path, self._ways, self._otherwise = path, ways, otherwise
         self._found: dict[tuple[str, str], list[str]] = {}
 
