@@ -23,7 +23,7 @@ OPERATORS: dict[int, type[g.Node]] = dict(
         (
             g.Linear, g.Conv, g.ReLU, g.MaxPool, g.AvgPool, g.Reduce, g.Unary, g.Flatten, g.Add, g.Concat, g.Softmax,
             g.Binary, g.Where, g.Quantize, g.Normalize, g.MatMul, g.ConvTranspose, g.LSTM, g.GRU, g.Reshape,
-            g.Transpose, g.Slice, g.Pad, g.Tile, g.Gather, g.Resize,
+            g.Transpose, g.Slice, g.Pad, g.Tile, g.Gather, g.Resize, g.Requantize,
         ),
         start=1,
     )
@@ -234,6 +234,7 @@ ATTRIBUTES: dict[type[g.Node], dict[str, Coding]] = {
         "size": _Counted(_SIZE), "scale": _Each(_REAL), "mode": _Choice(RESIZE_MODES),
         "coordinates": _Choice(COORDINATES), "rounding": _Choice(ROUNDINGS),
     },
+    g.Requantize: {"input_scale": _REAL, "output_scale": _REAL, "low": _INTEGER, "high": _INTEGER},
 }  # fmt: skip
 
 #: The defaults of operators that may leave out their attributes; a convolution has those of each spatial dimension.

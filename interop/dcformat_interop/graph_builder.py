@@ -69,14 +69,23 @@ class GraphBuilder:
     tensors : dict of str to float32 ndarray
     wanted : dict of str to str
         The name that was asked for each tensor.
+    integers : set of str
+        The tensors that a file holds as int8.
+
+    Parameters
+    ----------
+    source : GraphBuilder, optional
+        A builder that knows the steps of tensors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: GraphBuilder | None = None) -> None:
         self.inputs: list[Port] = []
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
         self.tensors: dict[str, Array] = {}
         self.wanted: dict[str, str] = {}
+        self.integers: set[str] = set()
+        self._steps: dict[tuple[int, int], Array] = {} if source is None else source._steps
         self._tensor_shapes: dict[str, Shape] = {}
         self._known: dict[tuple[Shape, bytes], str] = {}
         self._known_arrays: dict[int, str] = {}
@@ -110,6 +119,20 @@ class GraphBuilder:
             self.tensors[stored], self.wanted[stored] = array, name
             self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
         return stored
+
+    def integer_tensor(self, values: Array, name: str) -> str:
+        """Store a tensor of integers from -128 to 127, as `tensor` does, which a file holds as int8."""
+        stored = self.tensor(values, name)
+        self.integers.add(stored)
+        return stored
+
+    def note_steps(self, values: Array, steps: Array) -> None:
+        """Note that the elements of a constant are multiples of steps: one for all, or one for each output channel."""
+        self._steps[_fingerprint(values)] = steps
+
+    def steps(self, values: Array) -> Array | None:
+        """Return the steps noted for a constant, or for one with the same elements in another order."""
+        return self._steps.get(_fingerprint(values))
 
     def emit(self, kind: type[Node], operands: Sequence[Operand], name: str = "constant", **attributes: Any) -> Value:
         """Add an operator and return its result; `name` names constants that have to be stored.
@@ -145,7 +168,10 @@ class GraphBuilder:
         """Return the graph and its tensors as a model, with `others` of `Model`'s fields."""
         graph = self.graph(outputs)
         used = dict.fromkeys(name for node in graph.nodes for name in node.tensors)
-        return Model({name: from_dense(name, self.tensors[name]) for name in used}, graph, **others)
+        stored = {
+            name: from_dense(name, self.tensors[name], "int8" if name in self.integers else None) for name in used
+        }
+        return Model(stored, graph, **others)
 
     def _shape(self, operand: int | str) -> Shape:
         return self._tensor_shapes[operand] if isinstance(operand, str) else self.shapes[operand]
@@ -296,6 +322,13 @@ def as_float32(values: npt.ArrayLike) -> Array:
         raise ValueError("expected whole numbers up to 2^24, which float32 holds exactly, found greater ones")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+
+
+def _fingerprint(array: Array) -> tuple[int, int]:
+    """Return the number of an array's elements, and a number that does not depend on their order."""
+    mixed = as_float32(array).view(np.uint32).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    return array.size, int((mixed * np.uint64(0xBF58476D1CE4E5B9)).sum(dtype=np.uint64))
 
 
 def _number(array: Array) -> float | None:

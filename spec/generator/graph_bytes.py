@@ -7,8 +7,8 @@ from generator.assembler import f32, text, varint
 #: Section 5.2: the operators, and the bits of their heads.
 (
     LINEAR, CONV, RELU, MAX, AVG, REDUCE, UNARY, FLATTEN, ADD, CONCAT, SOFTMAX, BINARY, WHERE, QUANTIZE, NORMALIZE,
-    MATMUL, CONV_TRANSPOSE, LSTM, GRU, RESHAPE, TRANSPOSE, SLICE, PAD, TILE, GATHER, RESIZE,
-) = range(1, 27)  # fmt: skip
+    MATMUL, CONV_TRANSPOSE, LSTM, GRU, RESHAPE, TRANSPOSE, SLICE, PAD, TILE, GATHER, RESIZE, REQUANTIZE,
+) = range(1, 28)  # fmt: skip
 WIRED, BIAS, SPELLED = 32, 64, 128
 NAN, INFINITY = bytes.fromhex("0000c07f"), bytes.fromhex("0000807f")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dcformat.graph import Output
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 
 
 class Result(NamedTuple):
@@ -38,7 +38,7 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     """
     ends = [(result.value, result.batch_axis) for result in results]
     built, values = without_batch(builder, batch_axes, ends)
-    built, values = clean(*fold_affine(*clean(built, values)))
+    built, values = clean(*to_integers(*clean(*fold_affine(*clean(built, values)))))
     if not built.nodes:
         values = [built.copy(value) for value in values]
     model = built.model([

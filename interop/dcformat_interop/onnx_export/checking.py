@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dcformat.model import Model
 from dcformat_interop.graph_builder import index_limits
-from dcformat_interop.onnx_export.model_writer import BATCH
 from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.onnx_export.model_writer import BATCH
 from dcformat_interop.onnx_import.checking import Comparison, compare
 from dcformat_interop.onnx_import.ports import InputPlan
 from dcformat_interop.onnx_import.source import Source
