@@ -57,6 +57,7 @@ class Source:
         self.plans = plans
         self._output_names = [output.name for output in model.graph.output]
         self._run: Any = None
+        self._plain: Any = None
         self.engine = self.advice = ""
         self.limits: dict[str, int] = {}
 
@@ -68,9 +69,12 @@ class Source:
     @property
     def has_half_precision(self) -> bool:
         """Whether the model computes with numbers of 16 bits."""
-        half = (_FLOAT16, _BFLOAT16)
-        typed = [value.type.tensor_type.elem_type for value in (*self._model.graph.input, *self._model.graph.output)]
-        return any(t.data_type in half for t in self._model.graph.initializer) or any(t in half for t in typed)
+        half, graph = (_FLOAT16, _BFLOAT16), self._model.graph
+        typed = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+        stored = {tensor.name for tensor in graph.initializer if tensor.data_type in half}
+        # Weights that are only stored as such become float32 before anything computes with them.
+        read = any(node.op_type != "Cast" and not stored.isdisjoint(node.input) for node in graph.node)
+        return read or any(t in half for t in typed)
 
     @property
     def one_input(self) -> str:
@@ -90,6 +94,17 @@ class Source:
             raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{hint}{self.advice}") from error
         return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
 
+    def run_plainly(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """Return the outputs without onnxruntime's optimisations, so by other kernels; None if that is impossible."""
+        try:
+            import onnxruntime
+
+            self._plain = self._plain or self._session(onnxruntime, plain=True)
+            results = self._plain.run(self._output_names, {**inputs, **self._fixed})
+        except Exception:  # onnxruntime is not installed, or does not run the model
+            return None
+        return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
+
     def _batch(self, inputs: Mapping[str, Array]) -> int:
         """Return the size of the batch that inputs have, 1 if the model does not leave it open."""
         for plan in self.plans:
@@ -104,14 +119,19 @@ class Source:
             # The evaluator of onnx is slow, and not right for all old models.
             self.advice = " (onnxruntime may run it: pip install onnxruntime)"
             return self._reference()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        given = self._origin if isinstance(self._origin, bytes) else str(self._origin)
         try:
-            session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+            session = self._session(onnxruntime)
         except Exception:  # it has no kernel for some operators that onnx evaluates
             return self._reference()
         return session.run, f"onnxruntime {onnxruntime.__version__}"
+
+    def _session(self, onnxruntime: Any, plain: bool = False) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if plain:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        given = self._origin if isinstance(self._origin, bytes) else str(self._origin)
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
     def _reference(self) -> tuple[Any, str]:
         import onnx
@@ -120,12 +140,12 @@ class Source:
         given = self._model if isinstance(self._origin, bytes) else str(self._origin)
         return ReferenceEvaluator(given).run, f"onnx.reference {onnx.__version__}"
 
-    def random_inputs(self, batch: int, positive: bool = False) -> dict[str, Array]:
+    def random_inputs(self, batch: int, positive: bool = False, seed: int = 0) -> dict[str, Array]:
         """Return inputs for a batch: normal numbers, or their magnitudes; whole numbers below `limits`; truth values.
 
         Without a limit, whole numbers are below 128, and those of a mask are 0 and 1.
         """
-        random = np.random.default_rng(batch)
+        random = np.random.default_rng((batch, seed))
         out: dict[str, Array] = {}
         for plan in self.plans:
             shape = [batch if axis == plan.batch_axis else size for axis, size in enumerate(plan.shape)]
