@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage lint types checks plain-python bounds without-numba lowest fuzz clean
+.PHONY: demo test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -14,7 +14,11 @@ demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat run lenet.dcf --data data/mnist
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# The tests that `make test` leaves out because of the time that they take.
+thorough: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -54,6 +58,24 @@ coverage: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime --cov --cov-append --cov-report=term
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(READERS)))
 
+# Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for
+# the Python that runs here. MACHINES="x86_64 aarch64" makes both; the same sources give the same bytes.
+MACHINES ?= $(shell uname -m)
+TARGETS_x86_64 := x86-64-v2 x86-64-v3 x86-64-v4
+TARGETS_aarch64 := aarch64
+wheel: $(MACHINES:%=wheel-%)
+wheel-%: $(VENV)/installed-dev
+	rm -rf build/$*
+	for target in $(TARGETS_$*); do $(BIN)/dcformat warmup --target $$target --into build/$* -f || exit 1; done
+	DCFORMAT_WHEEL_KERNELS=build/$*/kernels DCFORMAT_WHEEL_MACHINE=$* $(BIN)/python -m hatchling build --target wheel
+
+# The command as on a small machine: from the wheel, with NumPy, crc32c and click alone.
+edge: wheel
+	rm -rf $(VENV)-edge && $(PYTHON) -m venv $(VENV)-edge
+	$(VENV)-edge/bin/$(PIP) install -c constraints.txt -r packaging/edge-requirements.txt
+	$(VENV)-edge/bin/$(PIP) install --no-deps --no-index --find-links dist dcformat
+	$(VENV)-edge/bin/python packaging/try_edge.py
+
 # Fuzz every way into the package for FUZZ_SECONDS; findings are saved in fuzz/work (docs/fuzzing.md).
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/installed-dev
@@ -75,4 +97,4 @@ empty :=
 space := $(empty) $(empty)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-edge build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,22 +11,28 @@ from dcformat.reader import DcfFile, load, verify
 from dcformat.reader import open_file as open
 
 if TYPE_CHECKING:
+    from dcformat.deltas import apply, delta
     from dcformat.writer import dumps, save
 
 __version__ = "1.0.0"
 
-__all__ = ["DcfFile", "FormatError", "Model", "Tensor", "dumps", "from_dense", "load", "open", "save", "verify"]
+__all__ = [
+    "DcfFile", "FormatError", "Model", "Tensor", "apply", "delta", "dumps", "from_dense", "load", "open", "save",
+    "verify",
+]  # fmt: skip
+
+_LAZY = {"apply": "deltas", "delta": "deltas", "dumps": "writer", "save": "writer"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the writer on first use: most processes only read."""
-    if name in ("dumps", "save"):
-        from dcformat import writer
+    """Import what writes and applies on first use: most processes only read."""
+    if name in _LAZY:
+        from importlib import import_module
 
-        return getattr(writer, name)
+        return getattr(import_module(f"dcformat.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the writer's functions too, before they are imported."""
+    """List all functions, also before they are imported."""
     return sorted({*globals(), *__all__})

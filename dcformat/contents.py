@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 from dcformat import layout
 from dcformat.cursor import Cursor, check_text, text, varint
+from dcformat.delta_codec import read_delta, write_delta
 from dcformat.errors import (
     DuplicateError,
     EncodingError,
@@ -18,7 +20,7 @@ from dcformat.errors import (
 )
 from dcformat.graph import Graph
 from dcformat.graph_codec import read_graph, write_graph
-from dcformat.model import STORAGE, Extension, Model, SelfTest, Tensor, matrix_shape
+from dcformat.model import STORAGE, Delta, Extension, Model, SelfTest, Tensor, matrix_shape
 from dcformat.records import record, replace
 from dcformat.wording import counted
 
@@ -100,6 +102,7 @@ class Contents:
     metadata: Mapping[str, str]
     self_test: SelfTest | None
     extensions: tuple[Extension, ...]
+    delta: Delta | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -120,6 +123,8 @@ def small_sections(model: Model) -> list[tuple[int, bytes]]:
     if model.self_test is not None:
         test = model.self_test
         sections.append((layout.SECTION_SELF_TEST, varint(test.seed) + varint(test.samples) + test.digest))
+    if model.delta is not None:
+        sections.append((layout.SECTION_DELTA, write_delta(model.delta)))
     return sorted(sections)
 
 
@@ -132,25 +137,59 @@ def form_of(tensor: Tensor) -> int:
     return layout.FORM_DENSE if tensor.codebook is None else layout.FORM_DENSE_SHARED
 
 
+class EntryHead(NamedTuple):
+    """What a table entry says of a tensor before the length of its payload.
+
+    Attributes
+    ----------
+    form : int
+        A form id of `layout`.
+    nnz : int
+        Number of entries of a sparse tensor; of no meaning for other forms.
+    clusters : int
+        Size of the codebook; of no meaning without one.
+    """
+
+    name: str
+    form: int
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float
+    nnz: int
+    clusters: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> EntryHead:
+        """Return the head of a tensor in memory."""
+        clusters = 0 if tensor.codebook is None else len(tensor.codebook)
+        nnz = tensor.nnz if tensor.is_sparse else 0
+        return cls(tensor.name, form_of(tensor), tensor.dtype, tensor.shape, tensor.scale, nnz, clusters)
+
+    def __bytes__(self) -> bytes:
+        out, rank, dtype = bytearray(text(self.name)), len(self.shape), layout.DTYPES.index(self.dtype)
+        if dtype < layout.KERNEL_DTYPES:
+            out.append(self.form | dtype << 3 | rank << 5)
+        else:
+            out += bytes((layout.FORM_EXTENDED | rank << 5, self.form | dtype << 3))
+        for size in self.shape:
+            out += varint(size)
+        if self.dtype == "int8":
+            out += struct.pack("<f", self.scale)
+        if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED):
+            out += varint(self.nnz)
+        if self.form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED):
+            out += varint(self.clusters)
+        return bytes(out)
+
+
 def table_entry(tensor: Tensor, payload_bytes: int, new_block: bool) -> bytes:
     """Return a tensor's entry in the table."""
-    form, rank = form_of(tensor), len(tensor.shape)
-    dtype = layout.DTYPES.index(tensor.dtype)
-    out = bytearray(text(tensor.name))
-    if dtype < layout.KERNEL_DTYPES:
-        out.append(form | dtype << 3 | rank << 5)
-    else:
-        out += bytes((layout.FORM_EXTENDED | rank << 5, form | dtype << 3))
-    for size in tensor.shape:
-        out += varint(size)
-    if tensor.dtype == "int8":
-        out += struct.pack("<f", tensor.scale)
-    if tensor.is_sparse:
-        out += varint(tensor.nnz)
-    if tensor.codebook is not None:
-        out += varint(len(tensor.codebook))
-    out += varint(2 * payload_bytes + new_block)
-    return bytes(out)
+    return bytes(EntryHead.of(tensor)) + entry_end(payload_bytes, new_block)
+
+
+def entry_end(payload_bytes: int, new_block: bool) -> bytes:
+    """Return the end of a table entry: the length of the payload, and whether it begins a data block."""
+    return varint(2 * payload_bytes + new_block)
 
 
 def copy_entry(name: str, back: int) -> bytes:
@@ -165,6 +204,11 @@ def assemble(table: Sequence[bytes], sections: Sequence[tuple[int, bytes]]) -> b
     return b"".join(bytes((kind,)) + varint(len(part)) + part for kind, part in everything)
 
 
+def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
+    """Return what a table entry says that begins with `head` and states so many bytes of payload."""
+    return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])
+
+
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
@@ -174,20 +218,32 @@ def parse(data: bytes, base: int = 0) -> Contents:
     if layout.SECTION_TENSORS not in sections:
         raise EncodingError("contents", got="no tensor table", expected="section 1")
     tensors, blocks = _read_table(sections.pop(layout.SECTION_TENSORS))
+    delta = None
+    if cursor := sections.pop(layout.SECTION_DELTA, None):
+        if own := [kind for kind in sections if kind < layout.IGNORABLE]:
+            raise EncodingError("sections of a delta", got=own[0], expected="only a tensor table beside section 6")
+        delta = read_delta(cursor, tensors)
+    shapes, dtypes = {t.name: t.shape for t in tensors}, {t.name: t.dtype for t in tensors}
+    return Contents(tensors, blocks, *parse_sections(sections, shapes, dtypes), delta)
+
+
+def parse_sections(
+    sections: dict[int, Cursor], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]
+) -> tuple[Graph | None, tuple[str, ...], dict[str, str], SelfTest | None, tuple[Extension, ...]]:
+    """Parse the sections other than the tensor table, by id, given the shapes and dtypes of the tensors in order."""
     graph = None
     if cursor := sections.pop(layout.SECTION_GRAPH, None):
-        shapes = {t.name: t.shape for t in tensors}
         graph = read_graph(cursor, shapes)
         cursor.finish("graph")
         graph.shapes(shapes)
-        graph.check_dtypes({t.name: t.dtype for t in tensors})
+        graph.check_dtypes(dtypes)
     labels = _read_labels(sections.pop(layout.SECTION_LABELS, None))
     metadata = _read_metadata(sections.pop(layout.SECTION_METADATA, None))
     self_test = _read_self_test(sections.pop(layout.SECTION_SELF_TEST, None))
     if self_test is not None and graph is None:
         raise EncodingError("self-test", got="no graph", expected="a graph to run it on")
     extensions = tuple(Extension(kind & 127, bytes(cursor.data)) for kind, cursor in sections.items())
-    return Contents(tensors, blocks, graph, labels, metadata, self_test, extensions)
+    return graph, labels, metadata, self_test, extensions
 
 
 def _sections(cursor: Cursor) -> dict[int, Cursor]:
@@ -200,7 +256,7 @@ def _sections(cursor: Cursor) -> dict[int, Cursor]:
             raise DuplicateError("section", got=kind, expected="each once", offset=start)
         if kind < last:
             raise EncodingError("section id", got=kind, expected=f"above {last}", offset=start)
-        if kind < layout.IGNORABLE and not 1 <= kind <= layout.SECTION_SELF_TEST:
+        if kind < layout.IGNORABLE and not 1 <= kind <= layout.SECTION_DELTA:
             raise VersionError("section", got=kind, expected="a section that version 1 requires", offset=start)
         last = kind
         length = cursor.varint("section length", layout.MAX_CONTENTS_BYTES)

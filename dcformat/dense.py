@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 #: A codebook pays only if its values are used this often on average.
 _LEAST_USES = 2
 #: The dtypes whose negative zeros may become positive, and those that NumPy knows only as bit patterns.
-_SIGNED_ZEROS = ("float32", "float16", "bfloat16", "float64")
+SIGNED_ZEROS = ("float32", "float16", "bfloat16", "float64")
 _BIT_PATTERNS = ("bfloat16", *(name for name in layout.DTYPES if name.startswith("float8")))
 
 
@@ -54,10 +54,8 @@ def from_dense(
     """
     array, dtype = _stored(name, values, dtype, exact)
     flat = np.ascontiguousarray(array).reshape(-1)
-    if not exact and dtype in _SIGNED_ZEROS:
-        negative = bit_patterns(flat) == _sign(dtype)
-        if negative.any():
-            flat = np.where(negative, flat.dtype.type(0), flat)
+    if not exact and dtype in SIGNED_ZEROS:
+        flat = positive_zeros(flat, dtype)
     tensor = Tensor(name, array.shape, dtype, flat, scale=scale)
     if flat.size > 1 and uniform_bits(tensor) is not None:
         return Tensor(name, array.shape, dtype, flat[:1].copy(), scale=scale)
@@ -69,12 +67,18 @@ def from_dense(
     return shared
 
 
+def positive_zeros(values: Array, dtype: str) -> Array:
+    """Return contiguous values of a dtype in `SIGNED_ZEROS` with positive zeros; the same array if none is negative."""
+    negative = bit_patterns(values) == _sign(dtype)
+    return np.where(negative, values.dtype.type(0), values) if negative.any() else values
+
+
 def negative_zeros(values: npt.ArrayLike, dtype: str | None = None) -> int:
     """Return how many negative zeros `from_dense` would make positive; it has the same parameters and errors."""
     array, dtype = _stored("values", values, dtype, exact=False)
     return (
         0
-        if dtype not in _SIGNED_ZEROS
+        if dtype not in SIGNED_ZEROS
         else int(np.count_nonzero(bit_patterns(np.ascontiguousarray(array)) == _sign(dtype)))
     )
 

@@ -26,9 +26,12 @@ _PIECE = 1 << 18
 _MASKED = 64
 
 
-def crc32c(data: bytes | bytearray | memoryview) -> bytes:
-    """Return the CRC-32C (Castagnoli) of `data` as four little-endian bytes."""
-    return struct.pack("<I", _crc32c(data))
+def crc32c(data: bytes | bytearray | memoryview, before: bytes = b"\0\0\0\0") -> bytes:
+    """Return the CRC-32C (Castagnoli) of `data`, or of what has the CRC-32C `before` and then `data`.
+
+    A CRC-32C is four little-endian bytes.
+    """
+    return struct.pack("<I", _crc32c(data, struct.unpack("<I", before)[0]))
 
 
 class ContentDigest:
@@ -60,37 +63,55 @@ def tensor_digest(tensor: Tensor) -> bytes:
 
     It takes a few megabytes of memory, and time in proportion to the stored elements.
     """
-    import hashlib
-
-    shape = struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-    head = struct.pack("<BB", layout.DTYPES.index(tensor.dtype), len(tensor.shape)) + shape
-    digest = hashlib.sha256(head + struct.pack("<f", tensor.scale))
+    digest = TensorDigest(tensor.dtype, tensor.shape, tensor.scale)
     only = uniform_bits(tensor)
     if only is not None:
-        digest.update(b"\1" + only.tobytes())
-        return digest.digest()
-    places, values = hashlib.sha256(), hashlib.sha256()
-    for groups, masks, nonzero in _sparse_pieces(tensor) if tensor.is_sparse else _dense_pieces(tensor):
-        places.update(np.stack((groups.astype("<u8"), masks), axis=1).tobytes())
-        values.update(nonzero.tobytes())
-    digest.update(b"\0" + places.digest() + values.digest())
-    return digest.digest()
+        return digest.take(only)
+    if tensor.is_sparse:
+        for groups, masks, nonzero in _sparse_pieces(tensor):
+            digest.add_groups(groups, masks, nonzero)
+    else:
+        for start in range(0, len(tensor.data), _PIECE):
+            digest.add(start, _values(tensor, slice(start, start + _PIECE)))
+    return digest.take(None)
 
 
-def _dense_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield the numbers of the groups of 64 elements that hold nonzero elements, their masks, and these elements."""
-    for start in range(0, len(tensor.data), _PIECE):
-        values = _values(tensor, slice(start, start + _PIECE))
+class TensorDigest:
+    """The `tensor_digest` of a tensor whose elements come in order, piece by piece."""
+
+    def __init__(self, dtype: str, shape: tuple[int, ...], scale: float) -> None:
+        import hashlib
+
+        dimensions = struct.pack(f"<{len(shape)}Q", *shape)
+        head = struct.pack("<BB", layout.DTYPES.index(dtype), len(shape)) + dimensions
+        self._hash = hashlib.sha256(head + struct.pack("<f", scale))
+        self._places, self._values = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, start: int, values: Array) -> None:
+        """Add the elements from `start` on; all pieces but the last hold a multiple of 64 elements."""
         there = bit_patterns(values) != 0
         padded = np.zeros(-(-len(there) // _MASKED) * _MASKED, bool)
         padded[: len(there)] = there
         masks = np.packbits(padded, bitorder="little").view("<u8")
         groups = np.flatnonzero(masks)
-        yield groups + start // _MASKED, masks[groups], values[there]
+        self.add_groups(groups + start // _MASKED, masks[groups], values[there])
+
+    def add_groups(self, groups: Array, masks: Array, nonzero: Array) -> None:
+        """Add the groups of 64 elements that are not all zero: numbers, masks, and all their nonzero elements."""
+        self._places.update(np.stack((groups.astype("<u8"), masks), axis=1).tobytes())
+        self._values.update(nonzero.tobytes())
+
+    def take(self, only: Array | None) -> bytes:
+        """Return the digest; `only` is the bit pattern of all elements if they are equal, in an array of length 1."""
+        if only is not None:
+            self._hash.update(b"\1" + only.tobytes())
+        else:
+            self._hash.update(b"\0" + self._places.digest() + self._values.digest())
+        return self._hash.digest()
 
 
 def _sparse_pieces(tensor: Tensor) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield the same as `_dense_pieces`, without cutting a group in two."""
+    """Yield the arguments of `TensorDigest.add_groups`, without cutting a group in two."""
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
     first, count = 0, len(tensor.indices)
     indptr = np.ascontiguousarray(tensor.indptr, np.int64)

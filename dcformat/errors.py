@@ -151,6 +151,20 @@ class CodebookError(FormatError):
     code = "E15"
 
 
+class BaseError(FormatError):
+    """E17: a delta is applied to another file than its base."""
+
+    code = "E17"
+    headline = "not the base of this delta"
+
+
+class DeltaError(FormatError):
+    """E18: a delta where a file that stands alone is needed, or the other way round."""
+
+    code = "E18"
+    headline = "needs another kind of file"
+
+
 class WorkLimitError(FormatError):
     """E16: reading or running the file would take more work than the caller allows (`max_work`)."""
 

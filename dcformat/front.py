@@ -47,14 +47,16 @@ class Front(NamedTuple):
         """Bytes of the contents in the file."""
         return self.size - layout.CRC_BYTES - layout.PREFIX_BYTES
 
-    def block_offsets(self, file_size: int) -> list[int]:
-        """Return the offset of each data block; require that only the digest follows the last block."""
+    def block_offsets(self, file_size: int | None) -> list[int]:
+        """Return the offset of each data block; if a size is given, require that only the digest follows the last."""
         offsets = []
         begin = self.size
         for length in self.contents.blocks:
             offsets.append(begin)
             begin += length + layout.CRC_BYTES
         begin += layout.DIGEST_BYTES
+        if file_size is None:
+            return offsets
         if begin > file_size:
             raise TruncatedError("file", got=counted(file_size, "byte"), expected=f"{begin:,}", offset=file_size)
         if begin < file_size:

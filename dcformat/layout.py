@@ -19,6 +19,7 @@ SECTION_GRAPH = 2
 SECTION_LABELS = 3
 SECTION_METADATA = 4
 SECTION_SELF_TEST = 5
+SECTION_DELTA = 6
 IGNORABLE = 128
 
 # Section "Tensor table": a tensor's form and dtype.

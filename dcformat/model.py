@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.errors import DeltaError
 from dcformat.floats import bit_patterns
 from dcformat.graph import Graph
 from dcformat.layout import DEFAULT_MAX_MEMORY, DTYPES
@@ -277,6 +278,62 @@ class SelfTest:
     digest: bytes
 
 
+class Origin(NamedTuple):
+    """The number of a tensor of the base, and the scale of the new one; None for the origin's own scale."""
+
+    number: int
+    scale: float | None = None
+
+
+@record
+class Step:
+    """What makes the next tensors of a delta's new file.
+
+    Attributes
+    ----------
+    kind : {'kept', 'new', 'changed'}
+        Tensors of the base; tensors of the delta; tensors that differences make from their origins.
+    count : int
+    first : int
+        Number of the first tensor of the base, if they are kept.
+    origins : tuple of Origin
+        One for each changed tensor.
+    """
+
+    kind: str
+    count: int
+    first: int = 0
+    origins: tuple[Origin, ...] = ()
+
+
+@record
+class Delta:
+    """How a new file comes from a base (spec, "Deltas"); `dcformat.apply` makes it.
+
+    Attributes
+    ----------
+    base, result : bytes
+        Content digests of the base and of the new file.
+    sections : tuple of (int, bytes or None)
+        The new file's sections apart from the tensor table: id and body, or None for the base's body.
+    steps : tuple of Step
+    """
+
+    base: bytes
+    result: bytes
+    sections: tuple[tuple[int, bytes | None], ...]
+    steps: tuple[Step, ...]
+
+
+def require_no_delta(delta: Delta | None, path: str | None = None) -> None:
+    """Raise `DeltaError` if there is a delta: it has no tensors of its own to unpack or run."""
+    if delta is not None:
+        way = "one that stands alone (dcformat apply DELTA --base OLD.dcf -o NEW.dcf makes it)"
+        error = DeltaError("file", got="a delta", expected=way)
+        error.path = path
+        raise error
+
+
 @record(eq=False)
 class Model:
     """Tensors in the file's order, and optionally the graph that uses them, labels and metadata.
@@ -290,6 +347,8 @@ class Model:
         Class labels in the order of the logits; may be empty.
     metadata : mapping of str to str
         Free text, of limited length (spec, "Limits").
+    delta : Delta or None
+        If this is a delta, how it makes a new model of its base; such a model has neither graph nor text of its own.
     """
 
     tensors: Mapping[str, Tensor]
@@ -298,6 +357,7 @@ class Model:
     metadata: Mapping[str, str] = fresh(default_factory=dict)
     self_test: SelfTest | None = None
     extensions: tuple[Extension, ...] = ()
+    delta: Delta | None = None
 
     def __repr__(self) -> str:
         elements = sum(tensor.size for tensor in self.tensors.values())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.chunk_stream import chunk_tensors
 from dcformat.codecs.memory import TENSOR_OBJECTS, usage_bytes, working_bytes
 from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
@@ -21,17 +22,21 @@ from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import TensorInfo, small_sections
 from dcformat.digest import ContentDigest, tensor_digest
-from dcformat.errors import ChecksumError, FormatError
+from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.front import check_crc, read_front
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
-from dcformat.model import Extension, Model, SelfTest, Tensor
+from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource, Source
 from dcformat.wording import counted
 
+Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
+
+#: The number of tensors of a damaged data block that an error names.
+_NAMED = 8
 
 
 @record
@@ -94,8 +99,6 @@ class DcfFile:
         Major and minor version of the format.
     size : int
         Bytes of the file.
-    digest : bytes
-        The content digest that the file states, which `verify` checks.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class DcfFile:
         *,
         max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
         max_work: int | None = layout.DEFAULT_MAX_WORK,
+        partial: bool = False,
     ) -> None:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
@@ -111,8 +115,7 @@ class DcfFile:
         self.size = data.size
         with self._naming(), memory_counts("contents", max_memory):
             self._front = read_front(data, max_memory, max_work)
-            self._blocks = self._front.block_offsets(data.size)
-            self.digest = bytes(data.take(data.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
+            self._blocks = self._front.block_offsets(None if partial else data.size)
         self.version = self._front.version
         self._contents = self._front.contents
         self._info = {info.name: info for info in self._contents.tensors}
@@ -132,6 +135,12 @@ class DcfFile:
     def close(self) -> None:
         """Close the file if it was opened from a path."""
         self._data.close()
+
+    @property
+    def digest(self) -> bytes:
+        """The content digest that the file states, which `verify` checks."""
+        with self._naming():
+            return bytes(self._data.take(self.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,6 +171,15 @@ class DcfFile:
     def extensions(self) -> tuple[Extension, ...]:
         """Sections that this version does not know and may ignore."""
         return self._contents.extensions
+
+    @property
+    def delta(self) -> Delta | None:
+        """How the file makes a new one of its base, if it is a delta; `dcformat.apply` does so."""
+        return self._contents.delta
+
+    def sections(self) -> list[tuple[int, bytes]]:
+        """Return the id and the body of each section but the tensor table, in order."""
+        return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
 
     @property
     def decoded_bytes(self) -> int:
@@ -196,6 +214,40 @@ class DcfFile:
             tensor = self._decode(self._original(name), threads)
         return replace(tensor, name=name)
 
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield a tensor's elements in row-major order, in 1-D arrays of ``STORAGE[dtype]``.
+
+        A large tensor that was coded by rows is decoded chunk by chunk, so that neither its payload nor its elements
+        are in memory at once. Its payload is read twice: all of it is checked before any of it is decoded.
+
+        Raises
+        ------
+        KeyError
+            The file has no such tensor.
+        FormatError
+            The payload is damaged, or a chunk takes more memory, or all chunks more work, than allowed.
+        """
+        info = self._original(name)
+        with self._naming():
+            tensors = self._chunks(info) if info.payload_bytes > layout.MAX_SHARED_BLOCK_BYTES else None
+            for tensor in [self._decode(info, 1)] if tensors is None else tensors:
+                yield from tensor.pieces()
+
+    def _chunks(self, info: TensorInfo) -> Iterator[Tensor] | None:
+        """Return a tensor's chunks, if it can be decoded chunk by chunk."""
+        start = self._blocks[info.block]
+
+        def take(offset: int, count: int) -> memoryview:
+            return self._data.take(start + offset, count)
+
+        with memory_counts(f"tensor {info.name!r}", self._max_memory):
+            return chunk_tensors(info, take, self._max_memory, self._max_work)
+
+    def dense(self, name: str, *, threads: int = 1) -> Array:
+        """Decode one tensor into a dense array of its shape, in ``STORAGE[dtype]``. Raises the errors of `tensor`."""
+        with self._naming():
+            return self.tensor(name, threads=threads).to_dense(max_memory=self._max_memory)
+
     def model(self, *, threads: int = 1) -> Model:
         """Decode all tensors and return the model. Raises `FormatError`."""
         with self._naming():
@@ -210,13 +262,35 @@ class DcfFile:
                     tensors[name] = self._decode(info, threads, total - info.decoded_bytes)
         return self._model(tensors)
 
+    def state_dict(self) -> StateDict:
+        """Return the tensors as a mapping that reads each dense array when it is asked for."""
+        return StateDict(self)
+
+    def damaged(self) -> dict[str, FormatError]:
+        """Decode each tensor on its own, and return the names of those that are damaged or missing, with the reasons.
+
+        Raises
+        ------
+        MemoryLimitError, WorkLimitError
+            A tensor needs more than allowed, so that it is unknown whether it is whole.
+        """
+        found: dict[str, FormatError] = {}
+        for name in self.names:
+            try:
+                self.tensor(name)
+            except (MemoryLimitError, WorkLimitError):
+                raise
+            except FormatError as error:
+                found[name] = error
+        return found
+
     def verify(self) -> None:
         """Decode all tensors, one at a time, and check the content digest. Raises `FormatError`."""
         with self._naming():
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
-        digest = ContentDigest(small_sections(self._model(dict.fromkeys(self._info))))  # type: ignore[arg-type]
+        digest = ContentDigest(self.sections())
         known: dict[str, bytes] = {}
         for name, info in self._info.items():
             known[name] = known[info.copy_of] if info.copy_of else tensor_digest(self.tensor(name))
@@ -268,7 +342,7 @@ class DcfFile:
 
     def _model(self, tensors: Mapping[str, Tensor]) -> Model:
         c = self._contents
-        return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions)
+        return Model(tensors, c.graph, c.labels, c.metadata, c.self_test, c.extensions, c.delta)
 
     def _decode(self, info: TensorInfo, threads: int, others: int = 0) -> Tensor:
         """Decode a tensor while other tensors take `others` bytes."""
@@ -295,7 +369,7 @@ class DcfFile:
 
     def _payload(self, info: TensorInfo) -> Bytes:
         start, length = self._blocks[info.block], self._contents.blocks[info.block]
-        field = f"data block {info.block}"
+        field = f"data block {info.block} ({self._held(info.block)})"
         self._allow(field, self._copied(info))
         with memory_counts(field, self._max_memory):
             block = self._data.take(start, length + layout.CRC_BYTES)
@@ -304,6 +378,12 @@ class DcfFile:
             check_crc(block, field, start)
             self._checked.add(info.block)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
+
+    def _held(self, block: int) -> str:
+        """Name the tensors in a data block, the first few of many."""
+        names = [repr(info.name) for info in self._contents.tensors if info.block == block and info.copy_of is None]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
 
     def _copied(self, info: TensorInfo) -> int:
         """Return the bytes of memory needed to read a tensor's data block; 0 if the block is already in memory."""
@@ -322,12 +402,39 @@ class DcfFile:
             raise
 
 
+class StateDict(Mapping[str, Array]):
+    """A file's tensors by name, read when they are asked for and not kept.
+
+    A value is a dense array in ``STORAGE[dtype]``: bfloat16 and floats of eight bits are bit patterns in uint16 and
+    uint8, and int8 holds the integers, without their scale.
+    """
+
+    def __init__(self, file: DcfFile) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Array:
+        return self._file.dense(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.names)
+
+    def __len__(self) -> int:
+        return len(self._file.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file.names
+
+    def __repr__(self) -> str:
+        return f"StateDict({self._file!r})"
+
+
 def open_file(
     source: Source,
     *,
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
     mmap: bool = False,
+    partial: bool = False,
 ) -> DcfFile:
     """Open a file to read tensor by tensor (`dcformat.open`). Use the result as a context manager.
 
@@ -339,6 +446,9 @@ def open_file(
         As in `load`, for each method call.
     mmap : bool
         Map the file into memory instead of reading its parts on demand; for paths only.
+    partial : bool
+        Allow bytes to be missing or left over at the end, as after a download that broke off: tensors that are there
+        can be read, `damaged` names the others.
 
     Raises
     ------
@@ -348,7 +458,7 @@ def open_file(
     with memory_counts("file", max_memory):
         data = ByteSource.of(source, mmap=mmap, max_memory=max_memory)
     try:
-        return DcfFile(data, max_memory=max_memory, max_work=max_work)
+        return DcfFile(data, max_memory=max_memory, max_work=max_work, partial=partial)
     except BaseException:
         data.close()
         raise

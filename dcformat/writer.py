@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
-import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from dcformat import layout
+from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import MODES, Mode, RelativeIndex
 from dcformat.codecs.payload_writer import write_payload
-from dcformat.contents import assemble, check_limits, copy_entry, small_sections, table_entry
-from dcformat.digest import ContentDigest, crc32c, tensor_digest
-from dcformat.errors import LimitError
+from dcformat.contents import EntryHead, check_limits, small_sections
+from dcformat.digest import tensor_digest
 from dcformat.files import replacing
 from dcformat.forms import smallest
 from dcformat.model import Model, Tensor
@@ -26,6 +24,8 @@ Encode = Callable[[Tensor], tuple[Tensor, bytes]]
 
 #: Maximum number of bytes of payloads that wait in memory, rather than in a file, until the contents are known.
 _SPOOL_BYTES = 32 << 20
+#: Bytes that are copied from there to the file at a time.
+_PART_BYTES = 1 << 20
 
 
 def save(
@@ -101,15 +101,9 @@ def write(
     if model.graph is not None:
         model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
         check_weights(model)
-    sections = small_sections(model)
-    digest = ContentDigest(sections)
+    encode = encode or _encoder(mode, relative_index)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        table = _write_tensors(model, spool, digest, encode or _encoder(mode, relative_index))
-        front = _front(assemble(table, sections), mode)
-        file.write(front + crc32c(front))
-        spool.seek(0)
-        shutil.copyfileobj(spool, file, 1 << 20)
-    file.write(digest.take())
+        write_file(_coded(model, spool, encode), small_sections(model), mode, file)
 
 
 def _encoder(mode: Mode, relative_index: RelativeIndex) -> Encode:
@@ -118,40 +112,26 @@ def _encoder(mode: Mode, relative_index: RelativeIndex) -> Encode:
     return lambda tensor: smallest(tensor, mode)
 
 
-def _write_tensors(model: Model, file: IO[bytes], digest: ContentDigest, encode: Encode) -> list[bytes]:
-    """Write the data blocks, add each tensor to the digest, and return the entries of the tensor table."""
-    table, block, is_new = [], bytearray(), True
-    originals: dict[bytes, int] = {}
+def _coded(model: Model, spool: IO[bytes], encode: Encode) -> list[CodedTensor]:
+    """Code all tensors but those that equal an earlier one, and keep their payloads in `spool`."""
+    coded: list[CodedTensor] = []
+    seen: set[bytes] = set()
     for name, tensor in model.tensors.items():
         check_tensor(name, tensor)
-        content = tensor_digest(tensor)
-        digest.add(name, content)
-        if content in originals:
-            table.append(copy_entry(name, len(originals) - originals[content]))
+        digest = tensor_digest(tensor)
+        if digest in seen:
+            coded.append(CodedTensor(name, digest, b"", 0, tuple))
             continue
-        originals[content] = len(originals)
+        seen.add(digest)
         stored, payload = encode(tensor)
-        if block and len(block) + len(payload) > layout.MAX_SHARED_BLOCK_BYTES:
-            file.write(block + crc32c(block))
-            block, is_new = bytearray(), True
-        table.append(table_entry(stored, len(payload), is_new))
-        block += payload
-        is_new = False
-    if table:
-        file.write(block + crc32c(block))
-    return table
+        place = partial(_parts, spool, spool.tell(), len(payload))
+        spool.write(payload)
+        coded.append(CodedTensor(name, digest, bytes(EntryHead.of(stored)), len(payload), place))
+    return coded
 
 
-def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed if that is shorter, but never in `fast`, because unpacking takes time."""
-    if len(contents) > layout.MAX_CONTENTS_BYTES:
-        raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
-    packed = contents
-    if mode != "fast":
-        from dcformat.codecs import text
-
-        packed = text.pack(contents, layout.CONTENTS_PRESET)
-    shorter = len(packed) < len(contents)
-    length = len(packed) | layout.CONTENTS_PACKED if shorter else len(contents)
-    prefix = layout.MAGIC + struct.pack("<BBI", layout.MAJOR, layout.MINOR, length)
-    return prefix + (packed if shorter else contents)
+def _parts(spool: IO[bytes], start: int, size: int) -> Iterator[bytes]:
+    """Yield a payload from the spool, part by part."""
+    spool.seek(start)
+    for done in range(0, size, _PART_BYTES):
+        yield spool.read(min(_PART_BYTES, size - done))

@@ -19,7 +19,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from generator import (  # noqa: E402
     boundaries,
     broken_graphs,
+    broken_planes,
     container,
+    deltas,
     graph_runs,
     graphs,
     lies,
@@ -30,7 +32,7 @@ from generator import (  # noqa: E402
     written,
 )  # fmt: skip
 from generator.samples import Invalid, Valid  # noqa: E402
-from reference_decoder import decode, summary  # noqa: E402
+from reference_decoder import apply, decode, summary  # noqa: E402
 from reference_reader import DecodeError  # noqa: E402
 from run_arrays import Array, from_bits  # noqa: E402
 from run_graph import run  # noqa: E402
@@ -62,9 +64,10 @@ def invalid() -> Iterator[Invalid]:
     yield from payloads.invalid_dense_payloads()
     yield from broken_graphs.invalid_graphs()
     yield from payloads.invalid_payloads()
-    yield from planes.invalid_planes()
+    yield from broken_planes.invalid_planes()
     yield from lies.invalid_modelled()
     yield from boundaries.invalid_boundaries()
+    yield from deltas.invalid_deltas()
 
 
 def entry(data: bytes, requirements: str, **more: object) -> dict[str, Any]:
@@ -90,10 +93,10 @@ def evaluated(data: bytes, inputs: list[list[float]]) -> list[list[float]]:
     return [output.values for output in run(file.graph, tensors, given)]
 
 
-def code(decoder: Callable[[bytes], object], data: bytes) -> str:
+def code_of(decoder: Callable[..., object], *data: bytes) -> str:
     """Return the code of the error that a decoder finds."""
     try:
-        decoder(data)
+        decoder(*data)
     except (DecodeError, FormatError) as error:
         return error.code
     return "none"
@@ -120,11 +123,24 @@ def main() -> int:
             outputs = evaluated(data, inputs[name])
             manifest["valid"][path.name]["run"] = {"inputs": inputs[name], "outputs": outputs}
     for name, expected, requirements, data in invalid():
-        assert (code(decode, data), code(verify, data)) == (expected, expected), name
+        assert (code_of(decode, data), code_of(verify, data)) == (expected, expected), name
         path = FOLDER / "invalid" / f"{name}.dcf"
         assert path not in files, name
         files[path] = data
         manifest["invalid"][path.name] = entry(data, requirements, code=expected)
+    manifest["deltas"] = {}
+    for name, requirements, data, base, made in deltas.deltas():
+        path, base_path = FOLDER / "deltas" / f"{name}.dcf", FOLDER / "deltas" / f"base_of_{name}.dcf"
+        files[path], files[base_path] = data, base
+        verify(data)
+        if isinstance(made, str):
+            assert (code_of(apply, data, base), code_of(dcformat.apply, data, base)) == (made, made), name
+            manifest["deltas"][path.name] = entry(data, requirements, code=made)
+            continue
+        holds = summary(apply(data, base))
+        assert holds["tensors"] == summary(decode(dcformat.dumps(dcformat.apply(data, base))))["tensors"], name
+        assert [found["sha256"] for found in holds["tensors"]] == [t.hashes()["sha256"] for t in made.values()], name
+        manifest["deltas"][path.name] = entry(data, requirements, holds=holds)
     files[FOLDER / "manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     existing = [path for path in files if path.exists()]
     if existing:
@@ -134,7 +150,10 @@ def main() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     total = sum(map(len, files.values()))
-    print(f"{len(manifest['valid'])} valid, {len(manifest['invalid'])} invalid files; {total} bytes with the manifest")
+    counts = (
+        f"{len(manifest['valid'])} valid, {len(manifest['invalid'])} invalid files, {len(manifest['deltas'])} deltas"
+    )
+    print(f"{counts}; {total} bytes with the manifest")
     return 0
 
 

@@ -62,16 +62,18 @@ def load(codes: dict[str, CodeType]) -> ModuleType:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector: its bytes, and the expected result."""
+    """A vector: its bytes, those of its base if it is a delta that is applied, and the expected result."""
 
     name: str
     data: bytes
     expected: Any
+    base: bytes | None = None
 
     def found(self, decoder: ModuleType) -> Any:
         """Return a decoder's result in the manifest's form: the summary, or the code of an error."""
         try:
-            return json.loads(json.dumps(decoder.summary(decoder.decode(self.data))))
+            file = decoder.decode(self.data) if self.base is None else decoder.apply(self.data, self.base)
+            return json.loads(json.dumps(decoder.summary(file)))
         except sys.modules["reference_reader"].DecodeError as error:
             return error.code
 
@@ -83,6 +85,9 @@ def vectors() -> list[Vector]:
     for folder, key in (("valid", "holds"), ("invalid", "code")):
         for name, entry in manifest[folder].items():
             out.append(Vector(f"{folder}/{name}", (VECTORS / folder / name).read_bytes(), entry[key]))
+    for name, entry in manifest["deltas"].items():
+        data, base = ((VECTORS / "deltas" / f"{kind}{name}").read_bytes() for kind in ("", "base_of_"))
+        out.append(Vector(f"deltas/{name}", data, entry.get("holds", entry.get("code")), base))
     return out
 
 

@@ -10,7 +10,9 @@ from types import CodeType
 
 SPEC = Path(__file__).parent
 #: The modules, in the order in which they import each other.
-MODULES = ("reader", "coders", "text", "mixing", "planes", "payloads", "shapes", "graph", "decoder")
+MODULES = (
+    "reader", "coders", "text", "mixing", "planes", "packed", "deltas", "payloads", "shapes", "graph", "decoder",
+)  # fmt: skip
 #: The functions of the command line, which do not decode.
 LEFT_OUT = {"main"}
 #: Calls that make room for models: more room changes nothing, and less raises an error where it is used.

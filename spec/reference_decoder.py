@@ -1,11 +1,13 @@
 """A decoder of dcformat files, version 1.0, written from `dcformat.md` and `coders.md` alone.
 
-    python reference_decoder.py FILE        prints what the file holds as JSON
+    python reference_decoder.py FILE         prints what the file holds as JSON
+    python reference_decoder.py DELTA BASE   prints what the file holds that a delta makes of its base
 
 It needs Python's standard library only and shares no code with the package. Every function says which section of the
 specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, 7 and 8),
 `reference_reader.py` the notation (section 1), `reference_graph.py` the graph (section 5), `reference_payloads.py` the
-payloads (section 6), and `reference_coders.py`, `reference_mixing.py` and `reference_text.py` the coders (`coders.md`).
+payloads (section 6), `reference_deltas.py` deltas (section 15), and `reference_coders.py`, `reference_mixing.py` and
+`reference_text.py` the coders (`coders.md`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from reference_deltas import Delta, new_tensors, read_delta
 from reference_graph import read_graph
 from reference_payloads import decode_payload
 from reference_reader import DecodeError, Entry, Reader, Tensor, check, finite_f32
@@ -85,6 +88,9 @@ class File:
     self_test: tuple[int, int, bytes] | None = None
     extensions: list[tuple[int, bytes]] = field(default_factory=list)
     digest: bytes = b""
+    delta: Delta | None = None
+    #: The bodies of the sections but the tensor table, by id.
+    sections: dict[int, bytes] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------------- 2. File
@@ -120,8 +126,8 @@ def decode(data: bytes) -> File:
     check(reader.uint(4) == crc32c(data[: 10 + length]), "E05", "[F6] checksum of the contents")
     if packed:
         contents = decode_text(contents, PRESET, MAX_CONTENTS)
-    file = File((major, minor))
     sections = read_contents(Reader(contents))
+    file = File((major, minor), sections={kind: body for kind, body in sections.items() if kind != 1})
     entries = read_table(Reader(sections[1]))
     read_sections(file, sections, entries)
     blocks = split_blocks(entries)
@@ -139,6 +145,28 @@ def decode(data: bytes) -> File:
     file.tensors = {entry.name: found[entry.original or entry.name] for entry in entries}
     file.digest = reader.take(8)
     check(file.digest == content_digest(sections, file.tensors), "E05", "[D1] the content digest")
+    return file
+
+
+def apply(data: bytes, base_data: bytes) -> File:
+    """Section 15, "Deltas": what a delta makes of its base."""
+    change, base = decode(data), decode(base_data)
+    delta = change.delta
+    check(delta is not None, "E18", "not a delta")
+    assert delta is not None
+    check(base.delta is None and base.digest == delta.base, "E17", "[B7] another base")
+    sections = {}
+    for kind, body in delta.sections:
+        check(body is not None or kind in base.sections, "E17", "[B7] a section that the base does not have")
+        sections[kind] = base.sections[kind] if body is None else body
+    file = File(change.version, new_tensors(delta, change.tensors, base.tensors), sections=sections)
+    entries = [
+        Entry(name, DENSE, tensor.dtype, tensor.size, tensor.shape, tensor.scale, 0, 0, 0, True)
+        for name, tensor in file.tensors.items()
+    ]
+    read_sections(file, sections, entries)
+    file.digest = content_digest(sections, file.tensors)
+    check(file.digest == delta.result, "E05", "[B8] the content digest of the new file")
     return file
 
 
@@ -168,10 +196,11 @@ def read_contents(reader: Reader) -> dict[int, bytes]:
         kind = reader.u8()
         check(kind not in sections, "E10", "[C2] a section again")
         check(kind > last, "E08", "[C1] sections that do not ascend")
-        check(1 <= kind <= 5 or kind & 128 != 0, "E02", "[C4] an unknown section that is required")
+        check(1 <= kind <= 6 or kind & 128 != 0, "E02", "[C4] an unknown section that is required")
         sections[kind] = reader.take(reader.varint(MAX_CONTENTS))
         last = kind
     check(1 in sections, "E08", "[C5] no tensor table")
+    check(6 not in sections or not sections.keys() & {2, 3, 4, 5}, "E08", "[B1] a section of a delta")
     return sections
 
 
@@ -189,6 +218,8 @@ def read_sections(file: File, sections: dict[int, bytes], entries: list[Entry]) 
             file.metadata = read_metadata(reader)
         elif kind == 5:
             file.self_test = read_self_test(reader)
+        elif kind == 6:
+            file.delta = read_delta(reader, entries)
         elif kind & 128:
             file.extensions.append((kind, reader.take(reader.left())))  # [C3]
         else:
@@ -349,16 +380,18 @@ def summary(file: File) -> dict[str, Any]:
         "self_test": file.self_test and [*file.self_test[:2], file.self_test[2].hex(), pixels],
         "extensions": [[kind, body.hex()] for kind, body in file.extensions],
         "digest": file.digest.hex(),
+        **({"delta": file.delta.summary()} if file.delta else {}),
     }
 
 
 def main() -> int:
     """Print the summary of the file named on the command line."""
-    if len(sys.argv) != 2:
-        print("usage: python reference_decoder.py FILE", file=sys.stderr)
+    if len(sys.argv) not in (2, 3):
+        print("usage: python reference_decoder.py FILE [BASE]", file=sys.stderr)
         return 2
     try:
-        print(json.dumps(summary(decode(Path(sys.argv[1]).read_bytes())), indent=1))
+        data = [Path(name).read_bytes() for name in sys.argv[1:]]
+        print(json.dumps(summary(decode(*data) if len(data) == 1 else apply(*data)), indent=1))
     except DecodeError as error:
         print(error, file=sys.stderr)
         return 1

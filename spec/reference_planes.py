@@ -112,7 +112,12 @@ def read_plane(reader: Reader, head: Plane, units: int, first: Sequence[int]) ->
         tables = [head.map[i // head.inner % head.lines] for i in range(units)]
     elif head.context == BY_PLANE_0:
         tables = [head.map[byte] for byte in first]
-    lanes = 1 << min(max(units.bit_length() - 13, 0), 7)
+    return rans_plane(reader, head, tables)
+
+
+def rans_plane(reader: Reader, head: Plane, tables: Sequence[int]) -> list[int]:
+    """Section 8.2 of coders.md: the data of a coded plane, given the table of each unit."""
+    lanes = 1 << min(max(len(tables).bit_length() - 13, 0), 7)
     states = list(unpack(f"<{lanes}I", reader.take(4 * lanes)))
     words = iter(unpack(f"<{head.words}H", reader.take(2 * head.words)))
     return rans(states, words, tables, head.frequencies)

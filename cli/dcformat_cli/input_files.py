@@ -35,9 +35,13 @@ def naming(label: str) -> Iterator[None]:
 
 @contextmanager
 def opened(
-    name: str, max_memory: int | None = DEFAULT_MAX_MEMORY, max_work: int | None = DEFAULT_MAX_WORK
+    name: str,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+    max_work: int | None = DEFAULT_MAX_WORK,
+    *,
+    partial: bool = False,
 ) -> Iterator[DcfFile]:
-    """Open a ``.dcf`` file that the user named, with the limits of `dcformat.open`.
+    """Open a ``.dcf`` file that the user named, with the limits and options of `dcformat.open`.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def opened(
     import dcformat
 
     content, label = source(name)
-    with naming(label), dcformat.open(content, max_memory=max_memory, max_work=max_work) as file:
+    with naming(label), dcformat.open(content, max_memory=max_memory, max_work=max_work, partial=partial) as file:
         yield file
 
 

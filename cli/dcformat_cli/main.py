@@ -24,8 +24,9 @@ from dcformat_cli.terminal import complain
 VERBS = {
     "compress": "train, prune and share a network's weights, and pack it",
     "pack": "pack a checkpoint into a .dcf file and keep its values exactly",
+    "apply": "make a new file of a delta and its base",
     "unpack": "write a file's tensors as .safetensors or .npz",
-    "export": "write a file for ONNX, PyTorch or SciPy",
+    "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",
     "verify": "check every byte of a file",
     "run": "run a file on a data set or on an array",

@@ -77,6 +77,12 @@ def file_argument() -> Callable[[Any], Any]:
     return click.argument("file", type=click.Path(), metavar="FILE")
 
 
+def base(*, required: bool = False) -> Callable[[Any], Any]:
+    """Return ``--base``, the ``.dcf`` file from which a delta differs."""
+    what = "The file from which the delta differs." if required else "Store only what changes from this .dcf file."
+    return click.option("--base", type=click.Path(), metavar="OLD.dcf", required=required, help=what)
+
+
 def max_memory() -> Callable[[Any], Any]:
     """Return ``--max-memory``, in bytes; None stands for no limit."""
     return click.option(

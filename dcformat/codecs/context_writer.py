@@ -39,7 +39,9 @@ def candidates(tensor: Tensor, coders: Sequence[int]) -> Iterator[bytes]:
     for coder in coders:
         for transposed in (False, True) if turns else (False,):
             lines, length = (tensor.columns, tensor.rows) if transposed else (tensor.rows, tensor.columns)
-            if not context_coder(coder).suits(_lines_each(tensor, lines) or lines, length):
+            if not context_coder(coder).suits(
+                lines_of_chunks(tensor.size, tensor.nnz if tensor.is_sparse else tensor.size, lines) or lines, length
+            ):
                 continue
             yield encode(tensor, Coding(coder, transposed, blocks=has_values(tensor)))
             if may_be_dense(tensor):
@@ -50,7 +52,21 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
     """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
     if lines_each is None:
         lines = tensor.columns if coding.transposed else tensor.rows
-        lines_each = _lines_each(tensor, lines)
+        lines_each = lines_of_chunks(tensor.size, tensor.nnz if tensor.is_sparse else tensor.size, lines)
+    chunks, stored = _chunks(tensor, coding, lines_each, mode)
+    return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks, stored)
+
+
+def encode_chunk(part: Tensor, coding: Coding, mode: Mode, *, begins: bool) -> bytes:
+    """Return a chunk that holds the lines of `part`, coded by rows; a tensor's first `begins` with the codebook."""
+    (chunk,), _ = _chunks(part, coding, 0, mode, begins=begins)
+    return chunk
+
+
+def _chunks(
+    tensor: Tensor, coding: Coding, lines_each: int, mode: Mode | None, *, begins: bool = True
+) -> tuple[list[bytes], list[int] | None]:
+    """Return the chunks of a tensor, and the number of entries in each (None for a dense tensor)."""
     sparse = _sparse_pieces if tensor.is_sparse else _dense_pieces
     pieces = sparse(tensor, coding, lines_each)
     book = 1 if tensor.codebook is None else len(tensor.codebook)
@@ -59,7 +75,7 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
     chunks, at = [], 0
     for number, piece in enumerate(pieces.chunks):
         encoder = Encoder(64)
-        if number == 0 and tensor.codebook is not None:
+        if number == 0 and begins and tensor.codebook is not None:
             write_codebook(encoder, tensor.codebook, tensor.dtype)
         context_coder(coding.coder).encode(encoder, piece, alphabet)
         if in_stream is not None and piece.nnz:
@@ -69,11 +85,12 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
     if coding.blocks and pieces.stored is not None:
         blocks = value_blocks(tensor, coding.transposed, pieces.stored, mode)
         chunks = [varint(len(block)) + block + chunk for chunk, block in zip(chunks, blocks, strict=True)]
-    return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks, pieces.stored)
+    return chunks, pieces.stored
 
 
-def _lines_each(tensor: Tensor, lines: int) -> int:
-    return chunk_lines(lines, tensor.nnz if tensor.is_sparse else tensor.size, tensor.size, _CHUNK)
+def lines_of_chunks(size: int, stored: int, lines: int) -> int:
+    """Return the number of lines in a chunk of a tensor of `size` elements, `stored` of them, in so many lines."""
+    return chunk_lines(lines, stored, size, _CHUNK)
 
 
 def _dense_pieces(tensor: Tensor, coding: Coding, lines_each: int) -> _Pieces:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,13 @@ class _Candidate:
     index_cost: int = 0
 
 
+class RunCounts(NamedTuple):
+    """The distinct runs of zeros, and how often each occurs."""
+
+    runs: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
 @record(eq=False)
 class _Symbols:
     """One chunk's gap symbols (None without positions) and the planes of its code symbols."""
@@ -92,6 +99,18 @@ def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: 
         return _encode(candidate, _symbols(candidate), mode)
     widths = range(1, layout.MAX_GAP_BITS + 1)
     return min((_encode_with_fillers(replace(candidate, gap_bits=bits)) for bits in widths), key=len)
+
+
+def encode_chunk(part: Tensor, coding: Coding, plan: packed.Plan, mode: Mode) -> bytes:
+    """Return a chunk that holds the lines of `part`, coded by rows in a plan that counts the symbols of all chunks."""
+    code_symbols = (1 if part.codebook is None else len(part.codebook)) + coding.every_element
+    views = [CsrView.of(part)] if part.is_sparse else _dense_parts(part, False, 0)
+    (symbols,) = _symbols(_Candidate(coding, part, 0, views, plan.gap_bits, code_symbols))
+    chunk = packed.write_chunk(plan, symbols.gaps, symbols.planes)
+    if not coding.blocks:
+        return chunk
+    (block,) = value_blocks(part, False, [part.nnz], mode)
+    return varint(len(block)) + block + chunk
 
 
 def _codings(tensor: Tensor) -> Iterator[Coding]:
@@ -134,7 +153,7 @@ def _candidate(tensor: Tensor, coding: Coding, lines_each: int | None) -> _Candi
         return _Candidate(coding, tensor, lines_each, parts, 0, code_symbols)
     rows = CsrView.of(tensor)
     parts = (rows.transposed() if coding.transposed else rows).chunks(lines_each)
-    bits, cost = (0, 0) if coding.every_element or coding.fillers else _gap_bits(parts)
+    bits, cost = (0, 0) if coding.every_element or coding.fillers else best_gap_bits(run_counts(parts))
     return _Candidate(coding, tensor, lines_each, parts, bits, code_symbols, cost)
 
 
@@ -149,12 +168,11 @@ def _dense_parts(tensor: Tensor, transposed: bool, lines_each: int) -> list[CsrV
 # --- gap symbols ------------------------------------------------------------------------------------------------
 
 
-def _gap_bits(parts: Sequence[CsrView]) -> tuple[int, int]:
+def best_gap_bits(counted: RunCounts) -> tuple[int, int]:
     """Return the best width of gap symbols in Huffman codes, and its cost in bits, including tables."""
-    runs, counts = _run_counts(parts)
     costs = []
     for bits in range(1, layout.MAX_GAP_BITS + 1):
-        symbols = packed.escaped_counts(runs, counts, bits)
+        symbols = packed.escaped_counts(*counted, bits)
         lengths = code_lengths(symbols)
         costs.append(huffman.cost_bits(lengths, symbols) + 8 * _table_bytes(lengths))
     # Wide symbols may cost a little more, because they need fewer escapes, which are slow to decode.
@@ -163,8 +181,8 @@ def _gap_bits(parts: Sequence[CsrView]) -> tuple[int, int]:
     return bits, costs[bits - 1]
 
 
-def _run_counts(parts: Sequence[CsrView]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distinct runs of zeros, and the count of each."""
+def run_counts(parts: Iterable[CsrView]) -> RunCounts:
+    """Return how often each run of zeros occurs in chunks."""
     short = np.zeros(_SHORT_RUN, np.int64)
     long = [np.empty(0, np.int64)]
     for part in parts:
@@ -176,7 +194,7 @@ def _run_counts(parts: Sequence[CsrView]) -> tuple[npt.NDArray[np.int64], npt.ND
         short += np.bincount(runs, minlength=_SHORT_RUN)
     values, counts = np.unique(np.concatenate(long), return_counts=True)
     used = np.flatnonzero(short)
-    return np.concatenate((used, values)), np.concatenate((short[used], counts))
+    return RunCounts(np.concatenate((used, values)), np.concatenate((short[used], counts)))
 
 
 def _table_bytes(lengths: packed.Lengths) -> int:
@@ -219,11 +237,7 @@ def _encode(candidate: _Candidate, symbols: list[_Symbols], mode: Mode | None = 
     tensor, coding = candidate.tensor, candidate.coding
     tables = coding.coder == layout.CODER_HUFFMAN
     plan = _plan(candidate, symbols, tables=tables)
-    encoder = Encoder(64)
-    if tensor.codebook is not None:
-        write_codebook(encoder, tensor.codebook, tensor.dtype)
-    packed.write_plan(encoder, plan, tables=tables)
-    head = encoder.take()
+    head = encode_head(tensor.codebook, tensor.dtype, plan, tables=tables)
     chunks = [packed.write_chunk(plan, s.gaps, s.planes) for s in symbols]
     stored = [part.nnz for part in candidate.parts] if tensor.is_sparse else None
     if stored is not None and coding.blocks:
@@ -231,6 +245,15 @@ def _encode(candidate: _Candidate, symbols: list[_Symbols], mode: Mode | None = 
         chunks = [varint(len(block)) + block + chunk for chunk, block in zip(chunks, blocks, strict=True)]
     front = bytes((coding.byte,)) + varint(candidate.lines_each) + varint(len(head)) + head
     return front + with_chunk_table(candidate.lines_each, chunks, stored)
+
+
+def encode_head(codebook: Array | None, dtype: str, plan: packed.Plan, *, tables: bool) -> bytes:
+    """Return what all chunks share: the codebook and the plan."""
+    encoder = Encoder(64)
+    if codebook is not None:
+        write_codebook(encoder, codebook, dtype)
+    packed.write_plan(encoder, plan, tables=tables)
+    return encoder.take()
 
 
 def _plan(candidate: _Candidate, symbols: list[_Symbols], *, tables: bool) -> packed.Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,17 @@ from dcformat.codecs.csr_view import can_transpose
 from dcformat.codecs.memory import CHUNK_OBJECTS
 from dcformat.contents import TensorInfo
 from dcformat.cursor import Cursor, varint
-from dcformat.errors import EncodingError, IndexRangeError, LimitError, VersionError
+from dcformat.errors import (
+    EncodingError,
+    IndexRangeError,
+    LimitError,
+    TrailingDataError,
+    TruncatedError,
+    VersionError,
+)
 from dcformat.limits import require_memory
 from dcformat.records import record
+from dcformat.wording import counted
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -184,23 +193,85 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
     coding = Coding.parse(cursor.u8("coding byte"), info)
     if coding.coder == layout.CODER_TABLES:
         return _parse_tables(info, coding, cursor, max_memory)
-    lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
-    no_head = cursor.array(0, "head")
     if info.form == "constant":
+        no_head = cursor.array(0, "head")
         return ParsedPayload(info, coding, 1, 1, no_head, [Chunk(1, 1, cursor.array(cursor.left, "value"))])
+    front = _front(cursor, info, coding, len(payload), max_memory)
+    if not front.lines_each:
+        chunks = [Chunk(front.lines, info.stored, cursor.array(cursor.left, "chunk"))]
+        return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks)
+    chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in front.table]
+    cursor.finish("payload")
+    return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks)
+
+
+class Front(NamedTuple):
+    """A payload before its chunks.
+
+    Attributes
+    ----------
+    lines, length : int
+        Number of lines, and of elements in a line.
+    head : uint8 array
+    lines_each : int
+        Lines in a chunk; 0 for one chunk, which has no table.
+    table : list of (int, int, int)
+        Each chunk's lines, entries and bytes.
+    size : int
+        Bytes up to the first chunk.
+    """
+
+    lines: int
+    length: int
+    head: Bytes
+    lines_each: int
+    table: list[tuple[int, int, int]]
+    size: int
+
+
+def parse_front(info: TensorInfo, beginning: Bytes, max_memory: int | None = None) -> tuple[Coding, Front] | None:
+    """Parse what comes before the chunks, given only the beginning of a payload.
+
+    Returns
+    -------
+    Coding and Front, or None if the payload cannot be decoded chunk by chunk: it has one chunk, or is transposed, or is
+    of coder 5.
+
+    Raises
+    ------
+    TruncatedError
+        The beginning is too short, or the chunks need more bytes than the payload has.
+    FormatError
+        As in `parse_payload`.
+    """
+    cursor = Cursor(beginning)
+    coding = Coding.parse(cursor.u8("coding byte"), info)
+    if coding.transposed or coding.coder == layout.CODER_TABLES or info.form == "constant":
+        return None
+    front = _front(cursor, info, coding, info.payload_bytes, max_memory)
+    if not front.lines_each:
+        return None
+    end = front.size + sum(size for _, _, size in front.table)
+    if end != info.payload_bytes:
+        kind = TruncatedError if end > info.payload_bytes else TrailingDataError
+        raise kind("payload", got=counted(info.payload_bytes, "byte"), expected=f"{end:,}")
+    return coding, front
+
+
+def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_memory: int | None) -> Front:
+    """Read what follows the coding byte of a payload of `total` bytes, up to the chunks."""
+    lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
     lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
-    head = no_head
+    head = cursor.array(0, "head")
     if coding.is_packed and (info.form == "sparse" or info.clusters):
         head = cursor.array(cursor.varint("head length", layout.MAX_PAYLOAD_BYTES), "head")
-    if not lines_each:
-        chunks = [Chunk(lines, info.stored, cursor.array(cursor.left, "chunk"))]
-        return ParsedPayload(info, coding, lines, length, head, chunks)
-    most_chunks = min(-(-lines // lines_each), cursor.left)
-    require_memory(f"chunks of tensor {info.name!r}", CHUNK_OBJECTS * most_chunks, max_memory)
-    table = _read_chunk_table(cursor, info, lines, length, lines_each)
-    chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in table]
-    cursor.finish("payload")
-    return ParsedPayload(info, coding, lines, length, head, chunks)
+    table: list[tuple[int, int, int]] = []
+    if lines_each:
+        left = total - cursor.offset
+        most_chunks = min(-(-lines // lines_each), left)
+        require_memory(f"chunks of tensor {info.name!r}", CHUNK_OBJECTS * most_chunks, max_memory)
+        table = _read_chunk_table(cursor, info, (lines, length, lines_each), left)
+    return Front(lines, length, head, lines_each, table, cursor.offset)
 
 
 def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: int | None) -> ParsedPayload:
@@ -213,11 +284,12 @@ def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: 
 
 
 def _read_chunk_table(
-    cursor: Cursor, info: TensorInfo, lines: int, length: int, lines_each: int
+    cursor: Cursor, info: TensorInfo, lines_length_each: tuple[int, int, int], payload_left: int
 ) -> list[tuple[int, int, int]]:
-    """Return each chunk's lines, entries and bytes."""
+    """Return each chunk's lines, entries and bytes; `payload_left` bytes of the payload are left for all of it."""
+    lines, length, lines_each = lines_length_each
     count = -(-lines // lines_each)
-    max_chunks = min(layout.FREE_CHUNKS + (info.stored + lines) // layout.CHUNK_LEAST, cursor.left)
+    max_chunks = min(layout.FREE_CHUNKS + (info.stored + lines) // layout.CHUNK_LEAST, payload_left)
     if count > max_chunks:
         raise LimitError("chunks", got=count, expected=f"at most {max_chunks}")
     table, left = [], info.stored
@@ -259,9 +331,14 @@ def chunk_lines(lines: int, stored: int, weight: int, target: int) -> int:
 
 
 def with_chunk_table(lines_each: int, chunks: Sequence[bytes], stored: Sequence[int] | None = None) -> bytes:
-    """Return the chunks after their table, unless `lines_each` is 0; `stored` counts a sparse tensor's entries."""
+    """Return the chunks after their table; `stored` counts a sparse tensor's entries."""
+    return chunk_table(lines_each, [len(chunk) for chunk in chunks], stored) + b"".join(chunks)
+
+
+def chunk_table(lines_each: int, sizes: Sequence[int], stored: Sequence[int] | None = None) -> bytes:
+    """Return the table of chunks of these sizes, which is empty if `lines_each` is 0."""
     table = bytearray()
     if lines_each:
-        for number, chunk in enumerate(chunks):
-            table += (varint(stored[number]) if stored is not None else b"") + varint(len(chunk))
-    return bytes(table) + b"".join(chunks)
+        for number, size in enumerate(sizes):
+            table += (varint(stored[number]) if stored is not None else b"") + varint(size)
+    return bytes(table)

@@ -19,6 +19,7 @@ from dcformat.contents import TensorInfo
 from dcformat.errors import EncodingError, StreamError
 from dcformat.floats import bit_patterns
 from dcformat.model import STORAGE, Tensor
+from dcformat.records import replace
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
@@ -48,6 +49,33 @@ def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
     _require_nonzero(entries.values is not None, entries.values, info)
     view, values = _row_major(entries) if payload.coding.transposed else entries
     return _tensor(info, view.codes if values is None else values, reader.codebook, view)
+
+
+def read_chunk(payload: ParsedPayload, reader: ChunkReader | None, chunk: Chunk) -> Tensor:
+    """Decode one chunk of a payload that is neither transposed nor of coder 5, as a matrix of its own.
+
+    Parameters
+    ----------
+    payload : ParsedPayload
+        Of its chunks, only the first must be there.
+    reader : ChunkReader or None
+        The `chunk_reader` of the payload; None for values alone (`ParsedPayload.is_plain`).
+    chunk : Chunk
+
+    Raises
+    ------
+    FormatError
+        The chunk is damaged.
+    """
+    info = replace(payload.info, shape=(chunk.lines, payload.length), stored=chunk.stored)
+    if reader is None:
+        return _tensor(info, _read_plain(replace(payload, info=info, chunks=[chunk]), 1), None)
+    if info.form == "dense":
+        return _tensor(info, reader.read_dense(chunk), reader.codebook)
+    entries = reader.read_sparse(chunk)
+    _require_nonzero(entries.values is not None, entries.values, info)
+    codes = entries.view.codes if entries.values is None else entries.values
+    return _tensor(info, codes, reader.codebook, entries.view)
 
 
 def _tensor(info: TensorInfo, data: Array, codebook: Array | None, view: CsrView | None = None) -> Tensor:

@@ -6,7 +6,8 @@ share a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ from dcformat.codecs.value_blocks import (
     RAW,
     SYMBOLS,
     Head,
-    classes_of,
 )
 from dcformat.cursor import varint
 
@@ -48,13 +48,25 @@ _TABLES = (2, 4, 8, MAX_TABLES)
 _UNITS_EACH, _LEAST_UNITS = 24, 1 << 11
 
 
-class _Coded(NamedTuple):
-    """A way to code a plane: its head (without words), its map and frequencies, and its estimated bits."""
+class Coded(NamedTuple):
+    """A way to code a plane: its head (without words), its map and frequencies, its estimated bits, its units' tables.
+
+    `classes` is empty if there is one table, and before the best way is chosen.
+    """
 
     head: Head
     chosen: Bytes
     frequencies: Counts
     bits: float
+    classes: Bytes = NO_CLASSES
+
+
+class Context(NamedTuple):
+    """What may decide on the tables of a plane: a head that says it, the number of places, and each unit's place."""
+
+    head: Head
+    lines: int
+    places: Callable[[], Array]
 
 
 def write_block(values: Array, dtype: str, mode: Mode, shape: Sequence[int] = ()) -> bytes:
@@ -62,23 +74,45 @@ def write_block(values: Array, dtype: str, mode: Mode, shape: Sequence[int] = ()
     parts = planes.split(values, dtype)
     each, _ = planes.units_of(dtype)
     axes = [(each * prod(shape[axis + 1 :]), size) for axis, size in enumerate(shape)]
+    plans = [
+        plan(plane, _contexts(plane, parts[0] if number else None, axes), mode) for number, plane in enumerate(parts)
+    ]
+    return put_planes(parts, plans)
+
+
+def _contexts(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]]) -> Iterator[Context]:
+    """Yield what may decide on the tables of a plane in a value block."""
+    if highest is not None:
+        yield Context(Head(CODED, context=BY_HIGHEST), SYMBOLS, lambda: highest)
+    for inner, lines in axes:
+        yield Context(
+            Head(CODED, context=BY_AXIS, inner=inner, lines=lines), lines, partial(_axis, inner, lines, len(plane))
+        )
+
+
+def _axis(inner: int, lines: int, count: int) -> Array:
+    """Return the place along an axis of each of the units."""
+    return np.resize(np.repeat(np.arange(lines), inner), count)
+
+
+def put_planes(parts: Sequence[Bytes], plans: Sequence[Head | Coded]) -> bytes:
+    """Return planes stored as planned: the heads, the tables, the data."""
     heads, data = bytearray(), bytearray()
     encoder = Encoder(64)
     coded = False
-    for number, plane in enumerate(parts):
-        plan = _plan(plane, parts[0] if number else None, axes, mode)
-        if isinstance(plan, Head):
-            heads.append(plan.kind)
-            if plan.kind == CONSTANT:
-                heads.append(plan.byte)
+    for plane, way in zip(parts, plans, strict=True):
+        if isinstance(way, Head):
+            heads.append(way.kind)
+            if way.kind == CONSTANT:
+                heads.append(way.byte)
             else:
                 data += plane.tobytes()
             continue
         coded = True
-        stream = rans.encode(plane, plan.frequencies, classes_of(plan.head, plan.chosen, len(plane), parts[0]))
+        stream = rans.encode(plane, way.frequencies, way.classes)
         words = (len(stream) - rans.STATE_BYTES * rans.states_for(len(plane))) // 2
-        heads += _head_bytes(plan.head._replace(words=words))
-        _write_tables(encoder, plan)
+        heads += _head_bytes(way.head._replace(words=words))
+        _write_tables(encoder, way)
         data += stream
     stream = encoder.take() if coded else b""
     return bytes(heads) + (varint(len(stream)) + stream if coded else b"") + bytes(data)
@@ -100,26 +134,37 @@ def _head_bytes(head: Head) -> bytes:
     return bytes((head.kind | head.context << 2 | head.tables - 1 << 4,)) + axis + varint(head.words)
 
 
-def _write_tables(encoder: Encoder, plan: _Coded) -> None:
-    if plan.head.context != ALONE:
-        put_map(encoder, plan.chosen)
-    put_frequencies(encoder, plan.frequencies.ravel())
+def _write_tables(encoder: Encoder, way: Coded) -> None:
+    if way.head.context != ALONE:
+        put_map(encoder, way.chosen)
+    put_frequencies(encoder, way.frequencies.ravel())
 
 
-def _plan(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]], mode: Mode) -> Head | _Coded:
-    """Return how to store a plane."""
+def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode) -> Head | Coded:
+    """Return how to store a plane in the fewest bytes; in `fast`, contexts are not tried."""
     counts = np.bincount(plane, minlength=SYMBOLS)
     if int(counts.max()) == len(plane):
         return Head(CONSTANT, byte=int(plane[0]))
     frequencies = rans.normalised(counts)[None]
-    best = _Coded(Head(CODED), NO_CLASSES, frequencies, _bits(counts[None], frequencies))
+    best = Coded(Head(CODED), NO_CLASSES, frequencies, _bits(counts[None], frequencies))
     limit = 8.0 * len(plane) - 8 * rans.STATE_BYTES * rans.states_for(len(plane)) - _FIXED_BITS
     if mode == "fast":
         return best if best.bits < limit - len(plane) * 8.0 / _FAST_SAVING else Head(RAW)
     if len(plane) >= _LEAST_UNITS:
-        for candidate in _by_context(plane, highest, axes):
-            best = min(best, candidate, key=lambda coded: coded.bits)
+        for context in contexts:
+            best = min(best, _with_context(plane, context, best), key=lambda coded: coded.bits)
     return best if best.bits < limit else Head(RAW)
+
+
+def _with_context(plane: Bytes, context: Context, best: Coded) -> Coded:
+    """Return the best way to code a plane with several tables, or `best` if none is better."""
+    head, lines = context.head, context.lines
+    if lines < 2 or (head.context == BY_AXIS and lines * _UNITS_EACH > len(plane)):
+        return best
+    places = context.places()
+    joint = np.bincount(places.astype(np.int64) << 8 | plane, minlength=lines * SYMBOLS).reshape(lines, SYMBOLS)
+    found = min(_with_tables(joint, head), key=lambda coded: coded.bits, default=best)
+    return found._replace(classes=found.chosen[places]) if found.bits < best.bits else best
 
 
 def _bits(counts: Counts, frequencies: Counts, places: int = 0) -> float:
@@ -128,20 +173,7 @@ def _bits(counts: Counts, frequencies: Counts, places: int = 0) -> float:
     return symbols + _FREQUENCY_BITS * float(np.count_nonzero(frequencies)) + _PLACE_BITS * places
 
 
-def _by_context(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]]) -> Iterator[_Coded]:
-    """Yield ways to code a plane with several tables."""
-    count = len(plane)
-    if highest is not None:
-        joint = np.bincount(highest.astype(np.int64) << 8 | plane, minlength=SYMBOLS * SYMBOLS)
-        yield from _with_tables(joint.reshape(SYMBOLS, SYMBOLS), Head(CODED, context=BY_HIGHEST))
-    for inner, lines in axes:
-        if lines >= 2 and lines * _UNITS_EACH <= count:
-            place = np.resize(np.repeat(np.arange(lines) << 8, inner), count)
-            joint = np.bincount(place | plane, minlength=lines * SYMBOLS).reshape(lines, SYMBOLS)
-            yield from _with_tables(joint, Head(CODED, context=BY_AXIS, inner=inner, lines=lines))
-
-
-def _with_tables(joint: Counts, head: Head) -> Iterator[_Coded]:
+def _with_tables(joint: Counts, head: Head) -> Iterator[Coded]:
     """Yield ways to share tables among places, given how often each symbol occurs at each place."""
     totals = joint.sum(axis=1)
     there = np.flatnonzero(totals)
@@ -168,7 +200,7 @@ def _with_tables(joint: Counts, head: Head) -> Iterator[_Coded]:
         counts = np.zeros((count, SYMBOLS), np.int64)
         np.add.at(counts, map_[there], joint[there])
         frequencies = np.stack([rans.normalised(row) for row in counts])
-        yield _Coded(head._replace(tables=count), map_, frequencies, _bits(counts, frequencies, len(there)))
+        yield Coded(head._replace(tables=count), map_, frequencies, _bits(counts, frequencies, len(there)))
 
 
 def _sums(own: Array, chosen: Array, tables: int) -> Array:

@@ -54,7 +54,7 @@ class Head(NamedTuple):
     @property
     def places(self) -> int:
         """The number of places for which a map names the table; 0 without a map."""
-        return {ALONE: 0, BY_AXIS: self.lines, BY_HIGHEST: SYMBOLS}[self.context]
+        return {ALONE: 0, BY_AXIS: self.lines}.get(self.context, SYMBOLS)
 
 
 class Tables(NamedTuple):
@@ -78,10 +78,11 @@ def read_block(data: Bytes, count: int, dtype: str, field: str) -> Array:
         return out
     units, cursor = planes.units_of(dtype)[0] * count, Cursor(data)
     heads = _read_heads(cursor, units, dtype, field)
-    tables = _read_tables(cursor, heads, field)
+    tables = read_tables(cursor, heads, field)
     found: list[Bytes | int] = []
     for head, table in zip(heads, tables, strict=True):
-        found.append(_read_plane(cursor, head, table, units, found, field))
+        classes = NO_CLASSES if table is None else _classes(head, table, units, found[0] if found else 0, field)
+        found.append(read_plane(cursor, head, table, units, classes, field))
     cursor.finish(field)
     planes.join(found, dtype, out)
     require_bools(out.view(np.uint8), dtype, field)
@@ -122,8 +123,8 @@ def _read_head(cursor: Cursor, number: int, units: int, field: str) -> Head:
     return Head(kind, 0, context, tables, inner, lines, cursor.varint(f"words of {field}", units))
 
 
-def _read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables | None]:
-    """Read the maps and the tables of all planes, which share a range coder stream."""
+def read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables | None]:
+    """Read the maps and the tables of all planes, which share a range coder stream; None for a plane without any."""
     if all(head.kind != CODED for head in heads):
         return [None] * len(heads)
     decoder = Decoder(cursor.array(cursor.varint(f"tables of {field}", layout.MAX_PAYLOAD_BYTES), field))
@@ -149,19 +150,22 @@ def _read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables |
     return out
 
 
-def _read_plane(
-    cursor: Cursor, head: Head, tables: Tables | None, units: int, above: list[Bytes | int], field: str
+def read_plane(
+    cursor: Cursor, head: Head, tables: Tables | None, units: int, classes: Bytes, field: str
 ) -> Bytes | int:
+    """Read a plane's data, given the table of each unit (none if there is only one); an integer if all are equal."""
     if head.kind == CONSTANT:
         return head.byte
     if head.kind == RAW or tables is None:
         return cursor.array(units, field)
-    highest = above[0] if above else 0
-    if isinstance(highest, int) and head.context == BY_HIGHEST:
-        raise EncodingError(f"plane of {field}", got="a constant highest plane", expected="one to choose tables by")
-    classes = classes_of(head, tables.chosen, units, highest)
     size = rans.STATE_BYTES * rans.states_for(units) + 2 * head.words
     return rans.decode(cursor.array(size, field), units, tables.frequencies, classes, field)
+
+
+def _classes(head: Head, tables: Tables, units: int, highest: Bytes | int, field: str) -> Bytes:
+    if isinstance(highest, int) and head.context == BY_HIGHEST:
+        raise EncodingError(f"plane of {field}", got="a constant highest plane", expected="one to choose tables by")
+    return classes_of(head, tables.chosen, units, highest)
 
 
 def classes_of(head: Head, chosen: Bytes, units: int, highest: Bytes | int) -> Bytes:

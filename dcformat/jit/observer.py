@@ -14,6 +14,14 @@ class Observer:
     def compiled(self) -> None:
         """Note that the kernel has been compiled, or has failed to compile."""
 
+    def background(self, saved: bool) -> None:
+        """Note that another process has begun to compile kernels, and whether later processes will find them."""
+        log("kernels are being compiled in the background")
+
+    def damaged(self, kernel: str) -> None:
+        """Note that a kernel's saved machine code is damaged, and is not used."""
+        log("kernel %s: its saved machine code is damaged, and is not used", kernel, level="warning")
+
     def unsaved(self, reason: str) -> None:
         """Note, once in a process, why no machine code can be saved."""
         log("compiled kernels cannot be saved (%s)", reason, level="warning")

@@ -145,6 +145,11 @@ class Kernel:
                 self._call = self._find_saved() or self._call
             return self.state in ("saved", "compiled", "numba")
 
+    def look_again(self) -> None:
+        """Let `ready` look for saved code once more, because another process may have saved some."""
+        with _lock:
+            self._sought = False
+
     def _find(self) -> Callable[..., Any]:
         how = mode()
         if how == "native":
@@ -172,6 +177,8 @@ class Kernel:
             key = self.key(target)
             data = store.read(key, compiler)
             image = None if data is None else unpack(data, key)
+            if data is not None and image is None:
+                observer().damaged(self.name)
             call = None if image is None else self._load(image, "saved")
             if call is not None:
                 return call

@@ -34,7 +34,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 
 
-def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
+def write_safetensors(path: object, content: DcfFile, out: BinaryIO, skip: Collection[str] = ()) -> None:
     """Write all tensors with their dtypes and bits, in the order and with the header of the safetensors library.
 
     The metadata holds the keys that `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
@@ -45,6 +45,8 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
         The name of the output, for errors.
     content : DcfFile
     out : binary file object
+    skip : collection of str
+        Names of tensors to leave out.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
     header: dict[str, Any] = {}
     start = 0
     # Wide dtypes come first, so that every tensor is aligned.
-    names = sorted(content.names, key=lambda name: (list(_CODES).index(content.info(name).dtype), name))
+    names = sorted(_left(content, skip), key=lambda name: (list(_CODES).index(content.info(name).dtype), name))
     for name in names:
         if name == "__metadata__":
             raise UnfitError(path, "names that safetensors allows", repr(name))
@@ -81,7 +83,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO) -> None:
         _write_elements(content, name, out)
 
 
-def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
+def write_npz(path: object, content: DcfFile, out: BinaryIO, skip: Collection[str] = ()) -> None:
     """Write all tensors as `numpy.savez` would, with a fixed date.
 
     Parameters
@@ -90,6 +92,8 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
         The name of the output, for errors.
     content : DcfFile
     out : binary file object
+    skip : collection of str
+        Names of tensors to leave out.
 
     Raises
     ------
@@ -97,21 +101,26 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO) -> None:
         NumPy has no dtype for a tensor (bfloat16, floats of eight bits, int8 with a scale), a name points outside the
         archive, or `numpy.load` would confuse two names.
     """
-    for name in content.names:
+    names = _left(content, skip)
+    for name in names:
         info = content.info(name)
         if info.dtype == "bfloat16" or info.dtype.startswith("float8"):
             raise UnfitError(path, "dtypes that NumPy has", f"{info.dtype} (use .safetensors)", name)
         if info.scale != 1.0:
             raise UnfitError(path, "dtypes that NumPy has", "int8 with a scale (use .safetensors)", name)
-    _check_members(path, content.names, " (use .safetensors)")
+    _check_members(path, names, " (use .safetensors)")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in content.names:
+        for name in names:
             info = content.info(name)
             descr = np.lib.format.dtype_to_descr(STORAGE[info.dtype])
             with _member(archive, name) as member:
                 header = {"descr": descr, "fortran_order": False, "shape": info.shape}
                 np.lib.format.write_array_header_1_0(member, header)
                 _write_elements(content, name, member)
+
+
+def _left(content: DcfFile, skip: Collection[str]) -> list[str]:
+    return [name for name in content.names if name not in skip]
 
 
 def write_arrays(path: object, arrays: Mapping[str, npt.NDArray[Any]], out: BinaryIO) -> None:
@@ -158,5 +167,5 @@ def _is_member(name: str) -> bool:
 
 def _write_elements(content: DcfFile, name: str, out: IO[bytes]) -> None:
     """Write a tensor's elements piece by piece, because the dense form may be much larger than memory."""
-    for piece in content.tensor(name).pieces():
+    for piece in content.pieces(name):
         out.write(piece.data)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +26,7 @@ from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
+from dcformat_interop.skipping import SkippedNames
 from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip, count_not_finite, is_single
 from dcformat_interop.torch_files import read_torch
 
@@ -72,21 +72,6 @@ class Checkpoint:
     notes: Sequence[Note]
     left_out: Mapping[str, str]
     metadata: Mapping[str, str]
-
-
-class _Skipped:
-    """Tells whether a name matches one of the patterns, and remembers the patterns that matched."""
-
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self._used = dict.fromkeys(patterns, False)
-
-    def __call__(self, name: str) -> bool:
-        matches = [pattern for pattern in self._used if name == pattern or fnmatchcase(name, pattern)]
-        self._used.update(dict.fromkeys(matches, True))
-        return bool(matches)
-
-    def unused(self) -> list[str]:
-        return [pattern for pattern, used in self._used.items() if not used]
 
 
 def read_checkpoint(
@@ -136,7 +121,7 @@ def read_checkpoint(
             raise kinds.not_checkpoint(path, "bytes of no known kind" if head else "an empty file")
         if key is not None and "torch" not in kind:
             raise UnfitError(path, "a PyTorch file, which may hold several mappings, with a key", kind)
-        budget, skipped = Budget(path, max_memory), _Skipped(skip)
+        budget, skipped = Budget(path, max_memory), SkippedNames(skip)
         raw = _read(path, file, kind, key, skipped, budget)
     for pattern in skipped.unused():
         raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
@@ -180,7 +165,7 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
     """Leave out the tensors that a file cannot hold; `single` makes float64 float32 where that is exact."""
     tensors: dict[str, Dense] = {}
-    left_out, exact, infinite = dict(raw.left_out), list[str](), dict[str, str]()
+    left_out, exact, infinite = dict(raw.left_out), list[str](), dict[str, int]()
     for name, dense in raw.entries.items():
         if dense.dtype not in STORAGE:
             left_out[name] = dense.dtype
@@ -189,7 +174,7 @@ def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
             exact.append(name)
         tensors[name] = _stored(name, dense, "float32" if single and name in exact[-1:] else dense.dtype, budget)
         if count := count_not_finite(dense.values, dense.dtype):
-            infinite[name] = f"{count:,} place{'s' * (count > 1)}"
+            infinite[name] = count
     if not tensors:
         found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
         raise UnfitError(path, f"at least one tensor of {_HELD}", found)
@@ -197,6 +182,23 @@ def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
     if exact:
         done = "stored as float32, which" if single else "kept, although float32"
         notes.append(Note(f"float64 {done} holds the values exactly: {_listed(exact)}"))
+    masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
+    return Checkpoint(path, tensors, [*notes, *remarks(left_out, infinite, masks)], left_out, raw.metadata)
+
+
+def remarks(left_out: Mapping[str, str], infinite: Mapping[str, int], masks: Collection[str]) -> list[Note]:
+    """Return notes on the tensors of a checkpoint.
+
+    Parameters
+    ----------
+    left_out : mapping of str to str
+        The names of tensors that are left out, and the reasons.
+    infinite : mapping of str to int
+        The names of tensors that have NaN or infinite values, and how many.
+    masks : collection of str
+        The names of tensors that look like pruning masks.
+    """
+    notes = []
     skipped = [name for name, reason in left_out.items() if reason == SKIPPED]
     odd = [name for name in left_out if name not in skipped]
     if skipped:
@@ -204,11 +206,11 @@ def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
     if odd:
         notes.append(Note(f"left out, because a .dcf file holds only {_HELD}: {_listed(odd, left_out)}"))
     if infinite:
-        notes.append(Note(f"kept, but NaN or infinite in some places: {_listed(infinite, infinite)}", True))
-    masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
+        places = {name: f"{count:,} place{'s' * (count > 1)}" for name, count in infinite.items()}
+        notes.append(Note(f"kept, but NaN or infinite in some places: {_listed(places, places)}", True))
     if masks:
         notes.append(Note(f"kept, although they look like pruning masks without weights: {_listed(masks)}", True))
-    return Checkpoint(path, tensors, notes, left_out, raw.metadata)
+    return notes
 
 
 def _stored(name: str, dense: Dense, dtype: str, budget: Budget) -> Dense:

@@ -109,9 +109,12 @@ def _checkpoint_kind(head: bytes) -> Kind | None:
         return "npz"
     if _OLD_TORCH in head[:32] and head[:1] == b"\x80":
         return "old torch"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return "safetensors"
-    return None
+    return "safetensors" if is_safetensors(head) else None
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Return whether a file that begins with `head` is a safetensors file."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
 def _other(head: bytes) -> str | None:

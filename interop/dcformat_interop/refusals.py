@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 #: Maximum number of characters of each part of a message: names come from files and may be very long.
 _LONGEST = 300
 
@@ -27,6 +29,10 @@ class UnfitError(ValueError):
         where = f"{self.what}: " if what else ""
         super().__init__(f"{self.path}: {where}expected {self.expected}, found {self.found}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error in another process travels as a pickle.
+        return _again, (type(self), self.args, self.__dict__)
+
 
 class WrongKindError(UnfitError):
     """The file is of another kind. The message is ``PATH: not EXPECTED (FOUND)``, and says what to give instead."""
@@ -39,6 +45,14 @@ class WrongKindError(UnfitError):
 
 class MissingTorchError(ImportError):
     """PyTorch is missing, or too old to load a file's tensors without running code from it."""
+
+
+def _again(kind: type[UnfitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> UnfitError:
+    """Return an error that was pickled."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def _short(text: str) -> str:

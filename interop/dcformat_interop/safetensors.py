@@ -6,7 +6,7 @@ import json
 import math
 import os
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from dcformat.limits import is_array_shape
 from dcformat.model import STORAGE
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import SKIPPED, Budget, Dense, Raw, Skip
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip
 
 #: An int8 tensor's name with this suffix is the metadata key of its scale.
 SCALE_SUFFIX = ".dcformat_scale"
@@ -26,7 +26,7 @@ METADATA_PREFIX = "safetensors."
 _MAX_HEADER_BYTES = 100_000_000
 
 #: The dtypes by their names in safetensors.
-_DTYPES = {
+DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "F16": "float16", "BF16": "bfloat16",
     "U32": "uint32", "I32": "int32", "F32": "float32", "U64": "uint64", "I64": "int64", "F64": "float64",
     "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
@@ -47,38 +47,113 @@ def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> R
     UnfitError
         The file is damaged, or its bytes exceed the budget.
     """
-    size = file.seek(0, os.SEEK_END)
-    header, start = _header(path, file, size)
-    raw = Raw(metadata=_metadata(path, header.pop("__metadata__", None)))
-    scales = _scales(path, raw.metadata, header)
-    for name, code, shape, begin, end in _entries(path, header, size - start):
+    layout = read_layout(path, file)
+    raw = Raw(metadata=layout.metadata)
+    for entry in layout.entries:
+        name, code = entry.name, entry.code
         if skip(name):
             raw.left_out[name] = SKIPPED
             continue
-        if code not in _DTYPES:
+        if code not in DTYPES:
             raw.left_out[name] = code
             continue
-        budget.take(end - begin, name)
-        file.seek(start + begin)
-        data = np.frombuffer(file.read(end - begin), np.uint8)
-        if code == "BOOL" and data.size and int(data.max()) > 1:
-            raise UnfitError(path, "bytes of 0 or 1 in a tensor of bools", int(data.max()), name)
-        values = data.view(STORAGE[_DTYPES[code]]).reshape(shape)
-        raw.entries[name] = Dense(_DTYPES[code], values, scales.get(name, 1.0))
+        budget.take(entry.end - entry.begin, name)
+        file.seek(layout.start + entry.begin)
+        data = np.frombuffer(file.read(entry.end - entry.begin), np.uint8)
+        if code == "BOOL":
+            require_bools(path, name, data)
+        values = data.view(STORAGE[DTYPES[code]]).reshape(entry.shape)
+        raw.entries[name] = Dense(DTYPES[code], values, layout.scales.get(name, 1.0))
     return raw
 
 
-def _header(path: str, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """Return the header and the offset of the data."""
+def require_bools(path: str, name: str, data: Array) -> None:
+    """Raise `UnfitError` unless the bytes of a tensor of bools are 0 or 1."""
+    if data.size and int(data.max()) > 1:
+        raise UnfitError(path, "bytes of 0 or 1 in a tensor of bools", int(data.max()), name)
+
+
+class Entry(NamedTuple):
+    """What the header says of a tensor; `begin` and `end` count from the end of the header."""
+
+    name: str
+    code: str
+    shape: list[int]
+    begin: int
+    end: int
+
+
+class Layout(NamedTuple):
+    """A safetensors file without its data.
+
+    Attributes
+    ----------
+    header : bytes
+        The header as it is in the file.
+    start : int
+        Offset of the data.
+    metadata : dict of str to str
+        Without the scales of int8 tensors.
+    scales : dict of str to float
+    entries : list of Entry
+        In the order of the data, which they cover without gaps.
+    """
+
+    header: bytes
+    start: int
+    metadata: dict[str, str]
+    scales: dict[str, float]
+    entries: list[Entry]
+
+
+def read_layout(path: str, file: BinaryIO, data_bytes: int | None = None) -> Layout:
+    """Read everything but the data of a safetensors file.
+
+    Parameters
+    ----------
+    path : str
+        The name of the file, for errors.
+    file : binary file object
+    data_bytes : int, optional
+        The number of bytes of data, for a header whose data is elsewhere; by default, the rest of the file.
+
+    Raises
+    ------
+    UnfitError
+        The file is damaged or truncated.
+    """
+    size = file.seek(0, os.SEEK_END)
+    raw, header = _header(path, file, size)
+    metadata = _metadata(path, header.pop("__metadata__", None))
+    scales = _scales(path, metadata, header)
+    entries = _entries(path, header)
+    require_size(path, entries, size - 8 - len(raw) if data_bytes is None else data_bytes)
+    return Layout(raw, 8 + len(raw), metadata, scales, entries)
+
+
+def require_size(path: str, entries: list[Entry], found: int) -> None:
+    """Raise `UnfitError` unless the file has as many bytes of data as its header says."""
+    expected = entries[-1].end if entries else 0
+    if found < expected:
+        raise UnfitError(path, f"{counted(expected, 'byte')} of data", f"{found:,}: the file is truncated")
+    if found > expected:
+        raise UnfitError(path, f"{counted(expected, 'byte')} of data", f"{found:,}")
+
+
+def _header(path: str, file: BinaryIO, size: int) -> tuple[bytes, dict[str, Any]]:
+    """Return the header as it is and parsed."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER_BYTES):
         raise UnfitError(path, f"a header of at most {min(size - 8, _MAX_HEADER_BYTES):,} bytes", f"{length:,}")
+    raw = file.read(length)
     try:
-        header: dict[str, Any] = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+        header: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UnfitError(path, _EXPECTED, f"a damaged header ({error})") from None
-    return header, 8 + length  # JSON that begins with a brace, by which `kinds` knows these files, is an object.
+    if not isinstance(header, dict):
+        raise UnfitError(path, _EXPECTED, "a header that is no JSON object")
+    return raw, header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,7 +192,7 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
     return scales
 
 
-def _entries(path: str, header: dict[str, Any], data_bytes: int) -> list[tuple[str, str, list[int], int, int]]:
+def _entries(path: str, header: dict[str, Any]) -> list[Entry]:
     """Return each tensor's name, dtype, shape, begin and end, in the order of the data, which must have no gaps."""
     out = []
     for name, entry in header.items():
@@ -128,18 +203,16 @@ def _entries(path: str, header: dict[str, Any], data_bytes: int) -> list[tuple[s
         whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         if not whole or not isinstance(code, str) or len(shape) > _MAX_RANK:
             raise UnfitError(path, "dtype, shape and data_offsets", "something else", name)
-        size = STORAGE[_DTYPES[code]].itemsize if code in _DTYPES else 0
+        size = STORAGE[DTYPES[code]].itemsize if code in DTYPES else 0
         if size and prod(shape) * size != end - begin:
             raise UnfitError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
         if size and not is_array_shape(shape, size):
             raise UnfitError(path, "a shape that NumPy supports", shape, name)
-        out.append((name, code, shape, begin, end))
+        out.append(Entry(name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
     position = 0
     for name, _, _, begin, end in out:
         if begin != position or end < begin:
             raise UnfitError(path, f"data at byte {position:,} behind the header", f"{begin:,} to {end:,}", name)
         position = end
-    if position != data_bytes:
-        raise UnfitError(path, f"{counted(position, 'byte')} of data", f"{data_bytes:,}")
     return out

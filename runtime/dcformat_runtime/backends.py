@@ -95,7 +95,7 @@ def choose_backend(backend: str) -> tuple[str, str]:
 
 
 _REASONS = {
-    True: "the kernels are not compiled yet; run `dcformat warmup`",
+    True: "the kernels are not compiled yet (`dcformat warmup` compiles them beforehand)",
     False: "the kernels are not compiled for this machine, and Numba is not installed",
 }
 

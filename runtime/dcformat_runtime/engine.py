@@ -6,7 +6,7 @@ import os
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +124,8 @@ class KernelEngine:
 
     def _is_shared(self, program: Program) -> bool:
         """Return whether one image is enough work to be shared, operator by operator."""
-        return self.threads > 1 and program.costs[1] > 20 * self._hand_over
+        pieces = len(program.choices[1].names[0]) * self.threads
+        return self.threads > 1 and pieces < words.MAX_PIECES and program.costs[1] > 20 * self._hand_over
 
     def _runner(self, single: bool) -> _Runner:
         # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
@@ -148,7 +149,7 @@ class KernelEngine:
         pieces, pool = -(-len(x) // size), _worker_pool()
         shared = pool.take()
         control = pool.control if shared else np.zeros(words.WIDTH, np.int64)
-        control[words.SINGLE], control[words.SIZE], control[words.PIECES] = 0, size, pieces
+        control[words.MODE], control[words.SIZE], control[words.PIECES] = words.EVERYTHING, size, pieces
         work = partial(self._part, runner, x, y, control)
         if not shared:
             work(-1)
@@ -173,16 +174,25 @@ class KernelEngine:
         return cut
 
     def _together(self, pool: WorkerPool, runner: _Runner, x: Floats, y: Floats) -> None:
-        """Run one image; each long operator runs on all threads."""
+        """Run one image; every operator runs in parts, which threads claim one after another."""
+        plan, control = runner.program.choices[1], pool.control
+        control[words.MODE], control[words.PLAN], control[words.PARTS] = words.TOGETHER, plan.address, self.threads
+        pieces = len(plan.names[0]) * self.threads
         arena = runner.take()
-        for _, cost, control in walk(runner.program, 1):
-            if cost > 4 * self._hand_over:
-                pool.control[: control.size] = control
-                work = partial(self._kernel, x, y, arena, runner.mem, pool.control)
-                pool.share(work, self.threads, self.threads - 1)
-            else:
-                self._kernel(x, y, arena, runner.mem, control, 0)
+        pool.share(partial(self._parts, runner, x, y, arena, control), pieces, self.threads - 1)
         runner.give(arena)
+
+    def _parts(self, runner: _Runner, x: Floats, y: Floats, arena: Floats, control: Ints, generation: int) -> int:
+        """Run parts of operators until all are claimed.
+
+        The kernel returns early if the thread that has the last parts of an operator does not run; let it.
+        """
+        done: int = self._kernel(x, y, arena, runner.mem, control, generation)
+        first = abs(generation) * words.MAX_PIECES
+        while first <= control[words.CLAIM] < first + control[words.PIECES]:
+            sleep(0)
+            done += self._kernel(x, y, arena, runner.mem, control, abs(generation))
+        return done
 
     def _part(self, runner: _Runner, x: Floats, y: Floats, control: Ints, generation: int) -> int:
         arena = runner.take()
@@ -230,5 +240,5 @@ def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:
         for stage, groups in enumerate((-(-count // plan.lanes), 1)):
             for g in range(groups):
                 for o, (name, cost) in enumerate(zip(plan.names[stage], plan.costs[stage], strict=True)):
-                    yield name, cost, np.array([1, plan.address, done, stage, g, o, 0, 1], np.int64)
+                    yield name, cost, np.array([words.ONE, plan.address, done, stage, g, o, 1], np.int64)
         done += count

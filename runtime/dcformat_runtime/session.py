@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -15,8 +16,9 @@ from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import memory_counts, require_work
-from dcformat.model import Model
+from dcformat.model import Model, require_no_delta
 from dcformat.wording import counted
+from dcformat_runtime import switching
 from dcformat_runtime.backends import Backend, Options, checked_options, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
@@ -72,6 +74,41 @@ class Session:
             self._whole = -1
         elif self._engine.name == "numba":
             self._whole = sys.maxsize if self._left is None else self._left // (4 * self._network.outputs)
+        if self._engine.name == "numpy":
+            self._wait_for_kernels(model)
+
+    #: Makes the session that replaces this one when the kernels are compiled; None if it waits for none.
+    _later: Callable[[], Session] | None = None
+
+    def _wait_for_kernels(self, model: Model) -> None:
+        """Run in NumPy until the kernels are compiled, if that is possible and the caller leaves the choice to us."""
+        if self._options.backend == "auto" and switching.possible():
+            options = self._options._replace(backend="numba")
+            self._later = lambda: _make_in_memory(model, options)
+            self._run = self._run_in_numpy
+
+    def _run_in_numpy(self, x: Floats) -> Floats:
+        start = perf_counter()
+        out = self._engine.run(x)
+        self._spend(perf_counter() - start)
+        return out
+
+    def _spend(self, seconds: float) -> None:
+        """Count the time of a call in NumPy, and switch to the kernels once they are compiled."""
+        later = self._later
+        if later is None or not switching.spend(seconds):
+            return
+        self._later = None
+        replaced: dict[str, Any] = {}
+        if all(kernel.ready() for kernel in switching.needed()):
+            # Kernels that need more memory than the caller allows cannot replace NumPy.
+            with suppress(FormatError, MemoryError):
+                replaced = vars(later())
+        if replaced:
+            # One assignment, because other threads may be calling. A copy of this session is made as this one was.
+            self.__dict__ = {**replaced, "_options": self._options, "_source": self._source}
+        else:
+            self._run = self._engine.run
 
     @classmethod
     def from_model(
@@ -86,15 +123,7 @@ class Session:
     ) -> Session:
         """Make a session from a model in memory, with the options of `load`; the model's arrays count as memory."""
         options = checked_options(threads, deterministic, backend, max_memory, max_work)
-        held = sum(
-            array.nbytes
-            for tensor in model.tensors.values()
-            for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
-            if array is not None
-        )
-        plan = make_plan(model.graph, matrices(model.tensors), held, options)
-        with _within_memory(max_memory):
-            return _make(model, options, plan)
+        return _make_in_memory(model, options)
 
     def __repr__(self) -> str:
         shapes = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
@@ -122,7 +151,7 @@ class Session:
 
     @property
     def backend(self) -> str:
-        """The backend in use, ``numba`` or ``numpy``."""
+        """The backend in use, ``numba`` or ``numpy``; with ``backend="auto"`` it may change between two calls."""
         return self._engine.name
 
     @overload
@@ -258,7 +287,8 @@ def load(
         Give the same bits for any batch size, thread count, instruction set and backend, as long as the inputs and
         all sums are finite and no number is denormal. This is slower.
     backend : {'auto', 'numba', 'numpy'}
-        'auto' chooses compiled kernels if they are ready.
+        'auto' chooses compiled kernels if they are ready. If they are not, but Numba is installed, NumPy answers
+        and another process compiles them; the session switches between two calls.
     max_memory : int or None
         Maximum number of bytes for decoding, for what the kernels use, and for each call; None: no bound.
     max_work : int or None
@@ -280,6 +310,7 @@ def load(
     options = checked_options(threads, deterministic, backend, max_memory, max_work)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
+        require_no_delta(file.delta)
         plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
         # A session pickles by the absolute path, or by bytes that cannot change.
@@ -302,6 +333,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
     """
     options = checked_options(threads, False, backend, None, None)
     with _within_memory(None, file.path):
+        require_no_delta(file.delta)
         return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
@@ -312,6 +344,20 @@ def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None
     from dcformat_runtime.graph_session import GraphSession
 
     return GraphSession(model, options, plan, source)
+
+
+def _make_in_memory(model: Model, options: Options) -> Session:
+    """Make the session of a model whose arrays are in memory, and count as such."""
+    require_no_delta(model.delta)
+    held = sum(
+        array.nbytes
+        for tensor in model.tensors.values()
+        for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
+        if array is not None
+    )
+    plan = make_plan(model.graph, matrices(model.tensors), held, options)
+    with _within_memory(options.max_memory):
+        return _make(model, options, plan)
 
 
 @contextmanager

@@ -131,6 +131,8 @@ class WorkerPool:
             raise
         finally:
             self.job = None
+            # A worker that comes late must not take the next generation's pieces for further pieces of this one.
+            control[words.CLAIM] = (self._generation + 1) * words.MAX_PIECES - 1
         self._ended = perf_counter()
         alone = used / max(mine, 1) * pieces
         self._losses = self._losses + 1 if self._ended - start > 0.95 * alone else 0

@@ -7,38 +7,12 @@ from math import prod
 
 from generator.assembler import DENSE, Item, assemble, f32, varint
 from generator.graph_bytes import (
-    ADD,
-    AVG,
     BIAS,
-    BINARY,
-    CONCAT,
-    CONV,
-    CONV_TRANSPOSE,
-    FLATTEN,
-    GATHER,
-    GRU,
     INFINITY,
-    LINEAR,
-    LSTM,
-    MATMUL,
-    MAX,
     NAN,
-    NORMALIZE,
-    PAD,
-    QUANTIZE,
-    REDUCE,
-    RELU,
-    REQUANTIZE,
-    RESHAPE,
-    RESIZE,
-    SLICE,
-    SOFTMAX,
     SPELLED,
-    TILE,
-    TRANSPOSE,
-    UNARY,
-    WHERE,
     WIRED,
+    Op,
     graph,
     input_port,
     integer,
@@ -85,7 +59,7 @@ def invalid_graphs() -> Iterator[Invalid]:
     for cases in groups:
         for name, code, ids, body in cases():
             yield f"graph_{name}", code, ids, assemble(ITEMS, [(2, body)])
-    for name, shape, operator in (("weight", (3, 5), op(LINEAR, 1)), ("bias", (3,), op(LINEAR | BIAS, 0, 1))):
+    for name, shape, operator in (("weight", (3, 5), op(Op.LINEAR, 1)), ("bias", (3,), op(Op.LINEAR | BIAS, 0, 1))):
         wide = Item(b"\0\0" + bytes(8 * prod(shape)), DENSE, shape, [0] * prod(shape), name="wide", dtype="float64")
         items = [ones("narrow", 3, 5), wide]
         yield f"graph_{name}_dtype", "E11", "G13", assemble(items, [(2, graph((5,), operator))])
@@ -138,7 +112,7 @@ def ports() -> Iterator[Case]:
     ):
         yield f"port_{name}", code, ids, long_graph(inputs, [], outputs)
     yield "port_no_input", "E11", "G11", long_graph([], [], [])
-    yield "port_no_input_to_read", "E11", "G4", long_graph([], [op(RELU)], [y])
+    yield "port_no_input_to_read", "E11", "G4", long_graph([], [op(Op.RELU)], [y])
     yield "port_inputs", "E06", "N2", long_graph([input_port(f"x{k}", ()) for k in range(257)], [], [y])
     yield "port_value_limit", "E06", "N2", long_graph([x], [], [output_port("y", (1 << 17) + 1)])
 
@@ -148,56 +122,66 @@ def operators() -> Iterator[Case]:
     yield "operator_0", "E08", "G2", graph((5,), op(0))
     yield "operator_28", "E08", "G2", graph((5,), op(28))
     yield "operator_31", "E08", "G2", graph((5,), op(31))
-    yield "bias_of_relu", "E08", "G2", graph((5,), op(RELU | BIAS, B))
-    yield "attributes_of_linear", "E08", "G2", graph((5,), op(LINEAR | SPELLED, W, B))
-    yield "attributes_of_matmul", "E08", "G2", graph((5, 5), op(MATMUL | WIRED | SPELLED, value(0), value(0)))
+    yield "bias_of_relu", "E08", "G2", graph((5,), op(Op.RELU | BIAS, B))
+    yield "attributes_of_linear", "E08", "G2", graph((5,), op(Op.LINEAR | SPELLED, W, B))
+    yield "attributes_of_matmul", "E08", "G2", graph((5, 5), op(Op.MATMUL | WIRED | SPELLED, value(0), value(0)))
     for name, kind in (
-        ("unary", UNARY), ("quantize", QUANTIZE), ("normalize", NORMALIZE), ("reshape", RESHAPE),
-        ("transpose", TRANSPOSE), ("slice", SLICE), ("pad", PAD), ("tile", TILE), ("resize", RESIZE),
+        ("unary", Op.UNARY), ("quantize", Op.QUANTIZE), ("normalize", Op.NORMALIZE), ("reshape", Op.RESHAPE),
+        ("transpose", Op.TRANSPOSE), ("slice", Op.SLICE), ("pad", Op.PAD), ("tile", Op.TILE), ("resize", Op.RESIZE),
     ):  # fmt: skip
         yield f"no_attributes_of_{name}", "E08", "G2", graph((5,), op(kind))
-    yield "no_attributes_of_binary", "E08", "G2", graph((5,), op(BINARY | WIRED, value(0), value(0)))
-    yield "no_attributes_of_requantize", "E08", "G2", graph((5,), op(REQUANTIZE | WIRED, value(0), value(0)))
-    yield "default_input", "E08", "G3", graph((5,), op(RELU | WIRED, 0))
+    yield "no_attributes_of_binary", "E08", "G2", graph((5,), op(Op.BINARY | WIRED, value(0), value(0)))
+    yield "no_attributes_of_requantize", "E08", "G2", graph((5,), op(Op.REQUANTIZE | WIRED, value(0), value(0)))
+    yield "default_input", "E08", "G3", graph((5,), op(Op.RELU | WIRED, 0))
     for name, shape, body in (
-        ("max_pool", IMAGE, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, 0)),
-        ("avg_pool", IMAGE, pool(AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 1)),
-        ("conv", IMAGE, op(CONV | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 1)),
-        ("conv_transpose", (4, 6, 6), op(CONV_TRANSPOSE | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1)),
-        ("reduce", IMAGE, op(REDUCE | SPELLED, 0, 6, 0)),
-        ("concat", IMAGE, op(CONCAT | WIRED | SPELLED, 2, value(0), value(0), 0)),
-        ("softmax", IMAGE, op(SOFTMAX | SPELLED, 0)),
-        ("lstm", (7, 5), op(LSTM | SPELLED, L, R, 0, 0)),
-        ("gru", (7, 5), op(GRU | SPELLED, L, R, 0, 0, 1)),
-        ("gather", IMAGE, op(GATHER | WIRED | SPELLED, value(0), value(0), 0)),
+        ("max_pool", IMAGE, pool(Op.MAX, 2, 2, 2, 2, 0, 0, 0, 0, 0)),
+        ("avg_pool", IMAGE, pool(Op.AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 1)),
+        ("conv", IMAGE, op(Op.CONV | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 1)),
+        ("conv_transpose", (4, 6, 6), op(Op.CONV_TRANSPOSE | SPELLED, K, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1)),
+        ("reduce", IMAGE, op(Op.REDUCE | SPELLED, 0, 6, 0)),
+        ("concat", IMAGE, op(Op.CONCAT | WIRED | SPELLED, 2, value(0), value(0), 0)),
+        ("softmax", IMAGE, op(Op.SOFTMAX | SPELLED, 0)),
+        ("lstm", (7, 5), op(Op.LSTM | SPELLED, L, R, 0, 0)),
+        ("gru", (7, 5), op(Op.GRU | SPELLED, L, R, 0, 0, 1)),
+        ("gather", IMAGE, op(Op.GATHER | WIRED | SPELLED, value(0), value(0), 0)),
     ):
         yield f"default_{name}", "E08", "G3", graph(shape, body)
 
 
 def operands() -> Iterator[Case]:
     """Section 5.2: values, tensors and constants that an operator reads."""
-    yield "input_beyond", "E11", "G4", graph((5,), op(RELU | WIRED, 1))
-    yield "input_beyond_add", "E11", "G4", graph((5,), op(RELU), op(ADD | WIRED, 2, value(0), value(2)))
-    yield "weight_beyond", "E11", "G4", graph((5,), op(LINEAR, 13))
-    yield "weight_far_beyond", "E11", "G4", graph((5,), op(LINEAR, 1 << 16))
-    yield "input_far_beyond", "E11", "G4", graph((5,), op(RELU | WIRED, 1 << 17))
-    yield "operand_far_beyond", "E11", "G4", graph((5,), op(ADD | WIRED, 2, value(0), 1 << 19))
-    yield "bias_beyond", "E11", "G4", graph((5,), op(LINEAR | BIAS, W, 13))
-    yield "operand_tensor_beyond", "E11", "G4", graph((5,), op(ADD | WIRED, 2, value(0), tensor(13)))
-    yield "recurrent_bias_beyond", "E11", "G4", graph((7, 5), op(LSTM | SPELLED, L, R, 14, 0))
-    yield "operand_kind_3", "E08", "G2", graph((5,), op(ADD | WIRED, 2, value(0), 3))
-    yield "operand_numbered_constant", "E08", "G2", graph((5,), op(ADD | WIRED, 2, value(0), 6, f32(1.0)))
-    yield "operand_nan", "E08", "G12", graph((5,), op(ADD | WIRED, 2, value(0), b"\2" + NAN))
-    yield "operand_least_nan", "E08", "G12", graph((5,), op(ADD | WIRED, 2, value(0), b"\2\1\0\x80\x7f"))
-    yield "add_of_one", "E11", "G5", graph((5,), op(RELU), op(ADD | WIRED, 1, value(1)))
-    yield "add_of_none", "E11", "G5", graph((5,), op(ADD | WIRED, 0))
-    for name, kind in (("add", ADD), ("concat", CONCAT), ("where", WHERE), ("matmul", MATMUL), ("gather", GATHER)):
+    yield "input_beyond", "E11", "G4", graph((5,), op(Op.RELU | WIRED, 1))
+    yield "input_beyond_add", "E11", "G4", graph((5,), op(Op.RELU), op(Op.ADD | WIRED, 2, value(0), value(2)))
+    yield "weight_beyond", "E11", "G4", graph((5,), op(Op.LINEAR, 13))
+    yield "weight_far_beyond", "E11", "G4", graph((5,), op(Op.LINEAR, 1 << 16))
+    yield "input_far_beyond", "E11", "G4", graph((5,), op(Op.RELU | WIRED, 1 << 17))
+    yield "operand_far_beyond", "E11", "G4", graph((5,), op(Op.ADD | WIRED, 2, value(0), 1 << 19))
+    yield "bias_beyond", "E11", "G4", graph((5,), op(Op.LINEAR | BIAS, W, 13))
+    yield "operand_tensor_beyond", "E11", "G4", graph((5,), op(Op.ADD | WIRED, 2, value(0), tensor(13)))
+    yield "recurrent_bias_beyond", "E11", "G4", graph((7, 5), op(Op.LSTM | SPELLED, L, R, 14, 0))
+    yield "operand_kind_3", "E08", "G2", graph((5,), op(Op.ADD | WIRED, 2, value(0), 3))
+    yield "operand_numbered_constant", "E08", "G2", graph((5,), op(Op.ADD | WIRED, 2, value(0), 6, f32(1.0)))
+    yield "operand_nan", "E08", "G12", graph((5,), op(Op.ADD | WIRED, 2, value(0), b"\2" + NAN))
+    yield "operand_least_nan", "E08", "G12", graph((5,), op(Op.ADD | WIRED, 2, value(0), b"\2\1\0\x80\x7f"))
+    yield "add_of_one", "E11", "G5", graph((5,), op(Op.RELU), op(Op.ADD | WIRED, 1, value(1)))
+    yield "add_of_none", "E11", "G5", graph((5,), op(Op.ADD | WIRED, 0))
+    for name, kind in (
+        ("add", Op.ADD),
+        ("concat", Op.CONCAT),
+        ("where", Op.WHERE),
+        ("matmul", Op.MATMUL),
+        ("gather", Op.GATHER),
+    ):
         yield f"{name}_unwired", "E11", "G5", graph((5,), op(kind))
-    yield "binary_unwired", "E11", "G5", graph((5,), op(BINARY | SPELLED, 0))
-    yield "lstm_of_none", "E11", "G5", graph((5,), op(LSTM | WIRED, 0, L, R))
-    yield "add_without_value", "E11", "G5", graph((5,), op(ADD | WIRED, 2, tensor(W), tensor(W)))
-    yield "add_of_constants", "E11", "G5", graph((5,), op(ADD | WIRED, 2, literal(1.0), literal(2.0)))
-    for name, kind in (("concat", (CONCAT | WIRED, 2)), ("matmul", (MATMUL | WIRED,)), ("gather", (GATHER | WIRED,))):
+    yield "binary_unwired", "E11", "G5", graph((5,), op(Op.BINARY | SPELLED, 0))
+    yield "lstm_of_none", "E11", "G5", graph((5,), op(Op.LSTM | WIRED, 0, L, R))
+    yield "add_without_value", "E11", "G5", graph((5,), op(Op.ADD | WIRED, 2, tensor(W), tensor(W)))
+    yield "add_of_constants", "E11", "G5", graph((5,), op(Op.ADD | WIRED, 2, literal(1.0), literal(2.0)))
+    for name, kind in (
+        ("concat", (Op.CONCAT | WIRED, 2)),
+        ("matmul", (Op.MATMUL | WIRED,)),
+        ("gather", (Op.GATHER | WIRED,)),
+    ):
         yield f"{name}_constant", "E11", "G5", graph((5, 5), op(*kind, value(0), literal(1.0)))
 
 
@@ -206,71 +190,71 @@ def limits() -> Iterator[Case]:
     image, large = IMAGE, LARGE
     yield "operators", "E06", "N2", graph((5,))[:-1] + varint(large)
     yield "operators_missing", "E03", "N4", graph((5,))[:-1] + varint(1 << 16)
-    yield "inputs", "E06", "N2", graph((5,), op(ADD | WIRED, 65, *[value(0)] * 65))
-    yield "operand_limit", "E06", "N2", graph((5,), op(ADD | WIRED, 2, 0, (1 << 19) + 4))
-    yield "input_limit", "E06", "N2", graph(image, op(RELU | WIRED, (1 << 17) + 1))
-    yield "tensor_limit", "E06", "N2", graph(image, op(CONV, large))
-    yield "recurrent_bias_limit", "E06", "N2", graph((7, 5), op(LSTM | SPELLED, L, R, large, 0))
+    yield "inputs", "E06", "N2", graph((5,), op(Op.ADD | WIRED, 65, *[value(0)] * 65))
+    yield "operand_limit", "E06", "N2", graph((5,), op(Op.ADD | WIRED, 2, 0, (1 << 19) + 4))
+    yield "input_limit", "E06", "N2", graph(image, op(Op.RELU | WIRED, (1 << 17) + 1))
+    yield "tensor_limit", "E06", "N2", graph(image, op(Op.CONV, large))
+    yield "recurrent_bias_limit", "E06", "N2", graph((7, 5), op(Op.LSTM | SPELLED, L, R, large, 0))
     yield "preprocessing_limit", "E06", "N2", b"\1" + varint(large) + varint(large)
     yield "dimension_limit", "E06", "N2", b"\1" + varint((1 << 40) + 1) + b"\0\0"
-    yield "attribute", "E06", "N2", graph(image, pool(MAX, 2, 2, large, 2, 0, 0, 0, 0, 0))
-    yield "word_limit", "E06", "N2", graph(image, op(UNARY | SPELLED, large))
-    yield "truth_limit", "E06", "N2", graph(image, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, large))
-    yield "axis_limit", "E06", "N2", graph(image, op(CONCAT | WIRED | SPELLED, 2, 0, 0, 7))
-    yield "softmax_axis_limit", "E06", "N2", graph(image, op(SOFTMAX | SPELLED, 7))
-    yield "axes_limit", "E06", "N2", graph(image, op(REDUCE | SPELLED, 0, 128, 0))
-    yield "list_limit", "E06", "N2", graph(image, op(RESHAPE | SPELLED, 8, *[1] * 8))
-    yield "size_limit", "E06", "N2", graph(image, op(RESHAPE | SPELLED, 2, (1 << 40) + 1, 1))
-    yield "repeats_limit", "E06", "N2", graph((1,), op(TILE | SPELLED, 1, large))
-    yield "step_limit", "E06", "N2", graph((5,), op(SLICE | SPELLED, 0, 0, 1, (1 << 17) + 1))
-    yield "ends_early", "E03", "N4", graph(image, op(MAX | SPELLED, 2, 2, 2, 2, 2, 0, 0))
-    yield "ends_in_a_real", "E03", "N4", graph(image, op(NORMALIZE | SPELLED, 1, b"\0\0\0"))
+    yield "attribute", "E06", "N2", graph(image, pool(Op.MAX, 2, 2, large, 2, 0, 0, 0, 0, 0))
+    yield "word_limit", "E06", "N2", graph(image, op(Op.UNARY | SPELLED, large))
+    yield "truth_limit", "E06", "N2", graph(image, pool(Op.MAX, 2, 2, 2, 2, 0, 0, 0, 0, large))
+    yield "axis_limit", "E06", "N2", graph(image, op(Op.CONCAT | WIRED | SPELLED, 2, 0, 0, 7))
+    yield "softmax_axis_limit", "E06", "N2", graph(image, op(Op.SOFTMAX | SPELLED, 7))
+    yield "axes_limit", "E06", "N2", graph(image, op(Op.REDUCE | SPELLED, 0, 128, 0))
+    yield "list_limit", "E06", "N2", graph(image, op(Op.RESHAPE | SPELLED, 8, *[1] * 8))
+    yield "size_limit", "E06", "N2", graph(image, op(Op.RESHAPE | SPELLED, 2, (1 << 40) + 1, 1))
+    yield "repeats_limit", "E06", "N2", graph((1,), op(Op.TILE | SPELLED, 1, large))
+    yield "step_limit", "E06", "N2", graph((5,), op(Op.SLICE | SPELLED, 0, 0, 1, (1 << 17) + 1))
+    yield "ends_early", "E03", "N4", graph(image, op(Op.MAX | SPELLED, 2, 2, 2, 2, 2, 0, 0))
+    yield "ends_in_a_real", "E03", "N4", graph(image, op(Op.NORMALIZE | SPELLED, 1, b"\0\0\0"))
     yield "goes_on", "E04", "N5", graph((5,)) + b"\0"
 
 
 def weights() -> Iterator[Case]:
     """Section 5.4: Linear, and weights and biases that do not fit."""
-    yield "linear_weight_rank", "E09", "G6", graph((5,), op(LINEAR, K))
-    yield "linear_weight_rank_1", "E09", "G6", graph((3,), op(LINEAR, B))
-    yield "linear_weight_empty", "E09", "G6", graph((5,), op(LINEAR, NONE))
-    yield "linear_input", "E09", "G6", graph((6,), op(LINEAR, W))
-    yield "linear_input_rank_0", "E09", "G6", graph((), op(LINEAR, W))
-    yield "linear_bias", "E09", "G6", graph((5,), op(LINEAR | BIAS, W, W))
-    yield "linear_bias_length", "E09", "G6", graph((5,), op(LINEAR | BIAS, W, V))
-    yield "conv_bias", "E09", "G6", graph(IMAGE, op(CONV | BIAS, K, B))
-    yield "conv_bias_rank", "E09", "G6", graph(IMAGE, op(CONV | BIAS, K, K))
-    yield "conv_transpose_bias", "E09", "G6", graph((4, 3, 3), op(CONV_TRANSPOSE | BIAS, K, B))
-    yield "operand_of_nothing", "E09", "G6", graph((1, 5), op(ADD | WIRED, 2, value(0), tensor(NONE)))
+    yield "linear_weight_rank", "E09", "G6", graph((5,), op(Op.LINEAR, K))
+    yield "linear_weight_rank_1", "E09", "G6", graph((3,), op(Op.LINEAR, B))
+    yield "linear_weight_empty", "E09", "G6", graph((5,), op(Op.LINEAR, NONE))
+    yield "linear_input", "E09", "G6", graph((6,), op(Op.LINEAR, W))
+    yield "linear_input_rank_0", "E09", "G6", graph((), op(Op.LINEAR, W))
+    yield "linear_bias", "E09", "G6", graph((5,), op(Op.LINEAR | BIAS, W, W))
+    yield "linear_bias_length", "E09", "G6", graph((5,), op(Op.LINEAR | BIAS, W, V))
+    yield "conv_bias", "E09", "G6", graph(IMAGE, op(Op.CONV | BIAS, K, B))
+    yield "conv_bias_rank", "E09", "G6", graph(IMAGE, op(Op.CONV | BIAS, K, K))
+    yield "conv_transpose_bias", "E09", "G6", graph((4, 3, 3), op(Op.CONV_TRANSPOSE | BIAS, K, B))
+    yield "operand_of_nothing", "E09", "G6", graph((1, 5), op(Op.ADD | WIRED, 2, value(0), tensor(NONE)))
 
 
 def convolutions() -> Iterator[Case]:
     """Section 5.4: Conv and ConvTranspose."""
 
     def conv(*attributes: int, weight: int = K) -> bytes:
-        return op(CONV | SPELLED, weight, *attributes)
+        return op(Op.CONV | SPELLED, weight, *attributes)
 
     def back(*attributes: int) -> bytes:
-        return op(CONV_TRANSPOSE | SPELLED, K, *attributes)
+        return op(Op.CONV_TRANSPOSE | SPELLED, K, *attributes)
 
-    yield "conv_weight_rank", "E09", "G6", graph(IMAGE, op(CONV, W))
-    yield "conv_weight_rank_5", "E09", "G6", graph(IMAGE, op(CONV, DEEP))
-    yield "conv_transpose_weight_rank", "E09", "G6", graph(IMAGE, op(CONV_TRANSPOSE, DEEP))
-    yield "conv_weight_empty", "E09", "G6", graph(IMAGE, op(CONV, FROM_NONE))
-    yield "conv_transpose_weight_empty", "E09", "G6", graph((4, 6, 6), op(CONV_TRANSPOSE, TO_NONE))
-    yield "conv_input_rank", "E09", "G6", graph((2, 5), op(CONV, K))
-    yield "conv_channels", "E09", "G6", graph((3, 6, 6), op(CONV, K))
+    yield "conv_weight_rank", "E09", "G6", graph(IMAGE, op(Op.CONV, W))
+    yield "conv_weight_rank_5", "E09", "G6", graph(IMAGE, op(Op.CONV, DEEP))
+    yield "conv_transpose_weight_rank", "E09", "G6", graph(IMAGE, op(Op.CONV_TRANSPOSE, DEEP))
+    yield "conv_weight_empty", "E09", "G6", graph(IMAGE, op(Op.CONV, FROM_NONE))
+    yield "conv_transpose_weight_empty", "E09", "G6", graph((4, 6, 6), op(Op.CONV_TRANSPOSE, TO_NONE))
+    yield "conv_input_rank", "E09", "G6", graph((2, 5), op(Op.CONV, K))
+    yield "conv_channels", "E09", "G6", graph((3, 6, 6), op(Op.CONV, K))
     yield "conv_groups", "E09", "G6", graph((3, 6, 6), conv(1, 1, 0, 0, 0, 0, 1, 1, 3, weight=G))
     yield "conv_groups_0", "E09", "G6", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 1, 0))
-    yield "conv_window", "E09", "G6", graph((2, 2, 6), op(CONV, K))
-    yield "conv_window_width", "E09", "G6", graph((2, 3, 2), op(CONV, K))
+    yield "conv_window", "E09", "G6", graph((2, 2, 6), op(Op.CONV, K))
+    yield "conv_window_width", "E09", "G6", graph((2, 3, 2), op(Op.CONV, K))
     yield "conv_dilated_window", "E09", "G6", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 3, 1))
     yield "conv_padded_window", "E09", "G6", graph((2, 1, 3), conv(1, 1, 1, 0, 0, 0, 1, 1, 1))
     yield "conv_stride_0", "E11", "G8", graph(IMAGE, conv(1, 0, 0, 0, 0, 0, 1, 1, 1))
     yield "conv_stride_height_0", "E11", "G8", graph(IMAGE, conv(0, 1, 0, 0, 0, 0, 1, 1, 1))
     yield "conv_dilation_0", "E11", "G8", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 0, 1, 1))
     yield "conv_dilation_width_0", "E11", "G8", graph(IMAGE, conv(1, 1, 0, 0, 0, 0, 1, 0, 1))
-    yield "conv_transpose_input_rank", "E09", "G6", graph((4, 5), op(CONV_TRANSPOSE, K))
-    yield "conv_transpose_channels", "E09", "G6", graph((2, 5, 5), op(CONV_TRANSPOSE, K))
+    yield "conv_transpose_input_rank", "E09", "G6", graph((4, 5), op(Op.CONV_TRANSPOSE, K))
+    yield "conv_transpose_channels", "E09", "G6", graph((2, 5, 5), op(Op.CONV_TRANSPOSE, K))
     yield "conv_transpose_groups", "E09", "G6", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 3))
     yield "conv_transpose_groups_0", "E09", "G6", graph((4, 5, 5), back(1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0))
     yield "conv_transpose_nothing", "E09", "G6", graph((4, 1, 1), back(1, 1, 2, 0, 1, 0, 1, 1, 0, 0, 1))
@@ -281,49 +265,49 @@ def convolutions() -> Iterator[Case]:
 
 
 def recurrent() -> Iterator[Case]:
-    """Section 5.4: LSTM and GRU."""
-    yield "lstm_weight_rank", "E09", "G6", graph((7, 5), op(LSTM, V, R))
-    yield "lstm_weight_gates", "E09", "G6", graph((7, 5), op(LSTM, W, R))
-    yield "gru_weight_gates", "E09", "G6", graph((7, 5), op(GRU, L, R))
-    yield "lstm_weight_empty", "E09", "G6", graph((7, 5), op(LSTM, NONE, NIL))
-    yield "lstm_recurrent_weight", "E09", "G6", graph((7, 5), op(LSTM, L, L))
-    yield "lstm_bias", "E09", "G6", graph((7, 5), op(LSTM | BIAS, L, R, B))
-    yield "lstm_recurrent_bias", "E09", "G6", graph((7, 5), op(LSTM | SPELLED, L, R, B + 1, 0))
-    yield "lstm_features", "E09", "G6", graph((7, 6), op(LSTM, L, R))
-    yield "lstm_sequence_rank", "E09", "G6", graph((5,), op(LSTM, L, R))
+    """Section 5.4: Op.LSTM and Op.GRU."""
+    yield "lstm_weight_rank", "E09", "G6", graph((7, 5), op(Op.LSTM, V, R))
+    yield "lstm_weight_gates", "E09", "G6", graph((7, 5), op(Op.LSTM, W, R))
+    yield "gru_weight_gates", "E09", "G6", graph((7, 5), op(Op.GRU, L, R))
+    yield "lstm_weight_empty", "E09", "G6", graph((7, 5), op(Op.LSTM, NONE, NIL))
+    yield "lstm_recurrent_weight", "E09", "G6", graph((7, 5), op(Op.LSTM, L, L))
+    yield "lstm_bias", "E09", "G6", graph((7, 5), op(Op.LSTM | BIAS, L, R, B))
+    yield "lstm_recurrent_bias", "E09", "G6", graph((7, 5), op(Op.LSTM | SPELLED, L, R, B + 1, 0))
+    yield "lstm_features", "E09", "G6", graph((7, 6), op(Op.LSTM, L, R))
+    yield "lstm_sequence_rank", "E09", "G6", graph((5,), op(Op.LSTM, L, R))
     ports = [input_port("x", (7, 5)), input_port("h", (2,)), input_port("c", (3,))]
     for name, operands in (("one_state", (2, 1)), ("three_states", (2, 1, 1, 1)), ("state_shape", (2, 1, 0))):
-        wired = op(LSTM | WIRED, len(operands), *operands, L, R)
+        wired = op(Op.LSTM | WIRED, len(operands), *operands, L, R)
         yield f"lstm_{name}", "E09", "G6", long_graph(ports, [wired], [output_port("y")])
 
 
 def pools() -> Iterator[Case]:
     """Section 5.4: MaxPool and AvgPool."""
-    yield "pool_input_rank", "E09", "G6", graph((5, 5), op(MAX))
-    yield "pool_window", "E09", "G6", graph((2, 1, 6), op(AVG))
-    yield "pool_kernel_0", "E11", "G8", graph(IMAGE, pool(MAX, 0, 2, 2, 2, 0, 0, 0, 0, 0))
-    yield "pool_kernel_width_0", "E11", "G8", graph(IMAGE, pool(MAX, 2, 0, 2, 2, 0, 0, 0, 0, 0))
-    yield "pool_stride_0", "E11", "G8", graph(IMAGE, pool(AVG, 2, 2, 2, 0, 0, 0, 0, 0, 0, 1))
-    yield "pool_stride_height_0", "E11", "G8", graph(IMAGE, pool(MAX, 2, 2, 0, 2, 0, 0, 0, 0, 0))
-    yield "pool_padding", "E11", "G8", graph(IMAGE, pool(MAX, 3, 3, 1, 1, 3, 1, 0, 0, 0))
-    yield "pool_padding_width", "E11", "G8", graph(IMAGE, pool(MAX, 3, 3, 1, 1, 1, 3, 0, 0, 0))
-    yield "pool_padding_end", "E11", "G8", graph(IMAGE, pool(AVG, 3, 3, 1, 1, 0, 0, 3, 0, 0, 1))
-    yield "pool_of_no_dimension", "E11", "G8", graph(IMAGE, op(MAX | SPELLED, 0, 0))
-    yield "pool_of_three", "E11", "G8", graph((2, 3, 3, 3), op(MAX | SPELLED, 3, *[1] * 6, *[0] * 7))
-    yield "pool_ceil_2", "E08", "G2", graph(IMAGE, pool(MAX, 2, 2, 2, 2, 0, 0, 0, 0, 2))
-    yield "pool_count_2", "E08", "G2", graph(IMAGE, pool(AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 2))
+    yield "pool_input_rank", "E09", "G6", graph((5, 5), op(Op.MAX))
+    yield "pool_window", "E09", "G6", graph((2, 1, 6), op(Op.AVG))
+    yield "pool_kernel_0", "E11", "G8", graph(IMAGE, pool(Op.MAX, 0, 2, 2, 2, 0, 0, 0, 0, 0))
+    yield "pool_kernel_width_0", "E11", "G8", graph(IMAGE, pool(Op.MAX, 2, 0, 2, 2, 0, 0, 0, 0, 0))
+    yield "pool_stride_0", "E11", "G8", graph(IMAGE, pool(Op.AVG, 2, 2, 2, 0, 0, 0, 0, 0, 0, 1))
+    yield "pool_stride_height_0", "E11", "G8", graph(IMAGE, pool(Op.MAX, 2, 2, 0, 2, 0, 0, 0, 0, 0))
+    yield "pool_padding", "E11", "G8", graph(IMAGE, pool(Op.MAX, 3, 3, 1, 1, 3, 1, 0, 0, 0))
+    yield "pool_padding_width", "E11", "G8", graph(IMAGE, pool(Op.MAX, 3, 3, 1, 1, 1, 3, 0, 0, 0))
+    yield "pool_padding_end", "E11", "G8", graph(IMAGE, pool(Op.AVG, 3, 3, 1, 1, 0, 0, 3, 0, 0, 1))
+    yield "pool_of_no_dimension", "E11", "G8", graph(IMAGE, op(Op.MAX | SPELLED, 0, 0))
+    yield "pool_of_three", "E11", "G8", graph((2, 3, 3, 3), op(Op.MAX | SPELLED, 3, *[1] * 6, *[0] * 7))
+    yield "pool_ceil_2", "E08", "G2", graph(IMAGE, pool(Op.MAX, 2, 2, 2, 2, 0, 0, 0, 0, 2))
+    yield "pool_count_2", "E08", "G2", graph(IMAGE, pool(Op.AVG, 2, 2, 2, 2, 0, 0, 0, 0, 0, 2))
 
 
 def elementwise() -> Iterator[Case]:
     """Section 5.4: Unary, Add, Binary, Where and Quantize."""
-    yield "add_shapes", "E09", "G6", graph(IMAGE, op(FLATTEN), op(ADD | WIRED, 2, value(0), value(1)))
-    yield "binary_shapes", "E09", "G6", graph((3,), op(BINARY | WIRED | SPELLED, value(0), tensor(W), 0))
-    yield "where_shapes", "E09", "G6", graph((3,), op(WHERE | WIRED, value(0), literal(0.0), tensor(W)))
-    yield "unary_14", "E08", "G2", graph((5,), op(UNARY | SPELLED, 14))
-    yield "binary_9", "E08", "G2", graph((5,), op(BINARY | WIRED | SPELLED, value(0), value(0), 9))
+    yield "add_shapes", "E09", "G6", graph(IMAGE, op(Op.FLATTEN), op(Op.ADD | WIRED, 2, value(0), value(1)))
+    yield "binary_shapes", "E09", "G6", graph((3,), op(Op.BINARY | WIRED | SPELLED, value(0), tensor(W), 0))
+    yield "where_shapes", "E09", "G6", graph((3,), op(Op.WHERE | WIRED, value(0), literal(0.0), tensor(W)))
+    yield "unary_14", "E08", "G2", graph((5,), op(Op.UNARY | SPELLED, 14))
+    yield "binary_9", "E08", "G2", graph((5,), op(Op.BINARY | WIRED | SPELLED, value(0), value(0), 9))
 
     def quantize(scale: bytes, zero: int, low: int, high: int) -> bytes:
-        return graph((5,), op(QUANTIZE | SPELLED, scale, *map(integer, (zero, low, high))))
+        return graph((5,), op(Op.QUANTIZE | SPELLED, scale, *map(integer, (zero, low, high))))
 
     yield "quantize_scale_0", "E11", "G8", quantize(f32(0.0), 0, -128, 127)
     yield "quantize_scale_negative", "E11", "G8", quantize(f32(-1.0), 0, -128, 127)
@@ -335,7 +319,7 @@ def elementwise() -> Iterator[Case]:
     yield "quantize_high", "E11", "G8", quantize(f32(1.0), 0, 0, 65536)
 
     def requantize(scale: bytes, *attributes: bytes) -> bytes:
-        return graph((3,), op(REQUANTIZE | WIRED | SPELLED, value(0), scale, *attributes))
+        return graph((3,), op(Op.REQUANTIZE | WIRED | SPELLED, value(0), scale, *attributes))
 
     one, least, most = f32(1.0), integer(-128), integer(127)
     for place in (0, 1):
@@ -349,66 +333,66 @@ def elementwise() -> Iterator[Case]:
     yield "requantize_high", "E11", "G8", requantize(literal(1.0), one, one, least, integer(-1))
     yield "requantize_low_limit", "E06", "N2", requantize(literal(1.0), one, one, integer(-65537), most)
     yield "requantize_shapes", "E09", "G6", requantize(tensor(W), one, one, least, most)
-    yield "requantize_one_operand", "E11", "G5", graph((5,), op(REQUANTIZE | SPELLED, one, one, least, most))
+    yield "requantize_one_operand", "E11", "G5", graph((5,), op(Op.REQUANTIZE | SPELLED, one, one, least, most))
 
 
 def others() -> Iterator[Case]:
     """Section 5.4: Reduce, Softmax, Normalize, MatMul, Concat and Gather."""
-    yield "reduce_7", "E08", "G2", graph(IMAGE, op(REDUCE | SPELLED, 7, 1, 0))
-    yield "reduce_rank", "E11", "G8", graph((5, 5), op(REDUCE))
-    yield "reduce_of_no_axis", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 0, 0, 0))
-    yield "argmax_of_two", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 5, 3, 0))
-    yield "argmin_of_two", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 6, 3, 0))
-    yield "softmax_rank", "E09", "G6", graph((), op(SOFTMAX))
-    yield "softmax_last", "E11", "G8", graph(IMAGE, op(SOFTMAX | SPELLED, 3))
-    yield "normalize_axes", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 0, f32(1.0), 1))
-    yield "normalize_axis", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 8, f32(1.0), 1))
-    yield "normalize_axes_beyond", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 9, f32(1.0), 1))
-    yield "reduce_axes_beyond", "E11", "G8", graph(IMAGE, op(REDUCE | SPELLED, 0, 9, 0))
-    yield "normalize_epsilon", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 1, f32(-1.0), 1))
-    yield "normalize_infinite", "E11", "G8", graph(IMAGE, op(NORMALIZE | SPELLED, 1, INFINITY, 1))
-    yield "normalize_nan", "E08", "G12", graph(IMAGE, op(NORMALIZE | SPELLED, 1, NAN, 1))
-    yield "matmul_rank", "E09", "G6", graph((3,), op(MATMUL | WIRED, value(0), tensor(W)))
-    yield "matmul_rank_2", "E09", "G6", graph((5, 3), op(MATMUL | WIRED, value(0), tensor(B)))
-    yield "matmul_inner", "E09", "G6", graph((5, 5), op(MATMUL | WIRED, value(0), tensor(W)))
-    yield "matmul_broadcast", "E09", "G6", graph((3, 4, 5), op(MATMUL | WIRED, value(0), tensor(S)))
-    yield "concat_shapes", "E09", "G6", graph(IMAGE, op(MAX), op(CONCAT | WIRED, 2, value(0), value(1)))
-    yield "concat_ranks", "E09", "G6", graph((1, 3), op(CONCAT | WIRED, 2, value(0), tensor(B)))
-    yield "concat_axis", "E11", "G8", graph((5,), op(CONCAT | WIRED | SPELLED, 2, value(0), value(0), 1))
-    yield "value_too_large", "E09", "G6", graph((1 << 39,), op(CONCAT | WIRED, 3, *[value(0)] * 3))
-    yield "gather_axis", "E11", "G8", graph((2,), op(GATHER | WIRED | SPELLED, tensor(W), value(0), 2))
-    yield "gather_rank", "E09", "G6", graph((1,) * 6, op(GATHER | WIRED, tensor(S), value(0)))
+    yield "reduce_7", "E08", "G2", graph(IMAGE, op(Op.REDUCE | SPELLED, 7, 1, 0))
+    yield "reduce_rank", "E11", "G8", graph((5, 5), op(Op.REDUCE))
+    yield "reduce_of_no_axis", "E11", "G8", graph(IMAGE, op(Op.REDUCE | SPELLED, 0, 0, 0))
+    yield "argmax_of_two", "E11", "G8", graph(IMAGE, op(Op.REDUCE | SPELLED, 5, 3, 0))
+    yield "argmin_of_two", "E11", "G8", graph(IMAGE, op(Op.REDUCE | SPELLED, 6, 3, 0))
+    yield "softmax_rank", "E09", "G6", graph((), op(Op.SOFTMAX))
+    yield "softmax_last", "E11", "G8", graph(IMAGE, op(Op.SOFTMAX | SPELLED, 3))
+    yield "normalize_axes", "E11", "G8", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 0, f32(1.0), 1))
+    yield "normalize_axis", "E11", "G8", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 8, f32(1.0), 1))
+    yield "normalize_axes_beyond", "E11", "G8", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 9, f32(1.0), 1))
+    yield "reduce_axes_beyond", "E11", "G8", graph(IMAGE, op(Op.REDUCE | SPELLED, 0, 9, 0))
+    yield "normalize_epsilon", "E11", "G8", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 1, f32(-1.0), 1))
+    yield "normalize_infinite", "E11", "G8", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 1, INFINITY, 1))
+    yield "normalize_nan", "E08", "G12", graph(IMAGE, op(Op.NORMALIZE | SPELLED, 1, NAN, 1))
+    yield "matmul_rank", "E09", "G6", graph((3,), op(Op.MATMUL | WIRED, value(0), tensor(W)))
+    yield "matmul_rank_2", "E09", "G6", graph((5, 3), op(Op.MATMUL | WIRED, value(0), tensor(B)))
+    yield "matmul_inner", "E09", "G6", graph((5, 5), op(Op.MATMUL | WIRED, value(0), tensor(W)))
+    yield "matmul_broadcast", "E09", "G6", graph((3, 4, 5), op(Op.MATMUL | WIRED, value(0), tensor(S)))
+    yield "concat_shapes", "E09", "G6", graph(IMAGE, op(Op.MAX), op(Op.CONCAT | WIRED, 2, value(0), value(1)))
+    yield "concat_ranks", "E09", "G6", graph((1, 3), op(Op.CONCAT | WIRED, 2, value(0), tensor(B)))
+    yield "concat_axis", "E11", "G8", graph((5,), op(Op.CONCAT | WIRED | SPELLED, 2, value(0), value(0), 1))
+    yield "value_too_large", "E09", "G6", graph((1 << 39,), op(Op.CONCAT | WIRED, 3, *[value(0)] * 3))
+    yield "gather_axis", "E11", "G8", graph((2,), op(Op.GATHER | WIRED | SPELLED, tensor(W), value(0), 2))
+    yield "gather_rank", "E09", "G6", graph((1,) * 6, op(Op.GATHER | WIRED, tensor(S), value(0)))
 
 
 def moves() -> Iterator[Case]:
     """Section 5.4: Reshape, Transpose, Slice, Pad, Tile and Resize."""
-    yield "reshape_elements", "E09", "G6", graph((5,), op(RESHAPE | SPELLED, 2, 2, 3))
-    yield "reshape_to_one", "E11", "G8", graph(IMAGE, op(RESHAPE | SPELLED, 1, 72))
-    yield "reshape_0", "E11", "G8", graph((5,), op(RESHAPE | SPELLED, 2, 5, 0))
-    yield "transpose_rank", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 2, 1, 0))
-    yield "transpose_twice", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 3, 1, 0, 1))
-    yield "transpose_beyond", "E11", "G8", graph(IMAGE, op(TRANSPOSE | SPELLED, 3, 1, 0, 3))
+    yield "reshape_elements", "E09", "G6", graph((5,), op(Op.RESHAPE | SPELLED, 2, 2, 3))
+    yield "reshape_to_one", "E11", "G8", graph(IMAGE, op(Op.RESHAPE | SPELLED, 1, 72))
+    yield "reshape_0", "E11", "G8", graph((5,), op(Op.RESHAPE | SPELLED, 2, 5, 0))
+    yield "transpose_rank", "E11", "G8", graph(IMAGE, op(Op.TRANSPOSE | SPELLED, 2, 1, 0))
+    yield "transpose_twice", "E11", "G8", graph(IMAGE, op(Op.TRANSPOSE | SPELLED, 3, 1, 0, 1))
+    yield "transpose_beyond", "E11", "G8", graph(IMAGE, op(Op.TRANSPOSE | SPELLED, 3, 1, 0, 3))
     for name, code, ids, axis, start, size, step in (
         ("axis", "E11", "G8", 2, 0, 1, 1), ("size_0", "E11", "G8", 1, 0, 0, 1), ("step_0", "E11", "G8", 1, 0, 1, 0),
         ("start", "E09", "G6", 1, 9, 1, 1), ("end", "E09", "G6", 1, 0, 10, 1), ("steps", "E09", "G6", 1, 0, 4, 3),
         ("backwards", "E09", "G6", 1, 8, 10, -1), ("into_start", "E09", "G6", 1, 9, 2, -1),
     ):  # fmt: skip
-        yield f"slice_{name}", code, ids, graph((2, 9), op(SLICE | SPELLED, axis, start, size, integer(step)))
+        yield f"slice_{name}", code, ids, graph((2, 9), op(Op.SLICE | SPELLED, axis, start, size, integer(step)))
     zero = f32(0.0)
-    yield "pad_rank", "E11", "G8", graph((5,), op(PAD | SPELLED, 2, 1, 1, 1, 1, 0, zero))
-    yield "pad_mode_3", "E08", "G2", graph((5,), op(PAD | SPELLED, 1, 1, 1, 3, zero))
-    yield "pad_reflect_before", "E09", "G6", graph((5,), op(PAD | SPELLED, 1, 5, 0, 2, zero))
-    yield "pad_reflect_after", "E09", "G6", graph((5,), op(PAD | SPELLED, 1, 0, 5, 2, zero))
-    yield "pad_edge_value", "E11", "G8", graph((5,), op(PAD | SPELLED, 1, 1, 1, 1, f32(1.0)))
-    yield "pad_reflect_negative_zero", "E11", "G8", graph((5,), op(PAD | SPELLED, 1, 1, 1, 2, f32(-0.0)))
-    yield "pad_nan", "E08", "G12", graph((5,), op(PAD | SPELLED, 1, 1, 1, 0, NAN))
-    yield "pad_too_large", "E09", "G6", graph((1,), op(PAD | SPELLED, 1, 1 << 40, 0, 0, zero))
-    yield "tile_rank", "E11", "G8", graph((5,), op(TILE | SPELLED, 2, 1, 1))
-    yield "tile_0", "E11", "G8", graph((5,), op(TILE | SPELLED, 1, 0))
-    yield "tile_too_large", "E09", "G6", graph((1 << 25,), op(TILE | SPELLED, 1, 1 << 16))
+    yield "pad_rank", "E11", "G8", graph((5,), op(Op.PAD | SPELLED, 2, 1, 1, 1, 1, 0, zero))
+    yield "pad_mode_3", "E08", "G2", graph((5,), op(Op.PAD | SPELLED, 1, 1, 1, 3, zero))
+    yield "pad_reflect_before", "E09", "G6", graph((5,), op(Op.PAD | SPELLED, 1, 5, 0, 2, zero))
+    yield "pad_reflect_after", "E09", "G6", graph((5,), op(Op.PAD | SPELLED, 1, 0, 5, 2, zero))
+    yield "pad_edge_value", "E11", "G8", graph((5,), op(Op.PAD | SPELLED, 1, 1, 1, 1, f32(1.0)))
+    yield "pad_reflect_negative_zero", "E11", "G8", graph((5,), op(Op.PAD | SPELLED, 1, 1, 1, 2, f32(-0.0)))
+    yield "pad_nan", "E08", "G12", graph((5,), op(Op.PAD | SPELLED, 1, 1, 1, 0, NAN))
+    yield "pad_too_large", "E09", "G6", graph((1,), op(Op.PAD | SPELLED, 1, 1 << 40, 0, 0, zero))
+    yield "tile_rank", "E11", "G8", graph((5,), op(Op.TILE | SPELLED, 2, 1, 1))
+    yield "tile_0", "E11", "G8", graph((5,), op(Op.TILE | SPELLED, 1, 0))
+    yield "tile_too_large", "E09", "G6", graph((1 << 25,), op(Op.TILE | SPELLED, 1, 1 << 16))
 
     def resize(count: int, size: tuple[int, ...], scale: bytes, mode: int, rounding: int = 2) -> bytes:
-        return graph((3, 4), op(RESIZE | SPELLED, count, *size, scale, mode, 0, rounding))
+        return graph((3, 4), op(Op.RESIZE | SPELLED, count, *size, scale, mode, 0, rounding))
 
     yield "resize_rank", "E09", "G6", resize(3, (1, 2, 3), f32(1.0, 1.0, 1.0), 0)
     yield "resize_of_none", "E09", "G6", resize(0, (), b"", 0)

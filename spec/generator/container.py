@@ -22,7 +22,7 @@ from generator.assembler import (
     text,
     varint,
 )
-from generator.graph_bytes import RELU, graph, op
+from generator.graph_bytes import Op, graph, op
 from generator.packed import Packed
 from generator.samples import ONE, RAW, VALUES, Invalid, Valid, constant, copy, dense, valid
 
@@ -41,7 +41,7 @@ def valid_container() -> Iterator[Valid]:
     yield valid("container_labels", [dense()], [(3, labels("zero", "", "deux", "ねこ"))])
     yield valid("container_metadata", [dense()], [(4, metadata(("a", ""), ("recipe", "x" * 300), ("zebra", "ö")))])
     test = varint((1 << 32) - 1) + varint(1024) + bytes(range(8))
-    yield valid("container_self_test", [dense()], [(2, graph((5,), op(RELU))), (5, test)], "S3")
+    yield valid("container_self_test", [dense()], [(2, graph((5,), op(Op.RELU))), (5, test)], "S3")
     yield valid("tensor_name_longest", [dense("ñ" * 127 + "x"), dense("\0")])
     yield valid("tensor_rank_0", [Item(b"\0\0" + RAW[:4], DENSE, (), VALUES[:1])])
     yield valid("tensor_rank_7", [dense(shape=(1, 1, 1, 1, 1, 1, 3))])
@@ -102,7 +102,7 @@ def invalid_sections() -> Iterator[Invalid]:
 
     first = (1, table([dense()]))
     lab = (3, labels("x"))
-    some = (2, graph((5,), op(RELU)))
+    some = (2, graph((5,), op(Op.RELU)))
     yield bad("varint_long_form", "E08", "N1", first, tail=b"\3\x83\0\1\1x")
     yield bad("varint_seven_bytes", "E08", "N1", first, tail=b"\3\x83\x80\x80\x80\x80\x80\0")
     yield bad("varint_seven_bytes_of_7", "E08", "N1", first, tail=b"\3\x83\x80\x80\x80\x80\x80\1")
@@ -129,8 +129,8 @@ def invalid_sections() -> Iterator[Invalid]:
     yield bad("self_test_goes_on", "E04", "N5", first, some, (5, b"\1\1" + bytes(9)))
     yield bad("sections_descend", "E08", "C1", first, (4, metadata(("k", ""))), lab)
     yield bad("section_twice", "E10", "C2", first, lab, lab)
-    yield bad("section_unknown", "E02", "C4", first, (6, b""))
-    yield bad("section_unknown_7", "E02", "C4", first, (7, b""))
+    yield bad("section_unknown", "E02", "C4", first, (7, b""))
+    yield bad("section_unknown_127", "E02", "C4", first, (127, b""))
     yield bad("section_0", "E02", "C4", (0, b""), first)
     yield bad("table_missing", "E08", "C5", lab)
     yield bad("contents_of_nothing", "E08", "C5")

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from generator.assembler import f32, text, varint
 
-#: Section 5.2: the operators, and the bits of their heads.
-(
-    LINEAR, CONV, RELU, MAX, AVG, REDUCE, UNARY, FLATTEN, ADD, CONCAT, SOFTMAX, BINARY, WHERE, QUANTIZE, NORMALIZE,
-    MATMUL, CONV_TRANSPOSE, LSTM, GRU, RESHAPE, TRANSPOSE, SLICE, PAD, TILE, GATHER, RESIZE, REQUANTIZE,
-) = range(1, 28)  # fmt: skip
+
+class Op(IntEnum):
+    """Section 5.2: the operators."""
+
+    LINEAR = 1
+    CONV = 2
+    RELU = 3
+    MAX = 4
+    AVG = 5
+    REDUCE = 6
+    UNARY = 7
+    FLATTEN = 8
+    ADD = 9
+    CONCAT = 10
+    SOFTMAX = 11
+    BINARY = 12
+    WHERE = 13
+    QUANTIZE = 14
+    NORMALIZE = 15
+    MATMUL = 16
+    CONV_TRANSPOSE = 17
+    LSTM = 18
+    GRU = 19
+    RESHAPE = 20
+    TRANSPOSE = 21
+    SLICE = 22
+    PAD = 23
+    TILE = 24
+    GATHER = 25
+    RESIZE = 26
+    REQUANTIZE = 27
+
+
+#: Section 5.2: the bits of an operator's head.
 WIRED, BIAS, SPELLED = 32, 64, 128
 NAN, INFINITY = bytes.fromhex("0000c07f"), bytes.fromhex("0000807f")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from reference_payloads import planes
+from reference_packed import planes
 
 from generator.assembler import (
     DENSE_SHARED,
@@ -21,8 +21,8 @@ from generator.assembler import (
     pack_bits,
     varint,
 )
-from generator.planes import planes_of
 from generator.ranges import RangeEncoder, encode_codebook, encode_lengths
+from generator.value_blocks import planes_of
 
 TRANSPOSED, EVERY, FILLERS, BLOCKS = 16, 32, 64, 128
 

@@ -43,7 +43,7 @@ def each(rows: list[dict[str, Any]], expected: set[str]) -> None:
 def test_inspect(invoke: Invoke, dcf: Path) -> None:
     document = keys(
         invoke("inspect", dcf, "--memory", "--json").stdout, "file", "version", "digest", *FIGURES, "network", "labels",
-        "metadata", "self_test", "extensions", "memory",
+        "metadata", "self_test", "delta", "extensions", "memory",
     )  # fmt: skip
     each(document["tensors"], TENSOR)
     each(document["ledger"], {"what", "bytes"})

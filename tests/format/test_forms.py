@@ -283,9 +283,9 @@ def test_the_bits_of_a_payload_add_up(made: Tensor, mode: Mode) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_bits_of_a_small_payload_add_up(form: str) -> None:
     """Positions and codebook would take more bits in separate streams than the shared stream has."""
-    for seed in range(40):
+    for seed in range(12):
         random = np.random.default_rng(seed)
-        made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.02 * seed)
+        made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.06 * seed)
         for mode in MODES:
             check_usage(dcformat.dumps(Model({"t": made}), mode=mode))
 

@@ -20,8 +20,8 @@ VECTORS = dict(vectors())
 FOLLOWED = [name for name in VECTORS if name.startswith(("model", "float32", "int8-sparse-shared"))]
 
 
-def flips(data: bytes) -> Iterator[tuple[int, bytes]]:
-    for bit in range(8 * len(data)):
+def flips(data: bytes, step: int = 1) -> Iterator[tuple[int, bytes]]:
+    for bit in range(0, 8 * len(data), step):
         changed = bytearray(data)
         changed[bit >> 3] ^= 1 << (bit & 7)
         yield bit, bytes(changed)
@@ -54,16 +54,27 @@ def test_every_truncation_is_noticed(name: str) -> None:
             dcformat.load(data[:length])
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_every_flipped_bit_is_noticed(name: str) -> None:
-    data, found = VECTORS[name], 0
-    for bit, changed in flips(data):
+def flips_noticed(data: bytes, step: int) -> int:
+    """Require that a file is refused with any of its bits flipped, in steps; return how many were."""
+    found = 0
+    for bit, changed in flips(data, step):
         assert refusal(changed) is not None, f"bit {bit}"
         found += 1
         if bit < 8 * (len(data) - 8):  # everything except the digest, which loading does not check
             with pytest.raises(FormatError):
                 dcformat.load(changed)
-    assert found == 8 * len(data)
+    return found
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_flipped_bits_are_noticed(name: str) -> None:
+    assert flips_noticed(VECTORS[name], 11) >= 8 * len(VECTORS[name]) // 11
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_is_noticed() -> None:
+    for data in VECTORS.values():
+        assert flips_noticed(data, 1) == 8 * len(data)
 
 
 @pytest.mark.parametrize("name", FOLLOWED)

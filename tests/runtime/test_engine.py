@@ -326,6 +326,19 @@ def test_one_input_is_shared_by_threads(name: str) -> None:
         assert np.array_equal(three.run(x), one.run(x))
 
 
+@pytest.mark.parametrize("size", [13, 20])
+def test_long_lines_are_shared_by_blocks(size: int) -> None:
+    """The parts of a 1 x 1 convolution are runs of positions, if there are many."""
+    net = Net(5, size, size)
+    first = net.conv(0, 9, 5, (1, 1))
+    net.add(Add((net.conv(first, 9, 9, (1, 1)), first)))
+    network = net.network()
+    one, three = KernelEngine(network, 1, False), KernelEngine(network, 3, False, hand_over=0.001)
+    x = inputs(network, 1)
+    assert error(one.run(x), NumpyEngine(network).run(x)) < TOLERANCE
+    assert np.array_equal(three.run(x), one.run(x))
+
+
 @pytest.mark.parametrize("most", [1, 3, 6, 12])
 def test_any_number_of_registers(most: int) -> None:
     network = NETS["fire"]().network()

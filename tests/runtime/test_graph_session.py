@@ -184,18 +184,6 @@ def test_segments_between_other_operators(backend: Any) -> None:
     np.testing.assert_allclose(whole, Session.from_model(model, backend="numpy")(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
-    x = np.array([[[[0, 1], [2, 3]]]], np.float32)
-    model = Model(
-        tensors(weight=np.array([[1, 2]], np.float32)),
-        Graph.sequential((1, 2, 2), (Softmax((0,), 1), Linear((1,), "weight"))),
-    )
-    share = 1 / (1 + np.exp(np.float32(2)))
-    expected = [[[[3 * share], [3 * (1 - share)]]]]
-    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
-
-
 def test_only_uneven_padding_becomes_an_operator() -> None:
     even = Graph.sequential((2, 6, 6), (Conv((0,), "w", padding=(1, 1), padding_end=(1, 1)), ReLU((1,))))
     uneven = Graph.sequential(
@@ -214,6 +202,18 @@ def test_only_uneven_padding_becomes_an_operator() -> None:
     assert [node.kind for node in padded.nodes] == ["pad", "conv", "pad", "max_pool", "relu"]
     assert list(seen) == [(2, 6, 6), (2, 7, 8), (4, 5, 6), (4, 6, 7), (4, 3, 3), (4, 3, 3)] == padded.shapes(tensors)
     assert padded.outputs[0].value == 5
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
+    x = np.array([[[[0, 1], [2, 3]]]], np.float32)
+    model = Model(
+        tensors(weight=np.array([[1, 2]], np.float32)),
+        Graph.sequential((1, 2, 2), (Softmax((0,), 1), Linear((1,), "weight"))),
+    )
+    share = 1 / (1 + np.exp(np.float32(2)))
+    expected = [[[[3 * share], [3 * (1 - share)]]]]
+    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
 
 
 def test_a_session_pickles() -> None:

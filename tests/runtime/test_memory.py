@@ -30,6 +30,15 @@ from tests.runtime.example_networks import BACKENDS, NETS, Net, inputs, mlp
 compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """Leave the objects of other modules to no collection: going through all of them takes most of a test's time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Peak:
     """The maximum number of bytes that were allocated at a time while a block ran."""
 

@@ -91,6 +91,24 @@ def test_a_generation_that_is_over_has_no_pieces() -> None:
     ]
 
 
+def test_parts_of_an_operator_wait_for_the_operator_before() -> None:
+    control = np.zeros(words.WIDTH, np.int64)
+    control[words.PIECES], control[words.PARTS] = 4, 2
+    simd.publish(control, words.CLAIM, 3 * words.MAX_PIECES)
+    assert [simd.claim_next(control, 3) for _ in range(3)] == [0, 1, -1]
+    simd.finish(control, words.DONE)
+    assert simd.claim_next(control, 3) == -1
+    simd.finish(control, words.DONE)
+    assert [simd.claim_next(control, generation) for generation in (2, 3, 4, 3, 3)] == [-1, 2, -1, 3, -1]
+
+
+def test_a_late_worker_finds_no_pieces(pool: WorkerPool) -> None:
+    pool.share(_Work(pool), 2, 1)
+    pool.control[words.PIECES] = 100  # as the next generation sets it, before it begins
+    assert simd.claim(pool.control, words.CLAIM, words.PIECES, 1) == -1
+    assert simd.claim_next(pool.control, 1) == -1
+
+
 def test_one_caller_at_a_time_is_helped(pool: WorkerPool) -> None:
     assert pool.take()
     assert not pool.take()

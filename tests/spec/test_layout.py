@@ -71,7 +71,7 @@ def test_version() -> None:
 def test_sections() -> None:
     names = {
         "tensor table": "SECTION_TENSORS", "graph": "SECTION_GRAPH", "labels": "SECTION_LABELS",
-        "metadata": "SECTION_METADATA", "self-test": "SECTION_SELF_TEST",
+        "metadata": "SECTION_METADATA", "self-test": "SECTION_SELF_TEST", "delta": "SECTION_DELTA",
     }  # fmt: skip
     assert {names[row[1]]: int(row[0]) for row in tables("3. Contents")[0]} == constants("SECTION_")
     assert 1 << int(re.search(r"id has bit (\d) set MAY", section("3. Contents"))[1]) == layout.IGNORABLE  # type: ignore[index]

@@ -21,7 +21,7 @@ def required() -> list[str]:
 def shown() -> set[str]:
     """Return the ids that a vector or a test names."""
     vectors = manifest()
-    entries = [*vectors["valid"].values(), *vectors["invalid"].values()]
+    entries = [entry for kind in ("valid", "invalid", "deltas") for entry in vectors[kind].values()]
     found = {requirement for entry in entries for requirement in entry["requirements"]}
     for path in (ROOT / "tests").rglob("*.py"):
         found.update(ID.findall(path.read_text(encoding="utf-8")))
@@ -34,7 +34,7 @@ def test_every_requirement_is_shown() -> None:
 
 def test_vectors_name_requirements_that_exist() -> None:
     vectors = manifest()
-    entries = {**vectors["valid"], **vectors["invalid"]}
+    entries = {**vectors["valid"], **vectors["invalid"], **vectors["deltas"]}
     known = set(required())
     unknown = {name: set(entry["requirements"]) - known for name, entry in entries.items()}
     assert not {name: ids for name, ids in unknown.items() if ids}

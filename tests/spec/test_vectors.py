@@ -35,6 +35,9 @@ from tests.spec.support import (
 MANIFEST = manifest()
 VALID: dict[str, Any] = MANIFEST["valid"]
 INVALID: dict[str, Any] = MANIFEST["invalid"]
+DELTAS: dict[str, Any] = MANIFEST["deltas"]
+GOOD_DELTAS = [name for name, entry in DELTAS.items() if "holds" in entry]
+BAD_DELTAS = [name for name, entry in DELTAS.items() if "code" in entry]
 
 
 def read(folder: str, name: str) -> bytes:
@@ -46,7 +49,12 @@ def test_the_files_match_the_manifest(folder: str) -> None:
     assert {path.name for path in (VECTORS / folder).iterdir()} == set(MANIFEST[folder])
 
 
-@pytest.mark.parametrize("folder", ["valid", "invalid"])
+def test_each_delta_has_a_base() -> None:
+    found = {path.name for path in (VECTORS / "deltas").iterdir()}
+    assert found == {made for name in DELTAS for made in (name, f"base_of_{name}")}
+
+
+@pytest.mark.parametrize("folder", ["valid", "invalid", "deltas"])
 def test_frozen(folder: str) -> None:
     changed = [
         name
@@ -87,6 +95,29 @@ def test_the_bits_of_payloads_add_up(name: str) -> None:
             parts = (use.index_bits, use.code_bits, use.codebook_bits, use.table_bits)
             assert min(parts) >= 0, tensor
             assert sum(parts) == 8 * file.info(tensor).payload_bytes, tensor
+
+
+@pytest.mark.parametrize("name", GOOD_DELTAS)
+def test_deltas_make_new_files(name: str) -> None:
+    """[B1] to [B14]: the reference decoder and the package make the same of a delta and its base."""
+    data, base = read("deltas", name), read("deltas", f"base_of_{name}")
+    expected = DELTAS[name]["holds"]
+    made = reference_decoder.summary(reference_decoder.apply(data, base))
+    assert json.loads(json.dumps(made)) == expected
+    dcformat.verify(data)
+    again = reference(dcformat.dumps(dcformat.apply(data, base)))
+    assert {**again, "version": [1, 0]} == expected
+
+
+@pytest.mark.parametrize("name", BAD_DELTAS)
+def test_deltas_are_rejected(name: str) -> None:
+    data, base = read("deltas", name), read("deltas", f"base_of_{name}")
+    dcformat.verify(data)
+    with pytest.raises(reference_reader.DecodeError) as refused:
+        reference_decoder.apply(data, base)
+    with pytest.raises(FormatError) as caught:
+        dcformat.apply(data, base)
+    assert (refused.value.code, caught.value.code) == (DELTAS[name]["code"],) * 2
 
 
 @pytest.mark.parametrize("name", INVALID)
@@ -160,9 +191,10 @@ def test_self_tests_pass(mode: str) -> None:
 
 
 def test_every_error_has_a_vector() -> None:
-    # The reader decides how much work is too much, so no file shows that.
-    codes = {kind.code for kind in FormatError.__subclasses__()} - {"E16"}
-    assert {entry["code"] for entry in INVALID.values()} == codes
+    # The reader decides how much work is too much, and what it wants of a delta, so no file shows that.
+    codes = {kind.code for kind in FormatError.__subclasses__()} - {"E16", "E18"}
+    bad = [*INVALID.values(), *(DELTAS[name] for name in BAD_DELTAS)]
+    assert {entry["code"] for entry in bad} == codes
 
 
 def test_reference_decoder_imports_the_standard_library_only() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dcformat_cli.group import Group
+from dcformat_cli.verbs.export_c import c_command
 from dcformat_cli.verbs.export_onnx import onnx_command
 from dcformat_cli.verbs.export_tensors import scipy_command, state_dict_command
 
@@ -17,5 +18,5 @@ def export_command() -> None:
     """
 
 
-for _command in (onnx_command, scipy_command, state_dict_command):
+for _command in (c_command, onnx_command, scipy_command, state_dict_command):
     export_command.add_command(_command)

@@ -66,6 +66,11 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
 
 def _network(content: DcfFile) -> list[str]:
     graph = content.graph
+    if content.delta is not None:
+        from dcformat_cli import delta_packing
+
+        made = f"{delta_packing.parts(content.delta)}, new content digest {content.delta.result.hex()}"
+        return [f"a delta from a base with content digest {content.delta.base.hex()}: {made}"]
     if graph is None:
         return ["no network, only tensors (pack with --architecture to make a file that runs)"]
     kinds: dict[str, int] = {}
@@ -132,11 +137,20 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
         "self_test": None if content.self_test is None else {
             "seed": content.self_test.seed, "samples": content.self_test.samples,
         },
+        "delta": _delta_document(content),
         "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
     }  # fmt: skip
     if memory:
         document["memory"] = [{"what": what, "bytes": size} for what, size in _memory(content)]
     return document
+
+
+def _delta_document(content: DcfFile) -> dict[str, Any] | None:
+    if content.delta is None:
+        return None
+    from dcformat_cli import delta_packing
+
+    return delta_packing.as_json(content.delta)
 
 
 def _operand(operand: Operand) -> object:

@@ -24,12 +24,12 @@ from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SA
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
 from dcformat.wording import counted
-from dcformat_cli import networks, summary
+from dcformat_cli import delta_packing, networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
 from dcformat_cli.networks import network_kind
-from dcformat_cli.options import MODES, as_json, numbers, output, size
+from dcformat_cli.options import MODES, as_json, base, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
 from dcformat_cli.writing import packed_model
@@ -50,6 +50,7 @@ class PackOptions:
 
     checkpoint: Path
     output: Output
+    base: str | None
     architecture: str | None
     mode: Mode
     relative_index: RelativeIndex
@@ -88,6 +89,7 @@ class PackOptions:
 @click.command("pack")
 @click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
 @output("the packed file")
+@base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
 @click.option(
     "--mode",
@@ -171,6 +173,9 @@ def pack_command(**options: Any) -> None:
 
     An ONNX or TensorFlow Lite model holds its own network. It is packed if all of its operators can be, and if the
     packed network computes what onnxruntime, onnx's reference evaluator, or LiteRT computes from random inputs.
+
+    With --base, the output is a delta: it holds what changes from OLD.dcf, and `dcformat apply` makes the new file of
+    both. MODEL may be a .dcf file too then, and a checkpoint takes its network from OLD.dcf.
     """
     _pack(PackOptions(**options))
 
@@ -178,6 +183,9 @@ def pack_command(**options: Any) -> None:
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
     pairs = _metadata(options.metadata)
+    if delta_packing.is_dcf(options.checkpoint):
+        _pack_dcf(options, pairs)
+        return
     if network_kind(options.checkpoint) is not None:
         _pack_network(options, pairs)
         return
@@ -185,13 +193,13 @@ def _pack(options: PackOptions) -> None:
         raise misuse("--dim and --set need an ONNX model, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
-    output.check(options.checkpoint, options.labels_file)
+    output.check(options.checkpoint, options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
     graph, order = None, list(read.tensors)
-    if architecture is None:
+    if architecture is None and options.base is None:
         note("without --architecture, the file holds only tensors and cannot be run")
-    else:
+    elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
         graph = architecture.build(
             order, Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
@@ -199,8 +207,10 @@ def _pack(options: PackOptions) -> None:
     tensors = _tensors(read, order, options)
     labels = _labels(options, graph, tensors)
     model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
+    if options.base is not None and architecture is None:
+        model = delta_packing.with_network_of(options.base, model)
     with naming(read.path):
-        packed = packed_model(model, str(output), options.mode, options.relative_index)
+        packed = _packed(model, options)
     with output.open() as out:
         out.write(packed)
     _report(options, read.left_out, model, packed)
@@ -212,7 +222,7 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
         given = "an ONNX model" if network_kind(options.checkpoint) == "ONNX" else "a TFLite model"
         raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
     path, output = options.checkpoint, options.output
-    output.check(path, options.labels_file)
+    output.check(path, options.labels_file, options.base)
     with naming(str(path)):
         imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
     model = imported.model
@@ -223,11 +233,34 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     labels = _labels(options, graph, dict(model.tensors))
     model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
     with naming(str(path)):
-        packed = packed_model(model, str(output), options.mode, options.relative_index)
-        note(networks.describe(networks.check(imported, packed, options.max_memory)))
+        whole = packed_model(model, str(output), options.mode, options.relative_index)
+        note(networks.describe(networks.check(imported, whole, options.max_memory)))
+        packed = whole if options.base is None else _packed(model, options)
     with output.open() as out:
         out.write(packed)
     _report(options, {}, model, packed)
+
+
+def _pack_dcf(options: PackOptions, pairs: Mapping[str, str]) -> None:
+    """Pack a ``.dcf`` file as what changes from its base."""
+    path, output = options.checkpoint, options.output
+    if options.base is None:
+        raise misuse(f"{path}: a .dcf file is packed already; --base OLD.dcf stores what changes from another one")
+    if options.need_architecture or options.architecture or options.key or options.skip or pairs:
+        raise misuse(f"{path}: a .dcf file is taken as it is: give only --base, --mode and -o with it")
+    output.check(path, options.base)
+    model = dcformat.load(path, max_memory=options.max_memory)
+    packed = _packed(model, options)
+    with output.open() as out:
+        out.write(packed)
+    _report(options, {}, model, packed)
+
+
+def _packed(model: Model, options: PackOptions) -> bytes:
+    """Return the model's bytes, or those of its delta."""
+    if options.base is not None:
+        return delta_packing.packed_delta(model, options.base, str(options.output), options.mode)
+    return packed_model(model, str(options.output), options.mode, options.relative_index)
 
 
 def _report(options: PackOptions, left_out: Mapping[str, str], model: Model, packed: bytes) -> None:
@@ -235,10 +268,17 @@ def _report(options: PackOptions, left_out: Mapping[str, str], model: Model, pac
     if options.as_json:
         with dcformat.open(packed) as content:
             figures = summary.as_json(summary.summarize(content))
+            if content.delta is not None:
+                figures["delta"] = delta_packing.as_json(content.delta)
         document = {"file": str(output), "mode": options.mode, "left_out": dict(left_out), **figures}
         emit_json(document, err=output.to_stdout)
     else:
         parameters = sum(tensor.size for tensor in model.tensors.values())
+        with dcformat.open(packed) as content:
+            delta = content.delta
+        if delta is not None:
+            say(delta_packing.line(str(output), len(packed), delta, model), err=output.to_stdout)
+            return
         say(summary.size_line(str(output), len(packed), parameters), err=output.to_stdout)
 
 

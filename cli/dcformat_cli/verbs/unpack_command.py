@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 from dcformat_interop import write_npz, write_safetensors
 
 from dcformat.codecs.work import writing_steps
 from dcformat.limits import require_work
+from dcformat.model import require_no_delta
 from dcformat.wording import counted
-from dcformat_cli.failures import misuse
-from dcformat_cli.group import Choice
+from dcformat_cli.failures import UnfitError, describe, misuse
+from dcformat_cli.group import Choice, suggestion
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import Output
-from dcformat_cli.terminal import emit_json, say
+from dcformat_cli.terminal import emit_json, say, warn
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
 
 _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 
@@ -27,33 +34,62 @@ _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
     type=Choice(list(_WRITERS)),
     help="The form of the output [default: the one that its name implies; safetensors for stdout].",
 )
+@click.option("--tensor", "wanted", multiple=True, metavar="NAME", help="Write only this tensor; may be repeated.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out tensors that are damaged or missing, and name them.")
 @max_memory()
 @max_work()
 @as_json()
 def unpack_command(
-    file: str, output: Output, form: str | None, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str,
+    output: Output,
+    form: str | None,
+    wanted: Sequence[str],
+    skip_damaged: bool,
+    max_memory: int | None,
+    max_work: int | None,
+    as_json: bool,
 ) -> None:
     """Write the tensors of FILE (- for stdin) with the same names, shapes, dtypes and bits.
 
     NumPy has neither bfloat16 nor scaled int8, so tensors of these types need a .safetensors file. Its metadata holds
     the scale of an int8 tensor as NAME.dcformat_scale. If FILE was packed from a .safetensors file, the new one gets
     the metadata of the original.
+
+    With --skip-damaged, the tensors of a damaged or truncated file that are whole are written; the exit code is 0 if
+    there is at least one.
     """
     chosen = form or _form(output)
     output.check(file)
-    with opened(file, max_memory, max_work) as content:
-        steps = content.work() + sum(writing_steps(content.info(name)) for name in content.names)
+    with opened(file, max_memory, max_work, partial=skip_damaged) as content:
+        require_no_delta(content.delta, file)
+        names = _wanted(file, content, wanted)
+        damaged = {name: error for name, error in content.damaged().items() if name in names} if skip_damaged else {}
+        for name, error in damaged.items():
+            warn(f"left out {name}: {describe(error)}")
+        names = [name for name in names if name not in damaged]
+        if damaged and not names:
+            raise UnfitError(file, "at least one tensor that is whole", "none")
+        steps = sum(content.work(name) + writing_steps(content.info(name)) for name in names)
         require_work("unpacking the file", steps, max_work)
         with output.open() as out:
-            _WRITERS[chosen](output, content, out)
+            _WRITERS[chosen](output, content, out, set(content.names) - set(names))
         if as_json:
             tensors = [
-                {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
-                for info in map(content.info, content.names)
+                {"name": info.name, "shape": list(info.shape), "dtype": info.dtype} for info in map(content.info, names)
             ]
-            emit_json({"file": file, "output": str(output), "format": chosen, "tensors": tensors}, err=output.to_stdout)
+            document = {"file": file, "output": str(output), "format": chosen, "tensors": tensors}
+            emit_json(document | ({"damaged": list(damaged)} if skip_damaged else {}), err=output.to_stdout)
         else:
-            say(f"{output}: {counted(len(content.names), 'tensor')}", err=output.to_stdout)
+            say(f"{output}: {counted(len(names), 'tensor')}", err=output.to_stdout)
+
+
+def _wanted(file: str, content: DcfFile, wanted: Sequence[str]) -> list[str]:
+    """Return the names of the tensors to write."""
+    known = list(content.names)
+    for name in wanted:
+        if name not in known:
+            raise misuse(f"{file}: no tensor {name!r}.{suggestion(name, known)}")
+    return [name for name in known if name in wanted or not wanted]
 
 
 def _form(output: Output) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dcformat.errors import FormatError
 from dcformat.wording import counted
-from dcformat_cli.failures import UnfitError, describe
-from dcformat_cli.input_files import opened
+from dcformat_cli.failures import UnfitError, describe, misuse
+from dcformat_cli.input_files import naming, opened, source
 from dcformat_cli.options import as_json, max_memory, max_work
 from dcformat_cli.terminal import complain, emit_json, say
 
@@ -20,43 +22,74 @@ if TYPE_CHECKING:
 _NOTHING = {"bytes": None, "tensors": None, "digest": None, "self_test_inputs": None, "error": None}
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """The options of the command line; their help texts explain them."""
+
+    files: Sequence[str]
+    base: str | None
+    repair_info: bool
+    max_memory: int | None
+    max_work: int | None
+    as_json: bool
+
+
 @click.command("verify")
 @click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
+@click.option("--base", type=click.Path(), metavar="OLD.dcf", help="Apply each FILE, a delta, to this file too.")
+@click.option("--repair-info", is_flag=True, help="Say of each tensor of a damaged file whether it is whole.")
 @max_memory()
 @max_work()
 @as_json()
-def verify_command(files: Sequence[str], max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+def verify_command(**options: Any) -> None:
     """Check every byte of each FILE (- for stdin): the checksums, the structure, the tensors, and the content digest.
 
     If a file holds a self-test, verify also runs it: the network must classify the test's inputs as it did on the
-    machine that made the file. The exit code is 0 if every file reads back exactly as it was saved, and 1 if at least
-    one file failed; a line on stderr says why.
+    machine that made the file. A delta is checked on its own and, with --base, by making the new file in memory. The
+    exit code is 0 if every file reads back exactly as it was saved, and 1 if at least one file failed; a line on stderr
+    says why, and names the tensors that are damaged.
+
+    --repair-info goes on after the first damage and lists the tensors that are whole, which `dcformat unpack
+    --skip-damaged` rescues.
     """
+    _verify(VerifyOptions(**options))
+
+
+def _verify(options: VerifyOptions) -> None:
+    if options.repair_info and "-" in options.files:
+        raise misuse("--repair-info: expected a file that can be read twice, found - (stdin)")
     reports = []
-    for file in files:
+    for file in options.files:
         report = {"file": file, "good": True, **_NOTHING}
         try:
-            with opened(file, max_memory, max_work) as content:
-                report |= _check(file, content, max_memory, max_work)
+            with opened(file, options.max_memory, options.max_work) as content:
+                report |= _check(file, content, options)
         except Exception as error:
-            if len(files) == 1 and not as_json:
+            if len(options.files) == 1 and not options.as_json and not options.repair_info:
                 raise
             report |= {"good": False, "error": describe(error)}
+        if options.repair_info:
+            report |= _repair_info(file, options)
         reports.append(report)
-        if not as_json:
+        if not options.as_json:
             _say(report)
-    if as_json:
+    if options.as_json:
         emit_json({"files": reports})
     if not all(report["good"] for report in reports):
         raise click.exceptions.Exit(1)
 
 
-def _check(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> dict[str, Any]:
-    """Read the whole file, run its self-test, and return the report."""
+def _check(file: str, content: DcfFile, options: VerifyOptions) -> dict[str, Any]:
+    """Read the whole file, run its self-test, apply it to its base, and return the report."""
     content.verify()
     test = content.self_test
     if test is not None:
-        _run_self_test(file, content, max_memory, max_work)
+        _run_self_test(file, content, options.max_memory, options.max_work)
+    if options.base is not None:
+        import dcformat
+
+        with naming(file):
+            dcformat.apply(content, options.base, max_memory=options.max_memory, max_work=options.max_work)
     return {
         "bytes": content.size,
         "tensors": len(content.names),
@@ -65,16 +98,47 @@ def _check(file: str, content: DcfFile, max_memory: int | None, max_work: int | 
     }
 
 
+def _repair_info(file: str, options: VerifyOptions) -> dict[str, Any]:
+    """Return the names of the tensors that are whole, and those that are not with the reasons."""
+    import dcformat
+
+    whole: list[str] = []
+    damaged: list[dict[str, str]] = []
+    given, label = source(file)
+    try:
+        with dcformat.open(given, partial=True, max_memory=options.max_memory, max_work=options.max_work) as content:
+            bad = content.damaged()
+            for name in content.names:
+                if name not in bad:
+                    whole.append(name)
+                    continue
+                bad[name].path = bad[name].path or label
+                damaged.append({"name": name, "error": describe(bad[name])})
+    except (FormatError, OSError):
+        pass  # Without its contents, which `error` tells of, a file has no tensors.
+    return {"whole": whole, "damaged": damaged}
+
+
 def _say(report: dict[str, Any]) -> None:
-    if not report["good"]:
-        complain(f"dcformat: {report['error']}")
+    if report["good"]:
+        inputs = report["self_test_inputs"]
+        tested = "" if inputs is None else f", self-test of {counted(inputs, 'input')} passed"
+        say(
+            f"{report['file']}: good: {report['bytes']:,} bytes, {counted(report['tensors'], 'tensor')}, "
+            f"content digest {report['digest']}{tested}"
+        )
         return
-    inputs = report["self_test_inputs"]
-    tested = "" if inputs is None else f", self-test of {counted(inputs, 'input')} passed"
-    say(
-        f"{report['file']}: good: {report['bytes']:,} bytes, {counted(report['tensors'], 'tensor')}, "
-        f"content digest {report['digest']}{tested}"
-    )
+    complain(f"dcformat: {report['error']}")
+    if "whole" not in report:
+        return
+    bad = {entry["name"] for entry in report["damaged"]}
+    say(f"{report['file']}: {len(report['whole']):,} of {counted(len(report['whole']) + len(bad), 'tensor')} whole")
+    for name in report["whole"]:
+        say(f"  whole: {name}")
+    for entry in report["damaged"]:
+        say(f"  damaged: {entry['name']}")
+    if report["whole"] and bad:
+        say(f"rescue those that are whole: dcformat unpack --skip-damaged {report['file']} -o OUT.safetensors")
 
 
 def _run_self_test(file: str, content: DcfFile, max_memory: int | None, max_work: int | None) -> None:

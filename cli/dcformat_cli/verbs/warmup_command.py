@@ -35,7 +35,9 @@ class _Step(Protocol):
 @click.command("warmup")
 @click.option("--list", "listing", is_flag=True, help="List the kernels and their saved code; compile nothing.")
 @click.option("--clear", is_flag=True, help="Remove all saved code.")
-@click.option("--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v3 or x86-64-v4.")
+@click.option(
+    "--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v2, x86-64-v3 or x86-64-v4."
+)
 @click.option(
     "--into", type=click.Path(path_type=Path), metavar="DIR",
     help="With --target: save the code here. Use the folder as DCFORMAT_CACHE_DIR on the other machine.",
@@ -147,6 +149,7 @@ class _Steps(Notices):
     """Shows each kernel as a step before its compilation."""
 
     def __init__(self, step: _Step) -> None:
+        super().__init__()
         self._step = step
         self._done = 0
 

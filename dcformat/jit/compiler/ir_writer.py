@@ -89,8 +89,8 @@ class Writer:
         return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), args)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
-        """Return ``x * y + z``, rounded once."""
-        return self.call(f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
+        """Return ``x * y + z``, rounded once on machines with an instruction for it; a call would be far slower."""
+        return self.call(f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
 
     def step(self, exact: bool, x: Any, y: Any, z: Any) -> Any:
         """Return ``x * y + z``, with two roundings if `exact`."""
@@ -114,9 +114,10 @@ class Writer:
         return [cgutils.alloca_once(self.b, kind) for _ in range(count)]
 
     @contextmanager
-    def loop(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
-        """Loop over ``range(start, stop, step)``."""
-        with cgutils.for_range_slice(self.b, start, stop, i64(step), I64) as (index, _):
+    def loop(self, start: Any, stop: Any, step: Any) -> Iterator[Any]:
+        """Loop over ``range(start, stop, step)``; `step` is a value or a Python int."""
+        step = i64(step) if isinstance(step, int) else step
+        with cgutils.for_range_slice(self.b, start, stop, step, I64) as (index, _):
             yield index
 
     def lanes(self, below: Any, n: int) -> Any:

@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Larger files are not read; no kernel comes close to this size.
 _MAX_BYTES = 1 << 24
@@ -21,6 +22,9 @@ _PARTIAL = ".partial"
 #: A file that is still unfinished after this many seconds belongs to a process that was killed.
 _ABANDONED = 3600
 
+#: The folder of a process that can save nothing anywhere else.
+_temporary: str | None = None
+
 
 def folder() -> str | None:
     """Return the folder of saved kernels: below DCFORMAT_CACHE_DIR, else below the user's cache directory.
@@ -28,6 +32,8 @@ def folder() -> str | None:
     The latter is the directory that platformdirs returns; this function repeats its rule for Linux, because an import
     of platformdirs takes 10 ms.
     """
+    if _temporary is not None:
+        return _temporary
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return None  # The environment may come from a user with fewer rights.
     chosen = os.environ.get("DCFORMAT_CACHE_DIR")
@@ -38,8 +44,22 @@ def folder() -> str | None:
     return f"{home}/dcformat/kernels" if os.path.isabs(home) else None  # noqa: PTH117
 
 
+def make_temporary() -> str:
+    """Make a folder of saved kernels that lasts as long as this process, and use it from now on."""
+    global _temporary
+    if _temporary is None:
+        import atexit
+        import shutil
+        import tempfile
+
+        made, process = tempfile.mkdtemp(prefix="dcformat-"), os.getpid()
+        atexit.register(lambda: shutil.rmtree(made, ignore_errors=True) if os.getpid() == process else None)
+        _temporary = f"{made}/kernels"
+    return _temporary
+
+
 def shipped() -> str:
-    """Return the folder of kernels that came with the package."""
+    """Return the folder of kernels that came with the package; they are trusted as its modules are."""
     return f"{os.path.dirname(__file__)}/prebuilt"  # noqa: PTH120
 
 
@@ -51,13 +71,13 @@ def read(key: bytes, compiler: str | None) -> bytes | None:
     """
     place = folder()
     data = _read(place, key, compiler) if place is not None else None
-    return _read(shipped(), key, None) if data is None else data
+    return _read(shipped(), key, None, trusted=True) if data is None else data
 
 
 def find(key: bytes, compiler: str | None) -> str | None:
     """Return the file that `read` reads, or None."""
-    for place, wanted in ((folder(), compiler), (shipped(), None)):
-        if place is not None and _read(place, key, wanted) is not None:
+    for place, wanted, trusted in ((folder(), compiler, False), (shipped(), None, True)):
+        if place is not None and _read(place, key, wanted, trusted) is not None:
             return f"{place}/{_latest(os.listdir(place), key) if wanted is None else _name(key, wanted)}"  # noqa: PTH208
     return None
 
@@ -67,30 +87,30 @@ def _latest(names: list[str], key: bytes) -> str | None:
     return max((name for name in names if name.startswith(key.hex()) and name.endswith(_SUFFIX)), default=None)
 
 
-def _read(place: str, key: bytes, compiler: str | None) -> bytes | None:
+def _read(place: str, key: bytes, compiler: str | None, trusted: bool = False) -> bytes | None:
     try:
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        if not _trusted(os.fstat(handle)):
+        if not (trusted or _trusted(os.fstat(handle))):
             return None
         if compiler is not None:
-            return _read_file(handle, _name(key, compiler))
+            return _read_file(handle, _name(key, compiler), trusted)
         # List the folder that was checked, even if its name now refers to another one.
         name = _latest(os.listdir(handle), key)  # noqa: PTH208
-        return None if name is None else _read_file(handle, name)
+        return None if name is None else _read_file(handle, name, trusted)
     except OSError:
         return None
     finally:
         os.close(handle)
 
 
-def _read_file(place: int, name: str) -> bytes | None:
+def _read_file(place: int, name: str, trusted: bool) -> bytes | None:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
     with os.fdopen(file, "rb", buffering=0) as opened:
         status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or not _trusted(status) or status.st_size > _MAX_BYTES:
+        if not stat.S_ISREG(status.st_mode) or not (trusted or _trusted(status)) or status.st_size > _MAX_BYTES:
             return None
         return opened.read(status.st_size)
 
@@ -135,6 +155,19 @@ def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> s
     finally:
         os.close(handle)
     return f"{place}/{name}"
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Let one process at a time fill the user's folder."""
+    import fcntl
+
+    handle = _open_to_write(_require_folder())
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _require_folder() -> str:

@@ -18,13 +18,15 @@ class Target:
     needs: frozenset[str]
 
 
-_V3 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
+_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "ssse3", "sse4_1", "sse4_2"})
+_V3 = _V2 | frozenset({"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 #: Best first.
 TARGETS = {
     "x86-64-v4": Target("x86_64", "x86_64-unknown-linux-gnu", "x86-64-v4", _V4),
     "x86-64-v3": Target("x86_64", "x86_64-unknown-linux-gnu", "x86-64-v3", _V3),
+    "x86-64-v2": Target("x86_64", "x86_64-unknown-linux-gnu", "x86-64-v2", _V2),
     "aarch64": Target("aarch64", "aarch64-unknown-linux-gnu", "generic", frozenset({"asimd", "fp"})),
 }
 

@@ -8,7 +8,6 @@ become the integers themselves, less their zero points; the weights and biases o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import frexp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,9 +160,11 @@ class _Rewriter(Copier):
         if isinstance(found, Whole) and found.scale == scale and low <= found.low and found.high <= high:
             return found
         if found is None:
-            # The division is exact if the scale is a power of two; otherwise it is rounded as in Quantize.
-            x, divided = self.real(node.values[0]), frexp(scale)[0] != 0.5
-            found = Sums(self.new.binary("div", x, scale), scale, 1.0, "") if divided else Sums(x, 1.0, 1.0, "")
+            x = self.real(node.values[0])
+            if node.values[0] < len(self.old.inputs):  # what callers give is divided, as in Quantize
+                found = Sums(self.new.binary("div", x, scale), scale, 1.0, "")
+            else:
+                found = Sums(x, 1.0, 1.0, "")
         operands = found.value, found.scales if isinstance(found, Sums) else 1.0
         name = found.name if isinstance(found, Sums) else ""
         scales = {"input_scale": found.scale, "output_scale": scale}

@@ -1,4 +1,4 @@
-"""The last rewrites of an imported network: the batch taken out, constants folded, and detours removed."""
+"""The last rewrites of an imported network: the batch taken out, constants folded, and layers of integers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     """
     ends = [(result.value, result.batch_axis) for result in results]
     built, values = without_batch(builder, batch_axes, ends)
-    built, values = clean(*to_integers(*clean(*fold_affine(*clean(built, values)))))
+    built, values = clean(*fold_affine(*clean(built, values)))
+    built, values = clean(*to_integers(built, values))
     if not built.nodes:
         values = [built.copy(value) for value in values]
     model = built.model([

@@ -14,7 +14,7 @@ from dcformat.graph import Port
 from dcformat.model import Model
 from dcformat_interop.lowering.comparison import ROUNDING, TOLERANCE, Rounding, Run, differences, rounding, rounds
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tflite_import.litert import litert_version, run_litert
+from dcformat_interop.tflite_import.litert import LiteRT, litert_version
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +57,7 @@ class LiteRTComparison(NamedTuple):
 
 
 def compare_with_litert(
-    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run
+    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run, litert: LiteRT
 ) -> LiteRTComparison:  # fmt: skip
     """Compare a network with the file from which it was read; `limits` are those of inputs that choose elements.
 
@@ -70,13 +70,13 @@ def compare_with_litert(
     whole = rounds(model)
     count = _count(model, _QUANTIZED_INPUTS if whole else _INPUTS)
     inputs = {port.name: _random(port, count, limits.get(port.name)) for port in model.graph.inputs}
-    expected = run_litert(path, data, list(inputs.values()))
+    expected = litert(path, data, list(inputs.values()))
     found = _outputs(model, inputs, count, run)
     pairs = [(output.name, found[output.name], expected[i]) for i, output in enumerate(model.graph.outputs)]
     for name, results, wanted in pairs:
         if results.shape != wanted.shape:
             raise UnfitError(path, f"shape {wanted.shape[1:]}", f"{results.shape[1:]}", f"output {name!r}")
-    others = cache(lambda: run_litert(path, data, list(inputs.values()), other_kernels=True))
+    others = cache(lambda: litert(path, data, list(inputs.values()), other_kernels=True))
     engine = f"LiteRT {litert_version()}"
     if whole:
         return LiteRTComparison(engine, count, None, _check_rounding(path, pairs, others, bool(model.tensors)))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,14 @@ import numpy.typing as npt
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
+
+
+class LiteRT(Protocol):
+    """Runs a model, as `run_litert` does."""
+
+    def __call__(self, path: str, data: bytes, inputs: Sequence[Array], other_kernels: bool = False) -> list[Array]:
+        """Return the outputs of all calls."""
+
 
 _WORKER = Path(__file__).with_name("litert_worker.py")
 

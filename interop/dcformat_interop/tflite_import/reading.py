@@ -25,7 +25,7 @@ from dcformat_interop.tflite_import.checking import LiteRTComparison, compare_wi
 from dcformat_interop.tflite_import.evaluator import Evaluator
 from dcformat_interop.tflite_import.float_weights import with_float_weights
 from dcformat_interop.tflite_import.items import Item, plain
-from dcformat_interop.tflite_import.litert import litert_version
+from dcformat_interop.tflite_import.litert import LiteRT, litert_version, run_litert
 from dcformat_interop.tflite_import.loading import TensorInfo, TfliteFile, load_tflite
 
 
@@ -43,15 +43,16 @@ class TfliteImport:
     _data: bytes
     _limits: Mapping[str, int]
 
-    def check(self, run: Run) -> LiteRTComparison | None:
+    def check(self, run: Run, litert: LiteRT = run_litert) -> LiteRTComparison | None:
         """Compare the network, which `run` runs, with LiteRT; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.
+        `litert` runs the file; by default it does so in a process of its own, which the file may crash.
         The result is None if LiteRT is not installed.
         """
         if litert_version() is None:
             return None
-        return compare_with_litert(self.model, self._file.path, self.runnable(), self._limits, run)
+        return compare_with_litert(self.model, self._file.path, self.runnable(), self._limits, run, litert)
 
     def runnable(self) -> bytes:
         """Return the bytes of the file, with float32 weights where LiteRT would round the inputs of layers."""

@@ -10,13 +10,9 @@ from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, VectorTables, column_ns, is_depthwise
-from dcformat_runtime.kernels.simd_widths import BLOCK, COLUMN_WIDTHS, HALF, HALF_POOLS, PLANE_BLOCKS
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS
 from dcformat_runtime.network import Layer
 
-#: The limits among which `OneImage` chooses for the blocks of a tile.
-_TILES = (12, 13, 14, 16)
-#: Estimated nanoseconds of the end of a sparse row.
-_ROW_NS = 20.0
 #: How many threads can compute a depthwise convolution of one image.
 _SCRATCHES = 4
 
@@ -87,10 +83,9 @@ class OneImage(Emitter):
             view = table.window
             lines = height if view.width == width else 1
             blocks = lines * view.line_blocks
-            loop = CsrLoop(1, step, 16, blocks, view.line_blocks, view.width)
-            if isinstance(table.table, CsrPlace):
-                columns = layer.in_shapes[0][0] * view.shape[0]
-                loop = loop._replace(max_blocks=self._tile(table.table, blocks, columns))
+            # A single line may be filled up, because its plane is.
+            kept = view.width if lines > 1 else step
+            loop = CsrLoop(1, step, 16, blocks, view.line_blocks, kept, max_blocks=table.max_blocks)
         loop = loop._replace(residual=self.residual(layer))
         self.emit_convolution(table, source, place, loop, layer.relu)
         if pool is not None and buffer is not None:
@@ -128,23 +123,6 @@ class OneImage(Emitter):
         )  # fmt: skip
         self.arena.give(scratch)
 
-    def _tile(self, table: CsrPlace, blocks: int, columns: int) -> int:
-        """Return the most blocks of sparse rows, out of `blocks`, to compute at a time; they read `columns` planes.
-
-        With more, the ends of rows, which the processor cannot predict, matter less, but less of what several rows read
-        stays in the first-level cache.
-        """
-        most = self.weights.vectors.max_blocks
-        if most < max(COLUMN_WIDTHS):
-            return most
-
-        def cost(limit: int) -> float:
-            pieces = -(-blocks // limit)
-            k = -(-blocks // pieces)
-            return pieces * (_ROW_NS + table.entries / table.rows * (1.0 + k * _block_ns(64 * k * columns)))
-
-        return min(_TILES, key=cost)
-
     def _pooled_halves(self, layer: Layer, table: ConvPlace) -> int:
         """Return the number of half blocks in a convolution's line if they are pooled in registers, otherwise 0."""
         view, pool = table.window, layer.pool
@@ -157,11 +135,6 @@ class OneImage(Emitter):
             return 0
         fits = height * line % min(widths) == 0 and min(widths) <= 2 * self.weights.vectors.max_blocks
         return line if fits else 0
-
-
-def _block_ns(size: int) -> float:
-    """Return the estimated nanoseconds of a block of 16 multiply-adds, if several rows read the same `size` bytes."""
-    return 0.2 if size <= 32 << 10 else 0.28 if size <= 96 << 10 else 0.33 if size <= 768 << 10 else 0.45
 
 
 def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:

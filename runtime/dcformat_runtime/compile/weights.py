@@ -39,16 +39,13 @@ from dcformat_runtime.compile.tile_tables import (
     depthwise_table,
     depthwise_window,
 )
+from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
 
 T = TypeVar("T")
 
-#: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
-_RUN_BYTES = 24 << 10
-#: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
-_RUN_BLOCKS = 300
 #: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
 #: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
 _DENSE_LIMIT = 1 << 21
@@ -88,11 +85,15 @@ class DensePlace(NamedTuple):
 
 
 class ConvPlace(NamedTuple):
-    """The place of a convolution's table, its window, and the address of the list of its copies' first columns."""
+    """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
+
+    `max_blocks` is the most blocks of a sparse product to compute at a time.
+    """
 
     table: CsrPlace | DensePlace
     window: Window
     starts: int
+    max_blocks: int
 
 
 class DepthwisePlace(NamedTuple):
@@ -189,24 +190,23 @@ class Weights:
         dense = is_dense(layer, flat)
         view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors, dense)
         place: CsrPlace | DensePlace
+        cut = conv_tiling(layer, view, flat, max_blocks)
         if dense:
             place = self._dense(layer, view, flat)
         elif layer.weight is None:
-            runs = conv_runs(layer, matrix.shape, matrix.nnz, view, flat, max_blocks)
-            place = self._place_csr(matrix.rows, matrix.nnz, runs)
+            place = self._place_csr(matrix.rows, matrix.nnz, cut.runs)
         else:
             weight, bias = _parameters(layer)
             weight = seen_entries(weight, layer)
             positions = conv_positions(weight, layer, view, flat)
-            runs = conv_runs(layer, weight.shape, weight.nnz, view, flat, max_blocks)
             # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            bounds = run_bounds(layer.in_shapes[0][0], runs)
+            bounds = run_bounds(layer.in_shapes[0][0], cut.runs)
             counts = run_counts(weight, conv_channels(weight, layer), bounds)
-            place = self._put_csr(csr_table(counts, positions, weight.values, bias), runs)
+            place = self._put_csr(csr_table(counts, positions, weight.values, bias), cut.runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
-        return ConvPlace(place, view, starts)
+        return ConvPlace(place, view, starts, cut.max_blocks)
 
     def _depthwise(self, layer: Layer) -> DepthwisePlace:
         matrix, skip, node = _matrix(layer), self.room.skip, layer.node
@@ -341,11 +341,6 @@ def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
     return layer.weight, layer.bias + np.float32(0)  # no negative zero: adding zeros must change nothing
 
 
-def linear_runs(shape: Shape, entries: int) -> int:
-    """Return the number of runs of columns into which a linear layer is cut."""
-    return _runs(shape[1] * 256, 4 * entries / shape[0])
-
-
 def is_dense(layer: Layer, flat: bool) -> bool:
     """Return whether a convolution runs with all its weights, whether they are zeros or not.
 
@@ -379,17 +374,6 @@ def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: boo
     return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves, dense, pools)
 
 
-def conv_runs(layer: Layer, shape: Shape, entries: int, view: Window, flat: bool, max_blocks: int) -> int:
-    """Return the number of runs of channels into which a convolution is cut; one with pooling in registers is not."""
-    if layer.pool is not None and not flat:
-        return 1
-    _, height, width = layer.conv_shape
-    each = prod(view.shape[1:])  # of one channel, the floats of one variant
-    used = min(each, 16 * max_blocks + (shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
-    blocks = min(max_blocks, -(-height * width // 16) if flat else width)
-    return _runs(4 * layer.in_shapes[0][0] * view.shape[0] * used, blocks * entries / shape[0])
-
-
 def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
     """Return whether a linear layer gets dense columns, which must be neither too sparse nor too large.
 
@@ -398,11 +382,6 @@ def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
     floats = aligned(shape[0]) * aligned(shape[1])
     whole = shape[1] % BLOCK == 0 or reordered
     return whole and floats <= _DENSE_LIMIT and entries >= _LEAST_DENSITY * shape[0] * shape[1]
-
-
-def _runs(source_bytes: int, blocks: float) -> int:
-    """Return the number of runs into which a layer is cut; `blocks`: a row's multiply-adds each time it is read."""
-    return max(1, min(round(source_bytes / _RUN_BYTES), int(blocks / _RUN_BLOCKS)))
 
 
 def column_ns(size: int) -> float:

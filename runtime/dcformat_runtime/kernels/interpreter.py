@@ -21,6 +21,7 @@ from dcformat_runtime.kernels.products import csc_product, csr_product, permute_
 from dcformat_runtime.kernels.simd import (
     await_least,
     claim,
+    claim_next,
     copy_block,
     copy_half,
     finish,
@@ -51,8 +52,9 @@ class Images(NamedTuple):
 def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: int) -> int:
     """Run the program in `mem`, or one of its operators, on `x`, and write the results to `y`.
 
-    Threads share a call by pieces; a piece is some images, or a part of the operator. The caller publishes the pieces,
-    and all threads claim one after another until none is left, so a thread that comes late only helps less.
+    Threads share a call by pieces; a piece is some images, or a part of an operator. The caller publishes the pieces,
+    and all threads claim one after another until none is left, so a thread that comes late only helps less. If a thread
+    has waited too long for the parts of an operator, it returns, and may be called again.
 
     Parameters
     ----------
@@ -65,35 +67,38 @@ def run(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: in
         See `control`.
     generation : int
         0: run alone. -g: publish generation g and take part. g: help with generation g, then wait briefly for the
-        next, unless g was already over.
+        next, unless g was already over or its pieces are parts of operators.
 
     Returns
     -------
     int
         The number of pieces that this thread did, if the call is shared.
     """
-    single = control[words.SINGLE]
+    one = control[words.MODE] == words.ONE
+    together = generation != 0 and control[words.MODE] == words.TOGETHER
     n = x.shape[0]
     floats = flush_denormals()
     if generation < 0:
         publish(control, words.CLAIM, -generation * words.MAX_PIECES)
-    piece = claim(control, words.CLAIM, words.PIECES, abs(generation)) if generation else control[words.PART]
     mine = 0
-    while piece >= 0:
-        done = control[words.IMAGE] if single else piece * control[words.SIZE]
-        end = min(n, done + control[words.SIZE]) if generation and not single else n
-        while done < end:
-            done += _run_tile(x, y, a, mem, control, done, end, piece)
-            if single:
-                done = end
-        if generation:
-            mine += 1
-            finish(control, words.DONE)
-            piece = claim(control, words.CLAIM, words.PIECES, abs(generation))
-        else:
+    if together:
+        mine = _run_together(x, y, a, mem, control, abs(generation))
+    else:
+        piece = claim(control, words.CLAIM, words.PIECES, abs(generation)) if generation else 0
+        while piece >= 0:
+            done = control[words.IMAGE] if one else piece * control[words.SIZE]
+            end = min(n, done + control[words.SIZE]) if generation else n
+            while done < end:
+                done += _run_tile(x, y, a, mem, control, done, end)
+                if one:
+                    done = end
             piece = -1
-    if generation > 0:
-        await_least(control, words.CLAIM, (generation + 1) * words.MAX_PIECES, words.LOOKS)
+            if generation:
+                mine += 1
+                finish(control, words.DONE)
+                piece = claim(control, words.CLAIM, words.PIECES, abs(generation))
+        if generation > 0:
+            await_least(control, words.CLAIM, (generation + 1) * words.MAX_PIECES, words.LOOKS)
     restore_denormals(floats)
     return mine
 
@@ -108,29 +113,48 @@ def wait(control: Array) -> int:
 
 
 @device
-def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: int, end: int, piece: int) -> int:
+def _run_together(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: int) -> int:
+    """Run parts of the operators for one image as long as some can be claimed; return their number."""
+    parts = control[words.PARTS]
+    first = word(mem, control[words.PLAN] + isa.PLAN_STAGES + 1)
+    exact = word(mem, isa.EXACT)
+    mine = 0
+    piece = claim_next(control, generation)
+    while piece >= 0:
+        op = first + isa.RECORD_WIDTH * (piece // parts)
+        source = word(mem, op + isa.SOURCE)
+        target = word(mem, op + isa.TARGET)
+        part = piece % parts
+        if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
+            _run_whole(Images(x, y, 0, 1), a, mem, op, source, target, exact)
+        mine += 1
+        finish(control, words.DONE)
+        piece = claim_next(control, generation)
+    return mine
+
+
+@device
+def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: int, end: int) -> int:
     """Run the next tile of images from `done` on (before `end`), or one operator; return the tile's images."""
-    single = control[words.SINGLE]
+    one = control[words.MODE] == words.ONE
     exact = word(mem, isa.EXACT)
     left = end - done
-    plan = control[words.PLAN] if single else word(mem, isa.PLANS + min(left, isa.CHOICES))
+    plan = control[words.PLAN] if one else word(mem, isa.PLANS + min(left, isa.CHOICES))
     count = min(word(mem, plan + isa.PLAN_TILE), left)
     lanes = word(mem, plan + isa.PLAN_LANES)
-    part = piece if single else 0
-    parts = control[words.PIECES] if single else 1
-    for stage in range(control[words.STAGE] if single else 0, control[words.STAGE] + 1 if single else 2):
+    for stage in range(control[words.STAGE] if one else 0, control[words.STAGE] + 1 if one else 2):
         groups = (count + lanes - 1) // lanes if stage == 0 else 1
         number = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage)
         first = word(mem, plan + isa.PLAN_STAGES + isa.STAGE_WIDTH * stage + 1)
-        for g in range(control[words.GROUP] if single else 0, control[words.GROUP] + 1 if single else groups):
-            start = control[words.OPERATOR] if single else 0
-            for o in range(start, start + 1 if single else number):
+        for g in range(control[words.GROUP] if one else 0, control[words.GROUP] + 1 if one else groups):
+            start = control[words.OPERATOR] if one else 0
+            for o in range(start, start + 1 if one else number):
                 image = done + g * lanes if stage == 0 else done
                 here = min(lanes, count - g * lanes) if stage == 0 else count
                 op = first + isa.RECORD_WIDTH * o
                 source = word(mem, op + isa.SOURCE)
                 target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
-                if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
+                if not _run_parts(a, mem, op, source, target, exact, 0, 1):
                     _run_whole(Images(x, y, image, here), a, mem, op, source, target, exact)
     return count
 

@@ -13,6 +13,7 @@ from dcformat_runtime.kernels.simd import (
     Halves,
     Output,
     Row,
+    Rows,
     Slots,
     Sum,
     TwoLines,
@@ -31,10 +32,16 @@ from dcformat_runtime.kernels.simd_widths import BLOCK, UINT8S
 
 Array = npt.NDArray[Any]
 
+#: The least number of blocks for each part if the parts of a product are blocks.
+_LONG = 4
+
 
 @device
 def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
-    """Multiply sparse rows by blocks of positions or of lanes; each part takes every `parts`-th row."""
+    """Multiply sparse rows by blocks of positions or of lanes.
+
+    Each part takes some of the blocks if they form one long line, and otherwise every `parts`-th row.
+    """
     count = word(mem, op + isa.CSR_PRODUCT_ROWS)
     indptr = word(mem, op + isa.CSR_PRODUCT_INDPTR)
     order = word(mem, op + isa.CSR_PRODUCT_ORDER)
@@ -56,12 +63,17 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
     residual = word(mem, op + isa.CSR_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
     beside = residual - target
+    by_blocks = parts > 1 and blocks >= _LONG * parts and line_blocks >= blocks and not pool
+    begin = part * blocks // parts if by_blocks else 0
+    end = (part + 1) * blocks // parts if by_blocks else blocks
+    first_row = 0 if by_blocks else part
+    every = 1 if by_blocks else parts
     for i in range(word(mem, op + isa.CSR_PRODUCT_OUTER)):
         row_source = source + i * across
         row_target = target + i * word(mem, op + isa.CSR_PRODUCT_TARGET_OUTER)
-        first = 0
-        while first < blocks:
-            left = blocks - first
+        first = begin
+        while first < end:
+            left = end - first
             if line_blocks == 0:
                 k = half_width(left, max_blocks)
             else:
@@ -74,26 +86,19 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                 first_adds = adds if c == 0 and not exact else 0
                 how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
                 # Rows are sorted by length, so taking every `parts`-th balances the parts.
-                r = part
-                while r < count:
-                    start = word(mem, indptr + c * count + r)
-                    end = word(mem, indptr + c * count + r + 1)
-                    row = Row(x, unit, indices, values, start, end)
-                    bias = mem[biases + r]
-                    y = row_target + word(mem, order + r) * target_row
-                    if line_blocks == 0:
-                        y += first // (2 * pool) * gap if pool else first * gap
-                        out = Output(y, gap, 0, 0, width, beside, 1)
-                        rows_halves(Halves(k, step, pool), a, mem, row, bias, how, out)
-                    elif pool:
-                        y += first // 4 * gap
-                        rows_pool(TwoLines(k, across // 2), a, mem, row, bias, how, Output(y, gap, 0, 0, width, 0, 1))
-                    else:
-                        y += line * width
-                        # Where the sums overwrite the residual, no block may write beyond its line.
-                        final = 1 if first + k == blocks or (adds and beside == 0) else 0
-                        rows(k, a, mem, row, bias, how, Output(y, gap, column, line_blocks, width, beside, final))
-                    r += parts
+                starts = indptr + c * count
+                table = Rows(x, unit, indices, values, starts, order, biases, first_row, count, every, target_row)
+                if line_blocks == 0:
+                    y = row_target + (first // (2 * pool) * gap if pool else first * gap)
+                    rows_halves(Halves(k, step, pool), a, mem, table, how, Output(y, gap, 0, 0, width, beside, 1))
+                elif pool:
+                    y = row_target + first // 4 * gap
+                    rows_pool(TwoLines(k, across // 2), a, mem, table, how, Output(y, gap, 0, 0, width, 0, 1))
+                else:
+                    # Where the sums overwrite the residual, no block may write beyond its line.
+                    final = 1 if first + k == blocks or (adds and beside == 0) else 0
+                    y = row_target + line * width
+                    rows(k, a, mem, table, how, Output(y, gap, column, line_blocks, width, beside, final))
             first += k
 
 
@@ -107,7 +112,7 @@ def whole_width(left: int, max_blocks: int) -> int:
     k = (left + pieces - 1) // pieces
     if k >= 12:
         return 16 if k >= 16 else min(k, 14)
-    return 8 if k >= 8 else 6 if k >= 6 else 4 if k >= 4 else k
+    return min(k, 8) if k >= 6 else min(k, 4)
 
 
 @device

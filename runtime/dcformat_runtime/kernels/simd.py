@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
+from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.control import MAX_PIECES
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, UINT8S
 
@@ -87,6 +88,21 @@ def claim(control: Array, at: int, pieces: int, generation: int) -> int:
         return piece
 
 
+@intrinsic(compiled_form("claim_next"))
+def claim_next(control: Array, generation: int) -> int:
+    """Claim the next part of an operator atomically, once all parts of the operators before it are done.
+
+    Return -1 if there is none, or if that takes too long. The words of `control` say which parts are claimed and done.
+    The Python form does not wait.
+    """
+    with _counting:
+        piece = int(control[words.CLAIM]) - generation * MAX_PIECES
+        if not 0 <= piece < control[words.PIECES] or control[words.DONE] < piece - piece % control[words.PARTS]:
+            return -1
+        control[words.CLAIM] += 1
+        return piece
+
+
 @intrinsic(compiled_form("finish"))
 def finish(control: Array, at: int) -> None:
     """Add 1 atomically; all earlier stores become visible first."""
@@ -152,6 +168,26 @@ class Row(NamedTuple):
     end: int
 
 
+class Rows(NamedTuple):
+    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of what they multiply.
+
+    Row r has the entries from ``word(indptr + r)`` to before ``word(indptr + r + 1)``, as in `Row`. Its sums begin with
+    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place that an `Output` tells.
+    """
+
+    x: int
+    unit: int
+    indices: int
+    values: int
+    indptr: int
+    order: int
+    bias: int
+    first: int
+    stop: int
+    every: int
+    apart: int
+
+
 class Halves(NamedTuple):
     """The `blocks` half blocks that a row is multiplied by at a time; they lie `step` floats apart in the source.
 
@@ -195,9 +231,22 @@ class Output(NamedTuple):
     final: int
 
 
+def _each(mem: Array, table: Rows, out: Output) -> Iterator[tuple[Row, float, Output]]:
+    """Yield each row of a table, its bias, and where its sums go."""
+    for r in range(table.first, table.stop, table.every):
+        start, end, number = (word(mem, at + r) for at in (table.indptr, table.indptr + 1, table.order))
+        row = Row(table.x, table.unit, table.indices, table.values, start, end)
+        yield row, mem[table.bias + r], out._replace(y=out.y + number * table.apart)
+
+
 @intrinsic(compiled_form("rows_full"))
-def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
-    """Multiply one sparse row by `k` blocks, and add the products to the bias in the order of the entries."""
+def rows(k: int, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
+    """Multiply sparse rows by `k` blocks, and add the products to the biases in the order of the entries."""
+    for row, bias, place in _each(mem, table, out):
+        _row(k, a, mem, row, bias, how, place)
+
+
+def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
     acc = np.full(BLOCK * k, bias, np.float32)
     places = []
     for b in range(k):
@@ -223,11 +272,16 @@ def rows(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
 
 
 @intrinsic(compiled_form("rows_halves"))
-def rows_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+def rows_halves(halves: Halves, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
     """Do what `rows` does to half blocks, and keep `out.width` floats of each.
 
     If `halves.pool` is not 0, the maxima of 2 x 2 are written, in lines `out.gap` apart.
     """
+    for row, bias, place in _each(mem, table, out):
+        _row_halves(halves, a, mem, row, bias, how, place)
+
+
+def _row_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
     k, step, pool = halves
     acc = np.full((k, HALF), bias, np.float32)
     outs = [a[out.y + b * out.gap :][: out.width] for b in range(k)]
@@ -266,14 +320,15 @@ class TwoLines(NamedTuple):
 
 
 @intrinsic(compiled_form("rows_pool"))
-def rows_pool(lines: TwoLines, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
     """Do what `rows` does to the blocks of two lines; write the maxima of 2 x 2, `out.gap` apart."""
-    acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
-    for line, sums in enumerate(acc):
-        _accumulate(sums, a, mem, row, row.x + line * lines.across)
-    maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
-    for b, block in enumerate(maxima):
-        a[out.y + b * out.gap :][:BLOCK] = np.maximum(block, np.float32(0)) if how.relu else block
+    for row, bias, place in _each(mem, table, out):
+        acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
+        for line, sums in enumerate(acc):
+            _accumulate(sums, a, mem, row, row.x + line * lines.across)
+        maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
+        for b, block in enumerate(maxima):
+            a[place.y + b * place.gap :][:BLOCK] = np.maximum(block, np.float32(0)) if how.relu else block
 
 
 def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from numba import types
 
+from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.control import MAX_PIECES
 from dcformat_runtime.kernels.simd_writer import I64, Writer, helper, i64
 
@@ -47,6 +48,44 @@ def claim() -> Any:
         return w.b.load(found)
 
     return helper("Aiii", types.int64, write)
+
+
+def claim_next() -> Any:
+    """Write `simd.claim_next`."""
+
+    def write(w: Writer, control: Any, generation: Any) -> Any:
+        first, claims = w.b.mul(generation, i64(MAX_PIECES)), i64(words.CLAIM)
+        limit, parts, patience = (w.load(control, i64(at), I64) for at in (words.PIECES, words.PARTS, words.PATIENCE))
+        found, looks = w.variables(2, I64)
+        w.b.store(i64(0), looks)
+        names = ("look", "wait", "check", "attempt", "claimed", "none", "end")
+        look, wait, check, attempt, claimed, none, end = (w.b.append_basic_block(name) for name in names)
+        w.b.branch(look)
+        w.b.position_at_end(look)
+        seen = _look(w, control, claims)
+        piece = w.b.sub(seen, first)
+        # The comparison is unsigned, because pieces of an earlier generation are below 0.
+        w.b.cbranch(w.b.icmp_unsigned("<", piece, limit), check, none)
+        w.b.position_at_end(check)
+        before = w.b.sub(piece, w.b.urem(piece, parts))
+        ready = w.b.icmp_signed(">=", _look(w, control, i64(words.DONE)), before)
+        w.b.cbranch(ready, attempt, wait)
+        w.b.position_at_end(wait)
+        w.b.store(w.plus(w.b.load(looks), 1), looks)
+        w.b.cbranch(w.b.icmp_signed("<", w.b.load(looks), patience), look, none)
+        w.b.position_at_end(attempt)
+        both = w.b.cmpxchg(w.at(control, claims, 1, I64), seen, w.plus(seen, 1), "acq_rel", "acquire")
+        w.b.cbranch(w.b.extract_value(both, 1), claimed, look)
+        w.b.position_at_end(claimed)
+        w.b.store(piece, found)
+        w.b.branch(end)
+        w.b.position_at_end(none)
+        w.b.store(i64(-1), found)
+        w.b.branch(end)
+        w.b.position_at_end(end)
+        return w.b.load(found)
+
+    return helper("Ai", types.int64, write)
 
 
 def finish() -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -92,58 +94,86 @@ def switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], w
     w.b.position_at_end(end)
 
 
-class _Blocks:
-    """The places of a row's blocks, which may end a line, and what is loaded from and stored to them.
+@contextmanager
+def _each(w: Writer, mem: Any, table: Any, y: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Loop over the rows of a table; yield the entries of each, its bias, and the place of its sums."""
+    with w.loop(table.first, table.stop, table.every) as r:
+        at = w.b.add(table.indptr, r)
+        row = SimpleNamespace(**vars(table), start=w.word(mem, at), end=w.word(mem, w.plus(at, 1)))
+        place = w.b.add(y, w.b.mul(w.word(mem, w.b.add(table.order, r)), table.apart))
+        yield row, w.load(mem, w.b.add(table.bias, r)), place
+
+
+class _Places(NamedTuple):
+    """The places of a row's blocks, and how many floats of each are kept; None: all of them, or others follow."""
+
+    at: list[Any]
+    counts: list[Any] | None
+
+    def load(self, w: Writer, a: Any, b: int, distance: Any = None) -> Any:
+        """Load what lies `distance` floats after block b."""
+        at = self.at[b] if distance is None else w.b.add(self.at[b], distance)
+        return w.load(a, at, vector(BLOCK)) if self.counts is None else load_lanes(w, a, at, self.counts[b])
+
+    def store(self, w: Writer, a: Any, b: int, value: Any) -> None:
+        """Store block b."""
+        if self.counts is None:
+            w.store(value, a, self.at[b])
+        else:
+            store_lanes(w, value, a, self.at[b], self.counts[b])
+
+
+def _visit(w: Writer, blocks: int, out: Any, run: Callable[[Callable[[Any], _Places]], None]) -> None:
+    """Write ``run(places)`` for each way in which blocks may lie; ``places(y)`` are those of the row that begins at y.
 
     A line's last block may have more floats than are kept. If further lines follow, it is stored as a whole, because
-    the next line overwrites what it writes beyond its own; the last line of all is stored through a mask.
+    the next line overwrites what it writes beyond its own; the last line of all is stored through a mask. Most blocks
+    are adjacent and need neither; for those, the code is as short as can be.
     """
+    last = w.plus(out.column, blocks)
+    one_line = w.b.icmp_signed("<=", last, out.line_blocks)
+    whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), out.width))
+    adjacent = w.b.and_(whole, w.b.icmp_signed("==", out.gap, i64(BLOCK)))
+    first = w.b.mul(out.column, i64(BLOCK))
 
-    def __init__(self, w: Writer, a: Any, blocks: int, out: Any) -> None:
-        self.w, self.a, self.blocks, self.out = w, a, blocks, out
-        last = w.plus(out.column, blocks)
-        one_line = w.b.icmp_signed("<=", last, out.line_blocks)
-        self.whole = w.b.and_(one_line, w.b.icmp_signed("<=", w.b.mul(last, i64(BLOCK)), out.width))
-        self.even = [w.b.add(out.y, w.b.mul(out.gap, w.plus(out.column, b))) for b in range(blocks)]
+    def plain(y: Any) -> _Places:
+        begin = w.b.add(y, first)
+        return _Places([w.plus(begin, b * BLOCK) for b in range(blocks)], None)
 
-    def visit(self, whole: Callable[[int, Any], None], part: Callable[[int, Any, Any], None]) -> None:
-        """Write ``whole(b, place)`` or, where block b is not whole, ``part(b, place, count)``, for each block b."""
-        w, wrapped = self.w, partial(_places, self.w, self.blocks, self.out)
-        with w.b.if_else(self.whole, likely=True) as (then, otherwise):
-            with then:
-                for b, place in enumerate(self.even):
-                    whole(b, place)
-            with otherwise, w.b.if_else(w.flag(self.out.final)) as (ends, goes_on):
+    with w.b.if_else(adjacent, likely=True) as (then, otherwise):
+        with then:
+            run(plain)
+        with otherwise:
+            offsets, counts = zip(*_lines(w, blocks, out), strict=True)
+            with w.b.if_else(w.flag(out.final)) as (ends, goes_on):
                 with ends:
-                    for b, (place, count) in enumerate(wrapped()):
-                        part(b, place, count)
+                    run(lambda y: _Places([w.b.add(y, offset) for offset in offsets], list(counts)))
                 with goes_on:
-                    for b, (place, _) in enumerate(wrapped()):
-                        whole(b, place)
+                    run(lambda y: _Places([w.b.add(y, offset) for offset in offsets], None))
 
 
 def rows_full() -> Any:
     """Write `simd.rows`."""
 
-    def write(w: Writer, k: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
-        kind = vector(BLOCK)
-
+    def write(w: Writer, k: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
         def variant(blocks: int) -> None:
-            acc = w.variables(blocks, kind)
-            target = _Blocks(w, a, blocks, out)
+            acc = w.variables(blocks, vector(BLOCK))
 
+            def run(places: Callable[[Any], _Places]) -> None:
+                with _each(w, mem, table, out.y) as (row, bias, y):
+                    one_row(acc, row, bias, places(y))
+
+            _visit(w, blocks, out, run)
+
+        def one_row(acc: list[Any], row: Any, bias: Any, places: _Places) -> None:
             def add_residual() -> None:
-                target.visit(
-                    lambda b, place: add_to(w, acc[b], w.load(a, w.b.add(place, out.residual), kind)),
-                    lambda b, place, count: add_to(w, acc[b], load_lanes(w, a, w.b.add(place, out.residual), count)),
-                )
+                for b, total in enumerate(acc):
+                    add_to(w, total, places.load(w, a, b, out.residual))
 
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
                 with then:
-                    target.visit(
-                        lambda b, place: w.b.store(w.load(a, place, kind), acc[b]),
-                        lambda b, place, count: w.b.store(load_lanes(w, a, place, count), acc[b]),
-                    )
+                    for b, total in enumerate(acc):
+                        w.b.store(places.load(w, a, b), total)
                 with otherwise:
                     for total in acc:
                         w.b.store(w.splat(bias, BLOCK), total)
@@ -152,15 +182,12 @@ def rows_full() -> Any:
             _accumulate(w, acc, _Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
-            sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
-            target.visit(
-                lambda b, place: w.store(sums[b], a, place),
-                lambda b, place, count: store_lanes(w, sums[b], a, place, count),
-            )
+            for b, total in enumerate(acc):
+                places.store(w, a, b, w.relu(w.flag(how.relu), w.b.load(total)))
 
         switch(w, (k,), [(width,) for width in WIDTHS], variant)
 
-    return helper("iAARfRR", types.void, write)
+    return helper("iAARRR", types.void, write)
 
 
 def add_to(w: Writer, total: Any, value: Any) -> None:
@@ -168,17 +195,17 @@ def add_to(w: Writer, total: Any, value: Any) -> None:
     w.b.store(w.b.fadd(w.b.load(total), value), total)
 
 
-def _places(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the place of each block and the number of its floats that are kept, line by line."""
-    y, column = out.y, out.column
+def _lines(w: Writer, blocks: int, out: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the offset of each block from the row's first line, and the number of its floats that are kept."""
+    line, column = i64(0), out.column
     for _ in range(blocks):
         left = w.b.sub(out.width, w.b.mul(column, i64(BLOCK)))
         count = w.b.select(w.b.icmp_signed("<", left, i64(BLOCK)), left, i64(BLOCK))
-        yield w.b.add(y, w.b.mul(column, out.gap)), count
+        yield w.b.add(line, w.b.mul(column, out.gap)), count
         column = w.plus(column, 1)
         ended = w.b.icmp_signed("==", column, out.line_blocks)
         column = w.b.select(ended, i64(0), column)
-        y = w.b.select(ended, w.b.add(y, out.width), y)
+        line = w.b.select(ended, w.b.add(line, out.width), line)
 
 
 def load_lanes(w: Writer, array: Any, index: Any, count: Any, n: int = BLOCK) -> Any:
@@ -211,17 +238,21 @@ def _pointer_name(pointer: Any, kind: str) -> str:
 def rows_halves() -> Any:
     """Write `simd.rows_halves`."""
 
-    def write(w: Writer, halves: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
+    def write(w: Writer, halves: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
         kind = vector(HALF)
 
         def variant(per_line: int, apart: int, width: int) -> None:
             acc = w.variables(width, kind)
-            places = [w.b.add(out.y, w.b.mul(out.gap, i64(b))) for b in range(width)]
+            with _each(w, mem, table, out.y) as (row, bias, y):
+                one_row(acc, per_line, apart, row, bias, y)
+
+        def one_row(acc: list[Any], per_line: int, apart: int, row: Any, bias: Any, y: Any) -> None:
+            places = [w.b.add(y, w.b.mul(out.gap, i64(b))) for b in range(len(acc))]
             if per_line:
                 for total in acc:
                     w.b.store(w.splat(bias, HALF), total)
                 _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
-                _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(how.relu), a, out)
+                _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(how.relu), a, y, out.gap)
                 return
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
                 with then:
@@ -251,14 +282,14 @@ def rows_halves() -> Any:
 
         switch(w, (halves.pool, halves.step, halves.blocks), HALF_CASES, variant)
 
-    return helper("RAARfRR", types.void, write)
+    return helper("RAARRR", types.void, write)
 
 
-def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, out: Any) -> None:
+def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, y: Any, gap: Any) -> None:
     """Store the maxima of 2 x 2 over lines of half blocks."""
     for q in range(0, len(acc), 2 * per_line):
         both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]
-        line = w.b.add(out.y, w.b.mul(out.gap, i64(q // (2 * per_line))))
+        line = w.b.add(y, w.b.mul(gap, i64(q // (2 * per_line))))
         for b in range(0, per_line, 2):
             count = HALF * len(both[b : b + 2])
             odd, even = (ir.Constant(ir.VectorType(I32, count // 2), list(range(s, count, 2))) for s in (1, 0))
@@ -269,20 +300,21 @@ def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, o
 def rows_pool() -> Any:
     """Write `simd.rows_pool`."""
 
-    def write(w: Writer, lines: Any, a: Any, mem: Any, row: Any, bias: Any, how: Any, out: Any) -> None:
+    def write(w: Writer, lines: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, vector(BLOCK))
-            for total in acc:
-                w.b.store(w.splat(bias, BLOCK), total)
-            _accumulate(w, acc, _Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
-            pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
-            for b in range(blocks // 4):
-                value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
-                w.store(value, a, w.b.add(out.y, w.b.mul(out.gap, i64(b))))
+            with _each(w, mem, table, out.y) as (row, bias, y):
+                for total in acc:
+                    w.b.store(w.splat(bias, BLOCK), total)
+                _accumulate(w, acc, _Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
+                pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
+                for b in range(blocks // 4):
+                    value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
+                    w.store(value, a, w.b.add(y, w.b.mul(out.gap, i64(b))))
 
         switch(w, (lines.blocks,), [(width,) for width in POOL_WIDTHS], variant)
 
-    return helper("RAARfRR", types.void, write)
+    return helper("RAARRR", types.void, write)
 
 
 def gather() -> Any:

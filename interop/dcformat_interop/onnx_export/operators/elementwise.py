@@ -71,10 +71,10 @@ def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[Operand], o
 def requantize(writer: GraphWriter, node: Requantize, operands: Sequence[Operand], out: Shape) -> str:
     """Write the steps of Requantize."""
     x, scale = (writer.aligned(operand, len(out)) for operand in operands)
-    first, second, low, high = (
+    given, wanted, low, high = (
         writer.constant(np.float32(n)) for n in (node.input_scale, node.output_scale, node.low, node.high)
     )
-    factor = writer.emit("Div", writer.emit("Mul", first, scale), second)
+    factor = writer.emit("Div", writer.emit("Mul", given, scale), wanted)
     return str(writer.emit("Clip", writer.emit("Round", writer.emit("Mul", x, factor)), low, high))
 
 

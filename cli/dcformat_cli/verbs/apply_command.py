@@ -1,0 +1,60 @@
+"""`dcformat apply`: make the new file of a delta and its base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import dcformat
+from dcformat.wording import counted
+from dcformat_cli.failures import misuse
+from dcformat_cli.group import Choice
+from dcformat_cli.input_files import naming, source
+from dcformat_cli.options import MODES, as_json, base, file_argument, max_memory, max_work, output
+from dcformat_cli.terminal import emit_json, say
+from dcformat_cli.writing import packed_model
+
+if TYPE_CHECKING:
+    from dcformat.codecs import Mode
+    from dcformat_cli.output_files import Output
+
+
+@click.command("apply")
+@file_argument()
+@base(required=True)
+@output("the new file")
+@click.option(
+    "--mode",
+    type=Choice(MODES),
+    default="fast",
+    show_default=True,
+    help="The coder of the new file: fast to decode, small, or smallest for small networks.",
+)
+@max_memory()
+@max_work()
+@as_json()
+def apply_command(
+    file: str, base: str, output: Output, mode: Mode, max_memory: int | None, max_work: int | None, as_json: bool
+) -> None:
+    """Make the new file of a delta FILE (- for stdin) and its base, which `pack --base` compared it with.
+
+    The tensors, the network, the texts and the content digest are those of the file or checkpoint that was packed, bit
+    for bit. If that was a .dcf file of this version, the same --mode gives the same bytes. Another base is refused.
+    """
+    if file == base:
+        raise misuse(f"{base}: expected a delta and its base, found one file twice")
+    output.check(file, base)
+    (delta, label), (given, _) = source(file), source(base)
+    with naming(label):
+        model = dcformat.apply(delta, given, max_memory=max_memory, max_work=max_work)
+    packed = packed_model(model, str(output), mode)
+    with output.open() as out:
+        out.write(packed)
+    digest = packed[-8:].hex()
+    if as_json:
+        document = {"file": file, "base": base, "output": str(output), "mode": mode, "bytes": len(packed)}
+        emit_json({**document, "tensors": len(model.tensors), "digest": digest}, err=output.to_stdout)
+    else:
+        about = f"{len(packed):,} bytes, {counted(len(model.tensors), 'tensor')}, content digest {digest}"
+        say(f"{output}: {about}", err=output.to_stdout)

@@ -1,0 +1,399 @@
+"""Coding of tensors that need not fit in memory, piece by piece (spec, "Payloads").
+
+`survey` reads all elements once to count their values, codes some rows from several places in every way to choose the
+form and the coding, and reads all elements again if positions must be counted. Then each chunk can be coded alone, in
+any order and in any process, by `code_chunk`. The chunks depend on nothing but the elements and the mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dcformat import layout
+from dcformat.codecs import Mode, context_writer, packed, packed_writer
+from dcformat.codecs.chunk_readers import chunk_reader
+from dcformat.codecs.codebooks import write_codebook
+from dcformat.codecs.csr_view import CsrView, index_dtype
+from dcformat.codecs.payload_layout import Chunk, Coding, ParsedPayload, chunk_bounds, chunk_lines, chunk_table
+from dcformat.codecs.payload_reader import read_chunk
+from dcformat.codecs.rangecoder import Encoder
+from dcformat.codecs.value_block_writer import write_block
+from dcformat.contents import EntryHead, TensorInfo
+from dcformat.cursor import varint
+from dcformat.digest import TensorDigest
+from dcformat.floats import bit_patterns, negatives, ranks
+from dcformat.forms import smallest
+from dcformat.model import STORAGE, Tensor, matrix_shape
+from dcformat.records import record, replace
+
+Array = npt.NDArray[Any]
+
+#: A tensor of more elements than this is coded in pieces; a smaller one is coded at once, as `dcformat.save` does.
+PIECES_FROM = 1 << 24
+#: Elements that are read at a time: a multiple of the 64 that share a mask in the digest.
+PIECE = 1 << 20
+#: Elements that are coded in every way, and the places from which they are taken.
+_TRIAL, _PLACES = 1 << 22, 8
+#: Values or entries in a chunk.
+_CHUNK = 1 << 20
+#: Bytes of memory that coding takes for each entry of a chunk, and for each element that is read at a time.
+_ENTRY_BYTES, _ELEMENT_BYTES = 48, 40
+
+
+class Elements(Protocol):
+    """The elements of a tensor in a file or in memory."""
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> str:
+        """One of `layout.DTYPES`."""
+
+    @property
+    def scale(self) -> float:
+        """The scale of an int8 tensor, else 1.0."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return elements of the flattened tensor: 1-D, contiguous, ``STORAGE[dtype]``."""
+
+
+class CodedChunk(NamedTuple):
+    """A chunk's bytes and the number of its entries (or elements)."""
+
+    data: bytes
+    stored: int
+
+
+class ReadBackError(RuntimeError):
+    """What was coded does not decode to what it was made of: a fault of the program or of the machine."""
+
+
+@record(eq=False)
+class Survey:
+    """What must be known of all elements before a chunk can be coded.
+
+    Attributes
+    ----------
+    head : EntryHead
+    digest : bytes
+        The `tensor_digest`.
+    mode : {'fast', 'small', 'tiny'}
+    coding : Coding
+        Never transposed, nor of coder 5.
+    lines_each : int
+        Lines in a chunk, 0 for one chunk.
+    codebook : ndarray or None
+    plan : packed.Plan or None
+        The code tables of coder 1.
+    """
+
+    head: EntryHead
+    digest: bytes
+    mode: Mode
+    coding: Coding
+    lines_each: int
+    codebook: Array | None
+    plan: packed.Plan | None
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether zeros are left out."""
+        return self.head.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all elements are equal; the one chunk is then the value."""
+        return self.head.form == layout.FORM_CONSTANT
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix form."""
+        return matrix_shape(self.head.shape, self.is_sparse)[0]
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix form."""
+        return matrix_shape(self.head.shape, self.is_sparse)[1]
+
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """Each chunk's first line, and the line after its last."""
+        return list(chunk_bounds(self.rows, self.lines_each))
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of memory that coding a chunk takes, estimated from the average number of entries in a chunk."""
+        elements = prod(self.head.shape)
+        stored = self.head.nnz if self.is_sparse else elements
+        return _ENTRY_BYTES * -(-stored // len(self.chunks)) + _ELEMENT_BYTES * PIECE
+
+    def front(self, sizes: Sequence[int], stored: Sequence[int]) -> bytes:
+        """Return the payload before its chunks, which have these sizes and numbers of entries."""
+        if self.is_constant:
+            return bytes((self.coding.byte,))
+        packed_head = b"" if self.plan is None else self._packed_head()
+        head = varint(len(packed_head)) + packed_head if self.plan is not None else b""
+        table = chunk_table(self.lines_each, sizes, stored if self.is_sparse else None)
+        return bytes((self.coding.byte,)) + varint(self.lines_each) + head + table
+
+    def payload(self, first: Chunk | None) -> ParsedPayload:
+        """Return the payload with its first chunk alone, or with one that holds no lines instead of that."""
+        kinds = ("constant", "dense", "dense", "sparse", "sparse")
+        head = b"" if self.plan is None else self._packed_head()
+        if first is None:
+            encoder = Encoder(64)
+            if self.codebook is not None:
+                write_codebook(encoder, self.codebook, self.head.dtype)
+            first = Chunk(0, 0, np.frombuffer(encoder.take(), np.uint8))
+        name, form, dtype, shape, scale, nnz, clusters = self.head
+        info = TensorInfo(name, shape, dtype, kinds[form], nnz, clusters, scale, 0, 0, 0)
+        return ParsedPayload(info, self.coding, self.rows, self.columns, np.frombuffer(head, np.uint8), [first])
+
+    def _packed_head(self) -> bytes:
+        assert self.plan is not None  # coder 1 has one
+        return packed_writer.encode_head(self.codebook, self.head.dtype, self.plan, tables=True)
+
+
+def pieces_of(elements: Elements) -> Iterator[Array]:
+    """Yield all elements, `PIECE` at a time."""
+    size = prod(elements.shape)
+    for start in range(0, size, PIECE):
+        yield elements.read(start, min(start + PIECE, size))
+
+
+def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None) -> Survey:
+    """Choose how to code a tensor.
+
+    Parameters
+    ----------
+    elements : Elements
+        Two or more.
+    mode : {'fast', 'small', 'tiny'}
+    pieces : iterable of ndarray, optional
+        What `pieces_of` yields, for callers that look at the elements too.
+
+    Returns
+    -------
+    Survey
+    """
+    counts = _Counts(elements)
+    for values in pieces_of(elements) if pieces is None else pieces:
+        counts.add(values)
+    digest = counts.digest.take(counts.only)
+    name, shape, dtype, scale = elements.name, elements.shape, elements.dtype, elements.scale
+    if counts.only is not None:
+        head = EntryHead(name, layout.FORM_CONSTANT, dtype, shape, scale, 0, 0)
+        return Survey(head, digest, mode, Coding(layout.CODER_RAW), 0, None, None)
+    form, payload = smallest(_trial(elements), mode)
+    sparse = form.is_sparse or (form.is_constant and 2 * counts.nonzero < counts.size)
+    book, uses = counts.codebook(sparse) if form.codebook is not None else (None, np.zeros(0, np.int64))
+    coding = _coding(Coding.of(payload[0]), sparse, book is not None)
+    forms = (layout.FORM_DENSE, layout.FORM_DENSE_SHARED, layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
+    clusters = 0 if book is None else len(book)
+    head = EntryHead(name, forms[2 * sparse + (book is not None)], dtype, shape, scale, counts.nonzero, clusters)
+    rows, stored = matrix_shape(shape, sparse)[0], counts.nonzero if sparse else counts.size
+    if coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING):
+        lines_each = context_writer.lines_of_chunks(counts.size, stored, rows)
+        return Survey(head, digest, mode, coding, lines_each, book, None)
+    lines_each = chunk_lines(rows, stored, counts.size if coding.every_element else stored, _CHUNK)
+    if not sparse and book is None:
+        return Survey(head, digest, mode, coding, lines_each, None, None)
+    plan = packed.Plan(0, False, np.empty(0, np.int64), ())
+    found = Survey(head, digest, mode, coding, lines_each, book, plan)
+    return replace(found, plan=_plan(elements, found, uses))
+
+
+def code_chunk(elements: Elements, found: Survey, number: int) -> CodedChunk:
+    """Code a chunk of a surveyed tensor, decode it again and compare.
+
+    Raises
+    ------
+    ReadBackError
+        The two differ.
+    """
+    if found.is_constant:
+        return CodedChunk(elements.read(0, 1).tobytes(), 1)
+    first, last = found.chunks[number]
+    part = _part(elements, found, first, last)
+    stored = part.nnz if found.is_sparse else part.size
+    data = _encoded(part, found, elements.shape, begins=number == 0)
+    chunk = Chunk(last - first, stored, np.frombuffer(data, np.uint8))
+    payload = found.payload(chunk if number == 0 else None)
+    _compare(read_chunk(payload, None if payload.is_plain else chunk_reader(payload), chunk), part)
+    return CodedChunk(data, stored)
+
+
+class _Counts:
+    """How often each value occurs, if a codebook could hold them all."""
+
+    def __init__(self, elements: Elements) -> None:
+        self.size = prod(elements.shape)
+        self.nonzero = 0
+        self.digest = TensorDigest(elements.dtype, elements.shape, elements.scale)
+        self._dtype, self._read = elements.dtype, 0
+        self._first: Array | None = None
+        self._alike = True
+        width = 8 * STORAGE[elements.dtype].itemsize
+        may_share = layout.DTYPES.index(elements.dtype) < layout.KERNEL_DTYPES
+        self._table = np.zeros(1 << width, np.int64) if may_share and width <= 16 else None
+        empty = np.zeros(0, f"<u{width // 8}"), np.zeros(0, np.int64)
+        self._found: tuple[Array, Array] | None = empty if may_share and width > 16 else None
+
+    @property
+    def only(self) -> Array | None:
+        """The bit pattern of all elements if they are equal."""
+        return self._first if self._alike else None
+
+    def add(self, values: Array) -> None:
+        """Count the next elements."""
+        bits = bit_patterns(values)
+        self.digest.add(self._read, values)
+        self._read += len(bits)
+        self.nonzero += int(np.count_nonzero(bits))
+        if self._first is None:
+            self._first = bits[:1].copy()
+        self._alike = self._alike and bool((bits == self._first[0]).all())
+        if self._table is not None:
+            self._table += np.bincount(bits, minlength=len(self._table))
+        elif self._found is not None:
+            patterns, counts = np.unique(bits, return_counts=True)
+            both = np.concatenate((self._found[0], patterns))
+            together, place = np.unique(both, return_inverse=True)
+            if len(together) > layout.MAX_CODEBOOK:
+                self._found = None
+                return
+            total = np.zeros(len(together), np.int64)
+            np.add.at(total, place, np.concatenate((self._found[1], counts)))
+            self._found = together, total
+
+    def codebook(self, sparse: bool) -> tuple[Array | None, Array]:
+        """Return the ascending values, without zero if `sparse`, and how often each occurs; None if too many."""
+        if self._table is not None:
+            patterns = np.flatnonzero(self._table)
+            uses = self._table[patterns]
+        elif self._found is not None:
+            patterns, uses = self._found
+        else:
+            return None, np.zeros(0, np.int64)
+        if sparse:
+            patterns, uses = patterns[patterns != 0], uses[patterns != 0]
+        storage = STORAGE[self._dtype]
+        book = patterns.astype(f"<u{storage.itemsize}").view(storage)
+        order = np.argsort(ranks(book, self._dtype))
+        return book[order], uses[order]
+
+
+def _trial(elements: Elements) -> Tensor:
+    """Return some rows from several places, as a tensor."""
+    shape, size = elements.shape, prod(elements.shape)
+    columns = prod(shape[1:])
+    each = _TRIAL // (_PLACES * columns)
+    if not each or shape[0] < _PLACES * each:
+        # Few and long rows: their beginning.
+        data = elements.read(0, min(_TRIAL, size))
+        return Tensor(elements.name, (1, len(data)), elements.dtype, data, scale=elements.scale)
+    starts = [(shape[0] - each) * place // (_PLACES - 1) * columns for place in range(_PLACES)]
+    data = np.concatenate([elements.read(start, start + each * columns) for start in starts])
+    return Tensor(elements.name, (_PLACES * each, *shape[1:]), elements.dtype, data, scale=elements.scale)
+
+
+def _coding(tried: Coding, sparse: bool, shared: bool) -> Coding:
+    """Return the coding of all rows, given the best one of some rows."""
+    if not sparse and not shared:
+        raw = tried.coder == layout.CODER_RAW and not tried.blocks
+        return Coding(layout.CODER_RAW if raw else layout.CODER_PLANES)
+    is_context = tried.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
+    coder = tried.coder if is_context else layout.CODER_HUFFMAN
+    return Coding(coder, every_element=tried.every_element and shared, blocks=sparse and not shared)
+
+
+def _plan(elements: Elements, found: Survey, uses: Array) -> packed.Plan:
+    """Return the code tables that suit all chunks together."""
+    symbols, counts = np.arange(max(len(uses), 1)), uses
+    if found.coding.every_element:
+        zero = negatives(found.codebook)
+        counts = np.insert(uses, zero, prod(found.head.shape) - found.head.nnz)
+        symbols = np.arange(len(counts))
+    planes = []
+    for number, size in enumerate(packed.plane_sizes(len(symbols))):
+        of_plane = np.zeros(size, np.int64)
+        np.add.at(of_plane, (symbols >> 8 * number) & 255 if size == 256 or number else symbols, counts)
+        planes.append(packed_writer.code_lengths(of_plane))
+    if not found.is_sparse or found.coding.every_element:
+        return packed.Plan(0, False, np.empty(0, np.int64), tuple(planes))
+    parts = (CsrView.of(_part(elements, found, first, last)) for first, last in found.chunks)
+    counted = packed_writer.run_counts(parts)
+    bits, _ = packed_writer.best_gap_bits(counted)
+    gaps = packed_writer.code_lengths(packed.escaped_counts(*counted, bits))
+    return packed.Plan(bits, False, gaps, tuple(planes))
+
+
+def _part(elements: Elements, found: Survey, first: int, last: int) -> Tensor:
+    """Return lines of a tensor in the form in which they are stored."""
+    begin, end, columns = first * found.columns, last * found.columns, found.columns
+    code = _coder(found)
+    places, stored = [], []
+    for start in range(begin, end, PIECE):
+        values = elements.read(start, min(start + PIECE, end))
+        if found.is_sparse:
+            there = np.flatnonzero(bit_patterns(values))
+            places.append(there + (start - begin))
+            values = values[there]
+        stored.append(code(values))
+    data = np.concatenate(stored) if len(stored) != 1 else stored[0]
+    name, _, dtype, _, scale, _, _ = found.head
+    shape = (last - first, columns)
+    if not found.is_sparse:
+        return Tensor(name, shape, dtype, data, found.codebook, scale=scale)
+    at = np.concatenate(places)
+    indptr = np.zeros(last - first + 1, np.int64)
+    np.cumsum(np.bincount(at // columns, minlength=last - first), out=indptr[1:])
+    indices = (at % columns).astype(index_dtype(columns))
+    return Tensor(name, shape, dtype, data, found.codebook, indptr, indices, scale)
+
+
+def _coder(found: Survey) -> Any:
+    """Return a function that turns values into what is stored: themselves, or codes."""
+    book = found.codebook
+    if book is None:
+        return lambda values: values
+    patterns, kind = bit_patterns(book), np.uint8 if len(book) <= 256 else np.uint16
+    if patterns.dtype.itemsize <= 2:
+        table = np.zeros(1 << 8 * patterns.dtype.itemsize, kind)
+        table[patterns] = np.arange(len(book))
+        return lambda values: table[bit_patterns(values)]
+    order = np.argsort(patterns)
+    ascending, codes = patterns[order], order.astype(kind)
+    return lambda values: codes[np.searchsorted(ascending, bit_patterns(values))]
+
+
+def _encoded(part: Tensor, found: Survey, shape: tuple[int, ...], *, begins: bool) -> bytes:
+    if found.plan is not None:
+        return packed_writer.encode_chunk(part, found.coding, found.plan, found.mode)
+    if found.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING):
+        return context_writer.encode_chunk(part, found.coding, found.mode, begins=begins)
+    if found.coding.coder == layout.CODER_RAW:
+        return part.data.tobytes()
+    return write_block(part.data, part.dtype, found.mode, (part.shape[0], *shape[1:]))
+
+
+def _compare(made: Tensor, part: Tensor) -> None:
+    """Raise unless two tensors hold the same bits in the same form."""
+    pairs = [(made.data, part.data), (made.indptr, part.indptr), (made.indices, part.indices)]
+    pairs.append((made.codebook, part.codebook))
+    for found, given in pairs:
+        if (found is None) != (given is None):
+            raise ReadBackError(f"{part.name}: expected the same form when read back, found another")
+        if found is not None and given is not None and not np.array_equal(bit_patterns(found), bit_patterns(given)):
+            raise ReadBackError(f"{part.name}: expected the same values when read back, found others")

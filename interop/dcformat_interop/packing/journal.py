@@ -1,0 +1,274 @@
+"""What is finished of a packing, beside the output, so that a later run need not do it again.
+
+``OUT.journal`` holds lines of JSON: what is packed and how, then a line for each finished tensor or chunk, with the
+place and the checksum of its bytes in ``OUT.journal.data``. Bytes count only if their checksum is right. An
+interrupted run leaves both files; a run that succeeds removes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from dcformat.digest import crc32c
+from dcformat_interop.packing.elements import Findings
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    flock = None  # type: ignore[assignment]
+
+#: Bytes that are copied at a time.
+_PART = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where bytes are in the data file, and their CRC-32C."""
+
+    offset: int
+    size: int
+    crc: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoneChunk:
+    """A finished chunk, and the number of its entries."""
+
+    place: Place
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class DoneTensor:
+    """A finished tensor: the beginning of its table entry, its digest, and the parts of its payload in their order."""
+
+    head: bytes
+    digest: bytes
+    parts: tuple[Place, ...]
+    findings: Findings
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return sum(part.size for part in self.parts)
+
+
+@dataclass(slots=True)
+class Work:
+    """What a journal is about.
+
+    Attributes
+    ----------
+    options : dict
+        Everything that decides on a tensor's bytes besides the file that it is in.
+    files : dict of str to list
+        For each tensor, what identifies the state of its file.
+    """
+
+    options: dict[str, Any]
+    files: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class BusyError(OSError):
+    """Another process is packing to the same output."""
+
+
+class Journal:
+    """The finished parts of a packing. Use it as a context manager.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file of lines, ``OUT.journal``; None keeps finished parts in a temporary file only.
+    work : Work
+
+    Attributes
+    ----------
+    tensors : dict of str to DoneTensor
+    chunks : dict of (str, int) to DoneChunk
+        The chunks of unfinished tensors.
+    restarted : bool
+        Whether an earlier run left something that is of no use now.
+
+    Raises
+    ------
+    BusyError
+        Another process uses the journal.
+    OSError
+        The files cannot be written.
+    """
+
+    def __init__(self, path: Path | None, work: Work) -> None:
+        self.tensors: dict[str, DoneTensor] = {}
+        self.chunks: dict[tuple[str, int], DoneChunk] = {}
+        self.restarted = False
+        self._path, self._files = path, work.files
+        self._lines: IO[str] | None = None
+        self._data: IO[bytes] = _temporary() if path is None else self._locked(path)
+        try:
+            if path is not None:
+                self._keep(path, work)
+                # Rewrite what is kept: lines of no use must not come back, and the last one may be cut short.
+                self._lines = path.with_name(path.name + ".new").open("w", encoding="utf-8")
+                self._line({"options": work.options})
+                for (name, number), chunk in self.chunks.items():
+                    self._line(_chunk_line(name, number, work.files[name], chunk))
+                for name, tensor in self.tensors.items():
+                    self._line(_tensor_line(name, work.files[name], tensor))
+                os.replace(self._lines.name, path)  # noqa: PTH105
+        except BaseException:
+            self._data.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and leave them."""
+        self._data.close()
+        if self._lines is not None:
+            self._lines.close()
+
+    def remove(self) -> None:
+        """Remove the files; the journal must be open."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            _data_path(self._path).unlink(missing_ok=True)
+
+    def put(self, data: bytes) -> Place:
+        """Append bytes to the data file. Raises `OSError`."""
+        offset = self._data.seek(0, os.SEEK_END)
+        with self._naming():
+            view = memoryview(data)
+            while view:
+                view = view[self._data.write(view) :]
+            self._data.flush()
+        return Place(offset, len(data), crc32c(data).hex())
+
+    def add_tensor(self, name: str, tensor: DoneTensor) -> None:
+        """Note that a tensor is finished; its parts have been put, and replace its chunks. Raises `OSError`."""
+        for key in [key for key in self.chunks if key[0] == name]:
+            del self.chunks[key]
+        self.tensors[name] = tensor
+        self._line(_tensor_line(name, self._files.get(name, []), tensor))
+
+    def add_chunk(self, name: str, number: int, chunk: DoneChunk) -> None:
+        """Note that a chunk is finished; its bytes have been put. Raises `OSError`."""
+        self.chunks[name, number] = chunk
+        self._line(_chunk_line(name, number, self._files.get(name, []), chunk))
+
+    def read(self, place: Place) -> Iterator[bytes]:
+        """Yield bytes part by part; raise `OSError` if they are not what was put."""
+        check, left = crc32c(b""), place.size
+        self._data.seek(place.offset)
+        while left and (part := self._data.read(min(left, _PART))):
+            check = crc32c(part, check)
+            left -= len(part)
+            yield part
+        if left or check.hex() != place.crc:
+            raise OSError(errno.EIO, "finished tensors were altered before they were put together", self._name)
+
+    def _locked(self, path: Path) -> IO[bytes]:
+        file = _data_path(path).open("a+b", buffering=0)
+        try:
+            if flock is not None:
+                flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BusyError(errno.EBUSY, "another process is packing to this output", str(path)) from None
+        return file
+
+    def _keep(self, path: Path, work: Work) -> None:
+        """Take over what an earlier run finished, as far as it is about the same work and its bytes are right."""
+        lines = _parsed(path)
+        if lines and lines[0].get("options") == work.options:
+            for line in lines[1:]:
+                self._take(line, work)
+        self.restarted = len(self.tensors) + len(self.chunks) < len(lines) - 1
+        places = [part for tensor in self.tensors.values() for part in tensor.parts]
+        places += [chunk.place for chunk in self.chunks.values()]
+        self._data.truncate(max((place.offset + place.size for place in places), default=0))
+
+    def _take(self, line: dict[str, Any], work: Work) -> None:
+        try:
+            name, places = line["tensor"], [Place(*part) for part in line["parts"]]
+            if work.files.get(name) != line["file"] or not all(map(self._is_right, places)):
+                return
+            if "chunk" in line:
+                self.chunks[name, line["chunk"]] = DoneChunk(places[0], line["stored"])
+                return
+            findings = Findings(**line["findings"])
+            digest = bytes.fromhex(line["digest"])
+            self.tensors[name] = DoneTensor(bytes.fromhex(line["head"]), digest, tuple(places), findings)
+        except (KeyError, TypeError, ValueError, IndexError):
+            return  # The line is damaged; what it was about is done again.
+
+    def _is_right(self, place: Place) -> bool:
+        try:
+            for _ in self.read(place):
+                pass
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _line(self, content: dict[str, Any]) -> None:
+        if self._lines is not None:
+            with self._naming():
+                self._lines.write(json.dumps(content, separators=(",", ":")) + "\n")
+                self._lines.flush()
+
+    @property
+    def _name(self) -> str:
+        return "temporary file" if self._path is None else str(_data_path(self._path))
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name the data file in errors."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
+
+
+def _temporary() -> IO[bytes]:
+    return tempfile.TemporaryFile()
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
+
+
+def _parsed(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a journal up to the first that is damaged."""
+    lines: list[dict[str, Any]] = []
+    # A process that is killed while it writes the last line cuts that short.
+    with suppress(FileNotFoundError, ValueError), path.open(encoding="utf-8") as file:
+        for line in file:
+            content = json.loads(line)
+            if not isinstance(content, dict):
+                break
+            lines.append(content)
+    return lines
+
+
+def _tensor_line(name: str, file: list[Any], tensor: DoneTensor) -> dict[str, Any]:
+    parts = [[part.offset, part.size, part.crc] for part in tensor.parts]
+    known = {"head": tensor.head.hex(), "digest": tensor.digest.hex(), "findings": asdict(tensor.findings)}
+    return {"tensor": name, "file": file, "parts": parts, **known}
+
+
+def _chunk_line(name: str, number: int, file: list[Any], chunk: DoneChunk) -> dict[str, Any]:
+    place = chunk.place
+    parts = [[place.offset, place.size, place.crc]]
+    return {"tensor": name, "chunk": number, "file": file, "parts": parts, "stored": chunk.stored}

@@ -1,0 +1,72 @@
+"""Try an installation of the wheel with NumPy, crc32c and click alone: every file of `models/` by every reading verb.
+
+Run by `make edge`, with the Python of an environment that has only these. Every kernel must come from the wheel.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = sorted((ROOT / "models").glob("*.dcf"))
+EXPECTED = {"numpy", "crc32c", "click", "dcformat"}
+#: Megabytes that the installed packages may take, NumPy included.
+MAX_MEGABYTES = 90
+
+STATES = """
+import sys
+import numpy as np
+import dcformat
+import dcformat_runtime
+from dcformat import jit
+for name in sys.argv[1:]:
+    session = dcformat_runtime.load(name)
+    session(np.zeros((3, *session.input_shape), np.float32))
+    assert session.backend == "numba", session.backend
+states = {kernel.state for kernel in jit.kernels()} - {"unresolved"}
+assert states == {"saved"}, states
+"""
+
+
+def command(*arguments: str, cache: Path) -> str:
+    """Run the command and return what it prints; nothing may be compiled or saved."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DCFORMAT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "dcformat", *arguments], capture_output=True, text=True, cwd=cache.parent, check=False,
+        env=environment | {"DCFORMAT_CACHE_DIR": str(cache)},
+    )  # fmt: skip
+    assert done.returncode == 0, (arguments, done.stderr)
+    assert not done.stderr, (arguments, done.stderr)
+    return done.stdout
+
+
+def main() -> None:
+    """Try every verb, and count the packages' bytes."""
+    names = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
+    assert names - {"pip", "setuptools", "wheel"} == EXPECTED, names
+    site = Path(importlib.import_module("numpy").__file__ or "").parents[1]
+    packages = [p for p in site.iterdir() if p.name.partition("-")[0] not in ("pip", "setuptools", "pkg_resources")]
+    files = [file for package in packages for file in ([package] if package.is_file() else package.rglob("*"))]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    assert size < MAX_MEGABYTES << 20, size
+    with tempfile.TemporaryDirectory() as name:
+        cache = Path(name) / "cache"
+        for model in MODELS:
+            assert model.name in command("verify", str(model), cache=cache)
+            assert json.loads(command("inspect", "--json", str(model), cache=cache))["file"] == str(model)
+            command("unpack", str(model), "-o", str(cache.parent / f"{model.stem}.npz"), cache=cache)
+            told = command("run", str(model), "--data", str(ROOT / "data" / "mnist"), cache=cache)
+            assert "accuracy" in told, told
+        subprocess.run([sys.executable, "-c", STATES, *map(str, MODELS)], check=True, cwd=name)
+        assert not cache.exists(), "something was compiled"
+    print(f"{len(MODELS)} files pass with {', '.join(sorted(EXPECTED))} alone, {size / 1e6:.0f} MB together")
+
+
+if __name__ == "__main__":
+    main()

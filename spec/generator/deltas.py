@@ -1,0 +1,387 @@
+"""Vectors of deltas (section 15 of the specification): valid ones with their bases, and ones that must be rejected."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from reference_planes import ROTATED
+from reference_reader import Tensor
+
+from generator.assembler import DENSE, SIZES, Item, assemble, f32, labels, metadata, pack_bits, varint
+from generator.graph_bytes import Op, graph, op
+from generator.ranges import RangeEncoder
+from generator.samples import VALUES, Invalid, constant, copy, dense
+from generator.value_blocks import CODED, CONSTANT_PLANE, RAW, Plane, block, encode_tables, frequencies_of, rans
+
+#: A delta: name, requirements, bytes, base, and the tensors of the new file or the code of the error.
+Made = tuple[str, str, bytes, bytes, "dict[str, Tensor] | str"]
+BY_AXIS, BY_PREDICTION = 1, 3
+KEPT, NEW, CHANGED = range(3)
+WIDTH_OF = {"complex64": 4}
+
+
+def section(
+    base: bytes, result: bytes, steps: bytes, sections: bytes = b"\0", count: int | None = None
+) -> tuple[int, bytes]:
+    """Section 15: section 6; `steps` are those of `step`, and `sections` item 2."""
+    return 6, base[-8:] + result[-8:] + sections + varint(1 if count is None else count) + steps
+
+
+def step(kind: int, count: int, after: bytes = b"") -> bytes:
+    """Section 15, item 3."""
+    return varint(4 * count + kind) + after
+
+
+def origin(number: int, scale: float | None = None) -> bytes:
+    """Section 15: an origin."""
+    return varint(2 * number + (scale is not None)) + (b"" if scale is None else f32(scale))
+
+
+def string(name: str, data: bytes) -> Item:
+    """Return a difference as a tensor."""
+    return Item(b"\0\0" + data, DENSE, (len(data),), list(data), name=name, dtype="uint8")
+
+
+# --------------------------------------------------------------------------------------------------- differences
+
+
+@dataclass
+class Way:
+    """How to code a difference block; any part may be false."""
+
+    marks: Plane
+    sizes: Plane
+    count: int | None = None
+    tail: bytes = b""
+    padding: str = ""
+    given_marks: Sequence[int] | None = None
+    given_sizes: Sequence[int] | None = None
+
+
+def size_of(new: int, old: int, dtype: str, bits: int) -> tuple[int, str]:
+    """Section 15.1, "Steps": the size of the step from one unit to another, and its rest."""
+    top, whole = 1 << bits - 1, (1 << bits) - 1
+    if dtype in ROTATED:
+        new, old = (u + top if u < top else whole - u for u in (new, old))
+    distance = (new - old + top) % (1 << bits) - top
+    value = (2 * distance if distance > 0 else -2 * distance - 1) - 1
+    if value < 8:
+        return value, ""
+    rest = value.bit_length() - 3
+    return 4 * (rest + 3) - 8 + (value >> rest & 3), f"{value & (1 << rest) - 1:0{rest}b}"[::-1]
+
+
+def highest(unit: int, dtype: str, bits: int) -> int:
+    """Section 6.4: the highest byte of a changed unit."""
+    if dtype in ROTATED:
+        unit = unit << 1 & (1 << bits) - 1 | unit >> bits - 1
+    elif dtype in ("int16", "int32", "int64"):
+        unit = (unit << 1 ^ ((1 << bits) - 1 if unit >> bits - 1 else 0)) & (1 << bits) - 1
+    return unit >> bits - 8
+
+
+def difference_block(new: Sequence[int], old: Sequence[int], dtype: str, bits: int, way: Way) -> bytes:
+    """Section 15.1, "Difference block"."""
+    marks = [0 if a == b else 1 if a == 0 else 2 for a, b in zip(new, old, strict=True)]
+    marks = list(marks if way.given_marks is None else way.given_marks)
+    there = [i for i, mark in enumerate(marks) if mark == 2]
+    found = [size_of(new[i], old[i], dtype, bits) for i in there]
+    sizes = [size for size, _ in found] if way.given_sizes is None else list(way.given_sizes)
+    rests = "".join(rest for _, rest in found)
+    heads, data, coder = b"", b"", RangeEncoder()
+    for symbols, units, given in ((marks, range(len(marks)), way.marks), (sizes, there, way.sizes)):
+        if not symbols:
+            continue
+        plane = replace(given)
+        if plane.kind != CODED:
+            heads += bytes([plane.kind if plane.head is None else plane.head])
+            heads += bytes(symbols[:1]) if plane.kind == CONSTANT_PLANE else b""
+            data += bytes(symbols) if plane.kind == RAW else b""
+            continue
+        tables = [0] * len(symbols)
+        if plane.context == BY_AXIS and plane.map:
+            tables = [plane.map[i // plane.inner % plane.lines] for i in units]
+        elif plane.context == BY_PREDICTION:
+            plane.map = plane.map or [n % 16 for n in range(256)]
+            tables = [plane.map[highest(old[i], dtype, bits)] for i in units]
+        count = max(plane.map, default=0) + 1 if plane.tables is None else plane.tables
+        used = [[s for s, t in zip(symbols, tables, strict=True) if t == table] or [0] for table in range(count)]
+        plane.frequencies = [frequencies_of(some) for some in used]
+        data += rans(symbols, tables, plane)
+        axis = varint(plane.inner) + varint(plane.lines) if plane.context == BY_AXIS else b""
+        head = CODED | plane.context << 2 | count - 1 << 4 if plane.head is None else plane.head
+        heads += bytes([head]) + axis + varint(plane.words)
+        encode_tables(coder, plane)
+    stream = coder.finish()
+    coded = any(plane.kind == CODED for plane in (way.marks, way.sizes)[: 1 + bool(sizes)])
+    head = varint(len(there) if way.count is None else way.count) + heads
+    body = head + (varint(len(stream)) + stream if coded else b"") + data
+    return body + pack_bits(rests + way.padding) + way.tail
+
+
+def difference(
+    new: Sequence[int], old: Sequence[int], dtype: str, way: Way, flags: int = 0, table: bytes = b""
+) -> bytes:
+    """Section 15.1: a difference of one piece, or of none; elements are bit patterns, `old` after the table."""
+    if dtype == "complex64":
+        new, old = ([part for n in some for part in (n & 0xFFFFFFFF, n >> 32)] for some in (new, old))
+    bits = 8 * WIDTH_OF.get(dtype, SIZES[dtype])
+    body = difference_block(new, old, dtype, bits, way) if old else b""
+    return bytes([flags]) + table + (varint(len(body)) + body if old else b"")
+
+
+def pair(dtype: str, count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the elements of a tensor and of what becomes of it: some the same, some zero, some near, some anything."""
+    source, bits = random.Random(seed), 8 * SIZES[dtype]
+    if dtype == "bool":
+        return [n % 3 & 1 for n in range(count)], [n % 5 & 1 for n in range(count)]
+    old = [source.getrandbits(bits) for _ in range(count)]
+    new = [
+        (u, 0, u ^ source.getrandbits(3), source.getrandbits(bits))[source.choice((0, 0, 0, 1, 2, 2, 3))] for u in old
+    ]
+    return old, new
+
+
+def tensor(name: str, values: Sequence[int], dtype: str, shape: tuple[int, ...] = (), scale: float = 1.0) -> Item:
+    """Return a dense tensor under coder 0."""
+    raw = b"".join(value.to_bytes(SIZES[dtype], "little") for value in values)
+    return Item(b"\0\0" + raw, DENSE, shape or (len(values),), list(values), name=name, dtype=dtype, scale=scale)
+
+
+def delta(name: str, ids: str, old: Item, new: Item, data: bytes, code: str = "", scale: float | None = None) -> Made:
+    """Return a delta whose new file has one tensor, made of the base's only one; `code` if it must be rejected."""
+    base, result = assemble([old]), assemble([new])
+    made = assemble([string(new.name, data)], [section(base, result, step(CHANGED, 1, origin(0, scale)))])
+    return name, ids, made, base, code or {new.name: new.tensor()}
+
+
+# ------------------------------------------------------------------------------------------------------- vectors
+
+CODED_WAY = Way(Plane(CODED), Plane(CODED))
+RAW_WAY = Way(Plane(), Plane())
+
+
+def deltas() -> Iterator[Made]:
+    """All deltas with their bases."""
+    yield from valid_files()
+    for dtype in SIZES:
+        old, new = pair(dtype, 40, 3)
+        scale = 0.5 if dtype == "int8" else 1.0
+        for name, way in (("raw", RAW_WAY), ("coded", CODED_WAY)):
+            data = difference(new, old, dtype, way)
+            items = tensor("a", old, dtype, (8, 5), scale), tensor("a", new, dtype, (8, 5), scale)
+            yield delta(f"{name}_{dtype}", "B12 B13", *items, data)
+    yield from valid_differences()
+    yield from invalid_differences()
+    yield from invalid_uses()
+
+
+def valid_files() -> Iterator[Made]:
+    """Deltas of every kind of step and section."""
+    first, second, third = dense("a"), constant("b"), dense("c", begins=True)
+    base = assemble([first, second, third], [(3, labels("x")), (4, metadata(("k", "v")))])
+    kept = (3, labels("x")), (4, metadata(("k", "v")))
+
+    def made(
+        name: str, items: list[Item], own: list[Item], steps: list[bytes], sections: bytes = b"\2\3\0\4\0"
+    ) -> Made:
+        after = {b"\2\3\0\4\0": kept, b"\0": (), b"\1\4\0": kept[1:]}.get(sections, ((3, labels("yes")), (131, b"!")))
+        result = assemble(items, after)
+        body = section(base, result, b"".join(steps), sections, len(steps))
+        return f"file_{name}", "B7 B8", assemble(own, [body]), base, {item.name: item.tensor() for item in items}
+
+    yield made("nothing_changed", [first, second, third], [], [step(KEPT, 3, b"\0")])
+    yield made("order_changed", [third, first, second], [], [step(KEPT, 1, b"\2"), step(KEPT, 2, b"\0")])
+    yield made("no_tensors", [], [], [])
+    yield made("sections_dropped", [first], [], [step(KEPT, 1, b"\0")], b"\0")
+    yield made("section_dropped", [first], [], [step(KEPT, 1, b"\0")], b"\1\4\0")
+    body = labels("yes")
+    other = b"\2\3" + varint(len(body) + 1) + body + b"\x83\2!"
+    yield made("sections_new", [first], [], [step(KEPT, 1, b"\0")], other)
+    fresh, again = dense("d"), constant("e", (2, 2), begins=True)
+    yield made("tensors_new", [fresh, first, again], [fresh, again], [step(NEW, 1), step(KEPT, 1, b"\0"), step(NEW, 1)])
+    alike = string("z", difference(VALUES, VALUES, "float32", Way(Plane(CONSTANT_PLANE), Plane())))
+    renamed = replace(first, name="z")
+    yield made("tensor_renamed", [renamed, fresh], [alike, fresh], [step(CHANGED, 1, origin(0)), step(NEW, 1)])
+    twice = copy("y", 1, alike)
+    both = [renamed, replace(first, name="y")]
+    yield made("difference_copied", both, [alike, twice], [step(CHANGED, 2, origin(0) + origin(2))])
+    net = graph((5,), op(Op.RELU))
+    with_graph = assemble([first], [(2, net)])
+    result = assemble([], [(2, net)])
+    yield "file_graph_kept", "B7", assemble([], [section(with_graph, result, b"", b"\1\2\0", 0)]), with_graph, {}
+
+
+def valid_differences() -> Iterator[Made]:
+    """Tables, contexts, scales and extreme steps."""
+    for dtype in ("float32", "bfloat16", "int8", "float64", "complex64", "uint16"):
+        some, becomes = pair(dtype, 5, 8)
+        codes = [n * n % 5 for n in range(40)]
+        old, moved = [some[c] for c in codes], [becomes[c] for c in codes]
+        new = [*moved[:-2], 0, old[0]]
+        known = sorted(set(old))
+        table = block(
+            [becomes[some.index(value)] for value in known], dtype, [Plane()] * WIDTH_OF.get(dtype, SIZES[dtype])
+        )
+        data = difference(new, moved, dtype, CODED_WAY, 1, varint(len(table)) + table)
+        yield delta(f"table_{dtype}", "B9", tensor("a", old, dtype), tensor("a", new, dtype), data)
+    for dtype in ("float32", "bfloat16", "int16", "float16"):
+        old, new = pair(dtype, 60, 9)
+        items = tensor("a", old, dtype, (6, 10)), tensor("a", new, dtype, (6, 10))
+        prediction = Plane(CODED, BY_PREDICTION)
+        yield delta(f"by_prediction_{dtype}", "B11", *items, difference(new, old, dtype, Way(prediction, prediction)))
+        for inner, lines in ((10, 6), (1, 10), (7, 3), (100, 2), (1 << 40, 2)):
+            axis = Plane(CODED, BY_AXIS, inner, lines, [n % 3 for n in range(lines)])
+            data = difference(new, old, dtype, Way(axis, axis))
+            yield delta(f"by_axis_{inner}_{lines}_{dtype}", "B10", *items, data)
+    old, new = [1, 2, 250], [1, 3, 0]
+    items = tensor("a", old, "int8", (3,), 0.5), tensor("a", new, "int8", (3,), 0.25)
+    yield delta("scale", "B6", *items, difference(new, old, "int8", RAW_WAY), scale=0.25)
+    zero, top = 0, 0x80000000
+    old = [zero, top, 0x7F800000, 0xFFFFFFFF, 0x7FFFFFFF, 1, 0x80000001, 0x3F800000]
+    new = [top, zero, 0xFF800000, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000001, 1, 0x3F800001]
+    data = difference(new, old, "float32", Way(Plane(CODED), Plane(CODED), given_marks=[2] * 8))
+    yield delta("extreme_float32", "B13", tensor("a", old, "float32"), tensor("a", new, "float32"), data)
+    old = [0, (1 << 64) - 1, 1 << 63, 5, 1]
+    new = [1 << 63, (1 << 63) - 1, 0, (1 << 64) - 1, (1 << 63) + 2]
+    data = difference(new, old, "uint64", Way(Plane(CODED), Plane(CODED), given_marks=[2] * 5))
+    yield delta("extreme_uint64", "B13 B14", tensor("a", old, "uint64"), tensor("a", new, "uint64"), data)
+    every = Way(Plane(CONSTANT_PLANE), Plane(CONSTANT_PLANE))
+    old = list(range(100, 140))
+    yield delta("all_by_one", "", tensor("a", old, "uint8"), tensor("a", [n + 1 for n in old], "uint8"),
+                difference([n + 1 for n in old], old, "uint8", every))  # fmt: skip
+    yield delta("all_zero", "", tensor("a", old, "uint8"), tensor("a", [0] * 40, "uint8"),
+                difference([0] * 40, old, "uint8", every))  # fmt: skip
+    none = Item(b"\0\0", DENSE, (0, 3), [])
+    yield delta("no_elements", "", none, none, b"\0")
+    yield delta("no_elements_with_table", "", none, none, b"\1")
+    long_old = [n * n % 251 for n in range(9000)]
+    long_new = [n if i % 7 else (n + i) % 256 for i, n in enumerate(long_old)]
+    axis = Plane(CODED, BY_AXIS, 9, 1000, [n % 16 for n in range(1000)])
+    yield delta("two_states", "", tensor("a", long_old, "uint8", (1000, 9)), tensor("a", long_new, "uint8", (1000, 9)),
+                difference(long_new, long_old, "uint8", Way(axis, Plane(CODED, BY_PREDICTION))))  # fmt: skip
+
+
+def invalid_differences() -> Iterator[Made]:
+    """Differences that a decoder must reject."""
+    old, new = pair("float32", 12, 3)
+    items = tensor("a", old, "float32"), tensor("a", new, "float32")
+
+    def bad(name: str, code: str, ids: str, way: Way = CODED_WAY, **more: object) -> Made:
+        data = difference(new, old, "float32", way, **more)  # type: ignore[arg-type]
+        return delta(f"bad_{name}", ids, *items, data, code)
+
+    good = difference(new, old, "float32", CODED_WAY)
+    yield bad("flags", "E08", "B9", flags=2)
+    yield delta("bad_empty", "N4", *items, b"", "E03")
+    yield delta("bad_cut", "N4", *items, good[:1], "E03")
+    yield delta("bad_cut_in_piece", "N4", *items, good[:-1], "E03")
+    yield delta("bad_after_the_last_piece", "N5", *items, good + b"\0", "E04")
+    yield bad("after_the_block", "E04", "N5", replace(CODED_WAY, tail=b"\0"))
+    stepped = sum(a != b and b != 0 for a, b in zip(old, new, strict=True))
+    yield bad("count", "E14", "B12", Way(Plane(), Plane(), count=stepped - 1, given_sizes=[0] * (stepped - 1)))
+    yield bad("count_limit", "E06", "N2", replace(CODED_WAY, count=13))
+    yield bad("mark", "E14", "B12", replace(CODED_WAY, given_marks=[3] * 12))
+    yield bad("constant_mark", "E14", "B12", Way(Plane(CONSTANT_PLANE), Plane(), given_marks=[255] * 12))
+    for name, plane in (
+        ("kind", Plane(head=3)),
+        ("raw_with_context", Plane(head=4)),
+        ("tables_without_context", Plane(CODED, head=2 | 1 << 4)),
+        ("context_without_tables", Plane(CODED, head=2 | 3 << 2)),
+    ):
+        yield bad(name, "E08", "V1", Way(plane, Plane()))
+        yield bad(f"size_{name}", "E08", "V1", Way(Plane(CODED), plane))
+    yield bad("plane_0", "E08", "B11", Way(Plane(CODED, head=2 | 2 << 2 | 1 << 4), Plane()))
+    for inner, lines in ((0, 2), (2, 0)):
+        axis = Plane(CODED, BY_AXIS, inner, lines, head=2 | 1 << 2 | 1 << 4)
+        yield bad(f"axis_{inner}_{lines}", "E08", "B10", Way(axis, Plane()))
+    for inner, lines in (((1 << 40) + 1, 2), (2, (1 << 20) + 1)):
+        axis = Plane(CODED, BY_AXIS, inner, lines, head=2 | 1 << 2 | 1 << 4)
+        yield bad(f"axis_{inner}_{lines}", "E06", "N2 B10", Way(axis, Plane()))
+    yield bad("words", "E06", "N2", Way(Plane(CODED, words=13), Plane()))
+    yield bad("map", "E14", "A19", Way(Plane(CODED, BY_PREDICTION, map=[0, 1] * 128, coded_map=[2] * 256), Plane()))
+    small = tensor("a", [5, 6], "uint8"), tensor("a", [7, 9], "uint8")
+    for name, code, ids, sizes, tail in (
+        ("size", "E14", "B13", [28, 1], b""),
+        ("constant_size", "E14", "B13", [255, 1], b""),
+        ("step_of_nothing", "E14", "B13", [27, 1], b"\x1f"),
+        ("steps_end_early", "E03", "N4", [27, 27], b"\x1e"),
+        ("padding", "E13", "B14", [12, 1], b"\x08"),
+    ):
+        way = Way(Plane(CONSTANT_PLANE), Plane(), given_sizes=sizes, tail=tail)
+        yield delta(f"bad_{name}", ids, *small, difference([7, 9], [5, 6], "uint8", way), code)
+    table = block([1, 2], "uint8", [Plane()])
+    for name, code, data in (("short", "E03", table[:-1]), ("long", "E04", table + b"\0")):
+        made = difference([7, 9], [1, 2], "uint8", RAW_WAY, 1, varint(len(data)) + data)
+        yield delta(f"bad_table_{name}", "B9", *small, made, code)
+    true = tensor("a", [0, 1], "bool"), tensor("a", [2, 1], "bool")
+    yield delta("bad_bool", "B8 T12", *true, difference([2, 1], [0, 1], "bool", RAW_WAY), "E08")
+
+
+def invalid_uses() -> Iterator[Made]:
+    """Deltas that do not fit their base."""
+    first, second = dense("a"), constant("b")
+    base, result = assemble([first, second]), assemble([first])
+
+    def bad(
+        name: str, code: str, ids: str, steps: bytes, own: Sequence[Item] = (), given: bytes = base, **more: bytes
+    ) -> Made:
+        said = more.pop("said", given)
+        return f"bad_{name}", ids, assemble(own, [section(said, result, steps, **more)]), given, code
+
+    keep = step(KEPT, 1, b"\0")
+    alike = string("z", difference(VALUES, VALUES, "float32", Way(Plane(CONSTANT_PLANE), Plane())))
+    yield bad("base", "E17", "B7", keep, said=result)
+    yield bad("kept_beyond", "E17", "B7", step(KEPT, 1, b"\2"))
+    yield bad("kept_beyond_by_count", "E17", "B7", step(KEPT, 3, b"\0"))
+    yield bad("origin_beyond", "E17", "B7", step(CHANGED, 1, origin(2)), [alike])
+    yield bad("section_of_the_base", "E17", "B7", keep, sections=b"\1\3\0")
+    chained = assemble([], [section(base, result, keep)])
+    yield bad("base_is_a_delta", "E17", "B7", keep, given=chained)
+    yield bad("result", "E05", "B8", step(KEPT, 1, b"\1"))
+    yield bad("name_again", "E10", "B8 T1", step(KEPT, 1, b"\0") + step(NEW, 1), [dense("a")], count=2)  # type: ignore[arg-type]
+    yield bad("scale_of_float32", "E08", "B6", step(CHANGED, 1, origin(0, 0.5)), [alike])
+    yield bad("graph", "E08", "B8 G1", keep, sections=b"\1\2\2\x09")
+    yield bad("labels", "E08", "B8 C6", keep, sections=b"\1\3\2\0")
+
+
+def invalid_deltas() -> Iterator[Invalid]:
+    """Deltas that a decoder must reject without a base."""
+    base = assemble([dense("a")])
+    keep = step(KEPT, 1, b"\0")
+
+    def bad(
+        name: str, code: str, ids: str, body: bytes, own: Sequence[Item] = (), more: Sequence[tuple[int, bytes]] = ()
+    ) -> Invalid:
+        return f"delta_{name}", code, ids, assemble(own, [*more, (6, body)])
+
+    def body(steps: bytes, count: int = 1, sections: bytes = b"\0") -> bytes:
+        return section(base, base, steps, sections, count)[1]
+
+    yield bad("cut_in_digest", "E03", "N4", body(keep)[:15])
+    yield bad("cut", "E03", "N4", body(keep)[:-1])
+    yield bad("too_long", "E04", "N5", body(keep) + b"\0")
+    for kind, other in ((2, graph((5,), op(Op.RELU))), (3, labels("x")), (4, metadata(("k", "v")))):
+        yield bad(f"beside_section_{kind}", "E08", "B1", body(keep), more=[(kind, other)])
+    for name, listed in (("0", b"\1\0\0"), ("1", b"\1\1\0"), ("6", b"\1\6\0"), ("127", b"\1\x7f\0")):
+        yield bad(f"section_{name}", "E08", "B2", body(keep, sections=listed))
+    yield bad("sections_descend", "E08", "B2", body(keep, sections=b"\2\4\0\3\0"))
+    yield bad("section_again", "E08", "B2", body(keep, sections=b"\2\3\0\3\0"))
+    yield bad("sections_limit", "E06", "N2", body(keep, sections=varint(257)))
+    yield bad("section_length", "E06", "N2", body(keep, sections=b"\1\3" + varint((1 << 24) + 2)))
+    yield bad("step_of_none", "E08", "B3", body(step(KEPT, 0, b"\0")))
+    yield bad("step_of_kind_3", "E08", "B3", body(step(3, 1)))
+    yield bad("steps_limit", "E06", "N2", body(b"", (1 << 16) + 1))
+    yield bad("step_limit", "E06", "N2", body(step(KEPT, (1 << 16) + 1)))
+    yield bad("first_limit", "E06", "N2", body(step(KEPT, 1, varint((1 << 16) + 1))))
+    yield bad("origin_limit", "E06", "N2", body(step(CHANGED, 1, origin((1 << 16) + 1))), [string("z", b"\0")])
+    yield bad("unused", "E14", "B4", body(keep), [dense("z")])
+    yield bad("used_twice", "E14", "B4", body(step(NEW, 2)), [dense("z")])
+    yield bad("too_many", "E14", "B4", body(step(KEPT, 1 << 16, b"\0") + keep, 2))
+    yield bad("difference_of_floats", "E08", "B5", body(step(CHANGED, 1, origin(0))), [dense("z")])
+    matrix = replace(string("z", b"\0\0"), shape=(1, 2))
+    yield bad("difference_of_rank_2", "E08", "B5", body(step(CHANGED, 1, origin(0))), [matrix])
+    for name, scale in (("zero", 0.0), ("negative", -1.0), ("infinite", float("inf"))):
+        yield bad(f"scale_{name}", "E08", "B6", body(step(CHANGED, 1, origin(0, scale))), [string("z", b"\0")])

@@ -1,0 +1,258 @@
+"""Deltas: what changes from a base, exactly, in few bytes, and only with that base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat.codecs.difference_writer import write_difference
+from dcformat.codecs.differences import PIECE_UNITS, apply_difference
+from dcformat.dense import from_dense
+from dcformat.errors import BaseError, ChecksumError, DeltaError, FormatError, MemoryLimitError, WorkLimitError
+from dcformat.graph import Graph, Linear, ReLU
+from dcformat.model import STORAGE, Delta, Extension, Model, Origin, Step, Tensor
+from dcformat.records import replace
+from tests.format.strategies import examples
+
+Array = npt.NDArray[Any]
+
+
+def drawn(dtype: str, count: int, seed: int) -> Array:
+    source, storage = np.random.default_rng(seed), STORAGE[dtype]
+    if dtype == "bool":
+        return source.integers(0, 2, count).astype(bool)
+    return source.integers(0, 256, count * storage.itemsize, np.uint8).view(storage)
+
+
+def changed(values: Array, dtype: str, seed: int, share: float) -> Array:
+    source = np.random.default_rng(seed)
+    out = np.where(source.random(len(values)) < share, drawn(dtype, len(values), seed + 1), values)
+    out[source.random(len(values)) < share / 2] = 0
+    return out.astype(values.dtype)
+
+
+def bfloat16(values: Array) -> Array:
+    return (values.astype("<f4").view("<u4") >> 16).astype("<u2")
+
+
+def same(made: Model, expected: Model) -> bool:
+    return dcformat.dumps(made) == dcformat.dumps(expected)
+
+
+@pytest.mark.parametrize("dtype", STORAGE)
+@settings(max_examples=examples(20), deadline=None)
+@given(st.integers(0, 300), st.integers(0, 2**32 - 3), st.floats(0, 1))
+def test_a_difference_gives_back_every_bit(dtype: str, count: int, seed: int, share: float) -> None:
+    old = drawn(dtype, count, seed)
+    new = changed(old, dtype, seed, share)
+    for before, after in ((old, new), (new, old)):
+        made = np.frombuffer(write_difference(after, before, dtype, (count,)), np.uint8)
+        assert apply_difference(made, before, dtype, "t").tobytes() == after.tobytes()
+
+
+def test_pieces_are_joined() -> None:
+    old = drawn("int16", PIECE_UNITS + 70_000, 1)
+    new = changed(old, "int16", 2, 0.01)
+    made = np.frombuffer(write_difference(new, old, "int16", (2, len(old) // 2)), np.uint8)
+    assert apply_difference(made, old, "int16", "t").tobytes() == new.tobytes()
+
+
+def weights(count: int, seed: int = 0) -> Array:
+    return (np.random.default_rng(seed).standard_normal(count) * 0.02).astype("<f4")
+
+
+def nudged(values: Array, share: float) -> Array:
+    source = np.random.default_rng(5)
+    there = source.random(len(values)) < share
+    out = values.copy()
+    out[there] += (source.standard_normal(int(there.sum())) * 1e-4).astype("<f4")
+    return out
+
+
+@pytest.mark.parametrize(("share", "of_float32", "of_bfloat16"), [(0.01, 105, 155), (0.05, 24, 43), (0.2, 6.8, 15)])
+def test_few_changed_weights_take_few_bytes(share: float, of_float32: float, of_bfloat16: float) -> None:
+    old = weights(400_000)
+    new = nudged(old, share)
+    assert old.nbytes / len(write_difference(new, old, "float32", (400, 1000))) > of_float32
+    before, after = bfloat16(old), bfloat16(new)
+    assert before.nbytes / len(write_difference(after, before, "bfloat16", (400, 1000))) > of_bfloat16
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.01, 250), (0.05, 70), (0.2, 22)])
+def test_weights_that_move_to_a_neighbour(share: float, ratio: float) -> None:
+    old = weights(400_000)
+    there = np.random.default_rng(3).random(len(old)) < share
+    new = np.where(there, np.nextafter(old, np.float32(1)), old)
+    assert old.nbytes / len(write_difference(new, old, "float32", (400, 1000))) > ratio
+
+
+def test_small_steps_everywhere_take_less_than_a_whole_tensor() -> None:
+    old = weights(200_000)
+    new = (old * (1 + 1e-3 * np.random.default_rng(1).standard_normal(len(old)))).astype("<f4")
+    whole = len(dcformat.dumps(Model({"w": from_dense("w", new)})))
+    assert len(write_difference(new, old, "float32", (200, 1000))) < 0.6 * whole
+    before, after = bfloat16(old), bfloat16(new)
+    whole = len(dcformat.dumps(Model({"w": from_dense("w", after, "bfloat16")})))
+    assert len(write_difference(after, before, "bfloat16", (200, 1000))) < 0.1 * whole
+
+
+def test_pruned_weights_cost_a_mark() -> None:
+    old = weights(200_000)
+    new = np.where(np.abs(old) < 0.0135, 0, old).astype("<f4")
+    # Magnitude decides, and the exponent says most of it: less than half a bit a weight.
+    assert len(write_difference(new, old, "float32", (200, 1000))) < len(old) / 16
+
+
+def test_changed_rows_cost_no_marks_elsewhere() -> None:
+    old = weights(200_000).reshape(200, 1000)
+    new = old.copy()
+    new[17] += 1
+    made = write_difference(new.ravel(), old.ravel(), "float32", old.shape)
+    assert len(made) < 4 * 1000
+
+
+def network() -> Model:
+    source = np.random.default_rng(0)
+    first = np.where(source.random((30, 20)) < 0.2, source.choice([-0.5, 0.25, 1.5], (30, 20)), 0).astype("<f4")
+    tensors = {
+        "a.weight": from_dense("a.weight", first),
+        "b.weight": from_dense("b.weight", weights(300).reshape(10, 30)),
+    }
+    graph = Graph.sequential((20,), [Linear((0,), "a.weight"), ReLU((1,)), Linear((2,), "b.weight")])
+    return Model(tensors, graph, tuple("0123456789"), {"k": "v"}, extensions=(Extension(3, b"kept"),))
+
+
+def test_nothing_changed_takes_little_more_than_two_digests() -> None:
+    model = network()
+    base = dcformat.dumps(model)
+    made = dcformat.dumps(dcformat.delta(model, base))
+    assert len(made) == 55
+    assert same(dcformat.apply(made, base), model)
+
+
+@pytest.mark.parametrize("mode", ["fast", "small", "tiny"])
+def test_the_same_mode_gives_the_same_file(mode: Any) -> None:
+    model = network()
+    changes = {**model.tensors, "a.weight": from_dense("a.weight", model.tensors["a.weight"].to_dense() * 2)}
+    new = replace(model, tensors=changes, metadata={"k": "w"})
+    base = dcformat.dumps(model, mode="small")
+    made = dcformat.dumps(dcformat.delta(new, base, mode=mode), mode=mode)
+    assert dcformat.dumps(dcformat.apply(made, base), mode=mode) == dcformat.dumps(new, mode=mode)
+
+
+def test_a_codebook_that_moves_costs_its_values() -> None:
+    model = network()
+    tensor = model.tensors["a.weight"]
+    assert tensor.codebook is not None
+    moved = replace(tensor, codebook=tensor.codebook + np.float32(0.01))
+    new = replace(model, tensors={**model.tensors, "a.weight": moved})
+    delta = dcformat.delta(new, dcformat.dumps(model))
+    assert delta.tensors["a.weight"].size < 40
+    assert same(dcformat.apply(dcformat.dumps(delta), dcformat.dumps(model)), new)
+
+
+def test_tensors_come_and_go() -> None:
+    model = network()
+    values = model.tensors["b.weight"].to_dense()
+    new = Model(
+        {
+            "fresh": from_dense("fresh", np.arange(5, dtype="<f4")),
+            "renamed": from_dense("renamed", values),
+            "a.weight": from_dense("a.weight", np.ones((2, 2), "<f4") * np.arange(2, dtype="<f4")),
+        }
+    )
+    delta = dcformat.delta(new, dcformat.dumps(model))
+    assert delta.delta is not None
+    assert delta.delta.steps == (Step("new", 1), Step("changed", 1, 0, (Origin(1),)), Step("new", 1))
+    assert delta.delta.sections == ()
+    assert same(dcformat.apply(dcformat.dumps(delta), dcformat.dumps(model)), new)
+
+
+def test_the_scale_of_int8() -> None:
+    codes = np.arange(6, dtype="i1")
+    old, new = (Model({"q": from_dense("q", codes, "int8", scale)}) for scale in (0.5, 0.25))
+    made = dcformat.dumps(dcformat.delta(new, dcformat.dumps(old)))
+    assert dcformat.apply(made, dcformat.dumps(old)).tensors["q"].scale == 0.25
+
+
+def test_a_base_in_another_mode_is_the_same_base() -> None:
+    model = network()
+    new = replace(model, labels=tuple("abcdefghij"))
+    made = dcformat.dumps(dcformat.delta(new, dcformat.dumps(model)))
+    assert same(dcformat.apply(made, dcformat.dumps(model, mode="tiny")), new)
+
+
+def test_another_base_is_refused(tmp_path: Path) -> None:
+    model = network()
+    made = dcformat.dumps(dcformat.delta(model, dcformat.dumps(model)))
+    other = tmp_path / "other.dcf"
+    dcformat.save(replace(model, metadata={"k": "other"}), other)
+    with pytest.raises(
+        BaseError, match=r"other\.dcf: not the base of this delta: base: expected the delta's base, of content digest"
+    ):
+        dcformat.apply(made, other)
+
+
+def test_deltas_do_not_chain() -> None:
+    base = dcformat.dumps(network())
+    delta = dcformat.delta(network(), base)
+    with pytest.raises(DeltaError, match="expected one that stands alone"):
+        dcformat.delta(network(), dcformat.dumps(delta))
+    with pytest.raises(DeltaError, match="expected a model"):
+        dcformat.delta(delta, base)
+    with pytest.raises(DeltaError, match="expected a delta, found one that stands alone"):
+        dcformat.apply(base, base)
+
+
+def test_open_files_and_a_delta_read_alone() -> None:
+    model, base = network(), dcformat.dumps(network())
+    new = replace(model, tensors={**model.tensors, "b.weight": from_dense("b.weight", weights(300, 1).reshape(10, 30))})
+    made = dcformat.dumps(dcformat.delta(new, base))
+    dcformat.verify(made)
+    with dcformat.open(made) as delta, dcformat.open(base) as old:
+        assert delta.graph is None and delta.delta is not None and old.delta is None
+        assert delta.delta.base == old.digest
+        assert delta.delta.result == dcformat.dumps(new)[-8:]
+        assert same(dcformat.apply(delta, old), new)
+    assert dcformat.load(made).delta is not None
+
+
+def test_every_flipped_bit_of_a_delta_is_noticed() -> None:
+    model, base = network(), dcformat.dumps(network())
+    new = replace(model, tensors={**model.tensors, "b.weight": from_dense("b.weight", weights(300, 1).reshape(10, 30))})
+    made = dcformat.dumps(dcformat.delta(new, base))
+    for bit in range(0, 8 * len(made), 5):
+        altered = bytearray(made)
+        altered[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            dcformat.verify(altered)
+
+
+def test_a_result_with_another_digest() -> None:
+    model, base = network(), dcformat.dumps(network())
+    delta = dcformat.delta(model, base)
+    assert delta.delta is not None
+    lying = replace(delta, delta=replace(delta.delta, result=bytes(8)))
+    with pytest.raises(ChecksumError, match="content digest of the new file"):
+        dcformat.apply(dcformat.dumps(lying), base)
+
+
+def test_limits() -> None:
+    zeros = Tensor("z", (1 << 32,), "float32", np.zeros(1, "<f4"))
+    base = dcformat.dumps(Model({"z": zeros}))
+    string = Tensor("z", (2,), "uint8", np.zeros(2, np.uint8))
+    delta = Delta(base[-8:], bytes(8), (), (Step("changed", 1, 0, (Origin(0),)),))
+    bomb = dcformat.dumps(Model({"z": string}, delta=delta))
+    with pytest.raises(MemoryLimitError, match="applying the delta"):
+        dcformat.apply(bomb, base)
+    old, new = (Model({"w": from_dense("w", weights(10_000, seed))}) for seed in (1, 2))
+    made = dcformat.dumps(dcformat.delta(new, dcformat.dumps(old)))
+    with pytest.raises(WorkLimitError):
+        dcformat.apply(made, dcformat.dumps(old), max_work=1 << 18)
