@@ -284,7 +284,9 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)
     with naming(str(path)):
-        imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
+        imported = networks.read_network(
+            path, options.dims, options.values, options.float32, options.exact, options.max_memory
+        )
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
