@@ -18,7 +18,7 @@ from dcformat_runtime.network import Floats
 
 Bytes = npt.NDArray[Any]
 
-_UINT8 = np.dtype(np.uint8)
+_INT8 = np.dtype(np.int8)
 
 
 class IntegerEngine:
@@ -48,15 +48,15 @@ class IntegerEngine:
     def run_bytes(self, x: Bytes) -> Bytes:
         """Return the output for C-contiguous inputs ``(batch, *shape)`` of the input's dtype."""
         batch = len(x)
-        out = np.empty(batch * self.given, _UINT8)
+        out = np.empty((batch, *self._shape), self._made)
         if batch:
             try:
                 arena = self._arenas.pop()
             except IndexError:
                 arena = self._program.arena.copy()
-            self._run(x.view(_UINT8).reshape(-1), out, arena, self._mem, self._records, batch)
+            self._run(_int8s(x), _int8s(out), arena, self._mem, self._records, batch)
             self._arenas.append(arena)
-        return out.view(self._made).reshape(batch, *self._shape)
+        return out
 
     def run(self, inputs: list[Floats], batch: int) -> list[Floats]:
         """Return the output for whole numbers that the input's dtype holds, float32 ``(batch, *shape)``."""
@@ -67,16 +67,22 @@ class IntegerEngine:
 
     def profile(self, inputs: list[Floats], batch: int) -> list[tuple[str, float]]:
         """Return the name and the seconds of each operator."""
-        x = np.ascontiguousarray(inputs[0]).astype(self.dtype).view(_UINT8).reshape(-1)
-        out, arena = np.empty(batch * self.given, _UINT8), self._program.arena.copy()
+        x = _int8s(np.ascontiguousarray(inputs[0]).astype(self.dtype))
+        out, arena = np.empty(self.given, _INT8), self._program.arena.copy()
         seconds: dict[str, float] = {}
         for number in range(batch):
             image = x[number * prod(self.shapes[0]) :][: prod(self.shapes[0])]
             for row, name in enumerate(self._program.names):
                 start = perf_counter()
-                self._run(image, out[: self.given], arena, self._mem, self._records[row : row + 1], 1)
+                self._run(image, out, arena, self._mem, self._records[row : row + 1], 1)
                 seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         return list(seconds.items())
+
+
+def _int8s(array: Bytes) -> Bytes:
+    """Return the bytes of a C-contiguous array, without a copy."""
+    flat = array.reshape(-1)
+    return flat if flat.dtype is _INT8 else flat.view(_INT8)
 
 
 def make(model: Model, max_bytes: int | None) -> IntegerEngine | None:

@@ -32,7 +32,7 @@ def test_the_models_compute_the_same(name: str) -> None:
     imported = import_tflite(FOLDER / f"{name}.tflite")
     comparison = imported.check(Session.from_model(imported.model))
     assert comparison is not None
-    assert (comparison.agreement is not None) == name.endswith("int8")
+    assert (comparison.rounding is not None) == name.endswith("int8")
 
 
 @pytest.mark.parametrize("name", NAMES)
