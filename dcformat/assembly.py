@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from dcformat import layout
 from dcformat.codecs import Mode
-from dcformat.contents import assemble, copy_entry, entry_end
+from dcformat.contents_writer import assemble, copy_entry, entry_end
 from dcformat.digest import ContentDigest, crc32c
 from dcformat.errors import LimitError
 from dcformat.records import record

@@ -16,7 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.codecs.axis_tables_writer import MAX_SIZE, found_in
 from dcformat.codecs.payload_writer import SLOWER, is_slow, write_payload
 from dcformat.codecs.value_block_writer import coded_bits
-from dcformat.contents import table_entry
+from dcformat.contents_writer import table_entry
 from dcformat.cursor import varint
 from dcformat.floats import bit_patterns, ranks
 from dcformat.model import STORAGE, Tensor, matrix_shape, uniform_bits

@@ -30,12 +30,12 @@ MAX_DIMENSIONS = 127
 LONG_INTERFACE = 8
 DTYPES = ["float32", "float64", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 NAMES = """Linear Conv ReLU MaxPool AvgPool Reduce Unary Flatten Add Concat Softmax Binary Where Quantize Normalize
-    MatMul ConvTranspose LSTM GRU Reshape Transpose Slice Pad Tile Gather Resize"""
+    MatMul ConvTranspose LSTM GRU Reshape Transpose Slice Pad Tile Gather Resize Requantize"""
 OPERATORS = dict(enumerate(NAMES.split(), 1))
 #: Section 5.2: the operators with any number of operands, and the least number of those that need more than one.
 ANY = ("Add", "Concat", "LSTM", "GRU")
-LEAST = {"Add": 2, "Concat": 2, "Binary": 2, "Where": 3, "MatMul": 2, "Gather": 2}
-TAKE_CONSTANTS = ("Add", "Binary", "Where")
+LEAST = {"Add": 2, "Concat": 2, "Binary": 2, "Where": 3, "MatMul": 2, "Gather": 2, "Requantize": 2}
+TAKE_CONSTANTS = ("Add", "Binary", "Where", "Requantize")
 TAKE_TENSORS = (*TAKE_CONSTANTS, "Concat", "MatMul", "Gather")
 WEIGHTS = {name: ["weight"] for name in ("Linear", "Conv", "ConvTranspose")}
 WEIGHTS |= {name: ["weight", "recurrent_weight"] for name in ("LSTM", "GRU")}
@@ -162,11 +162,13 @@ class Attributes:
                 ("size", several(self.size)), ("scale", each(self.real)), ("mode", word(RESIZE_MODES)),
                 ("coordinates", word(COORDINATES)), ("rounding", word(ROUNDINGS)),
             ],
+            "Requantize": [(part, self.real if "scale" in part else self.integer) for part in REQUANTIZE],
         }  # fmt: skip
         return found.get(name, [])
 
 
 QUANTIZE = ("scale", "zero_point", "low", "high")
+REQUANTIZE = ("input_scale", "output_scale", "low", "high")
 
 
 def defaults(name: str, spatial: int) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ def result_shape(operator: dict[str, Any], values: list[Shape], tensors: dict[st
         y = operands[1]
         check(len(x) >= 2 and len(y) >= 2 and x[-1] == y[-2], "E09", "[G6] operands of MatMul")
         return of_rank([*broadcast([x[:-2], y[:-2]]), x[-2], y[-1]])
+    if name == "Requantize":
+        return requantize_shape(a, *operands)
     if name in ONE_OPERAND:
         return list(ONE_OPERAND[name](a, x))
     return x
@@ -205,6 +207,14 @@ def quantize_shape(a: dict[str, Any], x: Shape) -> Shape:
     """Section 5.3: the attributes of Quantize."""
     check(0 < number(a["scale"]) < inf, "E11", "[G8] scale of Quantize")
     check(-(1 << 15) <= a["low"] <= a["zero_point"] <= a["high"] < 1 << 16, "E11", "[G8] range of Quantize")
+    return x
+
+
+def requantize_shape(a: dict[str, Any], x: Shape, scales: Shape) -> Shape:
+    """Section 5.4, "Requantize"."""
+    check(all(0 < number(a[part]) < inf for part in ("input_scale", "output_scale")), "E11", "[G8] scale of Requantize")
+    check(a["low"] <= 0 <= a["high"], "E11", "[G8] range of Requantize")
+    check(broadcast([x, scales]) == x, "E09", "[G6] scales of Requantize")
     return x
 
 

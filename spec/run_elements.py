@@ -55,6 +55,18 @@ def quantize(call: Call, x: Array) -> Array:
     return Array.made(call.shape, element)
 
 
+def requantize(call: Call, x: Array, scales: Array) -> Array:
+    """Section 5.4, "Requantize"."""
+    a = call.a
+
+    def element(index: Index) -> float:
+        factor = f32(f32(real(a["input_scale"]) * scales.spread(index)) / real(a["output_scale"]))
+        product = f32(x.at(index) * factor)
+        return float(a["low"] if product < a["low"] else a["high"] if product > a["high"] else round(product))
+
+    return Array.made(call.shape, element)
+
+
 # ------------------------------------------------------------------------------------------ moving elements
 
 

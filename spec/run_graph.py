@@ -22,7 +22,7 @@ OPERATORS: dict[str, Callable[..., Array]] = {
     "Binary": lambda call, x, y: e.elementwise(call, e.BINARY[call.a["function"]], x, y),
     "Add": lambda call, *x: e.elementwise(call, lambda *v: fsum(v), *x),
     "Where": lambda call, c, x, y: e.elementwise(call, lambda k, v, w: v if k != 0 else w, c, x, y),
-    "Quantize": e.quantize, "Pad": e.pad, "Concat": e.concat, "Gather": e.gather,
+    "Quantize": e.quantize, "Requantize": e.requantize, "Pad": e.pad, "Concat": e.concat, "Gather": e.gather,
     "Transpose": e.transpose,
     "Slice": e.slice_of, "Tile": e.tile, "Resize": e.resize,
     "Flatten": lambda call, x: Array(call.shape, x.values), "Reshape": lambda call, x: Array(call.shape, x.values),

@@ -74,7 +74,8 @@ def line(label: str, size: int, delta: Delta, model: Model) -> str:
 def parts(delta: Delta) -> str:
     """Return how many tensors are kept, changed and new, in words."""
     found = counts(delta)
-    return f"{counted(found['kept'], 'tensor')} kept, {found['changed']:,} changed, {found['new']:,} new"
+    kept = "the others kept" if found["kept"] is None else f"{found['kept']:,} kept"
+    return f"{counted(found['changed'] or 0, 'tensor')} changed, {found['new']:,} new, {kept}"
 
 
 def as_json(delta: Delta) -> dict[str, Any]:

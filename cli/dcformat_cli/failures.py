@@ -23,6 +23,7 @@ __all__ = [
     "is_ours",
     "misuse",
     "require_onnx",
+    "require_onnxscript",
     "require_ray",
     "require_torch",
 ]
@@ -133,6 +134,17 @@ def require_onnx(what: str) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{what} needs the onnx package: pip install 'dcformat[onnx]' ({error})") from None
+
+
+def require_onnxscript(what: str) -> None:
+    """Raise `MissingExtraError` unless the packages can be imported with which PyTorch exports to ONNX."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs onnx and onnxscript: pip install 'dcformat[pruning]' ({error})"
+        ) from None
 
 
 def require_ray(what: str) -> None:

@@ -34,7 +34,7 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
 def _compare(model: Model, packed: bytes, label: str) -> None:
     """Decode each tensor once, to compare its values and to compute the content digest."""
     import dcformat
-    from dcformat.contents import small_sections
+    from dcformat.contents_writer import small_sections
     from dcformat.digest import ContentDigest, tensor_digest
 
     with dcformat.open(packed, max_memory=None) as content:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import ClassVar
 
-from dcformat.errors import GraphError
+from dcformat.errors import GraphError, ShapeError
 from dcformat.graph.node import Node, Shape, as_float32, broadcast, check_rank
 from dcformat.records import record
 
@@ -98,11 +98,42 @@ class Quantize(Node):
     kind: ClassVar[str] = "quantize"
 
     def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
-        if not 0 < as_float32(self.scale) < inf:
-            raise GraphError("quantize scale", got=self.scale, expected="a finite float32 number above 0")
+        _check_scale("quantize scale", self.scale)
         if not -(1 << 15) <= self.low <= self.zero_point <= self.high < 1 << 16:
             raise GraphError(
                 "quantize range", got=(self.low, self.zero_point, self.high),
                 expected="low <= zero_point <= high, from -32768 to 65535",
             )  # fmt: skip
         return inputs[0]
+
+
+@record
+class Requantize(Node):
+    """Whole numbers as other whole numbers: ``clip(round(x * factor), low, high)``.
+
+    The operands are a value and scales that broadcast to its shape. The factor is ``input_scale * scale /
+    output_scale``. Each step is rounded to float32, halves to even.
+    """
+
+    input_scale: float
+    output_scale: float
+    low: int
+    high: int
+    kind: ClassVar[str] = "requantize"
+    arity: ClassVar[int | None] = 2
+    takes_tensors: ClassVar[bool] = True
+    takes_constants: ClassVar[bool] = True
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Mapping[str, Shape]) -> Shape:
+        _check_scale("requantize input_scale", self.input_scale)
+        _check_scale("requantize output_scale", self.output_scale)
+        if not self.low <= 0 <= self.high:
+            raise GraphError("requantize range", got=(self.low, self.high), expected="low <= 0 <= high")
+        if broadcast(self, inputs) != inputs[0]:
+            raise ShapeError("requantize scales", got=inputs[1], expected=f"a shape that broadcasts to {inputs[0]}")
+        return inputs[0]
+
+
+def _check_scale(field: str, scale: float) -> None:
+    if not 0 < as_float32(scale) < inf:
+        raise GraphError(field, got=scale, expected="a finite float32 number above 0")

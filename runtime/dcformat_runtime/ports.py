@@ -15,6 +15,8 @@ from dcformat_runtime.network import Floats, pixel_table
 
 #: Whole numbers up to here are exact as float32.
 _LARGEST_WHOLE = 1 << 24
+#: The integers that inputs of small dtypes have, as arrays of other dtypes too.
+_SMALL = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
 class PortInfo(NamedTuple):
@@ -99,6 +101,10 @@ def _check(x: npt.NDArray[Any], info: PortInfo) -> None:
     whole = np.dtype(info.dtype).kind in "iu"
     if x.dtype != info.dtype and not (whole and x.dtype.kind in "iu"):
         raise InputError(f"dtype of input {name!r}: expected {info.dtype}, found {x.dtype}", name)
+    if x.dtype != info.dtype and info.dtype in _SMALL and x.size:
+        low, high = _SMALL[info.dtype]
+        if x.min() < low or x.max() > high:
+            raise InputError(f"input {name!r}: expected whole numbers from {low} to {high}, found others", name)
     wide = x.dtype.kind in "iu" and x.dtype.itemsize > 2 and x.size
     if wide and not -_LARGEST_WHOLE <= x.min() <= x.max() <= _LARGEST_WHOLE:
         raise InputError(f"input {name!r}: expected whole numbers from -2^24 to 2^24, found others", name)

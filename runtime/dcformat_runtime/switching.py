@@ -24,9 +24,9 @@ _ended = False
 
 def needed() -> tuple[jit.Kernel, ...]:
     """Return the kernels without which a network runs in NumPy."""
-    from dcformat_runtime.kernels import interpreter, map_kernel, row_kernel
+    from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, row_kernel
 
-    return interpreter.run, map_kernel.run_map, row_kernel.run_rows
+    return interpreter.run, map_kernel.run_map, row_kernel.run_rows, integer_kernel.run_integers
 
 
 def possible() -> bool:

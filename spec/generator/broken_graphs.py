@@ -120,7 +120,7 @@ def ports() -> Iterator[Case]:
 def operators() -> Iterator[Case]:
     """Section 5.2: heads."""
     yield "operator_0", "E08", "G2", graph((5,), op(0))
-    yield "operator_27", "E08", "G2", graph((5,), op(27))
+    yield "operator_28", "E08", "G2", graph((5,), op(28))
     yield "operator_31", "E08", "G2", graph((5,), op(31))
     yield "bias_of_relu", "E08", "G2", graph((5,), op(Op.RELU | BIAS, B))
     yield "attributes_of_linear", "E08", "G2", graph((5,), op(Op.LINEAR | SPELLED, W, B))
@@ -131,6 +131,7 @@ def operators() -> Iterator[Case]:
     ):  # fmt: skip
         yield f"no_attributes_of_{name}", "E08", "G2", graph((5,), op(kind))
     yield "no_attributes_of_binary", "E08", "G2", graph((5,), op(Op.BINARY | WIRED, value(0), value(0)))
+    yield "no_attributes_of_requantize", "E08", "G2", graph((5,), op(Op.REQUANTIZE | WIRED, value(0), value(0)))
     yield "default_input", "E08", "G3", graph((5,), op(Op.RELU | WIRED, 0))
     for name, shape, body in (
         ("max_pool", IMAGE, pool(Op.MAX, 2, 2, 2, 2, 0, 0, 0, 0, 0)),
@@ -316,6 +317,23 @@ def elementwise() -> Iterator[Case]:
     yield "quantize_zero_high", "E11", "G8", quantize(f32(1.0), 128, -128, 127)
     yield "quantize_low", "E11", "G8", quantize(f32(1.0), 0, -32769, 127)
     yield "quantize_high", "E11", "G8", quantize(f32(1.0), 0, 0, 65536)
+
+    def requantize(scale: bytes, *attributes: bytes) -> bytes:
+        return graph((3,), op(Op.REQUANTIZE | WIRED | SPELLED, value(0), scale, *attributes))
+
+    one, least, most = f32(1.0), integer(-128), integer(127)
+    for place in (0, 1):
+        for name, scale in (("0", f32(0.0)), ("negative", f32(-1.0)), ("infinite", INFINITY)):
+            scales = (scale, one) if place == 0 else (one, scale)
+            yield f"requantize_scale_{place}_{name}", "E11", "G8", requantize(literal(1.0), *scales, least, most)
+        scales = (NAN, one) if place == 0 else (one, NAN)
+        yield f"requantize_scale_{place}_nan", "E08", "G12", requantize(literal(1.0), *scales, least, most)
+    yield "requantize_constant_nan", "E08", "G12", requantize(b"\2" + NAN, one, one, least, most)
+    yield "requantize_low", "E11", "G8", requantize(literal(1.0), one, one, integer(1), most)
+    yield "requantize_high", "E11", "G8", requantize(literal(1.0), one, one, least, integer(-1))
+    yield "requantize_low_limit", "E06", "N2", requantize(literal(1.0), one, one, integer(-65537), most)
+    yield "requantize_shapes", "E09", "G6", requantize(tensor(W), one, one, least, most)
+    yield "requantize_one_operand", "E11", "G5", graph((5,), op(Op.REQUANTIZE | SPELLED, one, one, least, most))
 
 
 def others() -> Iterator[Case]:

@@ -36,6 +36,7 @@ class Op(IntEnum):
     TILE = 24
     GATHER = 25
     RESIZE = 26
+    REQUANTIZE = 27
 
 
 #: Section 5.2: the bits of an operator's head.

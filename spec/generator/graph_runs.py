@@ -154,6 +154,16 @@ def fans() -> Iterator[Run]:
         alone(Op.QUANTIZE | SPELLED, f32(scale), *map(integer, (zero, low, high)))
         for scale, zero, low, high in ((0.25, 3, -4, 5), (0.1, 128, 0, 255), (1 / 3, 0, -127, 127))
     ])  # fmt: skip
+    scales = weight("scales", 3, 1)
+    yield fan("requantize", [(3, 4)], [
+        lambda back, numbers=numbers, scale=scale: op(
+            Op.REQUANTIZE | WIRED | SPELLED, value(back), scale, *map(f32, numbers[:2]), *map(integer, numbers[2:])
+        )
+        for scale, numbers in (
+            (tensor(0), (4.0, 0.1, -20, 30)), (literal(1 / 3), (0.75, 0.01, -128, 127)),
+            (literal(-4.0), (1.0, 1.0, -9, 0)), (literal(4.0), (1.0, 1.0, -128, 127)),
+        )
+    ], scales)  # fmt: skip
     reductions = [alone(Op.REDUCE | SPELLED, function, axes, 0) for function in range(5) for axes in (2, 5)]
     places = [alone(Op.REDUCE | SPELLED, function, 2, kept) for function in (5, 6) for kept in (0, 1)]
     yield fan("reduce", [(2, 3, 4)], [*reductions, *places, alone(Op.REDUCE | SPELLED, 0, 7, 1)])

@@ -179,8 +179,17 @@ def elementwise() -> Iterator[Case]:
     for name, low, zero, high in (("int8", -128, 3, 127), ("uint16", 0, 65535, 65535), ("least", -32768, -32768, 0)):
         numbers = map(integer, (zero, low, high))
         yield f"quantize_{name}", [], graph((5,), op(Op.QUANTIZE | SPELLED, f32(0.25), *numbers)), "G8"
+    yield "requantize", [ones("s", 3, 1)], graph((3, 4), requantize(tensor(0), 0.5, 0.25, -128, 127)), "G6"
+    yield "requantize_constant", [], graph((3, 4), requantize(literal(-1.0), 1.0, 2.0, 0, 0)), "G8"
+    yield "requantize_most", [], graph((), requantize(literal(1.0), 1.0, 1.0, -LARGE, LARGE)), "N2"
     numbers = map(integer, (0, 0, 1))
     yield "quantize_least_scale", [], graph((5,), op(Op.QUANTIZE | SPELLED, b"\1\0\0\0", *numbers)), "G8"
+
+
+def requantize(scale: int | bytes, input_scale: float, output_scale: float, low: int, high: int) -> bytes:
+    """Return a Requantize of the last value."""
+    numbers = (f32(input_scale), f32(output_scale), integer(low), integer(high))
+    return op(Op.REQUANTIZE | WIRED | SPELLED, value(0), scale, *numbers)
 
 
 def reducing() -> Iterator[Case]:

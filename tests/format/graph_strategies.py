@@ -139,7 +139,7 @@ def _elementwise(b: Builder) -> g.Node | None:
     if value is None:
         return None
     shape = b.values[value]
-    kind: Any = b.draw(st.sampled_from([g.ReLU, g.Unary, g.Quantize, g.Add, g.Binary, g.Where]))
+    kind: Any = b.draw(st.sampled_from([g.ReLU, g.Unary, g.Quantize, g.Requantize, g.Add, g.Binary, g.Where]))
     if kind is g.ReLU:
         return g.ReLU((value,))
     if kind is g.Unary:
@@ -147,6 +147,10 @@ def _elementwise(b: Builder) -> g.Node | None:
     if kind is g.Quantize:
         low, middle, high = sorted(b.draw(st.lists(st.integers(-128, 255), min_size=3, max_size=3)))
         return g.Quantize((value,), b.draw(positive), middle, low, high)
+    if kind is g.Requantize:
+        low, high = b.draw(st.integers(-255, 0)), b.draw(st.integers(0, 255))
+        scales = b.other(kind, shape, (1,) * len(shape), ())
+        return g.Requantize((value, scales), b.draw(positive), b.draw(positive), low, high)
     count = b.draw(st.integers(1, 3)) if kind is g.Add else kind.arity - 1
     others: list[g.Operand] = [value, *(b.other(kind, shape, shape[1:], ()) for _ in range(count))]
     inputs = tuple(b.draw(st.permutations(others)))

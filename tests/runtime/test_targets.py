@@ -46,6 +46,27 @@ out = [Session.from_model(Model({}, Graph.sequential((50, 197), [node])), backen
 np.concatenate([y.reshape(-1) for y in out]).tofile(sys.argv[1])
 """
 
+#: A network of integers with every operator.
+INTEGERS = """
+import sys
+import numpy as np
+from dcformat import graph as g
+from tests.runtime.test_integers import bytes_of, compiled, model, weights_of
+nodes = [
+    g.Conv((1,), "a", None, (2, 1), (1, 1), (1, 1)), g.Requantize((2, "s"), 1.0, 1.0, -100, 120),
+    g.Conv((3,), "b", None, groups=20), g.Requantize((4, 0.01), 1.0, 1.0, -128, 127), g.Binary((5, 0.1), "mul"),
+    g.Add((6, 6)), g.Requantize((7, 1.0), 1.0, 0.17, -128, 127), g.MaxPool((8,), (2, 2), (2, 2), (0, 0), (0, 0)),
+    g.Reduce((9,), "mean", (1, 2)),
+    g.Requantize((10, 1.0), 1.0, 1.1, -128, 127), g.Linear((11,), "c"), g.Requantize((12, 0.004), 1.0, 1.0, -128, 127),
+    g.Binary((13, 0.02), "mul"), g.Softmax((14,)), g.Requantize((15, 1.0), 1.0, 1 / 256, 0, 255),
+    g.Binary((16, 128.0), "sub"),
+]
+scales = np.random.default_rng(2).uniform(0.005, 0.02, (20, 1, 1)).astype(np.float32)
+weights = {"a": weights_of((20, 3, 3, 3)), "b": weights_of((20, 1, 3, 3)), "c": weights_of((300, 20)), "s": scales}
+found = compiled(model((3, 22, 13), nodes, weights)).run_bytes(bytes_of((3, 22, 13), batch=20))
+found.astype(np.float32).tofile(sys.argv[1])
+"""
+
 
 def _run(path: str, program: str = PROGRAM, **environment: str) -> np.ndarray:
     env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -74,6 +95,17 @@ def test_functions_are_the_same_for_other_vector_widths(tmp_path: object) -> Non
     here = _run(f"{tmp_path}/here", FUNCTIONS).view(np.uint32)
     for cpu in ("haswell", "x86-64"):
         there = _run(f"{tmp_path}/{cpu}", FUNCTIONS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="").view(np.uint32)
+        np.testing.assert_array_equal(there, here)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 processors")
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_integers_are_the_same_for_other_vector_widths(tmp_path: object) -> None:
+    here = _run(f"{tmp_path}/here", INTEGERS)
+    assert len(np.unique(here)) > 3
+    for cpu in ("haswell", "x86-64"):
+        there = _run(f"{tmp_path}/{cpu}", INTEGERS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
         np.testing.assert_array_equal(there, here)
 
 

@@ -143,19 +143,19 @@ class PackOptions:
     "dims",
     multiple=True,
     metavar="NAME=SIZE",
-    help="Fix a dimension that an ONNX or TFLite model leaves open, by its name or as INPUT.AXIS; may be repeated.",
+    help="Fix a dimension that a network leaves open, by its name or as INPUT.AXIS; may be repeated.",
 )
 @click.option(
     "--set",
     "values",
     multiple=True,
     metavar="INPUT=VALUE",
-    help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
+    help="Make an input of a network constant: numbers, or @FILE.npy; may be repeated.",
 )
 @click.option(
     "--float32",
     is_flag=True,
-    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of ONNX models.",
+    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of networks.",
 )
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
@@ -189,7 +189,7 @@ class PackOptions:
 )
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin), a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite), into a file.
+    """Pack MODEL (- for stdin): a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite, .pt2).
 
     MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
     of any size are packed tensor by tensor; after an interruption, the same command continues.
@@ -200,8 +200,9 @@ def pack_command(**options: Any) -> None:
     is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
     tensors are packed alone, and the file cannot be run.
 
-    An ONNX or TensorFlow Lite model holds its own network. It is packed if all of its operators can be, and if the
-    packed network computes what onnxruntime, onnx's reference evaluator, or LiteRT computes from random inputs.
+    An ONNX or TensorFlow Lite model, or a program that torch.export.save wrote, holds its own network. It is packed if
+    all of its operators can be, and if the packed network computes what onnxruntime, onnx's reference evaluator, LiteRT
+    or PyTorch computes from random inputs.
 
     With --base, the output is a delta: it holds what changes from OLD.dcf, and `dcformat apply` makes the new file of
     both. MODEL may be a .dcf file too then, and a checkpoint takes its network from OLD.dcf.
@@ -219,7 +220,7 @@ def _pack(options: PackOptions) -> None:
         _pack_network(options, pairs)
         return
     if options.dims or options.values:
-        raise misuse("--dim and --set need an ONNX model, or --dim a TensorFlow Lite model")
+        raise misuse("--dim and --set need an ONNX model or a PyTorch program, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
     alone = architecture is None and options.base is None and options.relative_index == "escape"
@@ -276,9 +277,9 @@ def _pack_stream(options: PackOptions, pairs: Mapping[str, str]) -> None:
 
 
 def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
-    """Pack an ONNX or TensorFlow Lite model, after a check that the packed network computes the same."""
+    """Pack an ONNX or TensorFlow Lite model or a PyTorch program, after a check that it computes the same."""
     if options.architecture or options.key or options.skip:
-        given = "an ONNX model" if network_kind(options.checkpoint) == "ONNX" else "a TFLite model"
+        given = networks.network_name(options.checkpoint)
         raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)

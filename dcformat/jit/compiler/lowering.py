@@ -26,13 +26,18 @@ from dcformat.jit.machine_code.loader import provided
 from dcformat.jit.machine_code.targets import Target
 from dcformat.jit.signature import Signature
 
-_machines: list[str] = []
+_machines: list[tuple[str, str]] = []
 
 
 def machine_name() -> str:
     """Return LLVM's name of the target architecture, for helpers that differ by architecture."""
-    triple = _machines[-1] if _machines else llvm.get_process_triple()
+    triple = _machines[-1][0] if _machines else llvm.get_process_triple()
     return str(triple).partition("-")[0]
+
+
+def machine_features() -> str:
+    """Return LLVM's list of the target's features, for helpers that use one; empty if only its kind is known."""
+    return _machines[-1][1] if _machines else str(cpu_target.target_context.codegen().magic_tuple()[2])
 
 
 def numba_type(argument: Any) -> Any:
@@ -63,8 +68,8 @@ def compile_image(
         The code needs something that an image cannot provide.
     """
     with global_compiler_lock, _only_lowering():
-        machine = _host_machine() if target is None else _machine_of(target)
-        _machines.append(machine.triple)
+        machine, features = _host_machine() if target is None else (_machine_of(target), "")
+        _machines.append((machine.triple, features))
         try:
             module = _lower(function, signature, fastmath, machine)
         finally:
@@ -77,10 +82,10 @@ def compile_image(
     return image
 
 
-def _host_machine() -> llvm.TargetMachine:
-    """Return LLVM's description of this machine's CPU, as Numba would use it."""
+def _host_machine() -> tuple[llvm.TargetMachine, str]:
+    """Return LLVM's description of this machine's CPU, as Numba would use it, and the list of its features."""
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
-    return _target_machine(llvm.get_process_triple(), name, features)
+    return _target_machine(llvm.get_process_triple(), name, features), str(features)
 
 
 def _machine_of(target: Target) -> llvm.TargetMachine:

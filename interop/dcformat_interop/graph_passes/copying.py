@@ -29,7 +29,7 @@ class Copier:
     """
 
     def __init__(self, old: GraphBuilder) -> None:
-        self.old, self.new = old, GraphBuilder()
+        self.old, self.new = old, GraphBuilder(source=old)
         self.made: dict[int, Value] = {}
 
     def node(self, number: int) -> Node | None:
@@ -55,7 +55,8 @@ class Copier:
         for name in _TENSORS:
             stored = attributes.get(name)
             if stored is not None:
-                attributes[name] = self.new.tensor(self.old.tensors[stored], self.old.wanted[stored])
+                store = self.new.integer_tensor if stored in self.old.integers else self.new.tensor
+                attributes[name] = store(self.old.tensors[stored], self.old.wanted[stored])
         name = next((self.old.wanted[o] for o in node.inputs if isinstance(o, str)), "constant")
         return self.new.emit(type(node), given, name, **{**attributes, **changes})
 

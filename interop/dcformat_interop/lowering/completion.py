@@ -1,4 +1,4 @@
-"""The last rewrites of an imported network: the batch taken out, constants folded, and detours removed."""
+"""The last rewrites of an imported network: the batch taken out, constants folded, and layers of integers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dcformat.graph import Output
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.graph_passes import clean, fold_affine, without_batch
+from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 
 
 class Result(NamedTuple):
@@ -20,7 +20,9 @@ class Result(NamedTuple):
     batch_axis: int | None
 
 
-def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[Result]) -> Model:
+def complete(
+    builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[Result], exact: bool = False
+) -> Model:
     """Return a builder's graph as a model.
 
     Parameters
@@ -30,6 +32,8 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     batch_axes : sequence of int or None
         For each input, the dimension that is the batch.
     results : sequence of Result
+    exact : bool
+        Keep the sign of negative zeros in tensors.
 
     Raises
     ------
@@ -39,12 +43,14 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     ends = [(result.value, result.batch_axis) for result in results]
     built, values = without_batch(builder, batch_axes, ends)
     built, values = clean(*fold_affine(*clean(built, values)))
+    built, values = clean(*to_integers(built, values))
     if not built.nodes:
         values = [built.copy(value) for value in values]
-    model = built.model([
+    outputs = [
         Output(value.number, result.name, result.dtype, result.batch_axis)
         for value, result in zip(values, results, strict=True)
-    ])  # fmt: skip
+    ]
+    model = built.model(outputs, exact)
     assert model.graph is not None
     model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     return model

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Quantize
+from dcformat.graph import Quantize, Requantize
 from dcformat.model import Model
 from dcformat_interop.lowering.comparison import Run, differences
 from dcformat_interop.onnx_import.source import Source
@@ -76,7 +76,7 @@ def _difference(model: Model, source: Source, batch: int, name: str, found: Arra
 
 def _tolerance(model: Model, dtype: np.dtype[Any], source: Source) -> float:
     assert model.graph is not None
-    if any(isinstance(node, Quantize) for node in model.graph.nodes):
+    if any(isinstance(node, Quantize | Requantize) for node in model.graph.nodes):
         return QUANTIZED_TOLERANCE
     if dtype.kind != "f":
         return 0.0

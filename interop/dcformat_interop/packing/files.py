@@ -12,7 +12,8 @@ import dcformat
 from dcformat import layout
 from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import Mode
-from dcformat.contents import TensorInfo, check_limits, parse_entry, small_sections
+from dcformat.contents import TensorInfo, parse_entry
+from dcformat.contents_writer import check_limits, small_sections
 from dcformat.errors import FormatError
 from dcformat.files import replacing
 from dcformat.model import STORAGE, Delta, Extension, Model

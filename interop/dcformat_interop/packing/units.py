@@ -11,7 +11,8 @@ import numpy as np
 from dcformat.codecs import Mode
 from dcformat.codecs.payload_layout import parse_payload
 from dcformat.codecs.payload_reader import read_payload
-from dcformat.contents import EntryHead, TensorInfo, parse_entry
+from dcformat.contents import TensorInfo, parse_entry
+from dcformat.contents_writer import EntryHead
 from dcformat.dense import from_dense
 from dcformat.digest import tensor_digest
 from dcformat.floats import bit_patterns

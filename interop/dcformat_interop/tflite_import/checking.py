@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import Port, Quantize
+from dcformat.graph import Port, Quantize, Requantize
 from dcformat.model import Model
 from dcformat_interop.lowering.comparison import Run, differences
 from dcformat_interop.refusals import UnfitError
@@ -100,7 +100,7 @@ def compare_with_litert(
         The results differ, or LiteRT does not run the file.
     """
     assert model.graph is not None
-    quantized = any(isinstance(node, Quantize) for node in model.graph.nodes)
+    quantized = any(isinstance(node, Quantize | Requantize) for node in model.graph.nodes)
     count = _count(model, _QUANTIZED_INPUTS if quantized else _INPUTS)
     inputs = {port.name: _random(port, count, limits.get(port.name)) for port in model.graph.inputs}
     expected = litert(path, data, list(inputs.values()))

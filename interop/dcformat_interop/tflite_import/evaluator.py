@@ -113,6 +113,8 @@ class Evaluator:
             array = constant(self._file.path, info, self._budget)
             if array is None:
                 raise UnfitError(self._file.path, f"an operator before it that makes {info.what}", "none", what)
+            if info.quantization is not None:
+                self._builder.note_steps(array, info.quantization.scales)
             name = self._names.get(number, "")
             self.items[number] = replace(of_array(array, name), fits=info.quantization)
         return self.items[number]

@@ -26,6 +26,7 @@ from dcformat.graph import (
     Quantize,
     Reduce,
     ReLU,
+    Requantize,
     Shape,
     Softmax,
     Unary,
@@ -203,6 +204,8 @@ class _Builder:
                 made = self._emit(words.WHERE, *at)
             case Quantize():
                 made = self._quantize(node, at[0])
+            case Requantize():
+                made = self._requantize(node, *at)
         self._results[value] = made
         return True
 
@@ -215,7 +218,7 @@ class _Builder:
                 return node.function in UNARY
             case Binary():
                 return node.function in _BINARY
-        return isinstance(node, ReLU | Add | Where | Quantize)
+        return isinstance(node, ReLU | Add | Where | Quantize | Requantize)
 
     def _quantize(self, node: Quantize, x: int) -> int:
         scale, zero = self._constant(node.scale), self._constant(node.zero_point)
@@ -223,6 +226,13 @@ class _Builder:
         steps = self._emit(words.MAXIMUM, steps, self._constant(node.low))
         steps = self._emit(words.MINIMUM, steps, self._constant(node.high))
         return self._emit(words.MUL, self._emit(words.SUB, steps, zero), scale)
+
+    def _requantize(self, node: Requantize, x: int, scale: int) -> int:
+        factor = self._emit(words.MUL, self._constant(node.input_scale), scale)
+        factor = self._emit(words.DIV, factor, self._constant(node.output_scale))
+        steps = self._emit(words.ROUND, self._emit(words.MUL, x, factor))
+        steps = self._emit(words.MAXIMUM, steps, self._constant(node.low))
+        return self._emit(words.MINIMUM, steps, self._constant(node.high))
 
     def _emit(self, function: int, *reads: int, load: int = 0) -> int:
         result = self._next()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.chebyshev import chebval
 
-from dcformat.graph import Add, Binary, Quantize, ReLU, Unary, Where
+from dcformat.graph import Add, Binary, Quantize, ReLU, Requantize, Unary, Where
 from dcformat_runtime.network import Floats
 
 #: erf(x) / x as a Chebyshev series in x^2, from 0 to 16; the largest error of erf is 5e-10.
@@ -78,3 +78,16 @@ def quantize(node: Quantize, x: Floats) -> Floats:
     scale, zero = np.float32(node.scale), np.float32(node.zero_point)
     steps = np.clip(np.rint(x / scale) + zero, np.float32(node.low), np.float32(node.high))
     return np.asarray((steps - zero) * scale, np.float32)
+
+
+def requantize(node: Requantize, operands: Sequence[Floats]) -> Floats:
+    """Return whole numbers times a factor, rounded to whole numbers of a range."""
+    x, scale = operands
+    steps = np.rint(x * requantize_factor(node, scale))
+    return np.asarray(np.clip(steps, np.float32(node.low), np.float32(node.high)), np.float32)
+
+
+def requantize_factor(node: Requantize, scale: Floats) -> Floats:
+    """Return the factor of each of the scales of a `Requantize`, rounded to float32 after each step."""
+    with np.errstate(all="ignore"):  # factors may be infinite
+        return np.asarray(np.float32(node.input_scale) * scale / np.float32(node.output_scale), np.float32)

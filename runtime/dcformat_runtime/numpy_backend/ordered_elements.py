@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dcformat.graph import Binary, Node, Quantize, ReLU, Shape, Unary
+from dcformat.graph import Binary, Node, Quantize, ReLU, Requantize, Shape, Unary
 from dcformat_runtime.compile.rows import Rows
 from dcformat_runtime.kernels import float_functions as functions
 from dcformat_runtime.kernels import row_kernel as words
 from dcformat_runtime.network import Floats
+from dcformat_runtime.numpy_backend.elementwise import requantize_factor
 from dcformat_runtime.numpy_backend.evaluation import Value, aligned
 
 Doubles = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -25,7 +26,7 @@ _BINARY = {"minimum": functions.lesser, "maximum": functions.greater}
 
 def elements(node: Node, operands: Sequence[Value], rank: int) -> Floats | None:
     """Return an elementwise node's result, of rank `rank` without the batch; None if NumPy's own has the same bits."""
-    if not isinstance(node, (Unary, Binary, ReLU, Quantize)):
+    if not isinstance(node, (Unary, Binary, ReLU, Quantize, Requantize)):
         return None
     arrays = [aligned(operand, rank) for operand in operands]
     with np.errstate(all="ignore"):  # infinities and NaN are not errors here
@@ -40,6 +41,10 @@ def elements(node: Node, operands: Sequence[Value], rank: int) -> Floats | None:
                 scale, zero = np.float32(node.scale), np.float32(node.zero_point)
                 steps = functions.greater(np.rint(arrays[0] / scale) + zero, np.float32(node.low))
                 return np.asarray((functions.lesser(steps, np.float32(node.high)) - zero) * scale, np.float32)
+            case Requantize():
+                x, scales = arrays
+                steps = functions.greater(np.rint(x * requantize_factor(node, scales)), np.float32(node.low))
+                return np.asarray(functions.lesser(steps, np.float32(node.high)), np.float32)
     return None
 
 

@@ -38,7 +38,7 @@ def arrays(number: int) -> dict[str, npt.NDArray[Any]]:
         f"{number}.count": np.arange(number + 3),
         f"{number}.wide": random.standard_normal(5),
         f"{number}.empty": np.zeros((0, 4), np.float32),
-        f"{number}.scalar": np.float32(number + 0.5).reshape(()),
+        f"{number}.scalar": np.array(number + 0.5, np.float32),
     }
 
 

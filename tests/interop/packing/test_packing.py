@@ -272,11 +272,12 @@ def test_what_is_unusual_is_noted(tmp_path: Path) -> None:
     zeros[:10] = -0.0
     many = np.where(np.arange(64) % 2, np.float32(-0.0), np.float32(2))
     arrays = {
-        "few": zeros, "many": many, "nan": np.float32([1, np.nan]), "small": np.float32([1e-40, 1]),
-        "x_mask": np.float32([0, 1, 1]), "w_orig": np.float32([5, 6]), "w_mask": np.float32([0, 1]),
+        "few": zeros, "many": many, "nan": np.array([1, np.nan], np.float32), "small": np.array([1e-40, 1], np.float32),
+        "x_mask": np.array([0, 1, 1], np.float32),
+        "w_orig": np.array([5, 6], np.float32), "w_mask": np.array([0, 1], np.float32),
     }  # fmt: skip
     (tmp_path / "a.safetensors").write_bytes(safetensors(arrays))
-    (tmp_path / "b.safetensors").write_bytes(safetensors({"u": np.float32([1])}))
+    (tmp_path / "b.safetensors").write_bytes(safetensors({"u": np.array([1], np.float32)}))
     work = packing(tmp_path, skip=("u",))
     with work.journal(None) as journal:
         work.run(ThisProcess(), journal, lambda _: None)
@@ -305,7 +306,7 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
             with work.journal(None) as journal:
                 work.run(ThisProcess(), journal, lambda _: None)
 
-    two = np.float32([1, 2])
+    two = np.array([1, 2], np.float32)
     refused({"w_orig": two, "w_mask": two}, "w_mask: expected a mask of zeros and ones, found other values")
     refused({"w_orig": two, "w_mask": two[:1]}, r"expected a mask of shape \(2,\), found \(1,\)")
     refused({"w_orig": two, "w_mask": two, "w": two}, "expected one of the two, found also 'w'")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from dcformat_interop import UnfitError, import_tflite, read_tflite
 
-from dcformat.graph import Conv, Linear, Quantize
+from dcformat.graph import Conv, Linear, Requantize
 from tests.interop.tflite.support import checked, graph_of, kinds, random, run
 from tests.interop.tflite.test_layers import SAME, convolution
 from tests.interop.tflite.writer import Operator, Tensor, constant, model
@@ -95,12 +95,15 @@ def test_convolutions_with_scales_for_each_channel(activation: int, low: int, hi
     sums = convolution(real(x, IN), numbers, bias * (scales.astype(np.float64) * IN[0]), (1, 1), SAME, (1, 1))
     same(run(data, x), np.clip(rounded(sums, OUT), low, high))
     imported = checked(data)
-    rounding = next(node for node in graph_of(imported).nodes if isinstance(node, Quantize))
-    assert (rounding.zero_point, rounding.low, rounding.high) == (7, low, high)
+    rounding = next(node for node in graph_of(imported).nodes if isinstance(node, Requantize))
+    assert (rounding.low, rounding.high) == (low - 7, high - 7)
     layer = next(node for node in graph_of(imported).nodes if isinstance(node, Conv))
-    stored = imported.model.tensors[layer.weight].to_dense()
-    products = weight.astype(np.float32) * scales.reshape(-1, 1, 1, 1)
-    np.testing.assert_array_equal(stored, products.transpose(0, 3, 1, 2))
+    stored = imported.model.tensors
+    assert stored[layer.weight].dtype == "int8"
+    assert layer.bias is not None
+    np.testing.assert_array_equal(stored[layer.weight].to_dense(), weight.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(stored[layer.bias].to_dense(), bias)
+    np.testing.assert_array_equal(stored[str(rounding.inputs[1])].to_dense().reshape(-1), scales)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -189,7 +192,7 @@ def test_floats_around_a_quantised_network() -> None:
     wanted = real(rounded(real(rounded(x, IN), IN) @ (weight * 0.02).T, OUT), OUT)
     np.testing.assert_allclose(run(data, x), wanted, rtol=1e-6)
     imported = checked(data)
-    assert kinds(imported) == ["quantize", "linear", "quantize"]
+    assert kinds(imported) == ["binary", "requantize", "linear", "requantize", "binary"]
     assert next(node for node in graph_of(imported).nodes if isinstance(node, Linear)).bias is None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dcformat.graph import Add, Binary, Normalize, Quantize, Reduce, ReLU, Shape, Softmax, Unary, Where
+from dcformat.graph import Add, Binary, Normalize, Quantize, Reduce, ReLU, Requantize, Shape, Softmax, Unary, Where
 from dcformat_interop.onnx_export.graph_writer import GraphWriter, Operand, lead
 
 _UNARY = {
@@ -66,6 +66,16 @@ def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[Operand], o
     low, high, zero = (writer.constant(np.float32(n)) for n in (node.low, node.high, node.zero_point))
     steps = writer.emit("Add", writer.emit("Round", writer.emit("Div", x, scale)), zero)
     return str(writer.emit("Mul", writer.emit("Sub", writer.emit("Clip", steps, low, high), zero), scale))
+
+
+def requantize(writer: GraphWriter, node: Requantize, operands: Sequence[Operand], out: Shape) -> str:
+    """Write the steps of Requantize."""
+    x, scale = (writer.aligned(operand, len(out)) for operand in operands)
+    given, wanted, low, high = (
+        writer.constant(np.float32(n)) for n in (node.input_scale, node.output_scale, node.low, node.high)
+    )
+    factor = writer.emit("Div", writer.emit("Mul", given, scale), wanted)
+    return str(writer.emit("Clip", writer.emit("Round", writer.emit("Mul", x, factor)), low, high))
 
 
 def softmax(writer: GraphWriter, node: Softmax, operands: Sequence[Operand], out: Shape) -> str:

@@ -41,7 +41,9 @@ def dequantized(call: Call, number: int, scale: int, zero_point: int, axis: int 
         if isinstance(factor, Value) or isinstance(offset, Value):
             raise Unsupported("with a scale that the network computes")
         whole = np.asarray(item.array, np.int64) - np.asarray(offset, np.int64)
-        return Item(np.dtype(np.float32), None, whole.astype(np.float32) * np.asarray(factor, np.float32), item.name)
+        numbers = whole.astype(np.float32) * np.asarray(factor, np.float32)
+        b.note_steps(numbers, np.asarray(factor, np.float32).reshape(-1))
+        return Item(np.dtype(np.float32), None, numbers, item.name)
     real = item.real
     if real is not None and _same(real, factor, offset):
         return Item(np.dtype(np.float32), real.value)
