@@ -88,7 +88,8 @@ def test_channels_without_weights_are_constants() -> None:
     np.testing.assert_array_equal(after.tensors["layer.bias"].to_dense()[1:], wanted)
     np.testing.assert_array_equal(after.tensors["layer.scale"].to_dense(), [0.5, 8, 8, 8])
     x = inputs(2)
-    np.testing.assert_array_equal(*(Session.from_model(model, backend="numpy")(x) for model in (after, before)))
+    found, expected = (Session.from_model(model, backend="numpy")(x) for model in (after, before))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("what", "changes"), [
