@@ -30,10 +30,10 @@ types: $(VENV)/installed-dev
 # The same tests where kernels run as plain Python, and compiled with bounds checks.
 checks: plain-python bounds
 
-# Tests that run kernels; plain Python takes long, so fewer may be chosen.
-KERNEL_TESTS ?= tests/format tests/runtime
+# Tests that run kernels. Plain Python takes some hundred times as long, so the tests take smaller inputs there.
+KERNEL_TESTS := tests/format tests/runtime
 plain-python: $(VENV)/installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 
 bounds: $(VENV)/installed-dev
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
@@ -49,13 +49,16 @@ lowest: $(VENV)-lowest/installed
 
 # Coverage sees nothing of compiled code, so kernels are run as Python too. What reads bytes of unknown origin has no line
 # and no branch that no test reaches.
-READERS := $(addprefix dcformat/,contents.py cursor.py graph_codec.py reader.py source.py) \
-  $(addprefix dcformat/codecs/,chunk_readers.py packed.py payload_layout.py payload_reader.py plain.py) \
-  $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npz.py \
-    safetensors.py tensors.py torch_files.py)
+READERS := $(addprefix dcformat/,contents.py cursor.py front.py graph_attributes.py graph_codec.py opening.py reader.py source.py) \
+  $(addprefix dcformat/graph/,elementwise.py graph.py node.py rearranging.py recurrent.py reducing.py weighted.py windows.py) \
+  $(addprefix dcformat/codecs/,axis_tables.py chunk_readers.py packed.py payload_layout.py payload_reader.py plain.py \
+    plane_tables.py planes.py rans.py value_blocks.py) \
+  $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npy.py \
+    npz.py safetensors.py tensors.py torch_files.py onnx_import/loading.py) \
+  $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow" tests/format tests/runtime --cov --cov-append --cov-report=term
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS) --cov --cov-append --cov-report=term
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(READERS)))
 
 # Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for

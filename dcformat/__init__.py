@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from dcformat.dense import from_dense
 from dcformat.errors import FormatError
 from dcformat.model import Model, Tensor
-from dcformat.reader import DcfFile, load, verify
-from dcformat.reader import open_file as open
+from dcformat.opening import load, verify
+from dcformat.opening import open_file as open
+from dcformat.reader import DcfFile
 
 if TYPE_CHECKING:
     from dcformat.deltas import apply, delta

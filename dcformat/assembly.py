@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from dcformat import layout
 from dcformat.codecs import Mode
-from dcformat.contents import assemble, copy_entry, entry_end
+from dcformat.contents_writer import assemble, copy_entry, entry_end
 from dcformat.digest import ContentDigest, crc32c
 from dcformat.errors import LimitError
 from dcformat.records import record
@@ -40,7 +40,7 @@ class CodedTensor:
 
 def write_file(
     tensors: Sequence[CodedTensor], sections: Sequence[tuple[int, bytes]], mode: Mode, file: BinaryIO
-) -> None:
+) -> int:
     """Write a file front to back.
 
     Parameters
@@ -52,6 +52,11 @@ def write_file(
     mode : {'fast', 'small', 'tiny'}
         Whether contents may be packed.
     file : binary file object
+
+    Returns
+    -------
+    int
+        The number of bytes written.
 
     Raises
     ------
@@ -77,15 +82,15 @@ def write_file(
         used += tensor.size
         table.append(tensor.head + entry_end(tensor.size, is_new))
     front = _front(assemble(table, sections), mode)
-    file.write(front + crc32c(front))
+    size = file.write(front + crc32c(front))
     for block in blocks:
         check = crc32c(b"")
         for tensor in block:
             for part in tensor.payload():
                 check = crc32c(part, check)
-                file.write(part)
-        file.write(check)
-    file.write(digest.take())
+                size += file.write(part)
+        size += file.write(check)
+    return size + file.write(digest.take())
 
 
 def _front(contents: bytes, mode: Mode) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 from dcformat import layout
 from dcformat.codecs.chunk_readers import chunk_reader
 from dcformat.codecs.memory import working_bytes
-from dcformat.codecs.payload_layout import Chunk, Coding, Front, ParsedPayload, parse_front
+from dcformat.codecs.payload_layout import Chunk, Coding, ParsedPayload, PayloadFront, parse_front
 from dcformat.codecs.payload_reader import read_chunk
 from dcformat.codecs.work import decoding_steps
 from dcformat.contents import TensorInfo
@@ -60,7 +60,7 @@ def chunk_tensors(
     return None if found is None else _decoded(info, take, *found, stated, max_memory, max_work)
 
 
-def _front(info: TensorInfo, take: Take, max_memory: int | None) -> tuple[Coding, Front] | None:
+def _front(info: TensorInfo, take: Take, max_memory: int | None) -> tuple[Coding, PayloadFront] | None:
     """Parse the beginning of a payload, as much of it as is needed."""
     count = _PART
     while True:
@@ -78,7 +78,7 @@ def _decoded(
     info: TensorInfo,
     take: Take,
     coding: Coding,
-    front: Front,
+    front: PayloadFront,
     stated: bytes,
     max_memory: int | None,
     max_work: int | None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dcformat import layout
-from dcformat.cursor import Cursor, varint
+from dcformat.cursor import Cursor, text, varint
 from dcformat.errors import EncodingError, IndexRangeError
 from dcformat.model import Delta, Origin, Step
 
@@ -32,12 +32,14 @@ def write_delta(delta: Delta) -> bytes:
     for kind, body in delta.sections:
         out.append(kind)
         out += b"\0" if body is None else varint(len(body) + 1) + body
+    out.append(delta.in_place)
     out += varint(len(delta.steps))
     for step in delta.steps:
         out += varint(4 * step.count + KINDS.index(step.kind))
         out += varint(step.first) if step.kind == "kept" else b""
         for origin in step.origins:
-            out += varint(2 * origin.number + (origin.scale is not None))
+            out += varint(4 * origin.number + 2 * (origin.name is not None) + (origin.scale is not None))
+            out += b"" if origin.name is None else text(origin.name)
             out += b"" if origin.scale is None else struct.pack("<f", origin.scale)
     return bytes(out)
 
@@ -48,14 +50,19 @@ def read_delta(cursor: Cursor, tensors: Sequence[_Entry]) -> Delta:
     sections: list[tuple[int, bytes | None]] = []
     for _ in range(cursor.varint("sections of a delta", _MAX_SECTIONS)):
         sections.append(_read_section(cursor, sections[-1][0] if sections else layout.SECTION_TENSORS))
+    order = cursor.u8("order of a delta")
+    if order > 1:
+        raise EncodingError("order of a delta", got=order, expected="0 or 1")
     steps = []
     used = made = 0
     for _ in range(cursor.varint("steps of a delta", layout.MAX_TENSORS)):
         step = _read_step(cursor)
+        if order and (step.kind == "kept" or any(origin.name is not None for origin in step.origins)):
+            raise EncodingError("step of a delta", got=step.kind, expected="none that keeps or renames, in place")
         made += step.count
         if step.kind == "changed":
-            _require_differences(tensors[used : used + step.count])
-        used += step.count if step.kind != "kept" else 0
+            _require_difference(tensors[used : used + 1])
+        used += {"kept": 0, "new": step.count, "changed": 1}[step.kind]
         if used > len(tensors) or made > layout.MAX_TENSORS:
             break
         steps.append(step)
@@ -63,7 +70,7 @@ def read_delta(cursor: Cursor, tensors: Sequence[_Entry]) -> Delta:
         expected = f"each of {len(tensors)} used once, and at most {layout.MAX_TENSORS} made"
         raise IndexRangeError("tensors of a delta", got=f"{used} used, {made} made", expected=expected)
     cursor.finish("delta")
-    return Delta(base, result, tuple(sections), tuple(steps))
+    return Delta(base, result, tuple(sections), tuple(steps), bool(order))
 
 
 def _read_section(cursor: Cursor, last: int) -> tuple[int, bytes | None]:
@@ -85,16 +92,17 @@ def _read_step(cursor: Cursor) -> Step:
         first = cursor.varint("first tensor that is kept", layout.MAX_TENSORS)
     elif kind == 2:
         for _ in range(count):
-            number = cursor.varint("origin", 2 * layout.MAX_TENSORS + 1)
+            number = cursor.varint("origin", 4 * layout.MAX_TENSORS + 3)
+            name = cursor.text("tensor name", layout.MAX_NAME_BYTES, min_bytes=1) if number & 2 else None
             scale = cursor.f32("scale") if number & 1 else None
             if scale is not None and not scale > 0:
                 raise EncodingError("scale", got=scale, expected="a positive number")
-            origins.append(Origin(number >> 1, scale))
+            origins.append(Origin(number >> 2, name, scale))
     return Step(KINDS[kind], count, first, tuple(origins))
 
 
-def _require_differences(tensors: Sequence[_Entry]) -> None:
-    for tensor in tensors:
+def _require_difference(tensors: Sequence[_Entry]) -> None:
+    for tensor in tensors:  # none if there are too few, which is an error of its own
         if tensor.dtype != "uint8" or len(tensor.shape) != 1:
             found = f"{tensor.dtype} of rank {len(tensor.shape)}"
             raise EncodingError(f"difference {tensor.name!r}", got=found, expected="uint8 of rank 1")

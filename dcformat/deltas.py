@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from dcformat.codecs import Mode
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.codecs.differences import PIECE_BYTES, apply_difference
 from dcformat.codecs.value_blocks import require_bools
-from dcformat.contents import TensorInfo, parse_sections, small_sections
+from dcformat.contents import TensorInfo, parse_sections
+from dcformat.contents_writer import small_sections
 from dcformat.cursor import Cursor
 from dcformat.delta_codec import whole_sections
 from dcformat.digest import ContentDigest, tensor_digest
@@ -22,7 +23,8 @@ from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError
 from dcformat.forms import smallest
 from dcformat.limits import memory_counts, require_memory
 from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor, require_no_delta
-from dcformat.reader import DcfFile, open_file
+from dcformat.opening import open_file
+from dcformat.reader import DcfFile
 from dcformat.records import replace
 from dcformat.source import Source
 
@@ -33,6 +35,10 @@ E = TypeVar("E", bound=FormatError)
 _LARGEST = 1 << 30
 #: A difference of at most this share of the elements' bytes is taken without trying the whole tensor.
 _CLEARLY = 8
+#: Tensors in a row share a difference as long as they have at most this many elements together.
+_TOGETHER = 1 << 19
+#: Bytes that a difference of its own costs beside its string: the name, the table entry, the length of the piece.
+_ENTRY = 24
 
 
 def delta(new: Model, base: Source | DcfFile, *, mode: Mode = "fast") -> Model:
@@ -111,48 +117,118 @@ def _delta(new: Model, base: DcfFile, mode: Mode) -> Model:
     places = {digest: number for number, digest in reversed(known.values())}
     sections = small_sections(new)
     digest = ContentDigest(sections)
-    tensors: dict[str, Tensor] = {}
-    steps: list[Step] = []
+    writer = _Writer(list(new.tensors) == list(base.names))
     for name, tensor in new.tensors.items():
         content = tensor_digest(tensor)
         digest.add(name, content)
         if name in known and known[name][1] == content:
-            _extend(steps, Step("kept", 1, known[name][0]))
+            writer.keep(known[name][0])
             continue
         number = places.get(content, known[name][0] if name in known else None)
-        made = None if number is None else _difference(tensor, base, number, mode)
-        if made is None or number is None:
-            tensors[name] = tensor
-            _extend(steps, Step("new", 1))
+        change = None if number is None else _change(tensor, base, number, mode)
+        if change is None:
+            writer.add(tensor)
         else:
-            tensors[name] = made
-            scale = tensor.scale if tensor.scale != base.info(base.names[number]).scale else None
-            _extend(steps, Step("changed", 1, 0, (Origin(number, scale),)))
+            writer.change(change)
     there = dict(base.sections())
     kept = tuple((kind, None if there.get(kind) == body else body) for kind, body in sections)
-    return Model(tensors, delta=Delta(base.digest, digest.take(), kept, tuple(steps)))
+    delta = Delta(base.digest, digest.take(), kept, writer.finish(), writer.in_place)
+    return Model(writer.tensors, delta=delta)
 
 
-def _extend(steps: list[Step], step: Step) -> None:
-    """Append a step of one tensor; it becomes a part of the last step if that goes on with it."""
-    last = steps[-1] if steps else None
-    if last is None or last.kind != step.kind or (step.kind == "kept" and last.first + last.count != step.first):
-        steps.append(step)
-    else:
-        steps[-1] = replace(last, count=last.count + 1, origins=last.origins + step.origins)
+class _Change(NamedTuple):
+    """A tensor that changes: its elements and those of its origin, and its difference if it has one of its own."""
+
+    tensor: Tensor
+    origin: Origin
+    new: Array
+    old: Array
+    difference: bytes
 
 
-def _difference(tensor: Tensor, base: DcfFile, number: int, mode: Mode) -> Tensor | None:
-    """Return a tensor's difference from one of the base, or None if they are not alike or the tensor is smaller."""
-    name = base.names[number]
-    info = base.info(name)
+def _change(tensor: Tensor, base: DcfFile, number: int, mode: Mode) -> _Change | None:
+    """Return how a tensor comes from one of the base; None if they are not alike, or the tensor is smaller."""
+    info = base.info(base.names[number])
     if (info.dtype, info.shape) != (tensor.dtype, tensor.shape) or tensor.size > _LARGEST:
         return None
-    origin = _elements(base.tensor(name))
-    made = write_difference(_elements(tensor), origin, tensor.dtype, tensor.shape)
+    new, old = _elements(tensor), _elements(base.tensor(info.name))
+    made = write_difference(new, old, tensor.dtype, tensor.shape)
     if len(made) * _CLEARLY > tensor.nbytes and len(made) > len(smallest(tensor, mode)[1]):
         return None
-    return Tensor(tensor.name, (len(made),), "uint8", np.frombuffer(made, np.uint8))
+    name = tensor.name if tensor.name != info.name else None
+    scale = tensor.scale if tensor.scale != info.scale else None
+    return _Change(tensor, Origin(number, name, scale), new, old, made)
+
+
+class _Writer:
+    """Collects the steps and the tensors of a delta.
+
+    Small tensors share a difference, because heads and tables cost more than what changes in them. They have to follow
+    each other, unless the new file has the names of the base in their order (`in_place`).
+    """
+
+    def __init__(self, in_place: bool) -> None:
+        self.in_place = in_place
+        self.tensors: dict[str, Tensor] = {}
+        self._steps: list[Step] = []
+        self._together: dict[str, list[_Change]] = {}
+
+    def keep(self, number: int) -> None:
+        """Take a tensor of the base."""
+        if self.in_place:
+            return
+        self._flush()
+        last = self._steps[-1] if self._steps else None
+        if last is not None and last.kind == "kept" and last.first + last.count == number:
+            self._steps[-1] = replace(last, count=last.count + 1)
+        else:
+            self._steps.append(Step("kept", 1, number))
+
+    def add(self, tensor: Tensor) -> None:
+        """Store a new tensor."""
+        if not self.in_place:
+            self._flush()
+        self.tensors[tensor.name] = tensor
+        if self._steps and self._steps[-1].kind == "new":
+            self._steps[-1] = replace(self._steps[-1], count=self._steps[-1].count + 1)
+        else:
+            self._steps.append(Step("new", 1))
+
+    def change(self, change: _Change) -> None:
+        """Store a difference, together with others if they are small."""
+        dtype = change.tensor.dtype
+        if self._together.keys() - {dtype} and not self.in_place:
+            self._flush()
+        together = self._together.setdefault(dtype, [])
+        if sum(len(each.new) for each in (*together, change)) > _TOGETHER:
+            self._flush_group(together)
+            together.clear()
+        together.append(change)
+
+    def finish(self) -> tuple[Step, ...]:
+        """Return the steps."""
+        self._flush()
+        return tuple(self._steps)
+
+    def _flush(self) -> None:
+        for together in self._together.values():
+            self._flush_group(together)
+        self._together.clear()
+
+    def _flush_group(self, together: list[_Change]) -> None:
+        if len(together) > 1:
+            new, old = (np.concatenate(parts) for parts in zip(*((c.new, c.old) for c in together), strict=True))
+            made = write_difference(new, old, together[0].tensor.dtype, (len(new),))
+            if len(made) < sum(len(change.difference) + _ENTRY for change in together):
+                self._put(together, made)
+                return
+        for change in together:
+            self._put([change], change.difference)
+
+    def _put(self, changes: list[_Change], made: bytes) -> None:
+        name = changes[0].tensor.name
+        self.tensors[name] = Tensor(name, (len(made),), "uint8", np.frombuffer(made, np.uint8))
+        self._steps.append(Step("changed", len(changes), 0, tuple(change.origin for change in changes)))
 
 
 def _elements(tensor: Tensor) -> Array:
@@ -189,6 +265,8 @@ class _Application:
             if tensor.name in tensors:
                 raise _of(self.change, DuplicateError("tensor name", got=repr(tensor.name), expected="each once"))
             tensors[tensor.name] = tensor
+        if self.delta.in_place:
+            tensors = self._in_place(tensors)
         sections = whole_sections(self.delta, dict(self.base.sections()))
         if sections is None:
             missing = BaseError("base", got="a missing section", expected="the sections that the delta keeps")
@@ -204,6 +282,13 @@ class _Application:
             raise _of(self.change, ChecksumError("content digest of the new file", got=found.hex(), expected=expected))
         return Model(tensors, *parsed)
 
+    def _in_place(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the base, in its order, with those that were made in their places."""
+        if unknown := made.keys() - set(self.base.names):
+            expected = "a name of the base"
+            raise _of(self.base, BaseError("tensor of the base", got=repr(sorted(unknown)[0]), expected=expected))
+        return {name: made[name] if name in made else self.base.tensor(name) for name in self.base.names}
+
     def _tensors(self) -> Iterator[Tensor]:
         own = iter(self.change.names)
         for step in self.delta.steps:
@@ -214,24 +299,30 @@ class _Application:
                 for _ in range(step.count):
                     yield self.change.tensor(next(own))
             else:
-                for origin in step.origins:
-                    yield self._changed(next(own), origin)
+                yield from self._changed(next(own), step.origins)
 
-    def _changed(self, name: str, origin: Origin) -> Tensor:
-        info = self._origin(origin.number)
-        scale = info.scale if origin.scale is None else origin.scale
-        field = f"difference {name!r}"
-        if origin.scale is not None and info.dtype != "int8":
-            raise _of(self.change, EncodingError(f"scale of {field}", got=info.dtype, expected="an int8"))
+    def _changed(self, name: str, origins: tuple[Origin, ...]) -> Iterator[Tensor]:
+        """Yield the tensors that a difference makes."""
+        infos = [self._origin(origin.number) for origin in origins]
+        dtype, field = infos[0].dtype, f"difference {name!r}"
+        for info, origin in zip(infos, origins, strict=True):
+            if info.dtype != dtype:
+                raise _of(self.change, EncodingError(f"origins of {field}", got=info.dtype, expected=dtype))
+            if origin.scale is not None and dtype != "int8":
+                raise _of(self.change, EncodingError(f"scale of {field}", got=dtype, expected="an int8"))
         string = self.change.tensor(name).to_dense(max_memory=self.max_memory)
-        elements = _elements(self.base.tensor(info.name))
-        try:
-            with memory_counts(field, self.max_memory):
-                data = apply_difference(string, elements, info.dtype, field, self.max_work)
-            require_bools(data.view(np.uint8), info.dtype, field)
-        except FormatError as error:
-            raise _of(self.change, error) from None
-        return Tensor(name, info.shape, info.dtype, data, scale=scale)
+        with memory_counts(field, self.max_memory):
+            elements = np.concatenate([_elements(self.base.tensor(info.name)) for info in infos])
+            try:
+                data = apply_difference(string, elements, dtype, field, self.max_work)
+                require_bools(data.view(np.uint8), dtype, field)
+            except FormatError as error:
+                raise _of(self.change, error) from None
+        start = 0
+        for info, origin in zip(infos, origins, strict=True):
+            scale = info.scale if origin.scale is None else origin.scale
+            yield Tensor(origin.name or info.name, info.shape, dtype, data[start : start + info.size], scale=scale)
+            start += info.size
 
     def _origin(self, number: int) -> TensorInfo:
         names = self.base.names
@@ -246,15 +337,22 @@ class _Application:
             n for step in self.delta.steps for n in range(step.first, step.first + step.count) if step.kind == "kept"
         ]
         kept = sum(self._origin(number).decoded_bytes for number in numbers)
-        dense = [
-            self._origin(origin.number).size * STORAGE[self._origin(origin.number).dtype].itemsize
-            for step in self.delta.steps for origin in step.origins
-        ]  # fmt: skip
-        need = kept + self.change.decoded_bytes + sum(dense) + 4 * max(dense, default=0)
-        need += min(PIECE_BYTES, 80 * max(dense, default=0))
+        kept += self.base.decoded_bytes if self.delta.in_place else 0
+        changed = [
+            sum(self._dense_bytes(origin) for origin in step.origins) for step in self.delta.steps if step.origins
+        ]
+        largest = max(changed, default=0)
+        need = kept + self.change.decoded_bytes + sum(changed) + 5 * largest + min(PIECE_BYTES, 80 * largest)
         require_memory("applying the delta", need, self.max_memory)
 
+    def _dense_bytes(self, origin: Origin) -> int:
+        info = self._origin(origin.number)
+        return info.size * STORAGE[info.dtype].itemsize
 
-def counts(delta: Delta) -> dict[str, int]:
-    """Return how many tensors of the new file are kept, new and changed."""
-    return {kind: sum(step.count for step in delta.steps if step.kind == kind) for kind in ("kept", "new", "changed")}
+
+def counts(delta: Delta) -> dict[str, int | None]:
+    """Return how many of the new file's tensors are kept, changed and new; None are counted that are kept in place."""
+    found: dict[str, int | None] = {
+        kind: sum(step.count for step in delta.steps if step.kind == kind) for kind in ("kept", "changed", "new")
+    }
+    return found | {"kept": None} if delta.in_place else found

@@ -16,7 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.codecs.axis_tables_writer import MAX_SIZE, found_in
 from dcformat.codecs.payload_writer import SLOWER, is_slow, write_payload
 from dcformat.codecs.value_block_writer import coded_bits
-from dcformat.contents import table_entry
+from dcformat.contents_writer import table_entry
 from dcformat.cursor import varint
 from dcformat.floats import bit_patterns, ranks
 from dcformat.model import STORAGE, Tensor, matrix_shape, uniform_bits
@@ -203,13 +203,23 @@ def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
         some = np.sort(bits[:: len(bits) // _SAMPLE])
         if np.count_nonzero(some[1:] != some[:-1]) >= layout.MAX_CODEBOOK:
             return values, None
-    distinct, codes = np.unique(bits, return_inverse=True)
+    narrow = bits.dtype.itemsize <= 2
+    if narrow:
+        # Counting all patterns takes a tenth of the time that sorting the values takes.
+        used = np.bincount(bits, minlength=1 << 8 * bits.dtype.itemsize) > 0
+        distinct, codes = np.flatnonzero(used).astype(bits.dtype), bits
+    else:
+        distinct, codes = np.unique(bits, return_inverse=True)
     if not 1 <= len(distinct) <= layout.MAX_CODEBOOK:
         return values, None
     book = distinct.view(values.dtype)
     order = np.argsort(ranks(book, dtype))
     rank = np.empty(len(order), _code_type(len(order)))
     rank[order] = np.arange(len(order))
+    if narrow:
+        table = np.zeros(len(used), rank.dtype)
+        table[distinct] = rank
+        rank = table
     return rank[codes], book[order]
 
 

@@ -76,7 +76,7 @@ def read_real(field: str, cursor: Cursor) -> float:
     return float(value)
 
 
-class Coding:
+class AttributeCoding:
     """How a value is written and read; `field` names it in errors."""
 
     def write(self, field: str, value: Any, scope: Scope) -> bytes:
@@ -88,7 +88,7 @@ class Coding:
         raise NotImplementedError
 
 
-class _Count(Coding):
+class _Count(AttributeCoding):
     """A varint of at most `limit`."""
 
     def __init__(self, limit: int) -> None:
@@ -125,7 +125,7 @@ class _Signed(_Count):
         return -(number + 1 >> 1) if number & 1 else number >> 1
 
 
-class _Real(Coding):
+class _Real(AttributeCoding):
     """A float32, to which a writer rounds; it may be infinite."""
 
     def write(self, field: str, value: float, scope: Scope) -> bytes:
@@ -135,7 +135,7 @@ class _Real(Coding):
         return read_real(field, cursor)
 
 
-class _Choice(Coding):
+class _Choice(AttributeCoding):
     """A word, as its place in a table; truth values are a table of two."""
 
     def __init__(self, table: Sequence[Any]) -> None:
@@ -153,7 +153,7 @@ class _Choice(Coding):
         return self.table[number]
 
 
-class _Axes(Coding):
+class _Axes(AttributeCoding):
     """A set of dimensions, as a varint whose bit i stands for dimension i."""
 
     def write(self, field: str, value: Sequence[int], scope: Scope) -> bytes:
@@ -164,10 +164,10 @@ class _Axes(Coding):
         return tuple(axis for axis in range(layout.MAX_RANK) if mask >> axis & 1)
 
 
-class _Each(Coding):
+class _Each(AttributeCoding):
     """A list as long as the scope says."""
 
-    def __init__(self, item: Coding) -> None:
+    def __init__(self, item: AttributeCoding) -> None:
         self.item = item
 
     def write(self, field: str, value: Sequence[Any], scope: Scope) -> bytes:
@@ -188,7 +188,7 @@ class _Counted(_Each):
         return super().read(field, cursor, scope)
 
 
-class _OptionalTensor(Coding):
+class _OptionalTensor(AttributeCoding):
     """A tensor's number plus 1, or 0 for None."""
 
     def write(self, field: str, value: str | None, scope: Scope) -> bytes:
@@ -210,7 +210,7 @@ _POOL = {"kernel": _Counted(_SMALL), **_AROUND, "ceil_mode": _FLAG}
 _RECURRENT = {"recurrent_bias": _OptionalTensor(), "reverse": _FLAG}
 
 #: The attributes of each operator that has any, in the order of the bytes.
-ATTRIBUTES: dict[type[g.Node], dict[str, Coding]] = {
+ATTRIBUTES: dict[type[g.Node], dict[str, AttributeCoding]] = {
     g.Conv: {**_AROUND, "dilation": _Each(_SMALL), "groups": _SMALL},
     g.ConvTranspose: {**_AROUND, "dilation": _Each(_SMALL), "output_padding": _Each(_SMALL), "groups": _SMALL},
     g.MaxPool: _POOL,

@@ -279,9 +279,10 @@ class SelfTest:
 
 
 class Origin(NamedTuple):
-    """The number of a tensor of the base, and the scale of the new one; None for the origin's own scale."""
+    """The number of a tensor of the base, and the new tensor's name and scale; None for those of the base's tensor."""
 
     number: int
+    name: str | None = None
     scale: float | None = None
 
 
@@ -292,7 +293,8 @@ class Step:
     Attributes
     ----------
     kind : {'kept', 'new', 'changed'}
-        Tensors of the base; tensors of the delta; tensors that differences make from their origins.
+        Tensors of the base; tensors of the delta; tensors that the delta's next one, a difference, makes from their
+        origins.
     count : int
     first : int
         Number of the first tensor of the base, if they are kept.
@@ -317,12 +319,16 @@ class Delta:
     sections : tuple of (int, bytes or None)
         The new file's sections apart from the tensor table: id and body, or None for the base's body.
     steps : tuple of Step
+    in_place : bool
+        Whether the new file has the names of the base in their order. If so, a tensor that a step makes takes the place
+        of the base's one of its name, and the others are kept.
     """
 
     base: bytes
     result: bytes
     sections: tuple[tuple[int, bytes | None], ...]
     steps: tuple[Step, ...]
+    in_place: bool = False
 
 
 def require_no_delta(delta: Delta | None, path: str | None = None) -> None:

@@ -23,7 +23,8 @@ from dcformat.codecs.payload_layout import Chunk, Coding, ParsedPayload, chunk_b
 from dcformat.codecs.payload_reader import read_chunk
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import write_block
-from dcformat.contents import EntryHead, TensorInfo
+from dcformat.contents import TensorInfo
+from dcformat.contents_writer import EntryHead
 from dcformat.cursor import varint
 from dcformat.digest import TensorDigest
 from dcformat.floats import bit_patterns, negatives, ranks

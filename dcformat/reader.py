@@ -1,4 +1,4 @@
-"""Reading of files, whole or tensor by tensor (spec, "File").
+"""Reading of files tensor by tensor (spec, "File").
 
 Any bytes parse or raise `FormatError`. Every declared size is checked against the bytes that exist, the format's limits
 and the caller's limits before anything is allocated for it.
@@ -20,7 +20,8 @@ from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
-from dcformat.contents import TensorInfo, small_sections
+from dcformat.contents import TensorInfo
+from dcformat.contents_writer import small_sections
 from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.front import check_crc, read_front
@@ -28,7 +29,7 @@ from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
-from dcformat.source import ByteSource, Source
+from dcformat.source import ByteSource
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
@@ -45,47 +46,6 @@ class LedgerRow:
 
     what: str
     bytes: int
-
-
-def load(
-    source: Source,
-    *,
-    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
-    max_work: int | None = layout.DEFAULT_MAX_WORK,
-    threads: int = 1,
-) -> Model:
-    """Read a whole model.
-
-    Parameters
-    ----------
-    source : path, bytes-like or binary file object
-    max_memory : int or None
-        Maximum number of bytes that the tensors and their decoding may take; None for no bound.
-    max_work : int or None
-        Maximum number of steps, of about a nanosecond each, that decoding may take (docs/limits.md); None for no bound.
-    threads : int
-        Number of threads that decode a large tensor's chunks; the result does not depend on it.
-
-    Raises
-    ------
-    FormatError
-        The file is not valid, or needs more memory (`MemoryLimitError`) or work (`WorkLimitError`) than allowed.
-    OSError
-        The file cannot be read.
-    """
-    with open_file(source, max_memory=max_memory, max_work=max_work) as file:
-        return file.model(threads=threads)
-
-
-def verify(
-    source: Source,
-    *,
-    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
-    max_work: int | None = layout.DEFAULT_MAX_WORK,
-) -> None:
-    """Check every byte of a file: structure, checksums, tensors and content digest. Raises the errors of `load`."""
-    with open_file(source, max_memory=max_memory, max_work=max_work) as file:
-        file.verify()
 
 
 class DcfFile:
@@ -426,39 +386,3 @@ class StateDict(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"StateDict({self._file!r})"
-
-
-def open_file(
-    source: Source,
-    *,
-    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
-    max_work: int | None = layout.DEFAULT_MAX_WORK,
-    mmap: bool = False,
-    partial: bool = False,
-) -> DcfFile:
-    """Open a file to read tensor by tensor (`dcformat.open`). Use the result as a context manager.
-
-    Parameters
-    ----------
-    source : path, bytes-like or binary file object
-        A pipe or device is read to its end, unless its magic number is wrong.
-    max_memory, max_work : int or None
-        As in `load`, for each method call.
-    mmap : bool
-        Map the file into memory instead of reading its parts on demand; for paths only.
-    partial : bool
-        Allow bytes to be missing or left over at the end, as after a download that broke off: tensors that are there
-        can be read, `damaged` names the others.
-
-    Raises
-    ------
-    FormatError, OSError
-        As in `load`.
-    """
-    with memory_counts("file", max_memory):
-        data = ByteSource.of(source, mmap=mmap, max_memory=max_memory)
-    try:
-        return DcfFile(data, max_memory=max_memory, max_work=max_work, partial=partial)
-    except BaseException:
-        data.close()
-        raise

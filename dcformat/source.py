@@ -20,6 +20,12 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _PIECE_BYTES = 1 << 20
 
 
+def is_url(name: object) -> bool:
+    """Return whether a name is a URL such as ``https://host/model.dcf`` or ``s3://bucket/model.dcf``."""
+    scheme, sign, _ = name.partition("://") if isinstance(name, str) else ("", "", "")
+    return bool(sign) and len(scheme) > 1 and scheme.translate({43: None, 45: None, 46: None}).isalnum()
+
+
 class ByteSource:
     """A source of bytes: memory, or a file that is read part by part under a lock.
 
@@ -76,6 +82,11 @@ class ByteSource:
 
     @classmethod
     def _of_path(cls, path: str, *, mmap: bool, max_memory: int | None) -> ByteSource:
+        if is_url(path):
+            from dcformat.remote import open_url
+
+            remote, size = open_url(path, max_memory)
+            return cls(None, remote, size, path, remote)
         file = open(path, "rb")  # noqa: PTH123, SIM115 - pathlib costs 3 ms at start; closed by `close`
         try:
             if not _has_parts(file):

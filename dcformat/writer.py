@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import MODES, Mode, RelativeIndex
 from dcformat.codecs.payload_writer import write_payload
-from dcformat.contents import EntryHead, check_limits, small_sections
+from dcformat.contents_writer import EntryHead, check_limits, small_sections
 from dcformat.digest import tensor_digest
 from dcformat.files import replacing
 from dcformat.forms import smallest

@@ -98,7 +98,7 @@ class Entry:
         """Return the entry's bytes."""
         parts = {
             "name": text_field(self.name),
-            "kind": bytes((self.form & 7 | (self.dtype & 3) << 3 | (len(self.dims) & 7) << 5,)),
+            "kind": self._kind(),
             "dims": b"".join(map(varint, self.dims)),
             "scale": self.scale if self.dtype == 3 else b"",
             "stored": varint(self.stored) if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED) else b"",
@@ -108,6 +108,12 @@ class Entry:
         if self.form == FORM_COPY:
             parts = {"name": parts["name"], "kind": bytes((FORM_COPY,)), "back": varint(self.back)}
         return b"".join((parts | self.lies).values())
+
+    def _kind(self) -> bytes:
+        rank = (len(self.dims) & 7) << 5
+        if self.dtype < layout.KERNEL_DTYPES:
+            return bytes((self.form & 7 | self.dtype << 3 | rank,))
+        return bytes((layout.FORM_EXTENDED | rank, self.form & 7 | (self.dtype & 31) << 3))
 
     @property
     def is_shared(self) -> bool:
@@ -231,6 +237,9 @@ def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
         name, kind = scan.text(), scan.u8()
         entry = Entry(name, kind & 7, kind >> 3 & 3)
         rank = kind >> 5
+        if entry.form == layout.FORM_EXTENDED:
+            kind = scan.u8()
+            entry.form, entry.dtype = kind & 7, kind >> 3
         if entry.form > FORM_COPY:
             raise ParseError("an unknown form")
         if entry.form == FORM_COPY:

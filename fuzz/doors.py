@@ -306,7 +306,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _small_parts(model: Model) -> tuple[object, ...]:
-    return model.graph, model.labels, dict(model.metadata), model.self_test, model.extensions
+    return model.graph, model.labels, dict(model.metadata), model.self_test, model.extensions, model.delta
 
 
 # --- other people's files, and the list -----------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def _small_parts(model: Model) -> tuple[object, ...]:
 
 def all_doors() -> dict[str, Door]:
     """Return the doors by name."""
-    from fuzz import foreign_doors, reference, running_doors
+    from fuzz import delta_doors, foreign_doors, reference, running_doors
 
     ours = (UnfitError, FormatError)
     wide = 16 << 20
@@ -328,4 +328,4 @@ def all_doors() -> dict[str, Door]:
         Door("rewrite", rewrite, 0.6, slack=wide),
         Door("reference", reference.compare, 1.5, slack=64 << 20, seconds=60),
     ]
-    return {door.name: door for door in (*doors, *running_doors.doors(), *foreign_doors.doors())}
+    return {door.name: door for door in (*doors, *delta_doors.doors(), *running_doors.doors(), *foreign_doors.doors())}

@@ -111,13 +111,14 @@ class Inputs:
 
     def make(self, seed: int, index: int) -> tuple[int, bytes]:
         """Return the number of the door, and the input."""
-        from fuzz import foreign, mutators, primitives, seeds
+        from fuzz import delta_doors, foreign, mutators, primitives, seeds
 
         random = Random(seed << 44 | index)
         at = random.choices(range(len(self.doors)), cum_weights=self._weights)[0]
         source = self.doors[at].source
-        if source in foreign.MAKERS:
-            return at, foreign.MAKERS[source](random)
+        makers = {**foreign.MAKERS, "delta": delta_doors.delta, "difference": delta_doors.difference}
+        if source in makers:
+            return at, makers[source](random)
         what = random.randrange(400)
         if what == 0:
             return at, seeds.model_file(random)

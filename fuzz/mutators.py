@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from random import Random
 
 from dcformat import layout
+from dcformat.model import STORAGE
 from fuzz import container
 from fuzz.container import Entry, File, ParseError, varint
 from fuzz.graph_mutators import change_graph
 from fuzz.primitives import EDGES, FLOATS, NAMES, change_bytes, number
+
+#: Bytes of a value of each dtype.
+_ITEMS = tuple(STORAGE[name].itemsize for name in layout.DTYPES)
 
 # --- a tensor -------------------------------------------------------------------------------------------------------
 
@@ -28,7 +32,8 @@ def _form(random: Random, file: File, entry: Entry) -> None:
 
 
 def _dtype(random: Random, file: File, entry: Entry) -> None:
-    entry.dtype, entry.scale = random.randrange(4), random.choice(FLOATS)
+    known = len(layout.DTYPES) if random.randrange(2) else layout.KERNEL_DTYPES
+    entry.dtype, entry.scale = random.randrange(known), random.choice(FLOATS)
 
 
 def _scale(random: Random, file: File, entry: Entry) -> None:
@@ -82,7 +87,10 @@ def _bomb(random: Random, file: File, entry: Entry) -> None:
     dims[at] = random.choice((1 << random.randrange(10, 41), dims[at] * (1 << random.randrange(20)), 0))
     entry.dims = tuple(dims)
     if random.getrandbits(1):
-        entry.form, entry.payload = layout.FORM_CONSTANT, b"\0" + random.choice(FLOATS)[-(4, 2, 2, 1)[entry.dtype] :]
+        entry.form, entry.payload = (
+            layout.FORM_CONSTANT,
+            b"\0" + (2 * random.choice(FLOATS))[-_ITEMS[entry.dtype % len(_ITEMS)] :],
+        )
     elif random.getrandbits(1):
         entry.form, entry.stored = layout.FORM_SPARSE, 0
         entry.payload = bytes((random.choice((0, 1, 2, 3, 16, 17, 18, 19)), 0, *random.choice(((1, 0), (0,), ()))))

@@ -14,8 +14,11 @@ from fuzz.seeds import ROOT
 
 sys.path.append(str(ROOT / "spec"))
 
+from reference_decoder import apply as apply_reference
 from reference_decoder import decode, summary
 from reference_reader import DecodeError
+
+__all__ = ["BYTES", "DecodeError", "apply_reference", "compare", "summary"]
 
 #: Maximum number of elements and of bytes in a file that is compared, because the reference decoder is slow.
 ELEMENTS, BYTES = 1 << 12, 3000

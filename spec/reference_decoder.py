@@ -4,15 +4,14 @@
     python reference_decoder.py DELTA BASE   prints what the file holds that a delta makes of its base
 
 It needs Python's standard library only and shares no code with the package. Every function says which section of the
-specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, 7 and 8),
+specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, and 8),
 `reference_reader.py` the notation (section 1), `reference_graph.py` the graph (section 5), `reference_payloads.py` the
-payloads (section 6), `reference_deltas.py` deltas (section 15), and `reference_coders.py`, `reference_mixing.py` and
-`reference_text.py` the coders (`coders.md`).
+payloads (section 6), `reference_digest.py` the digest (section 7), `reference_deltas.py` deltas (section 15), and
+`reference_coders.py`, `reference_mixing.py` and `reference_text.py` the coders (`coders.md`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import sys
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from reference_deltas import Delta, new_tensors, read_delta
+from reference_digest import content_digest
 from reference_graph import read_graph
 from reference_payloads import decode_payload
-from reference_reader import DecodeError, Entry, Reader, Tensor, check, finite_f32
+from reference_reader import DTYPES, DecodeError, Entry, Reader, Tensor, check, finite_f32
 from reference_text import decode_text
 
 # Section 9, "Limits" (those of graph and payloads are in their files).
@@ -64,11 +64,6 @@ PRESET = bytes.fromhex(
     "01350136013701380139"
 )
 
-DTYPES = (
-    ("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1), ("float64", 8), ("complex64", 8), ("uint8", 1),
-    ("bool", 1), ("int16", 2), ("uint16", 2), ("int32", 4), ("uint32", 4), ("int64", 8), ("uint64", 8),
-    ("float8_e4m3fn", 1), ("float8_e5m2", 1), ("float8_e4m3fnuz", 1), ("float8_e5m2fnuz", 1), ("float8_e8m0fnu", 1),
-)  # fmt: skip
 #: The dtypes that may have codebooks, and that networks compute with: those before this number.
 FEW_DTYPES = 4
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
@@ -299,44 +294,6 @@ def read_entry(reader: Reader, originals: list[Entry]) -> Entry:
         check(codebook > 0, "E08", "[T8] an empty codebook")
     length = reader.varint((1 << 42) - 1)
     return Entry(name, form, dtype, size, shape, scale, stored, codebook, length >> 1, bool(length & 1))
-
-
-# ----------------------------------------------------------------------------------------- 7. Content digest
-
-
-def content_digest(sections: dict[int, bytes], tensors: dict[str, Tensor]) -> bytes:
-    """Section 7, "Content digest"."""
-    sha = hashlib.sha256()
-    for kind, body in sections.items():
-        if kind != 1:
-            sha.update(struct.pack("<BI", kind, len(body)) + body)
-    for name, tensor in tensors.items():
-        raw = name.encode()
-        sha.update(bytes([len(raw)]) + raw + tensor_digest(tensor))
-    return sha.digest()[:8]
-
-
-def tensor_digest(tensor: Tensor) -> bytes:
-    """Section 7: dtype, shape, scale, and the elements: the one value that all have, or places and values."""
-    dtype = [known for known, _ in DTYPES].index(tensor.dtype)
-    sha = hashlib.sha256(bytes([dtype, len(tensor.shape)]) + struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape))
-    sha.update(struct.pack("<f", tensor.scale))
-    count, values = prod(tensor.shape), tensor.values
-    if tensor.positions is not None and len(tensor.positions) < count:
-        values = [*values, 0]  # an element that is not stored
-    if count and len(set(values)) == 1:
-        sha.update(b"\1" + values[0].to_bytes(tensor.size, "little"))
-        return sha.digest()
-    positions = range(len(tensor.values)) if tensor.positions is None else tensor.positions
-    masks: dict[int, int] = {}
-    nonzero = hashlib.sha256()
-    for position, value in zip(positions, tensor.values, strict=True):
-        if value:
-            masks[position // 64] = masks.get(position // 64, 0) | 1 << position % 64
-            nonzero.update(value.to_bytes(tensor.size, "little"))
-    places = hashlib.sha256(b"".join(struct.pack("<QQ", group, mask) for group, mask in masks.items()))
-    sha.update(b"\0" + places.digest() + nonzero.digest())
-    return sha.digest()
 
 
 # ----------------------------------------------------------------------------------------------- 8. Self-test

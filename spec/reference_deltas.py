@@ -24,6 +24,7 @@ from reference_planes import (
 from reference_reader import Entry, Reader, Tensor, check, finite_f32
 
 MAX_TENSORS = 1 << 16
+MAX_NAME = 255
 MAX_CONTENTS = 1 << 24
 MAX_SECTIONS = 1 << 8
 KEPT, NEW, CHANGED = range(3)
@@ -41,8 +42,8 @@ class Step:
     kind: int
     count: int
     first: int
-    #: Number and scale of each origin.
-    origins: list[tuple[int, float | None]]
+    #: Number, name and scale of each origin.
+    origins: list[tuple[int, str | None, float | None]]
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Delta:
     #: Ids and bodies; None for that of the base.
     sections: list[tuple[int, bytes | None]]
     steps: list[Step]
+    order: int
 
     def summary(self) -> dict[str, object]:
         """Return the section in a form that JSON can express."""
@@ -61,6 +63,7 @@ class Delta:
             "base": self.base.hex(),
             "result": self.result.hex(),
             "sections": [[kind, None if body is None else body.hex()] for kind, body in self.sections],
+            "order": self.order,
             "steps": [[step.kind, step.count, step.first, step.origins] for step in self.steps],
         }
 
@@ -75,6 +78,8 @@ def read_delta(reader: Reader, entries: list[Entry]) -> Delta:
         check(good, "E08", "[B2] a section of the new file")
         length = reader.varint(MAX_CONTENTS + 1)
         sections.append((kind, reader.take(length - 1) if length else None))
+    order = reader.u8()
+    check(order <= 1, "E08", "[B17] an unknown order")
     steps: list[Step] = []
     used = made = 0
     for _ in range(reader.varint(MAX_TENSORS)):
@@ -85,25 +90,30 @@ def read_delta(reader: Reader, entries: list[Entry]) -> Delta:
             step.first = reader.varint(MAX_TENSORS)
         elif step.kind == CHANGED:
             step.origins = [read_origin(reader) for _ in range(step.count)]
-            for entry in entries[used : used + step.count]:
+            for entry in entries[used : used + 1]:
                 check(entry.dtype == "uint8" and len(entry.shape) == 1, "E08", "[B5] a difference that is no string")
+        renamed = any(name is not None for _, name, _ in step.origins)
+        check(order == 0 or (step.kind != KEPT and not renamed), "E08", "[B18] what is kept or renamed in place")
         made += step.count
-        used += step.count if step.kind != KEPT else 0
+        used += {KEPT: 0, NEW: step.count, CHANGED: 1}[step.kind]
         check(used <= len(entries) and made <= MAX_TENSORS, "E14", "[B4] too many tensors")
         steps.append(step)
     check(used == len(entries), "E14", "[B4] tensors that are not used")
-    return Delta(base, result, sections, steps)
+    return Delta(base, result, sections, steps, order)
 
 
-def read_origin(reader: Reader) -> tuple[int, float | None]:
-    """Section 15: the number of an origin, and the scale that may follow."""
-    number = reader.varint(2 * MAX_TENSORS + 1)
-    if not number & 1:
-        return number >> 1, None
-    raw = reader.take(4)
-    scale = struct.unpack("<f", raw)[0]
-    check(finite_f32(raw) and scale > 0, "E08", "[B6] the scale")
-    return number >> 1, scale
+def read_origin(reader: Reader) -> tuple[int, str | None, float | None]:
+    """Section 15: the number of an origin, and the name and the scale that may follow."""
+    number = reader.varint(4 * MAX_TENSORS + 3)
+    name, scale = None, None
+    if number & 2:
+        name = reader.text(MAX_NAME)
+        check(name != "", "E08", "[B15] an empty name")
+    if number & 1:
+        raw = reader.take(4)
+        scale = struct.unpack("<f", raw)[0]
+        check(finite_f32(raw) and scale > 0, "E08", "[B6] the scale")
+    return number >> 2, name, scale
 
 
 def new_tensors(delta: Delta, own: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,43 +136,57 @@ def new_tensors(delta: Delta, own: dict[str, Tensor], base: dict[str, Tensor]) -
         elif step.kind == NEW:
             for _ in range(step.count):
                 add(*next(mine))
-        for number, scale in step.origins:
-            name, string = next(mine)
-            add(name, changed(base[origin(number)], scale, string.dense()))
+        elif step.kind == CHANGED:
+            _, string = next(mine)
+            origins = [base[origin(number)] for number, _, _ in step.origins]
+            tensors = changed(origins, [scale for _, _, scale in step.origins], string.dense())
+            for (number, name, _), tensor in zip(step.origins, tensors, strict=True):
+                add(origin(number) if name is None else name, tensor)
+    if delta.order == 1:
+        check(made.keys() <= base.keys(), "E17", "[B7] a name that the base does not have")
+        return base | made
     return made
 
 
 # ------------------------------------------------------------------------------------------- 15.1 Differences
 
 
-def changed(origin: Tensor, scale: float | None, data: bytes) -> Tensor:
-    """Section 15.1: the tensor that a difference makes of its origin."""
-    check(scale is None or origin.dtype == "int8", "E08", "[B6] the scale of another dtype than int8")
-    elements = prod(origin.shape)
-    check(elements <= MAX_ELEMENTS, "E07", "[T11] more elements than this decoder has memory for")
-    raw, reader = origin.dense(), Reader(data)
+def changed(origins: list[Tensor], scales: list[float | None], data: bytes) -> list[Tensor]:
+    """Section 15.1: the tensors that a difference makes of its origins."""
+    dtype, whole = origins[0].dtype, origins[0].size
+    check(all(origin.dtype == dtype for origin in origins), "E08", "[B16] origins of several dtypes")
+    check(dtype == "int8" or not any(scales), "E08", "[B6] the scale of another dtype than int8")
+    counts = [prod(origin.shape) for origin in origins]
+    check(sum(counts) <= MAX_ELEMENTS, "E07", "[T11] more elements than this decoder has memory for")
+    raw, reader = b"".join(origin.dense() for origin in origins), Reader(data)
     flags = reader.u8()
     check(flags <= 1, "E08", "[B9] unknown flags")
-    values = [int.from_bytes(raw[i : i + origin.size], "little") for i in range(0, len(raw), origin.size)]
+    values = split(raw, whole)
     if flags and values:
         known = sorted(set(values))
-        table = value_block(reader.take(reader.varint(MAX_PAYLOAD)), origin.dtype, origin.size, len(known))
+        table = value_block(reader.take(reader.varint(MAX_PAYLOAD)), dtype, whole, len(known))
         becomes = dict(zip(known, table, strict=True))
-        values = [becomes[value] for value in values]
-        raw = b"".join(value.to_bytes(origin.size, "little") for value in values)
-    size = origin.size // 2 if origin.dtype == "complex64" else origin.size
-    units = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
-    made: list[int] = []
+        raw = b"".join(becomes[value].to_bytes(whole, "little") for value in values)
+    size = whole // 2 if dtype == "complex64" else whole
+    units, made = split(raw, size), []
     for first in range(0, len(units), PIECE):
         block = Reader(reader.take(reader.varint(MAX_PAYLOAD)))
-        made += difference_block(block, units[first : first + PIECE], first, origin.dtype, 8 * size)
+        made += difference_block(block, units[first : first + PIECE], first, dtype, 8 * size)
         block.end("[N5] bytes left in a difference block")
     reader.end("[N5] bytes left in a difference")
-    raw = b"".join(unit.to_bytes(size, "little") for unit in made)
-    values = [int.from_bytes(raw[i : i + origin.size], "little") for i in range(0, len(raw), origin.size)]
-    check(origin.dtype != "bool" or max(values, default=0) < 2, "E08", "[B8] [T12] a bool that is neither 0 nor 1")
-    scale = origin.scale if scale is None else scale
-    return Tensor(origin.shape, origin.dtype, origin.size, scale, False, None, values)
+    values = split(b"".join(unit.to_bytes(size, "little") for unit in made), whole)
+    check(dtype != "bool" or max(values, default=0) < 2, "E08", "[B8] [T12] a bool that is neither 0 nor 1")
+    out = []
+    for origin, scale, count in zip(origins, scales, counts, strict=True):
+        scale = origin.scale if scale is None else scale
+        out.append(Tensor(origin.shape, dtype, whole, scale, False, None, values[:count]))
+        values = values[count:]
+    return out
+
+
+def split(raw: bytes, size: int) -> list[int]:
+    """Return little-endian numbers of `size` bytes."""
+    return [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
 
 
 def difference_block(reader: Reader, predicted: list[int], first: int, dtype: str, bits: int) -> list[int]:

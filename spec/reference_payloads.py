@@ -83,7 +83,7 @@ def decode_payload(reader: Reader, entry: Entry) -> Tensor:
     else:
         positions, values = decode_chunks(reader, read_coding(coding, entry))
     reader.end("[N5] bytes left in a payload")
-    check(entry.dtype != "bool" or max(values, default=0) < 2, "E08", "[T12] a bool that is neither 0 nor 1")
+    check(entry.dtype != "bool" or all(value < 2 for value in values), "E08", "[T12] a bool that is neither 0 nor 1")
     check(entry.form != SPARSE or 0 not in values, "E08", "[T13] a stored zero")
     return Tensor(entry.shape, entry.dtype, entry.size, entry.scale, entry.form == CONSTANT, positions, values)
 
@@ -118,7 +118,7 @@ def decode_tables(reader: Reader, entry: Entry) -> tuple[list[int] | None, list[
     """Section 6.5: codes, which have a payload of their own, and tables by place."""
     tables = read_tables_by_place(reader, entry)
     form = entry.form + 1 if tables.codebook else entry.form
-    codes = replace(entry, form=form, dtype="int8", size=1, scale=1.0, codebook=tables.codebook)
+    codes = replace(entry, form=form, dtype="int8", size=1, codebook=tables.codebook)
     rest = Reader(reader.take(reader.left()))
     check(not rest.data or rest.data[0] & 15 != TABLES, "E08", "[V6] tables of codes")
     found = decode_payload(rest, codes)

@@ -26,10 +26,11 @@ class Plane:
     kind: int
     context: int
     tables: int
-    byte: int = 0
-    inner: int = 1
-    lines: int = 1
-    words: int = 0
+    #: Of a constant plane, its byte; of a coded one, its axis in context 1, and its number of words.
+    byte: int | None = None
+    inner: int | None = None
+    lines: int | None = None
+    words: int | None = None
     map: Sequence[int] = ()
     frequencies: Sequence[Sequence[int]] = ()
 
@@ -68,7 +69,8 @@ def plane_head(reader: Reader, units: int, first: Plane | None) -> Plane:
     check(head.kind <= CODED and head.context <= BY_PLANE_0, "E08", "[V1] an unknown kind or context of a plane")
     if head.kind != CODED:
         check(byte == head.kind, "E08", "[V1] bits of a plane that is not coded")
-        head.byte = reader.u8() if head.kind == CONSTANT else 0
+        if head.kind == CONSTANT:
+            head.byte = reader.u8()
         return head
     check((head.context == ALONE) == (head.tables == 1), "E08", "[V1] a number of tables that the context has not")
     if head.context == BY_PLANE_0:
@@ -107,7 +109,7 @@ def read_plane(reader: Reader, head: Plane, units: int, first: Sequence[int]) ->
         return [head.byte] * units
     if head.kind == RAW:
         return reader.take(units)
-    tables = [0] * units
+    tables: Sequence[int] = bytes(units)  # zeros: the only table
     if head.context == BY_AXIS:
         tables = [head.map[i // head.inner % head.lines] for i in range(units)]
     elif head.context == BY_PLANE_0:
@@ -135,12 +137,12 @@ def rans(
         symbol, place, frequency = slots[table][state % 4096]
         state = frequency * (state >> 12) + place
         if state < 1 << 16:
-            word = next(words, -1)
-            check(word >= 0, "E13", "[A18] words that end early")
+            word = next(words, None)
+            check(word is not None, "E13", "[A18] words that end early")
             state = state << 16 | word
         states[i % len(states)] = state
         out.append(symbol)
-    check(next(words, -1) < 0, "E13", "[A18] words that are left over")
+    check(next(words, None) is None, "E13", "[A18] words that are left over")
     check(set(states) == {1 << 16}, "E13", "[A18] a state at the end")
     return out
 

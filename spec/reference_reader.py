@@ -9,6 +9,12 @@ from math import prod
 
 #: The decoder does not make larger tensors dense, because it is for small files.
 MAX_DENSE_BYTES = 1 << 26
+#: Section 4: the dtypes, and their bytes.
+DTYPES = (
+    ("float32", 4), ("float16", 2), ("bfloat16", 2), ("int8", 1), ("float64", 8), ("complex64", 8), ("uint8", 1),
+    ("bool", 1), ("int16", 2), ("uint16", 2), ("int32", 4), ("uint32", 4), ("int64", 8), ("uint64", 8),
+    ("float8_e4m3fn", 1), ("float8_e5m2", 1), ("float8_e4m3fnuz", 1), ("float8_e5m2fnuz", 1), ("float8_e8m0fnu", 1),
+)  # fmt: skip
 
 
 class DecodeError(ValueError):

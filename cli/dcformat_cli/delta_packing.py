@@ -10,11 +10,12 @@ from dcformat import layout
 from dcformat.deltas import counts
 from dcformat.errors import FormatError
 from dcformat.model import Delta, Model
+from dcformat.piecewise import ReadBackError
 from dcformat.records import replace
 from dcformat.wording import counted
 from dcformat_cli.input_files import opened
 from dcformat_cli.terminal import note
-from dcformat_cli.writing import ReadBackError, packed_model
+from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode
@@ -73,7 +74,8 @@ def line(label: str, size: int, delta: Delta, model: Model) -> str:
 def parts(delta: Delta) -> str:
     """Return how many tensors are kept, changed and new, in words."""
     found = counts(delta)
-    return f"{counted(found['kept'], 'tensor')} kept, {found['changed']:,} changed, {found['new']:,} new"
+    kept = "the others kept" if found["kept"] is None else f"{found['kept']:,} kept"
+    return f"{counted(found['changed'] or 0, 'tensor')} changed, {found['new']:,} new, {kept}"
 
 
 def as_json(delta: Delta) -> dict[str, Any]:

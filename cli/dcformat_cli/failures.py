@@ -16,7 +16,17 @@ from dcformat_interop.refusals import UnfitError
 from dcformat.errors import FormatError, MemoryLimitError, NotDcfError, TruncatedError, WorkLimitError
 
 #: `UnfitError` belongs to a package that knows nothing of the command; verbs import it from here.
-__all__ = ["MissingExtraError", "UnfitError", "describe", "is_ours", "misuse", "require_onnx", "require_torch"]
+__all__ = [
+    "MissingExtraError",
+    "UnfitError",
+    "describe",
+    "is_ours",
+    "misuse",
+    "require_onnx",
+    "require_onnxscript",
+    "require_ray",
+    "require_torch",
+]
 
 _SYSTEM_ERRORS = {
     errno.ENOENT: "no such file or directory",
@@ -24,6 +34,7 @@ _SYSTEM_ERRORS = {
     errno.ENOTDIR: "a file, where a directory is expected",
     errno.EACCES: "permission denied",
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "the file would be larger than the disk or a limit allows",
     errno.EROFS: "the file system is read-only",
 }
 
@@ -123,6 +134,25 @@ def require_onnx(what: str) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{what} needs the onnx package: pip install 'dcformat[onnx]' ({error})") from None
+
+
+def require_onnxscript(what: str) -> None:
+    """Raise `MissingExtraError` unless the packages can be imported with which PyTorch exports to ONNX."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs onnx and onnxscript: pip install 'dcformat[pruning]' ({error})"
+        ) from None
+
+
+def require_ray(what: str) -> None:
+    """Raise `MissingExtraError` unless Ray can be imported."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs Ray: pip install 'dcformat[ray]' ({error})") from None
 
 
 def misuse(message: str) -> click.UsageError:

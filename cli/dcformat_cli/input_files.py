@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.source import is_url
 from dcformat_cli.failures import UnfitError
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 def source(name: str) -> tuple[Path | BinaryIO, str]:
     """Return the source (a path, or stdin for ``-``) and its name for messages, without reading anything."""
     return (sys.stdin.buffer, "stdin") if name == "-" else (Path(name), name)
+
+
+def model_source(name: str) -> tuple[Path | str | BinaryIO, str]:
+    """Return the source of a ``.dcf`` file, which may be a URL too, and its name for messages."""
+    return (name, name) if is_url(name) else source(name)
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def opened(
     """
     import dcformat
 
-    content, label = source(name)
+    content, label = model_source(name)
     with naming(label), dcformat.open(content, max_memory=max_memory, max_work=max_work, partial=partial) as file:
         yield file
 

@@ -8,26 +8,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from dcformat_interop.kinds import HEAD, looks_like
+from dcformat_interop.kinds import HEAD, is_program, looks_like
 
 from dcformat.layout import DEFAULT_MAX_MEMORY
-from dcformat_cli.failures import UnfitError, misuse, require_onnx
+from dcformat_cli.failures import UnfitError, misuse, require_onnx, require_onnxscript, require_torch
 
 if TYPE_CHECKING:
     from dcformat_interop.onnx_import import Comparison, OnnxImport
     from dcformat_interop.tflite_import import LiteRTComparison, TfliteImport
 
-_SUFFIXES = {".onnx": "ONNX", ".tflite": "TFLite"}
+_SUFFIXES = {".onnx": "ONNX", ".tflite": "TFLite", ".pt2": "PyTorch"}
+
+#: What messages call each kind.
+_NAMES = {"ONNX": "an ONNX model", "TFLite": "a TFLite model", "PyTorch": "a PyTorch program"}
 
 
 def network_kind(path: Path) -> str | None:
-    """Return ``ONNX`` or ``TFLite`` for such a model, by its name or its first bytes, else None. Raises `OSError`."""
+    """Return ``ONNX``, ``TFLite`` or ``PyTorch`` for such a model, by its name or content, else None.
+
+    Raises `OSError`.
+    """
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is not None or not path.is_file():
         return kind
     with path.open("rb") as file:
-        kind = looks_like(file.read(HEAD))
+        head = file.read(HEAD)
+    if head.startswith(b"PK") and is_program(path):
+        return "PyTorch"
+    kind = looks_like(head)
     return kind if kind in _SUFFIXES.values() else None
+
+
+def network_name(path: Path) -> str:
+    """Return what messages call a model that has a kind."""
+    return _NAMES[network_kind(path) or ""]
 
 
 def read_network(
@@ -37,17 +51,25 @@ def read_network(
     single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport | TfliteImport:
-    """Read an ONNX or TensorFlow Lite model, with the values of ``--dim``, ``--set`` and ``--float32``."""
-    if network_kind(path) == "TFLite":
+    """Read an ONNX or TFLite model or a PyTorch program, with the values of ``--dim``, ``--set`` and ``--float32``."""
+    kind, name = network_kind(path), network_name(path)
+    if kind == "TFLite":
         from dcformat_interop import import_tflite
 
         if values:
-            raise misuse("--set needs an ONNX model")
+            raise misuse("--set needs an ONNX model or a PyTorch program")
         return import_tflite(path, dims=_dims(dims), max_memory=max_memory)
-    require_onnx("an ONNX model")
+    given, fixed = _dims(dims), _values(values)
+    if kind == "PyTorch":
+        require_torch(name)
+        require_onnxscript(name)
+        from dcformat_interop import import_pt2
+
+        return import_pt2(path, dims=given, values=fixed, single=single, max_memory=max_memory)
+    require_onnx(name)
     from dcformat_interop import import_onnx
 
-    return import_onnx(path, dims=_dims(dims), values=_values(values), single=single, max_memory=max_memory)
+    return import_onnx(path, dims=given, values=fixed, single=single, max_memory=max_memory)
 
 
 def check(

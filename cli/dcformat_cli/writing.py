@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcformat.model import Model, Tensor
+from dcformat.piecewise import ReadBackError
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
-
-
-class ReadBackError(RuntimeError):
-    """A file does not read back unchanged; this is a fault of the program or of the machine, never of the user."""
 
 
 def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
@@ -37,7 +34,7 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
 def _compare(model: Model, packed: bytes, label: str) -> None:
     """Decode each tensor once, to compare its values and to compute the content digest."""
     import dcformat
-    from dcformat.contents import small_sections
+    from dcformat.contents_writer import small_sections
     from dcformat.digest import ContentDigest, tensor_digest
 
     with dcformat.open(packed, max_memory=None) as content:

@@ -26,14 +26,14 @@ from dcformat.wording import counted
 Array = npt.NDArray[Any]
 
 
-class Room(NamedTuple):
+class ChunkRoom(NamedTuple):
     """Arrays in which a reader may put a chunk's indices and codes."""
 
     indices: Array
     codes: Array
 
 
-class Entries(NamedTuple):
+class ChunkEntries(NamedTuple):
     """A sparse chunk's entries; `values` is None if the tensor has a codebook."""
 
     view: CsrView
@@ -54,7 +54,7 @@ class ChunkReader(Protocol):
     def read_dense(self, chunk: Chunk) -> Array:
         """Return the codes of a chunk of a dense tensor."""
 
-    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+    def read_sparse(self, chunk: Chunk, room: ChunkRoom | None = None) -> ChunkEntries:
         """Return the entries of a chunk of a sparse tensor."""
 
 
@@ -86,14 +86,14 @@ class PackedReader:
         """Return the codes of a chunk of a dense tensor."""
         return self._code_symbols(self._read(chunk), chunk)
 
-    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+    def read_sparse(self, chunk: Chunk, room: ChunkRoom | None = None) -> ChunkEntries:
         """Return the entries of a chunk of a sparse tensor."""
         payload = self._payload
         chunk, values = split_values(payload, chunk)
         found = self._read(chunk, None if room is None else room.codes)
         code_symbols = self._code_symbols(found, chunk)
         if found.gaps is None:
-            return Entries(_stored_only(code_symbols, chunk, payload.length, self._negatives), values)
+            return ChunkEntries(_stored_only(code_symbols, chunk, payload.length, self._negatives), values)
         placed = packed.place(
             self._streams.plan,
             found.gaps,
@@ -102,7 +102,7 @@ class PackedReader:
             None if room is None else room.indices,
         )
         codes = code_symbols if placed.codes is None else placed.codes
-        return Entries(CsrView(placed.indptr, placed.indices, codes, chunk.lines, payload.length), values)
+        return ChunkEntries(CsrView(placed.indptr, placed.indices, codes, chunk.lines, payload.length), values)
 
     def bits(self, chunk: Chunk) -> tuple[int, int]:
         """Return the bits of a chunk's gap symbols, and of its code symbols or values."""
@@ -153,7 +153,7 @@ class ContextReader:
         decoder.finish()
         return codes
 
-    def read_sparse(self, chunk: Chunk, room: Room | None = None) -> Entries:
+    def read_sparse(self, chunk: Chunk, room: ChunkRoom | None = None) -> ChunkEntries:
         """Return the entries of a chunk of a sparse tensor, in arrays of their own."""
         payload, info = self._payload, self._payload.info
         chunk, values = split_values(payload, chunk)
@@ -166,7 +166,7 @@ class ContextReader:
             if not info.clusters and values is None:
                 values = coded_values(decoder, chunk, info) if chunk.stored else np.empty(0, STORAGE[info.dtype])
         decoder.finish()
-        return Entries(view, values)
+        return ChunkEntries(view, values)
 
     def _decoder(self, chunk: Chunk) -> Decoder:
         """Return a chunk's decoder; for the first chunk of a shared tensor, the one that has read the codebook."""

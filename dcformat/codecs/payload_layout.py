@@ -119,7 +119,7 @@ class Coding:
             raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
         length = info.rows if self.transposed else info.columns
         plain = info.form != "sparse" and not info.clusters
-        if not self.is_packed and not plain and length > layout.MAX_CONTEXT_LENGTH:
+        if not self.is_quick and not plain and length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
 
 
@@ -205,7 +205,7 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
     return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks)
 
 
-class Front(NamedTuple):
+class PayloadFront(NamedTuple):
     """A payload before its chunks.
 
     Attributes
@@ -229,13 +229,15 @@ class Front(NamedTuple):
     size: int
 
 
-def parse_front(info: TensorInfo, beginning: Bytes, max_memory: int | None = None) -> tuple[Coding, Front] | None:
+def parse_front(
+    info: TensorInfo, beginning: Bytes, max_memory: int | None = None
+) -> tuple[Coding, PayloadFront] | None:
     """Parse what comes before the chunks, given only the beginning of a payload.
 
     Returns
     -------
-    Coding and Front, or None if the payload cannot be decoded chunk by chunk: it has one chunk, or is transposed, or is
-    of coder 5.
+    Coding and PayloadFront, or None if the payload cannot be decoded chunk by chunk: it has one chunk, or is
+    transposed, or is of coder 5.
 
     Raises
     ------
@@ -258,7 +260,7 @@ def parse_front(info: TensorInfo, beginning: Bytes, max_memory: int | None = Non
     return coding, front
 
 
-def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_memory: int | None) -> Front:
+def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_memory: int | None) -> PayloadFront:
     """Read what follows the coding byte of a payload of `total` bytes, up to the chunks."""
     lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
     lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
@@ -271,7 +273,7 @@ def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_mem
         most_chunks = min(-(-lines // lines_each), left)
         require_memory(f"chunks of tensor {info.name!r}", CHUNK_OBJECTS * most_chunks, max_memory)
         table = _read_chunk_table(cursor, info, (lines, length, lines_each), left)
-    return Front(lines, length, head, lines_each, table, cursor.offset)
+    return PayloadFront(lines, length, head, lines_each, table, cursor.offset)
 
 
 def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: int | None) -> ParsedPayload:

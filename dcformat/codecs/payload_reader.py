@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs.axis_tables import apply_tables
-from dcformat.codecs.chunk_readers import ChunkReader, Entries, Room, chunk_reader, coded_values, raw_values
+from dcformat.codecs.chunk_readers import ChunkEntries, ChunkReader, ChunkRoom, chunk_reader, coded_values, raw_values
 from dcformat.codecs.csr_view import CsrView, index_dtype
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
@@ -139,7 +139,7 @@ def _read_dense(payload: ParsedPayload, reader: ChunkReader, threads: int) -> Ar
     return codes
 
 
-def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> Entries:
+def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> ChunkEntries:
     """Return the entries of all chunks as one view."""
     info = payload.info
     if len(payload.chunks) == 1:
@@ -152,7 +152,7 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> E
     def decode(place: tuple[Chunk, int, int]) -> None:
         chunk, line, entry = place
         own = slice(entry, entry + chunk.stored)
-        own_room = Room(room.indices[own], room.codes[own])
+        own_room = ChunkRoom(room.indices[own], room.codes[own])
         view, found = reader.read_sparse(chunk, own_room)
         if view.indices is not own_room.indices:
             own_room.indices[:] = view.indices
@@ -168,10 +168,10 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> E
         line, entry = line + chunk.lines, entry + chunk.stored
     for _ in _each(decode, places, threads):
         pass
-    return Entries(CsrView(indptr, room.indices, room.codes, payload.lines, payload.length), values)
+    return ChunkEntries(CsrView(indptr, room.indices, room.codes, payload.lines, payload.length), values)
 
 
-def _room(payload: ParsedPayload) -> Room:
+def _room(payload: ParsedPayload) -> ChunkRoom:
     """Return arrays for a sparse tensor's indices and codes.
 
     They share one block of memory: from 4 MiB on, NumPy asks the system for huge pages, and the first touch of small
@@ -180,13 +180,13 @@ def _room(payload: ParsedPayload) -> Room:
     index, code = np.dtype(index_dtype(payload.length)), np.dtype(_code_dtype(payload.info))
     both = np.empty(payload.info.stored * (index.itemsize + code.itemsize), np.uint8)
     split = payload.info.stored * index.itemsize
-    return Room(both[:split].view(index), both[split:].view(code))
+    return ChunkRoom(both[:split].view(index), both[split:].view(code))
 
 
-def _row_major(entries: Entries) -> Entries:
+def _row_major(entries: ChunkEntries) -> ChunkEntries:
     """Return the entries of a transposed tensor by rows."""
     view, values = entries
     if values is None:
-        return Entries(view.transposed(), None)
+        return ChunkEntries(view.transposed(), None)
     by_rows, order = view.order_transposed()
-    return Entries(by_rows, values[order])
+    return ChunkEntries(by_rows, values[order])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dcformat_interop.refusals import MissingTorchError, UnfitError
     from dcformat_interop.tensors import Dense
     from dcformat_interop.tflite_import import TfliteImport, import_tflite, read_tflite
+    from dcformat_interop.torch_import import import_pt2, read_pt2
 
 __all__ = [
     "Checkpoint",
@@ -26,11 +27,13 @@ __all__ = [
     "UnfitError",
     "UnsupportedOperatorsError",
     "import_onnx",
+    "import_pt2",
     "import_tflite",
     "match",
     "read_checkpoint",
     "read_deep_compression_net",
     "read_onnx",
+    "read_pt2",
     "read_tflite",
     "write_npz",
     "write_safetensors",
@@ -46,6 +49,7 @@ _HOMES = {
     "onnx_import": ("OnnxImport", "import_onnx", "read_onnx"),
     "tensors": ("Dense",),
     "tflite_import": ("TfliteImport", "import_tflite", "read_tflite"),
+    "torch_import": ("import_pt2", "read_pt2"),
 }
 
 

@@ -18,6 +18,7 @@ from dcformat_interop.safetensors import METADATA_PREFIX, SCALE_SUFFIX
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
+    from dcformat_interop.packing.files import PackedFiles
 
 #: The names of dtypes in safetensors, in its order of sorting.
 _CODES = {
@@ -34,7 +35,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 
 
-def write_safetensors(path: object, content: DcfFile, out: BinaryIO, skip: Collection[str] = ()) -> None:
+def write_safetensors(path: object, content: DcfFile | PackedFiles, out: BinaryIO, skip: Collection[str] = ()) -> None:
     """Write all tensors with their dtypes and bits, in the order and with the header of the safetensors library.
 
     The metadata holds the keys that `METADATA_PREFIX` marks in the file's metadata, and the scales of int8 tensors.
@@ -43,7 +44,7 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO, skip: Colle
     ----------
     path : path
         The name of the output, for errors.
-    content : DcfFile
+    content : DcfFile or PackedFiles
     out : binary file object
     skip : collection of str
         Names of tensors to leave out.
@@ -83,14 +84,14 @@ def write_safetensors(path: object, content: DcfFile, out: BinaryIO, skip: Colle
         _write_elements(content, name, out)
 
 
-def write_npz(path: object, content: DcfFile, out: BinaryIO, skip: Collection[str] = ()) -> None:
+def write_npz(path: object, content: DcfFile | PackedFiles, out: BinaryIO, skip: Collection[str] = ()) -> None:
     """Write all tensors as `numpy.savez` would, with a fixed date.
 
     Parameters
     ----------
     path : path
         The name of the output, for errors.
-    content : DcfFile
+    content : DcfFile or PackedFiles
     out : binary file object
     skip : collection of str
         Names of tensors to leave out.
@@ -119,7 +120,7 @@ def write_npz(path: object, content: DcfFile, out: BinaryIO, skip: Collection[st
                 _write_elements(content, name, member)
 
 
-def _left(content: DcfFile, skip: Collection[str]) -> list[str]:
+def _left(content: DcfFile | PackedFiles, skip: Collection[str]) -> list[str]:
     return [name for name in content.names if name not in skip]
 
 
@@ -165,7 +166,7 @@ def _is_member(name: str) -> bool:
     return inside and zipfile.ZipInfo(name).filename == name
 
 
-def _write_elements(content: DcfFile, name: str, out: IO[bytes]) -> None:
+def _write_elements(content: DcfFile | PackedFiles, name: str, out: IO[bytes]) -> None:
     """Write a tensor's elements piece by piece, because the dense form may be much larger than memory."""
     for piece in content.pieces(name):
         out.write(piece.data)

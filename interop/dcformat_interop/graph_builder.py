@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,9 +57,23 @@ class Value(NamedTuple):
 #: What an operator may read: a value, or an array or number that is constant.
 Operand = Value | Array | float
 
+#: What tells tensors apart: the shape, and a digest of the bits.
+TensorKey = tuple[Shape, bytes]
+
+#: The names that a source gives to tensors.
+TensorNames = Mapping[TensorKey, Sequence[str]]
+
 
 class GraphBuilder:
     """Collects inputs, operators, and tensors; equal operators and equal tensors are stored once.
+
+    Parameters
+    ----------
+    names : mapping of TensorKey to sequence of str, optional
+        The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
+        stored under each that is asked for.
+    source : GraphBuilder, optional
+        A builder whose names, and steps of tensors, this one knows too.
 
     Attributes
     ----------
@@ -69,16 +84,13 @@ class GraphBuilder:
     tensors : dict of str to float32 ndarray
     wanted : dict of str to str
         The name that was asked for each tensor.
+    names : mapping of TensorKey to sequence of str
     integers : set of str
         The tensors that a file holds as int8.
-
-    Parameters
-    ----------
-    source : GraphBuilder, optional
-        A builder that knows the steps of tensors.
     """
 
-    def __init__(self, source: GraphBuilder | None = None) -> None:
+    def __init__(self, names: TensorNames = MappingProxyType({}), source: GraphBuilder | None = None) -> None:
+        self.names: TensorNames = names if source is None else source.names
         self.inputs: list[Port] = []
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
@@ -87,7 +99,7 @@ class GraphBuilder:
         self.integers: set[str] = set()
         self._steps: dict[tuple[int, int], Array] = {} if source is None else source._steps
         self._tensor_shapes: dict[str, Shape] = {}
-        self._known: dict[tuple[Shape, bytes], str] = {}
+        self._known: dict[tuple[TensorKey, str], str] = {}
         self._known_arrays: dict[int, str] = {}
         self._made: dict[Node, Value] = {}
 
@@ -112,13 +124,20 @@ class GraphBuilder:
             return found
         if not np.isfinite(array).all():
             raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
-        key = (array.shape, blake2b(array.tobytes(), digest_size=16).digest())
-        stored = self._known.get(key)
+        key = tensor_key(array)
+        own = self.names.get(key, ())
+        if own and name not in own:
+            name = own[0]
+        stored = self._known.get((key, name if own else ""))
         if stored is None:
-            stored = self._known[key] = self._free_name(name)
+            stored = self._known[key, name if own else ""] = self._free_name(name)
             self.tensors[stored], self.wanted[stored] = array, name
             self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
         return stored
+
+    def keeps(self, array: Array, name: str) -> bool:
+        """Return whether the source has a tensor of this name with these values, which stays one if all are equal."""
+        return bool(self.names) and name in self.names.get(tensor_key(as_float32(array)), ())
 
     def integer_tensor(self, values: Array, name: str) -> str:
         """Store a tensor of integers from -128 to 127, as `tensor` does, which a file holds as int8."""
@@ -164,14 +183,15 @@ class GraphBuilder:
         """Return the graph."""
         return Graph(tuple(self.inputs), tuple(self.nodes), tuple(outputs), preprocessing)
 
-    def model(self, outputs: Sequence[Output], **others: Any) -> Model:
-        """Return the graph and its tensors as a model, with `others` of `Model`'s fields."""
+    def model(self, outputs: Sequence[Output], exact: bool = False) -> Model:
+        """Return the graph and its tensors as a model; `exact` keeps the sign of negative zeros."""
         graph = self.graph(outputs)
         used = dict.fromkeys(name for node in graph.nodes for name in node.tensors)
         stored = {
-            name: from_dense(name, self.tensors[name], "int8" if name in self.integers else None) for name in used
+            name: from_dense(name, self.tensors[name], "int8" if name in self.integers else None, exact=exact)
+            for name in used
         }
-        return Model(stored, graph, **others)
+        return Model(stored, graph)
 
     def _shape(self, operand: int | str) -> Shape:
         return self._tensor_shapes[operand] if isinstance(operand, str) else self.shapes[operand]
@@ -185,6 +205,8 @@ class GraphBuilder:
                 continue
             array = as_float32(operand)
             alike = _number(array) if kind.takes_constants and array.ndim <= rank else None
+            if alike is not None and self.keeps(array, name):
+                alike = None
             if alike is not None and (array.size == 1 or _broadcasts(array.shape, operands)):
                 out.append(alike)
             elif kind.takes_tensors:
@@ -291,6 +313,11 @@ class GraphBuilder:
         """Return `x` broadcast to a shape that it broadcasts to."""
         full = self.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
         return self.tile(full, [size // have for size, have in zip(shape, full.shape, strict=True)])
+
+
+def tensor_key(array: Array) -> TensorKey:
+    """Return what tells a contiguous float32 array apart from others."""
+    return array.shape, blake2b(array.data, digest_size=16).digest()
 
 
 def index_limits(

@@ -48,12 +48,14 @@ _STARTS = {
     b"{": "JSON",
 }
 
+#: Members of the archives that `torch.export.save` writes, and that it wrote before PyTorch 2.8.
+_PROGRAM = ("archive_format", "serialized_exported_program.json")
+
 #: Members that identify zip archives of other kinds, by the end of their names.
 _MEMBERS = {
     "constants.pkl": "a TorchScript archive: save the module's state_dict()",
     "model.weights.h5": "a Keras archive",
-    "archive_format": "a torch.export program: save the module's state_dict()",
-    "serialized_exported_program.json": "a torch.export program: save the module's state_dict()",
+    **dict.fromkeys(_PROGRAM, "a torch.export program: give it as a file to dcformat pack"),
 }
 
 
@@ -93,6 +95,15 @@ def looks_like(head: bytes) -> str | None:
     """Return the apparent kind of a file that begins with `head`, and advice on it; None if the kind is unknown."""
     kind = _checkpoint_kind(head)
     return _other(head) if kind is None else _CHECKPOINTS[kind]
+
+
+def is_program(path: Path) -> bool:
+    """Return whether a file is an archive of `torch.export.save`. Raises `OSError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] in _PROGRAM for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 def looks_like_checkpoint(path: Path) -> bool:

@@ -106,7 +106,7 @@ class Layout(NamedTuple):
     entries: list[Entry]
 
 
-def read_layout(path: str, file: BinaryIO, data_bytes: int | None = None) -> Layout:
+def read_layout(path: str, file: BinaryIO, *, header_only: bool = False) -> Layout:
     """Read everything but the data of a safetensors file.
 
     Parameters
@@ -114,8 +114,8 @@ def read_layout(path: str, file: BinaryIO, data_bytes: int | None = None) -> Lay
     path : str
         The name of the file, for errors.
     file : binary file object
-    data_bytes : int, optional
-        The number of bytes of data, for a header whose data is elsewhere; by default, the rest of the file.
+    header_only : bool
+        Whether the data is elsewhere.
 
     Raises
     ------
@@ -127,11 +127,12 @@ def read_layout(path: str, file: BinaryIO, data_bytes: int | None = None) -> Lay
     metadata = _metadata(path, header.pop("__metadata__", None))
     scales = _scales(path, metadata, header)
     entries = _entries(path, header)
-    require_size(path, entries, size - 8 - len(raw) if data_bytes is None else data_bytes)
+    if not header_only:
+        _require_size(path, entries, size - 8 - len(raw))
     return Layout(raw, 8 + len(raw), metadata, scales, entries)
 
 
-def require_size(path: str, entries: list[Entry], found: int) -> None:
+def _require_size(path: str, entries: list[Entry], found: int) -> None:
     """Raise `UnfitError` unless the file has as many bytes of data as its header says."""
     expected = entries[-1].end if entries else 0
     if found < expected:

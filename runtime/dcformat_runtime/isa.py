@@ -54,15 +54,16 @@ FIELDS = {
         "rows", "columns", "offsets", "values", "bias", "unit", "outer", "source_outer", "target_row", "target_outer",
         "gap", "blocks", "max_blocks", "width", "relu", "runs", "residual",
     ),
-    # Multiplies each channel of one image by `channel_rows` sparse rows of its own. The operator at `copy` pads a
-    # channel; channels are `plane` floats apart. There are `scratches` buffers for that from `scratch` on, one for
-    # each thread, `scratch_step` apart. In them, lines begin `pitch` apart, and an entry reads `offsets` from the place
-    # of an output. It counts for column c of the outputs if c plus its shift is one of the copy's `columns`. There are
-    # `lines` lines of `width` outputs, of which at most `max_blocks` blocks are computed at a time.
+    # Multiplies each channel of one image by `channel_rows` sparse rows of its own. A channel (`height` x `columns`;
+    # channels are `plane` floats apart) is copied to a buffer of `rows` lines, after `top` lines of zeros. There are
+    # `scratches` such buffers from `scratch` on, one for each thread, `scratch_step` apart. An entry reads `offsets`
+    # from the place of an output. It counts for column c of the outputs if ``c * stride_w`` plus its shift is one of
+    # the `columns`. There are `lines` lines of `width` outputs, of which at most `max_blocks` blocks are computed at a
+    # time.
     "depthwise_product": (
-        "channels", "channel_rows", "indptr", "offsets", "shifts", "values", "bias", "copy", "plane", "scratch",
-        "scratches", "scratch_step", "pitch", "columns", "lines", "width", "target_row", "max_blocks", "relu",
-        "residual",
+        "channels", "channel_rows", "indptr", "offsets", "shifts", "values", "bias", "plane", "height", "columns",
+        "rows", "top", "scratch", "scratches", "scratch_step", "stride_h", "stride_w", "lines", "width", "target_row",
+        "max_blocks", "relu", "residual",
     ),
     # Multiplies sparse rows by one vector, 16 rows at a time.
     "sell16_product": _SELL16,
@@ -107,8 +108,8 @@ EXACT, PLANS, CHOICES = 0, 1, 64
 #: A plan has the images in a tile, the images in a group, and for each of two stages (for each group; after them) the
 #: number of operators and the address of the first.
 PLAN_TILE, PLAN_LANES, PLAN_STAGES, STAGE_WIDTH = 0, 1, 2, 2
-#: The number of floats that kernels may read beyond the used part of an arena.
-SLACK = 1024
+#: The number of floats that kernels may read beyond the used part of an arena, and before it.
+SLACK, LEAD = 1024, 16
 #: The largest word.
 MAX_WORD = (1 << 31) - 1
 

@@ -9,8 +9,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from reference_decoder import DTYPES, content_digest, crc32c
-from reference_reader import Tensor
+from reference_decoder import crc32c
+from reference_digest import content_digest
+from reference_reader import DTYPES, Tensor
 
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, COPY = range(6)
 NAMES = [name for name, _ in DTYPES]

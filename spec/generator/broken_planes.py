@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from generator.assembler import CONSTANT, DENSE, SPARSE, Item, assemble, varint
 from generator.samples import Invalid
@@ -31,14 +33,14 @@ SOME, WIDE = drawn("uint8", 24, 9), drawn("uint16", 24, 9)
 CODED_PLANE = Plane(CODED)
 
 
-def bad(name: str, code: str, ids: str, way: Plane, values: Sequence[int] = SOME, **more: bytes) -> Invalid:
+def bad(name: str, code: str, ids: str, way: Plane, values: Sequence[int] = SOME, **more: Any) -> Invalid:
     """Return a vector of one plane."""
     return f"planes_{name}", code, ids, assemble([item(values, "uint8", [way], **more)])
 
 
-def one(name: str, code: str, ids: str, tensor: Item, **more: bytes) -> Invalid:
+def one(name: str, code: str, ids: str, tensor: Item, **more: Any) -> Invalid:
     """Return a vector of one tensor."""
-    return name, code, ids, assemble([tensor], **more)  # type: ignore[arg-type]
+    return name, code, ids, assemble([tensor], **more)
 
 
 def invalid_planes() -> Iterator[Invalid]:
@@ -80,8 +82,14 @@ def streams() -> Iterator[Invalid]:
         frequencies[SOME[0]] += change
         yield bad(f"frequencies_{name}", "E08", "A16", replace(CODED_PLANE, frequencies=[frequencies]))
     yield bad("state_low", "E13", "A17", replace(CODED_PLANE, first_state=65535))
+    two = [0] * 256
+    two[0:3] = [3583, 1, 512]
+    below = struct.pack("<IH", 32768 + 3583, 3584)  # decodes to the right end, because A takes it to 8 and a word
+    yield bad("state_low_unnoticed", "E13", "A17", Plane(CODED, frequencies=[two], data=below, words=1), [1, 2])
     yield bad("state_at_the_end", "E13", "A18", replace(CODED_PLANE, last_state=65537))
     yield bad("words_left", "E13", "A18", replace(CODED_PLANE, words=1), after=b"\0\0")
+    yield bad("tables_longest", "E03", "N4", CODED_PLANE, length=1 << 41)
+    yield bad("tables_length_limit", "E06", "N2", CODED_PLANE, length=(1 << 41) + 1)
     yield one("planes_words_missing", "E13", "A18", cut_words())
     yield bad("go_on", "E04", "N5", Plane(), after=b"\0")
     short = Item(b"\4\0\0" + bytes(SOME[:-1]), DENSE, (24,), SOME, dtype="uint8")
@@ -154,7 +162,13 @@ def invalid_tables() -> Iterator[Invalid]:
     yield wrong("scales_of_float16", "E08", "V3", half, dtype="float16")
     for name, inner, lines in (("not_dividing", 2, 2), ("of_none", 0, 2), ("of_no_lines", 3, 0), ("beyond", 3, 4)):
         yield wrong(f"axis_{name}", "E08", "V4", tabled(books, "float32", inner, lines, raw(codes), size=2))
-    yield wrong("axis_limit", "E06", "N2", tabled(books, "float32", (1 << 40) + 1, 2, raw(codes), size=2))
+    for name, code, ids, inner, lines in (
+        ("axis_limit", "E06", "N2", (1 << 40) + 1, 2),
+        ("lines_limit", "E06", "N2", 3, (1 << 40) + 1),
+        ("axis_most", "E08", "V4", 1 << 40, 2),
+        ("lines_most", "E08", "V4", 3, 1 << 40),
+    ):
+        yield wrong(name, code, ids, tabled(books, "float32", inner, lines, raw(codes), size=2))
     none = Item(tabled([], "float32", 1, 1, raw([]), size=1), DENSE, (0, 3), [])
     yield "tables_of_no_elements", "E08", "V4", assemble([none])
     yield wrong("size_0", "E08", "V5", b"\5\0\3\2\0" + good[5:])
@@ -166,6 +180,7 @@ def invalid_tables() -> Iterator[Invalid]:
     yield wrong(
         "codebook_limit", "E06", "N2", tabled(books, "float32", 3, 2, varint(257) + b"\0\0" + bytes(codes), size=2)
     )
+    yield wrong("codebook_most", "E03", "N4", tabled(books, "float32", 3, 2, varint(256), size=2))
     yield wrong("books_end_early", "E03", "N4", good[:10])
     short = tabled(books[:3], "float32", 3, 2, raw(codes), size=2)
     yield wrong("books_short", "E03", "N4", short)

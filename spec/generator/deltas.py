@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from reference_planes import ROTATED
 from reference_reader import Tensor
 
-from generator.assembler import DENSE, SIZES, Item, assemble, f32, labels, metadata, pack_bits, varint
+from generator.assembler import DENSE, SIZES, Item, assemble, f32, labels, metadata, pack_bits, text, varint
 from generator.graph_bytes import Op, graph, op
 from generator.ranges import RangeEncoder
 from generator.samples import VALUES, Invalid, constant, copy, dense
@@ -23,10 +23,10 @@ WIDTH_OF = {"complex64": 4}
 
 
 def section(
-    base: bytes, result: bytes, steps: bytes, sections: bytes = b"\0", count: int | None = None
+    base: bytes, result: bytes, steps: bytes, sections: bytes = b"\0", count: int | None = None, order: int = 0
 ) -> tuple[int, bytes]:
     """Section 15: section 6; `steps` are those of `step`, and `sections` item 2."""
-    return 6, base[-8:] + result[-8:] + sections + varint(1 if count is None else count) + steps
+    return 6, base[-8:] + result[-8:] + sections + bytes([order]) + varint(1 if count is None else count) + steps
 
 
 def step(kind: int, count: int, after: bytes = b"") -> bytes:
@@ -34,9 +34,10 @@ def step(kind: int, count: int, after: bytes = b"") -> bytes:
     return varint(4 * count + kind) + after
 
 
-def origin(number: int, scale: float | None = None) -> bytes:
+def origin(number: int, scale: float | None = None, name: str | None = None) -> bytes:
     """Section 15: an origin."""
-    return varint(2 * number + (scale is not None)) + (b"" if scale is None else f32(scale))
+    head = varint(4 * number + 2 * (name is not None) + (scale is not None))
+    return head + (b"" if name is None else text(name)) + (b"" if scale is None else f32(scale))
 
 
 def string(name: str, data: bytes) -> Item:
@@ -185,11 +186,16 @@ def valid_files() -> Iterator[Made]:
     kept = (3, labels("x")), (4, metadata(("k", "v")))
 
     def made(
-        name: str, items: list[Item], own: list[Item], steps: list[bytes], sections: bytes = b"\2\3\0\4\0"
+        name: str,
+        items: list[Item],
+        own: list[Item],
+        steps: list[bytes],
+        sections: bytes = b"\2\3\0\4\0",
+        order: int = 0,
     ) -> Made:
         after = {b"\2\3\0\4\0": kept, b"\0": (), b"\1\4\0": kept[1:]}.get(sections, ((3, labels("yes")), (131, b"!")))
         result = assemble(items, after)
-        body = section(base, result, b"".join(steps), sections, len(steps))
+        body = section(base, result, b"".join(steps), sections, len(steps), order)
         return f"file_{name}", "B7 B8", assemble(own, [body]), base, {item.name: item.tensor() for item in items}
 
     yield made("nothing_changed", [first, second, third], [], [step(KEPT, 3, b"\0")])
@@ -200,14 +206,43 @@ def valid_files() -> Iterator[Made]:
     body = labels("yes")
     other = b"\2\3" + varint(len(body) + 1) + body + b"\x83\2!"
     yield made("sections_new", [first], [], [step(KEPT, 1, b"\0")], other)
+    yield made("in_place_nothing", [first, second, third], [], [], order=1)
+    alike_c = difference([*VALUES[:2], 0], VALUES, "float32", RAW_WAY)
+    newer, moved = constant("b", bits=7), tensor("c", [*VALUES[:2], 0], "float32")
+    own = [newer, string("s", alike_c)]
+    yield made("in_place", [first, newer, moved], own, [step(NEW, 1), step(CHANGED, 1, origin(2))], order=1)
+    backwards = [string("s", alike_c), newer]
+    yield made(
+        "in_place_in_any_order", [first, newer, moved], backwards, [step(CHANGED, 1, origin(2)), step(NEW, 1)], order=1
+    )
     fresh, again = dense("d"), constant("e", (2, 2), begins=True)
     yield made("tensors_new", [fresh, first, again], [fresh, again], [step(NEW, 1), step(KEPT, 1, b"\0"), step(NEW, 1)])
     alike = string("z", difference(VALUES, VALUES, "float32", Way(Plane(CONSTANT_PLANE), Plane())))
     renamed = replace(first, name="z")
-    yield made("tensor_renamed", [renamed, fresh], [alike, fresh], [step(CHANGED, 1, origin(0)), step(NEW, 1)])
+    yield made(
+        "tensor_renamed", [renamed, fresh], [alike, fresh], [step(CHANGED, 1, origin(0, name="z")), step(NEW, 1)]
+    )
     twice = copy("y", 1, alike)
     both = [renamed, replace(first, name="y")]
-    yield made("difference_copied", both, [alike, twice], [step(CHANGED, 2, origin(0) + origin(2))])
+    yield made(
+        "difference_copied",
+        both,
+        [alike, twice],
+        [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))],
+    )
+    before, wide = tensor("w", [7, 0, 9] * 2, "float32", (2, 3)), tensor("w", [7, 1, 9, 0, 0, 8], "float32", (2, 3))
+    base_of_three = assemble([dense("a"), before, dense("c", begins=True)])
+    new, old = ([*VALUES, *middle.values, *VALUES] for middle in (wide, before))
+    of_three = string("s", difference(new, old, "float32", CODED_WAY))
+    result = assemble([dense("a"), wide, dense("q", begins=True)])
+    steps = step(CHANGED, 3, origin(0) + origin(1) + origin(2, name="q"))
+    yield (
+        "file_one_difference_of_three",
+        "B7 B8 B16",
+        assemble([of_three], [section(base_of_three, result, steps)]),
+        base_of_three,
+        {item.name: item.tensor() for item in (dense("a"), wide, dense("q"))},
+    )
     net = graph((5,), op(Op.RELU))
     with_graph = assemble([first], [(2, net)])
     result = assemble([], [(2, net)])
@@ -343,6 +378,14 @@ def invalid_uses() -> Iterator[Made]:
     yield bad("result", "E05", "B8", step(KEPT, 1, b"\1"))
     yield bad("name_again", "E10", "B8 T1", step(KEPT, 1, b"\0") + step(NEW, 1), [dense("a")], count=2)  # type: ignore[arg-type]
     yield bad("scale_of_float32", "E08", "B6", step(CHANGED, 1, origin(0, 0.5)), [alike])
+    mixed = assemble([first, tensor("b", [1, 2, 3], "uint32")])
+    yield bad("origins_of_two_dtypes", "E08", "B16", step(CHANGED, 2, origin(0) + origin(1)), [alike], mixed)
+    again = step(KEPT, 1, b"\0") + step(CHANGED, 1, origin(0, name="a"))
+    yield bad("name_of_origin_again", "E10", "B8 T1", again, [alike], count=2)  # type: ignore[arg-type]
+    yield bad("name_in_place", "E17", "B7", step(NEW, 1), [dense("z")], order=1)  # type: ignore[arg-type]
+    yield bad(
+        "twice_in_place", "E10", "B8", step(NEW, 1) + step(CHANGED, 1, origin(0)), [dense("a"), alike], count=2, order=1
+    )  # type: ignore[arg-type]
     yield bad("graph", "E08", "B8 G1", keep, sections=b"\1\2\2\x09")
     yield bad("labels", "E08", "B8 C6", keep, sections=b"\1\3\2\0")
 
@@ -357,8 +400,8 @@ def invalid_deltas() -> Iterator[Invalid]:
     ) -> Invalid:
         return f"delta_{name}", code, ids, assemble(own, [*more, (6, body)])
 
-    def body(steps: bytes, count: int = 1, sections: bytes = b"\0") -> bytes:
-        return section(base, base, steps, sections, count)[1]
+    def body(steps: bytes, count: int = 1, sections: bytes = b"\0", order: int = 0) -> bytes:
+        return section(base, base, steps, sections, count, order)[1]
 
     yield bad("cut_in_digest", "E03", "N4", body(keep)[:15])
     yield bad("cut", "E03", "N4", body(keep)[:-1])
@@ -371,6 +414,10 @@ def invalid_deltas() -> Iterator[Invalid]:
     yield bad("section_again", "E08", "B2", body(keep, sections=b"\2\3\0\3\0"))
     yield bad("sections_limit", "E06", "N2", body(keep, sections=varint(257)))
     yield bad("section_length", "E06", "N2", body(keep, sections=b"\1\3" + varint((1 << 24) + 2)))
+    yield bad("order_2", "E08", "B17", body(b"", 0, order=2))
+    yield bad("kept_in_place", "E08", "B18", body(keep, order=1))
+    named = step(CHANGED, 1, origin(0, name="z"))
+    yield bad("renamed_in_place", "E08", "B18", body(named, order=1), [string("z", b"\0")])
     yield bad("step_of_none", "E08", "B3", body(step(KEPT, 0, b"\0")))
     yield bad("step_of_kind_3", "E08", "B3", body(step(3, 1)))
     yield bad("steps_limit", "E06", "N2", body(b"", (1 << 16) + 1))
@@ -383,5 +430,9 @@ def invalid_deltas() -> Iterator[Invalid]:
     yield bad("difference_of_floats", "E08", "B5", body(step(CHANGED, 1, origin(0))), [dense("z")])
     matrix = replace(string("z", b"\0\0"), shape=(1, 2))
     yield bad("difference_of_rank_2", "E08", "B5", body(step(CHANGED, 1, origin(0))), [matrix])
+    unnamed = varint(2) + b"\0"
+    yield bad("name_empty", "E08", "B15", body(step(CHANGED, 1, unnamed)), [string("z", b"\0")])
+    long = varint(2) + varint(256) + b"n" * 256
+    yield bad("name_limit", "E06", "N2", body(step(CHANGED, 1, long)), [string("z", b"\0")])
     for name, scale in (("zero", 0.0), ("negative", -1.0), ("infinite", float("inf"))):
         yield bad(f"scale_{name}", "E08", "B6", body(step(CHANGED, 1, origin(0, scale))), [string("z", b"\0")])

@@ -49,6 +49,8 @@ def invalid_modelled() -> Iterator[Invalid]:
     for coder in (2, 3):
         fillers = Modelled((4, 6), {0: ONE, 9: ONE + 1}, coder=coder, flags=FILLERS)
         yield f"payload_fillers_coder_{coder}", "E08", "P2", assemble([fillers.item()])
+    mixed = Modelled((4, 6), {0: ONE, 9: ONE + 1}, coder=3).item()
+    yield "payload_planes_shared", "E08", "P2", assemble([replace(mixed, payload=b"\4" + mixed.payload[1:])])
     yield from invalid_codebooks()
     yield from invalid_tables()
     yield from invalid_values()

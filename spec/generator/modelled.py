@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reference_coders import CodeSymbols, multiply
 
 from generator.assembler import DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED, Item, assemble, labels, varint
-from generator.packed import EVERY, FILLERS, TRANSPOSED, Packed, matrix, order
+from generator.packed import BLOCKS, EVERY, FILLERS, TRANSPOSED, Packed, matrix, order, value_block
 from generator.payloads import POOLS, drawn, spread
 from generator.ranges import (
     Bits,
@@ -94,6 +94,8 @@ class Modelled:
             encode_adaptive(coder, kinds, lines, length, entries, self.variant, self.lag, self.width, self.limit)
         else:
             encode_mixed(coder, kinds, lines, length, entries, self.lag, self.nonempty)
+        if self.flags & BLOCKS:
+            return value_block(list(here.values()), self.dtype) + coder.finish()
         if not shared and here:
             values = value_bits(self.dtype, list(here.values())) if self.values is None else self.values
             encode_values(coder, self.dtype, values, len(here))
@@ -219,6 +221,11 @@ def value_streams() -> Iterator[tuple[str, Item]]:
     table = b"".join(varint(len(part)) for part in parts)
     yield "chunks", Item(b"\2\2" + table + b"".join(parts), DENSE, (4,), low)
     yield "of_none", Item(b"\2\0", DENSE, (0, 3), [])
+    signs = [0x7F800000, 0xFF000001, 0x7F000000, 0xFF800000, ONE, 0xFF7FFFFF, 0x7FC00000, 0xFFFFFFFF] * 3
+    yield "largest_exponents", value_item("float32", signs, value_bits("float32", signs))
+    for coder in (2, 3):
+        blocks = Modelled((3, 5), dict.fromkeys((1, 4, 6, 13), 1 << 63), SPARSE, "float64", coder, flags=BLOCKS)
+        yield f"blocks_{coder}", blocks.item()
     grid = Modelled((2, 4), {0: numbers[1], 3: numbers[3], 6: numbers[5]}, SPARSE)
     yield "sparse_grid", replace(grid, values=grid_value_bits(scale, [1, 7, -524289])).item()
 

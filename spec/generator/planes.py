@@ -57,6 +57,17 @@ def valid_planes() -> Iterator[Good]:
     below = Plane(CODED, BY_PLANE_0, map=chosen)
     yield "planes_by_plane_0", "V1", item(rows, "bfloat16", [Plane(CODED), below], (6, 10))
     yield "planes_by_raw_plane_0", "V1", item(rows, "bfloat16", [Plane(), below])
+    parts = [n % 3 << 24 | 5 << 16 | n * n % 7 << 8 | n for n in range(60)]
+    third = Plane(CODED, BY_PLANE_0, map=[n % 2 for n in range(256)])
+    yield "planes_third_by_plane_0", "V1", item(parts, "uint32", [Plane(), Plane(CONSTANT_PLANE), third, Plane()])
+    one_place = Plane(CODED, BY_AXIS, 1, 1, [0], tables=2)
+    yield "planes_axis_of_one_place", "V2", item(drawn("uint8", 20, 3), "uint8", [one_place])
+    falls = Plane(CODED, BY_AXIS, 1, 4, [15, 3, 15, 0], tables=16)
+    yield "planes_map_falls", "A19", item(drawn("uint8", 32, 3), "uint8", [falls])
+    mixed = [(7 * n * n + 3 * n) % 31 >> n % 4 for n in range(256)]
+    mixed[0] += 4096 - sum(mixed)
+    used = [n * n % 256 for n in range(40) if mixed[n * n % 256]]
+    yield "planes_frequencies", "A16", item(used, "uint8", [Plane(CODED, frequencies=[mixed])])
     most = Plane(CODED, BY_AXIS, 1, 16, list(range(16)))
     yield "planes_most_tables", "", item(drawn("uint8", 320, 3), "uint8", [most])
     unused = Plane(CODED, BY_AXIS, 1, 4, [0, 3, 0, 3])
@@ -65,6 +76,7 @@ def valid_planes() -> Iterator[Good]:
         yield f"planes_states_{count}", "A17 A18", item(drawn("uint8", count, 4), "uint8", [Plane(CODED)])
     one = Plane(CODED, frequencies=[[4096 * (n == 7) for n in range(256)]])
     yield "planes_one_symbol", "A16", item([7] * 50, "uint8", [one])
+    yield "planes_states_most", "A17 A18", item([7] * (1 << 20), "uint8", [one])
     first, last = drawn("float16", 6, 5), drawn("float16", 3, 6)
     bodies = [block(part, "float16", ways_of("float16", Plane(CODED))) for part in (first, last)]
     table = b"".join(varint(len(body)) for body in bodies)
@@ -96,6 +108,14 @@ def valid_tables() -> Iterator[Good]:
     huge = [multiply(0x7F000000, c) for c in (-2, 1, 2, 0)]
     scaled = tabled([0x7F000000], "float32", 4, 1, raw([254, 1, 2, 0]), [0])
     yield "tables_scales_overflow", "V8", Item(scaled, DENSE, (4,), huge)
+    ends = tabled([1, 0x7F7FFFFF], "float32", 2, 2, raw([1, 3, 1, 255]), [0, 0])
+    values = [1, 3, 0x7F7FFFFF, 0xFF7FFFFF]
+    yield "tables_scales_ends", "V8", Item(ends, DENSE, (4,), values)
+    alone = tabled([ONE], "float32", 1, 1, raw([0]), size=1)
+    yield "tables_one_element", "V4", Item(alone, DENSE, (1,), [ONE])
+    all_codes = list(range(256))
+    large = tabled([ONE + n for n in all_codes], "float32", 256, 1, raw(all_codes), size=256)
+    yield "tables_most_values", "V5 V7", Item(large, DENSE, (256,), [ONE + n for n in all_codes])
     shared = b"\1\0\0" + varint(len(codebook(5))) + codebook(5)
     yield (
         "tables_shared_codes",
@@ -109,3 +129,6 @@ def valid_tables() -> Iterator[Good]:
     found = [books[at // 6 * 3 + code - 1] for at, code in entries.items()]
     sparse = Item(tabled(books, "float32", 6, 2, payload, size=3), SPARSE, (3, 4), found, list(entries))
     yield "tables_sparse", "V7 T13", sparse
+    vast = tabled(books[:3], "float32", 1 << 40, 1, payload, size=3)
+    found = [books[code - 1] for code in entries.values()]
+    yield "tables_sparse_2_40", "V4", Item(vast, SPARSE, (1 << 40,), found, list(entries))

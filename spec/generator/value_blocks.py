@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reference_coders import fresh
 from reference_planes import FOLDED, ROTATED
@@ -53,6 +54,8 @@ class Plane:
     frequencies: list[list[int]] | None = None
     coded_map: Sequence[int] | None = None
     first_state: int | None = None
+    #: The states and words themselves.
+    data: bytes | None = None
     last_state: int = 1 << 16
 
 
@@ -85,8 +88,10 @@ def rans(symbols: Sequence[int], tables: Sequence[int], plane: Plane) -> bytes:
     return struct.pack(f"<{lanes}I", *states) + struct.pack(f"<{len(words)}H", *reversed(words))
 
 
-def block(values: Sequence[int], dtype: str, ways: Sequence[Plane], after: bytes = b"") -> bytes:
-    """Section 6.4: a value block."""
+def block(
+    values: Sequence[int], dtype: str, ways: Sequence[Plane], after: bytes = b"", length: int | None = None
+) -> bytes:
+    """Section 6.4: a value block; `length` is a false one of the range coder stream."""
     heads, data, coder = b"", b"", RangeEncoder()
     parts = planes_of(values, dtype)
     for number, (symbols, given) in enumerate(zip(parts, ways, strict=True)):
@@ -106,14 +111,15 @@ def block(values: Sequence[int], dtype: str, ways: Sequence[Plane], after: bytes
         if way.frequencies is None:
             used = [[s for s, t in zip(symbols, tables, strict=True) if t == table] or [0] for table in range(count)]
             way.frequencies = [frequencies_of(some) for some in used]
-        data += rans(symbols, tables, way)
+        data += rans(symbols, tables, way) if way.data is None else way.data
         head = CODED | way.context << 2 | count - 1 << 4 if way.head is None else way.head
         axis = varint(way.inner) + varint(way.lines) if way.context == BY_AXIS else b""
         heads += bytes([head]) + axis + varint(way.words)
         encode_tables(coder, way)
     stream = coder.finish()
     coded = any(way.kind == CODED for way in ways)
-    return heads + (varint(len(stream)) + stream if coded else b"") + data + after
+    stated = varint(len(stream) if length is None else length)
+    return heads + (stated + stream if coded else b"") + data + after
 
 
 def encode_tables(coder: RangeEncoder, way: Plane) -> None:
@@ -133,7 +139,7 @@ def encode_tables(coder: RangeEncoder, way: Plane) -> None:
                 coder.put(frequency - (1 << width - 1), width - 1)
 
 
-def item(values: Sequence[int], dtype: str, ways: Sequence[Plane], shape: tuple[int, ...] = (), **more: bytes) -> Item:
+def item(values: Sequence[int], dtype: str, ways: Sequence[Plane], shape: tuple[int, ...] = (), **more: Any) -> Item:
     """Return a dense tensor under coder 4."""
     payload = b"\4\0" + block(values, dtype, ways, **more)
     return Item(payload, DENSE, shape or (len(values),), list(values), dtype=dtype)

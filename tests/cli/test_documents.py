@@ -51,8 +51,11 @@ def test_the_python_of_the_readme_runs(dcf: Path, tmp_path: Path, monkeypatch: p
     assert (tmp_path / "smaller.dcf").stat().st_size < dcf.stat().st_size
     assert dcformat.load(tmp_path / "bag.dcf").tensors.keys() == {"w"}
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
-    exec(compile(with_torch, "README.md", "exec"), {"dcformat": dcformat, "module": module})
-    assert dcformat.load(tmp_path / "model.dcf").graph is not None
+    tagger = torch.nn.Sequential()
+    tagger.forward = lambda tokens: torch.nn.functional.one_hot(tokens, 5)  # type: ignore[method-assign]
+    exec(compile(with_torch, "README.md", "exec"), {"dcformat": dcformat, "module": module, "tagger": tagger})
+    for name in ("model", "tagger"):
+        assert dcformat.load(tmp_path / f"{name}.dcf").graph is not None
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

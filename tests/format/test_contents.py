@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcformat import contents
-from dcformat.contents import TensorInfo, assemble, parse, small_sections, table_entry
+from dcformat.contents import TensorInfo, parse
+from dcformat.contents_writer import assemble, small_sections, table_entry
 from dcformat.errors import EncodingError, FormatError, LimitError, MemoryLimitError, TruncatedError
 from dcformat.graph import Graph, ReLU
 from dcformat.model import Model, SelfTest, Tensor

@@ -16,6 +16,7 @@ from dcformat.errors import EncodingError, FormatError, GraphError, LimitError, 
 from dcformat.graph import (
     Add,
     AvgPool,
+    Binary,
     Concat,
     Conv,
     Flatten,
@@ -29,6 +30,7 @@ from dcformat.graph import (
     Preprocessing,
     Reduce,
     ReLU,
+    Resize,
     Slice,
     Softmax,
     Unary,
@@ -279,3 +281,31 @@ def test_only_one_input_of_float32_has_preprocessing() -> None:
     for ports in ((Port((2,), dtype="uint8"),), (Port((2,), "a"), Port((2,), "b"))):
         with pytest.raises(GraphError, match="expected one input of float32"):
             Graph(ports, (), (Output(0),), rule).shapes({})
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (Unary((0,), "squash"), "unary function: expected neg, abs, .*, found 'squash'"),
+        (Binary((0, 0), "root"), "binary function: expected sub, mul, .*, found 'root'"),
+        (Reduce((0,), "median", (1, 2)), "reduce function: expected mean, max, .*, found 'median'"),
+        (Pad((0,), (0,) * 3, (1,) * 3, "wrap", 0.0), "pad mode: expected constant, edge, reflect, found 'wrap'"),
+        (Resize((0,), (8, 8), (2.0, 2.0), "cubic"), "resize mode: expected nearest, linear, found 'cubic'"),
+        (Add((0, "missing")), "add input: expected a tensor in the file, found 'missing'"),
+        (Concat((0, "none")), r"concat tensor 'none': expected no dimension 0, found \(0, 64\)"),
+        (Node((0,)), "operator: expected a known operator, found Node"),
+    ],
+)
+def test_nodes_that_only_python_can_make(node: Node, message: str) -> None:
+    """A reader refuses the bytes of such operators before it makes them."""
+    with pytest.raises((GraphError, ShapeError), match=message):
+        Graph.sequential((1, 4, 4), (node,)).shapes(SHAPES)
+
+
+def test_a_graph_describes_itself() -> None:
+    graph = Graph.sequential((1, 4, 4), (ReLU((0,)), ReLU((1,)), Flatten((2,))))
+    assert (graph.input_shape, repr(graph)) == ((1, 4, 4), "Graph(input 1x4x4: 2 relu, 1 flatten)")
+    two = Graph((Port((2,), "a"), Port((), "b")), (), (Output(1, "b"),))
+    assert repr(two) == "Graph(input 2, scalar: no operators)"
+    with pytest.raises(GraphError, match="inputs of the network: expected 1, found 2"):
+        _ = two.input_shape

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dcformat_interop import UnfitError, read_checkpoint
-from dcformat_interop.kinds import looks_like_checkpoint
+from dcformat_interop.kinds import looks_like, looks_like_checkpoint
 
 import dcformat
 from dcformat.model import Model
@@ -86,6 +86,19 @@ def test_whether_a_file_looks_like_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "none.npz").write_bytes(b"x")
     found = {path.name: looks_like_checkpoint(path) for path in tmp_path.iterdir()}
     assert found == {"a.npz": True, "cut.npz": False, "none.npz": False}
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"PK\3\4" + bytes(60), "a zip archive, as .npz and PyTorch files are: use dcformat pack"),
+        (b"\x1c\0\0\0TFL3" + bytes(60), "TFLite"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(60), "a PNG image"),
+        (b"\0\1\2\3" * 20, None),
+    ],
+)
+def test_what_bytes_look_like(head: bytes, kind: str | None) -> None:
+    assert looks_like(head) == kind
 
 
 def test_bytes_of_no_kind(tmp_path: Path) -> None:

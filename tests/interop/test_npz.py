@@ -97,6 +97,7 @@ def test_a_small_file_that_claims_much(tmp_path: Path) -> None:
         (header("((((((("), "found a damaged one"),
         (header("{'descr': 'zz', 'fortran_order': False, 'shape': (1,), }"), "found a damaged one"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"), "expected a shape without negative"),
+        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }"), "found a damaged one"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (0," + "1," * 99 + "), }"), "w: expected a NumPy"),
     ],
 )

@@ -97,11 +97,13 @@ def test_entries_that_are_not_tensors_are_left_out(tmp_path: Path) -> None:
         "w": W, "n": 3, "x": 0.5, "none": None, "text": "x", "scalar": np.float64(0.5), "array": np.ones(3),
         "config": Config(), "layer._extra_state": {"amax": torch.ones(3, 3)}, "io._extra_state": io.BytesIO(b"x"),
         "f8": torch.ones(2).to(torch.float8_e5m2), "c": torch.ones(2, dtype=torch.complex64).conj(),
+        "bits": torch.ones(2, dtype=torch.uint8).view(torch.bits8),
     }  # fmt: skip
     assert read(tmp_path / "a.pt", state) == {"w": W.tolist(), "f8": [60, 60], "c": [1, 1]}
     assert dict(read_checkpoint(tmp_path / "a.pt").left_out) == {
         "n": "int", "x": "float", "none": "None", "text": "str", "scalar": "a NumPy object", "array": "a NumPy object",
         "config": f"{Config.__module__}.Config", "layer._extra_state": "dict", "io._extra_state": "_io.BytesIO",
+        "bits": "bits8",
     }  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 from dcformat_pruning import from_module
+from dcformat_runtime import Session
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dcformat import graph as ops
 from dcformat.model import Model
@@ -49,35 +49,10 @@ def kinds_of(model: Model) -> list[str]:
 
 
 def run(model: Model, x: torch.Tensor) -> torch.Tensor:
-    """Evaluate the graph of a model, operator by operator."""
-    weights = {name: torch.tensor(t.to_dense()) for name, t in model.tensors.items()}
-
-    def bias(name: str | None) -> torch.Tensor | None:
-        return None if name is None else weights[name]
-
-    how: dict[str, Callable[..., torch.Tensor]] = {
-        "linear": lambda n, v: functional.linear(v, weights[n.weight], bias(n.bias)),
-        "conv": lambda n, v: functional.conv2d(
-            v, weights[n.weight], bias(n.bias), n.stride, n.padding, n.dilation, n.groups
-        ),
-        "relu": lambda n, v: v.clamp(min=0),
-        "max_pool": lambda n, v: functional.max_pool2d(v, n.kernel, n.stride, n.padding, ceil_mode=n.ceil_mode),
-        "avg_pool": lambda n, v: functional.avg_pool2d(
-            v, n.kernel, n.stride, n.padding, n.ceil_mode, n.count_include_pad
-        ),
-        "reduce": lambda n, v: v.mean((2, 3)) if n.function == "mean" else v.amax((2, 3)),
-        "flatten": lambda n, v: v.reshape(len(v), -1),
-        "add": lambda n, *v: sum(v[1:], v[0]),
-        "concat": lambda n, *v: torch.cat(v, n.axis + 1),
-        "softmax": lambda n, v: v.softmax(-1 if n.axis is None else n.axis + 1),
-    }
-    values = [x]
-    graph = graph_of(model)
-    for node in graph.nodes:
-        values.append(how[node.kind](node, *(values[i] for i in node.values)))
-    shapes = graph.shapes({name: t.shape for name, t in model.tensors.items()})
-    assert [tuple(v.shape[1:]) for v in values] == shapes
-    return values[-1]
+    """Return what a model computes."""
+    session = Session.from_model(model, backend="numpy")
+    (result,) = session({session.inputs[0].name: x.numpy()}).values()
+    return torch.from_numpy(result)
 
 
 def check(module: nn.Module, *shape: int) -> Model:

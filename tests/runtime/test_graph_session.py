@@ -205,6 +205,15 @@ def test_only_uneven_padding_becomes_an_operator() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_softmax_over_positions_behind_a_linear_layer(backend: Any) -> None:
+    nodes = (Linear((0,), "weight"), Softmax((1,), 0))
+    model = Model(tensors(weight=np.eye(2)), Graph((Port((3, 2)),), nodes, (Output(2),)))
+    x = np.log(np.array([[[1, 2], [1, 3], [2, 5]]], np.float32))
+    expected = [[[0.25, 0.2], [0.25, 0.3], [0.5, 0.5]]]
+    np.testing.assert_allclose(Session.from_model(model, backend=backend)(x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_softmax_along_an_axis_before_a_linear_layer(backend: Any) -> None:
     x = np.array([[[[0, 1], [2, 3]]]], np.float32)
     model = Model(

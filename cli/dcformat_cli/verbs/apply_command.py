@@ -10,7 +10,7 @@ import dcformat
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
-from dcformat_cli.input_files import naming, source
+from dcformat_cli.input_files import model_source, naming
 from dcformat_cli.options import MODES, as_json, base, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import packed_model
@@ -45,7 +45,7 @@ def apply_command(
     if file == base:
         raise misuse(f"{base}: expected a delta and its base, found one file twice")
     output.check(file, base)
-    (delta, label), (given, _) = source(file), source(base)
+    (delta, label), (given, _) = model_source(file), model_source(base)
     with naming(label):
         model = dcformat.apply(delta, given, max_memory=max_memory, max_work=max_work)
     packed = packed_model(model, str(output), mode)

@@ -133,6 +133,7 @@ def _export(options: CExportOptions) -> None:
         raise misuse(f"{options.output}: expected a directory for the output, found a file")
     if options.form == "sparse" and options.mode != "fast":
         raise misuse("--mode small is for --form resident; tables have no coder")
+    targets = _targets(options)
     with opened(options.file, options.max_memory, options.max_work) as content:
         if content.graph is None:
             raise UnfitError(options.file, "a file with a network", "one that holds only tensors (see unpack)")
@@ -148,7 +149,7 @@ def _export(options: CExportOptions) -> None:
     for path in paths:
         with replacing(path) as out:
             out.write(made.files[path.name].encode())
-    _report(options, made, _measured(options, made))
+    _report(options, made, {target: _measured(target, options.emulate, made) for target in targets})
 
 
 def _inputs(source: Path, model: Model, max_memory: int | None) -> npt.NDArray[Any]:
@@ -173,27 +174,32 @@ def _inputs(source: Path, model: Model, max_memory: int | None) -> npt.NDArray[A
     return found  # type: ignore[no-any-return]
 
 
-def _measured(options: CExportOptions, made: Exported) -> dict[str, dict[str, Any]]:
-    """Return the sizes for each target, and the length of a run."""
+def _targets(options: CExportOptions) -> Sequence[str]:
+    """Return the targets to measure; refuse one whose compiler or emulator is not installed."""
     from dcformat_runtime.c_export import toolchains
 
-    targets: Sequence[str] = options.targets
-    if not targets:
-        targets = ("cortex-m3",) if toolchains.missing("cortex-m3") is None else ()
-        if not targets:
-            note("sizes were not measured, as arm-none-eabi-gcc is not installed")
-    found: dict[str, dict[str, Any]] = {}
+    if not options.targets and toolchains.missing("cortex-m3") is not None:
+        note("sizes were not measured, as arm-none-eabi-gcc is not installed")
+        return ()
+    targets = options.targets or ("cortex-m3",)
     for target in targets:
         absent = toolchains.missing(target, options.emulate)
         if absent is not None:
-            raise UnfitError(f"--target {target}", f"{absent}, installed", "none")
-        sizes = toolchains.measure(made.files, target)
-        found[target] = {**sizes._asdict(), "flash": sizes.flash}
-        if options.emulate:
-            ran = toolchains.emulate(made.files, target)
-            if ran.failed or not ran.checked:
-                raise UnfitError(f"--target {target}", "the outputs of this machine", f"{ran.failed} others")
-            found[target] |= {"length": ran.length, "unit": ran.unit}
+            raise UnfitError(f"--target {target}", f"{absent} to be installed", "none")
+    return targets
+
+
+def _measured(target: str, emulate: bool, made: Exported) -> dict[str, Any]:
+    """Return the sizes for a target, and the length of a run."""
+    from dcformat_runtime.c_export import toolchains
+
+    sizes = toolchains.measure(made.files, target)
+    found: dict[str, Any] = {**sizes._asdict(), "flash": sizes.flash}
+    if emulate:
+        ran = toolchains.emulate(made.files, target)
+        if ran.failed or not ran.checked:
+            raise UnfitError(f"--target {target}", "the outputs of this machine", f"{ran.failed} others")
+        found |= {"length": ran.length, "unit": ran.unit}
     return found
 
 

@@ -12,6 +12,8 @@ import click
 import numpy as np
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
+from dcformat_interop.packing.pack import value_notes
+from dcformat_interop.packing.shards import is_streamed
 from dcformat_interop.safetensors import METADATA_PREFIX
 
 import dcformat
@@ -23,7 +25,6 @@ from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from dcformat.wording import counted
 from dcformat_cli import delta_packing, networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
@@ -69,6 +70,10 @@ class PackOptions:
     values: Sequence[str]
     max_memory: int
     as_json: bool
+    jobs: int
+    engine: str
+    address: str | None
+    shards: int | None
 
     @property
     def known(self) -> Architecture | None:
@@ -138,19 +143,19 @@ class PackOptions:
     "dims",
     multiple=True,
     metavar="NAME=SIZE",
-    help="Fix a dimension that an ONNX or TFLite model leaves open, by its name or as INPUT.AXIS; may be repeated.",
+    help="Fix a dimension that a network leaves open, by its name or as INPUT.AXIS; may be repeated.",
 )
 @click.option(
     "--set",
     "values",
     multiple=True,
     metavar="INPUT=VALUE",
-    help="Make an input of an ONNX model constant: numbers, or @FILE.npy; may be repeated.",
+    help="Make an input of a network constant: numbers, or @FILE.npy; may be repeated.",
 )
 @click.option(
     "--float32",
     is_flag=True,
-    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of ONNX models.",
+    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of networks.",
 )
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
@@ -161,9 +166,33 @@ class PackOptions:
     metavar="SIZE",
     help="Refuse a checkpoint that takes more memory than this to pack.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that code safetensors files; the output does not depend on their number, but memory does.",
+)
+@click.option(
+    "--engine",
+    type=Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where safetensors files are coded: on this machine, or on a Ray cluster that sees them under the same path.",
+)
+@click.option("--address", help="With --engine ray: the address of the cluster [default: a new one on this machine].")
+@click.option(
+    "--shards",
+    type=size,
+    metavar="SIZE",
+    help="Write files of at most about this size, and an index, into the directory that -o names.",
+)
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin), a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite), into a file.
+    """Pack MODEL (- for stdin): a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite, .pt2).
+
+    MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
+    of any size are packed tensor by tensor; after an interruption, the same command continues.
 
     The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
     by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
@@ -171,8 +200,9 @@ def pack_command(**options: Any) -> None:
     is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
     tensors are packed alone, and the file cannot be run.
 
-    An ONNX or TensorFlow Lite model holds its own network. It is packed if all of its operators can be, and if the
-    packed network computes what onnxruntime, onnx's reference evaluator, or LiteRT computes from random inputs.
+    An ONNX or TensorFlow Lite model, or a program that torch.export.save wrote, holds its own network. It is packed if
+    all of its operators can be, and if the packed network computes what onnxruntime, onnx's reference evaluator, LiteRT
+    or PyTorch computes from random inputs.
 
     With --base, the output is a delta: it holds what changes from OLD.dcf, and `dcformat apply` makes the new file of
     both. MODEL may be a .dcf file too then, and a checkpoint takes its network from OLD.dcf.
@@ -190,9 +220,15 @@ def _pack(options: PackOptions) -> None:
         _pack_network(options, pairs)
         return
     if options.dims or options.values:
-        raise misuse("--dim and --set need an ONNX model, or --dim a TensorFlow Lite model")
+        raise misuse("--dim and --set need an ONNX model or a PyTorch program, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
+    alone = architecture is None and options.base is None and options.relative_index == "escape"
+    if alone and is_streamed(options.checkpoint):
+        _pack_stream(options, pairs)
+        return
+    if options.jobs > 1 or options.engine != "local" or options.address or options.shards is not None:
+        raise misuse("--jobs, --engine, --address, --shards need safetensors files without --architecture and --base")
     output.check(options.checkpoint, options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
@@ -216,10 +252,34 @@ def _pack(options: PackOptions) -> None:
     _report(options, read.left_out, model, packed)
 
 
+def _pack_stream(options: PackOptions, pairs: Mapping[str, str]) -> None:
+    """Pack safetensors files without a network, tensor by tensor."""
+    from dcformat_cli.streaming import Spread, StreamOptions, pack_stream
+
+    if options.key is not None:
+        expected = "a PyTorch file, which may hold several mappings, with a key"
+        raise UnfitError(options.checkpoint, expected, "safetensors")
+    if options.address is not None and options.engine != "ray":
+        raise misuse("--address needs --engine ray")
+    if options.engine == "ray" and options.jobs > 1:
+        raise misuse("--jobs is for --engine local: a Ray cluster knows how many processes it has")
+    stream = StreamOptions(
+        checkpoint=options.checkpoint,
+        output=options.output,
+        mode=options.mode,
+        skip=options.skip,
+        exact=options.exact,
+        max_memory=options.max_memory,
+        as_json=options.as_json,
+        spread=Spread(options.jobs, options.engine, options.address, options.shards),
+    )
+    pack_stream(stream, lambda metadata: {**_kept(metadata), **pairs})
+
+
 def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
-    """Pack an ONNX or TensorFlow Lite model, after a check that the packed network computes the same."""
+    """Pack an ONNX or TensorFlow Lite model or a PyTorch program, after a check that it computes the same."""
     if options.architecture or options.key or options.skip:
-        given = "an ONNX model" if network_kind(options.checkpoint) == "ONNX" else "a TFLite model"
+        given = networks.network_name(options.checkpoint)
         raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)
@@ -298,11 +358,7 @@ def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> di
         if not options.exact:
             zeros += negative_zeros(dense.values, dense.dtype)
         out[name] = from_dense(name, dense.values, dense.dtype, dense.scale, exact=options.exact)
-    if zeros:
-        note(f"stored {counted(zeros, 'negative zero')} as positive zero (--exact keeps the sign)")
-    if small:
-        names = ", ".join(list(small)[:5]) + (", ..." if len(small) > 5 else "")
-        note(f"{counted(sum(small.values()), 'denormal value')} (slow on most processors) in {names}")
+    show_notes(value_notes(zeros, small))
     return out
 
 

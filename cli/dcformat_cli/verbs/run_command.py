@@ -19,7 +19,7 @@ from dcformat_cli.array_files import Array, read_arrays
 from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
-from dcformat_cli.input_files import naming, source
+from dcformat_cli.input_files import model_source, naming, source
 from dcformat_cli.options import as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, say
@@ -140,10 +140,10 @@ def _run(options: RunOptions) -> None:
 def _load(options: RunOptions) -> Session:
     import dcformat_runtime
 
-    content, label = source(options.file)
+    content, label = model_source(options.file)
     with naming(label):
         # A session keeps its source, so that it can be pickled.
-        kept = content if isinstance(content, Path) else bytes(read_stream(content, label, options.max_memory))
+        kept = content if isinstance(content, Path | str) else bytes(read_stream(content, label, options.max_memory))
         return dcformat_runtime.load(
             kept, threads=options.threads, backend=options.backend, deterministic=options.deterministic,
             max_memory=options.max_memory, max_work=options.max_work,

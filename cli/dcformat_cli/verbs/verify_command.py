@@ -11,7 +11,7 @@ import click
 from dcformat.errors import FormatError
 from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
-from dcformat_cli.input_files import naming, opened, source
+from dcformat_cli.input_files import model_source, naming, opened
 from dcformat_cli.options import as_json, max_memory, max_work
 from dcformat_cli.terminal import complain, emit_json, say
 
@@ -104,7 +104,7 @@ def _repair_info(file: str, options: VerifyOptions) -> dict[str, Any]:
 
     whole: list[str] = []
     damaged: list[dict[str, str]] = []
-    given, label = source(file)
+    given, label = model_source(file)
     try:
         with dcformat.open(given, partial=True, max_memory=options.max_memory, max_work=options.max_work) as content:
             bad = content.damaged()

@@ -22,19 +22,25 @@ def fold_affine(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
     """Return the graph with factors and shifts folded into layers whose results nothing else reads.
 
     A layer whose weights have a codebook takes only one factor for all channels, because others would multiply the
-    number of its values.
+    number of its values. Weights that several layers share take no factor, because each layer would store its own.
     """
     copier = Copier(builder)
     readers = Counter(number for node in builder.nodes for number in node.values)
     readers.update(value.number for value in outputs)
+    users = Counter(name for node in builder.nodes for name in node.tensors)
+    shared: set[str] = set()
     for number, port in enumerate(builder.inputs):
         copier.made[number] = copier.new.input(port)
     for number, node in enumerate(builder.nodes, len(builder.inputs)):
-        copier.made[number] = _folded(copier, node, readers) or copier.copy(node)
+        value = copier.made[number] = _folded(copier, node, readers, shared) or copier.copy(node)
+        if isinstance(node, Layer) and users[node.weight] > 1:
+            copied = copier.maker(value)
+            assert isinstance(copied, Layer)
+            shared.add(copied.weight)
     return copier.new, [copier.made[value.number] for value in outputs]
 
 
-def _folded(copier: Copier, node: Node, readers: Counter[int]) -> Value | None:
+def _folded(copier: Copier, node: Node, readers: Counter[int], shared: set[str]) -> Value | None:
     """Return a layer's result in which a node's factor or shift is folded, or None if it cannot be."""
     if not isinstance(node, Add | Binary) or len(node.inputs) != 2 or len(node.values) != 1:
         return None
@@ -42,17 +48,21 @@ def _folded(copier: Copier, node: Node, readers: Counter[int]) -> Value | None:
     layer = copier.maker(copier.made[number])
     if readers[number] != 1 or not isinstance(layer, Layer):
         return None
-    constant = np.asarray(copier.operand(node.inputs[1 - node.inputs.index(number)]), np.float64)
+    other = node.inputs[1 - node.inputs.index(number)]
+    constant = np.asarray(copier.operand(other), np.float64)
     shape = copier.made[number].shape
     channels = _for_channels(constant, shape, len(shape) - _spatial(copier, layer) - 1)
     effect = None if channels is None else _effect(node, channels, node.inputs.index(number) == 0)
     if effect is None:
         return None
     factor, shift = effect
+    if layer.weight in shared and (factor != 1).any():
+        return None
     weight = copier.new.tensors[layer.weight]
     if len(np.unique(factor)) > 1 and from_dense(layer.weight, weight).codebook is not None:
         return None
-    return _changed(copier, layer, weight, factor, shift)
+    named = copier.old.wanted[other] if isinstance(other, str) else ""
+    return _changed(copier, layer, named, factor, shift)
 
 
 def _effect(node: Add | Binary, constant: Array, value_first: bool) -> tuple[Array, Array] | None:
@@ -84,22 +94,30 @@ def _for_channels(constant: Array, shape: Shape, axis: int) -> Array | None:
     return np.broadcast_to(constant.reshape(-1), shape[axis])
 
 
-def _changed(copier: Copier, layer: Layer, weight: Array, factor: Array, shift: Array) -> Value | None:
-    new = copier.new
+def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: Array) -> Value | None:
+    """Return a layer's result with a factor and a shift, which come from the constant of that name."""
+    new, weight = copier.new, copier.new.tensors[layer.weight]
     if isinstance(layer, ConvTranspose):
         parts = weight.reshape(layer.groups, -1, *weight.shape[1:])
         spread = factor.reshape(layer.groups, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
         scaled = (parts * spread).reshape(weight.shape)
     else:
         scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    bias = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
+    bias: Array = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
     with np.errstate(over="ignore"):
         if not (np.isfinite(np.float32(scaled)).all() and np.isfinite(np.float32(bias)).all()):
             return None
     name = new.wanted[layer.weight]
-    changes: dict[str, Any] = {"weight": new.tensor(scaled, name)}
-    stem = name.removesuffix(".weight")
-    named = f"{stem}.bias" if layer.bias is None else new.wanted[layer.bias]
-    changes["bias"] = new.tensor(bias, named) if layer.bias is not None or bias.any() else None
+    changes: dict[str, Any] = {"weight": new.tensor(scaled, name), "bias": None}
+    kept = new.keeps(bias, constant)
+    named = constant if kept else _bias_name(name) if layer.bias is None else new.wanted[layer.bias]
+    if layer.bias is not None or bias.any() or kept:
+        changes["bias"] = new.tensor(bias, named)
     source = Value(layer.values[0], new.shapes[layer.values[0]])
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})
+
+
+def _bias_name(weight: str) -> str:
+    """Return the name of the bias beside a weight, as PyTorch gives it: ``fc.bias``, or ``attention.in_proj_bias``."""
+    stem = weight.removesuffix("weight")
+    return f"{weight}.bias" if stem == weight else f"{stem}bias"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from dcformat.graph import Conv, Flatten, Node, Pad, Reduce, Reshape, Shape, Transpose
+from dcformat.graph import AvgPool, Conv, Flatten, MaxPool, Node, Pad, Reduce, Reshape, Shape, Transpose
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier
 
@@ -13,9 +13,9 @@ from dcformat_interop.graph_passes.copying import Copier
 def clean(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphBuilder, list[Value]]:
     """Return the graph without detours, and its outputs.
 
-    Chains of reshapes and chains of transposes become one operator or none, a reduction drops the dimensions that a
-    reshape would drop, a convolution takes over the zeros that were put around its input, and what no output needs is
-    left out.
+    Chains of reshapes and chains of transposes become one operator or none, a pool over everything becomes a reduction,
+    which drops the dimensions that a reshape would drop, a convolution takes over the zeros that were put around its
+    input, and what no output needs is left out.
     """
     copier = Copier(builder)
     shorter = _run(copier, outputs, lambda node: _shortened(copier, node))
@@ -42,6 +42,8 @@ def _shortened(copier: Copier, node: Node) -> Value:
         return _reshaped(copier, source, node.shape if isinstance(node, Reshape) else (-1,))
     if isinstance(node, Transpose):
         return _transposed(copier, copier.made[node.values[0]], node.order)
+    if isinstance(node, MaxPool | AvgPool) and not any((*node.padding, *node.padding_end)):
+        return _pooled(copier, node)
     return _convolved(copier, node) if isinstance(node, Conv) else copier.copy(node)
 
 
@@ -68,6 +70,16 @@ def _transposed(copier: Copier, x: Value, order: Sequence[int]) -> Value:
     if moved == sorted(moved):
         return _reshaped(copier, x, tuple(x.shape[axis] for axis in order))
     return copier.new.transpose(x, order)
+
+
+def _pooled(copier: Copier, node: MaxPool | AvgPool) -> Value:
+    x, count = copier.made[node.values[0]], len(node.kernel)
+    if set(node.kernel) == set(node.stride) == {1}:
+        return x
+    if node.kernel == x.shape[-count:]:
+        axes = range(len(x.shape) - count, len(x.shape))
+        return copier.new.reduce("mean" if isinstance(node, AvgPool) else "max", x, axes, keepdims=True)
+    return copier.copy(node)
 
 
 def _convolved(copier: Copier, node: Conv) -> Value:

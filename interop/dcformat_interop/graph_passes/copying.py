@@ -29,7 +29,7 @@ class Copier:
     """
 
     def __init__(self, old: GraphBuilder) -> None:
-        self.old, self.new = old, GraphBuilder(old)
+        self.old, self.new = old, GraphBuilder(source=old)
         self.made: dict[int, Value] = {}
 
     def node(self, number: int) -> Node | None:

@@ -20,7 +20,9 @@ class Result(NamedTuple):
     batch_axis: int | None
 
 
-def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[Result]) -> Model:
+def complete(
+    builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[Result], exact: bool = False
+) -> Model:
     """Return a builder's graph as a model.
 
     Parameters
@@ -30,6 +32,8 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     batch_axes : sequence of int or None
         For each input, the dimension that is the batch.
     results : sequence of Result
+    exact : bool
+        Keep the sign of negative zeros in tensors.
 
     Raises
     ------
@@ -42,10 +46,11 @@ def complete(builder: GraphBuilder, batch_axes: Sequence[int | None], results: S
     built, values = clean(*to_integers(built, values))
     if not built.nodes:
         values = [built.copy(value) for value in values]
-    model = built.model([
+    outputs = [
         Output(value.number, result.name, result.dtype, result.batch_axis)
         for value, result in zip(values, results, strict=True)
-    ])  # fmt: skip
+    ]
+    model = built.model(outputs, exact)
     assert model.graph is not None
     model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     return model

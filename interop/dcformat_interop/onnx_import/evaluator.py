@@ -27,6 +27,7 @@ from dcformat_interop.onnx_import.functions import (
 from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
+from dcformat_interop.onnx_import.source import Origin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
 
@@ -39,8 +40,7 @@ _MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
 
 _CONTROL_FLOW = {"If": control_flow.choose, "Loop": control_flow.loop, "Scan": control_flow.scan}
 
-#: The nearest way out for operators that cannot be imported, and for all others.
-_OTHERWISE = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
+#: The nearest way out for operators that cannot be imported.
 _WAYS = {
     **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
                      "Multinomial"), "give the random numbers as an input"),
@@ -69,8 +69,7 @@ class Evaluator:
 
     Parameters
     ----------
-    path : str
-        The model, for errors.
+    origin : Origin
     model : ModelProto
     builder : GraphBuilder
     loader : TensorLoader
@@ -81,13 +80,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, path: str, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget, single: bool
+        self, origin: Origin, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget, single: bool
     ) -> None:
         self._single = single
-        self._path, self._builder, self._loader, self._budget = path, builder, loader, budget
+        self._path, self._builder, self._loader, self._budget = origin.path, builder, loader, budget
         self._functions = {(_domain(f.domain), f.name): f for f in model.functions}
         self._depth = self._steps = 0
-        self.unsupported = UnsupportedOperators(path, _WAYS, _OTHERWISE)
+        self.unsupported = UnsupportedOperators(origin.path, _WAYS, origin.otherwise)
 
     def graph(self, graph: Any, scope: Scope) -> None:
         """Lower all nodes of a graph; afterwards `scope.names` has the meaning of each name."""

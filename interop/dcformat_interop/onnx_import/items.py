@@ -55,7 +55,7 @@ def constant(values: npt.ArrayLike, name: str = "") -> Item:
 
 
 #: How PyTorch begins the names of tensors that it numbers.
-_NUMBERED = "onnx::"
+_NUMBERED = ("onnx::", "val_")
 
 #: What most operators have as their second and third inputs.
 _ROLES = {1: "weight", 2: "bias"}
@@ -179,10 +179,14 @@ class Call:
 
     def tensor_name(self, number: int, role: str = "") -> str:
         """Return a name for the tensor made from an input: its own, or one made of the node's."""
-        name = self.item(number).name
-        if name and not name.startswith(_NUMBERED):
-            return name
+        if self.is_named(number):
+            return self.item(number).name
         return f"{self.name}.{role or _ROLES.get(number, number)}"
+
+    def is_named(self, number: int) -> bool:
+        """Return whether an input comes from a tensor whose name means something."""
+        name = self.item(number).name
+        return bool(name) and not name.startswith(_NUMBERED)
 
     def take(self, elements: int) -> None:
         """Count an array of whole numbers before it is made; its size comes from the file."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
 from dcformat_interop.refusals import UnfitError
+
+#: Where `torch.onnx.export` writes the paths of a node's modules, from the outermost on.
+_MODULE_PATHS = "pkg.torch.onnx.name_scopes"
 
 
 def what(node: Any) -> str:
@@ -16,9 +20,13 @@ def what(node: Any) -> str:
 
 
 def label(node: Any) -> str:
-    """Return the name of a node, or that of its first result."""
-    name: str = node.name or (node.output[0] if node.output else "")
-    return name
+    """Return the path of the module that PyTorch made a node from, or the node's name, or that of its first result."""
+    for entry in node.metadata_props:
+        if entry.key == _MODULE_PATHS:
+            *paths, name = re.findall(r"'([^']*)'", entry.value) or [""]  # the last one is PyTorch's name for the node
+            if found := (paths and paths[-1]) or name:
+                return str(found)
+    return str(node.name or (node.output[0] if node.output else ""))
 
 
 def own_names(names: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
 from dcformat_interop.onnx_import.items import Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
 from dcformat_interop.onnx_import.ports import InputPlan, fixed_inputs, plan_inputs
-from dcformat_interop.onnx_import.source import Source
+from dcformat_interop.onnx_import.source import Origin, Source, onnx_engine
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 
@@ -66,7 +66,6 @@ def read_onnx(
     return import_onnx(source, dims=dims, values=values, single=single, max_memory=max_memory).model
 
 
-@np.errstate(all="ignore")  # what is not finite is refused by name
 def import_onnx(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -104,26 +103,48 @@ def import_onnx(
         The file cannot be read.
     """
     path = "ONNX model" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _content(path, Path(source), max_memory)
+    file = source if isinstance(source, bytes) else Path(source)
+    data = file if isinstance(file, bytes) else _content(path, file, max_memory)
     model = load_model(path, data)
+    folder = None if isinstance(file, bytes) else file.parent
+    origin = Origin(path, lambda: onnx_engine(file, model), folder)
+    return import_proto(origin, model, dims=dims, values=values, single=single, max_memory=max_memory)
+
+
+@np.errstate(all="ignore")  # what is not finite is refused by name
+def import_proto(
+    origin: Origin,
+    model: Any,
+    *,
+    dims: Mapping[str, int] | None = None,
+    values: Mapping[str, npt.ArrayLike] | None = None,
+    single: bool = False,
+    max_memory: int | None = DEFAULT_MAX_MEMORY,
+    exact: bool = False,
+) -> OnnxImport:
+    """Read a network from a ModelProto.
+
+    The parameters and errors are those of `import_onnx`; `exact` keeps the sign of negative zeros in tensors.
+    """
+    path = origin.path
     given = {tensor.name for tensor in model.graph.initializer}
     given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     open_inputs, fixed = fixed_inputs(path, [v for v in model.graph.input if v.name not in given], values or {})
     plans = plan_inputs(path, open_inputs, dims or {}, max_memory)
-    builder, budget = GraphBuilder(), Budget(path, max_memory)
+    builder, budget = GraphBuilder(origin.names), Budget(path, max_memory)
     names: Names = {name: constant(array) for name, array in fixed.items()}
     for plan in plans:
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
         names[plan.name] = Item(np.dtype(plan.dtype), value)
-    loader = TensorLoader(path, None if isinstance(source, bytes) else Path(source).parent, budget)
-    evaluator = Evaluator(path, model, builder, loader, budget, single)
+    loader = TensorLoader(path, origin.folder, budget)
+    evaluator = Evaluator(origin, model, builder, loader, budget, single)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
-    runnable = Source(path, data if isinstance(source, bytes) else Path(source), model, plans, fixed)
-    runnable.limits = builder.index_limits()
-    outputs = _outputs(path, model, names, builder)
+    source = Source(origin, model, plans, fixed)
+    source.limits = builder.index_limits()
+    outputs = _outputs(source, model, names, builder)
     try:
-        return OnnxImport(_model(builder, plans, outputs, runnable), runnable)
+        return OnnxImport(_model(builder, plans, outputs, source, exact), source)
     except UnfitError:
         raise
     except (FormatError, ValueError) as error:
@@ -137,19 +158,19 @@ def _content(path: str, file: Path, max_memory: int | None) -> bytes:
     return file.read_bytes()
 
 
-def _outputs(path: str, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
+def _outputs(source: Source, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
     """Return the name, dtype and value of each output."""
-    out = []
-    for output in model.graph.output:
+    path, out = source.path, []
+    for name, output in zip(source.outputs, model.graph.output, strict=True):
         item = names.get(output.name)
-        what = f"output {output.name!r}"
+        what = f"output {name!r}"
         if item is None:
             raise UnfitError(path, "a node that makes it", "none", what)
         if item.dtype.name not in PORT_DTYPES:
             raise UnfitError(path, f"an output of {', '.join(PORT_DTYPES)}", item.dtype.name, what)
         if 0 in item.shape:
             raise UnfitError(path, "an output with elements", f"shape {item.shape}", what)
-        out.append((output.name, item.dtype.name, _as_value(path, what, builder, item)))
+        out.append((name, item.dtype.name, _as_value(path, what, builder, item)))
     if not out:
         raise UnfitError(path, "an output", "none")
     return out
@@ -165,10 +186,15 @@ def _as_value(path: str, what: str, builder: GraphBuilder, item: Item) -> Value:
 
 
 def _model(
-    builder: GraphBuilder, plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: Source
+    builder: GraphBuilder,
+    plans: Sequence[InputPlan],
+    outputs: Sequence[tuple[str, str, Value]],
+    source: Source,
+    exact: bool,
 ) -> Model:
     axes, ends = _batch_axes(plans, outputs, source)
-    return complete(builder, axes, [Result(*output, end) for output, end in zip(outputs, ends, strict=True)])
+    results = [Result(*output, end) for output, end in zip(outputs, ends, strict=True)]
+    return complete(builder, axes, results, exact)
 
 
 def _batch_axes(

@@ -1,15 +1,17 @@
-"""The ONNX model itself, run by onnxruntime where it is installed, and otherwise by onnx's reference evaluator."""
+"""The ONNX model itself, run by onnxruntime, onnx's reference evaluator, or what it was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Shape
+from dcformat_interop.graph_builder import TensorNames
 from dcformat_interop.onnx_import.ports import InputPlan
 from dcformat_interop.refusals import UnfitError
 
@@ -18,6 +20,9 @@ Array = npt.NDArray[Any]
 #: Numbers of dtypes in ONNX.
 _FLOAT16, _BFLOAT16 = 10, 16
 
+#: The way out for most operators of an ONNX file that cannot be imported.
+_CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
+
 #: Most characters that a message shows of an engine's error.
 _REASON = 160
 
@@ -25,15 +30,78 @@ _REASON = 160
 _BATCH = 3
 
 
+class Engine(NamedTuple):
+    """Something that runs a model.
+
+    `run` takes the names of the outputs, and the inputs by name, and returns the outputs in that order. `advice`, in
+    parentheses or empty, says what to do if the results differ.
+    """
+
+    run: Callable[[Sequence[str], Mapping[str, Array]], Sequence[Any]]
+    name: str
+    advice: str = ""
+
+
+class Origin(NamedTuple):
+    """Where an ONNX model comes from.
+
+    Attributes
+    ----------
+    path : str
+        The model, for errors.
+    start : callable
+        Returns what runs the model, to check what was read.
+    folder : Path or None
+        The folder of external data; None refuses such data.
+    outputs : sequence of str
+        Names of the outputs; those of the ONNX model if there are none.
+    names : TensorNames
+        Names that tensors keep, whatever the ONNX model calls them.
+    otherwise : str
+        The way out for an operator that cannot be imported, where no better one is known.
+    one_input : str
+        What makes the network one for single inputs; if it is empty, the option of the command.
+    """
+
+    path: str
+    start: Callable[[], Engine]
+    folder: Path | None = None
+    outputs: Sequence[str] = ()
+    names: TensorNames = MappingProxyType({})
+    otherwise: str = _CUT
+    one_input: str = ""
+
+
+def onnx_engine(content: Path | bytes, model: Any) -> Engine:
+    """Return onnxruntime with a model, or onnx's own evaluator if it is missing or has no kernel for some operators."""
+    advice = ""
+    try:
+        import onnxruntime
+    except ImportError:
+        advice = " (onnxruntime may run it: pip install onnxruntime)"
+    else:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        given = content if isinstance(content, bytes) else str(content)
+        try:
+            session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception:  # onnxruntime raises errors of many classes
+            pass
+        else:
+            return Engine(session.run, f"onnxruntime {onnxruntime.__version__}")
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model if isinstance(content, bytes) else str(content))
+    return Engine(evaluator.run, f"onnx.reference {onnx.__version__}", advice)
+
+
 class Source:
     """An ONNX model to run.
 
     Parameters
     ----------
-    path : str
-        The model, for errors.
-    origin : Path or bytes
-        The file, or its content.
+    origin : Origin
     model : ModelProto
     plans : sequence of InputPlan
     fixed : mapping of str to ndarray
@@ -42,6 +110,8 @@ class Source:
     Attributes
     ----------
     path : str
+    outputs : sequence of str
+        The names of the outputs.
     engine : str
         What runs the model: its name and version; empty before the first run.
     advice : str
@@ -50,12 +120,10 @@ class Source:
         For inputs by which elements are chosen, how many there are to choose from.
     """
 
-    def __init__(
-        self, path: str, origin: Path | bytes, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]
-    ) -> None:
-        self.path, self._origin, self._model, self._fixed = path, origin, model, fixed
+    def __init__(self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
+        self.path, self._origin, self._model, self._fixed = origin.path, origin, model, fixed
         self.plans = plans
-        self._output_names = [output.name for output in model.graph.output]
+        self.outputs = origin.outputs or [output.name for output in model.graph.output]
         self._run: Any = None
         self.engine = self.advice = ""
         self.limits: dict[str, int] = {}
@@ -74,21 +142,21 @@ class Source:
 
     @property
     def one_input(self) -> str:
-        """The option that fixes the batch at 1."""
-        return f"--dim {self._symbol()}=1"
+        """What fixes the batch at 1."""
+        return self._origin.one_input or f"--dim {self._symbol()}=1"
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name."""
         if self._run is None:
-            self._run, self.engine = self._started()
+            self._run, self.engine, self.advice = self._origin.start()
         try:
-            results = self._run(self._output_names, {**inputs, **self._fixed})
-        except Exception as error:  # both engines raise errors of many classes
+            results = self._run(self.outputs, {**inputs, **self._fixed})
+        except Exception as error:  # engines raise errors of many classes
             reason = str(error).strip().partition("\n")[0][:_REASON]
             batch = self._batch(inputs)
             hint = f" (with a batch of {batch}; if it takes 1 only, give {self.one_input})" if batch > 1 else ""
             raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{hint}{self.advice}") from error
-        return {name: np.asarray(result) for name, result in zip(self._output_names, results, strict=True)}
+        return {name: np.asarray(result) for name, result in zip(self.outputs, results, strict=True)}
 
     def _batch(self, inputs: Mapping[str, Array]) -> int:
         """Return the size of the batch that inputs have, 1 if the model does not leave it open."""
@@ -96,29 +164,6 @@ class Source:
             if plan.symbol is not None and plan.batch_axis is not None:
                 return int(inputs[plan.name].shape[plan.batch_axis])
         return 1
-
-    def _started(self) -> tuple[Any, str]:
-        try:
-            import onnxruntime
-        except ImportError:
-            # The evaluator of onnx is slow, and not right for all old models.
-            self.advice = " (onnxruntime may run it: pip install onnxruntime)"
-            return self._reference()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        given = self._origin if isinstance(self._origin, bytes) else str(self._origin)
-        try:
-            session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception:  # it has no kernel for some operators that onnx evaluates
-            return self._reference()
-        return session.run, f"onnxruntime {onnxruntime.__version__}"
-
-    def _reference(self) -> tuple[Any, str]:
-        import onnx
-        from onnx.reference import ReferenceEvaluator
-
-        given = self._model if isinstance(self._origin, bytes) else str(self._origin)
-        return ReferenceEvaluator(given).run, f"onnx.reference {onnx.__version__}"
 
     def random_inputs(self, batch: int, positive: bool = False) -> dict[str, Array]:
         """Return inputs for a batch: normal numbers, or their magnitudes; whole numbers below `limits`; truth values.
@@ -149,10 +194,8 @@ class Source:
         declared = [_declared(output, symbols) for output in self._model.graph.output]
         if None in declared:
             results = self(self.random_inputs(_BATCH))
-            declared = [
-                _grown(results[name].shape, shape) for name, shape in zip(self._output_names, shapes, strict=True)
-            ]
-        for name, axis, shape in zip(self._output_names, declared, shapes, strict=True):
+            declared = [_grown(results[name].shape, shape) for name, shape in zip(self.outputs, shapes, strict=True)]
+        for name, axis, shape in zip(self.outputs, declared, shapes, strict=True):
             if axis is None or axis >= len(shape) or shape[axis] != 1:
                 expected = f"a dimension that grows with the batch (or a fixed batch: {self.one_input})"
                 raise UnfitError(self.path, expected, f"shape {shape} for one input", f"output {name!r}")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from dcformat.denormals import denormals
-from dcformat.dense import SIGNED_ZEROS, positive_zeros
+from dcformat.dense import SIGNED_ZEROS, negative_zeros, positive_zeros
 from dcformat.model import STORAGE
 from dcformat.piecewise import PIECE
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import require_bools
 from dcformat_interop.tensors import Array, as_numbers, count_not_finite
+
+#: Negative zeros are few if they are at most one element in this many.
+_FEW = 64
 
 
 @dataclass(slots=True)
@@ -51,8 +54,8 @@ class FileElements:
         Of the first element in the file.
     name, dtype, shape, scale
         As in `dcformat.Tensor`.
-    exact : bool
-        Whether negative zeros stay negative.
+    exact : bool or None
+        Whether negative zeros stay negative; None if `decided` must count them first.
     mask : FileElements or None
         Where it is zero, elements become zero.
     """
@@ -64,7 +67,7 @@ class FileElements:
     dtype: str
     shape: tuple[int, ...]
     scale: float = 1.0
-    exact: bool = False
+    exact: bool | None = False
     mask: FileElements | None = None
 
     @property
@@ -88,6 +91,20 @@ class FileElements:
             The file cannot be read.
         """
         return self._stored(self._masked(start, stop))
+
+    def decided(self) -> FileElements:
+        """Return the elements with `exact` decided: few negative zeros stay as they are.
+
+        Many of them are those of a pruned tensor, whose zeros take little room only if they are all alike.
+        """
+        if self.exact is not None:
+            return self
+        count = 0
+        if self.dtype in SIGNED_ZEROS:
+            for start in range(0, self.size, PIECE):
+                values = self._masked(start, min(start + PIECE, self.size))
+                count += negative_zeros(values, self.dtype)
+        return replace(self, exact=count * _FEW <= self.size)
 
     def pieces(self, findings: Findings) -> Iterator[Array]:
         """Yield all elements as `dcformat.piecewise.pieces_of` does, and note what is unusual about them."""

@@ -78,7 +78,8 @@ class Packing:
     shards : Shards
     mode : {'fast', 'small', 'tiny'}
     exact : bool
-        Whether negative zeros stay negative.
+        Whether all negative zeros stay negative. Otherwise they become positive, but in a checkpoint of several files
+        only in tensors that have many of them, because other files are to be given back byte for byte.
     skip : sequence of str
         Names of tensors to leave out, or patterns.
     max_memory : int or None
@@ -96,7 +97,7 @@ class Packing:
 
     def __init__(self, shards: Shards, mode: Mode, *, exact: bool, skip: Sequence[str], max_memory: int | None) -> None:
         self._shards, self._mode, self._exact, self._max_memory = shards, mode, exact, max_memory
-        self.selection: Selection = select(shards, skip, exact)
+        self.selection: Selection = select(shards, skip, exact or (None if shards.are_several else False))
         if not self.selection.elements:
             raise UnfitError(shards.path, "at least one tensor that a .dcf file can hold", "none")
 
@@ -240,7 +241,7 @@ class _Run:
                 self._keep_whole(elements, coded)
         elif isinstance(unit, SurveyOfTensor):
             assert isinstance(result, Surveyed)
-            self._begin(_Large(unit.elements, result.survey, result.findings))
+            self._begin(_Large(result.elements, result.survey, result.findings))
         else:
             assert isinstance(result, CodedChunk)
             place = self._journal.put(result.data)

@@ -36,7 +36,7 @@ class Selection:
         return not self.left_out and not self.folded
 
 
-def select(shards: Shards, skip: Sequence[str], exact: bool) -> Selection:
+def select(shards: Shards, skip: Sequence[str], exact: bool | None) -> Selection:
     """Return what of a checkpoint is packed.
 
     Parameters
@@ -44,8 +44,8 @@ def select(shards: Shards, skip: Sequence[str], exact: bool) -> Selection:
     shards : Shards
     skip : sequence of str
         Names of tensors to leave out, or patterns with ``*`` and ``?``.
-    exact : bool
-        Whether negative zeros stay negative.
+    exact : bool or None
+        Whether negative zeros stay negative; None to decide for each tensor (`FileElements.decided`).
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _has(name: str, there: dict[str, tuple[Shard, Entry]], found: Selection) -> 
     return name in there or found.left_out.get(name, SKIPPED) != SKIPPED
 
 
-def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, exact: bool) -> FileElements:
+def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, exact: bool | None) -> FileElements:
     """Return NAME_orig under its mask, as NAME."""
     name, mask = f"{stem}_orig", f"{stem}_mask"
     shard, entry = there[name]
@@ -95,7 +95,9 @@ def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, 
     return _elements(stem, shard, entry, exact=exact, mask=_elements(mask, *there[mask], exact=True))
 
 
-def _elements(name: str, shard: Shard, entry: Entry, *, exact: bool, mask: FileElements | None = None) -> FileElements:
+def _elements(
+    name: str, shard: Shard, entry: Entry, *, exact: bool | None, mask: FileElements | None = None
+) -> FileElements:
     return FileElements(
         path=shard.path,
         stamp=shard.stamp,

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dcformat.wording import counted
 from dcformat_interop import kinds
+from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.safetensors import DTYPES, Entry, Layout, read_layout
+from dcformat_interop.safetensors import Layout, read_layout
 
 #: How the name of an index ends.
 INDEX_SUFFIX = ".safetensors.index.json"
-
-#: Maximum number of bytes of an index.
-_MAX_INDEX_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +46,13 @@ class Shards:
     path : str
         The checkpoint as the user named it.
     shards : list of Shard
-    index : tuple of (str, bytes) or None
+    index : tuple of (str, Index) or None
         The name and content of the index.
     """
 
     path: str
     shards: list[Shard]
-    index: tuple[str, bytes] | None
+    index: tuple[str, Index] | None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -66,6 +61,11 @@ class Shards:
         for shard in self.shards:
             out = {**shard.layout.metadata, **out}
         return out
+
+    @property
+    def are_several(self) -> bool:
+        """Whether the checkpoint is more than one file, or has an index."""
+        return len(self.shards) > 1 or self.index is not None
 
     @property
     def data_bytes(self) -> int:
@@ -104,12 +104,8 @@ def find_shards(path: Path) -> Shards:
         A file cannot be read; `filename` is its name.
     """
     if path.is_dir():
-        indexes = sorted(each for each in path.iterdir() if each.name.endswith(INDEX_SUFFIX))
-        if len(indexes) > 1:
-            names = ", ".join(each.name for each in indexes)
-            raise UnfitError(path, "a directory with one index, or the index itself", f"several: {names}")
-        if indexes:
-            return _indexed(str(path), indexes[0])
+        if (index := find_index(path, INDEX_SUFFIX)) is not None:
+            return _indexed(str(path), index)
         files = sorted(path.glob("*.safetensors"))
         if not files:
             raise UnfitError(path, f"a directory with safetensors files or an index (*{INDEX_SUFFIX})", "neither")
@@ -130,55 +126,13 @@ def _shard(path: Path, name: str) -> Shard:
 
 
 def _indexed(path: str, index: Path) -> Shards:
-    with index.open("rb") as file:
-        raw = file.read(_MAX_INDEX_BYTES + 1)
-    where = _weight_map(index, raw)
-    shards = []
-    for name in sorted(set(where.values())):
-        check_name(str(index), name)
-        try:
-            shards.append(_shard(index.parent / name, name))
-        except FileNotFoundError:
-            raise UnfitError(index, f"the file {name!r} beside the index, which names it", "none") from None
-    _compare(index, where, shards)
-    return _checked(path, shards, (index.name, raw))
+    content = read_index(index)
+    shards = [_shard(index.parent / name, name) for name in sorted(set(content.where.values()))]
+    compare(index, content.where, {entry.name: shard.name for shard in shards for entry in shard.layout.entries})
+    return _checked(path, shards, (index.name, content))
 
 
-def _weight_map(index: Path, raw: bytes) -> Mapping[str, str]:
-    """Return the file of each tensor."""
-    try:
-        parsed: Any = json.loads(raw.decode()) if len(raw) <= _MAX_INDEX_BYTES else None
-        where = parsed["weight_map"]
-        if not where or not all(isinstance(name, str) for name in where.values()):
-            raise ValueError("no files")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UnfitError(index, "an index with a weight_map of tensors to files", "something else") from None
-    return dict(where)
-
-
-def check_name(path: str, name: str) -> None:
-    """Raise `UnfitError` unless a file's name stays in the directory."""
-    parts = name.split("/")
-    if not name.isprintable() or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
-        raise UnfitError(path, "names of files in the directory of the index", repr(name))
-
-
-def _compare(index: Path, where: Mapping[str, str], shards: list[Shard]) -> None:
-    """Raise unless each tensor is in the file that the index names."""
-    found = {entry.name: shard.name for shard in shards for entry in shard.layout.entries}
-    for name, file in where.items():
-        if name not in found:
-            raise UnfitError(index, f"the tensor in {file}, where the index has it", "a file without it", name)
-        if found[name] != file:
-            raise UnfitError(index, f"the tensor in {file}, where the index has it", f"it in {found[name]}", name)
-    extra = [name for name in found if name not in where]
-    if extra:
-        more = f", and {len(extra) - 1} more" if len(extra) > 1 else ""
-        place = f"{found[extra[0]]}, whose tensor it is{more}"
-        raise UnfitError(index, "an index that names all tensors of its files", f"none for one in {place}", extra[0])
-
-
-def _checked(path: str, shards: list[Shard], index: tuple[str, bytes] | None) -> Shards:
+def _checked(path: str, shards: list[Shard], index: tuple[str, Index] | None) -> Shards:
     """Return the checkpoint; raise unless each name is that of one tensor."""
     seen: dict[str, str] = {}
     for shard in shards:
@@ -189,21 +143,9 @@ def _checked(path: str, shards: list[Shard], index: tuple[str, bytes] | None) ->
     return Shards(path, shards, index)
 
 
-def tensors_of(shards: Shards) -> dict[str, tuple[Shard, Entry]]:
-    """Return every tensor's file and entry, in the order of the files and of their data."""
-    return {entry.name: (shard, entry) for shard in shards.shards for entry in shard.layout.entries}
-
-
-def is_known(entry: Entry) -> bool:
-    """Return whether a ``.dcf`` file can hold a tensor."""
-    return entry.code in DTYPES
-
-
 def size_note(shards: Shards) -> str | None:
     """Return a remark if the index states another total size than the files have; some tools write a wrong one."""
-    if shards.index is None:
+    if shards.index is None or shards.index[1].total_size in (None, shards.data_bytes):
         return None
-    stated = (json.loads(shards.index[1].decode()).get("metadata") or {}).get("total_size")
-    if stated in (None, shards.data_bytes):
-        return None
-    return f"the index states {stated} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"
+    stated = shards.index[1].total_size
+    return f"the index states {stated:,} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"

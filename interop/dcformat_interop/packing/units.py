@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from dcformat.codecs import Mode
 from dcformat.codecs.payload_layout import parse_payload
 from dcformat.codecs.payload_reader import read_payload
-from dcformat.contents import EntryHead, TensorInfo, parse_entry
+from dcformat.contents import TensorInfo, parse_entry
+from dcformat.contents_writer import EntryHead
 from dcformat.dense import from_dense
 from dcformat.digest import tensor_digest
 from dcformat.floats import bit_patterns
@@ -69,10 +70,11 @@ class CodedWhole:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surveyed:
-    """A survey, and what was found on the way."""
+    """A survey, and what was found on the way; the elements are those that chunks are made of."""
 
+    elements: FileElements
     survey: Survey
-    findings: Findings = field(default_factory=Findings)
+    findings: Findings
 
 
 Result = list[CodedWhole] | Surveyed | CodedChunk
@@ -120,13 +122,13 @@ def run(unit: Unit) -> Result:
     if isinstance(unit, WholeTensors):
         return [_code(each, unit.mode) for each in unit.elements]
     if isinstance(unit, SurveyOfTensor):
-        findings = Findings()
-        return Surveyed(survey(unit.elements, unit.mode, unit.elements.pieces(findings)), findings)
+        findings, elements = Findings(), unit.elements.decided()
+        return Surveyed(elements, survey(elements, unit.mode, elements.pieces(findings)), findings)
     return code_chunk(unit.elements, unit.survey, unit.number)
 
 
 def _code(elements: FileElements, mode: Mode) -> CodedWhole:
-    findings = Findings()
+    findings, elements = Findings(), elements.decided()
     pieces = list(elements.pieces(findings))
     values = np.concatenate(pieces) if len(pieces) > 1 else pieces[0] if pieces else elements.read(0, 0)
     shaped = values.reshape(elements.shape)

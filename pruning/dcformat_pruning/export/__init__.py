@@ -1,9 +1,9 @@
 """From PyTorch modules to `dcformat.Model`.
 
-`from_module` exports a user's module (`module_export`): `preparation` copies it without parts that tracing would miss,
-`graph_builder` traces the copy and turns it into a graph with the help of `operators` and `folding`, and `agreement`
-compares the graph (evaluated by `graph_forward`) with the module. `architecture_model` exports the networks that this
-package trains.
+`from_module` exports a user's module (`module_export`): `preparation` copies it, `inputs` makes examples, `program`
+runs `torch.export`, and `dcformat_interop.torch_import` makes a graph of the program. `architecture_model` exports the
+networks that this package trains, whose graphs are known. `fold_batch_norm` changes a module in place before its
+weights are shared.
 """
 
 from __future__ import annotations

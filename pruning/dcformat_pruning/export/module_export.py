@@ -1,34 +1,42 @@
-"""From a user's own `nn.Module` to a `Model` with a graph, by tracing the module with `torch.fx`.
+"""From a user's own `nn.Module` to a `Model` with a graph: PyTorch exports the module, and the ONNX importer reads it.
 
-The module is copied, and the original is not changed. A part for which the graph has no operator raises an
-`UnsupportedModuleError` that names it. The graph is compared with the module before it is returned.
+The module is copied, and the original is not changed. What the graph cannot express raises an `UnsupportedModuleError`
+that names it. The graph is compared with the module before it is returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from dcformat_interop.refusals import UnfitError
+from dcformat_interop.torch_import import import_program
 from torch import nn
 
-from dcformat.dense import from_dense
-from dcformat.graph import Graph, Preprocessing
+from dcformat.graph import Preprocessing
 from dcformat.model import Model
-from dcformat_pruning.export.agreement import check_agreement
-from dcformat_pruning.export.architecture_export import to_numpy
-from dcformat_pruning.export.graph_builder import GraphBuilder
+from dcformat.records import replace
+from dcformat_pruning.export.inputs import BatchAxis, Inputs, example_inputs
 from dcformat_pruning.export.preparation import prepare
+from dcformat_pruning.export.program import exported
+from dcformat_pruning.tracing import UnsupportedModuleError
+
+#: What makes a network one for single inputs.
+_ONE_INPUT = "batch_axis=None, with an example whose batch is 1"
 
 
 @torch.no_grad()
 def from_module(
     module: nn.Module,
-    input_shape: Sequence[int],
+    inputs: Inputs,
     *,
+    batch_axis: BatchAxis = 0,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
     exact: bool = False,
+    verbose: bool = True,
 ) -> Model:
     """Make a `Model` of a module: its weights under their own names, and the graph of its forward pass in eval mode.
 
@@ -37,12 +45,17 @@ def from_module(
     Parameters
     ----------
     module : nn.Module
-        The forward pass takes one tensor and may use Linear, Conv2d, BatchNorm, ReLU, max, average and global average
-        pooling, Flatten, Dropout (left out), additions, concatenation of channels and Softmax, as modules or functions.
-        Weights may be masked (`torch.nn.utils.prune`), parametrised, or computed from other parameters. DataParallel,
+        Any module that `torch.export` takes, with the operators that `docs/onnx.md` lists. Weights may be masked
+        (`torch.nn.utils.prune`), parametrised, shared, or computed from other parameters. DataParallel,
         DistributedDataParallel and `torch.compile` are unwrapped.
-    input_shape : sequence of int
-        The shape of an input without the batch: ``(features,)`` or ``(channels, height, width)``.
+    inputs : sequence of int, tensor, sequence or mapping
+        For one float32 input, its shape without the batch, such as ``(channels, height, width)``. Otherwise examples
+        with a batch of any size: a tensor, a sequence of what the forward pass takes by position, or a mapping of what
+        it takes by name. Only their shapes and dtypes matter.
+    batch_axis : int, None, or mapping of str to int or None
+        The dimension that is the batch, for all inputs or by the names of the forward pass's parameters (0 for those
+        that are missing). None for an input, such as a table, that has none; None for all makes a network whose shapes
+        are those of the examples, where a first dimension of 1 is the batch.
     preprocessing : Preprocessing, optional
         How pixels are normalised before the first layer.
     labels : sequence of str
@@ -52,26 +65,54 @@ def from_module(
     exact : bool
         Keep every bit, including the sign of negative zeros. Otherwise negative zeros become positive, which computes
         the same and packs smaller. `dcformat.dense.negative_zeros` counts them.
+    verbose : bool
+        Print the largest difference between the graph and the module.
+
+    Returns
+    -------
+    Model
+        Its inputs have the names of the forward pass's parameters. Its output is called ``output``; those of a dict
+        have its keys, and those of a tuple are ``output.0``, ``output.1``, and so on.
 
     Raises
     ------
     UnsupportedModuleError
-        A part of the module has no counterpart, cannot be traced, or was traced wrongly; the message names the part.
+        PyTorch cannot export the module, operators have no counterpart (all of them are named), or the graph and the
+        module differ.
     PruningError
         A mask of `torch.nn.utils.prune` has values other than zero and one; the message names the parameter.
     FormatError
-        The format does not support the input shape or the preprocessing.
+        The format does not support the preprocessing or the labels.
+    ImportError
+        onnx or onnxscript is not installed: ``pip install 'dcformat[pruning]'``.
     """
-    # The forward pass is traced and called, and may draw random numbers.
-    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
+    # The forward pass is called, and may draw random numbers.
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False), torch.inference_mode(False):
         own, reference = prepare(module)
-        builder = GraphBuilder(own, tuple(int(n) for n in input_shape))
-        nodes, numbers = builder.build()
-        graph = Graph.sequential(builder.shapes[0], nodes, preprocessing)
-        used = {name for node in nodes for name in node.tensors}
-        tensors = {n: from_dense(n, to_numpy(t), exact=exact) for n, t in builder.tensors.items() if n in used}
-        graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
-        model = Model(tensors, graph, tuple(labels), dict(metadata or {}))
-        marks = [(path, numbers[number]) for path, number in builder.marks if number in numbers]
-        check_agreement(model, reference, marks)
-    return model
+        examples = example_inputs(own, inputs, batch_axis)
+        try:
+            imported = import_program(
+                exported(own, examples),
+                type(module).__name__,
+                run=lambda tensors: reference(*examples.args(tensors)[0], **examples.args(tensors)[1]),
+                one_input=_ONE_INPUT,
+                single=True,
+                exact=exact,
+                max_memory=None,
+            )
+            compared = imported.check(_session(imported.model))
+        except UnfitError as error:
+            raise UnsupportedModuleError(str(error)) from error
+    if verbose:
+        print(f"{type(module).__name__}: {compared.describe()}")
+    model = imported.model
+    assert model.graph is not None
+    graph = replace(model.graph, preprocessing=preprocessing)
+    graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
+    return replace(model, graph=graph, labels=tuple(labels), metadata=dict(metadata or {}))
+
+
+def _session(model: Model) -> Any:
+    from dcformat_runtime import Session
+
+    return Session.from_model(model, max_memory=None, max_work=None)

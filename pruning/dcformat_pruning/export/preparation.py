@@ -1,4 +1,4 @@
-"""Preparing a user's module for export: a copy in eval mode, without anything that tracing would miss."""
+"""Preparing a user's module for export: a copy in eval mode, with plain tensors."""
 
 from __future__ import annotations
 
@@ -7,32 +7,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from dcformat_pruning.masks import fold_torch_prune
 from dcformat_pruning.tracing import place, reason, unsupported
 
-#: Hooks that compute weights in a known way.
-_KNOWN_HOOKS = (prune.BasePruningMethod, WeightNorm, SpectralNorm)
-_NO_HOOKS = "remove it, or do the same in the forward pass"
-
 
 def prepare(module: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Return two copies of a module in float32 on the CPU in eval mode: one to trace, and one to compare with.
+    """Return two copies of a module in float32 on the CPU in eval mode: one to export, and one to compare with.
 
     Wrappers (DataParallel, DistributedDataParallel, `torch.compile`) are removed from both, and masks of
-    `torch.nn.utils.prune` are folded. The first copy has the results of old-style `weight_norm` and `spectral_norm` as
-    weights; the second computes them in each call.
+    `torch.nn.utils.prune` are folded. The first copy has the results of parametrisations, and of the old `weight_norm`
+    and `spectral_norm`, as weights; the second computes them in each call.
 
     Raises
     ------
     UnsupportedModuleError
-        The module has hooks, is TorchScript, or has tensors that float32 on the CPU cannot hold; the message names the
-        part.
+        The module is TorchScript, or has tensors that float32 on the CPU cannot hold; the message names the part.
     PruningError
         A mask has values other than zero and one; the message names the parameter.
     """
@@ -90,9 +84,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _check(module: nn.Module) -> None:
-    """Refuse TorchScript, hooks, and tensors that float32 on the CPU cannot hold exactly."""
-    if module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks:
-        raise unsupported("torch.nn.modules.module", "no forward hooks for all modules", "one or more", _NO_HOOKS)
+    """Refuse TorchScript, and tensors that float32 on the CPU cannot hold exactly."""
     for path, part in module.named_modules():
         where = place(path, type(part))
         if isinstance(part, torch.jit.ScriptModule):
@@ -101,10 +93,6 @@ def _check(module: nn.Module) -> None:
         for name, tensor in own.items():
             if tensor is not None:
                 _check_tensor(where, name, tensor)
-        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()):
-            if not isinstance(hook, _KNOWN_HOOKS):
-                found = f"the hook {getattr(hook, '__qualname__', type(hook).__qualname__)}"
-                raise unsupported(where, "no forward hooks", found, _NO_HOOKS)
 
 
 def _check_tensor(where: str, name: str, tensor: Tensor) -> None:
@@ -129,10 +117,25 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _bake(module: nn.Module) -> None:
-    """Replace old-style `weight_norm` and `spectral_norm` by the weights that they compute."""
+    """Replace parametrisations, and the old `weight_norm` and `spectral_norm`, by the weights that they compute."""
     for part in module.modules():
         for hook in list(part._forward_pre_hooks.values()):
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(part, hook.name)
             elif isinstance(hook, SpectralNorm):
                 remove_spectral_norm(part, hook.name)
+        if parametrize.is_parametrized(part):
+            _bake_parametrized(part)
+
+
+def _bake_parametrized(part: nn.Module) -> None:
+    """Replace all parametrisations of a module.
+
+    `remove_parametrizations` would change the class, which all copies of the module share.
+    """
+    lists: Any = part.parametrizations
+    values = {name: getattr(part, name).detach() for name in lists}
+    part.__class__ = type(part).__bases__[0]
+    del part._modules["parametrizations"]
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value))

@@ -19,7 +19,7 @@ from dcformat_runtime.c_export.calibration import Calibration, calibrate
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.memory_plan import MemoryPlan, plan_memory
 from dcformat_runtime.c_export.real_numbers import with_real_numbers
-from dcformat_runtime.c_export.source_writer import Program, header, source, test_source
+from dcformat_runtime.c_export.source_writer import SourceProgram, header, source, test_source
 from dcformat_runtime.c_export.step_writer import StepWriter, works_in_place
 from dcformat_runtime.c_export.steps import Step, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
@@ -149,7 +149,7 @@ def export_c(
 def _program(
     graph: Graph, shapes: list[Shape], steps: list[Step], tensors: dict[str, Floats], fixed: FixedNetwork | None,
     options: ExportOptions,
-) -> Program:  # fmt: skip
+) -> SourceProgram:  # fmt: skip
     sizes = [prod(shape) for shape in shapes]
     if max(sizes) >= 1 << 31:
         raise GraphError("size of a value", got=max(sizes), expected="less than 2^31 for C")
@@ -163,7 +163,7 @@ def _program(
     writer = StepWriter(tensors, shapes, lambda value: _place(plan, value, output), data, fixed)
     for step in steps:
         writer.write(step)
-    return Program(
+    return SourceProgram(
         _title(graph, options), options.numbers, options.form, writer.written, data.finish(), plan.elements, sizes[0],
         sizes[output], plan.places.get(0) if options.static_inputs else None,
         max([*sizes, *(prod(t.shape[1:]) for t in tensors.values())]) >= _WIDE, _header_lines(fixed, output),

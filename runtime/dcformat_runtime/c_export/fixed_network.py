@@ -27,7 +27,7 @@ from dcformat.graph import (
 )
 from dcformat_runtime.c_export.fixed_point import (
     Code,
-    Layer,
+    IntegerLayer,
     code_of_input,
     code_of_node,
     code_of_range,
@@ -68,7 +68,7 @@ class FixedNetwork:
 
     bits: int
     codes: dict[int, Code] = field(default_factory=dict)
-    layers: dict[int, Layer] = field(default_factory=dict)
+    layers: dict[int, IntegerLayer] = field(default_factory=dict)
     sums: dict[int, SumOf] = field(default_factory=dict)
     tables: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     kernels: dict[int, Shape] = field(default_factory=dict)

@@ -59,7 +59,7 @@ class Code(NamedTuple):
         return np.asarray(np.clip(steps, self.low, self.high), np.int64)
 
 
-class Layer(NamedTuple):
+class IntegerLayer(NamedTuple):
     """A layer's integers: weights (rows, columns), the bias, and the scale of each row, or of all."""
 
     weight: Values
@@ -115,7 +115,7 @@ def _measured(measured: tuple[float, float] | None, what: str) -> tuple[float, f
     return measured
 
 
-def quantized_layer(weight: Floats, bias: Floats, source: Code, target: Code | None, name: str) -> Layer:
+def quantized_layer(weight: Floats, bias: Floats, source: Code, target: Code | None, name: str) -> IntegerLayer:
     """Make integers of a layer's weight ``(rows, columns)`` and bias ``(rows,)``.
 
     Parameters
@@ -149,7 +149,7 @@ def quantized_layer(weight: Floats, bias: Floats, source: Code, target: Code | N
     kept: tuple[int, ...] = ()
     if ratios is not None:
         kept = tuple(scale_of(float(r), name) for r in (ratios[:1] if shared else ratios))
-    return Layer(Values(integers, 0, ranged=not shared), biases, kept, float(units[0]))
+    return IntegerLayer(Values(integers, 0, ranged=not shared), biases, kept, float(units[0]))
 
 
 def _bias(sums: npt.NDArray[np.float64], ratios: npt.NDArray[np.float64] | None) -> Values:

@@ -21,7 +21,7 @@ _CODERS = {
 _DECODERS = {"fast": "huffman", "small": "adaptive", "tables": "tables"}
 
 
-class Program(NamedTuple):
+class SourceProgram(NamedTuple):
     """What a program is made of, besides its steps.
 
     Attributes
@@ -68,7 +68,7 @@ class Program(NamedTuple):
         return "int32_t" if self.written.sums_out else self.input_type
 
 
-def header(program: Program) -> str:
+def header(program: SourceProgram) -> str:
     """Return ``model.h``."""
     static = program.input_place is not None
     functions = (
@@ -111,7 +111,7 @@ def header(program: Program) -> str:
     ])  # fmt: skip
 
 
-def source(program: Program) -> str:
+def source(program: SourceProgram) -> str:
     """Return ``model.c``."""
     written = program.written
     middle = "\n".join([*written.constants, "", *_run(program), ""])
@@ -136,7 +136,7 @@ _ORDER = (
 )  # fmt: skip
 
 
-def _preamble(program: Program, layers: bool, math: Sequence[str]) -> list[str]:
+def _preamble(program: SourceProgram, layers: bool, math: Sequence[str]) -> list[str]:
     written = program.written
     floats = program.numbers == "float32"
     fields, used = _CODERS[program.form]
@@ -196,7 +196,7 @@ def _part(name: str) -> str:
     return resources.files(__package__).joinpath("parts", f"{name}.c").read_text("utf-8").strip("\n") + "\n"
 
 
-def _bytes(program: Program) -> str:
+def _bytes(program: SourceProgram) -> str:
     rows = [program.data[i : i + 20] for i in range(0, len(program.data), 20)]
     return "\n".join([
         "",
@@ -211,7 +211,7 @@ def _bytes(program: Program) -> str:
     ])  # fmt: skip
 
 
-def _run(program: Program) -> list[str]:
+def _run(program: SourceProgram) -> list[str]:
     static = program.input_place is not None
     lines = []
     if program.arena:
@@ -237,7 +237,7 @@ def _run(program: Program) -> list[str]:
     return [*lines, "{", *(f"    {line}" for line in program.written.statements), "}"]
 
 
-def test_source(program: Program, inputs: npt.NDArray[np.generic], outputs: npt.NDArray[np.generic]) -> str:
+def test_source(program: SourceProgram, inputs: npt.NDArray[np.generic], outputs: npt.NDArray[np.generic]) -> str:
     """Return ``test_model.c``, which compares outputs of the program with those of the runtime.
 
     `inputs` and `outputs` have the C types of the program, a row for each input.

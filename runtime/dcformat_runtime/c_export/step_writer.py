@@ -133,7 +133,12 @@ class StepWriter:
         source, target = self._shapes[step.sources[0]], self._shapes[step.target]
         pool = (1,) * spatial if step.pool is None else step.pool.kernel
         spans = [(k - 1) * d for k, d in zip(kernel, node.dilation, strict=True)]
-        sizes = [channels, *_two(source[-spatial:]), out, out // node.groups, *_two(target[-spatial:])]
+        source_size, target_size = _two(source[-spatial:]), _two(target[-spatial:])
+        alone = prod(kernel) == 1 and step.pool is None and not any((*node.padding, *node.padding_end))
+        if alone and source_size == target_size:
+            # Each position is computed alone, so all of them may form a single line.
+            source_size = target_size = (1, prod(source_size))
+        sizes = [channels, *source_size, out, out // node.groups, *target_size]
         names = ("channels", "height", "width", "out", "group", "rows", "columns")
         fields = [*self._layer(step)]
         fields += [(key, self._fits(size, _HALF, name)) for key, size in zip(names, sizes, strict=True)]

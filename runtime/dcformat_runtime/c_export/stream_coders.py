@@ -26,7 +26,7 @@ _FIRST_RANGE = (1 << 32) - 1
 _MANY = 1 << 14
 
 
-class Entries(NamedTuple):
+class TensorEntries(NamedTuple):
     """The entries of a tensor: their positions, ascending, among `elements`; their code symbols, if there are any."""
 
     elements: int
@@ -40,7 +40,7 @@ class Entries(NamedTuple):
         return len(self.positions) == self.elements
 
 
-class Coded(NamedTuple):
+class CodedStream(NamedTuple):
     """A stream, the width of its gap symbols (0: none), and what else the decoder has to know."""
 
     stream: bytes
@@ -49,18 +49,18 @@ class Coded(NamedTuple):
     limit: int = 0
 
 
-def adaptive(entries: Entries) -> Coded:
+def adaptive(entries: TensorEntries) -> CodedStream:
     """Code entries as variant 0 of coder 2 does, without its first two fields."""
     count = max(len(entries.positions), 1)
     width = min(max((entries.elements // count).bit_length(), 1), 6)
     widths = range(max(width - 1, 1), min(width + 2, 7)) if count < _MANY else (width,)
     limits = _LIMITS if count < _MANY else _LIMITS[1:3]
-    found = [Coded(_runs(entries, bits, limit), bits, limit=limit) for bits in widths for limit in limits]
+    found = [CodedStream(_runs(entries, bits, limit), bits, limit=limit) for bits in widths for limit in limits]
     # Each further bit of a gap doubles its bit models, of 4 bytes.
     return min(found, key=lambda coded: (len(coded.stream), coded.gap_bits))
 
 
-def _runs(entries: Entries, bits: int, limit: int) -> bytes:
+def _runs(entries: TensorEntries, bits: int, limit: int) -> bytes:
     alphabet = entries.alphabet
     encoder = Encoder(0)
     encoder.state[1] = _FIRST_RANGE
@@ -77,14 +77,14 @@ def _runs(entries: Entries, bits: int, limit: int) -> bytes:
     return encoder.take()
 
 
-def huffman(entries: Entries) -> Coded:
+def huffman(entries: TensorEntries) -> CodedStream:
     """Code entries by canonical Huffman codes, a gap and then a code symbol for each."""
     if entries.is_dense:
         return _huffman(entries, 0)
     return min((_huffman(entries, bits) for bits in range(1, 8)), key=lambda coded: len(coded.stream + coded.tables[0]))
 
 
-def _huffman(entries: Entries, bits: int) -> Coded:
+def _huffman(entries: TensorEntries, bits: int) -> CodedStream:
     gaps, owners = gap_symbols(entries.positions, bits) if bits else (None, None)
     gap_code = _Code(gaps, 1 << bits) if gaps is not None else None
     symbol_code = _Code(entries.symbols, entries.alphabet.size) if entries.alphabet.size else None
@@ -101,7 +101,7 @@ def _huffman(entries: Entries, bits: int) -> Coded:
     text = "".join(out)
     stream = int(text.ljust(-(-len(text) // 8) * 8, "0") or "0", 2).to_bytes(-(-len(text) // 8), "big")
     tables = tuple(code.table if code is not None else b"" for code in (gap_code, symbol_code))
-    return Coded(stream, bits, tables)
+    return CodedStream(stream, bits, tables)
 
 
 class _Code:
@@ -121,22 +121,22 @@ class _Code:
         self.table = bytes(counts) + bytes(symbol for _, symbol in order)
 
 
-def tables(entries: Entries) -> Coded:
+def tables(entries: TensorEntries) -> CodedStream:
     """Write gaps of 8 or 16 bits and code symbols of 8 bits, one after the other."""
     return min((_plain(entries, bits) for bits in ((0,) if entries.is_dense else (8, 16))), key=lambda c: len(c.stream))
 
 
-def _plain(entries: Entries, bits: int) -> Coded:
+def _plain(entries: TensorEntries, bits: int) -> CodedStream:
     symbols = [bytes([s]) if entries.alphabet.size else b"" for s in entries.symbols.tolist()]
     if not bits:
-        return Coded(b"".join(symbols), 0)
+        return CodedStream(b"".join(symbols), 0)
     gaps, owners = gap_symbols(entries.positions, bits)
     out = bytearray()
     for gap, entry in zip(gaps.tolist(), owners.tolist(), strict=True):
         out += gap.to_bytes(bits // 8, "little")
         if entry >= 0:
             out += symbols[entry]
-    return Coded(bytes(out), bits)
+    return CodedStream(bytes(out), bits)
 
 
 def gap_symbols(positions: Ints, bits: int) -> tuple[Ints, Ints]:

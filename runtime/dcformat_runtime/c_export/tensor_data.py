@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.digest import crc32c
-from dcformat_runtime.c_export.stream_coders import CODERS, Coded, Entries
+from dcformat_runtime.c_export.stream_coders import CODERS, CodedStream, TensorEntries
 
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
@@ -105,8 +105,8 @@ class TensorData:
         else:
             symbols = np.searchsorted(book, found).astype(np.int64)
             alphabet = Alphabet(len(book), int(np.count_nonzero(np.less(book, 0))))
-        entries = Entries(elements, positions, symbols, alphabet if book is not None else Alphabet(0, 0))
-        coded = Coded(b"", 0)
+        entries = TensorEntries(elements, positions, symbols, alphabet if book is not None else Alphabet(0, 0))
+        coded = CodedStream(b"", 0)
         if book is not None or not entries.is_dense:
             coded = self._coder(entries if book is not None or self._form != "small" else _of_one_code(entries))
         width = 0 if values.ranged else _width(values.numbers)
@@ -122,7 +122,7 @@ class TensorData:
         )  # fmt: skip
 
 
-def _of_one_code(entries: Entries) -> Entries:
+def _of_one_code(entries: TensorEntries) -> TensorEntries:
     """Return entries whose code symbols are all 0, and so take no bits."""
     return entries._replace(alphabet=Alphabet(1, 0))
 

@@ -87,14 +87,30 @@ def missing(target: str, emulator: bool = False) -> str | None:
     return None
 
 
-def measure(files: Mapping[str, str], target: str) -> Sizes:
-    """Return the sizes of a program, compiled with ``-Os``; `files` are those of `export_c`."""
+def measure(files: Mapping[str, str], target: str, *, warnings: bool = True) -> Sizes:
+    """Return the sizes of a program, compiled with ``-Os``.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        Those of `export_c`.
+    target : str
+        One of `TARGETS`.
+    warnings : bool
+        Whether a warning is an error.
+
+    Raises
+    ------
+    ToolchainError
+        The compiler failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         _put(Path(folder), files, "size.c")
         found = TARGETS[target]
         static = ("-DSTATIC_INPUT",) if "model_input(void)" in files["model.h"] else ()
         link = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,-e,entry", "-Wl,-u,entry")
-        _call(folder, found.compiler, *FLAGS, *_SIZE_FLAGS, *found.flags, *static, *link, "-o", "model.elf",
+        flags = FLAGS if warnings else FLAGS[:1]
+        _call(folder, found.compiler, *flags, *_SIZE_FLAGS, *found.flags, *static, *link, "-o", "model.elf",
               "model.c", "size.c", "-lm")  # fmt: skip
         sections = _call(folder, found.compiler.replace("-gcc", "-size"), "-A", "model.elf")
         usage = "".join(path.read_text() for path in Path(folder).glob("*model.su"))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dcformat.graph import Concat, Conv, Flatten, Linear, Shape
 from dcformat_runtime.compile.constants import ALIGN, aligned
+from dcformat_runtime.isa import LEAD
 from dcformat_runtime.network import Network
 
 #: The size, in floats, of an arena that nothing limits yet.
@@ -27,8 +28,8 @@ class Arena:
     """Places buffers in an arena, first fit; `size` is the largest number of floats in use at any time."""
 
     def __init__(self) -> None:
-        self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
-        self.size = 0
+        self._free: list[tuple[int, int]] = [(LEAD, _ENDLESS)]
+        self.size = LEAD
 
     def take(self, floats: int) -> Buffer:
         """Return a buffer with room for one more block."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ class Room:
     def fill(self, at: int, array: npt.NDArray[Any]) -> None:
         """Put an array where room was made for it; this class keeps nothing."""
 
+    def write_later(self, write: Callable[[Floats], None]) -> None:
+        """Let `write` put what it makes where room was made for it; this class keeps nothing."""
+
 
 class Constants(Room):
     """Collects arrays of float32 and of integers (kept as int32, or uint16 and uint8 packed) into one array."""
@@ -58,6 +61,7 @@ class Constants(Room):
     def __init__(self) -> None:
         super().__init__()
         self._parts: list[tuple[int, npt.NDArray[Any]]] = []
+        self._writers: list[Callable[[Floats], None]] = []
 
     def put_words(self, words: Sequence[int]) -> int:
         """Add words. Raise `LimitError` for integers that do not fit."""
@@ -88,10 +92,16 @@ class Constants(Room):
             array = array.astype(np.int32)
         self._parts.append((at, array.reshape(-1)))
 
+    def write_later(self, write: Callable[[Floats], None]) -> None:
+        """Let `finish` call `write` with the whole array, to which it writes where room was made for it."""
+        self._writers.append(write)
+
     def finish(self) -> Floats:
         """Return everything as one float32 array; integers are kept bit for bit."""
         out = aligned_zeros(self.size)
         while self._parts:  # each part is dropped once it is copied
             at, part = self._parts.pop()
             out.view(part.dtype)[at : at + part.size] = part
+        while self._writers:
+            self._writers.pop()(out)
         return out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
@@ -97,29 +95,25 @@ class OneImage(Emitter):
     def _depthwise(self, layer: Layer) -> None:
         """Emit a depthwise convolution, which copies each channel just before it multiplies it."""
         table, target, value = self.weights.depthwise(layer), self.place(layer.output), layer.inputs[0]
-        assert isinstance(layer.node, Conv)
-        view, step = table.window, self.plane(value)
-        channels, height, width = layer.in_shapes[0]
-        rows, lines, _ = layer.conv_shape
+        assert isinstance(layer.node, Conv) and layer.matrix is not None
+        (stride_h, stride_w), (top, left) = layer.node.stride, layer.node.padding
+        channels, height, columns = layer.in_shapes[0]
+        _, lines, width = layer.conv_shape
+        rows = (lines - 1) * stride_h + (layer.matrix.shape[2] - 1) * layer.node.dilation[0] + 1
         # Entries may read to the left of the first line and to the right of the last.
-        lead = aligned(layer.node.padding[1])
-        scratch_step = 2 * lead + aligned(prod(view.shape) + 16 * max(PLANE_BLOCKS))
+        lead = aligned(left)
+        scratch_step = 2 * lead + aligned(max(rows, top + height) * columns + 16 * max(PLANE_BLOCKS) * stride_w)
         scratch = self.arena.take(_SCRATCHES * scratch_step)
-        copy = {
-            "channels": 1, "height": height, "width": width, "lanes": 1, "variants": len(view.starts),
-            "starts": table.starts, "stride": view.stride, "phases": view.phases, "top": view.top,
-            "rows": view.shape[2], "cols": view.shape[3], "plane": step, "copy_plane": scratch_step,
-            "needed": view.needed,
-        }  # fmt: skip
         wide = self.weights.vectors.max_blocks >= 12
-        cost = channels * prod(view.shape) / 8 + table.entries * lines * -(-view.width // 16) * 0.4
+        cost = channels * rows * columns / 16 + table.entries * lines * -(-width // 16) * 0.4 * stride_w
         self.emit(
-            "depthwise_product", self.place(value).at, target, cost, channels=channels, channel_rows=rows // channels,
-            indptr=table.indptr, offsets=table.offsets, shifts=table.shifts, values=table.values, bias=table.bias,
-            copy=self.weights.room.put_words(isa.record("pad_copy", 0, 0, 0, copy)), plane=step,
-            scratch=scratch.at + lead, scratches=_SCRATCHES, scratch_step=scratch_step, pitch=view.shape[3],
-            columns=view.shape[3], lines=lines, width=view.width, target_row=plane(layer.conv_shape, True),
-            max_blocks=max(PLANE_BLOCKS) if wide else 1, relu=layer.relu, residual=self.residual(layer),
+            "depthwise_product", self.place(value).at, target, cost, channels=channels,
+            channel_rows=layer.matrix.rows // channels, indptr=table.indptr, offsets=table.offsets,
+            shifts=table.shifts, values=table.values, bias=table.bias, plane=self.plane(value), height=height,
+            columns=columns, rows=rows, top=top, scratch=scratch.at + lead, scratches=_SCRATCHES,
+            scratch_step=scratch_step, stride_h=stride_h, stride_w=stride_w, lines=lines, width=width,
+            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1, relu=layer.relu,
+            residual=self.residual(layer),
         )  # fmt: skip
         self.arena.give(scratch)
 

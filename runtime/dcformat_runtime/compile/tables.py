@@ -19,18 +19,16 @@ Int32s = npt.NDArray[np.int32]
 _MANY_ROWS = 64
 
 
-@record(eq=False)
-class CsrTable:
-    """Entries by run of columns, then by row, longest rows first; see the opcode "csr_product".
+class EntryTable(NamedTuple):
+    """The columns of a weight that have entries, or all of them.
 
-    `indptr` has the shape ``(runs * rows + 1,)``. `order` holds each row's number, and `bias` follows it.
+    `keys` (int32) is the number of each entry's column. `places` (int32) is what the entries of each column multiply,
+    or -1 if they never meet the input. `bounds` (int64) has the first column of each run, and the end of the last.
     """
 
-    indptr: Int32s
-    order: Int32s
-    indices: Int32s
-    values: Floats
-    bias: Floats
+    keys: Int32s
+    places: Int32s
+    bounds: Ints
 
 
 @record(eq=False)
@@ -63,40 +61,28 @@ def slots(counts: Ints) -> int:
     return sum(sorted(counts.tolist(), reverse=True)[::BLOCK])
 
 
-def csr_table(counts: Ints, positions: Int32s, values: Floats, bias: Floats) -> CsrTable:
-    """Lay out entries by run of columns and by row, longest rows first.
-
-    `counts` has the shape ``(rows, runs)``. The other arrays hold the entries by row, then by run; within a row and a
-    run, they keep their order.
-    """
-    order = longest_first(counts.sum(axis=1))
-    starts = (np.cumsum(counts) - counts.reshape(-1)).reshape(counts.shape)
-    pieces = counts[order].T.reshape(-1)
-    indptr = np.zeros(pieces.size + 1, np.int64)
-    np.cumsum(pieces, out=indptr[1:])
-    place = np.repeat(starts[order].T.reshape(-1) - indptr[:-1], pieces)  # how far each piece moves
-    place += np.arange(place.size)
-    return CsrTable(
-        indptr.astype(np.int32), order.astype(np.int32), positions.take(place), values.take(place), bias[order]
-    )
-
-
-def run_counts(weight: Sparse, columns: Ints, bounds: Ints) -> Ints:
-    """Return the number of entries of each row in each run of columns, ``(rows, runs)``.
-
-    `columns` numbers the entries' columns as `bounds` does, which holds the first of each run but the first.
-    """
-    lengths, runs = np.diff(weight.indptr), bounds.size + 1
-    if runs == 1:
-        return lengths[:, None]
-    key = np.repeat(np.arange(weight.rows) * runs, lengths)
-    key += np.searchsorted(bounds, columns, side="right")
-    return np.bincount(key, minlength=weight.rows * runs).reshape(weight.rows, runs)
-
-
 def run_bounds(size: int, runs: int) -> Ints:
     """Return where the runs but the first begin if `size` things are cut into runs of about the same size."""
     return np.array([-(-run * size // runs) for run in range(1, runs)], np.int64)
+
+
+def linear_entries(weight: Sparse, runs: int) -> EntryTable:
+    """Describe the columns of a linear layer in some runs."""
+    keys, columns = _keys(weight, weight.columns)
+    return EntryTable(keys, columns.astype(np.int32), _bounds(columns, weight.columns, runs))
+
+
+def _keys(weight: Sparse, columns: int) -> tuple[Int32s, Ints]:
+    """Return the keys of an `EntryTable`, and the columns that they number."""
+    if columns <= weight.nnz:
+        return weight.indices.astype(np.int32, copy=False), np.arange(columns)
+    found, keys = np.unique(weight.indices, return_inverse=True)
+    return keys.astype(np.int32), found.astype(np.int64)
+
+
+def _bounds(ascending: Ints, size: int, runs: int) -> Ints:
+    """Return where the runs begin among ascending numbers, of which there are at most `size`; the last has no end."""
+    return np.array([0, *np.searchsorted(ascending, run_bounds(size, runs)), ascending.size + 1], np.int64)
 
 
 def sell16_table(weight: Sparse, bias: Floats, columns: Int32s | None = None) -> Sell16Table:
@@ -150,10 +136,10 @@ def occurrences(weight: Sparse, columns: Int32s | None) -> Occurrences:
     row = row_numbers(weight)
     place = weight.indices if columns is None else columns[weight.indices]
     blocks = -(-weight.columns // BLOCK)
-    key = row.astype(np.int64) * blocks + place // BLOCK
+    key = row.astype(np.int32 if weight.rows * blocks < 1 << 31 else np.int64) * blocks + place // BLOCK
     # Unless columns are renamed, entries are in this order already.
-    sort = np.arange(key.size, dtype=np.int32) if columns is None else np.argsort(key, kind="stable")
-    first = np.flatnonzero(np.diff(key[sort], prepend=-1)).astype(np.int32)
+    sort = slice(None) if columns is None else np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[sort], prepend=key.dtype.type(-1))).astype(np.int32)
     before = np.empty(key.size, np.int32)
     before[sort] = np.arange(key.size, dtype=np.int32) - np.repeat(first, np.diff(first, append=np.int32(key.size)))
     return Occurrences(row, place, before)
@@ -280,15 +266,6 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     return filled * BLOCK, filled, width
 
 
-def seen_entries(weight: Sparse, layer: Layer) -> Sparse:
-    """Return a convolution's weight without the entries that only meet padding."""
-    kept = seen_columns(weight.indices, weight.shape, layer)
-    if kept is None:
-        return weight
-    indptr = np.append(0, np.cumsum(kept))[weight.indptr]
-    return Sparse(weight.shape, indptr, weight.indices[kept], weight.values[kept])
-
-
 def seen_columns(columns: npt.NDArray[Any], shape: Shape, layer: Layer) -> npt.NDArray[np.bool_] | None:
     """Return whether each of some columns of a convolution's weight ever meets the image; None if all do."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
@@ -301,34 +278,33 @@ def seen_columns(columns: npt.NDArray[Any], shape: Shape, layer: Layer) -> npt.N
     return np.asarray(seen_y[columns // shape[3] % shape[2]] & seen_x[columns % shape[3]])
 
 
-def conv_positions(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Int32s:
-    """Return where each entry of a convolution's weight reads the copy of its input."""
-    assert isinstance(layer.node, Conv)
-    if weight.columns <= weight.nnz:  # compute each column once
-        columns = conv_columns(np.arange(weight.columns), weight.shape, layer, view, flat)
-        positions = columns.astype(np.int32).take(weight.indices)
-    else:
-        positions = conv_columns(weight.indices.astype(np.int64), weight.shape, layer, view, flat).astype(np.int32)
-    if layer.node.groups > 1:
-        group = row_numbers(weight) // (weight.rows // layer.node.groups)
-        positions += group * np.int32(weight.shape[1] * view.plane)
-    return positions
+def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool, runs: int) -> EntryTable:
+    """Describe the columns of a convolution, those of all groups one after another, in some runs of channels.
 
-
-def conv_channels(weight: Sparse, layer: Layer) -> Ints:
-    """Return the input channel of each entry of a convolution's weight."""
+    Entries that only meet padding are dropped.
+    """
     assert isinstance(layer.node, Conv)
-    channel = weight.indices // prod(weight.shape[2:])
-    if layer.node.groups > 1:
-        channel += row_numbers(weight) // (weight.rows // layer.node.groups) * weight.shape[1]
-    return np.asarray(channel, np.int64)
+    groups, rows = layer.node.groups, weight.rows
+    if groups > 1:
+        group = row_numbers(weight) // (rows // groups)
+        indices = weight.indices + group.astype(np.int64) * weight.columns
+        weight = Sparse(weight.shape, weight.indptr, indices, weight.values)
+    keys, columns = _keys(weight, groups * prod(weight.shape[1:]))
+    inner = columns % prod(weight.shape[1:])
+    channel = columns // prod(weight.shape[2:])
+    places = conv_columns(columns, weight.shape, layer, view, flat)
+    seen = seen_columns(inner, weight.shape, layer)
+    if seen is not None:
+        places[~seen] = -1
+    return EntryTable(keys, places.astype(np.int32), _bounds(channel, layer.in_shapes[0][0], runs))
 
 
 def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: bool) -> Ints:
-    """Return where the first group's columns of a weight of this shape read the copy of its input."""
+    """Return where columns of a weight of this shape, numbered over all groups, read the copy of its input."""
     node = layer.node
     assert isinstance(node, Conv)
-    channel, ky, kx = np.unravel_index(columns, shape[1:])
+    channel, inner = np.divmod(columns, shape[2] * shape[3])
+    ky, kx = np.divmod(inner, shape[3])
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcformat.graph import Conv, Pair, Shape
+from dcformat.graph import Conv
 from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
 from dcformat_runtime.network import Floats, Layer, Sparse
 
@@ -56,22 +56,6 @@ def dense_runs(layer: Layer, columns: int) -> int:
     return max(1, round(columns / _RUN_COLUMNS)) if prod(layer.conv_shape[1:]) > _FEW_POSITIONS else 1
 
 
-def depthwise_window(node: Conv, kernel: Pair, source: Shape, out: Pair) -> Window:
-    """Return how each channel of a depthwise convolution is copied.
-
-    The copy is small, so weights may read it at any place. With a stride there is one for each phase; without, its
-    lines are those of the image, and entries have shifts instead of padding (opcode "depthwise_product").
-    """
-    (stride_h, stride_w), (down, right) = node.stride, node.dilation
-    rows = out[0] + (kernel[0] - 1) * down // stride_h
-    starts, cols = range(1), source[2]
-    if stride_w > 1:
-        starts = range(-node.padding[1], stride_w - node.padding[1])
-        cols = out[1] + (kernel[1] - 1) * right // stride_w
-    shape = (len(starts), stride_h, rows, cols)
-    return Window(starts, stride_w, stride_h, node.padding[0], shape, True, 0, 0, out[1], 0, cols)
-
-
 class DepthwiseTable(NamedTuple):
     """A depthwise weight by row; see the opcode "depthwise_product"."""
 
@@ -82,16 +66,10 @@ class DepthwiseTable(NamedTuple):
     bias: Floats
 
 
-def depthwise_table(weight: Sparse, bias: Floats, node: Conv, view: Window) -> DepthwiseTable:
-    """Lay out a convolution whose rows have one input channel each."""
+def depthwise_table(weight: Sparse, bias: Floats, node: Conv, columns: int) -> DepthwiseTable:
+    """Lay out a convolution whose rows have one input channel each, with lines of `columns` floats."""
     y, x = np.divmod(weight.indices.astype(np.int64), weight.shape[3])
-    y, x, shift = y * node.dilation[0], x * node.dilation[1], np.zeros(x.size, np.int64)
-    _, phases, rows, cols = view.shape
-    if view.stride == 1:
-        x -= node.padding[1]
-        shift, variant = x, 0 * x
-    else:
-        variant, x = x % view.stride, x // view.stride
-    offset = ((variant * phases + y % phases) * rows + y // phases) * cols + x
+    shift = x * node.dilation[1] - node.padding[1]
+    offset = y * node.dilation[0] * columns + shift
     indptr, offsets, shifts = (array.astype(np.int32) for array in (weight.indptr, offset, shift))
     return DepthwiseTable(indptr, offsets, shifts, weight.values, bias)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
+
+import numpy as np
 
 from dcformat.graph import Shape
 from dcformat_runtime.compile.tables import Window
@@ -16,8 +19,8 @@ _RUN_BYTES = 24 << 10
 _RUN_BLOCKS = 300
 #: Estimated nanoseconds of the end of a sparse row, of an entry, and of a block of sums that is stored and resumed.
 _ROW_NS, _ENTRY_NS, _RESUME_NS = 3.2, 0.27, 0.53
-#: Estimated nanoseconds of a block of 16 multiply-adds, if several rows read the same KiB.
-_BLOCK_NS = ((32, 0.166), (64, 0.2), (128, 0.247), (512, 0.336), (1024, 0.336), (4096, 0.69))
+#: The bytes that several rows read, and the estimated nanoseconds of a block of 16 multiply-adds.
+_BLOCK_NS = tuple(1024 * kib for kib in (32, 64, 128, 512, 1024, 4096)), (0.166, 0.2, 0.247, 0.336, 0.336, 0.69)
 #: The most blocks of a sparse product, if registers hold twelve with some to spare.
 _MANY = max(WIDTHS)
 #: The numbers of runs to choose from.
@@ -46,7 +49,9 @@ def conv_tiling(layer: Layer, view: Window, flat: bool, max_blocks: int) -> Tili
     _, height, width = layer.conv_shape
     if flat and not view.half:
         lines = height if view.width == width else 1
-        return _tiling(matrix.shape, entries, channels, view, lines * view.line_blocks, max_blocks)
+        # Weights of the same shape and about the same number of entries share a choice.
+        about = round(entries, 1 - len(str(entries)))
+        return _tiling(matrix.shape, about, channels, view, lines * view.line_blocks, max_blocks)
     each = prod(view.shape[1:])  # of one channel, the floats of one variant
     used = min(each, 16 * max_blocks + (matrix.shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
     blocks = min(max_blocks, -(-height * width // 16) if flat else width)
@@ -54,6 +59,7 @@ def conv_tiling(layer: Layer, view: Window, flat: bool, max_blocks: int) -> Tili
     return Tiling(max_blocks, runs)
 
 
+@lru_cache(256)
 def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: int, max_blocks: int) -> Tiling:
     """Return the fastest tiling of a sparse convolution of one image.
 
@@ -75,32 +81,18 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     first-level cache. More runs read less at a time, but store sums and resume them.
     """
     most = _MANY if max_blocks >= 12 else max_blocks
+    k, runs = np.meshgrid([width for width in WIDTHS if width <= most], [n for n in _RUNS if n <= channels])
     variants, phases, _, cols = view.shape
-    beyond = (matrix[2] - 1) * cols  # of each kernel column, the floats that a tile reads besides its own
-
-    def cost(choice: Tiling) -> float:
-        limit, runs = choice
-        pieces = -(-blocks // limit)
-        k = -(-blocks // pieces)
-        used = min(phases * BLOCK * k + beyond, prod(view.shape[1:])) if view.copied else BLOCK * k
-        each = _block_ns(4 * max(1, variants) * used * channels / runs)
-        ends = matrix[0] * (runs * _ROW_NS + (runs - 1) * k * _RESUME_NS)
-        return pieces * (ends + entries * (_ENTRY_NS + k * each))
-
-    choices = [Tiling(k, runs) for k in WIDTHS if k <= most for runs in _RUNS if runs <= channels]
-    return min(choices, key=cost)
-
-
-def _block_ns(size: float) -> float:
-    """Return the estimated nanoseconds of a block of which several rows read the same `size` bytes."""
-    (before, least), *more = _BLOCK_NS
-    if size <= before << 10:
-        return least
-    for limit, ns in more:
-        if size <= limit << 10:
-            return least + (ns - least) * (size / 1024 - before) / (limit - before)
-        before, least = limit, ns
-    return least
+    pieces = -(-blocks // k)
+    each = -(-blocks // pieces)
+    used = BLOCK * each
+    if view.copied:  # a tile also reads the lines of the other kernel rows
+        used = np.minimum(phases * used + (matrix[2] - 1) * cols, prod(view.shape[1:]))
+    size = 4 * max(1, variants) * used * channels / runs
+    ends = matrix[0] * (runs * _ROW_NS + (runs - 1) * each * _RESUME_NS)
+    costs = pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))
+    best = costs.argmin()
+    return Tiling(int(k.flat[best]), int(runs.flat[best]))
 
 
 def _runs(source_bytes: int, blocks: float) -> int:

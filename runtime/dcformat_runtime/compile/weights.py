@@ -12,21 +12,17 @@ from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
-    CsrTable,
+    EntryTable,
     Int32s,
     Occurrences,
     PermuteTable,
     Sell16Table,
     Window,
-    conv_channels,
-    conv_positions,
-    csr_table,
+    conv_entries,
     dense_columns,
+    linear_entries,
     occurrences,
     permute_table,
-    run_bounds,
-    run_counts,
-    seen_entries,
     sell16_table,
     slots,
     window,
@@ -37,10 +33,10 @@ from dcformat_runtime.compile.tile_tables import (
     dense_runs,
     dense_table,
     depthwise_table,
-    depthwise_window,
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.kernels import row_layout
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
 
@@ -50,6 +46,8 @@ T = TypeVar("T")
 #: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
 _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
+#: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
+_PERMUTED = 1 << 17
 #: The least share of entries with which a convolution runs as a dense one.
 _DENSE_SHARE = 0.6
 #: The least number of weights with which a convolution with a pool may run as a dense one.
@@ -61,7 +59,7 @@ SLOT_NS = 4.5
 
 
 class CsrPlace(NamedTuple):
-    """The addresses and sizes of a `CsrTable`."""
+    """The addresses and sizes of sparse rows; see the opcode "csr_product"."""
 
     rows: int
     entries: int
@@ -97,11 +95,9 @@ class ConvPlace(NamedTuple):
 
 
 class DepthwisePlace(NamedTuple):
-    """The window, the addresses and the sizes of a `DepthwiseTable`; `starts` is the same as in `ConvPlace`."""
+    """The addresses and the number of entries of a `DepthwiseTable`."""
 
     entries: int
-    window: Window
-    starts: int
     indptr: int
     offsets: int
     shifts: int
@@ -182,8 +178,7 @@ class Weights:
             return self._place_csr(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
-        counts = run_counts(weight, weight.indices, run_bounds(weight.columns, runs))
-        return self._put_csr(csr_table(counts, weight.indices.astype(np.int32), weight.values, bias), runs)
+        return self._put_csr(weight, bias, linear_entries(weight, runs), runs)
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = _matrix(layer), self.vectors.max_blocks
@@ -197,12 +192,8 @@ class Weights:
             place = self._place_csr(matrix.rows, matrix.nnz, cut.runs)
         else:
             weight, bias = _parameters(layer)
-            weight = seen_entries(weight, layer)
-            positions = conv_positions(weight, layer, view, flat)
             # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            bounds = run_bounds(layer.in_shapes[0][0], cut.runs)
-            counts = run_counts(weight, conv_channels(weight, layer), bounds)
-            place = self._put_csr(csr_table(counts, positions, weight.values, bias), cut.runs)
+            place = self._put_csr(weight, bias, conv_entries(weight, layer, view, flat, cut.runs), cut.runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
@@ -211,14 +202,11 @@ class Weights:
     def _depthwise(self, layer: Layer) -> DepthwisePlace:
         matrix, skip, node = _matrix(layer), self.room.skip, layer.node
         assert isinstance(node, Conv)
-        kernel, out = (matrix.shape[2], matrix.shape[3]), (layer.conv_shape[1], layer.conv_shape[2])
-        view = depthwise_window(node, kernel, layer.in_shapes[0], out)
         entries = matrix.nnz if layer.weight is None else layer.weight.nnz
-        starts, indptr = self.room.put_words(view.starts), skip(matrix.rows + 1)
-        offsets, shifts, values = skip(entries), skip(entries), skip(entries)
-        place = DepthwisePlace(entries, view, starts, indptr, offsets, shifts, values, skip(matrix.rows))
+        indptr, offsets, shifts, values = skip(matrix.rows + 1), skip(entries), skip(entries), skip(entries)
+        place = DepthwisePlace(entries, indptr, offsets, shifts, values, skip(matrix.rows))
         if layer.weight is not None:
-            table = depthwise_table(*_parameters(layer), node, view)
+            table = depthwise_table(*_parameters(layer), node, layer.in_shapes[0][2])
             self._fill(place, table, *table._fields)
         return place
 
@@ -242,9 +230,20 @@ class Weights:
         indptr, order, indices = skip(runs * rows + 1), skip(rows), skip(entries)
         return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
 
-    def _put_csr(self, table: CsrTable, runs: int) -> CsrPlace:
-        place = self._place_csr(table.bias.size, table.values.size, runs)
-        self._fill(place, table, "indptr", "order", "indices", "values", "bias")
+    def _put_csr(self, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
+        """Make room for sparse rows, and let the kernel that lays them out write there at last."""
+        place = self._place_csr(weight.rows, weight.nnz, runs)
+        ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
+
+        def write(out: Floats) -> None:
+            words, rows, nnz = out.view(np.int32), weight.rows, weight.nnz
+            row_layout.lay_out(
+                weight.indptr, table.keys, weight.values, bias, table.places, table.bounds, ranks,
+                words[place.order :][:rows], words[place.indptr :][: runs * rows + 1], words[place.indices :][:nnz],
+                out[place.values :][:nnz], out[place.bias :][:rows],
+            )  # fmt: skip
+
+        self.room.write_later(write)
         return place
 
     def _fill(self, place: NamedTuple, table: object, *names: str) -> None:
@@ -253,7 +252,7 @@ class Weights:
 
     def _vector(self, layer: Layer, renamed: Int32s | None) -> VectorTables:
         if layer.weight is None:
-            return self._vector_at_most(_matrix(layer), renamed is not None)
+            return self._vector_at_most(layer, renamed is not None)
         weight, bias = _parameters(layer)
         columns: Int32s | None = None
         if renamed is not None:
@@ -266,7 +265,7 @@ class Weights:
             # An estimate of the share of nonzero inputs.
             share, floats = 0.2 if layer.inputs[0] == 0 else 0.5, weight.columns * aligned(weight.rows)
             cost = min(cost, 50 + share * floats / 16 * column_ns(4 * floats))
-        if self.vectors.permutes and not self.exact:
+        if self._permutes(layer):
             found = occurrences(weight, columns)
             each, permuted = _slots(weight, found, zeros)
             if permuted < cost:
@@ -280,7 +279,11 @@ class Weights:
         self.room.fill(at, made)
         return VectorTables(place, gathers, columns=at)
 
-    def _vector_at_most(self, matrix: Matrix, renamed: bool) -> VectorTables:
+    def _permutes(self, layer: Layer) -> bool:
+        return self.vectors.permutes and not self.exact and _matrix(layer).nnz <= _PERMUTED
+
+    def _vector_at_most(self, layer: Layer, renamed: bool) -> VectorTables:
+        matrix = _matrix(layer)
         rows, columns = matrix.shape
         groups = -(-rows // BLOCK)
         # A group is as long as its longest row, which is no longer than any row of the previous group.
@@ -289,7 +292,7 @@ class Weights:
         # A layer has dense columns, or blocks, or neither.
         dense = aligned(rows) * aligned(columns) if has_dense_columns(matrix.shape, matrix.nnz, renamed) else 0
         limit = min(permute_limit(matrix.nnz), 4 * groups * -(-columns // BLOCK))
-        extra = self.room.skip(max(dense, 20 * limit if self.vectors.permutes else 0))
+        extra = self.room.skip(max(dense, 20 * limit if self._permutes(layer) else 0))
         return VectorTables(place, 0.0, columns=extra if dense else None)
 
     def _place_sell(self, rows: int, slots: int, wide: bool, order: Int32s) -> SellPlace:

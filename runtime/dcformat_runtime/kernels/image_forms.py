@@ -36,6 +36,32 @@ def copy_even_lines(a: Array, i: int, source_step: int, j: int, target_step: int
         a[j + r * target_step :][:count] = a[i + r * source_step :][: 2 * count : 2]
 
 
+class Shifted(NamedTuple):
+    """Lines of `floats` floats, copied from lines of `width` that begin `shift` floats earlier (or later, if negative).
+
+    Lines start `source_step` and `target_step` floats apart.
+    """
+
+    source_step: int
+    target_step: int
+    floats: int
+    width: int
+    shift: int
+
+
+@intrinsic(compiled_form("copy_shifted"))
+def copy_shifted(a: Array, i: int, j: int, lines: int, how: Shifted) -> None:
+    """Copy lines from `i` to `j`; what lies beyond the ends of a source's line becomes 0.
+
+    As with `copy_lines`, a line overwrites what the line before it writes beyond its end.
+    """
+    count = -(-how.floats // HALF) * HALF
+    column = np.arange(count) + how.shift
+    for r in range(lines):
+        values = a[i + r * how.source_step :][:count]
+        a[j + r * how.target_step :][:count] = np.where((column >= 0) & (column < how.width), values, np.float32(0))
+
+
 @intrinsic(compiled_form("clear_lines"))
 def clear_lines(a: Array, j: int, step: int, lines: int, floats: int) -> None:
     """Set `lines` lines of `floats` floats, which start `step` apart, to zero."""
@@ -56,7 +82,7 @@ def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: i
             a[to : to + HALF] = np.maximum(both[0::2], both[1::2])
 
 
-class Window(NamedTuple):
+class Region(NamedTuple):
     """A window of `lines` x `columns` elements from `at` on; lines are `line` floats apart, and columns `step`."""
 
     at: int
@@ -67,7 +93,7 @@ class Window(NamedTuple):
 
 
 @intrinsic(compiled_form("pool_line"))
-def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: int) -> None:
+def pool_line(a: Array, window: Region, stride: int, kind: int, share: Any, y: int) -> None:
     """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
 
     `kind` 0 takes the maximum; the others divide the sum, taken row by row, by `share`.
@@ -76,12 +102,12 @@ def pool_line(a: Array, window: Window, stride: int, kind: int, share: Any, y: i
 
 
 @intrinsic(compiled_form("pool_block"))
-def pool_block(a: Array, window: Window, kind: int, share: Any, y: int) -> None:
+def pool_block(a: Array, window: Region, kind: int, share: Any, y: int) -> None:
     """Do what `pool_line` does for one output of 16 lanes."""
     a[y : y + BLOCK] = _pooled([a[at:][:BLOCK] for at in _places(window)], kind, share)
 
 
-def _places(window: Window) -> list[int]:
+def _places(window: Region) -> list[int]:
     at, lines, columns, line, step = window
     return [at + r * line + c * step for r in range(lines) for c in range(columns)]
 

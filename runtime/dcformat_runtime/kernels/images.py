@@ -10,10 +10,12 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import (
-    Window,
+    Region,
+    Shifted,
     clear_lines,
     copy_even_lines,
     copy_lines,
+    copy_shifted,
     pool_block,
     pool_line,
     pool_pairs,
@@ -49,6 +51,8 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
         high = max(low, min(cols, _ceil(width - left, stride)))
         if stride == 1 and low == 0 and high >= needed:
             high = cols
+        # One pass over whole blocks; it reads as far to the left as there is padding.
+        shifts = stride == 1 and lanes == 1 and left >= -isa.LEAD
         if plain and high - low == cols:
             c = part
             while c < channels:
@@ -65,13 +69,17 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
             c = part
             while c < channels:
                 to = above + c * copy_step + first * across
+                at = begin + c * step
                 if first:
                     clear_lines(a, to - first * across, 0, 1, first * across)
-                _lines(a, begin + c * step, phases * width * lanes, to, across, last - first, low, high, lanes, stride)
-                if low:
-                    clear_lines(a, to, across, last - first, low * lanes)
-                if high < needed:
-                    clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
+                if shifts:
+                    copy_shifted(a, at, to, last - first, Shifted(phases * width, cols, cols, width, left))
+                else:
+                    _lines(a, at, phases * width * lanes, to, across, last - first, low, high, lanes, stride)
+                    if low:
+                        clear_lines(a, to, across, last - first, low * lanes)
+                    if high < needed:
+                        clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
                 if last < count:
                     clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
                 c += parts
@@ -176,12 +184,12 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
             at = plane + (low * width + left) * lanes
             if inside:
                 # This writes eight outputs; those from `last` on will be overwritten.
-                pool_line(a, Window(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
+                pool_line(a, Region(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
             elif lanes == 1:
                 _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
             else:
                 for lane in range(0, lanes, BLOCK):
-                    window = Window(at + lane, high - low, right - left, width * lanes, lanes)
+                    window = Region(at + lane, high - low, right - left, width * lanes, lanes)
                     pool_block(a, window, kind, share, to + j * lanes + lane)
 
 

@@ -74,6 +74,35 @@ def copy_even_lines() -> Any:
     return helper("Aiiiiii", types.void, write)
 
 
+def copy_shifted() -> Any:
+    """Write `image_forms.copy_shifted`."""
+
+    def write(w: Writer, a: Any, i: Any, j: Any, lines: Any, how: Any) -> None:
+        def column(at: Any, n: int) -> None:
+            numbers = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+            first, width = (w.splat(w.b.trunc(value, I32), n) for value in (w.b.add(at, how.shift), how.width))
+            # A negative column is a large number.
+            inside = w.b.icmp_unsigned("<", w.b.add(numbers, first), width)
+            source, target = w.b.add(i, at), w.b.add(j, at)
+            with w.loop(i64(0), lines, 1) as r:
+                value = w.load(a, w.b.add(source, w.b.mul(r, how.source_step)), vector(n))
+                value = w.b.select(inside, value, ir.Constant(vector(n), None))
+                w.store(value, a, w.b.add(target, w.b.mul(r, how.target_step)))
+
+        # As in `copy_lines`, a column of blocks comes before those to its left.
+        whole = w.b.and_(how.floats, i64(-BLOCK))
+        left = w.b.sub(how.floats, whole)
+        with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (most, few):
+            with most:
+                column(whole, BLOCK)
+            with few:
+                column(whole, HALF)
+        with w.loop(i64(0), whole, BLOCK) as before:
+            column(w.plus(w.b.sub(whole, before), -BLOCK), BLOCK)
+
+    return helper("AiiiR", types.void, write)
+
+
 def clear_lines() -> Any:
     """Write `simd.clear_lines`."""
 

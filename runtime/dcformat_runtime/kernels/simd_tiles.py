@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 
 from dcformat_runtime.kernels.simd_products import add_to, load_lanes, store_lanes, switch
-from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_BLOCKS, PLANE_LINES, TILES
+from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES, TILES
 from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, i64, vector
 
 
@@ -108,27 +108,35 @@ def _multiply(w: Writer, acc: list[list[Any]], exactly: bool, a: Any, mem: Any, 
 def plane_rows() -> Any:
     """Write `tile_forms.plane_rows`."""
 
-    def write(w: Writer, lines: Any, k: Any, a: Any, mem: Any, taps: Any, bias: Any, how: Any, out: Any) -> None:
+    def write(
+        w: Writer, stride: Any, lines: Any, k: Any, a: Any, mem: Any, taps: Any, bias: Any, how: Any, out: Any
+    ) -> None:
         kind, whole = vector(BLOCK), ir.VectorType(I32, BLOCK)
+        even = ir.Constant(whole, list(range(0, 2 * BLOCK, 2)))
 
-        def variant(lines: int, blocks: int) -> None:
+        def variant(stride: int, lines: int, blocks: int) -> None:
             acc = [w.variables(blocks, kind) for _ in range(lines)]
             for total in chain.from_iterable(acc):
                 w.b.store(w.splat(bias, BLOCK), total)
-            lane = ir.Constant(whole, list(range(BLOCK)))
+            lane = ir.Constant(whole, list(range(0, stride * BLOCK, stride)))
             first = w.b.mul(out.column, i64(BLOCK))
             end = w.splat(w.b.trunc(taps.columns, I32), BLOCK)
+
+            def read(at: Any, b: int) -> Any:
+                parts = [w.load(a, w.plus(at, (stride * b + part) * BLOCK), kind) for part in range(stride)]
+                return parts[0] if stride == 1 else w.b.shuffle_vector(*parts, even)
 
             def run(exactly: bool) -> None:
                 with w.loop(taps.start, taps.end, 1) as p:
                     at = w.b.add(taps.x, w.word(mem, w.b.add(taps.offsets, p)))
                     value = w.splat(w.load(mem, w.b.add(taps.values, p)), BLOCK)
-                    column = w.b.add(first, w.word(mem, w.b.add(taps.shifts, p)))
+                    column = w.b.add(w.b.mul(first, i64(stride)), w.word(mem, w.b.add(taps.shifts, p)))
                     for b in range(blocks):
-                        columns = w.b.add(lane, w.splat(w.b.trunc(w.plus(column, b * BLOCK), I32), BLOCK))
-                        inside = w.b.icmp_unsigned("<", columns, end)  # a negative column is a large number
+                        begin = w.b.trunc(w.plus(column, stride * b * BLOCK), I32)
+                        # A negative column is a large number.
+                        inside = w.b.icmp_unsigned("<", w.b.add(lane, w.splat(begin, BLOCK)), end)
                         for line, sums in enumerate(acc):
-                            block = w.load(a, w.plus(w.plus(at, taps.pitch, line), b * BLOCK), kind)
+                            block = read(w.plus(at, taps.pitch, line), b)
                             block = w.b.select(inside, block, ir.Constant(kind, None))
                             w.b.store(w.step(exactly, value, block, w.b.load(sums[b])), sums[b])
 
@@ -145,6 +153,6 @@ def plane_rows() -> Any:
                     kept.add(sums, out.residual)
                 kept.store(sums, w.flag(how.relu))
 
-        switch(w, (lines, k), list(product(PLANE_LINES, PLANE_BLOCKS)), variant)
+        switch(w, (stride, lines, k), list(product(PLANE_STRIDES, PLANE_LINES, PLANE_BLOCKS)), variant)
 
-    return helper("iiAARfRR", types.void, write)
+    return helper("iiiAARfRR", types.void, write)

@@ -24,7 +24,7 @@ HALF_CASES = [
 TILE_QUADS = {1: 4, 2: 2, 3: 2, 4: 1, 6: 1}
 #: Every case of `dense_rows`: the blocks and the quads.
 TILES = [(blocks, quads) for blocks, most in TILE_QUADS.items() for quads in dict.fromkeys((1, most))]
-#: The blocks and the lines of the tiles of `plane_rows`, every combination of which is a case.
-PLANE_BLOCKS, PLANE_LINES = (1, 2, 4), (1, 2, 4, 7)
+#: The blocks, the lines and the strides of the tiles of `plane_rows`, every combination of which is a case.
+PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES = (1, 2, 4), (1, 2, 4, 7), (1, 2)
 #: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)

@@ -68,8 +68,8 @@ class Taps(NamedTuple):
     """The entries, from `start` to before `end`, of a row that belongs to one channel.
 
     Entry p multiplies the floats from ``x + word(offsets + p)`` on by ``mem[values + p]``; the next line of outputs
-    reads `pitch` floats further on. An output in column c gets nothing from an entry for which ``c + word(shifts + p)``
-    is not in ``range(columns)``.
+    reads `pitch` floats further on. An output in column c gets nothing from an entry for which ``stride * c +
+    word(shifts + p)`` is not in ``range(columns)``.
     """
 
     x: int
@@ -83,8 +83,10 @@ class Taps(NamedTuple):
 
 
 @intrinsic(compiled_form("plane_rows"))
-def plane_rows(lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float, how: Sum, out: Output) -> None:
-    """Compute `k` adjacent blocks of each of some lines of one channel.
+def plane_rows(
+    stride: int, lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float, how: Sum, out: Output
+) -> None:
+    """Compute `k` adjacent blocks of each of some lines of one channel, from every `stride`-th float (1 or 2).
 
     Lines of outputs have `out.width` floats and follow one another; `out.column` is the place of the first block.
     """
@@ -94,9 +96,9 @@ def plane_rows(lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float
         acc = np.full(count, bias, np.float32)
         for p in range(taps.start, taps.end):
             at = taps.x + line * taps.pitch + word(mem, taps.offsets + p)
-            column = np.arange(first, first + count) + word(mem, taps.shifts + p)
+            column = stride * np.arange(first, first + count) + word(mem, taps.shifts + p)
             inside = (column >= 0) & (column < taps.columns)
-            acc += mem[taps.values + p] * np.where(inside, a[at : at + count], np.float32(0))
+            acc += mem[taps.values + p] * np.where(inside, a[at::stride][:count], np.float32(0))
         y = out.y + line * out.width + first
         if how.residual_last:
             acc += a[y + out.residual :][:count]

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import clear_lines, copy_lines
-from dcformat_runtime.kernels.images import pad_copy
 from dcformat_runtime.kernels.simd import Output, Sum, word
 from dcformat_runtime.kernels.tile_forms import Taps, Tile, dense_rows, plane_rows
 
@@ -85,26 +84,20 @@ def depthwise_product(
     """Multiply each channel by sparse rows of its own; each part takes every `parts`-th channel."""
     channels = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNELS)
     channel_rows = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNEL_ROWS)
-    copy = word(mem, op + isa.DEPTHWISE_PRODUCT_COPY)
     plane = word(mem, op + isa.DEPTHWISE_PRODUCT_PLANE)
+    columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
     # Parts without a scratch buffer of their own leave the work to the others.
     workers = min(parts, word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCHES))
     scratch_step = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH_STEP)
     scratch = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH) + part * scratch_step
-    # Without a stride, the lines of an image are copied as they are, between rows of zeros.
-    simple = word(mem, copy + isa.PAD_COPY_STRIDE) == 1 and word(mem, copy + isa.PAD_COPY_PHASES) == 1
-    width = word(mem, copy + isa.PAD_COPY_WIDTH)
-    rows = word(mem, copy + isa.PAD_COPY_ROWS)
-    top = min(rows, word(mem, copy + isa.PAD_COPY_TOP))
-    lines = min(rows - top, word(mem, copy + isa.PAD_COPY_HEIGHT))
+    rows = word(mem, op + isa.DEPTHWISE_PRODUCT_ROWS)
+    top = min(rows, word(mem, op + isa.DEPTHWISE_PRODUCT_TOP))
+    lines = min(rows - top, word(mem, op + isa.DEPTHWISE_PRODUCT_HEIGHT))
     c = part if part < workers else channels
     while c < channels:
-        if simple:
-            clear_lines(a, scratch, 0, 1, top * width)
-            copy_lines(a, source + c * plane, 0, scratch + top * width, 0, 1, lines * width)
-            clear_lines(a, scratch + (top + lines) * width, 0, 1, (rows - top - lines) * width)
-        else:
-            pad_copy(a, mem, copy, source + c * plane, scratch, 0, 1)
+        clear_lines(a, scratch, 0, 1, top * columns)
+        copy_lines(a, source + c * plane, 0, scratch + top * columns, 0, 1, lines * columns)
+        clear_lines(a, scratch + (top + lines) * columns, 0, 1, (rows - top - lines) * columns)
         for r in range(c * channel_rows, (c + 1) * channel_rows):
             _plane(a, mem, op, scratch, target, r, exact)
         c += workers
@@ -118,8 +111,9 @@ def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exa
     shifts = word(mem, op + isa.DEPTHWISE_PRODUCT_SHIFTS)
     values = word(mem, op + isa.DEPTHWISE_PRODUCT_VALUES)
     bias = mem[word(mem, op + isa.DEPTHWISE_PRODUCT_BIAS) + r]
-    pitch = word(mem, op + isa.DEPTHWISE_PRODUCT_PITCH)
     columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
+    pitch = columns * word(mem, op + isa.DEPTHWISE_PRODUCT_STRIDE_H)
+    stride = word(mem, op + isa.DEPTHWISE_PRODUCT_STRIDE_W)
     lines = word(mem, op + isa.DEPTHWISE_PRODUCT_LINES)
     width = word(mem, op + isa.DEPTHWISE_PRODUCT_WIDTH)
     max_blocks = word(mem, op + isa.DEPTHWISE_PRODUCT_MAX_BLOCKS)
@@ -135,10 +129,10 @@ def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exa
         first = 0
         while first < blocks:
             k = plane_blocks(blocks - first, max_blocks)
-            x = scratch + line * pitch + 16 * first
+            x = scratch + line * pitch + 16 * stride * first
             taps = Taps(x, pitch, columns, offsets, shifts, values, start, end)
             out = Output(y + line * width, 16, first, 0, width, residual - target, 1)
-            plane_rows(n, k, a, mem, taps, bias, how, out)
+            plane_rows(stride, n, k, a, mem, taps, bias, how, out)
             first += k
         line += n
 

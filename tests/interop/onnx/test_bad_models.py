@@ -41,6 +41,12 @@ def test_operator_sets_that_are_too_old_or_too_new():
     refused(simple(relu(), opset=999), "operator set 7 to .* found 999")
 
 
+def test_a_model_without_an_operator_set():
+    made = onnx.ModelProto.FromString(simple(relu()))
+    del made.opset_import[:]
+    refused(made.SerializeToString(), "expected an operator set of ONNX, found none")
+
+
 def test_a_cycle():
     nodes = [node("Add", ["x", "b"], ["a"], name="first"), node("Neg", ["a"], ["b"]), node("Relu", ["a"], ["y"])]
     refused(simple(nodes), r"node 'first' \(Add\): expected a graph without cycles")
@@ -206,6 +212,23 @@ def test_sparse_initializers_become_dense(linear):
     for wrong in (indices + 100, indices - 100, indices[:2], indices * 0):
         made.graph.sparse_initializer[0].indices.CopyFrom(onnx.numpy_helper.from_array(wrong, "places"))
         refused(made.SerializeToString(), "sparse tensor 'w': expected ")
+    made.graph.sparse_initializer[0].dims[:] = [4, 0]
+    refused(made.SerializeToString(), "sparse tensor 'w': expected a shape without 0 and a list of values")
+
+
+def test_external_data_of_half_bytes(tmp_path):
+    path = tmp_path / "a.onnx"
+    (tmp_path / "w.bin").write_bytes(bytes(8))
+    made = external("w.bin", length="8")
+    made.graph.initializer[0].data_type = TensorProto.INT4
+    path.write_bytes(made.SerializeToString())
+    refused(path, "expected numbers of at least 8 bits as external data, found int4")
+
+
+def test_text():
+    made = proto([node("Add", ["x", "w"], ["y"], name="sum")], {"x": ["n", 4]}, {"y": ["n", 4]})
+    made.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [1], [b"text"]))
+    refused(made.SerializeToString(), r"node 'sum' \(Add\): ")
 
 
 def test_functions_that_call_themselves():

@@ -138,8 +138,22 @@ def test_buffers_and_shapes_that_do_not_fit() -> None:
     refuse(one("FULLY_CONNECTED", [random((1, 8)), wrong]), "tensor 1 'tensor_1': expected at most 7 dimensions")
     far = Tensor((1, 8), others={2: Number("I", 99)})
     refuse(one("ABS", [far]), "tensor 0 'tensor_0': expected a buffer from 0 to 0, found 99")
+    refuse(one("ABS", [Tensor((1, 8), signature=(-1,))]), "expected a signature of shape (1, 8), found (-1,)")
     alien = Tensor((1, 8), others={1: Number("b", 77)})
     refuse(one("ABS", [alien]), "expected a dtype from 0 to 22, found 77")
+
+
+def test_constants_that_are_not_read() -> None:
+    state = Tensor((1, 8), dtype="string", name="s", others={5: Number("?", 1)})
+    refuse(one("ADD", [random((1, 8)), state]), "tensor 1 's': expected a constant of float32, float16, ")
+    vast = Tensor((1 << 30, 1 << 30), b"123", name="v")
+    refuse(one("ADD", [random((1, 8)), vast]), "tensor 1 'v': expected at most 1,099,511,627,776 elements, found")
+
+
+def test_a_constant_in_bfloat16() -> None:
+    half = Tensor((1, 2), np.array([0x3FC0, 0xC000], "<u2"), "bfloat16")
+    found = read_tflite(one("ADD", [random((1, 2)), half])).tensors
+    assert [tensor.to_dense().tolist() for tensor in found.values()] == [[1.5, -2.0]]
 
 
 def test_a_buffer_behind_the_flatbuffer() -> None:
@@ -207,6 +221,9 @@ def test_options_that_are_not_known() -> None:
     }  # fmt: skip
     root = {0: Number("I", 3), 1: [{3: Number("i", 25)}], 2: [graph], 4: [{}]}
     refuse(flatbuffer(root), "operator 0 (SOFTMAX): expected the options beta, found one more, of number 9")
+    graph[3][0][4] = {0: None, 1: None}  # type: ignore[index]
+    assert read_tflite(flatbuffer(root)).graph is not None
+    graph[3][0][4] = options  # type: ignore[index]
     graph[3][0][3] = Number("B", 8)  # type: ignore[index]
     refuse(flatbuffer(root), "operator 0 (SOFTMAX): expected options of class 9, found class 8")
     root[1] = [{3: Number("i", 250)}]
@@ -265,6 +282,18 @@ def test_scales_that_do_not_fit() -> None:
     refuse(one("LOGISTIC", [Tensor((1, 3), integers((1, 3)), "int8", scale=-1.0)]), "expected finite scales above 0")
     refuse(one("LOGISTIC", [Tensor((1, 3), integers((1, 3)), "int8", scale=1.0, zero_point=200)]),
            "expected zero points from -128 to 127, found 200 to 200")  # fmt: skip
+    scales, zeros = np.array([0.5, 0.25, 0.5], np.float32), np.zeros(2, np.int64)
+    for fields, found in (
+        ({2: scales, 3: zeros, 6: Number("i", 1)}, "expected 3 zero points, found 2"),
+        ({2: scales, 4: Number("B", 1), 6: Number("i", 1)}, "expected scales for the tensor or its channels, found"),
+    ):
+        refuse(one("LOGISTIC", [Tensor((1, 3), integers((1, 3)), "int8", others={4: fields})]), found)
+
+
+def test_scales_without_zero_points() -> None:
+    steps = Tensor((1, 2), np.array([3, -5], np.int8), "int8", others={4: {2: np.array([0.5], np.float32)}})
+    found = read_tflite(one("ADD", [random((1, 2)), steps])).tensors
+    assert [tensor.to_dense().tolist() for tensor in found.values()] == [[1.5, -2.5]]
 
 
 def test_inputs_and_outputs_without_elements_or_with_too_many() -> None:

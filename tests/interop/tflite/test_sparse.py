@@ -75,6 +75,7 @@ def test_sparse_weights_of_a_quantised_network() -> None:
         ([0, 1], [level(size=3), level([0, 1, 1, 3], [2, 0, 4])], "expected positions inside"),
         ([0, 1], [level(size=3), level([0, 1, 1, 3], [2, 0, -1])], "expected positions inside"),
         ([0, 1], [level(size=3), level([0, 1, 1, 4], [2, 0, 3])], "expected segments of 3 positions"),
+        ([0, 1], [level(size=3), level([0, 5, 9, 13], range(13))], "expected levels of 12 elements at most, found 13"),
         ([0, 1], [level(size=3), level([0, 2, 1, 3], [2, 0, 3])], "expected ascending starts"),
         ([0, 1], [level(size=3), level([0, 3], [2, 0, 3])], "expected ascending starts"),
         ([0, 1], [level(size=1 << 30), level([0, 1, 1, 3], [2, 0, 3])], "expected levels of 12 elements at most"),

@@ -25,7 +25,8 @@ class Number(NamedTuple):
     value: float
 
 
-#: What a field of a table may be: a number, a string, a vector of numbers, a table, or a vector of tables.
+#: What a field of a table may be: a number, a string, a vector of numbers, a table, or a vector of tables; None is a
+#: field that the table knows and leaves out.
 Entry = Any
 Fields = Mapping[int, Entry]
 
@@ -149,6 +150,8 @@ def _table(out: bytearray, fields: Fields) -> int:
     out += bytes(4)
     later: list[tuple[int, Entry]] = []
     for number, entry in sorted(fields.items()):
+        if entry is None:
+            continue
         form = entry.form if isinstance(entry, Number) else "I"
         _align(out, struct.calcsize(f"<{form}"))
         struct.pack_into("<H", out, vtable + 4 + 2 * number, len(out) - start)

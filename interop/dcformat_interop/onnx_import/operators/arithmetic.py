@@ -26,7 +26,7 @@ def _is(call: Call, number: int, wanted: float) -> bool:
     other = call.shape(1 - number)
     if item.array is None or item.array.dtype.kind not in "fiu" or not (item.array == wanted).all():
         return False
-    return np.broadcast_shapes(item.shape, other) == other
+    return np.broadcast_shapes(item.shape, other) == other and not call.builder.keeps(item.array, item.name)
 
 
 @lowers("Add", "Sum")

@@ -57,8 +57,13 @@ def _check_kernel(call: Call, weight: Array) -> None:
 @lowers("Conv")
 def _conv(call: Call) -> Value:
     weight = call.const(1, "weights")
+    return convolution(call, call.value(), weight, _bias(call))
+
+
+def _bias(call: Call) -> Array | None:
+    """Return the bias, or None for zeros that an exporter added."""
     bias = call.const(2, "a bias") if call.has(2) else None
-    return convolution(call, call.value(), weight, bias)
+    return bias if bias is None or bias.any() or call.is_named(2) else None
 
 
 def convolution(call: Call, x: Value, weight: Array, bias: Array | None) -> Value:
@@ -125,11 +130,12 @@ def _conv_transpose(call: Call) -> Value:
         )
     ]
     before, after = _transposed_padding(call, x, full, strides)
+    bias = _bias(call)
     # Where the output is larger than all products, zeros follow.
     extra = [more + max(-cut, 0) for more, cut in zip(extra, after, strict=True)]
     return call.emit(
         ConvTranspose, x, weight=call.tensor(weight, call.tensor_name(1)),
-        bias=call.tensor(call.const(2, "a bias"), call.tensor_name(2)) if call.has(2) else None,
+        bias=None if bias is None else call.tensor(bias, call.tensor_name(2)),
         stride=tuple(strides), padding=tuple(before), padding_end=tuple(max(cut, 0) for cut in after),
         dilation=tuple(dilations), output_padding=tuple(extra), groups=call.attr("group", 1),
     )  # fmt: skip

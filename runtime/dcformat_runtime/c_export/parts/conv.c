@@ -58,58 +58,98 @@ static sum_t inner_bias(const conv_t *c, sum_t bias, index_t count)
     return bias;
 }
 
-/* The sum for the window that begins at (y, x) of the input. Windows partly in the padding begin with `bias`, others
-   with `inner`, which allows for the zero of the input. */
-static sum_t window_sum(const conv_t *c, const value_t *in, index_t count, int16_t y, int16_t x, sum_t bias, sum_t inner)
-{
-    const row_entry_t *end = row_entries + count;
-    int32_t first = (int32_t)y * c->width + x;
+/* Bias and sums of windows: `padded` for windows partly in the padding, `inner` for others, whose sums allow for the zero
+   of the input. */
+typedef struct {
+    sum_t padded, inner;
+} first_t;
+
 #if PADDED
-    int16_t last_y = (int16_t)(c->height - (c->kernel[0] - 1) * c->dilation[0] - 1);
-    int16_t last_x = (int16_t)(c->width - (c->kernel[1] - 1) * c->dilation[1] - 1);
-    if (y < 0 || x < 0 || y > last_y || x > last_x) {
-        for (const row_entry_t *e = row_entries; e < end; e++) {
-            if ((uint16_t)(y + e->y) < c->height && (uint16_t)(x + e->x) < c->width) {
-                bias = multiply_add(bias, e->weight, centered(in[first + (int32_t)e->offset], &c->finish));
-            }
+static sum_t padded_sum(const conv_t *c, const value_t *in, index_t count, int16_t y, int16_t x, sum_t sum)
+{
+    int32_t first = (int32_t)y * c->width + x;
+    for (const row_entry_t *e = row_entries; e < row_entries + count; e++) {
+        if ((uint16_t)(y + e->y) < c->height && (uint16_t)(x + e->x) < c->width) {
+            sum = multiply_add(sum, e->weight, centered(in[first + (int32_t)e->offset], &c->finish));
         }
-        return bias;
     }
-#endif
-    (void)bias;
-    in += first;
-    for (const row_entry_t *e = row_entries; e < end; e++) {
-        inner = multiply_add(inner, e->weight, in[e->offset]);
-    }
-    return inner;
+    return sum;
 }
 
+static uint8_t is_inside(int16_t at, uint8_t kernel, uint8_t dilation, uint16_t size)
+{
+    return at >= 0 && at + (kernel - 1) * dilation < size;
+}
+#endif
+
+/* The sums for the window that begins at (y, x) of the input and for the next one, which may be computed in vain. */
+static void two_sums(const conv_t *c, const value_t *in, index_t count, int16_t y, int16_t x, const first_t *first,
+                     uint8_t two, sum_t *sums)
+{
+    const row_entry_t *end = row_entries + count;
+    const value_t *next = two ? in + c->stride[1] : in;
+    sum_t sum = first->inner, other = sum;
+#if PADDED
+    int16_t last = (int16_t)(two ? x + c->stride[1] : x);
+    if (!is_inside(y, c->kernel[0], c->dilation[0], c->height) || !is_inside(x, c->kernel[1], c->dilation[1], c->width)
+        || !is_inside(last, c->kernel[1], c->dilation[1], c->width)) {
+        sums[0] = padded_sum(c, in, count, y, x, first->padded);
+        sums[1] = two ? padded_sum(c, in, count, y, last, first->padded) : sums[0];
+        return;
+    }
+#endif
+    in += (int32_t)y * c->width + x;
+    next += (int32_t)y * c->width + x;
+    for (const row_entry_t *e = row_entries; e < end; e++) {
+        sum = multiply_add(sum, e->weight, in[e->offset]);
+        other = multiply_add(other, e->weight, next[e->offset]);
+    }
+    sums[0] = sum;
+    sums[1] = other;
+}
+
+/* Results are computed two at a time: those of neighbours, or what a pool takes the greatest of. */
 static void conv(const conv_t *c, const value_t *in, value_t *out)
 {
     reader_t weight, bias;
     uint32_t start = 0;
     uint16_t left = c->group;
+    uint8_t pooled = c->pool[1] > 1;
     open_reader(&weight, &c->weight, WEIGHT_MODELS);
     open_reader(&bias, &c->bias, BIAS_MODELS);
     for (uint16_t row = 0; row < c->out; row++) {
-        sum_t first = (sum_t)bias_of(&bias, row);
+        first_t first;
+        scale_t scale = scale_of(&c->finish, row);
         index_t count = read_row(c, &weight, start);
-        sum_t inner = inner_bias(c, first, count);
+        first.padded = (sum_t)bias_of(&bias, row);
+        first.inner = inner_bias(c, first.padded, count);
         start += (uint32_t)c->channels * c->kernel[0] * c->kernel[1];
         for (uint16_t y = 0; y < c->rows; y++) {
             for (uint16_t x = 0; x < c->columns; x++) {
-                sum_t best = 0;
+                uint8_t neighbours = !pooled && x + 1 < c->columns;
+                sum_t best[2] = {0, 0};
                 for (uint8_t i = 0; i < c->pool[0]; i++) {
-                    for (uint8_t j = 0; j < c->pool[1]; j++) {
+                    for (uint8_t j = 0; j < c->pool[1]; j = (uint8_t)(j + 2)) {
                         int16_t at_y = (int16_t)((y * c->pool[0] + i) * c->stride[0] - c->padding[0]);
                         int16_t at_x = (int16_t)((x * c->pool[1] + j) * c->stride[1] - c->padding[1]);
-                        sum_t sum = window_sum(c, in, count, at_y, at_x, first, inner);
-                        if ((i | j) == 0 || GREATER(sum, best)) {
-                            best = sum;
+                        sum_t sums[2];
+                        two_sums(c, in, count, at_y, at_x, &first, neighbours || j + 1 < c->pool[1], sums);
+                        if (pooled && GREATER(sums[1], sums[0])) {
+                            sums[0] = sums[1];
+                        }
+                        if ((i | j) == 0 || GREATER(sums[0], best[0])) {
+                            best[0] = sums[0];
+                        }
+                        if (i == 0 || GREATER(sums[1], best[1])) {
+                            best[1] = sums[1];
                         }
                     }
                 }
-                *out++ = finished(best, &c->finish, row);
+                *out++ = finished(best[0], &c->finish, scale);
+                if (neighbours) {
+                    *out++ = finished(best[1], &c->finish, scale);
+                    x++;
+                }
             }
         }
         if (--left == 0) {

@@ -58,8 +58,14 @@ static value_t limited(int32_t x, int16_t low, int16_t high)
     return (value_t)(x < low ? low : x > high ? high : x);
 }
 
-static value_t finished(sum_t sum, const finish_t *f, uint32_t row)
+typedef uint32_t scale_t;
+
+static scale_t scale_of(const finish_t *f, uint32_t row)
 {
-    uint32_t scale = data_number(f->scales + (f->each_row ? 3u * row : 0u), 3);
+    return data_number(f->scales + (f->each_row ? 3u * row : 0u), 3);
+}
+
+static value_t finished(sum_t sum, const finish_t *f, scale_t scale)
+{
     return limited(scaled(sum, scale) + f->zero, f->low, f->high);
 }

@@ -1,0 +1,216 @@
+"""The files of a packed checkpoint: one, or several with an index, as safetensors has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import dcformat
+from dcformat import layout
+from dcformat.assembly import CodedTensor, write_file
+from dcformat.codecs import Mode
+from dcformat.contents import TensorInfo, parse_entry
+from dcformat.contents_writer import check_limits, small_sections
+from dcformat.errors import FormatError
+from dcformat.files import replacing
+from dcformat.model import STORAGE, Delta, Extension, Model
+from dcformat.reader import DcfFile
+from dcformat_interop.packing.indexes import compare, find_index, read_index
+from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
+from dcformat_interop.refusals import UnfitError
+from dcformat_interop.safetensors import METADATA_PREFIX
+from dcformat_interop.tensors import Array
+
+#: How the name of an index ends, and the name that `write_shards` gives it.
+INDEX_SUFFIX = ".dcf.index.json"
+INDEX_NAME = f"model{INDEX_SUFFIX}"
+
+
+def sections(
+    names: Sequence[str], metadata: Mapping[str, str], extensions: Sequence[Extension] = ()
+) -> list[tuple[int, bytes]]:
+    """Return the sections of a file without a network, except the tensor table. Raises `FormatError`."""
+    model = Model(dict.fromkeys(names), metadata=dict(metadata), extensions=tuple(extensions))  # type: ignore[arg-type]
+    check_limits(model)
+    return small_sections(model)
+
+
+def write_one(
+    tensors: Sequence[CodedTensor],
+    mode: Mode,
+    metadata: Mapping[str, str],
+    extensions: Sequence[Extension],
+    file: BinaryIO,
+) -> int:
+    """Write all tensors as one file, and return its size in bytes.
+
+    Raises
+    ------
+    FormatError
+        There are more tensors, or longer names or texts, than a file may have.
+    """
+    return write_file(tensors, sections([each.name for each in tensors], metadata, extensions), mode, file)
+
+
+def write_shards(
+    tensors: Sequence[CodedTensor],
+    mode: Mode,
+    metadata: Mapping[str, str],
+    extensions: Sequence[Extension],
+    directory: Path,
+    max_bytes: int,
+) -> list[Path]:
+    """Write tensors, in their order, as files of about `max_bytes` at most, and then an index.
+
+    A tensor whose payload is larger has a file to itself. The first file has the extensions.
+
+    Returns
+    -------
+    list of Path
+        The files and, last, the index.
+
+    Raises
+    ------
+    FormatError, OSError
+        As in `write_one`; a file cannot be written.
+    """
+    groups = _groups(tensors, max_bytes)
+    written, where = [], {}
+    for number, group in enumerate(groups, start=1):
+        path = directory / f"model-{number:05}-of-{len(groups):05}.dcf"
+        with replacing(path) as file:
+            write_one(group, mode, metadata, extensions if number == 1 else (), file)
+        where.update(dict.fromkeys((each.name for each in group), path.name))
+        written.append(path)
+    infos = [parse_entry(each.head, each.size) for each in tensors]
+    total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos)
+    content = {"metadata": {"total_size": total}, "weight_map": where}
+    with replacing(directory / INDEX_NAME) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    return [*written, directory / INDEX_NAME]
+
+
+def _groups(tensors: Sequence[CodedTensor], max_bytes: int) -> list[list[CodedTensor]]:
+    groups: list[list[CodedTensor]] = [[]]
+    used = 0
+    for tensor in tensors:
+        size = tensor.size + len(tensor.head) + layout.CRC_BYTES
+        full = used + size > max_bytes or len(groups[-1]) == layout.MAX_TENSORS
+        if groups[-1] and full:
+            groups.append([])
+            used = 0
+        groups[-1].append(tensor)
+        used += size
+    return groups
+
+
+class PackedFiles:
+    """A packed checkpoint in one file or several, tensor by tensor.
+
+    Attributes
+    ----------
+    path : str
+        What the user named.
+    """
+
+    def __init__(self, path: str, files: Sequence[DcfFile]) -> None:
+        self.path, self._files = path, files
+        self._where: dict[str, DcfFile] = {}
+        for file in files:
+            for name in file.names:
+                if name in self._where:
+                    raise UnfitError(path, "each tensor in one file", "two with it", name)
+                self._where[name] = file
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors."""
+        return tuple(self._where)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata, which all files share."""
+        return self._files[0].metadata
+
+    def info(self, name: str) -> TensorInfo:
+        """Return a tensor's entry in the table of contents."""
+        return self._where[name].info(name)
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield a tensor's elements, as `DcfFile.pieces` does."""
+        return self._where[name].pieces(name)
+
+    @property
+    def delta(self) -> Delta | None:
+        """The delta that a file is, if it is one."""
+        return next((file.delta for file in self._files if file.delta is not None), None)
+
+    def work(self, name: str) -> int:
+        """Return the maximum number of steps needed to decode a tensor."""
+        return self._where[name].work(name)
+
+    def damaged(self) -> dict[str, FormatError]:
+        """Return the tensors that are damaged or missing, with the reasons, as `DcfFile.damaged` does."""
+        return {name: error for file in self._files for name, error in file.damaged().items()}
+
+    def origin(self) -> Origin | None:
+        """Return the safetensors files that the checkpoint was made of, or None if it does not say.
+
+        Raises
+        ------
+        UnfitError
+            The description is damaged or does not fit the tensors.
+        """
+        found = read_origin(self.path, [each for file in self._files for each in file.extensions])
+        if found is not None:
+            infos = {name: (self.info(name).dtype, self.info(name).shape) for name in self.names}
+            check_tensors(self.path, found, infos)
+        return found
+
+    def safetensors_metadata(self) -> dict[str, str]:
+        """Return the metadata of the safetensors files that the checkpoint was made of."""
+        prefix = METADATA_PREFIX
+        return {key.removeprefix(prefix): text for key, text in self.metadata.items() if key.startswith(prefix)}
+
+
+def is_sharded(path: Path) -> bool:
+    """Return whether `opened` takes a path as several files: an index, or a directory."""
+    return path.is_dir() or path.name.endswith(INDEX_SUFFIX)
+
+
+@contextmanager
+def opened_files(
+    path: Path,
+    *,
+    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+    max_work: int | None = layout.DEFAULT_MAX_WORK,
+    partial: bool = False,
+) -> Iterator[PackedFiles]:
+    """Open the files of a packed checkpoint: an index, or a directory with one.
+
+    The options are those of `dcformat.open`, for each file.
+
+    Raises
+    ------
+    UnfitError
+        There is no index or more than one, or it is damaged, names a file outside its directory, or disagrees with the
+        files.
+    FormatError, OSError
+        A file is damaged or cannot be read.
+    """
+    index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
+    if index is None:
+        raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
+    where = read_index(index).where
+    with ExitStack() as stack:
+
+        def open_one(path: Path) -> DcfFile:
+            return stack.enter_context(dcformat.open(path, max_memory=max_memory, max_work=max_work, partial=partial))
+
+        files = {name: open_one(index.parent / name) for name in sorted(set(where.values()))}
+        packed = PackedFiles(str(path), list(files.values()))
+        compare(index, where, {name: file for file, content in files.items() for name in content.names})
+        yield packed

@@ -1,0 +1,95 @@
+"""Indexes: files of JSON that say in which file each tensor is, as safetensors has them, and ``.dcf`` files too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dcformat_interop.refusals import UnfitError
+
+#: Maximum number of bytes of an index.
+_MAX_BYTES = 100_000_000
+
+
+class Index(NamedTuple):
+    """An index.
+
+    Attributes
+    ----------
+    text : bytes
+        The index as it is.
+    where : dict of str to str
+        The file of each tensor, by a name relative to the index.
+    total_size : int or None
+        The bytes of all tensors, as the index states them.
+    """
+
+    text: bytes
+    where: dict[str, str]
+    total_size: int | None
+
+
+def find_index(path: Path, suffix: str) -> Path | None:
+    """Return the only index in a directory, or None if there is none; raise `UnfitError` if there are several."""
+    found = sorted(each for each in path.iterdir() if each.name.endswith(suffix))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise UnfitError(path, "a directory with one index, or the index itself", f"several: {names}")
+    return found[0] if found else None
+
+
+def read_index(path: Path) -> Index:
+    """Read an index.
+
+    Raises
+    ------
+    UnfitError
+        It is damaged, or names a file outside its directory or one that is not there.
+    OSError
+        It cannot be read.
+    """
+    with path.open("rb") as file:
+        raw = file.read(_MAX_BYTES + 1)
+    try:
+        parsed: Any = json.loads(raw.decode()) if len(raw) <= _MAX_BYTES else None
+        where = dict(parsed["weight_map"])
+        if not where or not all(isinstance(name, str) for name in where.values()):
+            raise ValueError("no files")
+        total = (parsed.get("metadata") or {}).get("total_size")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UnfitError(path, "an index with a weight_map of tensors to files", "something else") from None
+    for name in sorted(set(where.values())):
+        check_name(str(path), name)
+        if not (path.parent / name).is_file():
+            raise UnfitError(path, f"the file {name!r}, which the index names", "none of this name")
+    return Index(raw, where, total if isinstance(total, int) else None)
+
+
+def check_name(path: str, name: str) -> None:
+    """Raise `UnfitError` unless a file's name stays in the directory."""
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
+        raise UnfitError(path, "names of files in the directory of the index", repr(name))
+
+
+def compare(path: Path, where: dict[str, str], found: dict[str, str]) -> None:
+    """Raise `UnfitError` unless each tensor was `found` in the file that the index names.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    where, found : dict of str to str
+        The file of each tensor, in the index and in truth.
+    """
+    for name, file in where.items():
+        if name not in found:
+            raise UnfitError(path, f"the tensor in {file}, where the index has it", "a file without it", name)
+        if found[name] != file:
+            raise UnfitError(path, f"the tensor in {file}, where the index has it", f"it in {found[name]}", name)
+    extra = [name for name in found if name not in where]
+    if extra:
+        more = f" (and {len(extra) - 1:,} more)" if len(extra) > 1 else ""
+        expected = "an index that names every tensor of its files"
+        raise UnfitError(path, expected, f"none for this one in {found[extra[0]]}{more}", extra[0])

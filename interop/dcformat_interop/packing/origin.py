@@ -1,0 +1,114 @@
+"""What a file must hold to give back the safetensors files that it was made of: their headers, names and index.
+
+It is an ignorable section of the contents (spec, "Contents"): zlib-compressed JSON with the keys ``index`` (null, or
+the name and the text of the index) and ``files`` (the name and the header of each file). The tensors are stored under
+their own names, so a header says where their bytes go.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dcformat.model import Extension
+from dcformat_interop.packing.indexes import check_name
+from dcformat_interop.packing.shards import Shards
+from dcformat_interop.refusals import UnfitError
+from dcformat_interop.safetensors import DTYPES, Layout, read_layout
+
+#: The kind of the section; its id is 128 more.
+ORIGIN_KIND = 0x73
+
+#: Maximum number of bytes of the section when it is decompressed.
+_MAX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The safetensors files that a checkpoint was.
+
+    Attributes
+    ----------
+    files : list of (str, Layout)
+        Name and layout of each.
+    index : tuple of (str, bytes) or None
+        Name and content of the index.
+    """
+
+    files: list[tuple[str, Layout]]
+    index: tuple[str, bytes] | None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all files."""
+        return [name for name, _ in self.files] + ([] if self.index is None else [self.index[0]])
+
+
+def origin_section(shards: Shards) -> Extension:
+    """Return the section for a checkpoint."""
+    index = None if shards.index is None else [shards.index[0], shards.index[1].text.decode()]
+    files = [[shard.name, shard.layout.header.decode()] for shard in shards.shards]
+    text = json.dumps({"index": index, "files": files}, separators=(",", ":"), ensure_ascii=False)
+    return Extension(ORIGIN_KIND, zlib.compress(text.encode(), 9))
+
+
+def read_origin(path: str, extensions: Sequence[Extension]) -> Origin | None:
+    """Return the files that a checkpoint was, or None if it does not say.
+
+    Parameters
+    ----------
+    path : str
+        The ``.dcf`` file, for errors.
+    extensions : sequence of Extension
+
+    Raises
+    ------
+    UnfitError
+        The section is damaged, or a name leaves the directory.
+    """
+    for extension in extensions:
+        if extension.kind == ORIGIN_KIND:
+            return _parsed(path, extension.payload)
+    return None
+
+
+def _parsed(path: str, packed: bytes) -> Origin:
+    try:
+        inflater = zlib.decompressobj()
+        text = inflater.decompress(packed, _MAX_BYTES)
+        if not inflater.eof or inflater.unused_data:
+            raise ValueError("it is cut short or too long")
+        content: Any = json.loads(text.decode())
+        index = None if content["index"] is None else (str(content["index"][0]), str(content["index"][1]).encode())
+        headers = [(str(name), str(header).encode()) for name, header in content["files"]]
+    except (zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise UnfitError(path, "a description of safetensors files", f"a damaged one ({error})") from None
+    names = [name for name, _ in headers] + ([index[0]] if index is not None else [])
+    for name in names:
+        check_name(path, name)
+    if len(set(names)) < len(names):
+        raise UnfitError(path, "files with different names", ", ".join(names))
+    files = []
+    for name, header in headers:
+        file = io.BytesIO(len(header).to_bytes(8, "little") + header)
+        files.append((name, read_layout(f"{path}: {name}", file, header_only=True)))
+    return Origin(files, index)
+
+
+def check_tensors(path: str, origin: Origin, infos: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Raise `UnfitError` unless the tensors, given by dtype and shape, are those of the files."""
+    expected = {}
+    for _, layout in origin.files:
+        for entry in layout.entries:
+            if entry.code not in DTYPES:
+                raise UnfitError(path, "dtypes that a .dcf file holds", entry.code, entry.name)
+            expected[entry.name] = (DTYPES[entry.code], tuple(entry.shape))
+    if sum(len(layout.entries) for _, layout in origin.files) != len(expected) or expected.keys() != infos.keys():
+        raise UnfitError(path, "the tensors of the safetensors files that it was made of", "others")
+    for name, found in infos.items():
+        if found != expected[name]:
+            raise UnfitError(path, f"{expected[name][0]} of shape {expected[name][1]}", f"{found[0]} {found[1]}", name)

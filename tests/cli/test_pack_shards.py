@@ -1,0 +1,180 @@
+"""`dcformat pack` and `unpack` of checkpoints in several files, and what happens when they are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcformat_cli.byte_progress import ByteProgress, describe
+from dcformat_interop.packing.pack import Progress
+
+import dcformat
+from tests.cli.support import Invoke, command, environment, refused
+from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
+
+#: Tensors of 8 MB, enough of them for a journal.
+_LARGE = 9
+
+
+def test_shards_there_and_back(invoke: Invoke, tmp_path: Path) -> None:
+    everything = write(tmp_path / "in")
+    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf")
+    assert result.exit_code == 0, result.output
+    with dcformat.open(tmp_path / "a.dcf") as file:
+        assert file.names == tuple(everything) and file.metadata == {"safetensors.format": "pt"}
+    assert "without --architecture" in result.stderr and "byte for byte" not in result.stderr
+    (tmp_path / "back").mkdir()
+    result = invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back")
+    assert "21 tensors in 4 files" in result.stdout
+    assert contents(tmp_path / "back") == contents(tmp_path / "in")
+    refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back"), "-f replaces it", code=2)
+    assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "all.safetensors").exit_code == 0
+    again = invoke("pack", tmp_path / "in" / INDEX, "-o", tmp_path / "b.dcf", "--jobs", "2", "--json")
+    assert (tmp_path / "b.dcf").read_bytes() == (tmp_path / "a.dcf").read_bytes()
+    assert json.loads(again.stdout)["left_out"] == {}
+
+
+def test_output_in_shards(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "--json")
+    files = json.loads(result.stdout)["files"]
+    assert len(files) > 2 and all(Path(file).is_file() for file in files)
+    refused(invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K"), "-f replaces it", code=2)
+    assert invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "-f").exit_code == 0
+    result = invoke("unpack", tmp_path / "out", "-o", tmp_path / "back", "--format", "shards", "--json")
+    assert len(json.loads(result.stdout)["files"]) == 4
+    assert contents(tmp_path / "back") == contents(tmp_path / "in")
+    index = tmp_path / "out" / "model.dcf.index.json"
+    assert invoke("unpack", index, "-o", tmp_path / "all.safetensors").exit_code == 0
+    refused(invoke("unpack", tmp_path / "in", "-o", tmp_path / "x.npz"), "a directory with an index (*.dcf.index.json)")
+
+
+def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
+    assert "unpack cannot give back the files byte for byte" in result.stderr
+    result = invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back", "--format", "shards")
+    refused(result, "expected a file that was packed from several safetensors files")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--address", "x"], "--address needs --engine ray"),
+        (["--engine", "ray", "--jobs", "2"], "--jobs is for --engine local"),
+        (["--shards", "1M", "-o", "-"], "expected a directory for the output, found stdout"),
+        (["--jobs", "2", "--relative-index", "filler"], "need safetensors files without --architecture"),
+    ],
+)
+def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str) -> None:
+    write(tmp_path, 1)
+    path = tmp_path / "model-00001-of-00001.safetensors"
+    refused(invoke("pack", path, "-o", tmp_path / "a.dcf", *options), message, code=2)
+
+
+def test_an_output_that_is_an_input(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "model-00002-of-00003.safetensors"
+    refused(invoke("pack", tmp_path, "-o", path, "-f"), "expected an output other than the input", code=2)
+
+
+def test_an_index_that_lies(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    (tmp_path / "in" / "model-00001-of-00003.safetensors").unlink()
+    refused(
+        invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf"), "model.safetensors.index.json: expected the file"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def large(tmp_path: Path) -> Path:
+    """Write a checkpoint that is large enough to be kept track of."""
+    random = np.random.default_rng(0)
+    path = tmp_path / "large.safetensors"
+    arrays = {f"w{n}": random.integers(0, 1 << 16, (2048, 2048)).astype(np.uint16) for n in range(_LARGE)}
+    path.write_bytes(safetensors(arrays))
+    return path
+
+
+def packed(path: Path, out: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command("pack", path, "-o", out, *options), capture_output=True, env=environment(), check=False
+    )
+
+
+@pytest.mark.needs_compiler
+def test_interrupts_kills_and_a_full_disk_lose_nothing(tmp_path: Path) -> None:
+    path, out = large(tmp_path), tmp_path / "a.dcf"
+    journal = tmp_path / "a.dcf.journal"
+
+    def run_until(lines: int, number: int, *options: str) -> tuple[int, bytes]:
+        """Run the command, and send a signal once the journal has so many lines."""
+        process = subprocess.Popen(
+            command("pack", path, "-o", out, *options),
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
+        )
+        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= lines):
+            time.sleep(0.01)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        _, errors = process.communicate()
+        return process.returncode, errors
+
+    code, errors = run_until(2, signal.SIGINT, "--jobs", "2")
+    assert code == 130 and errors.endswith(b"dcformat: interrupted\n"), errors
+    assert b"a.dcf.journal*; the same command continues from there" in errors and b"Traceback" not in errors
+    code, errors = run_until(4, signal.SIGKILL)
+    assert code == -signal.SIGKILL and not out.exists()
+    # The disk is full before the end.
+    done = journal.read_text().count("\n")
+    limited = subprocess.run(
+        command("pack", path, "-o", out), stderr=subprocess.PIPE, env=environment(), check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000_000, 60_000_000)),
+    )  # fmt: skip
+    last = limited.stderr.splitlines()[-1]
+    assert limited.returncode == 1 and b"would be larger than the disk or a limit allows" in last, limited.stderr
+    assert journal.read_text().count("\n") > done and not out.exists()
+    assert packed(path, out).returncode == 0
+    assert {each.name for each in tmp_path.iterdir()} == {"large.safetensors", "a.dcf"}
+    dcformat.verify(out)
+    assert packed(path, tmp_path / "b.dcf").returncode == 0
+    assert out.read_bytes() == (tmp_path / "b.dcf").read_bytes()
+
+
+def test_progress_says_what_is_left() -> None:
+    assert (
+        describe(Progress(50, 200, 0), 10.0)
+        == "packed 50 bytes of 200 bytes (25 %), 5 bytes/s, 0:10 elapsed, about 0:30 left"
+    )
+    assert describe(Progress(3_000_000, 4_000_000, 2_000_000), 5.0) == (
+        "packed 3 MB of 4 MB (75 %), 200 KB/s, 0:05 elapsed, about 0:05 left"
+    )
+    assert describe(Progress(7, 1000, 7), 2.0) == "packed 7 bytes of 1 KB (1 %), 0:02 elapsed"
+
+
+def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = ByteProgress(lambda: now[0], terminal=False)
+    for second in range(0, 25, 5):
+        now[0] = second
+        lines(Progress(second, 100, 0))
+    lines.end()
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    now[0] = 0.0
+    bar = ByteProgress(lambda: now[0], terminal=True)
+    now[0] = 2.0
+    bar(Progress(1, 2, 0))
+    bar.end()
+    assert (
+        capsys.readouterr().err
+        == "\r\x1b[Kpacked 1 bytes of 2 bytes (50 %), 0 bytes/s, 0:02 elapsed, about 0:02 left\r\x1b[K"
+    )

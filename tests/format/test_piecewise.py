@@ -1,0 +1,167 @@
+"""Tensors coded piece by piece: the same bytes as at once, and what was given back chunk by chunk."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import dcformat
+from dcformat import piecewise
+from dcformat.assembly import CodedTensor, write_file
+from dcformat.codecs import Mode
+from dcformat.codecs.value_block_writer import write_block
+from dcformat.errors import ChecksumError, MemoryLimitError, WorkLimitError
+from dcformat.model import STORAGE
+
+Array = npt.NDArray[Any]
+
+pytestmark = pytest.mark.needs_compiler
+
+
+class InMemory:
+    """The elements of an array."""
+
+    def __init__(self, values: Array, dtype: str, scale: float = 1.0) -> None:
+        self.name, self.shape, self.dtype, self.scale = "w", values.shape, dtype, scale
+        self._flat = np.ascontiguousarray(values, STORAGE[dtype]).reshape(-1)
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._flat[start:stop]
+
+
+def packed(elements: InMemory, mode: Mode) -> bytes:
+    """Return a file whose only tensor was coded in pieces, the last chunk first."""
+    found = piecewise.survey(elements, mode)
+    numbers = range(len(found.chunks))
+    chunks = {number: piecewise.code_chunk(elements, found, number) for number in reversed(numbers)}
+    parts = [b""] + [chunks[number].data for number in numbers]
+    parts[0] = found.front([len(part) for part in parts[1:]], [chunks[number].stored for number in numbers])
+    out = io.BytesIO()
+    tensor = CodedTensor("w", found.digest, bytes(found.head), sum(map(len, parts)), lambda: parts)
+    size = write_file([tensor], [], mode, out)
+    assert size == len(out.getvalue())
+    return out.getvalue()
+
+
+def values(kind: str) -> tuple[Array, str]:
+    random = np.random.default_rng(7)
+    shape = (1600, 1500)
+    normal = random.standard_normal(shape).astype(np.float32)
+    some = random.random(shape)
+    book = random.standard_normal(16).astype(np.float32)
+    codes = random.integers(0, 16, shape)
+    return {
+        "dense": (normal, "float32"),
+        "sparse": (np.where(some < 0.6, normal, np.float32(0)), "float32"),
+        "shared": (book[codes], "float32"),
+        "sparse shared": (np.where(some < 0.8, book[codes], np.float32(0)), "float32"),
+        "many shared": (random.standard_normal(700).astype(np.float32)[random.integers(0, 700, shape)], "float32"),
+        "bfloat16": ((normal.view("<u4") >> 16).astype("<u2"), "bfloat16"),
+        "int8": (random.integers(-90, 90, shape), "int8"),
+        "int64": (random.integers(0, 999, shape), "int64"),
+        "four axes": (normal.reshape(100, 25, 32, 30), "float32"),
+        "vector": (normal.reshape(-1), "float32"),
+        "sparse vector": (np.where(some < 0.02, normal, np.float32(0)).reshape(-1), "float32"),
+        "one row": (np.where(some < 0.1, normal, np.float32(0)).reshape(1, -1), "float32"),
+        "alike": (np.ones(shape, np.float32), "float32"),
+        "zeros": (np.zeros(shape, np.float16), "float16"),
+        "nearly empty": (np.where(some < 0.00002, normal, np.float32(0)), "float32"),
+    }[kind]
+
+
+KINDS = (
+    "dense", "sparse", "shared", "sparse shared", "many shared", "bfloat16", "int8", "int64", "four axes", "vector",
+    "sparse vector", "one row", "alike", "zeros", "nearly empty",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_give_the_bytes_of_the_whole(kind: str) -> None:
+    array, dtype = values(kind)
+    made = packed(InMemory(array, dtype), "fast")
+    whole = dcformat.from_dense("w", array.astype(STORAGE[dtype]), dtype)
+    if kind != "nearly empty":  # whose columns take fewer bytes, but only rows can be coded in pieces
+        assert made == dcformat.dumps(dcformat.Model({"w": whole}))
+    dcformat.verify(made)
+    with dcformat.open(made) as file:
+        assert b"".join(piece.tobytes() for piece in file.pieces("w")) == array.astype(STORAGE[dtype]).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["sparse shared", "shared", "bfloat16"])
+def test_other_coders(kind: str) -> None:
+    array, dtype = values(kind)
+    made = packed(InMemory(array, dtype), "small")
+    dcformat.verify(made)
+    with dcformat.open(made) as file:
+        assert b"".join(piece.tobytes() for piece in file.pieces("w")) == array.astype(STORAGE[dtype]).tobytes()
+    assert len(made) <= len(packed(InMemory(array, dtype), "fast"))
+
+
+def test_negative_zeros_and_scales_are_kept() -> None:
+    array = np.where(np.random.default_rng(1).random((900, 1200)) < 0.5, np.float32(-0.0), np.float32(1.5))
+    made = dcformat.load(packed(InMemory(array, "float32"), "fast")).tensors["w"]
+    assert np.array_equal(made.to_dense().view(np.uint32), array.view(np.uint32))
+    codes = np.random.default_rng(1).integers(-8, 8, (900, 1200)).astype(np.int8)
+    tensor = dcformat.load(packed(InMemory(codes, "int8", 0.25), "fast")).tensors["w"]
+    assert tensor.scale == 0.25 and np.array_equal(tensor.to_dense(), codes)
+
+
+def test_a_chunk_that_does_not_read_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    array, _ = values("dense")
+    elements = InMemory(array, "float32")
+    found = piecewise.survey(elements, "fast")
+
+    def damaged(part: Array, *_: object) -> bytes:
+        return write_block(-part, "float32", "fast")
+
+    monkeypatch.setattr(piecewise, "write_block", damaged)
+    with pytest.raises(piecewise.ReadBackError, match="w: expected the same values when read back, found others"):
+        piecewise.code_chunk(elements, found, 0)
+
+
+def large_file() -> bytes:
+    return packed(InMemory(values("dense")[0], "float32"), "fast")
+
+
+def test_chunks_are_decoded_within_a_fraction_of_the_memory() -> None:
+    made = large_file()
+    source = io.BytesIO(made)
+    with dcformat.open(source, max_memory=30_000_000) as file:
+        assert sum(len(piece) for piece in file.pieces("w")) == 2_400_000
+        with pytest.raises(MemoryLimitError):
+            file.tensor("w")
+        assert sum(1 for _ in file.pieces("w")) == 12
+    with dcformat.open(source, max_memory=4_000_000) as file, pytest.raises(MemoryLimitError):
+        list(file.pieces("w"))
+    with dcformat.open(source, max_work=1_000_000) as file, pytest.raises(WorkLimitError):
+        list(file.pieces("w"))
+
+
+def test_damage_is_found_before_anything_is_decoded() -> None:
+    made = bytearray(large_file())
+    made[len(made) // 2] ^= 1
+    with dcformat.open(bytes(made)) as file, pytest.raises(ChecksumError):
+        next(file.pieces("w"))
+
+
+def test_a_file_that_changes_between_check_and_decoding() -> None:
+    class Altered(io.BytesIO):
+        """A file whose bytes are others once all were read."""
+
+        far = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            start = self.tell()
+            data = super().read(size)
+            if start < self.far and start + len(data) > len(made) // 2 > start and len(data) > 1000:
+                return data[:900] + bytes([data[900] ^ 1]) + data[901:]
+            self.far = max(self.far, start)
+            return data
+
+    made = large_file()
+    with dcformat.open(Altered(made)) as file, pytest.raises(dcformat.FormatError):
+        list(file.pieces("w"))

@@ -1,0 +1,354 @@
+"""Checkpoints are packed tensor by tensor, to the same bytes however the work is done, and go on after failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dcformat_interop import UnfitError, read_checkpoint
+from dcformat_interop.packing import units
+from dcformat_interop.packing.files import INDEX_NAME, PackedFiles, opened_files, write_one, write_shards
+from dcformat_interop.packing.journal import BusyError, Journal
+from dcformat_interop.packing.origin import origin_section
+from dcformat_interop.packing.pack import Packing, Progress
+from dcformat_interop.packing.restore import restore
+from dcformat_interop.packing.shards import find_shards
+from dcformat_interop.packing.workers import Engine, Processes, ThisProcess, WorkerError
+
+import dcformat
+from dcformat.codecs import Mode
+from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
+
+
+class Counting(ThisProcess):
+    """Does units, counts their tensors, and fails after some units."""
+
+    def __init__(self, fail_after: int = 1 << 30) -> None:
+        super().__init__()
+        self.fail_after, self.units = fail_after, list[units.Unit]()
+
+    def wait(self) -> tuple[units.Unit, units.Result]:
+        if len(self.units) >= self.fail_after:
+            raise WorkerError("failed as asked")
+        unit, result = super().wait()
+        self.units.append(unit)
+        return unit, result
+
+    @property
+    def names(self) -> list[str]:
+        wholes = [unit for unit in self.units if isinstance(unit, units.WholeTensors)]
+        return [each.name for unit in wholes for each in unit.elements]
+
+
+def packing(path: Path, mode: Mode = "fast", skip: tuple[str, ...] = (), max_memory: int | None = None) -> Packing:
+    return Packing(find_shards(path), mode, exact=False, skip=skip, max_memory=max_memory)
+
+
+def pack(path: Path, out: Path, engine: Engine | None = None, journal: Path | None = None, **options: Any) -> bytes:
+    """Pack a checkpoint and return the bytes."""
+    work = packing(path, **options)
+    with work.journal(journal) as kept:
+        work.run(engine or ThisProcess(), kept, lambda _: None)
+        with out.open("wb") as file:
+            write_one(work.coded(kept), work.mode, {}, [origin_section(find_shards(path))], file)
+        kept.remove()
+    return out.read_bytes()
+
+
+@pytest.fixture
+def separately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each tensor a unit of its own."""
+    divide = units.divided
+
+    def divided(elements: Any, mode: Mode) -> Any:
+        for each in elements:
+            yield from divide([each], mode)
+
+    monkeypatch.setattr("dcformat_interop.packing.pack.divided", divided)
+
+
+def test_the_bytes_are_those_of_save(tmp_path: Path) -> None:
+    everything = write(tmp_path / "in", 1)
+    file = tmp_path / "in" / "model-00001-of-00001.safetensors"
+    work = packing(file)
+    with work.journal(None) as journal, (tmp_path / "a.dcf").open("wb") as out:
+        work.run(ThisProcess(), journal, lambda _: None)
+        write_one(work.coded(journal), "fast", {}, (), out)
+    read = read_checkpoint(file)
+    tensors = {n: dcformat.from_dense(n, t.values, t.dtype) for n, t in read.tensors.items()}
+    assert (tmp_path / "a.dcf").read_bytes() == dcformat.dumps(dcformat.Model(tensors))
+    assert list(tensors) == list(everything)
+
+
+@pytest.mark.parametrize("mode", ["fast", "small"])
+def test_shards_come_back_byte_for_byte(tmp_path: Path, mode: Mode) -> None:
+    write(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "a.dcf", mode=mode)
+    dcformat.verify(tmp_path / "a.dcf")
+    (tmp_path / "back").mkdir()
+    with dcformat.open(tmp_path / "a.dcf") as file:
+        content = PackedFiles("a.dcf", [file])
+        origin = content.origin()
+        assert origin is not None
+        written = restore(content, origin, tmp_path / "back")
+    assert contents(tmp_path / "back") == contents(tmp_path / "in")
+    assert written[-1].name == INDEX
+
+
+def test_several_processes_give_the_same_bytes(tmp_path: Path, separately: None) -> None:
+    write(tmp_path / "in")
+    engine = Processes(2)
+    try:
+        assert pack(tmp_path / "in", tmp_path / "a", engine) == pack(tmp_path / "in", tmp_path / "b")
+    finally:
+        engine.close()
+
+
+def test_a_large_tensor_is_coded_in_chunks(tmp_path: Path) -> None:
+    shape = (4200, 4000)
+    values = np.random.default_rng(3).integers(0, 3, shape).astype(np.uint16)
+    (tmp_path / "big.safetensors").write_bytes(safetensors({"small": values[0], "big": values}))
+    engine = Counting()
+    made = pack(tmp_path / "big.safetensors", tmp_path / "a.dcf", engine)
+    assert [type(unit).__name__ for unit in engine.units[:2]] == ["WholeTensors", "SurveyOfTensor"]
+    numbers = [unit.number for unit in engine.units[2:] if isinstance(unit, units.ChunkOfTensor)]
+    assert numbers == list(range(len(numbers))) and len(numbers) > 8
+    with dcformat.open(made) as file:
+        assert b"".join(piece.tobytes() for piece in file.pieces("big")) == values.tobytes()
+    # Interrupted within the tensor: the survey is done again, finished chunks are not.
+    with pytest.raises(WorkerError):
+        pack(tmp_path / "big.safetensors", tmp_path / "b.dcf", Counting(7), tmp_path / "j")
+    again = Counting()
+    assert pack(tmp_path / "big.safetensors", tmp_path / "b.dcf", again, tmp_path / "j") == made
+    assert [type(unit).__name__ for unit in again.units] == ["SurveyOfTensor"] + ["ChunkOfTensor"] * (len(numbers) - 5)
+
+
+def test_an_interrupted_packing_goes_on(tmp_path: Path, separately: None) -> None:
+    everything = list(write(tmp_path / "in"))
+    whole = pack(tmp_path / "in", tmp_path / "a")
+    first, second = Counting(8), Counting()
+    with pytest.raises(WorkerError, match="failed as asked"):
+        pack(tmp_path / "in", tmp_path / "b", first, tmp_path / "b.journal")
+    assert {"b.journal", "b.journal.data"} <= {path.name for path in tmp_path.iterdir()}
+    assert pack(tmp_path / "in", tmp_path / "b", second, tmp_path / "b.journal") == whole
+    assert first.names == everything[:8] and second.names == everything[8:]
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "a", "b"}
+
+
+def test_progress_is_in_bytes_and_tells_what_was_kept(tmp_path: Path, separately: None) -> None:
+    everything = write(tmp_path / "in")
+    total = sum(array.nbytes for array in everything.values())
+    seen = list[Progress]()
+
+    def run(engine: Engine) -> None:
+        work = packing(tmp_path / "in")
+        with work.journal(tmp_path / "j") as journal:
+            work.run(engine, journal, seen.append)
+
+    with pytest.raises(WorkerError):
+        run(Counting(5))
+    assert seen[0] == Progress(0, total, 0) and seen[-1].done == seen[-1].total - sum(
+        array.nbytes for array in list(everything.values())[5:]
+    )
+    kept = seen[-1].done
+    seen.clear()
+    run(ThisProcess())
+    assert seen[0] == Progress(kept, total, kept) and seen[-1] == Progress(total, total, kept)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "again"),
+    [(flip, "j.data", 1), (cut, "j.data", 1), (cut, "j", 1), (Path.unlink, "j.data", 8), (Path.unlink, "j", 8)],
+)
+def test_what_is_kept_is_proved_by_its_checksum(
+    tmp_path: Path, separately: None, harm: Callable[[Path], None], name: str, again: int
+) -> None:
+    write(tmp_path / "in")
+    whole = pack(tmp_path / "in", tmp_path / "a")
+    with pytest.raises(WorkerError):
+        pack(tmp_path / "in", tmp_path / "b", Counting(8), tmp_path / "j")
+    harm(tmp_path / name)
+    engine = Counting()
+    assert pack(tmp_path / "in", tmp_path / "b", engine, tmp_path / "j") == whole
+    assert len(engine.names) == 21 - 8 + again
+
+
+def test_other_options_or_a_changed_shard_begin_anew(tmp_path: Path, separately: None) -> None:
+    write(tmp_path / "in")
+    with pytest.raises(WorkerError):
+        pack(tmp_path / "in", tmp_path / "b", Counting(10), tmp_path / "j")
+    # The first shard changes, so that only the three finished tensors of the second are kept.
+    first = tmp_path / "in" / "model-00001-of-00003.safetensors"
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(bytes(data))
+    os.utime(first, ns=(1, 1))
+    engine = Counting(12)
+    with pytest.raises(WorkerError):
+        pack(tmp_path / "in", tmp_path / "b", engine, tmp_path / "j")
+    assert engine.names[:7] == names_of(first)
+    engine = Counting()
+    with packing(tmp_path / "in", mode="small").journal(tmp_path / "j") as journal:
+        assert journal.restarted and not journal.tensors
+
+
+def names_of(path: Path) -> list[str]:
+    return [entry.name for entry in find_shards(path).shards[0].layout.entries]
+
+
+def test_a_shard_that_changes_meanwhile(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    work = packing(tmp_path / "in")
+    os.utime(tmp_path / "in" / "model-00002-of-00003.safetensors", ns=(1, 1))
+    with (
+        work.journal(None) as journal,
+        pytest.raises(UnfitError, match=r"00002-of.*: 1\.weight: expected the file to"),
+    ):
+        work.run(ThisProcess(), journal, lambda _: None)
+
+
+def test_two_writers_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    first = packing(tmp_path / "in").journal(tmp_path / "j")
+    with pytest.raises(BusyError, match="another process is packing to this output"):
+        packing(tmp_path / "in").journal(tmp_path / "j")
+    first.close()
+    packing(tmp_path / "in").journal(tmp_path / "j").close()
+
+
+def test_a_killed_worker_is_reported() -> None:
+    engine = Processes(2, signal.raise_signal)  # type: ignore[arg-type]
+    try:
+        engine.submit(signal.SIGKILL)  # type: ignore[arg-type]
+        with pytest.raises(WorkerError, match=r"killed by signal 9 \(SIGKILL\).*fewer --jobs"):
+            engine.wait()
+    finally:
+        engine.close()
+
+
+def test_an_error_in_a_worker_is_the_same_here(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    work = packing(tmp_path / "in")
+    os.utime(tmp_path / "in" / "model-00001-of-00003.safetensors", ns=(1, 1))
+    engine = Processes(1)
+    try:
+        with work.journal(None) as journal, pytest.raises(UnfitError) as error:
+            work.run(engine, journal, lambda _: None)
+    finally:
+        engine.close()
+    assert error.value.expected == "the file to stay as it is while it is packed"
+
+
+def test_memory_is_counted_for_all_jobs(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    work = packing(tmp_path / "in", max_memory=70_000)
+    with work.journal(None) as journal:
+        work.run(ThisProcess(), journal, lambda _: None)
+    engine = Processes(2)
+    try:
+        with work.journal(None) as journal, pytest.raises(UnfitError, match="in 2 jobs"):
+            work.run(engine, journal, lambda _: None)
+    finally:
+        engine.close()
+
+
+def test_what_is_unusual_is_noted(tmp_path: Path) -> None:
+    zeros = np.zeros(640, np.float32)
+    zeros[:10] = -0.0
+    many = np.where(np.arange(64) % 2, np.float32(-0.0), np.float32(2))
+    arrays = {
+        "few": zeros, "many": many, "nan": np.array([1, np.nan], np.float32), "small": np.array([1e-40, 1], np.float32),
+        "x_mask": np.array([0, 1, 1], np.float32),
+        "w_orig": np.array([5, 6], np.float32), "w_mask": np.array([0, 1], np.float32),
+    }  # fmt: skip
+    (tmp_path / "a.safetensors").write_bytes(safetensors(arrays))
+    (tmp_path / "b.safetensors").write_bytes(safetensors({"u": np.array([1], np.float32)}))
+    work = packing(tmp_path, skip=("u",))
+    with work.journal(None) as journal:
+        work.run(ThisProcess(), journal, lambda _: None)
+        texts = [note.text for note in work.notes(journal)]
+        with (tmp_path / "out").open("wb") as out:
+            write_one(work.coded(journal), "fast", {}, (), out)
+    assert texts == [
+        "folded 1 pruning mask (NAME_orig, NAME_mask) into the weights",
+        "left out as asked: 1 entry: u",
+        "kept, but NaN or infinite in some places: 1 entry: nan (1 place)",
+        "kept, although they look like pruning masks without weights: 1 entry: x_mask",
+        "stored 32 negative zeros as positive zero (--exact keeps the sign)",
+        "1 denormal value (slow on most processors) in small",
+    ]
+    assert not work.selection.is_whole
+    tensors = dcformat.load(tmp_path / "out").tensors
+    assert tensors["w"].to_dense().tolist() == [0, 6]
+    assert np.signbit(tensors["few"].to_dense()).sum() == 10 and not np.signbit(tensors["many"].to_dense()).any()
+
+
+def test_masks_that_do_not_fit(tmp_path: Path) -> None:
+    def refused(arrays: Any, message: str) -> None:
+        (tmp_path / "a.safetensors").write_bytes(safetensors(arrays))
+        with pytest.raises(UnfitError, match=message):
+            work = packing(tmp_path / "a.safetensors")
+            with work.journal(None) as journal:
+                work.run(ThisProcess(), journal, lambda _: None)
+
+    two = np.array([1, 2], np.float32)
+    refused({"w_orig": two, "w_mask": two}, "w_mask: expected a mask of zeros and ones, found other values")
+    refused({"w_orig": two, "w_mask": two[:1]}, r"expected a mask of shape \(2,\), found \(1,\)")
+    refused({"w_orig": two, "w_mask": two, "w": two}, "expected one of the two, found also 'w'")
+    refused({}, "expected at least one tensor")
+
+
+def test_output_in_several_files(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    work = packing(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    with work.journal(None) as journal:
+        work.run(ThisProcess(), journal, lambda _: None)
+        origin = [origin_section(find_shards(tmp_path / "in"))]
+        files = write_shards(work.coded(journal), "fast", {}, origin, tmp_path / "out", 6000)
+    count = len(files) - 1
+    assert [path.name for path in files[:-1]] == [f"model-{n + 1:05}-of-{count:05}.dcf" for n in range(count)]
+    assert files[-1].name == INDEX_NAME
+    assert len(files) > 3
+    for path in files[:-1]:
+        dcformat.verify(path)
+        assert path.stat().st_size < 9000
+    (tmp_path / "back").mkdir()
+    for name in ("out", f"out/{INDEX_NAME}"):
+        with opened_files(tmp_path / name) as content:
+            found = content.origin()
+            assert found is not None
+            restore(content, found, tmp_path / "back")
+        assert contents(tmp_path / "back") == contents(tmp_path / "in")
+    files[1].rename(tmp_path / "gone")
+    with pytest.raises(UnfitError, match="which the index names"), opened_files(tmp_path / "out"):
+        pass
+    files[0].rename(files[1])
+    (tmp_path / "gone").rename(files[0])
+    with pytest.raises(UnfitError, match="where the index has it"), opened_files(tmp_path / "out"):
+        pass
+    with pytest.raises(UnfitError, match="a directory with an index"), opened_files(tmp_path / "in"):
+        pass
+
+
+def test_a_journal_that_is_no_journal(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    for text in ("[1]\n", "{}\n{}\n", "\x00", '{"options": 1}\n{"tensor": 5}\n'):
+        (tmp_path / "j").write_text(text)
+        with packing(tmp_path / "in").journal(tmp_path / "j") as journal:
+            assert isinstance(journal, Journal) and not journal.tensors
