@@ -3,8 +3,9 @@
     python benchmarks/codecs/deltas.py FILE [--z4ai PYTHON] [--rounds N] [--out FILE.md]
 
 FILE is a checkpoint of float32 tensors. The changes are: for a share of the weights, a normal step of deviation 1e-4
-(as in z4ai's tests), or a step to the next float; a relative normal step for all weights; pruning by magnitude. "entropy"
-is the ratio at the entropy of what changes, given the exponent of the old weight, over all tensors together. z4ai runs in a Python of its own, because it needs other packages. Times are processor time, the least of
+(as in z4ai's tests), or a step to the next float; a relative normal step for all weights; pruning by magnitude. The
+column "entropy" has the ratio at the entropy of what changes, given the exponent of the old weight, over all tensors
+together. z4ai runs in a Python of its own, because it needs other packages. Times are processor time, the least of
 several rounds.
 """
 
