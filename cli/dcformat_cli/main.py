@@ -35,6 +35,7 @@ VERBS = {
     "run": "run a file on a data set or on an array",
     "bench": "time a file on this runtime and on other installed ones",
     "warmup": "compile the kernels now, so that the first run is fast",
+    "sweep": "map the sizes and accuracies of a grid of pruned networks",
     "study": "compare pruning criteria, or rank layers by sensitivity",
 }
 

@@ -132,13 +132,18 @@ class Source:
         What runs the model: its name and version; empty before the first run.
     advice : str
         What to do if the results differ, in parentheses, or an empty string.
+    has_half_precision : bool
+        Whether the model computes with numbers of 16 bits.
     limits : dict of str to int
         For inputs by which elements are chosen, how many there are to choose from.
     """
 
     def __init__(self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
-        self.path, self._origin, self._model, self._fixed = origin.path, origin, model, fixed
+        self.path, self._origin, self._fixed = origin.path, origin, fixed
         self.plans = plans
+        self.has_half_precision = _has_half_precision(model)
+        # A part of the model would keep all of it in memory, its tensors too.
+        self._declarations = [type(value).FromString(value.SerializeToString()) for value in model.graph.output]
         self.outputs = origin.outputs or [output.name for output in model.graph.output]
         self._run: Any = None
         self._plain: Any = None
@@ -149,16 +154,6 @@ class Source:
     def takes_any_batch(self) -> bool:
         """Whether the model leaves the size of the batch open."""
         return any(plan.symbol is not None for plan in self.plans)
-
-    @property
-    def has_half_precision(self) -> bool:
-        """Whether the model computes with numbers of 16 bits."""
-        half, graph = (_FLOAT16, _BFLOAT16), self._model.graph
-        typed = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
-        stored = {tensor.name for tensor in graph.initializer if tensor.data_type in half}
-        # Weights that are only stored as such become float32 before anything computes with them.
-        read = any(node.op_type != "Cast" and not stored.isdisjoint(node.input) for node in graph.node)
-        return read or any(t in half for t in typed)
 
     @property
     def one_input(self) -> str:
@@ -221,7 +216,7 @@ class Source:
             An output has no such dimension.
         """
         symbols = {plan.symbol for plan in self.plans if plan.symbol}
-        declared = [_declared(output, symbols) for output in self._model.graph.output]
+        declared = [_declared(output, symbols) for output in self._declarations]
         if None in declared:
             results = self(self.random_inputs(_BATCH))
             declared = [_grown(results[name].shape, shape) for name, shape in zip(self.outputs, shapes, strict=True)]
@@ -233,6 +228,15 @@ class Source:
 
     def _symbol(self) -> str:
         return next(plan.symbol or f"{plan.name}.{plan.batch_axis}" for plan in self.plans if plan.symbol is not None)
+
+
+def _has_half_precision(model: Any) -> bool:
+    half, graph = (_FLOAT16, _BFLOAT16), model.graph
+    typed = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in half}
+    # Weights that are only stored as such become float32 before anything computes with them.
+    read = any(node.op_type != "Cast" and not stored.isdisjoint(node.input) for node in graph.node)
+    return read or any(t in half for t in typed)
 
 
 def _declared(output: Any, symbols: set[str]) -> int | None:
