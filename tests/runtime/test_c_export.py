@@ -211,6 +211,7 @@ def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     assert np.mean(found == test.labels) >= 0.992
 
 
+@pytest.mark.slow
 def test_sizes_of_lenet_5() -> None:
     images = load_split("train", ROOT / "data/mnist").images[:50]
     sizes = {}
