@@ -64,8 +64,8 @@ coverage: $(VENV)/installed-dev
 # Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for
 # the Python that runs here. MACHINES="x86_64 aarch64" makes both; the same sources give the same bytes.
 MACHINES ?= $(shell uname -m)
-TARGETS_x86_64 := x86-64-v2 x86-64-v3 x86-64-v4
-TARGETS_aarch64 := aarch64
+TARGETS_x86_64 ?= x86-64-v2 x86-64-v3 x86-64-v4
+TARGETS_aarch64 ?= aarch64
 wheel: $(MACHINES:%=wheel-%)
 wheel-%: $(VENV)/installed-dev
 	rm -rf build/$*

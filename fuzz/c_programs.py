@@ -106,5 +106,5 @@ def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
 
 
 if __name__ == "__main__":
-    os.nice(10)
+    os.nice(4)
     sys.exit(main())

@@ -13,6 +13,7 @@ from reference_planes import (
     BY_AXIS,
     CODED,
     CONSTANT,
+    FOLDED,
     MAX_PAYLOAD,
     RAW,
     ROTATED,
@@ -111,7 +112,7 @@ def read_origin(reader: Reader) -> tuple[int, str | None, float | None]:
         check(name != "", "E08", "[B15] an empty name")
     if number & 1:
         raw = reader.take(4)
-        scale = struct.unpack("<f", raw)[0]
+        (scale,) = struct.unpack("<f", raw)
         check(finite_f32(raw) and scale > 0, "E08", "[B6] the scale")
     return number >> 2, name, scale
 
@@ -175,7 +176,7 @@ def changed(origins: list[Tensor], scales: list[float | None], data: bytes) -> l
         block.end("[N5] bytes left in a difference block")
     reader.end("[N5] bytes left in a difference")
     values = split(b"".join(unit.to_bytes(size, "little") for unit in made), whole)
-    check(dtype != "bool" or max(values, default=0) < 2, "E08", "[B8] [T12] a bool that is neither 0 nor 1")
+    check(dtype != "bool" or all(value < 2 for value in values), "E08", "[B8] [T12] a bool that is neither 0 nor 1")
     out = []
     for origin, scale, count in zip(origins, scales, counts, strict=True):
         scale = origin.scale if scale is None else scale
@@ -222,7 +223,8 @@ def plane_head(reader: Reader, units: int) -> Plane:
     head = Plane(byte & 3, byte >> 2 & 3, (byte >> 4) + 1)
     if head.kind != CODED:
         check(byte in (RAW, CONSTANT), "E08", "[V1] an unknown kind of a plane, or bits of one that is not coded")
-        head.byte = reader.u8() if head.kind == CONSTANT else 0
+        if head.kind == CONSTANT:
+            head.byte = reader.u8()
         return head
     check(head.context in (ALONE, BY_AXIS, BY_PREDICTION), "E08", "[B11] a context of value blocks")
     check((head.context == ALONE) == (head.tables == 1), "E08", "[V1] a number of tables that the context has not")
@@ -239,7 +241,7 @@ def read_plane(reader: Reader, head: Plane, places: Sequence[tuple[int, int]], d
         return [head.byte] * len(places)
     if head.kind == RAW:
         return reader.take(len(places))
-    tables = [0] * len(places)
+    tables: Sequence[int] = bytes(len(places))  # zeros: the only table
     if head.context == BY_AXIS:
         tables = [head.map[number // head.inner % head.lines] for number, _ in places]
     elif head.context == BY_PREDICTION:
@@ -250,9 +252,9 @@ def read_plane(reader: Reader, head: Plane, places: Sequence[tuple[int, int]], d
 def highest(unit: int, dtype: str, bits: int) -> int:
     """Section 6.4, "Units": the highest byte of a changed unit."""
     if dtype in ROTATED:
-        unit = unit << 1 & (1 << bits) - 1 | unit >> bits - 1
-    elif dtype in ("int16", "int32", "int64"):
-        unit = (unit << 1 ^ ((1 << bits) - 1 if unit >> bits - 1 else 0)) & (1 << bits) - 1
+        return unit >> bits - 9 & 255
+    if dtype in FOLDED:
+        return (unit >> bits - 9 ^ (255 if unit >> bits - 1 else 0)) & 255
     return unit >> bits - 8
 
 
@@ -282,7 +284,7 @@ def read_step(size: int, rests: Rests, bits: int) -> int:
         value = (4 + size % 4 << rest) + rests.take(rest)
     check(value < (1 << bits) - 1, "E14", "[B13] a step that changes nothing")
     z = value + 1
-    return z // 2 if z % 2 == 0 else -(z + 1) // 2
+    return z // 2 if z % 2 == 0 else -(z // 2) - 1
 
 
 def moved(prediction: int, step: int, dtype: str, bits: int) -> int:

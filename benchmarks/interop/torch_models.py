@@ -53,7 +53,11 @@ def vision(name: str) -> Callable[[], tuple[nn.Module, Any]]:
     def make() -> tuple[nn.Module, Any]:
         import torchvision  # type: ignore[import-not-found,unused-ignore]
 
-        return torchvision.models.get_model(name), (3, 224, 224)
+        module = torchvision.models.get_model(name)
+        for parameter in module.parameters():
+            if not parameter.any():  # such as the last layer of a ViT, which would hide everything before it
+                nn.init.normal_(parameter, std=0.02)
+        return module, (3, 224, 224)
 
     return make
 

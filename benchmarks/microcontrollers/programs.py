@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ CHIPS = {
 FORMS: tuple[Form, ...] = ("fast", "small", "tables")
 FORM_NAMES = {"fast": "resident, fast", "small": "resident, small", "tables": "sparse"}
 MNIST = ("lenet-5", "lenet-300-100", "lenet-300-100-extreme")
+MLPERF = ("kws_dscnn_int8", "ic_resnet8_int8")
 _COLUMNS = (
     "numbers", "form", "M3 code", "M3 constants", "M3 flash", "M3 memory", "M3 run", "AVR flash", "AVR memory",
     "AVR run", "accuracy",
@@ -69,13 +71,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mlperf", type=Path, help="folder of MLPerf Tiny's int8 models and of kws_samples.npz")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of the results")
+    parser.add_argument("--resume", action="store_true", help="keep the networks that the results already have")
     options = parser.parse_args()
-    networks = [_mnist(name) for name in MNIST]
+    path = options.out / "microcontrollers.json"
+    networks = json.loads(path.read_text())["networks"] if options.resume else []
+    makers = {name: partial(_mnist, name) for name in MNIST}
     if options.mlperf is not None:
-        networks += [_mlperf(options.mlperf, "kws_dscnn_int8"), _mlperf(options.mlperf, "ic_resnet8_int8")]
-    found = {"machine": describe(), "tools": _tools(), "networks": networks}
-    (options.out / "microcontrollers.json").write_text(json.dumps(found, indent=1) + "\n")
-    (options.out / "microcontrollers.md").write_text(_document(found))
+        makers |= {name: partial(_mlperf, options.mlperf, name) for name in MLPERF}
+    for name, make in makers.items():
+        if not any(network["name"] == name for network in networks):
+            networks.append(make())
+        found = {"machine": describe(), "tools": _tools(), "networks": networks}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        path.with_suffix(".md").write_text(_document(found))
 
 
 def _mnist(name: str) -> dict[str, Any]:

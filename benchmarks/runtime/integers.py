@@ -29,7 +29,7 @@ from machine import describe
 
 NAMES = ("kws_dscnn_int8", "ic_resnet8_int8", "ad_autoencoder_int8", "vww_mobilenet_int8")
 MODES = ("fast", "small", "tiny")
-ROUNDS, CALLS, INPUTS = 200, 20, 1000
+ROUNDS, CALLS, INPUTS = 100, 20, 1000
 
 
 class Result(NamedTuple):

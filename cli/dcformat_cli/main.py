@@ -24,14 +24,17 @@ from dcformat_cli.terminal import complain
 VERBS = {
     "compress": "train, prune and share a network's weights, and pack it",
     "pack": "pack a checkpoint into a .dcf file and keep its values exactly",
+    "repack": "write the same content in another mode",
     "apply": "make a new file of a delta and its base",
     "unpack": "write a file's tensors as .safetensors or .npz",
     "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",
     "verify": "check every byte of a file",
+    "diff": "compare two files: tensors, networks and outputs",
     "run": "run a file on a data set or on an array",
     "bench": "time a file on this runtime and on other installed ones",
     "warmup": "compile the kernels now, so that the first run is fast",
+    "sweep": "map the sizes and accuracies of a grid of pruned networks",
     "study": "compare pruning criteria, or rank layers by sensitivity",
 }
 

@@ -49,16 +49,17 @@ def read_network(
     dims: Sequence[str],
     values: Sequence[str],
     single: bool = False,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport | TfliteImport:
-    """Read an ONNX or TFLite model or a PyTorch program, with the values of ``--dim``, ``--set`` and ``--float32``."""
+    """Read an ONNX or TFLite model or a PyTorch program, with the values of the options."""
     kind, name = network_kind(path), network_name(path)
     if kind == "TFLite":
         from dcformat_interop import import_tflite
 
         if values:
             raise misuse("--set needs an ONNX model or a PyTorch program")
-        return import_tflite(path, dims=_dims(dims), max_memory=max_memory)
+        return import_tflite(path, dims=_dims(dims), exact=exact, max_memory=max_memory)
     given, fixed = _dims(dims), _values(values)
     if kind == "PyTorch":
         require_torch(name)
@@ -69,7 +70,7 @@ def read_network(
     require_onnx(name)
     from dcformat_interop import import_onnx
 
-    return import_onnx(path, dims=given, values=fixed, single=single, max_memory=max_memory)
+    return import_onnx(path, dims=given, values=fixed, single=single, exact=exact, max_memory=max_memory)
 
 
 def check(

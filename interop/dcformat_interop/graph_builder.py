@@ -73,7 +73,7 @@ class GraphBuilder:
         The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
         stored under each that is asked for.
     source : GraphBuilder, optional
-        A builder whose names, and steps of tensors, this one knows too.
+        A builder whose names, keys, and steps of tensors, this one knows too.
 
     Attributes
     ----------
@@ -85,12 +85,15 @@ class GraphBuilder:
     wanted : dict of str to str
         The name that was asked for each tensor.
     names : mapping of TensorKey to sequence of str
+    keys : dict of int to (ndarray, TensorKey)
+        The keys of arrays that were stored, by their `id`.
     integers : set of str
         The tensors that a file holds as int8.
     """
 
     def __init__(self, names: TensorNames = MappingProxyType({}), source: GraphBuilder | None = None) -> None:
         self.names: TensorNames = names if source is None else source.names
+        self.keys: dict[int, tuple[Array, TensorKey]] = {} if source is None else source.keys
         self.inputs: list[Port] = []
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
@@ -122,9 +125,7 @@ class GraphBuilder:
         array = as_float32(values)
         if (found := self._known_arrays.get(id(array))) is not None and self.tensors[found] is array:
             return found
-        if not np.isfinite(array).all():
-            raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
-        key = tensor_key(array)
+        key = self._key(array, name)
         own = self.names.get(key, ())
         if own and name not in own:
             name = own[0]
@@ -134,6 +135,15 @@ class GraphBuilder:
             self.tensors[stored], self.wanted[stored] = array, name
             self._tensor_shapes[stored], self._known_arrays[id(array)] = array.shape, stored
         return stored
+
+    def _key(self, array: Array, name: str) -> TensorKey:
+        """Return the key of an array, which must be finite; it is worked out once for all builders."""
+        kept = self.keys.get(id(array))
+        if kept is None or kept[0] is not array:
+            if not np.isfinite(array).all():
+                raise ValueError(f"tensor {name!r}: expected finite values, found NaN or infinity")
+            kept = self.keys[id(array)] = array, tensor_key(array)
+        return kept[1]
 
     def keeps(self, array: Array, name: str) -> bool:
         """Return whether the source has a tensor of this name with these values, which stays one if all are equal."""

@@ -30,6 +30,9 @@ _EXPECTED = "a state_dict saved by torch.save"
 #: The attribute that marks a directory for PyTorch's zip reader, which then returns no data.
 _IS_DIRECTORY = 0x10
 
+#: Number of entries beside a state_dict that a note names.
+_NAMED = 8
+
 #: Number of bytes of an archive that are checked at a time.
 _PART = 1 << 20
 
@@ -81,8 +84,9 @@ def read_torch(path: str, file: BinaryIO, zipped: bool, key: str | None, skip: S
         _check_archive(path, file, budget)
     else:
         budget.take(file.seek(0, os.SEEK_END))
-    place, state = find_state(path, _load(path, file, zipped), key, lambda v: isinstance(v, torch.Tensor))
-    raw = Raw(notes=[f"the state_dict was found under {place!r}"] if place else [])
+    loaded = _load(path, file, zipped)
+    place, state = find_state(path, loaded, key, lambda v: isinstance(v, torch.Tensor))
+    raw = Raw(notes=[_found(place, loaded)] if place else [])
     keys: dict[str, Any] = {}
     for own, value in state.items():
         if not isinstance(own, str | int) or isinstance(own, bool):
@@ -128,6 +132,13 @@ def _check_archive(path: str, file: BinaryIO, budget: Budget) -> None:
     except Exception as error:  # zipfile and zlib raise many classes of errors.
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnfitError(path, _EXPECTED, f"a damaged archive ({found})") from None
+
+
+def _found(place: str, loaded: Any) -> str:
+    """Return a note on where the state_dict was, and on what a training script keeps beside it."""
+    others = [str(name) for name in loaded if not f"{place}.".startswith(f"{name}.")]
+    named = ", ".join(map(repr, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
+    return f"the state_dict was found under {place!r}{f'; left out: {named}' if others else ''}"
 
 
 def _load(path: str, file: BinaryIO, zipped: bool) -> Any:

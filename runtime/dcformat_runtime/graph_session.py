@@ -113,7 +113,7 @@ class GraphSession(Session):
             engine is not None
             and x.__class__ is np.ndarray
             and x.dtype is engine.dtype
-            and x.shape[1:] == engine.shapes[0]
+            and x.shape[1:] == engine.shape
             and x.flags.c_contiguous
             and len(x) <= self._whole
         ):

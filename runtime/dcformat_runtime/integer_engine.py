@@ -18,7 +18,7 @@ from dcformat_runtime.network import Floats
 
 Bytes = npt.NDArray[Any]
 
-_UINT8 = np.dtype(np.uint8)
+_INT8 = np.dtype(np.int8)
 
 
 class IntegerEngine:
@@ -29,6 +29,8 @@ class IntegerEngine:
     graph : Graph
     shapes : list of tuple of int
         The shape of every value.
+    shape : tuple of int
+        The shape of the input.
     dtype : dtype
         That of the input.
     given : int
@@ -39,24 +41,28 @@ class IntegerEngine:
         assert model.graph is not None
         self.graph: Graph = model.graph
         self.shapes: list[Shape] = self.graph.shapes({name: t.shape for name, t in model.tensors.items()})
-        self.dtype, self.given = np.dtype(self.graph.inputs[0].dtype), program.given
-        self._program, self._output = program, self.graph.outputs[0]
-        self._shape, self._made = self.shapes[self._output.value], np.dtype(self._output.dtype)
+        self.shape, self.dtype, self.given = self.shapes[0], np.dtype(self.graph.inputs[0].dtype), program.given
+        output = self.graph.outputs[0]
+        self._program, self._made, self._result = program, np.dtype(output.dtype), self.shapes[output.value]
+        self._signed = self.dtype is self._made is _INT8
         self._run, self._mem, self._records = run_integers.resolve(), program.mem, program.records
         self._arenas = [program.arena]
 
     def run_bytes(self, x: Bytes) -> Bytes:
         """Return the output for C-contiguous inputs ``(batch, *shape)`` of the input's dtype."""
         batch = len(x)
-        out = np.empty(batch * self.given, _UINT8)
+        out = np.empty((batch, *self._result), self._made)
         if batch:
             try:
                 arena = self._arenas.pop()
             except IndexError:
                 arena = self._program.arena.copy()
-            self._run(x.view(_UINT8).reshape(-1), out, arena, self._mem, self._records, batch)
+            if self._signed:  # one view fewer for each: at batch size 1 every line counts
+                self._run(x.reshape(-1), out.reshape(-1), arena, self._mem, self._records, batch)
+            else:
+                self._run(_int8s(x), _int8s(out), arena, self._mem, self._records, batch)
             self._arenas.append(arena)
-        return out.view(self._made).reshape(batch, *self._shape)
+        return out
 
     def run(self, inputs: list[Floats], batch: int) -> list[Floats]:
         """Return the output for whole numbers that the input's dtype holds, float32 ``(batch, *shape)``."""
@@ -67,16 +73,21 @@ class IntegerEngine:
 
     def profile(self, inputs: list[Floats], batch: int) -> list[tuple[str, float]]:
         """Return the name and the seconds of each operator."""
-        x = np.ascontiguousarray(inputs[0]).astype(self.dtype).view(_UINT8).reshape(-1)
-        out, arena = np.empty(batch * self.given, _UINT8), self._program.arena.copy()
+        x = _int8s(np.ascontiguousarray(inputs[0]).astype(self.dtype))
+        out, arena = np.empty(self.given, _INT8), self._program.arena.copy()
         seconds: dict[str, float] = {}
         for number in range(batch):
             image = x[number * prod(self.shapes[0]) :][: prod(self.shapes[0])]
             for row, name in enumerate(self._program.names):
                 start = perf_counter()
-                self._run(image, out[: self.given], arena, self._mem, self._records[row : row + 1], 1)
+                self._run(image, out, arena, self._mem, self._records[row : row + 1], 1)
                 seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         return list(seconds.items())
+
+
+def _int8s(array: Bytes) -> Bytes:
+    """Return the bytes of a C-contiguous array, without a copy."""
+    return array.reshape(-1).view(_INT8)
 
 
 def make(model: Model, max_bytes: int | None) -> IntegerEngine | None:

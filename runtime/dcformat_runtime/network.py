@@ -251,7 +251,7 @@ def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
         return False
     match node:
         case Conv() | MaxPool() | AvgPool():
-            return len(node.stride) == 2 and node.padding == node.padding_end
+            return ranks == {3} and len(node.stride) == 2 and node.padding == node.padding_end
         case Linear():
             return ranks == {1}
         case Reduce():

@@ -2,163 +2,31 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from reference_planes import ROTATED
-from reference_reader import Tensor
-
-from generator.assembler import DENSE, SIZES, Item, assemble, f32, labels, metadata, pack_bits, text, varint
+from generator.assembler import CONSTANT, DENSE, SIZES, Item, assemble, labels, metadata, varint
+from generator.delta_bytes import (
+    BY_AXIS,
+    BY_PREDICTION,
+    CHANGED,
+    KEPT,
+    NEW,
+    WIDTH_OF,
+    Made,
+    Way,
+    delta,
+    difference,
+    origin,
+    pair,
+    section,
+    step,
+    string,
+    tensor,
+)
 from generator.graph_bytes import Op, graph, op
-from generator.ranges import RangeEncoder
 from generator.samples import VALUES, Invalid, constant, copy, dense
-from generator.value_blocks import CODED, CONSTANT_PLANE, RAW, Plane, block, encode_tables, frequencies_of, rans
-
-#: A delta: name, requirements, bytes, base, and the tensors of the new file or the code of the error.
-Made = tuple[str, str, bytes, bytes, "dict[str, Tensor] | str"]
-BY_AXIS, BY_PREDICTION = 1, 3
-KEPT, NEW, CHANGED = range(3)
-WIDTH_OF = {"complex64": 4}
-
-
-def section(
-    base: bytes, result: bytes, steps: bytes, sections: bytes = b"\0", count: int | None = None, order: int = 0
-) -> tuple[int, bytes]:
-    """Section 15: section 6; `steps` are those of `step`, and `sections` item 2."""
-    return 6, base[-8:] + result[-8:] + sections + bytes([order]) + varint(1 if count is None else count) + steps
-
-
-def step(kind: int, count: int, after: bytes = b"") -> bytes:
-    """Section 15, item 3."""
-    return varint(4 * count + kind) + after
-
-
-def origin(number: int, scale: float | None = None, name: str | None = None) -> bytes:
-    """Section 15: an origin."""
-    head = varint(4 * number + 2 * (name is not None) + (scale is not None))
-    return head + (b"" if name is None else text(name)) + (b"" if scale is None else f32(scale))
-
-
-def string(name: str, data: bytes) -> Item:
-    """Return a difference as a tensor."""
-    return Item(b"\0\0" + data, DENSE, (len(data),), list(data), name=name, dtype="uint8")
-
-
-# --------------------------------------------------------------------------------------------------- differences
-
-
-@dataclass
-class Way:
-    """How to code a difference block; any part may be false."""
-
-    marks: Plane
-    sizes: Plane
-    count: int | None = None
-    tail: bytes = b""
-    padding: str = ""
-    given_marks: Sequence[int] | None = None
-    given_sizes: Sequence[int] | None = None
-
-
-def size_of(new: int, old: int, dtype: str, bits: int) -> tuple[int, str]:
-    """Section 15.1, "Steps": the size of the step from one unit to another, and its rest."""
-    top, whole = 1 << bits - 1, (1 << bits) - 1
-    if dtype in ROTATED:
-        new, old = (u + top if u < top else whole - u for u in (new, old))
-    distance = (new - old + top) % (1 << bits) - top
-    value = (2 * distance if distance > 0 else -2 * distance - 1) - 1
-    if value < 8:
-        return value, ""
-    rest = value.bit_length() - 3
-    return 4 * (rest + 3) - 8 + (value >> rest & 3), f"{value & (1 << rest) - 1:0{rest}b}"[::-1]
-
-
-def highest(unit: int, dtype: str, bits: int) -> int:
-    """Section 6.4: the highest byte of a changed unit."""
-    if dtype in ROTATED:
-        unit = unit << 1 & (1 << bits) - 1 | unit >> bits - 1
-    elif dtype in ("int16", "int32", "int64"):
-        unit = (unit << 1 ^ ((1 << bits) - 1 if unit >> bits - 1 else 0)) & (1 << bits) - 1
-    return unit >> bits - 8
-
-
-def difference_block(new: Sequence[int], old: Sequence[int], dtype: str, bits: int, way: Way) -> bytes:
-    """Section 15.1, "Difference block"."""
-    marks = [0 if a == b else 1 if a == 0 else 2 for a, b in zip(new, old, strict=True)]
-    marks = list(marks if way.given_marks is None else way.given_marks)
-    there = [i for i, mark in enumerate(marks) if mark == 2]
-    found = [size_of(new[i], old[i], dtype, bits) for i in there]
-    sizes = [size for size, _ in found] if way.given_sizes is None else list(way.given_sizes)
-    rests = "".join(rest for _, rest in found)
-    heads, data, coder = b"", b"", RangeEncoder()
-    for symbols, units, given in ((marks, range(len(marks)), way.marks), (sizes, there, way.sizes)):
-        if not symbols:
-            continue
-        plane = replace(given)
-        if plane.kind != CODED:
-            heads += bytes([plane.kind if plane.head is None else plane.head])
-            heads += bytes(symbols[:1]) if plane.kind == CONSTANT_PLANE else b""
-            data += bytes(symbols) if plane.kind == RAW else b""
-            continue
-        tables = [0] * len(symbols)
-        if plane.context == BY_AXIS and plane.map:
-            tables = [plane.map[i // plane.inner % plane.lines] for i in units]
-        elif plane.context == BY_PREDICTION:
-            plane.map = plane.map or [n % 16 for n in range(256)]
-            tables = [plane.map[highest(old[i], dtype, bits)] for i in units]
-        count = max(plane.map, default=0) + 1 if plane.tables is None else plane.tables
-        used = [[s for s, t in zip(symbols, tables, strict=True) if t == table] or [0] for table in range(count)]
-        plane.frequencies = [frequencies_of(some) for some in used]
-        data += rans(symbols, tables, plane)
-        axis = varint(plane.inner) + varint(plane.lines) if plane.context == BY_AXIS else b""
-        head = CODED | plane.context << 2 | count - 1 << 4 if plane.head is None else plane.head
-        heads += bytes([head]) + axis + varint(plane.words)
-        encode_tables(coder, plane)
-    stream = coder.finish()
-    coded = any(plane.kind == CODED for plane in (way.marks, way.sizes)[: 1 + bool(sizes)])
-    head = varint(len(there) if way.count is None else way.count) + heads
-    body = head + (varint(len(stream)) + stream if coded else b"") + data
-    return body + pack_bits(rests + way.padding) + way.tail
-
-
-def difference(
-    new: Sequence[int], old: Sequence[int], dtype: str, way: Way, flags: int = 0, table: bytes = b""
-) -> bytes:
-    """Section 15.1: a difference of one piece, or of none; elements are bit patterns, `old` after the table."""
-    if dtype == "complex64":
-        new, old = ([part for n in some for part in (n & 0xFFFFFFFF, n >> 32)] for some in (new, old))
-    bits = 8 * WIDTH_OF.get(dtype, SIZES[dtype])
-    body = difference_block(new, old, dtype, bits, way) if old else b""
-    return bytes([flags]) + table + (varint(len(body)) + body if old else b"")
-
-
-def pair(dtype: str, count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return the elements of a tensor and of what becomes of it: some the same, some zero, some near, some anything."""
-    source, bits = random.Random(seed), 8 * SIZES[dtype]
-    if dtype == "bool":
-        return [n % 3 & 1 for n in range(count)], [n % 5 & 1 for n in range(count)]
-    old = [source.getrandbits(bits) for _ in range(count)]
-    new = [
-        (u, 0, u ^ source.getrandbits(3), source.getrandbits(bits))[source.choice((0, 0, 0, 1, 2, 2, 3))] for u in old
-    ]
-    return old, new
-
-
-def tensor(name: str, values: Sequence[int], dtype: str, shape: tuple[int, ...] = (), scale: float = 1.0) -> Item:
-    """Return a dense tensor under coder 0."""
-    raw = b"".join(value.to_bytes(SIZES[dtype], "little") for value in values)
-    return Item(b"\0\0" + raw, DENSE, shape or (len(values),), list(values), name=name, dtype=dtype, scale=scale)
-
-
-def delta(name: str, ids: str, old: Item, new: Item, data: bytes, code: str = "", scale: float | None = None) -> Made:
-    """Return a delta whose new file has one tensor, made of the base's only one; `code` if it must be rejected."""
-    base, result = assemble([old]), assemble([new])
-    made = assemble([string(new.name, data)], [section(base, result, step(CHANGED, 1, origin(0, scale)))])
-    return name, ids, made, base, code or {new.name: new.tensor()}
-
-
-# ------------------------------------------------------------------------------------------------------- vectors
+from generator.value_blocks import CODED, CONSTANT_PLANE, Plane, block
 
 CODED_WAY = Way(Plane(CODED), Plane(CODED))
 RAW_WAY = Way(Plane(), Plane())
@@ -167,6 +35,7 @@ RAW_WAY = Way(Plane(), Plane())
 def deltas() -> Iterator[Made]:
     """All deltas with their bases."""
     yield from valid_files()
+    yield from files_of_other_bases()
     for dtype in SIZES:
         old, new = pair(dtype, 40, 3)
         scale = 0.5 if dtype == "int8" else 1.0
@@ -230,6 +99,10 @@ def valid_files() -> Iterator[Made]:
         [alike, twice],
         [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))],
     )
+
+
+def files_of_other_bases() -> Iterator[Made]:
+    """Yield a difference of several tensors, and a graph that stays."""
     before, wide = tensor("w", [7, 0, 9] * 2, "float32", (2, 3)), tensor("w", [7, 1, 9, 0, 0, 8], "float32", (2, 3))
     base_of_three = assemble([dense("a"), before, dense("c", begins=True)])
     new, old = ([*VALUES, *middle.values, *VALUES] for middle in (wide, before))
@@ -244,9 +117,18 @@ def valid_files() -> Iterator[Made]:
         {item.name: item.tensor() for item in (dense("a"), wide, dense("q"))},
     )
     net = graph((5,), op(Op.RELU))
-    with_graph = assemble([first], [(2, net)])
+    with_graph = assemble([dense("a")], [(2, net)])
     result = assemble([], [(2, net)])
     yield "file_graph_kept", "B7", assemble([], [section(with_graph, result, b"", b"\1\2\0", 0)]), with_graph, {}
+    test = (5, varint(7) + varint(1) + bytes(8))
+    tested, result = assemble([], [(2, net), test]), assemble([], [(2, net), test, (128, b"!")])
+    made = assemble([], [section(tested, result, b"", b"\3\2\0\5\0\x80\2!", 0)])
+    yield "file_sections_5_and_128", "B2 B7", made, tested, {}
+    many = Item(b"\0\7", CONSTANT, ((1 << 20) + 1,), [7], name="a", dtype="uint8")
+    pieces = (difference([7] * n, [7] * n, "uint8", Way(Plane(CONSTANT_PLANE), Plane()))[1:] for n in (1 << 20, 1))
+    base = assemble([many])
+    made = assemble([string("a", b"\0" + b"".join(pieces))], [section(base, base, step(CHANGED, 1, origin(0)))])
+    yield "file_of_two_pieces", "B8", made, base, {"a": many.tensor()}
 
 
 def valid_differences() -> Iterator[Made]:
@@ -271,6 +153,8 @@ def valid_differences() -> Iterator[Made]:
             axis = Plane(CODED, BY_AXIS, inner, lines, [n % 3 for n in range(lines)])
             data = difference(new, old, dtype, Way(axis, axis))
             yield delta(f"by_axis_{inner}_{lines}_{dtype}", "B10", *items, data)
+        one_line = Plane(CODED, BY_AXIS, 5, 1, [0], tables=2)
+        yield delta(f"by_axis_5_1_{dtype}", "B10", *items, difference(new, old, dtype, Way(one_line, Plane())))
     old, new = [1, 2, 250], [1, 3, 0]
     items = tensor("a", old, "int8", (3,), 0.5), tensor("a", new, "int8", (3,), 0.25)
     yield delta("scale", "B6", *items, difference(new, old, "int8", RAW_WAY), scale=0.25)
@@ -317,6 +201,8 @@ def invalid_differences() -> Iterator[Made]:
     yield bad("after_the_block", "E04", "N5", replace(CODED_WAY, tail=b"\0"))
     stepped = sum(a != b and b != 0 for a, b in zip(old, new, strict=True))
     yield bad("count", "E14", "B12", Way(Plane(), Plane(), count=stepped - 1, given_sizes=[0] * (stepped - 1)))
+    more = Way(Plane(), Plane(), count=stepped + 1)
+    yield bad("count_more", "E14", "B12", more)
     yield bad("count_limit", "E06", "N2", replace(CODED_WAY, count=13))
     yield bad("mark", "E14", "B12", replace(CODED_WAY, given_marks=[3] * 12))
     yield bad("constant_mark", "E14", "B12", Way(Plane(CONSTANT_PLANE), Plane(), given_marks=[255] * 12))
@@ -351,6 +237,8 @@ def invalid_differences() -> Iterator[Made]:
     for name, code, data in (("short", "E03", table[:-1]), ("long", "E04", table + b"\0")):
         made = difference([7, 9], [1, 2], "uint8", RAW_WAY, 1, varint(len(data)) + data)
         yield delta(f"bad_table_{name}", "B9", *small, made, code)
+    made = difference([7, 9], [1, 2], "uint8", RAW_WAY, 2, varint(len(table)) + table)
+    yield delta("bad_flags_and_table", "B9", *small, made, "E08")
     true = tensor("a", [0, 1], "bool"), tensor("a", [2, 1], "bool")
     yield delta("bad_bool", "B8 T12", *true, difference([2, 1], [0, 1], "bool", RAW_WAY), "E08")
 
@@ -372,6 +260,8 @@ def invalid_uses() -> Iterator[Made]:
     yield bad("kept_beyond", "E17", "B7", step(KEPT, 1, b"\2"))
     yield bad("kept_beyond_by_count", "E17", "B7", step(KEPT, 3, b"\0"))
     yield bad("origin_beyond", "E17", "B7", step(CHANGED, 1, origin(2)), [alike])
+    yield bad("origin_most", "E17", "B7", step(CHANGED, 1, origin(1 << 16, 0.5, "n")), [alike])
+    yield "bad_no_delta", "B7", result, base, "E18"
     yield bad("section_of_the_base", "E17", "B7", keep, sections=b"\1\3\0")
     chained = assemble([], [section(base, result, keep)])
     yield bad("base_is_a_delta", "E17", "B7", keep, given=chained)
@@ -414,12 +304,15 @@ def invalid_deltas() -> Iterator[Invalid]:
     yield bad("section_again", "E08", "B2", body(keep, sections=b"\2\3\0\3\0"))
     yield bad("sections_limit", "E06", "N2", body(keep, sections=varint(257)))
     yield bad("section_length", "E06", "N2", body(keep, sections=b"\1\3" + varint((1 << 24) + 2)))
+    yield bad("sections_most", "E08", "B2", body(keep, sections=varint(256)))
+    yield bad("section_longest", "E03", "N4", body(keep, sections=b"\1\3" + varint((1 << 24) + 1)))
     yield bad("order_2", "E08", "B17", body(b"", 0, order=2))
     yield bad("kept_in_place", "E08", "B18", body(keep, order=1))
     named = step(CHANGED, 1, origin(0, name="z"))
     yield bad("renamed_in_place", "E08", "B18", body(named, order=1), [string("z", b"\0")])
     yield bad("step_of_none", "E08", "B3", body(step(KEPT, 0, b"\0")))
     yield bad("step_of_kind_3", "E08", "B3", body(step(3, 1)))
+    yield bad("step_of_kind_3_most", "E08", "B3", body(step(3, 1 << 16)))
     yield bad("steps_limit", "E06", "N2", body(b"", (1 << 16) + 1))
     yield bad("step_limit", "E06", "N2", body(step(KEPT, (1 << 16) + 1)))
     yield bad("first_limit", "E06", "N2", body(step(KEPT, 1, varint((1 << 16) + 1))))

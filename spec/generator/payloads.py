@@ -181,7 +181,7 @@ def invalid_payloads() -> Iterator[Invalid]:
         yield from invalid_positions(coder)
         yield from invalid_streams(coder)
     long = {at: pool[at * at % 3] for at in range(4100)}
-    yield bad("stream_limit", "E06", "N2", shape=(4100,), elements=long, form=DENSE_SHARED, shifts=[0, 0, 0, 6700])
+    yield bad("stream_limit", "E06", "N2", shape=(4100,), elements=long, form=DENSE_SHARED, shifts=[0, 0, 0, 3300])
     yield bad("padding_of_seven", "E08", "K3", elements=dict.fromkeys((3, 5, 7), pool[0]), padding="1")
     yield from invalid_symbols()
 

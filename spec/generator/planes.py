@@ -32,7 +32,16 @@ Good = tuple[str, str, Item]
 
 
 def valid_planes() -> Iterator[Good]:
-    """Every dtype, kind of plane, context, and number of states."""
+    """Value blocks and tables by place."""
+    yield from dtypes()
+    yield from contexts()
+    yield from streams()
+    yield from chunks_and_entries()
+    yield from valid_tables()
+
+
+def dtypes() -> Iterator[Good]:
+    """Every dtype, and values at the ends of their ranges."""
     for dtype, size in SIZES.items():
         some = drawn(dtype, 12, 1)
         scale = 0.5 if dtype == "int8" else 1.0
@@ -46,6 +55,10 @@ def valid_planes() -> Iterator[Good]:
     yield "planes_constant_planes", "", item(flat, "float32", [Plane(CONSTANT_PLANE)] * 3 + [Plane(CODED)])
     yield "planes_signed", "", item([0, 0xFFFF, 1, 0x8000, 0x7FFF, 0xFFFE], "int16", [Plane(CODED), Plane()])
     yield "planes_of_none", "", Item(b"\4\0", DENSE, (0, 3), [])
+
+
+def contexts() -> Iterator[Good]:
+    """Every context, and maps from places to tables."""
     rows = drawn("bfloat16", 60, 2)
     for inner, lines in ((10, 6), (1, 10), (2, 5), (60, 1), (1, 60)):
         axis = Plane(CODED, BY_AXIS, inner, lines, [n % 3 % lines if lines > 1 else 0 for n in range(lines)])
@@ -64,19 +77,27 @@ def valid_planes() -> Iterator[Good]:
     yield "planes_axis_of_one_place", "V2", item(drawn("uint8", 20, 3), "uint8", [one_place])
     falls = Plane(CODED, BY_AXIS, 1, 4, [15, 3, 15, 0], tables=16)
     yield "planes_map_falls", "A19", item(drawn("uint8", 32, 3), "uint8", [falls])
-    mixed = [(7 * n * n + 3 * n) % 31 >> n % 4 for n in range(256)]
-    mixed[0] += 4096 - sum(mixed)
-    used = [n * n % 256 for n in range(40) if mixed[n * n % 256]]
-    yield "planes_frequencies", "A16", item(used, "uint8", [Plane(CODED, frequencies=[mixed])])
     most = Plane(CODED, BY_AXIS, 1, 16, list(range(16)))
     yield "planes_most_tables", "", item(drawn("uint8", 320, 3), "uint8", [most])
     unused = Plane(CODED, BY_AXIS, 1, 4, [0, 3, 0, 3])
     yield "planes_unused_tables", "", item(drawn("uint8", 32, 3), "uint8", [unused])
+
+
+def streams() -> Iterator[Good]:
+    """Frequencies, and every number of states."""
+    mixed = [(7 * n * n + 3 * n) % 31 >> n % 4 for n in range(256)]
+    mixed[0] += 4096 - sum(mixed)
+    used = [n * n % 256 for n in range(40) if mixed[n * n % 256]]
+    yield "planes_frequencies", "A16", item(used, "uint8", [Plane(CODED, frequencies=[mixed])])
     for count in (1, 4095, 4096, 8191, 8192, 16384, 70000):
         yield f"planes_states_{count}", "A17 A18", item(drawn("uint8", count, 4), "uint8", [Plane(CODED)])
     one = Plane(CODED, frequencies=[[4096 * (n == 7) for n in range(256)]])
     yield "planes_one_symbol", "A16", item([7] * 50, "uint8", [one])
     yield "planes_states_most", "A17 A18", item([7] * (1 << 20), "uint8", [one])
+
+
+def chunks_and_entries() -> Iterator[Good]:
+    """Value blocks of chunks, and of sparse tensors."""
     first, last = drawn("float16", 6, 5), drawn("float16", 3, 6)
     bodies = [block(part, "float16", ways_of("float16", Plane(CODED))) for part in (first, last)]
     table = b"".join(varint(len(body)) for body in bodies)
@@ -87,7 +108,6 @@ def valid_planes() -> Iterator[Good]:
         payload = b"\x80\0" + head() + varint(len(body)) + body + gaps(5)
         places = [0, 2, 3, 7, 11]
         yield f"planes_sparse_{dtype}", "T19", Item(payload, SPARSE, (3, 4), values, places, dtype=dtype)
-    yield from valid_tables()
 
 
 def valid_tables() -> Iterator[Good]:

@@ -171,7 +171,9 @@ def test_unknown_verbs_and_options(invoke: Invoke, dcf: Path) -> None:
     assert invoke("--version").stdout.startswith("dcformat ")
 
 
-@pytest.mark.parametrize("verb", ["compress", "pack", "unpack", "inspect", "verify", "run", "bench", "warmup", "study"])
+@pytest.mark.parametrize(
+    "verb", ["compress", "pack", "unpack", "inspect", "verify", "run", "bench", "warmup", "sweep", "study"]
+)
 def test_every_verb_has_help(invoke: Invoke, verb: str) -> None:
     result = invoke(verb, "--help")
     assert result.exit_code == 0

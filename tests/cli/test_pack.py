@@ -252,7 +252,7 @@ def test_omissions_are_noted(invoke: Invoke, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["left_out"] == {"n": "int", "drop": "skipped as asked"}
     assert result.stderr.splitlines()[:4] == [
-        "note: the state_dict was found under 'model_state'",
+        "note: the state_dict was found under 'model_state'; left out: 'step'",
         "note: left out as asked: 1 entry: drop",
         "note: left out, because a .dcf file holds only dtypes that safetensors has: 1 entry: n (int)",
         "warning: kept, but NaN or infinite in some places: 1 entry: inf (1 place)",

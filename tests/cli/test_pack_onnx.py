@@ -139,3 +139,19 @@ def test_a_self_test_of_a_network_with_several_inputs(invoke: Invoke, tmp_path: 
     save_npz(tmp_path / "x.npz", {"token": np.array([1, 4]), "state": np.ones((2, 4), np.float32)})
     assert invoke("run", packed, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz").exit_code == 0
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["best"], table[[1, 4]].max(axis=1) + 1, rtol=1e-6)
+
+
+def test_one_deviation_for_all_channels_and_the_sign_of_zeros(invoke: Invoke, tmp_path: Path, network: Path) -> None:
+    model = load(network)
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0] = -0.0
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "conv"))
+    save(model, network)
+    rule = ("--dim", "width=9", "--mean", "0.5,0.25,0.75", "--std", "2")
+    arguments = ("pack", network, "-f", "-o", tmp_path / "a.dcf", *rule)
+    for exact in (False, True):
+        assert invoke(*arguments, *["--exact"] * exact).exit_code == 0
+        packed = dcformat.load(tmp_path / "a.dcf")
+        assert packed.graph is not None
+        assert packed.graph.preprocessing == Preprocessing((0.5, 0.25, 0.75), (2.0, 2.0, 2.0))
+        assert np.signbit(packed.tensors["conv"].to_dense()[0, 0]).all() == exact

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dcformat_interop.tflite_import import litert
+from dcformat_interop import TfliteImport
 
 import dcformat
+from dcformat.graph import Preprocessing
 from tests.cli.support import Invoke, refused
 from tests.interop.tflite.support import HAS_LITERT, random
 from tests.interop.tflite.writer import Operator, Tensor, constant, model
@@ -67,10 +68,12 @@ def test_without_litert(
 def test_another_network_is_never_written(
     invoke: Invoke, tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    def shifted(*args: Any, **options: Any) -> list[Any]:
-        return [array + np.float32(0.01) for array in litert.run_litert(*args, **options)]
+    check = TfliteImport.check
 
-    monkeypatch.setattr("dcformat_interop.tflite_import.checking.run_litert", shifted)
+    def shifted(self: TfliteImport, run: Any) -> Any:
+        return check(self, lambda inputs: {name: y + np.float32(0.01) for name, y in run(inputs).items()})
+
+    monkeypatch.setattr(TfliteImport, "check", shifted)
     result = invoke("pack", network, "-o", tmp_path / "a.dcf")
     refused(
         result, "network.tflite: output 'scores': expected at most 0.0001 of the largest number between it and that"
@@ -90,3 +93,18 @@ def test_damaged_files_and_wrong_options(invoke: Invoke, tmp_path: Path, network
     network.write_bytes(b"")
     refused(invoke("pack", network, "-o", packed), "network.tflite: not a TensorFlow Lite model (an empty file)")
     assert not packed.exists()
+
+
+def test_means_of_channels_that_come_last(invoke: Invoke, tmp_path: Path) -> None:
+    source = tmp_path / "a.tflite"
+    source.write_bytes(model([Tensor((1, 4, 4, 3)), Tensor()], [Operator("ABS", [0], [1])], [0], [1]))
+    out = tmp_path / "a.dcf"
+    refused(
+        invoke("pack", source, "-o", out, "--mean", "0.5,0.4,0.3"), f"{source}: --mean and --std",
+        "expected one number for all channels, which are the last dimension of the input (4, 4, 3), found 3",
+    )  # fmt: skip
+    assert not out.exists()
+    assert invoke("pack", source, "-o", out, "--mean", "0.5", "--std", "0.25").exit_code == 0
+    graph = dcformat.load(out).graph
+    assert graph is not None
+    assert graph.preprocessing == Preprocessing((0.5,), (0.25,))

@@ -91,6 +91,66 @@ def test_files_are_the_users_own_and_none_is_left_half_written(filled):
     assert {stat.S_IMODE(path.stat().st_mode) for path in files(filled)} == {0o600}
 
 
+SHIPPED = """
+import sys
+from dcformat.jit.machine_code import store
+from dcformat import jit
+class Told(jit.Observer):
+    names = []
+    def damaged(self, kernel):
+        self.names.append(kernel)
+jit.observe(Told())
+store.shipped = lambda: sys.argv[1]
+""" + REPORT.replace("print(json.dumps(dict(", "print(json.dumps(dict(damaged=Told.names, ")
+
+
+def run_shipped(shipped, cache):
+    """Run kernels that came with the package, for a user whose own folder is `cache` and who has no compiler."""
+    script = "import sys; sys.argv[1:] = [" + repr(str(shipped)) + "]; sys.modules['numba'] = None\n" + SHIPPED
+    return run(cache, script)
+
+
+def test_code_that_came_with_the_package_needs_no_folder_and_no_compiler(cache, tmp_path):
+    for path in [cache / "kernels", *files(cache)]:
+        path.chmod(path.stat().st_mode | stat.S_IWGRP)  # as trusted as the package's modules, whatever the umask was
+    result = run_shipped(cache / "kernels", tmp_path / "none")
+    assert result == {"damaged": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
+    assert not (tmp_path / "none").exists()
+
+
+def test_damaged_code_that_came_with_the_package_is_reported_and_not_used(cache, tmp_path):
+    for path in files(cache)[1:]:
+        path.write_bytes(path.read_bytes()[:-1])
+    result = run_shipped(cache / "kernels", tmp_path / "none")
+    assert len(result["damaged"]) == 5
+    assert result["out"] == RIGHT
+    assert sorted(result["states"]) == ["python"] * 5 + ["saved"]
+
+
+BACKGROUND = """
+import json, sys, time
+from dcformat import jit
+from machine_kernels import simple as k
+kernels = [k.total, k.scale]
+assert not any(kernel.ready() for kernel in kernels)
+made = jit.BackgroundCompilation(kernels)
+assert made.possible() and made.start()
+while not made.ended():
+    time.sleep(0.05)
+print(json.dumps(dict(ready=[kernel.ready() for kernel in kernels], numba="numba" in sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_another_process_can_compile(tmp_path, writable):
+    cache = tmp_path / "cache"
+    if not writable:
+        cache.write_text("")
+    assert run(cache, BACKGROUND, TMPDIR=str(tmp_path)) == {"ready": [True, True], "numba": False}
+    assert not list(tmp_path.glob("dcformat-*")), "the folder of a process remains"
+    assert not writable or len(files(cache)) == 2
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "exchanged"])
 def test_damaged_files_are_not_used_and_are_replaced(cache, damage):
     before = {path: path.read_bytes() for path in files(cache)}
@@ -316,6 +376,7 @@ def test_short_work_does_not_wait_for_the_compiler(tmp_path, filled):
     assert run(tmp_path, short) == [[70, 280], "saved", False]
 
 
+@pytest.mark.slow
 def test_threads_and_processes_at_once(tmp_path):
     together = (
         "import threading\ngo = [threading.Thread(target=k.total.resolve) for _ in range(4)]\n"

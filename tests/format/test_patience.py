@@ -173,6 +173,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> None:
     """A step is a microsecond, in which Python runs at most eight lines."""
     script = COUNT.replace("PATH", repr(str(tmp_path / "w")))

@@ -129,15 +129,13 @@ def large_file() -> bytes:
 
 def test_chunks_are_decoded_within_a_fraction_of_the_memory() -> None:
     made = large_file()
-    source = io.BytesIO(made)
-    with dcformat.open(source, max_memory=30_000_000) as file:
+    with dcformat.open(io.BytesIO(made), max_memory=30_000_000) as file:
         assert sum(len(piece) for piece in file.pieces("w")) == 2_400_000
         with pytest.raises(MemoryLimitError):
             file.tensor("w")
-        assert sum(1 for _ in file.pieces("w")) == 12
-    with dcformat.open(source, max_memory=4_000_000) as file, pytest.raises(MemoryLimitError):
+    with dcformat.open(io.BytesIO(made), max_memory=4_000_000) as file, pytest.raises(MemoryLimitError):
         list(file.pieces("w"))
-    with dcformat.open(source, max_work=1_000_000) as file, pytest.raises(WorkLimitError):
+    with dcformat.open(io.BytesIO(made), max_work=1_000_000) as file, pytest.raises(WorkLimitError):
         list(file.pieces("w"))
 
 

@@ -64,7 +64,8 @@ def read(path: Path, state: Any, **options: Any) -> dict[str, list[Any]]:
 def test_the_one_mapping_of_tensors_is_found(tmp_path: Path, state: Mapping[str, Any], place: str) -> None:
     assert read(tmp_path / "a.pt", state) == {"w": W.tolist()}
     (note,) = read_checkpoint(tmp_path / "a.pt").notes
-    assert note.text == f"the state_dict was found under {place!r}"
+    others = ", ".join(repr(name) for name in state if name != place.partition(".")[0])
+    assert note.text == f"the state_dict was found under {place!r}" + (f"; left out: {others}" if others else "")
 
 
 def test_several_mappings_need_a_key(tmp_path: Path) -> None:

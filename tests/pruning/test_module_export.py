@@ -7,11 +7,11 @@ import pytest
 import torch
 from dcformat_pruning import from_module
 from dcformat_pruning.networks import build
+from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_runtime import Session
 from torch import nn
 from torch.nn import functional
 
-from dcformat.errors import FormatError
 from dcformat.graph import Preprocessing
 from tests.pruning.exporting import check, graph_of, kinds_of, with_statistics
 
@@ -240,5 +240,5 @@ def test_unused_results_are_left_out() -> None:
 
 
 def test_inputs_of_too_many_dimensions() -> None:
-    with pytest.raises(FormatError, match="input shape"):
+    with pytest.raises(UnsupportedModuleError, match="input shape: expected at most 7 dimensions"):
         from_module(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), (1,) * 8)

@@ -42,6 +42,7 @@ def behind_dropout(s: Any, x: Tensor) -> Tensor:
             lambda s, x: (torch.linalg.svdvals(s.fc(x).view(-1, 2, 2)), torch.special.bessel_j0(x), s.drop.train()(x)),
             r"^Net: 3 operators cannot be imported: .*svd \(.*bessel_j0 \(.*Dropout in training mode \(node 'drop'\)",
         ),
+        (lambda s, x: torch.fft.fft(s.fc(x)), "expected real numbers .*, found torch.complex64 .*view_as_real"),
         (behind_dropout, "'output': expected at most 0.0001 .*found .*export has lost something of the program"),
         (lambda s, x: s.fc(x).missing(), r"^the module \(.*Net\): .* found .* no attribute 'missing'; fit the inputs"),
     ],

@@ -168,6 +168,26 @@ def quantised(softmax: bool = True) -> Model:
 
 
 @needs_compiler
+def test_a_quantised_network_in_float32(tmp_path: Path) -> None:
+    run_tests(tmp_path, export_c(quantised(softmax=False), ExportOptions("float32", tests=8)).files)
+
+
+@needs_compiler
+def test_rows_of_tiny_weights_with_large_biases(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    weight = random.standard_normal((6, 300)).astype(np.float32)
+    weight[2] *= np.float32(1e-9)
+    bias = np.array([0, 1, 30, -2, 0.5, 0], np.float32)
+    tensors = {"w": from_dense("w", weight), "b": from_dense("b", bias)}
+    nodes = (Linear((0,), "w", "b"), ReLU((1,)))
+    x = random.random((50, 300)).astype(np.float32)
+    made = export_c(Model(tensors, Graph.sequential((300,), nodes)), ExportOptions("int8", tests=20), x)
+    run_tests(tmp_path, made.files, "-fsanitize=undefined")
+    assert made.error is not None
+    assert made.error.largest < 0.5
+
+
+@needs_compiler
 def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> None:
     model = quantised(softmax=False)
     made = export_c(model, ExportOptions("int8"))
@@ -180,6 +200,7 @@ def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> No
     assert np.mean(far > 0.01) < 0.03
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     made = export_c(lenet_5(), ExportOptions("int8"), load_split("train", ROOT / "data/mnist").images[:500])
@@ -190,6 +211,7 @@ def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     assert np.mean(found == test.labels) >= 0.992
 
 
+@pytest.mark.slow
 def test_sizes_of_lenet_5() -> None:
     images = load_split("train", ROOT / "data/mnist").images[:50]
     sizes = {}
@@ -202,6 +224,7 @@ def test_sizes_of_lenet_5() -> None:
     assert sizes["tables"] <= 5100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_sizes_and_emulated_runs(target: str) -> None:
     if absent := missing(target):
@@ -219,6 +242,14 @@ def test_sizes_and_emulated_runs(target: str) -> None:
     ran = emulate(made.files, target)
     assert (ran.failed, ran.checked) == (0, True)
     assert ran.length > 100_000
+
+
+@pytest.mark.parametrize("target", ["cortex-m0", "atmega1284p"])
+@pytest.mark.parametrize("name", ["residual", "averaging", "one line", "moving"])
+def test_compilers_of_other_processors_give_no_warning(name: str, target: str) -> None:
+    if absent := missing(target):
+        pytest.skip(f"{absent} is not installed")
+    assert measure(export_c(FLOAT_NETS[name]().model()).files, target).flash > 500
 
 
 @pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4"])

@@ -248,12 +248,23 @@ def _layer(weight: Array, bias: Array | None = None, **changes: Any) -> Model:
     (model((4,), [g.Unary((1,), "abs"), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "another operator"),
     (model((4,), [g.Binary((1, 500.0), "sub"), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "a large zero point"),
     (model((4,), [g.Binary((1, 0.5), "sub"), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "half a zero point"),
+    (model((4,), [g.Binary((1, 3e38), "mul"), g.Binary((1, -3e38), "mul"), g.Add((2, 3)),
+                  g.Requantize((4, 1.0), 1.0, 1.0, -128, 127)]), "sums that are no numbers"),
     (model((4,), [g.Softmax((1,)), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "a softmax without a scale"),
 ])  # fmt: skip
 def test_what_is_no_network_of_integers(network: Model, what: str) -> None:
     assert integer_network.read(network) is None
     session, x = Session.from_model(network, backend="numba"), bytes_of(network.graph.inputs[0].shape)  # type: ignore[union-attr]
     np.testing.assert_array_equal(session(x), Session.from_model(network, backend="numpy")(x))
+
+
+@pytest.mark.parametrize("pool", [
+    g.Reduce((0,), "mean", (1, 2)), g.AvgPool((0,), (2048, 2057), (1, 1), (0, 0), (0, 0)),
+])  # fmt: skip
+def test_sums_of_pools_beyond_int32(pool: g.Node) -> None:
+    graph = g.Graph((g.Port((1, 2048, 2057), "x", "uint8"),), (pool, g.Requantize((1, 1.0), 1.0, 1.0, 0, 127)),
+                    (g.Output(2, "y", "int8"),))  # fmt: skip
+    assert integer_network.read(Model({}, graph)) is None
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.1, 1e-45, 3e38])

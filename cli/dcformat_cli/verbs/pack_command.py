@@ -237,9 +237,7 @@ def _pack(options: PackOptions) -> None:
         note("without --architecture, the file holds only tensors and cannot be run")
     elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
-        graph = architecture.build(
-            order, Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
-        )
+        graph = architecture.build(order, _preprocessing(options))
     tensors = _tensors(read, order, options)
     labels = _labels(options, graph, tensors)
     model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
@@ -284,12 +282,14 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)
     with naming(str(path)):
-        imported = networks.read_network(path, options.dims, options.values, options.float32, options.max_memory)
+        imported = networks.read_network(
+            path, options.dims, options.values, options.float32, options.exact, options.max_memory
+        )
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
-        preprocessing = Preprocessing(_float32(options.mean or (0.0,)), _float32(options.std or (1.0,)))
-        graph = replace(graph, preprocessing=preprocessing)
+        graph = replace(graph, preprocessing=_preprocessing(options))
+        _check_channels(options, graph)
     labels = _labels(options, graph, dict(model.tensors))
     model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
     with naming(str(path)):
@@ -410,6 +410,23 @@ def _read(options: PackOptions) -> Checkpoint:
         found = f"{architecture.name}'s {flat[0]}"
         raise UnfitError(path, "an architecture that has only convolutions, for a .net file", found)
     return Checkpoint(str(path), read_deep_compression_net(path, architecture), (), {}, {})
+
+
+def _preprocessing(options: PackOptions) -> Preprocessing:
+    """Return the preprocessing; one mean or deviation serves all channels that the other has numbers for."""
+    mean, std = options.mean or (0.0,), options.std or (1.0,)
+    channels = max(len(mean), len(std))
+    mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
+    return Preprocessing(_float32(mean), _float32(std))
+
+
+def _check_channels(options: PackOptions, graph: Graph) -> None:
+    """Refuse numbers for channels that a network has last, as TensorFlow's do: preprocessing has them first."""
+    count, shape = len(_preprocessing(options).mean), graph.inputs[0].shape
+    first = shape[0] if len(shape) == 3 else 1
+    if len(graph.inputs) == 1 and count not in (1, first) and shape[-1:] == (count,):
+        expected = f"one number for all channels, which are the last dimension of the input {shape}"
+        raise UnfitError(options.checkpoint, expected, f"{count}", "--mean and --std")
 
 
 def _float32(values: tuple[float, ...]) -> tuple[float, ...]:

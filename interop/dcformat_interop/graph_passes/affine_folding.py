@@ -97,15 +97,10 @@ def _for_channels(constant: Array, shape: Shape, axis: int) -> Array | None:
 def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: Array) -> Value | None:
     """Return a layer's result with a factor and a shift, which come from the constant of that name."""
     new, weight = copier.new, copier.new.tensors[layer.weight]
-    if isinstance(layer, ConvTranspose):
-        parts = weight.reshape(layer.groups, -1, *weight.shape[1:])
-        spread = factor.reshape(layer.groups, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
-        scaled = (parts * spread).reshape(weight.shape)
-    else:
-        scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
     bias: Array = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
     with np.errstate(over="ignore"):
-        if not (np.isfinite(np.float32(scaled)).all() and np.isfinite(np.float32(bias)).all()):
+        scaled = _scaled(layer, weight, factor)
+        if not (np.isfinite(scaled).all() and np.isfinite(np.float32(bias)).all()):
             return None
     name = new.wanted[layer.weight]
     changes: dict[str, Any] = {"weight": new.tensor(scaled, name), "bias": None}
@@ -115,6 +110,17 @@ def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: 
         changes["bias"] = new.tensor(bias, named)
     source = Value(layer.values[0], new.shapes[layer.values[0]])
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})
+
+
+def _scaled(layer: Layer, weight: Array, factor: Array) -> Array:
+    """Return a layer's weights times a factor for each channel, as float32; the same array if all are 1."""
+    if (factor == 1).all():
+        return weight
+    if isinstance(layer, ConvTranspose):
+        parts = weight.reshape(layer.groups, -1, *weight.shape[1:])
+        spread = factor.reshape(layer.groups, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
+        return (parts * spread).reshape(weight.shape).astype(np.float32)
+    return (weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))).astype(np.float32)
 
 
 def _bias_name(weight: str) -> str:

@@ -8,10 +8,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.graph import Quantize, Requantize
+from dcformat.model import Model
+
 Array = npt.NDArray[Any]
 
 #: Runs a network: takes its inputs by name, and returns its outputs by name, as `dcformat_runtime.Session` does.
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+#: Largest difference of networks that compute with floats, as a part of the largest output. Another order of the same
+#: sums makes about a hundredth of it.
+TOLERANCE = 1e-4
+
+#: What networks that round to integers may differ by: a sum in the middle of two integers may become either, so that a
+#: small share of the results is one step apart. A network that multiplies such errors may have half the share that
+#: kernels of the source's own engine have, and as many steps. A function without layers may be a step off more often.
+_SHARE, _STEP, _OWN, _FUNCTION_SHARE = 0.01, 1.0, 0.5, 0.15
+
+#: Steps from zero to the largest output, where the outputs of a network of integers are floats.
+_STEPS = 128
 
 
 class Differences(NamedTuple):
@@ -28,3 +44,45 @@ def differences(found: Array, wanted: Array) -> Differences:
         apart = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted))
     largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)) or 1.0
     return Differences(np.nan_to_num(apart, nan=np.inf), largest)
+
+
+class Rounding(NamedTuple):
+    """How the results of networks that round to integers differ: which share of them, and by at most how many steps."""
+
+    share: float
+    steps: float
+
+    def fits(self, own: Rounding | None = None) -> bool:
+        """Return whether only rounding differs; `own` is how much kernels of the source's engine do."""
+        share, steps = (0.0, 0.0) if own is None else own
+        return self.share <= max(_SHARE, _OWN * share) and self.steps <= max(_STEP, steps)
+
+    def fits_function(self) -> bool:
+        """Return whether only rounding differs, of kernels that compute a function of each number roughly."""
+        return self.share <= _FUNCTION_SHARE and self.steps <= _STEP
+
+    def describe(self) -> str:
+        """Return the differences in words."""
+        if not self.share:
+            return "no difference"
+        steps = f"{self.steps:.0f} step{'s' * (round(self.steps) != 1)}" if self.steps >= 1 else "less than a step"
+        return f"{self.share:.2%} of the numbers differ, by at most {steps} of rounding"
+
+
+#: What `Rounding.fits` expects, for messages.
+ROUNDING = f"{1 - _SHARE:.0%} of the numbers equal, and the others a step of rounding apart"
+
+
+def rounding(found: Array, wanted: Array) -> Rounding:
+    """Compare results of networks that round to integers. Wide integers are places or classes, which have no steps."""
+    apart, scale = differences(found, wanted)
+    if wanted.dtype.kind == "f":
+        return Rounding(float((apart > TOLERANCE * scale).mean()), float(apart.max(initial=0)) / scale * _STEPS)
+    wide = wanted.dtype.itemsize > 2
+    return Rounding(float((apart > 0).mean()), 0.0 if wide else float(apart.max(initial=0)))
+
+
+def rounds(model: Model) -> bool:
+    """Return whether a network rounds to integers, so that its results may differ by steps."""
+    assert model.graph is not None
+    return any(isinstance(node, Quantize | Requantize) for node in model.graph.nodes)

@@ -215,7 +215,7 @@ class GraphWriter:
 
         if tensor.dtype == "float32":
             return stored
-        if tensor.dtype == "int8":
+        if tensor.scale != 1.0:
             scale, zero = self.constant(np.float32(tensor.scale)), self.constant(np.int8(0))
             return str(self.emit("DequantizeLinear", stored, scale, zero))
         return str(self.emit("Cast", stored, to=TensorProto.FLOAT))

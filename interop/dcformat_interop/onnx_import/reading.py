@@ -72,6 +72,7 @@ def import_onnx(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
     single: bool = False,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an ONNX model, with the means to check it.
@@ -88,6 +89,8 @@ def import_onnx(
         Inputs that become constant.
     single : bool
         Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
+    exact : bool
+        Whether to keep the sign of negative zeros in tensors.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -108,7 +111,7 @@ def import_onnx(
     model = load_model(path, data)
     folder = None if isinstance(file, bytes) else file.parent
     origin = Origin(path, lambda: onnx_engine(file, model), folder)
-    return import_proto(origin, model, dims=dims, values=values, single=single, max_memory=max_memory)
+    return import_proto(origin, model, dims=dims, values=values, single=single, max_memory=max_memory, exact=exact)
 
 
 @np.errstate(all="ignore")  # what is not finite is refused by name
@@ -124,7 +127,7 @@ def import_proto(
 ) -> OnnxImport:
     """Read a network from a ModelProto.
 
-    The parameters and errors are those of `import_onnx`; `exact` keeps the sign of negative zeros in tensors.
+    The parameters and errors are those of `import_onnx`.
     """
     path = origin.path
     given = {tensor.name for tensor in model.graph.initializer}

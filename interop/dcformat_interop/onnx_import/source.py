@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -30,16 +31,21 @@ _REASON = 160
 _BATCH = 3
 
 
+#: Takes the names of the outputs, and the inputs by name, and returns the outputs in that order.
+Computation = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Any]]
+
+
 class Engine(NamedTuple):
     """Something that runs a model.
 
-    `run` takes the names of the outputs, and the inputs by name, and returns the outputs in that order. `advice`, in
-    parentheses or empty, says what to do if the results differ.
+    `run` does, and so does `plain`, by other kernels, if there are any. `advice`, in parentheses or empty, says what to
+    do if the results differ.
     """
 
-    run: Callable[[Sequence[str], Mapping[str, Array]], Sequence[Any]]
+    run: Computation
     name: str
     advice: str = ""
+    plain: Computation | None = None
 
 
 class Origin(NamedTuple):
@@ -80,15 +86,25 @@ def onnx_engine(content: Path | bytes, model: Any) -> Engine:
     except ImportError:
         advice = " (onnxruntime may run it: pip install onnxruntime)"
     else:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
         given = content if isinstance(content, bytes) else str(content)
+
+        @cache
+        def session(level: str) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+            return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+        def plain(names: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Any]:
+            results: Sequence[Any] = session("ORT_DISABLE_ALL").run(names, inputs)
+            return results
+
         try:
-            session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+            run = session("ORT_ENABLE_ALL").run
         except Exception:  # onnxruntime raises errors of many classes
             pass
         else:
-            return Engine(session.run, f"onnxruntime {onnxruntime.__version__}")
+            return Engine(run, f"onnxruntime {onnxruntime.__version__}", plain=plain)
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -116,15 +132,21 @@ class Source:
         What runs the model: its name and version; empty before the first run.
     advice : str
         What to do if the results differ, in parentheses, or an empty string.
+    has_half_precision : bool
+        Whether the model computes with numbers of 16 bits.
     limits : dict of str to int
         For inputs by which elements are chosen, how many there are to choose from.
     """
 
     def __init__(self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
-        self.path, self._origin, self._model, self._fixed = origin.path, origin, model, fixed
+        self.path, self._origin, self._fixed = origin.path, origin, fixed
         self.plans = plans
+        self.has_half_precision = _has_half_precision(model)
+        # A part of the model would keep all of it in memory, its tensors too.
+        self._declarations = [type(value).FromString(value.SerializeToString()) for value in model.graph.output]
         self.outputs = origin.outputs or [output.name for output in model.graph.output]
         self._run: Any = None
+        self._plain: Any = None
         self.engine = self.advice = ""
         self.limits: dict[str, int] = {}
 
@@ -134,13 +156,6 @@ class Source:
         return any(plan.symbol is not None for plan in self.plans)
 
     @property
-    def has_half_precision(self) -> bool:
-        """Whether the model computes with numbers of 16 bits."""
-        half = (_FLOAT16, _BFLOAT16)
-        typed = [value.type.tensor_type.elem_type for value in (*self._model.graph.input, *self._model.graph.output)]
-        return any(t.data_type in half for t in self._model.graph.initializer) or any(t in half for t in typed)
-
-    @property
     def one_input(self) -> str:
         """What fixes the batch at 1."""
         return self._origin.one_input or f"--dim {self._symbol()}=1"
@@ -148,7 +163,7 @@ class Source:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name."""
         if self._run is None:
-            self._run, self.engine, self.advice = self._origin.start()
+            self._run, self.engine, self.advice, self._plain = self._origin.start()
         try:
             results = self._run(self.outputs, {**inputs, **self._fixed})
         except Exception as error:  # engines raise errors of many classes
@@ -158,6 +173,16 @@ class Source:
             raise UnfitError(self.path, f"a model that {self.engine} runs", f"{reason}{hint}{self.advice}") from error
         return {name: np.asarray(result) for name, result in zip(self.outputs, results, strict=True)}
 
+    def run_plainly(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """Return the outputs by other kernels of the engine; None if it has none, or they do not run the model."""
+        if self._plain is None:
+            return None
+        try:
+            results = self._plain(self.outputs, {**inputs, **self._fixed})
+        except Exception:  # onnxruntime raises errors of many classes
+            return None
+        return {name: np.asarray(result) for name, result in zip(self.outputs, results, strict=True)}
+
     def _batch(self, inputs: Mapping[str, Array]) -> int:
         """Return the size of the batch that inputs have, 1 if the model does not leave it open."""
         for plan in self.plans:
@@ -165,12 +190,12 @@ class Source:
                 return int(inputs[plan.name].shape[plan.batch_axis])
         return 1
 
-    def random_inputs(self, batch: int, positive: bool = False) -> dict[str, Array]:
+    def random_inputs(self, batch: int, positive: bool = False, seed: int = 0) -> dict[str, Array]:
         """Return inputs for a batch: normal numbers, or their magnitudes; whole numbers below `limits`; truth values.
 
         Without a limit, whole numbers are below 128, and those of a mask are 0 and 1.
         """
-        random = np.random.default_rng(batch)
+        random = np.random.default_rng((batch, seed))
         out: dict[str, Array] = {}
         for plan in self.plans:
             shape = [batch if axis == plan.batch_axis else size for axis, size in enumerate(plan.shape)]
@@ -191,7 +216,7 @@ class Source:
             An output has no such dimension.
         """
         symbols = {plan.symbol for plan in self.plans if plan.symbol}
-        declared = [_declared(output, symbols) for output in self._model.graph.output]
+        declared = [_declared(output, symbols) for output in self._declarations]
         if None in declared:
             results = self(self.random_inputs(_BATCH))
             declared = [_grown(results[name].shape, shape) for name, shape in zip(self.outputs, shapes, strict=True)]
@@ -203,6 +228,15 @@ class Source:
 
     def _symbol(self) -> str:
         return next(plan.symbol or f"{plan.name}.{plan.batch_axis}" for plan in self.plans if plan.symbol is not None)
+
+
+def _has_half_precision(model: Any) -> bool:
+    half, graph = (_FLOAT16, _BFLOAT16), model.graph
+    typed = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in half}
+    # Weights that are only stored as such become float32 before anything computes with them.
+    read = any(node.op_type != "Cast" and not stored.isdisjoint(node.input) for node in graph.node)
+    return read or any(t in half for t in typed)
 
 
 def _declared(output: Any, symbols: set[str]) -> int | None:

@@ -74,6 +74,7 @@ def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> TfliteImport:
     """Read a network from a TensorFlow Lite model, with the means to check it.
@@ -88,6 +89,8 @@ def import_tflite(
         The model.
     dims : mapping of str to int, optional
         Sizes of dimensions other than the batch that the file leaves open, as ``INPUT.AXIS``.
+    exact : bool
+        Whether to keep the sign of negative zeros in tensors.
     max_memory : int or None
         Maximum number of bytes of the tensors; None for no limit.
 
@@ -113,7 +116,7 @@ def import_tflite(
     numbers = _distinct(file, "outputs", file.outputs)
     try:
         outputs = [evaluator.output(number) for number in numbers]
-        return TfliteImport(_model(file, builder, ports, outputs), file, data, builder.index_limits())
+        return TfliteImport(_model(file, builder, ports, outputs, exact), file, data, builder.index_limits())
     except UnfitError:
         raise
     except (FormatError, ValueError) as error:
@@ -168,17 +171,16 @@ def _numbered(name: str, number: int) -> str:
     return f"{short or 'tensor'}.{number}"
 
 
-def _model(file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[Item]) -> Model:
+def _model(
+    file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[Item], exact: bool
+) -> Model:
     values = [plain(builder, item) for item in outputs]
     starts, ends = _batch_axes([port.shape for port in ports], [value.shape for value in values])
     results = []
     for number, name, value, end in zip(file.outputs, _names(file, file.outputs), values, ends, strict=True):
         _check_dtype(file, "output", file.tensors[number])
         results.append(Result(name, file.tensors[number].dtype, value, end))
-    model = complete(builder, starts, results)
-    assert model.graph is not None
-    model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})  # raises if anything is wrong
-    return model
+    return complete(builder, starts, results, exact)
 
 
 def _batch_axes(starts: Sequence[Shape], ends: Sequence[Shape]) -> tuple[list[int | None], list[int | None]]:

@@ -15,6 +15,7 @@ from dcformat.model import Model
 from dcformat_interop.graph_builder import TensorKey, TensorNames, tensor_key
 from dcformat_interop.onnx_import.reading import OnnxImport, import_proto
 from dcformat_interop.onnx_import.source import Engine, Origin
+from dcformat_interop.refusals import UnfitError
 from dcformat_interop.torch_import.archive import load_program
 from dcformat_interop.torch_import.translation import output_names, quiet, translated
 
@@ -113,6 +114,7 @@ def import_program(
     UnsupportedOperatorsError, UnfitError, ImportError
         As for `import_pt2`.
     """
+    _check_real(path, program)
     proto = translated(path, program)
     inputs = [value.name for value in proto.graph.input]
     origin = Origin(
@@ -124,6 +126,16 @@ def import_program(
         one_input=one_input,
     )
     return import_proto(origin, proto, dims=dims, values=values, single=single, max_memory=max_memory, exact=exact)
+
+
+def _check_real(path: str, program: Any) -> None:
+    """Refuse complex inputs, weights and results, which ONNX has only as pairs of numbers."""
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for node in (*inputs, *program.graph.output_node().all_input_nodes):
+        value = node.meta.get("val")
+        if hasattr(value, "is_complex") and value.is_complex():
+            found = f"{value.dtype} (take the real and imaginary parts with torch.view_as_real)"
+            raise UnfitError(path, "real numbers as inputs, weights and results", found, node.name)
 
 
 def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:

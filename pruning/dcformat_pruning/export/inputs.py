@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -97,6 +98,8 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def _example(where: str, name: str, leaf: Any, axis: int | None) -> Any:
     """Return an example with a batch that tells its dimension from others; floats are float32."""
+    if isinstance(leaf, np.ndarray):
+        leaf = torch.from_numpy(leaf)
     if not isinstance(leaf, Tensor):
         return leaf
     if leaf.is_complex():

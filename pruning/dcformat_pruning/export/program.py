@@ -60,10 +60,11 @@ def _failure(where: str, error: Exception) -> UnsupportedModuleError:
             "choose with torch.where, or export the parts between the branches",
         )
     if "Constraints violated" in found or ("batch" in found and kind == "UserError"):
+        details = [line.strip(" -") for line in str(error).splitlines() if line.strip().startswith("- ")]
         return unsupported(
             where,
             "a forward pass for a batch of any size",
-            "one for the example's size only",
+            details[0].partition(". If you")[0] if details else found,
             "take the batch's size from x.shape[0]; for single inputs give batch_axis=None and an example of one",
         )
     return unsupported(

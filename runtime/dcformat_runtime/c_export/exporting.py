@@ -236,7 +236,8 @@ def _float_inputs(model: Model, graph: Graph, inputs: npt.NDArray[Any] | None) -
 def _expected(model: Model, inputs: Floats) -> Floats:
     """Return what the runtime computes in deterministic mode."""
     session = Session.from_model(model, deterministic=True, backend="numpy")
-    return session.float32_outputs({session.inputs[0].name: inputs})[0]
+    port = session.inputs[0]
+    return session.float32_outputs({port.name: inputs.astype(port.dtype)})[0]
 
 
 def _error(

@@ -138,10 +138,11 @@ def quantized_layer(weight: Floats, bias: Floats, source: Code, target: Code | N
         scale = max(greatest.max() / _MAX_SHARED, sums.max() / _MAX_SUM, 1e-30)
         scales = np.full(len(weight), scale)
     else:
-        one = target is None
-        scales = np.maximum(greatest.max() if one else greatest, 1e-30) / _MAX_RANGED * np.ones(len(weight))
-        if (sums / scales).max() > _MAX_SUM:
-            raise GraphError(f"sums of {name!r}", got="more than 32 bits", expected="a smaller layer")
+        # A row of tiny weights and a large bias has fewer bits, so that its sums fit.
+        least = np.maximum(sums / _MAX_SUM, 1e-30)
+        scales = np.maximum(greatest / _MAX_RANGED, least)
+        if target is None:
+            scales[:] = scales.max()
     integers = np.rint(wide / scales[:, None]).astype(np.int64)
     units = scales * source.scale
     ratios = None if target is None else units / target.scale

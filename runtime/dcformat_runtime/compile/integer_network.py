@@ -42,6 +42,8 @@ Pair = tuple[int, int]
 BYTES = ("int8", "uint8")
 #: The largest number of a byte, and a bound of the sums of a layer.
 LARGEST_BYTE, _SUMS = 255, 1 << 31
+#: Sums of two bytes times scales below this are finite in float32.
+_SCALE = 2.0**118
 
 
 class Unfit(Exception):
@@ -214,6 +216,7 @@ class _Reader:
         number, value = constants[0], self.known[node.values[0]]
         if isinstance(node, Binary):
             if node.function == "mul":
+                _require(abs(number) < _SCALE)
                 return _Pair(self.image(node.values[0]), float(np.float32(number)))
             _require(node.function == "sub" and isinstance(node.inputs[0], int))
             number = -number
@@ -275,10 +278,10 @@ class _Reader:
         bias = np.zeros(len(weights), np.float32) if node.bias is None else self.tensor(node.bias)
         _require(np.array_equal(weights, np.rint(weights)) and np.abs(weights + 0.5).max() <= 127.5)
         _require(np.array_equal(bias, np.rint(bias)))
-        rows = weights.reshape(len(weights), -1).astype(np.int64)
-        _require(float(np.abs(bias).max()) < _SUMS)
-        begin = bias.astype(np.int64) + image.least * rows.sum(axis=1)
-        _require(int((np.abs(begin) + LARGEST_BYTE * np.abs(rows).sum(axis=1)).max()) < _SUMS)
+        rows = weights.reshape(len(weights), -1)  # float64 holds these sums exactly
+        begin = bias.astype(np.float64) + image.least * rows.sum(axis=1, dtype=np.float64)
+        reach = LARGEST_BYTE * np.abs(rows).sum(axis=1, dtype=np.float64)
+        _require((np.abs(begin) + reach).max() < _SUMS)
         fields = {
             "windows": windows, "weights": weights.astype(np.int8), "bias": begin.astype(np.int32),
         }  # fmt: skip
@@ -289,6 +292,7 @@ class _Reader:
         _require(len(image.shape) == 3 and len(shape) == 3 and len(node.kernel) == 2)
         windows = Windows(node.kernel, node.stride)
         _require(not any(node.padding) and not any(node.padding_end))
+        _require(2 * LARGEST_BYTE * prod(node.kernel) < _SUMS)
         ends = [(shape[1 + i] - 1) * node.stride[i] + node.kernel[i] for i in range(2)]
         _require(ends[0] <= image.size[1] and ends[1] <= image.size[2])
         size = (shape[0], shape[1], shape[2])
@@ -298,6 +302,7 @@ class _Reader:
     def reduce(self, node: Any, shape: Shape) -> _Known:
         image = self.image(node.values[0])
         _require(len(image.shape) == 3 and node.axes == (1, 2) and node.function == "mean")
+        _require(2 * LARGEST_BYTE * prod(image.size[1:]) < _SUMS)
         fields = {"windows": Windows(image.size[1:])}
         return _Sums("pool", "mean", (image,), (image.size[0], 1, 1), shape, fields)
 

@@ -42,16 +42,16 @@ exp = fn.exp
 rounded, lesser, greater = fn.rounded, fn.lesser, fn.greater
 
 
-@kernel("void(const uint8[::1], uint8[::1], uint8[::1], const int32[::1], const int64[:, ::1], int64)")
+@kernel("void(const int8[::1], int8[::1], uint8[::1], const int32[::1], const int64[:, ::1], int64)")
 def run_integers(x: Array, out: Array, arena: Array, mem: Array, program: Array, images: int) -> None:
     """Run a program.
 
     Parameters
     ----------
-    x : uint8
-        The images, one after the other.
-    out : uint8
-        The results.
+    x : int8
+        The images, one after the other; those of uint8 are seen as int8.
+    out : int8
+        The results, likewise.
     arena : uint8
         The values of one image; what surrounds them keeps its contents.
     mem : int32
@@ -99,7 +99,7 @@ def _how(record: Array) -> Rounding:
 @device
 def _copy_in(x: Array, start: int, arena: Array, record: Array) -> None:
     """Copy an image, channels last, and flip the highest bit of each byte if it has a sign."""
-    change = np.uint8(record[CHANGE])
+    change = record[CHANGE]
     planes = record[PLANES]
     columns = record[COLUMNS]
     if record[OUT_PLANE] == 1 and record[OUT_COLUMN] == planes and record[STEP] == planes:
@@ -113,10 +113,10 @@ def _copy_in(x: Array, start: int, arena: Array, record: Array) -> None:
                 s = x[source : source + planes]
                 t = arena[line : line + planes]
                 for i in range(planes):
-                    t[i] = s[i] ^ change
+                    t[i] = (s[i] ^ change) & 0xFF
             else:
                 for plane in range(planes):
-                    arena[line + plane] = x[source + plane * record[OUT_PLANE]] ^ change
+                    arena[line + plane] = (x[source + plane * record[OUT_PLANE]] ^ change) & 0xFF
 
 
 @device
@@ -131,10 +131,10 @@ def _copy_out(out: Array, start: int, arena: Array, record: Array) -> None:
                 s = arena[line : line + record[PLANES]]
                 t = out[at : at + record[PLANES]]
                 for i in range(len(t)):
-                    t[i] = (s[i] + change) & 0xFF
+                    t[i] = np.int8(s[i] + change)
             else:
                 for plane in range(record[PLANES]):
-                    out[at + plane * record[OUT_PLANE]] = (arena[line + plane] + change) & 0xFF
+                    out[at + plane * record[OUT_PLANE]] = np.int8(arena[line + plane] + change)
 
 
 @device

@@ -9,26 +9,20 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.simd import (
-    Columns,
     Halves,
     Output,
     Row,
     Rows,
-    Slots,
     Sum,
     TwoLines,
-    any_nonzero,
-    columns,
     copy_block,
-    gather,
-    nonzeros,
-    permute,
     rows,
     rows_halves,
     rows_pool,
     word,
 )
 from dcformat_runtime.kernels.simd_widths import BLOCK, UINT8S
+from dcformat_runtime.kernels.vector_forms import Columns, Slots, any_nonzero, columns, gather, nonzeros, permute
 
 Array = npt.NDArray[Any]
 

@@ -144,7 +144,7 @@ def transpose() -> Any:
 
 
 def nonzeros() -> Any:
-    """Write `simd.nonzeros`."""
+    """Write `vector_forms.nonzeros`."""
 
     def write(w: Writer, a: Any, x: Any, n: Any, found: Any, limit: Any) -> Any:
         total, count = w.variables(2, I64)
@@ -173,7 +173,7 @@ def nonzero_bits(w: Writer, a: Any, place: Any) -> Any:
 
 
 def any_nonzero() -> Any:
-    """Write `simd.any_nonzero`."""
+    """Write `vector_forms.any_nonzero`."""
     return helper(
         "Ai", types.int64, lambda w, a, x: w.b.zext(w.b.icmp_unsigned("!=", nonzero_bits(w, a, x), I16(0)), I64)
     )

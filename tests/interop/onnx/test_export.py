@@ -30,6 +30,7 @@ from dcformat.graph import (
     Quantize,
     Reduce,
     ReLU,
+    Requantize,
     Reshape,
     Resize,
     Slice,
@@ -183,6 +184,14 @@ def test_quantize_is_exact() -> None:
     for low, high, wanted in ((-128, 127, ["QuantizeLinear", "DequantizeLinear"]), (-7, 7, None)):
         model = one(Quantize((0,), 0.25, 3, low, high), (9,))
         assert wanted in (None, operators(to_onnx(model)))
+        np.testing.assert_array_equal(run_exported(exported(model), {"x": x}), run_session(model, {"input": x}))
+
+
+def test_requantize_is_exact() -> None:
+    x = np.array([[[-1e9, -2.5, -0.5, 0.5, 1.5], [1e9, 300, 7, -7, 0]]], np.float32)
+    scales = np.array([[0.3], [2]], np.float32)
+    for node in (Requantize((0, "s"), 0.5, 0.1, -100, 120), Requantize((0, 1.0), 1.0, 1.0, -128, 127)):
+        model = one(node, (2, 5), s=scales)
         np.testing.assert_array_equal(run_exported(exported(model), {"x": x}), run_session(model, {"input": x}))
 
 

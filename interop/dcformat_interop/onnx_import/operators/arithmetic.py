@@ -196,7 +196,8 @@ def _identity(call: Call) -> list[Item]:
 
 
 def _constant_name(call: Call) -> str:
-    return next((item.name for item in call.inputs if item is not None and item.name), f"{call.name}.constant")
+    names = (call.item(number).name for number in range(len(call.inputs)) if call.has(number) and call.is_named(number))
+    return next(names, f"{call.name}.constant")
 
 
 def _as_value(operand: Operand) -> Value:

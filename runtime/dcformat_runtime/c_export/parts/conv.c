@@ -78,7 +78,7 @@ static sum_t padded_sum(const conv_t *c, const value_t *in, index_t count, int16
 
 static uint8_t is_inside(int16_t at, uint8_t kernel, uint8_t dilation, uint16_t size)
 {
-    return at >= 0 && at + (kernel - 1) * dilation < size;
+    return at >= 0 && (uint16_t)(at + (kernel - 1) * dilation) < size;
 }
 #endif
 
