@@ -49,10 +49,11 @@ lowest: $(VENV)-lowest/installed
 
 # Coverage sees nothing of compiled code, so kernels are run as Python too. What reads bytes of unknown origin has no line
 # and no branch that no test reaches.
-READERS := $(addprefix dcformat/,contents.py cursor.py front.py graph_attributes.py graph_codec.py opening.py reader.py source.py) \
+READERS := $(addprefix dcformat/,contents.py cursor.py delta_codec.py front.py graph_attributes.py graph_codec.py opening.py \
+    reader.py source.py) \
   $(addprefix dcformat/graph/,elementwise.py graph.py node.py rearranging.py recurrent.py reducing.py weighted.py windows.py) \
-  $(addprefix dcformat/codecs/,axis_tables.py chunk_readers.py packed.py payload_layout.py payload_reader.py plain.py \
-    plane_tables.py planes.py rans.py value_blocks.py) \
+  $(addprefix dcformat/codecs/,axis_tables.py chunk_readers.py differences.py packed.py payload_layout.py payload_reader.py plain.py \
+    value_blocks.py) \
   $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npy.py \
     npz.py safetensors.py tensors.py torch_files.py onnx_import/loading.py) \
   $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import Mode
+from dcformat.codecs.axis_tables import MAX_CODES
 from dcformat.codecs.axis_tables_writer import MAX_SIZE, found_in
 from dcformat.codecs.payload_writer import SLOWER, is_slow, write_payload
 from dcformat.codecs.value_block_writer import coded_bits
@@ -55,6 +56,8 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
     """Return the tensor with a payload of coder 5, if places along an axis have codebooks or scales of their own."""
     if not 2 <= tensor.size <= MAX_SIZE or uniform_bits(tensor) is not None:
         return []
+    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= MAX_CODES:
+        return []  # One codebook for all places is as good, as `found_in` would find after sorting all of them.
     plain = as_plain(
         as_sparse(tensor) if tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1) else as_dense(tensor)
     )

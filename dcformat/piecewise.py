@@ -26,6 +26,7 @@ from dcformat.codecs.value_block_writer import write_block
 from dcformat.contents import TensorInfo
 from dcformat.contents_writer import EntryHead
 from dcformat.cursor import varint
+from dcformat.dense import from_dense
 from dcformat.digest import TensorDigest
 from dcformat.floats import bit_patterns, negatives, ranks
 from dcformat.forms import smallest
@@ -268,10 +269,11 @@ class _Counts:
         if self._table is not None:
             self._table += np.bincount(bits, minlength=len(self._table))
         elif self._found is not None:
-            patterns, counts = np.unique(bits, return_counts=True)
+            # Pruned tensors have few elements but zeros, and sorting takes long.
+            patterns, counts = np.unique(bits[bits != 0], return_counts=True)
             both = np.concatenate((self._found[0], patterns))
             together, place = np.unique(both, return_inverse=True)
-            if len(together) > layout.MAX_CODEBOOK:
+            if len(together) >= layout.MAX_CODEBOOK:
                 self._found = None
                 return
             total = np.zeros(len(together), np.int64)
@@ -285,6 +287,9 @@ class _Counts:
             uses = self._table[patterns]
         elif self._found is not None:
             patterns, uses = self._found
+            zeros = self.size - self.nonzero
+            if zeros:
+                patterns, uses = np.insert(patterns, 0, 0), np.insert(uses, 0, zeros)
         else:
             return None, np.zeros(0, np.int64)
         if sparse:
@@ -303,10 +308,11 @@ def _trial(elements: Elements) -> Tensor:
     if not each or shape[0] < _PLACES * each:
         # Few and long rows: their beginning.
         data = elements.read(0, min(_TRIAL, size))
-        return Tensor(elements.name, (1, len(data)), elements.dtype, data, scale=elements.scale)
+        return from_dense(elements.name, data[None], elements.dtype, elements.scale, exact=True)
     starts = [(shape[0] - each) * place // (_PLACES - 1) * columns for place in range(_PLACES)]
     data = np.concatenate([elements.read(start, start + each * columns) for start in starts])
-    return Tensor(elements.name, (_PLACES * each, *shape[1:]), elements.dtype, data, scale=elements.scale)
+    rows = data.reshape(_PLACES * each, *shape[1:])
+    return from_dense(elements.name, rows, elements.dtype, elements.scale, exact=True)
 
 
 def _coding(tried: Coding, sparse: bool, shared: bool) -> Coding:

@@ -35,20 +35,20 @@ def main() -> None:
     print(describe())
     given = sum(path.stat().st_size for path in options.checkpoint.iterdir())
     packed = options.work / "packed.dcf"
-    print("| what | jobs | bytes in | bytes out | seconds | CPU seconds | peak memory, MB | load |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| what | jobs | bytes in | bytes out | seconds | CPU seconds | in the first process | peak memory, MB | load |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for jobs in options.jobs.split(","):
         load = os.getloadavg()[0]
         command = ["pack", str(options.checkpoint), "-o", str(packed), "-f", "--mode", options.mode, "--jobs", jobs]
-        seconds, cpu, peak = measured(command)
+        figures = measured(command)
         out = packed.stat().st_size
-        row = f"| pack | {jobs} | {given:,} | {out:,} | {seconds:.0f} | {cpu:.0f} | {peak / 1e6:,.0f} | {load:.1f} |"
-        print(row, flush=True)
+        print(f"| pack | {jobs} | {given:,} | {out:,} | {figures} | {load:.1f} |", flush=True)
     if options.unpack:
         load, back = os.getloadavg()[0], options.work / "back"
         command = ["unpack", str(packed), "-o", str(back), "--format", "shards", "--max-work", "none"]
-        seconds, cpu, peak = measured(command)
-        print(f"| unpack | 1 | {out:,} | {given:,} | {seconds:.0f} | {cpu:.0f} | {peak / 1e6:,.0f} | {load:.1f} |")
+        print(f"| unpack | 1 | {out:,} | {given:,} | {measured(command)} | {load:.1f} |")
         for path in sorted(options.checkpoint.iterdir()):
             subprocess.run(["cmp", str(path), str(back / path.name)], check=True)
         print("the shards are the same, byte for byte")
@@ -56,19 +56,30 @@ def main() -> None:
     packed.unlink()
 
 
-def measured(command: list[str]) -> tuple[float, float, int]:
-    """Run the command; return seconds, CPU seconds, and the peak of memory in bytes."""
+def measured(command: list[str]) -> str:
+    """Run the command; return the cells of a row: seconds, CPU seconds, those of the first process, and peak memory."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started, peak = time.monotonic(), 0
+    started, peak, own = time.monotonic(), 0, 0.0
     process = subprocess.Popen([sys.executable, "-m", "dcformat", *command], stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, sum(map(held, tree(process.pid))))
+        own = max(own, cpu_seconds(process.pid))
         time.sleep(0.1)
     seconds = time.monotonic() - started
     if process.returncode:
         raise SystemExit(process.returncode)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return f"{seconds:.0f} | {cpu:.1f} | {own:.1f} | {peak / 1e6:,.0f}"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process without its children."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:

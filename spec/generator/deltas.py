@@ -84,6 +84,8 @@ def valid_files() -> Iterator[Made]:
     yield made(
         "in_place_in_any_order", [first, newer, moved], backwards, [step(CHANGED, 1, origin(2)), step(NEW, 1)], order=1
     )
+    all_new = [tensor("a", [*VALUES[1:], 0], "float32"), newer, moved]
+    yield made("in_place_all", all_new, all_new, [step(NEW, 3)], order=1)
     fresh, again = dense("d"), constant("e", (2, 2), begins=True)
     yield made("tensors_new", [fresh, first, again], [fresh, again], [step(NEW, 1), step(KEPT, 1, b"\0"), step(NEW, 1)])
     alike = string("z", difference(VALUES, VALUES, "float32", Way(Plane(CONSTANT_PLANE), Plane())))
@@ -120,6 +122,10 @@ def files_of_other_bases() -> Iterator[Made]:
     with_graph = assemble([dense("a")], [(2, net)])
     result = assemble([], [(2, net)])
     yield "file_graph_kept", "B7", assemble([], [section(with_graph, result, b"", b"\1\2\0", 0)]), with_graph, {}
+    long, name = assemble([dense("a")]), "n" * 255
+    alike = string("z", difference(VALUES, VALUES, "float32", Way(Plane(CONSTANT_PLANE), Plane())))
+    renamed = section(long, assemble([dense(name)]), step(CHANGED, 1, origin(0, name=name)))
+    yield "file_longest_name", "B8", assemble([alike], [renamed]), long, {name: dense(name).tensor()}
     test = (5, varint(7) + varint(1) + bytes(8))
     tested, result = assemble([], [(2, net), test]), assemble([], [(2, net), test, (128, b"!")])
     made = assemble([], [section(tested, result, b"", b"\3\2\0\5\0\x80\2!", 0)])
@@ -221,6 +227,8 @@ def invalid_differences() -> Iterator[Made]:
     for inner, lines in (((1 << 40) + 1, 2), (2, (1 << 20) + 1)):
         axis = Plane(CODED, BY_AXIS, inner, lines, head=2 | 1 << 2 | 1 << 4)
         yield bad(f"axis_{inner}_{lines}", "E06", "N2 B10", Way(axis, Plane()))
+    most = Plane(CODED, BY_AXIS, 2, 1 << 20, head=2 | 1 << 2 | 15 << 4)
+    yield bad("axis_most_lines", "E13", "A1", Way(most, Plane()))
     yield bad("words", "E06", "N2", Way(Plane(CODED, words=13), Plane()))
     yield bad("map", "E14", "A19", Way(Plane(CODED, BY_PREDICTION, map=[0, 1] * 128, coded_map=[2] * 256), Plane()))
     small = tensor("a", [5, 6], "uint8"), tensor("a", [7, 9], "uint8")
@@ -301,6 +309,7 @@ def invalid_deltas() -> Iterator[Invalid]:
     for name, listed in (("0", b"\1\0\0"), ("1", b"\1\1\0"), ("6", b"\1\6\0"), ("127", b"\1\x7f\0")):
         yield bad(f"section_{name}", "E08", "B2", body(keep, sections=listed))
     yield bad("sections_descend", "E08", "B2", body(keep, sections=b"\2\4\0\3\0"))
+    yield bad("sections_descend_later", "E08", "B2", body(keep, sections=b"\3\2\0\5\0\3\0"))
     yield bad("section_again", "E08", "B2", body(keep, sections=b"\2\3\0\3\0"))
     yield bad("sections_limit", "E06", "N2", body(keep, sections=varint(257)))
     yield bad("section_length", "E06", "N2", body(keep, sections=b"\1\3" + varint((1 << 24) + 2)))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcformat import contents
-from dcformat.contents import TensorInfo, parse
-from dcformat.contents_writer import assemble, small_sections, table_entry
+from dcformat.contents import TensorInfo, parse, parse_entry
+from dcformat.contents_writer import EntryHead, assemble, small_sections, table_entry
+from dcformat.dense import from_dense
 from dcformat.errors import EncodingError, FormatError, LimitError, MemoryLimitError, TruncatedError
 from dcformat.graph import Graph, ReLU
 from dcformat.model import Model, SelfTest, Tensor
@@ -134,3 +135,10 @@ def test_memory_is_refused_before_payloads_are_looked_at() -> None:
     data = one(b"\0", shape=(1 << 30,))
     with dcformat.open(data, max_memory=1 << 20) as file, pytest.raises(MemoryLimitError):
         file.tensor("w")
+
+
+def test_an_entry_alone() -> None:
+    made = from_dense("w", np.array([[0, 1.5, 0], [0, 0, -2]], np.float32))
+    info = parse_entry(bytes(EntryHead.of(made)), 17)
+    assert (info.name, info.shape, info.dtype, info.form) == ("w", (2, 3), "float32", "sparse")
+    assert (info.stored, info.clusters, info.payload_bytes, info.block) == (2, 0, 17, 0)

@@ -133,6 +133,7 @@ def test_hundreds_of_small_tensors_take_no_more_than_safetensors(mode: Mode) -> 
 
 
 @large
+@pytest.mark.slow
 def test_contents_of_any_length_are_packed() -> None:
     made = [from_dense(f"module.layers.{k}.norm.weight", np.full(64, 1 + k / 4096, np.float32)) for k in range(3000)]
     plain, packed = written(*made), written(*made, mode="small")

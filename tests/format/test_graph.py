@@ -30,6 +30,7 @@ from dcformat.graph import (
     Preprocessing,
     Reduce,
     ReLU,
+    Requantize,
     Resize,
     Slice,
     Softmax,
@@ -293,13 +294,18 @@ def test_only_one_input_of_float32_has_preprocessing() -> None:
         (Resize((0,), (8, 8), (2.0, 2.0), "cubic"), "resize mode: expected nearest, linear, found 'cubic'"),
         (Add((0, "missing")), "add input: expected a tensor in the file, found 'missing'"),
         (Concat((0, "none")), r"concat tensor 'none': expected no dimension 0, found \(0, 64\)"),
+        (Add((0, 1e300)), "add input: expected a number that float32 can hold, found 1e\\+300"),
+        (
+            Requantize((0, "larger"), 1.0, 1.0, -8, 7),
+            r"requantize scales: expected a shape that broadcasts to \(1, 4, 4\)",
+        ),
         (Node((0,)), "operator: expected a known operator, found Node"),
     ],
 )
 def test_nodes_that_only_python_can_make(node: Node, message: str) -> None:
     """A reader refuses the bytes of such operators before it makes them."""
     with pytest.raises((GraphError, ShapeError), match=message):
-        Graph.sequential((1, 4, 4), (node,)).shapes(SHAPES)
+        Graph.sequential((1, 4, 4), (node,)).shapes({**SHAPES, "larger": (2, 4, 4)})
 
 
 def test_a_graph_describes_itself() -> None:

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from dcformat.jit import cpuinfo
+
 PROGRAM = """
 import sys
 import numpy as np
@@ -104,8 +106,11 @@ def test_functions_are_the_same_for_other_vector_widths(tmp_path: object) -> Non
 def test_integers_are_the_same_for_other_vector_widths(tmp_path: object) -> None:
     here = _run(f"{tmp_path}/here", INTEGERS)
     assert len(np.unique(here)) > 3
-    for cpu in ("haswell", "x86-64"):
-        there = _run(f"{tmp_path}/{cpu}", INTEGERS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
+    targets = [("x86-64", ""), ("haswell", "+avx2")]
+    if "avx512bw" in cpuinfo.features():
+        targets.append(("skylake-avx512", "+avx512bw"))
+    for cpu, features in targets:
+        there = _run(f"{tmp_path}/{cpu}", INTEGERS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
         np.testing.assert_array_equal(there, here)
 
 

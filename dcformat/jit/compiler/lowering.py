@@ -68,7 +68,7 @@ def compile_image(
         The code needs something that an image cannot provide.
     """
     with global_compiler_lock, _only_lowering():
-        machine, features = _host_machine() if target is None else (_machine_of(target), "")
+        machine, features = _host_machine() if target is None else (_machine_of(target), _features(target))
         _machines.append((machine.triple, features))
         try:
             module = _lower(function, signature, fastmath, machine)
@@ -92,6 +92,11 @@ def _machine_of(target: Target) -> llvm.TargetMachine:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     return _target_machine(target.triple, target.cpu, "")
+
+
+def _features(target: Target) -> str:
+    """Return the features that all machines of a target have, in LLVM's notation."""
+    return ",".join(f"+{name}" for name in sorted(target.needs))
 
 
 def _target_machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:

@@ -10,10 +10,16 @@ from numba import types
 from dcformat.jit.compiler import lowering
 from dcformat_runtime.kernels.integer_forms import LANES, QUADS, TILES, WORD
 from dcformat_runtime.kernels.simd_products import switch
-from dcformat_runtime.kernels.simd_writer import F32, I8, I32, I64, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_writer import F32, I8, I16, I32, I64, Writer, helper, i64, vector
 
 _WORDS, _BYTES, _FLOATS = ir.VectorType(I32, LANES), ir.VectorType(I8, LANES), vector(LANES)
 _ALL = ir.VectorType(I8, LANES * WORD)
+_SHORTS = ir.VectorType(I16, 2 * LANES)
+#: Instructions that multiply pairs of int16: the feature that has them, and their lanes. The last is on every x86-64.
+_PAIRS = (
+    ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512", 16), ("+avx2", "llvm.x86.avx2.pmadd.wd", 8),
+    ("", "llvm.x86.sse2.pmadd.wd", 4),
+)  # fmt: skip
 #: Added to a number of at most 2^22 it leaves the nearest whole number in the lowest bits.
 _MAGIC, _MAGIC_BITS = 12582912.0, 0x4B400000
 #: Since this version of LLVM, the operands of its dot products are bytes.
@@ -32,15 +38,35 @@ def _load(w: Writer, arena: Any, at: Any, kind: Any, count: int) -> Any:
 
 def _dot(w: Writer, total: Any, values: Any, weights: Any) -> Any:
     """Add the products of four bytes without sign and four weights to each lane of a total."""
-    if "+avx512vnni" in lowering.machine_features():
+    features = lowering.machine_features()
+    if "+avx512vnni" in features:
         kind = _ALL if binding.llvm_version_info[0] >= _BYTE_OPERANDS else _WORDS
         operands = [w.b.bitcast(operand, kind) for operand in (values, weights)]
         return w.call("llvm.x86.avx512.vpdpbusd.512", _WORDS, total, *operands)
+    if lowering.machine_name() == "x86_64":
+        value, weight = w.b.bitcast(values, _SHORTS), w.b.bitcast(weights, _SHORTS)
+        eight = _constant(_SHORTS, 8)
+        even = w.b.and_(value, _constant(_SHORTS, 0xFF)), w.b.ashr(w.b.shl(weight, eight), eight)
+        odd = w.b.lshr(value, eight), w.b.ashr(weight, eight)
+        return w.b.add(w.b.add(total, _pairs(w, features, *even)), _pairs(w, features, *odd))
     for place in range(WORD):
         value = w.b.and_(w.b.lshr(values, _constant(_WORDS, 8 * place)), _constant(_WORDS, 0xFF))
         weight = w.b.shl(weights, _constant(_WORDS, 24 - 8 * place)) if place < WORD - 1 else weights
         total = w.b.add(total, w.b.mul(value, w.b.ashr(weight, _constant(_WORDS, 24))))
     return total
+
+
+def _pairs(w: Writer, features: str, x: Any, y: Any) -> Any:
+    """Return the sums of the products of pairs of int16 in each lane, with the widest instruction of the target."""
+    name, lanes = next((name, lanes) for feature, name, lanes in _PAIRS if feature in features)
+    kind, parts = ir.VectorType(I32, lanes), []
+    for first in range(0, 2 * LANES, 2 * lanes):
+        places = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(first, first + 2 * lanes)))
+        parts.append(w.call(name, kind, w.b.shuffle_vector(x, x, places), w.b.shuffle_vector(y, y, places)))
+    while len(parts) > 1:
+        places = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [w.b.shuffle_vector(a, b, places) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 class _Output:
