@@ -16,7 +16,7 @@ from dcformat.errors import ChecksumError, FormatError
 from dcformat.model import STORAGE, Model, Tensor
 from dcformat.records import replace
 from fuzz import container, mutators
-from fuzz.doors import WORK, Door, choice, limits, require
+from fuzz.doors import WORK, Door, choice, limits, require, with_digest
 from fuzz.primitives import change_bytes
 from fuzz.reference import BYTES, DecodeError, apply_reference, summary
 
@@ -122,8 +122,9 @@ def apply(data: bytes) -> str:
         refusal = error
     if choice(data) % 16 == 0 and len(data) < BYTES and (refusal is None or refusal.code not in ("E07", "E16")):
         try:
-            theirs, code = summary(apply_reference(made, base)), "ok"
-        except DecodeError as error:
+            # Unlike `apply`, the reference decoder checks the delta's own digest, as `verify` does.
+            theirs, code = summary(apply_reference(with_digest(made), base)), "ok"
+        except (DecodeError, FormatError) as error:
             theirs, code = {}, error.code
         if code != "E07":
             ours = "ok" if refusal is None else refusal.code

@@ -3,9 +3,9 @@
     python benchmarks/codecs/deltas.py FILE [--z4ai PYTHON] [--rounds N] [--out FILE.md]
 
 FILE is a checkpoint of float32 tensors. The changes are: for a share of the weights, a normal step of deviation 1e-4
-(as in z4ai's tests), or a step to the next float; a relative normal step for all weights; pruning by magnitude. "bound"
-is the ratio at the entropy of what changes, given the exponent of the old weight: no coder without further knowledge
-does better. z4ai runs in a Python of its own, because it needs other packages. Times are processor time, the least of
+(as in z4ai's tests), or a step to the next float; a relative normal step for all weights; pruning by magnitude. The
+column "entropy" has the ratio at the entropy of what changes, given the exponent of the old weight, over all tensors
+together. z4ai runs in a Python of its own, because it needs other packages. Times are processor time, the least of
 several rounds.
 """
 
@@ -163,7 +163,7 @@ def main() -> None:
         name: dense.values for name, dense in found.items() if dense.values.dtype == np.float32 and dense.values.ndim
     }
     lines = [
-        "| dtype | change | bytes | smaller than raw | bound | z4ai | of a whole file | make, MB/s | apply, MB/s |",
+        "| dtype | change | bytes | smaller than raw | entropy | z4ai | of a whole file | make, MB/s | apply, MB/s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, new in changes(old):

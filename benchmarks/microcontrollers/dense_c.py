@@ -12,10 +12,11 @@ from math import prod
 import numpy as np
 from dcformat_runtime.c_export import fixed_network
 from dcformat_runtime.c_export.calibration import calibrate
+from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.steps import Step, find_steps
 from dcformat_runtime.network import Floats, to_float32
 
-from dcformat.graph import AvgPool, Conv, MaxPool, Transpose
+from dcformat.graph import AvgPool, Conv, MaxPool, Reduce, Transpose
 from dcformat.model import Model
 
 HEAD = """
@@ -74,6 +75,7 @@ POOL = """
 
 def dense_program(model: Model, files: Mapping[str, str], inputs: Floats | None) -> dict[str, str]:
     """Return the files of a dense program with the interface of an exported one, whose files are `files`."""
+    model = with_real_numbers(model)
     graph = model.graph
     assert graph is not None
     shapes = graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
@@ -154,6 +156,9 @@ def _code(
     zero = fixed.codes[step.sources[0]].zero
     if isinstance(node, AvgPool):
         return _pool(node, inner, outer, source, target, prod(node.kernel))
+    if isinstance(node, Reduce):  # a mean over height and width
+        whole = AvgPool(node.inputs, inner[1:], inner[1:])
+        return _pool(whole, inner, (*inner[:1], 1, 1), source, target, prod(inner[1:]))
     layer = fixed.layers[n]
     bits = max(int(np.abs(layer.weight.numbers).max()).bit_length() - 7, 0)
     scale = layer.scales[0] if layer.scales else 0

@@ -30,6 +30,7 @@ VERBS = {
     "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",
     "verify": "check every byte of a file",
+    "doctor": "tell why a model is as large as it is, or examine the installation",
     "diff": "compare two files: tensors, networks and outputs",
     "run": "run a file on a data set or on an array",
     "bench": "time a file on this runtime and on other installed ones",

@@ -44,7 +44,7 @@ def test_a_group_alone_prints_its_help(invoke: Invoke, group: str, command: str)
     assert f"  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("warmup", "study", "export")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("warmup", "study", "export", "doctor")])
 def test_a_verb_alone_prints_its_help_and_fails(invoke: Invoke, verb: str) -> None:
     result = invoke(verb)
     assert result.exit_code == 2

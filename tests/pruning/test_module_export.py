@@ -215,6 +215,16 @@ def test_an_attention_layer_keeps_its_names() -> None:
     assert "self_attn.in_proj_bias" in model.tensors
 
 
+def test_parts_of_a_value() -> None:
+    class Shuffle(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.chunk(2, 1)
+            c, d, e = torch.split(b, 2, dim=-1)
+            return torch.cat((a[..., :2] * c, d - a[..., 2:4], e.expand(-1, -1, 2), *b.split([1, 4], 2)), 2)
+
+    assert set(kinds_of(check(Shuffle(), 4, 5))) == {"slice", "binary", "tile", "concat"}
+
+
 def test_the_largest_difference_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from_module(nn.Linear(4, 2), (4,))
     printed = capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import cpu
+from dcformat_runtime.compile import weights
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -324,6 +325,19 @@ def test_one_input_is_shared_by_threads(name: str) -> None:
     for seed in range(5):
         x = inputs(network, 1, seed)
         assert np.array_equal(three.run(x), one.run(x))
+
+
+@pytest.mark.parametrize(
+    ("size", "density", "dense"), [(4, 0.5, True), (4, 0.3, False), (5, 0.5, False), (5, 0.8, True)]
+)
+def test_few_positions_run_as_dense_with_fewer_weights(size: int, density: float, dense: bool) -> None:
+    net = Net(8, size, size)
+    net.conv(0, 12, 8, (3, 3), padding=(1, 1), density=density)
+    network = net.network()
+    kernel, oracle = engines(network)
+    assert weights.is_dense(network.layers[0], flat=True) == dense
+    x = inputs(network, 1)
+    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
 
 
 @pytest.mark.parametrize("size", [13, 20])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
 from dcformat_interop.packing.pack import value_notes
@@ -21,7 +20,6 @@ from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense, negative_zeros
 from dcformat.errors import FormatError
-from dcformat.graph import Graph, Preprocessing
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_SELF_TEST_SAMPLES
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
@@ -29,6 +27,7 @@ from dcformat_cli import delta_packing, networks, summary
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
+from dcformat_cli.network_options import check_channels, labels_file, preprocessing, read_labels
 from dcformat_cli.networks import network_kind
 from dcformat_cli.options import MODES, as_json, base, numbers, output, size
 from dcformat_cli.output_files import Output
@@ -88,7 +87,7 @@ class PackOptions:
     @property
     def labels_file(self) -> str | None:
         """The file that ``--labels @FILE`` names."""
-        return self.labels[1:] if self.labels is not None and self.labels.startswith("@") else None
+        return labels_file(self.labels)
 
 
 @click.command("pack")
@@ -237,9 +236,9 @@ def _pack(options: PackOptions) -> None:
         note("without --architecture, the file holds only tensors and cannot be run")
     elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
-        graph = architecture.build(order, _preprocessing(options))
+        graph = architecture.build(order, preprocessing(options.mean, options.std))
     tensors = _tensors(read, order, options)
-    labels = _labels(options, graph, tensors)
+    labels = read_labels(options.labels, graph, tensors)
     model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
     if options.base is not None and architecture is None:
         model = delta_packing.with_network_of(options.base, model)
@@ -288,9 +287,9 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     model = imported.model
     graph = model.graph
     if graph is not None and (options.mean or options.std):
-        graph = replace(graph, preprocessing=_preprocessing(options))
-        _check_channels(options, graph)
-    labels = _labels(options, graph, dict(model.tensors))
+        graph = replace(graph, preprocessing=preprocessing(options.mean, options.std))
+        check_channels(path, preprocessing(options.mean, options.std), graph)
+    labels = read_labels(options.labels, graph, model.tensors)
     model = _rewritten(replace(model, graph=graph, labels=labels, metadata=pairs), options)
     with naming(str(path)):
         whole = packed_model(model, str(output), options.mode, options.relative_index)
@@ -412,28 +411,6 @@ def _read(options: PackOptions) -> Checkpoint:
     return Checkpoint(str(path), read_deep_compression_net(path, architecture), (), {}, {})
 
 
-def _preprocessing(options: PackOptions) -> Preprocessing:
-    """Return the preprocessing; one mean or deviation serves all channels that the other has numbers for."""
-    mean, std = options.mean or (0.0,), options.std or (1.0,)
-    channels = max(len(mean), len(std))
-    mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
-    return Preprocessing(_float32(mean), _float32(std))
-
-
-def _check_channels(options: PackOptions, graph: Graph) -> None:
-    """Refuse numbers for channels that a network has last, as TensorFlow's do: preprocessing has them first."""
-    count, shape = len(_preprocessing(options).mean), graph.inputs[0].shape
-    first = shape[0] if len(shape) == 3 else 1
-    if len(graph.inputs) == 1 and count not in (1, first) and shape[-1:] == (count,):
-        expected = f"one number for all channels, which are the last dimension of the input {shape}"
-        raise UnfitError(options.checkpoint, expected, f"{count}", "--mean and --std")
-
-
-def _float32(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Round to float32, the precision of a file and of a network's computation."""
-    return tuple(float(np.float32(value)) for value in values)
-
-
 def _metadata(items: Sequence[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for item in items:
@@ -444,21 +421,3 @@ def _metadata(items: Sequence[str]) -> dict[str, str]:
             raise misuse(f"--metadata: expected each key once, found {key!r} again")
         pairs[key] = value
     return pairs
-
-
-def _labels(options: PackOptions, graph: Graph | None, tensors: dict[str, Tensor]) -> tuple[str, ...]:
-    if options.labels is None or graph is None:
-        return ()
-    if options.labels_file is not None:
-        path = Path(options.labels_file)
-        try:
-            labels = tuple(path.read_text("utf-8").splitlines())
-        except UnicodeDecodeError:
-            raise UnfitError(path, "labels in UTF-8, one per line", "other bytes") from None
-    else:
-        labels = tuple(label.strip() for label in options.labels.split(","))
-    shapes = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
-    outputs = shapes[graph.outputs[0].value]
-    if (len(labels),) != outputs[-1:]:
-        raise UnfitError("--labels", f"{outputs[-1] if outputs else 1} labels", len(labels))
-    return labels

@@ -34,12 +34,14 @@ def translated(path: str, program: Any) -> Any:
     """
     import torch
 
-    stubs: dict[Any, Callable[..., Any]] = {}
+    aten = torch.ops.aten
+    # PyTorch's exporter splits into sequences, which a graph does not have.
+    ours: dict[Any, Callable[..., Any]] = {aten.split.Tensor: _split, aten.split_with_sizes.default: _split}
     while True:
         try:
             with quiet():
                 made = torch.onnx.export(
-                    program, dynamo=True, optimize=False, verbose=False, custom_translation_table=dict(stubs)
+                    program, dynamo=True, optimize=False, verbose=False, custom_translation_table=dict(ours)
                 )
             assert made is not None
             return made.model_proto
@@ -47,9 +49,9 @@ def translated(path: str, program: Any) -> Any:
             raise
         except Exception as error:  # the exporter raises errors of many classes
             operator = _missing(error)
-            if operator is None or operator in stubs:
+            if operator is None or operator in ours:
                 raise UnfitError(path, "a program that torch.onnx can export", _reason(error)) from error
-            stubs[operator] = _stub(operator)
+            ours[operator] = _stub(operator)
 
 
 def output_names(program: Any) -> list[str]:
@@ -91,6 +93,16 @@ def _missing(error: BaseException | None) -> Any:
             return getattr(getattr(getattr(torch.ops, found[1]), found[2]), found[3])
         error = error.__cause__
     return None
+
+
+def _split(x: Any, sizes: Any, dim: int = 0) -> list[Any]:
+    """Return the parts of a value along a dimension as slices; `sizes` has that of each part, or is that of all."""
+    from onnxscript import opset18 as op
+
+    length = int(x.shape[dim])
+    many = [sizes] * -(-length // sizes) if isinstance(sizes, int) else list(sizes)
+    ends = [min(sum(many[: number + 1]), length) for number in range(len(many))]
+    return [op.Slice(x, [start], [end], [dim]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _stub(operator: Any) -> Callable[..., Any]:

@@ -48,8 +48,9 @@ _DENSE_LIMIT = 1 << 21
 _LEAST_DENSITY = 0.02
 #: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
-#: The least share of entries with which a convolution runs as a dense one.
-_DENSE_SHARE = 0.6
+#: The least share of entries with which a convolution runs as a dense one, also if its positions form a single block:
+#: there, an entry's index takes as long as its products.
+_DENSE_SHARE, _DENSE_SHARE_OF_BLOCK = 0.6, 0.4
 #: The least number of weights with which a convolution with a pool may run as a dense one.
 _LARGE = 1 << 15
 #: An order of rows that is not known yet.
@@ -353,7 +354,8 @@ def is_dense(layer: Layer, flat: bool) -> bool:
     assert isinstance(layer.node, Conv)
     matrix = _matrix(layer)
     pools = layer.pool is not None and layer.pool.kernel == (2, 2) and not (flat and matrix.size >= _LARGE)
-    return layer.node.groups == 1 and matrix.rows >= QUAD and not pools and matrix.nnz >= _DENSE_SHARE * matrix.size
+    share = _DENSE_SHARE_OF_BLOCK if flat and prod(layer.conv_shape[1:]) <= BLOCK else _DENSE_SHARE
+    return layer.node.groups == 1 and matrix.rows >= QUAD and not pools and matrix.nnz >= share * matrix.size
 
 
 def is_depthwise(layer: Layer) -> bool:

@@ -1,0 +1,85 @@
+"""What makes a checkpoint as large as it is, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dcformat.denormals import denormals
+from dcformat.dense import from_dense, negative_zeros
+from dcformat.floats import bit_patterns
+
+if TYPE_CHECKING:
+    from dcformat_interop import Dense
+
+#: A tensor with fewer distinct values per element than one in this many counts as shared, if it has so many elements.
+_SHARED, _LEAST = 16, 256
+
+
+class Finding(NamedTuple):
+    """Something about some tensors: what it is, which tensors, how many elements, and the bytes that they take."""
+
+    what: str
+    tensors: list[str]
+    elements: int
+    bytes: int
+
+
+#: What each kind of finding means.
+_MEANINGS = {
+    "zeros": "zeros stored as numbers: a .dcf file stores only where the others are",
+    "shared values": "few distinct values: a .dcf file stores a codebook and short codes",
+    "dead units": "units whose weights are all zero",
+    "negative zeros": "zeros with a sign: pack makes them positive, --exact keeps them",
+    "denormal numbers": "denormal numbers, which are slow on most processors",
+    "float64": "float64 that float32 holds exactly: --float32 halves it",
+    "masks": "pruning masks beside the weights: apply them (torch.nn.utils.prune.remove) before saving",
+    "tied tensors": "tensors equal to another one: a .dcf file stores them once",
+    "not finite": "NaN or infinite numbers",
+}
+
+
+def findings(tensors: Mapping[str, Dense]) -> list[Finding]:
+    """Return what is found in tensors, in a fixed order."""
+    counts: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in _MEANINGS}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, dense in tensors.items():
+        item = dense.values.dtype.itemsize
+        key = (dense.dtype, dense.values.shape, hash(dense.values.tobytes()))
+        if dense.values.size > 1 and key in seen:
+            counts["tied tensors"][name] = (dense.values.size, dense.values.nbytes)
+        seen.setdefault(key, name)
+        for kind, elements in _elements(name, dense).items():
+            if elements:
+                counts[kind][name] = (elements, elements * item)
+    return [
+        Finding(_MEANINGS[kind], list(found), sum(n for n, _ in found.values()), sum(b for _, b in found.values()))
+        for kind, found in counts.items()
+        if found
+    ]
+
+
+def _elements(name: str, dense: Dense) -> dict[str, int]:
+    """Return the number of elements of each kind in a tensor."""
+    from dcformat_interop.mask_folding import looks_like_mask
+    from dcformat_interop.tensors import count_not_finite, is_single
+
+    values, size = dense.values, dense.values.size
+    zero = bit_patterns(np.ascontiguousarray(values)) == 0
+    zeros = int(np.count_nonzero(zero)) if values.ndim else 0
+    mask = looks_like_mask(name, dense)
+    out = {
+        "zeros": 0 if mask else zeros, "masks": size if mask else 0,
+        "negative zeros": negative_zeros(values, dense.dtype), "denormal numbers": denormals(values, dense.dtype),
+        "not finite": count_not_finite(values, dense.dtype) if values.dtype.kind == "f" else 0,
+        "float64": size if dense.dtype == "float64" and is_single(values) else 0,
+    }  # fmt: skip
+    if values.ndim >= 2 and size and not mask:
+        rows = zero.reshape(len(values), -1).all(axis=1)
+        out["dead units"] = int(np.count_nonzero(rows)) * (size // len(values))
+    if size - zeros >= _LEAST and not mask:
+        shared = from_dense(name, values, dense.dtype, dense.scale, exact=True).codebook
+        out["shared values"] = size - zeros if shared is not None and len(shared) * _SHARED < size - zeros else 0
+    return out

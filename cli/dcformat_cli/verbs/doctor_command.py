@@ -1,0 +1,175 @@
+"""`dcformat doctor`: why a model is as large as it is, and whether the installation works."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import dcformat
+from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.wording import counted
+from dcformat_cli.input_files import naming, spooled
+from dcformat_cli.options import as_json, max_memory
+from dcformat_cli.terminal import Table, emit_json, say, show_notes
+
+if TYPE_CHECKING:
+    from dcformat_interop import Dense
+
+    from dcformat.codecs import Mode
+
+#: Most elements of a model for which the slow mode is tried too.
+_SMALL = 1 << 21
+
+#: Optional packages, and what they are for.
+_EXTRAS = {
+    "numba": "compiled kernels", "torch": "compress, study, PyTorch files", "matplotlib": "plots of study",
+    "onnx": "ONNX models", "onnxruntime": "fast checks of ONNX models", "ai_edge_litert": "checks of TFLite models",
+}  # fmt: skip
+
+_NAMED = 4
+
+
+@click.command("doctor")
+@click.argument("model", metavar="[MODEL]", required=False, type=click.Path())
+@max_memory()
+@as_json()
+def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
+    """Tell why MODEL (- for stdin) is as large as it is, and what packing gives.
+
+    MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. Its tensors are
+    packed in memory, and nothing is written. Without MODEL, the command examines the installation.
+    """
+    document = _installation() if model is None else _examined(model, max_memory)
+    if as_json:
+        emit_json(document)
+    elif model is None:
+        _say_installation(document)
+    else:
+        _say_model(document)
+
+
+def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
+    from dcformat_cli.findings import findings
+
+    limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
+    with spooled(name) as path, naming(name):
+        size = path.stat().st_size
+        tensors, left_out = _tensors(path, limit)
+        stored = {key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
+                  for key, dense in tensors.items()}  # fmt: skip
+        elements = sum(tensor.size for tensor in stored.values())
+        modes: tuple[Mode, ...] = ("fast", "small", "tiny") if elements <= _SMALL else ("fast",)
+        packed = {mode: len(dcformat.dumps(dcformat.Model(stored), mode=mode)) for mode in modes}
+        found = findings(tensors)
+    best = min(packed, key=lambda mode: packed[mode])
+    verb = "repack" if name.endswith(".dcf") else "pack"
+    output = shlex.quote(f"{Path(name).stem}.new.dcf" if name != "-" else "model.dcf")
+    return {
+        "file": name,
+        "bytes": size,
+        "tensors": len(tensors),
+        "parameters": elements,
+        "left_out": left_out,
+        "findings": [dict(finding._asdict()) for finding in found],
+        "packed": packed,
+        "command": f"dcformat {verb} {shlex.quote(name)} -o {output} --mode {best}",
+    }
+
+
+def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:
+    """Return the tensors of any file that `pack` reads, and why others are left out."""
+    from dcformat_interop import Dense, read_checkpoint
+
+    from dcformat_cli.delta_packing import is_dcf
+    from dcformat_cli.networks import network_kind, read_network
+
+    if is_dcf(path):
+        model = dcformat.load(path, max_memory=max_memory)
+    elif network_kind(path) is not None:
+        model = read_network(path, (), (), single=True, exact=True, max_memory=max_memory).model
+    else:
+        read = read_checkpoint(path, max_memory=max_memory)
+        show_notes(read.notes)
+        return read.tensors, dict(read.left_out)
+    made = {name: Dense(t.dtype, t.to_dense(max_memory=max_memory), t.scale) for name, t in model.tensors.items()}
+    return made, {}
+
+
+def _say_model(document: Mapping[str, Any]) -> None:
+    size, parameters = document["bytes"], document["parameters"]
+    tensors = counted(document["tensors"], "tensor")
+    say(f"{document['file']}: {size:,} bytes; {tensors}, {counted(parameters, 'parameter')}")
+    if document["findings"]:
+        rows = [
+            (_named(finding["tensors"]), f"{finding['elements']:,}", f"{finding['bytes']:,}")
+            for finding in document["findings"]
+        ]
+        for finding, row in zip(document["findings"], rows, strict=True):
+            Table(finding["what"], ("tensors", "elements", "bytes"), [row]).show()
+    else:
+        say("nothing unusual was found in the tensors")
+    sizes = ", ".join(f"{mode} {count:,}" for mode, count in document["packed"].items())
+    say(f"packed, the tensors take {sizes} bytes: {document['command']}")
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _installation() -> dict[str, Any]:
+    from dcformat_runtime import cpu
+
+    from dcformat import datasets, jit
+    from dcformat.jit.machine_code import store
+    from dcformat_cli.verbs.bench_command import machine
+
+    folder = store.folder()
+    try:
+        data: str | None = str(datasets.find_directory())
+    except (OSError, ValueError):
+        data = None
+    return {
+        "dcformat": dcformat.__version__,
+        "executable": sys.executable,
+        "machine": machine(),
+        "vectors": cpu.level(),
+        "compiles": jit.can_compile(),
+        "folder": None if folder is None else str(folder),
+        "writable": folder is not None and _writable(Path(folder)),
+        "data": data,
+        "packages": {name: _version(name) for name in _EXTRAS},
+    }
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether a folder can be written, or made."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+def _version(name: str) -> str | None:
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        return None
+    return str(getattr(module, "__version__", "unknown"))
+
+
+def _say_installation(found: Mapping[str, Any]) -> None:
+    machine = found["machine"]
+    say(f"dcformat {found['dcformat']}, Python {machine['python']} ({found['executable']})")
+    say(f"processor: {machine['processor']}, {counted(machine['cores'], 'core')}, vectors {machine['vectors']}")
+    kernels = "are compiled by Numba" if found["compiles"] else "run only where they were saved, or in NumPy"
+    say(f"kernels: {kernels}; dcformat warmup compiles them all")
+    place = "none: set DCFORMAT_CACHE_DIR" if found["folder"] is None else found["folder"]
+    say(f"machine code is saved in: {place}{'' if found['writable'] else ' (which cannot be written)'}")
+    say(f"data set: {found['data'] or 'none found: set DCFORMAT_DATA or give --data'}")
+    rows = [(name, found["packages"][name] or "missing", use) for name, use in _EXTRAS.items()]
+    Table("packages", ("package", "version", "for"), rows).show()

@@ -1,0 +1,100 @@
+"""`dcformat doctor` tells why a model is as large as it is, and examines the installation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dcformat
+from tests.cli.support import Invoke, refused, save_npz
+
+FOUND = {
+    "zeros stored as numbers": (["w"], 999, 3996),
+    "few distinct values": (["shared"], 1024, 4096),
+    "units whose weights are all zero": (["w"], 909, 3636),
+    "zeros with a sign": (["signed"], 2, 8),
+    "denormal numbers": (["small"], 1, 4),
+    "float64 that float32 holds exactly": (["wide"], 3, 24),
+    "pruning masks beside the weights": (["lonely_mask"], 4, 4),
+    "tensors equal to another one": (["tied"], 300, 1200),
+    "NaN or infinite": (["odd"], 1, 4),
+}
+
+
+def arrays() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    w = np.zeros((10, 101), np.float32)
+    w[0, :11] = random.standard_normal(11)
+    dense = random.standard_normal(300).astype(np.float32)
+    return {
+        "w": w, "shared": np.array([1, -1], np.float32)[random.integers(0, 2, 1024)],
+        "signed": np.array([-0.0, -0.0, 1], np.float32), "small": np.array([1e-40, 1], np.float32),
+        "wide": np.array([0.5, 1, 2]), "lonely_mask": np.array([1, 0, 1, 1], np.uint8), "dense": dense, "tied": dense,
+        "odd": np.array([np.nan, 1], np.float32),
+    }  # fmt: skip
+
+
+def examined(invoke: Invoke, file: Path) -> dict[str, Any]:
+    result = invoke("doctor", file, "--json")
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    assert list(document) == [
+        "schema", "file", "bytes", "tensors", "parameters", "left_out", "findings", "packed", "command",
+    ]  # fmt: skip
+    return document
+
+
+def test_every_finding(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "a b.npz"
+    save_npz(path, arrays())
+    document = examined(invoke, path)
+    found = {one["what"]: (one["tensors"], one["elements"], one["bytes"]) for one in document["findings"]}
+    assert len(found) == len(FOUND)
+    for start, expected in FOUND.items():
+        (what,) = [what for what in found if what.startswith(start)]
+        assert found[what] == expected, what
+    assert (document["bytes"], document["tensors"], document["parameters"]) == (path.stat().st_size, 9, 2648)
+    assert list(document["packed"]) == ["fast", "small", "tiny"]
+    assert min(document["packed"].values()) < path.stat().st_size / 3
+    best = min(document["packed"], key=document["packed"].get)
+    assert document["command"] == f"dcformat pack '{path}' -o 'a b.new.dcf' --mode {best}"
+    assert "units whose weights are all zero" in invoke("doctor", path).stdout
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int64", "bool", "complex64"])
+def test_any_dtype(invoke: Invoke, tmp_path: Path, dtype: str) -> None:
+    torch.save({"a": torch.tensor([[1, 0], [0, 0]]).to(getattr(torch, dtype))}, tmp_path / "a.pt")
+    document = examined(invoke, tmp_path / "a.pt")
+    assert [one["elements"] for one in document["findings"]] == [3, 2]
+
+
+def test_other_files(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
+    document = examined(invoke, dcf)
+    assert document["tensors"] == 6
+    assert document["command"].startswith("dcformat repack ")
+    torch.save({"model": {"w": torch.ones(2, 2)}, "optimizer": {}}, tmp_path / "train.pt")
+    result = invoke("doctor", tmp_path / "train.pt")
+    assert result.stderr == "note: the state_dict was found under 'model'; left out: 'optimizer'\n"
+    assert result.stdout.splitlines()[1] == "nothing unusual was found in the tensors"
+    result = invoke("doctor", "-", stdin=(tmp_path / "train.pt").read_bytes())
+    assert result.stdout.splitlines()[-1].endswith(": dcformat pack - -o model.dcf --mode small")
+    (tmp_path / "a.txt").write_text("text")
+    refused(invoke("doctor", tmp_path / "a.txt"), tmp_path / "a.txt")
+    refused(invoke("doctor", tmp_path / "no.pt"), "no such file")
+
+
+def test_the_installation(invoke: Invoke) -> None:
+    document = json.loads(invoke("doctor", "--json").stdout)
+    assert list(document) == [
+        "schema", "dcformat", "executable", "machine", "vectors", "compiles", "folder", "writable", "data", "packages",
+    ]  # fmt: skip
+    assert document["dcformat"] == dcformat.__version__
+    assert document["packages"]["torch"] == torch.__version__
+    lines = invoke("doctor").stdout.splitlines()
+    assert lines[0].startswith(f"dcformat {dcformat.__version__}, Python 3.")
+    assert any(line.split()[:2] == ["torch", torch.__version__] for line in lines)
