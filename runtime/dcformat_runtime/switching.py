@@ -24,9 +24,11 @@ _ended = False
 
 def needed() -> tuple[jit.Kernel, ...]:
     """Return the kernels without which a network runs in NumPy."""
-    from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, row_kernel
+    from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, row_kernel, row_layout
 
-    return interpreter.run, map_kernel.run_map, row_kernel.run_rows, integer_kernel.run_integers
+    return (
+        interpreter.run, row_layout.lay_out, map_kernel.run_map, row_kernel.run_rows, integer_kernel.run_integers,
+    )  # fmt: skip
 
 
 def possible() -> bool:
