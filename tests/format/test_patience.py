@@ -11,7 +11,10 @@ from dcformat.jit import abi
 from tests.format.test_jit import run
 
 #: The arguments do not show how long these kernels take: they run any program, or wait for other threads.
-UNTOLD = {"dcformat_runtime.kernels.interpreter.run", "dcformat_runtime.kernels.interpreter.wait"}
+UNTOLD = {
+    f"dcformat_runtime.kernels.{name}"
+    for name in ("interpreter.run", "interpreter.wait", "integer_kernel.run_integers")
+}
 
 needs_machine_code = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
