@@ -44,7 +44,7 @@ _ENTRY = 24
 def delta(new: Model, base: Source | DcfFile, *, mode: Mode = "fast") -> Model:
     """Return the delta that leads from a base to `new`.
 
-    Save it like any other model; `apply` makes `new` of the delta and the base again.
+    Save it like any other model; `apply` makes `new` again from the delta and the base.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def apply(
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
 ) -> Model:
-    """Return the model that a delta makes of its base.
+    """Return the model that a delta makes from its base.
 
     Parameters
     ----------

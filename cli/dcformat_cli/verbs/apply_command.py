@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def apply_command(
     file: str, base: str, output: Output, mode: Mode, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
-    """Make the new file of a delta, FILE (- for stdin), and its base, the file that `pack --base` named.
+    """Make the new file from a delta, FILE (- for stdin), and its base, the file that `pack --base` named.
 
     The tensors, network, labels, metadata and content digest are those of the model that was packed, bit for bit. If
     that was a .dcf file that this version wrote, the same --mode gives the same bytes. Any other base is refused.

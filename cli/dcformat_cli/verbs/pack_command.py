@@ -204,7 +204,7 @@ def pack_command(**options: Any) -> None:
     or PyTorch computes from random inputs.
 
     With --base, the output is a delta: it holds only what changes from OLD.dcf, and `dcformat apply` makes the new file
-    of both. MODEL may then also be a .dcf file, and a checkpoint takes its network from OLD.dcf.
+    from both. MODEL may then also be a .dcf file, and a checkpoint takes its network from OLD.dcf.
     """
     _pack(PackOptions(**options))
 
