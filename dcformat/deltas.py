@@ -1,4 +1,4 @@
-"""Deltas: what changes from one file, the base, to another (spec, "Deltas")."""
+"""Deltas: what changes from one file, the base, to another (specification, section 15)."""
 
 from __future__ import annotations
 
@@ -42,22 +42,31 @@ _ENTRY = 24
 
 
 def delta(new: Model, base: Source | DcfFile, *, mode: Mode = "fast") -> Model:
-    """Return the delta that makes `new` of a base; `save` it like any model, and `apply` makes `new` of it again.
+    """Return the delta that leads from a base to `new`.
+
+    Save it like any other model; `apply` makes `new` again from the delta and the base.
 
     Parameters
     ----------
     new : Model
-    base : path, bytes-like, binary file object or DcfFile
-        Its tensors are compared with those of `new` by name, and by content if the name is not there.
+    base : path, URL, bytes-like, binary file object or DcfFile
+        The file from which `new` differs. Tensors are compared by name, or by content if the base lacks the name.
     mode : {'fast', 'small', 'tiny'}
-        The mode in which the delta will be saved, for the choice between differences and whole tensors.
+        The mode in which you will save the delta. It decides which tensors are stored whole instead of as differences.
+
+    Returns
+    -------
+    Model
+        A model whose attribute `delta` is set. It holds the tensors that are new or stored whole, and the differences.
 
     Raises
     ------
     DeltaError
-        One of the two is a delta itself.
+        `new` or the base is a delta itself.
     FormatError
         The base is damaged.
+    OSError
+        The base cannot be read.
     """
     if new.delta is not None:
         raise DeltaError("new model", got="a delta", expected="a model (apply the delta first)")
@@ -72,28 +81,31 @@ def apply(
     max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
     max_work: int | None = layout.DEFAULT_MAX_WORK,
 ) -> Model:
-    """Return the model that a delta makes of its base.
+    """Return the model that a delta makes from its base.
 
     Parameters
     ----------
-    delta, base : path, bytes-like, binary file object or DcfFile
+    delta, base : path, URL, bytes-like, binary file object or DcfFile
+        The delta, and the file that it was made from.
     max_memory, max_work : int or None
-        As in `load`; an open file also has the limits with which it was opened.
+        Maximum number of bytes and of steps, as in `load`; an open file also keeps the limits with which it was opened.
 
     Returns
     -------
     Model
-        Equal to the model of which the delta was made in its tensors (bit for bit), graph, labels, metadata, self-test
-        and content digest.
+        The model that `delta` was given: its tensors (bit for bit), graph, labels, metadata, self-test and content
+        digest are the same.
 
     Raises
     ------
     BaseError
         The delta belongs to another base.
     DeltaError
-        `delta` is no delta.
+        `delta` is not a delta.
     FormatError
         Either file is damaged, or needs more memory or work than allowed.
+    OSError
+        Either file cannot be read.
     """
     with _opened(delta, max_memory, max_work) as change, _opened(base, max_memory, max_work) as file:
         return _Application(change, file, max_memory, max_work).model()

@@ -20,7 +20,7 @@ def load(
 
     Parameters
     ----------
-    source : path, bytes-like or binary file object
+    source : path, URL, bytes-like or binary file object
     max_memory : int or None
         Maximum number of bytes that the tensors and their decoding may take; None for no bound.
     max_work : int or None
@@ -64,14 +64,14 @@ def open_file(
     ----------
     source : path, URL, bytes-like or binary file object
         A pipe or device is read to its end, unless its magic number is wrong. Of a file behind a URL, only the parts
-        that are asked for are read, the contents first (docs/remote.md).
+        that you ask for are read, after the contents (docs/remote.md).
     max_memory, max_work : int or None
         As in `load`, for each method call.
     mmap : bool
         Map the file into memory instead of reading its parts on demand; for paths only.
     partial : bool
-        Allow bytes to be missing or left over at the end, as after a download that broke off: tensors that are there
-        can be read, `damaged` names the others.
+        Accept a file with missing or additional bytes at its end, as an interrupted download leaves it. The tensors
+        that are there can be read; `DcfFile.damaged` names the others.
 
     Raises
     ------

@@ -223,7 +223,7 @@ class DcfFile:
         return self._model(tensors)
 
     def state_dict(self) -> StateDict:
-        """Return the tensors as a mapping that reads each dense array when it is asked for."""
+        """Return the tensors as a mapping from names to dense arrays, which are read on demand and not kept."""
         return StateDict(self)
 
     def damaged(self) -> dict[str, FormatError]:
@@ -363,10 +363,10 @@ class DcfFile:
 
 
 class StateDict(Mapping[str, Array]):
-    """A file's tensors by name, read when they are asked for and not kept.
+    """A mapping from the names of a file's tensors to dense arrays, which are read on demand and not kept.
 
-    A value is a dense array in ``STORAGE[dtype]``: bfloat16 and floats of eight bits are bit patterns in uint16 and
-    uint8, and int8 holds the integers, without their scale.
+    An array has the dtype ``dcformat.model.STORAGE[dtype]``: bfloat16 tensors are bit patterns in uint16, floats of
+    eight bits are bit patterns in uint8, and scaled int8 tensors are the integers without their scale.
     """
 
     def __init__(self, file: DcfFile) -> None:

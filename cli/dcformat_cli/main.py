@@ -25,7 +25,7 @@ VERBS = {
     "compress": "train, prune and share a network's weights, and pack it",
     "pack": "pack a checkpoint into a .dcf file and keep its values exactly",
     "repack": "write the same content in another mode",
-    "apply": "make a new file of a delta and its base",
+    "apply": "make the new file from a delta and its base",
     "unpack": "write a file's tensors as .safetensors or .npz",
     "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",

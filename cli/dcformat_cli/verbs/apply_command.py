@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def apply_command(
     file: str, base: str, output: Output, mode: Mode, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
-    """Make the new file of a delta FILE (- for stdin) and its base, which `pack --base` compared it with.
+    """Make the new file from a delta, FILE (- for stdin), and its base, the file that `pack --base` named.
 
-    The tensors, the network, the texts and the content digest are those of the file or checkpoint that was packed, bit
-    for bit. If that was a .dcf file of this version, the same --mode gives the same bytes. Another base is refused.
+    The tensors, network, labels, metadata and content digest are those of the model that was packed, bit for bit. If
+    that was a .dcf file that this version wrote, the same --mode gives the same bytes. Any other base is refused.
     """
     if file == base:
         raise misuse(f"{base}: expected a delta and its base, found one file twice")

@@ -115,10 +115,10 @@ def c_command(**options: Any) -> None:
 
     The program allocates no memory, has no recursion, and calls only memcpy and, for a few operators in float32,
     functions of math.h. model_check verifies the checksum of the weights. test_model.c compares the outputs for a few
-    inputs with those that are computed here.
+    inputs with those that this command computed.
 
     Calibration inputs have the network's shape and are float32, or uint8 pixels if the file has preprocessing. The
-    error of fixed point on them is printed.
+    command prints the error of fixed point on them.
     """
     _export(CExportOptions(**options))
 

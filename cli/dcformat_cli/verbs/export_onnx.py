@@ -30,9 +30,9 @@ def onnx_command(
 ) -> None:
     """Write the network of FILE (- for stdin) as an ONNX model, and check it.
 
-    Names of inputs, outputs and tensors stay the same, and so do the dtypes of tensors. The input is a preprocessed
-    one; mean, std and labels become metadata. The model must pass onnx's checker, and compute what the file computes
-    from random inputs, in onnxruntime or, where that is not installed, in onnx's evaluator.
+    Names of inputs, outputs and tensors stay the same, and so do the dtypes of tensors. The model takes preprocessed
+    input; mean, std and labels become its metadata. It must pass onnx's checker and compute what the file computes from
+    random inputs, in onnxruntime or, if that is not installed, in onnx's evaluator.
     """
     require_onnx("an ONNX model")
     from dcformat_interop.onnx_export import to_onnx

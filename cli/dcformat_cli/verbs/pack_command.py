@@ -154,7 +154,7 @@ class PackOptions:
 @click.option(
     "--float32",
     is_flag=True,
-    help="Store float64 of a checkpoint as float32 where that keeps every value, and round that of networks.",
+    help="Store a checkpoint's float64 tensors as float32 if that keeps every value, and round those of networks.",
 )
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
 @click.option(
@@ -193,18 +193,18 @@ def pack_command(**options: Any) -> None:
     MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
     of any size are packed tensor by tensor; after an interruption, the same command continues.
 
-    The content decides which form it is, whatever the file's name. Tensors are matched to the architecture by name or
-    by order and shape; their names and values are kept exactly. Layers with few distinct values get codebooks. What a
-    .dcf file cannot hold (int64 counters, NaN) is left out with a note, unless the architecture needs it. A .net file
-    is read as the one in which the authors of Deep Compression published their SqueezeNet. Without --architecture the
-    tensors are packed alone, and the file cannot be run.
+    The command recognises MODEL by its content, not by its name. It matches tensors to the architecture by name, or by
+    order and shape, keeps their names and values exactly, and gives codebooks to layers with few distinct values. It
+    leaves out, with a note, what a .dcf file cannot hold, such as text or complex128. A .net file is taken for the
+    SqueezeNet that the authors of Deep Compression published. Without --architecture, the file holds only the tensors
+    and cannot be run.
 
     An ONNX or TensorFlow Lite model, or a program that torch.export.save wrote, holds its own network. It is packed if
     all of its operators can be, and if the packed network computes what onnxruntime, onnx's reference evaluator, LiteRT
     or PyTorch computes from random inputs.
 
-    With --base, the output is a delta: it holds what changes from OLD.dcf, and `dcformat apply` makes the new file of
-    both. MODEL may be a .dcf file too then, and a checkpoint takes its network from OLD.dcf.
+    With --base, the output is a delta: it holds only what changes from OLD.dcf, and `dcformat apply` makes the new file
+    from both. MODEL may then also be a .dcf file, and a checkpoint takes its network from OLD.dcf.
     """
     _pack(PackOptions(**options))
 

@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 @click.option("--images", type=click.IntRange(1), help="Train on the first images only [default: all].")
 @click.option("--mode", type=Choice(MODES), default="small", show_default=True, help="The coder of the files.")
 @click.option("--engine", type=Choice(("local", "ray")), default="local", show_default=True,
-              help="Where points are worked out.")  # fmt: skip
+              help="Where networks are pruned and packed.")  # fmt: skip
 @click.option("--address", help="With --engine ray: the address of the cluster [default: a new one on this machine].")
 @data()
 @as_json()
 def sweep_command(out: Path, engine: str, address: str | None, data: Path | None, as_json: bool, **grid: Any) -> None:
     """Prune, retrain, share and pack LeNet-300-100 in every combination of the options that may be repeated.
 
-    Accuracies are on images held out of the training set. Finished points are kept in DIR/sweep.db, an Optuna study:
-    the same command goes on after an interruption, and another grid adds to it. DIR/sweep.csv has all points, and
-    DIR/sweep.png shows them with the front: the points that no other beats in both size and accuracy.
+    Accuracies are on images held out of the training set. The command keeps finished points in DIR/sweep.db, an Optuna
+    study: after an interruption, the same command continues, and another grid adds to the study. DIR/sweep.csv has all
+    points, and DIR/sweep.png shows them with the front: the points that no other beats in both size and accuracy.
     """
     require_torch("sweep")
     try:

@@ -61,8 +61,8 @@ def unpack_command(
     FILE may also be the index of several files (*.dcf.index.json), or their directory. If the tensors were packed from
     several safetensors files, and OUT is a directory (--format shards makes it), it gets the same files, byte for byte.
 
-    With --skip-damaged, the tensors of a damaged or truncated file that are whole are written; the exit code is 0 if
-    there is at least one.
+    With --skip-damaged, the command writes those tensors of a damaged or truncated file that are whole. The exit code
+    is 0 if there is at least one.
     """
     chosen = form or _form(output)
     if chosen == _SHARDS:

@@ -36,8 +36,8 @@ class VerifyOptions:
 
 @click.command("verify")
 @click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
-@click.option("--base", type=click.Path(), metavar="OLD.dcf", help="Apply each FILE, a delta, to this file too.")
-@click.option("--repair-info", is_flag=True, help="Say of each tensor of a damaged file whether it is whole.")
+@click.option("--base", type=click.Path(), metavar="OLD.dcf", help="Also apply each FILE, a delta, to this base.")
+@click.option("--repair-info", is_flag=True, help="List which tensors of a damaged file are whole.")
 @max_memory()
 @max_work()
 @as_json()
@@ -49,8 +49,8 @@ def verify_command(**options: Any) -> None:
     exit code is 0 if every file reads back exactly as it was saved, and 1 if at least one file failed; a line on stderr
     says why, and names the tensors that are damaged.
 
-    --repair-info goes on after the first damage and lists the tensors that are whole, which `dcformat unpack
-    --skip-damaged` rescues.
+    With --repair-info, the command continues after the first damage and lists the tensors that are whole; `dcformat
+    unpack --skip-damaged` rescues them.
     """
     _verify(VerifyOptions(**options))
 

@@ -1,5 +1,6 @@
-"""Packing of safetensors files of any size, one or many, tensor by tensor, in one process, several, or on a cluster.
+"""Packs safetensors checkpoints of any size tensor by tensor, in one process, in several, or on a cluster.
 
 `shards` finds the files and reads their headers, `elements` reads data, `units` divides the work, `workers` and
-`ray_engine` spread it, `journal` keeps what is finished, and `pack` puts it together. `restore` gives the files back.
+`ray_engine` distribute it, `journal` keeps finished parts, and `pack` writes the output. `restore` makes the
+safetensors files again.
 """

@@ -80,8 +80,9 @@ def import_tflite(
     """Read a network from a TensorFlow Lite model, with the means to check it.
 
     Inputs and outputs have the names, shapes and dtypes of the file. The batch may have any size if the file leaves it
-    open or has 1: the dimension is taken out of the graph. Quantised networks compute with the numbers that integers
-    stand for, rounded to such numbers wherever the file has integers.
+    open or has 1: the dimension is taken out of the graph. Layers of integers keep their integers; other quantised
+    operators compute with the numbers that the integers stand for, and round wherever the file does
+    (docs/integers.md).
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def import_pt2(
 ) -> OnnxImport:
     """Read a network from an archive that `torch.export.save` wrote, with the means to check it.
 
-    Nothing in the archive is executed before it was found to be a plain graph of PyTorch's own operators.
+    PyTorch loads a copy of the archive, which was checked to hold nothing but a graph of PyTorch's own operators.
 
     Parameters
     ----------

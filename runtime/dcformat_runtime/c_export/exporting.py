@@ -39,7 +39,7 @@ _WIDE = 65536
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a program computes and stores weights.
+    """How a program stores its weights and computes.
 
     Attributes
     ----------
@@ -48,9 +48,9 @@ class ExportOptions:
     form : {'fast', 'small', 'tables'}
         Huffman codes, adaptive arithmetic codes, or tables of gaps and codes that need no decoder.
     static_inputs : bool
-        Whether the input and the output are memory of the model, where the input shares it with other values.
+        Whether the model owns its input and its output. The input then shares memory with other values.
     tests : int
-        Number of inputs of the test program.
+        Number of inputs in the test program.
     """
 
     numbers: Numbers = "float32"
@@ -69,10 +69,18 @@ class FixedError(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """The files of a program by name, and what is known of it.
+    """An exported program.
 
-    `data` are the weights, ``model_data`` in C; `arena_bytes` are the bytes of all values, and `error` is that of fixed
-    point, None for float32 or without calibration inputs.
+    Attributes
+    ----------
+    files : dict of str to str
+        The texts of ``model.c``, ``model.h`` and ``test_model.c`` by name.
+    data : bytes
+        The coded weights, which are ``model_data`` in C.
+    arena_bytes : int
+        Bytes of memory for all values.
+    error : FixedError or None
+        The error of fixed point; None for float32, or without calibration inputs.
     """
 
     files: dict[str, str]
@@ -89,23 +97,28 @@ def export_c(
     max_memory: int | None = DEFAULT_MAX_MEMORY,
     max_work: int | None = DEFAULT_MAX_WORK,
 ) -> Exported:
-    """Write a network as C99.
+    """Write a network as C99 for microcontrollers (docs/microcontrollers.md).
 
     Parameters
     ----------
     model : Model
         A network with one input and one output.
     options : ExportOptions, optional
+        How the program stores its weights and computes; by default float32 and Huffman codes.
     inputs : ndarray, optional
         Calibration inputs ``(inputs, *shape)``: float32, or uint8 pixels for a network with preprocessing. Fixed
         point needs them, unless the network is quantised; the test program uses the first of them.
     max_memory, max_work : int or None
         Maximum number of bytes and of steps, those for one run of the network included; None for no bound.
 
+    Returns
+    -------
+    Exported
+
     Raises
     ------
     GraphError
-        The network has an operator, a size or an order of sums that the export does not have.
+        The export does not support an operator, a size or an order of sums in the network.
     FormatError
         The model is not valid, or takes more memory (`MemoryLimitError`) or work (`WorkLimitError`) than allowed.
     """
