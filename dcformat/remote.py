@@ -25,7 +25,8 @@ _TIMEOUT = 30.0
 _PIECE_BYTES = 1 << 20
 #: Answers of a server that is busy or restarting.
 _PASSING = (408, 429, 500, 502, 503, 504)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class RemoteError(OSError):
@@ -154,7 +155,7 @@ class HttpRanges:
 
         Return False if the connection broke off.
         """
-        stated = response.headers.get("Content-Length")
+        stated = _LENGTH.fullmatch(response.headers.get("Content-Length", ""))
         with ExitStack() as stack:
             file = stack.enter_context(tempfile.TemporaryFile())
             begin = b""
@@ -168,7 +169,7 @@ class HttpRanges:
                     error = MemoryLimitError("file", got=f"over {counted(max_memory, 'byte')}", expected=expected)
                     error.path = self.url
                     raise error
-            if begin == layout.MAGIC and stated is not None and file.tell() < int(stated):
+            if begin == layout.MAGIC and stated is not None and file.tell() < int(stated[0]):
                 return False
             self.whole, self.size = file, file.tell()
             stack.pop_all()
