@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import JSON_BYTES, Budget
 from dcformat_interop.torch_import.translation import quiet
 
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -91,23 +91,24 @@ def _copy(path: str, file: IO[bytes], safe: IO[bytes], budget: Budget) -> None:
         if _MODEL not in members:
             raise _unfit(path, "one program, saved with PyTorch 2.8 or later", _instead(members, archive.namelist()))
 
-        def read(name: str) -> bytes:
+        def add(name: str) -> None:
             budget.take(members[name].file_size, name)
-            return archive.read(members[name])
+            out.writestr(f"model/{name}", archive.read(members[name]))
 
-        def add(name: str, change: Callable[[bytes], bytes] = bytes) -> None:
-            out.writestr(f"model/{name}", change(read(name)))
+        def parsed(name: str) -> Any:
+            budget.take(2 * JSON_BYTES * members[name].file_size, name)  # for what is read, and for what is written
+            return json.loads(archive.read(members[name]))
 
         for name in _MARKS:
             if name in members:
                 add(name)
         for name in _CONFIGS:
-            config = json.loads(read(name))
+            config = parsed(name)
             for stored in _stored_files(path, name, config):
                 add(f"{name.rpartition('/')[0]}/{stored}")
             out.writestr(f"model/{name}", json.dumps(_checked(path, config)))
         out.writestr(f"model/{_SAMPLES}", b"")
-        add(_MODEL, lambda text: json.dumps(_checked(path, json.loads(text))).encode())
+        out.writestr(f"model/{_MODEL}", json.dumps(_checked(path, parsed(_MODEL))))
 
 
 def _instead(members: Mapping[str, Any], names: list[str]) -> str:
