@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from typing import Any, BinaryIO, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ def open_url(url: str, max_memory: int | None) -> tuple[BinaryIO, int]:
     RemoteError, FileNotFoundError
         The file cannot be read, or fsspec is needed and not installed.
     """
-    if urlsplit(url).scheme in ("http", "https"):
+    if url.partition("://")[0].lower() in ("http", "https"):
         ranges = HttpRanges(url, max_memory)
         if ranges.whole is not None:
             return ranges.whole, ranges.size
@@ -179,7 +179,10 @@ class HttpRanges:
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity", "User-Agent": "dcformat"}
         if self._tag:
             headers["If-Range"] = self._tag
-        response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT)
+        try:
+            response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT)
+        except (InvalidURL, ValueError) as error:  # of UnicodeError too
+            raise RemoteError(f"{self.url}: expected a valid URL ({error})") from None
         return response
 
     def _retrying(self, fetch: Callable[[bytearray], bool], data: bytearray | None = None) -> None:

@@ -259,6 +259,14 @@ def test_a_range_that_lies(server: Server, monkeypatch: pytest.MonkeyPatch, stat
         dcformat.open(server.url)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:x/a", "http://127.0.0.1/a b", "http://127.0.0.1/\u00e9", "HTTP://..x/a"]
+)
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(remote.RemoteError, match=f"{re.escape(url)}: expected a valid URL"):
+        dcformat.open(url)
+
+
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     with socket.socket() as closed:
