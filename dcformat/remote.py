@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from typing import Any, BinaryIO, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -25,7 +25,8 @@ _TIMEOUT = 30.0
 _PIECE_BYTES = 1 << 20
 #: Answers of a server that is busy or restarting.
 _PASSING = (408, 429, 500, 502, 503, 504)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class RemoteError(OSError):
@@ -83,7 +84,7 @@ def open_url(url: str, max_memory: int | None) -> tuple[BinaryIO, int]:
     RemoteError, FileNotFoundError
         The file cannot be read, or fsspec is needed and not installed.
     """
-    if urlsplit(url).scheme in ("http", "https"):
+    if url.partition("://")[0].lower() in ("http", "https"):
         ranges = HttpRanges(url, max_memory)
         if ranges.whole is not None:
             return ranges.whole, ranges.size
@@ -154,7 +155,7 @@ class HttpRanges:
 
         Return False if the connection broke off.
         """
-        stated = response.headers.get("Content-Length")
+        stated = _LENGTH.fullmatch(response.headers.get("Content-Length", ""))
         with ExitStack() as stack:
             file = stack.enter_context(tempfile.TemporaryFile())
             begin = b""
@@ -168,7 +169,7 @@ class HttpRanges:
                     error = MemoryLimitError("file", got=f"over {counted(max_memory, 'byte')}", expected=expected)
                     error.path = self.url
                     raise error
-            if begin == layout.MAGIC and stated is not None and file.tell() < int(stated):
+            if begin == layout.MAGIC and stated is not None and file.tell() < int(stated[0]):
                 return False
             self.whole, self.size = file, file.tell()
             stack.pop_all()
@@ -178,7 +179,10 @@ class HttpRanges:
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity", "User-Agent": "dcformat"}
         if self._tag:
             headers["If-Range"] = self._tag
-        response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT)
+        try:
+            response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT)
+        except (InvalidURL, ValueError) as error:  # of UnicodeError too
+            raise RemoteError(f"{self.url}: expected a valid URL ({error})") from None
         return response
 
     def _retrying(self, fetch: Callable[[bytearray], bool], data: bytearray | None = None) -> None:

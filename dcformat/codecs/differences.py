@@ -98,10 +98,16 @@ def apply_difference(data: Bytes, origin: Array, dtype: str, field: str, max_wor
 
 def _by_table(cursor: Cursor, origin: Array, dtype: str, field: str) -> Array:
     """Return what the table says of each element."""
-    known, codes = np.unique(bit_patterns(origin), return_inverse=True)
+    patterns = bit_patterns(origin)
+    known = np.sort(patterns)
+    known = known[np.append(True, known[1:] != known[:-1])]
     block = cursor.array(cursor.varint(f"table of {field}", layout.MAX_PAYLOAD_BYTES), field)
-    table: Array = read_block(block, len(known), dtype, f"table of {field}")[codes]
-    return table
+    table = read_block(block, len(known), dtype, f"table of {field}")
+    out = np.empty_like(origin)
+    # Piece by piece, because the places of all elements would take more memory than they do.
+    for piece in pieces(len(origin)):
+        out[piece] = table[np.searchsorted(known, patterns[piece])]
+    return out
 
 
 def as_units(values: Array, dtype: str) -> Array:

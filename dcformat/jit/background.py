@@ -49,10 +49,11 @@ class BackgroundCompilation:
         try:
             if not kept or place is None:
                 place = store.make_temporary()
-            paths = os.pathsep.join(path for path in sys.path if path)
+            paths = os.pathsep.join(map(os.path.abspath, sys.path))  # "" stands for the current directory
             self._process = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-c", _PROGRAM, *(kernel.name for kernel in self.kernels)],
+                # -P: the process must not import from the current directory where this one does not.
+                [sys.executable, "-P", "-c", _PROGRAM, *(kernel.name for kernel in self.kernels)],
                 os.environ | {"DCFORMAT_CACHE_DIR": os.path.dirname(place), "PYTHONPATH": paths},  # noqa: PTH120
                 file_actions=[(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)],
                 setpgroup=0,  # an interrupt at the terminal is not meant for it

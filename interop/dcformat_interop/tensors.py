@@ -63,6 +63,10 @@ class Raw:
     notes: list[str] = field(default_factory=list)
 
 
+#: Bytes of memory that parsed JSON takes at most for each byte of its text, the text included.
+JSON_BYTES = 40
+
+
 class Budget:
     """Counts bytes before they are allocated.
 

@@ -169,7 +169,7 @@ class KernelEngine:
             threads = min(self.threads, pieces)
             each = costs[size] + _PIECE
             cost = max(-(-pieces // threads) * each, self._hand_over + pieces // threads * each)
-            if cost < best and threads > 1:
+            if cost < best and threads > 1 and pieces < words.MAX_PIECES:
                 best, cut = cost, (size, threads)
         return cut
 

@@ -22,12 +22,23 @@ _compilation: jit.BackgroundCompilation | None = None
 _ended = False
 
 
+def _renew_lock() -> None:
+    """Give a forked child its own lock: the thread that holds the parent's lock does not exist in it."""
+    global _lock
+    _lock = allocate_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def needed() -> tuple[jit.Kernel, ...]:
     """Return the kernels without which a network runs in NumPy."""
     from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, row_kernel, row_layout
 
     return (
-        interpreter.run, row_layout.lay_out, map_kernel.run_map, row_kernel.run_rows, integer_kernel.run_integers,
+        interpreter.run, interpreter.wait, row_layout.lay_out, map_kernel.run_map, row_kernel.run_rows,
+        integer_kernel.run_integers,
     )  # fmt: skip
 
 

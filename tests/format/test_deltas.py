@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat.codecs.difference_writer import write_difference
-from dcformat.codecs.differences import PIECE_UNITS, apply_difference
+from dcformat.codecs.differences import PIECE_BYTES, PIECE_UNITS, apply_difference
 from dcformat.dense import from_dense
 from dcformat.errors import BaseError, ChecksumError, DeltaError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.graph import Graph, Linear, ReLU
@@ -62,6 +63,19 @@ def test_pieces_are_joined() -> None:
     new = changed(old, "int16", 2, 0.01)
     made = np.frombuffer(write_difference(new, old, "int16", (2, len(old) // 2)), np.uint8)
     assert apply_difference(made, old, "int16", "t").tobytes() == new.tobytes()
+
+
+def test_the_table_of_a_difference_takes_little_memory() -> None:
+    old = drawn("uint8", 4 * PIECE_UNITS, 1)
+    new = (old.astype(int) // 2).astype(np.uint8)
+    made = np.frombuffer(write_difference(new, old, "uint8", (len(old),)), np.uint8)
+    assert made[0] == 1  # it has a table
+    tracemalloc.start()
+    try:
+        assert np.array_equal(apply_difference(made, old, "uint8", "t"), new)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(old) + PIECE_BYTES // 4
+    finally:
+        tracemalloc.stop()
 
 
 def weights(count: int, seed: int = 0) -> Array:

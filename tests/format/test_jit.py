@@ -151,6 +151,13 @@ def test_another_process_can_compile(tmp_path, writable):
     assert not writable or len(files(cache)) == 2
 
 
+def test_the_other_process_imports_nothing_from_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "llvmlite.py").write_text("raise ImportError('from the current directory')")
+    leave = f"import os; os.chdir({str(tmp_path / 'here')!r})\nimport sys; sys.path.remove('')\n"
+    assert run(tmp_path / "cache", leave + BACKGROUND) == {"ready": [True, True], "numba": False}
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "exchanged"])
 def test_damaged_files_are_not_used_and_are_replaced(cache, damage):
     before = {path: path.read_bytes() for path in files(cache)}

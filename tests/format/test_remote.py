@@ -189,6 +189,19 @@ def test_no_ranges(server: Server) -> None:
     assert caught.value.path == server.url
 
 
+@pytest.mark.parametrize("stated", ["many", "9" * 5000])
+def test_a_length_that_is_no_number(server: Server, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
+    send = Handler.send_header
+
+    def lie(self: Handler, key: str, value: str) -> None:
+        send(self, key, stated if key == "Content-Length" else value)
+
+    monkeypatch.setattr(Handler, "send_header", lie)
+    server.ranges = False
+    with dcformat.open(server.url) as file:
+        assert file.size == len(DATA)
+
+
 def test_no_ranges_and_a_broken_connection(server: Server) -> None:
     server.ranges, server.cut, server.cuts = False, 1_000_000, 2
     dcformat.verify(server.url)
@@ -234,15 +247,24 @@ def test_a_file_that_changes(server: Server) -> None:
             file.tensor("a")
 
 
-def test_a_range_that_lies(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stated", ["bytes 5-9/10", "bytes 0-9/" + "9" * 5000])
+def test_a_range_that_lies(server: Server, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
     send = Handler.send_header
 
     def lie(self: Handler, key: str, value: str) -> None:
-        send(self, key, "bytes 5-9/10" if key == "Content-Range" else value)
+        send(self, key, stated if key == "Content-Range" else value)
 
     monkeypatch.setattr(Handler, "send_header", lie)
     with pytest.raises(remote.RemoteError, match="expected a range from byte 0 with the size of the file"):
         dcformat.open(server.url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:x/a", "http://127.0.0.1/a b", "http://127.0.0.1/\u00e9", "HTTP://..x/a"]
+)
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(remote.RemoteError, match=f"{re.escape(url)}: expected a valid URL"):
+        dcformat.open(url)
 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:

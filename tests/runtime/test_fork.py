@@ -16,6 +16,7 @@ from dcformat_runtime import Session
 from dcformat_runtime import engine as engines
 from dcformat_runtime.compile import program
 from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.kernels import interpreter
 
 import dcformat
 from tests.runtime.example_networks import inputs, lenet
@@ -41,6 +42,7 @@ def fork(function: Callable[[], Any]) -> Any:
 
 
 def test_a_fork_while_workers_run() -> None:
+    interpreter.wait.resolve()  # otherwise the child may have to compile it, which takes long on a busy machine
     network = lenet().network()
     engine = KernelEngine(network, 2, False, hand_over=1.0)
     x = inputs(network, 64)

@@ -250,6 +250,11 @@ def _layer(weight: Array, bias: Array | None = None, **changes: Any) -> Model:
     (model((4,), [g.Binary((1, 0.5), "sub"), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "half a zero point"),
     (model((4,), [g.Binary((1, 3e38), "mul"), g.Binary((1, -3e38), "mul"), g.Add((2, 3)),
                   g.Requantize((4, 1.0), 1.0, 1.0, -128, 127)]), "sums that are no numbers"),
+    (model((5,), [g.Binary((1, -0.7), "mul"), g.Softmax((2,)), g.Requantize((3, 1.0), 1.0, 1 / 256, 0, 127)]),
+     "a softmax with a negative scale"),
+    (model((2, 3, 1), [g.Requantize((1, 1.0), 1.0, 1.0, -128, 127), g.Flatten((2,)),
+                       g.Requantize((3, "s"), 1.0, 1.0, -128, 127)], {"s": np.arange(1, 7, dtype=np.float32)}),
+     "a scale for each element of a flattened value"),
     (model((4,), [g.Softmax((1,)), g.Requantize((2, 1.0), 1.0, 1.0, -128, 127)]), "a softmax without a scale"),
 ])  # fmt: skip
 def test_what_is_no_network_of_integers(network: Model, what: str) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from dcformat_runtime import Session, backends, graph_session, switching
+from dcformat_runtime.kernels import interpreter
 
 from dcformat import Model, from_dense
 from dcformat.graph import Graph, Linear, ReLU, Softmax
@@ -18,6 +22,37 @@ MODELS = [
     Model({"weight": WEIGHT}, Graph.sequential((7,), nodes))
     for nodes in ((Linear((0,), "weight"), ReLU((1,))), (Softmax((0,)), Linear((1,), "weight")))
 ]
+
+#: Forks while another thread starts the compilation.
+FORK = """
+import os, threading
+from dcformat import jit
+from dcformat_runtime import switching
+
+begun, end = threading.Event(), threading.Event()
+
+class Slow:
+    def __init__(self, kernels):
+        pass
+
+    def start(self):
+        begun.set()
+        return end.wait(60)
+
+class Impossible(Slow):
+    def start(self):
+        return False
+
+jit.BackgroundCompilation = Slow
+threading.Thread(target=switching.spend, args=(1.0,)).start()
+assert begun.wait(60)
+child = os.fork()
+if not child:
+    jit.BackgroundCompilation = Impossible
+    os._exit(0 if switching.spend(0.0) else 1)
+end.set()
+assert os.waitpid(child, 0)[1] == 0
+"""
 
 each_kind = pytest.mark.parametrize("model", MODELS, ids=["sequential", "general"])
 
@@ -68,3 +103,12 @@ def test_only_a_session_that_may_choose_waits(answers: list[bool], backend: back
     session = Session.from_model(MODELS[0], backend=backend)
     assert session(X).shape == (3, 4)  # `answers` is empty: another question would fail
     assert session.backend == backend
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], env=env, check=True, timeout=120)
+
+
+def test_what_a_shared_call_runs_is_compiled_beforehand() -> None:
+    assert {interpreter.run, interpreter.wait} <= set(switching.needed())

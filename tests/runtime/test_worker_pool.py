@@ -15,7 +15,7 @@ import pytest
 from dcformat_runtime import worker_pool
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import control as words
-from dcformat_runtime.kernels import simd
+from dcformat_runtime.kernels import interpreter, simd
 from dcformat_runtime.session import Session
 from dcformat_runtime.worker_pool import WorkerPool
 
@@ -100,6 +100,21 @@ def test_parts_of_an_operator_wait_for_the_operator_before() -> None:
     assert simd.claim_next(control, 3) == -1
     simd.finish(control, words.DONE)
     assert [simd.claim_next(control, generation) for generation in (2, 3, 4, 3, 3)] == [-1, 2, -1, 3, -1]
+
+
+def test_a_late_worker_reads_nothing_of_the_program_of_a_later_call() -> None:
+    control, x = np.zeros(words.WIDTH, np.int64), np.zeros((1, 1), np.float32)
+    control[words.MODE], control[words.PLAN] = words.TOGETHER, 1 << 44  # a place in the program of the later call
+    control[words.PIECES] = control[words.PARTS] = 2
+    simd.publish(control, words.CLAIM, 2 * words.MAX_PIECES)
+    assert interpreter.run(x, x.copy(), np.zeros(64, np.float32), np.zeros(64, np.float32), control, 1) == 0
+
+
+def test_a_call_of_too_many_pieces_is_not_shared() -> None:
+    engine = KernelEngine(lenet().network(), 2, False, hand_over=1.0)
+    size, threads = engine._cut(64 * words.MAX_PIECES - 64)
+    assert (size, threads) == (64, 2)
+    assert engine._cut(64 * words.MAX_PIECES)[1] == 1
 
 
 def test_a_late_worker_finds_no_pieces(pool: WorkerPool) -> None:

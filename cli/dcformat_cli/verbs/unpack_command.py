@@ -82,7 +82,7 @@ def unpack_command(
         require_work("unpacking the file", steps, max_work)
         written = []
         if chosen == _SHARDS:
-            written = _restored(content, output)
+            written = _restored(content, output, max_memory)
         else:
             with output.open() as out:
                 _WRITERS[chosen](output, content, out, set(content.names) - set(names))
@@ -127,9 +127,9 @@ def _check_shards(output: Output, wanted: Sequence[str], skip_damaged: bool) -> 
         raise misuse(f"{output}: expected a directory for several files, found a file")
 
 
-def _restored(content: PackedFiles, output: Output) -> list[str]:
+def _restored(content: PackedFiles, output: Output, max_memory: int | None) -> list[str]:
     """Write the safetensors files that the tensors came from, and return their names."""
-    origin = content.origin()
+    origin = content.origin(max_memory)
     if origin is None or output.path is None:
         expected = "a file that was packed from several safetensors files, unchanged"
         raise UnfitError(content.path, expected, "another (-o OUT.safetensors writes all tensors to one file)")

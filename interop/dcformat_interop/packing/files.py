@@ -156,15 +156,22 @@ class PackedFiles:
         """Return the tensors that are damaged or missing, with the reasons, as `DcfFile.damaged` does."""
         return {name: error for file in self._files for name, error in file.damaged().items()}
 
-    def origin(self) -> Origin | None:
+    def origin(self, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> Origin | None:
         """Return the safetensors files that the checkpoint was made of, or None if it does not say.
+
+        Parameters
+        ----------
+        max_memory : int or None
+            Maximum number of bytes that the description may take; None for no limit.
 
         Raises
         ------
+        MemoryLimitError
+            The description takes more memory than allowed.
         UnfitError
             The description is damaged or does not fit the tensors.
         """
-        found = read_origin(self.path, [each for file in self._files for each in file.extensions])
+        found = read_origin(self.path, [each for file in self._files for each in file.extensions], max_memory)
         if found is not None:
             infos = {name: (self.info(name).dtype, self.info(name).shape) for name in self.names}
             check_tensors(self.path, found, infos)

@@ -203,7 +203,7 @@ class Journal:
     def _take(self, line: dict[str, Any], work: Work) -> None:
         try:
             name, places = line["tensor"], [Place(*part) for part in line["parts"]]
-            if work.files.get(name) != line["file"] or not all(map(self._is_right, places)):
+            if name not in work.files or work.files[name] != line["file"] or not all(map(self._is_right, places)):
                 return
             if "chunk" in line:
                 self.chunks[name, line["chunk"]] = DoneChunk(places[0], line["stored"])
@@ -211,7 +211,7 @@ class Journal:
             findings = Findings(**line["findings"])
             digest = bytes.fromhex(line["digest"])
             self.tensors[name] = DoneTensor(bytes.fromhex(line["head"]), digest, tuple(places), findings)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             return  # The line is damaged; what it was about is done again.
 
     def _is_right(self, place: Place) -> bool:
@@ -253,7 +253,7 @@ def _parsed(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a journal up to the first that is damaged."""
     lines: list[dict[str, Any]] = []
     # A process that is killed while it writes the last line cuts that short.
-    with suppress(FileNotFoundError, ValueError), path.open(encoding="utf-8") as file:
+    with suppress(FileNotFoundError, ValueError, RecursionError), path.open(encoding="utf-8") as file:
         for line in file:
             content = json.loads(line)
             if not isinstance(content, dict):

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dcformat.errors import MemoryLimitError
 from dcformat.model import Extension
 from dcformat_interop.packing.indexes import check_name
 from dcformat_interop.packing.shards import Shards
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import DTYPES, Layout, read_layout
+from dcformat_interop.tensors import JSON_BYTES
 
 #: The kind of the section; its id is 128 more.
 ORIGIN_KIND = 0x73
@@ -56,7 +58,7 @@ def origin_section(shards: Shards) -> Extension:
     return Extension(ORIGIN_KIND, zlib.compress(text.encode(), 9))
 
 
-def read_origin(path: str, extensions: Sequence[Extension]) -> Origin | None:
+def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | None) -> Origin | None:
     """Return the files that a checkpoint was, or None if it does not say.
 
     Parameters
@@ -64,29 +66,53 @@ def read_origin(path: str, extensions: Sequence[Extension]) -> Origin | None:
     path : str
         The ``.dcf`` file, for errors.
     extensions : sequence of Extension
+    max_memory : int or None
+        Maximum number of bytes that the description may take; None for no limit.
 
     Raises
     ------
+    MemoryLimitError
+        The description takes more memory than allowed.
     UnfitError
         The section is damaged, or a name leaves the directory.
     """
     for extension in extensions:
         if extension.kind == ORIGIN_KIND:
-            return _parsed(path, extension.payload)
+            return _parsed(path, extension.payload, max_memory)
     return None
 
 
-def _parsed(path: str, packed: bytes) -> Origin:
+def _inflated(path: str, packed: bytes, max_memory: int | None) -> bytes:
+    """Decompress the section; raise unless the memory allows to parse it."""
+    most = _MAX_BYTES if max_memory is None else min(max_memory // JSON_BYTES, _MAX_BYTES)
     try:
         inflater = zlib.decompressobj()
-        text = inflater.decompress(packed, _MAX_BYTES)
-        if not inflater.eof or inflater.unused_data:
-            raise ValueError("it is cut short or too long")
+        text = inflater.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise _damaged(path, error) from None
+    if len(text) > most:
+        allowed = "" if max_memory is None else f" ({max_memory:,} of max_memory, {JSON_BYTES} for each)"
+        expected = f"at most {most:,}{allowed}"
+        refusal = MemoryLimitError("description of safetensors files", got="more bytes", expected=expected)
+        refusal.path = path
+        raise refusal
+    if not inflater.eof or inflater.unused_data:
+        raise _damaged(path, "it is cut short or too long")
+    return text
+
+
+def _damaged(path: str, reason: object) -> UnfitError:
+    return UnfitError(path, "a description of safetensors files", f"a damaged one ({reason})")
+
+
+def _parsed(path: str, packed: bytes, max_memory: int | None) -> Origin:
+    text = _inflated(path, packed, max_memory)
+    try:
         content: Any = json.loads(text.decode())
         index = None if content["index"] is None else (str(content["index"][0]), str(content["index"][1]).encode())
         headers = [(str(name), str(header).encode()) for name, header in content["files"]]
-    except (zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise UnfitError(path, "a description of safetensors files", f"a damaged one ({error})") from None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise _damaged(path, error) from None
     names = [name for name, _ in headers] + ([index[0]] if index is not None else [])
     for name in names:
         check_name(path, name)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import JSON_BYTES, Budget
 from dcformat_interop.torch_import.translation import quiet
 
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -34,11 +34,12 @@ _TARGET = re.compile(
     r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
 )
 
-#: A size: numbers, symbols, and sums, products, quotients and comparisons of them. Powers could take forever.
+#: A size: numbers, symbols, and sums, products, quotients and comparisons of them. Powers could take forever, and so
+#: could the search if a row of digits could be cut in many ways.
 _SIZE = re.compile(
     r"(Symbol\('[a-z]+\d+'(, (positive|nonnegative|integer)=True)*\)"
     r"|(Integer|Add|Mul|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|ModularIndexing"
-    r"|CeilToInt|FloorToInt|TruncToInt|ToFloat|IntTrueDiv)\(|[a-z]+\d+|\d{1,20}|true|false|[ ,()+-]|\*(?!\*))*"
+    r"|CeilToInt|FloorToInt|TruncToInt|ToFloat|IntTrueDiv)\(|([a-z]+\d+|\d{1,20})(?!\d)|true|false|[ ,()+-]|\*(?!\*))*"
 )
 _STACK = re.compile(r"[\w.,;@#<>\[\] -]*")
 _WORD = re.compile(r"[\w.+:-]*")
@@ -69,7 +70,9 @@ def load_program(path: Path, max_memory: int | None) -> Any:
     with path.open("rb") as file, TemporaryFile() as safe:
         try:
             _copy(str(path), file, safe, Budget(str(path), max_memory, "a program"))
-        except (zipfile.BadZipFile, json.JSONDecodeError, RecursionError, UnicodeDecodeError, KeyError) as error:
+        except (UnfitError, OSError, MemoryError):
+            raise
+        except Exception as error:  # zipfile and zlib raise errors of many classes, and JSON may have any structure
             raise _unfit(path, "a torch.export program", f"a damaged one ({_first_line(error)})") from None
         safe.seek(0)
         try:
@@ -88,21 +91,24 @@ def _copy(path: str, file: IO[bytes], safe: IO[bytes], budget: Budget) -> None:
         if _MODEL not in members:
             raise _unfit(path, "one program, saved with PyTorch 2.8 or later", _instead(members, archive.namelist()))
 
-        def add(name: str, change: Callable[[bytes], bytes] = bytes) -> None:
-            info = members[name]
-            budget.take(info.file_size, name)
-            out.writestr(f"model/{name}", change(archive.read(info)))
+        def add(name: str) -> None:
+            budget.take(members[name].file_size, name)
+            out.writestr(f"model/{name}", archive.read(members[name]))
+
+        def parsed(name: str) -> Any:
+            budget.take(2 * JSON_BYTES * members[name].file_size, name)  # for what is read, and for what is written
+            return json.loads(archive.read(members[name]))
 
         for name in _MARKS:
             if name in members:
                 add(name)
         for name in _CONFIGS:
-            config = json.loads(archive.read(members[name]))
+            config = parsed(name)
             for stored in _stored_files(path, name, config):
                 add(f"{name.rpartition('/')[0]}/{stored}")
             out.writestr(f"model/{name}", json.dumps(_checked(path, config)))
         out.writestr(f"model/{_SAMPLES}", b"")
-        add(_MODEL, lambda text: json.dumps(_checked(path, json.loads(text))).encode())
+        out.writestr(f"model/{_MODEL}", json.dumps(_checked(path, parsed(_MODEL))))
 
 
 def _instead(members: Mapping[str, Any], names: list[str]) -> str:

@@ -311,6 +311,7 @@ class _Reader:
         _require(isinstance(pair, _Pair) and node.axis is None)
         assert isinstance(pair, _Pair)
         _require(len(pair.image.shape) == 1 and pair.image.size[1:] == (1, 1))
+        _require(pair.scale >= 0)  # the kernel takes the largest integer for the largest number
         return _Sums("softmax", "softmax", (pair.image,), pair.image.size, shape, {"scales": (pair.scale,)})
 
     def requantize(self, node: Any, shape: Shape) -> _Known:
@@ -322,6 +323,7 @@ class _Reader:
             found = _Sums("pool", "requantize", (image,), image.size, shape, {})
         numbers = np.float32(scale) if isinstance(scale, float) else self.tensor(scale)
         _require(numbers.size == 1 or numbers.shape == (shape[0], *(1,) * (len(shape) - 1)))
+        _require(numbers.size in (1, found.size[0]))  # a flattened value has one for each element
         factors = requantize_factor(node, numbers.reshape(-1))
         _require(np.isfinite(factors).all())
         found.fields["factors"] = np.broadcast_to(factors, (found.size[0],))

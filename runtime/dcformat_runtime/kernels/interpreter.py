@@ -115,12 +115,13 @@ def wait(control: Array) -> int:
 @device
 def _run_together(x: Array, y: Array, a: Array, mem: Array, control: Array, generation: int) -> int:
     """Run parts of the operators for one image as long as some can be claimed; return their number."""
-    parts = control[words.PARTS]
-    first = word(mem, control[words.PLAN] + isa.PLAN_STAGES + 1)
     exact = word(mem, isa.EXACT)
     mine = 0
     piece = claim_next(control, generation)
     while piece >= 0:
+        # Not before a claim: a thread that comes too late finds the words of a later call, of another program.
+        parts = control[words.PARTS]
+        first = word(mem, control[words.PLAN] + isa.PLAN_STAGES + 1)
         op = first + isa.RECORD_WIDTH * (piece // parts)
         source = word(mem, op + isa.SOURCE)
         target = word(mem, op + isa.TARGET)

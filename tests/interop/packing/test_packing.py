@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from dcformat_interop import UnfitError, read_checkpoint
 from dcformat_interop.packing import units
 from dcformat_interop.packing.files import INDEX_NAME, PackedFiles, opened_files, write_one, write_shards
 from dcformat_interop.packing.journal import BusyError, Journal
-from dcformat_interop.packing.origin import origin_section
+from dcformat_interop.packing.origin import ORIGIN_KIND, origin_section
 from dcformat_interop.packing.pack import Packing, Progress
 from dcformat_interop.packing.restore import restore
 from dcformat_interop.packing.shards import find_shards
@@ -22,6 +24,8 @@ from dcformat_interop.packing.workers import Engine, Processes, ThisProcess, Wor
 
 import dcformat
 from dcformat.codecs import Mode
+from dcformat.errors import MemoryLimitError
+from dcformat.model import Extension
 from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
 
 
@@ -352,3 +356,33 @@ def test_a_journal_that_is_no_journal(tmp_path: Path) -> None:
         (tmp_path / "j").write_text(text)
         with packing(tmp_path / "in").journal(tmp_path / "j") as journal:
             assert isinstance(journal, Journal) and not journal.tensors
+
+
+def test_a_journal_with_lines_that_no_packing_wrote(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    work = packing(tmp_path / "in")
+    with work.journal(tmp_path / "j") as journal:
+        work.run(ThisProcess(), journal, lambda _: None)
+    text = (tmp_path / "j").read_text()
+    options, *_, last = text.splitlines()
+    line = json.loads(last)
+    for changes in ({"parts": [[at, 1, "0"]]} for at in (10**30, -1, "0", None)):
+        (tmp_path / "j").write_text(f"{options}\n{json.dumps(line | changes)}\n{'[' * 100_000}")
+        with work.journal(tmp_path / "j") as journal:
+            assert not journal.tensors and not journal.chunks
+    unknown = {"tensor": "unknown", "chunk": 0, "file": None, "parts": [], "stored": 0}
+    (tmp_path / "j").write_text(f"{options}\n{json.dumps(unknown)}\n")
+    with work.journal(tmp_path / "j") as journal:
+        assert not journal.tensors and not journal.chunks
+
+
+def test_the_memory_of_a_description_is_counted(tmp_path: Path) -> None:
+    text = json.dumps({"index": None, "files": [["a.safetensors", "{}" + " " * 5_000_000]]}).encode()
+    packed = dcformat.dumps(dcformat.Model({}, extensions=(Extension(ORIGIN_KIND, zlib.compress(text)),)))
+    assert len(packed) < 10_000
+    with dcformat.open(packed) as file:
+        content = PackedFiles("a.dcf", [file])
+        with pytest.raises(MemoryLimitError, match=r"at most 2,500,000 \(100,000,000 of max_memory, 40 for each\)"):
+            content.origin(100_000_000)
+        found = content.origin()
+    assert found is not None and found.names == ["a.safetensors"]

@@ -122,6 +122,7 @@ def test_nothing_is_unpickled_or_evaluated(program: Path, tmp_path: Path) -> Non
     refused: list[tuple[dict[str, Callable[[bytes], bytes] | bytes], str]] = [
         ({MODEL: edited(*size, value=f"__import__('pathlib').{code}")}, "expr_str: expected plain names and sizes"),
         ({MODEL: edited(*size, value="9**9**9**9")}, "expr_str: expected plain names and sizes"),
+        ({MODEL: edited(*size, value="1" * 60 + "!")}, "expr_str: expected plain names and sizes"),  # at once
         ({MODEL: edited(*target, value="torch.hub.load")}, "target: expected operators of PyTorch's aten library"),
         ({MODEL: edited(*target, value="torch.ops.aten.from_file.default")}, "target: expected operators of PyTorch"),
         ({MODEL: edited(*names, "nodes", 0, "name", value="x=print(1)")}, "name: expected plain names and sizes"),
@@ -132,7 +133,17 @@ def test_nothing_is_unpickled_or_evaluated(program: Path, tmp_path: Path) -> Non
             "expected tensors of plain bytes, found a pickled object, which could run code",
         ),
         ({"data/weights/weight_0": b"short"}, "expected a torch.export program, found one that PyTorch cannot load"),
-        ({MODEL: b"{"}, "expected a torch.export program, found a damaged one"),
+        *(
+            ({name: change}, "expected a torch.export program, found a damaged one")
+            for name, change in (
+                (MODEL, b"{"),
+                (WEIGHTS, b"[]"),
+                (WEIGHTS, b'{"config": []}'),
+                (WEIGHTS, b'{"config": {"w": 5}}'),
+                (MODEL, edited(*spec, value="[1]")),
+                (MODEL, edited(*spec, value="[1, 5]")),
+            )
+        ),
     ]
     for changes, message in refused:
         with pytest.raises(UnfitError, match=message):
@@ -152,9 +163,13 @@ def test_other_archives_are_named(program: Path, tmp_path: Path) -> None:
             read_pt2(path)
 
 
-def test_memory_is_counted(program: Path) -> None:
+def test_memory_is_counted(program: Path, tmp_path: Path) -> None:
     with pytest.raises(UnfitError, match=r"a program that takes at most 1,000 bytes of memory"):
         read_pt2(program, max_memory=1000)
+    large = altered(program, tmp_path / "a.pt2", {WEIGHTS: b'{"config": {}}' + b" " * 100_000})
+    with pytest.raises(UnfitError, match=r"a program that takes at most 8,000,000 bytes of memory"):
+        read_pt2(large, max_memory=8_000_000)  # 80 bytes for each of JSON
+    read_pt2(program, max_memory=8_000_000)
 
 
 def test_a_dimension_besides_the_batch_needs_a_size(tmp_path: Path) -> None:
