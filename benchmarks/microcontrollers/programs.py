@@ -244,9 +244,10 @@ def _table(network: dict[str, Any]) -> list[str]:
         if row["numbers"] == "float32":
             accuracy = f"{100 * network['accuracy']:.2f} %" if "accuracy" in network else ""
         cycles = f"{avr['length'] / 1e6:.1f} M" if "length" in avr else ""
+        avr_sizes = f"{avr['flash']:,} | {avr['memory']:,}" if avr else "too large | "
         lines.append(
             f"| {row['numbers']} | {FORM_NAMES[row['form']]} | {m3['text']:,} | {m3['rodata']:,} | {m3['flash']:,} "
-            f"| {m3['memory']:,} | {run} | {avr['flash']:,} | {avr['memory']:,} | {cycles} | {accuracy} |"
+            f"| {m3['memory']:,} | {run} | {avr_sizes} | {cycles} | {accuracy} |"
         )
     lines.append("")
     for target, size in network["dense"].items():

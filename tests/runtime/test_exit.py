@@ -29,4 +29,4 @@ def test_a_loaded_kernel_outlives_the_module_that_loaded_it() -> None:
     if interpreter.wait.state not in ("saved", "compiled"):
         pytest.skip("no machine code is loaded")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, timeout=600)

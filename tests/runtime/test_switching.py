@@ -107,7 +107,7 @@ def test_only_a_session_that_may_choose_waits(answers: list[bool], backend: back
 
 def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], env=env, check=True, timeout=600)
 
 
 def test_what_a_shared_call_runs_is_compiled_beforehand() -> None:

@@ -162,7 +162,7 @@ def test_the_interpreter_ends(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "runtime")))},
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     assert (found.stdout, found.stderr) == ("done\n", "")
 
