@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat_cli.failures import misuse
 from dcformat_cli.output_files import Output
 
 #: The key under which the callback of ``-o`` finds ``-f``.
@@ -45,6 +47,20 @@ def numbers(text: str) -> tuple[float, ...]:
     if not values or not all(isfinite(value) for value in values):
         raise click.BadParameter(f"expected finite numbers separated by commas, found {text!r}")
     return values
+
+
+def refuse(why: str, *names: str) -> None:
+    """Raise `click.UsageError` if the user gave one of these options, which would have no effect, another value."""
+    context = click.get_current_context()
+    given = [
+        option.opts[-1]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+        and context.params[option.name] != option.get_default(context)
+    ]
+    if given:
+        raise misuse(f"{', '.join(given)}: {why}")
 
 
 def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
