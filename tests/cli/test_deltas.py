@@ -65,6 +65,8 @@ def test_another_base(invoke: Invoke, dcf: Path, npz: Path, delta: Path, tmp_pat
     refused(invoke("verify", delta, "--base", other), message, "[E17]")
     refused(invoke("apply", dcf, "--base", dcf, "-o", tmp_path / "x.dcf"), "found one file twice", code=2)
     refused(invoke("apply", other, "--base", dcf, "-o", tmp_path / "x.dcf"), "other.dcf: needs another kind", "[E18]")
+    result = invoke("pack", npz, "--base", "-", "-o", tmp_path / "x.dcf", stdin=dcf.read_bytes())
+    refused(result, "--base: expected a file that can be read twice, found - (stdin)", code=2)
     refused(invoke("pack", npz, "--base", delta, "-o", tmp_path / "x.dcf"), "delta.dcf: needs another kind", "[E18]")
 
 

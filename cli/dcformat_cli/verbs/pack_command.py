@@ -187,7 +187,7 @@ class PackOptions:
 )
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin): a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite, .pt2).
+    """Pack MODEL: a state_dict (safetensors, .npz, PyTorch; - for stdin) or a network (ONNX, TFLite, .pt2).
 
     MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
     of any size are packed tensor by tensor; after an interruption, the same command continues.
@@ -211,6 +211,8 @@ def pack_command(**options: Any) -> None:
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
     if options.base is not None:
+        if options.base == "-":
+            raise misuse("--base: expected a file that can be read twice, found - (stdin)")
         refuse("not for a delta, which has no relative index", "relative_index")
     pairs = _metadata(options.metadata)
     if delta_packing.is_dcf(options.checkpoint):
