@@ -25,6 +25,16 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 MODES = ("fast", "small", "tiny")
 
 
+class FileName(click.Path):
+    """The type of a file's name; an empty one, which an unset shell variable leaves, would name this directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail for an empty one."""
+        if value == "":
+            self.fail("expected the name of a file, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def size(text: str) -> int:
     """Parse a number of bytes such as ``4096``, ``512M`` or ``4GiB`` (in powers of 1024); the type of an option."""
     match = _SIZE.fullmatch(text.strip())
@@ -72,7 +82,7 @@ def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
             help="Replace an existing output file.",
         )  # fmt: skip
         named = click.option(
-            "-o", "--output", required=required, type=click.Path(), metavar="FILE", callback=_output,
+            "-o", "--output", required=required, type=FileName(), metavar="FILE", callback=_output,
             help=f"Write {what} here (- for stdout).",
         )  # fmt: skip
         return named(forced(function))
@@ -90,13 +100,13 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
 
 def file_argument() -> Callable[[Any], Any]:
     """Return the argument FILE, a ``.dcf`` file or ``-``."""
-    return click.argument("file", type=click.Path(), metavar="FILE")
+    return click.argument("file", type=FileName(), metavar="FILE")
 
 
 def base(*, required: bool = False) -> Callable[[Any], Any]:
     """Return ``--base``, the ``.dcf`` file from which a delta differs."""
     what = "The file from which the delta differs." if required else "Store only what changes from this .dcf file."
-    return click.option("--base", type=click.Path(), metavar="OLD.dcf", required=required, help=what)
+    return click.option("--base", type=FileName(), metavar="OLD.dcf", required=required, help=what)
 
 
 def max_memory() -> Callable[[Any], Any]:

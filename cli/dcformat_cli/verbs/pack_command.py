@@ -29,7 +29,7 @@ from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import check_channels, labels_file, preprocessing, read_labels
 from dcformat_cli.networks import network_kind
-from dcformat_cli.options import MODES, as_json, base, max_memory, numbers, output, refuse, size
+from dcformat_cli.options import MODES, FileName, as_json, base, max_memory, numbers, output, refuse, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
 from dcformat_cli.writing import packed_model
@@ -97,7 +97,7 @@ class PackOptions:
 
 
 @click.command("pack")
-@click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="MODEL", type=FileName(path_type=Path))
 @output("the packed file")
 @base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
