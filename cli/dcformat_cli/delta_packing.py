@@ -29,9 +29,9 @@ def is_dcf(path: Path) -> bool:
         return file.read(len(layout.MAGIC)) == layout.MAGIC
 
 
-def with_network_of(base: str, model: Model) -> Model:
+def with_network_of(base: str, model: Model, max_memory: int | None) -> Model:
     """Return a model without a network with that of the base and its labels, if its tensors fit them."""
-    with opened(base) as file:
+    with opened(base, max_memory) as file:
         graph, labels = file.graph, file.labels
     if graph is None:
         return model
@@ -45,7 +45,7 @@ def with_network_of(base: str, model: Model) -> Model:
     return replace(model, graph=graph, labels=labels)
 
 
-def packed_delta(model: Model, base: str, label: str, mode: Mode) -> bytes:
+def packed_delta(model: Model, base: str, label: str, mode: Mode, max_memory: int | None) -> bytes:
     """Return the bytes of the delta that makes a model of a base, after making the model again.
 
     Raises
@@ -55,7 +55,7 @@ def packed_delta(model: Model, base: str, label: str, mode: Mode) -> bytes:
     FormatError
         The base is damaged, or a delta.
     """
-    with opened(base) as file:
+    with opened(base, max_memory) as file:
         packed = packed_model(dcformat.delta(model, file, mode=mode), label, mode)
         try:
             dcformat.apply(packed, file, max_memory=None, max_work=None)

@@ -61,7 +61,7 @@ def predict(session: Session, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """Return the index of each row's largest output, or the first of several equal ones."""
-    return np.asarray(logits.reshape(len(logits), -1).argmax(axis=1), np.int64)
+    return np.asarray(logits.reshape(len(logits), prod(logits.shape[1:])).argmax(axis=1), np.int64)
 
 
 def _check(split: Split, session: Session, data: Path | str | None) -> None:

@@ -33,6 +33,7 @@ _SYSTEM_ERRORS = {
     errno.EISDIR: "a directory, where a file is expected",
     errno.ENOTDIR: "a file, where a directory is expected",
     errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
     errno.ENOSPC: "the disk is full",
     errno.EFBIG: "the file would be larger than the disk or a limit allows",
     errno.EROFS: "the file system is read-only",

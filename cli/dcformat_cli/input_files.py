@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.model import require_no_delta
 from dcformat.source import is_url
 from dcformat_cli.failures import UnfitError
 
@@ -46,13 +47,16 @@ def opened(
     max_work: int | None = DEFAULT_MAX_WORK,
     *,
     partial: bool = False,
+    delta: bool = False,
 ) -> Iterator[DcfFile]:
     """Open a ``.dcf`` file that the user named, with the limits and options of `dcformat.open`.
+
+    A delta is refused unless `delta` is true, because its tensors mean nothing without its base.
 
     Raises
     ------
     FormatError
-        The file is not a ``.dcf`` file, or is damaged; the message names it.
+        The file is not a ``.dcf`` file, is damaged, or is a delta; the message names it.
     OSError
         The file cannot be read.
     """
@@ -60,6 +64,8 @@ def opened(
 
     content, label = model_source(name)
     with naming(label), dcformat.open(content, max_memory=max_memory, max_work=max_work, partial=partial) as file:
+        if not delta:
+            require_no_delta(file.delta)
         yield file
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dcformat_interop.kinds import HEAD, is_program, looks_like
 
 from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse, require_onnx, require_onnxscript, require_torch
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def read_network(
         if values:
             raise misuse("--set needs an ONNX model or a PyTorch program")
         return import_tflite(path, dims=_dims(dims), exact=exact, max_memory=max_memory)
-    given, fixed = _dims(dims), _values(values)
+    given, fixed = _dims(dims), _values(values, max_memory)
     if kind == "PyTorch":
         require_torch(name)
         require_onnxscript(name)
         from dcformat_interop import import_pt2
 
-        return import_pt2(path, dims=given, values=fixed, single=single, max_memory=max_memory)
+        return import_pt2(path, dims=given, values=fixed, single=single, exact=exact, max_memory=max_memory)
     require_onnx(name)
     from dcformat_interop import import_onnx
 
@@ -112,18 +113,17 @@ def _dims(items: Sequence[str]) -> dict[str, int]:
     return out
 
 
-def _values(items: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    return {name: _value(name, text) for name, text in _pairs("--set", items).items()}
+def _values(items: Sequence[str], max_memory: int | None) -> dict[str, npt.NDArray[Any]]:
+    return {name: _value(name, text, max_memory) for name, text in _pairs("--set", items).items()}
 
 
-def _value(name: str, text: str) -> npt.NDArray[Any]:
+def _value(name: str, text: str, max_memory: int | None) -> npt.NDArray[Any]:
     """Return the array that a text stands for: a number, numbers separated by commas, or @FILE in NumPy's format."""
     if text.startswith("@"):
-        try:
-            loaded = np.load(text[1:], allow_pickle=False)
-        except ValueError as error:
-            raise UnfitError(text[1:], "a NumPy .npy array of numbers", str(error)) from None
-        return np.asarray(loaded)
+        loaded = read_arrays(text[1:], max_memory)
+        if isinstance(loaded, dict):
+            raise UnfitError(text[1:], "a NumPy .npy array of numbers", "an .npz archive")
+        return loaded
     try:
         numbers = [float(part) if set(part) & set(".en") else int(part) for part in text.split(",")]
     except ValueError:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat_cli.failures import misuse
 from dcformat_cli.output_files import Output
 
 #: The key under which the callback of ``-o`` finds ``-f``.
@@ -21,6 +23,16 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 #: The modes of `dcformat.save`; the last one makes the smallest files.
 MODES = ("fast", "small", "tiny")
+
+
+class FileName(click.Path):
+    """The type of a file's name; an empty one, which an unset shell variable leaves, would name this directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail for an empty one."""
+        if value == "":
+            self.fail("expected the name of a file, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def size(text: str) -> int:
@@ -47,6 +59,20 @@ def numbers(text: str) -> tuple[float, ...]:
     return values
 
 
+def refuse(why: str, *names: str) -> None:
+    """Raise `click.UsageError` if the user gave one of these options, which would have no effect, another value."""
+    context = click.get_current_context()
+    given = [
+        option.opts[-1]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+        and context.params[option.name] != option.get_default(context)
+    ]
+    if given:
+        raise misuse(f"{', '.join(given)}: {why}")
+
+
 def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
     """Return the options ``-o`` and ``-f``; a verb gets both as one `Output` called `output`."""
 
@@ -56,7 +82,7 @@ def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
             help="Replace an existing output file.",
         )  # fmt: skip
         named = click.option(
-            "-o", "--output", required=required, type=click.Path(), metavar="FILE", callback=_output,
+            "-o", "--output", required=required, type=FileName(), metavar="FILE", callback=_output,
             help=f"Write {what} here (- for stdout).",
         )  # fmt: skip
         return named(forced(function))
@@ -74,13 +100,13 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
 
 def file_argument() -> Callable[[Any], Any]:
     """Return the argument FILE, a ``.dcf`` file or ``-``."""
-    return click.argument("file", type=click.Path(), metavar="FILE")
+    return click.argument("file", type=FileName(), metavar="FILE")
 
 
 def base(*, required: bool = False) -> Callable[[Any], Any]:
     """Return ``--base``, the ``.dcf`` file from which a delta differs."""
     what = "The file from which the delta differs." if required else "Store only what changes from this .dcf file."
-    return click.option("--base", type=click.Path(), metavar="OLD.dcf", required=required, help=what)
+    return click.option("--base", type=FileName(), metavar="OLD.dcf", required=required, help=what)
 
 
 def max_memory() -> Callable[[Any], Any]:

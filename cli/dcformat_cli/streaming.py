@@ -63,7 +63,7 @@ class StreamOptions:
     mode: Mode
     skip: Sequence[str]
     exact: bool
-    max_memory: int
+    max_memory: int | None
     as_json: bool
     spread: Spread
 

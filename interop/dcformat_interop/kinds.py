@@ -16,6 +16,8 @@ HEAD = 512
 
 _INSTEAD = "safetensors, NumPy's .npz, or a state_dict that torch.save wrote"
 
+_AS_FILE = ": give it as a file to dcformat pack"
+
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 #: The pickled number that began torch.save's files before PyTorch 1.6.
@@ -48,6 +50,9 @@ _STARTS = {
     b"{": "JSON",
 }
 
+#: The kinds that are networks, as `looks_like` names them.
+_NETWORKS = ("ONNX", "TFLite")
+
 #: Members of the archives that `torch.export.save` writes, and that it wrote before PyTorch 2.8.
 _PROGRAM = ("archive_format", "serialized_exported_program.json")
 
@@ -55,7 +60,7 @@ _PROGRAM = ("archive_format", "serialized_exported_program.json")
 _MEMBERS = {
     "constants.pkl": "a TorchScript archive: save the module's state_dict()",
     "model.weights.h5": "a Keras archive",
-    **dict.fromkeys(_PROGRAM, "a torch.export program: give it as a file to dcformat pack"),
+    **dict.fromkeys(_PROGRAM, f"a torch.export program{_AS_FILE}"),
 }
 
 
@@ -82,7 +87,7 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
     if kind is None:
         found = _other(head)
         if found is not None:
-            raise not_checkpoint(path, f"looks like {found}")
+            raise not_checkpoint(path, f"looks like {found}{_AS_FILE if found in _NETWORKS else ''}")
     return kind
 
 

@@ -50,7 +50,11 @@ def test_a_packed_file_as_the_new_one(invoke: Invoke, dcf: Path, new: Path, delt
     assert again.read_bytes() == delta.read_bytes()
     refused(invoke("pack", whole, "-o", tmp_path / "x.dcf"), "a .dcf file is packed already", code=2)
     arguments = ["pack", whole, "--base", dcf, "-o", tmp_path / "x.dcf", "--labels", "a,b"]
-    refused(invoke(*arguments), "a .dcf file is taken as it is", code=2)
+    refused(invoke(*arguments), f"--labels: {whole} is taken as it is, and only --base", code=2)
+    arguments[-2:] = ["--exact", "--float32", "--dim", "a=3", "--jobs", "2", "--shards", "0"]
+    refused(invoke(*arguments), "--dim, --float32, --exact, --jobs, --shards: ", code=2)
+    refused(invoke("pack", new, *arguments[2:6], "--relative-index", "filler"), "not for a delta", code=2)
+    assert not (tmp_path / "x.dcf").exists()
 
 
 def test_another_base(invoke: Invoke, dcf: Path, npz: Path, delta: Path, tmp_path: Path) -> None:
@@ -61,6 +65,8 @@ def test_another_base(invoke: Invoke, dcf: Path, npz: Path, delta: Path, tmp_pat
     refused(invoke("verify", delta, "--base", other), message, "[E17]")
     refused(invoke("apply", dcf, "--base", dcf, "-o", tmp_path / "x.dcf"), "found one file twice", code=2)
     refused(invoke("apply", other, "--base", dcf, "-o", tmp_path / "x.dcf"), "other.dcf: needs another kind", "[E18]")
+    result = invoke("pack", npz, "--base", "-", "-o", tmp_path / "x.dcf", stdin=dcf.read_bytes())
+    refused(result, "--base: expected a file that can be read twice, found - (stdin)", code=2)
     refused(invoke("pack", npz, "--base", delta, "-o", tmp_path / "x.dcf"), "delta.dcf: needs another kind", "[E18]")
 
 
@@ -85,10 +91,23 @@ def test_what_other_verbs_say(invoke: Invoke, dcf: Path, delta: Path, tmp_path: 
     message = "delta.dcf: needs another kind of file: file: expected one that stands alone (dcformat apply DELTA"
     refused(invoke("unpack", delta, "-o", tmp_path / "x.npz"), message, "[E18]")
     refused(invoke("run", delta), message, "[E18]")
+    refused(invoke("diff", dcf, delta), message, "[E18]")
+    refused(invoke("doctor", delta), message, "[E18]")
+    for form in ("onnx", "c", "state-dict", "scipy"):
+        refused(invoke("export", form, delta, "-o", tmp_path / "x"), message, "[E18]")
+        assert not (tmp_path / "x").exists()
     altered = bytearray(delta.read_bytes())
     altered[-12] ^= 1
     delta.write_bytes(altered)
     refused(invoke("apply", delta, "--base", dcf, "-o", tmp_path / "x.dcf"), "delta.dcf: damaged: ", "[E05]")
+
+
+def test_the_memory_for_the_base(invoke: Invoke, dcf: Path, delta: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", bias=np.ones(3, np.float32))
+    arguments = ["pack", tmp_path / "a.npz", "--base", dcf, "-o", tmp_path / "x.dcf", "--max-memory"]
+    refused(invoke(*arguments, "4K"), f"{dcf}: needs more memory than --max-memory allows", "[E07]")
+    assert not (tmp_path / "x.dcf").exists()
+    assert invoke(*arguments, "none").exit_code == 0
 
 
 def test_json(invoke: Invoke, dcf: Path, new: Path, tmp_path: Path) -> None:

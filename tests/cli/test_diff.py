@@ -91,6 +91,11 @@ def test_networks_and_outputs(invoke: Invoke, tmp_path: Path) -> None:
     assert "output output: largest difference " in invoke("diff", a, c).stdout
 
 
+def test_stdin_twice(invoke: Invoke, dcf: Path) -> None:
+    refused(invoke("diff", "-", "-", stdin=dcf.read_bytes()), "expected two files, found stdin twice", code=2)
+    assert invoke("diff", dcf, "-", stdin=dcf.read_bytes()).stdout.endswith("the contents are identical\n")
+
+
 def test_a_damaged_file(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
     (tmp_path / "bad.dcf").write_bytes(dcf.read_bytes()[:-1])
     refused(invoke("diff", dcf, tmp_path / "bad.dcf"), f"{tmp_path / 'bad.dcf'}: truncated")

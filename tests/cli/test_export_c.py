@@ -73,6 +73,8 @@ def test_options_that_do_not_fit(invoke: Invoke, tmp_path: Path, dcf: Path) -> N
     assert "tables have no coder" in message
     message = refused(invoke("export", "c", dcf, "-o", out, "--numbers", "int8"))
     assert "found no calibration inputs" in message
+    message = refused(invoke("export", "c", dcf, "-o", out, "--calibrate", tmp_path / "x.npy"), code=2)
+    assert "--calibrate: only for fixed point" in message
     np.save(tmp_path / "x.npy", np.zeros((3, 7), np.float32))
     message = refused(invoke("export", "c", dcf, "-o", out, "--numbers", "int8", "--calibrate", tmp_path / "x.npy"))
     assert "expected inputs of shape ('n', 784), found (3, 7)" in message

@@ -156,3 +156,12 @@ def test_the_file_on_stdin_is_never_the_output(npz: Path, tmp_path: Path) -> Non
         done = spawn("pack", "-", "-f", "-o", path, stdin=stdin)
     assert done.returncode == 2
     assert path.read_bytes() == npz.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [("pack", "", "-o", "a"), ("unpack", "a.dcf", "-o", ""), ("inspect", "")])
+def test_an_empty_name_is_not_this_directory(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(invoke(*arguments), "expected the name of a file, found an empty one", code=2)
+    assert not any(tmp_path.iterdir())

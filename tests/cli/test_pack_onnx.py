@@ -109,10 +109,13 @@ def test_an_input_is_set_to_an_array_in_a_file(invoke: Invoke, tmp_path: Path) -
         assert result.exit_code == 0
         model = dcformat.load(tmp_path / "a.dcf")
         np.testing.assert_array_equal(next(iter(model.tensors.values())).to_dense().reshape(-1), [1, 2, 3])
-    refused(
-        invoke("pack", tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", f"scale=@{tmp_path / 'a.onnx'}"),
-        "a.onnx: expected a NumPy .npy array of numbers",
-    )
+    save_npz(tmp_path / "scale.npz", {"scale": np.array([1, 2, 3], np.float32)})
+    for name, message in (
+        ("a.onnx", "a.onnx: not a NumPy .npy array or .npz archive of numbers ("),
+        ("scale.npz", "scale.npz: expected a NumPy .npy array of numbers, found an .npz archive"),
+    ):
+        given = f"scale=@{tmp_path / name}"
+        refused(invoke("pack", tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", given), message)
 
 
 @pytest.mark.parametrize("rows", [5, 1])

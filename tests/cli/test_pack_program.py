@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dcformat_interop.torch_import import quiet
@@ -38,10 +39,24 @@ def test_a_program_is_packed_after_a_check(invoke: Invoke, tmp_path: Path, progr
     assert list(model.tensors) == ["0.weight", "0.bias", "3.weight", "3.bias"] and model.labels == ("a", "b")
 
 
+def test_the_sign_of_zeros(invoke: Invoke, tmp_path: Path) -> None:
+    module = nn.Linear(3, 2)
+    module.weight.data = torch.tensor([[-0.0, 0.0, 1.0], [2.0, -0.0, -3.0]])
+    with quiet():
+        torch.export.save(torch.export.export(module, (torch.randn(1, 3),)), tmp_path / "a.pt2")
+    for exact in (False, True):
+        packed = tmp_path / f"{exact}.dcf"
+        assert invoke("pack", tmp_path / "a.pt2", "-o", packed, *["--exact"] * exact).exit_code == 0
+        (weight,) = (tensor.to_dense() for tensor in dcformat.load(packed).tensors.values() if tensor.shape == (2, 3))
+        assert np.signbit(weight).tolist() == [[exact, False, False], [False, exact, True]]
+
+
 def test_what_cannot_be_packed(invoke: Invoke, tmp_path: Path, program: Path) -> None:
     packed = tmp_path / "network.dcf"
     result = invoke("pack", program, "-o", packed, "--architecture", "lenet-5")
     refused(result, "are for checkpoints: a PyTorch program holds its own network", code=2)
+    for options in (("--jobs", "2"), ("--engine", "ray"), ("--address", "x"), ("--shards", "1M")):
+        refused(invoke("pack", program, "-o", packed, *options), f"{options[0]}: only for safetensors files", code=2)
     program.write_bytes(program.read_bytes()[:400])
     renamed = program.rename(tmp_path / "network.pt2")
     refused(invoke("pack", renamed, "-o", packed), renamed, "expected a torch.export program, found a damaged one")

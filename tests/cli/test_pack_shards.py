@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from dcformat_cli.byte_progress import ByteProgress, describe
 from dcformat_interop.packing.pack import Progress
+from safetensors.numpy import save_file
 
 import dcformat
 from tests.cli.support import Invoke, command, environment, refused
@@ -71,13 +72,26 @@ def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
         (["--address", "x"], "--address needs --engine ray"),
         (["--engine", "ray", "--jobs", "2"], "--jobs is for --engine local"),
         (["--shards", "1M", "-o", "-"], "expected a directory for the output, found stdout"),
-        (["--jobs", "2", "--relative-index", "filler"], "need safetensors files without --architecture"),
+        (["--jobs", "2", "--relative-index", "filler"], "--jobs: only for safetensors files without --architecture"),
     ],
 )
 def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str) -> None:
     write(tmp_path, 1)
     path = tmp_path / "model-00001-of-00001.safetensors"
     refused(invoke("pack", path, "-o", tmp_path / "a.dcf", *options), message, code=2)
+
+
+def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.safetensors"
+    save_file({"w": np.array([0.5, -3.0])}, path)
+    for options, dtype in (((), "float64"), (("--float32",), "float32")):
+        assert invoke("pack", path, "-f", "-o", tmp_path / "a.dcf", *options).exit_code == 0
+        tensor = dcformat.load(tmp_path / "a.dcf").tensors["w"]
+        assert (tensor.dtype, tensor.to_dense().tolist()) == (dtype, [0.5, -3.0])
+    for option in (["--float32"], ["--architecture", "lenet-5"]):
+        result = invoke("pack", tmp_path / "in", "-o", tmp_path / "b.dcf", *option)
+        refused(result, f"{tmp_path / 'in'}: expected a single file, for --architecture, --base, --float32 or")
 
 
 def test_an_output_that_is_an_input(invoke: Invoke, tmp_path: Path) -> None:

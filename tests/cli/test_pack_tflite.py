@@ -86,6 +86,8 @@ def test_damaged_files_and_wrong_options(invoke: Invoke, tmp_path: Path, network
     for options, message in (
         (("--architecture", "lenet-5"), "a TFLite model holds its own network"),
         (("--set", "image=1"), "--set needs an ONNX model"),
+        (("--float32",), "--float32: not for a TensorFlow Lite model"),
+        (("--jobs", "2", "--shards", "1M"), "--jobs, --shards: only for safetensors files"),
     ):
         refused(invoke("pack", network, "-o", packed, *options), message, code=2)
     network.write_bytes(network.read_bytes()[:-100])

@@ -47,4 +47,6 @@ def test_nothing_is_overwritten(invoke: Invoke, tmp_path: Path, dcf: Path) -> No
     refused(invoke("repack", dcf, "-o", tmp_path / "a.dcf"), "-f replaces it", code=2)
     refused(invoke("repack", dcf, "-f", "-o", dcf), "found the same file", code=2)
     refused(invoke("repack", tmp_path / "a.dcf", "-o", tmp_path / "b.dcf"), "not a .dcf file")
+    arguments = ("-o", tmp_path / "b.dcf", "--mode", "fast", "--seconds", "2")
+    refused(invoke("repack", dcf, *arguments), "--seconds: only for --mode auto", code=2)
     assert not (tmp_path / "b.dcf").exists()

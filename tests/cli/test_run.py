@@ -91,6 +91,9 @@ def test_an_empty_batch(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((0, 784), np.float32))
     assert invoke("run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy").exit_code == 0
     assert np.load(tmp_path / "y.npy").shape == (0, 10)
+    document = json.loads(invoke("run", dcf, "--input", tmp_path / "x.npy", "--json").stdout)
+    assert (document["images"], document["classes"], document["outputs"][0]["shape"]) == (0, [], [0, 10])
+    assert document["outputs"][0]["mean"] is None
 
 
 @pytest.mark.parametrize("backend", ["auto", "numpy"])

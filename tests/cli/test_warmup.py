@@ -114,6 +114,7 @@ def test_options_that_make_no_sense_together(invoke: Invoke, tmp_path: Path) -> 
     assert invoke("warmup", "--list", "--clear").exit_code == 2
     assert invoke("warmup", "--target", "aarch64").exit_code == 2
     assert invoke("warmup", "--into", tmp_path).exit_code == 2
+    refused(invoke("warmup", "--list", "--force"), "--force needs --target and --into", code=2)
     refused(invoke("warmup", "--target", "z80", "--into", tmp_path), "x86-64-v4", "'z80'", code=2)
 
 

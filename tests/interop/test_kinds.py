@@ -72,6 +72,12 @@ def test_another_kind_is_named(tmp_path: Path, kind: str, suffix: str) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("kind", ["ONNX", "TFLite", "a torch.export program"])
+def test_a_network_in_a_pipe_is_to_be_a_file(kind: str) -> None:
+    with pytest.raises(UnfitError, match=rf"looks like {kind}: give it as a file to dcformat pack\)"):
+        read_checkpoint(io.BytesIO(OTHERS[kind]))
+
+
 def test_a_real_torchscript_archive_and_no_advice_to_load_it_without_care(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning):
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")

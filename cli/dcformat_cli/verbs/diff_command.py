@@ -12,6 +12,7 @@ import numpy as np
 from dcformat.floats import bit_patterns
 from dcformat.limits import require_work
 from dcformat.wording import counted
+from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, max_memory, max_work
 from dcformat_cli.terminal import Table, emit_json, note, say
@@ -37,6 +38,8 @@ def diff_command(first: str, second: str, max_memory: int | None, max_work: int 
     Values are compared bit by bit. If both files hold networks with the same inputs and outputs, both get the same
     random inputs. The exit code is 0 whether the files differ or not.
     """
+    if first == second == "-":
+        raise misuse("expected two files, found stdin twice")
     with opened(first, max_memory, max_work) as a, opened(second, max_memory, max_work) as b:
         require_work("decoding both files", a.work() + b.work(), max_work)
         document = _compared(a, b)

@@ -14,6 +14,7 @@ import click
 
 import dcformat
 from dcformat.layout import DEFAULT_MAX_MEMORY
+from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.input_files import naming, spooled
 from dcformat_cli.options import as_json, max_memory
@@ -92,6 +93,7 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
 
     if is_dcf(path):
         model = dcformat.load(path, max_memory=max_memory)
+        require_no_delta(model.delta)
     elif network_kind(path) is not None:
         model = read_network(path, (), (), single=True, exact=True, max_memory=max_memory).model
     else:

@@ -15,7 +15,7 @@ from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.output_files import refuse_existing
 from dcformat_cli.terminal import emit_json, note, say
 
@@ -133,6 +133,8 @@ def _export(options: CExportOptions) -> None:
         raise misuse(f"{options.output}: expected a directory for the output, found a file")
     if options.form == "sparse" and options.mode != "fast":
         raise misuse("--mode small is for --form resident; tables have no coder")
+    if options.numbers == "float32":
+        refuse("only for fixed point (--numbers int8 or int16)", "calibrate")
     targets = _targets(options)
     with opened(options.file, options.max_memory, options.max_work) as content:
         if content.graph is None:

@@ -33,7 +33,7 @@ def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: i
     after coding. The column "codebook" has the number of shared values. The rows of the second table add up to the size
     of the file.
     """
-    with opened(file, max_memory, max_work) as content:
+    with opened(file, max_memory, max_work, delta=True) as content:
         if as_json:
             emit_json(_document(file, content, memory))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import check_channels, labels_file, preprocessing, read_labels
 from dcformat_cli.networks import network_kind
-from dcformat_cli.options import MODES, as_json, base, numbers, output, size
+from dcformat_cli.options import MODES, FileName, as_json, base, max_memory, numbers, output, refuse, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say, show_notes, warn
 from dcformat_cli.writing import packed_model
@@ -42,6 +42,12 @@ _WORKING = 40
 
 #: Number of copies of the checkpoint's values in memory: as read, in the form that packs best, and packed.
 _HELD = 3
+
+#: The options that say where safetensors files are coded, and how the output is divided.
+_SPREAD = ("jobs", "engine", "address", "shards")
+
+#: The options that apply to a ``.dcf`` file and its base.
+_TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "max_memory", "as_json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class PackOptions:
     float32: bool
     dims: Sequence[str]
     values: Sequence[str]
-    max_memory: int
+    max_memory: int | None
     as_json: bool
     jobs: int
     engine: str
@@ -91,7 +97,7 @@ class PackOptions:
 
 
 @click.command("pack")
-@click.argument("checkpoint", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="MODEL", type=FileName(path_type=Path))
 @output("the packed file")
 @base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
@@ -157,14 +163,7 @@ class PackOptions:
     help="Store a checkpoint's float64 tensors as float32 if that keeps every value, and round those of networks.",
 )
 @click.option("--exact", is_flag=True, help="Keep the sign of zeros; by default -0.0 becomes 0.0.")
-@click.option(
-    "--max-memory",
-    type=size,
-    default="4G",
-    show_default=True,
-    metavar="SIZE",
-    help="Refuse a checkpoint that takes more memory than this to pack.",
-)
+@max_memory()
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -188,7 +187,7 @@ class PackOptions:
 )
 @as_json()
 def pack_command(**options: Any) -> None:
-    """Pack MODEL (- for stdin): a state_dict (safetensors, .npz, PyTorch) or a network (ONNX, TFLite, .pt2).
+    """Pack MODEL: a state_dict (safetensors, .npz, PyTorch; - for stdin) or a network (ONNX, TFLite, .pt2).
 
     MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
     of any size are packed tensor by tensor; after an interruption, the same command continues.
@@ -211,9 +210,13 @@ def pack_command(**options: Any) -> None:
 
 def _pack(options: PackOptions) -> None:
     output, architecture = options.output, options.known
+    if options.base is not None:
+        if options.base == "-":
+            raise misuse("--base: expected a file that can be read twice, found - (stdin)")
+        refuse("not for a delta, which has no relative index", "relative_index")
     pairs = _metadata(options.metadata)
     if delta_packing.is_dcf(options.checkpoint):
-        _pack_dcf(options, pairs)
+        _pack_dcf(options)
         return
     if network_kind(options.checkpoint) is not None:
         _pack_network(options, pairs)
@@ -222,12 +225,14 @@ def _pack(options: PackOptions) -> None:
         raise misuse("--dim and --set need an ONNX model or a PyTorch program, or --dim a TensorFlow Lite model")
     if architecture is None and options.need_architecture:
         raise misuse("--mean, --std, --labels, --reorder-units, --fold-scales, --self-test need --architecture")
-    alone = architecture is None and options.base is None and options.relative_index == "escape"
-    if alone and is_streamed(options.checkpoint):
+    whole = options.base is not None or options.relative_index == "filler" or options.float32
+    if architecture is None and not whole and is_streamed(options.checkpoint):
         _pack_stream(options, pairs)
         return
-    if options.jobs > 1 or options.engine != "local" or options.address or options.shards is not None:
-        raise misuse("--jobs, --engine, --address, --shards need safetensors files without --architecture and --base")
+    refuse("only for safetensors files without --architecture, --base, --float32 and --relative-index", *_SPREAD)
+    if options.checkpoint.is_dir():
+        expected = "a single file, for --architecture, --base, --float32 or --relative-index filler"
+        raise UnfitError(options.checkpoint, expected, "a directory")
     output.check(options.checkpoint, options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
@@ -241,7 +246,7 @@ def _pack(options: PackOptions) -> None:
     labels = read_labels(options.labels, graph, tensors)
     model = _rewritten(Model(tensors, graph, labels, {**_kept(read.metadata), **pairs}), options)
     if options.base is not None and architecture is None:
-        model = delta_packing.with_network_of(options.base, model)
+        model = delta_packing.with_network_of(options.base, model, options.max_memory)
     with naming(read.path):
         packed = _packed(model, options)
     with output.open() as out:
@@ -278,6 +283,9 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     if options.architecture or options.key or options.skip:
         given = networks.network_name(options.checkpoint)
         raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
+    refuse("only for safetensors files, not for a network", *_SPREAD)
+    if network_kind(options.checkpoint) == "TFLite":
+        refuse("not for a TensorFlow Lite model", "float32")
     path, output = options.checkpoint, options.output
     output.check(path, options.labels_file, options.base)
     with naming(str(path)):
@@ -300,13 +308,13 @@ def _pack_network(options: PackOptions, pairs: Mapping[str, str]) -> None:
     _report(options, {}, model, packed)
 
 
-def _pack_dcf(options: PackOptions, pairs: Mapping[str, str]) -> None:
+def _pack_dcf(options: PackOptions) -> None:
     """Pack a ``.dcf`` file as what changes from its base."""
     path, output = options.checkpoint, options.output
     if options.base is None:
         raise misuse(f"{path}: a .dcf file is packed already; --base OLD.dcf stores what changes from another one")
-    if options.need_architecture or options.architecture or options.key or options.skip or pairs:
-        raise misuse(f"{path}: a .dcf file is taken as it is: give only --base, --mode and -o with it")
+    others = {field.name for field in fields(options)} - _TAKEN_BY_DCF
+    refuse(f"{path} is taken as it is, and only --base, --mode, --max-memory and -o apply to it", *others)
     output.check(path, options.base)
     model = dcformat.load(path, max_memory=options.max_memory)
     packed = _packed(model, options)
@@ -318,7 +326,7 @@ def _pack_dcf(options: PackOptions, pairs: Mapping[str, str]) -> None:
 def _packed(model: Model, options: PackOptions) -> bytes:
     """Return the model's bytes, or those of its delta."""
     if options.base is not None:
-        return delta_packing.packed_delta(model, options.base, str(options.output), options.mode)
+        return delta_packing.packed_delta(model, options.base, str(options.output), options.mode, options.max_memory)
     return packed_model(model, str(options.output), options.mode, options.relative_index)
 
 
@@ -349,7 +357,7 @@ def _tensors(read: Checkpoint, order: Sequence[str], options: PackOptions) -> di
     for name in order:
         dense = read.tensors[name]
         need = held + _WORKING * dense.values.size
-        if need > options.max_memory:
+        if options.max_memory is not None and need > options.max_memory:
             expected = f"a tensor that takes at most {options.max_memory:,} bytes to pack (--max-memory)"
             raise UnfitError(read.path, expected, f"one that may take {need:,} together with the others", name)
         if count := denormals(dense.values, dense.dtype):

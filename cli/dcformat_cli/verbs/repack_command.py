@@ -9,7 +9,7 @@ import click
 import dcformat
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output, refuse
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import packed_model
@@ -59,8 +59,10 @@ def repack_command(
     compares are counts of steps, so that the choice does not depend on the machine. If no mode decodes in time, the one
     that decodes fastest is kept.
     """
+    if mode != "auto":
+        refuse("only for --mode auto", "seconds")
     output.check(file)
-    with opened(file, max_memory, max_work) as content:
+    with opened(file, max_memory, max_work, delta=True) as content:
         model, before = content.model(), content.size
     with naming(file):
         tried = {name: _Packed(model, file, name) for name in (_MODES if mode == "auto" else (mode,))}

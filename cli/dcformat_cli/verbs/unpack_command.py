@@ -114,7 +114,7 @@ def _opened(file: str, max_memory: int | None, max_work: int | None, skip_damage
         with opened_files(Path(file), max_memory=max_memory, max_work=max_work, partial=skip_damaged) as packed:
             yield packed
         return
-    with opened(file, max_memory, max_work, partial=skip_damaged) as content:
+    with opened(file, max_memory, max_work, partial=skip_damaged, delta=True) as content:
         yield PackedFiles(content.path or file, [content])
 
 

@@ -62,7 +62,7 @@ def _verify(options: VerifyOptions) -> None:
     for file in options.files:
         report = {"file": file, "good": True, **_NOTHING}
         try:
-            with opened(file, options.max_memory, options.max_work) as content:
+            with opened(file, options.max_memory, options.max_work, delta=True) as content:
                 report |= _check(file, content, options)
         except Exception as error:
             if len(options.files) == 1 and not options.as_json and not options.repair_info:

@@ -54,6 +54,8 @@ def warmup_command(
     """
     if (target is None) != (into is None):
         raise misuse("--target and --into belong together")
+    if force and into is None:
+        raise misuse("--force needs --target and --into")
     if sum((listing, clear, target is not None)) > 1:
         raise misuse("expected one of --list, --clear and --target")
     if clear:

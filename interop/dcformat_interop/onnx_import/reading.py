@@ -60,10 +60,11 @@ def read_onnx(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
     single: bool = False,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from an ONNX model. The parameters and errors are those of `import_onnx`."""
-    return import_onnx(source, dims=dims, values=values, single=single, max_memory=max_memory).model
+    return import_onnx(source, dims=dims, values=values, single=single, exact=exact, max_memory=max_memory).model
 
 
 def import_onnx(

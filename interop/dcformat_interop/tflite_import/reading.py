@@ -63,10 +63,11 @@ def read_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from a TensorFlow Lite model. The parameters and errors are those of `import_tflite`."""
-    return import_tflite(source, dims=dims, max_memory=max_memory).model
+    return import_tflite(source, dims=dims, exact=exact, max_memory=max_memory).model
 
 
 @np.errstate(all="ignore")  # what is not finite is refused by name

@@ -34,10 +34,11 @@ def read_pt2(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
     single: bool = False,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Model:
     """Read a network from a ``.pt2`` archive. The parameters and errors are those of `import_pt2`."""
-    return import_pt2(source, dims=dims, values=values, single=single, max_memory=max_memory).model
+    return import_pt2(source, dims=dims, values=values, single=single, exact=exact, max_memory=max_memory).model
 
 
 def import_pt2(
@@ -46,6 +47,7 @@ def import_pt2(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, npt.ArrayLike] | None = None,
     single: bool = False,
+    exact: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> OnnxImport:
     """Read a network from an archive that `torch.export.save` wrote, with the means to check it.
@@ -61,6 +63,8 @@ def import_pt2(
         Inputs that become constant.
     single : bool
         Whether float64 constants that float32 cannot hold are rounded to it; otherwise they are refused.
+    exact : bool
+        Whether to keep the sign of negative zeros in tensors.
     max_memory : int or None
         Maximum number of bytes of the tensors and folded constants; None for no limit.
 
@@ -77,7 +81,9 @@ def import_pt2(
     """
     path = Path(source)
     program = load_program(path, max_memory)
-    return import_program(program, str(path), dims=dims, values=values, single=single, max_memory=max_memory)
+    return import_program(
+        program, str(path), dims=dims, values=values, single=single, exact=exact, max_memory=max_memory
+    )
 
 
 def import_program(
@@ -102,12 +108,10 @@ def import_program(
     run : callable, optional
         What the network must agree with: takes the input tensors in order, and returns the nested results. By default,
         the program itself.
-    dims, values, single, max_memory
+    dims, values, single, exact, max_memory
         As for `import_pt2`.
     one_input : str
         What errors advise for a program that takes single inputs only.
-    exact : bool
-        Keep the sign of negative zeros in tensors.
 
     Raises
     ------
