@@ -27,6 +27,15 @@ from dcformat.graph import (
     Transpose,
     Unary,
 )
+from dcformat_runtime.c_export.c_text import (
+    copy_loops,
+    float_constant,
+    index_text,
+    pair,
+    repetition,
+    strides,
+    tensor_constant,
+)
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.steps import Step
 from dcformat_runtime.c_export.tensor_data import NO_TENSOR, TensorData, TensorFields, Values
@@ -133,7 +142,7 @@ class StepWriter:
         source, target = self._shapes[step.sources[0]], self._shapes[step.target]
         pool = (1,) * spatial if step.pool is None else step.pool.kernel
         spans = [(k - 1) * d for k, d in zip(kernel, node.dilation, strict=True)]
-        source_size, target_size = _two(source[-spatial:]), _two(target[-spatial:])
+        source_size, target_size = pair(source[-spatial:]), pair(target[-spatial:])
         alone = prod(kernel) == 1 and step.pool is None and not any((*node.padding, *node.padding_end))
         if alone and source_size == target_size:
             # Each position is computed alone, so all of them may form a single line.
@@ -143,12 +152,12 @@ class StepWriter:
         fields = [*self._layer(step)]
         fields += [(key, self._fits(size, _HALF, name)) for key, size in zip(names, sizes, strict=True)]
         pairs = {
-            "kernel": _two(kernel), "stride": _two(node.stride), "padding": _two(node.padding, 0),
-            "dilation": _two(node.dilation), "pool": _two(pool),
+            "kernel": pair(kernel), "stride": pair(node.stride), "padding": pair(node.padding, 0),
+            "dilation": pair(node.dilation), "pool": pair(pool),
         }  # fmt: skip
-        for pair in (*pairs.values(), spans):
-            self._fits(max(pair), _BYTE, name)
-        fields += [(key, "{%d, %d}" % pair) for key, pair in pairs.items()]  # noqa: UP031 - braces
+        for sizes_of_two in (*pairs.values(), spans):
+            self._fits(max(sizes_of_two), _BYTE, name)
+        fields += [(key, "{%d, %d}" % both) for key, both in pairs.items()]  # noqa: UP031 - braces
         self._constant("conv_t", name, fields)
         self.written.need("conv")
         self.written.padded |= any(node.padding) or any(node.padding_end)
@@ -173,7 +182,7 @@ class StepWriter:
         self.written.weight_models = max(self.written.weight_models, fields.bit_models)
         self.written.entries = max(self.written.entries, fields.entries, biases.entries)
         self.written.bias_models = max(self.written.bias_models, biases.bit_models)
-        return [("weight", _tensor(fields)), ("bias", _tensor(biases)), ("finish", self._finish(step))]
+        return [("weight", tensor_constant(fields)), ("bias", tensor_constant(biases)), ("finish", self._finish(step))]
 
     def _integers_or_floats(self, step: Step) -> tuple[Values, Values]:
         if self._fixed is not None:
@@ -186,7 +195,7 @@ class StepWriter:
 
     def _finish(self, step: Step) -> str:
         if self._fixed is None:
-            return "{%s, %s}" % tuple(_float(x) for x in step.limits)  # noqa: UP031 - braces
+            return "{%s, %s}" % tuple(float_constant(x) for x in step.limits)  # noqa: UP031 - braces
         code, source = self._fixed.codes[step.target], self._fixed.codes[step.sources[0]]
         scales = self._fixed.layers[step.number].scales
         if not scales:
@@ -215,16 +224,16 @@ class StepWriter:
         spatial = len(node.kernel)
         name = f"pool_{step.number}"
         source, target = self._shapes[step.sources[0]], self._shapes[step.target]
-        sizes = [prod(source[:-spatial]), *_two(source[-spatial:]), *_two(target[-spatial:])]
+        sizes = [prod(source[:-spatial]), *pair(source[-spatial:]), *pair(target[-spatial:])]
         names = ("channels", "height", "width", "rows", "columns")
         fields = [(key, self._fits(size, _HALF, name)) for key, size in zip(names, sizes, strict=True)]
         pairs = {
-            "kernel": _two(node.kernel), "stride": _two(node.stride), "padding": _two(node.padding, 0),
-            "padding_end": _two(node.padding_end, 0),
+            "kernel": pair(node.kernel), "stride": pair(node.stride), "padding": pair(node.padding, 0),
+            "padding_end": pair(node.padding_end, 0),
         }  # fmt: skip
-        for pair in pairs.values():
-            self._fits(max(pair), _BYTE, name)
-        fields += [(key, "{%d, %d}" % pair) for key, pair in pairs.items()]  # noqa: UP031 - braces
+        for sizes_of_two in pairs.values():
+            self._fits(max(sizes_of_two), _BYTE, name)
+        fields += [(key, "{%d, %d}" % both) for key, both in pairs.items()]  # noqa: UP031 - braces
         mean = isinstance(node, AvgPool)
         fields.append(("count_padding", str(int(isinstance(node, AvgPool) and node.count_include_pad))))
         fields.append(("zero", str(self._fixed.codes[step.sources[0]].zero) if self._fixed else "0.0f"))
@@ -324,21 +333,21 @@ class StepWriter:
             case Quantize():
                 self.written.need("rounded", "quantized")
                 numbers = (node.scale, node.zero_point, node.low, node.high)
-                return f"quantized({operands[0]}, {', '.join(_float(x) for x in numbers)})"
+                return f"quantized({operands[0]}, {', '.join(float_constant(x) for x in numbers)})"
         raise GraphError(f"node {step.number}", got=getattr(node, "function", node.kind), expected="another function")
 
     def _operand(self, operand: int | str | float, step: Step) -> str:
         shape = self._shapes[step.target]
         if isinstance(operand, float):
-            return _float(operand)
+            return float_constant(operand)
         if isinstance(operand, int):
-            inner, count = _broadcast(self._shapes[operand], shape, step.number)
-            return f"({self._place(operand)})[{_index(inner, count, prod(shape))}]"
+            inner, count = repetition(self._shapes[operand], shape, step.number)
+            return f"({self._place(operand)})[{index_text(inner, count, prod(shape))}]"
         tensor = self._tensors[operand]
-        inner, count = _broadcast(tensor.shape, shape, step.number)
+        inner, count = repetition(tensor.shape, shape, step.number)
         at = self._data.table(tensor.astype("<f4").tobytes())
         self.written.need("float_table")
-        return f"float_at({at}u, {_index(inner, count, prod(shape))})"
+        return f"float_at({at}u, {index_text(inner, count, prod(shape))})"
 
     def _add(self, step: Step) -> None:
         first, second = (self._operand(value, step) for value in step.sources)
@@ -348,9 +357,9 @@ class StepWriter:
             value = f"{first} + {second}"
             lines = [f"    float sum = {value};"]
             if not isinf(low):
-                lines.append(f"    sum = sum > {_float(low)} ? sum : {_float(low)};")
+                lines.append(f"    sum = sum > {float_constant(low)} ? sum : {float_constant(low)};")
             if not isinf(high):
-                lines.append(f"    sum = sum < {_float(high)} ? sum : {_float(high)};")
+                lines.append(f"    sum = sum < {float_constant(high)} ? sum : {float_constant(high)};")
             self._say(f"for (index_t i = 0; i < {size}; i++) {{", *lines, f"    ({target})[i] = sum;", "}")
             return
         codes, code, sums = self._fixed.codes, self._fixed.codes[step.target], self._fixed.sums[step.number]
@@ -369,7 +378,7 @@ class StepWriter:
 
     def _move(self, step: Step) -> None:
         node, out = step.node, self._shapes[step.target]
-        steps = _steps_of(out)
+        steps = strides(out)
         target = self._place(step.target)
         if isinstance(node, Pad):
             if node.mode != "constant":
@@ -380,7 +389,7 @@ class StepWriter:
         at = 0
         for value in step.sources:
             shape = self._shapes[value]
-            sizes, source_steps, target_steps = list(shape), _steps_of(shape), list(steps)
+            sizes, source_steps, target_steps = list(shape), strides(shape), list(steps)
             source_at = target_at = 0
             if isinstance(node, Transpose):
                 sizes, source_steps = list(out), [source_steps[axis] for axis in node.order]
@@ -393,11 +402,13 @@ class StepWriter:
             elif isinstance(node, Concat):
                 target_at = at * steps[node.axis]
                 at += shape[node.axis]
-            self._say(*_loops(sizes, (self._place(value), source_at, source_steps), (target, target_at, target_steps)))
+            self._say(
+                *copy_loops(sizes, (self._place(value), source_at, source_steps), (target, target_at, target_steps))
+            )
 
     def _fill(self, step: Step, node: Pad) -> str:
         if self._fixed is None:
-            return _float(node.value)
+            return float_constant(node.value)
         return str(self._fixed.codes[step.target].limits(node.value, node.value)[0])
 
     # --- text -------------------------------------------------------------------------------------------------
@@ -413,77 +424,6 @@ class StepWriter:
         if number > limit:
             raise GraphError(f"{name} for C", got=number, expected=f"at most {limit}")
         return str(number)
-
-
-def _two(sizes: Sequence[int], fill: int = 1) -> tuple[int, int]:
-    """Return the sizes of two spatial dimensions, of which the first may be missing."""
-    return (fill, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-def _tensor(fields: TensorFields) -> str:
-    first, coder = fields[:10], fields[10:]
-    return "{" + ", ".join(map(str, first)) + f" CODER({', '.join(map(str, coder))})" + "}"
-
-
-def _float(x: float) -> str:
-    """Return a float32 as C."""
-    if isinf(x):
-        return "FLT_MAX" if x > 0 else "-FLT_MAX"
-    text = f"{float(np.float32(x)):.9g}"
-    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
-
-
-def _broadcast(shape: Shape, out: Shape, number: int) -> tuple[int, int]:
-    """Return how an operand repeats: element i of the result reads element ``i // inner % count``."""
-    padded = (1,) * (len(out) - len(shape)) + tuple(shape)
-    wide = [axis for axis, size in enumerate(padded) if size > 1]
-    if not wide:
-        return 1, 1
-    first, last = wide[0], wide[-1]
-    if padded[first : last + 1] != tuple(out[first : last + 1]):
-        raise GraphError(f"node {number}", got=f"operands {shape} and {out}", expected="dimensions side by side")
-    return prod(out[last + 1 :]), prod(padded)
-
-
-def _index(inner: int, count: int, size: int) -> str:
-    if count == 1:
-        return "0"
-    index = "i" if inner == 1 else f"i / {inner}"
-    return index if inner * count == size else f"{index} % {count}"
-
-
-def _steps_of(shape: Shape) -> list[int]:
-    """Return the distance of neighbours along each dimension."""
-    return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
-def _loops(
-    sizes: Sequence[int], source: tuple[str, int, Sequence[int]], target: tuple[str, int, Sequence[int]]
-) -> list[str]:
-    """Return loops that copy elements, as few and as long as possible."""
-    dims: list[list[int]] = []
-    for size, a, b in zip(sizes, source[2], target[2], strict=True):
-        if size == 1:
-            continue
-        if dims and dims[-1][1] == size * a and dims[-1][2] == size * b:
-            dims[-1] = [dims[-1][0] * size, a, b]
-        else:
-            dims.append([size, a, b])
-    lines = []
-    for depth, (size, _, _) in enumerate(dims):
-        lines.append("    " * depth + f"for (index_t i{depth} = 0; i{depth} < {size}; i{depth}++) {{")
-
-    def index(at: int, which: int) -> str:
-        text = str(at)
-        for depth, dim in enumerate(dims):
-            factor = "" if abs(dim[which]) == 1 else f" * {abs(dim[which])}"
-            text += f" {'-' if dim[which] < 0 else '+'} i{depth}{factor}"
-        return text.removeprefix("0 + ")
-
-    indent = "    " * len(dims)
-    lines.append(f"{indent}({target[0]})[{index(target[1], 2)}] = ({source[0]})[{index(source[1], 1)}];")
-    lines += ["    " * depth + "}" for depth in reversed(range(len(dims)))]
-    return lines
 
 
 def works_in_place(node: Node) -> bool:
