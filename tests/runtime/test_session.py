@@ -198,7 +198,7 @@ def test_options_are_checked(what: str, packed: Path) -> None:
 
 
 def test_numpy_integers_are_integers() -> None:
-    options: dict[str, Any] = {"threads": np.int64(1), "max_memory": np.int64(1 << 30)}
+    options: dict[str, Any] = {"threads": np.int64(1), "max_memory": np.int64(1 << 30), "backend": "numba"}
     assert Session.from_model(lenet().model(), **options).backend == "numba"
 
 

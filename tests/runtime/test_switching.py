@@ -70,6 +70,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return coming
 
 
+@pytest.mark.needs_compiler
 @each_kind
 def test_a_session_switches_between_two_calls(answers: list[bool], model: Model) -> None:
     session = Session.from_model(model)
