@@ -75,18 +75,19 @@ class Session:
             self._whole = -1
         elif self._engine.name == "numba":
             self._whole = sys.maxsize if self._left is None else self._left // (4 * self._network.outputs)
-        if self._engine.name == "numpy":
-            self._wait_for_kernels(model)
+        if self._engine.name == "numpy" and self._wait_for_kernels(model):
+            self._run = self._run_in_numpy
 
     #: Makes the session that replaces this one when the kernels are compiled; None if it waits for none.
     _later: Callable[[], Session] | None = None
 
-    def _wait_for_kernels(self, model: Model) -> None:
-        """Run in NumPy until the kernels are compiled, if that is possible and the caller leaves the choice to us."""
-        if self._options.backend == "auto" and switching.possible():
-            options = self._options._replace(backend="numba")
-            self._later = lambda: _make_in_memory(model, options)
-            self._run = self._run_in_numpy
+    def _wait_for_kernels(self, model: Model) -> bool:
+        """Prepare to switch to the kernels, and return True, if they can be compiled and the choice is left to us."""
+        if self._options.backend != "auto" or not switching.possible():
+            return False
+        options = self._options._replace(backend="numba")
+        self._later = lambda: _make_in_memory(model, options)
+        return True
 
     def _run_in_numpy(self, x: Floats) -> Floats:
         start = perf_counter()
@@ -108,8 +109,6 @@ class Session:
         if replaced:
             # One assignment, because other threads may be calling. A copy of this session is made as this one was.
             self.__dict__ = {**replaced, "_options": self._options, "_source": self._source}
-        else:
-            self._run = self._engine.run
 
     @classmethod
     def from_model(

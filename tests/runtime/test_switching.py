@@ -10,17 +10,22 @@ import sys
 import numpy as np
 import pytest
 from dcformat_runtime import Session, backends, graph_session, switching
+from dcformat_runtime.graph_session import GraphSession
 from dcformat_runtime.kernels import interpreter
 
 from dcformat import Model, from_dense
-from dcformat.graph import Graph, Linear, ReLU, Softmax
+from dcformat.graph import Graph, Linear, ReLU, Softmax, Unary
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.standard_normal((3, 7), np.float32)
 WEIGHT = from_dense("weight", RANDOM.standard_normal((4, 7), np.float32))
 MODELS = [
     Model({"weight": WEIGHT}, Graph.sequential((7,), nodes))
-    for nodes in ((Linear((0,), "weight"), ReLU((1,))), (Softmax((0,)), Linear((1,), "weight")))
+    for nodes in (
+        (Linear((0,), "weight"), ReLU((1,))),
+        (Softmax((0,)), Linear((1,), "weight")),
+        (Unary((0,), "tanh"), Linear((1,), "weight")),
+    )
 ]
 
 #: Forks while another thread starts the compilation.
@@ -54,7 +59,7 @@ end.set()
 assert os.waitpid(child, 0)[1] == 0
 """
 
-each_kind = pytest.mark.parametrize("model", MODELS, ids=["sequential", "general"])
+each_kind = pytest.mark.parametrize("model", MODELS, ids=["sequential", "softmax", "general"])
 
 
 @pytest.fixture
@@ -68,6 +73,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(switching, "possible", lambda: True)
     monkeypatch.setattr(switching, "spend", lambda seconds: coming.pop(0))
     return coming
+
+
+def test_general_networks_are_among_the_kinds() -> None:
+    assert [type(Session.from_model(model)) for model in MODELS] == [Session, Session, GraphSession]
 
 
 @pytest.mark.needs_compiler
