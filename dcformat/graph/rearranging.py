@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import copysign, inf, isnan, prod
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from dcformat.errors import GraphError, ShapeError
 from dcformat.graph.node import Node, Shape, as_float32, check_at_least, check_count, check_rank
 from dcformat.records import record
@@ -192,3 +195,28 @@ class Resize(Node):
         if not 1 <= count <= len(shape):
             raise ShapeError("resize input", got=shape, expected=f"{count} dimensions to interpolate")
         return (*shape[:-count], *self.size)
+
+    def positions(self, dim: int, length: int) -> npt.NDArray[np.float64]:
+        """Return the input position of each output position along the `dim`-th of the interpolated dimensions.
+
+        Positions are computed in float32, as the specification demands. For ``nearest``, they are whole numbers. They
+        may lie beyond the `length` input positions.
+        """
+        size, scale = self.size[dim], np.float32(self.scale[dim])
+        out = np.arange(size, dtype=np.float32)
+        if self.coordinates == "align_corners":
+            single = out * np.float32(length - 1) / np.float32(max(size - 1, 1))
+        elif self.coordinates == "asymmetric":
+            single = out / scale
+        elif self.coordinates == "pytorch_half_pixel" and size == 1:
+            single = out
+        else:
+            single = (out + np.float32(0.5)) / scale - np.float32(0.5)
+        at = single.astype(np.float64)
+        if self.mode == "linear":
+            return at
+        if self.rounding == "floor":
+            return np.floor(at)
+        if self.rounding == "ceil":
+            return np.ceil(at)
+        return np.ceil(at - 0.5) if self.rounding == "round_prefer_floor" else np.floor(at + 0.5)

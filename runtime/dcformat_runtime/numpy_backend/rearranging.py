@@ -70,36 +70,14 @@ def _indices(found: Floats, length: int) -> npt.NDArray[np.int64]:
 def resize(node: Resize, x: Floats) -> Floats:
     """Interpolate the last dimensions, one after another."""
     count = len(node.size)
-    for i, (size, scale) in enumerate(zip(node.size, node.scale, strict=True)):
+    for i in range(count):
         axis = x.ndim - count + i
-        at = _positions(node, x.shape[axis], size, scale)
+        at = node.positions(i, x.shape[axis])
         if node.mode == "nearest":
-            x = x.take(np.clip(_rounded(node, at), 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
+            x = x.take(np.clip(at, 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
             continue
         low = np.floor(at)
         share = (at - low).astype(np.float32).reshape(-1, *(1,) * (x.ndim - axis - 1))
         first, second = (np.clip(low + k, 0, x.shape[axis] - 1).astype(np.int64) for k in (0, 1))
         x = np.asarray(x.take(first, axis=axis) * (1 - share) + x.take(second, axis=axis) * share, np.float32)
     return x
-
-
-def _positions(node: Resize, length: int, size: int, scale: float) -> npt.NDArray[np.float64]:
-    """Return the input position of each output position, computed in float32, as the specification demands."""
-    out = np.arange(size, dtype=np.float32)
-    if node.coordinates == "align_corners":
-        at = out * np.float32(length - 1) / np.float32(max(size - 1, 1))
-    elif node.coordinates == "asymmetric":
-        at = out / np.float32(scale)
-    elif node.coordinates == "pytorch_half_pixel" and size == 1:
-        at = out
-    else:
-        at = (out + np.float32(0.5)) / np.float32(scale) - np.float32(0.5)
-    return at.astype(np.float64)
-
-
-def _rounded(node: Resize, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    if node.rounding == "floor":
-        return np.floor(at)
-    if node.rounding == "ceil":
-        return np.ceil(at)
-    return np.ceil(at - 0.5) if node.rounding == "round_prefer_floor" else np.floor(at + 0.5)

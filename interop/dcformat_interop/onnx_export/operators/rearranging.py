@@ -109,18 +109,14 @@ def _resized(writer: GraphWriter, node: Resize, name: str, i: int, x: Operand) -
     """Interpolate the `i`-th of the last dimensions."""
     axis = len(x.shape) - len(node.size) + i
     length = x.shape[axis]
-    at = _positions(node, length, node.size[i], node.scale[i])
+    at = node.positions(i, length)
 
     def chosen(places: npt.NDArray[np.float64]) -> str:
         indices = writer.integers(np.clip(places, 0, length - 1).astype(np.int64).tolist())
         return str(writer.emit("Gather", name, indices, axis=axis + x.batched))
 
     if node.mode == "nearest":
-        rounded = {
-            "floor": np.floor(at), "ceil": np.ceil(at), "round_prefer_floor": np.ceil(at - 0.5),
-            "round_prefer_ceil": np.floor(at + 0.5),
-        }  # fmt: skip
-        return chosen(rounded[node.rounding])
+        return chosen(at)
     low = np.floor(at)
     share = (at - low).astype(np.float32).reshape(-1, *(1,) * (len(x.shape) - axis - 1))
     parts = [
@@ -128,17 +124,3 @@ def _resized(writer: GraphWriter, node: Resize, name: str, i: int, x: Operand) -
         writer.emit("Mul", chosen(low + 1), writer.constant(share)),
     ]
     return str(writer.emit("Add", *parts))
-
-
-def _positions(node: Resize, length: int, size: int, scale: float) -> npt.NDArray[np.float64]:
-    """Return the input position of each output position, computed in float32, as the specification demands."""
-    out = np.arange(size, dtype=np.float32)
-    if node.coordinates == "align_corners":
-        at = out * np.float32(length - 1) / np.float32(max(size - 1, 1))
-    elif node.coordinates == "asymmetric":
-        at = out / np.float32(scale)
-    elif node.coordinates == "pytorch_half_pixel" and size == 1:
-        at = out
-    else:
-        at = (out + np.float32(0.5)) / np.float32(scale) - np.float32(0.5)
-    return at.astype(np.float64)
