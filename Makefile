@@ -31,6 +31,7 @@ types: $(VENV)/installed-dev
 checks: plain-python bounds
 
 # Tests that run kernels. Plain Python takes some hundred times as long, so the tests take smaller inputs there.
+# Those in tests/jit start processes of their own, in which they set how kernels run.
 KERNEL_TESTS := tests/format tests/runtime
 plain-python: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
@@ -43,7 +44,7 @@ without-numba: $(VENV)/installed-dev
 	PYTHONPATH=tests/without_numba $(BIN)/python -m pytest -m "not slow and not needs_compiler" tests/cli
 
 # The format and the command with the oldest dependencies that pyproject.toml allows (without PyTorch).
-LOWEST := tests/format $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
+LOWEST := tests/format tests/jit $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
 lowest: $(VENV)-lowest/installed
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
 
