@@ -71,7 +71,7 @@ class StreamOptions:
 def pack_stream(options: StreamOptions, metadata_of: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
     """Pack a checkpoint; `metadata_of` turns its metadata into the file's."""
     output, spread = options.output, options.spread
-    shards = find_shards(options.checkpoint)
+    shards = find_shards(options.checkpoint, max_memory=options.max_memory)
     inputs = [shard.path for shard in shards.shards]
     if spread.shard_bytes is None:
         output.check(options.checkpoint, *inputs)
