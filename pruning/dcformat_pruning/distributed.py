@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from dcformat_pruning.data import Augmentation, Images, Pool, training_data
+from dcformat_pruning.data import Augment, Images, Pool, training_data
 from dcformat_pruning.networks import build
 from dcformat_pruning.training import Progress, TrainingPlan, evaluate, fit
 
@@ -57,9 +57,7 @@ class Shard:
         """The pixels of all images."""
         return self._images.pixels
 
-    def batches(
-        self, size: int, generator: torch.Generator, augmentation: Augmentation
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the process's share of one shuffled epoch; see `Images.batches`.
 
         Raises
