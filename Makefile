@@ -33,7 +33,7 @@ checks: plain-python bounds
 # Plain Python takes some hundred times as long, so tests take smaller inputs there, or none. NumPy checks bounds too, so
 # only these tests are repeated with compiled kernels that do. The tests in tests/jit set themselves how kernels run.
 KERNEL_TESTS := tests/format tests/runtime
-SCALED_TESTS := $(shell grep -lE "COMPILED|examples\(|mark.needs_compiler" $(KERNEL_TESTS:%=%/test_*.py))
+SCALED_TESTS := $(shell grep -lE "COMPILED|=examples|mark.needs_compiler" $(KERNEL_TESTS:%=%/test_*.py))
 plain-python: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 

@@ -96,12 +96,8 @@ def valid_files() -> Iterator[Made]:
     )
     twice = copy("y", 1, alike)
     both = [renamed, replace(first, name="y")]
-    yield made(
-        "difference_copied",
-        both,
-        [alike, twice],
-        [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))],
-    )
+    steps = [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))]
+    yield made("difference_copied", both, [alike, twice], steps)
 
 
 def files_of_other_bases() -> Iterator[Made]:
