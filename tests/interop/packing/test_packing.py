@@ -191,7 +191,7 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
     two = np.array([1, 2], np.float32)
     refused({"w_orig": two, "w_mask": two}, "w_mask: expected a mask of zeros and ones, found other values")
     refused({"w_orig": two, "w_mask": two[:1]}, r"expected a mask of shape \(2,\), found \(1,\)")
-    refused({"w_orig": two, "w_mask": two, "w": two}, "expected one of the two, found also 'w'")
+    refused({"w_orig": two, "w_mask": two, "w": two}, "expected no 'w' beside it, found one")
     refused({}, "expected at least one tensor")
 
 
