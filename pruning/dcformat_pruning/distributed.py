@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from dcformat_pruning.data import Augmentation, Images, Pool, training_data
+from dcformat_pruning.data import Augment, Images, Pool, training_data
 from dcformat_pruning.networks import build
 from dcformat_pruning.training import Progress, TrainingPlan, evaluate, fit
 
@@ -52,9 +52,7 @@ class Shard:
         """Return the number of batches of an epoch, which is the same in all processes."""
         return self._images.steps(size)
 
-    def batches(
-        self, size: int, generator: torch.Generator, augmentation: Augmentation
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the process's share of one shuffled epoch; see `Images.batches`.
 
         Raises

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dcformat.datasets import DataError
-from dcformat_pruning.data import Augmentation
+from dcformat_pruning.data import Augment
 
 #: What a loader yields: as a rule, a pair of inputs and labels. Inputs may be a tuple or a dict of tensors.
 Batch = Any
@@ -26,7 +26,7 @@ class Feed(Protocol):
     def steps(self, size: int) -> int:
         """Return the number of batches of an epoch, with batches of `size` samples if the feed makes them itself."""
 
-    def batches(self, size: int, generator: torch.Generator, augmentation: Augmentation) -> Iterator[Batch]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[Batch]:
         """Yield the batches of one epoch in random order."""
 
 
@@ -63,7 +63,7 @@ class ArrayFeed:
         """Return the number of batches of an epoch."""
         return max(1, self._count // size)
 
-    def batches(self, size: int, generator: torch.Generator, augmentation: Augmentation) -> Iterator[Batch]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[Batch]:
         """Yield one shuffled epoch as pairs of inputs and labels."""
         order = torch.randperm(self._count, generator=generator)
         yield from self._parts(order, min(size, self._count))
@@ -111,7 +111,7 @@ class LoaderFeed:
         """Return the number of batches of an epoch; the loader alone decides on their size."""
         return self._steps
 
-    def batches(self, size: int, generator: torch.Generator, augmentation: Augmentation) -> Iterator[Batch]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[Batch]:
         """Yield the loader's batches."""
         yield from self
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dcformat_pruning.data import Augmentation, Images
+from dcformat_pruning.data import Augment, Augmentation, Images
 from dcformat_pruning.feeds import Batch, Feed
 from dcformat_pruning.objectives import Classification, Task, taught_loss
 
@@ -70,8 +70,11 @@ class TrainingPlan:
         Label smoothing.
     ema : float
         Decay per step of an exponential moving average of the weights, which replaces them at the end; 0 for none.
-    augmentation : Augmentation
-        Random changes of the images.
+    augmentation : callable
+        Random changes of the images: `Augmentation` or `FlipShift`.
+    bfloat16 : bool
+        Compute in bfloat16 on a CPU too, which is faster for convolutions if the processor has instructions for it. On
+        CUDA this is always so.
     """
 
     epochs: int
@@ -86,7 +89,8 @@ class TrainingPlan:
     temperature: float = 2.0
     smoothing: float = 0.0
     ema: float = 0.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augment = field(default_factory=Augmentation)
+    bfloat16: bool = False
 
 
 def fit(
@@ -169,7 +173,7 @@ class _Steps:
         self._plan, self._loss = plan, loss
         self._constraints, self._total, self._taken = constraints, total, 0
         self._optimizer = make_optimizer(module, plan)
-        self._scaler = _Scaler(next(module.parameters()).device)
+        self._scaler = _Scaler(next(module.parameters()).device, plan.bfloat16)
         self.average = _Average(module, plan.ema)
 
     def take(self, batch: Batch) -> Tensor:
@@ -322,9 +326,10 @@ class _Average:
 class _Scaler:
     """Mixed precision on CUDA: bfloat16 if the device supports it, otherwise float16 with loss scaling."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._enabled = device.type == "cuda"
-        half = self._enabled and not torch.cuda.is_bf16_supported()
+    def __init__(self, device: torch.device, bfloat16: bool) -> None:
+        cuda = device.type == "cuda"
+        self._enabled = cuda or bfloat16
+        half = cuda and not torch.cuda.is_bf16_supported()
         self._dtype = torch.float16 if half else torch.bfloat16
         self._scaler = torch.amp.GradScaler("cuda", enabled=half)
         self._device = device.type
