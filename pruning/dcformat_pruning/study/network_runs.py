@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -48,6 +49,11 @@ class NetworkStudy:
         """Number of rows of a network with one seed."""
         return len(self.densities) * sum(len(selections_of(criterion)) for criterion in self.criteria)
 
+    def holds(self, row: NetworkRow) -> bool:
+        """Whether the study has such a row; a folder may hold rows of other studies with the same dense networks."""
+        of_study = row.network in self.networks and row.seed < self.seeds and row.epochs == self.epochs
+        return of_study and row.criterion in self.criteria and row.density in self.densities
+
     def work(self) -> list[tuple[str, float]]:
         """Return the stages, and their work in epochs: a dense network, then its pruned versions."""
         stages: list[tuple[str, float]] = []
@@ -75,31 +81,27 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     Raises
     ------
     CheckpointError
-        The folder holds files of another study, or damaged ones.
+        The folder holds files of a study with other dense networks, or damaged files.
     """
-    key = f"dense={study.dense} epochs={study.epochs} images={len(data.train)} torch={torch.__version__}"
-    rows = [] if folder is None else load_rows(folder / "rows.json", key)
-    place = 0
-    for name in study.networks:
-        for seed in range(study.seeds):
-            meter.begin(place)
-            module = dense_network(name, seed, study.dense, data, folder, key, meter)
-            meter.begin(place + 1)
-            place += 2
-            done = {row.key for row in rows}
-            found = compare_network(
-                name, module, seed, data, study.criteria, epochs=study.epochs, densities=study.densities, done=done
-            )
-            for row in found:
-                rows.append(row)
-                if folder is not None:
-                    save_rows(folder / "rows.json", key, rows)
-                count = sum((r.network, r.seed) == (name, seed) for r in rows)
-                figures = {"pruned": row.pruned, "retrained": row.retrained}
-                meter.count("prunings", min(count, study.prunings), study.prunings, figures)
-                yield rows
-    if rows:
-        yield rows
+    key = f"dense={study.dense} images={len(data.train)} torch={torch.__version__}"
+    saved = [] if folder is None else load_rows(folder / "rows.json", key)
+    for place, (name, seed) in enumerate(itertools.product(study.networks, range(study.seeds))):
+        meter.begin(2 * place)
+        module = dense_network(name, seed, study.dense, data, folder, key, meter)
+        meter.begin(2 * place + 1)
+        found = compare_network(
+            name, module, seed, data, study.criteria, epochs=study.epochs, densities=study.densities,
+            done=[row.key for row in saved],
+        )  # fmt: skip
+        for row in found:
+            saved.append(row)
+            if folder is not None:
+                save_rows(folder / "rows.json", key, saved)
+            rows = [row for row in saved if study.holds(row)]
+            count = sum((r.network, r.seed) == (name, seed) for r in rows)
+            meter.count("prunings", count, study.prunings, {"pruned": row.pruned, "retrained": row.retrained})
+            yield rows
+    yield [row for row in saved if study.holds(row)]
 
 
 def dense_network(
