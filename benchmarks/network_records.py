@@ -64,8 +64,8 @@ class Settings:
 
 
 SETTINGS = {
-    "resnet-8": Settings(dense=30, prune=24, share=8, keep=18_000, teacher="vgg-7"),
-    "vgg-7": Settings(dense=20, prune=20, share=8, keep=45_000),
+    "resnet-8": Settings(dense=30, prune=20, share=8, keep=27_000, clusters=10, teacher="vgg-7"),
+    "vgg-7": Settings(dense=20, prune=14, share=5, keep=45_000),
     "resnet-20": Settings(dense=30, prune=20, share=8, keep=30_000),
     "vit": Settings(dense=30, prune=20, share=8, keep=40_000),
 }
@@ -117,12 +117,12 @@ def stages(name: str, settings: Settings, data: TrainingData, teacher: nn.Module
         run(module, replace(plan, epochs=settings.share, lr=1e-3), sharing, "share", progress)
 
     def settle(module: nn.Module, progress: Progress) -> None:
-        quantise_biases(module, 31)
+        quantise_biases(module, 63)
         shared = SharedWeights.from_values(module, weight_names(module))
         for parameter in module.parameters():
             parameter.requires_grad_(parameter.ndim > 1)
-        run(module, replace(plan, epochs=_SETTLE, lr=3e-4), shared, "settle", progress)
-        round_weights(module, 6)
+        run(module, replace(plan, epochs=_SETTLE, lr=5e-4), shared, "settle", progress)
+        round_weights(module, 7)
 
     found: dict[str, Stage] = {"prune": prune, "share": share, "settle": settle}
     return found
