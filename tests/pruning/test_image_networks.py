@@ -19,7 +19,7 @@ from dcformat_pruning.study.network_training import plan_of
 
 from dcformat.datasets import DataError
 
-CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 COUNTS = {
     "resnet-8": (77_360, 77_946),
     "resnet-20": (270_896, 272_474),
@@ -144,7 +144,10 @@ def test_a_damaged_cache_is_decoded_again(tmp_path: Path) -> None:
         ({"train/cat/9.jpg": 31}, r"train/cat/9.jpg: expected 32 x 32 pixels, found 31 x 31"),
         ({"test/cow/9.jpg": 32}, r"expected the classes of train/ in test/, found also 'cow'"),
         ({"train/cow/9.jpg": 32}, r"expected 10 classes, found 11"),
-        ({"train/cat/9.jpg": bytes(70_000)}, r"train/cat/9.jpg: expected at most 600,000 files of at most 65,536 bytes"),
+        (
+            {"train/cat/9.jpg": bytes(70_000)},
+            r"9.jpg: expected at most 600,000 files of at most 65,536 bytes",
+        ),
     ],
 )
 def test_a_wrong_file_in_the_archive_is_named(tmp_path: Path, change: dict[str, bytes | int], message: str) -> None:

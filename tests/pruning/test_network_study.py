@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-import torch
 from click.testing import CliRunner
 from dcformat_cli.main import cli
 from dcformat_cli.verbs import study_networks
@@ -25,7 +24,8 @@ from dcformat_pruning.study.network_comparison import (
     scored_batches,
 )
 from dcformat_pruning.study.network_report import networks_markdown
-from dcformat_pruning.study.network_runs import NetworkStudy, load_rows, run
+from dcformat_pruning.study.network_runs import NetworkStudy, run
+from dcformat_pruning.study.saved_rows import load_rows
 
 from tests.pruning.support import digit_images
 
@@ -75,7 +75,7 @@ def test_a_folder_serves_studies_of_the_same_dense_networks_only(data: TrainingD
 def test_damaged_rows_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "rows.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"rows.json: expected the rows of a study, found something else"):
-        load_rows(tmp_path / "rows.json", "k")
+        load_rows(tmp_path / "rows.json", "k", NetworkRow)
 
 
 def test_selections_keep_the_numbers_of_weights_that_they_promise(data: TrainingData) -> None:
@@ -131,7 +131,18 @@ def test_the_command_offers_every_network_and_criterion() -> None:
 
 def test_the_command_writes_tables_and_a_picture_and_continues(digits: Path, tmp_path: Path) -> None:
     arguments = ["study", "networks", "--network", "resnet-8", "--criterion", "magnitude", "--density", "0.3"]
-    arguments += ["--seeds", "1", "--dense", "1", "--epochs", "0", "--data", str(digits), "--resume", str(tmp_path / "r")]
+    arguments += [
+        "--seeds",
+        "1",
+        "--dense",
+        "1",
+        "--epochs",
+        "0",
+        "--data",
+        str(digits),
+        "--resume",
+        str(tmp_path / "r"),
+    ]
     result = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "study-networks.png").read_bytes().startswith(b"\x89PNG")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from dcformat.files import replacing
 from dcformat_pruning.data import TrainingData, training_data
 from dcformat_pruning.meter import Meter
-from dcformat_pruning.networks import CheckpointError
 from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import is_archive, jpeg_training_data
 from dcformat_pruning.study.network_comparison import NetworkRow, compare_network, selections_of
 from dcformat_pruning.study.network_training import train_dense
+from dcformat_pruning.study.saved_rows import load_rows, save_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
         The folder holds files of a study with other dense networks, or damaged files.
     """
     key = f"dense={study.dense} images={len(data.train)} torch={torch.__version__}"
-    saved = [] if folder is None else load_rows(folder / "rows.json", key)
+    saved = [] if folder is None else load_rows(folder / "rows.json", key, NetworkRow)
     for place, (name, seed) in enumerate(itertools.product(study.networks, range(study.seeds))):
         meter.begin(2 * place)
         module = dense_network(name, seed, study.dense, data, folder, key, meter)
@@ -118,29 +116,3 @@ def dense_network(
     module = image_network(name, channels, size, seed)
     module.load_state_dict(saved.state)
     return module.eval()
-
-
-def save_rows(path: Path, key: str, rows: Sequence[NetworkRow]) -> None:
-    """Write the rows that are done; if anything fails, an existing file stays unchanged."""
-    with replacing(path) as file:
-        file.write(json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=0).encode())
-
-
-def load_rows(path: Path, key: str) -> list[NetworkRow]:
-    """Return the saved rows; none if there is no file.
-
-    Raises
-    ------
-    CheckpointError
-        The file is damaged, or of another study.
-    """
-    if not path.exists():
-        return []
-    try:
-        content = json.loads(path.read_bytes())
-        found, rows = content["key"], [NetworkRow(**row) for row in content["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: expected the rows of a study, found something else; remove it") from error
-    if found != key:
-        raise CheckpointError(f"{path}: expected rows of {key!r}, found those of {found!r}; give another directory")
-    return rows

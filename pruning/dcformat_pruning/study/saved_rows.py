@@ -1,0 +1,48 @@
+"""The rows of a study that are done, saved after each of them, so that an interrupted study continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from dcformat.files import replacing
+from dcformat_pruning.networks import CheckpointError
+from dcformat_pruning.study.article import RepeatedRow
+from dcformat_pruning.study.network_comparison import NetworkRow
+
+R = TypeVar("R", RepeatedRow, NetworkRow)
+
+
+def save_rows(path: Path, key: str, rows: Sequence[R]) -> None:
+    """Write the rows that are done; if anything fails, an existing file stays unchanged.
+
+    Parameters
+    ----------
+    key : str
+        Identifies the study; `load_rows` refuses a file with another key.
+    """
+    with replacing(path) as file:
+        file.write(json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=0).encode())
+
+
+def load_rows(path: Path, key: str, kind: type[R]) -> list[R]:
+    """Return the saved rows; none if there is no file.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or of another study.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_bytes())
+        found, rows = content["key"], [kind(**row) for row in content["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: expected the rows of a study, found something else; remove it") from error
+    if found != key:
+        raise CheckpointError(f"{path}: expected rows of {key!r}, found those of {found!r}; give another directory")
+    return rows
