@@ -26,6 +26,7 @@ __all__ = [
     "require_onnxscript",
     "require_pillow",
     "require_ray",
+    "require_report",
     "require_torch",
 ]
 
@@ -163,6 +164,17 @@ def require_ray(what: str) -> None:
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{what} needs Ray: pip install 'dcformat[ray]' ({error})") from None
+
+
+def require_report() -> None:
+    """Raise `MissingExtraError` unless the packages can be imported that draw a report."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"report needs Jinja2 and Matplotlib: pip install 'dcformat[report]' ({error})"
+        ) from None
 
 
 def misuse(message: str) -> click.UsageError:

@@ -144,8 +144,13 @@ class Images:
         """Return the chosen images as float32 in [0, 1], by true division as in the runtime."""
         return self.pixels[index].to(torch.float32) / 255
 
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch."""
+        return max(1, len(self) // size)
+
     def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one shuffled epoch as (float32 images, int64 labels); a smaller last batch is left out."""
+        size = min(size, len(self))
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for start in range(0, len(self) - size + 1, size):
             index = order[start : start + size]
@@ -221,17 +226,18 @@ class Pool:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of the images without augmentation."""
-        return self.images.pixels
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch."""
+        return self.images.steps(size)
 
     def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one shuffled epoch of random copies as (float32 images, int64 labels or float32 targets)."""
         n = len(self)
+        size = min(size, n)
         order = torch.randperm(n, generator=generator)
         chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
-        order, chosen = order.to(self.pixels.device), chosen.to(self.pixels.device)
+        device = self.copies.device
+        order, chosen = order.to(device), chosen.to(device)
         pixels = self.copies.flatten(0, 1)
         targets = None if self.targets is None else self.targets.flatten(0, 1)
         for start in range(0, n - size + 1, size):

@@ -48,14 +48,9 @@ class Shard:
             raise ValueError(f"rank: expected 0 to {world - 1}, found {rank}")
         self._images, self._rank, self._world = images, rank, world
 
-    def __len__(self) -> int:
-        """Return the number of images of all processes together, on which the number of steps depends."""
-        return len(self._images)
-
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of all images."""
-        return self._images.pixels
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch, which is the same in all processes."""
+        return self._images.steps(size)
 
     def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the process's share of one shuffled epoch; see `Images.batches`.
@@ -65,6 +60,7 @@ class Shard:
         ValueError
             The batch size is not a multiple of the number of processes, whose gradients would then weigh differently.
         """
+        size = min(size, len(self._images))
         if size % self._world:
             raise ValueError(f"batch: expected a multiple of {self._world} processes, found {size}")
         for x, y in self._images.batches(size, generator, augmentation):
@@ -150,7 +146,7 @@ def train(
         shown = progress if rank == 0 else None
         fit(
             module,
-            Shard(images.train, rank, world),  # type: ignore[arg-type]
+            Shard(images.train, rank, world),
             plan,
             seed=seed,
             constraints=(average,),
