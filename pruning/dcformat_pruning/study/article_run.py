@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.meter import Meter
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.study.article import BATCH, RepeatedRow, repeat, rows_of_one
 from dcformat_pruning.study.baselines import article_network, train_article
-from dcformat_pruning.study.saved_rows import load_rows, save_rows
+from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
 
 
 def run(
@@ -39,7 +38,10 @@ def run(
     saved = [] if folder is None else load_rows(folder / "article-rows.json", key, RepeatedRow)
     for seed in range(seeds):
         meter.begin(2 * seed)
-        module = _dense_network(seed, dense, data, folder, settings, meter)
+        module = trained(
+            folder, seed, "article", settings, article_network(seed),
+            partial(train_article, data, seed, meter, dense, BATCH),
+        )  # fmt: skip
         meter.begin(2 * seed + 1)
         for row in repeat(module, seed, data, test, epochs, [row.key for row in saved]):
             saved.append(row)
@@ -49,18 +51,3 @@ def run(
             meter.count("prunings", count, rows_of_one(), {"pruned": row.pruned, "retrained": row.retrained})
             yield [row for row in saved if row.seed < seeds]
     yield [row for row in saved if row.seed < seeds]
-
-
-def _dense_network(
-    seed: int, epochs: int, data: TrainingData, folder: Path | None, key: str, meter: Meter
-) -> nn.Sequential:
-    """Train a dense network, or load it if `folder` holds it."""
-    saved = None if folder is None else load_stage(folder, seed, "article", key)
-    if saved is None:
-        module = train_article(data, seed, meter, epochs, BATCH)
-        if folder is not None:
-            save_stage(folder, seed, "article", key, SavedStage(module.state_dict(), {}, ""))
-        return module
-    module = article_network(seed)
-    module.load_state_dict(saved.state)
-    return module.eval()

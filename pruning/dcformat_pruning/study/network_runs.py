@@ -5,19 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dcformat_pruning.data import TrainingData, training_data
 from dcformat_pruning.meter import Meter
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import is_archive, jpeg_training_data
 from dcformat_pruning.study.network_comparison import NetworkRow, compare_network, selections_of
 from dcformat_pruning.study.network_training import train_dense
-from dcformat_pruning.study.saved_rows import load_rows, save_rows
+from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +80,15 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     CheckpointError
         The folder holds files of a study with other dense networks, or damaged files.
     """
+    channels, size = data.train.pixels.shape[1:3]
     key = f"dense={study.dense} images={len(data.train)} torch={torch.__version__}"
     saved = [] if folder is None else load_rows(folder / "rows.json", key, NetworkRow)
     for place, (name, seed) in enumerate(itertools.product(study.networks, range(study.seeds))):
         meter.begin(2 * place)
-        module = dense_network(name, seed, study.dense, data, folder, key, meter)
+        module = trained(
+            folder, seed, name, key, image_network(name, channels, size, seed),
+            partial(train_dense, name, data, seed, study.dense, meter),
+        )  # fmt: skip
         meter.begin(2 * place + 1)
         found = compare_network(
             name, module, seed, data, study.criteria, epochs=study.epochs, densities=study.densities,
@@ -100,19 +103,3 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
             meter.count("prunings", count, study.prunings, {"pruned": row.pruned, "retrained": row.retrained})
             yield rows
     yield [row for row in saved if study.holds(row)]
-
-
-def dense_network(
-    name: str, seed: int, epochs: int, data: TrainingData, folder: Path | None, key: str, meter: Meter
-) -> nn.Module:
-    """Train a dense network, or load it if `folder` holds it."""
-    saved = None if folder is None else load_stage(folder, seed, name, key)
-    if saved is None:
-        module = train_dense(name, data, seed, epochs, meter)
-        if folder is not None:
-            save_stage(folder, seed, name, key, SavedStage(module.state_dict(), {}, ""))
-        return module
-    channels, size = data.train.pixels.shape[1:3]
-    module = image_network(name, channels, size, seed)
-    module.load_state_dict(saved.state)
-    return module.eval()
