@@ -64,8 +64,8 @@ _MEANINGS = {
     "masks": "pruning masks beside the weights: apply them (torch.nn.utils.prune.remove) before saving",
     "tied tensors": "tensors equal to another one: a .dcf file stores them once",
     "not finite": "NaN or infinite numbers",
-    "few zeros": "less than half of the elements are zero: positions take back much of what zeros save, and runs are no "
-    "faster; prune further",
+    "few zeros": "less than half of the elements are zero: positions take back much of what zeros save, and runs "
+    "are no faster; prune further",
     "per-channel structure": "values with a codebook or a scale of their own in each row or column, which a .dcf file "
     "stores once for each",
     "optimizer state": "the state of an optimizer, which inference does not need: --skip leaves it out",

@@ -11,6 +11,7 @@ from dcformat_pruning import criteria, schedules, selection, sharing
 from dcformat_pruning.export import from_module
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.recipes import Result, StageReport, compress
+from dcformat_pruning.sharing import share
 from dcformat_pruning.training import TrainingPlan, fit
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "from_module",
     "schedules",
     "selection",
+    "share",
     "sharing",
 ]
