@@ -115,9 +115,17 @@ def from_scipy(
     return with_codebook(Tensor(name, whole, dtype, values[there], None, indptr, indices, scale))
 
 
-def _numbers(tensor: Tensor, values: Array, program: str) -> Array:
+def numbers_of(values: Array, tensor: Tensor) -> Array | None:
+    """Return values of a tensor as numbers, bfloat16 and scaled int8 as float32; None if NumPy has none (float8)."""
     if tensor.dtype.startswith("float8"):
-        expected = f"numbers that {program} has (to_dense gives the bit patterns)"
-        raise EncodingError(f"tensor {tensor.name!r}", got=tensor.dtype, expected=expected)
+        return None
     numbers = as_numbers(values, tensor.dtype)
     return numbers if tensor.scale == 1.0 else numbers.astype(np.float32) * np.float32(tensor.scale)
+
+
+def _numbers(tensor: Tensor, values: Array, program: str) -> Array:
+    numbers = numbers_of(values, tensor)
+    if numbers is None:
+        expected = f"numbers that {program} has (to_dense gives the bit patterns)"
+        raise EncodingError(f"tensor {tensor.name!r}", got=tensor.dtype, expected=expected)
+    return numbers

@@ -1,4 +1,4 @@
-"""PyTorch's state_dicts of ``.dcf`` files: in memory, and in files that ``torch.load(..., weights_only=True)`` reads."""
+"""PyTorch's state_dicts of ``.dcf`` files: in memory, and as files for ``torch.load(..., weights_only=True)``."""
 
 from __future__ import annotations
 

@@ -91,7 +91,23 @@ def test_a_failure_with_the_file_on_stdout(invoke: Invoke) -> None:
 def test_inspect(invoke: Invoke, dcf: Path) -> None:
     keys(
         "inspect", invoke("inspect", dcf, "--memory", "--json").stdout, "file", "version", "digest", *FIGURES,
-        "network", "labels", "metadata", "self_test", "delta", "extensions", "memory",
+        "network", "labels", "metadata", "self_test", "delta", "extensions", "stages", "memory",
+    )  # fmt: skip
+
+
+def test_details(invoke: Invoke, dcf: Path) -> None:
+    result = invoke("inspect", dcf, "--tensor", "fc1.weight", "--tensor", "fc1.bias", "--hex", "--json")
+    keys(
+        "inspect", result.stdout, "file", "version", "digest", *FIGURES, "network", "labels", "metadata", "self_test",
+        "delta", "extensions", "stages", "details", "parts",
+    )  # fmt: skip
+
+
+def test_report(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    result = invoke("report", dcf, "-o", tmp_path / "a.html", "--json")
+    keys(
+        "report", result.stdout, "file", "output", "bytes", "size", "parameters", "stored", "tensors", "examined", "parts",
+        "first_layer", "stages", "sizes", "published", "chips",
     )  # fmt: skip
 
 

@@ -52,10 +52,8 @@ def test_what_matrices_may_hold():
     assert (tensor.nnz, from_scipy("w", twice, exact=True).nnz, twice.nnz) == (2, 3, 4)
     conv = from_scipy("c", sparse.csr_array(MATRIX), shape=(3, 1, 2, 2))
     np.testing.assert_array_equal(conv.to_dense(), MATRIX.reshape(3, 1, 2, 2))
-    assert from_scipy("i", sparse.csr_array(np.eye(2)), "int8", 0.5).to_scipy().toarray().tolist() == [
-        [0.5, 0],
-        [0, 0.5],
-    ]
+    scaled = from_scipy("i", sparse.csr_array(np.eye(2)), "int8", 0.5)
+    assert scaled.to_scipy().toarray().tolist() == [[0.5, 0], [0, 0.5]]
     empty = from_scipy("e", sparse.csr_array((3, 5)))
     assert dcformat.load(dcformat.dumps(Model({"e": empty}))).tensors["e"].shape == (3, 5)
 

@@ -73,7 +73,7 @@ class _Text(NamedTuple):
 def pack_stream(options: PackOptions, spread: Spread) -> None:
     """Pack a checkpoint tensor by tensor."""
     output = options.output
-    shards = find_shards(options.checkpoint)
+    shards = find_shards(options.checkpoint, max_memory=options.max_memory)
     if spread.shard_bytes is None:
         output.check(options.checkpoint, *(shard.path for shard in shards.shards))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcformat_cli.schemas.fields import Schema, array, count, flag, mapping, maybe, number, record, share, text
+from dcformat_cli.schemas.fields import Schema, array, count, figure, flag, mapping, maybe, number, record, share, text
 from dcformat_cli.schemas.shared import (
     DELTA,
     DESCRIBED,
@@ -80,8 +80,47 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "delta": maybe(DELTA),
             "extensions": array("sections that this version does not know",
                                 record("a section", {"kind": count("its id"), "bytes": count("its bytes")})),
+            "stages": array("recorded accuracies of the stages of compression", record("a stage", {
+                "stage": text("its name"), "accuracy": share("the accuracy")})),
+            "(details)": array("with --tensor: more about these tensors", record("a tensor", {
+                "name": text("its name"), "copy_of": maybe(text("the tensor that it copies, or null")),
+                "block": count("number of the data block with its payload"),
+                "offset": count("of the payload in the file"),
+                "payload_bytes": count("bytes of the payload"), "code_bits": number("bits of codes or values"),
+                "index_bits": number("bits of positions"), "codebook_bits": number("bits of the codebook"),
+                "table_bits": number("bits of tables"),
+                "codebook": maybe(array("the shared values; null without a codebook", record("a value", {
+                    "value": figure("the value"), "count": count("how often it occurs")}))),
+                "minimum": figure("the least stored value; null without one"),
+                "maximum": figure("the largest stored value; null without one"),
+                "rows": maybe(record("entries of the rows; null for a tensor that is not sparse", {
+                    "rows": count("rows"), "empty": count("rows without entries"),
+                    "least": count("fewest entries of a row"),
+                    "most": count("most entries of a row")}))})),
+            "(parts)": array("with --hex: the parts of the file, or of the tensors, in order", record("a part", {
+                "offset": count("of its first byte"), "bytes": count("its bytes"), "what": text("what it is"),
+                "section": text("the section of the specification"), "hex": text("its first 16 bytes")})),
             "(memory)": array("with --memory: the memory that loading and running take",
                               record("a part", {"what": text("what it is"), "bytes": count("its bytes")})),
+        },
+    },
+    "report": {
+        "": {
+            "file": FILE, "output": OUTPUT, "bytes": count("bytes of the page"), "size": FIGURES["size"],
+            "parameters": FIGURES["parameters"], "stored": count("elements that are in the file"),
+            "tensors": count("its tensors"), "examined": count("those that the page shows in detail"),
+            "parts": mapping("bytes by purpose", number("bytes")),
+            "first_layer": maybe(text("the tensor that the page shows as a picture, or null")),
+            "stages": array("recorded accuracies", record("a stage", {
+                "stage": text("its name"), "accuracy": share("the accuracy")})),
+            "sizes": array("sizes of the tensors in other formats", record("a size", {
+                "name": text("the format"), "bytes": count("bytes"), "exact": flag("false for an estimate")})),
+            "published": array("published results", record("a result", {
+                "method": text("the method"), "year": count("the year"), "citation": text("where"),
+                "bytes": count("bytes of the network"), "error": number("error in percent")})),
+            "chips": array("microcontrollers", record("a chip", {
+                "chip": text("its name"), "flash": count("bytes of flash that the program takes"),
+                "ram": count("bytes of memory that it takes"), "fits": flag("whether it fits")})),
         },
     },
     "verify": {

@@ -58,6 +58,12 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
         "s": maybe(number("its sensitivity; null for one ranking over all layers")), **ROW,
         "at_two": maybe(number("the ratio that `s` = 2 gives")),
     }))}},
+    "study networks": {"": {"rows": array("the rows", record("a row", {
+        "network": text("the network"), "seed": SEED, "criterion": text("the criterion"),
+        "selection": text("how weights are selected"), "density": share("weights that were to be kept"),
+        "weights": count("weights that stay"), "dense": ROW["dense"], "pruned": ROW["pruned"],
+        "epochs": count("epochs of retraining"), "retrained": ROW["retrained"],
+    }))}},
     "study schedules": {"": {"rows": array("the rows", record("a row", {
         "seed": SEED, "schedule": text("the schedule"), "ratio": ROW["ratio"],
         "weights": count("weights that stay"), "accuracy": share("accuracy after retraining"),
