@@ -12,6 +12,7 @@ from dcformat_pruning.compression import Compression, Goal, Settings, Trial, com
 from dcformat_pruning.export import from_module
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.recipes import Result, StageReport, compress_architecture
+from dcformat_pruning.sharing import share
 from dcformat_pruning.training import TrainingPlan, fit
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "from_module",
     "schedules",
     "selection",
+    "share",
     "sharing",
 ]

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
 from dcformat_pruning.calibration.assignment_kernel import BLOCK, assign_codes
 
 Floats = npt.NDArray[np.float64]

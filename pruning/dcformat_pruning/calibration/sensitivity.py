@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
 from dcformat_pruning.calibration.layers import Layer, Use, results, vectors
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
-
+from torch import Tensor
 
 #: The most numbers of the Hessians of a matrix, if each row has its own.
 PER_ROW = 1 << 22

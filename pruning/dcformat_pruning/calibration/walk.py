@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
 from dcformat_pruning.calibration.layers import Layer, Use, vectors
 from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
 from dcformat_pruning.calibration.torch_network import TorchNetwork
+from torch import Tensor
 
 Batches = Sequence[Sequence[Tensor]]
 
