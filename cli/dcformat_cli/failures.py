@@ -24,6 +24,7 @@ __all__ = [
     "misuse",
     "require_onnx",
     "require_onnxscript",
+    "require_pillow",
     "require_ray",
     "require_report",
     "require_torch",
@@ -128,6 +129,14 @@ def require_torch(why: str) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{why} needs PyTorch: pip install 'dcformat[pruning]' ({error})") from None
+
+
+def require_pillow(what: str) -> None:
+    """Raise `MissingExtraError` unless Pillow, which decodes JPEG images, can be imported."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs Pillow: pip install 'dcformat[study]' ({error})") from None
 
 
 def require_onnx(what: str) -> None:
