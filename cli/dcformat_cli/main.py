@@ -29,6 +29,7 @@ VERBS = {
     "unpack": "write a file's tensors as .safetensors or .npz",
     "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",
+    "report": "write a page that shows what a file holds",
     "verify": "check every byte of a file",
     "doctor": "tell why a model is as large as it is, or examine the installation",
     "diff": "compare two files: tensors, networks and outputs",

@@ -88,8 +88,8 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     """Return the tensors of any file that `pack` reads, and why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
-    from dcformat_cli.delta_packing import is_dcf
     from dcformat_cli.networks import network_kind, read_network
+    from dcformat_cli.packing.deltas import is_dcf
 
     if is_dcf(path):
         model = dcformat.load(path, max_memory=max_memory)

@@ -67,9 +67,9 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
 def _network(content: DcfFile) -> list[str]:
     graph = content.graph
     if content.delta is not None:
-        from dcformat_cli import delta_packing
+        from dcformat_cli.packing import deltas
 
-        made = f"{delta_packing.parts(content.delta)}, new content digest {content.delta.result.hex()}"
+        made = f"{deltas.parts(content.delta)}, new content digest {content.delta.result.hex()}"
         return [f"a delta from a base with content digest {content.delta.base.hex()}: {made}"]
     if graph is None:
         return ["no network, only tensors (pack with --architecture to make a file that runs)"]
@@ -148,9 +148,9 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
 def _delta_document(content: DcfFile) -> dict[str, Any] | None:
     if content.delta is None:
         return None
-    from dcformat_cli import delta_packing
+    from dcformat_cli.packing import deltas
 
-    return delta_packing.as_json(content.delta)
+    return deltas.as_json(content.delta)
 
 
 def _operand(operand: Operand) -> object:

@@ -23,6 +23,7 @@ from dcformat_runtime.c_export.source_writer import SourceProgram, header, sourc
 from dcformat_runtime.c_export.step_writer import StepWriter, works_in_place
 from dcformat_runtime.c_export.steps import Step, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
+from dcformat_runtime.c_export.unread_channels import without_unread_channels
 from dcformat_runtime.network import Floats, check_graph, matrices, to_float32
 from dcformat_runtime.session import Session
 
@@ -127,9 +128,11 @@ def export_c(
     graph = model.graph
     assert graph is not None
     _check_limits(model, graph, shapes, max_memory, max_work)
-    tensors = _dense(model)
     fixed_point = options.numbers != "float32"
+    # The order of some sums in the runtime depends on the shapes, so steps are found before channels are removed.
     steps = find_steps(graph, {name: tensor.shape for name, tensor in model.tensors.items()}, fixed_point)
+    tensors = without_unread_channels(graph, shapes, _dense(model))
+    shapes = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
     floats = _float_inputs(model, graph, inputs)
     calibration = None
     if fixed_point and inputs is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import zlib
@@ -167,7 +168,7 @@ def test_progress_is_in_bytes_and_tells_what_was_kept(tmp_path: Path, separately
 
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[5] ^= 1
+    data[len(MARK) + 5] ^= 1
     path.write_bytes(bytes(data))
 
 
@@ -233,6 +234,24 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
         packing(tmp_path / "in").journal(tmp_path / "j")
     first.close()
     packing(tmp_path / "in").journal(tmp_path / "j").close()
+
+
+class Interrupting:
+    """Interrupts this process while it is sent to another."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[()]]:
+        signal.raise_signal(signal.SIGINT)
+        return int, ()
+
+
+def test_an_interrupt_while_workers_start_is_not_lost() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Processes(2, Interrupting())  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not multiprocessing.active_children()
 
 
 def test_a_killed_worker_is_reported() -> None:
@@ -350,12 +369,43 @@ def test_output_in_several_files(tmp_path: Path) -> None:
         pass
 
 
-def test_a_journal_that_is_no_journal(tmp_path: Path) -> None:
+MARK = "dcformat journal\n"
+
+
+def test_a_journal_with_lines_of_other_kinds(tmp_path: Path) -> None:
     write(tmp_path / "in")
-    for text in ("[1]\n", "{}\n{}\n", "\x00", '{"options": 1}\n{"tensor": 5}\n'):
-        (tmp_path / "j").write_text(text)
+    for text in ("", "[1]\n", "{}\n{}\n", "\x00", '{"options": 1}\n{"tensor": 5}\n', "\xff\n"):
+        (tmp_path / "j").write_bytes((MARK + text).encode("latin-1"))
         with packing(tmp_path / "in").journal(tmp_path / "j") as journal:
             assert isinstance(journal, Journal) and not journal.tensors
+
+
+@pytest.mark.parametrize("name", ["j", "j.data"])
+def test_files_that_no_journal_left(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "in")
+    for content in (b"mine", b"dcformat journey\n", bytes(100), b'{"options":{}}\n'):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileExistsError, match=rf"not a journal .* move or rename it: '.*/{name}'"):
+            packing(tmp_path / "in").journal(tmp_path / "j")
+        assert (tmp_path / name).read_bytes() == content
+        assert {path.name for path in tmp_path.iterdir()} == {"in", name}
+
+
+def test_files_of_a_journal_cut_short_in_their_first_line(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    (tmp_path / "j").write_bytes(b"dcfor")
+    (tmp_path / "j.data").write_bytes(b"dcf")
+    with packing(tmp_path / "in").journal(tmp_path / "j") as journal:
+        assert not journal.restarted and journal.put(b"one").offset == len(MARK)
+    assert (tmp_path / "j.data").read_bytes() == MARK.encode() + b"one"
+
+
+def test_a_neighbour_of_the_journal_stays(tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    (tmp_path / "j.new").write_bytes(b"mine")
+    pack(tmp_path / "in", tmp_path / "out", journal=tmp_path / "j")
+    assert (tmp_path / "j.new").read_bytes() == b"mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "j.new"}
 
 
 def test_a_journal_with_lines_that_no_packing_wrote(tmp_path: Path) -> None:
@@ -364,16 +414,20 @@ def test_a_journal_with_lines_that_no_packing_wrote(tmp_path: Path) -> None:
     with work.journal(tmp_path / "j") as journal:
         work.run(ThisProcess(), journal, lambda _: None)
     text = (tmp_path / "j").read_text()
-    options, *_, last = text.splitlines()
+    mark, options, *_, last = text.splitlines()
     line = json.loads(last)
     for changes in ({"parts": [[at, 1, "0"]]} for at in (10**30, -1, "0", None)):
-        (tmp_path / "j").write_text(f"{options}\n{json.dumps(line | changes)}\n{'[' * 100_000}")
+        (tmp_path / "j").write_text(f"{mark}\n{options}\n{json.dumps(line | changes)}\n{'[' * 100_000}")
         with work.journal(tmp_path / "j") as journal:
             assert not journal.tensors and not journal.chunks
     unknown = {"tensor": "unknown", "chunk": 0, "file": None, "parts": [], "stored": 0}
-    (tmp_path / "j").write_text(f"{options}\n{json.dumps(unknown)}\n")
+    (tmp_path / "j").write_text(f"{mark}\n{options}\n{json.dumps(unknown)}\n")
     with work.journal(tmp_path / "j") as journal:
         assert not journal.tensors and not journal.chunks
+    # A line too long to be one of a journal is not read as a whole.
+    (tmp_path / "j").write_text(f"{mark}\n{options}\n{last[:-1]}{' ' * (17 << 20)}}}\n")
+    with work.journal(tmp_path / "j") as journal:
+        assert journal.restarted is False and not journal.tensors
 
 
 def test_the_memory_of_a_description_is_counted(tmp_path: Path) -> None:
@@ -382,7 +436,7 @@ def test_the_memory_of_a_description_is_counted(tmp_path: Path) -> None:
     assert len(packed) < 10_000
     with dcformat.open(packed) as file:
         content = PackedFiles("a.dcf", [file])
-        with pytest.raises(MemoryLimitError, match=r"at most 2,500,000 \(100,000,000 of max_memory, 40 for each\)"):
+        with pytest.raises(MemoryLimitError, match=r"at most 1,041,666 \(100,000,000 of max_memory, 96 for each\)"):
             content.origin(100_000_000)
         found = content.origin()
     assert found is not None and found.names == ["a.safetensors"]

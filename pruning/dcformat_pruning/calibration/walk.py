@@ -1,0 +1,169 @@
+"""Compresses a network layer by layer: each layer makes up for the errors of those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
+from dcformat_pruning.calibration.layers import Layer, Use, vectors
+from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
+from dcformat_pruning.calibration.torch_network import TorchNetwork
+
+#: The most numbers of the Hessians of one layer, if each row has its own.
+_MOST_HESSIANS = 1 << 24
+
+Batches = Sequence[Sequence[Tensor]]
+
+
+class Walked(NamedTuple):
+    """The compressed tensors, and what was predicted of each."""
+
+    tensors: dict[str, Tensor]
+    layers: dict[str, Assigned]
+
+
+class _Moments(NamedTuple):
+    """Weighted means over the places that a layer sees: of the compressed inputs, of what the errors in them did.
+
+    Attributes
+    ----------
+    hessian : ``(groups, columns, columns)``
+        Products of the compressed inputs, with themselves.
+    cross : ``(groups, columns, columns)``
+        Products of the inputs' errors (dense minus compressed) with the compressed inputs.
+    mean, error : ``(groups, columns)``
+        The compressed inputs, and their errors.
+    """
+
+    hessian: Tensor
+    cross: Tensor
+    mean: Tensor
+    error: Tensor
+
+
+class Walk:
+    """Goes through a graph with two networks at once: the dense one and the compressed one.
+
+    Parameters
+    ----------
+    network : TorchNetwork
+    layers : sequence of Layer
+    sensitivity : Sensitivity
+    batches : sequence of sequence of Tensor
+        The calibration inputs.
+    """
+
+    def __init__(
+        self, network: TorchNetwork, layers: Sequence[Layer], sensitivity: Sensitivity, batches: Batches
+    ) -> None:
+        self.network, self.layers, self.sensitivity, self.batches = network, layers, sensitivity, batches
+        self._biases = _biases(network, layers)
+
+    @torch.no_grad()
+    def compress(self, price: float, progress: Callable[[str], None] = lambda name: None) -> Walked:
+        """Return the tensors compressed at a price, which is the error that a bit is worth."""
+        network, walked = self.network, Walked({}, {})
+        dense = [dict(enumerate(batch)) for batch in self.batches]
+        changed = [dict(enumerate(batch)) for batch in self.batches]
+        waiting = {layer.name: layer for layer in self.layers}
+        for number, node in enumerate(network.graph.nodes):
+            targets: dict[str, Tensor] = {}
+            for name in sorted(node.tensors, key=lambda name: not waiting[name].uses if name in waiting else True):
+                layer = waiting.pop(name, None)
+                if layer is None:
+                    continue
+                target = targets.get(name, network.tensors[name])
+                use, terms = layer.only_product, self.sensitivity.terms.get(name, [])
+                if use is not None and terms:
+                    moments = self._moments(layer, use, dense, changed)
+                    bias = self._biases.get(number)
+                    made = self._product(layer, target, terms[0], moments, bias, price, targets)
+                else:
+                    made = assign(_problem(layer, target, self.sensitivity), price)
+                walked.layers[name] = made
+                walked.tensors[name] = layer.tensor(torch.from_numpy(made.values.astype(np.float32)))
+                progress(name)
+            for values, tensors in ((dense, network.tensors), (changed, walked.tensors)):
+                for batch in values:
+                    batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
+                    for value in network.finished(number):
+                        del batch[value]
+        return walked
+
+    def _moments(
+        self, layer: Layer, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
+    ) -> _Moments:
+        node, kernel = self.network.graph.nodes[use.number], layer.shape[2:]
+        sums: list[Tensor | float] = [0.0] * 5
+        for a, b, weights in zip(dense, changed, self.sensitivity.places[layer.name], strict=True):
+            x = vectors(node, b[use.value], kernel)
+            off = vectors(node, a[use.value], kernel) - x
+            weighted = weights[..., None].float()
+            cross = ((off * weighted).transpose(1, 2) @ x).double()
+            parts = (weighted_products(x, weights), cross, (x * weighted).sum(1).double(), (off * weighted).sum(1).double(), weights.sum(1))
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        hessian, cross, mean, error, count = (torch.as_tensor(total) for total in sums)
+        count = count.clamp_min(1e-300)
+        matrix, vector = count[:, None, None], count[:, None]
+        return _Moments(hessian / matrix, cross / matrix, mean / vector, error / vector)
+
+    def _product(
+        self,
+        layer: Layer,
+        target: Tensor,
+        term: Term,
+        moments: _Moments,
+        bias: str | None,
+        price: float,
+        targets: dict[str, Tensor],
+    ) -> Assigned:
+        """Compress a matrix and set the target of its bias, which makes up for the mean error."""
+        groups = len(moments.hessian)
+        weights = layer.matrix(target).double().reshape(groups, -1, moments.hessian.shape[-1])
+        hessian, cross = moments.hessian, moments.cross
+        if bias is not None:
+            hessian = hessian - moments.mean[:, :, None] * moments.mean[:, None]
+            cross = cross - moments.error[:, :, None] * moments.mean[:, None]
+        diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
+        damping = DAMPING * diagonal.mean(1).clamp_min(1e-30)
+        damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
+        wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
+        problem = Problem(wanted.reshape(-1, wanted.shape[2]).numpy(), term.hessian.numpy(), np.asarray(term.rows))
+        made = assign(problem, price)
+        if bias is not None:
+            values = torch.from_numpy(made.values).reshape(weights.shape)
+            off = (weights @ (moments.mean + moments.error)[..., None]) - values @ moments.mean[..., None]
+            targets[bias] = self.network.tensors[bias] + off.reshape(-1).float()
+        return made
+
+
+def _problem(layer: Layer, target: Tensor, sensitivity: Sensitivity) -> Problem:
+    """Return the problem of a tensor whose inputs are taken from the dense network, or that is no matrix."""
+    weights = layer.matrix(target).double().numpy()
+    terms = sensitivity.terms.get(layer.name, [])
+    if terms:
+        term = combined(terms, _MOST_HESSIANS)
+        return Problem(weights, term.hessian.numpy(), term.rows.numpy())
+    importance = np.zeros(len(weights))
+    if layer.name in sensitivity.elements:
+        importance = sensitivity.elements[layer.name].reshape(-1).numpy()
+    return Problem(weights, np.eye(weights.shape[1])[None], importance)
+
+
+def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:
+    """Return the bias of each node that is the only reader of a bias of its own."""
+    readers: dict[str, int] = {}
+    for node in network.graph.nodes:
+        for name in node.tensors:
+            readers[name] = readers.get(name, 0) + 1
+    found = {}
+    for number, node in enumerate(network.graph.nodes):
+        bias = getattr(node, "bias", None)
+        if bias is not None and readers[bias] == 1:
+            found[number] = bias
+    return found
