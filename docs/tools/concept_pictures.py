@@ -2,8 +2,8 @@
 
     python docs/tools/concept_pictures.py [--out docs/concepts]
 
-Each is a card of a light colour with dark text, so it can be read in a light and in a dark scheme. Where a picture shows
-a network, that is models/lenet-300-100.dcf.
+Each is a card of a light colour with dark text, so it can be read in a light and in a dark scheme. Where a picture
+shows a network, that is models/lenet-300-100.dcf.
 """
 
 from __future__ import annotations
@@ -50,13 +50,18 @@ def cell(axes: Any, x: float, y: float, size: float, text: str = "", face: str =
     axes.text(x + size / 2, y + size / 2, text, ha="center", va="center", color=ink, fontsize=9.5)
 
 
+def box(axes: Any, corner: tuple[float, float], size: tuple[float, float], face: str, edge: str) -> None:
+    """Draw a rounded box."""
+    axes.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0.03", facecolor=face, edgecolor=edge))
+
+
 def arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], color: str = INK) -> None:
     """Draw an arrow."""
     axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.3})
 
 
 def pruning() -> Any:
-    """A small matrix before and after pruning, and the rows that are stored."""
+    """Draw a small matrix before and after pruning, and the rows that are stored."""
     figure, axes = canvas(8.6, 3.1)
     weights = np.round(np.random.default_rng(4).normal(0, 0.5, (4, 6)), 1) + 0.0
     threshold = 0.6
@@ -82,7 +87,7 @@ def pruning() -> Any:
 
 
 def relative_index() -> Any:
-    """Entries of a line, the runs of zeros between them, and the gap symbols that stand for the runs."""
+    """Draw entries of a line, the runs of zeros between them, and the gap symbols that stand for the runs."""
     figure, axes = canvas(8.6, 2.7)
     positions = [3, 4, 15, 21]
     size, left, bottom = 0.33, 0.35, 1.75
@@ -101,8 +106,8 @@ def relative_index() -> Any:
         begin, end = left + (before + 1) * size, left + position * size
         middle = (begin + end) / 2 if run else end
         if run:
-            axes.plot([begin + 0.04, begin + 0.04, end - 0.04, end - 0.04],
-                      [bottom - 0.08, bottom - 0.18, bottom - 0.18, bottom - 0.08], color=BLUE, linewidth=1)  # fmt: skip
+            top, low = bottom - 0.08, bottom - 0.18
+            axes.plot([begin + 0.04] * 2 + [end - 0.04] * 2, [top, low, low, top], color=BLUE, linewidth=1)
         axes.text(middle if run else end + size / 2, bottom - 0.36, f"run {run}", ha="center", color=BLUE, fontsize=9)
         before = position
     axes.text(left, 0.92, "gap symbols of 3 bits", weight="bold")
@@ -115,7 +120,7 @@ def relative_index() -> Any:
 
 
 def codebook() -> Any:
-    """The codebook of a real layer, and how often each of its values occurs."""
+    """Draw the codebook of a real layer, and how often each of its values occurs."""
     import dcformat
 
     tensor = dcformat.load(MODEL).tensors["fc1.weight"]
@@ -146,7 +151,7 @@ def huffman_tree(counts: Sequence[int]) -> Any:
 
 
 def huffman() -> Any:
-    """A Huffman tree of four symbols, with its code words and what they cost."""
+    """Draw a Huffman tree of four symbols, with its code words and what they cost."""
     figure, axes = canvas(8.6, 3.3)
     names, counts = ("0.5", "-0.25", "1.0", "-0.75"), (12, 4, 3, 1)
     words: dict[int, str] = {}
@@ -157,8 +162,7 @@ def huffman() -> Any:
         if isinstance(tree, int):
             x = 0.7 + 1.05 * next(leaves)
             words[tree] = word
-            axes.add_patch(FancyBboxPatch((x - 0.36, y - 0.2), 0.72, 0.4, boxstyle="round,pad=0.02", facecolor="#f3c9bb",
-                                          edgecolor=INK, linewidth=0.8))  # fmt: skip
+            box(axes, (x - 0.36, y - 0.2), (0.72, 0.4), "#f3c9bb", INK)
             axes.text(x, y, names[tree], ha="center", va="center")
             return x, y + 0.22
         ends = [
@@ -190,7 +194,7 @@ def huffman() -> Any:
 
 
 def mixing() -> Any:
-    """How coder 3 predicts whether the next place holds a weight."""
+    """Draw how coder 3 predicts whether the next place holds a weight."""
     figure, axes = canvas(8.6, 3.5)
     size, left, bottom = 0.36, 0.3, 0.75
     random = np.random.default_rng(5)
@@ -206,17 +210,14 @@ def mixing() -> Any:
     models = (("this row is full", 35), ("this column is empty", 20), ("left and above: weights", 60))
     for number, (what, chance) in enumerate(models):
         y = 2.55 - 0.8 * number
-        axes.add_patch(FancyBboxPatch((3.0, y - 0.22), 2.15, 0.44, boxstyle="round,pad=0.03", facecolor="#cfe3ea",
-                                      edgecolor=BLUE, linewidth=1))  # fmt: skip
+        box(axes, (3.0, y - 0.22), (2.15, 0.44), "#cfe3ea", BLUE)
         axes.text(4.075, y, f"{what}\n{chance} %", ha="center", va="center", fontsize=9.5)
         arrow(axes, (5.2, y), (6.05, 1.75 + 0.18 * (1 - number)), BLUE)
     axes.text(3.0, 3.02, "predictions, each adaptive", weight="bold")
-    axes.add_patch(FancyBboxPatch((6.1, 1.4), 0.95, 0.7, boxstyle="round,pad=0.03", facecolor="#f3c9bb", edgecolor=RED,
-                                  linewidth=1))  # fmt: skip
+    box(axes, (6.1, 1.4), (0.95, 0.7), "#f3c9bb", RED)
     axes.text(6.575, 1.75, "mixer\n48 %", ha="center", va="center")
     arrow(axes, (7.1, 1.75), (7.45, 1.75))
-    axes.add_patch(FancyBboxPatch((7.5, 1.4), 0.85, 0.7, boxstyle="round,pad=0.03", facecolor="#d8e6d0",
-                                  edgecolor=GREEN, linewidth=1))  # fmt: skip
+    box(axes, (7.5, 1.4), (0.85, 0.7), "#d8e6d0", GREEN)
     axes.text(7.925, 1.75, "arithmetic\ncoder", ha="center", va="center", fontsize=9)
     axes.text(3.0, 0.42, "A yes costs -log2(0.48) = 1.06 bits. Then all models learn from it.")
     return figure
