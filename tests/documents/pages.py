@@ -192,8 +192,8 @@ def tflite_page() -> Scope:
 
 #: The page to what makes its files, in the working directory, and returns its names.
 SETUPS: dict[str, Callable[[], Scope]] = {
-    "docs/deltas.md": deltas, "docs/faq.md": faq, "docs/limits.md": limits, "docs/onnx.md": onnx_page,
-    "docs/own-model.md": repository, "docs/pruning.md": pruning, "docs/pytorch.md": pytorch,
+    "docs/README.md": repository, "docs/deltas.md": deltas, "docs/faq.md": faq, "docs/limits.md": limits,
+    "docs/onnx.md": onnx_page, "docs/own-model.md": repository, "docs/pruning.md": pruning, "docs/pytorch.md": pytorch,
     "docs/reading-the-specification.md": repository, "docs/runtime.md": runtime, "docs/scale.md": scale,
     "docs/security.md": limits, "docs/tflite.md": tflite_page,
 }  # fmt: skip
