@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge fuzz clean
+.PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -66,6 +66,10 @@ coverage: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS) --cov --cov-append --cov-report=term
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(READERS)))
 
+# The site of docs/, in site/: it works from a file. A warning is an error.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for
 # the Python that runs here. MACHINES="x86_64 aarch64" makes both; the same sources give the same bytes.
 MACHINES ?= $(shell uname -m)
@@ -92,7 +96,7 @@ fuzz: $(VENV)/installed-dev
 # Editable, so that a change in the checkout is a change in the command.
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)dev,$*)]'
+	$(BIN)/$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)docs$(comma)dev,$*)]'
 	touch $@
 
 $(VENV)-lowest/installed: pyproject.toml constraints-lowest.txt
@@ -105,4 +109,4 @@ empty :=
 space := $(empty) $(empty)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-edge build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-edge build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
