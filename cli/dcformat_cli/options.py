@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from math import isfinite
@@ -11,8 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.modes import DECODE_SECONDS
 from dcformat_cli.failures import misuse
+from dcformat_cli.group import Choice
 from dcformat_cli.output_files import Output
 
 #: The key under which the callback of ``-o`` finds ``-f``.
@@ -22,7 +26,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 #: The modes of `dcformat.save`; the last one makes the smallest files.
-MODES = ("fast", "small", "tiny")
+MODES = codecs.MODES
 
 
 class FileName(click.Path):
@@ -98,6 +102,29 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
     return None if value is None else Output.of(value, context.meta.get(_FORCE, False))
 
 
+def mode(what: str) -> Callable[[Any], Any]:
+    """Return ``--mode``, the coder of a file."""
+    return click.option(
+        "--mode", type=Choice(("auto", *MODES)), default="auto", show_default=True,
+        help=f"The coder of {what}: fast to decode, small, or tiny for small networks; auto tries them and keeps the "
+        "smallest file that decodes within --seconds. Large networks get fast without a trial.",
+    )  # fmt: skip
+
+
+def decode_seconds() -> Callable[[Any], Any]:
+    """Return ``--seconds``; `refuse` it for any mode but ``auto``."""
+    return click.option(
+        "--seconds", type=click.FloatRange(min=0, min_open=True), default=DECODE_SECONDS, show_default=True,
+        help="With --mode auto: the longest time to decode, counted in steps of 1 ns on every machine.",
+    )  # fmt: skip
+
+
+def check_seconds(mode: str) -> None:
+    """Raise `click.UsageError` if the user gave ``--seconds`` with a mode for which it has no effect."""
+    if mode != "auto":
+        refuse("only for --mode auto", "seconds")
+
+
 def file_argument() -> Callable[[Any], Any]:
     """Return the argument FILE, a ``.dcf`` file or ``-``."""
     return click.argument("file", type=FileName(), metavar="FILE")
@@ -126,8 +153,26 @@ def max_work() -> Callable[[Any], Any]:
 
 
 def as_json() -> Callable[[Any], Any]:
-    """Return ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+    """Return ``--json`` and ``--json-schema``; a verb gets the first one as `as_json`."""
+
+    def decorate(function: Any) -> Any:
+        schema = click.option(
+            "--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+            help="Print the JSON Schema of that document, and exit.",
+        )  # fmt: skip
+        document = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+        return document(schema(function))
+
+    return decorate
+
+
+def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from dcformat_cli.schemas import schema_of
+
+        root = context.find_root().command_path
+        click.echo(json.dumps(schema_of(context.command_path.removeprefix(root).strip()), indent=2))
+        context.exit()
 
 
 def data() -> Callable[[Any], Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dcformat_cli.terminal import is_dumb
+from dcformat_cli.terminal import is_dumb, printable
 
 if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
@@ -37,6 +37,20 @@ def reporting() -> Iterator[Report]:
 
     with Live(console=Console(stderr=True, highlight=False)) as live:
         yield ProgressBar(live)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a callback that shows finished and all steps, and the next one, on a terminal, until the block ends."""
+    if not sys.stderr.isatty() or is_dumb():
+        yield lambda done, total, item: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True, highlight=False), transient=True) as live:
+        yield lambda done, total, item: live.update(Text(f"{what} {printable(item)} ({done + 1:,} of {total:,})"))
 
 
 class ProgressLines:

@@ -101,7 +101,7 @@ def test_completion() -> None:
     assert complete("dcformat ins") == ["inspect"]
     assert complete("dcformat ") == list(VERBS)
     assert complete("dcformat inspect --j") == ["--json"]
-    assert complete("dcformat study ") == ["article", "criteria", "layers", "schedules"]
+    assert complete("dcformat study ") == ["article", "criteria", "layers", "networks", "schedules"]
     assert complete("dcformat compress lenet") == ["lenet-300-100", "lenet-5"]
     assert complete("dcformat pack a.npz --mode t") == ["tiny"]
     for line in ("dcformat inspect mod", "dcformat verify a b", "dcformat pack a -o b", "dcformat run a --input b"):

@@ -170,14 +170,14 @@ def _compress(options: CompressOptions) -> None:
 
 
 def _train(options: CompressOptions, stages: StageDirectory) -> Result:
-    from dcformat_pruning.recipes import compress
+    from dcformat_pruning.recipes import compress_architecture
 
     start = None
     if options.checkpoint is not None:
         with spooled(options.checkpoint) as path:
             start = stages.start_from(path, ARCHITECTURES[options.architecture])
     with reporting() as progress:
-        return compress(
+        return compress_architecture(
             options.architecture,
             options.recipe,
             seed=options.seed,
@@ -206,7 +206,7 @@ def _report(options: CompressOptions, made: Compressed) -> None:
 
 
 def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
-    rows = [(s.stage, f"{100 * s.accuracy:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
+    rows = [(s.stage, f"{100 * s.metric:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
     Table("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
     say("")
     summary.layer_table(figures).show()

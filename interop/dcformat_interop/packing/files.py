@@ -22,7 +22,7 @@ from dcformat_interop.packing.indexes import compare, find_index, read_index
 from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import METADATA_PREFIX
-from dcformat_interop.tensors import Array
+from dcformat_interop.tensors import Array, Budget
 
 #: How the name of an index ends, and the name that `write_shards` gives it.
 INDEX_SUFFIX = ".dcf.index.json"
@@ -198,20 +198,20 @@ def opened_files(
 ) -> Iterator[PackedFiles]:
     """Open the files of a packed checkpoint: an index, or a directory with one.
 
-    The options are those of `dcformat.open`, for each file.
+    The options are those of `dcformat.open`, for each file; `max_memory` applies to the index too.
 
     Raises
     ------
     UnfitError
-        There is no index or more than one, or it is damaged, names a file outside its directory, or disagrees with the
-        files.
+        There is no index or more than one, or it is damaged, takes too much memory, names a file outside its
+        directory, or disagrees with the files.
     FormatError, OSError
         A file is damaged or cannot be read.
     """
     index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
     if index is None:
         raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
-    where = read_index(index).where
+    where = read_index(index, Budget(str(path), max_memory)).where
     with ExitStack() as stack:
 
         def open_one(path: Path) -> DcfFile:
