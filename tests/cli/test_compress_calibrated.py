@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcformat_cli.schemas import schema_of
+from jsonschema import validate
 
 import dcformat
 from dcformat import Model
@@ -40,6 +42,7 @@ def test_a_size(invoke: Invoke, tmp_path: Path, network: Path, inputs: Path) -> 
     result = invoke("compress", network, "--calibration", inputs, "--size", 250, "-o", out, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
+    validate(document, schema_of("compress"))
     assert document["bytes"] == out.stat().st_size <= 250
     assert document["change"] == min(trial["change"] for trial in document["trials"] if trial["bytes"] <= 250)
     assert len(result.stderr.splitlines()) == len(document["trials"])
