@@ -9,6 +9,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from dcformat_interop import kinds
+
+from dcformat import layout
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.model import require_no_delta
@@ -73,6 +76,8 @@ def opened(
 def spooled(name: str | Path) -> Iterator[Path]:
     """Yield a path that can be opened repeatedly: `name`, or a temporary copy of stdin or of a pipe.
 
+    Of a stream that begins like no known file, only the beginning is copied, from which a reader tells that.
+
     Raises
     ------
     UnfitError
@@ -86,7 +91,10 @@ def spooled(name: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dcformat-") as folder:
         path = Path(folder) / "input"
         with path.open("wb") as copy, nullcontext(sys.stdin.buffer) if pipe else Path(name).open("rb") as stream:
-            while part := stream.read(1 << 20):
+            part = stream.read(kinds.HEAD)
+            copy.write(part)
+            known = part.startswith(layout.MAGIC) or kinds.looks_like(part) is not None
+            while known and (part := stream.read(1 << 20)):
                 copy.write(part)
                 if copy.tell() > DEFAULT_MAX_MEMORY:
                     raise UnfitError(label, f"at most {DEFAULT_MAX_MEMORY:,} bytes", "more")

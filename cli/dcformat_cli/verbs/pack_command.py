@@ -16,7 +16,7 @@ from dcformat_cli import networks
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.options import (
-    FileName,
+    LocalFile,
     as_json,
     base,
     check_seconds,
@@ -42,7 +42,7 @@ _TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "seconds", "max_memory"
 
 
 @click.command("pack")
-@click.argument("checkpoint", metavar="MODEL", type=FileName(path_type=Path))
+@click.argument("checkpoint", metavar="MODEL", type=LocalFile(path_type=Path))
 @output("the packed file")
 @base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
