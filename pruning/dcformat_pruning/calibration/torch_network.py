@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,12 @@ class TorchNetwork:
         }
         self._last = {value: number for number, node in enumerate(self.graph.nodes) for value in node.values}
         self._kept = {output.value for output in self.graph.outputs}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> TorchNetwork:
+        """Return the same graph with other tensors."""
+        other = copy(self)
+        other.tensors = {**self.tensors, **tensors}
+        return other
 
     def run(self, inputs: Sequence[Tensor], watch: Watch | None = None) -> list[Tensor]:
         """Return the outputs, each ``(batch, *shape)``, of the inputs, each float32 ``(batch, *shape)``."""
