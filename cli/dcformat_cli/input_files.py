@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import click
 from dcformat_interop import kinds
 
 from dcformat import layout
@@ -81,7 +82,7 @@ def spooled(name: str | Path) -> Iterator[Path]:
     Raises
     ------
     UnfitError
-        The input exceeds `DEFAULT_MAX_MEMORY` bytes, or the block raises the error; the message has the user's name.
+        The input exceeds `DEFAULT_MAX_MEMORY` bytes. Errors of the block name the input as the user did.
     """
     pipe = str(name) == "-"
     if not pipe and (Path(name).is_file() or Path(name).is_dir() or not Path(name).exists()):
@@ -100,9 +101,12 @@ def spooled(name: str | Path) -> Iterator[Path]:
                     raise UnfitError(label, f"at most {DEFAULT_MAX_MEMORY:,} bytes", "more")
         try:
             yield path
-        except UnfitError as error:
-            error.args = (str(error).replace(str(path), label),)
-            raise
         except FormatError as error:
             error.path = label
+            raise
+        except click.ClickException as error:
+            error.message = error.message.replace(str(path), label)
+            raise
+        except (ValueError, ImportError) as error:
+            error.args = (str(error).replace(str(path), label),)
             raise

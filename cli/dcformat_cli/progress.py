@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
     from rich.live import Live
 
+#: A callback that takes the number of finished steps, that of all steps, and the name of the next one.
+Count = Callable[[int, int, str], None]
+
 #: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
 
@@ -39,7 +42,7 @@ def reporting() -> Iterator[Report]:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def counting(what: str) -> Iterator[Count]:
     """Yield a callback that shows finished and all steps, and the next one, on a terminal, until the block ends."""
     if not shows_progress():
         yield lambda done, total, item: None
