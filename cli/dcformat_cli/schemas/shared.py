@@ -112,6 +112,10 @@ MACHINE = record(
         "python": text("the version of Python"),
     },
 )
+RECORDED = array(
+    "the metric that the metadata records for each stage of compression",
+    record("a stage", {"stage": text("its name"), "metric": number("an accuracy, for most networks")}),
+)
 STAGES = array(
     "the stages",
     record("a stage", {
