@@ -27,23 +27,25 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
-# The same tests where kernels run as plain Python, and compiled with bounds checks.
+# Tests that run kernels, where these run as plain Python, and compiled with bounds checks.
 checks: plain-python bounds
 
-# Tests that run kernels. Plain Python takes some hundred times as long, so the tests take smaller inputs there.
+# Plain Python takes some hundred times as long, so tests take smaller inputs there, or none. NumPy checks bounds too, so
+# only these tests are repeated with compiled kernels that do. The tests in tests/jit set themselves how kernels run.
 KERNEL_TESTS := tests/format tests/runtime
+SCALED_TESTS := $(shell grep -lE "COMPILED|=examples|mark.needs_compiler" $(KERNEL_TESTS:%=%/test_*.py))
 plain-python: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 
 bounds: $(VENV)/installed-dev
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(SCALED_TESTS)
 
 # The command as on a machine that has neither Numba nor llvmlite.
 without-numba: $(VENV)/installed-dev
 	PYTHONPATH=tests/without_numba $(BIN)/python -m pytest -m "not slow and not needs_compiler" tests/cli
 
 # The format and the command with the oldest dependencies that pyproject.toml allows (without PyTorch).
-LOWEST := tests/format $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
+LOWEST := tests/format tests/jit $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
 lowest: $(VENV)-lowest/installed
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
 

@@ -3,7 +3,7 @@
     python benchmarks/network_records.py resnet-8 --seed 0 --data DIR --work DIR -o models/resnet-8.dcf
 
 DIR holds cifar10_jpeg.tar.xz; see docs/study-networks.md. Each stage is saved in the work directory, and an interrupted
-run continues from its last complete stage. The dense network teaches the pruned one. All settings were chosen on 5,000
+run continues from its last complete stage. A dense network teaches the pruned one. All settings were chosen on 5,000
 validation images; the test images are read once, at the end.
 """
 
@@ -50,6 +50,8 @@ class Settings:
         Number of values of a layer's weights.
     lr : float
         Peak learning rate of the pruning.
+    teacher : str or None
+        The network whose outputs are the targets; None for the network itself before it is pruned.
     """
 
     dense: int
@@ -58,11 +60,12 @@ class Settings:
     keep: int
     clusters: int = 8
     lr: float = 3e-3
+    teacher: str | None = None
 
 
 SETTINGS = {
-    "resnet-8": Settings(dense=30, prune=24, share=10, keep=16_500),
-    "vgg-7": Settings(dense=20, prune=20, share=8, keep=24_000),
+    "resnet-8": Settings(dense=30, prune=20, share=8, keep=27_000, clusters=10, teacher="vgg-7"),
+    "vgg-7": Settings(dense=20, prune=14, share=5, keep=45_000),
     "resnet-20": Settings(dense=30, prune=20, share=8, keep=30_000),
     "vit": Settings(dense=30, prune=20, share=8, keep=40_000),
 }
@@ -114,54 +117,71 @@ def stages(name: str, settings: Settings, data: TrainingData, teacher: nn.Module
         run(module, replace(plan, epochs=settings.share, lr=1e-3), sharing, "share", progress)
 
     def settle(module: nn.Module, progress: Progress) -> None:
-        quantise_biases(module, 31)
+        quantise_biases(module, 63)
         shared = SharedWeights.from_values(module, weight_names(module))
         for parameter in module.parameters():
             parameter.requires_grad_(parameter.ndim > 1)
-        run(module, replace(plan, epochs=_SETTLE, lr=3e-4), shared, "settle", progress)
-        round_weights(module, 6)
+        run(module, replace(plan, epochs=_SETTLE, lr=5e-4), shared, "settle", progress)
+        round_weights(module, 7)
 
     found: dict[str, Stage] = {"prune": prune, "share": share, "settle": settle}
     return found
 
 
-def compress(name: str, data: TrainingData, seed: int, work: Path, settings: Settings) -> nn.Module:
-    """Run all stages, or load those that `work` already holds; print a line for each."""
-    channels, size = data.train.pixels.shape[1:3]
-    module = image_network(name, channels, size, seed)
+class Folder:
+    """The saved stages of a network in the work directory; a line on stdout tells the outcome of each.
 
-    def step(number: int, stage: str, key: str, run: Callable[[nn.Module], nn.Module]) -> None:
-        nonlocal module
-        saved = load_stage(work, number, stage, key)
-        if stage == "share" and saved is not None:
-            fold_batch_norm(module)
+    Parameters
+    ----------
+    work : Path
+        The work directory, with a folder for each network.
+    """
+
+    def __init__(self, work: Path, name: str, data: TrainingData) -> None:
+        self._folder, self._data = work / name, data
+
+    def step(self, number: int, stage: str, key: str, module: nn.Module, run: Callable[[], nn.Module]) -> nn.Module:
+        """Return the module that `run` makes, or that was saved; `module` takes the saved weights."""
+        saved = load_stage(self._folder, number, stage, key)
         if saved is None:
             started = time.perf_counter()
-            module = run(module).eval()
-            accuracy = evaluate(module, data.validation)
+            module = run().eval()
+            accuracy = evaluate(module, self._data.validation)
             weights = sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
-            report = {
-                "stage": stage,
-                "validation": accuracy,
-                "weights": weights,
-                "s": round(time.perf_counter() - started),
-            }
+            report = {"stage": stage, "validation": accuracy, "weights": weights}
+            report["seconds"] = round(time.perf_counter() - started)
             saved = SavedStage(module.state_dict(), {}, json.dumps(report))
-            save_stage(work, number, stage, key, saved)
+            save_stage(self._folder, number, stage, key, saved)
+        if stage == "share":
+            fold_batch_norm(module)
         module.load_state_dict(saved.state)
         print(saved.report, flush=True)
+        return module.eval()
 
-    step(0, "dense", f"{name} {seed} {settings.dense}", lambda _: train_dense(name, data, seed, settings.dense, show))
-    teacher = copy.deepcopy(module).eval()
+
+def dense_network(name: str, data: TrainingData, seed: int, work: Path) -> nn.Module:
+    """Train a dense network, or load it from the work directory."""
+    epochs = SETTINGS[name].dense
+    channels, size = data.train.pixels.shape[1:3]
+    fresh = image_network(name, channels, size, seed)
+    key = f"{name} {seed} {epochs}"
+    return Folder(work, name, data).step(0, "dense", key, fresh, lambda: train_dense(name, data, seed, epochs, show))
+
+
+def compress(name: str, data: TrainingData, seed: int, work: Path, settings: Settings) -> nn.Module:
+    """Run all stages, or load those that the work directory already holds; print a line for each."""
+    module = dense_network(name, data, seed, work)
+    teacher = copy.deepcopy(module) if settings.teacher is None else dense_network(settings.teacher, data, seed, work)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folder = Folder(work, name, data)
     for number, (stage, run) in enumerate(stages(name, settings, data, teacher, seed).items(), 1):
 
-        def inplace(module: nn.Module, run: Stage = run) -> nn.Module:
+        def changed(module: nn.Module = module, run: Stage = run) -> nn.Module:
             run(module, show)
             return module
 
-        step(number, stage, f"{name} {seed} {settings}", inplace)
-    return module.eval()
+        module = folder.step(number, stage, f"{name} {seed} {settings}", module, changed)
+    return module
 
 
 def show(stage: str, epoch: float, epochs: int, figures: dict[str, float]) -> None:

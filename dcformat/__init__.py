@@ -6,23 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from dcformat.dense import from_dense
 from dcformat.errors import FormatError
+from dcformat.graph import Graph
 from dcformat.model import Model, Tensor
 from dcformat.opening import load, verify
 from dcformat.opening import open_file as open
 from dcformat.reader import DcfFile
 
 if TYPE_CHECKING:
+    from dcformat.conversions import from_scipy
     from dcformat.deltas import apply, delta
     from dcformat.writer import dumps, save
 
 __version__ = "1.0.0"
 
 __all__ = [
-    "DcfFile", "FormatError", "Model", "Tensor", "apply", "delta", "dumps", "from_dense", "load", "open", "save",
-    "verify",
+    "DcfFile", "FormatError", "Graph", "Model", "Tensor", "apply", "delta", "dumps", "from_dense", "from_scipy", "load",
+    "open", "save", "verify",
 ]  # fmt: skip
 
-_LAZY = {"apply": "deltas", "delta": "deltas", "dumps": "writer", "save": "writer"}
+_LAZY = {
+    "apply": "deltas", "delta": "deltas", "dumps": "writer", "from_scipy": "conversions", "save": "writer",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

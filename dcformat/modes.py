@@ -18,9 +18,9 @@ AnyMode = Mode | Literal["auto"]
 #: The time that a file may take to decode, and the steps of a second.
 DECODE_SECONDS, STEPS_PER_SECOND = 0.1, 10**9
 
-#: Steps for each element that decoding takes in networks for which a mode pays. A mode is not even tried if a network's
-#: elements take more steps than there are, because coding a large network several times takes minutes.
-ELEMENT_STEPS: Mapping[Mode, int] = {"fast": 0, "small": 20, "tiny": 100}
+#: The largest networks for which a mode is tried, in elements; more in proportion for a longer time than
+#: `DECODE_SECONDS`. Larger ones hardly ever decode in time, and coding them several times would take minutes.
+MAX_ELEMENTS: Mapping[Mode, int] = {"small": 5_000_000, "tiny": 1_000_000}
 
 
 class Trial(NamedTuple):
@@ -33,8 +33,8 @@ class Trial(NamedTuple):
 
 def modes_to_try(elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
     """Return the modes that are tried for tensors with this many elements together; 'fast' is always among them."""
-    steps = seconds * STEPS_PER_SECOND
-    return tuple(mode for mode in MODES if ELEMENT_STEPS[mode] * elements <= steps)
+    scale = max(seconds / DECODE_SECONDS, 1.0)
+    return tuple(mode for mode in MODES if mode not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[mode] * scale)
 
 
 def best(trials: Sequence[Trial], seconds: float = DECODE_SECONDS) -> Trial:

@@ -141,6 +141,15 @@ class DcfFile:
         """Return the id and the body of each section but the tensor table, in order."""
         return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
 
+    def read(self, offset: int, count: int) -> bytes:
+        """Return bytes of the file as they are; raise `TruncatedError` if fewer are left."""
+        return bytes(self._data.take(offset, count))
+
+    def payload(self, name: str) -> bytes:
+        """Return the coded bytes of a tensor, or of its original. Raises `KeyError` or `FormatError`."""
+        with self._naming():
+            return bytes(self._payload(self._original(name)))
+
     @property
     def decoded_bytes(self) -> int:
         """Bytes of all tensors in memory, in the form stored in the file; a copy shares its original's arrays."""

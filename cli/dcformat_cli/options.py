@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from math import isfinite
@@ -152,8 +153,26 @@ def max_work() -> Callable[[Any], Any]:
 
 
 def as_json() -> Callable[[Any], Any]:
-    """Return ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+    """Return ``--json`` and ``--json-schema``; a verb gets the first one as `as_json`."""
+
+    def decorate(function: Any) -> Any:
+        schema = click.option(
+            "--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+            help="Print the JSON Schema of that document, and exit.",
+        )  # fmt: skip
+        document = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+        return document(schema(function))
+
+    return decorate
+
+
+def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from dcformat_cli.schemas import schema_of
+
+        root = context.find_root().command_path
+        click.echo(json.dumps(schema_of(context.command_path.removeprefix(root).strip()), indent=2))
+        context.exit()
 
 
 def data() -> Callable[[Any], Any]:

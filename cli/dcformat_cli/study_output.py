@@ -19,6 +19,12 @@ OUT = click.option(
     metavar="DIR",
     help="Write tables and plots here; the tables are updated as the study goes on.",
 )
+RESUME = click.option(
+    "--resume",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep dense networks and finished rows here, and continue from what DIR already holds.",
+)
 FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dcformat.floats import as_numbers
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, as_numbers
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw
 
 
 def fold_masks(path: str, raw: Raw, budget: Budget) -> None:

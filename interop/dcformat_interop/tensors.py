@@ -97,11 +97,6 @@ class Budget:
             raise UnfitError(self._path, expected, f"one that takes {self._taken:,} or more", what)
 
 
-def as_numbers(values: Array, dtype: str) -> Array:
-    """Return values that compare as numbers: the bit patterns of bfloat16 become float32."""
-    return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
-
-
 def is_single(values: Array) -> bool:
     """Return whether float32 holds all float64 values exactly."""
     flat = values.reshape(-1)

@@ -14,11 +14,11 @@ from dcformat_cli.verbs import warmup_command
 from safetensors.numpy import load as load_safetensors
 
 import dcformat
-from tests.cli.support import Invoke, State, command, environment, read_terminal, refused, spawn
+from tests.cli.support import PACK, Invoke, State, command, environment, read_terminal, refused, spawn
 
 
 def test_pack_and_unpack_through_pipes(dcf: Path, npz: Path, state: State, tmp_path: Path) -> None:
-    packed = spawn("pack", "-", "-o", "-", "--architecture", "lenet-300-100", cwd=tmp_path, input=npz.read_bytes())
+    packed = spawn(*PACK, "-", "-o", "-", "--architecture", "lenet-300-100", cwd=tmp_path, input=npz.read_bytes())
     assert packed.returncode == 0, packed.stderr
     assert packed.stdout == dcf.read_bytes()
     assert packed.stderr.decode().startswith(f"stdout: {dcf.stat().st_size:,} bytes, ")
@@ -57,14 +57,14 @@ def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_pat
 
         path = tmp_path / "a.safetensors"
         save_file(dict(np.load(npz)), path)
-    assert invoke("pack", "-", "-o", tmp_path / "out.dcf", stdin=path.read_bytes()).exit_code == 0
+    assert invoke(*PACK, "-", "-o", tmp_path / "out.dcf", stdin=path.read_bytes()).exit_code == 0
     assert len(dcformat.load(tmp_path / "out.dcf").tensors) == 6
 
 
 def test_errors_name_stdin(invoke: Invoke, tmp_path: Path) -> None:
     broken = b"PK\x05\x06" + bytes(6) + b"\xff" * 12  # the end of an archive that has no beginning
     for content, found in ((b"nonsense", "bytes of"), (b"", "an empty file"), (broken, "a damaged zip archive: ")):
-        result = invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=content)
+        result = invoke(*PACK, "-", "-o", tmp_path / "a.dcf", stdin=content)
         refused(result, f"dcformat: stdin: not a checkpoint ({found}")
     other = "dcformat: stdin: not a .dcf file [E01]"
     for arguments in (["inspect"], ["verify"], ["bench"], ["run"], ["unpack", "-o", tmp_path / "a.npz"]):
@@ -153,7 +153,7 @@ def test_the_file_on_stdin_is_never_the_output(npz: Path, tmp_path: Path) -> Non
     path = tmp_path / "a.npz"
     path.write_bytes(npz.read_bytes())
     with path.open("rb") as stdin:
-        done = spawn("pack", "-", "-f", "-o", path, stdin=stdin)
+        done = spawn(*PACK, "-", "-f", "-o", path, stdin=stdin)
     assert done.returncode == 2
     assert path.read_bytes() == npz.read_bytes()
 

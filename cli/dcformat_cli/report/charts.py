@@ -14,8 +14,8 @@ from dcformat_cli.terminal import printable
 
 #: CSS pixels: the widths of charts on a wide screen and on a phone, the size of small ones, the height of a bar.
 WIDE, NARROW, SMALL, _BAR = 920, 330, (300, 200), 22
-#: Shared values whose lines have heads.
-_STEMS = 64
+#: Shared values whose lines have heads, and the ratio of sizes up to which their scale is linear.
+_STEMS, _LINEAR = 64, 20
 
 
 class LayerBar(NamedTuple):
@@ -25,6 +25,16 @@ class LayerBar(NamedTuple):
     density: float
     value_bits: float
     position_bits: float
+
+
+class CostBar(NamedTuple):
+    """A row of the chart of costs: bits of an entry's value and position as coded, and their entropies (or NaN)."""
+
+    name: str
+    value_bits: float
+    value_entropy: float
+    position_bits: float
+    position_entropy: float
 
 
 class SizeBar(NamedTuple):
@@ -46,8 +56,7 @@ def layers(rows: Sequence[LayerBar], wide: bool) -> Picture:
         axes[0].set_xlabel("density: stored elements, %")
         for place, row in zip(places, rows, strict=True):
             _beside(axes[0], 100 * row.density, place, f"{100 * row.density:.3g}")
-        axes[0].set_xlim(0, 112)
-        axes[0].set_xticks([0, 25, 50, 75, 100])
+        axes[0].set_xlim(0, 115 * max(row.density for row in rows) or 1)
         values, positions = ([getattr(row, f"{kind}_bits") for row in rows] for kind in ("value", "position"))
         axes[1].barh(places, values, color=colour("values"), height=0.7, label="value")
         axes[1].barh(places, positions, left=values, color=colour("positions"), height=0.7, label="position")
@@ -66,24 +75,50 @@ def layers(rows: Sequence[LayerBar], wide: bool) -> Picture:
     return picture(f"layers-{'wide' if wide else 'narrow'}", title, text, size, draw)
 
 
-def sizes(rows: Sequence[SizeBar], wide: bool) -> Picture:
-    """Draw sizes on a logarithmic scale."""
+def costs(rows: Sequence[CostBar], wide: bool) -> Picture:
+    """Draw what the values and positions of entries take as coded, and their entropies."""
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots()
+        axes = figure.subplots(1, 2, sharey=True) if wide else figure.subplots(2, 1)
         places = range(len(rows))
+        for each, kind in zip(axes, ("value", "position"), strict=True):
+            limits, spent = ([getattr(row, f"{kind}_{what}") for row in rows] for what in ("entropy", "bits"))
+            each.hlines(places, limits, spent, color=colour("muted"), linewidth=1.5)
+            each.plot(limits, places, "|", color=colour("ink"), markersize=12, markeredgewidth=2, label="entropy")
+            each.plot(spent, places, "o", color=colour(f"{kind}s"), markersize=7, label="as coded")
+            each.set_xlabel(f"bits of a {kind}")
+            each.set_xlim(left=0)
+            each.grid(axis="x")
+            _name_rows(each, [elided(row.name, 30 if wide else 16) for row in rows])
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+
+    size = (WIDE, 80 + _BAR * len(rows)) if wide else (NARROW, 130 + 2 * _BAR * len(rows))
+    text = "Two marks for each tensor; the table below has all numbers."
+    return picture(f"costs-{'wide' if wide else 'narrow'}", "Bits as coded, and entropies", text, size, draw)
+
+
+def sizes(rows: Sequence[SizeBar], wide: bool) -> Picture:
+    """Draw sizes, on a logarithmic scale if they differ much."""
+    low, high = min(row.bytes for row in rows), max(row.bytes for row in rows)
+    logarithmic = high > _LINEAR * low
+
+    def draw(figure: Any) -> None:
+        axes, room = figure.subplots(), 0.25 if wide else 0.6
         colours = [colour("values" if row.own else "muted") for row in rows]
-        low = 0.5 * min(row.bytes for row in rows)
-        axes.barh(places, [row.bytes for row in rows], left=0, color=colours, height=0.7)
-        axes.set_xscale("log")
-        high = max(row.bytes for row in rows)
-        axes.set_xlim(low, high * (high / low) ** (0.25 if wide else 0.6))
+        axes.barh(range(len(rows)), [row.bytes for row in rows], color=colours, height=0.7)
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.set_xlim(0.5 * low, high * (2 * high / low) ** room)
+            axes.minorticks_off()
+        else:
+            axes.set_xlim(0, high * (1 + room))
         for place, row in enumerate(rows):
             _beside(axes, row.bytes, place, f"{row.bytes:,}")
         _name_rows(axes, [elided(row.name, 48 if wide else 20) for row in rows])
         axes.xaxis.set_major_formatter(lambda value, _: short_bytes(value))
-        axes.minorticks_off()
-        axes.set_xlabel("bytes, logarithmic scale")
+        if not logarithmic:
+            axes.locator_params(axis="x", nbins=8 if wide else 3)
+        axes.set_xlabel("bytes, logarithmic scale" if logarithmic else "bytes")
 
     size = (WIDE if wide else NARROW, 60 + _BAR * len(rows))
     text = "; ".join(f"{row.name}: {row.bytes:,} bytes" for row in rows)
@@ -131,12 +166,11 @@ def code_lengths(number: int, name: str, kind: str, table: CodeTable) -> Picture
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         ideal = np.geomspace(shares.min(), shares.max(), 50)
-        axes.plot(ideal, -np.log2(ideal), color=colour("muted"), linewidth=1.2, label="-log2(frequency)")
+        axes.plot(ideal, -np.log2(ideal), color=colour("muted"), linewidth=1.2)
         axes.plot(shares, lengths, "o", color=colour("positions" if kind == "gaps" else "values"), markersize=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.minorticks_off()
-        axes.legend(loc="upper right")
         _finish(axes, "frequency of the symbol", "bits of its code word")
 
     title = f"Code lengths of the {kind} of {elided(name)}"

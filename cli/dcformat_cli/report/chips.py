@@ -43,7 +43,7 @@ OTHER_FLASH, OTHER_RAM = 1024, 256
 
 #: Bytes of flash beside the coded weights on a Cortex-M: for any program, and for each layer with weights; and how many
 #: times as many on an AVR. These and the next figures are above what `benchmarks/microcontrollers/programs.py` found.
-CODE, CODE_PER_LAYER, AVR_FACTOR = 1200, 275, 2
+CODE, CODE_PER_LAYER, AVR_FACTOR = 1300, 275, 2
 
 #: Bytes of memory beside the values: for any program, for each layer, and for each entry of the fullest row of a
 #: convolution.
@@ -75,10 +75,11 @@ class Program(NamedTuple):
         factor = AVR_FACTOR if processor.startswith("atmega") else 1
         return self.weights + factor * (CODE + CODE_PER_LAYER * self.layers)
 
-    def fits(self, chip: Chip) -> bool:
-        """Return whether the program fits beside the rest."""
-        flash, ram = self.flash(chip.processor) + OTHER_FLASH, self.memory + OTHER_RAM
-        return flash <= 1024 * chip.flash and ram <= 1024 * chip.ram
+    def lacks(self, chip: Chip) -> list[str]:
+        """Return what a chip has too little of for the program and the rest: flash, RAM, or nothing."""
+        flash = self.flash(chip.processor) + OTHER_FLASH > 1024 * chip.flash
+        ram = self.memory + OTHER_RAM > 1024 * chip.ram
+        return ["flash"] * flash + ["RAM"] * ram
 
 
 def estimate(file: DcfFile, max_memory: int | None) -> Program | str:

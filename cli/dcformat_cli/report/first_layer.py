@@ -31,7 +31,8 @@ class FirstLayer(NamedTuple):
     name : str
     tiles : float64 array
         ``(tiles, height, width)``, or ``(tiles, height, width, 3)`` for filters of three channels.
-    kind : {'filters', 'units', 'matrix'}
+    kind : {'filters', 'colours', 'units', 'matrix'}
+        ``colours`` are filters of three channels.
     total : int
         Number of the filters or units that have weights at all.
     of : int
@@ -87,10 +88,10 @@ def _counts(tiles: Floats) -> tuple[int, int]:
 
 def _filters(name: str, dense: Floats) -> FirstLayer:
     if dense.shape[1] == 3:
-        tiles = dense.transpose(0, 2, 3, 1)
+        tiles, kind = dense.transpose(0, 2, 3, 1), "colours"
     else:
-        tiles = dense.reshape(-1, *dense.shape[2:])
-    return FirstLayer(name, _chosen(tiles), "filters", *_counts(tiles))
+        tiles, kind = dense.reshape(-1, *dense.shape[2:]), "filters"
+    return FirstLayer(name, _chosen(tiles), kind, *_counts(tiles))
 
 
 def _weight(file: DcfFile) -> tuple[str | None, tuple[int, int] | None]:

@@ -31,13 +31,14 @@ def numbers(values: Array, dtype: str, scale: float = 1.0) -> Floats:
     scale : float
         Of an int8 tensor.
     """
-    if dtype == "bfloat16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-    if dtype == "float8_e8m0fnu":
-        return np.where(values == 255, np.nan, np.exp2(values.astype(np.float64) - 127))
     if dtype in _EIGHT_BITS:
-        return np.asarray(_of_eight_bits(*_EIGHT_BITS[dtype])[values], np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
+        table: Floats = _of_eight_bits(*_EIGHT_BITS[dtype])[values]
+        return table
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and signalling NaN stay what they are
+        if dtype == "bfloat16":
+            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+        if dtype == "float8_e8m0fnu":
+            return np.where(values == 255, np.nan, np.exp2(values.astype(np.float64) - 127))
         real = np.abs(values) if dtype == "complex64" else values
         return np.asarray(real, np.float64) * scale
 
@@ -50,4 +51,4 @@ def _of_eight_bits(exponent_bits: int, bias: int, missing: tuple[int, ...]) -> F
     sizes = np.where(exponents > 0, 1 + fractions, fractions) * np.exp2(np.maximum(exponents, 1) - bias)
     out = np.where(patterns < 128, sizes, -sizes)
     out[list(missing)] = np.nan
-    return out
+    return np.asarray(out, np.float64)

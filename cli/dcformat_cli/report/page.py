@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dcformat import __version__
 from dcformat.graph import with_batch
+from dcformat.model import STORAGE
 from dcformat.wording import counted, shaped
 from dcformat_cli.report import charts
 from dcformat_cli.report.chips import CHIPS, Program
@@ -17,12 +18,17 @@ from dcformat_cli.report.facts import PARTS, Facts, TensorFacts
 from dcformat_cli.report.pictures import Picture
 from dcformat_cli.report.published import PUBLISHED, TITLES
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.report.tensors import entropy, position_entropy
+from dcformat_cli.report.tensors import Examined, entropy, position_entropy
 from dcformat_cli.report.tree import cells
 from dcformat_cli.report.weights_image import montage
 
+if TYPE_CHECKING:
+    from dcformat.contents import TensorInfo
+
 #: Tensors in the chart of layers, in pictures of values and codes, and in tables; texts and their characters.
 _BARS, _PICTURED, _ROWS, _TEXTS, _LENGTH = 30, 12, 300, 50, 400
+#: Symbols of a code that is worth a picture.
+_SYMBOLS = 4
 
 
 class Pictures(NamedTuple):
@@ -40,7 +46,12 @@ def render(facts: Facts) -> str:
         loader=PackageLoader("dcformat_cli.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"short": charts.elided, "bytes": "{:,.0f}".format, "percent": _percent}
+    environment.filters |= {
+        "short": charts.elided,
+        "bytes": "{:,.0f}".format,
+        "percent": _percent,
+        "tile": charts.short_bytes,
+    }
     return environment.get_template("page.html.jinja").render(
         facts=facts, version=__version__, parts_known=PARTS, **_overview(facts), **_layers(facts), **_values(facts),
         **_costs(facts), **_accuracy(facts), **_comparison(facts), **_microcontrollers(facts), **_about(facts),
@@ -121,15 +132,15 @@ def _values(facts: Facts) -> dict[str, Any]:
 
 
 class Cost(NamedTuple):
-    """A row of the table of costs, in bits of an entry: of fixed width, by entropy, and as coded."""
+    """A row of the table of costs, in bits of an entry: of fixed width, by entropy (or None), and as coded."""
 
     name: str
     coder: str
     fixed: int
-    entropy: float
+    entropy: float | None
     spent: float
-    random: float
-    spent_on_position: float
+    random: float | None
+    spent_on_position: float | None
 
 
 def _costs(facts: Facts) -> dict[str, Any]:
@@ -137,25 +148,38 @@ def _costs(facts: Facts) -> dict[str, Any]:
     pictures: list[tuple[str, Picture]] = []
     for number, tensor in enumerate(_largest(facts, _BARS)):
         examined, info = tensor.examined, tensor.info
-        if examined is None or examined.counts is None or not info.stored:
+        if examined is None or not info.stored or not (info.clusters or info.form == "sparse"):
             continue
         usage = examined.usage
-        costs.append(
-            Cost(
-                info.name, usage.coder, (info.clusters - 1).bit_length(), entropy(examined.counts),
-                usage.code_bits / info.stored,
-                position_entropy(info.size, info.stored) if info.form == "sparse" else 0.0,
-                usage.index_bits / info.stored,
-            )
-        )  # fmt: skip
-        if usage.coder == "huffman" and len(pictures) < 2 * _PICTURED:
-            kinds = [("gaps", usage.gap_code), *(("codes", code) for code in usage.code_codes[:1])]
-            pictures += [
-                (info.name, charts.code_lengths(number, info.name, kind, code))
-                for kind, code in kinds
-                if code is not None and np.count_nonzero(code.counts) > 1
-            ]
-    return {"costs": costs, "code_pictures": pictures}
+        costs.append(_cost(info, examined))
+        kinds = [("gaps", usage.gap_code), *(("codes", code) for code in usage.code_codes[:1])]
+        pictures += [
+            (info.name, charts.code_lengths(number, info.name, kind, code))
+            for kind, code in kinds
+            if usage.coder == "huffman"
+            and code is not None
+            and np.count_nonzero(code.counts) >= _SYMBOLS
+            and len(pictures) < _PICTURED
+        ]
+    bars = [
+        charts.CostBar(cost.name, cost.spent, *(np.nan if bits is None else bits for bits in (
+            cost.entropy, cost.spent_on_position, cost.random,
+        )))
+        for cost in costs
+    ]  # fmt: skip
+    drawn = Pictures(charts.costs(bars, True), charts.costs(bars, False)) if bars else None
+    return {"costs": costs, "costs_picture": drawn, "code_pictures": pictures}
+
+
+def _cost(info: TensorInfo, examined: Examined) -> Cost:
+    usage, sparse = examined.usage, info.form == "sparse"
+    return Cost(
+        info.name, usage.coder,
+        (info.clusters - 1).bit_length() if info.clusters else 8 * STORAGE[info.dtype].itemsize,
+        None if examined.counts is None else entropy(examined.counts), usage.code_bits / info.stored,
+        position_entropy(info.size, info.stored) if sparse else None,
+        usage.index_bits / info.stored if sparse else None,
+    )  # fmt: skip
 
 
 def _accuracy(facts: Facts) -> dict[str, Any]:
@@ -183,7 +207,7 @@ def _microcontrollers(facts: Facts) -> dict[str, Any]:
     program = facts.program
     if not isinstance(program, Program):
         return {"chips": [], "no_program": program}
-    rows = [(name, chip, program.flash(chip.processor), program.fits(chip)) for name, chip in CHIPS.items()]
+    rows = [(name, chip, program.flash(chip.processor), program.lacks(chip)) for name, chip in CHIPS.items()]
     return {"chips": rows, "no_program": ""}
 
 

@@ -91,7 +91,7 @@ def _inlined(svg: str, key: str, title: str, text: str) -> str:
     svg = re.sub(r"font: (\d+(?:\.\d+)?)px [^;\"]*", r"font-size: \1px", svg)
     for name, stand_in in _STAND_INS.items():
         svg = svg.replace(stand_in, f"var(--{name})")
-    svg = re.sub(r"\d+\.\d\d+", lambda m: f"{float(m[0]):.1f}", re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", svg))
+    svg = re.sub(r"<[^>]+>", lambda tag: _short(tag[0]), svg)
     svg = re.sub(r"\n\s*", "\n", re.sub(r"<defs>\s*</defs>", "", svg))
     view = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">") + 1 :]
@@ -101,3 +101,9 @@ def _inlined(svg: str, key: str, title: str, text: str) -> str:
         f'<title id="{key}-title">{escape(printable(title))}</title>'
         f'<desc id="{key}-desc">{escape(printable(text))}</desc>{body}'
     )
+
+
+def _short(tag: str) -> str:
+    """Return a tag without rotations by nothing, and with one decimal place."""
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", tag)

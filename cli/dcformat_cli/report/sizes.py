@@ -94,7 +94,7 @@ def plain_sizes(file: DcfFile) -> list[OtherSize]:
     found = [OtherSize("safetensors, same dtypes", len(header) + dense)]
     if any(info.form == "sparse" for info in infos):
         found.append(OtherSize("sparse rows (CSR), 4 bytes an index and a value", sum(map(_csr_bytes, infos))))
-    if all(info.dtype in ("float32", "float16", "bfloat16") for info in infos):
+    if infos and all(info.dtype in ("float32", "float16", "bfloat16") for info in infos):
         found.append(OtherSize("dense int8, a scale for each tensor", sum(info.size + 4 for info in infos)))
     return found
 

@@ -97,7 +97,7 @@ def _code_counts(tensor: Tensor) -> Ints:
 
 
 def _spread(info: TensorInfo, pieces: Iterable[Array]) -> Spread | None:
-    sample = numbers(_every(pieces, -(-info.stored // _SAMPLE), STORAGE[info.dtype]), info.dtype, info.scale)
+    sample = numbers(_every(pieces, max(1, -(-info.stored // _SAMPLE)), STORAGE[info.dtype]), info.dtype, info.scale)
     finite = sample[np.isfinite(sample)]
     if not len(finite):
         return None

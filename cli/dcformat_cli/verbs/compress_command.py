@@ -69,7 +69,24 @@ class Compressed:
     tested: Evaluation
 
 
-@click.command("compress")
+class _CompressCommand(click.Command):
+    """Compresses with training, or leaves a model file to the command that compresses without."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Parse the arguments with the options of the command that takes them."""
+        from dcformat_cli.verbs import compress_calibrated
+
+        if any(compress_calibrated.takes(argument) for argument in _positional(args)):
+            return compress_calibrated.compress_calibrated_command.make_context(info_name, args, *rest, **extra)
+        return super().make_context(info_name, args, *rest, **extra)
+
+
+def _positional(args: Sequence[str]) -> list[str]:
+    """Return the first argument, unless it is an option."""
+    return [argument for argument in args[:1] if not argument.startswith("-")]
+
+
+@click.command("compress", cls=_CompressCommand)
 @click.argument("architecture", type=Choice(NETWORKS))
 @output("the packed file")
 @click.option(
@@ -127,6 +144,9 @@ def compress_command(**options: Any) -> None:
     and compared, and then run once on the test set.
 
     After an interruption, FILE.stages holds the completed stages, and --resume continues from them.
+
+    `dcformat compress MODEL`, with a file of ONNX, TensorFlow Lite, PyTorch (.pt2) or a .dcf file, compresses without
+    training; `dcformat compress MODEL --help` explains it.
     """
     _compress(CompressOptions(**options))
 
@@ -150,14 +170,14 @@ def _compress(options: CompressOptions) -> None:
 
 
 def _train(options: CompressOptions, stages: StageDirectory) -> Result:
-    from dcformat_pruning.recipes import compress
+    from dcformat_pruning.recipes import compress_architecture
 
     start = None
     if options.checkpoint is not None:
         with spooled(options.checkpoint) as path:
             start = stages.start_from(path, ARCHITECTURES[options.architecture])
     with reporting() as progress:
-        return compress(
+        return compress_architecture(
             options.architecture,
             options.recipe,
             seed=options.seed,
@@ -186,7 +206,7 @@ def _report(options: CompressOptions, made: Compressed) -> None:
 
 
 def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
-    rows = [(s.stage, f"{100 * s.accuracy:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
+    rows = [(s.stage, f"{100 * s.metric:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
     Table("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
     say("")
     summary.layer_table(figures).show()

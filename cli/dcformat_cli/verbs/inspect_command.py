@@ -10,9 +10,12 @@ import click
 from dcformat.errors import FormatError
 from dcformat.graph import with_batch
 from dcformat.wording import counted, shaped
-from dcformat_cli import summary
+from dcformat_cli import byte_map, summary, tensor_details
+from dcformat_cli.failures import misuse
+from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work
+from dcformat_cli.report.stages import recorded_stages
 from dcformat_cli.terminal import Table, emit_json, say
 
 if TYPE_CHECKING:
@@ -22,25 +25,59 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @file_argument()
+@click.option("--tensor", "tensors", multiple=True, metavar="NAME",
+              help="Show more about this tensor: its codebook, values and rows; may be repeated.")  # fmt: skip
+@click.option("--hex", "parts", is_flag=True,
+              help="Show each part's first bytes, offset and section of the specification.")  # fmt: skip
 @click.option("--memory", is_flag=True, help="Also show the memory that loading the file would take.")
 @max_memory()
 @max_work()
 @as_json()
-def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+def inspect_command(
+    file: str,
+    tensors: tuple[str, ...],
+    parts: bool,
+    memory: bool,
+    max_memory: int | None,
+    max_work: int | None,
+    as_json: bool,
+) -> None:
     """Show what FILE (- for stdin) holds and what its bytes are for.
 
     As in the tables of the Deep Compression paper, bits per weight and per index are averages over the stored weights,
     after coding. The column "codebook" has the number of shared values. The rows of the second table add up to the size
     of the file.
+
+    --tensor shows tensors in detail instead, and --hex where the parts of the file, or of these tensors, are.
     """
     with opened(file, max_memory, max_work, delta=True) as content:
+        for name in tensors:
+            if name not in content.names:
+                raise misuse(f"{file}: no tensor {name!r}.{suggestion(name, content.names)}")
+        found = [tensor_details.details(content, name) for name in tensors]
+        places = _parts(content, tensors) if parts else []
         if as_json:
-            emit_json(_document(file, content, memory))
-        else:
-            _show(file, content, memory)
+            more = ({"details": found} if tensors else {}) | ({"parts": byte_map.as_json(places)} if parts else {})
+            emit_json({**_document(file, content), **more, **_memory_document(content, memory)})
+            return
+        if not tensors and not parts:
+            _show(file, content)
+        for each in found:
+            tensor_details.show(content, each)
+        if parts:
+            byte_map.table(places).show()
+        if memory:
+            say("")
+            _memory_table(content).show()
 
 
-def _show(name: str, content: DcfFile, memory: bool) -> None:
+def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.Part]:
+    if not tensors:
+        return list(byte_map.file_parts(content))
+    return [part for name in tensors for part in byte_map.tensor_parts(content, name)]
+
+
+def _show(name: str, content: DcfFile) -> None:
     figures = summary.summarize(content)
     say(summary.headline(name, figures))
     say(f"format {content.version[0]}.{content.version[1]}, content digest {content.digest.hex()}")
@@ -51,6 +88,8 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
         say(f"labels: {', '.join(content.labels[:12])}{more}")
     for key, value in content.metadata.items():
         say(f"{key}: {value}")
+    if stages := recorded_stages(content.metadata):
+        say("recorded accuracy: " + ", ".join(f"{stage} {accuracy:.2f} %" for stage, accuracy in stages))
     if content.self_test is not None:
         say(f"self-test: {counted(content.self_test.samples, 'input')} from seed {content.self_test.seed}")
     for extension in content.extensions:
@@ -59,9 +98,6 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
     summary.layer_table(figures).show()
     say("")
     summary.ledger_table(figures).show()
-    if memory:
-        say("")
-        _memory_table(content).show()
 
 
 def _network(content: DcfFile) -> list[str]:
@@ -124,9 +160,9 @@ def _memory_table(content: DcfFile) -> Table:
     return Table("maximum memory", ("what", "bytes"), rows)
 
 
-def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
+def _document(name: str, content: DcfFile) -> dict[str, Any]:
     graph = content.graph
-    document: dict[str, Any] = {
+    return {
         "file": name,
         "version": list(content.version),
         "digest": content.digest.hex(),
@@ -139,10 +175,12 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
         },
         "delta": _delta_document(content),
         "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
+        "stages": [{"stage": stage, "accuracy": each / 100} for stage, each in recorded_stages(content.metadata)],
     }  # fmt: skip
-    if memory:
-        document["memory"] = [{"what": what, "bytes": size} for what, size in _memory(content)]
-    return document
+
+
+def _memory_document(content: DcfFile, wanted: bool) -> dict[str, Any]:
+    return {"memory": [{"what": what, "bytes": size} for what, size in _memory(content)]} if wanted else {}
 
 
 def _delta_document(content: DcfFile) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
+    from dcformat_cli.report.chips import Chip, Program
     from dcformat_cli.report.facts import Facts
 
 
@@ -71,8 +72,10 @@ def _document(facts: Facts, output: Output, size: int) -> dict[str, Any]:
         "stages": [{"stage": stage, "accuracy": each / 100} for stage, each in recorded_stages(facts.file.metadata)],
         "sizes": [each._asdict() for each in facts.sizes],
         "published": [each._asdict() for each in PUBLISHED.get(facts.architecture or "", ())],
-        "chips": [] if program is None else [
-            {"chip": name, "flash": program.flash(chip.processor), "ram": program.memory, "fits": program.fits(chip)}
-            for name, chip in CHIPS.items()
-        ],
+        "chips": [] if program is None else [_chip(name, chip, program) for name, chip in CHIPS.items()],
     }  # fmt: skip
+
+
+def _chip(name: str, chip: Chip, program: Program) -> dict[str, Any]:
+    flash, lacks = program.flash(chip.processor), program.lacks(chip)
+    return {"chip": name, "flash": flash, "ram": program.memory, "fits": not lacks}

@@ -13,7 +13,7 @@ from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice, Group
 from dcformat_cli.options import as_json, data
 from dcformat_cli.progress import reporting
-from dcformat_cli.study_output import FORCE, OUT, prepare, print_rows, write
+from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import Table, emit_json, note, say
 from dcformat_cli.verbs.study_networks import networks_command
 
@@ -53,7 +53,7 @@ _DENSE = 10.0
 
 @click.group("study", cls=Group)
 def study_command() -> None:
-    """Compare pruning criteria or schedules on LeNet-300-100, repeat an article's figures, or rank layers."""
+    """Compare pruning criteria or schedules, repeat an article's figures, or rank layers."""
 
 
 @study_command.command(
@@ -118,49 +118,56 @@ def criteria_command(
 
 @study_command.command("article", short_help="repeat the figures of a 2025 article")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
+@click.option(
+    "--dense", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs of the dense network."
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs of retraining.")
 @OUT
 @FORCE
+@RESUME
 @data()
 @as_json()
-def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
+def article_command(
+    seeds: int,
+    dense: int,
+    epochs: int,
+    out: Path | None,
+    force: bool,
+    resume: Path | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
     """Repeat the figures of an article on a network trained as the article's, on the test set.
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
-    Each seed takes about a minute on one core.
+    Each seed takes about half an hour on one core. An interrupted study continues with --resume.
     """
     require_torch("study")
-    from dcformat_pruning import study
     from dcformat_pruning.data import load_test_images, training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study import article
+    from dcformat_pruning.study import article, article_run
     from dcformat_pruning.study.report import article_markdown, to_csv
 
     prepare(out, force, ("study-article.csv", "study-article.md"))
+    if resume is not None:
+        resume.mkdir(parents=True, exist_ok=True)
     images, test = training_data(data), load_test_images(data)
     rows: list[RepeatedRow] = []
-    count = article.rows_of_one()
     with reporting() as report:
-        meter = Meter(report, _work(seeds, {"article's": epochs * count}))
-        for seed in range(seeds):
-            meter.begin(2 * seed)
-            module = study.train_article(images, seed, meter, article.DENSE_EPOCHS)
-            meter.begin(2 * seed + 1)
-            for done, row in enumerate(article.repeat(module, seed, images, test, epochs), start=1):
-                rows.append(row)
-                meter.count("prunings", done, count, {"pruned": row.pruned, "retrained": row.retrained})
+        meter = Meter(report, _work(seeds, {"article's": epochs * article.rows_of_one()}, dense))
+        for rows in article_run.run(seeds, dense, epochs, images, test, resume, meter):
             if out is not None:
                 write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
     print_rows(rows, article_markdown(rows), as_json)
 
 
-def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
+def _work(seeds: int, retraining: Mapping[str, int], dense: float = _DENSE) -> list[tuple[str, float]]:
     """Return the stages of a study and their work in epochs: a dense network, then its pruned versions."""
     stages: list[tuple[str, float]] = []
     for seed in range(seeds):
         for name, epochs in retraining.items():
-            stages += [(f"{name} network, seed {seed}", _DENSE), (f"its prunings, seed {seed}", float(epochs))]
+            stages += [(f"{name} network, seed {seed}", float(dense)), (f"its prunings, seed {seed}", float(epochs))]
     return stages
 
 

@@ -11,7 +11,7 @@ from dcformat_cli.failures import require_pillow, require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.options import as_json, numbers
 from dcformat_cli.progress import reporting
-from dcformat_cli.study_output import FORCE, OUT, prepare, print_rows, write
+from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import note
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def _densities(text: str) -> tuple[float, ...]:
 )
 @OUT
 @FORCE
-@click.option(
-    "--resume", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-    help="Keep dense networks and finished rows here, and continue from what DIR already holds.",
-)  # fmt: skip
+@RESUME
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="PATH",
     help="The archive of CIFAR-10 (JPEG), a directory that holds it as cifar10_jpeg.tar.xz, or a directory of IDX "

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
 from dcformat_pruning.calibration.assignment_kernel import BLOCK, assign_codes
 
 Floats = npt.NDArray[np.float64]
@@ -89,12 +88,9 @@ class _Factored:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        columns = problem.weights.shape[1]
         diagonals = np.diagonal(problem.hessians, axis1=1, axis2=2)
         self.order = np.argsort(-diagonals.mean(0), kind="stable")
-        damped = problem.hessians[:, self.order][:, :, self.order].copy()
-        damping = DAMPING * np.maximum(diagonals.mean(1), 1e-30)
-        damped[:, np.arange(columns), np.arange(columns)] += damping[:, None]
+        damped = _damped(problem.hessians[:, self.order][:, :, self.order])
         # The upper factor of the inverse, by way of the lower factor with rows and columns in reverse order.
         lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
         inverse = np.linalg.inv(lower)[:, ::-1, ::-1]
@@ -107,7 +103,7 @@ class _Factored:
     def typical_step(self, price: float) -> float:
         """Return the step of a grid on which another bit for each weight would cost as much error as it saves."""
         curvature = 2 * self.importance[:, None] / self.pivots**2
-        mean = float(np.exp(np.log(np.maximum(curvature, 1e-300)).mean()))
+        mean = max(float(curvature.mean()), 1e-300)
         return float(np.sqrt(6 * max(price, 1e-300) / (np.log(2) * mean)))
 
     def choose(self, values: Floats, price: Floats, zero_price: Floats) -> Codes:
@@ -121,6 +117,18 @@ class _Factored:
         out = np.empty(codes.T.shape, np.int32)
         out[:, self.order] = codes.T
         return out
+
+
+def _damped(hessians: Floats) -> Floats:
+    """Return Hessians with a share of their mean diagonal added to it, so that they have inverses."""
+    diagonals = np.diagonal(hessians, axis1=1, axis2=2)
+    damping = DAMPING * np.maximum(diagonals.mean(1), 1e-30)
+    return np.asarray(hessians + damping[:, None, None] * np.eye(hessians.shape[-1]))
+
+
+def pivots(hessians: Floats) -> Floats:
+    """Return the diagonals of the inverse Hessians, ``(groups, columns)``: what the error of a weight is divided by."""
+    return np.diagonal(np.linalg.inv(_damped(hessians)), axis1=1, axis2=2)
 
 
 def assign(problem: Problem, price: float, steps: Sequence[float] = ()) -> Assigned:

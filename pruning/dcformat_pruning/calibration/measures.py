@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from dcformat_pruning.calibration.torch_network import TorchNetwork
 from torch import Tensor
 
 from dcformat.graph import Output, Softmax
-from dcformat_pruning.calibration.torch_network import TorchNetwork
 
 
 class Measure:

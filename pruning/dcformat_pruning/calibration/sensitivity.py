@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
 from dcformat_pruning.calibration.layers import Layer, Use, results, vectors
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
-
+from torch import Tensor
 
 #: The most numbers of the Hessians of a matrix, if each row has its own.
 PER_ROW = 1 << 22
-#: The share of the mean Hessian of all rows in that of each row.
-_SHRINKING = 0.2
+#: The same for the sum of several terms.
+_MOST_SUMMED = 1 << 24
+#: The Hessian of a row is drawn towards that of all rows as if those gave this many gradients for each column.
+_SHARED = 2
 
 
 class Term(NamedTuple):
@@ -86,7 +86,8 @@ class _Sums:
             return None
         assert isinstance(self.products, Tensor)
         if len(self.products) == len(self.rows):
-            shrunk = self.products * (1 - _SHRINKING) + _SHRINKING * _shared(self.products, self.rows)
+            share = _SHARED * self.products.shape[1] / (_SHARED * self.products.shape[1] + count)
+            shrunk = self.products * (1 - share) + share * _shared(self.products, self.rows)
             return Term(shrunk / count, torch.ones_like(self.rows))
         traces = torch.diagonal(self.products, dim1=1, dim2=2).sum(1).clamp_min(1e-300)
         return Term(self.products / traces[:, None, None], self.rows / count)
@@ -188,12 +189,12 @@ def _squares(gradient: Tensor) -> Tensor:
     return gradient.double().square()
 
 
-def combined(terms: Sequence[Term], limit: int) -> Term:
-    """Return a sum of terms as one term, exactly if a Hessian for each row has at most `limit` elements in all."""
+def combined(terms: Sequence[Term]) -> Term:
+    """Return a sum of terms as one term, exactly unless Hessians for each row would take too much memory."""
     rows, columns = len(terms[0].rows), terms[0].hessian.shape[-1]
     if len(terms) == 1:
         return terms[0]
-    if rows * columns * columns <= limit:
+    if rows * columns * columns <= _MOST_SUMMED:
         parts = [
             term.hessian.repeat_interleave(rows // len(term.hessian), 0) * term.rows[:, None, None] for term in terms
         ]
@@ -202,5 +203,3 @@ def combined(terms: Sequence[Term], limit: int) -> Term:
     shares = [term.rows.sum() / total.sum() for term in terms]
     hessians = [term.hessian.mean(0, keepdim=True) * share for term, share in zip(terms, shares, strict=True)]
     return Term(torch.stack(hessians).sum(0), total)
-
-

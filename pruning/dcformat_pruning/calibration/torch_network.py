@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from dcformat_pruning.calibration.torch_operators import Call, Operand, Watch, evaluate
 from dcformat_runtime.network import to_float32
 from torch import Tensor
 
 from dcformat.graph import Operand as NodeOperand
 from dcformat.model import Model
-from dcformat_pruning.calibration.torch_operators import Call, Operand, Watch, evaluate
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,6 +39,12 @@ class TorchNetwork:
         }
         self._last = {value: number for number, node in enumerate(self.graph.nodes) for value in node.values}
         self._kept = {output.value for output in self.graph.outputs}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> TorchNetwork:
+        """Return the same graph with other tensors."""
+        other = copy(self)
+        other.tensors = {**self.tensors, **tensors}
+        return other
 
     def run(self, inputs: Sequence[Tensor], watch: Watch | None = None) -> list[Tensor]:
         """Return the outputs, each ``(batch, *shape)``, of the inputs, each float32 ``(batch, *shape)``."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
 from dcformat_pruning.calibration.layers import Layer, Use, vectors
+from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
 from dcformat_pruning.calibration.torch_network import TorchNetwork
-
-#: The most numbers of the Hessians of one layer, if each row has its own.
-_MOST_HESSIANS = 1 << 24
+from torch import Tensor
 
 Batches = Sequence[Sequence[Tensor]]
 
@@ -55,12 +53,20 @@ class Walk:
     layers : sequence of Layer
     sensitivity : Sensitivity
     batches : sequence of sequence of Tensor
-        The calibration inputs.
+        The calibration inputs, as `measure_sensitivity` saw them.
+    masks : mapping of str to ndarray
+        The weights of matrices that may differ from zero; all of those of other tensors may.
     """
 
     def __init__(
-        self, network: TorchNetwork, layers: Sequence[Layer], sensitivity: Sensitivity, batches: Batches
+        self,
+        network: TorchNetwork,
+        layers: Sequence[Layer],
+        sensitivity: Sensitivity,
+        batches: Batches,
+        masks: Mapping[str, Mask] = MappingProxyType({}),
     ) -> None:
+        self.masks = masks
         self.network, self.layers, self.sensitivity, self.batches = network, layers, sensitivity, batches
         self._biases = _biases(network, layers)
 
@@ -84,7 +90,7 @@ class Walk:
                     bias = self._biases.get(number)
                     made = self._product(layer, target, terms[0], moments, bias, price, targets)
                 else:
-                    made = assign(_problem(layer, target, self.sensitivity), price)
+                    made = self._other(layer, target, price)
                 walked.layers[name] = made
                 walked.tensors[name] = layer.tensor(torch.from_numpy(made.values.astype(np.float32)))
                 progress(name)
@@ -94,6 +100,18 @@ class Walk:
                     for value in network.finished(number):
                         del batch[value]
         return walked
+
+    def _other(self, layer: Layer, target: Tensor, price: float) -> Assigned:
+        """Compress a tensor whose inputs are taken from the dense network, or that is no matrix."""
+        weights = layer.matrix(target).double().numpy()
+        terms = self.sensitivity.terms.get(layer.name, [])
+        if terms:
+            term = combined(terms)
+            return assign(Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name)), price)
+        importance = self.sensitivity.elements.get(layer.name)
+        if importance is None or not float(importance.sum()) > 0:
+            return _kept(layer, target)
+        return assign(Problem(weights, np.ones((1, 1, 1)), importance.reshape(-1).numpy()), price)
 
     def _moments(
         self, layer: Layer, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
@@ -105,7 +123,13 @@ class Walk:
             off = vectors(node, a[use.value], kernel) - x
             weighted = weights[..., None].float()
             cross = ((off * weighted).transpose(1, 2) @ x).double()
-            parts = (weighted_products(x, weights), cross, (x * weighted).sum(1).double(), (off * weighted).sum(1).double(), weights.sum(1))
+            parts = (
+                weighted_products(x, weights),
+                cross,
+                (x * weighted).sum(1).double(),
+                (off * weighted).sum(1).double(),
+                weights.sum(1),
+            )
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
         hessian, cross, mean, error, count = (torch.as_tensor(total) for total in sums)
         count = count.clamp_min(1e-300)
@@ -133,7 +157,8 @@ class Walk:
         damping = DAMPING * diagonal.mean(1).clamp_min(1e-30)
         damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
         wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
-        problem = Problem(wanted.reshape(-1, wanted.shape[2]).numpy(), term.hessian.numpy(), np.asarray(term.rows))
+        mask = self.masks.get(layer.name)
+        problem = Problem(wanted.reshape(-1, wanted.shape[2]).numpy(), term.hessian.numpy(), term.rows.numpy(), mask)
         made = assign(problem, price)
         if bias is not None:
             values = torch.from_numpy(made.values).reshape(weights.shape)
@@ -142,17 +167,10 @@ class Walk:
         return made
 
 
-def _problem(layer: Layer, target: Tensor, sensitivity: Sensitivity) -> Problem:
-    """Return the problem of a tensor whose inputs are taken from the dense network, or that is no matrix."""
-    weights = layer.matrix(target).double().numpy()
-    terms = sensitivity.terms.get(layer.name, [])
-    if terms:
-        term = combined(terms, _MOST_HESSIANS)
-        return Problem(weights, term.hessian.numpy(), term.rows.numpy())
-    importance = np.zeros(len(weights))
-    if layer.name in sensitivity.elements:
-        importance = sensitivity.elements[layer.name].reshape(-1).numpy()
-    return Problem(weights, np.eye(weights.shape[1])[None], importance)
+def _kept(layer: Layer, target: Tensor) -> Assigned:
+    """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
+    values = layer.matrix(target).double().numpy()
+    return Assigned(values, 0.0, 0.0)
 
 
 def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:

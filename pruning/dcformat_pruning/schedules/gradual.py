@@ -114,6 +114,9 @@ class GradualBalanced:
         Number of steps between two thresholds.
     power : float
         Weight of the loss's sensitivity: 0 gives magnitude, 0.5 optimal brain damage.
+    begin : int, optional
+        Number of alive weights from which the cubic falls; by default, those that are alive in the masks. A smaller
+        number lets weights that an earlier pruning removed come back in place of others.
 
     Raises
     ------
@@ -140,6 +143,7 @@ class GradualBalanced:
         freeze: float = 0.95,
         every: int = 20,
         power: float = 0.5,
+        begin: int | None = None,
     ) -> None:
         parameters = dict(module.named_parameters())
         self._weights = {name: parameters[name] for name in masks.masks}
@@ -147,7 +151,8 @@ class GradualBalanced:
         self._allowed = {name: mask.clone() for name, mask in masks.masks.items()}
         self._start, self._until, self._freeze, self._every = start, until, freeze, every
         self._steps, self._frozen, self._threshold = 0, False, -1.0
-        self._count = _checked_start(masks, keep)
+        alive = _checked_start(masks, keep)
+        self._count = alive if begin is None else max(keep, min(begin, alive))
         if not 0 <= start < until <= freeze <= 1:
             raise PruningError(f"expected 0 <= start < until <= freeze <= 1, found {start}, {until} and {freeze}")
         self._squares: dict[str, tuple[Tensor, Tensor]] = {}
@@ -200,6 +205,9 @@ class GradualBalanced:
         """Return each parameter's scores, flat; -1 for weights that must stay pruned. `fresh` updates F first."""
         scores = []
         for name, weight in self._weights.items():
+            if name not in self._squares:  # The loss does not depend on the parameter.
+                scores.append(torch.zeros_like(weight).flatten())
+                continue
             if fresh or name not in self._factors:
                 rows, columns = self._squares[name]
                 mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import tarfile
 from collections.abc import Iterator
-from lzma import LZMAError
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -82,7 +83,7 @@ def load_jpegs(path: Path | str | None = None) -> Arrays:
         raise DataError(f"{archive}: expected an archive of JPEG files, found: {error.strerror}") from error
     folder = user_cache_path("dcformat", appauthor=False) / f"cifar10-jpeg-{digest[:16]}"
     files = {name: folder / f"{name}.npy" for name in _FILES}
-    if all(file.exists() for file in files.values()):
+    with suppress(OSError, ValueError, EOFError):  # missing or damaged: decode again
         return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
     arrays = decode(archive)
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name and content of each ``train|test/CLASS/NAME.jpg``, in the order of their names."""
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with lzma.open(archive) as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
                 parts = PurePosixPath(member.name).parts
                 if not member.isfile() or len(parts) < 3 or parts[-3] not in ("train", "test"):
@@ -150,7 +151,8 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
                     expected = f"at most {_MAX_IMAGES:,} files of at most {_MAX_BYTES:,} bytes"
                     raise DataError(f"{archive}: {member.name}: expected {expected}, found more")
                 found[member.name] = _content(tar.extractfile(member))
-    except (tarfile.TarError, LZMAError, EOFError, OSError) as error:
+            file.read(_MAX_BYTES)  # a truncated file fails here, where the archive itself may already have ended
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise DataError(f"{archive}: expected a readable archive, found: {error}") from error
     yield from sorted(found.items())
 

@@ -2,7 +2,8 @@
 
 Each criterion scores the same dense network on the same images and prunes it to the same density: once with one ranking
 over all layers, once so that every output row keeps the same share of its weights, which is how Wanda was published.
-The pruned network is then retrained briefly. Accuracies are on the validation images.
+The statistics of its batch norms are estimated again on the scored images, and it is then retrained briefly.
+Accuracies are on the validation images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from dcformat_pruning.criteria import (
     Criterion,
@@ -39,6 +41,9 @@ NETWORK_DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 #: Number of training images that criteria look at, and how many of them at a time.
 SCORED_IMAGES, _AT_A_TIME = 256, 64
 
+#: Number of validation images at a time: few enough for the activations to be reused memory.
+_MEASURED_AT_A_TIME = 200
+
 #: Name of a criterion to a function that makes it from a seed.
 NETWORK_CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "magnitude": lambda _: Magnitude(),
@@ -56,6 +61,10 @@ SELECTIONS = ("all layers", "rows")
 
 #: Peak learning rate of the retraining, as a share of that of the dense training.
 _RETRAINING_RATE = 0.2
+
+
+#: See `NetworkRow.key`.
+RowKey = tuple[str, int, str, str, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +102,9 @@ class NetworkRow:
     retrained: float
 
     @property
-    def key(self) -> tuple[str, int, str, str, float]:
+    def key(self) -> RowKey:
         """What was done, by which a resumed study knows that it is done."""
-        return self.network, self.seed, self.criterion, self.selection, self.density
+        return self.network, self.seed, self.criterion, self.selection, self.density, self.epochs
 
 
 def compare_network(
@@ -107,7 +116,7 @@ def compare_network(
     *,
     epochs: int,
     densities: Sequence[float] = NETWORK_DENSITIES,
-    done: Iterable[tuple[str, int, str, str, float]] = (),
+    done: Iterable[RowKey] = (),
     progress: Progress | None = None,
 ) -> Iterator[NetworkRow]:
     """Prune and retrain copies of a dense network; yield a row for each criterion, selection and density.
@@ -131,7 +140,7 @@ def compare_network(
     """
     skipped = set(done)
     sample = scored_batches(data.train)
-    dense = evaluate(module, data.validation)
+    dense = evaluate(module, data.validation, _MEASURED_AT_A_TIME)
     plan = plan_of(name, data.train)
     retraining = replace(plan, epochs=epochs, lr=_RETRAINING_RATE * plan.lr, warmup=0.05)
     for criterion in criteria:
@@ -139,7 +148,7 @@ def compare_network(
             (selection, density)
             for selection in selections_of(criterion)
             for density in densities
-            if (name, seed, criterion, selection, density) not in skipped
+            if (name, seed, criterion, selection, density, epochs) not in skipped
         ]
         if not wanted:
             continue
@@ -148,10 +157,11 @@ def compare_network(
         for selection, density in wanted:
             pruned = copy.deepcopy(module)
             masks = prune_network(pruned, made, scores, selection, density, sample)
-            before = after = evaluate(pruned, data.validation)
+            update_bn(sample, pruned)  # the statistics of the dense network no longer fit
+            before = after = evaluate(pruned, data.validation, _MEASURED_AT_A_TIME)
             if epochs:
                 fit(pruned, data.train, retraining, seed=seed, constraints=(masks,), stage=criterion, progress=progress)
-                after = evaluate(pruned, data.validation)
+                after = evaluate(pruned, data.validation, _MEASURED_AT_A_TIME)
             weights = sum(masks.alive.values())
             yield NetworkRow(name, seed, criterion, selection, density, weights, dense, before, epochs, after)
 

@@ -1,4 +1,4 @@
-"""`compress`: train, prune, share and fine-tune a network in one call.
+"""`compress_architecture`: train, prune, share and fine-tune one of the LeNets by a recipe.
 
 Each stage of the recipe is saved when it is done. A run that was interrupted continues from its last complete stage,
 and ends with the same result as a run without interruption.
@@ -6,18 +6,14 @@ and ends with the same result as a run without interruption.
 
 from __future__ import annotations
 
-import json
-import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-import dcformat
-from dcformat.codecs import Mode
 from dcformat.model import Model
 from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
@@ -25,8 +21,8 @@ from dcformat_pruning.meter import Meter, Report
 from dcformat_pruning.networks import build, load_weights
 from dcformat_pruning.recipes.classic import CLASSIC
 from dcformat_pruning.recipes.default import DEFAULT
-from dcformat_pruning.recipes.recipe import Recipe, Stage, StageContext, StageReport
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
+from dcformat_pruning.recipes.recipe import Recipe, Result, StageContext
+from dcformat_pruning.recipes.running import Run
 from dcformat_pruning.recipes.smallest import EXTREME, RECORD
 from dcformat_pruning.state_dicts import load_checkpoint
 from dcformat_pruning.training import evaluate, resolve_device
@@ -40,28 +36,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """A compressed model, and how it was made.
-
-    Attributes
-    ----------
-    model : dcformat.Model
-    module : nn.Module
-        The same weights in PyTorch, in eval mode on the run's device.
-    mode : {'fast', 'small', 'tiny'}
-        The mode to write the model in.
-    stages : tuple of StageReport
-        A report for each stage, in order.
-    """
-
-    model: Model
-    module: nn.Module
-    mode: Mode
-    stages: tuple[StageReport, ...]
-
-
-def compress(
+def compress_architecture(
     architecture: str,
     recipe: str = "default",
     *,
@@ -117,32 +92,19 @@ def compress(
         load_weights(module, load_checkpoint(checkpoint))
         trained = replace(chosen.stages[0], run=lambda module, context: None, epochs=0)
         chosen = replace(chosen, stages=(trained, *chosen.stages[1:]))
-    context = StageContext(training_data(data, target), seed)
+    images = training_data(data, target)
+    context = StageContext(images.train, lambda network: evaluate(network, images.validation), seed, target)
     context.epoch_scale = 1.0 if epochs is None else epochs / recipe_for(architecture, recipe).epochs
     if progress is not None:
         context.meter = _meter(progress, chosen, context)
-    saved = _SavedRun.of(resume_dir, f"{architecture} {recipe} seed={seed} epochs={epochs}", checkpoint)
-    reports = [_run_stage(stage, n, module, context, saved) for n, stage in enumerate(chosen.stages)]
+    content = zlib.crc32(Path(checkpoint).read_bytes()) if checkpoint is not None else 0
+    settings = f"{architecture} {recipe} seed={seed} epochs={epochs} checkpoint={content:08x}"
+    run = Run(module, context, resume_dir, settings)
+    for stage in chosen.stages:
+        run.stage(stage)
     metadata = {"recipe": recipe, "seed": str(seed), **chosen.notes}
     model = _finished(chosen, architecture_model(module, architecture, PREPROCESSING, metadata), module, context)
-    return Result(model, module.eval(), chosen.mode, tuple(reports))
-
-
-@dataclass(frozen=True, slots=True)
-class _SavedRun:
-    """The folder in which a run's stages are saved (None: nowhere), and the key that identifies the run.
-
-    The key tells runs apart, because a stage that another run saved must not be continued.
-    """
-
-    folder: Path | None
-    key: str
-
-    @classmethod
-    def of(cls, folder: Path | str | None, settings: str, checkpoint: Path | str | None) -> _SavedRun:
-        content = zlib.crc32(Path(checkpoint).read_bytes()) if checkpoint is not None else 0
-        versions = f"torch={torch.__version__} dcformat={dcformat.__version__}"
-        return cls(None if folder is None else Path(folder), f"{settings} checkpoint={content:08x} {versions}")
+    return Result(model, module.eval(), chosen.mode, tuple(run.reports))
 
 
 def _finished(recipe: Recipe, model: Model, module: nn.Module, context: StageContext) -> Model:
@@ -165,27 +127,6 @@ def _meter(progress: Report, recipe: Recipe, context: StageContext) -> Meter:
     return Meter(progress, [*work, ("order units", 1.0)] if recipe.finish else work)
 
 
-def _run_stage(stage: Stage, number: int, module: nn.Sequential, context: StageContext, run: _SavedRun) -> StageReport:
-    """Run a stage and save it, or load it if it was saved."""
-    saved = load_stage(run.folder, number, stage.name, run.key) if run.folder is not None else None
-    if context.meter is not None:
-        context.meter.begin(number, skipped=saved is not None)
-    if saved is not None:
-        module.load_state_dict(saved.state)
-        context.carried = dict(saved.carried)
-        return StageReport(**json.loads(saved.report))
-    context.stage = stage.name
-    started = time.perf_counter()
-    stage.run(module, context)
-    module.eval()
-    accuracy = evaluate(module, context.data.validation)
-    report = StageReport(stage.name, accuracy, nonzero_weights(module), time.perf_counter() - started)
-    if run.folder is not None:
-        content = SavedStage(module.state_dict(), context.carried, json.dumps(asdict(report)))
-        save_stage(run.folder, number, stage.name, run.key, content)
-    return report
-
-
 def recipe_for(architecture: str, recipe: str) -> Recipe:
     """Return a recipe by its name.
 
@@ -200,8 +141,3 @@ def recipe_for(architecture: str, recipe: str) -> Recipe:
         expected = ", ".join(RECIPES[recipe])
         raise ValueError(f"architecture: expected one of {expected}, found {architecture!r}")
     return RECIPES[recipe][architecture]
-
-
-def nonzero_weights(module: nn.Module) -> int:
-    """Return the number of weights (not biases) that are not zero."""
-    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)

@@ -16,7 +16,7 @@ import pytest
 
 from dcformat.jit import abi
 from dcformat.jit.machine_code import store
-from tests.format.test_jit import HERE, REPORT, RIGHT, ROOT, run
+from tests.jit.processes import HERE, REPORT, RIGHT, ROOT, run
 
 pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
