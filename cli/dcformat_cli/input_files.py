@@ -105,7 +105,7 @@ def spooled(name: str | Path) -> Iterator[Path]:
             error.path = label
             raise
         except click.ClickException as error:
-            error.message = error.message.replace(str(path), label)
+            error.message = error.message.replace(str(path), label)  # type: ignore[misc]  # Click calls it final
             raise
         except (ValueError, ImportError) as error:
             error.args = (str(error).replace(str(path), label),)
