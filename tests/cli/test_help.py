@@ -100,7 +100,7 @@ def test_reading_a_closed_stdin() -> None:
 def test_completion() -> None:
     assert complete("dcformat ins") == ["inspect"]
     assert complete("dcformat ") == list(VERBS)
-    assert complete("dcformat inspect --j") == ["--json"]
+    assert complete("dcformat inspect --j") == ["--json", "--json-schema"]
     assert complete("dcformat study ") == ["article", "criteria", "layers", "networks", "schedules"]
     assert complete("dcformat compress lenet") == ["lenet-300-100", "lenet-5"]
     assert complete("dcformat pack a.npz --mode t") == ["tiny"]
