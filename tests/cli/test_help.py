@@ -112,6 +112,20 @@ def test_completion() -> None:
         assert "_DCFORMAT_COMPLETE" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("shell", "word", "expected"),
+    [
+        ("zsh", "1", "plain\ninspect\nShow what FILE "),
+        ("fish", "ins", "plain,inspect\tShow what FILE "),
+    ],
+)
+def test_completion_in_other_shells(shell: str, word: str, expected: str) -> None:
+    variables = {"COMP_WORDS": "dcformat ins", "COMP_CWORD": word, "_DCFORMAT_COMPLETE": f"{shell}_complete"}
+    done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(expected)
+
+
 def test_as_a_module() -> None:
     arguments = [sys.executable, "-m", "dcformat", "--version"]
     done = subprocess.run(arguments, env=environment(), capture_output=True, check=False)
