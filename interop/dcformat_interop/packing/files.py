@@ -143,6 +143,11 @@ class PackedFiles:
         return self._where[name].pieces(name)
 
     @property
+    def files(self) -> Sequence[DcfFile]:
+        """The files themselves, in the order of their names."""
+        return self._files
+
+    @property
     def delta(self) -> Delta | None:
         """The delta that a file is, if it is one."""
         return next((file.delta for file in self._files if file.delta is not None), None)
