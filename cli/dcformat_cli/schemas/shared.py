@@ -112,10 +112,14 @@ MACHINE = record(
         "python": text("the version of Python"),
     },
 )
+RECORDED = array(
+    "the metric that the metadata records for each stage of compression",
+    record("a stage", {"stage": text("its name"), "metric": number("an accuracy, for most networks")}),
+)
 STAGES = array(
     "the stages",
     record("a stage", {
-        "stage": text("its name"), "accuracy": share("on the validation images"),
+        "stage": text("its name"), "metric": number("on the validation data, such as the accuracy from 0 to 1"),
         "weights": count("weights that are not zero"), "seconds": number("the time that it took"),
     }),
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from dcformat.layout import MAX_SELF_TEST_SAMPLES
 from dcformat_cli import networks
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
+from dcformat_cli.input_files import spooled
 from dcformat_cli.options import (
-    FileName,
+    LocalFile,
     as_json,
     base,
     check_seconds,
@@ -42,7 +44,7 @@ _TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "seconds", "max_memory"
 
 
 @click.command("pack")
-@click.argument("checkpoint", metavar="MODEL", type=FileName(path_type=Path))
+@click.argument("checkpoint", metavar="MODEL", type=LocalFile(path_type=Path))
 @output("the packed file")
 @base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
@@ -149,12 +151,21 @@ def pack_command(**options: Any) -> None:
 
 
 def _pack(options: PackOptions) -> None:
-    check_seconds(options.mode)
+    check_seconds(options.mode, options.seconds)
     if options.base is not None:
         if options.base == "-":
             raise misuse("--base: expected a file that can be read twice, found - (stdin)")
         refuse("not for a delta, which has no relative index", "relative_index")
     options.pairs()  # Refuse them before anything is read.
+    if str(options.checkpoint) == "-" and networks.is_piped_network(sys.stdin.buffer):
+        options.output.check(options.checkpoint, options.labels_file, options.base)
+        with spooled("-") as path:
+            _pack_file(replace(options, checkpoint=path))
+        return
+    _pack_file(options)
+
+
+def _pack_file(options: PackOptions) -> None:
     if deltas.is_dcf(options.checkpoint):
         _pack_dcf(options)
         return
@@ -194,6 +205,8 @@ def _pack_stream(options: PackOptions) -> None:
         raise misuse("--address needs --engine ray")
     if options.engine == "ray" and options.jobs > 1:
         raise misuse("--jobs is for --engine local: a Ray cluster knows how many processes it has")
+    if options.shards == 0:
+        raise misuse("--shards: expected a size of at least 1 byte, found 0")
     pack_stream(options, Spread(options.jobs, options.engine, options.address, options.shards))
 
 
