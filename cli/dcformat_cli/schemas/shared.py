@@ -126,3 +126,7 @@ STAGES = array(
 ROW = {"ratio": number("weights before and after, divided"), "dense": share("accuracy before pruning"),
         "pruned": share("accuracy after pruning"), "retrained": share("accuracy after retraining")}  # fmt: skip
 SEED = count("the seed")
+TRIAL = {"price": number("the change that a bit was worth"), "bytes": count("bytes of the file"),
+         "change": number("the divergence of the outputs in nats, or half their relative squared error"),
+         "drop": maybe(share("outputs with another class; null if outputs tell no classes")),
+         "density": share("weights that are not zero")}  # fmt: skip
