@@ -164,7 +164,7 @@ def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: in
     return count
 
 
-@device
+@shared
 def _run_operator(
     images: Images, a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: Part
 ) -> None:
@@ -173,7 +173,7 @@ def _run_operator(
         _run_whole(images, a, mem, op, source, target, exact)
 
 
-@shared
+@device
 def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: int, cut: Part) -> bool:
     """Run a part of an operator that can be cut by rows or channels; return whether this one can."""
     part, parts = cut
