@@ -39,7 +39,8 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "seed": SEED, "mode": MODE, "dense": number("the metric of the dense network"),
             "metric": number("the metric of the file"), "test": maybe(number("the same on the test data")),
             "trials": array("the networks that were tried", record("a network", {
-                "number": count("from 1"), "keep": count("weights that pruning kept"), "size": count("bytes of the file"),
+                "number": count("from 1"), "keep": count("weights that pruning kept"),
+                "size": count("bytes of the file"),
                 "metric": number("the metric of the file")})),
             "stages": STAGES, **FIGURES},
         "MODEL (without training)": {
