@@ -70,12 +70,15 @@ class _CompressCommand(click.Command):
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Parse the arguments with the options of the command that takes them."""
-        from dcformat_cli.verbs import compress_calibrated, compress_module
+        from dcformat_cli.verbs.compress_calibrated import compress_calibrated_command, takes
+        from dcformat_cli.verbs.compress_module import compress_module_command
 
         if any(argument.partition("=")[0] == "--module" for argument in args):
-            return compress_module.compress_module_command.make_context(info_name, args, *rest, **extra)
-        if args and not args[0].startswith("-") and compress_calibrated.takes(args[0]):
-            return compress_calibrated.compress_calibrated_command.make_context(info_name, args, *rest, **extra)
+            return compress_module_command.make_context(info_name, args, *rest, **extra)
+        # The parser knows which arguments are values of options, so that the model may come after them.
+        model = compress_calibrated_command.make_context(info_name, [*args], resilient_parsing=True).params["model"]
+        if model is not None and takes(model):
+            return compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
 
