@@ -76,7 +76,7 @@ class _CompressCommand(click.Command):
         """Parse the arguments with the options of the command that takes them."""
         from dcformat_cli.verbs import compress_calibrated
 
-        if args and not args[0].startswith("-") and compress_calibrated.takes(args[0]):
+        if compress_calibrated.takes(args):
             return compress_calibrated.compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
