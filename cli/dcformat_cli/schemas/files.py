@@ -103,6 +103,13 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "(memory)": array("with --memory: the memory that loading and running take",
                               record("a part", {"what": text("what it is"), "bytes": count("its bytes")})),
         },
+        "of several files": {
+            "file": text("the index, or the directory"),
+            "files": array("the files", record("a file", {
+                "file": FILE, "bytes": count("its bytes"), "tensors": count("its tensors"),
+                "digest": text("its content digest")})),
+            **FIGURES, "metadata": mapping("the metadata", text("a text")),
+        },
     },
     "report": {
         "": {

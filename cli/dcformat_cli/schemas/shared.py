@@ -119,7 +119,7 @@ RECORDED = array(
 STAGES = array(
     "the stages",
     record("a stage", {
-        "stage": text("its name"), "accuracy": share("on the validation images"),
+        "stage": text("its name"), "metric": number("on the validation data, such as the accuracy from 0 to 1"),
         "weights": count("weights that are not zero"), "seconds": number("the time that it took"),
     }),
 )  # fmt: skip
