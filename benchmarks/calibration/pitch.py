@@ -65,7 +65,8 @@ def coded(python: str, model: Model, quantiser: int) -> tuple[int, Model]:
         subprocess.run(command, check=True, capture_output=True)
         back = np.load(Path(folder, "back.npz"))
         tensors = {
-            name: dcformat.from_dense(name, back[name].reshape(arrays[name].shape).astype(np.float32)) for name in arrays
+            name: dcformat.from_dense(name, back[name].reshape(arrays[name].shape).astype(np.float32))
+            for name in arrays
         }
         return int(Path(folder, "size").read_text()), replace(model, tensors=tensors)
 

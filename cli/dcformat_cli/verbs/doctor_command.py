@@ -147,8 +147,8 @@ def _installation() -> dict[str, Any]:
 
     from dcformat import datasets, jit
     from dcformat.jit.machine_code import store
+    from dcformat_cli.compiling import all_kernels
     from dcformat_cli.verbs.bench_command import machine
-    from dcformat_cli.verbs.warmup_command import all_kernels
 
     kernels = all_kernels()
     folder = store.folder()
