@@ -159,7 +159,7 @@ def _work(job: int, options: argparse.Namespace, numbers: Any) -> None:
 
 def _warm_up(inputs: Inputs, guard: Any, variant: str) -> None:
     """Load or compile kernels and import modules before anything is measured."""
-    from dcformat_cli.verbs.warmup_command import all_kernels
+    from dcformat_cli.compiling import all_kernels
 
     from dcformat import jit
 

@@ -157,9 +157,11 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "dcformat": text("the version"), "executable": text("the Python interpreter"), "machine": MACHINE,
             "vectors": text("the vector instructions that kernels use"),
             "compiles": flag("whether kernels can be compiled"),
+            "kernels": record("the kernels", {"all": count("all of them"), "saved": count("those with machine code")}),
             "folder": maybe(text("where machine code is saved")), "writable": flag("whether it can be written"),
             "data": maybe(text("the directory of the data set")),
-            "packages": mapping("versions of optional packages; null if missing", maybe(text("the version"))),
+            "packages": mapping("versions of optional packages, or why one is broken; null if missing",
+                                maybe(text("the version"))),
         },
     },
     "diff": {
