@@ -31,9 +31,10 @@ types: $(VENV)/installed-dev
 checks: plain-python bounds
 
 # Plain Python takes some hundred times as long, so tests take smaller inputs there, or none. NumPy checks bounds too, so
-# only these tests are repeated with compiled kernels that do. The tests in tests/jit set themselves how kernels run.
-KERNEL_TESTS := tests/format tests/runtime
-SCALED_TESTS := $(shell grep -lE "COMPILED|=examples|mark.needs_compiler" $(KERNEL_TESTS:%=%/test_*.py))
+# only these tests are repeated with compiled kernels that do. Exported C is the same however kernels run, and the tests
+# in tests/jit set that themselves.
+KERNEL_TESTS := $(filter-out %/test_c_export.py,$(wildcard tests/format/test_*.py tests/runtime/test_*.py))
+SCALED_TESTS := $(shell grep -lE "COMPILED|=examples|mark.needs_compiler" $(KERNEL_TESTS))
 plain-python: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 
@@ -58,6 +59,7 @@ READERS := $(addprefix dcformat/,contents.py cursor.py delta_codec.py front.py g
     value_blocks.py) \
   $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npy.py \
     npz.py safetensors.py tensors.py torch_files.py onnx_import/loading.py) \
+  $(addprefix interop/dcformat_interop/packing/,indexes.py origin.py shards.py) \
   $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=

@@ -34,6 +34,7 @@ from dcformat_runtime import Session
 from torch import nn
 
 import dcformat
+from dcformat.graph import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,19 @@ class Settings:
     lr: float = 3e-3
     teacher: str | None = None
 
+    def key(self, stage: str) -> str:
+        """Return what the result of a stage depends on, besides the network and the seed."""
+        pruning = (self.dense, self.prune, self.keep, self.lr, self.teacher)
+        return str(pruning if stage == "prune" else (*pruning, self.share, self.clusters))
+
 
 SETTINGS = {
-    "resnet-8": Settings(dense=30, prune=20, share=8, keep=27_000, clusters=10, teacher="vgg-7"),
-    "vgg-7": Settings(dense=20, prune=14, share=5, keep=45_000),
-    "resnet-20": Settings(dense=30, prune=20, share=8, keep=30_000),
-    "vit": Settings(dense=30, prune=20, share=8, keep=40_000),
+    "resnet-8": Settings(dense=30, prune=20, share=10, keep=27_000, clusters=16, teacher="vgg-7"),
+    "vgg-7": Settings(dense=20, prune=13, share=4, keep=45_000, clusters=12),
 }
+
+#: Pixels are only divided by 255.
+_PREPROCESSING = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 #: Epochs that train the centroids after biases were rounded.
 _SETTLE = 2
@@ -180,7 +187,7 @@ def compress(name: str, data: TrainingData, seed: int, work: Path, settings: Set
             run(module, show)
             return module
 
-        module = folder.step(number, stage, f"{name} {seed} {settings}", module, changed)
+        module = folder.step(number, stage, f"{name} {seed} {settings.key(stage)}", module, changed)
     return module
 
 
@@ -217,14 +224,17 @@ def main() -> None:
     settings = replace(settings, **chosen)
     data = jpeg_training_data(arguments.data)
     module = compress(arguments.network, data, arguments.seed, arguments.work, settings)
-    model = from_module(module, data.train.pixels.shape[1:], metadata={"seed": str(arguments.seed)})
+    shape = data.train.pixels.shape[1:]
+    model = from_module(module, shape, preprocessing=_PREPROCESSING, metadata={"seed": str(arguments.seed)})
     dcformat.save(model, arguments.out, mode="tiny")
     size = arguments.out.stat().st_size
     session = Session.from_model(model)
     dense = sum(p.numel() for p in image_network(arguments.network, 3, 32).parameters()) * 4
     result = {"bytes": size, "ratio": round(dense / size, 1), "validation": accuracy_of(session, data.validation)}
     if arguments.test:
-        result["test"] = accuracy_of(session, jpeg_test_images(arguments.data))
+        test = jpeg_test_images(arguments.data)
+        result["test"] = accuracy_of(session, test)
+        result["dense test"] = evaluate(dense_network(arguments.network, data, arguments.seed, arguments.work), test)
     print(json.dumps(result))
 
 

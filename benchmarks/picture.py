@@ -24,22 +24,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "interop")]
 
-#: For each network: the method, bytes, test error in percent, and the place of the label in points.
-PUBLISHED = {
+from dcformat_cli.report.published import PUBLISHED  # noqa: E402
+
+#: The labels of the published results, in their order, and the places of the labels in points.
+LABELS = {
     "lenet-300-100": [
-        ("Deep Compression, 2015", 27_000, 1.58, (-62, -14)),
-        ("soft weight sharing, 2017", 16_700, 1.94, (-25, 8)),
-        ("variational dropout, 2017", 9_400, 1.92, (-112, 10)),
-        ("entropy penalised, 2020", 8_560, 1.9, (-75, -14)),
+        ("Deep Compression, 2015", (-62, -14)),
+        ("soft weight sharing, 2017", (-25, 8)),
+        ("variational dropout, 2017", (-112, 10)),
+        ("entropy penalised, 2020", (-75, -14)),
     ],
     "lenet-5": [
-        ("Deep Compression, 2015", 44_000, 0.74, (-108, 4)),
-        ("DeepCABAC, 2019", 15_000, 0.8, (-66, 7)),
-        ("variational dropout, 2017", 4_700, 1.0, (5, -3)),
-        ("MIRACLE, 2019", 3_000, 0.69, (-5, -15)),
-        ("entropy penalised, 2020", 2_840, 1.0, (-50, 8)),
+        ("Deep Compression, 2015", (-108, 4)),
+        ("DeepCABAC, 2019", (-66, 7)),
+        ("variational dropout, 2017", (5, -3)),
+        ("MIRACLE, 2019", (-5, -15)),
+        ("entropy penalised, 2020", (-50, 8)),
     ],
 }
 #: The error of the dense network in the Deep Compression paper.
@@ -60,9 +62,10 @@ def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
         "dense network, 2015", (0.99, BASELINE[network]), xycoords=("axes fraction", "data"), xytext=(0, 3),
         textcoords="offset points", ha="right", fontsize=8, color="0.45",
     )  # fmt: skip
-    for what, size, error, place in PUBLISHED[network]:
-        axes.plot(size, error, "o", color=THEIRS, markersize=5)
-        axes.annotate(what, (size, error), xytext=place, textcoords="offset points", fontsize=8.5, color=THEIRS)
+    for (what, place), found in zip(LABELS[network], PUBLISHED[network], strict=True):
+        point = found.bytes, found.error
+        axes.plot(*point, "o", color=THEIRS, markersize=5)
+        axes.annotate(what, point, xytext=place, textcoords="offset points", fontsize=8.5, color=THEIRS)
     for recipe, (right, up, side) in PLACES[network].items():
         chosen = [run for run in runs if (run["architecture"], run["recipe"]) == (network, recipe)]
         sizes, errors = [run["bytes"] for run in chosen], [run["test_error"] for run in chosen]

@@ -7,7 +7,7 @@ import sys
 import click
 
 from dcformat import jit
-from dcformat_cli.terminal import warn
+from dcformat_cli.terminal import is_quiet, warn
 
 _CLEAR = "\r\033[K"
 
@@ -20,6 +20,8 @@ class Notices(jit.Observer):
 
     def compiling(self, kernel: str, number: int, saved: bool) -> None:
         """Announce that a kernel is about to be compiled."""
+        if is_quiet():
+            return
         if sys.stderr.isatty():
             name, scope = (
                 kernel.rpartition(".")[2].lstrip("_"),
@@ -37,6 +39,8 @@ class Notices(jit.Observer):
 
     def background(self, saved: bool) -> None:
         """Say that slower code answers until the kernels are compiled."""
+        if is_quiet():
+            return
         scope = "once for this machine" if saved else "for this run only"
         click.echo(f"compiling kernels in the background, {scope}; NumPy runs the network meanwhile", err=True)
 

@@ -66,7 +66,7 @@ def describe(error: Exception) -> str:
         name = f"{error.path}: " if error.path else ""
         return f"{name}{_matter(error)} [{error.code}]"
     if is_ours(error):
-        return str(error)
+        return str(error).replace("(max_memory)", "(--max-memory)")
     return f"unexpected {type(error).__name__}: {error} (dcformat --debug ... shows where)"
 
 

@@ -20,6 +20,7 @@ import click
 from dcformat import __version__
 from dcformat_cli.failures import describe
 from dcformat_cli.group import Group
+from dcformat_cli.options import verbosity
 from dcformat_cli.terminal import complain, emit_json
 
 #: Verb -> its line in the help. The function `VERB_command` is in the module of the same name in `verbs`.
@@ -130,6 +131,7 @@ def _forget_unwritten() -> None:
 @click.group(cls=Dcformat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dcformat", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
+@verbosity
 def cli(debug: bool) -> None:
     """Compress neural networks by pruning and weight sharing, pack them, and run the packed files.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from math import isfinite
@@ -15,9 +16,11 @@ from click.core import ParameterSource
 from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.modes import DECODE_SECONDS
+from dcformat.source import is_url
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.output_files import Output
+from dcformat_cli.terminal import set_quiet
 
 #: The key under which the callback of ``-o`` finds ``-f``.
 _FORCE = "dcformat_cli.force"
@@ -36,6 +39,16 @@ class FileName(click.Path):
         """Return the name, or fail for an empty one."""
         if value == "":
             self.fail("expected the name of a file, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class LocalFile(FileName):
+    """The type of a file that is read more than once, which a URL does not name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail for a URL."""
+        if is_url(value):
+            self.fail(f"{value}: expected a file, found a URL: download it first", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -153,7 +166,7 @@ def max_work() -> Callable[[Any], Any]:
 
 
 def as_json() -> Callable[[Any], Any]:
-    """Return ``--json`` and ``--json-schema``; a verb gets the first one as `as_json`."""
+    """Return ``--json``, which a verb gets as `as_json`, and the other options of every verb."""
 
     def decorate(function: Any) -> Any:
         schema = click.option(
@@ -161,9 +174,30 @@ def as_json() -> Callable[[Any], Any]:
             help="Print the JSON Schema of that document, and exit.",
         )  # fmt: skip
         document = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
-        return document(schema(function))
+        return document(schema(verbosity(function)))
 
     return decorate
+
+
+def verbosity(function: Any) -> Any:
+    """Add ``-q`` and ``-v``, which take effect at once."""
+
+    def quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            set_quiet(context)
+
+    def verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
+        if value:
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+    for names, what, callback in (
+        (("-v", "--verbose"), "Show the log on stderr.", verbose),
+        (("-q", "--quiet"), "Show neither notes nor progress on stderr.", quiet),
+    ):
+        function = click.option(*names, is_flag=True, is_eager=True, expose_value=False, callback=callback, help=what)(
+            function
+        )
+    return function
 
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dcformat_cli.terminal import is_dumb, printable
+from dcformat_cli.terminal import is_quiet, printable, shows_progress
 
 if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
     from rich.live import Live
+
+#: A callback that takes the number of finished steps, that of all steps, and the name of the next one.
+Count = Callable[[int, int, str], None]
 
 #: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
@@ -29,8 +31,8 @@ _BAR = 14
 @contextmanager
 def reporting() -> Iterator[Report]:
     """Yield a callback that shows progress until the block ends."""
-    if not sys.stderr.isatty() or is_dumb():
-        yield ProgressLines()
+    if not shows_progress():
+        yield (lambda step: None) if is_quiet() else ProgressLines()
         return
     from rich.console import Console
     from rich.live import Live
@@ -40,9 +42,9 @@ def reporting() -> Iterator[Report]:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def counting(what: str) -> Iterator[Count]:
     """Yield a callback that shows finished and all steps, and the next one, on a terminal, until the block ends."""
-    if not sys.stderr.isatty() or is_dumb():
+    if not shows_progress():
         yield lambda done, total, item: None
         return
     from rich.console import Console

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dcformat.model import Model, Tensor
 from dcformat.piecewise import ReadBackError
+from dcformat_cli.progress import Count, counting
 from dcformat_cli.terminal import note, say
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
     from dcformat.modes import AnyMode, Trial
+    from dcformat.writer import Encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,30 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
     FormatError
         The model breaks a limit of the format.
     """
-    import dcformat
+    from dcformat.writer import write
 
-    packed = dcformat.dumps(model, mode=mode, relative_index=relative_index)
+    out = BytesIO()
+    if relative_index == "filler":
+        write(model, out, mode=mode, relative_index=relative_index)
+    else:
+        with counting(f"packing ({mode})") as progress:
+            write(model, out, mode=mode, encode=_counted(len(model.tensors), mode, progress))
+    packed = out.getvalue()
     _compare(model, packed, label)
     return packed
+
+
+def _counted(total: int, mode: Mode, progress: Count) -> Encode:
+    """Return the writer's encoder, which tells each tensor before it is coded."""
+    from dcformat.forms import smallest
+
+    done = iter(range(total))
+
+    def encode(tensor: Tensor) -> tuple[Tensor, bytes]:
+        progress(next(done), total, tensor.name)
+        return smallest(tensor, mode)
+
+    return encode
 
 
 def _compare(model: Model, packed: bytes, label: str) -> None:

@@ -33,7 +33,7 @@ def fold_masks(path: str, raw: Raw, budget: Budget) -> None:
             out[name] = dense
             continue
         if stem in raw.entries or stem in raw.left_out:
-            raise UnfitError(path, "one of the two", f"also {stem!r}", name)
+            raise UnfitError(path, f"no {stem!r} beside it", "one", name)
         if mask in raw.left_out:
             raise UnfitError(path, "a mask of zeros and ones", raw.left_out[mask], mask)
         budget.take(dense.values.nbytes, stem)

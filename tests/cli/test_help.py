@@ -164,6 +164,17 @@ def test_ctrl_c_while_the_command_is_imported() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"dcformat: interrupted\n")
 
 
+def test_ctrl_c_while_the_module_is_imported(tmp_path: Path) -> None:
+    for package in ("click", "numpy"):
+        (tmp_path / f"{package}.py").write_text("raise KeyboardInterrupt")
+    variables = environment()
+    variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{variables['PYTHONPATH']}"
+    for arguments in ([], ["--help"], ["verify", "a.dcf"]):
+        module = [sys.executable, "-m", "dcformat", *arguments]
+        done = subprocess.run(module, env=variables, cwd=tmp_path, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"dcformat: interrupted\n")
+
+
 def test_ctrl_c_while_reading_stdin() -> None:
     for arguments in (["inspect", "-"], ["pack", "-", "-o", "-"], ["verify", "-"]):
         process = subprocess.Popen(

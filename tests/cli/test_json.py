@@ -106,8 +106,8 @@ def test_details(invoke: Invoke, dcf: Path) -> None:
 def test_report(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     result = invoke("report", dcf, "-o", tmp_path / "a.html", "--json")
     keys(
-        "report", result.stdout, "file", "output", "bytes", "size", "parameters", "stored", "tensors", "examined", "parts",
-        "first_layer", "stages", "sizes", "published", "chips",
+        "report", result.stdout, "file", "output", "bytes", "size", "parameters", "stored", "tensors", "examined",
+        "parts", "first_layer", "stages", "sizes", "published", "chips",
     )  # fmt: skip
 
 

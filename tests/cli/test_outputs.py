@@ -165,3 +165,19 @@ def test_an_empty_name_is_not_this_directory(
     monkeypatch.chdir(tmp_path)
     refused(invoke(*arguments), "expected the name of a file, found an empty one", code=2)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_network_from_a_pipe(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ports[:1], ports[1:]), ir_version=8)
+    done = spawn("pack", "-", "-o", "-", input=model.SerializeToString(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = dcformat.load(done.stdout)
+    assert repr(loaded.graph) == "Graph(input 3: 1 relu)"
+    done = spawn("pack", "-", "-o", "-", input=b"PK\3\4junk", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"dcformat: stdin: ")
+    assert b"/tmp" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

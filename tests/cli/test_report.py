@@ -101,8 +101,8 @@ def test_a_published_network(invoke: Invoke, tmp_path: Path) -> None:
     assert "positions 1,375 57.8 % where the entries are" in shown
     assert "Published results for LeNet-5" in shown
     assert "MIRACLE 2019 3,000 0.69 % Havasi, Peharz and Hernández-Lobato, arXiv:1810.00440" in shown
-    assert "STM32F030F4 ✗ too little RAM" in shown
-    assert "STM32G030F6 ✓ fits" in shown
+    assert "STM32L011F4 ✗ too little RAM" in shown
+    assert "STM32F030F4 ✓ fits" in shown
     assert "metadata: recipe record" in shown
     assert page.tags.count("svg") == 14  # layers, costs and sizes twice, and eight tensors
     assert page.tags.count("img") == 1
@@ -171,6 +171,13 @@ def test_a_network_of_images_in_colour(invoke: Invoke, tmp_path: Path) -> None:
     page = page_of(invoke, model, tmp_path)
     assert "4 of 4 have weights. The three channels of the input are red, green and blue" in page.words_shown
     assert "self-test 2 inputs from seed 1" in page.words_shown
+
+
+def test_the_metric_of_each_stage(invoke: Invoke, tmp_path: Path) -> None:
+    model = Model({"w": random("w", 4, 5)}, metadata={"metrics": "dense 0.9912, pruned 0.9876, file 0.9875"})
+    page = page_of(invoke, model, tmp_path)
+    assert "dense 0.9912 pruned 0.9876 file 0.9875" in page.words_shown
+    assert {"stages-wide-title", "stages-narrow-title"} <= set(page.ids)
 
 
 def test_huffman_codes(invoke: Invoke, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 from dcformat_cli.report.chips import CHIPS, Chip, Program
 from dcformat_cli.report.numbers import numbers
 from dcformat_cli.report.published import architecture
+from dcformat_cli.report.stages import recorded_stages
 from dcformat_cli.report.tensors import entropy, examine, position_entropy
 from dcformat_cli.report.treemap import Box, cut, squarify
 
 import dcformat
 from dcformat.graph import Graph, Linear
-from dcformat.model import Model, Tensor
+from dcformat.model import Model
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,21 +68,24 @@ def test_entropies() -> None:
 
 
 def test_a_tensors_codes_and_spread() -> None:
-    codes = np.random.default_rng(1).permutation(np.repeat(np.arange(3, dtype=np.uint8), [900, 90, 10]))
-    book = Tensor("book", (50, 20), "float32", codes, np.array([1, 2, 4], "<f4"))
+    generator = np.random.default_rng(2)
+    values = (generator.geometric(0.3, (200, 60)).clip(1, 15) * (generator.random((200, 60)) < 0.1)).astype(np.float32)
+    book, (shared, counts) = dcformat.from_dense("book", values), np.unique(values[values != 0], return_counts=True)
     spread = dcformat.from_dense("spread", np.linspace(-1, 1, 1000, dtype=np.float32))
     fed: list[int] = []
     with dcformat.open(dcformat.dumps(Model({"book": book, "spread": spread}), mode="fast")) as file:
         found = examine(file, "book", lambda pieces: fed.append(sum(len(piece) for piece in pieces)))
         assert found.codebook is not None and found.counts is not None
-        assert (found.codebook.tolist(), found.counts.tolist()) == ([1, 2, 4], [900, 90, 10])
-        (code,) = found.usage.code_codes
-        assert code.counts[:3].tolist() == [900, 90, 10]
+        assert (found.codebook.tolist(), found.counts.tolist()) == (shared.tolist(), counts.tolist())
+        (code,), gaps = found.usage.code_codes, found.usage.gap_code
+        assert code.counts[: len(counts)].tolist() == counts.tolist()
+        assert gaps is not None
+        assert found.usage.index_bits == (gaps.lengths * gaps.counts).sum()
         assert found.usage.code_bits == (code.lengths * code.counts).sum()
         found = examine(file, "spread", lambda pieces: None)
         assert found.spread is not None
         assert (found.spread.counts.sum(), found.spread.edges[0], found.spread.edges[-1]) == (1000, -1, 1)
-    assert fed == [1000]
+    assert fed == [12_000]
 
 
 def test_programs_are_estimated_above_all_measured_ones() -> None:
@@ -117,6 +121,15 @@ def test_only_a_network_with_the_graph_of_an_architecture_is_one() -> None:
     graph = Graph.sequential((4,), (Linear((0,), "w", None),))
     with dcformat.open(dcformat.dumps(Model({"w": weight}, graph))) as file:
         assert architecture(file) is None
+
+
+def test_stages_come_from_the_metadata() -> None:
+    assert recorded_stages({"metrics": "dense 0.99, my stage 1, file -2e-3"}) == [
+        ("dense", 0.99), ("my stage", 1.0), ("file", -0.002),
+    ]  # fmt: skip
+    for text in ("0.98", "dense high", "dense nan, file 1", "dense 1,", ""):
+        assert recorded_stages({"metrics": text}) == []
+    assert recorded_stages({}) == []
 
 
 def test_text_has_contrast_in_both_themes() -> None:

@@ -194,6 +194,7 @@ def tflite_page() -> Scope:
 SETUPS: dict[str, Callable[[], Scope]] = {
     "docs/README.md": repository, "docs/deltas.md": deltas, "docs/faq.md": faq, "docs/limits.md": limits,
     "docs/onnx.md": onnx_page, "docs/own-model.md": repository, "docs/pruning.md": pruning, "docs/pytorch.md": pytorch,
-    "docs/reading-the-specification.md": repository, "docs/runtime.md": runtime, "docs/scale.md": scale,
+    "docs/reading-the-specification.md": repository, "docs/report.md": repository, "docs/runtime.md": runtime,
+    "docs/scale.md": scale,
     "docs/security.md": limits, "docs/tflite.md": tflite_page,
 }  # fmt: skip

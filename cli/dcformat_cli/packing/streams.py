@@ -116,7 +116,7 @@ def _run(packing: Packing, engine: Engine, journal_path: Path | None) -> Iterato
     """Code all tensors that the journal does not have, and keep the journal open until the block ends."""
     with packing.journal(journal_path) as journal:
         if journal.restarted:
-            note(f"{journal_path}: what an earlier run finished is of another packing, or damaged, and is done again")
+            note(f"{journal_path}: work of an earlier run is damaged or belongs to another packing, and is done again")
         progress = ByteProgress()
         try:
             packing.run(engine, journal, progress)

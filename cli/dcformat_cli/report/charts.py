@@ -178,26 +178,26 @@ def code_lengths(number: int, name: str, kind: str, table: CodeTable) -> Picture
     return picture(f"codes-{kind}-{number}", title, text, SMALL, draw)
 
 
-def stages(names: Sequence[str], accuracies: Sequence[float], wide: bool) -> Picture:
-    """Draw the accuracy after each stage of compression, in percent."""
+def stages(names: Sequence[str], metrics: Sequence[float], wide: bool) -> Picture:
+    """Draw the metric after each stage of compression."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         places = range(len(names))
-        axes.plot(places, accuracies, "o-", color=colour("values"), linewidth=2, markersize=6)
-        for place, value in zip(places, accuracies, strict=True):
-            axes.annotate(f"{value:.2f}", (place, value), (0, 7), textcoords="offset points", ha="center", fontsize=11)
-        low, high = min(accuracies), max(accuracies)
-        room = max(0.3 * (high - low), 0.05)
+        axes.plot(places, metrics, "o-", color=colour("values"), linewidth=2, markersize=6)
+        for place, value in zip(places, metrics, strict=True):
+            axes.annotate(f"{value:.4g}", (place, value), (0, 8), textcoords="offset points", ha="center", fontsize=11)
+        low, high = min(metrics), max(metrics)
+        room = max(0.3 * (high - low), 1e-3 * abs(high), 1e-12)
         axes.set_ylim(low - room, high + 1.5 * room)
-        axes.set_xlim(-0.4, len(names) - 0.6)
+        axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_xticks(places, [elided(name, 20) for name in names], rotation=0 if wide else 60, parse_math=False)
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel("metric")
         axes.grid(axis="y")
 
-    text = "; ".join(f"{name}: {value:.2f} %" for name, value in zip(names, accuracies, strict=True))
+    text = "; ".join(f"{name}: {value:.4g}" for name, value in zip(names, metrics, strict=True))
     key = f"stages-{'wide' if wide else 'narrow'}"
-    return picture(key, "Accuracy after each stage", text, (WIDE if wide else NARROW, 260), draw)
+    return picture(key, "Metric after each stage", text, (WIDE if wide else NARROW, 260), draw)
 
 
 def elided(name: str, length: int = 40) -> str:

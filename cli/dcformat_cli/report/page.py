@@ -54,7 +54,7 @@ def render(facts: Facts) -> str:
     }
     return environment.get_template("page.html.jinja").render(
         facts=facts, version=__version__, parts_known=PARTS, **_overview(facts), **_layers(facts), **_values(facts),
-        **_costs(facts), **_accuracy(facts), **_comparison(facts), **_microcontrollers(facts), **_about(facts),
+        **_costs(facts), **_stages(facts), **_comparison(facts), **_microcontrollers(facts), **_about(facts),
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _cost(info: TensorInfo, examined: Examined) -> Cost:
     )  # fmt: skip
 
 
-def _accuracy(facts: Facts) -> dict[str, Any]:
+def _stages(facts: Facts) -> dict[str, Any]:
     found = recorded_stages(facts.file.metadata)
     picture = None
     if len(found) > 1:

@@ -14,6 +14,7 @@ from dcformat_cli.schemas.shared import (
     NAMES,
     NETWORK,
     OUTPUT,
+    RECORDED,
     SHAPE,
     TRIED,
 )
@@ -80,8 +81,7 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "delta": maybe(DELTA),
             "extensions": array("sections that this version does not know",
                                 record("a section", {"kind": count("its id"), "bytes": count("its bytes")})),
-            "stages": array("recorded accuracies of the stages of compression", record("a stage", {
-                "stage": text("its name"), "accuracy": share("the accuracy")})),
+            "stages": RECORDED,
             "(details)": array("with --tensor: more about these tensors", record("a tensor", {
                 "name": text("its name"), "copy_of": maybe(text("the tensor that it copies, or null")),
                 "block": count("number of the data block with its payload"),
@@ -111,8 +111,7 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "tensors": count("its tensors"), "examined": count("those that the page shows in detail"),
             "parts": mapping("bytes by purpose", number("bytes")),
             "first_layer": maybe(text("the tensor that the page shows as a picture, or null")),
-            "stages": array("recorded accuracies", record("a stage", {
-                "stage": text("its name"), "accuracy": share("the accuracy")})),
+            "stages": RECORDED,
             "sizes": array("sizes of the tensors in other formats", record("a size", {
                 "name": text("the format"), "bytes": count("bytes"), "exact": flag("false for an estimate")})),
             "published": array("published results", record("a result", {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dcformat_cli.schemas.fields import Schema, array, count, figure, mapping, maybe, number, record, share, text
-from dcformat_cli.schemas.shared import FIGURES, FILE, MACHINE, MODE, OUTPUT, OUTPUTS, ROW, SEED, STAGES
+from dcformat_cli.schemas.shared import FIGURES, FILE, MACHINE, MODE, OUTPUT, OUTPUTS, ROW, SEED, STAGES, TRIAL
 
 DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
     "run": {
@@ -20,6 +20,9 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
         "": {"file": OUTPUT, "architecture": text("the network"), "recipe": text("the recipe"), "seed": SEED,
              "mode": MODE, "accuracy": share("on the test images"), "images": count("the test images"),
              "stages": STAGES, **FIGURES},
+        "MODEL (without training)": {
+            "file": FILE, "output": OUTPUT, "mode": MODE, **TRIAL,
+            "trials": array("the prices that were tried", record("a trial", TRIAL))},
     },
     "bench": {
         "": {"file": FILE, "machine": MACHINE, "rounds": count("turns of each runtime"),

@@ -112,6 +112,10 @@ MACHINE = record(
         "python": text("the version of Python"),
     },
 )
+RECORDED = array(
+    "the metric that the metadata records for each stage of compression",
+    record("a stage", {"stage": text("its name"), "metric": number("an accuracy, for most networks")}),
+)
 STAGES = array(
     "the stages",
     record("a stage", {
@@ -122,3 +126,7 @@ STAGES = array(
 ROW = {"ratio": number("weights before and after, divided"), "dense": share("accuracy before pruning"),
         "pruned": share("accuracy after pruning"), "retrained": share("accuracy after retraining")}  # fmt: skip
 SEED = count("the seed")
+TRIAL = {"price": number("the change that a bit was worth"), "bytes": count("bytes of the file"),
+         "change": number("the divergence of the outputs in nats, or half their relative squared error"),
+         "drop": maybe(share("outputs with another class; null if outputs tell no classes")),
+         "density": share("weights that are not zero")}  # fmt: skip

@@ -203,9 +203,9 @@ def _figures(trial: Trial) -> str:
 
 def _document(options: CalibratedOptions, best: Trial, trials: list[tuple[Trial, bool]]) -> dict[str, Any]:
     def figures(trial: Trial) -> dict[str, Any]:
+        drop = None if trial.drop is None else trial.drop / 100
         return {
-            "price": trial.price, "bytes": trial.size, "change": trial.change, "drop": trial.drop,
-            "density": trial.density,
+            "price": trial.price, "bytes": trial.size, "change": trial.change, "drop": drop, "density": trial.density,
         }  # fmt: skip
 
     return {

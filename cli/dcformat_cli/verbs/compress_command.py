@@ -76,14 +76,9 @@ class _CompressCommand(click.Command):
         """Parse the arguments with the options of the command that takes them."""
         from dcformat_cli.verbs import compress_calibrated
 
-        if any(compress_calibrated.takes(argument) for argument in _positional(args)):
+        if args and not args[0].startswith("-") and compress_calibrated.takes(args[0]):
             return compress_calibrated.compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
-
-
-def _positional(args: Sequence[str]) -> list[str]:
-    """Return the first argument, unless it is an option."""
-    return [argument for argument in args[:1] if not argument.startswith("-")]
 
 
 @click.command("compress", cls=_CompressCommand)

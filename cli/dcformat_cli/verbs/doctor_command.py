@@ -18,7 +18,7 @@ from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.options import as_json, max_memory
+from dcformat_cli.options import LocalFile, as_json, max_memory
 from dcformat_cli.packing.deltas import is_dcf
 from dcformat_cli.terminal import Table, emit_json, say, show_notes
 from dcformat_cli.writing import packed_in
@@ -41,7 +41,7 @@ _NAMED = 4
 
 
 @click.command("doctor")
-@click.argument("model", metavar="[MODEL]", required=False, type=click.Path())
+@click.argument("model", metavar="[MODEL]", required=False, type=LocalFile())
 @max_memory()
 @as_json()
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:

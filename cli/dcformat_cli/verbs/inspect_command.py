@@ -88,8 +88,6 @@ def _show(name: str, content: DcfFile) -> None:
         say(f"labels: {', '.join(content.labels[:12])}{more}")
     for key, value in content.metadata.items():
         say(f"{key}: {value}")
-    if stages := recorded_stages(content.metadata):
-        say("recorded accuracy: " + ", ".join(f"{stage} {accuracy:.2f} %" for stage, accuracy in stages))
     if content.self_test is not None:
         say(f"self-test: {counted(content.self_test.samples, 'input')} from seed {content.self_test.seed}")
     for extension in content.extensions:
@@ -175,7 +173,7 @@ def _document(name: str, content: DcfFile) -> dict[str, Any]:
         },
         "delta": _delta_document(content),
         "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
-        "stages": [{"stage": stage, "accuracy": each / 100} for stage, each in recorded_stages(content.metadata)],
+        "stages": [{"stage": stage, "metric": metric} for stage, metric in recorded_stages(content.metadata)],
     }  # fmt: skip
 
 

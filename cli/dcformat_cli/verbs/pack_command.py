@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from dcformat.layout import MAX_SELF_TEST_SAMPLES
 from dcformat_cli import networks
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
+from dcformat_cli.input_files import spooled
 from dcformat_cli.options import (
-    FileName,
+    LocalFile,
     as_json,
     base,
     check_seconds,
@@ -42,7 +44,7 @@ _TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "seconds", "max_memory"
 
 
 @click.command("pack")
-@click.argument("checkpoint", metavar="MODEL", type=FileName(path_type=Path))
+@click.argument("checkpoint", metavar="MODEL", type=LocalFile(path_type=Path))
 @output("the packed file")
 @base()
 @click.option("--architecture", type=Choice(list(ARCHITECTURES)), help="The network that the tensors belong to.")
@@ -155,6 +157,15 @@ def _pack(options: PackOptions) -> None:
             raise misuse("--base: expected a file that can be read twice, found - (stdin)")
         refuse("not for a delta, which has no relative index", "relative_index")
     options.pairs()  # Refuse them before anything is read.
+    if str(options.checkpoint) == "-" and networks.is_piped_network(sys.stdin.buffer):
+        options.output.check(options.checkpoint, options.labels_file, options.base)
+        with spooled("-") as path:
+            _pack_file(replace(options, checkpoint=path))
+        return
+    _pack_file(options)
+
+
+def _pack_file(options: PackOptions) -> None:
     if deltas.is_dcf(options.checkpoint):
         _pack_dcf(options)
         return

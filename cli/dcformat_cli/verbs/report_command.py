@@ -28,7 +28,7 @@ def report_command(file: str, output: Output, max_memory: int | None, max_work: 
     """Write a page about FILE (- for stdin) that shows what it holds and what its bytes are for.
 
     The page is one file of HTML, without scripts, that needs no network: a map of all bytes, the density and the bits
-    of each tensor, pictures of the first layer, histograms with codebooks, the lengths of codes, recorded accuracies,
+    of each tensor, pictures of the first layer, histograms with codebooks, the lengths of codes, recorded metrics,
     sizes in other formats, and the microcontrollers that the network fits.
 
     Of a large file, the page shows the largest tensors in detail, estimates the sizes of other formats from samples,
@@ -69,7 +69,7 @@ def _document(facts: Facts, output: Output, size: int) -> dict[str, Any]:
         "examined": sum(tensor.examined is not None for tensor in facts.tensors),
         "parts": {part: round(count, 3) for part, count in facts.parts.items()},
         "first_layer": None if facts.picture is None else facts.picture.name,
-        "stages": [{"stage": stage, "accuracy": each / 100} for stage, each in recorded_stages(facts.file.metadata)],
+        "stages": [{"stage": stage, "metric": metric} for stage, metric in recorded_stages(facts.file.metadata)],
         "sizes": [each._asdict() for each in facts.sizes],
         "published": [each._asdict() for each in PUBLISHED.get(facts.architecture or "", ())],
         "chips": [] if program is None else [_chip(name, chip, program) for name, chip in CHIPS.items()],

@@ -13,6 +13,7 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.input_files import model_source, naming, opened
 from dcformat_cli.options import as_json, max_memory, max_work
+from dcformat_cli.progress import counting
 from dcformat_cli.terminal import complain, emit_json, say
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def _verify(options: VerifyOptions) -> None:
 
 def _check(file: str, content: DcfFile, options: VerifyOptions) -> dict[str, Any]:
     """Read the whole file, run its self-test, apply it to its base, and return the report."""
-    content.verify()
+    with counting("checking") as progress:
+        content.verify(progress)
     test = content.self_test
     if test is not None:
         _run_self_test(file, content, options.max_memory, options.max_work)

@@ -21,7 +21,6 @@ from dcformat.reader import DcfFile
 from dcformat_interop.packing.indexes import compare, find_index, read_index
 from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.safetensors import METADATA_PREFIX
 from dcformat_interop.tensors import Array, Budget
 
 #: How the name of an index ends, and the name that `write_shards` gives it.
@@ -122,7 +121,7 @@ class PackedFiles:
         for file in files:
             for name in file.names:
                 if name in self._where:
-                    raise UnfitError(path, "each tensor in one file", "two with it", name)
+                    raise UnfitError(path, "each tensor in one file", "it in two", name)
                 self._where[name] = file
 
     @property
@@ -142,6 +141,11 @@ class PackedFiles:
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield a tensor's elements, as `DcfFile.pieces` does."""
         return self._where[name].pieces(name)
+
+    @property
+    def files(self) -> Sequence[DcfFile]:
+        """The files themselves, in the order of their names."""
+        return self._files
 
     @property
     def delta(self) -> Delta | None:
@@ -176,11 +180,6 @@ class PackedFiles:
             infos = {name: (self.info(name).dtype, self.info(name).shape) for name in self.names}
             check_tensors(self.path, found, infos)
         return found
-
-    def safetensors_metadata(self) -> dict[str, str]:
-        """Return the metadata of the safetensors files that the checkpoint was made of."""
-        prefix = METADATA_PREFIX
-        return {key.removeprefix(prefix): text for key, text in self.metadata.items() if key.startswith(prefix)}
 
 
 def is_sharded(path: Path) -> bool:

@@ -125,7 +125,7 @@ class Journal:
             if path is not None:
                 self._keep(path, work)
                 self._rewrite(path, work)
-                self._lines = path.open("ab", buffering=0)
+                self._lines = path.open("ab")
         except BaseException:
             self._data.close()
             raise
@@ -251,6 +251,7 @@ class Journal:
         if self._lines is not None:
             with self._naming():
                 self._lines.write(_encoded(content))
+                self._lines.flush()
 
     @property
     def _name(self) -> str:

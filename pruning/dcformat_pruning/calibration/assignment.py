@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from dcformat_pruning.calibration.assignment_kernel import BLOCK, assign_codes
 
 Floats = npt.NDArray[np.float64]

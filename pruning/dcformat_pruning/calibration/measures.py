@@ -1,7 +1,7 @@
 """How far the outputs of a compressed network are from those of the dense one.
 
-The measure is the Kullback-Leibler divergence of outputs that are probabilities or logits, and half the squared error of
-other outputs, relative to their mean square. Divergences are means over all places of an output, in nats.
+The measure is the Kullback-Leibler divergence of outputs that are probabilities or logits, and half the squared error
+of other outputs, relative to their mean square. Divergences are means over all places of an output, in nats.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dcformat_pruning.calibration.torch_network import TorchNetwork
 from torch import Tensor
 
 from dcformat.graph import Output, Softmax
+from dcformat_pruning.calibration.torch_network import TorchNetwork
 
 
 class Measure:

@@ -1,4 +1,4 @@
-"""Which weights may stay, for a density that a caller asks for: by Optimal Brain Surgeon, Wanda, magnitude or chance."""
+"""Which weights may stay, for a given density: by Optimal Brain Surgeon, Wanda, magnitude or chance."""
 
 from __future__ import annotations
 

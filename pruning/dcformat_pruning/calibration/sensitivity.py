@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
 from dcformat_pruning.calibration.layers import Layer, Use, results, vectors
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
-from torch import Tensor
 
 #: The most numbers of the Hessians of a matrix, if each row has its own.
-PER_ROW = 1 << 22
-#: The same for the sum of several terms.
-_MOST_SUMMED = 1 << 24
-#: The Hessian of a row is drawn towards that of all rows as if those gave this many gradients for each column.
-_SHARED = 2
+_PER_ROW = 1 << 24
 
 
 class Term(NamedTuple):
@@ -52,10 +49,9 @@ class Sensitivity(NamedTuple):
 
 
 class _Sums:
-    """The sums behind a term: of the products of gradients along rows, and of the rows' squared gradients."""
+    """The sums behind a term: of products of gradients along rows, and of the rows' squared gradients."""
 
-    def __init__(self, per_row: bool) -> None:
-        self.per_row = per_row
+    def __init__(self) -> None:
         self.products: Tensor | float = 0.0
         self.rows: Tensor | float = 0.0
 
@@ -67,13 +63,9 @@ class _Sums:
         x = x.reshape(len(x), batch, -1, x.shape[2])
         g = g.reshape(len(g), batch, -1, g.shape[2])
         found = g.transpose(2, 3) @ x  # (groups, batch, rows, columns)
+        together = found.reshape(len(found), -1, found.shape[3])
+        self.products = self.products + (together.transpose(1, 2) @ together).double()
         self.rows = self.rows + found.double().square().sum((1, 3)).reshape(-1)
-        if self.per_row:
-            by_row = found.transpose(1, 2).reshape(-1, batch, found.shape[3])
-            self.products = self.products + (by_row.transpose(1, 2) @ by_row).double()
-        else:
-            together = found.reshape(len(found), -1, found.shape[3])
-            self.products = self.products + (together.transpose(1, 2) @ together).double()
 
     def add_lookup(self, chosen: Tensor, squares: Tensor, rows: int) -> None:
         """Add the numbers of the chosen rows ``(count,)`` and squared gradients ``(count, columns)``."""
@@ -82,20 +74,11 @@ class _Sums:
 
     def term(self, count: int) -> Term | None:
         """Return the term for the mean over `count` inputs, or None if all gradients were 0."""
-        if not isinstance(self.rows, Tensor) or not float(self.rows.sum()) > 0:
+        if not isinstance(self.products, Tensor) or not float(self.products.abs().sum()) > 0:
             return None
-        assert isinstance(self.products, Tensor)
-        if len(self.products) == len(self.rows):
-            share = _SHARED * self.products.shape[1] / (_SHARED * self.products.shape[1] + count)
-            shrunk = self.products * (1 - share) + share * _shared(self.products, self.rows)
-            return Term(shrunk / count, torch.ones_like(self.rows))
+        assert isinstance(self.rows, Tensor)
         traces = torch.diagonal(self.products, dim1=1, dim2=2).sum(1).clamp_min(1e-300)
         return Term(self.products / traces[:, None, None], self.rows / count)
-
-
-def _shared(products: Tensor, rows: Tensor) -> Tensor:
-    """Return what each row's products would be if they were those of all rows, but for a factor."""
-    return products.mean(0, keepdim=True) * (rows / rows.mean())[:, None, None]
 
 
 def weighted_products(x: Tensor, weights: Tensor) -> Tensor:
@@ -108,7 +91,7 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Return second derivatives of the measure at the dense network, from `probes` gradients at each batch."""
     generator = torch.Generator().manual_seed(0)
-    sums = {layer.name: [_Sums(_per_row(layer)) for _ in layer.uses] for layer in layers}
+    sums = {layer.name: [_Sums() for _ in layer.uses] for layer in layers}
     places: dict[str, list[Tensor]] = {layer.name: [] for layer in layers if layer.only_product}
     elements = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers if not layer.uses}
     for batch in batches:
@@ -124,11 +107,6 @@ def measure_sensitivity(
     count = sum(len(batch[0]) for batch in batches) * probes
     terms = {name: [term for one in parts if (term := one.term(count))] for name, parts in sums.items() if parts}
     return Sensitivity(terms, places, {name: total / count for name, total in elements.items()})
-
-
-def _per_row(layer: Layer) -> bool:
-    rows, columns = layer.matrix(torch.empty(layer.shape, device="meta")).shape
-    return rows * columns * columns <= PER_ROW
 
 
 class _Gradients:
@@ -191,10 +169,10 @@ def _squares(gradient: Tensor) -> Tensor:
 
 def combined(terms: Sequence[Term]) -> Term:
     """Return a sum of terms as one term, exactly unless Hessians for each row would take too much memory."""
-    rows, columns = len(terms[0].rows), terms[0].hessian.shape[-1]
     if len(terms) == 1:
         return terms[0]
-    if rows * columns * columns <= _MOST_SUMMED:
+    rows, columns = len(terms[0].rows), terms[0].hessian.shape[-1]
+    if rows * columns * columns <= _PER_ROW:
         parts = [
             term.hessian.repeat_interleave(rows // len(term.hessian), 0) * term.rows[:, None, None] for term in terms
         ]

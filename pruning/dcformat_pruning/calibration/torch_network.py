@@ -8,12 +8,12 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 import torch
-from dcformat_pruning.calibration.torch_operators import Call, Operand, Watch, evaluate
 from dcformat_runtime.network import to_float32
 from torch import Tensor
 
 from dcformat.graph import Operand as NodeOperand
 from dcformat.model import Model
+from dcformat_pruning.calibration.torch_operators import Call, Operand, Watch, evaluate
 
 Floats = npt.NDArray[np.float32]
 

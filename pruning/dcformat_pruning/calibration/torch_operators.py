@@ -223,12 +223,13 @@ def _rounded(x: Tensor, low: float, high: float) -> Tensor:
 
 def _quantize(call: Call) -> Tensor:
     node, zero = call.node, float(call.node.zero_point)
-    return (_rounded(call.x / np.float32(node.scale), node.low - zero, node.high - zero)) * np.float32(node.scale)
+    scale = float(np.float32(node.scale))
+    return _rounded(call.x / scale, node.low - zero, node.high - zero) * scale
 
 
 def _requantize(call: Call) -> Tensor:
     x, scale = _aligned(call)
-    factor = scale * np.float32(call.node.input_scale) / np.float32(call.node.output_scale)
+    factor = scale * float(np.float32(call.node.input_scale)) / float(np.float32(call.node.output_scale))
     return _rounded(x * factor, call.node.low, call.node.high)
 
 
@@ -253,7 +254,7 @@ def _softmax(call: Call) -> Tensor:
 def _normalize(call: Call) -> Tensor:
     axes = [axis + 1 for axis in call.node.axes]
     x = call.x - call.x.mean(axes, keepdim=True) if call.node.centered else call.x
-    return x / torch.sqrt((x * x).mean(axes, keepdim=True) + np.float32(call.node.epsilon))
+    return x / torch.sqrt((x * x).mean(axes, keepdim=True) + float(np.float32(call.node.epsilon)))
 
 
 def _windows(node: MaxPool | AvgPool, x: Tensor, fill: float) -> Tensor:

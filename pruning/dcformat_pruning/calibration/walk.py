@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
 from dcformat_pruning.calibration.layers import Layer, Use, vectors
 from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
 from dcformat_pruning.calibration.torch_network import TorchNetwork
-from torch import Tensor
 
 Batches = Sequence[Sequence[Tensor]]
 
@@ -150,11 +151,13 @@ class Walk:
         groups = len(moments.hessian)
         weights = layer.matrix(target).double().reshape(groups, -1, moments.hessian.shape[-1])
         hessian, cross = moments.hessian, moments.cross
+        sizes = torch.diagonal(hessian, dim1=1, dim2=2).mean(1)
         if bias is not None:
             hessian = hessian - moments.mean[:, :, None] * moments.mean[:, None]
             cross = cross - moments.error[:, :, None] * moments.mean[:, None]
-        diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
-        damping = DAMPING * diagonal.mean(1).clamp_min(1e-30)
+        spread = torch.diagonal(hessian, dim1=1, dim2=2).mean(1).clamp_min(0)
+        # Inputs that hardly vary have no spread but rounding errors, which are a part of their size.
+        damping = DAMPING * spread + 1e-6 * sizes + 1e-30
         damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
         wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
         mask = self.masks.get(layer.name)

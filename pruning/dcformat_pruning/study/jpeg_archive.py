@@ -80,7 +80,8 @@ def load_jpegs(path: Path | str | None = None) -> Arrays:
         with archive.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{archive}: expected an archive of JPEG files, found: {error.strerror}") from error
+        found = f"expected an archive of JPEG files, found: {error.strerror}"
+        raise DataError(f"{archive}: {found}; give the path of cifar10_jpeg.tar.xz (docs/study-networks.md)") from error
     folder = user_cache_path("dcformat", appauthor=False) / f"cifar10-jpeg-{digest[:16]}"
     files = {name: folder / f"{name}.npy" for name in _FILES}
     with suppress(OSError, ValueError, EOFError):  # missing or damaged: decode again

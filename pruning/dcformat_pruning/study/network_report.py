@@ -23,10 +23,11 @@ def networks_markdown(rows: Sequence[NetworkRow]) -> str:
         parts.append(f"### {network}, dense {mean_and_spread(dense.values())} %, {seeds}\n")
         for selection in SELECTIONS:
             here = [row for row in chosen if row.selection == selection]
-            figures = ["pruned"] if all(not row.epochs for row in here) else ["pruned", "retrained"]
-            for figure in figures if here else ():
-                title = "Right after pruning" if figure == "pruned" else f"After retraining ({here[0].epochs} epochs)"
-                parts.append(f"{title}, {_TITLES[selection]} (validation accuracy, %):\n\n{_table(here, figure)}\n")
+            for figure, title in (("pruned", "Right after pruning"), ("retrained", "After retraining")):
+                if shown := _shown(here, figure):
+                    parts.append(
+                        f"{title}, {_TITLES[selection]} (validation accuracy, %):\n\n{_table(shown, figure)}\n"
+                    )
     return "\n".join(parts)
 
 
@@ -39,10 +40,21 @@ def _table(rows: Sequence[NetworkRow], figure: str) -> str:
     for name in unique(row.criterion for row in rows):
         cells = [name]
         for density in densities:
-            values = [getattr(row, figure) for row in rows if (row.criterion, row.density) == (name, density)]
+            values = _values(rows, figure, name, density)
             cells.append(mean_and_spread(values) if values else "")
         lines.append(table_row(cells))
     return "\n".join(lines)
+
+
+def _shown(rows: Sequence[NetworkRow], figure: str) -> list[NetworkRow]:
+    """Return the rows that have a figure: all of them have `pruned`, only retrained networks have `retrained`."""
+    return [row for row in rows if figure == "pruned" or row.epochs]
+
+
+def _values(rows: Sequence[NetworkRow], figure: str, criterion: str, density: float) -> list[float]:
+    """Return a figure for each seed; a network may have been pruned alike in a study with retraining and in another."""
+    found = {r.seed: getattr(r, figure) for r in rows if (r.criterion, r.density) == (criterion, density)}
+    return list(found.values())
 
 
 def plot_networks(rows: Sequence[NetworkRow], path: Path) -> None:
@@ -56,39 +68,37 @@ def plot_networks(rows: Sequence[NetworkRow], path: Path) -> None:
     from matplotlib import pyplot
 
     networks = unique(row.network for row in rows)
-    columns = [(selection, "pruned") for selection in SELECTIONS]
-    if any(row.epochs for row in rows):
-        columns += [(selection, "retrained") for selection in SELECTIONS]
+    figures = ["pruned", "retrained"] if any(row.epochs for row in rows) else ["pruned"]
+    columns = [(selection, name) for name in figures for selection in SELECTIONS]
     shape = len(networks), len(columns)
     figure, axes = pyplot.subplots(*shape, figsize=(4.2 * shape[1], 3.8 * shape[0] + 0.8), squeeze=False)
     names = unique(row.criterion for row in rows)
     for line, network in zip(axes, networks, strict=True):
         for axis, (selection, figure_name) in zip(line, columns, strict=True):
-            here = [row for row in rows if (row.network, row.selection) == (network, selection)]
+            here = _shown([r for r in rows if (r.network, r.selection) == (network, selection)], figure_name)
+            if not here:
+                axis.set_visible(False)
+                continue
             _panel(axis, here, figure_name, names)
             when = "right after pruning" if figure_name == "pruned" else "retrained"
             axis.set_title(f"{network}, {when}:\n{_TITLES[selection]}", fontsize=9)
     for axis in axes[:, 0]:
         axis.set_ylabel("validation accuracy, %")
     lines = {label: drawn for axis in axes.flat for drawn, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=9, fontsize=9, handlelength=4)
-    figure.tight_layout(rect=(0, 0.35 / (3.8 * shape[0] + 0.8), 1, 1))
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=2 * shape[1] + 1, fontsize=9, handlelength=4)
+    figure.tight_layout(rect=(0, 0.6 / (3.8 * shape[0] + 0.8), 1, 1))
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
 
 
 def _panel(axis: Any, rows: Sequence[NetworkRow], figure: str, names: Sequence[str]) -> None:
     """Draw a line for each criterion: the mean over the seeds, with bars from the smallest to the largest."""
-    if rows:
-        dense = 100 * statistics.mean({row.seed: row.dense for row in rows}.values())
-        axis.axhline(dense, color="0.6", linewidth=1, linestyle=":", label="dense network")
+    dense = 100 * statistics.mean({row.seed: row.dense for row in rows}.values())
+    axis.axhline(dense, color="0.6", linewidth=1, linestyle=":", label="dense network")
     densities = sorted({row.density for row in rows})
     for number, name in enumerate(names):
-        values = {
-            density: [100 * getattr(row, figure) for row in rows if (row.criterion, row.density) == (name, density)]
-            for density in densities
-        }
-        draw_line(axis, {100 * density: found for density, found in values.items() if found}, name, number, len(names))
+        values = {100 * d: [100 * value for value in _values(rows, figure, name, d)] for d in densities}
+        draw_line(axis, {place: found for place, found in values.items() if found}, name, number, len(names))
     axis.set_xscale("log")
     axis.set_xlabel("weights left")
     axis.set_xticks([100 * density for density in densities], [f"{100 * density:g} %" for density in densities])
