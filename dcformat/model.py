@@ -169,7 +169,7 @@ class Tensor:
                 self._fill(out[start : start + _PIECE], start)
             return out.reshape(self.shape)
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """Return the dense numbers for NumPy's functions; bfloat16 and scaled int8 become float32."""
         from dcformat.conversions import to_array
 

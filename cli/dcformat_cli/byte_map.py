@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from dcformat import layout
 from dcformat.codecs.payload_layout import parse_payload
 from dcformat_cli.terminal import Table
@@ -58,7 +60,7 @@ def tensor_parts(file: DcfFile, name: str) -> Iterator[Part]:
     info = file.info(name)
     info = info if info.copy_of is None else file.info(info.copy_of)
     payload = file.payload(name)
-    parsed = parse_payload(info, payload)
+    parsed = parse_payload(info, np.frombuffer(payload, np.uint8))
     start = payload_offset(file, info)
     chunks = [len(chunk.data) for chunk in parsed.chunks]
     head = len(payload) - sum(chunks)

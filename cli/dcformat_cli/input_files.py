@@ -104,9 +104,8 @@ def spooled(name: str | Path) -> Iterator[Path]:
         except FormatError as error:
             error.path = label
             raise
-        except click.ClickException as error:
-            error.message = error.message.replace(str(path), label)
-            raise
+        except click.UsageError as error:
+            raise click.UsageError(error.message.replace(str(path), label), error.ctx) from None
         except (ValueError, ImportError) as error:
             error.args = (str(error).replace(str(path), label),)
             raise

@@ -6,7 +6,8 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from math import isfinite
+from fractions import Fraction
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"expected a number, as in 4096, 512M or 4G, found {text!r}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return int(Fraction(match[1]) * _UNITS[match[2].upper()])
 
 
 def limit(text: str) -> int | None:
@@ -132,10 +133,12 @@ def decode_seconds() -> Callable[[Any], Any]:
     )  # fmt: skip
 
 
-def check_seconds(mode: str) -> None:
-    """Raise `click.UsageError` if the user gave ``--seconds`` with a mode for which it has no effect."""
+def check_seconds(mode: str, seconds: float) -> None:
+    """Raise `click.UsageError` if ``--seconds`` is no number, or was given with a mode for which it has no effect."""
     if mode != "auto":
         refuse("only for --mode auto", "seconds")
+    if isnan(seconds):
+        raise misuse("--seconds: expected a number, found nan")
 
 
 def file_argument() -> Callable[[Any], Any]:

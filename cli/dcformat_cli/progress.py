@@ -21,8 +21,8 @@ Count = Callable[[int, int, str], None]
 #: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
 
-#: Share of the work after which the remaining time is estimated; before that, too little is known about the machine.
-_ESTIMATE_FROM = 0.005
+#: Share of the work, or number of seconds, after which the remaining time is estimated; before, too little is known.
+_ESTIMATE_FROM, _ESTIMATE_AFTER = 0.005, 30.0
 
 #: Number of columns of the bar, which fits in 60 columns together with the times beside it.
 _BAR = 14
@@ -112,7 +112,7 @@ def _doing(step: Step) -> str:
 def _times(step: Step, elapsed: float) -> str:
     """Return the elapsed time, and an estimate of the remaining time of the whole run."""
     text = f"{_minutes(elapsed)} elapsed"
-    if _ESTIMATE_FROM < step.share < 1:
+    if 0 < step.share < 1 and (step.share > _ESTIMATE_FROM or elapsed > _ESTIMATE_AFTER):
         text += f", about {_minutes(elapsed * (1 - step.share) / step.share)} left"
     return text
 

@@ -8,14 +8,21 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The helpers marked by `device`, and those marked by `intrinsic` with the builders of their compiled forms.
-devices: dict[FunctionType, None] = {}
+#: The helpers marked by `device` or `shared`, and whether their code is inlined.
+devices: dict[FunctionType, bool] = {}
+#: The helpers marked by `intrinsic`, and the builders of their compiled forms.
 intrinsics: dict[FunctionType, Callable[[], Any]] = {}
 
 
 def device(function: F) -> F:
     """Mark a helper of kernels: it runs as Python in Python, and the compiler inlines it into compiled kernels."""
-    devices[cast(FunctionType, function)] = None
+    devices[cast(FunctionType, function)] = True
+    return function
+
+
+def shared(function: F) -> F:
+    """Mark a helper that a kernel calls in several places and that is too large to be inlined in each of them."""
+    devices[cast(FunctionType, function)] = False
     return function
 
 

@@ -26,11 +26,14 @@ T = TypeVar("T")
 PATIENCE = 1_500_000
 #: The share of one kernel, so that a kernel with little work is not compiled just because others have much.
 SHARE = PATIENCE // 3
+#: Both, in a process that cannot save what it compiles, so that every run would wait for the compiler. Kernels estimate
+#: the most that a call can take, and a usual call takes a tenth of that.
+UNSAVED_PATIENCE = 12_000_000
 
 _kernels: list[Kernel] = []
 #: A thread holds the first for a moment, and the second while it compiles. Only `resolve` waits for the second.
 _lock, _compiling = RLock(), RLock()
-_left = PATIENCE
+_spent = 0
 _number = 0
 
 
@@ -100,18 +103,23 @@ class Kernel:
 
     def _is_short(self, args: tuple[Any, ...]) -> bool:
         """Return whether to run this call in Python rather than compile; if so, count its work as spent."""
-        global _left
+        global _spent
         if self.work is None or mode() not in ("native", "numba") or cache() != "auto" or self.ready():
             return False
         steps = self.work(args) if can_compile() else None
         if steps is None:
             return False
         with _lock:
-            if steps > min(_left, SHARE - self._spent):
+            if not self._affords(steps):
                 return False
-            _left -= steps
+            _spent += steps
             self._spent += steps
         return True
+
+    def _affords(self, steps: int) -> bool:
+        """Return whether the process may do so much more work in Python for this kernel."""
+        together, alone = _spent + steps, self._spent + steps
+        return (together <= PATIENCE and alone <= SHARE) or (together <= UNSAVED_PATIENCE and not can_save())
 
     def resolve(self) -> Callable[..., Any]:
         """Return the function that runs the kernel, which is a little faster to call than the kernel."""

@@ -124,6 +124,11 @@ def weight_names(module: nn.Module) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
 
 
+def nonzero_weights(module: nn.Module) -> int:
+    """Return the number of weights (not biases) that are not zero."""
+    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
+
+
 def all_weights(module: nn.Module) -> Masks:
     """Return masks of all trainable weights of a module of any kind, which prune nothing."""
     parameters = dict(module.named_parameters())

@@ -248,9 +248,9 @@ class Whole:
         """Leave the weights, which were trained in place."""
 
 
-def working_copy(module: nn.Module) -> Shrunk | Whole:
-    """Return the network to train in place of `module`: without its dead parts if it is a chain."""
-    if isinstance(module, nn.Sequential) and is_chain(module):
+def working_copy(module: nn.Module, *, in_place: bool) -> Shrunk | Whole:
+    """Return the network to train for `module`: a copy without the dead parts if it is a chain, unless `in_place`."""
+    if not in_place and isinstance(module, nn.Sequential) and is_chain(module):
         return shrink(module)
     return Whole(module)
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dcformat_cli.compiling import Notices
+from dcformat_cli import compiling
+from dcformat_cli.compiling import Notices, all_kernels, count_kernels
 
 from dcformat.jit import abi
 from tests.cli.support import spawn
@@ -33,14 +34,23 @@ class _Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture
+def _twelve_of_34(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "count_kernels", lambda: (12, 34))
+
+
+@pytest.mark.usefixtures("_twelve_of_34")
 def test_without_a_terminal_one_line_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     notices = Notices()
     for number, kernel in enumerate(("a.first", "a._second"), start=1):
         notices.compiling(kernel, number, True)
         notices.compiled()
-    assert capsys.readouterr().err == "compiling kernels once for this machine (saved for later runs)\n"
+    assert capsys.readouterr().err == (
+        "compiling kernels once for this machine: 12 of 34 are saved, and a command compiles those that it needs\n"
+    )
 
 
+@pytest.mark.usefixtures("_twelve_of_34")
 def test_on_a_terminal_the_line_moves_and_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", _Terminal())
     notices = Notices()
@@ -49,9 +59,16 @@ def test_on_a_terminal_the_line_moves_and_is_removed(monkeypatch: pytest.MonkeyP
         notices.compiled()
     assert isinstance(sys.stderr, _Terminal)
     assert sys.stderr.getvalue().split("\r\033[K") == [
-        "", "compiling kernel 1 (first), once for this machine ...", "",
-        "compiling kernel 2 (second), for this run only ...", "",
+        "", "compiling kernel 13 of 34, once for this machine (first) ...", "",
+        "compiling kernel 2, for this run only (second) ...", "",
     ]  # fmt: skip
+
+
+def test_kernels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path))
+    saved, total = count_kernels()
+    assert (saved, total) == (0, len(all_kernels()))
+    assert total >= 40
 
 
 @pytest.mark.needs_compiler
@@ -64,9 +81,8 @@ def test_a_cache_that_cannot_be_used_is_one_warning(tmp_path: Path, monkeypatch:
     done = spawn("verify", EXTREME)
     assert done.returncode == 0
     assert done.stderr.decode().splitlines() == [
-        "warning: compiled kernels cannot be saved, so each run compiles them again: "
+        "warning: compiled kernels cannot be saved, so every run is slow: "
         f"{tmp_path}/file/kernels: Not a directory (set DCFORMAT_CACHE_DIR to a folder that only you can write to)",
-        "compiling kernels for this run only (not saved)",
     ]
 
 

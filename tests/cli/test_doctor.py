@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,20 @@ def test_other_files(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
 def test_the_installation(invoke: Invoke) -> None:
     document = json.loads(invoke("doctor", "--json").stdout)
     assert list(document) == [
-        "schema", "dcformat", "executable", "machine", "vectors", "compiles", "folder", "writable", "data", "packages",
+        "schema", "dcformat", "executable", "machine", "vectors", "compiles", "kernels", "folder", "writable",
+        "data", "packages",
     ]  # fmt: skip
     assert document["dcformat"] == dcformat.__version__
     assert document["packages"]["torch"] == torch.__version__
+    assert 0 <= document["kernels"]["saved"] <= document["kernels"]["all"]
     lines = invoke("doctor").stdout.splitlines()
     assert lines[0].startswith(f"dcformat {dcformat.__version__}, Python 3.")
     assert any(line.split()[:2] == ["torch", torch.__version__] for line in lines)
+
+
+def test_a_package_that_cannot_be_imported(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "optuna.py").write_text("raise RuntimeError('built for another Python')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "optuna", raising=False)
+    document = json.loads(invoke("doctor", "--json").stdout)
+    assert document["packages"]["optuna"] == "broken: built for another Python"

@@ -156,7 +156,7 @@ def test_pieces(invoke: Invoke, tmp_path: Path) -> None:
 def test_the_installation(invoke: Invoke) -> None:
     keys(
         "doctor", invoke("doctor", "--json").stdout, "dcformat", "executable", "machine", "vectors", "compiles",
-        "folder", "writable", "data", "packages",
+        "kernels", "folder", "writable", "data", "packages",
     )  # fmt: skip
 
 

@@ -345,3 +345,39 @@ def test_a_file_that_does_not_read_back_is_never_written(
     result = invoke(*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
     refused(result, "a.dcf: fc2.bias: expected the model's values when read back, found others")
     assert not (tmp_path / "a.dcf").exists()
+
+
+def test_names_that_a_file_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
+    odd = ["new\nline", "\U0001f600", "../../x", " ", "..", "\x1b[31m", "a/b"]
+    values = {name: np.full((2, 2), number, np.float32) for number, name in enumerate(odd)}
+    for bad, size in (("", "0 bytes"), ("x" * 300, "300 bytes")):
+        save_file({**values, bad: values[" "]}, tmp_path / "a.safetensors")
+        save_npz(tmp_path / "a.npz", {**values, bad: values[" "]})
+        for name in ("a.safetensors", "a.npz"):
+            arguments = [*PACK, tmp_path / name, "-f", "-o", tmp_path / "a.dcf"]
+            expected = f"'{bad[:40]}': expected a name of 1 to 255 bytes, found {size} (--skip leaves the tensor out)"
+            refused(invoke(*arguments), f"{tmp_path / name}: {expected}")
+            assert not (tmp_path / "a.dcf").exists()
+            assert invoke(*arguments, "--skip", bad).exit_code == 0
+            assert dict(dcformat.load(tmp_path / "a.dcf").tensors).keys() == set(odd)
+            (tmp_path / "a.dcf").unlink()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seconds", "nan"], "--seconds: expected a number"),
+        (["--shards", "0"], "--shards: expected a size of at least 1 byte"),
+        (["--max-memory", "1e9"], "expected a number"),
+    ],
+)
+def test_odd_numbers(invoke: Invoke, tmp_path: Path, more: list[str], message: str) -> None:
+    save_file({"w": np.ones((2, 2), np.float32)}, tmp_path / "a.safetensors")
+    refused(invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", *more), message, code=2)
+    result = invoke(*PACK, tmp_path / "a.safetensors", "-f", "-o", tmp_path / "a.dcf", "--max-memory", "9" * 400)
+    assert result.exit_code == 0
+
+
+def test_a_url(invoke: Invoke, tmp_path: Path) -> None:
+    for verb in (["pack", "-o", tmp_path / "a.dcf"], ["doctor"], ["run", "a.dcf", "--input"]):
+        refused(invoke(*verb, "https://example.org/a.npz"), "https://example.org/a.npz", "download it first", code=2)

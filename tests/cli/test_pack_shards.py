@@ -57,6 +57,54 @@ def test_output_in_shards(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("unpack", tmp_path / "in", "-o", tmp_path / "x.npz"), "a directory with an index (*.dcf.index.json)")
 
 
+def test_verbs_that_examine_shards(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    out = tmp_path / "out"
+    made = json.loads(invoke("pack", tmp_path / "in", "-o", out, "--shards", "6K", "--json").stdout)
+    files = made["files"]
+    index = out / "model.dcf.index.json"
+    for given in (out, index):
+        lines = invoke("verify", given).stdout.splitlines()
+        assert [line.partition(": good: ")[0] for line in lines] == files
+    text = invoke("inspect", out).stdout
+    total = sum(Path(file).stat().st_size for file in files)
+    assert f"{out}: {total:,} bytes" in text
+    assert f"in {len(files)} files" in text
+    assert text.splitlines()[-1].split() == ["all", "files", f"{total:,}", "100.00", "%"]
+    document = json.loads(invoke("inspect", index, "--json").stdout)
+    assert [each["file"] for each in document["files"]] == files
+    assert document["size"] == sum(row["bytes"] for row in document["ledger"]) == total
+    assert len(document["tensors"]) == 21
+    refused(invoke("inspect", out, "--hex"), "--hex: give one of the files", code=2)
+    refused(invoke("report", out, "-o", tmp_path / "page.html"), "expected one .dcf file, found several")
+
+    damaged = bytearray(Path(files[1]).read_bytes())
+    damaged[-20] ^= 1
+    Path(files[1]).write_bytes(damaged)
+    result = invoke("verify", out, "--json")
+    assert result.exit_code == 1
+    assert [each["good"] for each in json.loads(result.stdout)["files"]] == [n != 1 for n in range(len(files))]
+    refused(invoke("inspect", out), Path(files[1]).name)
+    Path(files[1]).unlink()
+    assert Path(files[1]).name in refused(invoke("verify", out), "which the index names")
+
+
+def test_an_index_of_shards_that_lies(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K")
+    index = tmp_path / "out" / "model.dcf.index.json"
+    content = json.loads(index.read_text())
+    first, *_, last = content["weight_map"]
+    content["weight_map"][first] = content["weight_map"][last]
+    index.write_text(json.dumps(content))
+    result = invoke("verify", tmp_path / "out")
+    assert result.exit_code == 1
+    assert first in result.stderr
+    assert all(": good: " in line for line in result.stdout.splitlines())
+    index.write_text("{")
+    refused(invoke("inspect", tmp_path / "out"), "an index with a weight_map")
+
+
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dcformat_runtime.kernels
 import pytest
+from dcformat_cli import compiling
 from dcformat_cli.verbs import warmup_command
 
 import dcformat.codecs
@@ -37,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let warmup find only two kernels, which are not resolved yet."""
-    found = [kernel for kernel in warmup_command.all_kernels() if kernel.name in FEW]
+    found = [kernel for kernel in compiling.all_kernels() if kernel.name in FEW]
     fresh = tuple(jit.Kernel(kernel.python, kernel.signature) for kernel in found)
     monkeypatch.setattr(warmup_command, "all_kernels", lambda: fresh)
 
@@ -47,10 +48,10 @@ def test_every_kernel_is_found() -> None:
     for package in (dcformat.codecs, dcformat_runtime.kernels):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    assert set(warmup_command.all_kernels()) == set(jit.kernels())
-    names = {kernel.name for kernel in warmup_command.all_kernels()}
+    assert set(compiling.all_kernels()) == set(jit.kernels())
+    names = {kernel.name for kernel in compiling.all_kernels()}
     assert {*FEW, "dcformat_runtime.kernels.interpreter.run", "dcformat.codecs.huffman.read_four"} <= names
-    assert len(names) == len(warmup_command.all_kernels())
+    assert len(names) == len(compiling.all_kernels())
 
 
 @pytest.mark.needs_compiler
@@ -138,7 +139,7 @@ def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     saved = list((tmp_path / "kernels").iterdir())
     assert len(saved) == 2
-    for kernel in warmup_command.all_kernels():
+    for kernel in compiling.all_kernels():
         if kernel.name in FEW:
             key = kernel.key("aarch64")
             (path,) = (path for path in saved if path.name.startswith(key.hex()))

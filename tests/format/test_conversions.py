@@ -61,7 +61,7 @@ def test_what_matrices_may_hold():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: from_scipy("w", MATRIX), "from_dense takes arrays"),
+        (lambda: from_scipy("w", MATRIX), "from_dense takes arrays"),  # type: ignore[arg-type]
         (lambda: from_scipy("w", sparse.csr_array(MATRIX), shape=(4, 3)), "a matrix view of"),
         (lambda: from_scipy("w", sparse.csr_array(MATRIX), shape=(12,)), "a matrix view of"),
         (lambda: from_scipy("w", sparse.csr_array(MATRIX), "int8"), "numbers that int8 holds exactly"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dcformat_cli.verbs import warmup_command
+from dcformat_cli import compiling
 
 from dcformat import jit
 from dcformat.jit import abi
@@ -20,7 +20,7 @@ needs_machine_code = pytest.mark.skipif(not abi.layout_known(), reason="machine 
 
 
 def test_every_kernel_states_its_work() -> None:
-    assert {kernel.name for kernel in warmup_command.all_kernels() if kernel.work is None} == UNTOLD
+    assert {kernel.name for kernel in compiling.all_kernels() if kernel.work is None} == UNTOLD
 
 
 def test_work_is_counted_from_the_arguments_it_names() -> None:
@@ -68,6 +68,27 @@ def test_only_calls_that_fit_the_budget_run_in_python(tmp_path) -> None:
         [0, "unresolved"], [1, "compiled"], [0, "unresolved"], [0, "compiled"],
         [2, "unresolved"], [3, "unresolved"], [4, "compiled"],
     ]  # fmt: skip
+
+
+@needs_machine_code
+def test_a_process_that_can_save_nothing_runs_more_in_python(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    script = """
+import json
+from dcformat import jit
+class Told(jit.Observer):
+    warnings = 0
+    def unsaved(self, reason):
+        Told.warnings += 1
+jit.observe(Told())
+kernels = [jit.Kernel((lambda k: lambda n: n + k)(k), "int64(int64)", work=lambda n: n) for k in range(5)]
+for k, n in [(0, jit.UNSAVED_PATIENCE + 1), (1, jit.UNSAVED_PATIENCE - 1), (2, 1), (3, 1)]:
+    kernels[k](n)
+print(json.dumps([[kernel.state for kernel in kernels], Told.warnings]))
+"""
+    states = ["compiled", "unresolved", "unresolved", "compiled", "unresolved"]
+    assert jit.UNSAVED_PATIENCE == 12_000_000
+    assert run(tmp_path / "file", script) == [states, 1]
 
 
 def test_without_a_compiler_python_runs_on(tmp_path) -> None:
@@ -181,7 +202,7 @@ def test_no_call_takes_more_lines_of_python_than_its_work_allows(tmp_path) -> No
     """A step is a microsecond, in which Python runs at most eight lines."""
     script = COUNT.replace("PATH", repr(str(tmp_path / "w")))
     found = run(tmp_path, script, NUMBA_DISABLE_JIT="1")
-    named = {kernel.name for kernel in warmup_command.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
+    named = {kernel.name for kernel in compiling.all_kernels() if kernel.name.startswith("dcformat.codecs.")}
     # Kernels for large tensors and fillers, and one that the text coder itself calls as Python.
     seldom = {"read_four", "runs64", "place64", "fill", "unfill", "_text"}
     assert {name.rpartition(".")[2] for name in named - set(found)} <= seldom

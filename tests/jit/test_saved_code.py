@@ -182,6 +182,7 @@ def keys_before(tmp_path_factory):
         ("simple.py", "0.5, True", "0.5, True", ""),
         ("simple.py", "float64(const float64[::1])", "float64(float64[::1])", "mean"),
         ("simple.py", "10 * len(values)", "20 * len(values)", ""),
+        ("simple.py", "@shared", "@device", "has"),
         ("ir.py", "builder.shl(args[0], args[0].type(1))", "builder.add(args[0], args[0])", "steps"),
         ("simple.py", "Return the sum of the values", "Return the total of the values", "total"),
     ],

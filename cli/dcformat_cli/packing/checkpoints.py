@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
@@ -14,6 +14,7 @@ from dcformat.denormals import denormals
 from dcformat.dense import from_dense, negative_zeros
 from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES
 from dcformat.model import Model, Tensor
+from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import preprocessing, read_labels
@@ -41,6 +42,7 @@ def pack_checkpoint(options: PackOptions) -> None:
     elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
         graph = architecture.build(order, preprocessing(options.mean, options.std))
+    check_names(read.path, order)
     tensors = _tensors(read, order, options)
     labels = read_labels(options.labels, graph, tensors)
     model = Model(tensors, graph, labels, {**kept_metadata(read.metadata), **pairs})
@@ -49,6 +51,15 @@ def pack_checkpoint(options: PackOptions) -> None:
     with naming(read.path):
         made = packed(model, options)
     write_and_report(options, read.left_out, model, made)
+
+
+def check_names(path: object, names: Iterable[str]) -> None:
+    """Raise `UnfitError` for a tensor whose name a ``.dcf`` file cannot hold."""
+    for name in names:
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if not 1 <= size <= MAX_NAME_BYTES:
+            found = f"{counted(size, 'byte')} (--skip leaves the tensor out)"
+            raise UnfitError(path, f"a name of 1 to {MAX_NAME_BYTES} bytes", found, repr(name[:40]))
 
 
 def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

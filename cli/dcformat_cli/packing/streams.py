@@ -26,7 +26,7 @@ from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
 from dcformat_cli.input_files import naming
 from dcformat_cli.output_files import Output
-from dcformat_cli.packing.checkpoints import kept_metadata
+from dcformat_cli.packing.checkpoints import check_names, kept_metadata
 from dcformat_cli.packing.options import PackOptions
 from dcformat_cli.terminal import emit_json, note, say, show_notes
 from dcformat_cli.writing import say_choice, trials_as_json
@@ -80,6 +80,7 @@ def pack_stream(options: PackOptions, spread: Spread) -> None:
         _check_directory(output)
     packings = _packings(options, shards)
     first = packings[0]
+    check_names(shards.path, [each.name for each in first.selection.elements])
     journaled = len(packings) == 1 and first.data_bytes >= JOURNAL_FROM
     journal_path = _journal_path(output, spread) if journaled else None
     with ExitStack() as stack:

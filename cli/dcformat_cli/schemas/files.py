@@ -103,6 +103,13 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "(memory)": array("with --memory: the memory that loading and running take",
                               record("a part", {"what": text("what it is"), "bytes": count("its bytes")})),
         },
+        "of several files": {
+            "file": text("the index, or the directory"),
+            "files": array("the files", record("a file", {
+                "file": FILE, "bytes": count("its bytes"), "tensors": count("its tensors"),
+                "digest": text("its content digest")})),
+            **FIGURES, "metadata": mapping("the metadata", text("a text")),
+        },
     },
     "report": {
         "": {
@@ -150,9 +157,11 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
             "dcformat": text("the version"), "executable": text("the Python interpreter"), "machine": MACHINE,
             "vectors": text("the vector instructions that kernels use"),
             "compiles": flag("whether kernels can be compiled"),
+            "kernels": record("the kernels", {"all": count("all of them"), "saved": count("those with machine code")}),
             "folder": maybe(text("where machine code is saved")), "writable": flag("whether it can be written"),
             "data": maybe(text("the directory of the data set")),
-            "packages": mapping("versions of optional packages; null if missing", maybe(text("the version"))),
+            "packages": mapping("versions of optional packages, or why one is broken; null if missing",
+                                maybe(text("the version"))),
         },
     },
     "diff": {

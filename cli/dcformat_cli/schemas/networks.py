@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dcformat_cli.schemas.fields import Schema, array, count, figure, mapping, maybe, number, record, share, text
+from dcformat_cli.schemas.fields import (
+    Schema,
+    array,
+    count,
+    figure,
+    flag,
+    mapping,
+    maybe,
+    number,
+    record,
+    share,
+    text,
+)
 from dcformat_cli.schemas.shared import FIGURES, FILE, MACHINE, MODE, OUTPUT, OUTPUTS, ROW, SEED, STAGES, TRIAL
 
 DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
@@ -20,6 +32,17 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
         "": {"file": OUTPUT, "architecture": text("the network"), "recipe": text("the recipe"), "seed": SEED,
              "mode": MODE, "accuracy": share("on the test images"), "images": count("the test images"),
              "stages": STAGES, **FIGURES},
+        "--module": {
+            "file": OUTPUT, "module": text("the function that made the network"),
+            "goal": mapping("`max_drop`, `size` or `density`", number("its value")),
+            "reached": flag("whether the file reaches the goal"), "note": text("what the user should know, or nothing"),
+            "seed": SEED, "mode": MODE, "dense": number("the metric of the dense network"),
+            "metric": number("the metric of the file"), "test": maybe(number("the same on the test data")),
+            "trials": array("the networks that were tried", record("a network", {
+                "number": count("from 1"), "keep": count("weights that pruning kept"),
+                "size": count("bytes of the file"),
+                "metric": number("the metric of the file")})),
+            "stages": STAGES, **FIGURES},
         "MODEL (without training)": {
             "file": FILE, "output": OUTPUT, "mode": MODE, **TRIAL,
             "trials": array("the prices that were tried", record("a trial", TRIAL))},

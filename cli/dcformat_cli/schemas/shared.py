@@ -119,8 +119,9 @@ RECORDED = array(
 STAGES = array(
     "the stages",
     record("a stage", {
-        "stage": text("its name"), "accuracy": share("on the validation images"),
+        "stage": text("its name"), "metric": number("on the validation data; the accuracy, for images"),
         "weights": count("weights that are not zero"), "seconds": number("the time that it took"),
+        "size": maybe(count("bytes of the file, if the stage makes one")),
     }),
 )  # fmt: skip
 ROW = {"ratio": number("weights before and after, divided"), "dense": share("accuracy before pruning"),

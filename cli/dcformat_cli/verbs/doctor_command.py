@@ -34,7 +34,9 @@ _BESIDE = 1 << 14
 #: Optional packages, and what they are for.
 _EXTRAS = {
     "numba": "compiled kernels", "torch": "compress, study, PyTorch files", "matplotlib": "plots of study",
-    "onnx": "ONNX models", "onnxruntime": "fast checks of ONNX models", "ai_edge_litert": "checks of TFLite models",
+    "onnx": "ONNX models", "onnxscript": "PyTorch programs", "onnxruntime": "fast checks of ONNX models",
+    "ai_edge_litert": "checks of TFLite models", "jinja2": "report", "optuna": "sweep", "ray": "clusters",
+    "fsspec": "URLs other than http", "huggingface_hub": "models on Hugging Face", "scipy": "sparse matrices in Python",
 }  # fmt: skip
 
 _NAMED = 4
@@ -145,8 +147,10 @@ def _installation() -> dict[str, Any]:
 
     from dcformat import datasets, jit
     from dcformat.jit.machine_code import store
+    from dcformat_cli.compiling import all_kernels
     from dcformat_cli.verbs.bench_command import machine
 
+    kernels = all_kernels()
     folder = store.folder()
     try:
         data: str | None = str(datasets.find_directory())
@@ -158,6 +162,7 @@ def _installation() -> dict[str, Any]:
         "machine": machine(),
         "vectors": cpu.level(),
         "compiles": jit.can_compile(),
+        "kernels": {"all": len(kernels), "saved": sum(kernel.path() is not None for kernel in kernels)},
         "folder": None if folder is None else str(folder),
         "writable": folder is not None and _writable(Path(folder)),
         "data": data,
@@ -172,10 +177,13 @@ def _writable(folder: Path) -> bool:
 
 
 def _version(name: str) -> str | None:
+    """Return the version of a package, None if it is not installed, or why it cannot be imported."""
     try:
         module = importlib.import_module(name)
-    except ImportError:
-        return None
+    except ModuleNotFoundError as error:
+        return None if error.name == name else f"broken: {error}"
+    except Exception as error:  # A package that does not fit others may raise anything.
+        return f"broken: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     return str(getattr(module, "__version__", "unknown"))
 
 
@@ -184,7 +192,8 @@ def _say_installation(found: Mapping[str, Any]) -> None:
     say(f"dcformat {found['dcformat']}, Python {machine['python']} ({found['executable']})")
     say(f"processor: {machine['processor']}, {counted(machine['cores'], 'core')}, vectors {machine['vectors']}")
     kernels = "are compiled by Numba" if found["compiles"] else "run only where they were saved, or in NumPy"
-    say(f"kernels: {kernels}; dcformat warmup compiles them all")
+    saved = f"{found['kernels']['saved']} of {found['kernels']['all']} are saved"
+    say(f"kernels: {kernels}; {saved}; dcformat warmup compiles them all")
     place = "none: set DCFORMAT_CACHE_DIR" if found["folder"] is None else found["folder"]
     say(f"machine code is saved in: {place}{'' if found['writable'] else ' (which cannot be written)'}")
     say(f"data set: {found['data'] or 'none found: set DCFORMAT_DATA or give --data'}")

@@ -10,11 +10,11 @@ import click
 from dcformat.errors import FormatError
 from dcformat.graph import with_batch
 from dcformat.wording import counted, shaped
-from dcformat_cli import byte_map, summary, tensor_details
+from dcformat_cli import byte_map, sharded, summary, tensor_details
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.report.stages import recorded_stages
 from dcformat_cli.terminal import Table, emit_json, say
 
@@ -49,7 +49,13 @@ def inspect_command(
     of the file.
 
     --tensor shows tensors in detail instead, and --hex where the parts of the file, or of these tensors, are.
+
+    FILE may also be the index of several files (*.dcf.index.json), or their directory.
     """
+    if sharded.shards(file, max_memory) is not None:
+        refuse("give one of the files instead of their index or directory", "tensors", "parts", "memory")
+        sharded.inspect(file, max_memory, max_work, as_json)
+        return
     with opened(file, max_memory, max_work, delta=True) as content:
         for name in tensors:
             if name not in content.names:

@@ -151,7 +151,7 @@ def pack_command(**options: Any) -> None:
 
 
 def _pack(options: PackOptions) -> None:
-    check_seconds(options.mode)
+    check_seconds(options.mode, options.seconds)
     if options.base is not None:
         if options.base == "-":
             raise misuse("--base: expected a file that can be read twice, found - (stdin)")
@@ -205,6 +205,8 @@ def _pack_stream(options: PackOptions) -> None:
         raise misuse("--address needs --engine ray")
     if options.engine == "ray" and options.jobs > 1:
         raise misuse("--jobs is for --engine local: a Ray cluster knows how many processes it has")
+    if options.shards == 0:
+        raise misuse("--shards: expected a size of at least 1 byte, found 0")
     pack_stream(options, Spread(options.jobs, options.engine, options.address, options.shards))
 
 

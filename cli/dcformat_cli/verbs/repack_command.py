@@ -47,7 +47,7 @@ def repack_command(
     Tensors, network, labels and metadata stay the same to the bit; only the coders change. If no mode decodes in time,
     --mode auto keeps the one that decodes fastest.
     """
-    check_seconds(mode)
+    check_seconds(mode, seconds)
     output.check(file)
     with opened(file, max_memory, max_work, delta=True) as content:
         model, before = content.model(), content.size

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dcformat_cli.failures import require_report
+from dcformat_cli.failures import UnfitError, require_report
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import Output
 from dcformat_cli.progress import counting
+from dcformat_cli.sharded import shards
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def report_command(file: str, output: Output, max_memory: int | None, max_work: 
     """
     require_report()
     output.check(file)
+    if shards(file, max_memory) is not None:
+        raise UnfitError(file, "one .dcf file", "several (give one of them, or see inspect)")
     from dcformat_cli.report.facts import gather
     from dcformat_cli.report.page import render
 

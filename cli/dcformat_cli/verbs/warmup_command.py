@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from dcformat.wording import counted
-from dcformat_cli.compiling import Notices
+from dcformat_cli.compiling import Notices, all_kernels
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.options import as_json
 from dcformat_cli.terminal import Table, emit_json, is_quiet, note, say, shows_progress, warn
@@ -66,31 +63,6 @@ def warmup_command(
         _export(all_kernels(), target, into, force, as_json)
     else:
         _warm(all_kernels(), as_json)
-
-
-def all_kernels() -> tuple[Kernel, ...]:
-    """Import every module that has kernels, and return the kernels."""
-    import dcformat_runtime.kernels
-
-    import dcformat.codecs
-    from dcformat import jit
-
-    for package in (dcformat.codecs, dcformat_runtime.kernels):
-        _import_modules_below(package)
-    return jit.kernels()
-
-
-def _import_modules_below(package: ModuleType) -> None:
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        try:
-            imported = importlib.import_module(module.name)
-        except ModuleNotFoundError as error:
-            # Modules that only the compiler uses import Numba, and have no kernels.
-            if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
-                raise
-        else:
-            if module.ispkg:
-                _import_modules_below(imported)
 
 
 def _folder() -> Path:

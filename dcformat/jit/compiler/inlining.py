@@ -29,7 +29,7 @@ def _helper(function: FunctionType, fastmath: frozenset[str]) -> Any:
             _compiled[key] = intrinsics[function]()
         else:
             # LLVM inlines the helpers, because Numba's own inlining takes three times as long to compile.
-            options = {"forceinline": True, "error_model": "numpy", "fastmath": set(fastmath) or False,
+            options = {"forceinline": devices[function], "error_model": "numpy", "fastmath": set(fastmath) or False,
                        "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # fmt: skip
             _compiled[key] = numba.njit(**options)(with_compiled_helpers(function, fastmath))
     return _compiled[key]

@@ -97,7 +97,9 @@ def _value(value: Any, attributes: tuple[str, ...]) -> bytes:
     if isinstance(value, FunctionType):
         if value in intrinsics:
             return _handmade(intrinsics[value])
-        return _digest(value) if value in devices else value.__qualname__.encode()
+        if value in devices:
+            return _digest(value) if devices[value] else b"shared " + _digest(value)
+        return value.__qualname__.encode()
     if isinstance(value, np.ndarray):
         return repr((value.dtype.str, value.shape)).encode() + value.tobytes()
     if isinstance(value, ModuleType):

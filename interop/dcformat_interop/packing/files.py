@@ -187,6 +187,20 @@ def is_sharded(path: Path) -> bool:
     return path.is_dir() or path.name.endswith(INDEX_SUFFIX)
 
 
+def named_files(path: Path, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> list[Path]:
+    """Return the files that an index names, or the index in a directory. Raises the errors of `opened_files`."""
+    index, where = _index(path, max_memory)
+    return [index.parent / name for name in sorted(set(where.values()))]
+
+
+def _index(path: Path, max_memory: int | None) -> tuple[Path, dict[str, str]]:
+    """Return the path of an index, and the name of each tensor's file."""
+    index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
+    if index is None:
+        raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
+    return index, read_index(index, Budget(str(path), max_memory)).where
+
+
 @contextmanager
 def opened_files(
     path: Path,
@@ -207,10 +221,7 @@ def opened_files(
     FormatError, OSError
         A file is damaged or cannot be read.
     """
-    index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
-    if index is None:
-        raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
-    where = read_index(index, Budget(str(path), max_memory)).where
+    index, where = _index(path, max_memory)
     with ExitStack() as stack:
 
         def open_one(path: Path) -> DcfFile:

@@ -200,7 +200,7 @@ class Calibrated:
 
     def attempt(self, price: float) -> Trial:
         """Compress the network at a price."""
-        found = self._walk.compress(price).tensors
+        found = self._walk.compress(price)
         tensors = {
             name: from_dense(name, found[name].numpy()) if name in found else tensor
             for name, tensor in self.model.tensors.items()

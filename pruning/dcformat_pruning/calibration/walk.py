@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,13 +17,6 @@ from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
 Batches = Sequence[Sequence[Tensor]]
-
-
-class Walked(NamedTuple):
-    """The compressed tensors, and what was predicted of each."""
-
-    tensors: dict[str, Tensor]
-    layers: dict[str, Assigned]
 
 
 class _Moments(NamedTuple):
@@ -72,9 +65,9 @@ class Walk:
         self._biases = _biases(network, layers)
 
     @torch.no_grad()
-    def compress(self, price: float, progress: Callable[[str], None] = lambda name: None) -> Walked:
+    def compress(self, price: float) -> dict[str, Tensor]:
         """Return the tensors compressed at a price, which is the error that a bit is worth."""
-        network, walked = self.network, Walked({}, {})
+        network, made = self.network, dict[str, Tensor]()
         dense = [dict(enumerate(batch)) for batch in self.batches]
         changed = [dict(enumerate(batch)) for batch in self.batches]
         waiting = {layer.name: layer for layer in self.layers}
@@ -84,23 +77,31 @@ class Walk:
                 layer = waiting.pop(name, None)
                 if layer is None:
                     continue
-                target = targets.get(name, network.tensors[name])
-                use, terms = layer.only_product, self.sensitivity.terms.get(name, [])
-                if use is not None and terms:
-                    moments = self._moments(layer, use, dense, changed)
-                    bias = self._biases.get(number)
-                    made = self._product(layer, target, terms[0], moments, bias, price, targets)
-                else:
-                    made = self._other(layer, target, price)
-                walked.layers[name] = made
-                walked.tensors[name] = layer.tensor(torch.from_numpy(made.values.astype(np.float32)))
-                progress(name)
-            for values, tensors in ((dense, network.tensors), (changed, walked.tensors)):
+                found = self._layer(layer, number, dense, changed, price, targets)
+                made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
+            for values, tensors in ((dense, network.tensors), (changed, made)):
                 for batch in values:
                     batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
                     for value in network.finished(number):
                         del batch[value]
-        return walked
+        return made
+
+    def _layer(
+        self,
+        layer: Layer,
+        number: int,
+        dense: Sequence[dict[int, Tensor]],
+        changed: Sequence[dict[int, Tensor]],
+        price: float,
+        targets: dict[str, Tensor],
+    ) -> Assigned:
+        """Compress a tensor that a node is the first to read; `targets` hold what biases should become."""
+        target = targets.get(layer.name, self.network.tensors[layer.name])
+        use, terms = layer.only_product, self.sensitivity.terms.get(layer.name, [])
+        if use is None or not terms:
+            return self._other(layer, target, price)
+        moments = self._moments(layer, use, dense, changed)
+        return self._product(layer, target, terms[0], moments, self._biases.get(number), price, targets)
 
     def _other(self, layer: Layer, target: Tensor, price: float) -> Assigned:
         """Compress a tensor whose inputs are taken from the dense network, or that is no matrix."""

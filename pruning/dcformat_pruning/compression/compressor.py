@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dcformat.datasets import DataError
 from dcformat_pruning.compression.first_guess import first_keep
 from dcformat_pruning.compression.goals import Goal, Trial, points
-from dcformat_pruning.compression.packing import Call, export
+from dcformat_pruning.compression.packing import Call, export, packed_metric
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
@@ -51,6 +51,10 @@ class Compression(Result):
         The metric of the dense network.
     metric : float
         The metric of the file.
+    tested : float or None
+        The metric of the file on the test data, if there are any.
+    reached : bool
+        Whether the file reaches the goal.
     trials : tuple of Trial
         The networks that were tried, in order.
     note : str
@@ -61,6 +65,8 @@ class Compression(Result):
     data: bytes
     dense: float
     metric: float
+    tested: float | None
+    reached: bool
     trials: tuple[Trial, ...]
     note: str
 
@@ -70,6 +76,7 @@ def compress(
     *,
     train: Any,
     validate: Any,
+    test: Any = None,
     goal: Goal,
     settings: Settings | None = None,
     step: Callable[[Batch], Tensor] | None = None,
@@ -96,6 +103,8 @@ def compress(
     validate : callable, iterable or tuple
         Takes the module and returns its metric, a number that is higher for better networks. Data as for `train` stand
         for the accuracy (integer labels, 0 to 1) or the share of explained variance (float labels, at most 1).
+    test : callable, iterable or tuple, optional
+        As `validate`; read once, through the file that is returned.
     goal : Goal
         Such as ``Goal(max_drop=0.5)``, ``Goal(size=20_000)`` or ``Goal(density=0.05)``.
     settings : Settings, optional
@@ -139,7 +148,7 @@ def compress(
     task: Task = Supervised() if step is None else CustomStep(step)
     call = _example_call(module, feed, task, batch_axis)
     export(module, call)  # An operator that the format lacks should be found now, not after hours of training.
-    context = StageContext(feed, _metric(validate, device), seed, device, task)
+    context = StageContext(feed, _metric(validate, device, "validate"), seed, device, task, in_place=step is not None)
     masks = all_weights(module)
     total, least = sum(masks.alive.values()), len(masks.masks)
     _check_density(goal, total, least)
@@ -153,7 +162,7 @@ def compress(
     first = first_keep(module, goal, total, settings, context.validate, span)
     trials = Trials(module, run, call, settings, metadata or {})
     found, note = _search(trials, Search(goal, dense, total, least, first), watch)
-    return _finished(trials, found, goal, dense, note)
+    return _finished(trials, found, goal, dense, note, None if test is None else _metric(test, device, "test"))
 
 
 def _search(trials: Trials, search: Search, watch: Callable[[Trial], None] | None) -> tuple[list[Tried], str]:
@@ -181,7 +190,9 @@ def _search(trials: Trials, search: Search, watch: Callable[[Trial], None] | Non
     return found, ""
 
 
-def _finished(trials: Trials, found: Sequence[Tried], goal: Goal, dense: float, note: str) -> Compression:
+def _finished(
+    trials: Trials, found: Sequence[Tried], goal: Goal, dense: float, note: str, test: Metric | None
+) -> Compression:
     """Return the best network, whose weights the module gets."""
     known = [tried.trial for tried in found]
     best = goal.best(known, dense)
@@ -202,6 +213,8 @@ def _finished(trials: Trials, found: Sequence[Tried], goal: Goal, dense: float, 
         data=packed.data,
         dense=dense,
         metric=best.metric,
+        tested=None if test is None else packed_metric(packed.data, trials.module, trials.call, test),
+        reached=goal.holds(best, dense),
         trials=tuple(known),
         note="; ".join(notes),
     )
@@ -256,13 +269,13 @@ def _check_density(goal: Goal, total: int, least: int) -> None:
         )
 
 
-def _metric(validate: Any, device: torch.device) -> Metric:
-    """Return the metric that a user's function or data stand for."""
+def _metric(validate: Any, device: torch.device, name: str) -> Metric:
+    """Return the metric that a user's function or data stand for; errors call it `name`."""
     measure: Metric
     if callable(validate):
         measure = validate
     else:
-        feed = feed_of(validate, device, "validate")
+        feed = feed_of(validate, device, name)
 
         def measure(module: nn.Module) -> float:
             return score(module, feed)
@@ -274,9 +287,9 @@ def _metric(validate: Any, device: torch.device) -> Metric:
         try:
             value = float(found)
         except (TypeError, ValueError):
-            raise DataError(f"validate: expected a number, found {type(found).__name__}") from None
+            raise DataError(f"{name}: expected a number, found {type(found).__name__}") from None
         if not math.isfinite(value):
-            raise DataError(f"validate: expected a finite number, found {value}")
+            raise DataError(f"{name}: expected a finite number, found {value}")
         return value
 
     return checked

@@ -40,8 +40,9 @@ class Settings:
         Share of the distance to the dense network in the loss, 0 to 1.
     temperature : float
         Softens the classes of the dense network and of the compressed one.
-    power : float
-        Weight of the loss's sensitivity in the ranking of weights; see `GradualBalanced`.
+    power, floor : float
+        Weight of the loss's sensitivity in the ranking of all weights, and the share of its uniform part that each
+        layer keeps in any case; see `GradualBalanced`.
     mode : {'fast', 'small', 'tiny'}, optional
         The mode of the file; by default, the one that is smallest.
 
@@ -65,6 +66,7 @@ class Settings:
     distill: float = 0.5
     temperature: float = 2.0
     power: float = 0.5
+    floor: float = 0.2
     mode: Mode | None = None
 
     def __post_init__(self) -> None:

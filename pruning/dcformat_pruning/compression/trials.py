@@ -75,7 +75,7 @@ class Trials:
         names = [f"{name}-{number}" for name in STAGES]
         with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
             warnings.simplefilter("ignore", PrunedAwayWarning)
-            run.stage(prune_gradually(pruning, keep, power=settings.power, name=names[0]))
+            run.stage(prune_gradually(pruning, keep, power=settings.power, floor=settings.floor, name=names[0]))
         pruned = Snapshot(self.module)
         run.stage(folded(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
         run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))

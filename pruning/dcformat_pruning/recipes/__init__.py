@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+from dcformat_pruning.masks import nonzero_weights
 from dcformat_pruning.meter import Step
 from dcformat_pruning.recipes.architectures import RECIPES, compress_architecture, recipe_for
 from dcformat_pruning.recipes.recipe import Recipe, Result, Stage, StageContext, StageReport
-from dcformat_pruning.recipes.running import nonzero_weights
 
 __all__ = [
     "RECIPES",

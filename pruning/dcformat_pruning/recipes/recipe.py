@@ -41,6 +41,9 @@ class StageContext:
         Where the module and the data are.
     task : Task or None
         What the network is trained for; None classifies images.
+    in_place : bool
+        Whether only the module itself can be trained, because the task calls no other. Otherwise a chain trains without
+        its dead units, in a copy.
     teacher : nn.Module or None
         Teaches the network in stages whose plan distils.
     stage : str
@@ -61,6 +64,7 @@ class StageContext:
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     task: Task | None = None
+    in_place: bool = False
     teacher: nn.Module | None = None
     stage: str = ""
     meter: Meter | None = None

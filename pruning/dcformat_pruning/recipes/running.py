@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import dcformat
+from dcformat_pruning.masks import nonzero_weights
 from dcformat_pruning.recipes.recipe import Stage, StageContext, StageReport
 from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 
@@ -69,6 +70,8 @@ class Run:
             if self._folder is not None:
                 content = SavedStage(module.state_dict(), context.carried, json.dumps(asdict(report)))
                 save_stage(self._folder, number, stage.name, self._key, content)
+        if context.meter is not None:
+            context.meter.show({"validation metric": report.metric})
         self.reports.append(report)
         return report
 
@@ -85,11 +88,6 @@ class Run:
         else:
             metric, size = stage.measure(module, context)
         return StageReport(stage.name, metric, nonzero_weights(module), time.perf_counter() - started, size)
-
-
-def nonzero_weights(module: nn.Module) -> int:
-    """Return the number of weights (not biases) that are not zero."""
-    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
 
 
 @contextmanager

@@ -15,7 +15,15 @@ from dcformat.transforms import reorder_units
 from dcformat_pruning.data import Augmentation
 from dcformat_pruning.export.folding import fold_batch_norm
 from dcformat_pruning.feeds import Feed
-from dcformat_pruning.masks import Masks, PruningError, Zeroed, all_weights, magnitude_masks, weight_names
+from dcformat_pruning.masks import (
+    Masks,
+    PruningError,
+    Zeroed,
+    all_weights,
+    magnitude_masks,
+    nonzero_weights,
+    weight_names,
+)
 from dcformat_pruning.recipes.recipe import Stage, StageContext
 from dcformat_pruning.schedules import GradualBalanced
 from dcformat_pruning.sharing import IncrementalSharing, SharedWeights, quantise_biases, round_weights, share
@@ -53,6 +61,7 @@ def prune_gradually(
     units: Mapping[str, int] | None = None,
     until: float = 0.6,
     power: float = 0.5,
+    floor: float = 0.0,
     name: str = "prune",
 ) -> Stage:
     """Return a stage that prunes while the network trains.
@@ -66,24 +75,25 @@ def prune_gradually(
         Number of weights at the end.
     units : mapping of str to int, optional
         For a chain: layer name to the number of its units (or channels) to keep at first.
-    until, power : float
+    until, power, floor : float
         See `GradualBalanced`.
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
-        if isinstance(module, nn.Sequential) and is_chain(module):
+        if isinstance(module, nn.Sequential) and is_chain(module) and not context.in_place:
             keep_best_units(module, units or {})
             _check_nonzero(module)
             small = shrink(module)
             masks = Masks.from_zeros(small.module)
             kept = min(keep, sum(masks.alive.values()))
-            pruning = GradualBalanced(small.module, masks, kept, until=until, power=power)
+            pruning = GradualBalanced(small.module, masks, kept, until=until, power=power, floor=floor)
             context.fit(small.module, plan, pruning, data=source(context))
             small.expand(module)
             remove_dead_units(module)
         else:
-            begin = sum(Masks.from_zeros(module).alive.values())
-            pruning = GradualBalanced(module, all_weights(module), keep, until=until, power=power, begin=begin)
+            begin = nonzero_weights(module)
+            masks = all_weights(module)
+            pruning = GradualBalanced(module, masks, keep, until=until, power=power, floor=floor, begin=begin)
             context.fit(module, plan, pruning, data=source(context))
 
     return Stage(name, run, plan.epochs)
@@ -132,7 +142,7 @@ def _train_centroids(
     module: nn.Module, context: StageContext, plan: TrainingPlan, source: Source, *, biases: bool = True
 ) -> None:
     """Train the centroids of the network without its dead units, and its biases if `biases` is set."""
-    small = working_copy(module)
+    small = working_copy(module, in_place=context.in_place)
     trained = [p for p in small.module.parameters() if p.requires_grad and p.ndim <= 1 and not biases]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -166,7 +176,7 @@ def share_in_portions(
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
-        small = working_copy(module)
+        small = working_copy(module, in_place=context.in_place)
         counts = codebook_sizes(small.module, clusters)
         empty = [name for name in weight_names(small.module) if name not in counts]
         sharing = IncrementalSharing(small.module, counts, rate)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.jit import device, kernel
+from dcformat.jit import device, kernel, shared
 from dcformat_runtime import isa
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.images import pad_copy, pool, pool_all
@@ -44,6 +44,13 @@ class Images(NamedTuple):
     y: Array
     first: int
     size: int
+
+
+class Part(NamedTuple):
+    """The number of one of `parts` parts of an operator."""
+
+    number: int
+    parts: int
 
 
 @kernel(
@@ -125,9 +132,7 @@ def _run_together(x: Array, y: Array, a: Array, mem: Array, control: Array, gene
         op = first + isa.RECORD_WIDTH * (piece // parts)
         source = word(mem, op + isa.SOURCE)
         target = word(mem, op + isa.TARGET)
-        part = piece % parts
-        if not _run_parts(a, mem, op, source, target, exact, part, parts) and part == 0:
-            _run_whole(Images(x, y, 0, 1), a, mem, op, source, target, exact)
+        _run_operator(Images(x, y, 0, 1), a, mem, op, source, target, exact, Part(piece % parts, parts))
         mine += 1
         finish(control, words.DONE)
         piece = claim_next(control, generation)
@@ -155,14 +160,23 @@ def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: in
                 op = first + isa.RECORD_WIDTH * o
                 source = word(mem, op + isa.SOURCE)
                 target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
-                if not _run_parts(a, mem, op, source, target, exact, 0, 1):
-                    _run_whole(Images(x, y, image, here), a, mem, op, source, target, exact)
+                _run_operator(Images(x, y, image, here), a, mem, op, source, target, exact, Part(0, 1))
     return count
 
 
+@shared
+def _run_operator(
+    images: Images, a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: Part
+) -> None:
+    """Run a part of an operator; the first part is all of an operator that cannot be cut."""
+    if not _run_parts(a, mem, op, source, target, exact, part) and part.number == 0:
+        _run_whole(images, a, mem, op, source, target, exact)
+
+
 @device
-def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> bool:
+def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: int, cut: Part) -> bool:
     """Run a part of an operator that can be cut by rows or channels; return whether this one can."""
+    part, parts = cut
     code = word(mem, op + isa.CODE)
     if code == isa.CSR_PRODUCT:
         csr_product(a, mem, op, source, target, exact, part, parts)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dcformat.jit import device, intrinsic, kernel
+from dcformat.jit import device, intrinsic, kernel, shared
 
 FACTOR = 3
 TABLE = np.array([10, 20, 30], np.int64)
@@ -72,10 +72,10 @@ def mean(values):
 
 @kernel("boolean(const uint8[::1], int64)")
 def has(values, wanted):
-    return _search(values, wanted)
+    return _search(values, wanted) and not _search(values[:1], wanted + 256)
 
 
-@device
+@shared
 def _search(values, wanted):
     for value in values:  # noqa: SIM110
         if value == wanted:

@@ -142,7 +142,8 @@ def test_dead_units_cost_nothing(classifier: Model, pictures: dict[str, Any]) ->
     bias = np.array([-1e4, *np.zeros(7)], np.float32)
     model = Model({**classifier.tensors, "c.bias": dcformat.from_dense("c.bias", bias)}, classifier.graph)
     made = compress_calibrated(model, pictures, Goal("change", 0.01))
-    assert made.change <= 0.01 and not dense(made.model)["d.weight"][0].any()
+    assert made.change <= 0.01
+    assert len(np.unique(dense(made.model)["d.weight"][0])) == 1  # the cheapest value
 
 
 @pytest.mark.parametrize(
