@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcformat.dense import from_dense
 from dcformat.errors import FormatError
 from dcformat.model import Model, Tensor
 from dcformat.opening import load, verify
@@ -13,6 +12,7 @@ from dcformat.reader import DcfFile
 
 if TYPE_CHECKING:
     from dcformat.deltas import apply, delta
+    from dcformat.dense import from_dense
     from dcformat.writer import dumps, save
 
 __version__ = "1.0.0"
@@ -22,7 +22,7 @@ __all__ = [
     "verify",
 ]  # fmt: skip
 
-_LAZY = {"apply": "deltas", "delta": "deltas", "dumps": "writer", "save": "writer"}
+_LAZY = {"apply": "deltas", "delta": "deltas", "dumps": "writer", "from_dense": "dense", "save": "writer"}
 
 
 def __getattr__(name: str) -> Any:
