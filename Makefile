@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge emulation fuzz clean
+.PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge emulation fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -27,23 +27,26 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
-# The same tests where kernels run as plain Python, and compiled with bounds checks.
+# Tests that run kernels, where these run as plain Python, and compiled with bounds checks.
 checks: plain-python bounds
 
-# Tests that run kernels. Plain Python takes some hundred times as long, so the tests take smaller inputs there.
-KERNEL_TESTS := tests/format tests/runtime
+# Plain Python takes some hundred times as long, so tests take smaller inputs there, or none. NumPy checks bounds too, so
+# only these tests are repeated with compiled kernels that do. Exported C is the same however kernels run, and the tests
+# in tests/jit set that themselves.
+KERNEL_TESTS := $(filter-out %/test_c_export.py,$(wildcard tests/format/test_*.py tests/runtime/test_*.py))
+SCALED_TESTS := $(shell grep -lE "COMPILED|=examples|mark.needs_compiler" $(KERNEL_TESTS))
 plain-python: $(VENV)/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS)
 
 bounds: $(VENV)/installed-dev
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(KERNEL_TESTS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m "not slow" $(SCALED_TESTS)
 
 # The command as on a machine that has neither Numba nor llvmlite.
 without-numba: $(VENV)/installed-dev
 	PYTHONPATH=tests/without_numba $(BIN)/python -m pytest -m "not slow and not needs_compiler" tests/cli
 
 # The format and the command with the oldest dependencies that pyproject.toml allows (without PyTorch).
-LOWEST := tests/format $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
+LOWEST := tests/format tests/jit $(patsubst %,tests/cli/test_%.py,help inspect verify run terminal failures)
 lowest: $(VENV)-lowest/installed
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
 
@@ -56,11 +59,16 @@ READERS := $(addprefix dcformat/,contents.py cursor.py delta_codec.py front.py g
     value_blocks.py) \
   $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npy.py \
     npz.py safetensors.py tensors.py torch_files.py onnx_import/loading.py) \
+  $(addprefix interop/dcformat_interop/packing/,indexes.py origin.py shards.py) \
   $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS) --cov --cov-append --cov-report=term
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(READERS)))
+
+# The site of docs/, in site/: it works from a file. A warning is an error.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Wheels with the machine code of all kernels, for each processor that dcformat/jit/machine_code/targets.py lists, and for
 # the Python that runs here. MACHINES="x86_64 aarch64" makes both; the same sources give the same bytes.
@@ -95,7 +103,7 @@ fuzz: $(VENV)/installed-dev
 # Editable, so that a change in the checkout is a change in the command.
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)dev,$*)]'
+	$(BIN)/$(PIP) install -c constraints.txt -e '.[$(if $(filter dev,$*),pruning$(comma)docs$(comma)dev,$*)]'
 	touch $@
 
 $(VENV)-lowest/installed: pyproject.toml constraints-lowest.txt
@@ -108,4 +116,4 @@ empty :=
 space := $(empty) $(empty)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-edge build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-edge build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,22 +24,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "interop")]
 
-#: For each network: the method, bytes, test error in percent, and the place of the label in points.
-PUBLISHED = {
+from dcformat_cli.report.published import PUBLISHED  # noqa: E402
+
+#: The labels of the published results, in their order, and the places of the labels in points.
+LABELS = {
     "lenet-300-100": [
-        ("Deep Compression, 2015", 27_000, 1.58, (-30, -11)),
-        ("soft weight sharing, 2017", 16_700, 1.94, (-20, 6)),
-        ("variational dropout, 2017", 9_400, 1.92, (-85, 6)),
-        ("entropy penalised, 2020", 8_560, 1.9, (-60, -11)),
+        ("Deep Compression, 2015", (-62, -14)),
+        ("soft weight sharing, 2017", (-25, 8)),
+        ("variational dropout, 2017", (-112, 10)),
+        ("entropy penalised, 2020", (-75, -14)),
     ],
     "lenet-5": [
-        ("Deep Compression, 2015", 44_000, 0.74, (-90, 4)),
-        ("DeepCABAC, 2019", 15_000, 0.8, (-20, -11)),
-        ("variational dropout, 2017", 4_700, 1.0, (5, -3)),
-        ("MIRACLE, 2019", 3_000, 0.69, (-25, -12)),
-        ("entropy penalised, 2020", 2_840, 1.0, (-50, 6)),
+        ("Deep Compression, 2015", (-108, 4)),
+        ("DeepCABAC, 2019", (-66, 7)),
+        ("variational dropout, 2017", (5, -3)),
+        ("MIRACLE, 2019", (-5, -15)),
+        ("entropy penalised, 2020", (-50, 8)),
     ],
 }
 #: The error of the dense network in the Deep Compression paper.
@@ -48,8 +50,8 @@ TITLES = {"lenet-300-100": "LeNet-300-100 (1,066,440 bytes)", "lenet-5": "LeNet-
 OURS, THEIRS = "#c8421f", "#5b6b7b"
 #: The places of our labels: the distance from the mean in points, and the side that lies there.
 PLACES = {
-    "lenet-300-100": {"record": (9, -1, "left"), "default": (9, -14, "left"), "classic": (0, 16, "center")},
-    "lenet-5": {"record": (-6, 13, "left"), "default": (-25, -42, "left"), "classic": (42, -42, "right")},
+    "lenet-300-100": {"record": (-12, 27, "left"), "default": (9, -8, "left"), "classic": (9, -14, "left")},
+    "lenet-5": {"record": (-6, 12, "left"), "default": (-15, -68, "left"), "classic": (20, -68, "right")},
 }
 
 
@@ -58,11 +60,12 @@ def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
     axes.axhline(BASELINE[network], color="0.75", linewidth=1, linestyle="--")
     axes.annotate(
         "dense network, 2015", (0.99, BASELINE[network]), xycoords=("axes fraction", "data"), xytext=(0, 3),
-        textcoords="offset points", ha="right", fontsize=7, color="0.5",
+        textcoords="offset points", ha="right", fontsize=8, color="0.45",
     )  # fmt: skip
-    for what, size, error, place in PUBLISHED[network]:
-        axes.plot(size, error, "o", color=THEIRS, markersize=5)
-        axes.annotate(what, (size, error), xytext=place, textcoords="offset points", fontsize=7, color=THEIRS)
+    for (what, place), found in zip(LABELS[network], PUBLISHED[network], strict=True):
+        point = found.bytes, found.error
+        axes.plot(*point, "o", color=THEIRS, markersize=5)
+        axes.annotate(what, point, xytext=place, textcoords="offset points", fontsize=8.5, color=THEIRS)
     for recipe, (right, up, side) in PLACES[network].items():
         chosen = [run for run in runs if (run["architecture"], run["recipe"]) == (network, recipe)]
         sizes, errors = [run["bytes"] for run in chosen], [run["test_error"] for run in chosen]
@@ -70,8 +73,8 @@ def show_sizes(axes: Any, network: str, runs: list[dict[str, Any]]) -> None:
         axes.plot(sizes, errors, "D", color=OURS, markersize=3, alpha=0.5)
         axes.plot(size, error, "D", color=OURS, markersize=6)
         axes.annotate(
-            f"{recipe}\n{size:,.0f} bytes, {error:.2f} %", (size, error), xytext=(right, up), ha=side,
-            textcoords="offset points", fontsize=7.5, color=OURS, weight="bold",
+            f"{recipe}\n{size:,.0f} bytes\n{error:.2f} %", (size, error), xytext=(right, up), ha=side,
+            textcoords="offset points", fontsize=8.5, color=OURS, weight="bold",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(1_000, 100_000)
@@ -94,7 +97,7 @@ def show_layer(axes: Any, path: Path) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.figure.colorbar(image, ax=axes, shrink=0.75, label="weights left, of 300 a pixel")
-    axes.set_title(f"fc1 of {path.name}: {alive.sum():,} of {weight.size:,} weights", fontsize=10)
+    axes.set_title(f"{alive.sum():,} of {weight.size:,} weights are left", fontsize=10)
 
 
 def main() -> None:
@@ -102,12 +105,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "result.png")
     options = parser.parse_args()
     runs = json.loads((ROOT / "docs" / "results" / "recipes.json").read_text())["runs"]
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     for panel, network in zip(axes, PUBLISHED, strict=False):
         show_sizes(panel, network, runs)
     marks = (("D", OURS, 6), ("D", OURS, 3), ("o", THEIRS, 5))
     handles = [axes[0].plot([], [], mark, color=color, markersize=size)[0] for mark, color, size in marks]
-    axes[0].legend(handles, ["dcformat, mean of 3 seeds", "each seed", "published"], fontsize=7, loc="lower right")
+    axes[0].legend(handles, ["dcformat, mean of 3 seeds", "each seed", "published"], fontsize=8.5, loc="lower right")
     show_layer(axes[2], ROOT / "models" / "lenet-300-100.dcf")
     figure.savefig(options.out, dpi=120, metadata={"Software": None})
 

@@ -73,14 +73,14 @@ def one(
         "bytes": path.stat().st_size,
         "ratio": DENSE_BYTES[architecture] / path.stat().st_size,
         "weights": result.stages[-1].weights,
-        "validation_error": 100 * (1 - result.stages[-1].accuracy),
+        "validation_error": 100 * (1 - result.stages[-1].metric),
         "test_error": 100 * float((found.argmax(1) != split.labels).mean()),
         "same_predictions": same,
         "images": len(images),
         "largest_logit_difference": float(np.abs(found - expected).max()),
         "seconds": seconds,
         "threads": threads,
-        "stages": [[s.stage, 100 * (1 - s.accuracy), s.weights, s.seconds] for s in result.stages],
+        "stages": [[s.stage, 100 * (1 - s.metric), s.weights, s.seconds] for s in result.stages],
     }
 
 

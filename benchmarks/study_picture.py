@@ -1,4 +1,4 @@
-"""Draws docs/study-criteria.png from the figures in docs/study-criteria.csv, without training anything.
+"""Draws the pictures of docs/study.md and docs/study-networks.md from the figures beside them, and trains nothing.
 
 python benchmarks/study_picture.py
 """
@@ -9,22 +9,30 @@ import csv
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "pruning")]
 
+T = TypeVar("T")
+
+
+def rows_of(name: str, kind: type[T]) -> list[T]:
+    """Read the rows of a table of the study."""
+    kinds = {"str": str, "int": int, "float": float}
+    kind_of = {field.name: kinds[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
+    with (ROOT / "docs" / f"{name}.csv").open(newline="") as file:
+        return [kind(**{n: made(line[n]) for n, made in kind_of.items()}) for line in csv.DictReader(file)]
+
 
 def main() -> None:
     from dcformat_pruning.study import ComparisonRow
+    from dcformat_pruning.study.network_comparison import NetworkRow
+    from dcformat_pruning.study.network_report import plot_networks
     from dcformat_pruning.study.report import plot
 
-    kinds = {"str": str, "int": int, "float": float}
-    with (ROOT / "docs" / "study-criteria.csv").open(newline="") as file:
-        kind_of = {f.name: kinds[str(f.type)] for f in fields(ComparisonRow)}
-        rows = [
-            ComparisonRow(**{name: kind(line[name]) for name, kind in kind_of.items()}) for line in csv.DictReader(file)
-        ]
-    plot(rows, ROOT / "docs" / "study-criteria.png")
+    plot(rows_of("study-criteria", ComparisonRow), ROOT / "docs" / "study-criteria.png")
+    plot_networks(rows_of("study-networks", NetworkRow), ROOT / "docs" / "study-networks.png")
 
 
 if __name__ == "__main__":

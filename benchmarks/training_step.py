@@ -50,7 +50,7 @@ def main() -> None:
     def step(module: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> float:
         start = clock()
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(objective(module, images, y, PLAN, None))
+        torch.autograd.backward(objective(module, (images, y), PLAN))
         optimizer.step()
         if options.device == "cuda":
             torch.cuda.synchronize()

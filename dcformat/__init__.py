@@ -4,33 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcformat.errors import FormatError
-from dcformat.model import Model, Tensor
-from dcformat.opening import load, verify
-from dcformat.opening import open_file as open
-from dcformat.reader import DcfFile
-
 if TYPE_CHECKING:
+    from dcformat.conversions import from_scipy
     from dcformat.deltas import apply, delta
     from dcformat.dense import from_dense
+    from dcformat.errors import FormatError
+    from dcformat.graph import Graph
+    from dcformat.model import Model, Tensor
+    from dcformat.opening import load, verify
+    from dcformat.opening import open_file as open
+    from dcformat.reader import DcfFile
     from dcformat.writer import dumps, save
 
 __version__ = "1.0.0"
 
 __all__ = [
-    "DcfFile", "FormatError", "Model", "Tensor", "apply", "delta", "dumps", "from_dense", "load", "open", "save",
-    "verify",
+    "DcfFile", "FormatError", "Graph", "Model", "Tensor", "apply", "delta", "dumps", "from_dense", "from_scipy", "load",
+    "open", "save", "verify",
 ]  # fmt: skip
 
-_LAZY = {"apply": "deltas", "delta": "deltas", "dumps": "writer", "from_dense": "dense", "save": "writer"}
+#: Where the names are, and what they are called there.
+_HOMES = {
+    "DcfFile": "reader", "FormatError": "errors", "Graph": "graph", "Model": "model", "Tensor": "model",
+    "apply": "deltas", "delta": "deltas", "dumps": "writer", "from_dense": "dense", "from_scipy": "conversions",
+    "load": "opening", "open": "opening.open_file", "save": "writer", "verify": "opening",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import what writes and applies on first use: most processes only read."""
-    if name in _LAZY:
+    """Import a name on first use.
+
+    Most processes only read, and `python -m dcformat` imports this module before it can answer Ctrl-C.
+    """
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f"dcformat.{_LAZY[name]}"), name)
+        module, _, own = _HOMES[name].partition(".")
+        value = getattr(import_module(f"dcformat.{module}"), own or name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

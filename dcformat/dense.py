@@ -52,7 +52,7 @@ def from_dense(
     EncodingError
         `values` is not an array of numbers, or `dtype` cannot hold one of them exactly.
     """
-    array, dtype = _stored(name, values, dtype, exact)
+    array, dtype = as_stored(name, values, dtype, exact)
     flat = np.ascontiguousarray(array).reshape(-1)
     if not exact and dtype in SIGNED_ZEROS:
         flat = positive_zeros(flat, dtype)
@@ -61,6 +61,11 @@ def from_dense(
         return Tensor(name, array.shape, dtype, flat[:1].copy(), scale=scale)
     if array.ndim and not bit_patterns(flat).all():
         tensor = as_sparse(tensor)
+    return with_codebook(tensor)
+
+
+def with_codebook(tensor: Tensor) -> Tensor:
+    """Return the tensor with a codebook if each stored value occurs at least twice on average."""
     shared = as_shared(tensor)
     if shared is None or shared.codebook is None or len(shared.codebook) > len(shared.data) // _LEAST_USES:
         return tensor
@@ -75,7 +80,7 @@ def positive_zeros(values: Array, dtype: str) -> Array:
 
 def negative_zeros(values: npt.ArrayLike, dtype: str | None = None) -> int:
     """Return how many negative zeros `from_dense` would make positive; it has the same parameters and errors."""
-    array, dtype = _stored("values", values, dtype, exact=False)
+    array, dtype = as_stored("values", values, dtype, exact=False)
     return (
         0
         if dtype not in SIGNED_ZEROS
@@ -88,7 +93,7 @@ def _sign(dtype: str) -> int:
     return 1 << (8 * STORAGE[dtype].itemsize - 1)
 
 
-def _stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) -> tuple[Array, str]:
+def as_stored(name: str, values: npt.ArrayLike, dtype: str | None, exact: bool) -> tuple[Array, str]:
     """Return an array in ``STORAGE[dtype]`` and the dtype's name; raise if the conversion would lose anything."""
     field = f"tensor {name!r}"
     array = _array(field, values)
@@ -131,7 +136,7 @@ def _array(field: str, values: npt.ArrayLike) -> Array:
     if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
         raise EncodingError(field, got="masked elements", expected="every element: fill them first (`filled`)")
     if type(values).__module__.startswith("scipy.sparse"):
-        raise EncodingError(field, got="a SciPy sparse matrix", expected="an array (`toarray`)")
+        raise EncodingError(field, got="a SciPy sparse matrix", expected="an array (`toarray`), or from_scipy")
     try:
         array: Array = np.asarray(values)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Values as bit patterns: their order, and whether they are finite."""
+"""Values as bit patterns: their order, their numbers, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ WIDTHS = {"float32": (32, 8), "float16": (16, 5), "bfloat16": (16, 8), "int8": (
 def bit_patterns(values: Array) -> Array:
     """View values as unsigned integers, so that negative zero counts as a value."""
     return values.view(f"<u{values.dtype.itemsize}")
+
+
+def as_numbers(values: Array, dtype: str) -> Array:
+    """Return values that compare as numbers: the bit patterns of bfloat16 become float32."""
+    return (values.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else values
 
 
 def patterns(values: Array) -> Integers:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from dcformat.layout import DEFAULT_MAX_MEMORY, DTYPES
 from dcformat.limits import memory_counts, require_memory
 from dcformat.records import fresh, record
 from dcformat.wording import counted
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Array = npt.NDArray[Any]
 
@@ -104,6 +107,11 @@ class Tensor:
         return prod(self.shape)
 
     @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
     def rows(self) -> int:
         """Rows of the matrix form."""
         return matrix_shape(self.shape, self.is_sparse)[0]
@@ -160,6 +168,23 @@ class Tensor:
             for start in range(0, self.size, _PIECE):
                 self._fill(out[start : start + _PIECE], start)
             return out.reshape(self.shape)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Return the dense numbers for NumPy's functions; bfloat16 and scaled int8 become float32."""
+        from dcformat.conversions import to_array
+
+        values = to_array(self)
+        return np.array(values, dtype) if copy else values.astype(values.dtype if dtype is None else dtype, copy=False)
+
+    def to_scipy(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> csr_array:
+        """Return the matrix view as a `scipy.sparse.csr_array`, without making it dense.
+
+        float16, bfloat16 and scaled int8 become float32. Raises `EncodingError` for a tensor of less than two
+        dimensions or of a float of eight bits, and `MemoryLimitError` if it takes more than `max_memory` bytes.
+        """
+        from dcformat.conversions import to_scipy
+
+        return to_scipy(self, max_memory)
 
     def to_csr(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> tuple[Array, Array, Array]:
         """Return ``(indptr, indices, values)`` of the matrix form, without making a sparse tensor dense.

@@ -27,11 +27,11 @@ from dcformat.contents import TensorInfo
 from dcformat.contents_writer import EntryHead
 from dcformat.cursor import varint
 from dcformat.dense import from_dense
-from dcformat.digest import TensorDigest
-from dcformat.floats import bit_patterns, negatives, ranks
+from dcformat.floats import bit_patterns, negatives
 from dcformat.forms import smallest
-from dcformat.model import STORAGE, Tensor, matrix_shape
+from dcformat.model import Tensor, matrix_shape
 from dcformat.records import record, replace
+from dcformat.value_counts import ValueCounts
 
 Array = npt.NDArray[Any]
 
@@ -189,7 +189,7 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
     -------
     Survey
     """
-    counts = _Counts(elements)
+    counts = ValueCounts(elements.dtype, elements.shape, elements.scale)
     for values in pieces_of(elements) if pieces is None else pieces:
         counts.add(values)
     digest = counts.digest.take(counts.only)
@@ -234,70 +234,6 @@ def code_chunk(elements: Elements, found: Survey, number: int) -> CodedChunk:
     payload = found.payload(chunk if number == 0 else None)
     _compare(read_chunk(payload, None if payload.is_plain else chunk_reader(payload), chunk), part)
     return CodedChunk(data, stored)
-
-
-class _Counts:
-    """How often each value occurs, if a codebook could hold them all."""
-
-    def __init__(self, elements: Elements) -> None:
-        self.size = prod(elements.shape)
-        self.nonzero = 0
-        self.digest = TensorDigest(elements.dtype, elements.shape, elements.scale)
-        self._dtype, self._read = elements.dtype, 0
-        self._first: Array | None = None
-        self._alike = True
-        width = 8 * STORAGE[elements.dtype].itemsize
-        may_share = layout.DTYPES.index(elements.dtype) < layout.KERNEL_DTYPES
-        self._table = np.zeros(1 << width, np.int64) if may_share and width <= 16 else None
-        empty = np.zeros(0, f"<u{width // 8}"), np.zeros(0, np.int64)
-        self._found: tuple[Array, Array] | None = empty if may_share and width > 16 else None
-
-    @property
-    def only(self) -> Array | None:
-        """The bit pattern of all elements if they are equal."""
-        return self._first if self._alike else None
-
-    def add(self, values: Array) -> None:
-        """Count the next elements."""
-        bits = bit_patterns(values)
-        self.digest.add(self._read, values)
-        self._read += len(bits)
-        self.nonzero += int(np.count_nonzero(bits))
-        if self._first is None:
-            self._first = bits[:1].copy()
-        self._alike = self._alike and bool((bits == self._first[0]).all())
-        if self._table is not None:
-            self._table += np.bincount(bits, minlength=len(self._table))
-        elif self._found is not None:
-            # Pruned tensors have few elements but zeros, and sorting takes long.
-            patterns, counts = np.unique(bits[bits != 0], return_counts=True)
-            both = np.concatenate((self._found[0], patterns))
-            together, place = np.unique(both, return_inverse=True)
-            if len(together) >= layout.MAX_CODEBOOK:
-                self._found = None
-                return
-            total = np.zeros(len(together), np.int64)
-            np.add.at(total, place, np.concatenate((self._found[1], counts)))
-            self._found = together, total
-
-    def codebook(self, sparse: bool) -> tuple[Array | None, Array]:
-        """Return the ascending values, without zero if `sparse`, and how often each occurs; None if too many."""
-        if self._table is not None:
-            patterns = np.flatnonzero(self._table)
-            uses = self._table[patterns]
-        elif self._found is not None:
-            patterns, uses = self._found
-            zeros = self.size - self.nonzero
-            if zeros:
-                patterns, uses = np.insert(patterns, 0, 0), np.insert(uses, 0, zeros)
-        else:
-            return None, np.zeros(0, np.int64)
-        if sparse:
-            patterns, uses = patterns[patterns != 0], uses[patterns != 0]
-        storage = STORAGE[self._dtype]
-        book = patterns.astype(f"<u{storage.itemsize}").view(storage)
-        order = np.argsort(ranks(book, self._dtype))
-        return book[order], uses[order]
 
 
 def _trial(elements: Elements) -> Tensor:

@@ -71,13 +71,11 @@ class DcfFile:
     ) -> None:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
-        self.path = data.path
-        self.size = data.size
+        self.path, self.size = data.path, data.size
         with self._naming(), memory_counts("contents", max_memory):
             self._front = read_front(data, max_memory, max_work)
             self._blocks = self._front.block_offsets(None if partial else data.size)
-        self.version = self._front.version
-        self._contents = self._front.contents
+        self.version, self._contents = self._front.version, self._front.contents
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
         self._work: dict[str, int] = {}
@@ -140,6 +138,15 @@ class DcfFile:
     def sections(self) -> list[tuple[int, bytes]]:
         """Return the id and the body of each section but the tensor table, in order."""
         return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return bytes of the file as they are."""
+        return bytes(self._data.take(offset, count))
+
+    def payload(self, name: str) -> bytes:
+        """Return the coded bytes of a tensor, or of its original. Raises `KeyError` or `FormatError`."""
+        with self._naming():
+            return bytes(self._payload(self._original(name)))
 
     @property
     def decoded_bytes(self) -> int:
@@ -244,15 +251,19 @@ class DcfFile:
                 found[name] = error
         return found
 
-    def verify(self) -> None:
-        """Decode all tensors, one at a time, and check the content digest. Raises `FormatError`."""
+    def verify(self, progress: Callable[[int, int, str], None] = lambda done, total, name: None) -> None:
+        """Decode all tensors, one at a time, and check the content digest. Raises `FormatError`.
+
+        `progress` takes the number of finished tensors, that of all, and the name of the next one.
+        """
         with self._naming():
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
         digest = ContentDigest(self.sections())
         known: dict[str, bytes] = {}
-        for name, info in self._info.items():
+        for done, (name, info) in enumerate(self._info.items()):
+            progress(done, len(self._info), name)
             known[name] = known[info.copy_of] if info.copy_of else tensor_digest(self.tensor(name))
             digest.add(name, known[name])
         found = digest.take()

@@ -314,7 +314,7 @@ def _small_parts(model: Model) -> tuple[object, ...]:
 
 def all_doors() -> dict[str, Door]:
     """Return the doors by name."""
-    from fuzz import delta_doors, foreign_doors, reference, running_doors
+    from fuzz import delta_doors, foreign_doors, packing_doors, reference, running_doors
 
     ours = (UnfitError, FormatError)
     wide = 16 << 20
@@ -328,4 +328,5 @@ def all_doors() -> dict[str, Door]:
         Door("rewrite", rewrite, 0.6, slack=wide),
         Door("reference", reference.compare, 1.5, slack=64 << 20, seconds=60),
     ]
-    return {door.name: door for door in (*doors, *delta_doors.doors(), *running_doors.doors(), *foreign_doors.doors())}
+    others = (delta_doors, running_doors, foreign_doors, packing_doors)
+    return {door.name: door for door in (*doors, *(door for each in others for door in each.doors()))}

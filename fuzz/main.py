@@ -111,12 +111,14 @@ class Inputs:
 
     def make(self, seed: int, index: int) -> tuple[int, bytes]:
         """Return the number of the door, and the input."""
-        from fuzz import delta_doors, foreign, mutators, primitives, seeds
+        from fuzz import delta_doors, foreign, mutators, packing_doors, primitives, seeds
 
         random = Random(seed << 44 | index)
         at = random.choices(range(len(self.doors)), cum_weights=self._weights)[0]
         source = self.doors[at].source
-        makers = {**foreign.MAKERS, "delta": delta_doors.delta, "difference": delta_doors.difference}
+        makers = {
+            **foreign.MAKERS, **packing_doors.MAKERS, "delta": delta_doors.delta, "difference": delta_doors.difference,
+        }  # fmt: skip
         if source in makers:
             return at, makers[source](random)
         what = random.randrange(400)

@@ -25,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "interop")]
 
+from dcformat_cli.report.chips import CHIPS, OTHER_FLASH, OTHER_RAM  # noqa: E402
 from dcformat_runtime import Session  # noqa: E402
 from dcformat_runtime.c_export import Exported, ExportOptions, export_c  # noqa: E402
 from dcformat_runtime.c_export.exporting import Form, Numbers  # noqa: E402
@@ -36,13 +37,6 @@ from benchmarks.microcontrollers.dense_c import dense_program  # noqa: E402
 from dcformat.datasets import load_split  # noqa: E402
 from dcformat.model import Model  # noqa: E402
 
-#: Microcontrollers: bytes of flash and of RAM, and the processor whose figures decide.
-CHIPS = {
-    "STM32L011F4": (16, 2, "cortex-m0"), "STM32F030F4": (16, 4, "cortex-m0"), "PY32F002A": (20, 3, "cortex-m0"),
-    "STM32G030F6": (32, 8, "cortex-m0"), "nRF51822": (128, 16, "cortex-m0"), "SAMD21E15": (32, 4, "cortex-m0"),
-    "RP2040": (2048, 264, "cortex-m0"), "STM32F103C8": (64, 20, "cortex-m3"), "STM32L151C6": (32, 10, "cortex-m3"),
-    "STM32F401CC": (256, 64, "cortex-m4"), "ATmega328P": (32, 2, "atmega328p"), "ATmega1284P": (128, 16, "atmega1284p"),
-}  # fmt: skip
 FORMS: tuple[Form, ...] = ("fast", "small", "tables")
 FORM_NAMES = {"fast": "resident, fast", "small": "resident, small", "tables": "sparse"}
 MNIST = ("lenet-5", "lenet-300-100", "lenet-300-100-extreme")
@@ -266,13 +260,17 @@ def _fitting(networks: list[dict[str, Any]]) -> list[str]:
         "Fixed point in 8 bits, in any form, beside 1 KB of flash and 256 bytes of RAM for the rest of a program.", "",
         "| chip | flash, KB | RAM, KB | " + " | ".join(names) + " |", "|---|---|---|" + "---|" * len(names),
     ]  # fmt: skip
-    for chip, (flash, ram, target) in CHIPS.items():
+    for name, chip in CHIPS.items():
         cells = []
         for network in networks:
-            rows = [row["targets"].get(target) for row in network["programs"] if row["numbers"] == "int8"]
-            fits = any(r and r["flash"] + 1024 <= flash * 1024 and r["memory"] + 256 <= ram * 1024 for r in rows)
+            rows = [row["targets"].get(chip.processor) for row in network["programs"] if row["numbers"] == "int8"]
+            fits = any(
+                row["flash"] + OTHER_FLASH <= 1024 * chip.flash and row["memory"] + OTHER_RAM <= 1024 * chip.ram
+                for row in rows
+                if row
+            )
             cells.append("fits" if fits else "no")
-        lines.append(f"| {chip} | {flash:,} | {ram} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {chip.flash:,} | {chip.ram} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 

@@ -102,11 +102,11 @@ def prepare(network: str, folder: Path) -> tuple[dict[str, str], str]:
     files = {name: str(folder / "net.dcf") for name in PROGRAMS if name.startswith(("dcformat", "import"))}
     files |= dict.fromkeys(("onnxruntime", "openvino f32"), str(folder / "net.onnx"))
     try:
-        text, weights = runtimes._ncnn_files(model)
+        text, weights = runtimes.ncnn_files(model)
         (folder / "net.param").write_text(text)
         (folder / "net.bin").write_bytes(weights)
         files["ncnn"] = str(folder / "net.param")
-        (folder / "net.tflite").write_bytes(runtimes._LiteRtFile(model).pack())
+        (folder / "net.tflite").write_bytes(runtimes.LiteRtFile(model).pack())
         files["litert"] = str(folder / "net.tflite")
     except (runtimes.UnsupportedError, ImportError) as error:
         print(f"note: {error}", file=sys.stderr)

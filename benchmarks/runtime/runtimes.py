@@ -30,7 +30,7 @@ def _fused(nodes: tuple[Node, ...]) -> list[tuple[Node, bool]]:
     return out
 
 
-class _LiteRtFile:
+class LiteRtFile:
     """A TensorFlow Lite model of a chain of layers, whose images are (height, width, channels)."""
 
     def __init__(self, model: Model) -> None:
@@ -116,7 +116,7 @@ def litert(model: Model, threads: int) -> Run:
     """Return LiteRT (TensorFlow Lite) with its XNNPACK kernels in float32."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=_LiteRtFile(model).pack(), num_threads=threads)
+    interpreter = Interpreter(model_content=LiteRtFile(model).pack(), num_threads=threads)
     source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     shape: list[tuple[int, ...]] = [()]
 
@@ -134,7 +134,7 @@ def litert(model: Model, threads: int) -> Run:
     return run
 
 
-def _ncnn_files(model: Model) -> tuple[str, bytes]:
+def ncnn_files(model: Model) -> tuple[str, bytes]:
     assert model.graph is not None
     lines, weights, current = ["Input in0 0 1 in0"], b"", "in0"
     chain = [pair for pair in _fused(model.graph.nodes) if not isinstance(pair[0], Flatten)]
@@ -169,7 +169,7 @@ def ncnn(model: Model, threads: int) -> Run:
     net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, name, False)
-    text, weights = _ncnn_files(model)
+    text, weights = ncnn_files(model)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "net.param").write_text(text)
         Path(folder, "net.bin").write_bytes(weights)

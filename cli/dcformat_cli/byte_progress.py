@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from dcformat_cli.terminal import is_dumb
+from dcformat_cli.terminal import is_quiet, shows_progress
 
 if TYPE_CHECKING:
     from dcformat_interop.packing.pack import Progress
@@ -29,7 +28,8 @@ class ByteProgress:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, terminal: bool | None = None) -> None:
-        self._terminal = sys.stderr.isatty() and not is_dumb() if terminal is None else terminal
+        self._terminal = shows_progress() if terminal is None else terminal
+        self._quiet = is_quiet()
         self._clock, self._start = clock, clock()
         first, self._each = _TERMINAL if self._terminal else _ELSEWHERE
         self._due = self._start + first
@@ -38,7 +38,7 @@ class ByteProgress:
     def __call__(self, progress: Progress) -> None:
         """Show the progress if it is time."""
         now = self._clock()
-        if now < self._due:
+        if self._quiet or now < self._due:
             return
         self._due = now + self._each
         text = describe(progress, now - self._start)

@@ -10,7 +10,7 @@ from types import ModuleType
 import click
 
 from dcformat import jit
-from dcformat_cli.terminal import warn
+from dcformat_cli.terminal import is_quiet, warn
 
 _CLEAR = "\r\033[K"
 
@@ -29,7 +29,7 @@ class Notices(jit.Observer):
     def compiling(self, kernel: str, number: int, saved: bool) -> None:
         """Announce that a kernel is about to be compiled."""
         on_terminal = sys.stderr.isatty()
-        if not (on_terminal or number == 1):
+        if is_quiet() or not (on_terminal or number == 1):
             return
         if saved and not self._all:
             self._saved, self._all = count_kernels()
@@ -51,6 +51,8 @@ class Notices(jit.Observer):
 
     def background(self, saved: bool) -> None:
         """Say that slower code answers until the kernels are compiled."""
+        if is_quiet():
+            return
         scope = "once for this machine" if saved else "for this run only"
         click.echo(f"compiling kernels in the background, {scope}; NumPy runs the network meanwhile", err=True)
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.datasets import DataError, Split, find_directory, load_split
+from dcformat_cli.progress import counting
 
 if TYPE_CHECKING:
     from dcformat_runtime import Session
@@ -48,9 +49,11 @@ def evaluate(session: Session, data: Path | str | None) -> Evaluation:
     split = load_split("test", data)
     _check(split, session, data)
     correct = 0
-    for start in range(0, len(split.labels), BATCH):
-        images = split.images[start : start + BATCH].reshape(-1, *session.input_shape)
-        correct += int((predict(session, images) == split.labels[start : start + BATCH]).sum())
+    with counting("running") as progress:
+        for start in range(0, len(split.labels), BATCH):
+            progress(start, len(split.labels), "the test images")
+            images = split.images[start : start + BATCH].reshape(-1, *session.input_shape)
+            correct += int((predict(session, images) == split.labels[start : start + BATCH]).sum())
     return Evaluation(len(split.labels), correct)
 
 

@@ -24,7 +24,9 @@ __all__ = [
     "misuse",
     "require_onnx",
     "require_onnxscript",
+    "require_pillow",
     "require_ray",
+    "require_report",
     "require_torch",
 ]
 
@@ -64,7 +66,7 @@ def describe(error: Exception) -> str:
         name = f"{error.path}: " if error.path else ""
         return f"{name}{_matter(error)} [{error.code}]"
     if is_ours(error):
-        return str(error)
+        return str(error).replace("(max_memory)", "(--max-memory)")
     return f"unexpected {type(error).__name__}: {error} (dcformat --debug ... shows where)"
 
 
@@ -129,6 +131,14 @@ def require_torch(why: str) -> None:
         raise MissingExtraError(f"{why} needs PyTorch: pip install 'dcformat[pruning]' ({error})") from None
 
 
+def require_pillow(what: str) -> None:
+    """Raise `MissingExtraError` unless Pillow, which decodes JPEG images, can be imported."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs Pillow: pip install 'dcformat[study]' ({error})") from None
+
+
 def require_onnx(what: str) -> None:
     """Raise `MissingExtraError` unless the onnx package can be imported."""
     try:
@@ -154,6 +164,17 @@ def require_ray(what: str) -> None:
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"{what} needs Ray: pip install 'dcformat[ray]' ({error})") from None
+
+
+def require_report() -> None:
+    """Raise `MissingExtraError` unless the packages can be imported that draw a report."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"report needs Jinja2 and Matplotlib: pip install 'dcformat[report]' ({error})"
+        ) from None
 
 
 def misuse(message: str) -> click.UsageError:

@@ -18,12 +18,38 @@ if TYPE_CHECKING:
 _SHARED, _LEAST = 16, 256
 
 
+#: A matrix has zeros, but too few to pay, if at least one element in the first number is zero, and less than one in the
+#: second.
+_FEW_ZEROS = (50, 2)
+
+#: Parts of the names of an optimizer's tensors.
+_OPTIMIZER = ("exp_avg", "momentum_buffer", "optimizer.", "optim.", "max_exp_avg_sq", "square_avg")
+
+
 class Finding(NamedTuple):
-    """Something about some tensors: what it is, which tensors, how many elements, and the bytes that they take."""
+    """Something about some tensors.
+
+    Attributes
+    ----------
+    what : str
+    tensors : list of str
+    elements, bytes : int
+        The elements that it concerns, and the bytes that they take now.
+    packed : int
+        Bytes of all elements of the same tensors in a ``.dcf`` file.
+    """
 
     what: str
     tensors: list[str]
     elements: int
+    bytes: int
+    packed: int
+
+
+class Stored(NamedTuple):
+    """How a tensor is packed: its coder, and the bytes of its payload."""
+
+    coder: str
     bytes: int
 
 
@@ -38,11 +64,16 @@ _MEANINGS = {
     "masks": "pruning masks beside the weights: apply them (torch.nn.utils.prune.remove) before saving",
     "tied tensors": "tensors equal to another one: a .dcf file stores them once",
     "not finite": "NaN or infinite numbers",
+    "few zeros": "less than half of the elements are zero: positions take back much of what zeros save, and runs "
+    "are no faster; prune further",
+    "per-channel structure": "values with a codebook or a scale of their own in each row or column, which a .dcf file "
+    "stores once for each",
+    "optimizer state": "the state of an optimizer, which inference does not need: --skip leaves it out",
 }
 
 
-def findings(tensors: Mapping[str, Dense]) -> list[Finding]:
-    """Return what is found in tensors, in a fixed order."""
+def findings(tensors: Mapping[str, Dense], packed: Mapping[str, Stored]) -> list[Finding]:
+    """Return what is found in tensors, in a fixed order; `packed` tells how each is stored in a ``.dcf`` file."""
     counts: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in _MEANINGS}
     seen: dict[tuple[Any, ...], str] = {}
     for name, dense in tensors.items():
@@ -51,11 +82,17 @@ def findings(tensors: Mapping[str, Dense]) -> list[Finding]:
         if dense.values.size > 1 and key in seen:
             counts["tied tensors"][name] = (dense.values.size, dense.values.nbytes)
         seen.setdefault(key, name)
-        for kind, elements in _elements(name, dense).items():
+        for kind, elements in (_elements(name, dense) | _of_packing(name, dense, packed[name])).items():
             if elements:
                 counts[kind][name] = (elements, elements * item)
     return [
-        Finding(_MEANINGS[kind], list(found), sum(n for n, _ in found.values()), sum(b for _, b in found.values()))
+        Finding(
+            _MEANINGS[kind],
+            list(found),
+            sum(n for n, _ in found.values()),
+            sum(b for _, b in found.values()),
+            sum(packed[name].bytes for name in found),
+        )
         for kind, found in counts.items()
         if found
     ]
@@ -83,3 +120,15 @@ def _elements(name: str, dense: Dense) -> dict[str, int]:
         shared = from_dense(name, values, dense.dtype, dense.scale, exact=True).codebook
         out["shared values"] = size - zeros if shared is not None and len(shared) * _SHARED < size - zeros else 0
     return out
+
+
+def _of_packing(name: str, dense: Dense, stored: Stored) -> dict[str, int]:
+    """Return the number of elements of the kinds that show in how a tensor is packed, or in its name."""
+    values, size = dense.values, dense.values.size
+    zeros = int(np.count_nonzero(bit_patterns(np.ascontiguousarray(values)) == 0)) if values.ndim >= 2 else 0
+    most, least = _FEW_ZEROS
+    return {
+        "few zeros": zeros if size >= _LEAST and zeros * most >= size > zeros * least else 0,
+        "per-channel structure": size if stored.coder == "tables" else 0,
+        "optimizer state": size if any(part in name for part in _OPTIMIZER) else 0,
+    }

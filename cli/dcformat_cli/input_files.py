@@ -9,6 +9,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import click
+from dcformat_interop import kinds
+
+from dcformat import layout
 from dcformat.errors import FormatError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.model import require_no_delta
@@ -73,10 +77,12 @@ def opened(
 def spooled(name: str | Path) -> Iterator[Path]:
     """Yield a path that can be opened repeatedly: `name`, or a temporary copy of stdin or of a pipe.
 
+    Of a stream that begins like no known file, only the beginning is copied, from which a reader tells that.
+
     Raises
     ------
     UnfitError
-        The input exceeds `DEFAULT_MAX_MEMORY` bytes, or the block raises the error; the message has the user's name.
+        The input exceeds `DEFAULT_MAX_MEMORY` bytes. Errors of the block name the input as the user did.
     """
     pipe = str(name) == "-"
     if not pipe and (Path(name).is_file() or Path(name).is_dir() or not Path(name).exists()):
@@ -86,15 +92,20 @@ def spooled(name: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dcformat-") as folder:
         path = Path(folder) / "input"
         with path.open("wb") as copy, nullcontext(sys.stdin.buffer) if pipe else Path(name).open("rb") as stream:
-            while part := stream.read(1 << 20):
+            part = stream.read(kinds.HEAD)
+            copy.write(part)
+            known = part.startswith(layout.MAGIC) or kinds.looks_like(part) is not None
+            while known and (part := stream.read(1 << 20)):
                 copy.write(part)
                 if copy.tell() > DEFAULT_MAX_MEMORY:
                     raise UnfitError(label, f"at most {DEFAULT_MAX_MEMORY:,} bytes", "more")
         try:
             yield path
-        except UnfitError as error:
-            error.args = (str(error).replace(str(path), label),)
-            raise
         except FormatError as error:
             error.path = label
+            raise
+        except click.UsageError as error:
+            raise click.UsageError(error.message.replace(str(path), label), error.ctx) from None
+        except (ValueError, ImportError) as error:
+            error.args = (str(error).replace(str(path), label),)
             raise

@@ -10,7 +10,9 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -18,7 +20,8 @@ import click
 from dcformat import __version__
 from dcformat_cli.failures import describe
 from dcformat_cli.group import Group
-from dcformat_cli.terminal import complain
+from dcformat_cli.options import verbosity
+from dcformat_cli.terminal import complain, emit_json
 
 #: Verb -> its line in the help. The function `VERB_command` is in the module of the same name in `verbs`.
 VERBS = {
@@ -29,6 +32,7 @@ VERBS = {
     "unpack": "write a file's tensors as .safetensors or .npz",
     "export": "write a file for ONNX, PyTorch or SciPy, or as C",
     "inspect": "show what a file holds, and where its bytes go",
+    "report": "write a page that shows what a file holds",
     "verify": "check every byte of a file",
     "doctor": "tell why a model is as large as it is, or examine the installation",
     "diff": "compare two files: tensors, networks and outputs",
@@ -63,21 +67,18 @@ class Dcformat(Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command and exit with its code; with ``--debug``, a failure ends in a traceback."""
         kwargs["standalone_mode"] = False
+        given = list(kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])
         try:
             code = super().main(*args, **kwargs)
         except click.UsageError as error:
             name = error.ctx.command_path if error.ctx else "dcformat"
-            _complain(f"{name}: {error.format_message()} (see {name} --help)")
-            code = 2
+            code = _fail(given, 2, f"{name}: {error.format_message()} (see {name} --help)", error)
         except click.ClickException as error:
-            _complain(f"dcformat: {error.format_message()}")
-            code = error.exit_code
-        except (KeyboardInterrupt, click.Abort):
-            _complain("dcformat: interrupted")
-            code = 130
+            code = _fail(given, error.exit_code, f"dcformat: {error.format_message()}", error)
+        except (KeyboardInterrupt, click.Abort) as error:
+            code = _fail(given, 130, "dcformat: interrupted", error)
         except OSError as error:  # Printing a help text or the version can fail like this.
-            _complain(f"dcformat: {describe(error)}")
-            code = 1
+            code = _fail(given, 1, f"dcformat: {describe(error)}", error)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -87,8 +88,7 @@ class Dcformat(Group):
             sys.stdout.flush()
         except (KeyboardInterrupt, click.Abort):
             # Catch this before click does, which would print an empty line.
-            _complain("dcformat: interrupted")
-            raise click.exceptions.Exit(130) from None
+            raise _InterruptedError("interrupted") from None
         except BrokenPipeError:
             raise  # click silences the streams and exits with 1
         except Exception as error:
@@ -97,10 +97,27 @@ class Dcformat(Group):
             raise click.ClickException(describe(error)) from error
 
 
-def _complain(message: str) -> None:
+class _InterruptedError(click.ClickException):
+    exit_code = 130
+
+
+def _fail(arguments: Sequence[str], code: int, line: str, error: BaseException) -> int:
+    """Print why the command failed on stderr and, with ``--json``, as a document; return the exit code."""
     _forget_unwritten()
     with contextlib.suppress(OSError):  # If stderr cannot be written to, the exit code still reports the failure.
-        complain(message)
+        complain(line)
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" in options:
+        found = {"message": line.partition(": ")[2], "code": getattr(error.__cause__, "code", None), "exit_code": code}
+        with contextlib.suppress(OSError):
+            emit_json({"error": found}, err=_writes_to_stdout(options))
+    return code
+
+
+def _writes_to_stdout(options: Sequence[str]) -> bool:
+    """Return whether ``-o -`` sends a file to stdout, where no document may follow it."""
+    named = {"-o-", "--output=-"}
+    return not named.isdisjoint(options) or any(pair in (("-o", "-"), ("--output", "-")) for pair in pairwise(options))
 
 
 def _forget_unwritten() -> None:
@@ -114,6 +131,7 @@ def _forget_unwritten() -> None:
 @click.group(cls=Dcformat, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dcformat", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
+@verbosity
 def cli(debug: bool) -> None:
     """Compress neural networks by pruning and weight sharing, pack them, and run the packed files.
 

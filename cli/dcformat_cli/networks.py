@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,13 @@ def network_kind(path: Path) -> str | None:
         return "PyTorch"
     kind = looks_like(head)
     return kind if kind in _SUFFIXES.values() else None
+
+
+def is_piped_network(stream: BinaryIO) -> bool:
+    """Return whether a stream begins like a network, or like an archive that may be one; nothing is consumed."""
+    peek = getattr(stream, "peek", None)
+    head = b"" if peek is None else peek(HEAD)[:HEAD]
+    return head.startswith(b"PK") or looks_like(head) in _SUFFIXES.values()
 
 
 def network_name(path: Path) -> str:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Callable
-from math import isfinite
+from fractions import Fraction
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat.modes import DECODE_SECONDS
+from dcformat.source import is_url
 from dcformat_cli.failures import misuse
+from dcformat_cli.group import Choice
 from dcformat_cli.output_files import Output
+from dcformat_cli.terminal import set_quiet
 
 #: The key under which the callback of ``-o`` finds ``-f``.
 _FORCE = "dcformat_cli.force"
@@ -22,7 +30,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 #: The modes of `dcformat.save`; the last one makes the smallest files.
-MODES = ("fast", "small", "tiny")
+MODES = codecs.MODES
 
 
 class FileName(click.Path):
@@ -35,12 +43,22 @@ class FileName(click.Path):
         return super().convert(value, param, ctx)
 
 
+class LocalFile(FileName):
+    """The type of a file that is read more than once, which a URL does not name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail for a URL."""
+        if is_url(value):
+            self.fail(f"{value}: expected a file, found a URL: download it first", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def size(text: str) -> int:
     """Parse a number of bytes such as ``4096``, ``512M`` or ``4GiB`` (in powers of 1024); the type of an option."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"expected a number, as in 4096, 512M or 4G, found {text!r}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return int(Fraction(match[1]) * _UNITS[match[2].upper()])
 
 
 def limit(text: str) -> int | None:
@@ -98,6 +116,31 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> Ou
     return None if value is None else Output.of(value, context.meta.get(_FORCE, False))
 
 
+def mode(what: str) -> Callable[[Any], Any]:
+    """Return ``--mode``, the coder of a file."""
+    return click.option(
+        "--mode", type=Choice(("auto", *MODES)), default="auto", show_default=True,
+        help=f"The coder of {what}: fast to decode, small, or tiny for small networks; auto tries them and keeps the "
+        "smallest file that decodes within --seconds. Large networks get fast without a trial.",
+    )  # fmt: skip
+
+
+def decode_seconds() -> Callable[[Any], Any]:
+    """Return ``--seconds``; `refuse` it for any mode but ``auto``."""
+    return click.option(
+        "--seconds", type=click.FloatRange(min=0, min_open=True), default=DECODE_SECONDS, show_default=True,
+        help="With --mode auto: the longest time to decode, counted in steps of 1 ns on every machine.",
+    )  # fmt: skip
+
+
+def check_seconds(mode: str, seconds: float) -> None:
+    """Raise `click.UsageError` if ``--seconds`` is no number, or was given with a mode for which it has no effect."""
+    if mode != "auto":
+        refuse("only for --mode auto", "seconds")
+    if isnan(seconds):
+        raise misuse("--seconds: expected a number, found nan")
+
+
 def file_argument() -> Callable[[Any], Any]:
     """Return the argument FILE, a ``.dcf`` file or ``-``."""
     return click.argument("file", type=FileName(), metavar="FILE")
@@ -126,8 +169,47 @@ def max_work() -> Callable[[Any], Any]:
 
 
 def as_json() -> Callable[[Any], Any]:
-    """Return ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+    """Return ``--json``, which a verb gets as `as_json`, and the other options of every verb."""
+
+    def decorate(function: Any) -> Any:
+        schema = click.option(
+            "--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+            help="Print the JSON Schema of that document, and exit.",
+        )  # fmt: skip
+        document = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+        return document(schema(verbosity(function)))
+
+    return decorate
+
+
+def verbosity(function: Any) -> Any:
+    """Add ``-q`` and ``-v``, which take effect at once."""
+
+    def quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            set_quiet(context)
+
+    def verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
+        if value:
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+    for names, what, callback in (
+        (("-v", "--verbose"), "Show the log on stderr.", verbose),
+        (("-q", "--quiet"), "Show neither notes nor progress on stderr.", quiet),
+    ):
+        function = click.option(*names, is_flag=True, is_eager=True, expose_value=False, callback=callback, help=what)(
+            function
+        )
+    return function
+
+
+def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from dcformat_cli.schemas import schema_of
+
+        root = context.find_root().command_path
+        click.echo(json.dumps(schema_of(context.command_path.removeprefix(root).strip()), indent=2))
+        context.exit()
 
 
 def data() -> Callable[[Any], Any]:

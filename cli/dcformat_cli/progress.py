@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,17 +9,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dcformat_cli.terminal import is_dumb
+from dcformat_cli.terminal import is_quiet, printable, shows_progress
 
 if TYPE_CHECKING:
     from dcformat_pruning.meter import Report, Step
     from rich.live import Live
 
+#: A callback that takes the number of finished steps, that of all steps, and the name of the next one.
+Count = Callable[[int, int, str], None]
+
 #: Seconds between two lines within a stage, without a terminal.
 _QUIET = 10.0
 
-#: Share of the work after which the remaining time is estimated; before that, too little is known about the machine.
-_ESTIMATE_FROM = 0.005
+#: Share of the work, or number of seconds, after which the remaining time is estimated; before, too little is known.
+_ESTIMATE_FROM, _ESTIMATE_AFTER = 0.005, 30.0
 
 #: Number of columns of the bar, which fits in 60 columns together with the times beside it.
 _BAR = 14
@@ -29,14 +31,28 @@ _BAR = 14
 @contextmanager
 def reporting() -> Iterator[Report]:
     """Yield a callback that shows progress until the block ends."""
-    if not sys.stderr.isatty() or is_dumb():
-        yield ProgressLines()
+    if not shows_progress():
+        yield (lambda step: None) if is_quiet() else ProgressLines()
         return
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(stderr=True, highlight=False)) as live:
         yield ProgressBar(live)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Count]:
+    """Yield a callback that shows finished and all steps, and the next one, on a terminal, until the block ends."""
+    if not shows_progress():
+        yield lambda done, total, item: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True, highlight=False), transient=True) as live:
+        yield lambda done, total, item: live.update(Text(f"{what} {printable(item)} ({done + 1:,} of {total:,})"))
 
 
 class ProgressLines:
@@ -96,7 +112,7 @@ def _doing(step: Step) -> str:
 def _times(step: Step, elapsed: float) -> str:
     """Return the elapsed time, and an estimate of the remaining time of the whole run."""
     text = f"{_minutes(elapsed)} elapsed"
-    if _ESTIMATE_FROM < step.share < 1:
+    if 0 < step.share < 1 and (step.share > _ESTIMATE_FROM or elapsed > _ESTIMATE_AFTER):
         text += f", about {_minutes(elapsed * (1 - step.share) / step.share)} left"
     return text
 

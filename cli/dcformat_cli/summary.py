@@ -110,6 +110,15 @@ def summarize(file: DcfFile) -> Summary:
     return Summary(rows, [(entry.what, entry.bytes) for entry in file.ledger()], file.size)
 
 
+def combined(summaries: Sequence[Summary]) -> Summary:
+    """Return the figures of several files together."""
+    ledger: dict[str, int] = {}
+    for what, size in (row for each in summaries for row in each.ledger):
+        ledger[what] = ledger.get(what, 0) + size
+    rows = [row for each in summaries for row in each.rows]
+    return Summary(rows, list(ledger.items()), sum(each.size for each in summaries))
+
+
 def headline(name: str, summary: Summary) -> str:
     """Return one line: the size, the ratio to float32, and the number of parameters."""
     return size_line(name, summary.size, summary.parameters)
@@ -148,10 +157,10 @@ def layer_table(summary: Summary) -> Table:
     return Table("tensors", columns, [*rows, total], total=True)
 
 
-def ledger_table(summary: Summary) -> Table:
-    """Return the ledger; its last row is the file's size."""
+def ledger_table(summary: Summary, whole: str = "the file") -> Table:
+    """Return the ledger; its last row is the size of the whole."""
     rows = [(what, f"{size:,}", _percent(size, summary.size)) for what, size in summary.ledger]
-    rows.append(("the file", f"{summary.size:,}", _percent(summary.size, summary.size)))
+    rows.append((whole, f"{summary.size:,}", _percent(summary.size, summary.size)))
     return Table("where the bytes are", ("part", "bytes", "share"), rows, total=True)
 
 

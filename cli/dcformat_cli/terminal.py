@@ -16,6 +16,9 @@ import click
 if TYPE_CHECKING:
     from dcformat_interop import Note
 
+#: The key of the context under which ``-q`` is kept.
+_QUIET = "dcformat_cli.quiet"
+
 #: The version of all JSON documents; it goes up when a key is renamed, removed or redefined.
 SCHEMA = 1
 
@@ -29,8 +32,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def set_quiet(context: click.Context) -> None:
+    """Leave out notes and progress from now on (``-q``)."""
+    context.meta[_QUIET] = True
+
+
+def is_quiet() -> bool:
+    """Return whether the user wants neither notes nor progress."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_QUIET, False)
+
+
+def shows_progress() -> bool:
+    """Return whether stderr is a terminal on which lines may change in place."""
+    return sys.stderr.isatty() and not is_dumb() and not is_quiet()
+
+
 def note(text: str) -> None:
     """Print a note on stderr."""
+    if is_quiet():
+        return
     click.echo(printable(f"note: {text}"), err=True)
 
 

@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dcformat.model import Model, Tensor
 from dcformat.piecewise import ReadBackError
+from dcformat_cli.progress import Count, counting
+from dcformat_cli.terminal import note, say
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
+    from dcformat.modes import AnyMode, Trial
+    from dcformat.writer import Encode
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The bytes of a file, and the trials among which it was chosen."""
+
+    data: bytes
+    mode: Mode
+    trials: Sequence[Trial]
+
+
+def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None) -> Packed:
+    """Pack with `make` in a mode; for ``auto``, try several and keep the smallest file that decodes in time.
+
+    Parameters
+    ----------
+    mode : {'auto', 'fast', 'small', 'tiny'}
+    make : callable
+        Returns the bytes of the file in a mode.
+    elements : int
+        Number of elements of all tensors, which decides on the modes that are tried.
+    seconds : float or None
+        The longest time to decode; None for `modes.DECODE_SECONDS`.
+    """
+    from dcformat.modes import DECODE_SECONDS, best, modes_to_try, smallest_file
+
+    limit = DECODE_SECONDS if seconds is None else seconds
+    data, trials = smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
+    return Packed(data, best(trials, limit).mode, trials)
+
+
+def choice_line(trials: Sequence[Trial], mode: Mode) -> str:
+    """Return the sizes in all modes that were tried, the one that was kept, and the time that it takes to decode."""
+    sizes = ", ".join(f"{trial.mode} {trial.bytes:,}" for trial in trials)
+    seconds = next(trial.seconds for trial in trials if trial.mode == mode)
+    kept = f": kept {mode}" if len(trials) > 1 else " bytes"
+    return f"{sizes}{kept}; decodes in about {1e3 * seconds:.2g} ms"
+
+
+def say_choice(asked: AnyMode, trials: Sequence[Trial], mode: Mode, *, err: bool = False) -> None:
+    """Tell why a mode was kept, if the user left the choice to the command; `err` sends it to stderr."""
+    if len(trials) > 1:
+        say(choice_line(trials, mode), err=err)
+    elif asked == "auto":
+        note("mode fast: the others are not tried for a network of this size (--mode small, --mode tiny)")
+
+
+def trials_as_json(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return the sizes and times by mode."""
+    return {trial.mode: {"bytes": trial.bytes, "seconds": trial.seconds} for trial in trials}
 
 
 def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeIndex = "escape") -> bytes:
@@ -24,11 +81,30 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
     FormatError
         The model breaks a limit of the format.
     """
-    import dcformat
+    from dcformat.writer import write
 
-    packed = dcformat.dumps(model, mode=mode, relative_index=relative_index)
+    out = BytesIO()
+    if relative_index == "filler":
+        write(model, out, mode=mode, relative_index=relative_index)
+    else:
+        with counting(f"packing ({mode})") as progress:
+            write(model, out, mode=mode, encode=_counted(len(model.tensors), mode, progress))
+    packed = out.getvalue()
     _compare(model, packed, label)
     return packed
+
+
+def _counted(total: int, mode: Mode, progress: Count) -> Encode:
+    """Return the writer's encoder, which tells each tensor before it is coded."""
+    from dcformat.forms import smallest
+
+    done = iter(range(total))
+
+    def encode(tensor: Tensor) -> tuple[Tensor, bytes]:
+        progress(next(done), total, tensor.name)
+        return smallest(tensor, mode)
+
+    return encode
 
 
 def _compare(model: Model, packed: bytes, label: str) -> None:

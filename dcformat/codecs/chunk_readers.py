@@ -12,7 +12,6 @@ from dcformat.codecs import context_coder, packed
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.codebooks import read_codebook
 from dcformat.codecs.csr_view import CsrView, only_nonzero
-from dcformat.codecs.huffman import cost_bits
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
 from dcformat.codecs.value_blocks import read_block, require_bools
@@ -24,6 +23,7 @@ from dcformat.model import STORAGE
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
 
 
 class ChunkRoom(NamedTuple):
@@ -104,14 +104,19 @@ class PackedReader:
         codes = code_symbols if placed.codes is None else placed.codes
         return ChunkEntries(CsrView(placed.indptr, placed.indices, codes, chunk.lines, payload.length), values)
 
-    def bits(self, chunk: Chunk) -> tuple[int, int]:
-        """Return the bits of a chunk's gap symbols, and of its code symbols or values."""
-        size, plan = len(chunk.data), self._streams.plan
+    @property
+    def code_lengths(self) -> tuple[packed.Lengths, ...]:
+        """Code lengths of the gap symbols (empty without positions), and of each plane of code symbols."""
+        return self._streams.plan.gaps, *self._streams.plan.planes
+
+    def counts(self, chunk: Chunk) -> tuple[tuple[Counts, ...], int]:
+        """Return how often a chunk has each symbol of `code_lengths`, and the bits of its values."""
+        size = len(chunk.data)
         chunk, _ = split_values(self._payload, chunk)
         found = self._read(chunk)
-        index = 0 if found.gaps is None else _bits(plan.gaps, found.gaps)
-        codes = sum(_bits(lengths, plane) for lengths, plane in zip(plan.planes, found.planes, strict=True))
-        return index, codes + 8 * (size - len(chunk.data))
+        streams = (np.empty(0, np.uint8) if found.gaps is None else found.gaps, *found.planes)
+        counts = (np.bincount(s, minlength=len(each)) for s, each in zip(streams, self.code_lengths, strict=True))
+        return tuple(counts), 8 * (size - len(chunk.data))
 
     def _stored(self, chunk: Chunk) -> int:
         """Return the number of a chunk's code symbols, not counting fillers."""
@@ -124,10 +129,6 @@ class PackedReader:
 
     def _code_symbols(self, found: packed.Streams, chunk: Chunk) -> Array:
         return packed.join(found.planes, self._payload.code_symbols, self._stored(chunk))
-
-
-def _bits(lengths: packed.Lengths, symbols: Array) -> int:
-    return cost_bits(lengths, np.bincount(symbols, minlength=len(lengths)))
 
 
 class ContextReader:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import CODER_NAMES, context_coder
@@ -10,11 +13,21 @@ from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.chunk_readers import PackedReader
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView
+from dcformat.codecs.huffman import cost_bits
 from dcformat.codecs.payload_layout import ParsedPayload
 from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.model import Tensor
 from dcformat.records import record, replace
+
+Ints = npt.NDArray[np.int64]
+
+
+class CodeTable(NamedTuple):
+    """The code of a stream of coder 0 or 1: for each symbol, the length of its code word in bits, and its count."""
+
+    lengths: Ints
+    counts: Ints
 
 
 @record
@@ -33,6 +46,10 @@ class Usage:
     codebook_bits : float
     table_bits : float
         Bits of code length tables, chunk tables and padding.
+    gap_code : CodeTable or None
+        The code of the gap symbols under coders 0 and 1, if positions are coded.
+    code_codes : tuple of CodeTable
+        The codes of the planes of code symbols, the low plane first, under coders 0 and 1.
     """
 
     coder: str
@@ -40,6 +57,8 @@ class Usage:
     code_bits: float
     codebook_bits: float
     table_bits: float
+    gap_code: CodeTable | None = None
+    code_codes: tuple[CodeTable, ...] = ()
 
 
 def measure(payload: ParsedPayload) -> Usage:
@@ -57,13 +76,18 @@ def measure(payload: ParsedPayload) -> Usage:
     book = _codebook_bits(tensor)
     if payload.coding.coder > layout.CODER_HUFFMAN:
         return _of_context(tensor, payload, name, book, total)
-    reader = PackedReader(payload)
-    index = codes = 0
+    reader, values = PackedReader(payload), 0
+    streams = [CodeTable(lengths, np.zeros(len(lengths), np.int64)) for lengths in reader.code_lengths]
     for chunk in payload.chunks:
-        of_index, of_codes = reader.bits(chunk)
-        index, codes = index + of_index, codes + of_codes
+        counts, bits = reader.counts(chunk)
+        values += bits
+        for stream, more in zip(streams, counts, strict=True):
+            stream.counts[:] += more
+    index, *planes = (cost_bits(*stream) for stream in streams)
+    codes = sum(planes) + values
     book = min(book, 8.0 * len(payload.head))
-    return Usage(name, index, codes, book, total - index - codes - book)
+    gaps = streams[0] if payload.has_positions else None
+    return Usage(name, index, codes, book, total - index - codes - book, gaps, tuple(streams[1:]))
 
 
 def _codebook_bits(tensor: Tensor) -> float:

@@ -54,6 +54,16 @@ def write_safetensors(path: object, content: DcfFile | PackedFiles, out: BinaryI
     UnfitError
         A tensor has the name of safetensors' own metadata.
     """
+    header, names = safetensors_header(path, content, skip)
+    out.write(header)
+    for name in names:
+        _write_elements(content, name, out)
+
+
+def safetensors_header(
+    path: object, content: DcfFile | PackedFiles, skip: Collection[str] = ()
+) -> tuple[bytes, list[str]]:
+    """Return the first bytes of the file that `write_safetensors` writes, and the order of the tensors behind them."""
     metadata = {
         key.removeprefix(METADATA_PREFIX): value
         for key, value in content.metadata.items()
@@ -79,9 +89,7 @@ def write_safetensors(path: object, content: DcfFile | PackedFiles, out: BinaryI
     whole = {"__metadata__": metadata, **header} if metadata else header
     text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    out.write(len(text).to_bytes(8, "little") + text)
-    for name in names:
-        _write_elements(content, name, out)
+    return len(text).to_bytes(8, "little") + text, names
 
 
 def write_npz(path: object, content: DcfFile | PackedFiles, out: BinaryIO, skip: Collection[str] = ()) -> None:

@@ -120,7 +120,7 @@ def read_checkpoint(
         if kind is None:
             raise kinds.not_checkpoint(path, "bytes of no known kind" if head else "an empty file")
         if key is not None and "torch" not in kind:
-            raise UnfitError(path, "a PyTorch file, which may hold several mappings, with a key", kind)
+            raise UnfitError(path, "a PyTorch file, the only kind with several mappings, for a key", kind)
         budget, skipped = Budget(path, max_memory), SkippedNames(skip)
         raw = _read(path, file, kind, key, skipped, budget)
     for pattern in skipped.unused():

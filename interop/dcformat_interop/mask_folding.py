@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dcformat.floats import as_numbers
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, as_numbers
+from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw
 
 
 def fold_masks(path: str, raw: Raw, budget: Budget) -> None:
@@ -32,7 +33,7 @@ def fold_masks(path: str, raw: Raw, budget: Budget) -> None:
             out[name] = dense
             continue
         if stem in raw.entries or stem in raw.left_out:
-            raise UnfitError(path, "one of the two", f"also {stem!r}", name)
+            raise UnfitError(path, f"no {stem!r} beside it", "one", name)
         if mask in raw.left_out:
             raise UnfitError(path, "a mask of zeros and ones", raw.left_out[mask], mask)
         budget.take(dense.values.nbytes, stem)

@@ -14,7 +14,7 @@ from dcformat.limits import is_array_shape
 from dcformat.model import STORAGE
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import SKIPPED, Array, Budget, Dense, Raw, Skip
+from dcformat_interop.tensors import JSON_BYTES, SKIPPED, Array, Budget, Dense, Raw, Skip
 
 #: An int8 tensor's name with this suffix is the metadata key of its scale.
 SCALE_SUFFIX = ".dcformat_scale"
@@ -47,7 +47,7 @@ def read_safetensors(path: str, file: BinaryIO, skip: Skip, budget: Budget) -> R
     UnfitError
         The file is damaged, or its bytes exceed the budget.
     """
-    layout = read_layout(path, file)
+    layout = read_layout(path, file, budget)
     raw = Raw(metadata=layout.metadata)
     for entry in layout.entries:
         name, code = entry.name, entry.code
@@ -106,7 +106,7 @@ class Layout(NamedTuple):
     entries: list[Entry]
 
 
-def read_layout(path: str, file: BinaryIO, *, header_only: bool = False) -> Layout:
+def read_layout(path: str, file: BinaryIO, budget: Budget, *, header_only: bool = False) -> Layout:
     """Read everything but the data of a safetensors file.
 
     Parameters
@@ -114,16 +114,18 @@ def read_layout(path: str, file: BinaryIO, *, header_only: bool = False) -> Layo
     path : str
         The name of the file, for errors.
     file : binary file object
+    budget : Budget
+        It counts the header.
     header_only : bool
         Whether the data is elsewhere.
 
     Raises
     ------
     UnfitError
-        The file is damaged or truncated.
+        The file is damaged or truncated, or its header exceeds the budget.
     """
     size = file.seek(0, os.SEEK_END)
-    raw, header = _header(path, file, size)
+    raw, header = _header(path, file, size, budget)
     metadata = _metadata(path, header.pop("__metadata__", None))
     scales = _scales(path, metadata, header)
     entries = _entries(path, header)
@@ -141,12 +143,13 @@ def _require_size(path: str, entries: list[Entry], found: int) -> None:
         raise UnfitError(path, f"{counted(expected, 'byte')} of data", f"{found:,}")
 
 
-def _header(path: str, file: BinaryIO, size: int) -> tuple[bytes, dict[str, Any]]:
+def _header(path: str, file: BinaryIO, size: int, budget: Budget) -> tuple[bytes, dict[str, Any]]:
     """Return the header as it is and parsed."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER_BYTES):
         raise UnfitError(path, f"a header of at most {min(size - 8, _MAX_HEADER_BYTES):,} bytes", f"{length:,}")
+    budget.take(JSON_BYTES * length, "header")
     raw = file.read(length)
     try:
         header: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_unique)

@@ -6,11 +6,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dcformat.conversions import csr_arrays
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Tensor
 from dcformat_interop.archives import write_arrays
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import as_numbers
 
 
 def write_csr(path: object, tensor: Tensor, out: BinaryIO, max_memory: int | None = DEFAULT_MAX_MEMORY) -> None:
@@ -30,12 +30,9 @@ def write_csr(path: object, tensor: Tensor, out: BinaryIO, max_memory: int | Non
         raise UnfitError(path, "a tensor of at least two dimensions", tensor.shape, tensor.name)
     if tensor.dtype.startswith("float8"):
         raise UnfitError(path, "a dtype that SciPy's sparse matrices have", tensor.dtype, tensor.name)
-    indptr, indices, values = tensor.to_csr(max_memory=max_memory)
-    if tensor.dtype in ("float16", "bfloat16") or tensor.scale != 1.0:
-        values = as_numbers(values, tensor.dtype).astype(np.float32) * np.float32(tensor.scale)
-    small = len(values) < 1 << 31 and indices.dtype == np.int32
+    indptr, indices, values = csr_arrays(tensor, max_memory)
     arrays = {
-        "indices": indices, "indptr": indptr.astype(np.int32) if small else indptr, "format": np.array(b"csr"),
+        "indices": indices, "indptr": indptr, "format": np.array(b"csr"),
         "shape": np.array((tensor.rows, tensor.columns), np.int64), "data": values,
     }  # fmt: skip
     write_arrays(path, arrays, out)

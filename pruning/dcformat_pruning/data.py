@@ -34,6 +34,10 @@ _TAUGHT_AT_A_TIME = 250
 _SPLIT_SEED = 20151001
 
 
+#: Changes images at random: takes float32 ``(n, channels, height, width)`` and a generator on the CPU.
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """Random affine changes of each image; by default, none.
@@ -89,6 +93,35 @@ class Augmentation:
         return functional.grid_sample(images, grid, align_corners=False)
 
 
+@dataclass(frozen=True, slots=True)
+class FlipShift:
+    """Mirrors half of the images, and shifts each of them, with black outside the image.
+
+    Attributes
+    ----------
+    shift : int
+        Largest shift along each axis, in pixels.
+    flip : bool
+        Whether to mirror images; digits and letters must not be.
+    """
+
+    shift: int = 4
+    flip: bool = True
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return changed copies of images; parameters are those of `Augmentation`."""
+        n, _, height, width = images.shape
+        padded = functional.pad(images, (self.shift,) * 4)
+        top, left = torch.randint(2 * self.shift + 1, (2, n, 1), generator=generator)
+        rows, columns = top + torch.arange(height), torch.arange(width).repeat(n, 1)
+        if self.flip:
+            mirrored = torch.rand((n, 1), generator=generator) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        rows, columns = rows.to(images.device), (columns + left).to(images.device)
+        chosen = padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return chosen.permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
     """Images and their labels, on one device.
@@ -96,7 +129,7 @@ class Images:
     Attributes
     ----------
     pixels : Tensor
-        uint8 ``(n, 1, height, width)``.
+        uint8 ``(n, channels, height, width)``.
     labels : Tensor
         int64 ``(n,)``.
     """
@@ -111,10 +144,13 @@ class Images:
         """Return the chosen images as float32 in [0, 1], by true division as in the runtime."""
         return self.pixels[index].to(torch.float32) / 255
 
-    def batches(
-        self, size: int, generator: torch.Generator, augmentation: Augmentation
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch."""
+        return max(1, len(self) // size)
+
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one shuffled epoch as (float32 images, int64 labels); a smaller last batch is left out."""
+        size = min(size, len(self))
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for start in range(0, len(self) - size + 1, size):
             index = order[start : start + size]
@@ -190,19 +226,18 @@ class Pool:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of the images without augmentation."""
-        return self.images.pixels
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch."""
+        return self.images.steps(size)
 
-    def batches(
-        self, size: int, generator: torch.Generator, augmentation: Augmentation
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one shuffled epoch of random copies as (float32 images, int64 labels or float32 targets)."""
         n = len(self)
+        size = min(size, n)
         order = torch.randperm(n, generator=generator)
         chosen = order + n * torch.randint(len(self.copies), (n,), generator=generator)
-        order, chosen = order.to(self.pixels.device), chosen.to(self.pixels.device)
+        device = self.copies.device
+        order, chosen = order.to(device), chosen.to(device)
         pixels = self.copies.flatten(0, 1)
         targets = None if self.targets is None else self.targets.flatten(0, 1)
         for start in range(0, n - size + 1, size):
@@ -230,7 +265,7 @@ def training_data(data: Path | str | None = None, device: torch.device | None = 
     """
     split = load_split("train", data)
     _check(split)
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(split.labels))
+    order = split_order(len(split.labels))
     held_out = min(VALIDATION_IMAGES, len(order) // 5)
     device = device or torch.device("cpu")
     return TrainingData(
@@ -249,6 +284,11 @@ def load_test_images(data: Path | str | None = None) -> Images:
     split = load_split("test", data)
     _check(split)
     return _images(split, np.arange(len(split.labels)), torch.device("cpu"))
+
+
+def split_order(images: int) -> npt.NDArray[np.int64]:
+    """Return the order in which training images are split: those held out for validation come first."""
+    return np.random.default_rng(_SPLIT_SEED).permutation(images)
 
 
 def _check(split: Split) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from dcformat_pruning.data import Augmentation, Images, Pool, training_data
+from dcformat_pruning.data import Augment, Images, Pool, training_data
 from dcformat_pruning.networks import build
 from dcformat_pruning.training import Progress, TrainingPlan, evaluate, fit
 
@@ -48,18 +48,11 @@ class Shard:
             raise ValueError(f"rank: expected 0 to {world - 1}, found {rank}")
         self._images, self._rank, self._world = images, rank, world
 
-    def __len__(self) -> int:
-        """Return the number of images of all processes together, on which the number of steps depends."""
-        return len(self._images)
+    def steps(self, size: int) -> int:
+        """Return the number of batches of an epoch, which is the same in all processes."""
+        return self._images.steps(size)
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of all images."""
-        return self._images.pixels
-
-    def batches(
-        self, size: int, generator: torch.Generator, augmentation: Augmentation
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, generator: torch.Generator, augmentation: Augment) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the process's share of one shuffled epoch; see `Images.batches`.
 
         Raises
@@ -67,6 +60,7 @@ class Shard:
         ValueError
             The batch size is not a multiple of the number of processes, whose gradients would then weigh differently.
         """
+        size = min(size, len(self._images))
         if size % self._world:
             raise ValueError(f"batch: expected a multiple of {self._world} processes, found {size}")
         for x, y in self._images.batches(size, generator, augmentation):
@@ -152,7 +146,7 @@ def train(
         shown = progress if rank == 0 else None
         fit(
             module,
-            Shard(images.train, rank, world),  # type: ignore[arg-type]
+            Shard(images.train, rank, world),
             plan,
             seed=seed,
             constraints=(average,),

@@ -103,9 +103,37 @@ class Masks:
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
 
+class Zeroed:
+    """A constraint that keeps parameters at zero: layers that were pruned to nothing."""
+
+    def __init__(self, module: nn.Module, names: Iterable[str]) -> None:
+        self._parameters = [module.get_parameter(name) for name in names]
+
+    def before_step(self, progress: float) -> None:
+        """Leave the gradients, which `after_step` makes void."""
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Write the zeros again."""
+        for parameter in self._parameters:
+            parameter.zero_()
+
+
 def weight_names(module: nn.Module) -> list[str]:
     """Return the names of the parameters that can be pruned: rank 2 or more, so no biases and no normalisation."""
     return [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
+
+
+def nonzero_weights(module: nn.Module) -> int:
+    """Return the number of weights (not biases) that are not zero."""
+    return sum(int((p != 0).sum()) for p in module.parameters() if p.ndim > 1)
+
+
+def all_weights(module: nn.Module) -> Masks:
+    """Return masks of all trainable weights of a module of any kind, which prune nothing."""
+    parameters = dict(module.named_parameters())
+    chosen = {name: parameters[name] for name in weight_names(module) if parameters[name].requires_grad}
+    return Masks(module, {name: torch.ones_like(p, dtype=torch.bool) for name, p in chosen.items()})
 
 
 def magnitude_masks(module: nn.Module, densities: Mapping[str, float]) -> dict[str, Tensor]:

@@ -59,6 +59,11 @@ class Meter:
         self._work = {(number, ""): work for number, (_, work) in enumerate(stages)}
         self._done: dict[tuple[int, str], float] = {}
         self._number = 0
+        self._known: Mapping[str, float] = {}
+
+    def show(self, figures: Mapping[str, float]) -> None:
+        """Add figures to all further reports, such as the last metric."""
+        self._known = figures
 
     def begin(self, number: int, *, skipped: bool = False) -> None:
         """Enter a stage; the stages before it are done. A stage that is `skipped` takes no time."""
@@ -87,4 +92,5 @@ class Meter:
             self._done[self._number, part] = self._work[self._number, part] * done / total
         share = sum(self._done.values()) / (sum(self._work.values()) or 1.0)
         name = self._names[self._number]
+        figures = {**figures, **self._known}
         self._report(Step(name, self._number + 1, len(self._names), unit, done, total, share, figures))

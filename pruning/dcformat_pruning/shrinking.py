@@ -5,6 +5,7 @@ changes. `keep_best_units` zeroes all but the best units of a layer. `shrink` ma
 parts of a large one, which trains as fast as its size suggests; `Shrunk.expand` writes its weights back.
 
 All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten.
+`working_copy` gives any other module as it is.
 """
 
 from __future__ import annotations
@@ -102,6 +103,14 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
     return layers
 
 
+def is_chain(module: nn.Module) -> bool:
+    """Return whether a module is a chain, from which dead units can be removed."""
+    try:
+        return isinstance(module, nn.Sequential) and bool(chain_layers(module))
+    except TypeError:
+        return False
+
+
 def _relu_comes_first(following: list[nn.Module]) -> bool:
     """Whether a ReLU comes before the next layer with weights."""
     for child in following:
@@ -182,8 +191,9 @@ class Shrunk:
     outputs: dict[str, Tensor]
     inputs: dict[str, Tensor]
 
-    def expand(self, full: nn.Sequential) -> None:
+    def expand(self, full: nn.Module) -> None:
         """Write the weights of the small network into `full`, and zeros everywhere else."""
+        assert isinstance(full, nn.Sequential)
         small = {layer.name: layer for layer in chain_layers(self.module)}
         for layer in chain_layers(full):
             rows, columns = self.outputs[layer.name], self.inputs[layer.name]
@@ -221,6 +231,28 @@ def shrink(full: nn.Sequential) -> Shrunk:
         index = inputs[first.name]
         children[flatten] = Pick(before.index[index] if isinstance(before, Pick) else index)
     return Shrunk(nn.Sequential(OrderedDict(children)), outputs, inputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """A network that is not a chain, and trains as it is.
+
+    Attributes
+    ----------
+    module : nn.Module
+    """
+
+    module: nn.Module
+
+    def expand(self, full: nn.Module) -> None:
+        """Leave the weights, which were trained in place."""
+
+
+def working_copy(module: nn.Module, *, in_place: bool) -> Shrunk | Whole:
+    """Return the network to train for `module`: a copy without the dead parts if it is a chain, unless `in_place`."""
+    if not in_place and isinstance(module, nn.Sequential) and is_chain(module):
+        return shrink(module)
+    return Whole(module)
 
 
 def _alive_units(layer: ChainLayer) -> Tensor:

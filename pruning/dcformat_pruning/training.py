@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils import _pytree as pytree
 
-from dcformat_pruning.data import Augmentation, Images, Pool
+from dcformat_pruning.data import Augment, Augmentation, Images
+from dcformat_pruning.feeds import Batch, Feed
+from dcformat_pruning.objectives import Classification, Task, taught_loss
 
 #: Called after each batch with the stage, the epochs done (whole at the end of an epoch), the number of epochs, and
 #: figures of the last whole epoch, such as the loss.
@@ -67,8 +70,11 @@ class TrainingPlan:
         Label smoothing.
     ema : float
         Decay per step of an exponential moving average of the weights, which replaces them at the end; 0 for none.
-    augmentation : Augmentation
-        Random changes of the images.
+    augmentation : callable
+        Random changes of the images: `Augmentation` or `FlipShift`.
+    bfloat16 : bool
+        Compute in bfloat16 on a CPU too, which is faster for convolutions if the processor has instructions for it. On
+        CUDA this is always so.
     """
 
     epochs: int
@@ -83,17 +89,19 @@ class TrainingPlan:
     temperature: float = 2.0
     smoothing: float = 0.0
     ema: float = 0.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augment = field(default_factory=Augmentation)
+    bfloat16: bool = False
 
 
 def fit(
     module: nn.Module,
-    images: Images | Pool,
+    data: Feed,
     plan: TrainingPlan,
     *,
     seed: int,
     constraints: Sequence[Constraint] = (),
     teacher: nn.Module | None = None,
+    task: Task | None = None,
     stage: str = "train",
     progress: Progress | None = None,
 ) -> None:
@@ -102,16 +110,18 @@ def fit(
     Parameters
     ----------
     module : nn.Module
-        Takes float32 ``(n, 1, height, width)`` and returns logits ``(n, classes)``.
-    images : Images or Pool
-        The training images, on the module's device.
+        For the default task, takes float32 ``(n, 1, height, width)`` and returns logits ``(n, classes)``.
+    data : Feed
+        The training data on the module's device, such as `Images`, a `Pool`, or a feed made by `feed_of`.
     plan : TrainingPlan
     seed : int
-        Seeds the order of the images and their augmentation.
+        Seeds the order of the samples and their augmentation.
     constraints : sequence of Constraint
         Applied in this order before and after each step.
     teacher : nn.Module, optional
         Gives soft targets when ``plan.distill`` is positive; it must be in eval mode.
+    task : Task, optional
+        What the network is trained for; by default, to classify images.
     stage : str
         Name of the stage, for `progress` and for errors.
     progress : callable, optional
@@ -127,14 +137,16 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     layout = memory_format(module)
     module.to(memory_format=layout)  # type: ignore[call-overload]
-    batches = max(1, len(images) // plan.batch)
-    steps = _Steps(module, plan, plan.epochs * batches, constraints, teacher, images.pixels.device)
+    batches = data.steps(plan.batch)
+    device = next(module.parameters()).device
+    loss = partial(objective, module, plan=plan, teacher=teacher, task=task)
+    steps = _Steps(module, plan, plan.epochs * batches, constraints, loss)
     figures: dict[str, float] = {}
     module.train()
     for epoch in range(plan.epochs):
-        total, done = torch.zeros((), device=images.pixels.device), 0
-        for x, y in images.batches(min(plan.batch, len(images)), generator, plan.augmentation):
-            total += steps.take(x.contiguous(memory_format=layout), y)
+        total, done = torch.zeros((), device=device), 0
+        for batch in data.batches(plan.batch, generator, plan.augmentation):
+            total += steps.take(_laid_out(batch, layout))
             done += 1
             if progress is not None and done < batches:
                 progress(stage, epoch + done / batches, plan.epochs, figures)
@@ -156,23 +168,22 @@ class _Steps:
         plan: TrainingPlan,
         total: int,
         constraints: Sequence[Constraint],
-        teacher: nn.Module | None,
-        device: torch.device,
+        loss: Callable[[Batch], Tensor],
     ) -> None:
-        self._module, self._plan, self._teacher = module, plan, teacher
+        self._plan, self._loss = plan, loss
         self._constraints, self._total, self._taken = constraints, total, 0
         self._optimizer = make_optimizer(module, plan)
-        self._scaler = _Scaler(device)
+        self._scaler = _Scaler(next(module.parameters()).device, plan.bfloat16)
         self.average = _Average(module, plan.ema)
 
-    def take(self, x: Tensor, y: Tensor) -> Tensor:
+    def take(self, batch: Batch) -> Tensor:
         """Take one step on a batch; return its loss, detached."""
         plan, optimizer = self._plan, self._optimizer
         for group in optimizer.param_groups:
             group["lr"] = plan.lr * _warmup_cosine(self._taken / self._total, plan.warmup, plan.final)
         optimizer.zero_grad(set_to_none=True)
         with self._scaler.autocast():
-            loss = objective(self._module, x, y, plan, self._teacher)
+            loss = self._loss(batch)
         self._scaler.backward(loss, optimizer)
         self._taken += 1
         progress = self._taken / self._total
@@ -183,6 +194,14 @@ class _Steps:
             constraint.after_step(progress)
         self.average.update()
         return loss.detach()
+
+
+def _laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
+    """Return a batch with its images (tensors of rank 4) in a memory layout."""
+    return pytree.tree_map(
+        lambda leaf: leaf.contiguous(memory_format=layout) if isinstance(leaf, Tensor) and leaf.ndim == 4 else leaf,
+        batch,
+    )
 
 
 def memory_format(module: nn.Module) -> torch.memory_format:
@@ -211,28 +230,29 @@ def make_optimizer(module: nn.Module, plan: TrainingPlan) -> torch.optim.Optimiz
     raise ValueError(f"optimizer: expected 'adam' or 'sgd', found {plan.optimizer!r}")
 
 
-def objective(module: nn.Module, x: Tensor, y: Tensor, plan: TrainingPlan, teacher: nn.Module | None) -> Tensor:
-    """Return the loss of a batch: cross-entropy, mixed with the teacher's targets and the L1 penalty of the plan.
+def objective(
+    module: nn.Module, batch: Batch, plan: TrainingPlan, teacher: nn.Module | None = None, task: Task | None = None
+) -> Tensor:
+    """Return the loss of a batch: the task's, mixed with the distance to the teacher and the L1 penalty of the plan.
 
     Parameters
     ----------
-    x : Tensor
-        float32 images ``(n, 1, height, width)``.
-    y : Tensor
-        int64 labels ``(n,)``, or float32 probabilities ``(n, classes)``.
+    batch : pair of Tensor, or what the task takes
+        For the default task: float32 images ``(n, channels, height, width)``, and int64 labels ``(n,)`` or float32
+        probabilities ``(n, classes)``.
+    task : Task, optional
+        By default, `Classification` with the plan's label smoothing.
 
     Returns
     -------
     Tensor
         A scalar.
     """
-    logits = module(x)
-    loss = functional.cross_entropy(logits, y, label_smoothing=plan.smoothing)
+    task = task or Classification(plan.smoothing)
     if plan.distill and teacher is not None:
-        with torch.no_grad():
-            target = functional.softmax(teacher(x) / plan.temperature, dim=1)
-        soft = functional.cross_entropy(logits / plan.temperature, target) * plan.temperature**2
-        loss = (1 - plan.distill) * loss + plan.distill * soft
+        loss = taught_loss(module, batch, task, teacher, plan.distill, plan.temperature)
+    else:
+        loss = task.loss(module, batch)
     if plan.l1:
         loss = loss + plan.l1 * sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
     return loss
@@ -306,9 +326,10 @@ class _Average:
 class _Scaler:
     """Mixed precision on CUDA: bfloat16 if the device supports it, otherwise float16 with loss scaling."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._enabled = device.type == "cuda"
-        half = self._enabled and not torch.cuda.is_bf16_supported()
+    def __init__(self, device: torch.device, bfloat16: bool) -> None:
+        cuda = device.type == "cuda"
+        self._enabled = cuda or bfloat16
+        half = cuda and not torch.cuda.is_bf16_supported()
         self._dtype = torch.float16 if half else torch.bfloat16
         self._scaler = torch.amp.GradScaler("cuda", enabled=half)
         self._device = device.type

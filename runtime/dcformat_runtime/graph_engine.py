@@ -16,7 +16,7 @@ from dcformat.graph import Graph, Node
 from dcformat.model import Model
 from dcformat_runtime.compile import maps, rows
 from dcformat_runtime.compile.maps import Map
-from dcformat_runtime.compile.rows import Rows
+from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend import ordered_elements
@@ -164,7 +164,7 @@ class GraphEngine:
 
         return run
 
-    def _rows(self, node: Node, found: Rows, value: int) -> Compute:
+    def _rows(self, node: Node, found: RowPlan, value: int) -> Compute:
         shape, (source,) = self.shapes[value], node.values
         if not self._compiled:
             return lambda values, batch: ordered_elements.rows(found, values[source], shape)

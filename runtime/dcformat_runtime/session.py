@@ -267,7 +267,7 @@ class Session:
 
 
 def load(
-    source: Source,
+    source: Source | Model,
     *,
     threads: int | None = None,
     deterministic: bool = False,
@@ -275,11 +275,11 @@ def load(
     max_memory: int | None = DEFAULT_MAX_MEMORY,
     max_work: int | None = DEFAULT_MAX_WORK,
 ) -> Session:
-    """Load a ``.dcf`` file and make it ready to run.
+    """Load a ``.dcf`` file, or a model in memory, and make it ready to run.
 
     Parameters
     ----------
-    source : path or bytes-like
+    source : path, bytes-like or Model
     threads : int or None
         Maximum number of threads; None: one for each core, as far as `max_memory` allows. Small batches run on one
         thread.
@@ -308,6 +308,8 @@ def load(
     import dcformat
 
     options = checked_options(threads, deterministic, backend, max_memory, max_work)
+    if isinstance(source, Model):
+        return _make_in_memory(source, options)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
     with opened as file, _within_memory(max_memory, file.path):
         require_no_delta(file.delta)

@@ -45,6 +45,7 @@ def deltas() -> Iterator[Made]:
             yield delta(f"{name}_{dtype}", "B12 B13", *items, data)
     yield from valid_differences()
     yield from invalid_differences()
+    yield from invalid_small_differences()
     yield from invalid_uses()
 
 
@@ -95,12 +96,8 @@ def valid_files() -> Iterator[Made]:
     )
     twice = copy("y", 1, alike)
     both = [renamed, replace(first, name="y")]
-    yield made(
-        "difference_copied",
-        both,
-        [alike, twice],
-        [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))],
-    )
+    steps = [step(CHANGED, 1, origin(n, name=m)) for n, m in ((0, "z"), (2, "y"))]
+    yield made("difference_copied", both, [alike, twice], steps)
 
 
 def files_of_other_bases() -> Iterator[Made]:
@@ -231,6 +228,10 @@ def invalid_differences() -> Iterator[Made]:
     yield bad("axis_most_lines", "E13", "A1", Way(most, Plane()))
     yield bad("words", "E06", "N2", Way(Plane(CODED, words=13), Plane()))
     yield bad("map", "E14", "A19", Way(Plane(CODED, BY_PREDICTION, map=[0, 1] * 128, coded_map=[2] * 256), Plane()))
+
+
+def invalid_small_differences() -> Iterator[Made]:
+    """Differences of two elements, with bad sizes of steps, tables and values."""
     small = tensor("a", [5, 6], "uint8"), tensor("a", [7, 9], "uint8")
     for name, code, ids, sizes, tail in (
         ("size", "E14", "B13", [28, 1], b""),

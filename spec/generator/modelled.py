@@ -13,10 +13,11 @@ from generator.payloads import POOLS, drawn, spread
 from generator.ranges import (
     Bits,
     RangeEncoder,
-    encode_adaptive,
+    encode_cells,
     encode_codebook,
     encode_grid,
     encode_mixed,
+    encode_runs,
     encode_values,
     grid_value_bits,
     pack_text,
@@ -90,8 +91,10 @@ class Modelled:
             named = {p: c + (c >= negative) for p, c in entries.items()}
             entries = {p: named.get(p, negative) for p in range(lines * length)}
         kinds = CodeSymbols((len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
-        if self.coder == 2:
-            encode_adaptive(coder, kinds, lines, length, entries, self.variant, self.lag, self.width, self.limit)
+        if self.coder == 2 and self.variant:
+            encode_cells(coder, kinds, lines, length, entries, self.limit, self.lag)
+        elif self.coder == 2:
+            encode_runs(coder, kinds, lines, length, entries, self.limit, self.width)
         else:
             encode_mixed(coder, kinds, lines, length, entries, self.lag, self.nonempty)
         if self.flags & BLOCKS:

@@ -235,14 +235,22 @@ def run_bits(symbols: CodeSymbols, entries: dict[int, int], width: int) -> Bits:
     return bits
 
 
-def encode_adaptive(
-    coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int],
-    variant: int = 1, lag: int = 0, width: int = 3, limit: int = 1,
-) -> None:  # fmt: skip
-    """Section 5: a chunk under coder 2."""
+def encode_runs(
+    coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int], limit: int, width: int
+) -> None:
+    """Section 5: a chunk under coder 2, variant 0."""
+    if entries:
+        coder.queue = [0, *number_bits(limit, 2), *run_bits(symbols, entries, width)]
+        adaptive_chunk(coder, symbols, lines, length, len(entries))
+
+
+def encode_cells(
+    coder: RangeEncoder, symbols: CodeSymbols, lines: int, length: int, entries: dict[int, int], limit: int, lag: int
+) -> None:
+    """Section 5: a chunk under coder 2, variant 1."""
     if entries:
         body = [*number_bits(lag, 8), *cell_bits(symbols, entries, range(lines * length), lines * length)]
-        coder.queue = [variant, *number_bits(limit, 2), *(body if variant else run_bits(symbols, entries, width))]
+        coder.queue = [1, *number_bits(limit, 2), *body]
         adaptive_chunk(coder, symbols, lines, length, len(entries))
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from dcformat_cli.main import cli
 
-from tests.cli.support import Invoke, State, blobs, lenet_300_100, save_npz, write_idx
+from tests.cli.support import PACK, Invoke, State, blobs, lenet_300_100, save_npz, write_idx
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def npz(tmp_path_factory: pytest.TempPathFactory, state: State) -> Path:
 def dcf(tmp_path_factory: pytest.TempPathFactory, npz: Path) -> Path:
     """The packed form of `npz`."""
     path = tmp_path_factory.mktemp("packed") / "lenet.dcf"
-    arguments = ["pack", str(npz), "-o", str(path), "--architecture", "lenet-300-100"]
+    arguments = [*PACK, str(npz), "-o", str(path), "--architecture", "lenet-300-100"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     return path

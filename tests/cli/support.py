@@ -18,6 +18,8 @@ from click.testing import Result
 from dcformat.architectures import ARCHITECTURES
 
 Invoke = Callable[..., Result]
+#: `pack` in one mode, which takes a fraction of the time of all modes. test_modes.py tests the choice.
+PACK = ("pack", "--mode", "fast")
 State = dict[str, npt.NDArray[Any]]
 
 

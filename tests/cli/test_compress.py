@@ -90,7 +90,7 @@ def test_nothing_is_left_beside_the_file(compressed: tuple[Path, dict[str, Any]]
 
 
 def test_the_packed_file_predicts_as_pytorch_does(data: Path, tmp_path: Path) -> None:
-    result = recipes.compress("lenet-300-100", "classic", seed=1, device="cpu", epochs=6, data=data)
+    result = recipes.compress_architecture("lenet-300-100", "classic", seed=1, device="cpu", epochs=6, data=data)
     dcformat.save(result.model, tmp_path / "a.dcf", mode=result.mode)
     images, _ = blobs(200, 2)
     with torch.no_grad():

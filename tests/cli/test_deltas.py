@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dcformat
-from tests.cli.support import Invoke, State, refused, save_npz
+from tests.cli.support import PACK, Invoke, State, refused, save_npz
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def new(tmp_path: Path, state: State) -> Path:
 
 @pytest.fixture
 def delta(invoke: Invoke, dcf: Path, new: Path, tmp_path: Path) -> Path:
-    result = invoke("pack", new, "--base", dcf, "-o", tmp_path / "delta.dcf")
+    result = invoke(*PACK, new, "--base", dcf, "-o", tmp_path / "delta.dcf")
     assert result.exit_code == 0, result.output
     assert f"note: the network and the labels are those of {dcf}" in result.stderr
     assert result.stdout.endswith(" the others kept\n")
@@ -33,7 +33,7 @@ def delta(invoke: Invoke, dcf: Path, new: Path, tmp_path: Path) -> Path:
 
 def test_there_and_back(invoke: Invoke, dcf: Path, new: Path, delta: Path, tmp_path: Path) -> None:
     whole, made = tmp_path / "whole.dcf", tmp_path / "made.dcf"
-    assert invoke("pack", new, "-o", whole, "--architecture", "lenet-300-100").exit_code == 0
+    assert invoke(*PACK, new, "-o", whole, "--architecture", "lenet-300-100").exit_code == 0
     result = invoke("apply", delta, "--base", dcf, "-o", made)
     assert result.stdout.startswith(f"{made}: {made.stat().st_size:,} bytes, 6 tensors, content digest ")
     assert made.read_bytes() == whole.read_bytes()
@@ -46,33 +46,33 @@ def test_there_and_back(invoke: Invoke, dcf: Path, new: Path, delta: Path, tmp_p
 def test_a_packed_file_as_the_new_one(invoke: Invoke, dcf: Path, new: Path, delta: Path, tmp_path: Path) -> None:
     whole, again = tmp_path / "whole.dcf", tmp_path / "again.dcf"
     invoke("pack", new, "-o", whole, "--architecture", "lenet-300-100", "--mode", "tiny")
-    assert invoke("pack", whole, "--base", dcf, "-o", again).exit_code == 0
+    assert invoke(*PACK, whole, "--base", dcf, "-o", again).exit_code == 0
     assert again.read_bytes() == delta.read_bytes()
-    refused(invoke("pack", whole, "-o", tmp_path / "x.dcf"), "a .dcf file is packed already", code=2)
-    arguments = ["pack", whole, "--base", dcf, "-o", tmp_path / "x.dcf", "--labels", "a,b"]
+    refused(invoke(*PACK, whole, "-o", tmp_path / "x.dcf"), "a .dcf file is packed already", code=2)
+    arguments = [*PACK, whole, "--base", dcf, "-o", tmp_path / "x.dcf", "--labels", "a,b"]
     refused(invoke(*arguments), f"--labels: {whole} is taken as it is, and only --base", code=2)
     arguments[-2:] = ["--exact", "--float32", "--dim", "a=3", "--jobs", "2", "--shards", "0"]
     refused(invoke(*arguments), "--dim, --float32, --exact, --jobs, --shards: ", code=2)
-    refused(invoke("pack", new, *arguments[2:6], "--relative-index", "filler"), "not for a delta", code=2)
+    refused(invoke(*PACK, new, *arguments[2:6], "--relative-index", "filler"), "not for a delta", code=2)
     assert not (tmp_path / "x.dcf").exists()
 
 
 def test_another_base(invoke: Invoke, dcf: Path, npz: Path, delta: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.dcf"
-    invoke("pack", npz, "-o", other)
+    invoke(*PACK, npz, "-o", other)
     message = "other.dcf: not the base of this delta: base: expected the delta's base, of content digest "
     refused(invoke("apply", delta, "--base", other, "-o", tmp_path / "x.dcf"), message, "[E17]")
     refused(invoke("verify", delta, "--base", other), message, "[E17]")
     refused(invoke("apply", dcf, "--base", dcf, "-o", tmp_path / "x.dcf"), "found one file twice", code=2)
     refused(invoke("apply", other, "--base", dcf, "-o", tmp_path / "x.dcf"), "other.dcf: needs another kind", "[E18]")
-    result = invoke("pack", npz, "--base", "-", "-o", tmp_path / "x.dcf", stdin=dcf.read_bytes())
+    result = invoke(*PACK, npz, "--base", "-", "-o", tmp_path / "x.dcf", stdin=dcf.read_bytes())
     refused(result, "--base: expected a file that can be read twice, found - (stdin)", code=2)
-    refused(invoke("pack", npz, "--base", delta, "-o", tmp_path / "x.dcf"), "delta.dcf: needs another kind", "[E18]")
+    refused(invoke(*PACK, npz, "--base", delta, "-o", tmp_path / "x.dcf"), "delta.dcf: needs another kind", "[E18]")
 
 
 def test_a_checkpoint_that_does_not_fit_the_network(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", other=np.ones((2, 3), np.float32))
-    result = invoke("pack", tmp_path / "a.npz", "--base", dcf, "-o", tmp_path / "d.dcf")
+    result = invoke(*PACK, tmp_path / "a.npz", "--base", dcf, "-o", tmp_path / "d.dcf")
     assert f"do not fit the network of {dcf}" in result.stderr
     assert dcformat.apply(tmp_path / "d.dcf", dcf).graph is None
 
@@ -104,7 +104,7 @@ def test_what_other_verbs_say(invoke: Invoke, dcf: Path, delta: Path, tmp_path: 
 
 def test_the_memory_for_the_base(invoke: Invoke, dcf: Path, delta: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", bias=np.ones(3, np.float32))
-    arguments = ["pack", tmp_path / "a.npz", "--base", dcf, "-o", tmp_path / "x.dcf", "--max-memory"]
+    arguments = [*PACK, tmp_path / "a.npz", "--base", dcf, "-o", tmp_path / "x.dcf", "--max-memory"]
     refused(invoke(*arguments, "4K"), f"{dcf}: needs more memory than --max-memory allows", "[E07]")
     assert not (tmp_path / "x.dcf").exists()
     assert invoke(*arguments, "none").exit_code == 0
@@ -112,7 +112,7 @@ def test_the_memory_for_the_base(invoke: Invoke, dcf: Path, delta: Path, tmp_pat
 
 def test_json(invoke: Invoke, dcf: Path, new: Path, tmp_path: Path) -> None:
     made = tmp_path / "d.dcf"
-    document = json.loads(invoke("pack", new, "--base", dcf, "-o", made, "--json").stdout)
+    document = json.loads(invoke(*PACK, new, "--base", dcf, "-o", made, "--json").stdout)
     assert set(document["delta"]) == {"base", "result", "kept", "changed", "new"}
     document = json.loads(invoke("apply", made, "--base", dcf, "-o", tmp_path / "n.dcf", "--json").stdout)
     assert list(document) == ["schema", "file", "base", "output", "mode", "bytes", "tensors", "digest"]

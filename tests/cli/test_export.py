@@ -14,7 +14,7 @@ from scipy import sparse
 import dcformat
 from dcformat.graph import Graph, Linear
 from dcformat.model import Model
-from tests.cli.support import Invoke, State, refused
+from tests.cli.support import PACK, Invoke, State, refused
 
 
 def test_onnx(invoke: Invoke, tmp_path: Path, dcf: Path, state: State) -> None:
@@ -43,7 +43,7 @@ def test_onnx_through_pipes(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
     assert invoke("export", "onnx", dcf, "-o", tmp_path / "dense.onnx").exit_code == 0
     assert len(result.stdout_bytes) < (tmp_path / "dense.onnx").stat().st_size / 3
     (tmp_path / "sparse.onnx").write_bytes(result.stdout_bytes)
-    assert invoke("pack", tmp_path / "sparse.onnx", "-o", tmp_path / "again.dcf").exit_code == 0
+    assert invoke(*PACK, tmp_path / "sparse.onnx", "-o", tmp_path / "again.dcf").exit_code == 0
     before, after = dcformat.load(dcf), dcformat.load(tmp_path / "again.dcf")
     assert set(after.tensors) == set(before.tensors)
     for name, tensor in before.tensors.items():
@@ -51,7 +51,7 @@ def test_onnx_through_pipes(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
 
 
 def test_onnx_without_a_network(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
-    assert invoke("pack", npz, "-o", tmp_path / "bag.dcf").exit_code == 0
+    assert invoke(*PACK, npz, "-o", tmp_path / "bag.dcf").exit_code == 0
     result = invoke("export", "onnx", tmp_path / "bag.dcf", "-o", tmp_path / "a.onnx")
     refused(result, tmp_path / "bag.dcf", "expected a file with a network, found one that holds only tensors")
     assert not (tmp_path / "a.onnx").exists()
@@ -75,7 +75,7 @@ def test_state_dict(invoke: Invoke, tmp_path: Path, dcf: Path, state: State) -> 
 def test_state_dict_of_any_dtype(invoke: Invoke, tmp_path: Path, dtype: str) -> None:
     values = torch.tensor([[1, 0, 0], [1, 1, 0]]).to(getattr(torch, dtype))
     torch.save({"a": values}, tmp_path / "a.pt")
-    assert invoke("pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf").exit_code == 0
+    assert invoke(*PACK, tmp_path / "a.pt", "-o", tmp_path / "a.dcf").exit_code == 0
     assert invoke("export", "state-dict", tmp_path / "a.dcf", "-o", tmp_path / "b.pt").exit_code == 0
     found = torch.load(tmp_path / "b.pt", weights_only=True)["a"]
     assert found.dtype == values.dtype

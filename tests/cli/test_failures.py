@@ -16,7 +16,7 @@ from dcformat_cli.main import cli
 
 from dcformat import DcfFile
 from dcformat.errors import ChecksumError, FormatError
-from tests.cli.support import Invoke, command, environment, read_terminal, refused, spawn
+from tests.cli.support import PACK, Invoke, command, environment, read_terminal, refused, spawn
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's")
@@ -24,13 +24,13 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's"
 
 def arguments_for(verb: str, npz: Path, dcf: Path, out: Path) -> list[object]:
     if verb == "pack":
-        return ["pack", npz, "-f", "-o", out.with_suffix(".dcf") if out != FULL else out]
+        return [*PACK, npz, "-f", "-o", out.with_suffix(".dcf") if out != FULL else out]
     return ["unpack", dcf, "-f", "-o", out.with_suffix(".npz")]
 
 
 @needs_full
 def test_a_full_disk_under_the_output(dcf: Path, npz: Path) -> None:
-    result = spawn("pack", npz, "-o", FULL, "--architecture", "lenet-300-100")
+    result = spawn(*PACK, npz, "-o", FULL, "--architecture", "lenet-300-100")
     assert result.returncode == 1
     assert result.stderr.decode() == "dcformat: /dev/full: the disk is full\n"
 
@@ -92,19 +92,19 @@ def test_a_disk_that_fills_up_while_writing(
 def test_a_read_only_directory(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        refused(invoke("pack", npz, "-o", tmp_path / "a.dcf"), "a.dcf: permission denied")
+        refused(invoke(*PACK, npz, "-o", tmp_path / "a.dcf"), "a.dcf: permission denied")
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_missing_output_directories(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
-    refused(invoke("pack", npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: no such file or directory")
+    refused(invoke(*PACK, npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: no such file or directory")
     (tmp_path / "file").write_bytes(b"")
     refused(
-        invoke("pack", npz, "-o", tmp_path / "file" / "a.dcf"),
+        invoke(*PACK, npz, "-o", tmp_path / "file" / "a.dcf"),
         f"{tmp_path}/file: a file, where a directory is expected",
     )
-    refused(invoke("pack", npz, "-o", tmp_path), f"{tmp_path}: a directory, where a file is expected")
+    refused(invoke(*PACK, npz, "-o", tmp_path), f"{tmp_path}: a directory, where a file is expected")
 
 
 def test_a_pipe_that_nobody_reads(dcf: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_link_is_followed_and_permissions_stay(invoke: Invoke, npz: Path, tmp_
     target.write_bytes(b"old")
     target.chmod(0o640)
     link.symlink_to(target)
-    assert invoke("pack", npz, "-f", "-o", link).exit_code == 0
+    assert invoke(*PACK, npz, "-f", "-o", link).exit_code == 0
     assert link.is_symlink()
     assert target.read_bytes() != b"old"
     assert target.stat().st_mode & 0o777 == 0o640

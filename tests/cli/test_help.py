@@ -100,8 +100,8 @@ def test_reading_a_closed_stdin() -> None:
 def test_completion() -> None:
     assert complete("dcformat ins") == ["inspect"]
     assert complete("dcformat ") == list(VERBS)
-    assert complete("dcformat inspect --j") == ["--json"]
-    assert complete("dcformat study ") == ["article", "criteria", "layers", "schedules"]
+    assert complete("dcformat inspect --j") == ["--json", "--json-schema"]
+    assert complete("dcformat study ") == ["article", "criteria", "layers", "networks", "schedules"]
     assert complete("dcformat compress lenet") == ["lenet-300-100", "lenet-5"]
     assert complete("dcformat pack a.npz --mode t") == ["tiny"]
     for line in ("dcformat inspect mod", "dcformat verify a b", "dcformat pack a -o b", "dcformat run a --input b"):
@@ -110,6 +110,20 @@ def test_completion() -> None:
         variables = {**environment(), "_DCFORMAT_COMPLETE": f"{shell}_source"}
         done = subprocess.run(command(), env=variables, capture_output=True, text=True, check=False)
         assert "_DCFORMAT_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "word", "expected"),
+    [
+        ("zsh", "1", "plain\ninspect\nShow what FILE "),
+        ("fish", "ins", "plain,inspect\tShow what FILE "),
+    ],
+)
+def test_completion_in_other_shells(shell: str, word: str, expected: str) -> None:
+    variables = {"COMP_WORDS": "dcformat ins", "COMP_CWORD": word, "_DCFORMAT_COMPLETE": f"{shell}_complete"}
+    done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(expected)
 
 
 def test_as_a_module() -> None:
@@ -162,6 +176,17 @@ def test_ctrl_c_while_the_command_is_imported() -> None:
     )
     done = spawn(program, python=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"dcformat: interrupted\n")
+
+
+def test_ctrl_c_while_the_module_is_imported(tmp_path: Path) -> None:
+    for package in ("click", "numpy"):
+        (tmp_path / f"{package}.py").write_text("raise KeyboardInterrupt")
+    variables = environment()
+    variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{variables['PYTHONPATH']}"
+    for arguments in ([], ["--help"], ["verify", "a.dcf"]):
+        module = [sys.executable, "-m", "dcformat", *arguments]
+        done = subprocess.run(module, env=variables, cwd=tmp_path, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"dcformat: interrupted\n")
 
 
 def test_ctrl_c_while_reading_stdin() -> None:

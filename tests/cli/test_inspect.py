@@ -11,6 +11,7 @@ import pytest
 from dcformat_cli.summary import size_line
 
 import dcformat
+from dcformat import from_dense
 from dcformat.graph import Add, Graph, Output, Port
 from dcformat.model import Extension, Model, Tensor
 from tests.cli.support import Invoke, State, refused, spawn
@@ -197,3 +198,41 @@ def test_sizes_are_compared_in_words() -> None:
     assert size_line("f", 98, 25) == "f: 98 bytes, about as large as the 100 bytes of its 25 parameters in float32"
     assert size_line("f", 60, 1) == "f: 60 bytes, 15.0x as large as the 4 bytes of its 1 parameter in float32"
     assert size_line("f", 36, 0) == "f: 36 bytes, larger than the 0 bytes of its 0 parameters in float32"
+
+
+def test_details_of_a_tensor(invoke: Invoke, tmp_path: Path) -> None:
+    matrix = np.zeros((4, 6), np.float32)
+    matrix[0, :4], matrix[2, 1:3] = [0.5, -1, 0.5, 0.5], [-1, 0.5]
+    tensors = [from_dense("w", matrix), from_dense("tied", matrix), from_dense("b", np.array([np.inf, 1], np.float32))]
+    path = tmp_path / "a.dcf"
+    dcformat.save(dcformat.Model({tensor.name: tensor for tensor in tensors}), path)
+    names = ("--tensor", "w", "--tensor", "tied", "--tensor", "b")
+    document = json.loads(invoke("inspect", path, *names, "--json").stdout)
+    first, second, third = document["details"]
+    size = {tensor["name"]: tensor["bytes"] for tensor in document["tensors"]}
+    assert (first["payload_bytes"], second["payload_bytes"]) == (size["w"], size["w"])
+    assert (second["copy_of"], second["offset"], first["copy_of"]) == ("w", first["offset"], None)
+    assert sum(first[f"{part}_bits"] for part in ("code", "index", "codebook", "table")) == 8 * size["w"]
+    assert first["codebook"] == [{"value": -1.0, "count": 2}, {"value": 0.5, "count": 4}]
+    assert first["rows"] == {"rows": 4, "empty": 2, "least": 0, "most": 4}
+    assert (first["minimum"], first["maximum"], third["maximum"]) == (-1.0, 0.5, "inf")
+    lines = invoke("inspect", path, "--tensor", "w").stdout.splitlines()
+    assert lines[0] == "w: float32 (4, 6), sparse, 6 of 24 stored"
+    assert "rows: 0 to 4 entries, 2 rows are empty" in lines
+    refused(invoke("inspect", path, "--tensor", "v"), "no tensor 'v'", code=2)
+
+
+def test_parts_cover_the_file(invoke: Invoke, dcf: Path) -> None:
+    whole = dcf.read_bytes()
+    parts = json.loads(invoke("inspect", dcf, "--hex", "--json").stdout)["parts"]
+    assert [part["offset"] for part in parts] == [0, *np.cumsum([part["bytes"] for part in parts])[:-1]]
+    assert sum(part["bytes"] for part in parts) == len(whole)
+    for part in parts:
+        assert bytes.fromhex(part["hex"]) == whole[part["offset"] :][: min(part["bytes"], 16)]
+    assert [(part["what"], part["section"]) for part in parts[:2]] == [("magic", "2 File"), ("version", "2 File")]
+    assert (parts[-1]["what"], parts[-1]["section"]) == ("content digest", "7 Content digest")
+    (payload,) = [part for part in parts if part["what"] == "payload of fc2.weight"]
+    inner = json.loads(invoke("inspect", dcf, "--hex", "--tensor", "fc2.weight", "--json").stdout)["parts"]
+    assert sum(part["bytes"] for part in inner) == payload["bytes"]
+    assert (inner[0]["offset"], inner[0]["hex"][:2]) == (payload["offset"], payload["hex"][:2])
+    assert invoke("inspect", dcf, "--hex").stdout.splitlines()[3].split()[-4:] == ["89", "44", "43", "46"]

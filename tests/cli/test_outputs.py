@@ -14,11 +14,11 @@ from dcformat_cli.verbs import warmup_command
 from safetensors.numpy import load as load_safetensors
 
 import dcformat
-from tests.cli.support import Invoke, State, command, environment, read_terminal, refused, spawn
+from tests.cli.support import PACK, Invoke, State, command, environment, read_terminal, refused, spawn
 
 
 def test_pack_and_unpack_through_pipes(dcf: Path, npz: Path, state: State, tmp_path: Path) -> None:
-    packed = spawn("pack", "-", "-o", "-", "--architecture", "lenet-300-100", cwd=tmp_path, input=npz.read_bytes())
+    packed = spawn(*PACK, "-", "-o", "-", "--architecture", "lenet-300-100", cwd=tmp_path, input=npz.read_bytes())
     assert packed.returncode == 0, packed.stderr
     assert packed.stdout == dcf.read_bytes()
     assert packed.stderr.decode().startswith(f"stdout: {dcf.stat().st_size:,} bytes, ")
@@ -57,14 +57,14 @@ def test_checkpoints_of_every_kind_from_stdin(invoke: Invoke, npz: Path, tmp_pat
 
         path = tmp_path / "a.safetensors"
         save_file(dict(np.load(npz)), path)
-    assert invoke("pack", "-", "-o", tmp_path / "out.dcf", stdin=path.read_bytes()).exit_code == 0
+    assert invoke(*PACK, "-", "-o", tmp_path / "out.dcf", stdin=path.read_bytes()).exit_code == 0
     assert len(dcformat.load(tmp_path / "out.dcf").tensors) == 6
 
 
 def test_errors_name_stdin(invoke: Invoke, tmp_path: Path) -> None:
     broken = b"PK\x05\x06" + bytes(6) + b"\xff" * 12  # the end of an archive that has no beginning
     for content, found in ((b"nonsense", "bytes of"), (b"", "an empty file"), (broken, "a damaged zip archive: ")):
-        result = invoke("pack", "-", "-o", tmp_path / "a.dcf", stdin=content)
+        result = invoke(*PACK, "-", "-o", tmp_path / "a.dcf", stdin=content)
         refused(result, f"dcformat: stdin: not a checkpoint ({found}")
     other = "dcformat: stdin: not a .dcf file [E01]"
     for arguments in (["inspect"], ["verify"], ["bench"], ["run"], ["unpack", "-o", tmp_path / "a.npz"]):
@@ -153,7 +153,7 @@ def test_the_file_on_stdin_is_never_the_output(npz: Path, tmp_path: Path) -> Non
     path = tmp_path / "a.npz"
     path.write_bytes(npz.read_bytes())
     with path.open("rb") as stdin:
-        done = spawn("pack", "-", "-f", "-o", path, stdin=stdin)
+        done = spawn(*PACK, "-", "-f", "-o", path, stdin=stdin)
     assert done.returncode == 2
     assert path.read_bytes() == npz.read_bytes()
 
@@ -165,3 +165,19 @@ def test_an_empty_name_is_not_this_directory(
     monkeypatch.chdir(tmp_path)
     refused(invoke(*arguments), "expected the name of a file, found an empty one", code=2)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_network_from_a_pipe(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ports[:1], ports[1:]), ir_version=8)
+    done = spawn("pack", "-", "-o", "-", input=model.SerializeToString(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = dcformat.load(done.stdout)
+    assert repr(loaded.graph) == "Graph(input 3: 1 relu)"
+    done = spawn("pack", "-", "-o", "-", input=b"PK\3\4junk", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"dcformat: stdin: ")
+    assert b"/tmp" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from safetensors.torch import save_file as save_torch
 import dcformat
 from dcformat.dense import from_dense
 from dcformat.model import Tensor
-from tests.cli.support import Invoke, State, lenet_300_100, refused, save_npz
+from tests.cli.support import PACK, Invoke, State, lenet_300_100, refused, save_npz
 
 
 @pytest.mark.needs_compiler
@@ -46,7 +46,7 @@ def test_every_form_of_a_checkpoint_packs_to_the_same_tensors(
     else:
         torch.save({name: torch.from_numpy(values) for name, values in state.items()}, checkpoint)
     out = tmp_path / "out.dcf"
-    assert invoke("pack", checkpoint, "-o", out, "--architecture", "lenet-300-100").exit_code == 0
+    assert invoke(*PACK, checkpoint, "-o", out, "--architecture", "lenet-300-100").exit_code == 0
     assert out.read_bytes() == dcf.read_bytes()
 
 
@@ -54,7 +54,7 @@ def test_the_names_are_the_checkpoints_own(invoke: Invoke, tmp_path: Path, state
     renamed = dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), state.values(), strict=True))
     save_npz(tmp_path / "a.npz", dict(reversed(renamed.items())))
     packed = tmp_path / "a.dcf"
-    assert invoke("pack", tmp_path / "a.npz", "-o", packed, "--architecture", "lenet-300-100").exit_code == 0
+    assert invoke(*PACK, tmp_path / "a.npz", "-o", packed, "--architecture", "lenet-300-100").exit_code == 0
     with dcformat.open(packed) as content:
         assert content.names == tuple(renamed)
         assert content.graph is not None
@@ -62,7 +62,7 @@ def test_the_names_are_the_checkpoints_own(invoke: Invoke, tmp_path: Path, state
 
 
 def test_the_papers_relative_index(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
-    arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
+    arguments = [*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     assert invoke(*arguments, "--relative-index", "filler").exit_code == 0
     assert (tmp_path / "a.dcf").stat().st_size > dcf.stat().st_size
     with dcformat.open(tmp_path / "a.dcf") as content, dcformat.open(dcf) as other:
@@ -83,7 +83,7 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
         "empty": torch.zeros(0, 3), "zeros": torch.zeros(2, 2, 2), "negative": torch.tensor([-1.5, 0.0]),
     }  # fmt: skip
     save_torch(state, tmp_path / "a.safetensors")
-    result = invoke("pack", tmp_path / "a.safetensors", "--exact", "-o", tmp_path / "a.dcf")
+    result = invoke(*PACK, tmp_path / "a.safetensors", "--exact", "-o", tmp_path / "a.dcf")
     assert result.exit_code == 0, result.output
     assert "cannot be run" in result.stderr
     assert "negative" not in result.stderr
@@ -106,7 +106,7 @@ def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:
 
 def test_labels_metadata_and_preprocessing_are_kept(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     arguments = [
-        "pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--mean", "0.1307", "--std", "0.3081",
+        *PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--mean", "0.1307", "--std", "0.3081",
         "--labels", "zero,one,two,three,four,five,six,seven,eight,nine", "--metadata", "author=me",
         "--metadata", "note=a=b",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_labels_metadata_and_preprocessing_are_kept(invoke: Invoke, tmp_path: Pa
 @pytest.mark.needs_compiler
 def test_hidden_units_in_another_order_compute_the_same(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
     out = tmp_path / "a.dcf"
-    arguments = ["pack", npz, "-o", out, "--architecture", "lenet-300-100", "--reorder-units", "--fold-scales"]
+    arguments = [*PACK, npz, "-o", out, "--architecture", "lenet-300-100", "--reorder-units", "--fold-scales"]
     assert invoke(*arguments).exit_code == 0
     assert out.stat().st_size <= dcf.stat().st_size
     x = np.random.default_rng(8).random((20, 784), np.float32)
@@ -133,7 +133,7 @@ def test_hidden_units_in_another_order_compute_the_same(invoke: Invoke, tmp_path
 def test_labels_from_a_file(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"class {digit}\n" for digit in range(10)))
-    arguments = ["pack", npz, "-f", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--labels"]
+    arguments = [*PACK, npz, "-f", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", "--labels"]
     assert invoke(*arguments, f"@{labels}").exit_code == 0
     assert dcformat.load(tmp_path / "a.dcf").labels[9] == "class 9"
     refused(invoke(*arguments, "a,b"), "--labels: expected 10 labels, found 2")
@@ -144,7 +144,7 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
 
 def test_the_summary_as_json(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
     out = tmp_path / "a.dcf"
-    document = json.loads(invoke("pack", npz, "-o", out, "--architecture", "lenet-300-100", "--json").stdout)
+    document = json.loads(invoke(*PACK, npz, "-o", out, "--architecture", "lenet-300-100", "--json").stdout)
     assert document["size"] == out.stat().st_size == sum(row["bytes"] for row in document["ledger"])
     assert document["parameters"] == 266_610
 
@@ -153,7 +153,7 @@ def test_a_shape_that_does_not_fit_leaves_the_old_file(invoke: Invoke, tmp_path:
     save_npz(tmp_path / "a.npz", {**state, "fc2.weight": np.zeros((100, 301), np.float32)})
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
-    result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
+    result = invoke(*PACK, tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
     refused(result, "a.npz: fc2.weight", "expected shape (100, 300), found (100, 301)")
     assert out.read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dcf", "a.npz"]
@@ -165,7 +165,7 @@ def test_values_that_are_not_finite_leave_the_old_file(invoke: Invoke, tmp_path:
     save_npz(tmp_path / "a.npz", state)
     out = tmp_path / "a.dcf"
     out.write_bytes(b"precious")
-    result = invoke("pack", tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
+    result = invoke(*PACK, tmp_path / "a.npz", "-f", "-o", out, "--architecture", "lenet-300-100")
     refused(
         result,
         "a.npz: fc3.weight: expected finite values of a dtype that lenet-300-100 can use",
@@ -188,26 +188,26 @@ def test_values_that_are_not_finite_leave_the_old_file(invoke: Invoke, tmp_path:
     ],
 )
 def test_misuse(invoke: Invoke, tmp_path: Path, npz: Path, options: list[str], message: str) -> None:
-    refused(invoke("pack", npz, "-o", tmp_path / "a.dcf", *options), message, code=2)
+    refused(invoke(*PACK, npz, "-o", tmp_path / "a.dcf", *options), message, code=2)
 
 
 def test_a_std_of_zero_and_too_many_channels(invoke: Invoke, tmp_path: Path, npz: Path) -> None:
-    arguments = ["pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
+    arguments = [*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     refused(invoke(*arguments, "--std", "0"), "preprocessing", "std not 0")
     refused(invoke(*arguments, "--mean", "1,2,3", "--std", "1,2,3"), "preprocessing", "expected 1 value each")
 
 
 def test_a_net_file_needs_an_architecture_of_convolutions(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "a.net").write_bytes(bytes(8))
-    refused(invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf"), "give --architecture", code=2)
-    arguments = ["pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture"]
+    refused(invoke(*PACK, tmp_path / "a.net", "-o", tmp_path / "a.dcf"), "give --architecture", code=2)
+    arguments = [*PACK, tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture"]
     refused(invoke(*arguments, "lenet-5"), "only convolutions", "fc1.weight")
     refused(invoke(*arguments, "squeezenet"), "a.net: expected 104 bytes of counts, found 8 bytes")
 
 
 def test_a_net_file_of_another_kind(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
     (tmp_path / "a.net").write_bytes(npz.read_bytes())
-    result = invoke("pack", tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
+    result = invoke(*PACK, tmp_path / "a.net", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "a.dcf").read_bytes() == dcf.read_bytes()
 
@@ -216,9 +216,9 @@ def test_a_net_file_of_another_kind(invoke: Invoke, tmp_path: Path, npz: Path, d
 def test_negative_zeros(invoke: Invoke, tmp_path: Path, dtype: str, bits: str) -> None:
     values = torch.tensor([[-0.0, 0.0, 1.5], [-0.0, -1.5, 2.0]], dtype=getattr(torch, dtype))
     save_torch({"w": values}, tmp_path / "a.safetensors")
-    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "plain.dcf")
+    result = invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "plain.dcf")
     assert "note: stored 2 negative zeros as positive zero (--exact keeps the sign)\n" in result.stderr
-    assert "negative" not in invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "e.dcf", "--exact").stderr
+    assert "negative" not in invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "e.dcf", "--exact").stderr
     original = values.view(torch.int16 if bits == "<u2" else torch.int32).numpy().view(bits)
     exact = dcformat.load(tmp_path / "e.dcf").tensors["w"].to_dense().view(bits)
     plain = dcformat.load(tmp_path / "plain.dcf").tensors["w"].to_dense().view(bits)
@@ -230,7 +230,7 @@ def test_one_negative_zero(invoke: Invoke, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([-0.0, 1], np.float32))
     assert (
         "note: stored 1 negative zero as positive zero ("
-        in invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").stderr
+        in invoke(*PACK, tmp_path / "a.npz", "-o", tmp_path / "a.dcf").stderr
     )
 
 
@@ -239,7 +239,7 @@ def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) ->
     brain = torch.tensor([1e-39, 2.0], dtype=torch.bfloat16)
     half = torch.tensor([1e-7, 1.0], dtype=torch.float16)  # denormal there, normal as float32
     save_torch({"a": single, "b": brain, "c": half, "d": torch.tensor(0.0)}, tmp_path / "a.safetensors")
-    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--exact")
+    result = invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--exact")
     assert "note: 3 denormal values (slow on most processors) in a, b\n" in result.stderr
     assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
 
@@ -247,7 +247,7 @@ def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) ->
 def test_omissions_are_noted(invoke: Invoke, tmp_path: Path) -> None:
     state = {"w": torch.ones(2), "ids": torch.arange(3), "inf": torch.tensor(-torch.inf), "n": 3, "drop": torch.ones(1)}
     torch.save({"step": 1, "model_state": state}, tmp_path / "a.bin")
-    arguments = ["pack", tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--json"]
+    arguments = [*PACK, tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--json"]
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["left_out"] == {"n": "int", "drop": "skipped as asked"}
@@ -262,29 +262,29 @@ def test_omissions_are_noted(invoke: Invoke, tmp_path: Path) -> None:
 
 def test_a_key_chooses_among_copies(invoke: Invoke, tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.tensor([3.0, 4.0])}}, tmp_path / "a.pt")
-    arguments = ["pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"]
+    arguments = [*PACK, tmp_path / "a.pt", "-o", tmp_path / "a.dcf"]
     refused(invoke(*arguments), "a.pt: expected one mapping of names to tensors", "--key", "found model, ema")
     assert invoke(*arguments, "--key", "ema").exit_code == 0
     assert dcformat.load(tmp_path / "a.dcf").tensors["w"].to_dense().tolist() == [3, 4]
 
 
 def test_stdin(invoke: Invoke, tmp_path: Path, npz: Path, dcf: Path) -> None:
-    arguments = ["pack", "-", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
+    arguments = [*PACK, "-", "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100"]
     assert invoke(*arguments, stdin=npz.read_bytes()).exit_code == 0
     assert (tmp_path / "a.dcf").read_bytes() == dcf.read_bytes()
-    arguments = ["pack", "-", "-o", tmp_path / "b.dcf"]
+    arguments = [*PACK, "-", "-o", tmp_path / "b.dcf"]
     refused(invoke(*arguments, stdin=b"hello"), "stdin: not a checkpoint (bytes of no known kind): give safetensors")
     refused(invoke(*arguments, "--max-memory", "1M", stdin=npz.read_bytes()), "stdin: expected", "at most 1,048,576")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Linux and macOS")
 def test_an_endless_device(invoke: Invoke, tmp_path: Path) -> None:
-    refused(invoke("pack", "/dev/zero", "-o", tmp_path / "a.dcf"), "/dev/zero: not a checkpoint")
+    refused(invoke(*PACK, "/dev/zero", "-o", tmp_path / "a.dcf"), "/dev/zero: not a checkpoint")
 
 
 def test_a_memory_limit(invoke: Invoke, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", w=np.zeros((1000, 1000), np.float32))
-    arguments = ["pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf", "--max-memory"]
+    arguments = [*PACK, tmp_path / "a.npz", "-o", tmp_path / "a.dcf", "--max-memory"]
     refused(invoke(*arguments, "3M"), "a.npz: w: expected a checkpoint that takes at most 3,145,728 bytes", "4,000,000")
     refused(invoke(*arguments, "40M"), "a.npz: w: expected a tensor that takes at most 41,943,040 bytes", "52,000,000")
     assert invoke(*arguments, "52M").exit_code == 0
@@ -293,7 +293,7 @@ def test_a_memory_limit(invoke: Invoke, tmp_path: Path) -> None:
 def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
     metadata = {"long": "x" * 65_537, "k" * 255: "key", "fits": "y" * 65_536}
     save_torch({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata=metadata)
-    result = invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf")
+    result = invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("warning: metadata left out: ") == 2
     assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"safetensors.fits": "y" * 65_536}
@@ -302,14 +302,14 @@ def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
 def test_a_name_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
     torch.save({"x" * 256: torch.ones(1)}, tmp_path / "a.pt")
     refused(
-        invoke("pack", tmp_path / "a.pt", "-o", tmp_path / "a.dcf"),
+        invoke(*PACK, tmp_path / "a.pt", "-o", tmp_path / "a.dcf"),
         "a.pt: beyond a limit of the format: tensor name",
         "256 bytes",
         "[E06]",
     )
     torch.save({"deep": torch.ones([1] * 9)}, tmp_path / "b.pt")
     refused(
-        invoke("pack", tmp_path / "b.pt", "-o", tmp_path / "a.dcf"),
+        invoke(*PACK, tmp_path / "b.pt", "-o", tmp_path / "a.dcf"),
         "b.pt: beyond a limit of the format: rank of 'deep'",
         "found 9 [E06]",
     )
@@ -328,7 +328,7 @@ def test_each_tensor_is_decoded_once(
             return original(self, *of)
 
         monkeypatch.setattr(dcformat.DcfFile, name, counted)
-    assert invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options).exit_code == 0
+    assert invoke(*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options).exit_code == 0
     assert (calls.count("tensor"), calls.count("usages")) == (6, usages)
 
 
@@ -342,6 +342,42 @@ def test_a_file_that_does_not_read_back_is_never_written(
         return from_dense(name, found.to_dense() * 2) if name == "fc2.bias" else found
 
     monkeypatch.setattr(dcformat.DcfFile, "tensor", wrong)
-    result = invoke("pack", npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
+    result = invoke(*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100")
     refused(result, "a.dcf: fc2.bias: expected the model's values when read back, found others")
     assert not (tmp_path / "a.dcf").exists()
+
+
+def test_names_that_a_file_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
+    odd = ["new\nline", "\U0001f600", "../../x", " ", "..", "\x1b[31m", "a/b"]
+    values = {name: np.full((2, 2), number, np.float32) for number, name in enumerate(odd)}
+    for bad, size in (("", "0 bytes"), ("x" * 300, "300 bytes")):
+        save_file({**values, bad: values[" "]}, tmp_path / "a.safetensors")
+        save_npz(tmp_path / "a.npz", {**values, bad: values[" "]})
+        for name in ("a.safetensors", "a.npz"):
+            arguments = [*PACK, tmp_path / name, "-f", "-o", tmp_path / "a.dcf"]
+            expected = f"'{bad[:40]}': expected a name of 1 to 255 bytes, found {size} (--skip leaves the tensor out)"
+            refused(invoke(*arguments), f"{tmp_path / name}: {expected}")
+            assert not (tmp_path / "a.dcf").exists()
+            assert invoke(*arguments, "--skip", bad).exit_code == 0
+            assert dict(dcformat.load(tmp_path / "a.dcf").tensors).keys() == set(odd)
+            (tmp_path / "a.dcf").unlink()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seconds", "nan"], "--seconds: expected a number"),
+        (["--shards", "0"], "--shards: expected a size of at least 1 byte"),
+        (["--max-memory", "1e9"], "expected a number"),
+    ],
+)
+def test_odd_numbers(invoke: Invoke, tmp_path: Path, more: list[str], message: str) -> None:
+    save_file({"w": np.ones((2, 2), np.float32)}, tmp_path / "a.safetensors")
+    refused(invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", *more), message, code=2)
+    result = invoke(*PACK, tmp_path / "a.safetensors", "-f", "-o", tmp_path / "a.dcf", "--max-memory", "9" * 400)
+    assert result.exit_code == 0
+
+
+def test_a_url(invoke: Invoke, tmp_path: Path) -> None:
+    for verb in (["pack", "-o", tmp_path / "a.dcf"], ["doctor"], ["run", "a.dcf", "--input"]):
+        refused(invoke(*verb, "https://example.org/a.npz"), "https://example.org/a.npz", "download it first", code=2)

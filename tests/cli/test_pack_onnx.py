@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, load, numpy_helper, save
 
 import dcformat
 from dcformat.graph import Preprocessing
-from tests.cli.support import Invoke, refused, save_npz
+from tests.cli.support import PACK, Invoke, refused, save_npz
 
 pytestmark = pytest.mark.needs_compiler
 
@@ -40,7 +40,7 @@ def network(tmp_path: Path) -> Path:
 def test_a_network_is_packed_after_a_check(invoke: Invoke, tmp_path: Path, network: Path) -> None:
     packed = tmp_path / "network.dcf"
     options = ("--labels", "a,b,c,d,e", "--mean", "0.5,0.25,0.75", "--std", "1,2,4")
-    result = invoke("pack", network, "-o", packed, "--dim", "width=9", *options)
+    result = invoke(*PACK, network, "-o", packed, "--dim", "width=9", *options)
     assert result.exit_code == 0
     assert "checked against onnx" in result.stderr
     assert "with batches of 1 and 3: largest difference" in result.stderr
@@ -54,7 +54,7 @@ def test_a_network_is_packed_after_a_check(invoke: Invoke, tmp_path: Path, netwo
 
 
 def test_the_summary_as_json(invoke: Invoke, tmp_path: Path, network: Path) -> None:
-    result = invoke("pack", network, "-o", tmp_path / "a.dcf", "--dim", "width=9", "--json")
+    result = invoke(*PACK, network, "-o", tmp_path / "a.dcf", "--dim", "width=9", "--json")
     document = json.loads(result.stdout)
     assert document["file"] == str(tmp_path / "a.dcf")
     assert document["left_out"] == {}
@@ -63,7 +63,7 @@ def test_the_summary_as_json(invoke: Invoke, tmp_path: Path, network: Path) -> N
 def test_an_open_dimension_is_named_and_nothing_is_written(invoke: Invoke, tmp_path: Path, network: Path) -> None:
     packed = tmp_path / "a.dcf"
     packed.write_bytes(b"what was there")
-    refused(invoke("pack", network, "-f", "-o", packed), network, "give --dim width=SIZE")
+    refused(invoke(*PACK, network, "-f", "-o", packed), network, "give --dim width=SIZE")
     assert packed.read_bytes() == b"what was there"
 
 
@@ -71,7 +71,7 @@ def test_an_operator_that_cannot_be_imported(invoke: Invoke, tmp_path: Path, net
     model = load(network)
     model.graph.node[1].op_type = "Det"
     save(model, network)
-    result = invoke("pack", network, "-o", tmp_path / "a.dcf", "--dim", "width=9")
+    result = invoke(*PACK, network, "-o", tmp_path / "a.dcf", "--dim", "width=9")
     refused(result, "1 operator cannot be imported: Det (node 'b')")
     assert not (tmp_path / "a.dcf").exists()
 
@@ -85,13 +85,13 @@ def test_misuse(invoke: Invoke, tmp_path: Path, network: Path) -> None:
         (("--dim", "width=-1"), "--dim width: expected a size of at least 1, found '-1'"),
         (("--set", "image=nine"), "--set image: expected numbers separated by commas or @FILE, found 'nine'"),
     ):
-        refused(invoke("pack", network, "-o", tmp_path / "a.dcf", *options), message, code=2)
+        refused(invoke(*PACK, network, "-o", tmp_path / "a.dcf", *options), message, code=2)
     np.savez(tmp_path / "a.npz", a=np.zeros(3, np.float32))
-    refused(invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf", "--dim", "n=1"), "need an ONNX model", code=2)
+    refused(invoke(*PACK, tmp_path / "a.npz", "-o", tmp_path / "a.dcf", "--dim", "n=1"), "need an ONNX model", code=2)
 
 
 def test_labels_that_do_not_fit(invoke: Invoke, tmp_path: Path, network: Path) -> None:
-    result = invoke("pack", network, "-o", tmp_path / "a.dcf", "--dim", "width=9", "--labels", "a,b")
+    result = invoke(*PACK, network, "-o", tmp_path / "a.dcf", "--dim", "width=9", "--labels", "a,b")
     refused(result, "--labels: expected 5 labels, found 2")
 
 
@@ -105,7 +105,7 @@ def test_an_input_is_set_to_an_array_in_a_file(invoke: Invoke, tmp_path: Path) -
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
     np.save(tmp_path / "scale.npy", np.array([1, 2, 3], np.float32))
     for given in (f"@{tmp_path / 'scale.npy'}", "1,2,3"):
-        result = invoke("pack", tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", f"scale={given}")
+        result = invoke(*PACK, tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", f"scale={given}")
         assert result.exit_code == 0
         model = dcformat.load(tmp_path / "a.dcf")
         np.testing.assert_array_equal(next(iter(model.tensors.values())).to_dense().reshape(-1), [1, 2, 3])
@@ -115,7 +115,7 @@ def test_an_input_is_set_to_an_array_in_a_file(invoke: Invoke, tmp_path: Path) -
         ("scale.npz", "scale.npz: expected a NumPy .npy array of numbers, found an .npz archive"),
     ):
         given = f"scale=@{tmp_path / name}"
-        refused(invoke("pack", tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", given), message)
+        refused(invoke(*PACK, tmp_path / "a.onnx", "-f", "-o", tmp_path / "a.dcf", "--set", given), message)
 
 
 @pytest.mark.parametrize("rows", [5, 1])
@@ -132,7 +132,7 @@ def test_a_self_test_of_a_network_with_several_inputs(invoke: Invoke, tmp_path: 
     )  # fmt: skip
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
     packed = tmp_path / "a.dcf"
-    result = invoke("pack", tmp_path / "a.onnx", "-o", packed, "--self-test", "3", "--reorder-units", "--fold-scales")
+    result = invoke(*PACK, tmp_path / "a.onnx", "-o", packed, "--self-test", "3", "--reorder-units", "--fold-scales")
     if rows == 1:
         refused(result, "a.onnx: self-test: index: expected whole numbers from -1 to 0")
         assert not packed.exists()
@@ -151,7 +151,7 @@ def test_one_deviation_for_all_channels_and_the_sign_of_zeros(invoke: Invoke, tm
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "conv"))
     save(model, network)
     rule = ("--dim", "width=9", "--mean", "0.5,0.25,0.75", "--std", "2")
-    arguments = ("pack", network, "-f", "-o", tmp_path / "a.dcf", *rule)
+    arguments = (*PACK, network, "-f", "-o", tmp_path / "a.dcf", *rule)
     for exact in (False, True):
         assert invoke(*arguments, *["--exact"] * exact).exit_code == 0
         packed = dcformat.load(tmp_path / "a.dcf")

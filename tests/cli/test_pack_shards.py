@@ -17,7 +17,7 @@ from dcformat_interop.packing.pack import Progress
 from safetensors.numpy import save_file
 
 import dcformat
-from tests.cli.support import Invoke, command, environment, refused
+from tests.cli.support import PACK, Invoke, command, environment, refused
 from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
 
 #: Tensors of 8 MB, enough of them for a journal.
@@ -26,7 +26,7 @@ _LARGE = 9
 
 def test_shards_there_and_back(invoke: Invoke, tmp_path: Path) -> None:
     everything = write(tmp_path / "in")
-    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf")
+    result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf")
     assert result.exit_code == 0, result.output
     with dcformat.open(tmp_path / "a.dcf") as file:
         assert file.names == tuple(everything) and file.metadata == {"safetensors.format": "pt"}
@@ -37,18 +37,18 @@ def test_shards_there_and_back(invoke: Invoke, tmp_path: Path) -> None:
     assert contents(tmp_path / "back") == contents(tmp_path / "in")
     refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back"), "-f replaces it", code=2)
     assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "all.safetensors").exit_code == 0
-    again = invoke("pack", tmp_path / "in" / INDEX, "-o", tmp_path / "b.dcf", "--jobs", "2", "--json")
+    again = invoke(*PACK, tmp_path / "in" / INDEX, "-o", tmp_path / "b.dcf", "--jobs", "2", "--json")
     assert (tmp_path / "b.dcf").read_bytes() == (tmp_path / "a.dcf").read_bytes()
     assert json.loads(again.stdout)["left_out"] == {}
 
 
 def test_output_in_shards(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
-    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "--json")
+    result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "--json")
     files = json.loads(result.stdout)["files"]
     assert len(files) > 2 and all(Path(file).is_file() for file in files)
-    refused(invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K"), "-f replaces it", code=2)
-    assert invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "-f").exit_code == 0
+    refused(invoke(*PACK, tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K"), "-f replaces it", code=2)
+    assert invoke(*PACK, tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K", "-f").exit_code == 0
     result = invoke("unpack", tmp_path / "out", "-o", tmp_path / "back", "--format", "shards", "--json")
     assert len(json.loads(result.stdout)["files"]) == 4
     assert contents(tmp_path / "back") == contents(tmp_path / "in")
@@ -57,9 +57,57 @@ def test_output_in_shards(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("unpack", tmp_path / "in", "-o", tmp_path / "x.npz"), "a directory with an index (*.dcf.index.json)")
 
 
+def test_verbs_that_examine_shards(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    out = tmp_path / "out"
+    made = json.loads(invoke("pack", tmp_path / "in", "-o", out, "--shards", "6K", "--json").stdout)
+    files = made["files"]
+    index = out / "model.dcf.index.json"
+    for given in (out, index):
+        lines = invoke("verify", given).stdout.splitlines()
+        assert [line.partition(": good: ")[0] for line in lines] == files
+    text = invoke("inspect", out).stdout
+    total = sum(Path(file).stat().st_size for file in files)
+    assert f"{out}: {total:,} bytes" in text
+    assert f"in {len(files)} files" in text
+    assert text.splitlines()[-1].split() == ["all", "files", f"{total:,}", "100.00", "%"]
+    document = json.loads(invoke("inspect", index, "--json").stdout)
+    assert [each["file"] for each in document["files"]] == files
+    assert document["size"] == sum(row["bytes"] for row in document["ledger"]) == total
+    assert len(document["tensors"]) == 21
+    refused(invoke("inspect", out, "--hex"), "--hex: give one of the files", code=2)
+    refused(invoke("report", out, "-o", tmp_path / "page.html"), "expected one .dcf file, found several")
+
+    damaged = bytearray(Path(files[1]).read_bytes())
+    damaged[-20] ^= 1
+    Path(files[1]).write_bytes(damaged)
+    result = invoke("verify", out, "--json")
+    assert result.exit_code == 1
+    assert [each["good"] for each in json.loads(result.stdout)["files"]] == [n != 1 for n in range(len(files))]
+    refused(invoke("inspect", out), Path(files[1]).name)
+    Path(files[1]).unlink()
+    assert Path(files[1]).name in refused(invoke("verify", out), "which the index names")
+
+
+def test_an_index_of_shards_that_lies(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in")
+    invoke("pack", tmp_path / "in", "-o", tmp_path / "out", "--shards", "6K")
+    index = tmp_path / "out" / "model.dcf.index.json"
+    content = json.loads(index.read_text())
+    first, *_, last = content["weight_map"]
+    content["weight_map"][first] = content["weight_map"][last]
+    index.write_text(json.dumps(content))
+    result = invoke("verify", tmp_path / "out")
+    assert result.exit_code == 1
+    assert first in result.stderr
+    assert all(": good: " in line for line in result.stdout.splitlines())
+    index.write_text("{")
+    refused(invoke("inspect", tmp_path / "out"), "an index with a weight_map")
+
+
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
-    result = invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
+    result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
     assert "unpack cannot give back the files byte for byte" in result.stderr
     result = invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back", "--format", "shards")
     refused(result, "expected a file that was packed from several safetensors files")
@@ -78,7 +126,7 @@ def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
 def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str) -> None:
     write(tmp_path, 1)
     path = tmp_path / "model-00001-of-00001.safetensors"
-    refused(invoke("pack", path, "-o", tmp_path / "a.dcf", *options), message, code=2)
+    refused(invoke(*PACK, path, "-o", tmp_path / "a.dcf", *options), message, code=2)
 
 
 def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
@@ -86,26 +134,24 @@ def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "in" / "a.safetensors"
     save_file({"w": np.array([0.5, -3.0])}, path)
     for options, dtype in (((), "float64"), (("--float32",), "float32")):
-        assert invoke("pack", path, "-f", "-o", tmp_path / "a.dcf", *options).exit_code == 0
+        assert invoke(*PACK, path, "-f", "-o", tmp_path / "a.dcf", *options).exit_code == 0
         tensor = dcformat.load(tmp_path / "a.dcf").tensors["w"]
         assert (tensor.dtype, tensor.to_dense().tolist()) == (dtype, [0.5, -3.0])
     for option in (["--float32"], ["--architecture", "lenet-5"]):
-        result = invoke("pack", tmp_path / "in", "-o", tmp_path / "b.dcf", *option)
+        result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "b.dcf", *option)
         refused(result, f"{tmp_path / 'in'}: expected a single file, for --architecture, --base, --float32 or")
 
 
 def test_an_output_that_is_an_input(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "model-00002-of-00003.safetensors"
-    refused(invoke("pack", tmp_path, "-o", path, "-f"), "expected an output other than the input", code=2)
+    refused(invoke(*PACK, tmp_path, "-o", path, "-f"), "expected an output other than the input", code=2)
 
 
 def test_an_index_that_lies(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     (tmp_path / "in" / "model-00001-of-00003.safetensors").unlink()
-    refused(
-        invoke("pack", tmp_path / "in", "-o", tmp_path / "a.dcf"), "model.safetensors.index.json: expected the file"
-    )
+    refused(invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf"), "model.safetensors.index.json: expected the file")
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
 
@@ -120,7 +166,7 @@ def large(tmp_path: Path) -> Path:
 
 def packed(path: Path, out: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        command("pack", path, "-o", out, *options), capture_output=True, env=environment(), check=False
+        command(*PACK, path, "-o", out, *options), capture_output=True, env=environment(), check=False
     )
 
 
@@ -133,10 +179,11 @@ def test_interrupts_kills_and_a_full_disk_lose_nothing(tmp_path: Path) -> None:
     def run_until(lines: int, number: int, *options: str) -> tuple[int, bytes]:
         """Run the command, and send a signal once the journal has so many lines."""
         process = subprocess.Popen(
-            command("pack", path, "-o", out, *options),
+            command(*PACK, path, "-o", out, *options),
             stderr=subprocess.PIPE,
             env=environment(),
             start_new_session=True,
+            preexec_fn=lambda: os.nice(5),  # so that on a busy machine this process looks often enough
         )
         while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= lines):
             time.sleep(0.01)
@@ -152,7 +199,7 @@ def test_interrupts_kills_and_a_full_disk_lose_nothing(tmp_path: Path) -> None:
     # The disk is full before the end.
     done = journal.read_text().count("\n")
     limited = subprocess.run(
-        command("pack", path, "-o", out), stderr=subprocess.PIPE, env=environment(), check=False,
+        command(*PACK, path, "-o", out), stderr=subprocess.PIPE, env=environment(), check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000_000, 60_000_000)),
     )  # fmt: skip
     last = limited.stderr.splitlines()[-1]

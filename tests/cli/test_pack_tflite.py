@@ -11,7 +11,7 @@ from dcformat_interop import TfliteImport
 
 import dcformat
 from dcformat.graph import Preprocessing
-from tests.cli.support import Invoke, refused
+from tests.cli.support import PACK, Invoke, refused
 from tests.interop.tflite.support import HAS_LITERT, random
 from tests.interop.tflite.writer import Operator, Tensor, constant, model
 
@@ -37,7 +37,7 @@ def network(tmp_path: Path) -> Path:
 
 def test_a_network_is_packed(invoke: Invoke, tmp_path: Path, network: Path) -> None:
     packed = tmp_path / "network.dcf"
-    result = invoke("pack", network, "-o", packed, "--labels", "a,b,c,d,e")
+    result = invoke(*PACK, network, "-o", packed, "--labels", "a,b,c,d,e")
     assert result.exit_code == 0, result.stderr
     checked = "checked against LiteRT" if HAS_LITERT else "not checked, as LiteRT is not installed"
     assert checked in result.stderr
@@ -52,14 +52,14 @@ def test_a_network_is_packed(invoke: Invoke, tmp_path: Path, network: Path) -> N
 def test_the_content_tells_the_kind(invoke: Invoke, tmp_path: Path, network: Path) -> None:
     other = tmp_path / "network.bin"
     network.rename(other)
-    assert invoke("pack", other, "-o", tmp_path / "a.dcf").exit_code == 0
+    assert invoke(*PACK, other, "-o", tmp_path / "a.dcf").exit_code == 0
 
 
 def test_without_litert(
     invoke: Invoke, tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("dcformat_interop.tflite_import.reading.litert_version", lambda: None)
-    result = invoke("pack", network, "-o", tmp_path / "a.dcf")
+    result = invoke(*PACK, network, "-o", tmp_path / "a.dcf")
     assert result.exit_code == 0
     assert "not checked, as LiteRT is not installed: pip install 'dcformat[tflite]'" in result.stderr
 
@@ -74,7 +74,7 @@ def test_another_network_is_never_written(
         return check(self, lambda inputs: {name: y + np.float32(0.01) for name, y in run(inputs).items()})
 
     monkeypatch.setattr(TfliteImport, "check", shifted)
-    result = invoke("pack", network, "-o", tmp_path / "a.dcf")
+    result = invoke(*PACK, network, "-o", tmp_path / "a.dcf")
     refused(
         result, "network.tflite: output 'scores': expected at most 0.0001 of the largest number between it and that"
     )
@@ -89,11 +89,11 @@ def test_damaged_files_and_wrong_options(invoke: Invoke, tmp_path: Path, network
         (("--float32",), "--float32: not for a TensorFlow Lite model"),
         (("--jobs", "2", "--shards", "1M"), "--jobs, --shards: only for safetensors files"),
     ):
-        refused(invoke("pack", network, "-o", packed, *options), message, code=2)
+        refused(invoke(*PACK, network, "-o", packed, *options), message, code=2)
     network.write_bytes(network.read_bytes()[:-100])
-    refused(invoke("pack", network, "-o", packed), "network.tflite: ", "expected")
+    refused(invoke(*PACK, network, "-o", packed), "network.tflite: ", "expected")
     network.write_bytes(b"")
-    refused(invoke("pack", network, "-o", packed), "network.tflite: not a TensorFlow Lite model (an empty file)")
+    refused(invoke(*PACK, network, "-o", packed), "network.tflite: not a TensorFlow Lite model (an empty file)")
     assert not packed.exists()
 
 
@@ -102,11 +102,11 @@ def test_means_of_channels_that_come_last(invoke: Invoke, tmp_path: Path) -> Non
     source.write_bytes(model([Tensor((1, 4, 4, 3)), Tensor()], [Operator("ABS", [0], [1])], [0], [1]))
     out = tmp_path / "a.dcf"
     refused(
-        invoke("pack", source, "-o", out, "--mean", "0.5,0.4,0.3"), f"{source}: --mean and --std",
+        invoke(*PACK, source, "-o", out, "--mean", "0.5,0.4,0.3"), f"{source}: --mean and --std",
         "expected one number for all channels, which are the last dimension of the input (4, 4, 3), found 3",
     )  # fmt: skip
     assert not out.exists()
-    assert invoke("pack", source, "-o", out, "--mean", "0.5", "--std", "0.25").exit_code == 0
+    assert invoke(*PACK, source, "-o", out, "--mean", "0.5", "--std", "0.25").exit_code == 0
     graph = dcformat.load(out).graph
     assert graph is not None
     assert graph.preprocessing == Preprocessing((0.5,), (0.25,))

@@ -28,14 +28,15 @@ FOLDERS = (
     "fuzz",
     "interop",
     "models",
+    "packaging",
     "pruning",
     "runtime",
     "spec",
     "tests",
 )
 FILES = (
-    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "constraints-lowest.txt",
-    "pyproject.toml",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "constraints.txt",
+    "constraints-lowest.txt", "mkdocs.yml", "pyproject.toml",
 )  # fmt: skip
 
 
@@ -57,7 +58,10 @@ def test_the_source_distribution_is_the_whole_tree(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as archive:
         top = f"dcformat-{dcformat.__version__}"
         held = {name.removeprefix(f"{top}/") for name in archive.getnames()}
-    kinds = {".py", ".md", ".toml", ".dcf", ".gz", ".png", ".csv", ".json", ".sh", ".typed", ".hex", ".txt"}
+    kinds = {
+        ".css", ".csv", ".dcf", ".gz", ".hex", ".ipynb", ".js", ".json", ".md", ".png", ".py", ".sh", ".svg", ".toml",
+        ".txt", ".typed",
+    }  # fmt: skip
     expected = {
         path.relative_to(ROOT).as_posix()
         for folder in FOLDERS
@@ -92,6 +96,10 @@ def test_the_metadata(wheel: zipfile.ZipFile) -> None:
     assert f"Version: {dcformat.__version__}" in metadata
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     assert "dcformat = dcformat_cli.entry:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    text = metadata.partition("\n\n")[2]
+    assert text.startswith("# dcformat\n")
+    assert "| LeNet-5 | record |" in text
+    assert set(re.findall(r"\]\((\w+)", text)) == {"https"}, "an index page has no files of the repository"
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not any("torch" in line for line in base)
 

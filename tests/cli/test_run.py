@@ -16,7 +16,7 @@ from dcformat_cli.array_files import read_arrays
 import dcformat
 from dcformat.model import Model
 from dcformat.records import replace
-from tests.cli.support import Invoke, State, blobs, refused, write_idx
+from tests.cli.support import PACK, Invoke, State, blobs, refused, write_idx
 
 
 def by_hand(state: State, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
@@ -78,7 +78,7 @@ def test_an_array_to_classes_and_labels(invoke: Invoke, npz: Path, tmp_path: Pat
     np.save(buffer, x)
     names = [f"class-{digit}" for digit in range(10)]
     packed = tmp_path / "a.dcf"
-    invoke("pack", npz, "-o", packed, "--architecture", "lenet-300-100", "--labels", ",".join(names))
+    invoke(*PACK, npz, "-o", packed, "--architecture", "lenet-300-100", "--labels", ",".join(names))
     expected = by_hand(state, x).argmax(1).tolist()
     result = invoke("run", packed, "--input", "-", stdin=buffer.getvalue())
     assert result.stdout.split() == [names[index] for index in expected]

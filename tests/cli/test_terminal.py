@@ -17,7 +17,7 @@ from dcformat_cli.terminal import Table, printable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.support import Invoke, command, environment, read_terminal
+from tests.cli.support import PACK, Invoke, command, environment, read_terminal
 
 
 @given(st.text())
@@ -139,3 +139,13 @@ def test_sizes(text: str, expected: int) -> None:
 def test_numbers() -> None:
     assert numbers("0.5") == (0.5,)
     assert numbers("1,-2.5, 3e1") == (1, -2.5, 30)
+
+
+def test_quiet_and_verbose(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
+    arguments = [*PACK, npz, "-f", "-o", tmp_path / "a.dcf"]
+    assert invoke(*arguments).stderr == "note: without --architecture, the file holds only tensors and cannot be run\n"
+    for quiet in ([*arguments, "-q"], ["-q", *arguments], [*arguments, "--quiet", "-v"]):
+        result = invoke(*quiet)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"{tmp_path / 'a.dcf'}: ")
+    assert invoke("inspect", "-q", tmp_path / "no.dcf").stderr.endswith("no such file or directory\n")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file as save_torch
 
 import dcformat
 from dcformat.model import Model, Tensor
-from tests.cli.support import Invoke, State, refused, save_npz
+from tests.cli.support import PACK, Invoke, State, refused, save_npz
 
 
 def test_unpack_to_npz(invoke: Invoke, tmp_path: Path, dcf: Path, state: State) -> None:
@@ -31,7 +31,7 @@ def test_the_scale_of_int8_survives_there_and_back(invoke: Invoke, tmp_path: Pat
     dcformat.save(Model({"q": tensor}), tmp_path / "a.dcf")
     assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.safetensors").exit_code == 0
     assert load_file(tmp_path / "a.safetensors")["q"].tolist() == codes.tolist()
-    assert invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "b.dcf").exit_code == 0
+    assert invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "b.dcf").exit_code == 0
     assert dcformat.load(tmp_path / "b.dcf").tensors["q"].scale == 0.125
     refused(invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "a.npz"), "int8 with a scale")
 
@@ -61,9 +61,7 @@ def test_a_name_that_is_safetensors_metadata(invoke: Invoke, tmp_path: Path) -> 
 def test_metadata_of_safetensors_comes_back(invoke: Invoke, tmp_path: Path) -> None:
     state = {"b": torch.ones(3, dtype=torch.int8), "a": torch.randn(2, 2), "c": torch.ones(1, dtype=torch.bfloat16)}
     save_torch(state, tmp_path / "a.safetensors", metadata={"format": "pt"})
-    assert (
-        invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--metadata", "author=me").exit_code == 0
-    )
+    assert invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", "--metadata", "author=me").exit_code == 0
     assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"author": "me", "safetensors.format": "pt"}
     assert invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "b.safetensors").exit_code == 0
     # The same names, dtypes, shapes, bits, order and metadata give the same file.
@@ -81,7 +79,7 @@ def test_names_that_leave_a_zip_archive(invoke: Invoke, tmp_path: Path, name: st
 
 def test_names_that_numpy_takes_for_one(invoke: Invoke, tmp_path: Path) -> None:
     save_npz(tmp_path / "a.npz", {"w": np.ones(2, np.float32), "w.npy": np.full(3, 2, np.float32), "x/y:0": np.ones(1)})
-    assert invoke("pack", tmp_path / "a.npz", "-o", tmp_path / "a.dcf").exit_code == 0
+    assert invoke(*PACK, tmp_path / "a.npz", "-o", tmp_path / "a.dcf").exit_code == 0
     tensors = dcformat.load(tmp_path / "a.dcf").tensors
     assert {name: tensor.to_dense().tolist() for name, tensor in tensors.items()} == {
         "w": [1, 1], "w.npy": [2, 2, 2], "x/y:0": [1],

@@ -12,7 +12,7 @@ import dcformat
 from dcformat.graph import Gather, Graph, Output, Port
 from dcformat.model import SelfTest, Tensor
 from dcformat.records import replace
-from tests.cli.support import Invoke, refused, spawn
+from tests.cli.support import PACK, Invoke, refused, spawn
 
 
 def test_a_good_file(invoke: Invoke, dcf: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_self_test_with_indices_beyond_a_table(invoke: Invoke, tmp_path: Path)
 
 def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     packed = tmp_path / "a.dcf"
-    arguments = ["pack", npz, "-o", packed, "--architecture", "lenet-300-100", "--self-test", "3"]
+    arguments = [*PACK, npz, "-o", packed, "--architecture", "lenet-300-100", "--self-test", "3"]
     assert invoke(*arguments).exit_code == 0
     assert invoke("verify", packed).stdout.endswith("self-test of 3 inputs passed\n")
     assert "self-test: 3 inputs from seed" in invoke("inspect", packed).stdout

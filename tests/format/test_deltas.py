@@ -58,6 +58,7 @@ def test_a_difference_gives_back_every_bit(dtype: str, count: int, seed: int, sh
         assert apply_difference(made, before, dtype, "t").tobytes() == after.tobytes()
 
 
+@pytest.mark.needs_compiler
 def test_pieces_are_joined() -> None:
     old = drawn("int16", PIECE_UNITS + 70_000, 1)
     new = changed(old, "int16", 2, 0.01)
@@ -65,6 +66,7 @@ def test_pieces_are_joined() -> None:
     assert apply_difference(made, old, "int16", "t").tobytes() == new.tobytes()
 
 
+@pytest.mark.needs_compiler
 def test_the_table_of_a_difference_takes_little_memory() -> None:
     old = drawn("uint8", 4 * PIECE_UNITS, 1)
     new = (old.astype(int) // 2).astype(np.uint8)
@@ -90,6 +92,7 @@ def nudged(values: Array, share: float) -> Array:
     return out
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.parametrize(("share", "of_float32", "of_bfloat16"), [(0.01, 105, 155), (0.05, 24, 43), (0.2, 6.8, 15)])
 def test_few_changed_weights_take_few_bytes(share: float, of_float32: float, of_bfloat16: float) -> None:
     old = weights(400_000)
@@ -99,6 +102,7 @@ def test_few_changed_weights_take_few_bytes(share: float, of_float32: float, of_
     assert before.nbytes / len(write_difference(after, before, "bfloat16", (400, 1000))) > of_bfloat16
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.parametrize(("share", "ratio"), [(0.01, 250), (0.05, 70), (0.2, 22)])
 def test_weights_that_move_to_a_neighbour(share: float, ratio: float) -> None:
     old = weights(400_000)
@@ -107,6 +111,7 @@ def test_weights_that_move_to_a_neighbour(share: float, ratio: float) -> None:
     assert old.nbytes / len(write_difference(new, old, "float32", (400, 1000))) > ratio
 
 
+@pytest.mark.needs_compiler
 def test_small_steps_everywhere_take_less_than_a_whole_tensor() -> None:
     old = weights(200_000)
     new = (old * (1 + 1e-3 * np.random.default_rng(1).standard_normal(len(old)))).astype("<f4")

@@ -8,7 +8,7 @@ from dcformat_cli import compiling
 
 from dcformat import jit
 from dcformat.jit import abi
-from tests.format.test_jit import run
+from tests.jit.processes import run
 
 #: The arguments do not show how long these kernels take: they run any program, or wait for other threads.
 UNTOLD = {

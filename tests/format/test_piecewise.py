@@ -14,8 +14,10 @@ from dcformat import piecewise
 from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import Mode
 from dcformat.codecs.value_block_writer import write_block
-from dcformat.errors import ChecksumError, MemoryLimitError, WorkLimitError
-from dcformat.model import STORAGE
+from dcformat.errors import ChecksumError, MemoryLimitError, TrailingDataError, TruncatedError, WorkLimitError
+from dcformat.model import STORAGE, Model
+from tests.format.assembler import RAW, SPARSE_SHARED, one, varint
+from tests.format.strategies import dumps_as, tensor, way
 
 Array = npt.NDArray[Any]
 
@@ -163,3 +165,37 @@ def test_a_file_that_changes_between_check_and_decoding() -> None:
     made = large_file()
     with dcformat.open(Altered(made)) as file, pytest.raises(dcformat.FormatError):
         list(file.pieces("w"))
+
+
+def pieces(data: bytes) -> Array:
+    with dcformat.open(data) as file:
+        return np.concatenate(list(file.pieces(file.names[0])))
+
+
+def test_chunks_of_other_sizes_than_the_payload() -> None:
+    """Two rows of 20,000 numbers, in a chunk each."""
+    values = np.arange(40_000, dtype="<f4")
+
+    def chunked(first: int, second: int) -> bytes:
+        table = varint(first) + varint(second)
+        return one(bytes((RAW,)) + varint(1) + table + values.tobytes(), shape=(2, 20_000))
+
+    assert np.array_equal(pieces(chunked(80_000, 80_000)), values)
+    with pytest.raises(TruncatedError, match=r"payload: .*160,008"):
+        pieces(chunked(80_000, 80_001))
+    with pytest.raises(TrailingDataError, match=r"payload: .*160,007"):
+        pieces(chunked(80_000, 79_999))
+
+
+def test_a_beginning_longer_than_the_payload() -> None:
+    """The head of the chunks would be longer than what is read at first, and than all of the payload."""
+    payload = bytes((1,)) + varint(1) + varint(1 << 21) + bytes(1 << 20)
+    data = one(payload, form=SPARSE_SHARED, shape=(50, 50), stored=9, clusters=3)
+    with pytest.raises(TruncatedError, match=r"head .*: expected 2,097,152 bytes, found 1,048,576"):
+        pieces(data)
+
+
+def test_a_transposed_payload_is_decoded_at_once() -> None:
+    made = tensor(np.random.default_rng(1), "t", (200, 300), "float32", "sparse", density=0.6)
+    data = dumps_as(Model({"t": made}), way(1, transposed=True, blocks=True))
+    assert np.array_equal(pieces(data), made.to_dense().reshape(-1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,8 @@ class Server(ThreadingHTTPServer):
         #: Bytes after which each answer is cut, and how many answers are; statuses to answer first.
         self.cut, self.cuts = 0, 0
         self.statuses: list[int] = []
+        #: Number of requests that get no answer.
+        self.silent = 0
         self.tag = '"1"'
         self.requests: list[tuple[str, int]] = []
 
@@ -52,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, given = self.server, self.headers.get("Range", "")
+        if server.silent:
+            server.silent -= 1
+            self.close_connection = True
+            return
         if server.statuses:
             self.send_error(server.statuses.pop(0))
             return
@@ -138,6 +145,15 @@ def test_a_small_file_takes_one_request(server: Server) -> None:
     server.data = dcformat.dumps(Model({"a": from_dense("a", np.arange(3, dtype="<f4"))}))
     dcformat.verify(server.url)
     assert len(server.requests) == 1
+
+
+def test_a_server_that_does_not_answer_is_asked_again(server: Server) -> None:
+    server.silent = 2
+    with dcformat.open(server.url) as file:
+        assert file.names == ("a", "b", "c")
+    server.silent = 10
+    with pytest.raises(remote.RemoteError, match=r"the connection broke off \(RemoteDisconnected\); tried \d times"):
+        dcformat.open(server.url)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 9_000, 100_000, 600_000])
@@ -290,6 +306,21 @@ def test_other_schemes(tmp_path: Path) -> None:
     assert caught.value.filename == "memory://models/b.dcf"
     with pytest.raises(remote.RemoteError, match=r"^nothing://a\.dcf: ValueError: Protocol not known: nothing"):
         dcformat.open("nothing://a.dcf")
+
+
+def test_without_fsspec_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(remote.RemoteError, match=r"^s3://b/a: s3:// needs fsspec: pip install 'dcformat\[remote\]'"):
+        dcformat.open("s3://b/a")
+
+
+def test_a_file_of_unknown_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    system.pipe("/models/a.dcf", DATA)
+    monkeypatch.setattr(type(system), "info", lambda self, path: {"name": path, "size": None, "type": "file"})
+    with pytest.raises(remote.RemoteError, match=r"^memory://models/a\.dcf: expected a file of known size, found none"):
+        dcformat.open("memory://models/a.dcf")
 
 
 def test_a_state_dict_reads_what_is_asked_for(server: Server) -> None:

@@ -1,8 +1,10 @@
 """Objects in an interpreter: each has a repr of one line, whatever it holds, and every public name is listed."""
 
+import inspect
 import subprocess
 import sys
 
+import dcformat_interop
 import dcformat_runtime
 import numpy as np
 
@@ -47,6 +49,15 @@ def test_models_graphs_files_and_sessions(tmp_path):
 
 
 def test_every_public_name_is_listed():
+    assert set(dcformat_interop.__all__) <= set(dir(dcformat_interop))
     program = "import dcformat; print(sorted(set(dcformat.__all__) - set(dir(dcformat))), 'save' in vars(dcformat))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[] False\n"
+
+
+def test_functions_have_their_own_signatures():
+    for name in ("load", "open", "save", "dumps", "verify", "from_dense", "from_scipy", "apply", "delta"):
+        parameters = inspect.signature(getattr(dcformat, name)).parameters.values()
+        assert parameters
+        assert all(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in parameters)
+    assert list(inspect.signature(dcformat.save).parameters) == ["model", "path", "mode", "relative_index"]

@@ -62,7 +62,7 @@ def test_invalid_masks_are_refused(tmp_path: Path, mask: torch.Tensor | None, me
 
 def test_a_pair_beside_a_tensor_of_its_name(tmp_path: Path) -> None:
     torch.save({"w_orig": torch.ones(2), "w_mask": torch.ones(2), "w": torch.ones(2)}, tmp_path / "a.pt")
-    with pytest.raises(UnfitError, match=r"a\.pt: w_orig: expected one of the two, found also 'w'"):
+    with pytest.raises(UnfitError, match=r"a\.pt: w_orig: expected no 'w' beside it, found one"):
         read_checkpoint(tmp_path / "a.pt")
 
 

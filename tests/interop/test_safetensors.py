@@ -64,6 +64,14 @@ def test_damaged_headers(tmp_path: Path, header: Any, data: bytes, message: str)
         read_checkpoint(write(tmp_path / "a.safetensors", header, data))
 
 
+def test_the_memory_of_a_header_is_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", b"{" + b" " * 998 + b"}")
+    with pytest.raises(UnfitError, match=r"a\.safetensors: header: .* at most 47,999 bytes .*takes 48,000 or more"):
+        read_checkpoint(path, max_memory=47_999)
+    with pytest.raises(UnfitError, match="expected at least one tensor"):
+        read_checkpoint(path, max_memory=48_000)
+
+
 def test_a_header_longer_than_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 1 << 31) + b"{}")
     with pytest.raises(UnfitError, match=r"a\.safetensors: expected a header of at most 2 bytes, found 2,147,483,648"):

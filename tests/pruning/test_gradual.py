@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
-from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, weight_names
+from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, all_weights, weight_names
 from dcformat_pruning.schedules.gradual import GradualBalanced
 from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.training import TrainingPlan, fit
@@ -144,3 +145,27 @@ def test_sharing_errors_name_the_layer() -> None:
         IncrementalSharing(small_net(), {"9.weight": 2})
     with pytest.raises(PruningError, match=r"3\.weight: clusters: expected 1 to 36 for 36 values, found 99"):
         IncrementalSharing(small_net(), {"3.weight": 99})
+
+
+def test_a_floor_keeps_weights_in_each_layer() -> None:
+    for floor, first in ((0.0, 0), (0.5, 17)):
+        module = small_net()
+        module[1].weight.data.mul_(1e-4)  # type: ignore[operator]
+        masks = Masks.from_zeros(module)
+        pruning = GradualBalanced(module, masks, 40, start=0.0, until=0.5, every=1, power=0.0, floor=floor)
+        constraints = (pruning,)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PrunedAwayWarning)
+            fit(module, small_images(), TrainingPlan(epochs=4, lr=1e-6, batch=16), seed=0, constraints=constraints)
+        assert masks.alive == {"1.weight": first or 4, "3.weight": 40 - (first or 4)}
+
+
+def test_pruned_weights_compete_again_when_the_cubic_begins_lower() -> None:
+    module = small_net()
+    Masks(module, {"1.weight": torch.arange(192).view(12, 16) < 20}).apply()
+    pruning = GradualBalanced(module, all_weights(module), 40, start=0.0, until=0.5, every=1, begin=56)
+    watch = Watch(module)
+    fit(module, small_images(), TrainingPlan(epochs=8, lr=3e-2, batch=16), seed=0, constraints=(pruning, watch))
+    assert max(count for _, count in watch.counts) <= 60
+    assert watch.counts[-1][1] == 40
+    assert bool((module.get_parameter("1.weight").flatten()[20:] != 0).any())

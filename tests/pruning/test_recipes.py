@@ -19,7 +19,7 @@ from dcformat_pruning.recipes import (
     Stage,
     StageContext,
     Step,
-    compress,
+    compress_architecture,
     nonzero_weights,
 )
 from safetensors.torch import save_file
@@ -61,7 +61,7 @@ def check_steps(seen: list[Step], recipe: Recipe) -> None:
 @pytest.mark.parametrize(("recipe", "architecture"), [(r, a) for r in RECIPES for a in RECIPES[r]])
 def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
     seen: list[Step] = []
-    result = compress(architecture, recipe, epochs=5, device="cpu", data=digits, progress=seen.append)
+    result = compress_architecture(architecture, recipe, epochs=5, device="cpu", data=digits, progress=seen.append)
     assert [s.stage for s in result.stages] == [s.name for s in RECIPES[recipe][architecture].stages]
     check_steps(seen, RECIPES[recipe][architecture])
     assert result.stages[-1].weights == nonzero_weights(result.module)
@@ -81,7 +81,9 @@ def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architect
 
 @pytest.mark.parametrize("recipe", ["classic", "record"])
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, digits: Path) -> None:
-    runs = [compress("lenet-300-100", recipe, seed=s, epochs=4, device="cpu", data=digits) for s in (3, 3, 4)]
+    runs = [
+        compress_architecture("lenet-300-100", recipe, seed=s, epochs=4, device="cpu", data=digits) for s in (3, 3, 4)
+    ]
     assert bits(runs[0]) == bits(runs[1])
     assert bits(runs[0]) != bits(runs[2])
 
@@ -89,30 +91,34 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, dig
 @pytest.mark.parametrize("recipe", ["classic", "record"])
 def test_an_interrupted_run_ends_as_it_would_have(recipe: str, digits: Path, tmp_path: Path) -> None:
     stages = RECIPES[recipe]["lenet-300-100"].stages
-    whole = compress("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=tmp_path / "whole")
+    whole = compress_architecture(
+        "lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=tmp_path / "whole"
+    )
     for left in (1, len(stages) - 2):
         folder = tmp_path / f"after {left}"
         folder.mkdir()
         for number, path in enumerate(sorted((tmp_path / "whole").iterdir())):
             if number < left:
                 (folder / path.name).write_bytes(path.read_bytes())
-        again = compress("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=folder)
+        again = compress_architecture("lenet-300-100", recipe, epochs=4, device="cpu", data=digits, resume_dir=folder)
         assert bits(again) == bits(whole)
-        assert [s.accuracy for s in again.stages] == [s.accuracy for s in whole.stages]
+        assert [s.metric for s in again.stages] == [s.metric for s in whole.stages]
         assert again.stages[:left] == whole.stages[:left]
 
 
 def test_stages_of_another_run_are_refused(digits: Path, tmp_path: Path) -> None:
-    compress("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, resume_dir=tmp_path)
+    compress_architecture("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, resume_dir=tmp_path)
     with pytest.raises(CheckpointError, match=r"expected a stage of 'lenet-300-100 classic seed=1 .*, found one of"):
-        compress("lenet-300-100", "classic", epochs=1, seed=1, device="cpu", data=digits, resume_dir=tmp_path)
+        compress_architecture(
+            "lenet-300-100", "classic", epochs=1, seed=1, device="cpu", data=digits, resume_dir=tmp_path
+        )
 
 
 def test_a_checkpoint_takes_the_place_of_dense_training(digits: Path, tmp_path: Path) -> None:
     dense = build("lenet-300-100", 9)
     path = tmp_path / "mine.safetensors"
     save_file({f"{n}": v.contiguous() for n, v in dense.state_dict().items()}, path)
-    result = compress("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, checkpoint=path)
+    result = compress_architecture("lenet-300-100", "classic", epochs=1, device="cpu", data=digits, checkpoint=path)
     assert result.stages[0].stage == "train"
     assert result.stages[0].weights == nonzero_weights(dense)
     largest = dense.get_parameter("fc1.weight").detach().abs() >= dense.get_parameter(
@@ -124,21 +130,21 @@ def test_a_checkpoint_takes_the_place_of_dense_training(digits: Path, tmp_path: 
 
 def test_unknown_names_and_counts_are_refused(digits: Path) -> None:
     with pytest.raises(ValueError, match=r"recipe: expected one of classic, .*, found 'best'"):
-        compress("lenet-300-100", "best", data=digits)
+        compress_architecture("lenet-300-100", "best", data=digits)
     with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, lenet-5, found 'vgg'"):
-        compress("vgg", data=digits)
+        compress_architecture("vgg", data=digits)
     with pytest.raises(ValueError, match="architecture: expected one of lenet-300-100, found 'lenet-5'"):
-        compress("lenet-5", "extreme", data=digits)
+        compress_architecture("lenet-5", "extreme", data=digits)
     with pytest.raises(ValueError, match="epochs: expected at least 1, found 0"):
-        compress("lenet-300-100", "classic", epochs=0, data=digits)
+        compress_architecture("lenet-300-100", "classic", epochs=0, data=digits)
 
 
 def test_a_layer_without_weights_is_named(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(module: nn.Sequential, context: StageContext) -> None:
+    def kill(module: nn.Module, context: StageContext) -> None:
         module.get_parameter("fc2.weight").data.zero_()
 
     recipe = RECIPES["default"]["lenet-300-100"]
     stages = (*recipe.stages[:1], Stage("kill", kill), *recipe.stages[1:2])
     monkeypatch.setitem(RECIPES["default"], "lenet-300-100", replace(recipe, stages=stages))
     with pytest.raises(PruningError, match=r"fc2\.weight: expected nonzero weights before pruning, found none"):
-        compress("lenet-300-100", "default", epochs=2, device="cpu", data=digits)
+        compress_architecture("lenet-300-100", "default", epochs=2, device="cpu", data=digits)

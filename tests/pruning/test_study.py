@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -15,16 +17,20 @@ from click.testing import CliRunner
 from dcformat_cli.main import cli
 from dcformat_cli.verbs import study_command as study_verb
 from dcformat_pruning import study
-from dcformat_pruning.criteria import Obs, TfIdf, Wanda
+from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
 from dcformat_pruning.data import TrainingData
-from dcformat_pruning.networks import build
-from dcformat_pruning.study import article
+from dcformat_pruning.masks import Masks
+from dcformat_pruning.meter import Meter, Step
+from dcformat_pruning.networks import CheckpointError, build
+from dcformat_pruning.selection import keep_globally
+from dcformat_pruning.study import article, article_run
 from dcformat_pruning.study.report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
 from tests.pruning.support import digit_images
 
 CRITERIA = ("study", "criteria", "--seeds", "1", "--criterion", "magnitude")
+ARTICLE = ("study", "article", "--seeds", "1", "--dense", "8", "--epochs", "1")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,36 @@ def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: Trai
     assert {row.s is None for row in rows if "all layers" in row.method} == {True}
 
 
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
+def test_the_article_continues_where_it_was_interrupted(data: TrainingData, tmp_path: Path) -> None:
+    def rows(folder: Path | None, steps: list[Step], dense: int = 2) -> Iterator[list[article.RepeatedRow]]:
+        meter = Meter(steps.append, [("dense", 1.0), ("prunings", 1.0)])
+        return article_run.run(1, dense, 1, data, digit_images(50, 3), folder, meter)
+
+    *_, whole = rows(None, [])
+    own = [(row.published, row.method) for row in whole[:4]]
+    assert own[0] == (21.57, "magnitude, s in each layer")
+    assert own[1:] == [(ratio, "TF-IDF, s in each layer") for ratio in (24.94, 30.39, 65.46)]
+    assert len(list(islice(rows(tmp_path, []), 5))[-1]) == 5
+    steps: list[Step] = []
+    *_, continued = rows(tmp_path, steps)
+    assert continued == whole
+    assert [step.done for step in steps if step.unit == "prunings"] == list(range(6, 17))
+    assert not any(step.unit == "epochs" for step in steps)
+    with pytest.raises(CheckpointError, match=r"article-rows.json: expected rows of 'dense=3 "):
+        next(rows(tmp_path, [], dense=3))
+
+
+def test_retraining_as_the_article_keeps_pruned_weights_at_zero(network: nn.Sequential, data: TrainingData) -> None:
+    pruned = copy.deepcopy(network)
+    masks = keep_globally(Magnitude().scores(pruned, data.train), 3000)
+    Masks(pruned, masks).apply()
+    before = pruned.get_parameter("fc2.weight").detach().clone()
+    article.retrain_as_article(pruned, data.train, 1, seed=0)
+    after = pruned.get_parameter("fc2.weight").detach()
+    assert bool((after[~masks["fc2.weight"]] == 0).all()) and not torch.equal(after, before)
+
+
 def test_layers_are_ranked_by_needed_density() -> None:
     robust = study.Sensitivity("a", 10, {0.5: 0.97, 0.1: 0.965, 0.01: 0.9})
     touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
@@ -179,7 +215,6 @@ def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequ
     monkeypatch.setattr("dcformat_pruning.data.load_test_images", lambda *_: digit_images(30, 5))
     monkeypatch.setattr(study, "BASELINES", (baseline,))
     monkeypatch.setattr(study, "train_strong", lambda *_: network)
-    monkeypatch.setattr(study, "train_article", lambda *_: network)
     yield
 
 
@@ -193,7 +228,7 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     assert "its prunings, seed 0 (stage 2 of 2): 5 of 5 prunings, dense " in result.stderr
     assert sorted(p.name for p in out.iterdir()) == [f"study-criteria.{end}" for end in ("csv", "md", "png")]
     assert (out / "study-criteria.md").read_text() == result.stdout
-    result = CliRunner().invoke(cli, ["study", "article", "--seeds", "1", "--epochs", "1", "--out", str(out)])
+    result = CliRunner().invoke(cli, [*ARTICLE, "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "| 65.46x | *published: TF-IDF* |" in result.stdout
     assert (out / "study-article.md").read_text() == result.stdout

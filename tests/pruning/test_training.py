@@ -71,21 +71,21 @@ def test_a_taught_pool_mixes_the_teachers_probabilities_with_the_labels() -> Non
         assert torch.equal(x, same)
         expected = 0.25 * teacher(x).softmax(1) + 0.75 * functional.one_hot(labels, 3)
         torch.testing.assert_close(targets, expected, rtol=1e-3, atol=1e-3)
-        mixed = objective(student, x, labels, TrainingPlan(1, 1e-2, distill=0.25, temperature=1.0), teacher)
+        mixed = objective(student, (x, labels), TrainingPlan(1, 1e-2, distill=0.25, temperature=1.0), teacher)
         torch.testing.assert_close(
-            objective(student, x, targets, TrainingPlan(1, 1e-2), None), mixed, rtol=1e-3, atol=1e-3
+            objective(student, (x, targets), TrainingPlan(1, 1e-2), None), mixed, rtol=1e-3, atol=1e-3
         )
 
 
 def test_distillation_and_l1_enter_the_loss_as_planned() -> None:
     module, teacher = small_net(), small_net(1).eval()
     x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 3
-    hard = objective(module, x, y, TrainingPlan(1, 1e-2), teacher)
+    hard = objective(module, (x, y), TrainingPlan(1, 1e-2), teacher)
     soft = 4 * functional.cross_entropy(module(x) / 2, functional.softmax(teacher(x) / 2, 1))
-    mixed = objective(module, x, y, TrainingPlan(1, 1e-2, distill=0.25, temperature=2.0), teacher)
+    mixed = objective(module, (x, y), TrainingPlan(1, 1e-2, distill=0.25, temperature=2.0), teacher)
     torch.testing.assert_close(mixed, 0.75 * hard + 0.25 * soft)
     total = sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
-    torch.testing.assert_close(objective(module, x, y, TrainingPlan(1, 1e-2, l1=0.1), None), hard + 0.1 * total)
+    torch.testing.assert_close(objective(module, (x, y), TrainingPlan(1, 1e-2, l1=0.1), None), hard + 0.1 * total)
 
 
 def test_divergence_is_reported_with_stage_epoch_and_layer() -> None:

@@ -13,7 +13,7 @@ import pytest
 from dcformat_runtime.c_export.toolchains import FLAGS
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
-needs_compiler = pytest.mark.skipif(not COMPILERS, reason="neither gcc nor clang is installed")
+needs_c_compiler = pytest.mark.skipif(not COMPILERS, reason="neither gcc nor clang is installed")
 
 #: Reads inputs from stdin and writes outputs to stdout, for any number of them.
 FILTER = """

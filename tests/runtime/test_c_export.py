@@ -41,7 +41,7 @@ from dcformat.graph import (
     Unary,
 )
 from dcformat.model import Model
-from tests.runtime.c_programs import COMPILERS, needs_compiler, run_on, run_tests
+from tests.runtime.c_programs import COMPILERS, needs_c_compiler, run_on, run_tests
 from tests.runtime.example_networks import NETS, Net
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ FLOAT_NETS: dict[str, Callable[[], Net]] = {
 }  # fmt: skip
 
 
-@needs_compiler
+@needs_c_compiler
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", FLOAT_NETS)
 def test_float32_has_the_bits_of_the_deterministic_runtime(tmp_path: Path, name: str, form: Form) -> None:
@@ -105,7 +105,7 @@ def test_float32_has_the_bits_of_the_deterministic_runtime(tmp_path: Path, name:
     assert printed == "checksum matches; 8 of 8 outputs are as expected\n"
 
 
-@needs_compiler
+@needs_c_compiler
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("flags", [("-O0",), ("-O3",), ("-Os", "-std=gnu99", "-ffp-contract=fast")])
 def test_any_compiler_and_optimisation_gives_the_same_bits(
@@ -115,7 +115,7 @@ def test_any_compiler_and_optimisation_gives_the_same_bits(
     run_tests(tmp_path, made.files, *flags, compiler=compiler)
 
 
-@needs_compiler
+@needs_c_compiler
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("numbers", ["int8", "int16"])
 @pytest.mark.parametrize("name", ["mlp", "sparse mlp", "lenet", "fire", "averaging", "one line"])
@@ -130,7 +130,7 @@ def test_fixed_point_has_the_integers_of_its_emulation(tmp_path: Path, name: str
     assert made.error.same_argmax >= (0.9 if numbers == "int8" else 0.98)
 
 
-@needs_compiler
+@needs_c_compiler
 def test_eight_bits_of_a_residual_network_with_softmax(tmp_path: Path) -> None:
     model = NETS["residual"]().model()
     x = np.random.default_rng(2).standard_normal((100, 3, 9, 9), np.float32)
@@ -140,7 +140,7 @@ def test_eight_bits_of_a_residual_network_with_softmax(tmp_path: Path) -> None:
     assert made.error.largest < 0.1
 
 
-@needs_compiler
+@needs_c_compiler
 @pytest.mark.parametrize("form", FORMS)
 def test_a_quantised_network_needs_no_calibration(tmp_path: Path, form: Form) -> None:
     made = export_c(quantised(), ExportOptions("int8", form, tests=20))
@@ -167,12 +167,12 @@ def quantised(softmax: bool = True) -> Model:
     return Model(tensors, Graph((type(port)(port.shape, dtype="int8"),), graph.nodes, graph.outputs))
 
 
-@needs_compiler
+@needs_c_compiler
 def test_a_quantised_network_in_float32(tmp_path: Path) -> None:
     run_tests(tmp_path, export_c(quantised(softmax=False), ExportOptions("float32", tests=8)).files)
 
 
-@needs_compiler
+@needs_c_compiler
 def test_rows_of_tiny_weights_with_large_biases(tmp_path: Path) -> None:
     random = np.random.default_rng(8)
     weight = random.standard_normal((6, 300)).astype(np.float32)
@@ -187,7 +187,7 @@ def test_rows_of_tiny_weights_with_large_biases(tmp_path: Path) -> None:
     assert made.error.largest < 0.5
 
 
-@needs_compiler
+@needs_c_compiler
 def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> None:
     model = quantised(softmax=False)
     made = export_c(model, ExportOptions("int8"))
@@ -201,7 +201,7 @@ def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@needs_compiler
+@needs_c_compiler
 def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     made = export_c(lenet_5(), ExportOptions("int8"), load_split("train", ROOT / "data/mnist").images[:500])
     test = load_split("test", ROOT / "data/mnist")
@@ -260,7 +260,7 @@ def test_float32_has_the_same_bits_on_cortex_m(target: str) -> None:
     assert emulate(made.files, target).failed == 0
 
 
-@needs_compiler
+@needs_c_compiler
 def test_pixels_with_a_mean_and_a_deviation(tmp_path: Path) -> None:
     net = NETS["lenet"]()
     model = net.model(Preprocessing((0.13,), (0.31,)))
@@ -275,13 +275,13 @@ def test_pixels_with_a_mean_and_a_deviation(tmp_path: Path) -> None:
     assert np.mean(found == Session.from_model(model)(pixels).argmax(axis=1)) >= 0.9
 
 
-@needs_compiler
+@needs_c_compiler
 def test_a_network_that_only_renames_its_input(tmp_path: Path) -> None:
     made = export_c(Model({}, Graph.sequential((2, 3), (Flatten((0,)),))))
     run_tests(tmp_path, made.files)
 
 
-@needs_compiler
+@needs_c_compiler
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_that_are_zero_constant_or_without_a_bias(tmp_path: Path, form: Form) -> None:
     tensors = {

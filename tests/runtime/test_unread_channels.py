@@ -14,7 +14,7 @@ import dcformat
 from dcformat.dense import from_dense
 from dcformat.graph import Add, AvgPool, Conv, Flatten, Graph, Linear, MaxPool, Node, Reduce, ReLU, Softmax, Unary
 from dcformat.model import Model
-from tests.runtime.c_programs import needs_compiler, run_tests
+from tests.runtime.c_programs import needs_c_compiler, run_tests
 
 ROOT = Path(__file__).parents[2]
 Floats = npt.NDArray[np.float32]
@@ -106,7 +106,7 @@ def test_grouped_convolutions_keep_all_channels() -> None:
     assert trimmed((2, 1, 1), nodes, tensors)["k"].shape == (4, 1, 1, 1)
 
 
-@needs_compiler
+@needs_c_compiler
 def test_the_outputs_of_a_network_without_its_unread_channels_keep_their_bits(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     tensors = {

@@ -9,14 +9,13 @@ import click
 import dcformat
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
-from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming
-from dcformat_cli.options import MODES, as_json, base, file_argument, max_memory, max_work, output
+from dcformat_cli.options import as_json, base, file_argument, max_memory, max_work, mode, output
 from dcformat_cli.terminal import emit_json, say
-from dcformat_cli.writing import packed_model
+from dcformat_cli.writing import packed_in, packed_model
 
 if TYPE_CHECKING:
-    from dcformat.codecs import Mode
+    from dcformat.modes import AnyMode
     from dcformat_cli.output_files import Output
 
 
@@ -24,18 +23,12 @@ if TYPE_CHECKING:
 @file_argument()
 @base(required=True)
 @output("the new file")
-@click.option(
-    "--mode",
-    type=Choice(MODES),
-    default="fast",
-    show_default=True,
-    help="The coder of the new file: fast to decode, small, or smallest for small networks.",
-)
+@mode("the new file")
 @max_memory()
 @max_work()
 @as_json()
 def apply_command(
-    file: str, base: str, output: Output, mode: Mode, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str, base: str, output: Output, mode: AnyMode, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
     """Make the new file from a delta, FILE (- for stdin), and its base, the file that `pack --base` named.
 
@@ -48,13 +41,14 @@ def apply_command(
     (delta, label), (given, _) = model_source(file), model_source(base)
     with naming(label):
         model = dcformat.apply(delta, given, max_memory=max_memory, max_work=max_work)
-    packed = packed_model(model, str(output), mode)
+    elements = sum(tensor.size for tensor in model.tensors.values())
+    packed = packed_in(mode, lambda each: packed_model(model, str(output), each), elements)
     with output.open() as out:
-        out.write(packed)
-    digest = packed[-8:].hex()
+        out.write(packed.data)
+    digest = packed.data[-8:].hex()
     if as_json:
-        document = {"file": file, "base": base, "output": str(output), "mode": mode, "bytes": len(packed)}
+        document = {"file": file, "base": base, "output": str(output), "mode": packed.mode, "bytes": len(packed.data)}
         emit_json({**document, "tensors": len(model.tensors), "digest": digest}, err=output.to_stdout)
     else:
-        about = f"{len(packed):,} bytes, {counted(len(model.tensors), 'tensor')}, content digest {digest}"
+        about = f"{len(packed.data):,} bytes, {counted(len(model.tensors), 'tensor')}, content digest {digest}"
         say(f"{output}: {about}", err=output.to_stdout)

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dcformat.wording import counted
+from dcformat_cli.array_files import read_arrays
 from dcformat_cli.bench.other_runtimes import RUNTIMES
 from dcformat_cli.bench.timing import environment, is_plain
 from dcformat_cli.failures import UnfitError, misuse
@@ -105,7 +106,7 @@ def _bench(options: BenchOptions) -> None:
             raise UnfitError(path, "one input and one output, both float32 (batch, ...), for --input", repr(graph))
         if all(port.batch_axis is None for port in graph.inputs):
             request["batches"] = [1]
-        request["input"] = None if array is None else str(stack.enter_context(spooled(array)))
+        request["input"] = None if array is None else str(_checked(stack.enter_context(spooled(array)), options))
         answers = _answers(str(path), request, options.threads)
     if options.as_json:
         rows = (row for answer in answers for result in answer["results"] for row in result["runtimes"].values())
@@ -119,6 +120,13 @@ def _bench(options: BenchOptions) -> None:
     for reason in dict.fromkeys(missing.values()):
         names = [name for name, why in missing.items() if why == reason]
         note(f"{', '.join(names)}: {reason}")
+
+
+def _checked(path: Path, options: BenchOptions) -> Path:
+    """Return a file of inputs; raise `UnfitError` unless it is one array."""
+    if isinstance(read_arrays(str(path), options.max_memory), dict):
+        raise UnfitError(path, "a NumPy .npy array", "an .npz archive")
+    return path
 
 
 def machine() -> dict[str, Any]:

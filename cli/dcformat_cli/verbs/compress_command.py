@@ -16,11 +16,12 @@ from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import spooled
-from dcformat_cli.options import MODES, as_json, data, output
+from dcformat_cli.options import as_json, data, output
 from dcformat_cli.output_files import Output
 from dcformat_cli.progress import reporting
 from dcformat_cli.stage_directory import StageDirectory
 from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.training_options import stage_directory, training_options
 from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 NETWORKS = ("lenet-300-100", "lenet-5")
 RECIPES = ("classic", "default", "record", "extreme")
-
-#: The value of ``--resume`` without a directory.
-_BESIDE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,7 @@ class CompressOptions:
 
     def stage_directory(self) -> StageDirectory:
         """Return the directory of the run's stages: the user's own, or one beside the output."""
-        named = None if self.resume in (None, _BESIDE) else Path(str(self.resume))
-        beside = self.output.path or Path(f"{self.architecture}.dcf")
-        return StageDirectory(beside, named, resuming=self.resume is not None, keep=self.keep_stages)
+        return stage_directory(self.output, self.architecture, self.resume, keep=self.keep_stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,24 @@ class Compressed:
     tested: Evaluation
 
 
-@click.command("compress")
+class _CompressCommand(click.Command):
+    """Makes a LeNet, or leaves a user's module or a model file to the commands that compress these."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Parse the arguments with the options of the command that takes them."""
+        from dcformat_cli.verbs.compress_calibrated import compress_calibrated_command, takes
+        from dcformat_cli.verbs.compress_module import compress_module_command
+
+        if any(argument.partition("=")[0] == "--module" for argument in args):
+            return compress_module_command.make_context(info_name, args, *rest, **extra)
+        # The parser knows which arguments are values of options, so that the model may come after them.
+        model = compress_calibrated_command.make_context(info_name, [*args], resilient_parsing=True).params["model"]
+        if model is not None and takes(model):
+            return compress_calibrated_command.make_context(info_name, args, *rest, **extra)
+        return super().make_context(info_name, args, *rest, **extra)
+
+
+@click.command("compress", cls=_CompressCommand)
 @click.argument("architecture", type=Choice(NETWORKS))
 @output("the packed file")
 @click.option(
@@ -79,20 +92,6 @@ class Compressed:
     show_default=True,
     help="classic: Deep Compression as published; default: the best result in minutes; record: the smallest file that "
     "is as accurate as the paper's; extreme: the smallest file with 95.83 % accuracy (lenet-300-100 only).",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of the initial weights and of the order of the images.",
-)
-@click.option(
-    "--device",
-    type=Choice(("auto", "cpu", "cuda")),
-    default="auto",
-    show_default=True,
-    help="Where to train; auto takes a CUDA GPU if there is one.",
 )
 @click.option(
     "--epochs",
@@ -106,19 +105,7 @@ class Compressed:
     help="Start from this state_dict (.safetensors, .npz, .pt) instead of training the dense network.",
 )
 @data()
-@click.option(
-    "--mode",
-    type=Choice(MODES),
-    help="The coder: fast to decode, small, or smallest for small networks [default: the recipe's].",
-)
-@click.option(
-    "--resume",
-    is_flag=False,
-    flag_value=_BESIDE,
-    metavar="[DIR]",
-    help="Continue from the last complete stage, in DIR or in FILE.stages beside the output.",
-)
-@click.option("--keep-stages", is_flag=True, help="Keep the stages after success (those in a DIR are always kept).")
+@training_options("the recipe's")
 @as_json()
 def compress_command(**options: Any) -> None:
     """Train a network, prune it, share its weights, fine-tune them, and pack the result.
@@ -127,6 +114,12 @@ def compress_command(**options: Any) -> None:
     and compared, and then run once on the test set.
 
     After an interruption, FILE.stages holds the completed stages, and --resume continues from them.
+
+    `dcformat compress --module PACKAGE.MODULE:FUNCTION` compresses your own network with your own data; `dcformat
+    compress --module NAME --help` explains it.
+
+    `dcformat compress MODEL`, with a file of ONNX, TensorFlow Lite, PyTorch (.pt2) or a .dcf file, compresses without
+    training; `dcformat compress MODEL --help` explains it.
     """
     _compress(CompressOptions(**options))
 
@@ -150,14 +143,14 @@ def _compress(options: CompressOptions) -> None:
 
 
 def _train(options: CompressOptions, stages: StageDirectory) -> Result:
-    from dcformat_pruning.recipes import compress
+    from dcformat_pruning.recipes import compress_architecture
 
     start = None
     if options.checkpoint is not None:
         with spooled(options.checkpoint) as path:
             start = stages.start_from(path, ARCHITECTURES[options.architecture])
     with reporting() as progress:
-        return compress(
+        return compress_architecture(
             options.architecture,
             options.recipe,
             seed=options.seed,
@@ -186,7 +179,7 @@ def _report(options: CompressOptions, made: Compressed) -> None:
 
 
 def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
-    rows = [(s.stage, f"{100 * s.accuracy:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
+    rows = [(s.stage, f"{100 * s.metric:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
     Table("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
     say("")
     summary.layer_table(figures).show()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dcformat.floats import bit_patterns
+from dcformat.floats import as_numbers, bit_patterns
 from dcformat.limits import require_work
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
@@ -96,8 +96,6 @@ def _codebooks(first: Tensor, second: Tensor) -> dict[str, list[int]]:
 
 def _largest(x: np.ndarray, y: np.ndarray, dtype: str, scale: float) -> float:
     """Return the largest finite difference of two arrays of numbers; 0 for dtypes that NumPy does not compute with."""
-    from dcformat_interop.tensors import as_numbers
-
     if dtype.startswith("float8") or dtype == "bool":
         return 0.0
     kind = np.complex128 if dtype.startswith("complex") else np.float64

@@ -16,29 +16,34 @@ import dcformat
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import require_no_delta
 from dcformat.wording import counted
+from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.options import as_json, max_memory
+from dcformat_cli.options import LocalFile, as_json, max_memory
+from dcformat_cli.packing.deltas import is_dcf
 from dcformat_cli.terminal import Table, emit_json, say, show_notes
+from dcformat_cli.writing import packed_in
 
 if TYPE_CHECKING:
     from dcformat_interop import Dense
 
-    from dcformat.codecs import Mode
+    from dcformat import DcfFile
 
-#: Most elements of a model for which the slow mode is tried too.
-_SMALL = 1 << 21
+#: Bytes beside the tensors, such as those of an optimizer, that are worth a line.
+_BESIDE = 1 << 14
 
 #: Optional packages, and what they are for.
 _EXTRAS = {
     "numba": "compiled kernels", "torch": "compress, study, PyTorch files", "matplotlib": "plots of study",
-    "onnx": "ONNX models", "onnxruntime": "fast checks of ONNX models", "ai_edge_litert": "checks of TFLite models",
+    "onnx": "ONNX models", "onnxscript": "PyTorch programs", "onnxruntime": "fast checks of ONNX models",
+    "ai_edge_litert": "checks of TFLite models", "jinja2": "report", "optuna": "sweep", "ray": "clusters",
+    "fsspec": "URLs other than http", "huggingface_hub": "models on Hugging Face", "scipy": "sparse matrices in Python",
 }  # fmt: skip
 
 _NAMED = 4
 
 
 @click.command("doctor")
-@click.argument("model", metavar="[MODEL]", required=False, type=click.Path())
+@click.argument("model", metavar="[MODEL]", required=False, type=LocalFile())
 @max_memory()
 @as_json()
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
@@ -63,32 +68,45 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
     with spooled(name) as path, naming(name):
         size = path.stat().st_size
         tensors, left_out = _tensors(path, limit)
-        stored = {key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
-                  for key, dense in tensors.items()}  # fmt: skip
-        elements = sum(tensor.size for tensor in stored.values())
-        modes: tuple[Mode, ...] = ("fast", "small", "tiny") if elements <= _SMALL else ("fast",)
-        packed = {mode: len(dcformat.dumps(dcformat.Model(stored), mode=mode)) for mode in modes}
-        found = findings(tensors)
-    best = min(packed, key=lambda mode: packed[mode])
-    verb = "repack" if name.endswith(".dcf") else "pack"
-    output = shlex.quote(f"{Path(name).stem}.new.dcf" if name != "-" else "model.dcf")
+        verb = "repack" if is_dcf(path) else "pack"
+        model = dcformat.Model({
+            key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
+            for key, dense in tensors.items()
+        })  # fmt: skip
+        elements = sum(tensor.size for tensor in model.tensors.values())
+        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), elements)
+        with dcformat.open(packed.data, max_memory=None, max_work=None) as content:
+            stored = {key: _stored(content, key) for key in content.names}
+        found = findings(tensors, stored)
+    beside = size - sum(dense.values.nbytes for dense in tensors.values())
     return {
         "file": name,
         "bytes": size,
         "tensors": len(tensors),
         "parameters": elements,
         "left_out": left_out,
+        "beside": max(beside, 0) if verb == "pack" else 0,
         "findings": [dict(finding._asdict()) for finding in found],
-        "packed": packed,
-        "command": f"dcformat {verb} {shlex.quote(name)} -o {output} --mode {best}",
+        "packed": {trial.mode: trial.bytes for trial in packed.trials},
+        "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found)),
     }
+
+
+def _stored(content: DcfFile, name: str) -> Stored:
+    return Stored(content.usage(name).coder, content.info(name).payload_bytes)
+
+
+def _command(name: str, verb: str, wide: bool) -> str:
+    """Return the command that makes the file smaller."""
+    output = f"{Path(name).stem}.new.dcf" if name != "-" else "model.dcf"
+    words = ["dcformat", verb, shlex.quote(name), "-o", shlex.quote(output)]
+    return " ".join([*words, "--float32"] if wide and verb == "pack" else words)
 
 
 def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:
     """Return the tensors of any file that `pack` reads, and why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
-    from dcformat_cli.delta_packing import is_dcf
     from dcformat_cli.networks import network_kind, read_network
 
     if is_dcf(path):
@@ -108,14 +126,13 @@ def _say_model(document: Mapping[str, Any]) -> None:
     size, parameters = document["bytes"], document["parameters"]
     tensors = counted(document["tensors"], "tensor")
     say(f"{document['file']}: {size:,} bytes; {tensors}, {counted(parameters, 'parameter')}")
-    if document["findings"]:
-        rows = [
-            (_named(finding["tensors"]), f"{finding['elements']:,}", f"{finding['bytes']:,}")
-            for finding in document["findings"]
-        ]
-        for finding, row in zip(document["findings"], rows, strict=True):
-            Table(finding["what"], ("tensors", "elements", "bytes"), [row]).show()
-    else:
+    if document["beside"] >= _BESIDE:
+        say(f"{document['beside']:,} bytes are beside the tensors: headers, optimizer state, masks; packing drops them")
+    for finding in document["findings"]:
+        figures = (finding["elements"], finding["bytes"], finding["packed"])
+        row = (_named(finding["tensors"]), *(f"{figure:,}" for figure in figures))
+        Table(finding["what"], ("tensors", "elements", "bytes", "tensors packed"), [row]).show()
+    if not document["findings"]:
         say("nothing unusual was found in the tensors")
     sizes = ", ".join(f"{mode} {count:,}" for mode, count in document["packed"].items())
     say(f"packed, the tensors take {sizes} bytes: {document['command']}")
@@ -130,8 +147,10 @@ def _installation() -> dict[str, Any]:
 
     from dcformat import datasets, jit
     from dcformat.jit.machine_code import store
+    from dcformat_cli.compiling import all_kernels
     from dcformat_cli.verbs.bench_command import machine
 
+    kernels = all_kernels()
     folder = store.folder()
     try:
         data: str | None = str(datasets.find_directory())
@@ -143,6 +162,7 @@ def _installation() -> dict[str, Any]:
         "machine": machine(),
         "vectors": cpu.level(),
         "compiles": jit.can_compile(),
+        "kernels": {"all": len(kernels), "saved": sum(kernel.path() is not None for kernel in kernels)},
         "folder": None if folder is None else str(folder),
         "writable": folder is not None and _writable(Path(folder)),
         "data": data,
@@ -157,10 +177,13 @@ def _writable(folder: Path) -> bool:
 
 
 def _version(name: str) -> str | None:
+    """Return the version of a package, None if it is not installed, or why it cannot be imported."""
     try:
         module = importlib.import_module(name)
-    except ImportError:
-        return None
+    except ModuleNotFoundError as error:
+        return None if error.name == name else f"broken: {error}"
+    except Exception as error:  # A package that does not fit others may raise anything.
+        return f"broken: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     return str(getattr(module, "__version__", "unknown"))
 
 
@@ -169,7 +192,8 @@ def _say_installation(found: Mapping[str, Any]) -> None:
     say(f"dcformat {found['dcformat']}, Python {machine['python']} ({found['executable']})")
     say(f"processor: {machine['processor']}, {counted(machine['cores'], 'core')}, vectors {machine['vectors']}")
     kernels = "are compiled by Numba" if found["compiles"] else "run only where they were saved, or in NumPy"
-    say(f"kernels: {kernels}; dcformat warmup compiles them all")
+    saved = f"{found['kernels']['saved']} of {found['kernels']['all']} are saved"
+    say(f"kernels: {kernels}; {saved}; dcformat warmup compiles them all")
     place = "none: set DCFORMAT_CACHE_DIR" if found["folder"] is None else found["folder"]
     say(f"machine code is saved in: {place}{'' if found['writable'] else ' (which cannot be written)'}")
     say(f"data set: {found['data'] or 'none found: set DCFORMAT_DATA or give --data'}")

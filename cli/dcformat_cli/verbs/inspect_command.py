@@ -10,9 +10,12 @@ import click
 from dcformat.errors import FormatError
 from dcformat.graph import with_batch
 from dcformat.wording import counted, shaped
-from dcformat_cli import summary
+from dcformat_cli import byte_map, sharded, summary, tensor_details
+from dcformat_cli.failures import misuse
+from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work
+from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
+from dcformat_cli.report.stages import recorded_stages
 from dcformat_cli.terminal import Table, emit_json, say
 
 if TYPE_CHECKING:
@@ -22,25 +25,65 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @file_argument()
+@click.option("--tensor", "tensors", multiple=True, metavar="NAME",
+              help="Show more about this tensor: its codebook, values and rows; may be repeated.")  # fmt: skip
+@click.option("--hex", "parts", is_flag=True,
+              help="Show each part's first bytes, offset and section of the specification.")  # fmt: skip
 @click.option("--memory", is_flag=True, help="Also show the memory that loading the file would take.")
 @max_memory()
 @max_work()
 @as_json()
-def inspect_command(file: str, memory: bool, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+def inspect_command(
+    file: str,
+    tensors: tuple[str, ...],
+    parts: bool,
+    memory: bool,
+    max_memory: int | None,
+    max_work: int | None,
+    as_json: bool,
+) -> None:
     """Show what FILE (- for stdin) holds and what its bytes are for.
 
     As in the tables of the Deep Compression paper, bits per weight and per index are averages over the stored weights,
     after coding. The column "codebook" has the number of shared values. The rows of the second table add up to the size
     of the file.
+
+    --tensor shows tensors in detail instead, and --hex where the parts of the file, or of these tensors, are.
+
+    FILE may also be the index of several files (*.dcf.index.json), or their directory.
     """
+    if sharded.shards(file, max_memory) is not None:
+        refuse("give one of the files instead of their index or directory", "tensors", "parts", "memory")
+        sharded.inspect(file, max_memory, max_work, as_json)
+        return
     with opened(file, max_memory, max_work, delta=True) as content:
+        for name in tensors:
+            if name not in content.names:
+                raise misuse(f"{file}: no tensor {name!r}.{suggestion(name, content.names)}")
+        found = [tensor_details.details(content, name) for name in tensors]
+        places = _parts(content, tensors) if parts else []
         if as_json:
-            emit_json(_document(file, content, memory))
-        else:
-            _show(file, content, memory)
+            more = ({"details": found} if tensors else {}) | ({"parts": byte_map.as_json(places)} if parts else {})
+            emit_json({**_document(file, content), **more, **_memory_document(content, memory)})
+            return
+        if not tensors and not parts:
+            _show(file, content)
+        for each in found:
+            tensor_details.show(content, each)
+        if parts:
+            byte_map.table(places).show()
+        if memory:
+            say("")
+            _memory_table(content).show()
 
 
-def _show(name: str, content: DcfFile, memory: bool) -> None:
+def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.Part]:
+    if not tensors:
+        return list(byte_map.file_parts(content))
+    return [part for name in tensors for part in byte_map.tensor_parts(content, name)]
+
+
+def _show(name: str, content: DcfFile) -> None:
     figures = summary.summarize(content)
     say(summary.headline(name, figures))
     say(f"format {content.version[0]}.{content.version[1]}, content digest {content.digest.hex()}")
@@ -59,17 +102,14 @@ def _show(name: str, content: DcfFile, memory: bool) -> None:
     summary.layer_table(figures).show()
     say("")
     summary.ledger_table(figures).show()
-    if memory:
-        say("")
-        _memory_table(content).show()
 
 
 def _network(content: DcfFile) -> list[str]:
     graph = content.graph
     if content.delta is not None:
-        from dcformat_cli import delta_packing
+        from dcformat_cli.packing import deltas
 
-        made = f"{delta_packing.parts(content.delta)}, new content digest {content.delta.result.hex()}"
+        made = f"{deltas.parts(content.delta)}, new content digest {content.delta.result.hex()}"
         return [f"a delta from a base with content digest {content.delta.base.hex()}: {made}"]
     if graph is None:
         return ["no network, only tensors (pack with --architecture to make a file that runs)"]
@@ -124,9 +164,9 @@ def _memory_table(content: DcfFile) -> Table:
     return Table("maximum memory", ("what", "bytes"), rows)
 
 
-def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
+def _document(name: str, content: DcfFile) -> dict[str, Any]:
     graph = content.graph
-    document: dict[str, Any] = {
+    return {
         "file": name,
         "version": list(content.version),
         "digest": content.digest.hex(),
@@ -139,18 +179,20 @@ def _document(name: str, content: DcfFile, memory: bool) -> dict[str, Any]:
         },
         "delta": _delta_document(content),
         "extensions": [{"kind": e.kind, "bytes": len(e.payload)} for e in content.extensions],
+        "stages": [{"stage": stage, "metric": metric} for stage, metric in recorded_stages(content.metadata)],
     }  # fmt: skip
-    if memory:
-        document["memory"] = [{"what": what, "bytes": size} for what, size in _memory(content)]
-    return document
+
+
+def _memory_document(content: DcfFile, wanted: bool) -> dict[str, Any]:
+    return {"memory": [{"what": what, "bytes": size} for what, size in _memory(content)]} if wanted else {}
 
 
 def _delta_document(content: DcfFile) -> dict[str, Any] | None:
     if content.delta is None:
         return None
-    from dcformat_cli import delta_packing
+    from dcformat_cli.packing import deltas
 
-    return delta_packing.as_json(content.delta)
+    return deltas.as_json(content.delta)
 
 
 def _operand(operand: Operand) -> object:

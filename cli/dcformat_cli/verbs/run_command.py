@@ -13,7 +13,7 @@ import click
 import numpy as np
 from dcformat_interop.archives import write_arrays
 
-from dcformat.source import read_stream
+from dcformat.source import is_url, read_stream
 from dcformat_cli import output_summary
 from dcformat_cli.array_files import Array, read_arrays
 from dcformat_cli.evaluation import Evaluation, evaluate
@@ -67,9 +67,11 @@ def _named(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tupl
     pairs: list[tuple[str | None, str]] = []
     for text in values:
         name, sign, file = text.partition("=")
-        whole = not sign or Path(text).exists()
+        whole = not sign or is_url(text) or Path(text).exists()
         if not whole and not (name and file):
             raise click.BadParameter(f"expected NAME=X.npy, found {text!r}")
+        if is_url(text if whole else file):
+            raise click.BadParameter(f"expected a file, found the URL {text!r}: download it first")
         pairs.append((None, text) if whole else (name, file))
     return tuple(pairs)
 

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dcformat.files import check_output, replacing
+from dcformat.files import replacing
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice, Group
 from dcformat_cli.options import as_json, data
-from dcformat_cli.output_files import refuse_existing
 from dcformat_cli.progress import reporting
+from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import Table, emit_json, note, say
+from dcformat_cli.verbs.study_networks import networks_command
 
 if TYPE_CHECKING:
     from dcformat_pruning.study import ComparisonRow, ScheduleRow, Sensitivity
     from dcformat_pruning.study.article import RepeatedRow
-
-_OUT = click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write tables and plots here; the tables are updated after each seed.",
-)
-_FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
-
 
 #: The study's ratios and criteria, for the help text, which must not need PyTorch.
 _RATIOS = (10.0, 21.57, 24.94, 30.39, 65.46)
@@ -62,7 +53,7 @@ _DENSE = 10.0
 
 @click.group("study", cls=Group)
 def study_command() -> None:
-    """Compare pruning criteria or schedules on LeNet-300-100, repeat an article's figures, or rank layers."""
+    """Compare pruning criteria or schedules, repeat an article's figures, or rank layers."""
 
 
 @study_command.command(
@@ -82,8 +73,8 @@ def study_command() -> None:
     multiple=True,
     help="Compare this criterion; may be repeated [default: all except LAMP and Castellano].",
 )
-@_OUT
-@_FORCE
+@OUT
+@FORCE
 @data()
 @as_json()
 def criteria_command(
@@ -96,7 +87,7 @@ def criteria_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.report import plot, to_csv, to_markdown
 
-    _prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
+    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
     rows: list[ComparisonRow] = []
     criteria = {baseline.name: study.compared_criteria(0, baseline.name, names) for baseline in study.BASELINES}
@@ -116,74 +107,68 @@ def criteria_command(
                     figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
                     meter.count("prunings", done, counts[baseline.name], figures)
             if out is not None:
-                _write(out, {"study-criteria.csv": to_csv(rows), "study-criteria.md": to_markdown(rows)})
+                write(out, {"study-criteria.csv": to_csv(rows), "study-criteria.md": to_markdown(rows)})
     if out is not None:
         try:
             plot(rows, out / "study-criteria.png")
         except ImportError as error:
             note(f"no plot: matplotlib is not installed ({error})")
-    _print(rows, to_markdown(rows), as_json)
+    print_rows(rows, to_markdown(rows), as_json)
 
 
 @study_command.command("article", short_help="repeat the figures of a 2025 article")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs of retraining.")
-@_OUT
-@_FORCE
+@click.option(
+    "--dense", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs of the dense network."
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs of retraining.")
+@OUT
+@FORCE
+@RESUME
 @data()
 @as_json()
-def article_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
+def article_command(
+    seeds: int,
+    dense: int,
+    epochs: int,
+    out: Path | None,
+    force: bool,
+    resume: Path | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
     """Repeat the figures of an article on a network trained as the article's, on the test set.
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
-    Each seed takes about a minute on one core.
+    Each seed takes about half an hour on one core. An interrupted study continues with --resume.
     """
     require_torch("study")
-    from dcformat_pruning import study
     from dcformat_pruning.data import load_test_images, training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study import article
+    from dcformat_pruning.study import article, article_run
     from dcformat_pruning.study.report import article_markdown, to_csv
 
-    _prepare(out, force, ("study-article.csv", "study-article.md"))
+    prepare(out, force, ("study-article.csv", "study-article.md"))
+    if resume is not None:
+        resume.mkdir(parents=True, exist_ok=True)
     images, test = training_data(data), load_test_images(data)
     rows: list[RepeatedRow] = []
-    count = article.rows_of_one()
     with reporting() as report:
-        meter = Meter(report, _work(seeds, {"article's": epochs * count}))
-        for seed in range(seeds):
-            meter.begin(2 * seed)
-            module = study.train_article(images, seed, meter, article.DENSE_EPOCHS)
-            meter.begin(2 * seed + 1)
-            for done, row in enumerate(article.repeat(module, seed, images, test, epochs), start=1):
-                rows.append(row)
-                meter.count("prunings", done, count, {"pruned": row.pruned, "retrained": row.retrained})
+        meter = Meter(report, _work(seeds, {"article's": epochs * article.rows_of_one()}, dense))
+        for rows in article_run.run(seeds, dense, epochs, images, test, resume, meter):
             if out is not None:
-                _write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
-    _print(rows, article_markdown(rows), as_json)
+                write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
+    print_rows(rows, article_markdown(rows), as_json)
 
 
-def _work(seeds: int, retraining: Mapping[str, int]) -> list[tuple[str, float]]:
+def _work(seeds: int, retraining: Mapping[str, int], dense: float = _DENSE) -> list[tuple[str, float]]:
     """Return the stages of a study and their work in epochs: a dense network, then its pruned versions."""
     stages: list[tuple[str, float]] = []
     for seed in range(seeds):
         for name, epochs in retraining.items():
-            stages += [(f"{name} network, seed {seed}", _DENSE), (f"its prunings, seed {seed}", float(epochs))]
+            stages += [(f"{name} network, seed {seed}", float(dense)), (f"its prunings, seed {seed}", float(epochs))]
     return stages
-
-
-def _print(rows: Sequence[Any], table: str, as_json: bool) -> None:
-    if as_json:
-        emit_json({"rows": [asdict(row) for row in rows]})
-    else:
-        click.echo(table, nl=False)
-
-
-def _write(out: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        with replacing(out / name) as file:
-            file.write(text.encode())
 
 
 @study_command.command("schedules", short_help="compare pruning schedules")
@@ -196,8 +181,8 @@ def _write(out: Path, files: dict[str, str]) -> None:
     show_default=True,
     help="How many times fewer parameters to keep, biases included.",
 )
-@_OUT
-@_FORCE
+@OUT
+@FORCE
 @data()
 @as_json()
 def schedules_command(
@@ -214,7 +199,7 @@ def schedules_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.report import schedules_markdown, to_csv
 
-    _prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
+    prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     images = training_data(data)
     rows: list[ScheduleRow] = []
     with reporting() as report:
@@ -226,8 +211,8 @@ def schedules_command(
                 rows.append(row)
                 meter.count("schedules", done, len(study.SCHEDULES), {"accuracy": row.accuracy})
             if out is not None:
-                _write(out, {"study-schedules.csv": to_csv(rows), "study-schedules.md": schedules_markdown(rows)})
-    _print(rows, schedules_markdown(rows), as_json)
+                write(out, {"study-schedules.csv": to_csv(rows), "study-schedules.md": schedules_markdown(rows)})
+    print_rows(rows, schedules_markdown(rows), as_json)
 
 
 @study_command.command("layers", short_help="rank layers by sensitivity to pruning")
@@ -235,8 +220,8 @@ def schedules_command(
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the dense network."
 )
-@_OUT
-@_FORCE
+@OUT
+@FORCE
 @data()
 @as_json()
 def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data: Path | None, as_json: bool) -> None:
@@ -249,7 +234,7 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import rank_layers, train_strong
 
-    _prepare(out, force, ("study-layers.md",))
+    prepare(out, force, ("study-layers.md",))
     images = training_data(data)
     document: list[dict[str, Any]] = []
     tables: list[Table] = []
@@ -302,11 +287,4 @@ def _markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table.rows)]) + "\n"
 
 
-def _prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
-    """Fail before the work starts if its results cannot be written, or would replace existing files."""
-    if out is not None:
-        for name in names:
-            refuse_existing(out / name, force)
-        out.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            check_output(out / name)
+study_command.add_command(networks_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.input_files import model_source, naming, opened
 from dcformat_cli.options import as_json, max_memory, max_work
+from dcformat_cli.progress import counting
+from dcformat_cli.sharded import compare_index, shards
 from dcformat_cli.terminal import complain, emit_json, say
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ def verify_command(**options: Any) -> None:
     exit code is 0 if every file reads back exactly as it was saved, and 1 if at least one file failed; a line on stderr
     says why, and names the tensors that are damaged.
 
+    FILE may also be the index of several files (*.dcf.index.json), or their directory: verify checks them all, and that
+    each tensor is where the index has it.
+
     With --repair-info, the command continues after the first damage and lists the tensors that are whole; `dcformat
     unpack --skip-damaged` rescues them.
     """
@@ -59,17 +64,7 @@ def _verify(options: VerifyOptions) -> None:
     if options.repair_info and "-" in options.files:
         raise misuse("--repair-info: expected a file that can be read twice, found - (stdin)")
     reports = []
-    for file in options.files:
-        report = {"file": file, "good": True, **_NOTHING}
-        try:
-            with opened(file, options.max_memory, options.max_work, delta=True) as content:
-                report |= _check(file, content, options)
-        except Exception as error:
-            if len(options.files) == 1 and not options.as_json and not options.repair_info:
-                raise
-            report |= {"good": False, "error": describe(error)}
-        if options.repair_info:
-            report |= _repair_info(file, options)
+    for report in (each for name in options.files for each in _reports(name, options)):
         reports.append(report)
         if not options.as_json:
             _say(report)
@@ -79,9 +74,46 @@ def _verify(options: VerifyOptions) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _reports(name: str, options: VerifyOptions) -> Iterator[dict[str, Any]]:
+    """Yield the report of a file, or those of the files that an index names and, if it is wrong, of the index."""
+    try:
+        files = shards(name, options.max_memory)
+    except UnfitError as error:
+        yield {"file": name, "good": False, **_NOTHING, "error": describe(error)}
+        return
+    if files is None:
+        yield _report(name, options)
+        return
+    good = True
+    for file in files:
+        report = _report(file, options)
+        good = good and report["good"]
+        yield report
+    if good:
+        try:
+            compare_index(name, options.max_memory)
+        except UnfitError as error:
+            yield {"file": name, "good": False, **_NOTHING, "error": describe(error)}
+
+
+def _report(file: str, options: VerifyOptions) -> dict[str, Any]:
+    report = {"file": file, "good": True, **_NOTHING}
+    try:
+        with opened(file, options.max_memory, options.max_work, delta=True) as content:
+            report |= _check(file, content, options)
+    except Exception as error:
+        if [file] == list(options.files) and not options.as_json and not options.repair_info:
+            raise
+        report |= {"good": False, "error": describe(error)}
+    if options.repair_info:
+        report |= _repair_info(file, options)
+    return report
+
+
 def _check(file: str, content: DcfFile, options: VerifyOptions) -> dict[str, Any]:
     """Read the whole file, run its self-test, apply it to its base, and return the report."""
-    content.verify()
+    with counting("checking") as progress:
+        content.verify(progress)
     test = content.self_test
     if test is not None:
         _run_self_test(file, content, options.max_memory, options.max_work)

@@ -15,7 +15,7 @@ from dcformat.wording import counted
 from dcformat_cli.compiling import Notices, all_kernels
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.options import as_json
-from dcformat_cli.terminal import Table, emit_json, note, say, warn
+from dcformat_cli.terminal import Table, emit_json, is_quiet, note, say, shows_progress, warn
 
 if TYPE_CHECKING:
     from dcformat.jit import Kernel
@@ -190,12 +190,12 @@ def _size(place: Path) -> int:
 
 @contextmanager
 def _progress(total: int) -> Iterator[_Step]:
-    if not sys.stderr.isatty() or not total:
+    if not shows_progress() or not total:
         last = time.monotonic()
 
         def line(done: int, name: str) -> None:
             nonlocal last
-            if time.monotonic() - last > _QUIET:
+            if time.monotonic() - last > _QUIET and not is_quiet():
                 last = time.monotonic()
                 click.echo(f"compiled {done} of {total} kernels", err=True)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.floats import as_numbers
 from dcformat.graph import Shape
 from dcformat.limits import require_memory
 from dcformat.model import STORAGE, Tensor
-from dcformat_interop.tensors import as_numbers
 
 Array = npt.NDArray[Any]
 

@@ -27,7 +27,7 @@ from dcformat_interop.onnx_import.functions import (
 from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
-from dcformat_interop.onnx_import.source import Origin
+from dcformat_interop.onnx_import.source import OnnxOrigin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
 
@@ -69,7 +69,7 @@ class Evaluator:
 
     Parameters
     ----------
-    origin : Origin
+    origin : OnnxOrigin
     model : ModelProto
     builder : GraphBuilder
     loader : TensorLoader
@@ -80,7 +80,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, origin: Origin, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget, single: bool
+        self, origin: OnnxOrigin, model: Any, builder: GraphBuilder, loader: TensorLoader, budget: Budget, single: bool
     ) -> None:
         self._single = single
         self._path, self._builder, self._loader, self._budget = origin.path, builder, loader, budget

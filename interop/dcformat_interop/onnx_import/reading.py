@@ -25,7 +25,7 @@ from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
 from dcformat_interop.onnx_import.items import Item, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
 from dcformat_interop.onnx_import.ports import InputPlan, fixed_inputs, plan_inputs
-from dcformat_interop.onnx_import.source import Origin, Source, onnx_engine
+from dcformat_interop.onnx_import.source import OnnxOrigin, Source, onnx_engine
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 
@@ -111,13 +111,13 @@ def import_onnx(
     data = file if isinstance(file, bytes) else _content(path, file, max_memory)
     model = load_model(path, data)
     folder = None if isinstance(file, bytes) else file.parent
-    origin = Origin(path, lambda: onnx_engine(file, model), folder)
+    origin = OnnxOrigin(path, lambda: onnx_engine(file, model), folder)
     return import_proto(origin, model, dims=dims, values=values, single=single, max_memory=max_memory, exact=exact)
 
 
 @np.errstate(all="ignore")  # what is not finite is refused by name
 def import_proto(
-    origin: Origin,
+    origin: OnnxOrigin,
     model: Any,
     *,
     dims: Mapping[str, int] | None = None,

@@ -35,7 +35,7 @@ _BATCH = 3
 Computation = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Any]]
 
 
-class Engine(NamedTuple):
+class OnnxEngine(NamedTuple):
     """Something that runs a model.
 
     `run` does, and so does `plain`, by other kernels, if there are any. `advice`, in parentheses or empty, says what to
@@ -48,7 +48,7 @@ class Engine(NamedTuple):
     plain: Computation | None = None
 
 
-class Origin(NamedTuple):
+class OnnxOrigin(NamedTuple):
     """Where an ONNX model comes from.
 
     Attributes
@@ -70,7 +70,7 @@ class Origin(NamedTuple):
     """
 
     path: str
-    start: Callable[[], Engine]
+    start: Callable[[], OnnxEngine]
     folder: Path | None = None
     outputs: Sequence[str] = ()
     names: TensorNames = MappingProxyType({})
@@ -78,7 +78,7 @@ class Origin(NamedTuple):
     one_input: str = ""
 
 
-def onnx_engine(content: Path | bytes, model: Any) -> Engine:
+def onnx_engine(content: Path | bytes, model: Any) -> OnnxEngine:
     """Return onnxruntime with a model, or onnx's own evaluator if it is missing or has no kernel for some operators."""
     advice = ""
     try:
@@ -104,12 +104,12 @@ def onnx_engine(content: Path | bytes, model: Any) -> Engine:
         except Exception:  # onnxruntime raises errors of many classes
             pass
         else:
-            return Engine(run, f"onnxruntime {onnxruntime.__version__}", plain=plain)
+            return OnnxEngine(run, f"onnxruntime {onnxruntime.__version__}", plain=plain)
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model if isinstance(content, bytes) else str(content))
-    return Engine(evaluator.run, f"onnx.reference {onnx.__version__}", advice)
+    return OnnxEngine(evaluator.run, f"onnx.reference {onnx.__version__}", advice)
 
 
 class Source:
@@ -117,7 +117,7 @@ class Source:
 
     Parameters
     ----------
-    origin : Origin
+    origin : OnnxOrigin
     model : ModelProto
     plans : sequence of InputPlan
     fixed : mapping of str to ndarray
@@ -138,7 +138,7 @@ class Source:
         For inputs by which elements are chosen, how many there are to choose from.
     """
 
-    def __init__(self, origin: Origin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
+    def __init__(self, origin: OnnxOrigin, model: Any, plans: Sequence[InputPlan], fixed: Mapping[str, Array]) -> None:
         self.path, self._origin, self._fixed = origin.path, origin, fixed
         self.plans = plans
         self.has_half_precision = _has_half_precision(model)

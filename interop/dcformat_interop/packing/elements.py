@@ -11,11 +11,12 @@ import numpy as np
 
 from dcformat.denormals import denormals
 from dcformat.dense import SIGNED_ZEROS, negative_zeros, positive_zeros
+from dcformat.floats import as_numbers
 from dcformat.model import STORAGE
 from dcformat.piecewise import PIECE
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import require_bools
-from dcformat_interop.tensors import Array, as_numbers, count_not_finite
+from dcformat_interop.tensors import Array, count_not_finite
 
 #: Negative zeros are few if they are at most one element in this many.
 _FEW = 64

@@ -21,8 +21,7 @@ from dcformat.reader import DcfFile
 from dcformat_interop.packing.indexes import compare, find_index, read_index
 from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.safetensors import METADATA_PREFIX
-from dcformat_interop.tensors import Array
+from dcformat_interop.tensors import Array, Budget
 
 #: How the name of an index ends, and the name that `write_shards` gives it.
 INDEX_SUFFIX = ".dcf.index.json"
@@ -122,7 +121,7 @@ class PackedFiles:
         for file in files:
             for name in file.names:
                 if name in self._where:
-                    raise UnfitError(path, "each tensor in one file", "two with it", name)
+                    raise UnfitError(path, "each tensor in one file", "it in two", name)
                 self._where[name] = file
 
     @property
@@ -142,6 +141,11 @@ class PackedFiles:
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield a tensor's elements, as `DcfFile.pieces` does."""
         return self._where[name].pieces(name)
+
+    @property
+    def files(self) -> Sequence[DcfFile]:
+        """The files themselves, in the order of their names."""
+        return self._files
 
     @property
     def delta(self) -> Delta | None:
@@ -177,15 +181,24 @@ class PackedFiles:
             check_tensors(self.path, found, infos)
         return found
 
-    def safetensors_metadata(self) -> dict[str, str]:
-        """Return the metadata of the safetensors files that the checkpoint was made of."""
-        prefix = METADATA_PREFIX
-        return {key.removeprefix(prefix): text for key, text in self.metadata.items() if key.startswith(prefix)}
-
 
 def is_sharded(path: Path) -> bool:
     """Return whether `opened` takes a path as several files: an index, or a directory."""
     return path.is_dir() or path.name.endswith(INDEX_SUFFIX)
+
+
+def named_files(path: Path, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> list[Path]:
+    """Return the files that an index names, or the index in a directory. Raises the errors of `opened_files`."""
+    index, where = _index(path, max_memory)
+    return [index.parent / name for name in sorted(set(where.values()))]
+
+
+def _index(path: Path, max_memory: int | None) -> tuple[Path, dict[str, str]]:
+    """Return the path of an index, and the name of each tensor's file."""
+    index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
+    if index is None:
+        raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
+    return index, read_index(index, Budget(str(path), max_memory)).where
 
 
 @contextmanager
@@ -198,20 +211,17 @@ def opened_files(
 ) -> Iterator[PackedFiles]:
     """Open the files of a packed checkpoint: an index, or a directory with one.
 
-    The options are those of `dcformat.open`, for each file.
+    The options are those of `dcformat.open`, for each file; `max_memory` applies to the index too.
 
     Raises
     ------
     UnfitError
-        There is no index or more than one, or it is damaged, names a file outside its directory, or disagrees with the
-        files.
+        There is no index or more than one, or it is damaged, takes too much memory, names a file outside its
+        directory, or disagrees with the files.
     FormatError, OSError
         A file is damaged or cannot be read.
     """
-    index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
-    if index is None:
-        raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
-    where = read_index(index).where
+    index, where = _index(path, max_memory)
     with ExitStack() as stack:
 
         def open_one(path: Path) -> DcfFile:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dcformat_interop.refusals import UnfitError
-
-#: Maximum number of bytes of an index.
-_MAX_BYTES = 100_000_000
+from dcformat_interop.tensors import JSON_BYTES, Budget
 
 
 class Index(NamedTuple):
@@ -39,20 +38,22 @@ def find_index(path: Path, suffix: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_index(path: Path) -> Index:
-    """Read an index.
+def read_index(path: Path, budget: Budget) -> Index:
+    """Read an index, and count the memory that it takes.
 
     Raises
     ------
     UnfitError
-        It is damaged, or names a file outside its directory or one that is not there.
+        It is damaged or exceeds the budget, or names a file outside its directory or one that is not there.
     OSError
         It cannot be read.
     """
     with path.open("rb") as file:
-        raw = file.read(_MAX_BYTES + 1)
+        size = os.fstat(file.fileno()).st_size
+        budget.take(JSON_BYTES * size, path.name)
+        raw = file.read(size)
     try:
-        parsed: Any = json.loads(raw.decode()) if len(raw) <= _MAX_BYTES else None
+        parsed: Any = json.loads(raw.decode())
         where = dict(parsed["weight_map"])
         if not where or not all(isinstance(name, str) for name in where.values()):
             raise ValueError("no files")

@@ -1,8 +1,9 @@
 """What is finished of a packing, beside the output, so that a later run need not do it again.
 
-``OUT.journal`` holds lines of JSON: what is packed and how, then a line for each finished tensor or chunk, with the
-place and the checksum of its bytes in ``OUT.journal.data``. Bytes count only if their checksum is right. An
-interrupted run leaves both files; a run that succeeds removes them.
+After a first line that marks it as a journal, ``OUT.journal`` holds lines of JSON: what is packed and how, then a line
+for each finished tensor or chunk, with the place and the checksum of its bytes in ``OUT.journal.data``, which begins
+with the same mark. Bytes count only if their checksum is right. An interrupted run leaves both files; a run that
+succeeds removes them. Files of these names without the mark are somebody else's and stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dcformat.digest import crc32c
+from dcformat.files import replacing
 from dcformat_interop.packing.elements import Findings
 
 try:
@@ -27,6 +29,12 @@ except ImportError:  # Windows
 
 #: Bytes that are copied at a time.
 _PART = 1 << 20
+
+#: The first line of both files.
+_MARK = b"dcformat journal\n"
+
+#: Maximum number of bytes of another line; the parts of a tensor of a hundred billion elements take 4 MB.
+_MAX_LINE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class Journal:
     BusyError
         Another process uses the journal.
     OSError
-        The files cannot be written.
+        The files cannot be written, or there are others of these names.
     """
 
     def __init__(self, path: Path | None, work: Work) -> None:
@@ -111,19 +119,13 @@ class Journal:
         self.chunks: dict[tuple[str, int], DoneChunk] = {}
         self.restarted = False
         self._path, self._files = path, work.files
-        self._lines: IO[str] | None = None
+        self._lines: IO[bytes] | None = None
         self._data: IO[bytes] = _temporary() if path is None else self._locked(path)
         try:
             if path is not None:
                 self._keep(path, work)
-                # Rewrite what is kept: lines of no use must not come back, and the last one may be cut short.
-                self._lines = path.with_name(path.name + ".new").open("w", encoding="utf-8")
-                self._line({"options": work.options})
-                for (name, number), chunk in self.chunks.items():
-                    self._line(_chunk_line(name, number, work.files[name], chunk))
-                for name, tensor in self.tensors.items():
-                    self._line(_tensor_line(name, work.files[name], tensor))
-                os.replace(self._lines.name, path)  # noqa: PTH105
+                self._rewrite(path, work)
+                self._lines = path.open("ab")
         except BaseException:
             self._data.close()
             raise
@@ -180,25 +182,48 @@ class Journal:
             raise OSError(errno.EIO, "finished tensors were altered before they were put together", self._name)
 
     def _locked(self, path: Path) -> IO[bytes]:
+        """Open and lock the data file; raise unless both files are a journal's or new."""
+        with suppress(FileNotFoundError), path.open("rb") as lines:
+            _require_mark(path, lines)
         file = _data_path(path).open("a+b", buffering=0)
         try:
             if flock is not None:
                 flock(file, LOCK_EX | LOCK_NB)
+            _require_mark(_data_path(path), file)
+            if file.tell() < len(_MARK):
+                file.truncate(0)
+                file.write(_MARK)
         except BlockingIOError:
             file.close()
             raise BusyError(errno.EBUSY, "another process is packing to this output", str(path)) from None
+        except BaseException:
+            file.close()
+            raise
         return file
 
     def _keep(self, path: Path, work: Work) -> None:
         """Take over what an earlier run finished, as far as it is about the same work and its bytes are right."""
         lines = _parsed(path)
-        if lines and lines[0].get("options") == work.options:
-            for line in lines[1:]:
+        same = next(lines, {}).get("options") == work.options
+        found = 0
+        for line in lines:
+            found += 1
+            if same:
                 self._take(line, work)
-        self.restarted = len(self.tensors) + len(self.chunks) < len(lines) - 1
+        self.restarted = len(self.tensors) + len(self.chunks) < found
         places = [part for tensor in self.tensors.values() for part in tensor.parts]
         places += [chunk.place for chunk in self.chunks.values()]
-        self._data.truncate(max((place.offset + place.size for place in places), default=0))
+        self._data.truncate(max([len(_MARK), *(place.offset + place.size for place in places)]))
+
+    def _rewrite(self, path: Path, work: Work) -> None:
+        """Write what is kept: lines of no use must not come back, and the last one may be cut short."""
+        with replacing(path) as file:
+            file.write(_MARK)
+            file.write(_encoded({"options": work.options}))
+            for (name, number), chunk in self.chunks.items():
+                file.write(_encoded(_chunk_line(name, number, work.files[name], chunk)))
+            for name, tensor in self.tensors.items():
+                file.write(_encoded(_tensor_line(name, work.files[name], tensor)))
 
     def _take(self, line: dict[str, Any], work: Work) -> None:
         try:
@@ -225,7 +250,7 @@ class Journal:
     def _line(self, content: dict[str, Any]) -> None:
         if self._lines is not None:
             with self._naming():
-                self._lines.write(json.dumps(content, separators=(",", ":")) + "\n")
+                self._lines.write(_encoded(content))
                 self._lines.flush()
 
     @property
@@ -249,17 +274,28 @@ def _data_path(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def _parsed(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a journal up to the first that is damaged."""
-    lines: list[dict[str, Any]] = []
+def _require_mark(path: Path, file: IO[bytes]) -> None:
+    """Raise `OSError` unless a file is a journal's, or is empty or cut short within the mark."""
+    file.seek(0)
+    if not _MARK.startswith(file.read(len(_MARK))):
+        reason = "not a journal of an interrupted run, although its name is that of one: move or rename it"
+        raise FileExistsError(errno.EEXIST, reason, str(path))
+
+
+def _parsed(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal up to the first that is damaged."""
     # A process that is killed while it writes the last line cuts that short.
-    with suppress(FileNotFoundError, ValueError, RecursionError), path.open(encoding="utf-8") as file:
-        for line in file:
+    with suppress(FileNotFoundError, ValueError, RecursionError), path.open("rb") as file:
+        file.readline(len(_MARK))
+        while line := file.readline(_MAX_LINE):
             content = json.loads(line)
             if not isinstance(content, dict):
-                break
-            lines.append(content)
-    return lines
+                return
+            yield content
+
+
+def _encoded(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 def _tensor_line(name: str, file: list[Any], tensor: DoneTensor) -> dict[str, Any]:

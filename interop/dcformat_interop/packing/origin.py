@@ -20,13 +20,16 @@ from dcformat_interop.packing.indexes import check_name
 from dcformat_interop.packing.shards import Shards
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import DTYPES, Layout, read_layout
-from dcformat_interop.tensors import JSON_BYTES
+from dcformat_interop.tensors import JSON_BYTES, Budget
 
 #: The kind of the section; its id is 128 more.
 ORIGIN_KIND = 0x73
 
 #: Maximum number of bytes of the section when it is decompressed.
 _MAX_BYTES = 1 << 28
+
+#: Bytes of memory for each byte of the section: its text is parsed, and then the headers in it are.
+_FACTOR = 2 * JSON_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,14 @@ def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | No
 
 def _inflated(path: str, packed: bytes, max_memory: int | None) -> bytes:
     """Decompress the section; raise unless the memory allows to parse it."""
-    most = _MAX_BYTES if max_memory is None else min(max_memory // JSON_BYTES, _MAX_BYTES)
+    most = _MAX_BYTES if max_memory is None else min(max_memory // _FACTOR, _MAX_BYTES)
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(packed, most + 1)
     except zlib.error as error:
         raise _damaged(path, error) from None
     if len(text) > most:
-        allowed = "" if max_memory is None else f" ({max_memory:,} of max_memory, {JSON_BYTES} for each)"
+        allowed = "" if max_memory is None else f" ({max_memory:,} of max_memory, {_FACTOR} for each)"
         expected = f"at most {most:,}{allowed}"
         refusal = MemoryLimitError("description of safetensors files", got="more bytes", expected=expected)
         refusal.path = path
@@ -121,7 +124,8 @@ def _parsed(path: str, packed: bytes, max_memory: int | None) -> Origin:
     files = []
     for name, header in headers:
         file = io.BytesIO(len(header).to_bytes(8, "little") + header)
-        files.append((name, read_layout(f"{path}: {name}", file, header_only=True)))
+        inside = f"{path}: {name}"
+        files.append((name, read_layout(inside, file, Budget(inside, None), header_only=True)))
     return Origin(files, index)
 
 

@@ -86,7 +86,7 @@ def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, 
     name, mask = f"{stem}_orig", f"{stem}_mask"
     shard, entry = there[name]
     if stem in there or stem in found.left_out:
-        raise UnfitError(shard.path, "one of the two", f"also {stem!r}", name)
+        raise UnfitError(shard.path, f"no {stem!r} beside it", "one", name)
     if mask in found.left_out:
         raise UnfitError(shard.path, "a mask of zeros and ones", found.left_out[mask], mask)
     if there[mask][1].shape != entry.shape:

@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.wording import counted
 from dcformat_interop import kinds
 from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import Layout, read_layout
+from dcformat_interop.tensors import Budget
 
 #: How the name of an index ends.
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -86,7 +88,7 @@ def is_streamed(path: Path) -> bool:
         return kinds.is_safetensors(file.read(kinds.HEAD))
 
 
-def find_shards(path: Path) -> Shards:
+def find_shards(path: Path, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Shards:
     """Find the files of a checkpoint and read their headers.
 
     Parameters
@@ -94,40 +96,44 @@ def find_shards(path: Path) -> Shards:
     path : Path
         A safetensors file, an index (``*.safetensors.index.json``), or a directory with one index, or else with
         safetensors files.
+    max_memory : int or None
+        Maximum number of bytes that the index and all headers may take; None for no limit.
 
     Raises
     ------
     UnfitError
         The directory has no such files or several indexes; a file is damaged or truncated; the index names a file
-        outside its directory, or disagrees with the files about which tensors are where.
+        outside its directory, or disagrees with the files about which tensors are where; the index and the headers
+        take too much memory.
     OSError
         A file cannot be read; `filename` is its name.
     """
+    budget = Budget(str(path), max_memory)
     if path.is_dir():
         if (index := find_index(path, INDEX_SUFFIX)) is not None:
-            return _indexed(str(path), index)
+            return _indexed(str(path), index, budget)
         files = sorted(path.glob("*.safetensors"))
         if not files:
             raise UnfitError(path, f"a directory with safetensors files or an index (*{INDEX_SUFFIX})", "neither")
-        return _checked(str(path), [_shard(each, each.name) for each in files], None)
+        return _checked(str(path), [_shard(each, each.name, budget) for each in files], None)
     if path.name.endswith(INDEX_SUFFIX):
-        return _indexed(str(path), path)
-    return _checked(str(path), [_shard(path, path.name)], None)
+        return _indexed(str(path), path, budget)
+    return _checked(str(path), [_shard(path, path.name, budget)], None)
 
 
-def _shard(path: Path, name: str) -> Shard:
+def _shard(path: Path, name: str, budget: Budget) -> Shard:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         head = file.read(kinds.HEAD)
         if not kinds.is_safetensors(head):
             found = kinds.looks_like(head)
             raise UnfitError(path, "a safetensors file", f"looks like {found}" if found else "other bytes")
-        return Shard(str(path), name, read_layout(str(path), file), (status.st_size, status.st_mtime_ns))
+        return Shard(str(path), name, read_layout(str(path), file, budget), (status.st_size, status.st_mtime_ns))
 
 
-def _indexed(path: str, index: Path) -> Shards:
-    content = read_index(index)
-    shards = [_shard(index.parent / name, name) for name in sorted(set(content.where.values()))]
+def _indexed(path: str, index: Path, budget: Budget) -> Shards:
+    content = read_index(index, budget)
+    shards = [_shard(index.parent / name, name, budget) for name in sorted(set(content.where.values()))]
     compare(index, content.where, {entry.name: shard.name for shard in shards for entry in shard.layout.entries})
     return _checked(path, shards, (index.name, content))
 

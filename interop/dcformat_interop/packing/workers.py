@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, process
+from multiprocessing import connection, process, resource_tracker
 from typing import Protocol
 
 from dcformat_interop.packing.units import Result, Unit, run
@@ -77,14 +78,18 @@ class Processes:
         self._idle: list[connection.Connection] = []
         self._busy: dict[connection.Connection, Unit] = {}
         self._processes: dict[connection.Connection, process.BaseProcess] = {}
-        with _no_interrupts():
-            for _ in range(jobs):
-                ours, theirs = context.Pipe()
-                worker = context.Process(target=_serve, args=(theirs, work), daemon=True)
-                worker.start()
-                theirs.close()  # so that reading fails when the worker ends
-                self._processes[ours] = worker
-                self._idle.append(ours)
+        try:
+            with _later_interrupts():
+                for _ in range(jobs):
+                    ours, theirs = context.Pipe()
+                    worker = context.Process(target=_serve, args=(theirs, work), daemon=True)
+                    worker.start()
+                    theirs.close()  # so that reading fails when the worker ends
+                    self._processes[ours] = worker
+                    self._idle.append(ours)
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, unit: Unit) -> None:
         """Send a unit to an idle process."""
@@ -135,16 +140,23 @@ class Processes:
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Make processes that are started in the block ignore Ctrl-C, which is for the process that started them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread can do so.
+def _later_interrupts() -> Iterator[None]:
+    """Handle Ctrl-C after the block. Processes that are started in it never do: the one that started them decides."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # It starts with the first process otherwise, and unblocks signals then.
+    held: list[int] = []
+    # Processes inherit the mask, but other threads of this one may get the signal too.
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _serve(pipe: connection.Connection, work: Callable[[Unit], Result]) -> None:

@@ -14,7 +14,7 @@ from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import TensorKey, TensorNames, tensor_key
 from dcformat_interop.onnx_import.reading import OnnxImport, import_proto
-from dcformat_interop.onnx_import.source import Engine, Origin
+from dcformat_interop.onnx_import.source import OnnxEngine, OnnxOrigin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.torch_import.archive import load_program
 from dcformat_interop.torch_import.translation import output_names, quiet, translated
@@ -121,7 +121,7 @@ def import_program(
     _check_real(path, program)
     proto = translated(path, program)
     inputs = [value.name for value in proto.graph.input]
-    origin = Origin(
+    origin = OnnxOrigin(
         path,
         lambda: _engine(_run_of(program) if run is None else run, inputs),
         outputs=output_names(program),
@@ -156,7 +156,7 @@ def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:
     return run
 
 
-def _engine(run: Callable[[Sequence[Any]], Any], names: Sequence[str]) -> Engine:
+def _engine(run: Callable[[Sequence[Any]], Any], names: Sequence[str]) -> OnnxEngine:
     """Return what runs a program on arrays by name."""
     import torch
     from torch.utils import _pytree as pytree
@@ -167,7 +167,7 @@ def _engine(run: Callable[[Sequence[Any]], Any], names: Sequence[str]) -> Engine
         leaves = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
         return [leaf.detach().resolve_conj().resolve_neg().numpy() for leaf in leaves]
 
-    return Engine(called, f"torch {torch.__version__}", _ADVICE)
+    return OnnxEngine(called, f"torch {torch.__version__}", _ADVICE)
 
 
 def _names(tensors: Mapping[str, Any]) -> TensorNames:

@@ -1,14 +1,15 @@
-"""Recipes: from nothing, or a checkpoint, to a compressed model.
+"""Recipes: from nothing, or a checkpoint, to a compressed LeNet.
 
-`compress` runs a recipe. A recipe is a list of stages (`recipe`), most of which come from `stage_library`; `classic`,
-`default` and `smallest` hold the recipes.
+`compress_architecture` runs a recipe. A recipe is a list of stages (`recipe`), most of which come from `stage_library`;
+`classic`, `default` and `smallest` hold the recipes. `running` runs stages, here and in `dcformat_pruning.compression`.
 """
 
 from __future__ import annotations
 
+from dcformat_pruning.masks import nonzero_weights
 from dcformat_pruning.meter import Step
-from dcformat_pruning.recipes.compression import RECIPES, Result, compress, nonzero_weights, recipe_for
-from dcformat_pruning.recipes.recipe import Recipe, Stage, StageContext, StageReport
+from dcformat_pruning.recipes.architectures import RECIPES, compress_architecture, recipe_for
+from dcformat_pruning.recipes.recipe import Recipe, Result, Stage, StageContext, StageReport
 
 __all__ = [
     "RECIPES",
@@ -18,7 +19,7 @@ __all__ = [
     "StageContext",
     "StageReport",
     "Step",
-    "compress",
+    "compress_architecture",
     "nonzero_weights",
     "recipe_for",
 ]

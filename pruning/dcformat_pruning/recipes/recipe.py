@@ -10,12 +10,15 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from dcformat.codecs import Mode
 from dcformat.model import Model
-from dcformat_pruning.data import Augmentation, Images, Pool, TrainingData
+from dcformat_pruning.data import Augmentation, Images, Pool
+from dcformat_pruning.feeds import Feed
 from dcformat_pruning.meter import Meter
+from dcformat_pruning.objectives import Task
 from dcformat_pruning.training import Constraint, TrainingPlan, fit
 
 #: Estimated work of making an augmented copy of the images, and of a teacher's targets for a copy; see `Stage.cost`.
@@ -28,10 +31,21 @@ class StageContext:
 
     Attributes
     ----------
-    data : TrainingData
-        The training and validation images, on the run's device.
+    train : Feed
+        The training data.
+    validate : callable
+        Takes the module, and returns its metric on the validation data; higher is better.
     seed : int
         The seed of the run.
+    device : torch.device
+        Where the module and the data are.
+    task : Task or None
+        What the network is trained for; None classifies images.
+    in_place : bool
+        Whether only the module itself can be trained, because the task calls no other. Otherwise a chain trains without
+        its dead units, in a copy.
+    teacher : nn.Module or None
+        Teaches the network in stages whose plan distils.
     stage : str
         The name of the stage that runs.
     meter : Meter or None
@@ -45,8 +59,13 @@ class StageContext:
         teacher's targets. A run that is resumed makes the same pools again.
     """
 
-    data: TrainingData
+    train: Feed
+    validate: Callable[[nn.Module], float]
     seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    task: Task | None = None
+    in_place: bool = False
+    teacher: nn.Module | None = None
     stage: str = ""
     meter: Meter | None = None
     epoch_scale: float = 1.0
@@ -66,12 +85,20 @@ class StageContext:
         return max(1, round(planned * self.epoch_scale))
 
     def pool(self, augmentation: Augmentation, copies: int, teacher: nn.Module | None = None) -> Pool:
-        """Return augmented images, with the teacher's targets if there is a teacher; a short run has fewer copies."""
+        """Return augmented images, with the teacher's targets if there is a teacher; a short run has fewer copies.
+
+        Raises
+        ------
+        TypeError
+            The training data are not `Images`.
+        """
+        if not isinstance(self.train, Images):
+            raise TypeError(f"expected Images to augment, found {type(self.train).__name__}")
         copies = max(2, min(copies, round(copies * self.epoch_scale)))
         plain, taught = (augmentation, copies, False), (augmentation, copies, True)
         if plain not in self.pools:
             shown = self._preparing("augmented images", _AUGMENT * copies)
-            self.pools[plain] = Pool.make(self.data.train, augmentation, copies, self.seed, shown)
+            self.pools[plain] = Pool.make(self.train, augmentation, copies, self.seed, shown)
         if teacher is None:
             return self.pools[plain]
         if taught not in self.pools:
@@ -88,22 +115,24 @@ class StageContext:
         module: nn.Module,
         plan: TrainingPlan,
         *constraints: Constraint,
-        images: Images | Pool | None = None,
+        data: Feed | None = None,
     ) -> None:
-        """Train with the run's data, seed and progress; see `training.fit`."""
+        """Train with the run's data, task, teacher, seed and progress; see `training.fit`."""
         fit(
             module,
-            self.data.train if images is None else images,
+            self.train if data is None else data,
             replace(plan, epochs=self.epochs(plan.epochs)),
             seed=self.stage_seed,
             constraints=constraints,
+            teacher=self.teacher,
+            task=self.task,
             stage=self.stage,
             progress=self.meter,
         )
 
 
 #: Trains, prunes or shares weights in place.
-StageFunction = Callable[[nn.Sequential, StageContext], None]
+StageFunction = Callable[[nn.Module, StageContext], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +150,18 @@ class Stage:
     cost : float or None
         Time that an epoch takes, for the estimate of the remaining time, as a multiple of an epoch of LeNet-300-100.
         None takes the recipe's cost.
+    rebuild : callable or None
+        Makes the changes of the stage to the structure of the module, before the saved weights of the stage are loaded.
+    measure : callable or None
+        Returns the metric and the number of bytes of the module's file; by default, only the metric is measured.
     """
 
     name: str
     run: StageFunction
     epochs: int = 0
     cost: float | None = None
+    rebuild: Callable[[nn.Module], object] | None = None
+    measure: Callable[[nn.Module, StageContext], tuple[float, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +171,20 @@ class StageReport:
     Attributes
     ----------
     stage : str
-    accuracy : float
-        On the validation images, 0 to 1.
+    metric : float
+        On the validation data; the recipes' is the accuracy, 0 to 1.
     weights : int
         Number of nonzero weights.
     seconds : float
+    size : int or None
+        Number of bytes of the file, if the stage makes one.
     """
 
     stage: str
-    accuracy: float
+    metric: float
     weights: int
     seconds: float
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +215,24 @@ class Recipe:
     def epochs(self) -> int:
         """Training epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """A compressed model, and how it was made.
+
+    Attributes
+    ----------
+    model : dcformat.Model
+    module : nn.Module
+        The same weights in PyTorch, in eval mode on the run's device.
+    mode : {'fast', 'small', 'tiny'}
+        The mode to write the model in.
+    stages : tuple of StageReport
+        A report for each stage, in order.
+    """
+
+    model: Model
+    module: nn.Module
+    mode: Mode
+    stages: tuple[StageReport, ...]

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from dcformat_pruning.data import Augmentation, Images, Pool
+from dcformat_pruning.data import Augmentation
+from dcformat_pruning.feeds import Feed
 from dcformat_pruning.recipes.recipe import Recipe, Stage, StageContext
 from dcformat_pruning.recipes.stage_library import (
     ordered,
@@ -52,20 +53,20 @@ def teacher() -> nn.Sequential:
 def teach(plan: TrainingPlan) -> Stage:
     """Return a stage that trains the teacher and carries its weights; the network is not changed."""
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
+    def run(module: nn.Module, context: StageContext) -> None:
         # Dropout draws from the global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.stage_seed)
-            network = teacher().to(context.data.train.pixels.device)
-            context.fit(network, plan, images=_IMAGES(context))
+            network = teacher().to(context.device)
+            context.fit(network, plan, data=_IMAGES(context))
         context.carried.update({_TEACHER + name: value for name, value in network.state_dict().items()})
 
     return Stage("teach", run, plan.epochs, cost=10.0)
 
 
-def taught(context: StageContext) -> Images | Pool:
+def taught(context: StageContext) -> Feed:
     """Return the augmented images with the targets of the carried teacher."""
-    network = teacher().to(context.data.train.pixels.device)
+    network = teacher().to(context.device)
     carried = context.carried.items()
     network.load_state_dict({n.removeprefix(_TEACHER): v for n, v in carried if n.startswith(_TEACHER)})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,21 +12,32 @@ from torch import nn
 from dcformat.codecs import Mode
 from dcformat.model import Model
 from dcformat.transforms import reorder_units
-from dcformat_pruning.data import Augmentation, Images, Pool
-from dcformat_pruning.masks import Masks, PruningError, magnitude_masks, weight_names
+from dcformat_pruning.data import Augmentation
+from dcformat_pruning.export.folding import fold_batch_norm
+from dcformat_pruning.feeds import Feed
+from dcformat_pruning.masks import (
+    Masks,
+    PruningError,
+    Zeroed,
+    all_weights,
+    magnitude_masks,
+    nonzero_weights,
+    weight_names,
+)
 from dcformat_pruning.recipes.recipe import Stage, StageContext
 from dcformat_pruning.schedules import GradualBalanced
 from dcformat_pruning.sharing import IncrementalSharing, SharedWeights, quantise_biases, round_weights, share
-from dcformat_pruning.shrinking import keep_best_units, remove_dead_units, shrink
+from dcformat_pruning.shrinking import is_chain, keep_best_units, remove_dead_units, shrink, working_copy
+from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import TrainingPlan
 
-#: Gives the training images of a stage.
-Source = Callable[[StageContext], Images | Pool]
+#: Gives the training data of a stage.
+Source = Callable[[StageContext], Feed]
 
 
-def plain(context: StageContext) -> Images | Pool:
-    """Return the training images without augmentation."""
-    return context.data.train
+def plain(context: StageContext) -> Feed:
+    """Return the training data as they are."""
+    return context.train
 
 
 def pool(augmentation: Augmentation, copies: int) -> Source:
@@ -32,43 +45,64 @@ def pool(augmentation: Augmentation, copies: int) -> Source:
     return lambda context: context.pool(augmentation, copies)
 
 
-def train(plan: TrainingPlan, source: Source = plain) -> Stage:
+def train(plan: TrainingPlan, source: Source = plain, name: str = "train") -> Stage:
     """Return a stage that trains all weights."""
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
-        context.fit(module, plan, images=source(context))
+    def run(module: nn.Module, context: StageContext) -> None:
+        context.fit(module, plan, data=source(context))
 
-    return Stage("train", run, plan.epochs)
+    return Stage(name, run, plan.epochs)
 
 
 def prune_gradually(
-    plan: TrainingPlan, keep: int, source: Source, units: Mapping[str, int], until: float = 0.6, power: float = 0.5
+    plan: TrainingPlan,
+    keep: int,
+    source: Source = plain,
+    units: Mapping[str, int] | None = None,
+    until: float = 0.6,
+    power: float = 0.5,
+    floor: float = 0.0,
+    name: str = "prune",
 ) -> Stage:
-    """Return a stage that keeps the best units, then prunes while the small network trains.
+    """Return a stage that prunes while the network trains.
+
+    A chain (see `dcformat_pruning.shrinking`) trains without its dead units, which do not come back. In any other
+    module all weights compete, those that an earlier stage pruned included.
 
     Parameters
     ----------
     keep : int
         Number of weights at the end.
-    units : mapping of str to int
-        Layer name to the number of its units (or channels) to keep at first.
-    until, power : float
+    units : mapping of str to int, optional
+        For a chain: layer name to the number of its units (or channels) to keep at first.
+    until, power, floor : float
         See `GradualBalanced`.
     """
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
-        keep_best_units(module, units)
-        for name in weight_names(module):
-            if not bool((module.get_parameter(name) != 0).any()):
-                raise PruningError(f"{name}: expected nonzero weights before pruning, found none")
-        small = shrink(module)
-        masks = Masks.from_zeros(small.module)
-        pruning = GradualBalanced(small.module, masks, min(keep, sum(masks.alive.values())), until=until, power=power)
-        context.fit(small.module, plan, pruning, images=source(context))
-        small.expand(module)
-        remove_dead_units(module)
+    def run(module: nn.Module, context: StageContext) -> None:
+        if isinstance(module, nn.Sequential) and is_chain(module) and not context.in_place:
+            keep_best_units(module, units or {})
+            _check_nonzero(module)
+            small = shrink(module)
+            masks = Masks.from_zeros(small.module)
+            kept = min(keep, sum(masks.alive.values()))
+            pruning = GradualBalanced(small.module, masks, kept, until=until, power=power, floor=floor)
+            context.fit(small.module, plan, pruning, data=source(context))
+            small.expand(module)
+            remove_dead_units(module)
+        else:
+            begin = nonzero_weights(module)
+            masks = all_weights(module)
+            pruning = GradualBalanced(module, masks, keep, until=until, power=power, floor=floor, begin=begin)
+            context.fit(module, plan, pruning, data=source(context))
 
-    return Stage("prune", run, plan.epochs)
+    return Stage(name, run, plan.epochs)
+
+
+def _check_nonzero(module: nn.Module) -> None:
+    for name in weight_names(module):
+        if not bool((module.get_parameter(name) != 0).any()):
+            raise PruningError(f"{name}: expected nonzero weights before pruning, found none")
 
 
 def prune(densities: Mapping[str, float]) -> Stage:
@@ -80,7 +114,7 @@ def prune(densities: Mapping[str, float]) -> Stage:
         Parameter name to the share of its weights to keep.
     """
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
+    def run(module: nn.Module, context: StageContext) -> None:
         Masks(module, magnitude_masks(module, densities)).apply()
 
     return Stage("prune", run)
@@ -89,8 +123,8 @@ def prune(densities: Mapping[str, float]) -> Stage:
 def retrain(plan: TrainingPlan, source: Source = plain) -> Stage:
     """Return a stage that trains the weights that are not zero."""
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
-        context.fit(module, plan, Masks.from_zeros(module), images=source(context))
+    def run(module: nn.Module, context: StageContext) -> None:
+        context.fit(module, plan, Masks.from_zeros(module), data=source(context))
 
     return Stage("retrain", run, plan.epochs)
 
@@ -98,55 +132,63 @@ def retrain(plan: TrainingPlan, source: Source = plain) -> Stage:
 def finetune(plan: TrainingPlan, source: Source = plain, name: str = "fine-tune") -> Stage:
     """Return a stage that trains the centroids: equal weights stay equal, and zeros stay zero."""
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
+    def run(module: nn.Module, context: StageContext) -> None:
         _train_centroids(module, context, plan, source)
 
     return Stage(name, run, plan.epochs)
 
 
 def _train_centroids(
-    module: nn.Sequential, context: StageContext, plan: TrainingPlan, source: Source, *, biases: bool = True
+    module: nn.Module, context: StageContext, plan: TrainingPlan, source: Source, *, biases: bool = True
 ) -> None:
-    """Train the centroids of the small network, and its biases if `biases` is set."""
-    small = shrink(module)
-    for parameter in small.module.parameters():
-        parameter.requires_grad_(biases or parameter.ndim > 1)
+    """Train the centroids of the network without its dead units, and its biases if `biases` is set."""
+    small = working_copy(module, in_place=context.in_place)
+    trained = [p for p in small.module.parameters() if p.requires_grad and p.ndim <= 1 and not biases]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     shared = SharedWeights.from_values(small.module, weight_names(small.module))
-    context.fit(small.module, plan, shared, images=source(context))
+    context.fit(small.module, plan, shared, data=source(context))
+    for parameter in trained:
+        parameter.requires_grad_(True)
     small.expand(module)
 
 
 def share_each(clusters: Mapping[str, int], method: str) -> Stage:
     """Return a stage that shares the weights of each named parameter; see `dcformat_pruning.sharing.share`."""
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
+    def run(module: nn.Module, context: StageContext) -> None:
         share(module, clusters, method)
 
     return Stage("share", run)
 
 
-def share_in_portions(plan: TrainingPlan, clusters: int, source: Source) -> Stage:
-    """Return a stage that ties each layer's weights to few values, a portion at a time, while the small network trains.
+def share_in_portions(
+    plan: TrainingPlan, clusters: int, source: Source = plain, *, rate: float = 0.0, name: str = "share"
+) -> Stage:
+    """Return a stage that ties each layer's weights to few values, a portion at a time, while the network trains.
 
     Parameters
     ----------
     clusters : int
         Number of values in a layer; fewer where a layer has fewer distinct weights.
+    rate : float
+        The price of a bit; see `IncrementalSharing`.
     """
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
-        small = shrink(module)
-        counts = {}
-        for name in weight_names(small.module):
-            weight = small.module.get_parameter(name).detach()
-            counts[name] = min(clusters, len(torch.unique(weight[weight != 0])))
-        context.fit(small.module, plan, IncrementalSharing(small.module, counts), images=source(context))
+    def run(module: nn.Module, context: StageContext) -> None:
+        small = working_copy(module, in_place=context.in_place)
+        counts = codebook_sizes(small.module, clusters)
+        empty = [name for name in weight_names(small.module) if name not in counts]
+        sharing = IncrementalSharing(small.module, counts, rate)
+        context.fit(small.module, plan, sharing, Zeroed(small.module, empty), data=source(context))
         small.expand(module)
 
-    return Stage("share", run, plan.epochs)
+    return Stage(name, run, plan.epochs)
 
 
-def quantise_and_finetune(plan: TrainingPlan, bits: int, levels: int, source: Source) -> Stage:
+def quantise_and_finetune(
+    plan: TrainingPlan, bits: int, levels: int, source: Source = plain, *, name: str = "settle"
+) -> Stage:
     """Return a stage that rounds the biases, trains the centroids to make up for it, and rounds the centroids.
 
     Parameters
@@ -157,13 +199,39 @@ def quantise_and_finetune(plan: TrainingPlan, bits: int, levels: int, source: So
         Number of steps from zero to the largest bias; see `quantise_biases`.
     """
 
-    def run(module: nn.Sequential, context: StageContext) -> None:
+    def run(module: nn.Module, context: StageContext) -> None:
         quantise_biases(module, levels)
         _train_centroids(module, context, plan, source, biases=False)
         round_weights(module, bits)
 
     # The name seeds the stage, so another name would give other bytes.
-    return Stage("settle", run, plan.epochs)
+    return Stage(name, run, plan.epochs)
+
+
+def codebook_sizes(module: nn.Module, clusters: int) -> dict[str, int]:
+    """Return the number of values for each weight that is not all zero: `clusters`, or as many as it has."""
+    counts = {}
+    for name in weight_names(module):
+        weight = module.get_parameter(name).detach()
+        if distinct := len(torch.unique(weight[weight != 0])):
+            counts[name] = min(clusters, distinct)
+    return counts
+
+
+def folded(stage: Stage) -> Stage:
+    """Return a stage that first folds batch norms into layers: to fold them later would split codebooks."""
+
+    def run(module: nn.Module, context: StageContext) -> None:
+        fold_norms(module)
+        stage.run(module, context)
+
+    return replace(stage, run=run, rebuild=fold_norms)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold batch norms where the module can be traced; the export keeps the others as they are."""
+    with contextlib.suppress(UnsupportedModuleError):
+        fold_batch_norm(module)
 
 
 def ordered(mode: Mode) -> Callable[[Model], Model]:

@@ -36,6 +36,11 @@ def _on_cubic(start: int, keep: int, left: float) -> int:
     return round(keep + (start - keep) * left**3)
 
 
+def _below_largest(scores: Tensor, count: int) -> float:
+    """Return a number that about the `count` largest scores exceed."""
+    return float(torch.kthvalue(scores, len(scores) - count).values) if count < len(scores) else -1.0
+
+
 class GradualPruning:
     """A constraint that prunes gradually by any criterion; a pruned weight stays pruned.
 
@@ -114,6 +119,12 @@ class GradualBalanced:
         Number of steps between two thresholds.
     power : float
         Weight of the loss's sensitivity: 0 gives magnitude, 0.5 optimal brain damage.
+    floor : float
+        Share of its uniform part of the weights that each layer keeps in any case, and at least one weight; 0 lets a
+        layer lose all. A network whose only way through leads through such a layer knows nothing.
+    begin : int, optional
+        Number of alive weights from which the cubic falls; by default, those that are alive in the masks. A smaller
+        number lets weights that an earlier pruning removed come back in place of others.
 
     Raises
     ------
@@ -140,14 +151,23 @@ class GradualBalanced:
         freeze: float = 0.95,
         every: int = 20,
         power: float = 0.5,
+        floor: float = 0.0,
+        begin: int | None = None,
     ) -> None:
         parameters = dict(module.named_parameters())
         self._weights = {name: parameters[name] for name in masks.masks}
         self._masks, self._keep, self._power = masks, keep, power
         self._allowed = {name: mask.clone() for name, mask in masks.masks.items()}
         self._start, self._until, self._freeze, self._every = start, until, freeze, every
-        self._steps, self._frozen, self._threshold = 0, False, -1.0
-        self._count = _checked_start(masks, keep)
+        self._steps, self._frozen = 0, False
+        self._thresholds: list[float] = []
+        alive = _checked_start(masks, keep)
+        self._count = alive if begin is None else max(keep, min(begin, alive))
+        # A layer keeps at least this many weights.
+        self._floors = [
+            min(count, max(1, math.ceil(floor * keep / alive * count))) if floor else 0
+            for count in masks.alive.values()
+        ]
         if not 0 <= start < until <= freeze <= 1:
             raise PruningError(f"expected 0 <= start < until <= freeze <= 1, found {start}, {until} and {freeze}")
         self._squares: dict[str, tuple[Tensor, Tensor]] = {}
@@ -169,12 +189,14 @@ class GradualBalanced:
         if not self._frozen and progress > self._start and self._squares:
             if progress >= self._freeze:
                 self._frozen = True
-                self._set(largest(torch.cat(self._scores(fresh=True)), self._keep))
+                lifted = [self._lifted(*pair) for pair in zip(self._scores(fresh=True), self._floors, strict=True)]
+                self._set(largest(torch.cat(lifted), self._keep))
                 self._warn_of_empty_layers()
             else:
-                if self._threshold < 0 or self._steps % self._every == 0:
-                    self._threshold = self._next_threshold(progress)
-                self._set(torch.cat(self._scores()) > self._threshold)
+                if not self._thresholds or self._steps % self._every == 0:
+                    self._thresholds = self._next_thresholds(progress)
+                above = [score > limit for score, limit in zip(self._scores(), self._thresholds, strict=True)]
+                self._set(torch.cat(above))
         self._masks.apply()
 
     def _warn_of_empty_layers(self) -> None:
@@ -182,11 +204,22 @@ class GradualBalanced:
             if not count:
                 warnings.warn(f"{name}: the whole layer is pruned away", PrunedAwayWarning, stacklevel=4)
 
-    def _next_threshold(self, progress: float) -> float:
+    @staticmethod
+    def _lifted(score: Tensor, floor: int) -> Tensor:
+        """Return a layer's scores with infinity for the weights that the layer keeps in any case."""
+        return score.masked_fill(largest(score, floor), math.inf) if floor else score
+
+    def _next_thresholds(self, progress: float) -> list[float]:
+        """Return the score that an alive weight exceeds, for each layer."""
         left = max(0.0, (self._until - progress) / (self._until - self._start))
         keep = _on_cubic(self._count, self._keep, left)
-        scores = torch.cat(self._scores(fresh=True))
-        return float(torch.kthvalue(scores, len(scores) - keep).values) if keep < len(scores) else -1.0
+        layers = self._scores(fresh=True)
+        scores = torch.cat([self._lifted(*pair) for pair in zip(layers, self._floors, strict=True)])
+        limit = float(torch.kthvalue(scores, len(scores) - keep).values) if keep < len(scores) else -1.0
+        return [
+            min(limit, _below_largest(score, floor)) if floor else limit
+            for score, floor in zip(layers, self._floors, strict=True)
+        ]
 
     def _observe(self, name: str, gradient: Tensor) -> None:
         square = gradient.flatten(1).square()
@@ -200,6 +233,9 @@ class GradualBalanced:
         """Return each parameter's scores, flat; -1 for weights that must stay pruned. `fresh` updates F first."""
         scores = []
         for name, weight in self._weights.items():
+            if name not in self._squares:  # The loss does not depend on the parameter.
+                scores.append(torch.zeros_like(weight).flatten())
+                continue
             if fresh or name not in self._factors:
                 rows, columns = self._squares[name]
                 mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)

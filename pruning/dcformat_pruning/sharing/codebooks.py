@@ -186,14 +186,14 @@ def round_weights(module: nn.Module, bits: int) -> None:
 
 @torch.no_grad()
 def quantise_biases(module: nn.Module, levels: int) -> None:
-    """Round the biases of each layer to multiples of a step, in place; the largest magnitude is `levels` steps.
+    """Round each bias and each scale of a norm to multiples of a step, in place; its largest number is `levels` steps.
 
     The step has few significant bits, so that every multiple of it is exact and the file can store small integers.
 
     Parameters
     ----------
     levels : int
-        At least 1. A bias smaller than half a step becomes zero.
+        At least 1. A number smaller than half a step becomes zero.
 
     Raises
     ------
@@ -202,8 +202,8 @@ def quantise_biases(module: nn.Module, levels: int) -> None:
     """
     if levels < 1:
         raise PruningError(f"levels: expected at least 1, found {levels}")
-    for name, parameter in module.named_parameters():
-        if parameter.ndim == 1 and name.endswith("bias"):
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
             step = _significant(parameter.abs().max() / levels, 8)
             if step > 0:
                 parameter.copy_((parameter / step).round() * step)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.sharing.clustering import exact_kmeans
+from dcformat_pruning.sharing.codebooks import cluster
 
 #: Pairs of progress, 0 to 1, and the share of each layer's weights that is tied from then on.
 SCHEDULE = ((0.0, 0.5), (0.25, 0.75), (0.45, 0.9), (0.65, 1.0))
@@ -25,7 +25,10 @@ class IncrementalSharing:
     Parameters
     ----------
     clusters : mapping of str to int
-        Parameter name to the number of clusters. `exact_kmeans` finds them for the current weights.
+        Parameter name to the number of clusters, which are found for the current weights.
+    rate : float
+        The price of a bit, as a share of the mean square of the weights; see `share`. Clusters that do not pay for
+        their bits disappear. The default finds the clusters with the least squared error.
     schedule : sequence of (float, float)
         Pairs of progress and share, both rising; the last share is 1.
 
@@ -39,6 +42,7 @@ class IncrementalSharing:
         self,
         module: nn.Module,
         clusters: Mapping[str, int],
+        rate: float = 0.0,
         schedule: Sequence[tuple[float, float]] = SCHEDULE,
     ) -> None:
         parameters = dict(module.named_parameters())
@@ -47,7 +51,7 @@ class IncrementalSharing:
             if name not in parameters:
                 raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
             try:
-                self._layers.append(_Layer(parameters[name], count))
+                self._layers.append(_Layer(parameters[name], count, rate))
             except PruningError as error:
                 raise PruningError(f"{name}: {error}") from error
         self._due = list(schedule)
@@ -74,11 +78,11 @@ class IncrementalSharing:
 class _Layer:
     """The alive weights of a parameter, their codebook, and their codes (-1 for a weight that is still free)."""
 
-    def __init__(self, parameter: nn.Parameter, clusters: int) -> None:
+    def __init__(self, parameter: nn.Parameter, clusters: int, rate: float) -> None:
         self._parameter = parameter
         weights = parameter.detach().flatten()
         self._alive = torch.nonzero(weights).flatten()
-        found = exact_kmeans(weights[self._alive].cpu().numpy(), clusters)
+        found = cluster(weights[self._alive].cpu().numpy(), clusters, "entropy" if rate else "exact", rate=rate)
         self._codebook = torch.from_numpy(found.centroids).to(weights)
         self._codes = torch.full_like(self._alive, -1)
 

@@ -6,8 +6,10 @@ The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Sque
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -16,9 +18,10 @@ from dcformat_pruning.criteria import Criterion, Magnitude, Obd, TfIdf
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.selection import MaskMap, keep_globally, sensitivity_masks, weight_spread
-from dcformat_pruning.study.baselines import folded
-from dcformat_pruning.study.pruned_networks import first_images, retrain, weights_left
-from dcformat_pruning.training import evaluate
+from dcformat_pruning.shrinking import shrink
+from dcformat_pruning.study.baselines import Normalize, article_decay, article_plan
+from dcformat_pruning.study.pruned_networks import first_images, weights_left
+from dcformat_pruning.training import evaluate, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ PUBLISHED = (
     PublishedRow(30.39, "TF-IDF", 87.46, None),
     PublishedRow(65.46, "TF-IDF", None, 95.83),
 )
+
+
+#: See `RepeatedRow.key`.
+RowKey = tuple[float, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,13 @@ class RepeatedRow:
     pruned: float
     retrained: float
 
+    @property
+    def key(self) -> RowKey:
+        """What was done, by which a resumed study knows that it is done."""
+        return self.published, self.seed, self.method
 
-#: Criteria, and whether their scores are ranked over all layers together.
+
+#: Criteria, and whether their scores are ranked over all layers together. The first two are the article's own.
 _TRIED: tuple[tuple[Criterion, bool], ...] = (
     (Magnitude(), False),
     (TfIdf(), False),
@@ -93,12 +105,14 @@ _TRIED: tuple[tuple[Criterion, bool], ...] = (
     (Obd(), True),
 )
 
-#: Epochs of the dense network, enough for L2 to leave as few large weights as the article's networks must have had.
-DENSE_EPOCHS = 8
+#: Epochs of the dense network and of retraining, and the number of images in a batch, as in the article's code.
+EPOCHS, BATCH = 100, 50
 
 
-def repeat(module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int) -> Iterator[RepeatedRow]:
-    """Repeat the article's rows with magnitude and TF-IDF, and with OBD for comparison.
+def repeat(
+    module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int, done: Iterable[RowKey] = ()
+) -> Iterator[RepeatedRow]:
+    """Repeat the article's rows with magnitude and TF-IDF, and with OBD for comparison; the article's own come first.
 
     The test images are read only here, and nothing is chosen by them.
 
@@ -112,40 +126,60 @@ def repeat(module: nn.Sequential, seed: int, data: TrainingData, test: Images, e
         The test images.
     epochs : int
         Epochs of retraining.
+    done : iterable of tuple
+        Keys of rows to leave out.
     """
     sample = first_images(data.train)
+    scores = [criterion.scores(module, sample) for criterion, _ in _TRIED]
     dense = evaluate(module, test)
-    for criterion, globally in _TRIED:
-        scores = criterion.scores(module, sample)
+    skipped = set(done)
+    for published, number in _in_order():
+        criterion, globally = _TRIED[number]
+        method = f"{criterion.name}, {'all layers' if globally else 's in each layer'}"
+        if (published.ratio, seed, method) in skipped:
+            continue
         spread = weight_spread(module) if isinstance(criterion, Magnitude) else None
-        at_two = None if globally else _ratio(module, _quietly(scores, 2.0, spread))
-        for published in PUBLISHED:
-            s = None if globally else solve_sensitivity(module, scores, spread, published.ratio)
-            if s is None:
-                chosen = keep_globally(scores, weights_left(module, published.ratio))
-            else:
-                chosen = sensitivity_masks(scores, s, spread=spread)
-            pruned = copy.deepcopy(module)
-            Masks(pruned, chosen).apply()
-            before = evaluate(pruned, test)
-            pruned = folded(pruned)
-            retrain(pruned, data.train, epochs, seed)
-            yield RepeatedRow(
-                published.ratio,
-                seed,
-                f"{criterion.name}, {'all layers' if globally else 's in each layer'}",
-                s,
-                _ratio(module, chosen),
-                at_two,
-                dense,
-                before,
-                evaluate(pruned, test),
-            )
+        s = at_two = None
+        if globally:
+            chosen = keep_globally(scores[number], weights_left(module, published.ratio))
+        else:
+            s = solve_sensitivity(module, scores[number], spread, published.ratio)
+            at_two = _ratio(module, _quietly(scores[number], 2.0, spread))
+            chosen = _quietly(scores[number], s, spread)
+        pruned = copy.deepcopy(module)
+        Masks(pruned, chosen).apply()
+        before, ratio = evaluate(pruned, test), _ratio(module, chosen)
+        retrain_as_article(pruned, data.train, epochs, seed)
+        yield RepeatedRow(published.ratio, seed, method, s, ratio, at_two, dense, before, evaluate(pruned, test))
 
 
 def rows_of_one() -> int:
     """Return the number of rows that `repeat` yields for a network."""
     return len(PUBLISHED) * len(_TRIED)
+
+
+def _in_order() -> list[tuple[PublishedRow, int]]:
+    """Return the published rows with the places of the criteria in `_TRIED`, the article's own criterion first."""
+    pairs = list(itertools.product(PUBLISHED, range(len(_TRIED))))
+    return sorted(pairs, key=lambda pair: pair[0].criterion != _TRIED[pair[1]][0].name or _TRIED[pair[1]][1])
+
+
+def retrain_as_article(module: nn.Sequential, images: Images, epochs: int, seed: int) -> None:
+    """Train the remaining weights as the article's code does, in place.
+
+    Pixels and units that are dead are left out of the training.
+
+    Parameters
+    ----------
+    module : nn.Sequential
+        A network of `baselines.train_article`: it normalises pixels first.
+    """
+    layers = nn.Sequential(OrderedDict((name, child) for name, child in module.named_children() if name != "normalize"))
+    small = shrink(layers)
+    network = nn.Sequential(Normalize(), small.module)
+    constraints = (article_decay(network), Masks.from_zeros(network))
+    fit(network, images, article_plan(epochs, BATCH), seed=seed, constraints=constraints, stage="retrain")
+    small.expand(layers)
 
 
 def solve_sensitivity(

@@ -50,13 +50,28 @@ class Baseline:
     train: Callable[[TrainingData, int, Progress | None], nn.Sequential]
 
 
-def train_article(data: TrainingData, seed: int, progress: Progress | None, epochs: int = 3) -> nn.Sequential:
+def article_network(seed: int) -> nn.Sequential:
+    """Build the article's network, which normalises pixels first."""
+    return nn.Sequential(OrderedDict([("normalize", Normalize()), *build(ARCHITECTURE, seed).named_children()]))
+
+
+def article_plan(epochs: int, batch: int) -> TrainingPlan:
+    """Return the plan by which the article's code trains and retrains: Adam at a large constant rate."""
+    return TrainingPlan(epochs=epochs, lr=1e-2, batch=batch, warmup=0.0, final=1.0)
+
+
+def article_decay(module: nn.Module) -> Penalty:
+    """Return the L2 penalty by which the article's code trains and retrains."""
+    return Penalty(module, "l2", 1e-4)
+
+
+def train_article(
+    data: TrainingData, seed: int, progress: Progress | None, epochs: int = 3, batch: int = 128
+) -> nn.Sequential:
     """Train an undertrained network as the article's code does: a large constant rate, L2, normalised pixels."""
-    layers = OrderedDict([("normalize", Normalize()), *build(ARCHITECTURE, seed).named_children()])
-    module = nn.Sequential(layers)
-    plan = TrainingPlan(epochs=epochs, lr=1e-2, batch=128, warmup=0.0, final=1.0)
-    decay = Penalty(module, "l2", 1e-4)
-    fit(module, data.train, plan, seed=seed, constraints=(decay,), stage="dense", progress=progress)
+    module = article_network(seed)
+    plan = article_plan(epochs, batch)
+    fit(module, data.train, plan, seed=seed, constraints=(article_decay(module),), stage="dense", progress=progress)
     return module
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dcformat_pruning.study.article import DENSE, PUBLISHED, RepeatedRow
 from dcformat_pruning.study.comparison import ComparisonRow
+from dcformat_pruning.study.network_comparison import NetworkRow
 from dcformat_pruning.study.schedule_comparison import ScheduleRow
 
 T = TypeVar("T")
+
+#: A row of any of the study's tables.
+Row = ComparisonRow | RepeatedRow | ScheduleRow | NetworkRow
 
 #: Colours, markers and dashes of the criteria in all panels; markers and dashes help readers who cannot tell colours.
 _COLOURS = (
@@ -24,7 +28,7 @@ _MARKERS = "osv^D<>pPX*"
 _DASHES = ("-", "--", "-.")
 
 
-def to_csv(rows: Sequence[ComparisonRow] | Sequence[RepeatedRow] | Sequence[ScheduleRow]) -> str:
+def to_csv(rows: Sequence[Row]) -> str:
     """Return the rows as CSV, with accuracies from 0 to 1 and six decimals."""
     if not rows:
         return ""
@@ -46,7 +50,7 @@ def mean_and_spread(values: Iterable[float]) -> str:
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """Return Markdown tables for each baseline: accuracy right after pruning, and after retraining."""
     parts = []
-    for baseline in _unique(row.baseline for row in rows):
+    for baseline in unique(row.baseline for row in rows):
         chosen = [row for row in rows if row.baseline == baseline]
         dense = mean_and_spread({row.seed: row.dense for row in chosen}.values())
         seeds = len({row.seed for row in chosen})
@@ -67,9 +71,9 @@ def plot(rows: Sequence[ComparisonRow], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    baselines = _unique(row.baseline for row in rows)
+    baselines = unique(row.baseline for row in rows)
     figure, axes = pyplot.subplots(len(baselines), 2, figsize=(12, 4.8 * len(baselines)), sharex=True, squeeze=False)
-    names = _unique(row.criterion for row in rows)
+    names = unique(row.criterion for row in rows)
     for line, baseline in zip(axes, baselines, strict=True):
         chosen = [row for row in rows if row.baseline == baseline]
         dense = 100 * (1 - statistics.mean(row.dense for row in chosen))
@@ -93,20 +97,10 @@ def _panel(axis: Any, rows: Sequence[ComparisonRow], figure: str, names: Sequenc
     """Draw a line for each criterion: the mean over the seeds, with bars from the smallest to the largest."""
     ticks = sorted({row.ratio for row in rows})
     for number, name in enumerate(names):
-        values = [[100 * (1 - getattr(r, figure)) for r in rows if (r.criterion, r.ratio) == (name, t)] for t in ticks]
-        drawn = [(ratio, errors) for ratio, errors in zip(ticks, values, strict=True) if errors]
-        if not drawn:
-            continue
-        means = [statistics.mean(errors) for _, errors in drawn]
-        low = [mean - min(errors) for mean, (_, errors) in zip(means, drawn, strict=True)]
-        high = [max(errors) - mean for mean, (_, errors) in zip(means, drawn, strict=True)]
-        # The criteria are drawn side by side at each ratio; otherwise their bars would hide each other.
-        shift = 1.05 ** ((number - (len(names) - 1) / 2) / len(names))
-        axis.errorbar(
-            [ratio * shift for ratio, _ in drawn], means, (low, high), label=name,
-            color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)],
-            linestyle=_DASHES[number % len(_DASHES)], markersize=5, linewidth=1.2, elinewidth=0.8, capsize=2,
-        )  # fmt: skip
+        values = {
+            t: [100 * (1 - getattr(r, figure)) for r in rows if (r.criterion, r.ratio) == (name, t)] for t in ticks
+        }
+        draw_line(axis, {ratio: errors for ratio, errors in values.items() if errors}, name, number, len(names))
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_ylabel("validation error, %")
@@ -118,44 +112,68 @@ def _panel(axis: Any, rows: Sequence[ComparisonRow], figure: str, names: Sequenc
     axis.grid(alpha=0.3)
 
 
+def draw_line(axis: Any, values: Mapping[float, Sequence[float]], name: str, number: int, lines: int) -> None:
+    """Draw the mean of the values at each place, with bars from the smallest to the largest.
+
+    Parameters
+    ----------
+    values : mapping of float to sequence of float
+        Place on the horizontal axis, which is logarithmic, to one value for each seed.
+    number, lines : int
+        The place of the line among all lines, from 0, and their number: lines are drawn side by side at each place;
+        otherwise their bars would hide each other.
+    """
+    if not values:
+        return
+    means = [statistics.mean(found) for found in values.values()]
+    low = [mean - min(found) for mean, found in zip(means, values.values(), strict=True)]
+    high = [max(found) - mean for mean, found in zip(means, values.values(), strict=True)]
+    shift = 1.05 ** ((number - (lines - 1) / 2) / lines)
+    axis.errorbar(
+        [place * shift for place in values], means, (low, high), label=name,
+        color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)],
+        linestyle=_DASHES[number % len(_DASHES)], markersize=5, linewidth=1.2, elinewidth=0.8, capsize=2,
+    )  # fmt: skip
+
+
 def _table(rows: Sequence[ComparisonRow], figure: str) -> str:
     ratios = sorted({row.ratio for row in rows})
-    lines = [_table_row(["criterion", *(f"{ratio:g}x" for ratio in ratios)]), _table_row(["---"] * (len(ratios) + 1))]
-    for name in _unique(row.criterion for row in rows):
+    lines = [table_row(["criterion", *(f"{ratio:g}x" for ratio in ratios)]), table_row(["---"] * (len(ratios) + 1))]
+    for name in unique(row.criterion for row in rows):
         cells = [name]
         for ratio in ratios:
             values = [getattr(r, figure) for r in rows if (r.criterion, r.ratio) == (name, ratio)]
             cells.append(mean_and_spread(values) if values else "")
-        lines.append(_table_row(cells))
+        lines.append(table_row(cells))
     return "\n".join(lines)
 
 
 def article_markdown(rows: Sequence[RepeatedRow]) -> str:
     """Return a Markdown table of the article's rows: the published figures, then the figures found here."""
     head = ["row", "method", "s", "ratio", "s = 2 gives", "dense", "pruned", "retrained"]
-    lines = ["The article's rows, repeated (test accuracy, %):", "", _table_row(head), _table_row(["---"] * len(head))]
+    lines = ["The article's rows, repeated (test accuracy, %):", "", table_row(head), table_row(["---"] * len(head))]
     for published in PUBLISHED:
         figures = ["-" if v is None else f"{v:.2f}" for v in (published.pruned, published.retrained)]
         ratio = f"{published.ratio:g}"
         lines.append(
-            _table_row([f"{ratio}x", f"*published: {published.criterion}*", "", ratio, "", f"{DENSE:g}", *figures])
+            table_row([f"{ratio}x", f"*published: {published.criterion}*", "", ratio, "", f"{DENSE:g}", *figures])
         )
         here = [row for row in rows if row.published == published.ratio]
-        for method in _unique(row.method for row in here):
+        for method in unique(row.method for row in here):
             found = [row for row in here if row.method == method]
             cells = [_mean([getattr(row, key) for row in found]) for key in ("s", "ratio", "at_two")]
             cells += [mean_and_spread(getattr(row, key) for row in found) for key in ("dense", "pruned", "retrained")]
-            lines.append(_table_row(["", method, *cells]))
+            lines.append(table_row(["", method, *cells]))
     return "\n".join(lines) + "\n"
 
 
 def schedules_markdown(rows: Sequence[ScheduleRow]) -> str:
     """Return a Markdown table of the schedules: mean accuracy and its standard deviation over the seeds."""
-    ratios = _unique(row.ratio for row in rows)
-    lines = [_table_row(["schedule", *(f"{ratio:g}x" for ratio in ratios)]), _table_row(["---"] * (len(ratios) + 1))]
-    for name in _unique(row.schedule for row in rows):
+    ratios = unique(row.ratio for row in rows)
+    lines = [table_row(["schedule", *(f"{ratio:g}x" for ratio in ratios)]), table_row(["---"] * (len(ratios) + 1))]
+    for name in unique(row.schedule for row in rows):
         found = [[row.accuracy for row in rows if (row.schedule, row.ratio) == (name, ratio)] for ratio in ratios]
-        lines.append(_table_row([name, *map(mean_and_spread, found)]))
+        lines.append(table_row([name, *map(mean_and_spread, found)]))
     return "Validation accuracy (%) after training and pruning:\n\n" + "\n".join(lines) + "\n"
 
 
@@ -164,9 +182,11 @@ def _mean(values: Sequence[float | None]) -> str:
     return f"{statistics.mean(known):.2f}" if known else ""
 
 
-def _table_row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _unique(values: Iterable[T]) -> list[T]:
+def unique(values: Iterable[T]) -> list[T]:
+    """Return the values without repetitions, in the order of their first places."""
     return list(dict.fromkeys(values))

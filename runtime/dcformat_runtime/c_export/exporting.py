@@ -16,11 +16,13 @@ from dcformat.limits import require_memory, require_work
 from dcformat.model import Model
 from dcformat_runtime.c_export import fixed_emulation, fixed_network
 from dcformat_runtime.c_export.calibration import Calibration, calibrate
+from dcformat_runtime.c_export.element_steps import works_in_place
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.memory_plan import MemoryPlan, plan_memory
 from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.source_writer import SourceProgram, header, source, test_source
-from dcformat_runtime.c_export.step_writer import StepWriter, works_in_place
+from dcformat_runtime.c_export.step_context import StepContext
+from dcformat_runtime.c_export.step_writer import write_step
 from dcformat_runtime.c_export.steps import Step, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
 from dcformat_runtime.c_export.unread_channels import without_unread_channels
@@ -176,11 +178,11 @@ def _program(
         steps = [replace(step, kind="alias") if step.number in fixed.aliases else step for step in steps]
     plan = plan_memory(steps, sizes, output, changing, outside)
     data = TensorData(options.form)
-    writer = StepWriter(tensors, shapes, lambda value: _place(plan, value, output), data, fixed)
+    context = StepContext(tensors, shapes, lambda value: _place(plan, value, output), data, fixed)
     for step in steps:
-        writer.write(step)
+        write_step(context, step)
     return SourceProgram(
-        _title(graph, options), options.numbers, options.form, writer.written, data.finish(), plan.elements, sizes[0],
+        _title(graph, options), options.numbers, options.form, context.written, data.finish(), plan.elements, sizes[0],
         sizes[output], plan.places.get(0) if options.static_inputs else None,
         max([*sizes, *(prod(t.shape[1:]) for t in tensors.values())]) >= _WIDE, _header_lines(fixed, output),
     )  # fmt: skip

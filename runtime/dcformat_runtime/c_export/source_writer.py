@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_runtime.c_export.step_writer import MATH_FUNCTIONS, Written
+from dcformat_runtime.c_export.element_steps import MATH_FUNCTIONS
+from dcformat_runtime.c_export.step_context import Written
 
 _LINE = 100
 #: The fields of a tensor that each form's decoder needs, and how a constant gives them.

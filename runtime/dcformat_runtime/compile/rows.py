@@ -13,7 +13,7 @@ from dcformat_runtime.kernels import row_kernel as words
 _REDUCTIONS = {"mean": words.MEAN, "sum": words.SUM, "max": words.MAX, "min": words.MIN}
 
 
-class Rows(NamedTuple):
+class RowPlan(NamedTuple):
     """What the kernel computes of rows of `length` elements; `size` and `made` are one input's elements and results."""
 
     function: int
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
     made: int
 
 
-def plan(node: Node, shape: Shape) -> Rows | None:
+def plan(node: Node, shape: Shape) -> RowPlan | None:
     """Return how the kernel computes a node of an operand of this shape; None if it cannot."""
     match node:
         case Softmax():
@@ -39,4 +39,4 @@ def plan(node: Node, shape: Shape) -> Rows | None:
         return None  # the elements of a row do not lie side by side
     length, size = prod(shape[axis] for axis in axes), prod(shape)
     epsilon = as_float32(node.epsilon) if isinstance(node, Normalize) else 0.0
-    return Rows(function, length, epsilon, size, size // length if isinstance(node, Reduce) else size)
+    return RowPlan(function, length, epsilon, size, size // length if isinstance(node, Reduce) else size)

@@ -195,17 +195,36 @@ class Window(NamedTuple):
     needed: int = 0
 
 
-def window(
-    node: Conv, kernel: Pair, source: Shape, plane: int, out: Pair, flat: bool, halves: bool, dense: bool, pools: bool
-) -> Window:
+class ConvManner(NamedTuple):
+    """How a convolution is computed.
+
+    Attributes
+    ----------
+    flat : bool
+        Whether there is one image: it is copied once for each kernel column, so that all outputs lie in one row, or, if
+        lines of outputs are half blocks, once with a cache line for each line. Otherwise every position holds many
+        images.
+    halves : bool
+        Whether two half blocks take no longer than a block.
+    dense : bool
+        Whether the product is dense. It takes no half blocks and does not fill lines up, because it loads each block
+        once for several rows.
+    pools : bool
+        Whether a pool follows, which may be computed in registers that hold a line each.
+    """
+
+    flat: bool
+    halves: bool
+    dense: bool
+    pools: bool
+
+
+def window(node: Conv, kernel: Pair, source: Shape, plane: int, out: Pair, manner: ConvManner) -> Window:
     """Choose how to copy a convolution's input.
 
-    `plane` is the distance between channels of the source in positions. If `flat`, there is one image: it is copied
-    once for each kernel column, so that all outputs lie in one row, or, if lines of outputs are half blocks, once with
-    a cache line for each line. Otherwise every position holds many images. `halves` says that two half blocks take no
-    longer than a block, and `pools` that a pool follows, which may be computed in registers that hold a line each. A
-    `dense` product takes no half blocks and does not fill lines up, because it loads each block once for several rows.
+    `plane` is the distance between channels of the source in positions.
     """
+    flat, halves, dense, pools = manner
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, height, width = source
     plain = node.stride == (1, 1) and node.padding == (0, 0)

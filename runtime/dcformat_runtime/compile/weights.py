@@ -12,6 +12,7 @@ from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
+    ConvManner,
     EntryTable,
     Int32s,
     Occurrences,
@@ -375,8 +376,8 @@ def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: boo
     source = layer.in_shapes[0]
     step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
     out = layer.conv_shape[1], layer.conv_shape[2]
-    pools = layer.pool is not None
-    return window(layer.node, (shape[2], shape[3]), source, step, out, flat, halves, dense, pools)
+    manner = ConvManner(flat, halves, dense, pools=layer.pool is not None)
+    return window(layer.node, (shape[2], shape[3]), source, step, out, manner)
 
 
 def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dcformat.graph import Binary, Node, Quantize, ReLU, Requantize, Shape, Unary
-from dcformat_runtime.compile.rows import Rows
+from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import float_functions as functions
 from dcformat_runtime.kernels import row_kernel as words
 from dcformat_runtime.network import Floats
@@ -49,7 +49,7 @@ def elements(node: Node, operands: Sequence[Value], rank: int) -> Floats | None:
 
 
 @np.errstate(all="ignore")
-def rows(plan: Rows, x: Floats, shape: Shape) -> Floats:
+def rows(plan: RowPlan, x: Floats, shape: Shape) -> Floats:
     """Return ``(batch, *shape)`` of ``(batch, ...)``, with sums in the order of `kernels.row_kernel`."""
     lines = np.ascontiguousarray(x).reshape(-1, plan.length)
     if plan.function == words.SOFTMAX:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +13,15 @@ import pytest
 from dcformat_interop import UnfitError, read_checkpoint
 from dcformat_interop.packing import units
 from dcformat_interop.packing.files import INDEX_NAME, PackedFiles, opened_files, write_one, write_shards
-from dcformat_interop.packing.journal import BusyError, Journal
-from dcformat_interop.packing.origin import ORIGIN_KIND, origin_section
-from dcformat_interop.packing.pack import Packing, Progress
+from dcformat_interop.packing.origin import origin_section
 from dcformat_interop.packing.restore import restore
 from dcformat_interop.packing.shards import find_shards
-from dcformat_interop.packing.workers import Engine, Processes, ThisProcess, WorkerError
+from dcformat_interop.packing.workers import Processes, ThisProcess, WorkerError
 
 import dcformat
 from dcformat.codecs import Mode
-from dcformat.errors import MemoryLimitError
-from dcformat.model import Extension
 from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
-
-
-class Counting(ThisProcess):
-    """Does units, counts their tensors, and fails after some units."""
-
-    def __init__(self, fail_after: int = 1 << 30) -> None:
-        super().__init__()
-        self.fail_after, self.units = fail_after, list[units.Unit]()
-
-    def wait(self) -> tuple[units.Unit, units.Result]:
-        if len(self.units) >= self.fail_after:
-            raise WorkerError("failed as asked")
-        unit, result = super().wait()
-        self.units.append(unit)
-        return unit, result
-
-    @property
-    def names(self) -> list[str]:
-        wholes = [unit for unit in self.units if isinstance(unit, units.WholeTensors)]
-        return [each.name for unit in wholes for each in unit.elements]
-
-
-def packing(path: Path, mode: Mode = "fast", skip: tuple[str, ...] = (), max_memory: int | None = None) -> Packing:
-    return Packing(find_shards(path), mode, exact=False, skip=skip, max_memory=max_memory)
-
-
-def pack(path: Path, out: Path, engine: Engine | None = None, journal: Path | None = None, **options: Any) -> bytes:
-    """Pack a checkpoint and return the bytes."""
-    work = packing(path, **options)
-    with work.journal(journal) as kept:
-        work.run(engine or ThisProcess(), kept, lambda _: None)
-        with out.open("wb") as file:
-            write_one(work.coded(kept), work.mode, {}, [origin_section(find_shards(path))], file)
-        kept.remove()
-    return out.read_bytes()
-
-
-@pytest.fixture
-def separately(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make each tensor a unit of its own."""
-    divide = units.divided
-
-    def divided(elements: Any, mode: Mode) -> Any:
-        for each in elements:
-            yield from divide([each], mode)
-
-    monkeypatch.setattr("dcformat_interop.packing.pack.divided", divided)
+from tests.interop.packing.packings import Counting, pack, packing
 
 
 def test_the_bytes_are_those_of_save(tmp_path: Path) -> None:
@@ -132,89 +80,6 @@ def test_a_large_tensor_is_coded_in_chunks(tmp_path: Path) -> None:
     assert [type(unit).__name__ for unit in again.units] == ["SurveyOfTensor"] + ["ChunkOfTensor"] * (len(numbers) - 5)
 
 
-def test_an_interrupted_packing_goes_on(tmp_path: Path, separately: None) -> None:
-    everything = list(write(tmp_path / "in"))
-    whole = pack(tmp_path / "in", tmp_path / "a")
-    first, second = Counting(8), Counting()
-    with pytest.raises(WorkerError, match="failed as asked"):
-        pack(tmp_path / "in", tmp_path / "b", first, tmp_path / "b.journal")
-    assert {"b.journal", "b.journal.data"} <= {path.name for path in tmp_path.iterdir()}
-    assert pack(tmp_path / "in", tmp_path / "b", second, tmp_path / "b.journal") == whole
-    assert first.names == everything[:8] and second.names == everything[8:]
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "a", "b"}
-
-
-def test_progress_is_in_bytes_and_tells_what_was_kept(tmp_path: Path, separately: None) -> None:
-    everything = write(tmp_path / "in")
-    total = sum(array.nbytes for array in everything.values())
-    seen = list[Progress]()
-
-    def run(engine: Engine) -> None:
-        work = packing(tmp_path / "in")
-        with work.journal(tmp_path / "j") as journal:
-            work.run(engine, journal, seen.append)
-
-    with pytest.raises(WorkerError):
-        run(Counting(5))
-    assert seen[0] == Progress(0, total, 0) and seen[-1].done == seen[-1].total - sum(
-        array.nbytes for array in list(everything.values())[5:]
-    )
-    kept = seen[-1].done
-    seen.clear()
-    run(ThisProcess())
-    assert seen[0] == Progress(kept, total, kept) and seen[-1] == Progress(total, total, kept)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[5] ^= 1
-    path.write_bytes(bytes(data))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-@pytest.mark.parametrize(
-    ("harm", "name", "again"),
-    [(flip, "j.data", 1), (cut, "j.data", 1), (cut, "j", 1), (Path.unlink, "j.data", 8), (Path.unlink, "j", 8)],
-)
-def test_what_is_kept_is_proved_by_its_checksum(
-    tmp_path: Path, separately: None, harm: Callable[[Path], None], name: str, again: int
-) -> None:
-    write(tmp_path / "in")
-    whole = pack(tmp_path / "in", tmp_path / "a")
-    with pytest.raises(WorkerError):
-        pack(tmp_path / "in", tmp_path / "b", Counting(8), tmp_path / "j")
-    harm(tmp_path / name)
-    engine = Counting()
-    assert pack(tmp_path / "in", tmp_path / "b", engine, tmp_path / "j") == whole
-    assert len(engine.names) == 21 - 8 + again
-
-
-def test_other_options_or_a_changed_shard_begin_anew(tmp_path: Path, separately: None) -> None:
-    write(tmp_path / "in")
-    with pytest.raises(WorkerError):
-        pack(tmp_path / "in", tmp_path / "b", Counting(10), tmp_path / "j")
-    # The first shard changes, so that only the three finished tensors of the second are kept.
-    first = tmp_path / "in" / "model-00001-of-00003.safetensors"
-    data = bytearray(first.read_bytes())
-    data[-1] ^= 1
-    first.write_bytes(bytes(data))
-    os.utime(first, ns=(1, 1))
-    engine = Counting(12)
-    with pytest.raises(WorkerError):
-        pack(tmp_path / "in", tmp_path / "b", engine, tmp_path / "j")
-    assert engine.names[:7] == names_of(first)
-    engine = Counting()
-    with packing(tmp_path / "in", mode="small").journal(tmp_path / "j") as journal:
-        assert journal.restarted and not journal.tensors
-
-
-def names_of(path: Path) -> list[str]:
-    return [entry.name for entry in find_shards(path).shards[0].layout.entries]
-
-
 def test_a_shard_that_changes_meanwhile(tmp_path: Path) -> None:
     write(tmp_path / "in")
     work = packing(tmp_path / "in")
@@ -226,13 +91,22 @@ def test_a_shard_that_changes_meanwhile(tmp_path: Path) -> None:
         work.run(ThisProcess(), journal, lambda _: None)
 
 
-def test_two_writers_at_once(tmp_path: Path) -> None:
-    write(tmp_path / "in")
-    first = packing(tmp_path / "in").journal(tmp_path / "j")
-    with pytest.raises(BusyError, match="another process is packing to this output"):
-        packing(tmp_path / "in").journal(tmp_path / "j")
-    first.close()
-    packing(tmp_path / "in").journal(tmp_path / "j").close()
+class Interrupting:
+    """Interrupts this process while it is sent to another."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[()]]:
+        signal.raise_signal(signal.SIGINT)
+        return int, ()
+
+
+def test_an_interrupt_while_workers_start_is_not_lost() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Processes(2, Interrupting())  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not multiprocessing.active_children()
 
 
 def test_a_killed_worker_is_reported() -> None:
@@ -313,7 +187,7 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
     two = np.array([1, 2], np.float32)
     refused({"w_orig": two, "w_mask": two}, "w_mask: expected a mask of zeros and ones, found other values")
     refused({"w_orig": two, "w_mask": two[:1]}, r"expected a mask of shape \(2,\), found \(1,\)")
-    refused({"w_orig": two, "w_mask": two, "w": two}, "expected one of the two, found also 'w'")
+    refused({"w_orig": two, "w_mask": two, "w": two}, "expected no 'w' beside it, found one")
     refused({}, "expected at least one tensor")
 
 
@@ -348,41 +222,3 @@ def test_output_in_several_files(tmp_path: Path) -> None:
         pass
     with pytest.raises(UnfitError, match="a directory with an index"), opened_files(tmp_path / "in"):
         pass
-
-
-def test_a_journal_that_is_no_journal(tmp_path: Path) -> None:
-    write(tmp_path / "in")
-    for text in ("[1]\n", "{}\n{}\n", "\x00", '{"options": 1}\n{"tensor": 5}\n'):
-        (tmp_path / "j").write_text(text)
-        with packing(tmp_path / "in").journal(tmp_path / "j") as journal:
-            assert isinstance(journal, Journal) and not journal.tensors
-
-
-def test_a_journal_with_lines_that_no_packing_wrote(tmp_path: Path) -> None:
-    write(tmp_path / "in")
-    work = packing(tmp_path / "in")
-    with work.journal(tmp_path / "j") as journal:
-        work.run(ThisProcess(), journal, lambda _: None)
-    text = (tmp_path / "j").read_text()
-    options, *_, last = text.splitlines()
-    line = json.loads(last)
-    for changes in ({"parts": [[at, 1, "0"]]} for at in (10**30, -1, "0", None)):
-        (tmp_path / "j").write_text(f"{options}\n{json.dumps(line | changes)}\n{'[' * 100_000}")
-        with work.journal(tmp_path / "j") as journal:
-            assert not journal.tensors and not journal.chunks
-    unknown = {"tensor": "unknown", "chunk": 0, "file": None, "parts": [], "stored": 0}
-    (tmp_path / "j").write_text(f"{options}\n{json.dumps(unknown)}\n")
-    with work.journal(tmp_path / "j") as journal:
-        assert not journal.tensors and not journal.chunks
-
-
-def test_the_memory_of_a_description_is_counted(tmp_path: Path) -> None:
-    text = json.dumps({"index": None, "files": [["a.safetensors", "{}" + " " * 5_000_000]]}).encode()
-    packed = dcformat.dumps(dcformat.Model({}, extensions=(Extension(ORIGIN_KIND, zlib.compress(text)),)))
-    assert len(packed) < 10_000
-    with dcformat.open(packed) as file:
-        content = PackedFiles("a.dcf", [file])
-        with pytest.raises(MemoryLimitError, match=r"at most 2,500,000 \(100,000,000 of max_memory, 40 for each\)"):
-            content.origin(100_000_000)
-        found = content.origin()
-    assert found is not None and found.names == ["a.safetensors"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from dcformat_interop import UnfitError
+from dcformat_interop.packing.files import opened_files
 from dcformat_interop.packing.shards import find_shards, is_streamed, size_note
 
 from tests.interop.packing.checkpoints import INDEX, arrays, safetensors, write
@@ -147,3 +148,21 @@ def test_another_total_size_is_noted(tmp_path: Path) -> None:
     index["metadata"]["total_size"] += 1
     (tmp_path / INDEX).write_text(json.dumps(index))
     assert "the index states" in str(size_note(find_shards(tmp_path)))
+
+
+def test_the_memory_of_indexes_and_headers_is_counted(tmp_path: Path) -> None:
+    write(tmp_path)
+    index = (tmp_path / INDEX).stat().st_size
+    with pytest.raises(UnfitError, match=rf"{INDEX}: .* takes at most 99 bytes .*found one that takes {48 * index:,}"):
+        find_shards(tmp_path, max_memory=99)
+    header = int.from_bytes((tmp_path / FIRST).read_bytes()[:8], "little")
+    with pytest.raises(UnfitError, match=rf": header: .*found one that takes {48 * (index + header):,} or more"):
+        find_shards(tmp_path, max_memory=48 * (index + header) - 1)
+    headers = sum(len(shard.layout.header) for shard in find_shards(tmp_path, max_memory=None).shards)
+    assert len(find_shards(tmp_path, max_memory=48 * (index + headers)).shards) == 3
+    (tmp_path / "a.dcf.index.json").write_text('{"weight_map": {"w": "a.dcf"}}')
+    with (
+        pytest.raises(UnfitError, match=r"found one that takes 1,440 or more"),
+        opened_files(tmp_path, max_memory=1439),
+    ):
+        pass

@@ -1,0 +1,191 @@
+"""Everything that a report tells, collected from an open file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from dcformat.errors import FormatError, MemoryLimitError, WorkLimitError
+from dcformat.model import STORAGE
+from dcformat_cli.report.chips import Program, estimate
+from dcformat_cli.report.first_layer import FirstLayer, first_layer
+from dcformat_cli.report.published import architecture
+from dcformat_cli.report.sizes import GeneralCompressors, OtherSize, plain_sizes
+from dcformat_cli.report.tensors import Examined, examine
+
+if TYPE_CHECKING:
+    from dcformat import DcfFile
+    from dcformat.contents import TensorInfo
+
+#: Steps (about a nanosecond each) that a report spends on decoding tensors, the largest payloads first.
+_MAX_WORK = 1 << 34
+#: Tensors that are decoded at most.
+_MAX_TENSORS = 1000
+
+#: Parts of a file, in the order of legends.
+PARTS = {
+    "positions": "where the entries are",
+    "values": "codes into the codebook, or values where there is none",
+    "codebooks": "the shared values",
+    "tables": "code lengths, tables of chunks and padding",
+    "payload": "tensors that were not examined",
+    "contents": "names, shapes, the network and metadata",
+    "checks": "the file's head, checksums and digest",
+}
+
+#: Called with the number of finished steps, the number of all steps, and what comes next.
+Progress = Callable[[int, int, str], None]
+
+
+class TensorFacts(NamedTuple):
+    """A tensor: its entry in the table of contents, and what decoding it told, or None with the reason."""
+
+    info: TensorInfo
+    examined: Examined | None
+    reason: str = ""
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Bytes of the payload by the names in `PARTS`."""
+        if self.examined is None:
+            return {"payload": float(self.info.payload_bytes)}
+        usage = self.examined.usage
+        bits = {
+            "positions": usage.index_bits,
+            "values": usage.code_bits,
+            "codebooks": usage.codebook_bits,
+            "tables": usage.table_bits,
+        }
+        return {part: each / 8 for part, each in bits.items() if each > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a report tells of a file.
+
+    Attributes
+    ----------
+    name : str
+        The file as the user named it.
+    file : DcfFile
+        For what needs no decoding.
+    tensors : sequence of TensorFacts
+        All tensors, in the file's order.
+    sizes : sequence of OtherSize
+        The same tensors in other formats.
+    picture : FirstLayer or None
+    picture_reason : str
+        Why there is no picture.
+    architecture : str or None
+        The published network that the file holds.
+    program : Program or str
+        What the network takes on a microcontroller, or why that is unknown.
+    """
+
+    name: str
+    file: DcfFile
+    tensors: Sequence[TensorFacts]
+    sizes: Sequence[OtherSize]
+    picture: FirstLayer | None
+    picture_reason: str
+    architecture: str | None
+    program: Program | str
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.info.size for tensor in self.tensors)
+
+    @property
+    def entries(self) -> int:
+        """Number of stored elements of all tensors."""
+        return sum(tensor.info.stored for tensor in self.tensors)
+
+    @property
+    def parts(self) -> Mapping[str, float]:
+        """Bytes of the file by the names in `PARTS`; they add up to its size."""
+        parts = dict.fromkeys(PARTS, 0.0)
+        for tensor in self.tensors:
+            for part, size in tensor.parts.items():
+                parts[part] += size
+        payloads = sum(tensor.info.payload_bytes for tensor in self.tensors)
+        contents = sum(row.bytes for row in self.file.ledger() if row.what.startswith("contents"))
+        parts["contents"] = float(contents)
+        parts["checks"] = float(self.file.size - payloads - contents)
+        return {part: size for part, size in parts.items() if size > 0}
+
+
+def gather(name: str, file: DcfFile, max_memory: int | None, progress: Progress) -> Facts:
+    """Examine a file.
+
+    Tensors that would take too long or more than the file's limits are not decoded, and the facts say so.
+
+    Parameters
+    ----------
+    name : str
+        The file as the user named it.
+    file : DcfFile
+    max_memory : int or None
+        The limit with which it was opened.
+    progress : callable
+
+    Raises
+    ------
+    FormatError
+        A tensor is damaged.
+    """
+    infos = [file.info(each) for each in file.names]
+    chosen, reasons = _chosen(file, infos)
+    total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos if info.copy_of is None)
+    compressors, examined = GeneralCompressors(total), {}
+    steps = len(chosen) + 2
+    for done, info in enumerate(chosen):
+        progress(done, steps, info.name)
+        examined[info.name] = _facts(file, info, compressors)
+    tensors = [examined.get(info.name) or TensorFacts(info, None, reasons[info.name]) for info in infos]
+    progress(len(chosen), steps, "the first layer")
+    picture, why = _picture(file)
+    progress(len(chosen) + 1, steps, "microcontrollers")
+    program = estimate(file, max_memory)
+    sizes = [*plain_sizes(file), *compressors.finish()]
+    return Facts(name, file, tensors, sizes, picture, why, architecture(file), program)
+
+
+def _chosen(file: DcfFile, infos: Sequence[TensorInfo]) -> tuple[list[TensorInfo], dict[str, str]]:
+    """Return the tensors to decode, the largest payloads for which there is time, and the reasons for the others."""
+    chosen, reasons, left = [], {}, _MAX_WORK
+    for number, info in enumerate(sorted(infos, key=lambda info: -info.payload_bytes)):
+        reasons[info.name] = f"{_MAX_TENSORS:,} others are larger"
+        if number >= _MAX_TENSORS:
+            continue
+        try:
+            work = 0 if info.copy_of else file.work(info.name)
+        except (MemoryLimitError, WorkLimitError) as error:
+            reasons[info.name] = _limit(error)
+            continue
+        reasons[info.name] = "decoding it would take too long"
+        if work <= left:
+            left -= work
+            chosen.append(info)
+    return chosen, reasons
+
+
+def _limit(error: FormatError) -> str:
+    return f"it {error.headline}: {error.got}, with a limit of {error.expected}"
+
+
+def _facts(file: DcfFile, info: TensorInfo, compressors: GeneralCompressors) -> TensorFacts:
+    feed = (lambda pieces: None) if info.copy_of else partial(compressors.feed, info)
+    try:
+        return TensorFacts(info, examine(file, info.name, feed))
+    except (MemoryLimitError, WorkLimitError) as error:
+        return TensorFacts(info, None, _limit(error))
+
+
+def _picture(file: DcfFile) -> tuple[FirstLayer | None, str]:
+    try:
+        return first_layer(file), "The first layer is not one that makes a picture, or too large for one."
+    except (MemoryLimitError, WorkLimitError) as error:
+        return None, f"The first layer {error.headline}."

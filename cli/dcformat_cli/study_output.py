@@ -1,0 +1,53 @@
+"""What the verbs of `dcformat study` share: where their tables go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dcformat.files import check_output, replacing
+from dcformat_cli.output_files import refuse_existing
+from dcformat_cli.terminal import emit_json
+
+OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write tables and plots here; the tables are updated as the study goes on.",
+)
+RESUME = click.option(
+    "--resume",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep dense networks and finished rows here, and continue from what DIR already holds.",
+)
+FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
+
+
+def prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
+    """Fail before the work starts if its results cannot be written, or would replace existing files."""
+    if out is not None:
+        for name in names:
+            refuse_existing(out / name, force)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            check_output(out / name)
+
+
+def write(out: Path, files: dict[str, str]) -> None:
+    """Write tables, given by the names of their files."""
+    for name, text in files.items():
+        with replacing(out / name) as file:
+            file.write(text.encode())
+
+
+def print_rows(rows: Sequence[Any], table: str, as_json: bool) -> None:
+    """Print the rows as JSON, or as the table that is made of them."""
+    if as_json:
+        emit_json({"rows": [asdict(row) for row in rows]})
+    else:
+        click.echo(table, nl=False)

@@ -1,0 +1,78 @@
+"""Functions of the user's own code, named on the command line as ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dcformat_cli.failures import misuse
+from dcformat_cli.group import suggestion
+
+
+class UserCodeError(Exception):
+    """The user's code raised an exception, or returned something else than was expected; one line says where."""
+
+
+def function(option: str, name: str) -> Callable[..., Any]:
+    """Import a function; modules in the current directory are found first.
+
+    Parameters
+    ----------
+    option : str
+        The option that has the name, for errors.
+    name : str
+        Such as ``nets:make`` or ``project.data:loaders``.
+
+    Raises
+    ------
+    click.UsageError
+        The name has no colon, or there is no such module or function.
+    UserCodeError
+        Importing the module raised an exception.
+    """
+    module_name, colon, path = name.partition(":")
+    if not (module_name and colon and path):
+        raise misuse(f"{option}: expected MODULE:FUNCTION, as in mynet:make, found {name!r}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _failure(name, error) from error
+        raise misuse(f"{option}: no module {error.name!r} in this directory or among the installed packages") from None
+    except Exception as error:  # a user's module may raise anything
+        raise _failure(name, error) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise misuse(f"{option}: {module_name} has no {path!r}.{suggestion(part, dir(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise misuse(f"{option}: expected a function, found that {name} is of type {type(found).__name__}")
+    called: Callable[..., Any] = found
+    return called
+
+
+def call(name: str, user_function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the user.
+
+    Raises
+    ------
+    UserCodeError
+        The function raised an exception.
+    """
+    try:
+        return user_function(*args)
+    except Exception as error:  # a user's function may raise anything
+        raise _failure(name, error) from error
+
+
+def _failure(name: str, error: Exception) -> UserCodeError:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    text = str(error).strip().partition("\n")[0]
+    return UserCodeError(f"{name}: {type(error).__name__}{': ' if text else ''}{text}{where}")

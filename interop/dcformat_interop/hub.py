@@ -1,0 +1,82 @@
+"""Models as Hugging Face lays them out: a ``.dcf`` file beside config.json, in a directory or on the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from dcformat_interop.refusals import UnfitError
+
+#: The name that a repository's file should have. A directory with only one ``.dcf`` file may call it anything.
+MODEL_NAME = "model.dcf"
+
+_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class MissingHubError(ImportError):
+    """The package huggingface_hub is not installed."""
+
+
+def find_model(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return the ``.dcf`` file that a name stands for.
+
+    Parameters
+    ----------
+    name : str or path
+        A file; a directory with ``model.dcf`` or with only one ``.dcf`` file; or, if there is no such file, a
+        repository of Hugging Face, such as ``org/name``, whose ``.dcf`` files and config.json are downloaded to the
+        cache of huggingface_hub, or found there.
+    revision : str, optional
+        A branch, tag or commit of the repository.
+    cache_dir : path, optional
+        The cache; by default that of huggingface_hub.
+    local_files_only : bool
+        Whether to look in the cache alone.
+
+    Raises
+    ------
+    UnfitError
+        The directory or repository has no ``.dcf`` file, or several that are not called ``model.dcf``; or the
+        repository cannot be had.
+    FileNotFoundError
+        There is no such file, and the name is not that of a repository.
+    MissingHubError
+        The name is that of a repository, and huggingface_hub is not installed.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _only_model(path, str(name))
+    if path.exists() or not _ID.fullmatch(str(name)):
+        path.stat()
+        return path
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        why = f"{name}: a repository needs huggingface_hub: pip install 'dcformat[hub]' ({error})"
+        raise MissingHubError(why) from None
+    try:
+        folder = snapshot_download(
+            str(name), revision=revision, cache_dir=cache_dir, local_files_only=local_files_only,
+            allow_patterns=["*.dcf", "*.dcf.index.json", "config.json"],
+        )  # fmt: skip
+    except Exception as error:  # The package raises errors of its own, of httpx and of the file system.
+        found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnfitError(name, "a file, a directory or a repository of Hugging Face", found) from error
+    return _only_model(Path(folder), str(name))
+
+
+def _only_model(folder: Path, name: str) -> Path:
+    if (folder / MODEL_NAME).is_file():
+        return folder / MODEL_NAME
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".dcf" and path.is_file())
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:5]) or "none"
+        raise UnfitError(name, f"{MODEL_NAME}, or a single .dcf file", names)
+    return found[0]

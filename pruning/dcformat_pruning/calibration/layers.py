@@ -1,0 +1,132 @@
+"""What can be compressed in a graph: weights as matrices with the inputs that meet them, and all other tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional
+
+from dcformat.graph import GRU, LSTM, Conv, Gather, Graph, Linear, MatMul, Node, Shape
+
+
+class Use(NamedTuple):
+    """A node that reads a tensor as a matrix.
+
+    Attributes
+    ----------
+    number : int
+        The node's number.
+    kind : {'product', 'lookup', 'recurrent'}
+        The matrix meets each vector of inputs; inputs choose rows; or a recurrent layer makes its products.
+    value : int
+        The value that meets the matrix.
+    groups : int
+        The matrix has as many blocks of rows, each of which meets its own share of the inputs.
+    """
+
+    number: int
+    kind: str
+    value: int
+    groups: int = 1
+
+
+class Layer(NamedTuple):
+    """A tensor that a graph reads, and how; without uses, its elements are taken one by one."""
+
+    name: str
+    shape: Shape
+    uses: tuple[Use, ...] = ()
+    transposed: bool = False
+
+    @property
+    def groups(self) -> int:
+        """The number of blocks of rows that meet inputs of their own."""
+        return self.uses[0].groups if self.uses else 1
+
+    @property
+    def only_product(self) -> Use | None:
+        """The only use, if the tensor meets inputs in one place."""
+        return self.uses[0] if len(self.uses) == 1 and self.uses[0].kind == "product" else None
+
+    def matrix(self, tensor: Tensor) -> Tensor:
+        """Return the tensor as a matrix ``(rows, columns)``; without uses, as a column."""
+        if not self.uses:
+            return tensor.reshape(-1, 1)
+        return tensor.T if self.transposed else tensor.reshape(len(tensor), -1)
+
+    def tensor(self, matrix: Tensor) -> Tensor:
+        """Return a matrix in the shape of the tensor."""
+        return (matrix.T if self.transposed else matrix).reshape(self.shape)
+
+
+def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[Layer]:
+    """Return the tensors that nodes read, in the order in which nodes read them first."""
+    found: dict[str, list[tuple[Use, bool] | None]] = {}
+    for number, node in enumerate(graph.nodes):
+        for name in node.tensors:
+            found.setdefault(name, []).append(_use(number, node, name, shapes[name]))
+    return [_layer(name, shapes[name], entries) for name, entries in found.items()]
+
+
+def _layer(name: str, shape: Shape, entries: Sequence[tuple[Use, bool] | None]) -> Layer:
+    uses = [entry for entry in entries if entry is not None]
+    alike = len(uses) == len(entries) and len({(transposed, use.groups) for use, transposed in uses}) == 1
+    return Layer(name, shape, tuple(use for use, _ in uses), uses[0][1]) if alike else Layer(name, shape)
+
+
+def _use(number: int, node: Node, name: str, shape: Shape) -> tuple[Use, bool] | None:
+    """Return how a node reads a tensor, and whether the matrix is its transpose; None if not as a matrix."""
+    match node:
+        case Linear() if name == node.weight:
+            return Use(number, "product", node.values[0]), False
+        case Conv() if name == node.weight:
+            return Use(number, "product", node.values[0], node.groups), False
+        case MatMul() if len(shape) == 2 and len(node.values) == 1:
+            return Use(number, "product", node.values[0]), node.inputs[1] == name
+        case LSTM() | GRU() if name in (node.weight, node.recurrent_weight):
+            return Use(number, "recurrent", node.values[0]), False
+        case Gather() if node.axis == 0 and node.inputs[0] == name and len(shape) == 2:
+            return Use(number, "lookup", node.values[0]), False
+    return None
+
+
+def vectors(node: Node, x: Tensor, kernel: Shape) -> Tensor:
+    """Return the inputs that meet each group's rows, ``(groups, count, columns)``, for a use of kind 'product'."""
+    match node:
+        case Conv():
+            return _windows(node, x, kernel)
+        case MatMul() if isinstance(node.inputs[0], str):
+            x = x.transpose(-1, -2)
+    return x.reshape(1, -1, x.shape[-1])
+
+
+def _windows(node: Conv, x: Tensor, kernel: Shape) -> Tensor:
+    spatial = len(kernel)
+    x = x.reshape(-1, *x.shape[-spatial - 1 :])
+    pads = [amount for pair in reversed(list(zip(node.padding, node.padding_end, strict=True))) for amount in pair]
+    x = functional.pad(x, pads)
+    stride, dilation = node.stride, node.dilation
+    if spatial == 1:
+        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    found = functional.unfold(x, _pair(kernel), dilation=_pair(dilation), stride=_pair(stride))
+    columns = found.shape[1] // node.groups
+    return found.reshape(-1, node.groups, columns, found.shape[2]).permute(1, 0, 3, 2).reshape(node.groups, -1, columns)
+
+
+def _pair(sizes: Shape) -> Any:
+    return tuple(sizes)
+
+
+def results(node: Node, y: Tensor, groups: int) -> Tensor:
+    """Return what the rows of each group give, ``(groups, count, rows)``, in the order of `vectors`."""
+    match node:
+        case Conv():
+            spatial = len(node.stride)
+            y = y.reshape(-1, groups, y.shape[-spatial - 1] // groups, prod(y.shape[-spatial:]))
+            return y.permute(1, 0, 3, 2).reshape(groups, -1, y.shape[2])
+        case MatMul() if isinstance(node.inputs[0], str):
+            y = y.transpose(-1, -2)
+    return y.reshape(1, -1, y.shape[-1])

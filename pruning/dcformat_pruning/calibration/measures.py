@@ -1,0 +1,82 @@
+"""How far the outputs of a compressed network are from those of the dense one.
+
+The measure is the Kullback-Leibler divergence of outputs that are probabilities or logits, and half the squared error
+of other outputs, relative to their mean square. Divergences are means over all places of an output, in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dcformat.graph import Output, Softmax
+from dcformat_pruning.calibration.torch_network import TorchNetwork
+
+
+class Measure:
+    """Compares the outputs of two networks.
+
+    Parameters
+    ----------
+    network : TorchNetwork
+    logits : bool
+        Whether outputs are logits along their last dimension. Those of a softmax are probabilities in any case.
+    only : sequence of str
+        Names of the outputs to compare; all by default.
+    """
+
+    def __init__(self, network: TorchNetwork, logits: bool = False, only: Sequence[str] = ()) -> None:
+        self.kinds: list[str | None] = [
+            None if only and output.name not in only else _kind(network, output, logits)
+            for output in network.graph.outputs
+        ]
+        self._scales: dict[int, float] = {}
+
+    def fit(self, outputs: Sequence[Sequence[Tensor]]) -> None:
+        """Find the mean squares of the outputs of the dense network, given in batches."""
+        for place, kind in enumerate(self.kinds):
+            if kind == "numbers":
+                mean = torch.stack([batch[place].double().square().mean() for batch in outputs]).mean()
+                self._scales[place] = max(float(mean), 1e-30)
+
+    def probe(self, outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+        """Return a random number whose gradients' squares are, on average, second derivatives of the measure.
+
+        The sum of the measure over the batch is meant. The probe is a class drawn from each distribution, or normal
+        noise.
+        """
+        total = outputs[0].new_zeros(())
+        for place, (kind, y) in enumerate(zip(self.kinds, outputs, strict=True)):
+            if kind == "numbers":
+                noise = torch.randn(y.shape, generator=generator)
+                total = total + (noise * y).sum() / (self._scales[place] * y[0].numel()) ** 0.5
+            elif kind is not None:
+                logs = _logs(y, kind).reshape(-1, y.shape[-1])
+                drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
+                total = total + logs.gather(1, drawn).sum() / (len(logs) / len(y)) ** 0.5
+        return total
+
+    def change(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> float:
+        """Return the sum of the measure over a batch."""
+        total = 0.0
+        for place, (kind, a, b) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
+            if kind == "numbers":
+                total += float((a.double() - b.double()).square().sum()) / (2 * self._scales[place] * a[0].numel())
+            elif kind is not None:
+                p, q = _logs(a.double(), kind), _logs(b.double(), kind)
+                total += float((p.exp() * (p - q)).sum()) / (a[0].numel() / a.shape[-1])
+        return total
+
+
+def _kind(network: TorchNetwork, output: Output, logits: bool) -> str:
+    number = output.value - len(network.graph.inputs)
+    node = network.graph.nodes[number] if number >= 0 else None
+    if isinstance(node, Softmax) and node.axis is None:
+        return "probabilities"
+    return "logits" if logits and network.shapes[output.value] else "numbers"
+
+
+def _logs(y: Tensor, kind: str) -> Tensor:
+    return y.log_softmax(-1) if kind == "logits" else y.clamp_min(1e-12).log()

@@ -1,0 +1,191 @@
+"""Compresses a network layer by layer: each layer makes up for the errors of those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
+from dcformat_pruning.calibration.layers import Layer, Use, vectors
+from dcformat_pruning.calibration.pruning_masks import Mask
+from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
+from dcformat_pruning.calibration.torch_network import TorchNetwork
+
+Batches = Sequence[Sequence[Tensor]]
+
+
+class _Moments(NamedTuple):
+    """Weighted means over the places that a layer sees: of the compressed inputs, of what the errors in them did.
+
+    Attributes
+    ----------
+    hessian : ``(groups, columns, columns)``
+        Products of the compressed inputs, with themselves.
+    cross : ``(groups, columns, columns)``
+        Products of the inputs' errors (dense minus compressed) with the compressed inputs.
+    mean, error : ``(groups, columns)``
+        The compressed inputs, and their errors.
+    """
+
+    hessian: Tensor
+    cross: Tensor
+    mean: Tensor
+    error: Tensor
+
+
+class Walk:
+    """Goes through a graph with two networks at once: the dense one and the compressed one.
+
+    Parameters
+    ----------
+    network : TorchNetwork
+    layers : sequence of Layer
+    sensitivity : Sensitivity
+    batches : sequence of sequence of Tensor
+        The calibration inputs, as `measure_sensitivity` saw them.
+    masks : mapping of str to ndarray
+        The weights of matrices that may differ from zero; all of those of other tensors may.
+    """
+
+    def __init__(
+        self,
+        network: TorchNetwork,
+        layers: Sequence[Layer],
+        sensitivity: Sensitivity,
+        batches: Batches,
+        masks: Mapping[str, Mask] = MappingProxyType({}),
+    ) -> None:
+        self.masks = masks
+        self.network, self.layers, self.sensitivity, self.batches = network, layers, sensitivity, batches
+        self._biases = _biases(network, layers)
+
+    @torch.no_grad()
+    def compress(self, price: float) -> dict[str, Tensor]:
+        """Return the tensors compressed at a price, which is the error that a bit is worth."""
+        network, made = self.network, dict[str, Tensor]()
+        dense = [dict(enumerate(batch)) for batch in self.batches]
+        changed = [dict(enumerate(batch)) for batch in self.batches]
+        waiting = {layer.name: layer for layer in self.layers}
+        for number, node in enumerate(network.graph.nodes):
+            targets: dict[str, Tensor] = {}
+            for name in sorted(node.tensors, key=lambda name: not waiting[name].uses if name in waiting else True):
+                layer = waiting.pop(name, None)
+                if layer is None:
+                    continue
+                found = self._layer(layer, number, dense, changed, price, targets)
+                made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
+            for values, tensors in ((dense, network.tensors), (changed, made)):
+                for batch in values:
+                    batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
+                    for value in network.finished(number):
+                        del batch[value]
+        return made
+
+    def _layer(
+        self,
+        layer: Layer,
+        number: int,
+        dense: Sequence[dict[int, Tensor]],
+        changed: Sequence[dict[int, Tensor]],
+        price: float,
+        targets: dict[str, Tensor],
+    ) -> Assigned:
+        """Compress a tensor that a node is the first to read; `targets` hold what biases should become."""
+        target = targets.get(layer.name, self.network.tensors[layer.name])
+        use, terms = layer.only_product, self.sensitivity.terms.get(layer.name, [])
+        if use is None or not terms:
+            return self._other(layer, target, price)
+        moments = self._moments(layer, use, dense, changed)
+        return self._product(layer, target, terms[0], moments, self._biases.get(number), price, targets)
+
+    def _other(self, layer: Layer, target: Tensor, price: float) -> Assigned:
+        """Compress a tensor whose inputs are taken from the dense network, or that is no matrix."""
+        weights = layer.matrix(target).double().numpy()
+        terms = self.sensitivity.terms.get(layer.name, [])
+        if terms:
+            term = combined(terms)
+            return assign(Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name)), price)
+        importance = self.sensitivity.elements.get(layer.name)
+        if importance is None or not float(importance.sum()) > 0:
+            return _kept(layer, target)
+        return assign(Problem(weights, np.ones((1, 1, 1)), importance.reshape(-1).numpy()), price)
+
+    def _moments(
+        self, layer: Layer, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
+    ) -> _Moments:
+        node, kernel = self.network.graph.nodes[use.number], layer.shape[2:]
+        sums: list[Tensor | float] = [0.0] * 5
+        for a, b, weights in zip(dense, changed, self.sensitivity.places[layer.name], strict=True):
+            x = vectors(node, b[use.value], kernel)
+            off = vectors(node, a[use.value], kernel) - x
+            weighted = weights[..., None].float()
+            cross = ((off * weighted).transpose(1, 2) @ x).double()
+            parts = (
+                weighted_products(x, weights),
+                cross,
+                (x * weighted).sum(1).double(),
+                (off * weighted).sum(1).double(),
+                weights.sum(1),
+            )
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        hessian, cross, mean, error, count = (torch.as_tensor(total) for total in sums)
+        count = count.clamp_min(1e-300)
+        matrix, vector = count[:, None, None], count[:, None]
+        return _Moments(hessian / matrix, cross / matrix, mean / vector, error / vector)
+
+    def _product(
+        self,
+        layer: Layer,
+        target: Tensor,
+        term: Term,
+        moments: _Moments,
+        bias: str | None,
+        price: float,
+        targets: dict[str, Tensor],
+    ) -> Assigned:
+        """Compress a matrix and set the target of its bias, which makes up for the mean error."""
+        groups = len(moments.hessian)
+        weights = layer.matrix(target).double().reshape(groups, -1, moments.hessian.shape[-1])
+        hessian, cross = moments.hessian, moments.cross
+        sizes = torch.diagonal(hessian, dim1=1, dim2=2).mean(1)
+        if bias is not None:
+            hessian = hessian - moments.mean[:, :, None] * moments.mean[:, None]
+            cross = cross - moments.error[:, :, None] * moments.mean[:, None]
+        spread = torch.diagonal(hessian, dim1=1, dim2=2).mean(1).clamp_min(0)
+        # Inputs that hardly vary have no spread but rounding errors, which are a part of their size.
+        damping = DAMPING * spread + 1e-6 * sizes + 1e-30
+        damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
+        wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
+        mask = self.masks.get(layer.name)
+        problem = Problem(wanted.reshape(-1, wanted.shape[2]).numpy(), term.hessian.numpy(), term.rows.numpy(), mask)
+        made = assign(problem, price)
+        if bias is not None:
+            values = torch.from_numpy(made.values).reshape(weights.shape)
+            off = (weights @ (moments.mean + moments.error)[..., None]) - values @ moments.mean[..., None]
+            targets[bias] = self.network.tensors[bias] + off.reshape(-1).float()
+        return made
+
+
+def _kept(layer: Layer, target: Tensor) -> Assigned:
+    """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
+    values = layer.matrix(target).double().numpy()
+    return Assigned(values, 0.0, 0.0)
+
+
+def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:
+    """Return the bias of each node that is the only reader of a bias of its own."""
+    readers: dict[str, int] = {}
+    for node in network.graph.nodes:
+        for name in node.tensors:
+            readers[name] = readers.get(name, 0) + 1
+    found = {}
+    for number, node in enumerate(network.graph.nodes):
+        bias = getattr(node, "bias", None)
+        if bias is not None and readers[bias] == 1:
+            found[number] = bias
+    return found

@@ -1,0 +1,321 @@
+"""`compress`: the smallest file of a user's network that holds a goal.
+
+Every network that the search tries goes through the same stages, and each stage is saved when it is done. An
+interrupted run continues from its last complete stage, and takes the same decisions again.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcformat.datasets import DataError
+from dcformat_pruning.compression.first_guess import first_keep
+from dcformat_pruning.compression.goals import Goal, Trial, points
+from dcformat_pruning.compression.packing import Call, export, packed_metric
+from dcformat_pruning.compression.search import Search, parent
+from dcformat_pruning.compression.settings import Settings
+from dcformat_pruning.compression.snapshots import Snapshot
+from dcformat_pruning.compression.trials import PACKING, STAGES, Trials, Tried
+from dcformat_pruning.data import Augmentation
+from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.preparation import copied
+from dcformat_pruning.feeds import Batch, Feed, feed_of
+from dcformat_pruning.masks import PruningError, all_weights, weight_names
+from dcformat_pruning.meter import Meter, Report
+from dcformat_pruning.objectives import CustomStep, Supervised, Task, recorded, score
+from dcformat_pruning.recipes.recipe import Result, Stage, StageContext
+from dcformat_pruning.recipes.running import Run
+from dcformat_pruning.recipes.stage_library import train as train_stage
+from dcformat_pruning.training import DivergenceError
+
+Metric = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compression(Result):
+    """A compressed network, and the search that found it.
+
+    Attributes
+    ----------
+    data : bytes
+        The file.
+    dense : float
+        The metric of the dense network.
+    metric : float
+        The metric of the file.
+    tested : float or None
+        The metric of the file on the test data, if there are any.
+    reached : bool
+        Whether the file reaches the goal.
+    trials : tuple of Trial
+        The networks that were tried, in order.
+    note : str
+        What the user should know, in one line: that the goal was not reached, that the search ended early, or which
+        layers lost all of their weights. Otherwise empty.
+    """
+
+    data: bytes
+    dense: float
+    metric: float
+    tested: float | None
+    reached: bool
+    trials: tuple[Trial, ...]
+    note: str
+
+
+def compress(
+    module: nn.Module,
+    *,
+    train: Any,
+    validate: Any,
+    test: Any = None,
+    goal: Goal,
+    settings: Settings | None = None,
+    step: Callable[[Batch], Tensor] | None = None,
+    batch_axis: BatchAxis = 0,
+    seed: int = 0,
+    metadata: Mapping[str, str] | None = None,
+    resume_dir: Path | str | None = None,
+    progress: Report | None = None,
+    watch: Callable[[Trial], None] | None = None,
+) -> Compression:
+    """Prune, share, round and pack the weights of a network while it trains, so that its file reaches a goal.
+
+    The module is changed in place, as by any training, and ends with the weights of the file; batch norms are folded
+    into the layers before them. If the compression fails, the module has the weights of the best network so far.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A trained network that `from_module` takes, on the device on which to train.
+    train : iterable, or tuple
+        A DataLoader or another iterable of batches, or arrays ``(inputs, labels)``. A batch is a pair of inputs and
+        labels; inputs are a tensor, or a tuple (by position) or dict (by name) of tensors. Integer labels are classes,
+        and float labels are numbers to predict.
+    validate : callable, iterable or tuple
+        Takes the module and returns its metric, a number that is higher for better networks. Data as for `train` stand
+        for the accuracy (integer labels, 0 to 1) or the share of explained variance (float labels, at most 1).
+    test : callable, iterable or tuple, optional
+        As `validate`; read once, through the file that is returned.
+    goal : Goal
+        Such as ``Goal(max_drop=0.5)``, ``Goal(size=20_000)`` or ``Goal(density=0.05)``.
+    settings : Settings, optional
+        Epochs, learning rate and the like.
+    step : callable, optional
+        A loss of your own: takes a batch, calls the module, and returns a scalar. Batches may then be anything.
+    batch_axis : int, None, or mapping of str to int or None
+        The dimension of the inputs that is the batch; see `from_module`.
+    seed : int
+        Seeds the order of arrays, and PyTorch's generator for loaders and dropout in each stage.
+    metadata : mapping of str to str, optional
+        Further metadata of the file.
+    resume_dir : path, optional
+        The directory in which stages are saved. Stages that it already holds are not run again.
+    progress : callable, optional
+        Called with a `Step` after each batch.
+    watch : callable, optional
+        Called with each `Trial` when it is done.
+
+    Returns
+    -------
+    Compression
+        The best network that was tried. If none reaches the goal, it is the nearest one, and `note` says so.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        The module cannot be exported; all operators that stand in the way are named.
+    DataError
+        The data are empty, hold NaN, or do not fit the module; or the metric does not depend on the weights.
+    PruningError
+        The goal is out of range for the network.
+    DivergenceError, MemoryError
+        The first network could not be trained.
+    CheckpointError
+        `resume_dir` holds stages of a run with other settings.
+    """
+    settings = settings or Settings()
+    device = _device(module)
+    feed = feed_of(train, device, "train")
+    task: Task = Supervised() if step is None else CustomStep(step)
+    call = _example_call(module, feed, task, batch_axis)
+    export(module, call)  # An operator that the format lacks should be found now, not after hours of training.
+    context = StageContext(feed, _metric(validate, device, "validate"), seed, device, task, in_place=step is not None)
+    masks = all_weights(module)
+    total, least = sum(masks.alive.values()), len(masks.masks)
+    _check_density(goal, total, least)
+    if progress is not None:
+        context.meter = _meter(progress, settings)
+    shape = zlib.crc32(repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()]).encode())
+    run = Run(module, context, resume_dir, f"{type(module).__name__}-{shape:08x} {goal} {settings} seed={seed}")
+    dense = run.stage(_dense_stage(settings)).metric
+    span = _span(module, dense, context.validate)
+    context.teacher = copied(module).eval().requires_grad_(False)
+    first = first_keep(module, goal, total, settings, context.validate, span)
+    trials = Trials(module, run, call, settings, metadata or {})
+    found, note = _search(trials, Search(goal, dense, total, least, first), watch)
+    return _finished(trials, found, goal, dense, note, None if test is None else _metric(test, device, "test"))
+
+
+def _search(trials: Trials, search: Search, watch: Callable[[Trial], None] | None) -> tuple[list[Tried], str]:
+    """Try networks until the search ends; a failure after the first network ends it early, with a note."""
+    begin = Snapshot(trials.module)
+    found: list[Tried] = []
+    known: list[Trial] = []
+    try:
+        while len(found) < trials.settings.trials and (keep := search.next(known)) is not None:
+            before = parent(known, keep, search.goal, search.dense)
+            start = begin if before is None else found[known.index(before)].pruned
+            found.append(trials.attempt(len(found) + 1, keep, start))
+            known.append(found[-1].trial)
+            if watch is not None:
+                watch(known[-1])
+    except (DivergenceError, MemoryError) as error:
+        if not found:
+            begin.restore()
+            raise
+        return found, f"the search ended early: {error}"
+    except BaseException:
+        best = search.goal.best(known, search.dense) if known else None
+        (begin if best is None else found[known.index(best)].finished).restore()
+        raise
+    return found, ""
+
+
+def _finished(
+    trials: Trials, found: Sequence[Tried], goal: Goal, dense: float, note: str, test: Metric | None
+) -> Compression:
+    """Return the best network, whose weights the module gets."""
+    known = [tried.trial for tried in found]
+    best = goal.best(known, dense)
+    chosen = found[known.index(best)]
+    chosen.finished.restore()
+    packed = trials.packed(chosen.model or export(trials.module, trials.call), best.number, best.metric)
+    notes = [note] if note else []
+    if not goal.holds(best, dense):
+        nearest = f"{best.size:,} bytes, {points(dense - best.metric, dense):.2f} points below the dense network"
+        notes.insert(0, f"the goal ({goal.describe()}) was not reached: the nearest network has {nearest}")
+    if empty := [name for name in weight_names(trials.module) if not bool(trials.module.get_parameter(name).any())]:
+        notes.append(f"pruned to nothing: {', '.join(empty)}")
+    return Compression(
+        model=packed.model,
+        module=trials.module.eval(),
+        mode=packed.mode,
+        stages=tuple(trials.run.reports),
+        data=packed.data,
+        dense=dense,
+        metric=best.metric,
+        tested=None if test is None else packed_metric(packed.data, trials.module, trials.call, test),
+        reached=goal.holds(best, dense),
+        trials=tuple(known),
+        note="; ".join(notes),
+    )
+
+
+def _device(module: nn.Module) -> torch.device:
+    parameter = next(module.parameters(), None)
+    if parameter is None:
+        raise PruningError(f"{type(module).__name__}: expected a module with weights, found none")
+    return parameter.device
+
+
+def _dense_stage(settings: Settings) -> Stage:
+    """Return the stage that trains the dense network, or only measures it."""
+    if settings.dense_epochs:
+        return train_stage(settings.dense_plan(), name="dense")
+    return Stage("dense", lambda module, context: None)
+
+
+def _meter(progress: Report, settings: Settings) -> Meter:
+    """Return a meter for as many trials as there may be."""
+    work = [("dense", float(settings.dense_epochs))]
+    costs = [float(plan.epochs) for plan in settings.plans()] + [PACKING]
+    for number in range(1, settings.trials + 1):
+        work += [(f"{name}-{number}", cost) for name, cost in zip(STAGES, costs, strict=True)]
+    return Meter(progress, work)
+
+
+def _example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxis) -> Call:
+    """Return the arguments with which the task calls the module.
+
+    Raises
+    ------
+    DataError
+        The task does not call the module.
+    """
+    batch = next(iter(feed.batches(2, torch.Generator().manual_seed(0), Augmentation())))
+    module.eval()
+    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls:
+        task.loss(module, batch)
+    if not calls:
+        raise DataError("step: expected a call of the module that is compressed, found none")
+    args, kwargs, _ = calls[0]
+    return Call(args, kwargs, batch_axis)
+
+
+def _check_density(goal: Goal, total: int, least: int) -> None:
+    if goal.density is not None and round(goal.density * total) < least:
+        raise PruningError(
+            f"density: {goal.density:g} of {total:,} weights keeps {round(goal.density * total)}, fewer than the "
+            f"{least} layers; expected at least {least / total:.2g}"
+        )
+
+
+def _metric(validate: Any, device: torch.device, name: str) -> Metric:
+    """Return the metric that a user's function or data stand for; errors call it `name`."""
+    measure: Metric
+    if callable(validate):
+        measure = validate
+    else:
+        feed = feed_of(validate, device, name)
+
+        def measure(module: nn.Module) -> float:
+            return score(module, feed)
+
+    @torch.no_grad()
+    def checked(module: nn.Module) -> float:
+        module.eval()
+        found = measure(module)
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            raise DataError(f"{name}: expected a number, found {type(found).__name__}") from None
+        if not math.isfinite(value):
+            raise DataError(f"{name}: expected a finite number, found {value}")
+        return value
+
+    return checked
+
+
+def _span(module: nn.Module, dense: float, validate: Metric) -> float:
+    """Return how far the dense network is above a network whose weights are all zero.
+
+    Raises
+    ------
+    DataError
+        It is not above it: the metric does not depend on the weights, or the network has learned nothing.
+    """
+    before = Snapshot(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    try:
+        blank = validate(module)
+    except DataError:  # Such a network may have no metric at all.
+        blank = -math.inf
+    finally:
+        before.restore()
+    if dense <= blank:
+        raise DataError(
+            f"validate: expected the network to be better than one whose weights are all zero, found {dense:.6g} and "
+            f"{blank:.6g}; train the network first, or correct the metric"
+        )
+    return dense - blank if math.isfinite(blank) else abs(dense)

@@ -1,0 +1,100 @@
+"""Trying one number of weights: prune, share, settle and pack, each as a stage of the run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+import dcformat
+from dcformat.model import Model
+from dcformat.records import replace
+from dcformat_pruning.compression.goals import Trial
+from dcformat_pruning.compression.packing import Call, Packed, export, pack, packed_metric
+from dcformat_pruning.compression.settings import Settings
+from dcformat_pruning.compression.snapshots import Snapshot
+from dcformat_pruning.masks import PrunedAwayWarning
+from dcformat_pruning.recipes.recipe import Stage, StageContext
+from dcformat_pruning.recipes.running import Run
+from dcformat_pruning.recipes.stage_library import folded, prune_gradually, quantise_and_finetune, share_in_portions
+
+#: Estimated work of making and measuring a file, in epochs.
+PACKING = 0.3
+
+#: The stages of a trial, whose number follows in their names.
+STAGES = ("prune", "share", "settle", "pack")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """A trial, and the states of its network.
+
+    Attributes
+    ----------
+    trial : Trial
+    model : dcformat.Model or None
+        Without metadata; None if the trial's stages were saved by an earlier run.
+    pruned, finished : Snapshot
+        After pruning, from which a later trial may continue; and at the end.
+    """
+
+    trial: Trial
+    model: Model | None
+    pruned: Snapshot
+    finished: Snapshot
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trials:
+    """What the trials of a run have in common.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Changed in place.
+    run : Run
+    call : Call
+    settings : Settings
+    metadata : mapping of str to str
+        Metadata of each file.
+    """
+
+    module: nn.Module
+    run: Run
+    call: Call
+    settings: Settings
+    metadata: Mapping[str, str]
+
+    def attempt(self, number: int, keep: int, begin: Snapshot) -> Tried:
+        """Compress the network that `begin` holds to `keep` weights."""
+        begin.restore()
+        settings, run = self.settings, self.run
+        pruning, sharing, settling = settings.plans()
+        names = [f"{name}-{number}" for name in STAGES]
+        with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
+            warnings.simplefilter("ignore", PrunedAwayWarning)
+            run.stage(prune_gradually(pruning, keep, power=settings.power, floor=settings.floor, name=names[0]))
+        pruned = Snapshot(self.module)
+        run.stage(folded(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
+        run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))
+        made: list[Model] = []
+
+        def measure(module: nn.Module, context: StageContext) -> tuple[float, int]:
+            made.append(export(module, self.call))
+            plain = dcformat.dumps(made[0], mode="fast")
+            metric = packed_metric(plain, module, self.call, context.validate)
+            return metric, len(self.packed(made[0], number, metric).data)
+
+        report = run.stage(Stage(names[3], lambda module, context: None, measure=measure))
+        assert report.size is not None
+        trial = Trial(number, keep, report.size, report.metric)
+        return Tried(trial, made[0] if made else None, pruned, Snapshot(self.module))
+
+    def packed(self, model: Model, number: int, metric: float) -> Packed:
+        """Return the file of a trial's model, with the metrics of its stages and of the file as metadata."""
+        stages = [self.run.reports[0], *(r for r in self.run.reports if r.stage.endswith(f"-{number}") and not r.size)]
+        figures = [f"{report.stage.partition('-')[0]} {report.metric:.4f}" for report in stages]
+        metrics = ", ".join([*figures, f"file {metric:.4f}"])
+        return pack(replace(model, metadata={**self.metadata, "metrics": metrics}), self.settings.mode)

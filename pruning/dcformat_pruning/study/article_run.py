@@ -1,0 +1,53 @@
+"""A run of the repetition of the article's rows, and the folder from which it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from dcformat_pruning.data import Images, TrainingData
+from dcformat_pruning.meter import Meter
+from dcformat_pruning.study.article import BATCH, RepeatedRow, repeat, rows_of_one
+from dcformat_pruning.study.baselines import article_network, train_article
+from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
+
+
+def run(
+    seeds: int, dense: int, epochs: int, data: TrainingData, test: Images, folder: Path | None, meter: Meter
+) -> Iterator[list[RepeatedRow]]:
+    """Yield all rows that are done, after each of them.
+
+    Parameters
+    ----------
+    seeds : int
+    dense, epochs : int
+        Epochs of the dense networks and of each retraining.
+    folder : Path or None
+        Where the dense networks and the rows are saved. What it already holds is not done again.
+
+    Raises
+    ------
+    CheckpointError
+        The folder holds files of another study, or damaged ones.
+    """
+    settings = f"dense={dense} images={len(data.train)} torch={torch.__version__}"
+    key = f"{settings} epochs={epochs}"
+    saved = [] if folder is None else load_rows(folder / "article-rows.json", key, RepeatedRow)
+    for seed in range(seeds):
+        meter.begin(2 * seed)
+        module = trained(
+            folder, seed, "article", settings, article_network(seed),
+            partial(train_article, data, seed, meter, dense, BATCH),
+        )  # fmt: skip
+        meter.begin(2 * seed + 1)
+        for row in repeat(module, seed, data, test, epochs, [row.key for row in saved]):
+            saved.append(row)
+            if folder is not None:
+                save_rows(folder / "article-rows.json", key, saved)
+            count = sum(row.seed == seed for row in saved)
+            meter.count("prunings", count, rows_of_one(), {"pruned": row.pruned, "retrained": row.retrained})
+            yield [row for row in saved if row.seed < seeds]
+    yield [row for row in saved if row.seed < seeds]

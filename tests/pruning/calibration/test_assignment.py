@@ -1,0 +1,92 @@
+"""The choice of codes: the error, the bits, and what both give together."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from dcformat_pruning.calibration.assignment import Problem, assign, code_bits, estimated_bits
+
+Floats = npt.NDArray[np.float64]
+
+
+def correlated(rows: int = 8, columns: int = 24) -> Problem:
+    """Return the weights of a layer whose inputs are much alike."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, columns)) @ rng.standard_normal((columns, columns))
+    x += 2 * rng.standard_normal((200, 1))
+    return Problem(rng.standard_normal((rows, columns)), (x.T @ x / 200)[None], np.linspace(1, 2, rows))
+
+
+def test_without_a_price_and_with_equal_inputs_each_weight_gets_the_nearest_value() -> None:
+    weights = np.array([[0.12, -0.26, 0.0], [0.49, 0.31, -0.04]])
+    made = assign(Problem(weights, np.eye(3)[None], np.ones(2)), 0.0, [0.125])
+    assert made.values.tolist() == [[0.125, -0.25, 0.0], [0.5, 0.25, 0.0]]
+
+
+def test_the_error_is_the_quadratic_form() -> None:
+    problem = correlated()
+    made = assign(problem, 1e-3)
+    expected = sum(
+        0.5 * importance * off @ problem.hessians[0] @ off
+        for off, importance in zip(problem.weights - made.values, problem.importance, strict=True)
+    )
+    assert made.error == pytest.approx(expected)
+
+
+def test_each_block_of_rows_meets_its_own_inputs() -> None:
+    hessians = np.array([[[2.0]], [[6.0]]])
+    problem = Problem(np.array([[1.0], [1.0]]), hessians, np.array([1.0, 1.0]))
+    assert problem.error(np.array([[0.0], [0.0]])) == 4.0
+
+
+def test_later_weights_correct_the_errors_of_earlier_ones() -> None:
+    problem = correlated()
+    made = assign(problem, 0.0, [0.25])
+    assert made.error < 0.5 * problem.error(np.rint(problem.weights / 0.25) * 0.25)
+
+
+def test_a_mask_and_a_correction_beat_a_mask_alone() -> None:
+    problem = correlated()
+    largest = np.abs(problem.weights) >= np.median(np.abs(problem.weights))
+    made = assign(problem._replace(allowed=largest), 0.0, [1 / 64])
+    assert not made.values[~largest].any()
+    assert made.error < 0.85 * problem.error(np.where(largest, problem.weights, 0))
+
+
+def test_a_higher_price_takes_fewer_bits_and_makes_more_error() -> None:
+    cheap, dear = (assign(correlated(), price) for price in (1e-3, 1e-1))
+    assert dear.bits < 0.7 * cheap.bits and dear.error > 2 * cheap.error
+
+
+def test_an_exorbitant_price_leaves_nothing() -> None:
+    assert not assign(correlated(), 1e6).values.any()
+
+
+def test_inputs_that_are_always_zero_do_no_harm() -> None:
+    problem = correlated()
+    hessians = problem.hessians.copy()
+    hessians[:, 3], hessians[:, :, 3] = 0, 0
+    made = assign(problem._replace(hessians=hessians), 1e-3)
+    assert np.isfinite(made.values).all()
+    assert assign(problem._replace(hessians=np.zeros_like(hessians)), 1e-3).error == 0
+
+
+def test_values_are_few_multiples_of_a_step_of_few_bits() -> None:
+    made = assign(correlated(), 1e-3)
+    step = np.abs(made.values[made.values != 0]).min()
+    multiples = made.values / step
+    assert np.array_equal(multiples, np.rint(multiples)) and np.abs(multiples).max() <= 127
+    assert np.ldexp(np.frexp(step)[0], 6) == np.rint(np.ldexp(np.frexp(step)[0], 6))
+
+
+def test_bits_are_those_of_the_frequencies() -> None:
+    codes = np.array([[1, 1, 1, 2] * 16] * 4, np.int32)
+    bits, zero_bits = code_bits(codes, 3)
+    assert bits == pytest.approx([0, np.log2(4 / 3), 2], abs=0.02)
+    assert (zero_bits > 5).all()  # a zero would be a surprise
+    rare = np.zeros((32, 32), np.int32)
+    rare[::8] = 1
+    _, zero_bits = code_bits(rare, 2)
+    assert zero_bits[0].min() > 3 and zero_bits[1].max() < -3
+    assert estimated_bits(rare, 2) < estimated_bits(np.random.default_rng(0).permuted(rare), 2)

@@ -1,0 +1,78 @@
+"""The search for the number of weights, on networks that are only formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from dcformat_pruning.compression.goals import Goal, Trial, points
+from dcformat_pruning.compression.search import Search, parent
+
+#: Bytes and accuracy of a network with so many weights.
+Network = Callable[[int], tuple[int, float]]
+
+
+def smooth(keep: int) -> tuple[int, float]:
+    return 200 + round(0.8 * keep), 0.95 - 0.05 * math.exp(-keep / 3000)
+
+
+def tried(goal: Goal, first: int, network: Network = smooth, *, most: int = 8, dense: float = 0.95) -> list[Trial]:
+    search = Search(goal, dense, total=100_000, least=4, first=first)
+    trials: list[Trial] = []
+    while len(trials) < most and (keep := search.next(trials)) is not None:
+        trials.append(Trial(len(trials) + 1, keep, *network(keep)))
+    return trials
+
+
+def test_a_largest_drop_is_closed_in_on_from_both_sides() -> None:
+    goal = Goal(max_drop=1.0)
+    edge = 3000 * math.log(5)
+    for first in (500, 40_000):
+        best = goal.best(tried(goal, first), 0.95)
+        assert edge <= best.keep < 1.2 * edge
+    assert [t.keep for t in tried(goal, 20_000)] == [20_000, 10_000, 5000, 2500, 3536, 4205, 4585]
+    assert [t.keep for t in tried(goal, 1000)] == [1000, 2500, 6250, 3953, 4971, 4433]
+
+
+def test_the_numbers_stay_between_the_layers_and_all_weights() -> None:
+    assert [t.keep for t in tried(Goal(max_drop=90.0), 20)] == [20, 10, 5, 4]
+    assert [t.keep for t in tried(Goal(max_drop=0.0), 70_000, lambda keep: (keep, 0.1))] == [70_000, 100_000]
+
+
+@pytest.mark.parametrize("first", [300, 2000, 60_000])
+def test_a_size_is_filled(first: int) -> None:
+    trials = tried(Goal(size=2000), first)
+    assert len(trials) <= 3
+    assert 0.95 * 2000 <= trials[-1].size <= 2000
+
+
+def test_a_size_or_a_drop_out_of_reach_keeps_the_nearest() -> None:
+    small = Goal(size=150)
+    trials = tried(small, 50)
+    assert trials[-1].keep == 4
+    assert small.best(trials, 0.95).keep == 4
+    accurate = Goal(max_drop=0.0)
+    trials = tried(accurate, 50_000, lambda keep: (keep, 0.9 + keep / 1e7))
+    assert accurate.best(trials, 0.95) == trials[-1] == Trial(2, 100_000, 100_000, 0.91)
+
+
+def test_a_density_needs_one_network() -> None:
+    assert [t.keep for t in tried(Goal(density=0.02), 2000)] == [2000]
+
+
+def test_a_trial_continues_from_the_sparsest_good_network_that_is_denser() -> None:
+    goal = Goal(max_drop=1.0)
+    trials = [Trial(1, 4000, 3400, 0.95), Trial(2, 2000, 1800, 0.945), Trial(3, 1000, 1000, 0.9)]
+    assert parent(trials, 1400, goal, 0.95) == trials[1]
+    assert parent(trials, 3000, goal, 0.95) == trials[0]
+    assert parent(trials[2:], 2500, goal, 0.95) is None
+    assert parent(trials, 900, Goal(size=900), 0.95) == trials[2]
+
+
+def test_a_point_is_a_hundredth_of_a_share_and_a_unit_of_other_metrics() -> None:
+    assert points(0.005, 0.97) == pytest.approx(0.5)
+    assert points(0.5, 97.0) == 0.5
+    assert points(0.25, -3.0) == 0.25
+    assert Goal(max_drop=0.5).holds(Trial(1, 1, 1, 0.965), 0.97)
+    assert not Goal(max_drop=0.5).holds(Trial(1, 1, 1, 0.9649), 0.97)
