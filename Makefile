@@ -52,8 +52,8 @@ lowest: $(VENV)-lowest/installed
 
 # Coverage sees nothing of compiled code, so kernels are run as Python too. What reads bytes of unknown origin has no line
 # and no branch that no test reaches.
-READERS := $(addprefix dcformat/,contents.py cursor.py delta_codec.py front.py graph_attributes.py graph_codec.py opening.py \
-    reader.py source.py) \
+READERS := $(addprefix dcformat/,chunk_stream.py contents.py cursor.py delta_codec.py deltas.py front.py graph_attributes.py \
+    graph_codec.py opening.py reader.py remote.py source.py) \
   $(addprefix dcformat/graph/,elementwise.py graph.py node.py rearranging.py recurrent.py reducing.py weighted.py windows.py) \
   $(addprefix dcformat/codecs/,axis_tables.py chunk_readers.py differences.py packed.py payload_layout.py payload_reader.py plain.py \
     value_blocks.py) \

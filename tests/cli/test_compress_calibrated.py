@@ -59,7 +59,9 @@ def test_random_inputs(invoke: Invoke, tmp_path: Path, network: Path) -> None:
 
 def test_the_help_tells_of_both_commands(invoke: Invoke, network: Path) -> None:
     assert "without training" in invoke("compress", "--help").stdout
-    assert "--max-change" in invoke("compress", network, "--help").stdout
+    for arguments in ((network, "--help"), ("-o", "a.dcf", network, "--help")):
+        assert "--max-change" in invoke("compress", *arguments).stdout
+    assert "--recipe" in invoke("compress", "lenet-5", "-o", "a.dcf", "--help").stdout
 
 
 def test_refusals(invoke: Invoke, tmp_path: Path, network: Path, inputs: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,12 +69,6 @@ class CalibratedOptions:
         return Goal("change", 0.01 if self.max_change is None else self.max_change)
 
 
-def takes(argument: str) -> bool:
-    """Return whether `dcformat compress` gets a model file, which this command takes."""
-    path = Path(argument)
-    return path.suffix.lower() == ".dcf" or network_kind(path) is not None
-
-
 _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
@@ -137,6 +131,17 @@ def compress_calibrated_command(**options: Any) -> None:
     the networks. The price of a bit is changed until the goal is reached: each line shows a price's size and change.
     """
     _compress(CalibratedOptions(**options))
+
+
+def takes(args: Sequence[str]) -> bool:
+    """Return whether the arguments of `dcformat compress` name a model file, which this command takes."""
+    command = compress_calibrated_command
+    context = click.Context(command, ignore_unknown_options=True, resilient_parsing=True)
+    try:
+        found = command.make_parser(context).parse_args(list(args))[0].get("model")
+    except click.UsageError:
+        return False
+    return isinstance(found, str) and (found.lower().endswith(".dcf") or network_kind(Path(found)) is not None)
 
 
 def _compress(options: CalibratedOptions) -> None:

@@ -75,9 +75,7 @@ class _CompressCommand(click.Command):
 
         if any(argument.partition("=")[0] == "--module" for argument in args):
             return compress_module_command.make_context(info_name, args, *rest, **extra)
-        # The parser knows which arguments are values of options, so that the model may come after them.
-        model = compress_calibrated_command.make_context(info_name, [*args], resilient_parsing=True).params["model"]
-        if model is not None and takes(model):
+        if takes(args):
             return compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
