@@ -1,7 +1,17 @@
-/* Runs the tests of a model under simavr, and counts the cycles of one run. */
+/* Runs the tests of a model under simavr, and counts the cycles of a run on the first test's input. */
 
 #define MODEL_TEST_NO_MAIN
 #include "test_model.c"
+
+#if STATIC_INPUT
+#define INPUT model_input()
+#define RUN() model_run()
+#else
+static model_input_t input[MODEL_INPUTS];
+static model_output_t output[MODEL_OUTPUTS];
+#define INPUT input
+#define RUN() model_run(input, output)
+#endif
 
 #include <avr/interrupt.h>
 #include <avr/io.h>
@@ -43,19 +53,12 @@ int main(void)
     uint32_t failed, cycles;
     UCSR0B = 1 << TXEN0;
     failed = (uint32_t)model_test();
+    load(INPUT, test_inputs, MODEL_INPUTS * sizeof(model_input_t));
     TIMSK1 = 1 << TOIE1;
     TCNT1 = 0;
     TCCR1B = 1 << CS10;
     sei();
-#if STATIC_INPUT
-    model_run();
-#else
-    {
-        static model_input_t input[MODEL_INPUTS];
-        static model_output_t output[MODEL_OUTPUTS];
-        model_run(input, output);
-    }
-#endif
+    RUN();
     cli();
     cycles = TCNT1;
     cycles += (uint32_t)(overflows + (TIFR1 & (1 << TOV1) && cycles < 32768)) << 16;
