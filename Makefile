@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge fuzz clean
+.PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge emulation fuzz clean
 
 demo: $(VENV)/installed-pruning
 	$(BIN)/dcformat compress lenet-300-100 -f -o lenet.dcf
@@ -52,8 +52,8 @@ lowest: $(VENV)-lowest/installed
 
 # Coverage sees nothing of compiled code, so kernels are run as Python too. What reads bytes of unknown origin has no line
 # and no branch that no test reaches.
-READERS := $(addprefix dcformat/,contents.py cursor.py delta_codec.py front.py graph_attributes.py graph_codec.py opening.py \
-    reader.py source.py) \
+READERS := $(addprefix dcformat/,chunk_stream.py contents.py cursor.py delta_codec.py deltas.py front.py graph_attributes.py \
+    graph_codec.py opening.py reader.py remote.py source.py) \
   $(addprefix dcformat/graph/,elementwise.py graph.py node.py rearranging.py recurrent.py reducing.py weighted.py windows.py) \
   $(addprefix dcformat/codecs/,axis_tables.py chunk_readers.py differences.py packed.py payload_layout.py payload_reader.py plain.py \
     value_blocks.py) \
@@ -87,6 +87,13 @@ edge: wheel
 	$(VENV)-edge/bin/$(PIP) install -c constraints.txt -r packaging/edge-requirements.txt
 	$(VENV)-edge/bin/$(PIP) install --no-deps --no-index --find-links dist dcformat
 	$(VENV)-edge/bin/python packaging/try_edge.py
+
+# The runtime's tests on an emulated AArch64 machine, with the machine code that a wheel for it carries. Needs Debian and
+# its package qemu-user, but no root; without these, it says so and skips. Downloads 30 MB into build/emulation, once.
+EMULATED ?= tests/runtime -m "not slow and not needs_compiler"
+emulation: $(VENV)/installed-dev
+	$(BIN)/dcformat warmup --target aarch64 --into build/aarch64 -f
+	$(BIN)/python tests/emulation/suite.py --kernels build/aarch64 --into build/emulation -- $(EMULATED)
 
 # Fuzz every way into the package for FUZZ_SECONDS; findings are saved in fuzz/work (docs/fuzzing.md).
 FUZZ_SECONDS ?= 600

@@ -177,10 +177,9 @@ class Tensor:
         return np.array(values, dtype) if copy else values.astype(values.dtype if dtype is None else dtype, copy=False)
 
     def to_scipy(self, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> csr_array:
-        """Return the matrix view as a `scipy.sparse.csr_array`, without making it dense.
+        """Return the matrix view as a `scipy.sparse.csr_array`; float16, bfloat16 and scaled int8 become float32.
 
-        float16, bfloat16 and scaled int8 become float32. Raises `EncodingError` for a tensor of less than two
-        dimensions or of a float of eight bits, and `MemoryLimitError` if it takes more than `max_memory` bytes.
+        Raises `EncodingError` for a vector, a number or a float of eight bits, and `MemoryLimitError`.
         """
         from dcformat.conversions import to_scipy
 

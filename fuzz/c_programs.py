@@ -54,8 +54,9 @@ def main() -> int:
     options = parser.parse_args()
     total = 0
     for name, folder in _programs(options.out, options.only):
+        # libFuzzer's timeout is in seconds of the clock, and a busy machine may let a fuzzer wait for many.
         done = subprocess.run(
-            ["./fuzzer", f"-runs={options.runs}", "-timeout=10", "-rss_limit_mb=512", "-print_final_stats=1", "corpus"],
+            ["./fuzzer", f"-runs={options.runs}", "-timeout=60", "-rss_limit_mb=512", "-print_final_stats=1", "corpus"],
             cwd=folder, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         found = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)

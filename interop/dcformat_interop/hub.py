@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dcformat_interop.refusals import UnfitError
 
@@ -56,20 +58,22 @@ def find_model(
     if path.exists() or not _ID.fullmatch(str(name)):
         path.stat()
         return path
+    options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return _only_model(_snapshot(str(name), options), str(name))
+
+
+def _snapshot(name: str, options: Mapping[str, Any]) -> Path:
+    """Return the directory of a repository's files in the cache."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         why = f"{name}: a repository needs huggingface_hub: pip install 'dcformat[hub]' ({error})"
         raise MissingHubError(why) from None
     try:
-        folder = snapshot_download(
-            str(name), revision=revision, cache_dir=cache_dir, local_files_only=local_files_only,
-            allow_patterns=["*.dcf", "*.dcf.index.json", "config.json"],
-        )  # fmt: skip
+        return Path(snapshot_download(name, allow_patterns=["*.dcf", "*.dcf.index.json", "config.json"], **options))
     except Exception as error:  # The package raises errors of its own, of httpx and of the file system.
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnfitError(name, "a file, a directory or a repository of Hugging Face", found) from error
-    return _only_model(Path(folder), str(name))
 
 
 def _only_model(folder: Path, name: str) -> Path:

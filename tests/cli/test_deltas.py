@@ -34,12 +34,12 @@ def delta(invoke: Invoke, dcf: Path, new: Path, tmp_path: Path) -> Path:
 def test_there_and_back(invoke: Invoke, dcf: Path, new: Path, delta: Path, tmp_path: Path) -> None:
     whole, made = tmp_path / "whole.dcf", tmp_path / "made.dcf"
     assert invoke(*PACK, new, "-o", whole, "--architecture", "lenet-300-100").exit_code == 0
-    result = invoke("apply", delta, "--base", dcf, "-o", made)
+    result = invoke("apply", delta, "--base", dcf, "-o", made, "--mode", "fast")
     assert result.stdout.startswith(f"{made}: {made.stat().st_size:,} bytes, 6 tensors, content digest ")
     assert made.read_bytes() == whole.read_bytes()
     assert delta.stat().st_size < whole.stat().st_size / 10
     refused(invoke("apply", delta, "--base", dcf, "-o", made), "found one; -f replaces it", code=2)
-    result = invoke("apply", "-", "--base", dcf, "-o", "-", stdin=delta.read_bytes())
+    result = invoke("apply", "-", "--base", dcf, "-o", "-", "--mode", "fast", stdin=delta.read_bytes())
     assert result.stdout_bytes == whole.read_bytes()
 
 
@@ -53,7 +53,7 @@ def test_a_packed_file_as_the_new_one(invoke: Invoke, dcf: Path, new: Path, delt
     refused(invoke(*arguments), f"--labels: {whole} is taken as it is, and only --base", code=2)
     arguments[-2:] = ["--exact", "--float32", "--dim", "a=3", "--jobs", "2", "--shards", "0"]
     refused(invoke(*arguments), "--dim, --float32, --exact, --jobs, --shards: ", code=2)
-    refused(invoke(*PACK, new, *arguments[2:6], "--relative-index", "filler"), "not for a delta", code=2)
+    refused(invoke(*PACK, new, *arguments[4:8], "--relative-index", "filler"), "not for a delta", code=2)
     assert not (tmp_path / "x.dcf").exists()
 
 

@@ -203,6 +203,7 @@ def test_sizes_are_compared_in_words() -> None:
 def test_details_of_a_tensor(invoke: Invoke, tmp_path: Path) -> None:
     matrix = np.zeros((4, 6), np.float32)
     matrix[0, :4], matrix[2, 1:3] = [0.5, -1, 0.5, 0.5], [-1, 0.5]
+    matrix = np.tile(matrix, (16, 1))
     tensors = [from_dense("w", matrix), from_dense("tied", matrix), from_dense("b", np.array([np.inf, 1], np.float32))]
     path = tmp_path / "a.dcf"
     dcformat.save(dcformat.Model({tensor.name: tensor for tensor in tensors}), path)
@@ -213,12 +214,12 @@ def test_details_of_a_tensor(invoke: Invoke, tmp_path: Path) -> None:
     assert (first["payload_bytes"], second["payload_bytes"]) == (size["w"], size["w"])
     assert (second["copy_of"], second["offset"], first["copy_of"]) == ("w", first["offset"], None)
     assert sum(first[f"{part}_bits"] for part in ("code", "index", "codebook", "table")) == 8 * size["w"]
-    assert first["codebook"] == [{"value": -1.0, "count": 2}, {"value": 0.5, "count": 4}]
-    assert first["rows"] == {"rows": 4, "empty": 2, "least": 0, "most": 4}
+    assert first["codebook"] == [{"value": -1.0, "count": 32}, {"value": 0.5, "count": 64}]
+    assert first["rows"] == {"rows": 64, "empty": 32, "least": 0, "most": 4}
     assert (first["minimum"], first["maximum"], third["maximum"]) == (-1.0, 0.5, "inf")
     lines = invoke("inspect", path, "--tensor", "w").stdout.splitlines()
-    assert lines[0] == "w: float32 (4, 6), sparse, 6 of 24 stored"
-    assert "rows: 0 to 4 entries, 2 rows are empty" in lines
+    assert lines[0] == "w: float32 (64, 6), sparse, 96 of 384 stored"
+    assert "rows: 0 to 4 entries, 32 rows are empty" in lines
     refused(invoke("inspect", path, "--tensor", "v"), "no tensor 'v'", code=2)
 
 

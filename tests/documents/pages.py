@@ -195,5 +195,5 @@ SETUPS: dict[str, Callable[[], Scope]] = {
     "docs/README.md": repository, "docs/deltas.md": deltas, "docs/faq.md": faq, "docs/limits.md": limits,
     "docs/onnx.md": onnx_page, "docs/own-model.md": repository, "docs/pruning.md": pruning, "docs/pytorch.md": pytorch,
     "docs/reading-the-specification.md": repository, "docs/runtime.md": runtime, "docs/scale.md": scale,
-    "docs/security.md": limits, "docs/tflite.md": tflite_page,
+    "docs/report.md": repository, "docs/security.md": limits, "docs/tflite.md": tflite_page,
 }  # fmt: skip

@@ -212,6 +212,43 @@ def test_small_tensors_in_a_row_share_a_difference() -> None:
     assert same(dcformat.apply(made, base), Model(new))
 
 
+def steps(old: dict[str, Array], new: dict[str, Array]) -> list[tuple[str, int, int]]:
+    """Return the steps of a delta between models of these arrays, once it is known to give the new model."""
+    before, after = (Model({name: from_dense(name, array) for name, array in each.items()}) for each in (old, new))
+    base = dcformat.dumps(before)
+    delta = dcformat.delta(after, base)
+    assert delta.delta is not None
+    assert same(dcformat.apply(dcformat.dumps(delta), base), after)
+    return [(step.kind, step.first, step.count) for step in delta.delta.steps]
+
+
+def test_tensors_that_stay_in_a_row_share_a_step() -> None:
+    old = {name: weights(30, n) for n, name in enumerate("abcd")}
+    assert steps(old, {name: old[name] for name in "bca"}) == [("kept", 1, 2), ("kept", 0, 1)]
+
+
+def test_tensors_of_other_dtypes_share_no_difference() -> None:
+    old = {"a": weights(1200, 1), "b": weights(1200, 2).astype("<f2"), "c": weights(1200, 3)}
+    new = {name: old[name].copy() for name in "cba"}
+    for array in new.values():
+        array[::97] += np.asarray(0.25, array.dtype)
+    assert steps(old, new) == [("changed", 0, 1)] * 3
+
+
+@pytest.mark.needs_compiler
+def test_tensors_share_a_difference_only_if_that_takes_fewer_bytes() -> None:
+    old = {name: weights(60_000, n).reshape(200, 300) for n, name in enumerate("xy")}
+    new = {name: array.copy() for name, array in old.items()}
+    for place, array in enumerate(new.values(), start=5):
+        array[:, place] = weights(200, 9)  # A column costs little only where the shape is known.
+    assert steps(old, new) == [("changed", 0, 1)] * 2
+    old = {name: drawn("uint8", 300_000, n) for n, name in enumerate("xy")}
+    new = {name: array.copy() for name, array in old.items()}
+    for array in new.values():
+        array[::1000] += 1
+    assert steps(old, new) == [("changed", 0, 1)] * 2  # Together, they are too large.
+
+
 def test_only_neighbours_share_a_difference_unless_all_stay_in_place() -> None:
     old = {name: from_dense(name, weights(50, n)) for n, name in enumerate("abcd")}
     new = {name: from_dense(name, weights(50, n + 1)) if name in "acd" else old[name] for n, name in enumerate("abcd")}

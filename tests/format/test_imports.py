@@ -14,7 +14,8 @@ from dcformat.graph import Graph, Linear
 
 ROOT = Path(__file__).parents[2]
 SLOW = {
-    "concurrent.futures", "crc32c", "dataclasses", "dcformat.writer", "email", "hashlib", "heapq", "importlib.metadata",
+    "concurrent.futures", "crc32c", "dataclasses", "dcformat.codecs.payload_writer", "dcformat.forms",
+    "dcformat.writer", "email", "hashlib", "heapq", "importlib.metadata",
     "importlib.util", "llvmlite", "logging", "numba", "pathlib", "platformdirs", "shutil", "tempfile", "threading",
     "torch", "zipfile",
 }  # fmt: skip

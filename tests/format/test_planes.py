@@ -135,7 +135,7 @@ def test_any_bytes_give_values_or_a_format_error(dtype: str, count: int, data: b
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_survives_a_file(dtype: str, mode: Mode) -> None:
     random = np.random.default_rng(5)
-    for shape in ((), (1,), (7,), (20, 30) if COMPILED else (6, 9), (0, 4), (3, 2, 2)):
+    for shape in ((), (1,), (7,), (20, 30), (0, 4), (3, 2, 2)) if COMPILED else ((), (0, 4), (3, 2, 2)):
         made = values(random, dtype, int(np.prod(shape, dtype=np.int64))).reshape(shape)
         for array in (made, np.where(random.random(shape) < 0.2, made, made.dtype.type(0)), np.zeros_like(made)):
             tensor = from_dense("t", array, dtype, exact=True)

@@ -120,6 +120,7 @@ def test_one_tensor_takes_two_requests_and_little_else(server: Server) -> None:
     assert sum(sent for _, sent in server.requests) <= 1.05 * payload
 
 
+@pytest.mark.needs_compiler
 def test_everything_reads_the_same(server: Server) -> None:
     with dcformat.open(server.url) as file:
         assert file.size == len(DATA) and file.path == server.url

@@ -13,6 +13,7 @@ from dcformat_pruning.criteria import (
     Castellano,
     Criterion,
     Fisher,
+    Lamp,
     Magnitude,
     Obd,
     Obs,
@@ -203,8 +204,9 @@ def test_every_criterion_scores_a_users_module_and_leaves_it_alone(criterion: Cr
 
 
 def test_unsupported_modules_and_masks_in_place_are_named() -> None:
-    with pytest.raises(PruningError, match=r"rnn.weight_ih_l0: expected a Linear or Conv2d layer, found LSTM"):
-        Magnitude().scores(nn.Sequential(nn.Linear(2, 2)).append(nn.ModuleDict({"rnn": nn.LSTM(2, 2)})))
+    odd = nn.ModuleDict({"fc": nn.Linear(2, 2), "rnn": nn.LSTM(2, 2, bias=False), "table": nn.Embedding(3, 2)})
+    with pytest.raises(PruningError, match=r"found rnn.weight_ih_l0 \(LSTM\), .*, table.weight \(Embedding\)"):
+        Wanda().scores(odd, [])
     net = mlp()
     nn.utils.prune.l1_unstructured(net[2], "weight", 0.5)
     with pytest.raises(PruningError, match=r"2.weight_orig: .*fold_torch_prune"):
@@ -212,7 +214,47 @@ def test_unsupported_modules_and_masks_in_place_are_named() -> None:
     with pytest.raises(PruningError, match="padding with zeros, found 'circular'"):
         scored_layers(nn.Conv2d(1, 1, 3, padding_mode="circular"))
     with pytest.raises(PruningError, match="expected a Linear or Conv2d layer, found none"):
+        Wanda().scores(nn.ReLU(), [])
+    with pytest.raises(PruningError, match="ReLU: expected weights, found none"):
         Magnitude().scores(nn.ReLU())
+
+
+class Tagger(nn.Module):
+    """Attention and a recurrent layer; takes tokens and factors by name, and gives logits for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.recurrent = nn.GRU(4, 3, batch_first=True)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, tokens: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens) * factor[:, None, None]
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(self.recurrent(x)[0])
+
+
+def test_weights_of_any_layer_and_any_inputs() -> None:
+    torch.manual_seed(0)
+    net = Tagger()
+    tokens, factor = torch.arange(12).view(4, 3) % 5, torch.linspace(0.5, 2, 4)
+    data = [({"tokens": tokens[:3], "factor": factor[:3]}, tokens[:3] % 2)]
+    data += [({"tokens": tokens[3:], "factor": factor[3:]}, tokens[3:] % 2)]
+    weights = {name: p for name, p in net.named_parameters() if p.ndim > 1}
+    squares = {name: torch.zeros_like(p) for name, p in weights.items()}
+    for i in range(4):
+        logits = net(tokens[i : i + 1], factor[i : i + 1])
+        loss = functional.cross_entropy(logits.flatten(0, 1), tokens[i] % 2)
+        for name, found in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+            squares[name] += found.square()
+    scores = Fisher().scores(net, data)
+    for name, weight in weights.items():
+        torch.testing.assert_close(scores[name], 0.5 * squares[name] / 4 * weight.detach().square())
+    for criterion in (Magnitude(), Lamp(), Random(), Taylor()):
+        scored = criterion.scores(net, data)
+        assert {name: score.shape for name, score in scored.items()} == {n: w.shape for n, w in weights.items()}
+    assert torch.equal(Magnitude().scores(net)["attention.in_proj_weight"], net.attention.in_proj_weight.detach().abs())
 
 
 @pytest.mark.parametrize("criterion", [Taylor(), Fisher(), Obd()], ids=lambda c: c.name)

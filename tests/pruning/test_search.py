@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.search import Search, parent
+from dcformat_pruning.compression.settings import Settings
 
 #: Bytes and accuracy of a network with so many weights.
 Network = Callable[[int], tuple[int, float]]
@@ -68,6 +69,11 @@ def test_a_trial_continues_from_the_sparsest_good_network_that_is_denser() -> No
     assert parent(trials, 3000, goal, 0.95) == trials[0]
     assert parent(trials[2:], 2500, goal, 0.95) is None
     assert parent(trials, 900, Goal(size=900), 0.95) == trials[2]
+
+
+def test_the_epochs_of_a_trial_are_divided_among_its_stages() -> None:
+    divided = {epochs: [plan.epochs for plan in Settings(epochs=epochs).plans()] for epochs in (3, 4, 12, 100)}
+    assert divided == {3: [1, 1, 1], 4: [2, 1, 1], 12: [8, 3, 1], 100: [70, 25, 5]}
 
 
 def test_a_point_is_a_hundredth_of_a_share_and_a_unit_of_other_metrics() -> None:

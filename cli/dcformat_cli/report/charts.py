@@ -109,6 +109,7 @@ def sizes(rows: Sequence[SizeBar], wide: bool) -> Picture:
         if logarithmic:
             axes.set_xscale("log")
             axes.set_xlim(0.5 * low, high * (2 * high / low) ** room)
+            axes.locator_params(axis="x", numticks=9 if wide else 4)
             axes.minorticks_off()
         else:
             axes.set_xlim(0, high * (1 + room))

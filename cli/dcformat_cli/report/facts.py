@@ -140,7 +140,7 @@ def gather(name: str, file: DcfFile, max_memory: int | None, progress: Progress)
     chosen, reasons = _chosen(file, infos)
     total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos if info.copy_of is None)
     compressors, examined = GeneralCompressors(total), {}
-    steps = len(chosen) + 2
+    steps = len(chosen) + 3  # the first layer, microcontrollers, and the page that the caller makes
     for done, info in enumerate(chosen):
         progress(done, steps, info.name)
         examined[info.name] = _facts(file, info, compressors)
@@ -150,6 +150,7 @@ def gather(name: str, file: DcfFile, max_memory: int | None, progress: Progress)
     progress(len(chosen) + 1, steps, "microcontrollers")
     program = estimate(file, max_memory)
     sizes = [*plain_sizes(file), *compressors.finish()]
+    progress(steps - 1, steps, "the page")
     return Facts(name, file, tensors, sizes, picture, why, architecture(file), program)
 
 

@@ -42,9 +42,8 @@ def report_command(file: str, output: Output, max_memory: int | None, max_work: 
     from dcformat_cli.report.facts import gather
     from dcformat_cli.report.page import render
 
-    with opened(file, max_memory, max_work) as content:
-        with counting("examining") as progress:
-            facts = gather(file, content, max_memory, progress)
+    with opened(file, max_memory, max_work) as content, counting("report:") as progress:
+        facts = gather(file, content, max_memory, progress)
         page = render(facts).encode()
     with output.open() as out:
         out.write(page)

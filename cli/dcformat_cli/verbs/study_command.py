@@ -141,7 +141,7 @@ def article_command(
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
-    Each seed takes about half an hour on one core. An interrupted study continues with --resume.
+    Each seed takes about 20 minutes on one core. An interrupted study continues with --resume.
     """
     require_torch("study")
     from dcformat_pruning.data import load_test_images, training_data

@@ -153,7 +153,7 @@ def compress(
     total, least = sum(masks.alive.values()), len(masks.masks)
     _check_density(goal, total, least)
     if progress is not None:
-        context.meter = _meter(progress, settings)
+        context.meter = _meter(progress, settings, 1 if goal.density is not None else settings.trials)
     shape = zlib.crc32(repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()]).encode())
     run = Run(module, context, resume_dir, f"{type(module).__name__}-{shape:08x} {goal} {settings} seed={seed}")
     dense = run.stage(_dense_stage(settings)).metric
@@ -234,11 +234,11 @@ def _dense_stage(settings: Settings) -> Stage:
     return Stage("dense", lambda module, context: None)
 
 
-def _meter(progress: Report, settings: Settings) -> Meter:
+def _meter(progress: Report, settings: Settings, trials: int) -> Meter:
     """Return a meter for as many trials as there may be."""
     work = [("dense", float(settings.dense_epochs))]
     costs = [float(plan.epochs) for plan in settings.plans()] + [PACKING]
-    for number in range(1, settings.trials + 1):
+    for number in range(1, trials + 1):
         work += [(f"{name}-{number}", cost) for name, cost in zip(STAGES, costs, strict=True)]
     return Meter(progress, work)
 

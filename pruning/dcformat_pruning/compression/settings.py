@@ -85,9 +85,9 @@ class Settings:
 
     def plans(self) -> tuple[TrainingPlan, TrainingPlan, TrainingPlan]:
         """Return how a network trains while weights are pruned, while they are tied, and while values settle."""
-        prune = max(1, round(_PRUNE * self.epochs))
+        prune = max(1, min(self.epochs - 2, round(_PRUNE * self.epochs)))
         share = max(1, min(self.epochs - prune - 1, round(_SHARE * self.epochs)))
-        settle = max(1, self.epochs - prune - share)
+        settle = self.epochs - prune - share
         return (
             self._plan(prune, self.lr, self.distill),
             self._plan(share, self.lr / 4, self.distill),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from dcformat_pruning.data import Images
 from dcformat_pruning.masks import PruningError
+from dcformat_pruning.objectives import run
 from dcformat_pruning.tracing import Layer
 
-#: The data that scores are computed on: images, or batches of (float input, int64 labels) that can be iterated again.
-Data = Images | Iterable[tuple[Tensor, Tensor]]
+#: The data that scores are computed on: images, or batches of (inputs, labels) that can be iterated again. Inputs are a
+#: tensor, or a tuple or dict of tensors.
+Data = Images | Iterable[tuple[Any, Any]]
 
 #: Number of images in one pass through the network.
 _BATCH = 500
@@ -36,7 +38,7 @@ class Criterion(Protocol):
         """The name of the criterion in tables."""
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
-        """Return a score for each weight of every Linear and Conv2d.
+        """Return a score for each weight: of every Linear and Conv2d, or of any layer, as the criterion says.
 
         Returns
         -------
@@ -52,6 +54,30 @@ class Criterion(Protocol):
         """
 
 
+def scored_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of layers of any kind: recurrent layers, attention, embeddings and all others.
+
+    Raises
+    ------
+    PruningError
+        The module has masks of `torch.nn.utils.prune`, or no weights.
+    """
+    weights = {name: parameter for name, parameter in module.named_parameters() if parameter.ndim > 1}
+    for name in weights:
+        if name.endswith("_orig"):
+            raise masks_found(name)
+    if not weights:
+        raise PruningError(f"{type(module).__name__}: expected weights, found none")
+    return weights
+
+
+def masks_found(name: str) -> PruningError:
+    """Return the error for a parameter with a mask of `torch.nn.utils.prune`."""
+    return PruningError(
+        f"{name}: expected a plain weight, found masks of torch.nn.utils.prune; call fold_torch_prune first"
+    )
+
+
 def scored_layers(module: nn.Module) -> dict[str, Layer]:
     """Return the layers that criteria score: parameter name of the weight to layer, in the module's order.
 
@@ -62,26 +88,28 @@ def scored_layers(module: nn.Module) -> dict[str, Layer]:
         `torch.nn.utils.prune`, or it has no layer to score.
     """
     layers: dict[str, Layer] = {}
+    others: list[str] = []
     for path, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.ndim < 2:
                 continue
             full = f"{path}.{name}" if path else name
             if name.endswith("_orig"):
-                raise PruningError(
-                    f"{full}: expected a plain weight, found masks of torch.nn.utils.prune; call fold_torch_prune first"
-                )
+                raise masks_found(full)
             if not isinstance(child, nn.Linear | nn.Conv2d):
-                raise PruningError(f"{full}: expected a Linear or Conv2d layer, found {type(child).__name__}")
+                others.append(f"{full} ({type(child).__name__})")
+                continue
             if isinstance(child, nn.Conv2d) and child.padding_mode != "zeros":
                 raise PruningError(f"{full}: expected padding with zeros, found {child.padding_mode!r}")
             layers[full] = child
+    if others:
+        raise PruningError(f"expected weights of Linear and Conv2d layers, found {', '.join(others)}")
     if not layers:
         raise PruningError(f"{type(module).__name__}: expected a Linear or Conv2d layer, found none")
     return layers
 
 
-def batches(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(data: Data) -> Iterator[tuple[Any, Any]]:
     """Yield batches of (inputs, labels) in order.
 
     Raises
@@ -141,7 +169,7 @@ def visit_inputs(
 
     with evaluating(module), hooked(layers, hook):
         for x, _ in batches(data):
-            module(x)
+            run(module, x)
 
 
 def input_energies(module: nn.Module, layers: Mapping[str, Layer], data: Data) -> dict[str, Tensor]:

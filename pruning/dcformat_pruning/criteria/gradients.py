@@ -1,4 +1,7 @@
-"""Criteria that use derivatives of the loss (cross-entropy): they need labels and a backward pass."""
+"""Criteria that use derivatives of the loss (cross-entropy): they need labels and a backward pass.
+
+`Taylor` and `Fisher` score the weights of layers of any kind; `Obd`, and all scores of units, need Linear and Conv2d.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from dcformat_pruning.criteria.base import (
     Data,
@@ -19,8 +23,10 @@ from dcformat_pruning.criteria.base import (
     patches,
     positions,
     scored_layers,
+    scored_weights,
 )
 from dcformat_pruning.masks import PruningError
+from dcformat_pruning.objectives import Supervised
 from dcformat_pruning.tracing import Layer
 
 #: Maximum number of floats for the gradients of single samples.
@@ -45,21 +51,28 @@ class Taylor:
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
-        layers = scored_layers(module)
         total: Scores = {}
         count = 0
+        groups = self._groups(module)
         with evaluating(module):
-            for x, y in batches(data):
-                groups = [[layer.weight, *([] if layer.bias is None else [layer.bias])] for layer in layers.values()]
+            for batch in batches(data):
                 with torch.enable_grad():
-                    loss = functional.cross_entropy(module(x), y)
-                    gradients = torch.autograd.grad(loss, [p for group in groups for p in group], allow_unused=True)
+                    loss = Supervised().loss(module, batch)
+                    parameters = [p for group in groups.values() for p in group]
+                    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 found = iter(gradients)
-                for name, group in zip(layers, groups, strict=True):
+                for name, group in groups.items():
                     change = self._change(name, group, [next(found) for _ in group])
                     total[name] = total.get(name, 0) + (change.square() if self.squared else change.abs())
                 count += 1
         return finite({name: score / count for name, score in total.items()})
+
+    def _groups(self, module: nn.Module) -> dict[str, list[Tensor]]:
+        """Return each weight, with the bias of its layer for the scores of units."""
+        if not self.units:
+            return {name: [weight] for name, weight in scored_weights(module).items()}
+        layers = scored_layers(module).items()
+        return {name: [layer.weight, *([] if layer.bias is None else [layer.bias])] for name, layer in layers}
 
     def _change(self, name: str, group: list[Tensor], gradients: list[Tensor | None]) -> Tensor:
         """Return ``g * w`` for each weight of a layer, or summed over each unit."""
@@ -92,7 +105,7 @@ class Fisher:
             return [functional.cross_entropy(output, labels, reduction="sum")]
 
         if not self.units:
-            return _saliency(module, data, backward)
+            return _saliency(module, data, backward) if _has_plain_layers(module) else _sample_by_sample(module, data)
         total, count = _totals(module, data, backward, lambda _, a, g: (a * g).sum(1).square().sum(0).flatten())
         return finite({name: 0.5 * total[name] / count for name in scored_layers(module)})
 
@@ -119,6 +132,34 @@ class Obd:
             return [((unit[c] - p) * p[:, c : c + 1].sqrt() * output).sum() for c in range(p.shape[1])]
 
         return _saliency(module, data, backward)
+
+
+def _has_plain_layers(module: nn.Module) -> bool:
+    """Return whether all weights are those of Linear and Conv2d layers, whose forward passes hooks can see."""
+    try:
+        scored_layers(module)
+    except PruningError:
+        return False
+    # Attention reads the weight of its last projection without calling the layer.
+    return not any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
+
+
+def _sample_by_sample(module: nn.Module, data: Data) -> Scores:
+    """Return ``1/2 * mean of squared gradients * w^2``, with a backward pass for each sample."""
+    weights = scored_weights(module)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    count = 0
+    with evaluating(module):
+        for batch in batches(data):
+            for number in range(len(pytree.tree_leaves(batch)[0])):
+                sample = pytree.tree_map(lambda leaf: leaf[number : number + 1], batch)  # noqa: B023
+                with torch.enable_grad():
+                    loss = Supervised().loss(module, sample)
+                    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                for name, gradient in zip(weights, gradients, strict=True):
+                    total[name] += _proper(name, gradient).square()
+                count += 1
+    return finite({name: 0.5 * total[name] / count * weight.detach().square() for name, weight in weights.items()})
 
 
 #: Takes the logits and the labels of a batch; returns the scalars whose gradients are wanted.

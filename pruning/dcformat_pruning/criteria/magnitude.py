@@ -1,4 +1,4 @@
-"""Criteria that look only at the weights, and a random control."""
+"""Criteria that look only at the weights, of layers of any kind, and a random control."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dcformat_pruning.criteria.base import Data, Scores, finite, scored_layers
+from dcformat_pruning.criteria.base import Data, Scores, finite, scored_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Magnitude:
 
     def scores(self, module: nn.Module, data: Data = ()) -> Scores:
         """Return ``|w|``; `data` is not used. See `Criterion.scores`."""
-        return finite({name: layer.weight.detach().abs() for name, layer in scored_layers(module).items()})
+        return finite({name: weight.detach().abs() for name, weight in scored_weights(module).items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Lamp:
     def scores(self, module: nn.Module, data: Data = ()) -> Scores:
         """Return float64 scores; `data` is not used. See `Criterion.scores`."""
         out: Scores = {}
-        for name, layer in scored_layers(module).items():
-            squares = layer.weight.detach().double().square().flatten()
+        for name, weight in scored_weights(module).items():
+            squares = weight.detach().double().square().flatten()
             ordered, order = torch.sort(squares)
             above = ordered.flip(0).cumsum(0).flip(0)
             score = torch.empty_like(squares)
             score[order] = torch.where(above > 0, ordered / above, 0.0)
-            out[name] = score.view_as(layer.weight)
+            out[name] = score.view_as(weight)
         return finite(out)
 
 
@@ -54,8 +54,8 @@ class Random:
     def scores(self, module: nn.Module, data: Data = ()) -> Scores:
         """Return random scores; `data` is not used. See `Criterion.scores`."""
         out: Scores = {}
-        for name, layer in scored_layers(module).items():
+        for name, weight in scored_weights(module).items():
             # The CPU generator uses only the low 32 bits of a seed.
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
-            out[name] = torch.rand(layer.weight.shape, generator=generator).to(layer.weight.device)
+            out[name] = torch.rand(weight.shape, generator=generator).to(weight.device)
         return out

@@ -33,7 +33,7 @@ from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.selection import keep_in_layers, keep_in_rows, ranked_budget
 from dcformat_pruning.study.network_training import plan_of
-from dcformat_pruning.training import Progress, evaluate, fit
+from dcformat_pruning.training import evaluate, fit
 
 #: Shares of the weights to keep.
 NETWORK_DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
@@ -117,7 +117,6 @@ def compare_network(
     epochs: int,
     densities: Sequence[float] = NETWORK_DENSITIES,
     done: Iterable[RowKey] = (),
-    progress: Progress | None = None,
 ) -> Iterator[NetworkRow]:
     """Prune and retrain copies of a dense network; yield a row for each criterion, selection and density.
 
@@ -135,8 +134,6 @@ def compare_network(
         Epochs of retraining; 0 for none.
     done : iterable of tuple
         Keys of rows to leave out.
-    progress : callable, optional
-        See `dcformat_pruning.training.Progress`.
     """
     skipped = set(done)
     sample = scored_batches(data.train)
@@ -160,7 +157,7 @@ def compare_network(
             update_bn(sample, pruned)  # the statistics of the dense network no longer fit
             before = after = evaluate(pruned, data.validation, _MEASURED_AT_A_TIME)
             if epochs:
-                fit(pruned, data.train, retraining, seed=seed, constraints=(masks,), stage=criterion, progress=progress)
+                fit(pruned, data.train, retraining, seed=seed, constraints=(masks,), stage=criterion)
                 after = evaluate(pruned, data.validation, _MEASURED_AT_A_TIME)
             weights = sum(masks.alive.values())
             yield NetworkRow(name, seed, criterion, selection, density, weights, dense, before, epochs, after)
