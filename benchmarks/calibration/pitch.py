@@ -29,7 +29,7 @@ from dcformat.records import replace
 Array = npt.NDArray[Any]
 
 #: Frames to compress for, to compare with, and the quantisers of NNCodec.
-FRAMES, TESTS, QUANTISERS = 256, 512, (-26, -22, -18)
+FRAMES, TESTS, QUANTISERS = 256, 512, (-38, -34, -30)
 #: The largest changes of our files.
 CHANGES = (0.003, 0.01)
 
