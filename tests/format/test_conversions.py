@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 import dcformat
 from dcformat import Model, from_dense, from_scipy
 from dcformat.errors import EncodingError, MemoryLimitError
+
+sparse = pytest.importorskip("scipy.sparse")
 
 MATRIX = np.array([[0, 1.5, 0, -2], [0, 0, 0, 0], [1.5, 0, 1.5, 0]], np.float32)
 
