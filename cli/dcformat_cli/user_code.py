@@ -45,7 +45,7 @@ def function(option: str, name: str) -> Callable[..., Any]:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _failure(name, error) from error
         raise misuse(f"{option}: no module {error.name!r} in this directory or among the installed packages") from None
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise _failure(name, error) from error
     for part in path.split("."):
         if not hasattr(found, part):
@@ -67,11 +67,11 @@ def call(name: str, user_function: Callable[..., Any], *args: Any) -> Any:
     """
     try:
         return user_function(*args)
-    except Exception as error:  # a user's function may raise anything
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise _failure(name, error) from error
 
 
-def _failure(name: str, error: Exception) -> UserCodeError:
+def _failure(name: str, error: BaseException) -> UserCodeError:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     text = str(error).strip().partition("\n")[0]

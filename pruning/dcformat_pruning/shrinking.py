@@ -4,8 +4,9 @@
 changes. `keep_best_units` zeroes all but the best units of a layer. `shrink` makes a small network without the dead
 parts of a large one, which trains as fast as its size suggests; `Shrunk.expand` writes its weights back.
 
-All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten.
-`working_copy` gives any other module as it is.
+All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten,
+each of them used once, that begins with a convolution, or with a Flatten and a Linear. `working_copy` gives any other
+module as it is.
 """
 
 from __future__ import annotations
@@ -85,22 +86,47 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
     Raises
     ------
     TypeError
-        A child is not supported, or a layer has no bias; the message names it.
+        The module computes something else than its children one after the other, a child is not supported or not in
+        its place, or a layer has no bias; the message names it.
     """
+    if type(module).forward is not nn.Sequential.forward:
+        raise TypeError(f"{type(module).__name__}: expected the forward of nn.Sequential, found another one")
     layers: list[ChainLayer] = []
-    children = list(module.named_children())
+    children = list(module._modules.items())  # `named_children` gives a child that is used twice only once.
+    if len({id(child) for _, child in children}) < len(children):
+        raise TypeError("expected each child once, found one that is used again")
     for number, (name, child) in enumerate(children):
+        if isinstance(child, nn.Flatten) and (child.start_dim, child.end_dim) != (1, -1):
+            raise TypeError(f"{name}: expected a Flatten of all dimensions but the batch")
         if isinstance(child, Layer):
+            if type(child) not in (nn.Linear, nn.Conv2d):
+                raise TypeError(f"{name}: expected Linear or Conv2d, found {type(child).__name__}, a kind of it")
             if child.bias is None:
                 raise TypeError(f"{name}: expected a layer with a bias")
             if isinstance(child, nn.Conv2d) and (child.groups != 1 or child.padding != (0, 0)):
                 raise TypeError(f"{name}: expected a convolution with one group and no padding")
+            if isinstance(child, nn.Linear):
+                _check_flat(name, [c for _, c in children[:number]])
             relu = _relu_comes_first([c for _, c in children[number + 1 :]])
             layers.append(ChainLayer(name, child, child.weight.detach(), child.bias.detach(), relu))
         elif not isinstance(child, nn.ReLU | nn.MaxPool2d | nn.Flatten | Pick):
             found = type(child).__name__
             raise TypeError(f"{name}: expected Linear, Conv2d, ReLU, MaxPool2d or Flatten, found {found}")
     return layers
+
+
+def _check_flat(name: str, before: list[nn.Module | None]) -> None:
+    """Raise `TypeError` unless the features of a Linear are the units, or the flat channels, of the layer before it.
+
+    Before the first layer, only a Flatten or a Pick may be, which `shrink` replaces by a Pick.
+    """
+    number = max((place for place, child in enumerate(before) if isinstance(child, Layer)), default=-1)
+    between = before[number + 1 :]
+    if number < 0 and not (len(between) == 1 and isinstance(between[0], nn.Flatten | Pick)):
+        raise TypeError(f"{name}: expected one Flatten before the first Linear, and nothing else")
+    flat = number >= 0 and isinstance(before[number], nn.Linear)
+    if not flat and not any(isinstance(child, nn.Flatten | Pick) for child in between):
+        raise TypeError(f"{name}: expected a Flatten between a convolution and a Linear")
 
 
 def is_chain(module: nn.Module) -> bool:

@@ -42,6 +42,9 @@ def step(module):
 def number():
     return 3
 
+def leave():
+    raise SystemExit
+
 def broken():
     raise ValueError("no such data\\nand more")
 """
@@ -134,6 +137,12 @@ def test_names_that_lead_nowhere(invoke: Invoke, module: str, message: str) -> N
 )
 def test_code_that_fails(invoke: Invoke, module: str, data: str, message: str) -> None:
     refused(invoke("compress", "--module", module, "--data", data, "--density", "0.5", "-o", "a.dcf"), message)
+
+
+def test_code_that_ends_the_process_has_failed(invoke: Invoke) -> None:
+    message = refused(invoke(*COMPRESS[:2], "usernet:leave", *COMPRESS[3:], "--density", "0.1", "-o", "a.dcf"), code=1)
+    assert "usernet:leave: SystemExit (" in message
+    assert not Path("a.dcf").exists()
 
 
 def test_a_single_goal_is_needed(invoke: Invoke) -> None:

@@ -180,6 +180,26 @@ def test_the_metric_of_each_stage(invoke: Invoke, tmp_path: Path) -> None:
     assert {"stages-wide-title", "stages-narrow-title"} <= set(page.ids)
 
 
+def test_numbers_at_the_ends_of_their_range(invoke: Invoke, tmp_path: Path) -> None:
+    huge, tiny = 1.7e308, 5e-324
+    arrays = {
+        "book": np.resize([-huge, huge, 0.0, 1.0, 1.0], (20, 64)),
+        "dense": huge * np.cos(np.arange(640.0)).reshape(10, 64),
+        "tiny": np.resize([tiny, 2 * tiny, 0.0, 0.0, 0.0], (20, 64)),
+    }
+    metadata = {"metrics": f"a {huge}, b {-huge}, c {tiny}"}
+    for name, values in arrays.items():
+        model = Model({name: dcformat.from_dense(name, values, "float64")}, metadata=metadata)
+        page_of(invoke, model, tmp_path, "-f")
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_first_layer_without_weights_has_no_picture(invoke: Invoke, tmp_path: Path, value: float) -> None:
+    weight = dcformat.from_dense("w", np.full((20, 64), value, "f4"), "float32")
+    page = page_of(invoke, Model({"w": weight}), tmp_path)
+    assert "holds only zeros" in " ".join(page.words)
+
+
 def test_huffman_codes(invoke: Invoke, tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
     values = (generator.geometric(0.3, (200, 60)).clip(1, 15) * (generator.random((200, 60)) < 0.1)).astype(np.float32)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.networks import build
-from dcformat_pruning.shrinking import Pick, chain_layers, keep_best_units, remove_dead_units, shrink
+from dcformat_pruning.shrinking import Pick, chain_layers, is_chain, keep_best_units, remove_dead_units, shrink
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 
 def sparse(architecture: str, density: float, seed: int) -> nn.Sequential:
@@ -47,8 +47,8 @@ def test_removing_dead_units_and_shrinking_keep_the_function(architecture: str, 
 
 
 def test_constant_units_are_folded_through_relu_and_unread_units_removed() -> None:
-    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    first, last = module[0], module[2]
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    first, last = module[1], module[3]
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]))
@@ -124,3 +124,45 @@ def test_impossible_numbers_of_units_are_refused(units: dict[str, int], message:
 def test_other_layers_are_named_in_the_error(child: nn.Module, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         remove_dead_units(nn.Sequential(child))
+
+
+class Skip(nn.Sequential):
+    """A Sequential whose forward is not that of its children one after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class Doubled(nn.Linear):
+    """A Linear with a forward of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+RELU = nn.ReLU()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)),
+        nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 3)),
+        nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)),
+        nn.Sequential(nn.Flatten(2), nn.Linear(8, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(6, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(2), nn.Linear(36, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(8, 8), RELU, nn.Linear(8, 8), RELU, nn.Linear(8, 3)),
+        nn.Sequential(nn.Flatten(), Doubled(8, 3)),
+        Skip(nn.Flatten(), nn.Linear(8, 8)),
+    ],
+)
+def test_other_modules_are_no_chains_and_train_whole(module: nn.Sequential) -> None:
+    assert not is_chain(module)
+    with pytest.raises(TypeError):
+        shrink(module)
+
+
+def test_networks_of_flat_or_convolved_inputs_are_chains() -> None:
+    assert is_chain(nn.Sequential(nn.Flatten(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)))
+    assert is_chain(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)))

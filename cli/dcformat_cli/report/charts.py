@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dcformat.codecs.usage import CodeTable
 from dcformat_cli.report.pictures import Picture, colour, picture
@@ -16,6 +17,8 @@ from dcformat_cli.terminal import printable
 WIDE, NARROW, SMALL, _BAR = 920, 330, (300, 200), 22
 #: Shared values whose lines have heads, and the ratio of sizes up to which their scale is linear.
 _STEMS, _LINEAR = 64, 20
+#: The largest magnitude on an axis; Matplotlib's axes overflow at larger ones, which are drawn at the axis' end.
+_LARGEST = 2.0**1020
 
 
 class LayerBar(NamedTuple):
@@ -134,11 +137,12 @@ def codebook(number: int, name: str, examined: Examined) -> Picture:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         few = len(book) <= _STEMS
-        places, heights = np.repeat(book, 3), np.zeros((len(book), 3))
+        shown = _within_axes(book)
+        places, heights = np.repeat(shown, 3), np.zeros((len(book), 3))
         heights[:, 1], heights[:, 2] = counts, np.nan  # One path for all lines takes the least room.
         axes.plot(places, heights.ravel(), color=colour("codebooks"), linewidth=2 if few else 1)
         if few:
-            axes.plot(book, counts, "o", color=colour("codebooks"), markersize=4)
+            axes.plot(shown, counts, "o", color=colour("codebooks"), markersize=4)
         _finish(axes, "value", "entries")
 
     title = f"Shared values of {elided(name)}"
@@ -151,7 +155,7 @@ def histogram(number: int, name: str, spread: Spread) -> Picture:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        axes.stairs(spread.counts, spread.edges, fill=True, color=colour("values"))
+        axes.stairs(spread.counts, _within_axes(spread.edges), fill=True, color=colour("values"))
         _finish(axes, "value", "entries in the sample" if spread.others else "entries")
 
     title = f"Stored values of {elided(name)}"
@@ -185,10 +189,11 @@ def stages(names: Sequence[str], metrics: Sequence[float], wide: bool) -> Pictur
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         places = range(len(names))
-        axes.plot(places, metrics, "o-", color=colour("values"), linewidth=2, markersize=6)
-        for place, value in zip(places, metrics, strict=True):
-            axes.annotate(f"{value:.4g}", (place, value), (0, 8), textcoords="offset points", ha="center", fontsize=11)
-        low, high = min(metrics), max(metrics)
+        shown = _within_axes(metrics).tolist()
+        axes.plot(places, shown, "o-", color=colour("values"), linewidth=2, markersize=6)
+        for place, height, value in zip(places, shown, metrics, strict=True):
+            axes.annotate(f"{value:.4g}", (place, height), (0, 8), textcoords="offset points", ha="center", fontsize=11)
+        low, high = min(shown), max(shown)
         room = max(0.3 * (high - low), 1e-3 * abs(high), 1e-12)
         axes.set_ylim(low - room, high + 1.5 * room)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -217,6 +222,10 @@ def short_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def _within_axes(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.clip(np.asarray(values, np.float64), -_LARGEST, _LARGEST)
 
 
 def _beside(axes: Any, end: float, place: int, text: str) -> None:

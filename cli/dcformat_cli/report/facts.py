@@ -187,6 +187,6 @@ def _facts(file: DcfFile, info: TensorInfo, compressors: GeneralCompressors) -> 
 
 def _picture(file: DcfFile) -> tuple[FirstLayer | None, str]:
     try:
-        return first_layer(file), "The first layer is not one that makes a picture, or too large for one."
+        return first_layer(file), "The first layer is no picture, holds only zeros, or is too large for a picture."
     except (MemoryLimitError, WorkLimitError) as error:
         return None, f"The first layer {error.headline}."

@@ -50,7 +50,7 @@ class FirstLayer(NamedTuple):
 
 
 def first_layer(file: DcfFile) -> FirstLayer | None:
-    """Return the pictures of the first layer's weight, or None if it is no picture or too large.
+    """Return the pictures of the first layer's weight, or None if it is no picture, is too large, or is all zeros.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def first_layer(file: DcfFile) -> FirstLayer | None:
         return None
     info = file.info(name)
     dense = np.nan_to_num(numbers(file.dense(name), info.dtype, info.scale), posinf=0.0, neginf=0.0)
+    if not dense.any():
+        return None
     if len(info.shape) == 4 and min(info.shape[2:]) >= _FILTER:
         return _filters(name, dense)
     rows = dense.reshape(info.shape[0], -1)

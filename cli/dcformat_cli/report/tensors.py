@@ -102,7 +102,8 @@ def _spread(info: TensorInfo, pieces: Iterable[Array]) -> Spread | None:
     if not len(finite):
         return None
     low, high = float(finite.min()), float(finite.max())
-    if not np.isfinite(high - low) or high - low <= 1e-12 * max(abs(low), abs(high)):
+    least = max(1e-12 * max(abs(low), abs(high)), _BINS * float(np.finfo(np.float64).tiny))
+    if not np.isfinite(high - low) or high - low <= least:
         edges = np.array([low, np.nextafter(high, np.inf)])
         return Spread(edges, np.array([len(finite)]), len(sample), len(sample) - len(finite))
     counts, edges = np.histogram(finite, _BINS)
