@@ -22,7 +22,7 @@ from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
-    from dcformat_pruning.calibration import Goal, Trial
+    from dcformat_pruning.calibration import CalibrationGoal, CalibrationTrial
 
     from dcformat import Model
     from dcformat.codecs import Mode
@@ -58,15 +58,15 @@ class CalibratedOptions:
             raise misuse(f"expected one goal, found {', '.join(given)}")
         self.output.check(self.model, self.calibration)
 
-    def goal(self, elements: int) -> Goal:
+    def goal(self, elements: int) -> CalibrationGoal:
         """Return the goal, for a network with so many elements in its tensors."""
-        from dcformat_pruning.calibration import Goal
+        from dcformat_pruning.calibration import CalibrationGoal
 
         if self.size is not None or self.bits is not None:
-            return Goal("size", self.size if self.size is not None else float(self.bits or 0) * elements / 8)
+            return CalibrationGoal("size", self.size if self.size is not None else float(self.bits or 0) * elements / 8)
         if self.max_drop is not None:
-            return Goal("drop", self.max_drop)
-        return Goal("change", 0.01 if self.max_change is None else self.max_change)
+            return CalibrationGoal("drop", self.max_drop)
+        return CalibrationGoal("change", 0.01 if self.max_change is None else self.max_change)
 
 
 _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
@@ -158,9 +158,9 @@ def _compress(options: CalibratedOptions) -> None:
     settings = CalibrationOptions(
         options.density, options.criterion, options.logits, (), options.probes, options.mode
     )  # fmt: skip
-    trials: list[tuple[Trial, bool]] = []
+    trials: list[tuple[CalibrationTrial, bool]] = []
 
-    def progress(trial: Trial, best: bool) -> None:
+    def progress(trial: CalibrationTrial, best: bool) -> None:
         trials.append((trial, best))
         say(f"{'*' if best else ' '} {_figures(trial)}", err=True)
 
@@ -201,13 +201,15 @@ def _inputs(options: CalibratedOptions, model: Model) -> Mapping[str, npt.NDArra
     return found
 
 
-def _figures(trial: Trial) -> str:
+def _figures(trial: CalibrationTrial) -> str:
     drop = f", {trial.drop:.2f} % of the classes differ" if trial.drop is not None else ""
     return f"{trial.size:,} bytes, change {trial.change:.3g}{drop}, density {100 * trial.density:.1f} %"
 
 
-def _document(options: CalibratedOptions, best: Trial, trials: list[tuple[Trial, bool]]) -> dict[str, Any]:
-    def figures(trial: Trial) -> dict[str, Any]:
+def _document(
+    options: CalibratedOptions, best: CalibrationTrial, trials: list[tuple[CalibrationTrial, bool]]
+) -> dict[str, Any]:
+    def figures(trial: CalibrationTrial) -> dict[str, Any]:
         drop = None if trial.drop is None else trial.drop / 100
         return {
             "price": trial.price, "bytes": trial.size, "change": trial.change, "drop": drop, "density": trial.density,
