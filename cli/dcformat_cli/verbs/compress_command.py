@@ -116,7 +116,7 @@ def compress_command(**options: Any) -> None:
     `dcformat compress --module PACKAGE.MODULE:FUNCTION` compresses your own network with your own data; `dcformat
     compress --module NAME --help` explains it.
 
-    `dcformat compress MODEL`, with a file of ONNX, TensorFlow Lite, PyTorch (.pt2) or a .dcf file, compresses without
+    `dcformat compress MODEL` compresses an ONNX or TensorFlow Lite model, a .pt2 program or a .dcf file without
     training; `dcformat compress MODEL --help` explains it.
     """
     _compress(CompressOptions(**options))
