@@ -79,8 +79,8 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     "--calibration",
     type=FileName(),
     metavar="X.npz",
-    help="Inputs to compress for: an array for each input of the network, or a .npy array for an only one (- for "
-    "stdin) [default: random numbers].",
+    help="Inputs to compress for: an array for each input of the network, or an .npy file for the only one (- "
+    "for stdin) [default: random numbers].",
 )
 @click.option("--size", type=size, metavar="SIZE", help="Goal: a file of at most this size, with the least change.")
 @click.option("--bits", type=_ABOVE_ZERO, help="Goal: the same, in bits for each element of the network's tensors.")
@@ -108,7 +108,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     type=Choice(_CRITERIA),
     default="obs",
     show_default=True,
-    help="What decides which weights may, with a --density below 1.",
+    help="How to choose the weights that --density keeps.",
 )
 @click.option("--logits", is_flag=True, help="The outputs are logits: compare the probabilities that they stand for.")
 @click.option(
@@ -133,10 +133,11 @@ def compress_calibrated_command(**options: Any) -> None:
     _compress(CalibratedOptions(**options))
 
 
-def takes(args: Sequence[str]) -> bool:
+def takes(args: Sequence[str], parent: click.Context | None) -> bool:
     """Return whether the arguments of `dcformat compress` name a model file, which this command takes."""
     command = compress_calibrated_command
-    context = click.Context(command, ignore_unknown_options=True, resilient_parsing=True)
+    # The command keeps the help option of the first context that it meets, so this one must inherit `-h`.
+    context = click.Context(command, parent=parent, ignore_unknown_options=True, resilient_parsing=True)
     try:
         found = command.make_parser(context).parse_args(list(args))[0].get("model")
     except click.UsageError:

@@ -75,7 +75,7 @@ class _CompressCommand(click.Command):
 
         if any(argument.partition("=")[0] == "--module" for argument in args):
             return compress_module_command.make_context(info_name, args, *rest, **extra)
-        if takes(args):
+        if takes(args, extra.get("parent")):
             return compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
