@@ -23,7 +23,7 @@ DECODE_SECONDS, STEPS_PER_SECOND = 0.1, 10**9
 MAX_ELEMENTS: Mapping[Mode, int] = {"small": 5_000_000, "tiny": 1_000_000}
 
 
-class Trial(NamedTuple):
+class ModeTrial(NamedTuple):
     """A file made in a mode: its size in bytes, and the seconds that it takes to decode at most."""
 
     mode: Mode
@@ -37,21 +37,21 @@ def modes_to_try(elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, 
     return tuple(mode for mode in MODES if mode not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[mode] * scale)
 
 
-def best(trials: Sequence[Trial], seconds: float = DECODE_SECONDS) -> Trial:
+def best(trials: Sequence[ModeTrial], seconds: float = DECODE_SECONDS) -> ModeTrial:
     """Return the smallest file that decodes in time, or else the one that decodes fastest; ties go to the first."""
     in_time = [trial for trial in trials if trial.seconds <= seconds]
     return min(in_time, key=lambda trial: trial.bytes) if in_time else min(trials, key=lambda trial: trial.seconds)
 
 
-def trial(mode: Mode, file: Source) -> Trial:
+def trial(mode: Mode, file: Source) -> ModeTrial:
     """Return the trial of a file."""
     with open_file(file, max_memory=None, max_work=None) as content:
-        return Trial(mode, content.size, content.work() / STEPS_PER_SECOND)
+        return ModeTrial(mode, content.size, content.work() / STEPS_PER_SECOND)
 
 
 def smallest_file(
     make: Callable[[Mode], bytes], modes: Sequence[Mode], seconds: float = DECODE_SECONDS
-) -> tuple[bytes, tuple[Trial, ...]]:
+) -> tuple[bytes, tuple[ModeTrial, ...]]:
     """Return the bytes of the file that is best, and the trials of all modes; `make` makes a file in a mode."""
     files = {mode: make(mode) for mode in modes}
     trials = tuple(trial(mode, data) for mode, data in files.items())

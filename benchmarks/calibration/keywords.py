@@ -17,7 +17,7 @@ import numpy as np
 import sounds
 import torch
 from dcformat_interop import import_tflite
-from dcformat_pruning.calibration import CalibrationOptions, Goal, Trial, compress_calibrated
+from dcformat_pruning.calibration import CalibrationGoal, CalibrationOptions, CalibrationTrial, compress_calibrated
 
 import dcformat
 
@@ -25,7 +25,7 @@ import dcformat
 SOUNDS, PROBES = 640, 2
 
 
-def report(trial: Trial, best: bool) -> None:
+def report(trial: CalibrationTrial, best: bool) -> None:
     """Print a trial."""
     print(f"{'*' if best else ' '} {trial.size:,} bytes, change {trial.change:.4f} on other sounds", flush=True)
 
@@ -33,7 +33,7 @@ def report(trial: Trial, best: bool) -> None:
 def main() -> None:
     """Compress, write and test the network."""
     folder, path = Path(sys.argv[1]), Path(sys.argv[2])
-    goal = Goal("size", float(sys.argv[3]) if len(sys.argv) > 3 else 12_000.0)
+    goal = CalibrationGoal("size", float(sys.argv[3]) if len(sys.argv) > 3 else 12_000.0)
     torch.set_num_threads(1)
     started = time.process_time()
     model = import_tflite(folder / "kws_dscnn_float.tflite").model

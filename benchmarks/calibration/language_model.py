@@ -16,7 +16,7 @@ import dcformat_runtime
 import numpy as np
 import torch
 from dcformat_pruning import from_module
-from dcformat_pruning.calibration import CalibrationOptions, Goal, Trial, compress_calibrated
+from dcformat_pruning.calibration import CalibrationGoal, CalibrationOptions, CalibrationTrial, compress_calibrated
 from torch import Tensor
 
 import dcformat
@@ -46,7 +46,7 @@ def drawn(llama: Llama, count: int) -> Tensor:
     return tokens
 
 
-def report(trial: Trial, best: bool) -> None:
+def report(trial: CalibrationTrial, best: bool) -> None:
     """Print a trial."""
     print(
         f"{'*' if best else ' '} {trial.size:,} bytes, density {trial.density:.3f}, divergence {trial.change:.4f}",
@@ -65,7 +65,7 @@ def main() -> None:
     model = from_module(llama, {"tokens": torch.zeros(2, LENGTH, dtype=torch.int64)})
     options = CalibrationOptions(density=density, logits=True, probes=PROBES)
     texts = drawn(llama, TEXTS).numpy()
-    best = compress_calibrated(model, {"tokens": texts}, Goal("change", change), options, report)
+    best = compress_calibrated(model, {"tokens": texts}, CalibrationGoal("change", change), options, report)
     path.write_bytes(best.packed)
     took = time.process_time() - started
     tests = drawn(llama, TESTS).numpy()

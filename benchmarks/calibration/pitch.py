@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import sounds
 from dcformat_interop import import_onnx
-from dcformat_pruning.calibration import CalibrationOptions, Goal, Trial, compress_calibrated
+from dcformat_pruning.calibration import CalibrationGoal, CalibrationOptions, CalibrationTrial, compress_calibrated
 
 import dcformat
 from dcformat import Model
@@ -91,10 +91,12 @@ def main() -> None:
     inputs = {name: frames(np.random.default_rng(0), FRAMES).reshape(-1, *shape)}
     for change in CHANGES:
 
-        def report(trial: Trial, best: bool) -> None:
+        def report(trial: CalibrationTrial, best: bool) -> None:
             print(f"  {trial.size:,} bytes, change {trial.change:.4f}", flush=True)
 
-        made = compress_calibrated(model, inputs, Goal("change", change), CalibrationOptions(probes=1), report)
+        made = compress_calibrated(
+            model, inputs, CalibrationGoal("change", change), CalibrationOptions(probes=1), report
+        )
         show(f"change {change}", made.size, made.packed)
 
 

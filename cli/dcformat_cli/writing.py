@@ -17,7 +17,7 @@ from dcformat_cli.terminal import note, say
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
-    from dcformat.modes import AnyMode, Trial
+    from dcformat.modes import AnyMode, ModeTrial
     from dcformat.writer import Encode
 
 
@@ -27,7 +27,7 @@ class Packed:
 
     data: bytes
     mode: Mode
-    trials: Sequence[Trial]
+    trials: Sequence[ModeTrial]
 
 
 def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None) -> Packed:
@@ -50,7 +50,7 @@ def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, secon
     return Packed(data, best(trials, limit).mode, trials)
 
 
-def choice_line(trials: Sequence[Trial], mode: Mode) -> str:
+def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:
     """Return the sizes in all modes that were tried, the one that was kept, and the time that it takes to decode."""
     sizes = ", ".join(f"{trial.mode} {trial.bytes:,}" for trial in trials)
     seconds = next(trial.seconds for trial in trials if trial.mode == mode)
@@ -58,7 +58,7 @@ def choice_line(trials: Sequence[Trial], mode: Mode) -> str:
     return f"{sizes}{kept}; decodes in about {1e3 * seconds:.2g} ms"
 
 
-def say_choice(asked: AnyMode, trials: Sequence[Trial], mode: Mode, *, err: bool = False) -> None:
+def say_choice(asked: AnyMode, trials: Sequence[ModeTrial], mode: Mode, *, err: bool = False) -> None:
     """Tell why a mode was kept, if the user left the choice to the command; `err` sends it to stderr."""
     if len(trials) > 1:
         say(choice_line(trials, mode), err=err)
@@ -66,7 +66,7 @@ def say_choice(asked: AnyMode, trials: Sequence[Trial], mode: Mode, *, err: bool
         note("mode fast: the others are not tried for a network of this size (--mode small, --mode tiny)")
 
 
-def trials_as_json(trials: Sequence[Trial]) -> dict[str, Any]:
+def trials_as_json(trials: Sequence[ModeTrial]) -> dict[str, Any]:
     """Return the sizes and times by mode."""
     return {trial.mode: {"bytes": trial.bytes, "seconds": trial.seconds} for trial in trials}
 

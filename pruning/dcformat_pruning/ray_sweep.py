@@ -7,13 +7,13 @@ from pathlib import Path
 
 import ray
 
-from dcformat_pruning.sweep import Outcome, Point, Settings, dense_state, images_for, work_out
+from dcformat_pruning.sweep import Outcome, Point, SweepSettings, dense_state, images_for, work_out
 
 #: How often Ray works out a point again whose worker or machine was lost.
 _RETRIES = 5
 
 
-def on_ray(points: Sequence[Point], settings: Settings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
+def on_ray(points: Sequence[Point], settings: SweepSettings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
     """Work out points on the cluster to which this process is connected; dense networks are trained here first."""
     images = images_for(settings)
     sent = ray.put(images)

@@ -43,7 +43,7 @@ class Point(NamedTuple):
     seed: int
 
 
-class Settings(NamedTuple):
+class SweepSettings(NamedTuple):
     """What is the same for all points.
 
     Attributes
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 #: A function that yields each point of a list with its outcome, in any order.
-Engine = Callable[[Sequence[Point], Settings, Path], Iterator[tuple[Point, Outcome]]]
+Engine = Callable[[Sequence[Point], SweepSettings, Path], Iterator[tuple[Point, Outcome]]]
 
 
 def grid(
@@ -98,14 +98,14 @@ def grid(
 
 
 def sweep(
-    points: Sequence[Point], settings: Settings, directory: Path, engine: Engine
+    points: Sequence[Point], settings: SweepSettings, directory: Path, engine: Engine
 ) -> Iterator[tuple[Point, Outcome]]:
     """Work out the points that the study in a directory does not have, and yield each when it is finished.
 
     Parameters
     ----------
     points : sequence of Point
-    settings : Settings
+    settings : SweepSettings
     directory : Path
         It holds the study, ``sweep.db``, and the dense networks.
     engine : callable
@@ -160,14 +160,14 @@ def front(found: dict[Point, Outcome]) -> list[Point]:
     return best
 
 
-def in_turn(points: Sequence[Point], settings: Settings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
+def in_turn(points: Sequence[Point], settings: SweepSettings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
     """Work out one point after another in this process."""
     images = images_for(settings)
     for point in points:
         yield point, work_out(point, settings, images, dense_state(point.seed, settings, images, directory))
 
 
-def images_for(settings: Settings) -> TrainingData:
+def images_for(settings: SweepSettings) -> TrainingData:
     """Return the training and validation images."""
     data = training_data(settings.data)
     if settings.images is None:
@@ -176,7 +176,7 @@ def images_for(settings: Settings) -> TrainingData:
     return TrainingData(few, data.validation)
 
 
-def dense_state(seed: int, settings: Settings, images: TrainingData, directory: Path) -> dict[str, Any]:
+def dense_state(seed: int, settings: SweepSettings, images: TrainingData, directory: Path) -> dict[str, Any]:
     """Return the dense network of a seed, trained once for a directory."""
     path = directory / f"dense-{seed}.pt"
     if not path.exists():
@@ -188,7 +188,7 @@ def dense_state(seed: int, settings: Settings, images: TrainingData, directory: 
     return state
 
 
-def work_out(point: Point, settings: Settings, images: TrainingData, dense: dict[str, Any]) -> Outcome:
+def work_out(point: Point, settings: SweepSettings, images: TrainingData, dense: dict[str, Any]) -> Outcome:
     """Prune, retrain, share and pack a dense network."""
     module = build(ARCHITECTURE, point.seed)
     module.load_state_dict(dense)

@@ -57,6 +57,14 @@ def test_random_inputs(invoke: Invoke, tmp_path: Path, network: Path) -> None:
     assert "% of the classes differ, density" in result.stdout
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_both_help_options(invoke: Invoke, network: Path, option: str) -> None:
+    result = invoke("compress", network, option)
+    assert result.exit_code == 0, result.stderr
+    assert "Compress MODEL" in result.stdout
+    assert "-h, --help" in result.stdout
+
+
 def test_the_help_tells_of_both_commands(invoke: Invoke, network: Path) -> None:
     assert "without training" in invoke("compress", "--help").stdout
     for arguments in ((network, "--help"), ("-o", "a.dcf", network, "--help")):

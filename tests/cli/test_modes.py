@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import dcformat
-from dcformat.modes import MAX_ELEMENTS, Trial, best, modes_to_try
+from dcformat.modes import MAX_ELEMENTS, ModeTrial, best, modes_to_try
 from tests.cli.support import Invoke, refused, save_npz
 
 MODES = ("fast", "small", "tiny")
@@ -98,7 +98,7 @@ def test_the_rule() -> None:
     assert modes_to_try(5_000_001) == ("fast",)
     assert modes_to_try(1_000_001, 0.2) == modes_to_try(1_000_000, 0.001) == MODES
     assert dict(MAX_ELEMENTS) == {"small": 5_000_000, "tiny": 1_000_000}
-    trials = (Trial("fast", 300, 0.01), Trial("small", 200, 0.05), Trial("tiny", 200, 0.2))
+    trials = (ModeTrial("fast", 300, 0.01), ModeTrial("small", 200, 0.05), ModeTrial("tiny", 200, 0.2))
     assert best(trials).mode == "small"
     assert best(trials, 1.0).mode == "small"
     assert best(trials, 0.02).mode == "fast"

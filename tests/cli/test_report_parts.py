@@ -67,13 +67,13 @@ def test_entropies() -> None:
     assert position_entropy(1000, 1000) == position_entropy(1000, 0) == 0.0
 
 
-def test_a_tensors_codes_and_spread() -> None:
+def test_a_tensors_codes_and_histogram() -> None:
     generator = np.random.default_rng(2)
     values = (generator.geometric(0.3, (200, 60)).clip(1, 15) * (generator.random((200, 60)) < 0.1)).astype(np.float32)
     book, (shared, counts) = dcformat.from_dense("book", values), np.unique(values[values != 0], return_counts=True)
-    spread = dcformat.from_dense("spread", np.linspace(-1, 1, 1000, dtype=np.float32))
+    dense = dcformat.from_dense("dense", np.linspace(-1, 1, 1000, dtype=np.float32))
     fed: list[int] = []
-    with dcformat.open(dcformat.dumps(Model({"book": book, "spread": spread}), mode="fast")) as file:
+    with dcformat.open(dcformat.dumps(Model({"book": book, "dense": dense}), mode="fast")) as file:
         found = examine(file, "book", lambda pieces: fed.append(sum(len(piece) for piece in pieces)))
         assert found.codebook is not None and found.counts is not None
         assert (found.codebook.tolist(), found.counts.tolist()) == (shared.tolist(), counts.tolist())
@@ -82,9 +82,9 @@ def test_a_tensors_codes_and_spread() -> None:
         assert gaps is not None
         assert found.usage.index_bits == (gaps.lengths * gaps.counts).sum()
         assert found.usage.code_bits == (code.lengths * code.counts).sum()
-        found = examine(file, "spread", lambda pieces: None)
-        assert found.spread is not None
-        assert (found.spread.counts.sum(), found.spread.edges[0], found.spread.edges[-1]) == (1000, -1, 1)
+        found = examine(file, "dense", lambda pieces: None)
+        assert found.histogram is not None
+        assert (found.histogram.counts.sum(), found.histogram.edges[0], found.histogram.edges[-1]) == (1000, -1, 1)
     assert fed == [12_000]
 
 

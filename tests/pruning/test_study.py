@@ -154,8 +154,8 @@ def test_retraining_as_the_article_keeps_pruned_weights_at_zero(network: nn.Sequ
 
 
 def test_layers_are_ranked_by_needed_density() -> None:
-    robust = study.Sensitivity("a", 10, {0.5: 0.97, 0.1: 0.965, 0.01: 0.9})
-    touchy = study.Sensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
+    robust = study.LayerSensitivity("a", 10, {0.5: 0.97, 0.1: 0.965, 0.01: 0.9})
+    touchy = study.LayerSensitivity("b", 10, {0.5: 0.97, 0.1: 0.95, 0.01: 0.97})
     dense = 0.97
     assert robust.needed(dense) == 0.1
     assert touchy.needed(dense) == 0.5  # a density of 1 % that does well by chance does not count

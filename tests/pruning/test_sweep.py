@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("optuna", reason="Optuna, which is not among the packages of the checks, is not installed")
 
 from dcformat_pruning import sweep
-from dcformat_pruning.sweep import Outcome, Point, Settings
+from dcformat_pruning.sweep import Outcome, Point, SweepSettings
 
 POINTS = sweep.grid(["magnitude", "Wanda"], [0.1, 0.05], [4, 8], [0])
 
 
-def by_formula(points: Sequence[Point], settings: Settings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
+def by_formula(points: Sequence[Point], settings: SweepSettings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
     for point in points:
         bonus = 0.02 if point.criterion == "Wanda" else 0.0
         yield point, Outcome(int(1000 * point.density * point.clusters), 0.9 + bonus - point.density / point.clusters)
@@ -32,18 +32,18 @@ def test_a_grid_has_every_combination_once() -> None:
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
-    made = sweep.sweep(POINTS, Settings(), tmp_path, by_formula)
+    made = sweep.sweep(POINTS, SweepSettings(), tmp_path, by_formula)
     first = [next(made) for _ in range(3)]
     made.close()  # type: ignore[attr-defined]
     assert sweep.outcomes(tmp_path) == dict(first)
-    rest = list(sweep.sweep(POINTS, Settings(), tmp_path, by_formula))
+    rest = list(sweep.sweep(POINTS, SweepSettings(), tmp_path, by_formula))
     assert [point for point, _ in first + rest] == POINTS
     with pytest.raises(ValueError, match="expected a sweep with the same settings"):
-        list(sweep.sweep(POINTS, Settings(epochs=9), tmp_path, by_formula))
+        list(sweep.sweep(POINTS, SweepSettings(epochs=9), tmp_path, by_formula))
 
 
 def test_the_front(tmp_path: Path) -> None:
-    found = dict(by_formula(POINTS, Settings(), tmp_path))
+    found = dict(by_formula(POINTS, SweepSettings(), tmp_path))
     assert [(point.density, point.clusters) for point in sweep.front(found)] == [(0.05, 4), (0.05, 8)]
     assert all(point.criterion == "Wanda" for point in sweep.front(found))
     lines = sweep.to_csv(found).splitlines()

@@ -20,7 +20,7 @@ from dcformat_interop.packing.workers import Engine, Processes, ThisProcess
 import dcformat
 from dcformat.codecs import Mode
 from dcformat.model import Extension
-from dcformat.modes import STEPS_PER_SECOND, Trial, best, modes_to_try, trial
+from dcformat.modes import STEPS_PER_SECOND, ModeTrial, best, modes_to_try, trial
 from dcformat_cli import summary
 from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
@@ -138,7 +138,7 @@ def _origin(shards: Shards, coded: _Coded) -> list[Extension]:
     return []
 
 
-def _tried(coded: _Coded, text: _Text) -> Trial:
+def _tried(coded: _Coded, text: _Text) -> ModeTrial:
     with tempfile.TemporaryFile() as spool:
         mode = coded.packing.mode
         write_one(coded.packing.coded(coded.journal), mode, text.metadata, text.extensions, spool)
@@ -185,7 +185,7 @@ def _engine(spread: Spread) -> Engine:
     return Processes(spread.jobs) if spread.jobs > 1 else ThisProcess()
 
 
-def _write(options: PackOptions, spread: Spread, coded: _Coded, text: _Text, trials: Sequence[Trial]) -> None:
+def _write(options: PackOptions, spread: Spread, coded: _Coded, text: _Text, trials: Sequence[ModeTrial]) -> None:
     """Put the tensors together and report on the result."""
     output, packing, mode = options.output, coded.packing, coded.packing.mode
     tensors = packing.coded(coded.journal)
@@ -206,12 +206,12 @@ def _write(options: PackOptions, spread: Spread, coded: _Coded, text: _Text, tri
         _report(options, packing, size, spool, trials)
 
 
-def _report_shards(options: PackOptions, packing: Packing, files: Sequence[Path], trials: Sequence[Trial]) -> None:
+def _report_shards(options: PackOptions, packing: Packing, files: Sequence[Path], trials: Sequence[ModeTrial]) -> None:
     *parts, index = files
     size = sum(path.stat().st_size for path in parts)
     if options.as_json:
         seconds = sum(trial(packing.mode, path).seconds for path in parts)
-        tried = trials or [Trial(packing.mode, size, seconds)]
+        tried = trials or [ModeTrial(packing.mode, size, seconds)]
         emit_json({"file": str(index), "files": [str(path) for path in parts], "mode": packing.mode,
                    "tried": trials_as_json(tried), "size": size, "parameters": packing.parameters,
                    "left_out": dict(packing.selection.left_out)})  # fmt: skip
@@ -220,11 +220,13 @@ def _report_shards(options: PackOptions, packing: Packing, files: Sequence[Path]
     say_choice(options.mode, trials, packing.mode)
 
 
-def _report(options: PackOptions, packing: Packing, size: int, file: BinaryIO | Path, trials: Sequence[Trial]) -> None:
+def _report(
+    options: PackOptions, packing: Packing, size: int, file: BinaryIO | Path, trials: Sequence[ModeTrial]
+) -> None:
     output = options.output
     if options.as_json:
         with dcformat.open(file, max_memory=options.max_memory, max_work=None) as content:
-            tried = trials or [Trial(packing.mode, size, content.work() / STEPS_PER_SECOND)]
+            tried = trials or [ModeTrial(packing.mode, size, content.work() / STEPS_PER_SECOND)]
             figures = summary.as_json(summary.summarize(content))
         document = {"file": str(output), "mode": packing.mode, "tried": trials_as_json(tried)}
         emit_json({**document, "left_out": dict(packing.selection.left_out), **figures}, err=output.to_stdout)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.codecs.usage import CodeTable
 from dcformat_cli.report.pictures import Picture, colour, picture
-from dcformat_cli.report.tensors import Examined, Spread
+from dcformat_cli.report.tensors import Examined, Histogram
 from dcformat_cli.terminal import printable
 
 #: CSS pixels: the widths of charts on a wide screen and on a phone, the size of small ones, the height of a bar.
@@ -150,16 +150,16 @@ def codebook(number: int, name: str, examined: Examined) -> Picture:
     return picture(f"values-{number}", title, text, SMALL, draw)
 
 
-def histogram(number: int, name: str, spread: Spread) -> Picture:
+def histogram(number: int, name: str, values: Histogram) -> Picture:
     """Draw a histogram of a tensor's stored values."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        axes.stairs(spread.counts, _within_axes(spread.edges), fill=True, color=colour("values"))
-        _finish(axes, "value", "entries in the sample" if spread.others else "entries")
+        axes.stairs(values.counts, _within_axes(values.edges), fill=True, color=colour("values"))
+        _finish(axes, "value", "entries in the sample" if values.others else "entries")
 
     title = f"Stored values of {elided(name)}"
-    text = f"A histogram of {spread.sampled:,} values from {spread.edges[0]:.4g} to {spread.edges[-1]:.4g}."
+    text = f"A histogram of {values.sampled:,} values from {values.edges[0]:.4g} to {values.edges[-1]:.4g}."
     return picture(f"values-{number}", title, text, SMALL, draw)
 
 

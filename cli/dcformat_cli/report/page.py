@@ -126,8 +126,8 @@ def _values(facts: Facts) -> dict[str, Any]:
         examined, name = tensor.examined, tensor.info.name
         if examined is not None and examined.codebook is not None:
             pictures.append((name, charts.codebook(number, name, examined)))
-        elif examined is not None and examined.spread is not None:
-            pictures.append((name, charts.histogram(number, name, examined.spread)))
+        elif examined is not None and examined.histogram is not None:
+            pictures.append((name, charts.histogram(number, name, examined.histogram)))
     return {**images, "value_pictures": pictures}
 
 

@@ -1,4 +1,4 @@
-"""What a report tells of one tensor: its bits by purpose, the frequencies of its codes, and how its values spread."""
+"""What a report tells of one tensor: its bits by purpose, how often its codes occur, and a histogram of its values."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PART = 1 << 20
 _LARGE = 1 << 26
 
 
-class Spread(NamedTuple):
-    """How the finite values among `sampled` stored values of a tensor spread.
+class Histogram(NamedTuple):
+    """A histogram of the finite values among `sampled` stored values of a tensor.
 
-    `counts` has the values between neighbours of `edges`; `others` counts infinities and NaN.
+    `counts` has the number of values between neighbours of `edges`; `others` counts infinities and NaN.
     """
 
     edges: Floats
@@ -51,14 +51,14 @@ class Examined(NamedTuple):
         The shared values; None without a codebook.
     counts : int64 array or None
         How often each of them occurs.
-    spread : Spread or None
-        How the stored values spread, if there is no codebook and a finite value.
+    histogram : Histogram or None
+        The stored values, if there is no codebook and a finite value.
     """
 
     usage: Usage
     codebook: Floats | None = None
     counts: Ints | None = None
-    spread: Spread | None = None
+    histogram: Histogram | None = None
 
 
 def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -> Examined:
@@ -79,11 +79,11 @@ def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -
     info, usage = file.info(name), file.usage(name)
     if info.form == "dense" and not info.clusters and info.decoded_bytes > _LARGE:
         feed(file.pieces(name))
-        return Examined(usage, spread=_spread(info, file.pieces(name)))
+        return Examined(usage, histogram=_histogram(info, file.pieces(name)))
     tensor = file.tensor(name)
     feed(tensor.pieces())
     if tensor.codebook is None:
-        return Examined(usage, spread=_spread(info, [tensor.data]))
+        return Examined(usage, histogram=_histogram(info, [tensor.data]))
     book = numbers(tensor.codebook, info.dtype, info.scale)
     return Examined(usage, book, _code_counts(tensor))
 
@@ -96,7 +96,7 @@ def _code_counts(tensor: Tensor) -> Ints:
     return counts
 
 
-def _spread(info: TensorInfo, pieces: Iterable[Array]) -> Spread | None:
+def _histogram(info: TensorInfo, pieces: Iterable[Array]) -> Histogram | None:
     sample = numbers(_every(pieces, max(1, -(-info.stored // _SAMPLE)), STORAGE[info.dtype]), info.dtype, info.scale)
     finite = sample[np.isfinite(sample)]
     if not len(finite):
@@ -105,9 +105,9 @@ def _spread(info: TensorInfo, pieces: Iterable[Array]) -> Spread | None:
     least = max(1e-12 * max(abs(low), abs(high)), _BINS * float(np.finfo(np.float64).tiny))
     if not np.isfinite(high - low) or high - low <= least:
         edges = np.array([low, np.nextafter(high, np.inf)])
-        return Spread(edges, np.array([len(finite)]), len(sample), len(sample) - len(finite))
+        return Histogram(edges, np.array([len(finite)]), len(sample), len(sample) - len(finite))
     counts, edges = np.histogram(finite, _BINS)
-    return Spread(edges, counts.astype(np.int64), len(sample), len(sample) - len(finite))
+    return Histogram(edges, counts.astype(np.int64), len(sample), len(sample) - len(finite))
 
 
 def _every(pieces: Iterable[Array], step: int, dtype: np.dtype[Any]) -> Array:

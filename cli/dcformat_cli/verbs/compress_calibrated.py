@@ -22,7 +22,7 @@ from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
-    from dcformat_pruning.calibration import Goal, Trial
+    from dcformat_pruning.calibration import CalibrationGoal, CalibrationTrial
 
     from dcformat import Model
     from dcformat.codecs import Mode
@@ -58,15 +58,15 @@ class CalibratedOptions:
             raise misuse(f"expected one goal, found {', '.join(given)}")
         self.output.check(self.model, self.calibration)
 
-    def goal(self, elements: int) -> Goal:
+    def goal(self, elements: int) -> CalibrationGoal:
         """Return the goal, for a network with so many elements in its tensors."""
-        from dcformat_pruning.calibration import Goal
+        from dcformat_pruning.calibration import CalibrationGoal
 
         if self.size is not None or self.bits is not None:
-            return Goal("size", self.size if self.size is not None else float(self.bits or 0) * elements / 8)
+            return CalibrationGoal("size", self.size if self.size is not None else float(self.bits or 0) * elements / 8)
         if self.max_drop is not None:
-            return Goal("drop", self.max_drop)
-        return Goal("change", 0.01 if self.max_change is None else self.max_change)
+            return CalibrationGoal("drop", self.max_drop)
+        return CalibrationGoal("change", 0.01 if self.max_change is None else self.max_change)
 
 
 _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
@@ -79,8 +79,8 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     "--calibration",
     type=FileName(),
     metavar="X.npz",
-    help="Inputs to compress for: an array for each input of the network, or a .npy array for an only one (- for "
-    "stdin) [default: random numbers].",
+    help="Inputs to compress for: an array for each input of the network, or an .npy file for the only one (- "
+    "for stdin) [default: random numbers].",
 )
 @click.option("--size", type=size, metavar="SIZE", help="Goal: a file of at most this size, with the least change.")
 @click.option("--bits", type=_ABOVE_ZERO, help="Goal: the same, in bits for each element of the network's tensors.")
@@ -108,7 +108,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     type=Choice(_CRITERIA),
     default="obs",
     show_default=True,
-    help="What decides which weights may, with a --density below 1.",
+    help="How to choose the weights that --density keeps.",
 )
 @click.option("--logits", is_flag=True, help="The outputs are logits: compare the probabilities that they stand for.")
 @click.option(
@@ -133,10 +133,11 @@ def compress_calibrated_command(**options: Any) -> None:
     _compress(CalibratedOptions(**options))
 
 
-def takes(args: Sequence[str]) -> bool:
+def takes(args: Sequence[str], parent: click.Context | None) -> bool:
     """Return whether the arguments of `dcformat compress` name a model file, which this command takes."""
     command = compress_calibrated_command
-    context = click.Context(command, ignore_unknown_options=True, resilient_parsing=True)
+    # The command keeps the help option of the first context that it meets, so this one must inherit `-h`.
+    context = click.Context(command, parent=parent, ignore_unknown_options=True, resilient_parsing=True)
     try:
         found = command.make_parser(context).parse_args(list(args))[0].get("model")
     except click.UsageError:
@@ -158,9 +159,9 @@ def _compress(options: CalibratedOptions) -> None:
     settings = CalibrationOptions(
         options.density, options.criterion, options.logits, (), options.probes, options.mode
     )  # fmt: skip
-    trials: list[tuple[Trial, bool]] = []
+    trials: list[tuple[CalibrationTrial, bool]] = []
 
-    def progress(trial: Trial, best: bool) -> None:
+    def progress(trial: CalibrationTrial, best: bool) -> None:
         trials.append((trial, best))
         say(f"{'*' if best else ' '} {_figures(trial)}", err=True)
 
@@ -201,13 +202,15 @@ def _inputs(options: CalibratedOptions, model: Model) -> Mapping[str, npt.NDArra
     return found
 
 
-def _figures(trial: Trial) -> str:
+def _figures(trial: CalibrationTrial) -> str:
     drop = f", {trial.drop:.2f} % of the classes differ" if trial.drop is not None else ""
     return f"{trial.size:,} bytes, change {trial.change:.3g}{drop}, density {100 * trial.density:.1f} %"
 
 
-def _document(options: CalibratedOptions, best: Trial, trials: list[tuple[Trial, bool]]) -> dict[str, Any]:
-    def figures(trial: Trial) -> dict[str, Any]:
+def _document(
+    options: CalibratedOptions, best: CalibrationTrial, trials: list[tuple[CalibrationTrial, bool]]
+) -> dict[str, Any]:
+    def figures(trial: CalibrationTrial) -> dict[str, Any]:
         drop = None if trial.drop is None else trial.drop / 100
         return {
             "price": trial.price, "bytes": trial.size, "change": trial.change, "drop": drop, "density": trial.density,

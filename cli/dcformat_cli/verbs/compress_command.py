@@ -75,7 +75,7 @@ class _CompressCommand(click.Command):
 
         if any(argument.partition("=")[0] == "--module" for argument in args):
             return compress_module_command.make_context(info_name, args, *rest, **extra)
-        if takes(args):
+        if takes(args, extra.get("parent")):
             return compress_calibrated_command.make_context(info_name, args, *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
@@ -116,7 +116,7 @@ def compress_command(**options: Any) -> None:
     `dcformat compress --module PACKAGE.MODULE:FUNCTION` compresses your own network with your own data; `dcformat
     compress --module NAME --help` explains it.
 
-    `dcformat compress MODEL`, with a file of ONNX, TensorFlow Lite, PyTorch (.pt2) or a .dcf file, compresses without
+    `dcformat compress MODEL` compresses an ONNX or TensorFlow Lite model, a .pt2 program or a .dcf file without
     training; `dcformat compress MODEL --help` explains it.
     """
     _compress(CompressOptions(**options))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @file_argument()
-@output("the page, OUT.html,")
+@output("the page")
 @max_memory()
 @max_work()
 @as_json()

@@ -18,7 +18,7 @@ from dcformat_cli.terminal import Table, emit_json, note, say
 from dcformat_cli.verbs.study_networks import networks_command
 
 if TYPE_CHECKING:
-    from dcformat_pruning.study import ComparisonRow, ScheduleRow, Sensitivity
+    from dcformat_pruning.study import ComparisonRow, LayerSensitivity, ScheduleRow
     from dcformat_pruning.study.article import RepeatedRow
 
 #: The study's ratios and criteria, for the help text, which must not need PyTorch.
@@ -257,7 +257,7 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
         say("needs: the smallest density at which accuracy falls by at most one percentage point")
 
 
-def _layer(dense: float, layer: Sensitivity) -> dict[str, Any]:
+def _layer(dense: float, layer: LayerSensitivity) -> dict[str, Any]:
     accuracies = {f"{density:g}": accuracy for density, accuracy in layer.accuracies.items()}
     return {
         "name": layer.layer,
@@ -267,7 +267,7 @@ def _layer(dense: float, layer: Sensitivity) -> dict[str, Any]:
     }
 
 
-def _layers_table(seed: int, dense: float, layers: list[Sensitivity]) -> Table:
+def _layers_table(seed: int, dense: float, layers: list[LayerSensitivity]) -> Table:
     densities = list(layers[0].accuracies)
     rows = [
         [

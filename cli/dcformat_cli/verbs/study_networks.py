@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,12 +33,13 @@ def _densities(text: str) -> tuple[float, ...]:
 
 @click.command("networks", short_help="compare pruning criteria on modern networks")
 @click.option(
-    "--network", "networks", type=Choice(NETWORKS), multiple=True, help="Prune this network; may be repeated "
-    "[default: resnet-8 and vgg-7].",
+    "--network", "networks", type=Choice(NETWORKS), multiple=True, default=("resnet-8", "vgg-7"),
+    help="Prune this network; may be repeated [default: resnet-8 and vgg-7].",
 )  # fmt: skip
 @click.option(
-    "--criterion", "criteria", type=Choice(CRITERIA), multiple=True, help="Compare this criterion; may be repeated "
-    "[default: all except OBS].",
+    "--criterion", "criteria", type=Choice(CRITERIA), multiple=True,
+    default=tuple(name for name in CRITERIA if name != "OBS"),
+    help="Compare this criterion; may be repeated [default: all except OBS].",
 )  # fmt: skip
 @click.option(
     "--density", "densities", type=_densities, default="0.5,0.3,0.2,0.1,0.05", show_default=True, metavar="D,...",
@@ -61,17 +62,7 @@ def _densities(text: str) -> tuple[float, ...]:
 )  # fmt: skip
 @as_json()
 def networks_command(
-    networks: tuple[str, ...],
-    criteria: tuple[str, ...],
-    densities: tuple[float, ...],
-    seeds: int,
-    dense: int,
-    epochs: int,
-    out: Path | None,
-    force: bool,
-    resume: Path | None,
-    data: Path | None,
-    as_json: bool,
+    out: Path | None, force: bool, resume: Path | None, data: Path | None, as_json: bool, **compared: Any
 ) -> None:
     """Train modern image networks, prune them by several criteria to several densities, and retrain them.
 
@@ -91,8 +82,8 @@ def networks_command(
         prepare(out, force, _FILES)
     if resume is not None:
         resume.mkdir(parents=True, exist_ok=True)
-    chosen = tuple(name for name in CRITERIA if name in criteria) or tuple(name for name in CRITERIA if name != "OBS")
-    study = NetworkStudy(networks or ("resnet-8", "vgg-7"), chosen, densities, seeds, dense, epochs)
+    compared["criteria"] = tuple(name for name in CRITERIA if name in compared["criteria"])
+    study = NetworkStudy(**compared)
     if is_archive(data):
         require_pillow("the archive of images")
     images = image_data(data)

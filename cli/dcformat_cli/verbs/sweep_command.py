@@ -51,7 +51,7 @@ def sweep_command(out: Path, engine: str, address: str | None, data: Path | None
     except ImportError as error:
         raise MissingExtraError(f"sweep needs Optuna: pip install 'dcformat[sweep]' ({error})") from None
     out.mkdir(exist_ok=True)
-    settings = sweep.Settings(
+    settings = sweep.SweepSettings(
         grid["dense_epochs"], grid["epochs"], grid["mode"], None if data is None else str(data), grid["images"]
     )
     points = sweep.grid(grid["criteria"], grid["densities"], grid["clusters"], grid["seeds"])

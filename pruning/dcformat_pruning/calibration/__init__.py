@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcformat_pruning.calibration.compression import CalibrationOptions, Trial, compress_calibrated
-from dcformat_pruning.calibration.goals import Goal, GoalError
+from dcformat_pruning.calibration.compression import CalibrationOptions, CalibrationTrial, compress_calibrated
+from dcformat_pruning.calibration.goals import CalibrationGoal, GoalError
 
-__all__ = ["CalibrationOptions", "Goal", "GoalError", "Trial", "compress_calibrated"]
+__all__ = ["CalibrationGoal", "CalibrationOptions", "CalibrationTrial", "GoalError", "compress_calibrated"]

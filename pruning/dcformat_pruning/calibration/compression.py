@@ -18,7 +18,7 @@ from dcformat.graph import Graph, Quantize, Requantize
 from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.calibration.calibration_inputs import random_inputs
-from dcformat_pruning.calibration.goals import Goal, search
+from dcformat_pruning.calibration.goals import CalibrationGoal, search
 from dcformat_pruning.calibration.layers import Layer, find_layers
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.pruning_masks import CRITERIA, masks
@@ -36,7 +36,7 @@ _KEPT = 5
 Inputs = Mapping[str, npt.NDArray[Any]]
 
 
-class Trial(NamedTuple):
+class CalibrationTrial(NamedTuple):
     """A compressed network, and how it compares with the dense one.
 
     Attributes
@@ -97,10 +97,10 @@ class CalibrationOptions(NamedTuple):
 def compress_calibrated(
     model: Model,
     inputs: Inputs | None = None,
-    goal: Goal = Goal("change", 0.01),  # noqa: B008 - immutable
+    goal: CalibrationGoal = CalibrationGoal("change", 0.01),  # noqa: B008 - immutable
     options: CalibrationOptions = CalibrationOptions(),  # noqa: B008 - immutable
-    progress: Callable[[Trial, bool], None] = lambda trial, best: None,
-) -> Trial:
+    progress: Callable[[CalibrationTrial, bool], None] = lambda trial, best: None,
+) -> CalibrationTrial:
     """Compress a network without training, and return the best of the trials that are within the goal.
 
     Parameters
@@ -109,7 +109,7 @@ def compress_calibrated(
         A model with a graph of float32 numbers.
     inputs : mapping of str to ndarray, optional
         Calibration inputs by name, as a session takes them. By default, random numbers.
-    goal : Goal
+    goal : CalibrationGoal
     options : CalibrationOptions
     progress : callable
         Called with each trial, and whether it is the best so far.
@@ -127,9 +127,9 @@ def compress_calibrated(
     _check(model, options)
     compressor = Calibrated(model, inputs, options)
     compressor.can_reach(goal)
-    best: Trial | None = None
+    best: CalibrationTrial | None = None
     for made, better in search(goal, compressor.first_price(goal), compressor.attempt):
-        assert isinstance(made, Trial)
+        assert isinstance(made, CalibrationTrial)
         best = made if better else best
         progress(made, better)
     assert best is not None
@@ -182,7 +182,7 @@ class Calibrated:
         )
         self._walk = Walk(self.network, self.layers, sensitivity, batches, may)
 
-    def can_reach(self, goal: Goal) -> None:
+    def can_reach(self, goal: CalibrationGoal) -> None:
         """Raise `ValueError` for a drop of outputs that are no classes."""
         classes = any(
             kind in ("probabilities", "logits") or (kind == "numbers" and self._classes(value))
@@ -193,12 +193,12 @@ class Calibrated:
                 "drop: expected outputs with a number for each class, found others; limit the change instead"
             )
 
-    def first_price(self, goal: Goal) -> float:
+    def first_price(self, goal: CalibrationGoal) -> float:
         """Return a price from which the search for a goal may start."""
         weights = sum(int(np.prod(layer.shape)) for layer in self.layers)
         return (goal.limit if goal.kind == "change" else 0.02) * 1.4 / weights
 
-    def attempt(self, price: float) -> Trial:
+    def attempt(self, price: float) -> CalibrationTrial:
         """Compress the network at a price."""
         found = self._walk.compress(price)
         tensors = {
@@ -211,7 +211,7 @@ class Calibrated:
             outputs = [self.network.with_tensors(found).run(batch) for batch in self._kept]
         count = sum(len(batch[0]) for batch in self._kept)
         change = sum(self.measure.change(a, b) for a, b in zip(self._dense, outputs, strict=True)) / count
-        return Trial(price, model, packed, change, self._drop(outputs), self._density(found))
+        return CalibrationTrial(price, model, packed, change, self._drop(outputs), self._density(found))
 
     def _drop(self, outputs: Sequence[Sequence[Tensor]]) -> float | None:
         shares = [

@@ -18,7 +18,7 @@ class GoalError(ValueError):
     """No price reaches the goal; the message tells the nearest result."""
 
 
-class Goal(NamedTuple):
+class CalibrationGoal(NamedTuple):
     """An upper limit of the file's size in bytes, of the change of the outputs, or of the drop in agreement.
 
     Attributes
@@ -63,14 +63,14 @@ class Figures(Protocol):
         """The percentage of outputs whose class is another one."""
 
 
-def search(goal: Goal, first: float, attempt: Callable[[float], Figures]) -> Iterator[tuple[Figures, bool]]:
+def search(goal: CalibrationGoal, first: float, attempt: Callable[[float], Figures]) -> Iterator[tuple[Figures, bool]]:
     """Yield each trial, and whether it is the best so far: of those within the goal, the one that gives most.
 
     Within a size, that is the one with the least change; within a change or a drop, the smallest.
 
     Parameters
     ----------
-    goal : Goal
+    goal : CalibrationGoal
     first : float
         The first price to try.
     attempt : callable
@@ -109,5 +109,5 @@ def search(goal: Goal, first: float, attempt: Callable[[float], Figures]) -> Ite
         raise GoalError(f"goal not reached: expected at most {wanted}, found {reached} at best")
 
 
-def _better(goal: Goal, made: Figures, best: Figures) -> bool:
+def _better(goal: CalibrationGoal, made: Figures, best: Figures) -> bool:
     return made.change < best.change if goal.kind == "size" else made.size < best.size

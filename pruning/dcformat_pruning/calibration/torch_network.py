@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dcformat.graph import Operand as NodeOperand
 from dcformat.model import Model
-from dcformat_pruning.calibration.torch_operators import Call, Operand, Watch, evaluate
+from dcformat_pruning.calibration.torch_operators import NodeCall, Operand, Watch, evaluate
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class TorchNetwork:
         node, target = self.graph.nodes[number], len(self.graph.inputs) + number
         operands = [_operand(operand, values, tensors) for operand in node.inputs]
         own = {name: tensors[name] for name in node.tensors}
-        return evaluate(Call(node, operands, own, self.shapes[target], watch))
+        return evaluate(NodeCall(node, operands, own, self.shapes[target], watch))
 
     def finished(self, number: int) -> list[int]:
         """Return the values that nothing reads after a node."""

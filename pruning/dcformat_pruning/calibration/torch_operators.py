@@ -66,7 +66,7 @@ class Operand(NamedTuple):
 Watch = Callable[[str, Tensor, Tensor], None]
 
 
-class Call(NamedTuple):
+class NodeCall(NamedTuple):
     """A node with its operands, its weights and biases, the shape of its result, and what watches recurrent steps."""
 
     node: Any
@@ -85,16 +85,16 @@ class Call(NamedTuple):
         return None if name is None else self.tensors[name]
 
 
-def evaluate(call: Call) -> Tensor:
+def evaluate(call: NodeCall) -> Tensor:
     """Return a node's result ``(batch, *out_shape)``."""
     return _OPERATORS[type(call.node)](call)
 
 
-def _linear(call: Call) -> Tensor:
+def _linear(call: NodeCall) -> Tensor:
     return functional.linear(call.x, call.tensors[call.node.weight], call.weight(call.node.bias))
 
 
-def _matmul(call: Call) -> Tensor:
+def _matmul(call: NodeCall) -> Tensor:
     rank = len(call.out_shape)
     return torch.matmul(*(operand.aligned(rank) for operand in call.operands))
 
@@ -107,7 +107,7 @@ def _padded(x: Tensor, before: Shape, after: Shape, fill: float = 0.0) -> Tensor
     return functional.pad(x, pads, value=fill)
 
 
-def _conv(call: Call) -> Tensor:
+def _conv(call: NodeCall) -> Tensor:
     node, weight = call.node, call.tensors[call.node.weight]
     spatial = weight.ndim - 2
     x = _padded(call.x.reshape(-1, *call.x.shape[-spatial - 1 :]), node.padding, node.padding_end)
@@ -117,7 +117,7 @@ def _conv(call: Call) -> Tensor:
     return out.reshape(-1, *call.out_shape)
 
 
-def _conv_transpose(call: Call) -> Tensor:
+def _conv_transpose(call: NodeCall) -> Tensor:
     node, weight = call.node, call.tensors[call.node.weight]
     spatial = weight.ndim - 2
     x = call.x.reshape(-1, *call.x.shape[-spatial - 1 :])
@@ -130,7 +130,7 @@ def _conv_transpose(call: Call) -> Tensor:
     return (out if bias is None else out + bias.reshape(-1, *(1,) * spatial)).reshape(-1, *call.out_shape)
 
 
-def _product(call: Call, name: str, x: Tensor) -> Tensor:
+def _product(call: NodeCall, name: str, x: Tensor) -> Tensor:
     """Return ``x @ weight.T`` of a recurrent layer's weight, watched."""
     out = x @ call.tensors[name].T
     if call.watch is not None:
@@ -138,22 +138,22 @@ def _product(call: Call, name: str, x: Tensor) -> Tensor:
     return out
 
 
-def _first_state(call: Call, i: int, units: int) -> Tensor:
+def _first_state(call: NodeCall, i: int, units: int) -> Tensor:
     return call.operands[i].array if len(call.operands) > i else call.x.new_zeros(len(call.x), units)
 
 
-def _inputs_to_gates(call: Call) -> Tensor:
+def _inputs_to_gates(call: NodeCall) -> Tensor:
     gates = _product(call, call.node.weight, call.x)
     bias = call.weight(call.node.bias)
     return gates if bias is None else gates + bias
 
 
-def _steps(call: Call) -> range:
+def _steps(call: NodeCall) -> range:
     count = call.out_shape[0]
     return range(count - 1, -1, -1) if call.node.reverse else range(count)
 
 
-def _lstm(call: Call) -> Tensor:
+def _lstm(call: NodeCall) -> Tensor:
     gates, bias = _inputs_to_gates(call), call.weight(call.node.recurrent_bias)
     h, c = (_first_state(call, i, call.out_shape[1] // 2) for i in (1, 2))
     results: dict[int, Tensor] = {}
@@ -166,7 +166,7 @@ def _lstm(call: Call) -> Tensor:
     return torch.stack([results[step] for step in sorted(results)], 1)
 
 
-def _gru(call: Call) -> Tensor:
+def _gru(call: NodeCall) -> Tensor:
     node, units, gates = call.node, call.out_shape[1], _inputs_to_gates(call)
     found = call.weight(node.recurrent_bias)
     bias = gates.new_zeros(3 * units) if found is None else found
@@ -195,23 +195,23 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
-def _aligned(call: Call) -> list[Tensor]:
+def _aligned(call: NodeCall) -> list[Tensor]:
     return [operand.aligned(len(call.out_shape)) for operand in call.operands]
 
 
-def _add(call: Call) -> Tensor:
+def _add(call: NodeCall) -> Tensor:
     total, *rest = _aligned(call)
     for operand in rest:
         total = total + operand
     return total
 
 
-def _binary(call: Call) -> Tensor:
+def _binary(call: NodeCall) -> Tensor:
     a, b = _aligned(call)
     return _BINARY[call.node.function](a, b).to(torch.float32)
 
 
-def _where(call: Call) -> Tensor:
+def _where(call: NodeCall) -> Tensor:
     condition, chosen, other = _aligned(call)
     return torch.where(condition != 0, chosen, other)
 
@@ -221,19 +221,19 @@ def _rounded(x: Tensor, low: float, high: float) -> Tensor:
     return torch.clamp(x + (torch.round(x) - x).detach(), low, high)
 
 
-def _quantize(call: Call) -> Tensor:
+def _quantize(call: NodeCall) -> Tensor:
     node, zero = call.node, float(call.node.zero_point)
     scale = float(np.float32(node.scale))
     return _rounded(call.x / scale, node.low - zero, node.high - zero) * scale
 
 
-def _requantize(call: Call) -> Tensor:
+def _requantize(call: NodeCall) -> Tensor:
     x, scale = _aligned(call)
     factor = scale * float(np.float32(call.node.input_scale)) / float(np.float32(call.node.output_scale))
     return _rounded(x * factor, call.node.low, call.node.high)
 
 
-def _reduce(call: Call) -> Tensor:
+def _reduce(call: NodeCall) -> Tensor:
     node, axes = call.node, [axis + 1 for axis in call.node.axes]
     if node.function.startswith("arg"):
         search = torch.argmax if node.function == "argmax" else torch.argmin
@@ -247,11 +247,11 @@ def _reduce(call: Call) -> Tensor:
     return torch.as_tensor(reduce(call.x, dim=axes, keepdim=node.keepdims))
 
 
-def _softmax(call: Call) -> Tensor:
+def _softmax(call: NodeCall) -> Tensor:
     return torch.softmax(call.x, -1 if call.node.axis is None else call.node.axis + 1)
 
 
-def _normalize(call: Call) -> Tensor:
+def _normalize(call: NodeCall) -> Tensor:
     axes = [axis + 1 for axis in call.node.axes]
     x = call.x - call.x.mean(axes, keepdim=True) if call.node.centered else call.x
     return x / torch.sqrt((x * x).mean(axes, keepdim=True) + float(np.float32(call.node.epsilon)))
@@ -272,22 +272,22 @@ def _windows(node: MaxPool | AvgPool, x: Tensor, fill: float) -> Tensor:
     return x
 
 
-def _max_pool(call: Call) -> Tensor:
+def _max_pool(call: NodeCall) -> Tensor:
     return _windows(call.node, call.x, -np.inf).amax(tuple(range(-len(call.node.kernel), 0)))
 
 
-def _avg_pool(call: Call) -> Tensor:
+def _avg_pool(call: NodeCall) -> Tensor:
     total = _windows(call.node, call.x, 0.0).sum(tuple(range(-len(call.node.kernel), 0)))
     counts = pool_counts(call.node, tuple(call.x.shape), tuple(total.shape))
     return total / torch.from_numpy(np.ascontiguousarray(counts))
 
 
-def _slice(call: Call) -> Tensor:
+def _slice(call: NodeCall) -> Tensor:
     at = call.node.start + call.node.step * torch.arange(call.node.size)
     return call.x.index_select(call.node.axis + 1, at)
 
 
-def _pad(call: Call) -> Tensor:
+def _pad(call: NodeCall) -> Tensor:
     node, out = call.node, call.x
     if node.mode == "constant":
         return _padded(out, node.before, node.after, node.value)
@@ -300,13 +300,13 @@ def _pad(call: Call) -> Tensor:
     return out
 
 
-def _concat(call: Call) -> Tensor:
+def _concat(call: NodeCall) -> Tensor:
     batch = next(len(operand.array) for operand in call.operands if operand.batched)
     arrays = [o.array if o.batched else o.array.expand(batch, *o.array.shape) for o in call.operands]
     return torch.cat(arrays, call.node.axis + 1)
 
 
-def _gather(call: Call) -> Tensor:
+def _gather(call: NodeCall) -> Tensor:
     data, indices = call.operands
     axis = call.node.axis
     at = indices.array.detach().to(torch.int64)
@@ -324,7 +324,7 @@ def _gather(call: Call) -> Tensor:
     return out.reshape(-1, *call.out_shape)
 
 
-def _resize(call: Call) -> Tensor:
+def _resize(call: NodeCall) -> Tensor:
     node, x = call.node, call.x
     for i in range(len(node.size)):
         axis = x.ndim - len(node.size) + i
@@ -339,7 +339,7 @@ def _resize(call: Call) -> Tensor:
     return x
 
 
-_OPERATORS: dict[type[Node], Callable[[Call], Tensor]] = {
+_OPERATORS: dict[type[Node], Callable[[NodeCall], Tensor]] = {
     Linear: _linear, Conv: _conv, ConvTranspose: _conv_transpose, MatMul: _matmul, LSTM: _lstm, GRU: _gru,
     ReLU: lambda call: torch.relu(call.x), Unary: lambda call: _UNARY[call.node.function](call.x),
     Add: _add, Binary: _binary, Where: _where, Quantize: _quantize, Requantize: _requantize,

@@ -17,7 +17,7 @@ from dcformat_pruning.study.comparison import (
     compare,
     compared_criteria,
 )
-from dcformat_pruning.study.layer_ranking import DENSITIES, Sensitivity, rank_layers
+from dcformat_pruning.study.layer_ranking import DENSITIES, LayerSensitivity, rank_layers
 from dcformat_pruning.study.pruned_networks import first_images, own_budget, prune, unit_counts, weights_left
 from dcformat_pruning.study.schedule_comparison import SCHEDULES, ScheduleRow, compare_schedules
 
@@ -30,9 +30,9 @@ __all__ = [
     "SCHEDULES",
     "Baseline",
     "ComparisonRow",
+    "LayerSensitivity",
     "Normalize",
     "ScheduleRow",
-    "Sensitivity",
     "TfIdfOnPixels",
     "compare",
     "compare_schedules",

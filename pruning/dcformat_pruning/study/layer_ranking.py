@@ -19,7 +19,7 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity:
+class LayerSensitivity:
     """The cost of pruning a layer alone.
 
     Attributes
@@ -54,7 +54,7 @@ class Sensitivity:
         return best
 
 
-def rank_layers(module: nn.Module, validation: Images) -> tuple[float, list[Sensitivity]]:
+def rank_layers(module: nn.Module, validation: Images) -> tuple[float, list[LayerSensitivity]]:
     """Prune copies of each layer alone; return the dense accuracy, and the layers from the most sensitive on.
 
     Layers are ordered by the density that they need to lose at most a percentage point, then by their mean accuracy.
@@ -68,5 +68,5 @@ def rank_layers(module: nn.Module, validation: Images) -> tuple[float, list[Sens
             keep = {name: max(1, round(density * layer.weight.numel()))}
             Masks(pruned, keep_in_layers(Magnitude().scores(pruned), keep)).apply()
             accuracies[density] = evaluate(pruned, validation)
-        found.append(Sensitivity(name, layer.weight.numel(), accuracies))
+        found.append(LayerSensitivity(name, layer.weight.numel(), accuracies))
     return dense, sorted(found, key=lambda s: (-s.needed(dense), sum(s.accuracies.values())))

@@ -8,7 +8,13 @@ import dcformat_runtime
 import numpy as np
 import pytest
 import torch
-from dcformat_pruning.calibration import CalibrationOptions, Goal, GoalError, Trial, compress_calibrated
+from dcformat_pruning.calibration import (
+    CalibrationGoal,
+    CalibrationOptions,
+    CalibrationTrial,
+    GoalError,
+    compress_calibrated,
+)
 from dcformat_runtime import InputError
 
 import dcformat
@@ -70,7 +76,7 @@ def dense(model: Model) -> dict[str, Any]:
 
 
 def test_the_change_is_that_of_the_packed_file(classifier: Model, pictures: dict[str, Any]) -> None:
-    made = compress_calibrated(classifier, pictures, Goal("change", 0.005))
+    made = compress_calibrated(classifier, pictures, CalibrationGoal("change", 0.005))
     assert 0 < made.change <= 0.005
     p, q = (
         dcformat_runtime.load(content)(pictures["input"][::5]).astype(np.float64)
@@ -82,9 +88,9 @@ def test_the_change_is_that_of_the_packed_file(classifier: Model, pictures: dict
 
 
 def test_a_size_is_kept_and_used(classifier: Model, pictures: dict[str, Any]) -> None:
-    trials: list[tuple[Trial, bool]] = []
+    trials: list[tuple[CalibrationTrial, bool]] = []
     made = compress_calibrated(
-        classifier, pictures, Goal("size", 480), progress=lambda trial, best: trials.append((trial, best))
+        classifier, pictures, CalibrationGoal("size", 480), progress=lambda trial, best: trials.append((trial, best))
     )
     assert 400 < made.size <= 480
     assert [trial for trial, best in trials if best][-1] == made
@@ -94,7 +100,10 @@ def test_a_size_is_kept_and_used(classifier: Model, pictures: dict[str, Any]) ->
 @pytest.mark.parametrize("criterion", ["obs", "wanda", "magnitude", "random"])
 def test_a_density_is_an_upper_limit(classifier: Model, pictures: dict[str, Any], criterion: str) -> None:
     made = compress_calibrated(
-        classifier, pictures, Goal("change", 10), CalibrationOptions(density=0.5, criterion=criterion, probes=1)
+        classifier,
+        pictures,
+        CalibrationGoal("change", 10),
+        CalibrationOptions(density=0.5, criterion=criterion, probes=1),
     )
     weights = [values for name, values in dense(made.model).items() if name.endswith("weight")]
     entries, size = (sum(count) for count in zip(*((np.count_nonzero(w), w.size) for w in weights), strict=True))
@@ -103,45 +112,45 @@ def test_a_density_is_an_upper_limit(classifier: Model, pictures: dict[str, Any]
 
 
 def test_the_same_inputs_give_the_same_file(classifier: Model, pictures: dict[str, Any]) -> None:
-    first, second = (compress_calibrated(classifier, pictures, Goal("change", 0.05)) for _ in range(2))
+    first, second = (compress_calibrated(classifier, pictures, CalibrationGoal("change", 0.05)) for _ in range(2))
     assert first.packed == second.packed
 
 
 def test_random_inputs_take_the_place_of_none(classifier: Model) -> None:
-    assert compress_calibrated(classifier, goal=Goal("change", 0.05)).change <= 0.05
+    assert compress_calibrated(classifier, goal=CalibrationGoal("change", 0.05)).change <= 0.05
 
 
 def test_one_input_is_enough(classifier: Model, pictures: dict[str, Any]) -> None:
     one = {"input": pictures["input"][:1]}
-    assert compress_calibrated(classifier, one, Goal("change", 0.01)).change <= 0.01
+    assert compress_calibrated(classifier, one, CalibrationGoal("change", 0.01)).change <= 0.01
 
 
 def test_tables_and_products_may_share_a_tensor() -> None:
     nodes = (Gather(("e", 0)), Linear((1,), "w"), ReLU((2,)), Linear((3,), "e"))
     graph = Graph((Port((6,), "tokens", "int64"),), nodes, (Output(4, "logits"),))
     model = model_of({"e": (20, 8), "w": (8, 8)}, graph)
-    made = compress_calibrated(model, goal=Goal("change", 0.02), options=CalibrationOptions(logits=True))
+    made = compress_calibrated(model, goal=CalibrationGoal("change", 0.02), options=CalibrationOptions(logits=True))
     assert made.change <= 0.02 and made.size < len(dcformat.dumps(model, mode="tiny"))
 
 
 def test_recurrent_layers_and_products_with_tensors() -> None:
     nodes = (LSTM((0,), "w", "r", "b"), MatMul((1, "m")), Flatten((2,)))
     model = model_of({"w": (16, 5), "r": (16, 4), "b": (16,), "m": (8, 3)}, Graph.sequential((7, 5), nodes))
-    assert compress_calibrated(model, goal=Goal("change", 0.01)).change <= 0.01
+    assert compress_calibrated(model, goal=CalibrationGoal("change", 0.01)).change <= 0.01
 
 
 def test_what_outputs_do_not_depend_on_smoothly_stays() -> None:
     nodes = (Where(("mask", 0, -1e9)), Linear((1,), "w"))
     mask = dcformat.from_dense("mask", np.array([1, 1, 1, 1, 0.75, 1], np.float32))
     model = Model({"mask": mask, "w": tensor("w", 4, 6)}, Graph.sequential((6,), nodes))
-    made = compress_calibrated(model, goal=Goal("change", 0.01))
+    made = compress_calibrated(model, goal=CalibrationGoal("change", 0.01))
     assert dense(made.model)["mask"].tolist() == [1, 1, 1, 1, 0.75, 1]
 
 
 def test_dead_units_cost_nothing(classifier: Model, pictures: dict[str, Any]) -> None:
     bias = np.array([-1e4, *np.zeros(7)], np.float32)
     model = Model({**classifier.tensors, "c.bias": dcformat.from_dense("c.bias", bias)}, classifier.graph)
-    made = compress_calibrated(model, pictures, Goal("change", 0.01))
+    made = compress_calibrated(model, pictures, CalibrationGoal("change", 0.01))
     assert made.change <= 0.01
     assert len(np.unique(dense(made.model)["d.weight"][0])) == 1  # the cheapest value
 
@@ -173,13 +182,13 @@ def test_names_that_do_not_fit(classifier: Model, pictures: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        (Goal("size", 10), r"goal not reached: expected at most 10 bytes, found \d+ bytes at best"),
-        (Goal("size", -1), "size: expected a number above 0, found -1"),
-        (Goal("accuracy", 1), "goal: expected size, change, drop, found 'accuracy'"),
+        (CalibrationGoal("size", 10), r"goal not reached: expected at most 10 bytes, found \d+ bytes at best"),
+        (CalibrationGoal("size", -1), "size: expected a number above 0, found -1"),
+        (CalibrationGoal("accuracy", 1), "goal: expected size, change, drop, found 'accuracy'"),
     ],
 )
 def test_goals_that_cannot_be_reached(
-    classifier: Model, pictures: dict[str, Any], goal: Goal, message: str
+    classifier: Model, pictures: dict[str, Any], goal: CalibrationGoal, message: str
 ) -> None:  # fmt: skip
     with pytest.raises(ValueError, match=message) as caught:
         compress_calibrated(classifier, pictures, goal, CalibrationOptions(probes=1))
@@ -189,7 +198,7 @@ def test_goals_that_cannot_be_reached(
 def test_a_drop_needs_classes() -> None:
     model = model_of({"w": (1, 6)}, Graph.sequential((6,), [Linear((0,), "w")]))
     with pytest.raises(ValueError, match="drop: expected outputs with a number for each class"):
-        compress_calibrated(model, goal=Goal("drop", 1))
+        compress_calibrated(model, goal=CalibrationGoal("drop", 1))
 
 
 def test_networks_that_cannot_be_compressed() -> None:
