@@ -345,7 +345,8 @@ def test_attention_by_hand(shared: bool) -> None:
     if not shared:  # an own parameter for each projection, as PyTorch has it for keys of another width
         net.attention = nn.MultiheadAttention(4, 2, batch_first=True, kdim=4, vdim=4)
         weights = net.attention.in_proj_weight.detach().clone().chunk(3)
-        net.attention._qkv_same_embed_dim, net.attention.in_proj_weight = False, None
+        net.attention._qkv_same_embed_dim = False
+        net.attention.register_parameter("in_proj_weight", None)
         for name, weight in zip(("q_proj_weight", "k_proj_weight", "v_proj_weight"), weights, strict=True):
             setattr(net.attention, name, nn.Parameter(weight))
     x = torch.randn(5, 6, 4)
@@ -390,7 +391,7 @@ def test_recurrent_layers_by_hand(kind: str, packed: bool) -> None:
             for way, suffix in enumerate(("", "_reverse")):
                 cell = getattr(nn, f"{kind}Cell")(before.shape[1], 2)
                 cell.load_state_dict({n: getattr(layer, f"{n}_l{number}{suffix}") for n in cell.state_dict()})
-                each = [s[2 * number + way, sample] for s in (given if kind == "LSTM" else (given,))]
+                each = [s[2 * number + way, sample] for s in (given if isinstance(given, tuple) else (given,))]
                 found = []
                 for row in before.flip(0) if way else before:
                     rows[f"weight_ih_l{number}{suffix}"].append(row)
