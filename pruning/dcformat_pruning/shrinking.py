@@ -4,7 +4,8 @@
 changes. `keep_best_units` zeroes all but the best units of a layer. `shrink` makes a small network without the dead
 parts of a large one, which trains as fast as its size suggests; `Shrunk.expand` writes its weights back.
 
-All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten.
+All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten,
+with a Flatten before the first Linear.
 `working_copy` gives any other module as it is.
 """
 
@@ -85,11 +86,18 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
     Raises
     ------
     TypeError
-        A child is not supported, or a layer has no bias; the message names it.
+        A child is not supported, a layer has no bias, or a Linear layer has no Flatten before it (as the first child,
+        or behind convolutions); the message names the child.
     """
     layers: list[ChainLayer] = []
     children = list(module.named_children())
+    flat = False
     for number, (name, child) in enumerate(children):
+        # A Linear layer without a Flatten before it may read the last of several axes. `shrink` puts a `Pick` in the
+        # place of the first child if the first layer is Linear.
+        if isinstance(child, nn.Linear) and not (flat and (layers or _flattens(children[0][1]))):
+            raise TypeError(f"{name}: expected a Flatten before the first Linear, found none")
+        flat = flat or _flattens(child)
         if isinstance(child, Layer):
             if child.bias is None:
                 raise TypeError(f"{name}: expected a layer with a bias")
@@ -101,6 +109,11 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
             found = type(child).__name__
             raise TypeError(f"{name}: expected Linear, Conv2d, ReLU, MaxPool2d or Flatten, found {found}")
     return layers
+
+
+def _flattens(child: nn.Module) -> bool:
+    """Return whether a child makes a vector of each sample."""
+    return isinstance(child, Pick) or (isinstance(child, nn.Flatten) and (child.start_dim, child.end_dim) == (1, -1))
 
 
 def is_chain(module: nn.Module) -> bool:

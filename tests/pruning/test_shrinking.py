@@ -8,7 +8,7 @@ import pytest
 import torch
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.networks import build
-from dcformat_pruning.shrinking import Pick, chain_layers, keep_best_units, remove_dead_units, shrink
+from dcformat_pruning.shrinking import Pick, chain_layers, is_chain, keep_best_units, remove_dead_units, shrink
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -47,8 +47,8 @@ def test_removing_dead_units_and_shrinking_keep_the_function(architecture: str, 
 
 
 def test_constant_units_are_folded_through_relu_and_unread_units_removed() -> None:
-    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    first, last = module[0], module[2]
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    first, last = module[1], module[3]
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]))
@@ -117,10 +117,26 @@ def test_impossible_numbers_of_units_are_refused(units: dict[str, int], message:
     ("child", "message"),
     [
         (nn.Sigmoid(), "0: expected Linear, Conv2d, ReLU, MaxPool2d or Flatten, found Sigmoid"),
-        (nn.Linear(2, 2, bias=False), "0: expected a layer with a bias"),
+        (nn.Conv2d(2, 2, 3, bias=False), "0: expected a layer with a bias"),
         (nn.Conv2d(2, 2, 3, padding=1), "0: expected a convolution with one group and no padding"),
     ],
 )
 def test_other_layers_are_named_in_the_error(child: nn.Module, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         remove_dead_units(nn.Sequential(child))
+
+
+def test_a_linear_layer_needs_a_flatten_before_it() -> None:
+    linear = nn.Linear(4, 4)
+    for children in (
+        [linear, nn.ReLU()],
+        [nn.ReLU(), nn.Flatten(), linear],  # its place is needed for the inputs that are left
+        [nn.Flatten(2), linear],
+        [nn.Conv2d(1, 1, 1), linear],
+    ):
+        module = nn.Sequential(*children)
+        assert not is_chain(module)
+        with pytest.raises(TypeError, match=r"^[0-2]: expected a Flatten before the first Linear, found none"):
+            shrink(module)
+    assert is_chain(nn.Sequential(nn.Flatten(), linear))
+    assert is_chain(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), linear))
