@@ -17,7 +17,7 @@ from dcformat_pruning.masks import PruningError
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 
 #: The data that scores are computed on: images, or batches of (inputs, labels) that can be iterated again. Inputs are a
-#: tensor, or a tuple or dict of tensors.
+#: tensor, or a tuple or dict of tensors. The first dimension of inputs and labels is the batch.
 Data = Images | Iterable[tuple[Any, Any]]
 
 #: Number of images in one pass through the network.
