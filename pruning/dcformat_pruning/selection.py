@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.criteria.base import Data, batches, evaluating, hooked, scored_layers
+from dcformat_pruning.criteria.base import Data, Layer, batches, evaluating, hooked, scored_layers
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
-from dcformat_pruning.tracing import Layer
 from dcformat_pruning.unit_readers import unit_readers
 
 MaskMap = dict[str, Tensor]

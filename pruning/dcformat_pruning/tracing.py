@@ -16,7 +16,10 @@ Layer = nn.Linear | nn.Conv2d
 #: Modules with a known forward pass. A subclass counts as its base class if it has the same forward pass.
 _KINDS = (
     nn.Linear,
+    nn.Conv1d,
     nn.Conv2d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
     nn.BatchNorm1d,
     nn.BatchNorm2d,
     nn.SyncBatchNorm,

@@ -166,6 +166,21 @@ def test_named_inputs_several_outputs_and_a_step_of_ones_own() -> None:
     assert [output.name for output in made.model.graph.outputs] == ["tag", "number"]  # type: ignore[union-attr]
 
 
+def corners(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points of a square in three classes: the distance from the middle."""
+    x = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return x, torch.bucketize(x.norm(dim=1), torch.tensor([0.5, 0.9]))
+
+
+def test_the_first_network_holds_a_largest_drop_and_needs_no_flatten() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 14), nn.ReLU(), nn.Linear(14, 3))
+    settings = Settings(epochs=10, dense_epochs=10, trials=1, batch=32, lr=1e-2)
+    made = compress(module, train=corners(512, 0), validate=corners(512, 1), goal=Goal(max_drop=1.0), settings=settings)
+    assert made.dense > 0.9
+    assert made.reached and made.trials[0].keep < 0.7 * 554
+
+
 def refused(error: type[Exception], message: str, **changes: Any) -> None:
     """Check that a compression with other arguments fails, and leaves the module as it was."""
     module = changes.pop("module", None) or nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

@@ -198,6 +198,43 @@ def test_fold_batch_norm_keeps_outputs_zeros_and_parameters() -> None:
         fold_batch_norm(bad)
 
 
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3, stride=2, groups=2, bias=False), nn.BatchNorm1d(6), (4, 9)),
+        (nn.Conv1d(4, 4, 3, padding=1, groups=4), nn.BatchNorm1d(4), (4, 9)),
+        (nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8), (4, 5, 5)),
+        (nn.ConvTranspose1d(4, 6, 3, stride=3, groups=2), nn.BatchNorm1d(6), (4, 5)),
+        (nn.ConvTranspose2d(4, 4, 3, stride=2, groups=4, output_padding=1, bias=False), nn.BatchNorm2d(4), (4, 5, 5)),
+        (nn.ConvTranspose2d(4, 6, (2, 3), stride=2, dilation=2), nn.BatchNorm2d(6, affine=False), (4, 5, 5)),
+    ],
+)  # fmt: skip
+def test_norms_are_folded_into_convolutions_of_all_kinds(
+    layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(layer, norm, nn.ReLU())
+    for _ in range(3):
+        module(torch.randn(8, *shape) + 1)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.uniform_(-1, 1)
+    module.eval()
+    x = torch.randn(5, *shape)
+    before = module(x)
+    assert fold_batch_norm(module) == ["1"]
+    torch.testing.assert_close(module(x), before, rtol=0, atol=1e-5)
+    assert isinstance(module[1], nn.Identity)
+
+
+def test_a_norm_of_another_axis_is_not_folded() -> None:
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(3)).eval()
+    x = torch.randn(5, 3, 4)
+    before = module(x)
+    assert fold_batch_norm(module) == []
+    assert torch.equal(module(x), before)
+
+
 def test_masks_of_torch_prune_are_folded_and_then_train_on() -> None:
     module = small_net()
     nn.utils.prune.l1_unstructured(module[1], "weight", amount=0.75)

@@ -9,19 +9,18 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import (
     Data,
+    Layer,
     Scores,
     batches,
     evaluating,
     finite,
     hooked,
-    input_energies,
-    per_column,
     positions,
     scored_layers,
-    visit_inputs,
 )
+from dcformat_pruning.criteria.inputs import Rows, check_used, input_energies, multiplied_weights, visit_inputs
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.tracing import Layer
+from dcformat_pruning.objectives import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +63,24 @@ class TfIdf:
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the products. See `Criterion.scores`."""
-        layers = scored_layers(module)
+        weights = multiplied_weights(module)
         loud: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
-        count = dict.fromkeys(layers, 0)
+        count: dict[str, Tensor] = {}
 
-        def visit(name: str, x: Tensor) -> None:
-            x = x.abs()
-            count[name] += x.shape[1]
+        def visit(name: str, rows: Rows) -> None:
+            x = rows.x.abs()
+            count[name] = count.get(name, 0) + rows.counts
             loud[name] = loud.get(name, 0) + x.sum(1, dtype=torch.float64)
             present[name] = present.get(name, 0) + (x > self.tau).sum(1)
 
-        visit_inputs(module, layers, data, visit)
+        visit_inputs(module, weights, data, visit)
+        check_used(weights, count)
         out: Scores = {}
-        for name in _seen(layers, count):
-            layer = layers[name]
+        for name, own in weights.items():
             rarity = torch.log((count[name] + self.smooth) / (present[name] + self.smooth)) + self.add
             factor = (loud[name] / count[name]) ** self.tf_power * rarity.clamp(min=0) ** self.idf_power
-            out[name] = layer.weight.detach().abs() ** self.weight_power * per_column(layer, factor)
+            out[name] = own.weight.detach().abs() ** self.weight_power * own.per_column(factor)
         return finite(out)
 
 
@@ -93,13 +92,11 @@ class Wanda:
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the products. See `Criterion.scores`."""
-        layers = scored_layers(module)
-        squares = input_energies(module, layers, data)
+        weights = multiplied_weights(module)
+        squares = input_energies(module, weights, data)
+        check_used(weights, squares)
         return finite(
-            {
-                name: layers[name].weight.detach().abs() * per_column(layers[name], squares[name].sqrt())
-                for name in _seen(layers, squares)
-            }
+            {name: own.weight.detach().abs() * own.per_column(squares[name].sqrt()) for name, own in weights.items()}
         )
 
 
@@ -126,13 +123,6 @@ class Apoz:
 
         with torch.no_grad(), evaluating(module), hooked(layers, hook):
             for x, _ in batches(data):
-                module(x)
-        return {name: (alive[name] / count[name]).float() for name in _seen(layers, count)}
-
-
-def _seen(layers: dict[str, Layer], figures: dict[str, int] | dict[str, Tensor]) -> list[str]:
-    """Return the names of the layers; raise `PruningError` if the forward pass left one out."""
-    for name in layers:
-        if name not in figures or (isinstance(figures[name], int) and not figures[name]):
-            raise PruningError(f"{name}: expected a layer that the forward pass uses, found it unused")
-    return list(layers)
+                run(module, x)
+        check_used(layers, alive)
+        return {name: (alive[name] / count[name]).float() for name in layers}

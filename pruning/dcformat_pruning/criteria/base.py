@@ -1,8 +1,4 @@
-"""What all criteria share: the layers that they score, passes over data, and layer inputs as matrices.
-
-A layer's input is treated as a matrix with a row for each sample. A convolution has a row for each patch that its
-kernel covers, padding zeros included. Column ``j`` is multiplied by the weights ``[:, j]`` of the weight matrix.
-"""
+"""What all criteria share: the layers that they score, passes over data, and layer inputs as patches."""
 
 from __future__ import annotations
 
@@ -16,11 +12,12 @@ from torch.nn import functional
 
 from dcformat_pruning.data import Images
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.objectives import run
-from dcformat_pruning.tracing import Layer
+
+#: A layer whose inputs and outputs a hook sees.
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 
 #: The data that scores are computed on: images, or batches of (inputs, labels) that can be iterated again. Inputs are a
-#: tensor, or a tuple or dict of tensors.
+#: tensor, or a tuple or dict of tensors. The first dimension of inputs and labels is the batch.
 Data = Images | Iterable[tuple[Any, Any]]
 
 #: Number of images in one pass through the network.
@@ -38,7 +35,7 @@ class Criterion(Protocol):
         """The name of the criterion in tables."""
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
-        """Return a score for each weight: of every Linear and Conv2d, or of any layer, as the criterion says.
+        """Return a score for each weight: of any layer, or of the kinds that the criterion can score.
 
         Returns
         -------
@@ -49,8 +46,8 @@ class Criterion(Protocol):
         Raises
         ------
         PruningError
-            A layer is neither Linear nor Conv2d, there is no data, or scores are not finite; the message names the
-            layer.
+            The criterion cannot score some layers, all of which the message names; there is no data; or the scores of
+            a layer are not finite.
         """
 
 
@@ -78,16 +75,24 @@ def masks_found(name: str) -> PruningError:
     )
 
 
-def scored_layers(module: nn.Module) -> dict[str, Layer]:
-    """Return the layers that criteria score: parameter name of the weight to layer, in the module's order.
+def layer_weights(
+    module: nn.Module, fits: Callable[[nn.Module, str], bool], expected: str
+) -> dict[str, tuple[nn.Module, nn.Parameter]]:
+    """Return the layers and weights, by the parameters' names, in the module's order.
+
+    Parameters
+    ----------
+    fits : callable
+        Takes a layer and the name of its parameter; returns whether the weight can be scored.
+    expected : str
+        What the weights must do, for errors.
 
     Raises
     ------
     PruningError
-        A parameter of rank 2 or more belongs to another kind of layer, the module has masks of
-        `torch.nn.utils.prune`, or it has no layer to score.
+        Some weights do not fit, the module has masks of `torch.nn.utils.prune`, or it has no weights.
     """
-    layers: dict[str, Layer] = {}
+    found: dict[str, tuple[nn.Module, nn.Parameter]] = {}
     others: list[str] = []
     for path, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
@@ -96,17 +101,36 @@ def scored_layers(module: nn.Module) -> dict[str, Layer]:
             full = f"{path}.{name}" if path else name
             if name.endswith("_orig"):
                 raise masks_found(full)
-            if not isinstance(child, nn.Linear | nn.Conv2d):
+            if not fits(child, name):
                 others.append(f"{full} ({type(child).__name__})")
                 continue
-            if isinstance(child, nn.Conv2d) and child.padding_mode != "zeros":
+            if isinstance(child, nn.Conv1d | nn.Conv2d) and child.padding_mode != "zeros":
                 raise PruningError(f"{full}: expected padding with zeros, found {child.padding_mode!r}")
-            layers[full] = child
+            found[full] = child, parameter
     if others:
-        raise PruningError(f"expected weights of Linear and Conv2d layers, found {', '.join(others)}")
-    if not layers:
-        raise PruningError(f"{type(module).__name__}: expected a Linear or Conv2d layer, found none")
-    return layers
+        raise PruningError(f"expected weights {expected}, found {', '.join(others)}")
+    if not found:
+        raise PruningError(f"{type(module).__name__}: expected weights {expected}, found none")
+    return found
+
+
+def scored_layers(module: nn.Module) -> dict[str, Layer]:
+    """Return the layers whose units are scored: parameter name of the weight to layer, in the module's order.
+
+    Raises
+    ------
+    PruningError
+        A parameter of rank 2 or more belongs to another kind of layer, the module has masks of
+        `torch.nn.utils.prune`, or it has no layer to score.
+    """
+    # Attention reads the weight of its last projection without calling the layer.
+    uncalled = {id(part.out_proj) for part in module.modules() if isinstance(part, nn.MultiheadAttention)}
+
+    def fits(part: nn.Module, _: str) -> bool:
+        return isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d) and id(part) not in uncalled
+
+    found = layer_weights(module, fits, "of Linear, Conv1d and Conv2d layers")
+    return {name: layer for name, (layer, _) in found.items() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)}
 
 
 def batches(data: Data) -> Iterator[tuple[Any, Any]]:
@@ -158,31 +182,6 @@ def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tens
             handle.remove()
 
 
-@torch.no_grad()
-def visit_inputs(
-    module: nn.Module, layers: Mapping[str, Layer], data: Data, visit: Callable[[str, Tensor], None]
-) -> None:
-    """Run `data` through `module`, and call `visit` with each layer's name and input, ``(groups, rows, columns)``."""
-
-    def hook(name: str, layer: Layer, x: Tensor, _: Tensor) -> None:
-        visit(name, patches(layer, x).flatten(0, 1).transpose(0, 1))
-
-    with evaluating(module), hooked(layers, hook):
-        for x, _ in batches(data):
-            run(module, x)
-
-
-def input_energies(module: nn.Module, layers: Mapping[str, Layer], data: Data) -> dict[str, Tensor]:
-    """Return for each layer that was run the sums of its squared inputs over `data`, float64 ``(groups, columns)``."""
-    energies: dict[str, Tensor] = {}
-
-    def visit(name: str, x: Tensor) -> None:
-        energies[name] = energies.get(name, 0) + x.double().square().sum(1)
-
-    visit_inputs(module, layers, data, visit)
-    return energies
-
-
 def patches(layer: Layer, x: Tensor) -> Tensor:
     """Return a layer's input as ``(samples, positions, groups, columns)``."""
     if isinstance(layer, nn.Linear):
@@ -190,8 +189,11 @@ def patches(layer: Layer, x: Tensor) -> Tensor:
     padding = layer.padding
     if isinstance(padding, str):
         x = functional.pad(x, layer._reversed_padding_repeated_twice)
-        padding = (0, 0)
-    unfolded = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+        padding = (0,) * len(layer.kernel_size)
+    sizes = (layer.kernel_size, layer.dilation, padding, layer.stride)
+    if isinstance(layer, nn.Conv1d):  # an image of one row
+        x, sizes = x.unsqueeze(2), ((1, *sizes[0]), (1, *sizes[1]), (0, *sizes[2]), (1, *sizes[3]))
+    unfolded = functional.unfold(x, *sizes)
     return unfolded.view(x.shape[0], layer.groups, -1, unfolded.shape[2]).permute(0, 3, 1, 2)
 
 
@@ -200,18 +202,6 @@ def positions(layer: Layer, output: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return output.reshape(output.shape[0], -1, 1, layer.out_features)
     return output.flatten(2).view(output.shape[0], layer.groups, -1, output[0, 0].numel()).permute(0, 3, 1, 2)
-
-
-def matrix(layer: Layer, weight: Tensor) -> Tensor:
-    """View a weight-shaped tensor as ``(groups, outputs of the group, columns)``."""
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    return weight.reshape(groups, weight.shape[0] // groups, -1)
-
-
-def per_column(layer: Layer, statistic: Tensor) -> Tensor:
-    """Give each weight the figure of the input column that it reads: ``(groups, columns)`` to the weight's shape."""
-    wide = statistic[:, None, :].expand(matrix(layer, layer.weight).shape)
-    return wide.reshape(layer.weight.shape).to(layer.weight.dtype)
 
 
 def finite(scores: Scores) -> Scores:

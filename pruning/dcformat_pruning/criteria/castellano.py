@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.criteria.base import Data, Scores, finite, input_energies, scored_layers
+from dcformat_pruning.criteria.base import Data, Scores, finite, scored_layers
+from dcformat_pruning.criteria.inputs import input_energies, multiplied_weights
 from dcformat_pruning.criteria.obs import hessians, refit
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.unit_readers import unit_readers
@@ -30,7 +31,7 @@ class Castellano:
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return a score for each unit, float32 ``(out,)``. See `Criterion.scores`."""
         layers = scored_layers(module)
-        energy = input_energies(module, layers, data)
+        energy = input_energies(module, multiplied_weights(module), data)
         out: Scores = {}
         for producer, readers in unit_readers(module).readers.items():
             units = layers[f"{producer}.weight"].weight.shape[0]

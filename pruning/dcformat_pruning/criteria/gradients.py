@@ -1,12 +1,13 @@
 """Criteria that use derivatives of the loss (cross-entropy): they need labels and a backward pass.
 
-`Taylor` and `Fisher` score the weights of layers of any kind; `Obd`, and all scores of units, need Linear and Conv2d.
+They score the weights of layers of any kind, and the units of Linear, Conv1d and Conv2d.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from dcformat_pruning.criteria.base import (
     Data,
+    Layer,
     Scores,
     batches,
     evaluating,
@@ -26,8 +28,7 @@ from dcformat_pruning.criteria.base import (
     scored_weights,
 )
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.objectives import Supervised
-from dcformat_pruning.tracing import Layer
+from dcformat_pruning.objectives import Supervised, run
 
 #: Maximum number of floats for the gradients of single samples.
 _MAX_FLOATS = 1 << 25
@@ -105,7 +106,9 @@ class Fisher:
             return [functional.cross_entropy(output, labels, reduction="sum")]
 
         if not self.units:
-            return _saliency(module, data, backward) if _has_plain_layers(module) else _sample_by_sample(module, data)
+            if _has_plain_layers(module):
+                return _saliency(module, data, backward)
+            return _sample_by_sample(module, data, lambda sample: [Supervised().loss(module, sample)])
         total, count = _totals(module, data, backward, lambda _, a, g: (a * g).sum(1).square().sum(0).flatten())
         return finite({name: 0.5 * total[name] / count for name in scored_layers(module)})
 
@@ -131,21 +134,28 @@ class Obd:
             unit = torch.eye(p.shape[1], device=p.device)
             return [((unit[c] - p) * p[:, c : c + 1].sqrt() * output).sum() for c in range(p.shape[1])]
 
-        return _saliency(module, data, backward)
+        if _has_plain_layers(module):
+            return _saliency(module, data, backward)
+        return _sample_by_sample(module, data, lambda sample: backward(_logits(run(module, sample[0])), sample[1]))
 
 
 def _has_plain_layers(module: nn.Module) -> bool:
-    """Return whether all weights are those of Linear and Conv2d layers, whose forward passes hooks can see."""
+    """Return whether all weights are those of layers whose inputs and outputs hooks can see."""
     try:
         scored_layers(module)
     except PruningError:
         return False
-    # Attention reads the weight of its last projection without calling the layer.
-    return not any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
+    return True
 
 
-def _sample_by_sample(module: nn.Module, data: Data) -> Scores:
-    """Return ``1/2 * mean of squared gradients * w^2``, with a backward pass for each sample."""
+def _sample_by_sample(module: nn.Module, data: Data, scalars: Callable[[Any], list[Tensor]]) -> Scores:
+    """Return ``1/2 * mean of squared gradients * w^2``, with a backward pass for each sample and scalar.
+
+    Parameters
+    ----------
+    scalars : callable
+        Takes a batch of one sample; returns the scalars whose squared gradients are summed.
+    """
     weights = scored_weights(module)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
@@ -154,10 +164,13 @@ def _sample_by_sample(module: nn.Module, data: Data) -> Scores:
             for number in range(len(pytree.tree_leaves(batch)[0])):
                 sample = pytree.tree_map(lambda leaf: leaf[number : number + 1], batch)  # noqa: B023
                 with torch.enable_grad():
-                    loss = Supervised().loss(module, sample)
-                    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-                for name, gradient in zip(weights, gradients, strict=True):
-                    total[name] += _proper(name, gradient).square()
+                    found = scalars(sample)
+                for scalar in found:
+                    gradients = torch.autograd.grad(
+                        scalar, list(weights.values()), retain_graph=scalar is not found[-1], allow_unused=True
+                    )
+                    for name, gradient in zip(weights, gradients, strict=True):
+                        total[name] += _proper(name, gradient).square()
                 count += 1
     return finite({name: 0.5 * total[name] / count * weight.detach().square() for name, weight in weights.items()})
 
@@ -217,9 +230,7 @@ def _backward(
         return output.clone()  # an in-place ReLU behind the layer must not change the kept output
 
     with torch.enable_grad(), hooked(layers, hook):
-        result = module(batch[0])
-    if result.ndim != 2:
-        raise PruningError(f"output: expected logits of shape (samples, classes), found {tuple(result.shape)}")
+        result = _logits(run(module, batch[0]))
     flat = [(name, output) for name, found in outputs.items() for output in found]
     unused = next((name for name, found in outputs.items() if not found), None)
     if unused is not None:
@@ -234,6 +245,14 @@ def _backward(
         for name, layer in layers.items():
             a = torch.cat([positions(layer, output.detach()) for output in outputs[name]], 1)
             add(name, torch.cat(inputs[name], 1), a, torch.cat(paired[name], 1))
+
+
+def _logits(result: Any) -> Tensor:
+    """Return the output of a network, which must be logits, or raise `PruningError`."""
+    if not isinstance(result, Tensor) or result.ndim != 2:
+        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise PruningError(f"output: expected logits of shape (samples, classes), found {found}")
+    return result
 
 
 def _squares(x: Tensor, g: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.criteria.base import Data, Scores, finite, matrix, scored_layers, visit_inputs
+from dcformat_pruning.criteria.base import Data, Scores, finite
+from dcformat_pruning.criteria.inputs import Multiplied, Rows, check_used, multiplied_weights, visit_inputs
 from dcformat_pruning.masks import PruningError, largest
-from dcformat_pruning.tracing import Layer
 
 #: Maximum number of float64 values in the systems of equations that are solved together.
 _MAX_FLOATS = 1 << 24
@@ -39,43 +39,43 @@ class Obs:
 
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
-        layers = scored_layers(module)
+        weights = multiplied_weights(module)
         out: Scores = {}
         for name, hessian in hessians(module, data, self.damping).items():
-            weight = matrix(layers[name], layers[name].weight.detach()).double()
+            own = weights[name]
             inverse = torch.linalg.inv(hessian).diagonal(dim1=1, dim2=2)
-            out[name] = (weight.square() / inverse[:, None]).view(layers[name].weight.shape).float()
+            square = own.matrix(own.weight.detach()).double().square()
+            out[name] = (square / inverse[:, None]).view(own.weight.shape).float()
         return finite(out)
 
 
 def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
-    """Return ``X^T X / N`` of each layer with `damping` (see `Obs`), float64 ``(groups, columns, columns)``.
+    """Return ``X^T X / N`` of each weight's inputs with `damping` (see `Obs`), float64 ``(groups, columns, columns)``.
 
     Raises
     ------
     PruningError
         See `Criterion.scores`.
     """
-    layers = scored_layers(module)
+    weights = multiplied_weights(module)
     found: Scores = {}
-    count = dict.fromkeys(layers, 0)
+    count: dict[str, Tensor] = {}
 
-    def visit(name: str, x: Tensor) -> None:
-        x = x.double()
+    def visit(name: str, rows: Rows) -> None:
+        x = rows.x.double()
         found[name] = found.get(name, 0) + x.transpose(1, 2) @ x
-        count[name] += x.shape[1]
+        count[name] = count.get(name, 0) + rows.counts
 
-    visit_inputs(module, layers, data, visit)
-    for name in layers:
-        if name not in found:
-            raise PruningError(f"{name}: expected a layer that the forward pass uses, found it unused")
-        hessian = found[name] / count[name]
+    visit_inputs(module, weights, data, visit)
+    check_used(weights, found)
+    for name in weights:
+        hessian = found[name] / count[name][..., None]
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         extra = damping * diagonal.mean(1, keepdim=True)
         # If a layer's input is always zero, any H fits; the identity has an inverse.
         diagonal += torch.where(extra > 0, extra, float(damping > 0))
         found[name] = hessian
-    return finite({name: found[name] for name in layers})
+    return finite({name: found[name] for name in weights})
 
 
 @torch.no_grad()
@@ -247,26 +247,26 @@ def surgery(
         A name is unknown, or a layer has fewer weights than are to be kept; the message names it.
     """
     masks: dict[str, Tensor] = {}
-    for name, layer in _checked_layers(module, keep).items():
+    for name, own in _checked_weights(module, keep).items():
         hessian = hessians(module, data, damping)[name]
-        weight = matrix(layer, layer.weight)
+        weight = own.matrix(own.weight)
         share, rest = divmod(keep[name], len(weight))
         if not share:
             raise PruningError(
                 f"{name}: expected at least a weight for each of {len(weight)} groups, found {keep[name]}"
             )
         parts = [method(weight[g], hessian[g], share + (g < rest)) for g in range(len(weight))]
-        layer.weight.copy_(torch.stack([w for w, _ in parts]).view_as(layer.weight))
-        masks[name] = torch.stack([m for _, m in parts]).view_as(layer.weight)
+        own.weight.copy_(torch.stack([w for w, _ in parts]).view_as(own.weight))
+        masks[name] = torch.stack([m for _, m in parts]).view_as(own.weight)
     return masks
 
 
-def _checked_layers(module: nn.Module, keep: Mapping[str, int]) -> dict[str, Layer]:
-    """Return the named layers in the module's order, or raise `PruningError` if one cannot keep what it should."""
-    layers = scored_layers(module)
+def _checked_weights(module: nn.Module, keep: Mapping[str, int]) -> dict[str, Multiplied]:
+    """Return the named weights in the module's order, or raise `PruningError` if one cannot keep what it should."""
+    weights = multiplied_weights(module)
     for name, number in keep.items():
-        if name not in layers:
-            raise PruningError(f"{name}: expected a Linear or Conv2d weight of the module, found none of that name")
-        if not 0 < number <= layers[name].weight.numel():
-            raise PruningError(f"{name}: expected to keep 1 to {layers[name].weight.numel()}, found {number}")
-    return {name: layer for name, layer in layers.items() if name in keep}
+        if name not in weights:
+            raise PruningError(f"{name}: expected a weight that multiplies inputs, found none of that name")
+        if not 0 < number <= weights[name].weight.numel():
+            raise PruningError(f"{name}: expected to keep 1 to {weights[name].weight.numel()}, found {number}")
+    return {name: own for name, own in weights.items() if name in keep}

@@ -10,10 +10,15 @@ from torch import Tensor, fx, nn
 
 from dcformat_pruning.tracing import kind_of, place, trace, unsupported
 
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 @torch.no_grad()
 def fold_batch_norm(module: nn.Module) -> list[str]:
-    """Fold each batch norm that directly follows a Linear or Conv2d into it, in place.
+    """Fold each batch norm that directly follows a Linear layer or a convolution into it, in place.
+
+    The convolutions are Conv1d, Conv2d, ConvTranspose1d and ConvTranspose2d, with or without groups.
 
     An export folds norms too, but folding scales every row by itself, so weights that share values must be shared after
     it: fold, then share, then export.
@@ -21,7 +26,8 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
     `nn.Identity` replaces the norm, and the layer gets a bias if it had none. Weights are changed in place, so that an
     optimiser keeps its parameters; if another layer shares the weights, the layer gets weights of its own. Pruned
     weights stay zero. A norm is not folded if it follows anything else, or a layer that has hooks or recomputes its
-    weights in each call (`torch.nn.utils.weight_norm`, parametrisations).
+    weights in each call (`torch.nn.utils.weight_norm`, parametrisations). A norm whose number of features is not that
+    of the layer's outputs normalises another axis, and is not folded either.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
 
 
 def foldable(graph: fx.Graph, parts: Mapping[str, nn.Module]) -> dict[fx.Node, fx.Node]:
-    """Return the calls of Linear and Conv2d whose results only a batch norm reads, mapped to the call of the norm.
+    """Return the calls of layers whose results only a batch norm reads, mapped to the call of the norm.
 
     Both modules are called only once, so that no other call uses the folded weights.
     """
@@ -65,10 +71,15 @@ def foldable(graph: fx.Graph, parts: Mapping[str, nn.Module]) -> dict[fx.Node, f
             continue
         if calls.count(node.target) != 1 or calls.count(before.target) != 1:
             continue
-        layer, norm = kind_of(parts[str(before.target)]), kind_of(parts[str(node.target)])
-        if layer in (nn.Linear, nn.Conv2d) and norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
+        layer: Any = parts[str(before.target)]
+        norm: Any = parts[str(node.target)]
+        if kind_of(layer) in _LAYERS and kind_of(norm) in _NORMS and _outputs(layer) == norm.num_features:
             found[before] = node
     return found
+
+
+def _outputs(layer: Any) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
 
 
 def folded_weights(name: str, layer: Any, norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -78,13 +89,18 @@ def folded_weights(name: str, layer: Any, norm: nn.Module) -> tuple[Tensor, Tens
     ----------
     name : str
         The path of the norm, for errors.
-    layer : Linear or Conv2d
+    layer : Linear, Conv1d, Conv2d, ConvTranspose1d or ConvTranspose2d
     norm : BatchNorm1d, BatchNorm2d or SyncBatchNorm
     """
     scale, shift = affine(name, norm)
     weight: Tensor = layer.weight.detach()
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):  # (inputs, outputs of a group, *kernel)
+        each = scale.view(layer.groups, 1, -1).expand(-1, weight.shape[0] // layer.groups, -1)
+        factor = each.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
+    else:
+        factor = scale.view(-1, *[1] * (weight.ndim - 1))
     # A negative scale turns pruned weights into negative zeros; adding zero makes them positive.
-    product = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1)) + 0.0
+    product = weight.double() * factor + 0.0
     bias = shift if layer.bias is None else layer.bias.detach().double() * scale + shift
     return product.to(weight.dtype), bias.to(weight.dtype)
 
