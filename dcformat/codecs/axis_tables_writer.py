@@ -115,7 +115,7 @@ def _may_fit(by_place: Array, dtype: str) -> bool:
     lines = len(by_place)
     for line in range(0, lines, -(-lines // _SAMPLE)):
         values = bit_patterns(np.ascontiguousarray(by_place[line]).reshape(-1))
-        if len(np.unique(values[:_BEGINNING])) > MAX_CODES:
+        if len(values) > _BEGINNING and len(np.unique(values[:_BEGINNING])) > MAX_CODES:
             return False
         distinct = len(np.unique(values))
         if distinct > MAX_CODES:
