@@ -34,6 +34,9 @@ _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
 #: *every element* coding takes as few bytes.
 _FEW_ZEROS = 16
+#: In `fast`, values with at most one zero in this many elements are not worth a sparse form: gaps of two kinds take a
+#: bit for each entry, while a zero takes at most 12 bits in each plane of a dense form.
+_MANY_ZEROS = 256
 
 
 def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
@@ -41,6 +44,8 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
 
     Ties go to the form that comes first in `forms`, so the same elements give the same bytes in any form.
     """
+    if mode == "fast" and tensor.codebook is None and not has_many_zeros(tensor):
+        tensor = as_dense(tensor)  # for all that follows
     made = [(form, write_payload(form, mode)) for form in forms(tensor, mode)]
     made += _with_tables(tensor, mode)
 
@@ -58,9 +63,8 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
         return []
     if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= MAX_CODES:
         return []  # One codebook for all places is as good, as `found_in` would find after sorting all of them.
-    plain = as_plain(
-        as_sparse(tensor) if tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1) else as_dense(tensor)
-    )
+    is_sparse = tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1)
+    plain = _converted(tensor, is_sparse, shared=False)
     found = found_in(plain)
     if found is None:
         return []
@@ -84,7 +88,26 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
     if tensor.size > _TRY_ALL:
         least = min(bits for bits, _, _ in weighed)
         weighed = [entry for entry in weighed if entry[0] <= least + least / _MARGIN + _SLACK]
-    return [_converted(tensor if shared is None or not book else shared, sparse, book) for _, sparse, book in weighed]
+    kinds = [(sparse, book) for _, sparse, book in weighed]
+    if mode == "fast" and (False, False) in kinds and not has_many_zeros(tensor) and _has_gaps(tensor):
+        kinds = [kind for kind in kinds if kind != (True, False)]
+    return [_converted(tensor if shared is None or not book else shared, sparse, book) for sparse, book in kinds]
+
+
+def has_many_zeros(tensor: Tensor) -> bool:
+    """Return whether a tensor is small or has so many zeros that a sparse form may be the smallest in `fast`."""
+    return tensor.size <= _TRY_ALL or (tensor.size - tensor.nnz) * _MANY_ZEROS > tensor.size
+
+
+def _has_gaps(tensor: Tensor) -> bool:
+    """Return whether a zero comes before another value, both in a row and in a column.
+
+    Then a sparse form has gaps of two kinds, by rows or by columns, unlike that of a tensor that ends with zeros.
+    """
+    values = np.ascontiguousarray(as_dense(as_plain(tensor)).data)
+    there = (bit_patterns(values) != 0).reshape(matrix_shape(tensor.shape, True))
+    by_columns = len(there) < 2 or bool((there[1:] > there[:-1]).any())
+    return by_columns and bool((there[:, 1:] > there[:, :-1]).any())
 
 
 def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
@@ -130,8 +153,8 @@ def _some(tensor: Tensor) -> Array:
 
 
 def _converted(tensor: Tensor, sparse: bool, shared: bool) -> Tensor:
-    changed = as_sparse(tensor) if sparse else as_dense(tensor)
-    return changed if shared else as_plain(changed)
+    tensor = tensor if shared else as_plain(tensor)
+    return as_sparse(tensor) if sparse else as_dense(tensor)
 
 
 def as_plain(tensor: Tensor) -> Tensor:
@@ -170,8 +193,9 @@ def as_dense(tensor: Tensor) -> Tensor:
             out = np.full(tensor.size, zero, _code_type(len(book)))
         else:
             out = np.empty(tensor.size, data.dtype)
-    rows = np.repeat(np.arange(tensor.rows), np.diff(tensor.indptr))
-    out[rows * tensor.columns + tensor.indices] = data
+    at = np.repeat(np.arange(tensor.rows) * tensor.columns, np.diff(tensor.indptr))
+    at += tensor.indices
+    out[at] = data
     return replace(tensor, data=out, codebook=book, indptr=None, indices=None)
 
 
@@ -189,14 +213,16 @@ def as_sparse(tensor: Tensor) -> Tensor:
         there = data != zero
         if zero >= 0:
             book = np.delete(book, zero)
-    at, stored = np.flatnonzero(there), data[there]
+    at = np.flatnonzero(there)
+    stored = data[at]
     if zero >= 0 and book is not None:
         stored = (stored - (stored > zero)).astype(_code_type(len(book)))
     rows, columns = matrix_shape(tensor.shape, True)
     indptr = np.zeros(rows + 1, np.int64)
-    np.cumsum(np.bincount(at // max(columns, 1), minlength=rows), out=indptr[1:])
+    np.cumsum(np.count_nonzero(there.reshape(rows, columns), axis=1), out=indptr[1:])
+    at -= np.repeat(np.arange(rows) * columns, np.diff(indptr))
     index = np.int32 if columns <= np.iinfo(np.int32).max else np.int64
-    return replace(tensor, data=stored, codebook=book, indptr=indptr, indices=(at % max(columns, 1)).astype(index))
+    return replace(tensor, data=stored, codebook=book, indptr=indptr, indices=at.astype(index))
 
 
 def share(values: Array, dtype: str) -> tuple[Array, Array | None]:

@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 _GROUPS = (16, 32, 64, 128, 256)
 #: A place has at least this many elements, and a tensor at most so many, because all of it is sorted.
 _LEAST, MAX_SIZE = 3, 1 << 24
-#: Number of places that are looked at before all.
-_SAMPLE = 16
+#: Number of places that are looked at before all, and of their first values.
+_SAMPLE, _BEGINNING = 16, 1 << 12
 #: The steps of a float32 around an estimate of a scale that are tried.
 _STEPS = range(-3, 4)
 
@@ -115,6 +115,8 @@ def _may_fit(by_place: Array, dtype: str) -> bool:
     lines = len(by_place)
     for line in range(0, lines, -(-lines // _SAMPLE)):
         values = bit_patterns(np.ascontiguousarray(by_place[line]).reshape(-1))
+        if len(values) > _BEGINNING and len(np.unique(values[:_BEGINNING])) > MAX_CODES:
+            return False
         distinct = len(np.unique(values))
         if distinct > MAX_CODES:
             return False

@@ -40,15 +40,21 @@ def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
 
 
 def _huffman(weights: list[int]) -> list[int]:
-    import heapq  # Readers do not need it.
-
-    heap = [(w, i) for i, w in enumerate(weights)]
-    heapq.heapify(heap)
+    # Nodes arise in the order of their weights, so two queues do: the sorted leaves, and the nodes. Leaves win ties.
+    leaves = sorted(range(len(weights)), key=weights.__getitem__)
+    sums = list(weights)
     parents = [0] * (2 * len(weights) - 1)
+    leaf, inner = 0, len(weights)
     for node in range(len(weights), len(parents)):
-        (a, left), (b, right) = heapq.heappop(heap), heapq.heappop(heap)
-        parents[left] = parents[right] = node
-        heapq.heappush(heap, (a + b, node))
+        total = 0
+        for _ in range(2):
+            if inner == node or (leaf < len(leaves) and sums[leaves[leaf]] <= sums[inner]):
+                child, leaf = leaves[leaf], leaf + 1
+            else:
+                child, inner = inner, inner + 1
+            parents[child] = node
+            total += sums[child]
+        sums.append(total)
     depths = [0] * len(parents)
     for node in range(len(parents) - 2, -1, -1):
         depths[node] = depths[parents[node]] + 1

@@ -84,21 +84,23 @@ def candidates(tensor: Tensor) -> Iterator[bytes]:
         # Codes cost the same either way; a thirtieth of a bit per entry does not justify transposing back.
         transpose = columns.index_cost + tensor.nnz // 32 < rows.index_cost
         del found[0 if transpose else 1]
+    codebook = _begun_head(tensor.codebook, tensor.dtype)
     for candidate in found:
         symbols = _symbols(candidate)
-        yield _encode(candidate, symbols)
+        yield _encode(candidate, symbols, codebook)
         if tensor.size < _CHUNK:
             # Fixed widths pay if tables would cost more than they save, which is never the case for many symbols.
-            yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols)
+            yield _encode(_with_coder(candidate, layout.CODER_RAW), symbols, codebook)
 
 
 def encode(tensor: Tensor, coding: Coding, lines_each: int | None = None, mode: Mode | None = None) -> bytes:
     """Return a tensor's payload; parameters as in `payload_writer.encode_payload`."""
     candidate = _candidate(tensor, coding, lines_each)
+    codebook = _begun_head(tensor.codebook, tensor.dtype)
     if not coding.fillers:
-        return _encode(candidate, _symbols(candidate), mode)
+        return _encode(candidate, _symbols(candidate), codebook, mode)
     widths = range(1, layout.MAX_GAP_BITS + 1)
-    return min((_encode_with_fillers(replace(candidate, gap_bits=bits)) for bits in widths), key=len)
+    return min((_encode_with_fillers(replace(candidate, gap_bits=bits), codebook) for bits in widths), key=len)
 
 
 def encode_chunk(part: Tensor, coding: Coding, plan: packed.Plan, mode: Mode) -> bytes:
@@ -220,24 +222,25 @@ def _symbols(candidate: _Candidate) -> list[_Symbols]:
     ]
 
 
-def _encode_with_fillers(candidate: _Candidate) -> bytes:
+def _encode_with_fillers(candidate: _Candidate, codebook: Encoder) -> bytes:
     """Return the payload with the relative index of Deep Compression, for the candidate's gap width."""
     symbols = []
     for part in candidate.parts:
         gaps, code_symbols = packed.filled(packed.runs_of(part), part.codes, candidate.gap_bits)
         symbols.append(_Symbols(gaps, packed.planes_of(code_symbols, candidate.code_symbols)))
-    return _encode(candidate, symbols)
+    return _encode(candidate, symbols, codebook)
 
 
 def _with_coder(candidate: _Candidate, coder: int) -> _Candidate:
     return replace(candidate, coding=replace(candidate.coding, coder=coder))
 
 
-def _encode(candidate: _Candidate, symbols: list[_Symbols], mode: Mode | None = None) -> bytes:
+def _encode(candidate: _Candidate, symbols: list[_Symbols], codebook: Encoder, mode: Mode | None = None) -> bytes:
+    """Return a payload; `codebook` holds the beginning of its head, which all candidates for a tensor share."""
     tensor, coding = candidate.tensor, candidate.coding
     tables = coding.coder == layout.CODER_HUFFMAN
     plan = _plan(candidate, symbols, tables=tables)
-    head = encode_head(tensor.codebook, tensor.dtype, plan, tables=tables)
+    head = _ended_head(codebook.copy(), plan, tables=tables)
     chunks = [packed.write_chunk(plan, s.gaps, s.planes) for s in symbols]
     stored = [part.nnz for part in candidate.parts] if tensor.is_sparse else None
     if stored is not None and coding.blocks:
@@ -249,9 +252,17 @@ def _encode(candidate: _Candidate, symbols: list[_Symbols], mode: Mode | None = 
 
 def encode_head(codebook: Array | None, dtype: str, plan: packed.Plan, *, tables: bool) -> bytes:
     """Return what all chunks share: the codebook and the plan."""
+    return _ended_head(_begun_head(codebook, dtype), plan, tables=tables)
+
+
+def _begun_head(codebook: Array | None, dtype: str) -> Encoder:
     encoder = Encoder(64)
     if codebook is not None:
         write_codebook(encoder, codebook, dtype)
+    return encoder
+
+
+def _ended_head(encoder: Encoder, plan: packed.Plan, *, tables: bool) -> bytes:
     packed.write_plan(encoder, plan, tables=tables)
     return encoder.take()
 

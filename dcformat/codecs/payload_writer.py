@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dcformat import layout
 from dcformat.codecs import Mode, RelativeIndex, context_writer, packed_writer
-from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, has_streams, with_chunk_table
+from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, chunk_table, has_streams
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import write_block
 from dcformat.codecs.values import write_values
@@ -40,7 +40,7 @@ def write_payload(tensor: Tensor, mode: Mode, relative_index: RelativeIndex = "e
     if tensor.is_constant:
         return encode_payload(tensor, Coding(layout.CODER_RAW))
     if _is_plain(tensor):
-        return min(_value_payloads(tensor, mode), key=len)
+        return _smallest_values(tensor, mode)
     if relative_index == "filler" and tensor.is_sparse and tensor.codebook is not None and len(tensor.codebook) < 256:
         return encode_payload(tensor, Coding(layout.CODER_HUFFMAN, fillers=True))
     transposing = _TRANSPOSING if mode == "fast" else 0
@@ -125,12 +125,17 @@ def _weight(payload: bytes, transposing: int) -> int:
     return len(payload) + (len(payload) // transposing if transposed and transposing else 0)
 
 
-def _value_payloads(tensor: Tensor, mode: Mode) -> Iterator[bytes]:
-    """Yield the payloads of a tensor that has neither codes nor positions."""
-    yield encode_payload(tensor, Coding(layout.CODER_RAW), 0)
-    yield encode_payload(tensor, Coding(layout.CODER_PLANES), mode=mode)
+def _smallest_values(tensor: Tensor, mode: Mode) -> bytes:
+    """Return the smallest payload of a tensor that has neither codes nor positions."""
+    best = encode_payload(tensor, Coding(layout.CODER_PLANES), mode=mode)
     if has_streams(tensor.dtype) and tensor.size <= (_FAST_STREAM if mode == "fast" else _MOST_STREAM):
-        yield encode_payload(tensor, Coding(layout.CODER_ADAPTIVE))
+        best = min(best, encode_payload(tensor, Coding(layout.CODER_ADAPTIVE)), key=len)
+    raw_bytes = len(_front(Coding(layout.CODER_RAW), 0)) + tensor.size * STORAGE[tensor.dtype].itemsize
+    return best if len(best) < raw_bytes else encode_payload(tensor, Coding(layout.CODER_RAW), 0)
+
+
+def _front(coding: Coding, lines_each: int) -> bytes:
+    return bytes((coding.byte,)) + varint(lines_each)
 
 
 def _encode_values(tensor: Tensor, coding: Coding, lines_each: int | None, mode: Mode) -> bytes:
@@ -146,7 +151,7 @@ def _encode_values(tensor: Tensor, coding: Coding, lines_each: int | None, mode:
         else:
             shape = (last - first, *tensor.shape[1:]) if tensor.shape else ()
             chunks.append(write_block(part, tensor.dtype, mode, shape))
-    return bytes((coding.byte,)) + varint(lines_each) + with_chunk_table(lines_each, chunks)
+    return b"".join((_front(coding, lines_each), chunk_table(lines_each, [len(chunk) for chunk in chunks]), *chunks))
 
 
 def _value_stream(values: Array, dtype: str) -> bytes:

@@ -197,6 +197,12 @@ class Encoder:
         self.buf = np.zeros(room + 16, np.uint8)
         self.state = np.array([0, WHOLE, 0], np.int64)
 
+    def copy(self) -> Encoder:
+        """Return an encoder that goes on from here without changing this one."""
+        other = Encoder(0)
+        other.buf, other.state = self.buf.copy(), self.state.copy()
+        return other
+
     def reserve(self, room: int) -> None:
         """Make sure that `room` more bytes fit."""
         need = int(self.state[2]) + room + 16

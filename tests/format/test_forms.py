@@ -89,6 +89,36 @@ def test_one_zero_in_a_dense_matrix_costs_nothing() -> None:
     assert not dcformat.load(data).tensors["w"].is_sparse
 
 
+@pytest.mark.parametrize(
+    ("zeros", "mode", "sparse"),
+    [
+        pytest.param([3 * 512 + 7], "fast", [False], id="one zero"),
+        pytest.param(range(0, 512 * 512, 257), "fast", [False], id="one in 257"),
+        pytest.param(range(0, 512 * 512, 255), "fast", [True, False], id="one in 255"),
+        pytest.param(range(511 * 512, 512 * 512), "fast", [True, False], id="the last row"),
+        pytest.param(range(511, 512 * 512, 512), "fast", [True, False], id="the last column"),
+        pytest.param([3 * 512 + 7], "small", [True, False], id="one zero, where gaps cost fractions of a bit"),
+    ],
+)
+@pytest.mark.parametrize("change", [as_dense, as_sparse])
+def test_values_with_hardly_any_zeros_are_coded_once(
+    change: Callable[[Tensor], Tensor], zeros: list[int], mode: Mode, sparse: list[bool]
+) -> None:
+    values = normal(1, 512, 512)
+    values.flat[list(zeros)] = 0
+    made = change(from_dense("w", values))
+    assert [form.is_sparse for form in forms(made, mode)] == sparse
+    assert all(form.codebook is None and equal(form, made) for form in forms(made, mode))
+
+
+@large
+def test_zeros_at_the_end_cost_nothing_in_a_sparse_form() -> None:
+    """Their gaps are all alike, so that even one zero in a thousand is worth a sparse form."""
+    values = normal(1, 1024, 256)
+    values[-1] = 0
+    assert dcformat.load(written(from_dense("w", values))).tensors["w"].is_sparse
+
+
 @large
 def test_a_pruned_vector_takes_what_a_pruned_matrix_does() -> None:
     values = np.where(np.random.default_rng(11).random(100_000) < 0.1, normal(12, 100_000), 0).astype(np.float32)

@@ -30,6 +30,17 @@ def raw(array: npt.NDArray[np.generic]) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+@pytest.mark.parametrize("count", [1 << 18, (1 << 18) + 1])
+def test_the_last_byte_of_a_long_plane_counts(count: int) -> None:
+    """Long planes are counted in pairs of bytes."""
+    made = np.resize(np.arange(16, dtype=np.uint8), count)
+    made[-1] = 200
+    block = write_block(made, "uint8", "fast")
+    assert count // 2 < len(block) < count // 2 + 1000
+    assert raw(read_block(as_bytes(block), count, "uint8", "w")) == raw(made)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_blocks_of_every_dtype(dtype: str, mode: Mode) -> None:

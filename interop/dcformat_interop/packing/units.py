@@ -16,7 +16,7 @@ from dcformat.contents_writer import EntryHead
 from dcformat.dense import from_dense
 from dcformat.digest import tensor_digest
 from dcformat.floats import bit_patterns
-from dcformat.forms import smallest
+from dcformat.forms import has_many_zeros, smallest
 from dcformat.model import Tensor
 from dcformat.piecewise import PIECES_FROM, CodedChunk, ReadBackError, Survey, code_chunk, survey
 from dcformat_interop.packing.elements import FileElements, Findings
@@ -131,8 +131,9 @@ def _code(elements: FileElements, mode: Mode) -> CodedWhole:
     findings, elements = Findings(), elements.decided()
     pieces = list(elements.pieces(findings))
     values = np.concatenate(pieces) if len(pieces) > 1 else pieces[0] if pieces else elements.read(0, 0)
-    shaped = values.reshape(elements.shape)
-    given = from_dense(elements.name, shaped, elements.dtype, elements.scale, exact=True)
+    given = Tensor(elements.name, elements.shape, elements.dtype, values, scale=elements.scale)
+    if has_many_zeros(given):
+        given = from_dense(given.name, values.reshape(given.shape), given.dtype, given.scale, exact=True)
     stored, payload = smallest(given, mode)
     head = bytes(EntryHead.of(stored))
     _compare(head, payload, values)
