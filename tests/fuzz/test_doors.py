@@ -13,6 +13,9 @@ from fuzz.guard import Guard
 from fuzz.main import Inputs
 from fuzz.seeds import seeds
 
+#: The tests run each door of the fuzzers for a while.
+pytestmark = pytest.mark.slow
+
 #: Doors whose executions take milliseconds are tried less often.
 _SLOW = {"cli": 30, "cli-pack": 15, "npy": 30, "pt": 40, "reference": 60, "rewrite": 60}
 _COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")

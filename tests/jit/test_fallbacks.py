@@ -18,7 +18,10 @@ from dcformat.jit import abi
 from dcformat.jit.machine_code import store
 from tests.jit.processes import HERE, REPORT, RIGHT, ROOT, run
 
-pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
+pytestmark = [
+    pytest.mark.slow,  # the tests start processes that compile kernels
+    pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform"),
+]
 
 FAILING = """
 import json, logging, sys

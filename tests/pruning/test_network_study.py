@@ -29,6 +29,9 @@ from dcformat_pruning.study.saved_rows import load_rows
 
 from tests.pruning.support import digit_images
 
+#: The tests train networks.
+pytestmark = pytest.mark.slow
+
 STUDY = NetworkStudy(("resnet-8",), ("magnitude", "random"), (0.5, 0.1), seeds=1, dense=1, epochs=1)
 
 

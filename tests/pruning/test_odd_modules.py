@@ -20,6 +20,9 @@ from dcformat.dense import negative_zeros
 from tests.pruning.exporting import Forward, Net, check, conv, fc, graph_of, kinds_of, run, with_statistics
 from tests.pruning.support import gradient
 
+#: Exporting a module with PyTorch takes about a second.
+pytestmark = pytest.mark.slow
+
 
 def channels_last(module: nn.Conv2d) -> nn.Conv2d:
     module.weight.data = module.weight.data.to(memory_format=torch.channels_last)

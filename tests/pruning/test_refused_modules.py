@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from tests.pruning.exporting import Forward, Net, fc
 
+#: Exporting a module with PyTorch takes about a second.
+pytestmark = pytest.mark.slow
+
 #: What each message about a batch of one size advises.
 ONE = "take the batch's size from x.shape\\[0\\]; for single inputs give batch_axis=None and an example of one"
 

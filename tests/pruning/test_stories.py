@@ -12,6 +12,9 @@ import dcformat_runtime
 import pytest
 import torch
 
+#: Exporting a module with PyTorch takes about a second.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT.parent / "shared" / "data" / "stories260k"
 

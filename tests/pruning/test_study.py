@@ -29,6 +29,9 @@ from torch import nn
 
 from tests.pruning.support import digit_images
 
+#: The tests train networks.
+pytestmark = pytest.mark.slow
+
 CRITERIA = ("study", "criteria", "--seeds", "1", "--criterion", "magnitude")
 ARTICLE = ("study", "article", "--seeds", "1", "--dense", "8", "--epochs", "1")
 

@@ -44,6 +44,9 @@ from dcformat.model import Model
 from tests.runtime.c_programs import COMPILERS, needs_c_compiler, run_on, run_tests
 from tests.runtime.example_networks import NETS, Net
 
+#: The tests compile the programs that they check.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FORMS: tuple[Form, ...] = get_args(Form)
 ALL_NUMBERS: tuple[Numbers, ...] = get_args(Numbers)
@@ -200,7 +203,6 @@ def test_quantised_values_are_within_a_step_of_the_runtime(tmp_path: Path) -> No
     assert np.mean(far > 0.01) < 0.03
 
 
-@pytest.mark.slow
 @needs_c_compiler
 def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     made = export_c(lenet_5(), ExportOptions("int8"), load_split("train", ROOT / "data/mnist").images[:500])
@@ -211,7 +213,6 @@ def test_lenet_5_in_eight_bits_on_all_test_images(tmp_path: Path) -> None:
     assert np.mean(found == test.labels) >= 0.992
 
 
-@pytest.mark.slow
 def test_sizes_of_lenet_5() -> None:
     images = load_split("train", ROOT / "data/mnist").images[:50]
     sizes = {}
@@ -224,7 +225,6 @@ def test_sizes_of_lenet_5() -> None:
     assert sizes["tables"] <= 4800
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_sizes_and_emulated_runs(target: str) -> None:
     if absent := missing(target):
