@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dcformat.wording import counted
-from dcformat_cli.terminal import Table
+from dcformat_cli.terminal import Table, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -162,6 +162,13 @@ def ledger_table(summary: Summary, whole: str = "the file") -> Table:
     rows = [(what, f"{size:,}", _percent(size, summary.size)) for what, size in summary.ledger]
     rows.append((whole, f"{summary.size:,}", _percent(summary.size, summary.size)))
     return Table("where the bytes are", ("part", "bytes", "share"), rows, total=True)
+
+
+def show_tables(summary: Summary) -> None:
+    """Print the tensors, and where the bytes are."""
+    layer_table(summary).show()
+    say("")
+    ledger_table(summary).show()
 
 
 def as_json(summary: Summary) -> dict[str, Any]:

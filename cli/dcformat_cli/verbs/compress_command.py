@@ -180,9 +180,7 @@ def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
     rows = [(s.stage, f"{100 * s.metric:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
     Table("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
     say("")
-    summary.layer_table(figures).show()
-    say("")
-    summary.ledger_table(figures).show()
+    summary.show_tables(figures)
     say("")
     say(summary.headline(str(output), figures))
     say(_line(output, made.tested))

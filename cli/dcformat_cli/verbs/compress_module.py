@@ -213,9 +213,7 @@ def _report(options: ModuleOptions, goal: Goal, made: Compression) -> None:
         rows = [(s.stage, f"{s.metric:{_METRIC}}", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
         Table("stages", ("after", "validation metric", "weights", "seconds"), rows).show()
         say("")
-        summary.layer_table(figures).show()
-        say("")
-        summary.ledger_table(figures).show()
+        summary.show_tables(figures)
         say("")
     say(summary.headline(str(options.output), figures), err=to_stdout)
     tested = "" if made.tested is None else f", test metric {made.tested:{_METRIC}}"

@@ -99,9 +99,7 @@ def _show(name: str, content: DcfFile) -> None:
     for extension in content.extensions:
         say(f"unknown section of kind {extension.kind}, {counted(len(extension.payload), 'byte')}, kept unchanged")
     say("")
-    summary.layer_table(figures).show()
-    say("")
-    summary.ledger_table(figures).show()
+    summary.show_tables(figures)
 
 
 def _network(content: DcfFile) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from dcformat_runtime.numpy_backend.windows import pool_counts
+from dcformat_runtime.numpy_backend.windows import pool_counts, pool_ends
 from torch import Tensor
 from torch.nn import functional
 
@@ -258,15 +258,9 @@ def _normalize(call: NodeCall) -> Tensor:
 
 
 def _windows(node: MaxPool | AvgPool, x: Tensor, fill: float) -> Tensor:
-    """Return the windows of a pool, ``(..., *positions, *kernel)``, padded so that the last one is whole."""
-    count, after = len(node.kernel), []
-    for i, size in enumerate(x.shape[-count:]):
-        span = size + node.padding[i] + node.padding_end[i] - node.kernel[i]
-        out = -(-span // node.stride[i]) if node.ceil_mode else span // node.stride[i]
-        if node.ceil_mode and out * node.stride[i] >= size + node.padding[i]:
-            out -= 1
-        after.append(node.padding_end[i] + max(0, out * node.stride[i] - span))
-    x = _padded(x, node.padding, tuple(after), fill)
+    """Return the windows of a pool, ``(..., *positions, *kernel)``."""
+    count = len(node.kernel)
+    x = _padded(x, node.padding, pool_ends(node, tuple(x.shape)), fill)
     for kernel, stride in zip(node.kernel, node.stride, strict=True):
         x = x.unfold(x.ndim - count, kernel, stride)
     return x

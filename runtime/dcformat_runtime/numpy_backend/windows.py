@@ -58,15 +58,19 @@ def _counts(node: AvgPool, i: int, size: int, out: int) -> Floats:
     return np.asarray(end - start, np.float32)
 
 
-def pool_windows(node: MaxPool | AvgPool, x: Floats, fill: float) -> Floats:
-    """Return the windows of a pool; in ceil mode the input is extended so that the last window is whole."""
-    count = len(node.kernel)
+def pool_ends(node: MaxPool | AvgPool, shape: Shape) -> tuple[int, ...]:
+    """Return the padding at the end of each dimension of a pool; in ceil mode it makes the last window whole."""
     ends = []
-    for i, size in enumerate(x.shape[-count:]):
+    for i, size in enumerate(shape[-len(node.kernel) :]):
         span = size + node.padding[i] + node.padding_end[i] - node.kernel[i]
         out = -(-span // node.stride[i]) if node.ceil_mode else span // node.stride[i]
         if node.ceil_mode and out * node.stride[i] >= size + node.padding[i]:
             out -= 1
         ends.append(node.padding_end[i] + max(0, out * node.stride[i] - span))
-    x = padded(x, node.padding, tuple(ends), fill)
-    return sliding(x, node.kernel, node.stride, (1,) * count)
+    return tuple(ends)
+
+
+def pool_windows(node: MaxPool | AvgPool, x: Floats, fill: float) -> Floats:
+    """Return the windows of a pool."""
+    x = padded(x, node.padding, pool_ends(node, x.shape), fill)
+    return sliding(x, node.kernel, node.stride, (1,) * len(node.kernel))
