@@ -178,7 +178,7 @@ def test_the_first_network_holds_a_largest_drop_and_needs_no_flatten() -> None:
     settings = Settings(epochs=10, dense_epochs=10, trials=1, batch=32, lr=1e-2)
     made = compress(module, train=corners(512, 0), validate=corners(512, 1), goal=Goal(max_drop=1.0), settings=settings)
     assert made.dense > 0.9
-    assert made.reached and made.trials[0].keep < 0.7 * 554
+    assert made.reached and made.trials[0].keep < 0.75 * 554
 
 
 def refused(error: type[Exception], message: str, **changes: Any) -> None:

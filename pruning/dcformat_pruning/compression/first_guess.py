@@ -22,7 +22,7 @@ from dcformat_pruning.sharing import quantise_biases, round_weights, share
 
 #: Training makes up for a loss of this share of what the network knows, more or less. A first network that is too
 #: sparse costs more than one that is too dense, from which the next ones continue.
-_RECOVERED = 0.1
+_RECOVERED = 0.05
 
 #: Ratio of two densities that are tried.
 _STEP = 0.7
@@ -42,7 +42,7 @@ def prune_at_once(module: nn.Module, keep: int) -> None:
 
 
 def keep_for_drop(module: nn.Module, total: int, validate: Callable[[nn.Module], float], span: float) -> int:
-    """Return the number of weights with which a network that is pruned at once loses a tenth of `span`.
+    """Return the number of weights with which a network that is pruned at once loses a twentieth of `span`.
 
     Parameters
     ----------
