@@ -57,3 +57,7 @@ class Choice(click.Choice[str]):
         except click.BadParameter as error:
             known = [str(word) for word in self.choices]
             raise click.BadParameter(error.message + suggestion(str(value), known), ctx, param) from None
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the choices in one line."""
+        return f"Choose from {', '.join(map(str, self.choices))}."

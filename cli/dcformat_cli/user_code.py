@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dcformat_cli.failures import misuse
+from dcformat.datasets import DataError
+from dcformat_cli.failures import is_ours, misuse
 from dcformat_cli.group import suggestion
 
 
@@ -71,8 +73,40 @@ def call(name: str, user_function: Callable[..., Any], *args: Any) -> Any:
         raise _failure(name, error) from error
 
 
+@contextmanager
+def blaming(*functions: Callable[..., Any]) -> Iterator[None]:
+    """Turn an error that the user's code raises in the block into a `UserCodeError` with its line.
+
+    Code is the user's if its file is beside that of one of the functions. Errors of this project stay as they are,
+    unless they only pass on one of the user's.
+
+    Parameters
+    ----------
+    *functions : callable
+        The user's functions.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        passed_on = isinstance(error, DataError) and isinstance(error.__cause__, Exception)
+        raised = error.__cause__ if passed_on else error
+        if isinstance(raised, Exception) and not passed_on and (isinstance(raised, MemoryError) or is_ours(raised)):
+            raise
+        files = [getattr(sys.modules.get(each.__module__), "__file__", None) for each in functions]
+        folders = {Path(file).parent for file in files if file is not None}
+        frames = traceback.extract_tb(None if raised is None else raised.__traceback__)
+        places = [frame for frame in frames if Path(frame.filename).parent in folders]
+        if raised is None or not places:
+            raise
+        raise UserCodeError(f"{places[-1].filename}, line {places[-1].lineno}: {_one_line(raised)}") from error
+
+
 def _failure(name: str, error: BaseException) -> UserCodeError:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return UserCodeError(f"{name}: {_one_line(error)}{where}")
+
+
+def _one_line(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0]
-    return UserCodeError(f"{name}: {type(error).__name__}{': ' if text else ''}{text}{where}")
+    return f"{type(error).__name__}{': ' if text else ''}{text}"

@@ -47,16 +47,16 @@ class ArrayFeed:
     Raises
     ------
     DataError
-        There are no samples, the numbers of samples differ, or a number is NaN or infinite.
+        There are no samples, their numbers differ, a number is NaN or infinite, or an array holds no numbers.
     """
 
     def __init__(self, inputs: Any, labels: Any, device: torch.device, name: str) -> None:
-        self._pair = _moved((inputs, labels), torch.device("cpu"))
+        self._pair = _moved((inputs, labels), torch.device("cpu"), name)
         counts = {len(leaf) if leaf.ndim else 0 for leaf in _tensors(self._pair)}
         if len(counts) != 1 or counts == {0}:
             found = " and ".join(f"{count:,}" for count in sorted(counts)) or "none"
             raise DataError(f"{name}: expected as many labels as inputs, and at least one, found {found}")
-        self._count, self._device = counts.pop(), device
+        self._count, self._device, self._name = counts.pop(), device, name
         check_finite_batch(self._pair, name)
 
     def steps(self, size: int) -> int:
@@ -75,7 +75,8 @@ class ArrayFeed:
     def _parts(self, order: Tensor, size: int, *, last: bool = False) -> Iterator[Batch]:
         for start in range(0, self._count if last else self._count - size + 1, size):
             index = order[start : start + size]
-            yield _moved(pytree.tree_map(lambda leaf: leaf[index], self._pair), self._device)  # noqa: B023
+            part = pytree.tree_map(lambda leaf: leaf[index], self._pair)  # noqa: B023
+            yield _moved(part, self._device, self._name)
 
 
 class LoaderFeed:
@@ -119,7 +120,7 @@ class LoaderFeed:
         """Yield the batches of one epoch on the device; raise a `DataError` for NaN, or if there is no batch."""
         number = -1
         for number, batch in enumerate(self._loader):
-            moved = _moved(batch, self._device)
+            moved = _moved(batch, self._device, self._name)
             check_finite_batch(moved, f"{self._name}, batch {number + 1}")
             yield moved
             if number + 1 == self._steps:
@@ -176,12 +177,21 @@ def _tensors(batch: Batch) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch with tensors on `device` in place of arrays; float64 becomes float32."""
+def _moved(batch: Batch, device: torch.device, name: str) -> Batch:
+    """Return a batch with tensors on `device` in place of arrays; float64 becomes float32.
+
+    Raises
+    ------
+    DataError
+        An array has a dtype that PyTorch lacks; the message calls the data `name`.
+    """
 
     def move(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+            try:
+                leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+            except TypeError:
+                raise DataError(f"{name}: expected arrays of numbers, found {leaf.dtype}") from None
         if not isinstance(leaf, Tensor):
             return leaf
         return leaf.to(device, torch.float32) if leaf.dtype == torch.float64 else leaf.to(device)

@@ -45,6 +45,37 @@ def number():
 def leave():
     raise SystemExit
 
+def divide(module):
+    return 1 / 0
+
+def odd_metric():
+    return images(32, 0), divide
+
+def late_exit():
+    return images(32, 0), lambda module: leave()
+
+def other_pixels():
+    x, y = images(32, 0)
+    return (x[..., :5], y), (x, y)
+
+def other_validation():
+    x, y = images(32, 0)
+    return (x, y), (x[..., :5], y)
+
+def no_such_class():
+    x, y = images(32, 0)
+    return (x, y + 3), (x, y)
+
+def words():
+    x, y = images(32, 0)
+    return (x, y.numpy().astype(str)), (x, y)
+
+def no_loss(module):
+    return lambda batch: None if module(batch[0]).sum() else 0
+
+def many_losses(module):
+    return lambda batch: module(batch[0])
+
 def broken():
     raise ValueError("no such data\\nand more")
 """
@@ -143,6 +174,36 @@ def test_code_that_ends_the_process_has_failed(invoke: Invoke) -> None:
     message = refused(invoke(*COMPRESS[:2], "usernet:leave", *COMPRESS[3:], "--density", "0.1", "-o", "a.dcf"), code=1)
     assert "usernet:leave: SystemExit (" in message
     assert not Path("a.dcf").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "messages"),
+    [
+        ("odd_metric", ["usernet.py, line ", ": ZeroDivisionError: division by zero"]),
+        ("late_exit", ["usernet.py, line ", ": SystemExit"]),
+        ("other_pixels", ["train: expected batches that fit the network, found RuntimeError for one: mat1 and mat2"]),
+        ("other_validation", ["validate: expected batches that fit the network, found RuntimeError for one: mat1"]),
+        ("words", ["train: expected arrays of numbers, found <U21"]),
+        ("no_such_class", ["train: expected batches that fit the network, found IndexError for one: Target"]),
+    ],
+)
+def test_data_and_metrics_that_fail_while_they_are_used(invoke: Invoke, data: str, messages: list[str]) -> None:
+    result = invoke(*COMPRESS[:3], "--data", f"usernet:{data}", "--density", "0.5", "--device", "cpu", "-o", "a.dcf")
+    message = result.stderr.splitlines()[-1]
+    assert result.exit_code == 1 and all(each in message for each in messages), message
+    assert not Path("a.dcf").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("no_loss", "step: expected a loss that is a scalar tensor, found NoneType"),
+        ("many_losses", "step: expected a loss that is a scalar tensor, found shape (2, 3)"),
+    ],
+)
+def test_steps_that_return_no_loss(invoke: Invoke, step: str, message: str) -> None:
+    result = invoke(*COMPRESS, "--step", f"usernet:{step}", "--density", "0.5", "--device", "cpu", "-o", "a.dcf")
+    assert result.exit_code == 1 and message in result.stderr.splitlines()[-1], result.stderr
 
 
 def test_a_single_goal_is_needed(invoke: Invoke) -> None:

@@ -208,3 +208,7 @@ def test_ctrl_c_while_reading_stdin() -> None:
         finally:
             process.kill()
         assert (process.returncode, stdout, stderr) == (130, b"", b"dcformat: interrupted\n")
+
+
+def test_a_missing_choice_is_told_in_one_line(invoke: Invoke) -> None:
+    refused(invoke("compress", "-o", "a.dcf"), "Choose from lenet-300-100, lenet-5. (see", code=2)

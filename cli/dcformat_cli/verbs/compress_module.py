@@ -178,7 +178,7 @@ def _train(options: ModuleOptions, named: dict[str, Any], goal: Goal, settings: 
         found = f"{len(data)} of them" if isinstance(data, tuple | list) else type(data).__name__
         raise UserCodeError(f"{options.data}: expected train, validate and optionally test, found {found}")
     step = user_code.call(str(options.step), named["--step"], module) if "--step" in named else None
-    with reporting() as progress:
+    with user_code.blaming(*named.values()), reporting() as progress:
         return compress(
             module,
             train=data[0],

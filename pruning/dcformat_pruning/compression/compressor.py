@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,16 +250,33 @@ def _example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAx
     Raises
     ------
     DataError
-        The task does not call the module.
+        The task does not call the module, returns something else than a loss, or the batch does not fit the module.
     """
     batch = next(iter(feed.batches(2, torch.Generator().manual_seed(0), Augmentation())))
     module.eval()
-    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls:
-        task.loss(module, batch)
+    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls, _fitting("train"):
+        loss = task.loss(module, batch)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise DataError(f"step: expected a loss that is a scalar tensor, found {found}")
     if not calls:
         raise DataError("step: expected a call of the module that is compressed, found none")
     args, kwargs, _ = calls[0]
     return Call(args, kwargs, batch_axis)
+
+
+@contextmanager
+def _fitting(name: str) -> Iterator[None]:
+    """Turn PyTorch's errors for a batch that does not fit the module into a `DataError` in one line."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        if isinstance(error, DivergenceError | torch.OutOfMemoryError):
+            raise
+        text = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{name}: expected batches that fit the network, found {type(error).__name__} for one: {text}"
+        ) from error
 
 
 def _check_density(goal: Goal, total: int, least: int) -> None:
@@ -278,7 +296,8 @@ def _metric(validate: Any, device: torch.device, name: str) -> Metric:
         feed = feed_of(validate, device, name)
 
         def measure(module: nn.Module) -> float:
-            return score(module, feed)
+            with _fitting(name):
+                return score(module, feed)
 
     @torch.no_grad()
     def checked(module: nn.Module) -> float:
