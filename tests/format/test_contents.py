@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dcformat import contents
@@ -25,7 +25,6 @@ def info_of(made: Tensor, payload_bytes: int = 5) -> TensorInfo:
 
 
 @given(tensors(), st.integers(0, (1 << 41) - 1))
-@settings(deadline=None)
 def test_an_entry_is_read_back(made: Tensor, payload_bytes: int) -> None:
     info = info_of(made, payload_bytes)
     assert (info.name, info.shape, info.dtype, info.scale) == (made.name, made.shape, made.dtype, made.scale)
@@ -45,7 +44,6 @@ def test_decoded_bytes_are_those_of_the_arrays(dtype: str, form: str, clusters: 
 
 
 @given(st.binary(max_size=120))
-@settings(deadline=None)
 def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
     try:
         found = parse(data)

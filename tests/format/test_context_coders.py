@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("coder", [adaptive, mixing])
 
 
 @both
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(example=matrices())
 def test_round_trip(coder: ModuleType, example: Matrix) -> None:
     check_round_trip(coder, example)
@@ -45,7 +45,7 @@ def test_every_element_an_entry(coder: ModuleType) -> None:
 
 
 @both
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.binary(max_size=40), lines=st.integers(1, 9), length=st.integers(1, 30), more=st.data())
 def test_any_bytes_give_a_matrix_or_a_format_error(
     coder: ModuleType, data: bytes, lines: int, length: int, more: st.DataObject

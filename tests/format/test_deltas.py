@@ -48,7 +48,7 @@ def same(made: Model, expected: Model) -> bool:
 
 
 @pytest.mark.parametrize("dtype", STORAGE)
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 300), st.integers(0, 2**32 - 3), st.floats(0, 1))
 def test_a_difference_gives_back_every_bit(dtype: str, count: int, seed: int, share: float) -> None:
     old = drawn(dtype, count, seed)

@@ -201,7 +201,7 @@ def test_values_that_no_element_has_are_left_out_of_the_codebook() -> None:
 
 
 @given(tensors())
-@settings(deadline=None, max_examples=examples(200))
+@settings(max_examples=examples(200))
 def test_every_form_has_the_same_elements_and_digest(made: Tensor) -> None:
     if made.is_constant:
         made = replace(made, data=np.repeat(made.data, made.size))
@@ -305,7 +305,7 @@ def test_a_copy_may_come_long_after_its_original() -> None:
 
 
 @given(tensors(), st.sampled_from(MODES))
-@settings(deadline=None, max_examples=examples(200))
+@settings(max_examples=examples(200))
 def test_the_bits_of_a_payload_add_up(made: Tensor, mode: Mode) -> None:
     check_usage(dcformat.dumps(Model({"t": made}), mode=mode))
 

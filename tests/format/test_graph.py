@@ -44,7 +44,6 @@ SHAPES = {"w": (4, 64), "b": (4,), "k": (4, 1, 3, 3), "none": (0, 64), "g": (4, 
 
 
 @given(valid_graphs())
-@settings(deadline=None)
 def test_a_graph_is_read_back(made: tuple[Graph, dict[str, tuple[int, ...]]]) -> None:
     graph, tensors = made
     assert all(1 <= prod(shape) <= 4096 for shape in graph.shapes(tensors))
@@ -56,7 +55,7 @@ def test_a_graph_is_read_back(made: tuple[Graph, dict[str, tuple[int, ...]]]) ->
 
 
 @given(st.sampled_from([b"\3\1\4\4\0", b"\x08", b"\2\5\6\0", b"\0\0"]), st.binary(max_size=60))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_any_bytes_are_a_graph_or_are_refused(start: bytes, data: bytes) -> None:
     cursor = Cursor(start + data)
     try:

@@ -36,7 +36,7 @@ from tests.format.hostile import read
 from tests.format.strategies import examples
 
 ONE = struct.pack("<f", 1.0)
-some = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+some = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 numbers = st.one_of(
     st.integers(0, 8), st.sampled_from([127, 128, 255, 256, 4095, 4096, 65535, 65536, 1 << 20, 1 << 31, 1 << 40]),

@@ -31,7 +31,7 @@ def written(values: npt.NDArray[np.uint8], at: int) -> tuple[npt.NDArray[np.uint
     return out[: (int(end) + 7) // 8], lengths, int(end)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(symbols, st.integers(0, 20))
 def test_symbols_equal_those_of_the_kernels(values: npt.NDArray[np.uint8], at: int) -> None:
     data, lengths, end = written(values, at)
@@ -50,7 +50,7 @@ def test_a_stream_that_ends_early_is_noticed() -> None:
     assert plain.read_symbols(data, 3, end, lengths, np.empty(41, np.uint8)) == -1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 7), max_size=60), st.integers(0, 9), st.integers(1, 30), st.integers(0, 60))
 @example([0, 0], 0, 2, 2)  # no lines for two entries
 def test_positions_equal_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:

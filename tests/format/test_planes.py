@@ -54,7 +54,7 @@ def test_blocks_of_every_dtype(dtype: str, mode: Mode) -> None:
             assert raw(read_block(as_bytes(block), count, dtype, "values")) == raw(made)
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150))
 @given(
     st.sampled_from(DTYPES), st.sampled_from(MODES), st.lists(st.integers(1, 12), max_size=4), st.integers(0, 2**32 - 1)
 )  # fmt: skip
@@ -127,7 +127,7 @@ def test_frequencies_add_up_and_keep_rare_symbols() -> None:
     assert rans.normalised(np.eye(256, dtype=np.int64)[7]).tolist() == [4096 * (n == 7) for n in range(256)]
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(DTYPES), st.integers(1, 300), st.binary(max_size=80), st.integers(0, 2**32 - 1))
 def test_any_bytes_give_values_or_a_format_error(dtype: str, count: int, data: bytes, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -39,14 +39,14 @@ def _decode(data: bytes, probabilities: list[int]) -> list[int]:
     return out
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_DECISIONS)
 def test_round_trip(decisions: list[tuple[int, int]]) -> None:
     data = _encoded(decisions)
     assert _decode(data, [p for p, _ in decisions]) == [bit for _, bit in decisions]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_DECISIONS.filter(len))
 def test_length_is_the_information_and_at_most_two_bytes(decisions: list[tuple[int, int]]) -> None:
     likelihood = Fraction(1)
@@ -59,7 +59,7 @@ def test_length_is_the_information_and_at_most_two_bytes(decisions: list[tuple[i
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_DECISIONS.filter(len), st.binary(min_size=1, max_size=2))
 def test_one_stream_for_each_sequence(decisions: list[tuple[int, int]], more: bytes) -> None:
     """[A1] No byte may follow or be missing, and no other bytes stand for the same bits."""
@@ -120,7 +120,7 @@ def test_plain_numbers() -> None:
     decoder.finish()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-(2**20) + 1, 2**20 - 1), min_size=1, max_size=60))
 def test_integers(numbers: list[int]) -> None:
     encoder = Encoder(16 * len(numbers))

@@ -30,7 +30,7 @@ from tests.format.strategies import COMPILED
 PRESET = b"fc1.weight fc1.bias fc2.weight fc2.bias conv1.weight"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"x", PRESET, layout.CONTENTS_PRESET]))
 @example(b"", b"")
 @example(bytes(300), PRESET)
@@ -99,7 +99,7 @@ def test_zeros_without_end_are_refused() -> None:
         unpack(encoder.take() + b"\xff", 1 << 16)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=40))
 def test_any_bytes_give_bytes_or_a_format_error(data: bytes) -> None:
     with contextlib.suppress(FormatError):

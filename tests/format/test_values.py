@@ -50,13 +50,13 @@ def _check_codebook(array: Array, dtype: str = "float32") -> int:
     return len(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(DTYPES), st.integers(1, 150), st.booleans())
 def test_values_round_trip(seed: int, dtype: str, count: int, grid: bool) -> None:
     _check(values(np.random.default_rng(seed), dtype, count, grid=grid), dtype)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(DTYPES), st.integers(1, 150))
 def test_codebooks_round_trip(seed: int, dtype: str, size: int) -> None:
     array = codebook(np.random.default_rng(seed), dtype, size, zero=True)
@@ -177,7 +177,7 @@ def test_a_zero_in_a_sparse_codebook() -> None:
         read_codebook(Decoder(np.frombuffer(encoder.take(), np.uint8)), 3, "float32", sparse=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.sampled_from(DTYPES), st.integers(1, 40), st.booleans())
 def test_any_bytes_give_values_or_a_format_error(data: bytes, dtype: str, count: int, shared: bool) -> None:
     decoder = Decoder(np.frombuffer(data, np.uint8))

@@ -40,13 +40,13 @@ def back(made: Tensor, mode: Mode = "fast") -> Tensor:
 
 
 @given(tensors(), st.sampled_from(MODES))
-@settings(deadline=None, max_examples=examples(250))
+@settings(max_examples=examples(250))
 def test_every_tensor_is_read_back(made: Tensor, mode: Mode) -> None:
     assert equal(back(made, mode), made)
 
 
 @given(tensors())
-@settings(deadline=None, max_examples=examples(50))
+@settings(max_examples=examples(50))
 def test_fillers_are_read_back(made: Tensor) -> None:
     data = dcformat.dumps(Model({"t": made}), relative_index="filler")
     assert equal(dcformat.load(data).tensors["t"], made)
@@ -191,7 +191,7 @@ def test_overhead(count: int, mode: Mode) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMS), st.sampled_from(["fast", "small"]))
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 def test_equal_models_give_equal_bytes(seed: int, form: str, mode: Mode) -> None:
     """The arrays' integer types and strides do not matter."""
     made = tensor(np.random.default_rng(seed), "t", (6, 9), "float32", form)

@@ -28,7 +28,7 @@ def sparse(architecture: str, density: float, seed: int) -> nn.Sequential:
     st.sampled_from([0.0, 0.001, 0.01, 0.1]),
     st.integers(0, 100),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_removing_dead_units_and_shrinking_keep_the_function(architecture: str, density: float, seed: int) -> None:
     module = sparse(architecture, density, seed)
     x = torch.rand((5, 1, 28, 28), generator=torch.Generator().manual_seed(seed))

@@ -52,7 +52,7 @@ def test_a_layer_without_weights_is_its_bias() -> None:
         assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_convolutions(data: st.DataObject) -> None:
     pick = data.draw
@@ -70,7 +70,7 @@ def test_convolutions(data: st.DataObject) -> None:
     _compare(net, pick(st.sampled_from([1, 3, 18])))
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(st.data())
 def test_dense_convolutions(data: st.DataObject) -> None:
     """Rows are computed by fours, over one to six blocks, in one run of columns or in several."""
@@ -94,7 +94,7 @@ def test_dense_convolutions(data: st.DataObject) -> None:
         assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=24)
 @given(st.data())
 def test_depthwise_convolutions(data: st.DataObject) -> None:
     """Channels are computed alone, with padding as wide as the kernel or wider, and lines of any width."""
@@ -121,7 +121,7 @@ def test_depthwise_convolutions(data: st.DataObject) -> None:
         assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_residuals(data: st.DataObject) -> None:
     """A convolution adds another value to its result, wherever the two lie."""
@@ -200,7 +200,7 @@ def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most:
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_pools(data: st.DataObject) -> None:
     pick = data.draw

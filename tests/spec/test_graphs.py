@@ -47,7 +47,7 @@ def by_package(raw: bytes, tensors: dict[str, Shape]) -> Any:
 
 
 @given(valid_graphs())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_both_read_a_graph_alike(made: tuple[Graph, dict[str, Shape]]) -> None:
     graph, tensors = made
     raw = write_graph(graph, list(tensors))
@@ -57,7 +57,7 @@ def test_both_read_a_graph_alike(made: tuple[Graph, dict[str, Shape]]) -> None:
 
 
 @given(valid_graphs(), st.data())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_both_take_or_refuse_altered_bytes(made: tuple[Graph, dict[str, Shape]], data: st.DataObject) -> None:
     """A graph with several faults may be refused for any of them."""
     graph, tensors = made

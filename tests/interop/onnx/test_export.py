@@ -52,7 +52,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 Array = npt.NDArray[Any]
-drawn = settings(deadline=None, suppress_health_check=list(HealthCheck))
+drawn = settings(suppress_health_check=list(HealthCheck))
 
 
 def results(model: Model, batch: int) -> tuple[dict[str, Array], list[Array], list[Array]]:

@@ -82,7 +82,7 @@ def test_every_truncated_file() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_damage_is_refused_or_harmless(data: Any) -> None:
     content = bytearray(network())
     for _ in range(data.draw(st.integers(1, 4))):
