@@ -54,13 +54,10 @@ def inspect(name: str, max_memory: int | None, max_work: int | None, as_json: bo
         for key, value in packed.metadata.items():
             say(f"{key}: {value}")
         rows = [(Path(str(file.path)).name, f"{len(file.names):,}", f"{file.size:,}") for file in packed.files]
-        for table in (Table("files", ("file", "tensors", "bytes"), rows), *_tables(figures)):
-            say("")
-            table.show()
-
-
-def _tables(figures: summary.Summary) -> tuple[Table, Table]:
-    return summary.layer_table(figures), summary.ledger_table(figures, "all files")
+        say("")
+        Table("files", ("file", "tensors", "bytes"), rows).show()
+        say("")
+        summary.show_tables(figures, "all files")
 
 
 def _document(name: str, packed: PackedFiles, figures: summary.Summary) -> dict[str, Any]:

@@ -164,11 +164,11 @@ def ledger_table(summary: Summary, whole: str = "the file") -> Table:
     return Table("where the bytes are", ("part", "bytes", "share"), rows, total=True)
 
 
-def show_tables(summary: Summary) -> None:
-    """Print the tensors, and where the bytes are."""
+def show_tables(summary: Summary, whole: str = "the file") -> None:
+    """Print the tensors, and where the bytes of the whole are."""
     layer_table(summary).show()
     say("")
-    ledger_table(summary).show()
+    ledger_table(summary, whole).show()
 
 
 def as_json(summary: Summary) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
         with counting(f"packing ({mode})") as progress:
             write(model, out, mode=mode, encode=_counted(len(model.tensors), mode, progress))
     packed = out.getvalue()
-    _compare(model, packed, label)
+    check_packed(model, packed, label)
     return packed
 
 
@@ -107,8 +107,16 @@ def _counted(total: int, mode: Mode, progress: Count) -> Encode:
     return encode
 
 
-def _compare(model: Model, packed: bytes, label: str) -> None:
-    """Decode each tensor once, to compare its values and to compute the content digest."""
+def check_packed(model: Model, packed: bytes, label: str) -> None:
+    """Read the bytes of a file back, and compare them with the model that they were made of.
+
+    This decodes each tensor once, to compare its values and to compute the content digest.
+
+    Raises
+    ------
+    ReadBackError
+        The bytes do not decode to the model; the message calls them `label`.
+    """
     import dcformat
     from dcformat.contents_writer import small_sections
     from dcformat.digest import ContentDigest, tensor_digest

@@ -19,7 +19,7 @@ from dcformat_cli.networks import network_kind, read_network
 from dcformat_cli.options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, note, say
-from dcformat_cli.writing import packed_model
+from dcformat_cli.writing import check_packed
 
 if TYPE_CHECKING:
     from dcformat_pruning.calibration import CalibrationGoal, CalibrationTrial
@@ -170,8 +170,10 @@ def _compress(options: CalibratedOptions) -> None:
         best = compress_calibrated(model, inputs, options.goal(elements), settings, progress)
     except (InputError, ValueError) as error:
         raise ValueError(f"{label}: {error}") from None
-    with naming(options.model), options.output.open() as out:
-        out.write(packed_model(best.model, str(options.output), options.mode))
+    with naming(options.model):
+        check_packed(best.model, best.packed, str(options.output))
+    with options.output.open() as out:
+        out.write(best.packed)
     if options.as_json:
         emit_json(_document(options, best, trials), err=options.output.to_stdout)
     else:

@@ -184,11 +184,7 @@ class Calibrated:
 
     def can_reach(self, goal: CalibrationGoal) -> None:
         """Raise `ValueError` for a drop of outputs that are no classes."""
-        classes = any(
-            kind in ("probabilities", "logits") or (kind == "numbers" and self._classes(value))
-            for kind, value in zip(self.measure.kinds, self._dense[0], strict=True)
-        )
-        if goal.kind == "drop" and not classes:
+        if goal.kind == "drop" and not any(map(_tells_classes, self.measure.kinds, self._dense[0])):
             raise ValueError(
                 "drop: expected outputs with a number for each class, found others; limit the change instead"
             )
@@ -218,18 +214,18 @@ class Calibrated:
             (a[place].argmax(-1) != b[place].argmax(-1)).float().mean().item()
             for a, b in zip(self._dense, outputs, strict=True)
             for place, kind in enumerate(self.measure.kinds)
-            if kind in ("probabilities", "logits") or (kind == "numbers" and self._classes(a[place]))
+            if _tells_classes(kind, a[place])
         ]
         return 100 * sum(shares) / len(shares) if shares else None
-
-    @staticmethod
-    def _classes(output: Tensor) -> bool:
-        """Return whether an output may hold a number for each class: it has one dimension of several."""
-        return output.ndim == 2 and output.shape[1] > 1
 
     def _density(self, tensors: Mapping[str, Tensor]) -> float:
         matrices = [tensors[layer.name] for layer in self.layers if layer.uses and layer.name in tensors]
         return sum(int(m.count_nonzero()) for m in matrices) / max(1, sum(m.numel() for m in matrices))
+
+
+def _tells_classes(kind: str | None, output: Tensor) -> bool:
+    """Return whether an output is compared by classes: probabilities, or numbers in one dimension of several."""
+    return kind in ("probabilities", "logits") or (kind == "numbers" and output.ndim == 2 and output.shape[1] > 1)
 
 
 def _taken(graph: Graph, network: TorchNetwork, inputs: Inputs | None) -> list[Tensor]:

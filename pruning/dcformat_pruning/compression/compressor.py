@@ -199,7 +199,7 @@ def _finished(
     best = goal.best(known, dense)
     chosen = found[known.index(best)]
     chosen.finished.restore()
-    packed = trials.packed(chosen.model or export(trials.module, trials.call), best.number, best.metric)
+    packed = chosen.packed or trials.packed(export(trials.module, trials.call), best.number, best.metric)
     notes = [note] if note else []
     if not goal.holds(best, dense):
         nearest = f"{best.size:,} bytes, {points(dense - best.metric, dense):.2f} points below the dense network"

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import dcformat
-from dcformat.codecs import Mode
+from dcformat.codecs import MODES, Mode
 from dcformat.model import Model
 from dcformat.transforms import reorder_units
 from dcformat_pruning.export import from_module
 from dcformat_pruning.export.inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
-
-#: The modes that are tried; of equal sizes, the first that decodes fastest.
-_MODES: tuple[Mode, ...] = ("fast", "small", "tiny")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +73,8 @@ def export(module: nn.Module, call: Call) -> Model:
 
 
 def pack(model: Model, mode: Mode | None) -> Packed:
-    """Make the file of a model, in the given mode or in the one that is smallest."""
-    made = [Packed(model, each, dcformat.dumps(model, mode=each)) for each in ([mode] if mode else _MODES)]
+    """Make the file of a model in the given mode, or in the one that is smallest; ties go to the fastest to decode."""
+    made = [Packed(model, each, dcformat.dumps(model, mode=each)) for each in ([mode] if mode else MODES)]
     return min(made, key=lambda packed: len(packed.data))
 
 

@@ -34,14 +34,14 @@ class Tried:
     Attributes
     ----------
     trial : Trial
-    model : dcformat.Model or None
-        Without metadata; None if the trial's stages were saved by an earlier run.
+    packed : Packed or None
+        None if the trial's stages were saved by an earlier run.
     pruned, finished : Snapshot
         After pruning, from which a later trial may continue; and at the end.
     """
 
     trial: Trial
-    model: Model | None
+    packed: Packed | None
     pruned: Snapshot
     finished: Snapshot
 
@@ -79,13 +79,13 @@ class Trials:
         pruned = Snapshot(self.module)
         run.stage(folded(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
         run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))
-        made: list[Model] = []
+        made: list[Packed] = []
 
         def measure(module: nn.Module, context: StageContext) -> tuple[float, int]:
-            made.append(export(module, self.call))
-            plain = dcformat.dumps(made[0], mode="fast")
-            metric = packed_metric(plain, module, self.call, context.validate)
-            return metric, len(self.packed(made[0], number, metric).data)
+            model = export(module, self.call)
+            metric = packed_metric(dcformat.dumps(model, mode="fast"), module, self.call, context.validate)
+            made.append(self.packed(model, number, metric))
+            return metric, len(made[0].data)
 
         report = run.stage(Stage(names[3], lambda module, context: None, measure=measure))
         assert report.size is not None

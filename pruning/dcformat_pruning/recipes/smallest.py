@@ -54,11 +54,8 @@ def teach(plan: TrainingPlan) -> Stage:
     """Return a stage that trains the teacher and carries its weights; the network is not changed."""
 
     def run(module: nn.Module, context: StageContext) -> None:
-        # Dropout draws from the global generator.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.stage_seed)
-            network = teacher().to(context.device)
-            context.fit(network, plan, data=_IMAGES(context))
+        network = teacher().to(context.device)
+        context.fit(network, plan, data=_IMAGES(context))
         context.carried.update({_TEACHER + name: value for name, value in network.state_dict().items()})
 
     return Stage("teach", run, plan.epochs, cost=10.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dcformat.wording import counted
 from dcformat_pruning.study.network_comparison import SELECTIONS, NetworkRow
 from dcformat_pruning.study.report import draw_line, mean_and_spread, table_row, unique
 
@@ -19,8 +20,7 @@ def networks_markdown(rows: Sequence[NetworkRow]) -> str:
     for network in unique(row.network for row in rows):
         chosen = [row for row in rows if row.network == network]
         dense = {row.seed: row.dense for row in chosen}
-        seeds = f"{len(dense)} seed{'s' * (len(dense) > 1)}"
-        parts.append(f"### {network}, dense {mean_and_spread(dense.values())} %, {seeds}\n")
+        parts.append(f"### {network}, dense {mean_and_spread(dense.values())} %, {counted(len(dense), 'seed')}\n")
         for selection in SELECTIONS:
             here = [row for row in chosen if row.selection == selection]
             for figure, title in (("pruned", "Right after pruning"), ("retrained", "After retraining")):
