@@ -183,6 +183,8 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
         fits = found > 0
         scales[left[fits]], numbers[left[fits]] = found[fits], whole[fits]
         left = left[~fits]
+    if left.size:
+        return None
     low, high = numbers.min(axis=1), numbers.max(axis=1)
     if int((high - low).max()) >= MAX_CODES:
         return None
