@@ -223,9 +223,10 @@ def test_a_teacher_and_settings_for_each_stage(invoke: Invoke) -> None:
     ("option", "value", "message"),
     [
         ("--epochs", "2,1", "expected a number, or three (prune, share, settle), found '2,1'"),
-        ("--epochs", "2,x,1", "'x' is not a valid integer"),
+        ("--epochs", "2,x,1", "expected finite numbers separated by commas, found '2,x,1'"),
         ("--epochs", "2", "epochs: expected at least 3, or at least 1 for each stage, found 2"),
-        ("--lr", "0.1,0,0.1", "0.0 is not in the range"),
+        ("--epochs", "1.5", "expected whole numbers, found '1.5'"),
+        ("--lr", "0.1,0,0.1", "lr: expected a positive learning rate, found (0.1, 0.0, 0.1)"),
         ("--teacher", "usernet:mak", "--teacher: usernet has no 'mak'"),
     ],
 )

@@ -9,7 +9,7 @@ import click
 
 from dcformat_cli import summary, user_code
 from dcformat_cli.failures import misuse, require_torch
-from dcformat_cli.options import as_json, output, size
+from dcformat_cli.options import as_json, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.progress import reporting
 from dcformat_cli.terminal import Table, emit_json, note, say
@@ -73,18 +73,22 @@ class ModuleOptions:
         )  # fmt: skip
 
 
-class _OfStages(click.ParamType[Any]):
-    """A number, or three numbers with commas between them: one for each stage."""
+def _rates(text: str) -> float | tuple[float, ...]:
+    """Parse a number, or three with commas between them, one for each stage; the type of an option."""
+    found = numbers(text)
+    if len(found) not in (1, 3):
+        raise click.BadParameter(f"expected a number, or three (prune, share, settle), found {text!r}")
+    return found[0] if len(found) == 1 else found
 
-    def __init__(self, kind: click.ParamType[Any]) -> None:
-        self.name, self._kind = kind.name, kind
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        parts = value.split(",") if isinstance(value, str) else [value]
-        if len(parts) not in (1, 3):
-            self.fail(f"expected a number, or three (prune, share, settle), found {value!r}", param, ctx)
-        found = [self._kind.convert(part, param, ctx) for part in parts]
-        return found[0] if len(found) == 1 else tuple(found)
+def _epochs(text: str) -> int | tuple[int, ...]:
+    """Parse whole numbers as `_rates` does; the type of an option."""
+    found = _rates(text)
+    values = found if isinstance(found, tuple) else (found,)
+    if not all(value.is_integer() for value in values):
+        raise click.BadParameter(f"expected whole numbers, found {text!r}")
+    whole = tuple(int(value) for value in values)
+    return whole[0] if len(whole) == 1 else whole
 
 
 @click.command("compress")
@@ -121,8 +125,8 @@ class _OfStages(click.ParamType[Any]):
 )
 @click.option(
     "--epochs",
-    type=_OfStages(click.IntRange(min=1)),
-    default=12,
+    type=_epochs,
+    default="12",
     show_default=True,
     metavar="N[,N,N]",
     help="Training epochs of each network that is tried: together, or while pruning, sharing and settling.",
@@ -142,8 +146,8 @@ class _OfStages(click.ParamType[Any]):
 )
 @click.option(
     "--lr",
-    type=_OfStages(click.FloatRange(min=0, min_open=True)),
-    default=2e-3,
+    type=_rates,
+    default="0.002",
     show_default=True,
     metavar="RATE[,RATE,RATE]",
     help="Peak learning rate (of Adam), or one each while pruning, sharing and settling.",
