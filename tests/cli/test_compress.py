@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from dcformat_cli import progress
 from dcformat_cli.main import cli
-from dcformat_cli.verbs import compress_command
+from dcformat_cli.verbs import compress_calibrated, compress_command
 from dcformat_pruning import recipes
 from dcformat_pruning.recipes import Step
 
@@ -262,7 +262,7 @@ def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str
 
 def test_the_command_knows_every_recipe_and_network() -> None:
     assert set(compress_command.RECIPES) == set(recipes.RECIPES)
-    assert set(compress_command.NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
+    assert set(compress_calibrated.NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
 
 
 def test_the_stage_directory_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:

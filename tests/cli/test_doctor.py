@@ -13,6 +13,7 @@ import torch
 
 import dcformat
 from tests.cli.support import Invoke, refused, save_npz
+from tests.interop.packing.checkpoints import INDEX, write
 
 FOUND = {
     "zeros stored as numbers": (["w", "filled"], 1099, 4396),
@@ -118,3 +119,14 @@ def test_a_package_that_cannot_be_imported(invoke: Invoke, tmp_path: Path, monke
     monkeypatch.delitem(sys.modules, "optuna", raising=False)
     document = json.loads(invoke("doctor", "--json").stdout)
     assert document["packages"]["optuna"] == "broken: built for another Python"
+
+
+def test_a_checkpoint_in_several_files(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    everything = write(folder)
+    for path in (folder, folder / INDEX):
+        document = examined(invoke, path)
+        assert document["bytes"] == sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+        assert document["tensors"] == len(everything) - len(document["left_out"])
+        assert document["command"] == f"dcformat pack {path} -o {path.stem}.new.dcf"
+    refused(invoke("doctor", tmp_path), "expected a directory with safetensors files", "found only in")

@@ -22,6 +22,7 @@ from dcformat_cli.progress import reporting
 from dcformat_cli.stage_directory import StageDirectory
 from dcformat_cli.terminal import Table, emit_json, say
 from dcformat_cli.training_options import stage_directory, training_options
+from dcformat_cli.verbs.compress_calibrated import NETWORKS, compress_calibrated_command, takes
 from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from dcformat.codecs import Mode, RelativeIndex
 
-NETWORKS = ("lenet-300-100", "lenet-5")
 RECIPES = ("classic", "default", "record", "extreme")
 
 
@@ -70,7 +70,6 @@ class _CompressCommand(click.Command):
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Parse the arguments with the options of the command that takes them."""
-        from dcformat_cli.verbs.compress_calibrated import compress_calibrated_command, takes
         from dcformat_cli.verbs.compress_module import compress_module_command
 
         if any(argument.partition("=")[0] == "--module" for argument in args):

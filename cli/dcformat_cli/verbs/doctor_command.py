@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from dcformat_interop.packing.shards import find_shards, is_several
 
 import dcformat
 from dcformat.layout import DEFAULT_MAX_MEMORY
@@ -49,8 +50,9 @@ _NAMED = 4
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
     """Tell why MODEL (- for stdin) is as large as it is, and what packing gives.
 
-    MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. Its tensors are
-    packed in memory, and nothing is written. Without MODEL, the command examines the installation.
+    MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. It may also be a
+    directory with safetensors files, their index, or a repository in the cache of Hugging Face (org/name). Its tensors
+    are packed in memory, and nothing is written. Without MODEL, the command examines the installation.
     """
     document = _installation() if model is None else _examined(model, max_memory)
     if as_json:
@@ -66,7 +68,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
 
     limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
     with spooled(name) as path, naming(name):
-        size = path.stat().st_size
+        size = _bytes(path, limit)
         tensors, left_out = _tensors(path, limit)
         verb = "repack" if is_dcf(path) else "pack"
         model = dcformat.Model({
@@ -89,6 +91,13 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
         "packed": {trial.mode: trial.bytes for trial in packed.trials},
         "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found)),
     }
+
+
+def _bytes(path: Path, max_memory: int) -> int:
+    """Return the size of a file, or of all safetensors files of a directory or index."""
+    if is_several(path):
+        return sum(shard.stamp[0] for shard in find_shards(path, max_memory=max_memory).shards)
+    return path.stat().st_size
 
 
 def _stored(content: DcfFile, name: str) -> Stored:

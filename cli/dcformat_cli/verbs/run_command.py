@@ -22,6 +22,7 @@ from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming, source
 from dcformat_cli.options import as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import Output
+from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def _run(options: RunOptions) -> None:
         return
     archive = _is_archive(options.output, len(session.outputs))
     given, files = _read_inputs(options, session.inputs)
-    with _naming_inputs(label, files):
-        outputs = session(given)
+    with _naming_inputs(label, files), counting("running") as progress:
+        outputs = session.run(given, lambda done, total: progress(done, total, "the inputs"))
     if options.output is None:
         _show(options, session, outputs)
     else:
