@@ -54,6 +54,14 @@ FIELDS = {
         "rows", "columns", "offsets", "values", "bias", "unit", "outer", "source_outer", "target_row", "target_outer",
         "gap", "blocks", "max_blocks", "width", "relu", "runs", "residual",
     ),
+    # Does the same for one image by `row_blocks` blocks of 16 rows: their weights for column p are adjacent, and
+    # multiply the floats of the positions at the p-th of `offsets`, at most `max_positions` at a time. The sums are
+    # transposed in one of `scratches` buffers, one for each thread, `scratch_step` apart; those of a vector
+    # (`target_row` 1) are not.
+    "row_block_product": (
+        "rows", "columns", "row_blocks", "offsets", "values", "bias", "target_row", "positions", "max_positions",
+        "relu", "residual", "scratch", "scratches", "scratch_step",
+    ),
     # Multiplies each channel of one image by `channel_rows` sparse rows of its own. A channel (`height` x `columns`;
     # channels are `plane` floats apart) is copied to a buffer of `rows` lines, after `top` lines of zeros. There are
     # `scratches` such buffers from `scratch` on, one for each thread, `scratch_step` apart. An entry reads `offsets`

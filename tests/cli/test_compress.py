@@ -282,6 +282,7 @@ def test_without_pytorch(dcf: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_real_process(data: Path, npz: Path, tmp_path: Path) -> None:
     out, stages = tmp_path / "a.dcf", tmp_path / "a.dcf.stages"
     arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "1000000", "--data", data]

@@ -55,6 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
+@pytest.mark.slow
 def test_the_source_distribution_is_the_whole_tree(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as archive:
         top = f"dcformat-{dcformat.__version__}"

@@ -13,7 +13,7 @@ from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, Weights
+from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
 from dcformat_runtime.network import Layer, Network
 
@@ -171,6 +171,7 @@ class Emitter:
             self.emit_csr(table.table, source, target, loop, relu)
             return
         place = table.table
+        assert isinstance(place, DensePlace)  # only one image has tables of another kind
         max_blocks = max(TILE_QUADS) if self.weights.vectors.max_blocks >= 12 else 1
         cost = loop.outer * loop.blocks * (place.rows * (place.columns * _DENSE_BLOCK_NS + 1.0))
         self.emit(

@@ -32,7 +32,7 @@ from dcformat_runtime.kernels.simd import (
     word,
 )
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
-from dcformat_runtime.kernels.tiles import dense_product, depthwise_product
+from dcformat_runtime.kernels.tiles import dense_product, depthwise_product, row_block_product
 
 Array = npt.NDArray[Any]
 
@@ -182,6 +182,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
         csr_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.DENSE_PRODUCT:
         dense_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.ROW_BLOCK_PRODUCT:
+        row_block_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.DEPTHWISE_PRODUCT:
         depthwise_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.PAD_COPY:

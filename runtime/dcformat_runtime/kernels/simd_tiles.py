@@ -10,7 +10,15 @@ from llvmlite import ir
 from numba import types
 
 from dcformat_runtime.kernels.simd_products import add_to, load_lanes, store_lanes, switch
-from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES, TILES
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    PLANE_BLOCKS,
+    PLANE_LINES,
+    PLANE_STRIDES,
+    ROW_BLOCK_POSITIONS,
+    ROW_BLOCKS,
+    TILES,
+)
 from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, i64, vector
 
 
@@ -103,6 +111,56 @@ def _multiply(w: Writer, acc: list[list[Any]], exactly: bool, a: Any, mem: Any, 
             value = w.splat(w.load(mem, w.plus(quad, r % 4)), BLOCK)
             for total, block in zip(sums, blocks, strict=True):
                 w.b.store(w.step(exactly, value, block, w.b.load(total)), total)
+
+
+def row_blocks() -> Any:
+    """Write `tile_forms.row_blocks`."""
+
+    def write(w: Writer, positions: Any, blocks: Any, a: Any, mem: Any, tile: Any, exact: Any, to: Any) -> None:
+        kind = vector(BLOCK)
+
+        def variant(blocks: int, positions: int) -> None:
+            acc = [w.variables(positions, kind) for _ in range(blocks)]
+            for b, sums in enumerate(acc):
+                bias = w.load(mem, w.plus(tile.bias, b * BLOCK), kind)
+                for total in sums:
+                    w.b.store(bias, total)
+
+            def run(exactly: bool) -> None:
+                with w.loop(i64(0), tile.columns, 1) as p:
+                    at = w.b.add(tile.x, w.word(mem, w.b.add(tile.offsets, p)))
+                    first = w.plus(tile.values, p, blocks * BLOCK)
+                    weights = [w.load(mem, w.plus(first, b * BLOCK), kind) for b in range(blocks)]
+                    for j in range(positions):
+                        value = w.splat(w.load(a, w.plus(at, j)), BLOCK)
+                        for sums, weight in zip(acc, weights, strict=True):
+                            w.b.store(w.step(exactly, weight, value, w.b.load(sums[j])), sums[j])
+
+            with w.b.if_else(w.flag(exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            for b, sums in enumerate(acc):
+                for j, total in enumerate(sums):
+                    w.store(w.b.load(total), a, w.plus(to, (b * BLOCK + j) * BLOCK))
+
+        switch(w, (blocks, positions), list(product(ROW_BLOCKS, ROW_BLOCK_POSITIONS)), variant)
+
+    return helper("iiAARii", types.void, write)
+
+
+def store_sums() -> Any:
+    """Write `tile_forms.store_sums`."""
+
+    def write(w: Writer, a: Any, at: Any, y: Any, count: Any, how: Any) -> None:
+        (total,) = w.variables(1, vector(BLOCK))
+        w.b.store(w.load(a, at, vector(BLOCK)), total)
+        with w.b.if_then(w.flag(how.adds)):
+            add_to(w, total, load_lanes(w, a, w.b.add(y, how.residual), count))
+        store_lanes(w, w.relu(w.flag(how.relu), w.b.load(total)), a, y, count)
+
+    return helper("AiiiR", types.void, write)
 
 
 def plane_rows() -> Any:
