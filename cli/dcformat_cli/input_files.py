@@ -32,11 +32,14 @@ def source(name: str) -> tuple[Path | BinaryIO, str]:
 def model_source(name: str) -> tuple[Path | str | BinaryIO, str]:
     """Return the source of a ``.dcf`` file and its name for messages.
 
-    It may also be a URL, or a repository of Hugging Face that is in the cache (`dcformat_interop.find_model`).
+    It may also be a URL, or stand in a directory or in a repository of Hugging Face that is in the cache
+    (`dcformat_interop.find_model`).
     """
     if is_url(name):
         return name, name
-    return source(name) if cached_repository(name) is None else (find_model(name, local_files_only=True), name)
+    if Path(name).is_dir() or cached_repository(name) is not None:
+        return find_model(name, local_files_only=True), name
+    return source(name)
 
 
 @contextmanager

@@ -219,6 +219,6 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 def data() -> Callable[[Any], Any]:
     """Return ``--data``."""
     return click.option(
-        "--data", type=click.Path(path_type=Path), metavar="DIR",
+        "--data", type=FileName(path_type=Path), metavar="DIR",
         help="Directory of IDX files [default: $DCFORMAT_DATA, or data/mnist in this directory or one above].",
     )  # fmt: skip

@@ -37,6 +37,14 @@ def test_the_bare_command_prints_its_help(invoke: Invoke) -> None:
             assert code in text
 
 
+@pytest.mark.parametrize(
+    "words", [*VERBS, "export c", "study layers", "compress a.onnx", "compress -", "compress --module a:b"]
+)
+def test_every_help_ends_with_the_exit_codes(invoke: Invoke, words: str) -> None:
+    lines = invoke(*words.split(), "--help").stdout.splitlines()
+    assert lines[-1] == "  Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted."
+
+
 @pytest.mark.parametrize(("group", "command"), [("study", "criteria"), ("export", "onnx")])
 def test_a_group_alone_prints_its_help(invoke: Invoke, group: str, command: str) -> None:
     result = invoke(group)

@@ -129,6 +129,7 @@ def test_arrays_that_do_not_fit(
     ("content", "message"),
     [
         (b"", "not a NumPy .npy array or .npz archive of numbers (an empty file)"),
+        (b"\2\0\0\0\0\0\0\0{}", "not a NumPy .npy array or .npz archive of numbers (looks like safetensors: use"),
         (b"text", "not a NumPy .npy array or .npz archive of numbers (bytes of no known kind)"),
         (b"PK\3\4", "expected a NumPy .npz archive of plain arrays, found a damaged one"),
         (b"\x93NUMPY", "expected a NumPy .npy array of numbers, found a damaged one"),

@@ -62,12 +62,20 @@ def _files(options: PackOptions) -> list[str | Path]:
     return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]
 
 
+def fits_name(name: str) -> bool:
+    """Return whether a ``.dcf`` file can hold a tensor of this name."""
+    return 1 <= _name_bytes(name) <= MAX_NAME_BYTES
+
+
+def _name_bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
+
+
 def check_names(path: object, names: Iterable[str]) -> None:
     """Raise `UnfitError` for a tensor whose name a ``.dcf`` file cannot hold."""
     for name in names:
-        size = len(name.encode("utf-8", "surrogatepass"))
-        if not 1 <= size <= MAX_NAME_BYTES:
-            found = f"{counted(size, 'byte')} (--skip leaves the tensor out)"
+        if not fits_name(name):
+            found = f"{counted(_name_bytes(name), 'byte')} (--skip leaves the tensor out)"
             raise UnfitError(path, f"a name of 1 to {MAX_NAME_BYTES} bytes", found, repr(name[:40]))
 
 

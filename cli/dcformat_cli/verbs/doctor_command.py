@@ -20,8 +20,9 @@ from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
 from dcformat_cli.options import LocalFile, as_json, max_memory
+from dcformat_cli.packing.checkpoints import fits_name
 from dcformat_cli.packing.deltas import is_dcf
-from dcformat_cli.terminal import Table, emit_json, say, show_notes
+from dcformat_cli.terminal import Table, emit_json, note, say, show_notes
 from dcformat_cli.writing import packed_in
 
 if TYPE_CHECKING:
@@ -125,7 +126,10 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     else:
         read = read_checkpoint(path, max_memory=max_memory)
         show_notes(read.notes)
-        return read.tensors, dict(read.left_out)
+        unfit = {key: "a name that a .dcf file cannot hold" for key in read.tensors if not fits_name(key)}
+        if unfit:
+            note(f"left out, because of their names (pack needs --skip for them): {', '.join(map(repr, unfit))}"[:300])
+        return {key: read.tensors[key] for key in read.tensors if key not in unfit}, {**read.left_out, **unfit}
     made = {name: Dense(t.dtype, t.to_dense(max_memory=max_memory), t.scale) for name, t in model.tensors.items()}
     return made, {}
 
