@@ -28,19 +28,12 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+_CODES = (
+    "<f4", "<f2", "<u2", "|i1", "<f8", "<c8", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", *5 * ("|u1",)
+)  # fmt: skip
 #: dtype name -> little-endian storage dtype. NumPy has neither bfloat16 nor the floats of eight bits, so their bit
 #: patterns are kept as ``<u2`` and ``|u1``.
-STORAGE = MappingProxyType(
-    {
-        name: np.dtype(code)
-        for name, code in zip(
-            DTYPES,
-            ("<f4", "<f2", "<u2", "|i1", "<f8", "<c8", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
-            + ("|u1",) * 5,
-            strict=True,
-        )
-    }
-)
+STORAGE = MappingProxyType({name: np.dtype(code) for name, code in zip(DTYPES, _CODES, strict=True)})
 
 #: Number of elements of the dense form that are made at a time.
 _PIECE = 1 << 18
@@ -389,9 +382,13 @@ class Model:
     extensions: tuple[Extension, ...] = ()
     delta: Delta | None = None
 
+    @property
+    def elements(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
     def __repr__(self) -> str:
-        elements = sum(tensor.size for tensor in self.tensors.values())
-        parts = [f"{counted(len(self.tensors), 'tensor')}, {counted(elements, 'element')}"]
+        parts = [f"{counted(len(self.tensors), 'tensor')}, {counted(self.elements, 'element')}"]
         parts.append("no graph" if self.graph is None else repr(self.graph))
         if self.labels:
             parts.append(counted(len(self.labels), "label"))

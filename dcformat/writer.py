@@ -97,9 +97,9 @@ def write(
         The model contradicts itself or is beyond the format's limits.
     """
     if mode == "auto":
-        modes = modes_to_try(sum(tensor.size for tensor in model.tensors.values()))
+        modes = modes_to_try(model.elements)
         if relative_index == "escape" and encode is None and len(modes) > 1:
-            file.write(smallest_file(lambda each: dumps(model, mode=each), modes)[0])
+            file.write(smallest_file(lambda each: dumps(model, mode=each), modes).data)
             return
         mode = "fast"
     if mode not in MODES:

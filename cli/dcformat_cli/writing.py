@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +16,13 @@ from dcformat_cli.terminal import note, say
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
-    from dcformat.modes import AnyMode, ModeTrial
+    from dcformat.modes import AnyMode, ModeTrial, SmallestFile
     from dcformat.writer import Encode
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """The bytes of a file, and the trials among which it was chosen."""
-
-    data: bytes
-    mode: Mode
-    trials: Sequence[ModeTrial]
-
-
-def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None) -> Packed:
+def packed_in(
+    mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None
+) -> SmallestFile:
     """Pack with `make` in a mode; for ``auto``, try several and keep the smallest file that decodes in time.
 
     Parameters
@@ -43,11 +35,10 @@ def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, secon
     seconds : float or None
         The longest time to decode; None for `modes.DECODE_SECONDS`.
     """
-    from dcformat.modes import DECODE_SECONDS, best, modes_to_try, smallest_file
+    from dcformat.modes import DECODE_SECONDS, modes_to_try, smallest_file
 
     limit = DECODE_SECONDS if seconds is None else seconds
-    data, trials = smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
-    return Packed(data, best(trials, limit).mode, trials)
+    return smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
 
 
 def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:

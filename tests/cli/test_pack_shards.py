@@ -17,7 +17,7 @@ from dcformat_interop.packing.pack import Progress
 from safetensors.numpy import save_file
 
 import dcformat
-from tests.cli.support import PACK, Invoke, command, environment, refused
+from tests.cli.support import PACK, Invoke, State, command, environment, refused
 from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
 
 #: Tensors of 8 MB, enough of them for a journal.
@@ -137,9 +137,25 @@ def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
         assert invoke(*PACK, path, "-f", "-o", tmp_path / "a.dcf", *options).exit_code == 0
         tensor = dcformat.load(tmp_path / "a.dcf").tensors["w"]
         assert (tensor.dtype, tensor.to_dense().tolist()) == (dtype, [0.5, -3.0])
-    for option in (["--float32"], ["--architecture", "lenet-5"]):
-        result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "b.dcf", *option)
-        refused(result, f"{tmp_path / 'in'}: expected a single file, for --architecture, --base, --float32 or")
+
+
+def test_a_directory_that_is_packed_at_once(invoke: Invoke, tmp_path: Path, state: State) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, names in enumerate((list(state)[:3], list(state)[3:])):
+        save_file({name: state[name].astype(np.float64) for name in names}, folder / f"{number}.safetensors")
+    arguments = [*PACK, folder, "--architecture", "lenet-300-100", "--float32"]
+    assert invoke(*arguments, "-o", tmp_path / "a.dcf").exit_code == 0
+    model = dcformat.load(tmp_path / "a.dcf")
+    assert model.graph is not None
+    for name, values in state.items():
+        np.testing.assert_array_equal(model.tensors[name].to_dense(), values)
+    assert invoke(*PACK, folder, "--base", tmp_path / "a.dcf", "-o", tmp_path / "d.dcf").exit_code == 0
+    for output in folder.iterdir():
+        result = invoke(*arguments, "-o", output, "-f")
+        refused(result, "expected an output other than the input", code=2)
+    refused(invoke(*arguments, "--key", "x", "-o", tmp_path / "b.dcf"), "a PyTorch file, the only kind", "for a key")
+    refused(invoke(*PACK, folder, "--float32", "--skip", "z", "-o", tmp_path / "b.dcf"), "called 'z', found none")
 
 
 def test_an_output_that_is_an_input(invoke: Invoke, tmp_path: Path) -> None:

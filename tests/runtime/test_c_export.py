@@ -295,6 +295,20 @@ def test_weights_that_are_zero_constant_or_without_a_bias(tmp_path: Path, form: 
     run_tests(tmp_path, export_c(model, ExportOptions("int8", form), x).files)
 
 
+@needs_c_compiler
+@pytest.mark.parametrize("form", FORMS)
+def test_windows_leave_out_zeros_of_a_convolution_that_is_stored_whole(tmp_path: Path, form: Form) -> None:
+    net = Net(2, 7, 6, seed=9)
+    weight = net.random.standard_normal((3, 2, 3, 3)).astype(np.float32)
+    weight[:, 1, :, 2] = weight[:, 0, 1] = 0
+    weight[2, 0] = 0
+    net.tensors = {"w": from_dense("w", weight)}
+    net.add(Conv((0,), "w", None, (1, 1), (1, 0), (0, 1), (1, 1)))
+    made = export_c(net.model(), ExportOptions("float32", form, tests=8))
+    assert "#define ROW_ENTRIES 12\n" in made.files["model.c"]
+    assert "checksum matches; 8 of 8" in run_tests(tmp_path, made.files, "-fsanitize=address,undefined")
+
+
 def test_networks_that_cannot_be_exported() -> None:
     net = NETS["mlp"]()
     with pytest.raises(GraphError, match=r"range of node 0: expected some \(--calibrate\), or a quantised network"):

@@ -41,8 +41,7 @@ def apply_command(
     (delta, label), (given, _) = model_source(file), model_source(base)
     with naming(label):
         model = dcformat.apply(delta, given, max_memory=max_memory, max_work=max_work)
-    elements = sum(tensor.size for tensor in model.tensors.values())
-    packed = packed_in(mode, lambda each: packed_model(model, str(output), each), elements)
+    packed = packed_in(mode, lambda each: packed_model(model, str(output), each), model.elements)
     with output.open() as out:
         out.write(packed.data)
     digest = packed.data[-8:].hex()
