@@ -110,6 +110,7 @@ def test_the_bits_of_payloads_add_up(name: str) -> None:
             parts = (use.index_bits, use.code_bits, use.codebook_bits, use.table_bits)
             assert min(parts) >= 0, tensor
             assert sum(parts) == 8 * file.info(tensor).payload_bytes, tensor
+            assert str(file.usage(tensor, file.tensor(tensor))) == str(use), tensor
 
 
 @pytest.mark.parametrize("name", GOOD_DELTAS)
