@@ -14,7 +14,7 @@ from dcformat.floats import bit_patterns
 if TYPE_CHECKING:
     from dcformat_interop import Dense
 
-#: A tensor with fewer distinct values per element than one in this many counts as shared, if it has so many elements.
+#: A tensor counts as shared if it has fewer distinct values than one for this many elements, and at least this size.
 _SHARED, _LEAST = 16, 256
 
 

@@ -98,6 +98,30 @@ def _counted(total: int, mode: Mode, progress: Count) -> Encode:
     return encode
 
 
+def checked_encoder(total: int, mode: Mode, progress: Count) -> Encode:
+    """Return the writer's encoder for `total` tensors, which reads each payload back and tells its progress.
+
+    The encoder raises `ReadBackError` if a payload does not decode to its tensor.
+    """
+    from dcformat.codecs.payload_layout import parse_payload
+    from dcformat.codecs.payload_reader import read_payload
+    from dcformat.contents import parse_entry
+    from dcformat.contents_writer import EntryHead
+    from dcformat.digest import tensor_digest
+
+    code = _counted(total, mode, progress)
+
+    def encode(tensor: Tensor) -> tuple[Tensor, bytes]:
+        stored, payload = code(tensor)
+        info = parse_entry(bytes(EntryHead.of(stored)), len(payload))
+        found = read_payload(parse_payload(info, np.frombuffer(payload, np.uint8)))
+        if tensor_digest(found) != tensor_digest(tensor):
+            raise ReadBackError(f"{tensor.name}: expected the tensor's values when read back, found others")
+        return stored, payload
+
+    return encode
+
+
 def check_packed(model: Model, packed: bytes, label: str) -> None:
     """Read the bytes of a file back, and compare them with the model that they were made of.
 

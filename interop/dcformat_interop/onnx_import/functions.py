@@ -57,7 +57,7 @@ def attribute_value(attribute: Any) -> Any:
 
 
 def check_inputs(node: Any, inputs: Sequence[Item | None], schema: Any) -> None:
-    """Raise `ValueError` unless an operator takes so many inputs and results, and constants of these types."""
+    """Raise `ValueError` unless an operator takes this number of inputs and results, and constants of these types."""
     import onnx
 
     for kind, count, least, most in (
