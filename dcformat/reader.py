@@ -180,7 +180,7 @@ class DcfFile:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
         with self._naming():
             tensor = self._decode(self._original(name), threads)
-        return replace(tensor, name=name)
+        return tensor if tensor.name == name else replace(tensor, name=name)
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield a tensor's elements in row-major order, in 1-D arrays of ``STORAGE[dtype]``.

@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 #: Sizes of groups of neighbours in a row that are tried, besides the axes.
 _GROUPS = (16, 32, 64, 128, 256)
-#: A place has at least this many elements, and a tensor at most so many, because all of it is sorted.
+#: The minimum number of elements of a place, and the maximum of a tensor, because all of it is sorted.
 _LEAST, MAX_SIZE = 3, 1 << 24
 #: Number of places that are looked at before all, and of their first values.
 _SAMPLE, _BEGINNING = 16, 1 << 12

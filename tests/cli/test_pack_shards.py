@@ -105,6 +105,24 @@ def test_an_index_of_shards_that_lies(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("inspect", tmp_path / "out"), "an index with a weight_map")
 
 
+def test_a_shard_of_another_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
+    """Its tensors have the same names, dtypes and shapes, and it is whole, but its content digest tells it apart."""
+    for name, first in (("a", 0), ("b", 1)):
+        arrays = {f"w{n}": np.arange(first, first + 900, dtype=np.float32) * (n + 1) for n in range(4)}
+        save_file(arrays, tmp_path / f"{name}.safetensors")
+        command = ["pack", tmp_path / f"{name}.safetensors", "-o", tmp_path / name, "--shards", "2K", "--mode", "fast"]
+        assert invoke(*command).exit_code == 0
+    shard = sorted(tmp_path.glob("a/*.dcf"))[1]
+    digests = json.loads((tmp_path / "a" / "model.dcf.index.json").read_text())["metadata"]["content_digests"]
+    assert digests[shard.name] == shard.read_bytes()[-8:].hex()
+    other = (tmp_path / "b" / shard.name).read_bytes()
+    shard.write_bytes(other)
+    for verb in (["verify"], ["inspect"], ["unpack", "-o", tmp_path / "x.safetensors"]):
+        message = f"{shard.name} with the content digest {digests[shard.name]}, found {other[-8:].hex()}"
+        assert message in invoke(verb[0], tmp_path / "a", *verb[1:]).stderr
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")

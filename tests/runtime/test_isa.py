@@ -58,7 +58,7 @@ def test_kernels_read_every_field_by_its_name() -> None:
 
 
 def test_a_record_takes_exactly_the_fields_of_its_opcode() -> None:
-    assert isa.record("add", 7, 8, 9, {"count": 5, "second": 6, "relu": True}) == [isa.ADD, 7, 8, 9, 6, 5, 1]
+    assert isa.record("add", 7, 8, 9, {"count": 5, "second": 6, "bounds": 1}) == [isa.ADD, 7, 8, 9, 6, 5, 1]
     with pytest.raises(TypeError, match="add: expected the fields"):
         isa.record("add", 0, 0, 0, {"count": 5})
     with pytest.raises(KeyError):

@@ -172,7 +172,7 @@ def _compress(options: CalibratedOptions) -> None:
     inputs = _inputs(options, model)
     if inputs is None:
         note("without --calibration, the network is compressed for random inputs; real ones give better results")
-    elements = sum(tensor.size for tensor in model.tensors.values())
+    elements = model.elements
     settings = CalibrationOptions(
         options.density, options.criterion, options.logits, (), options.probes, options.mode
     )  # fmt: skip

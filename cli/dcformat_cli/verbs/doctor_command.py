@@ -76,8 +76,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
             key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
             for key, dense in tensors.items()
         })  # fmt: skip
-        elements = sum(tensor.size for tensor in model.tensors.values())
-        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), elements)
+        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), model.elements)
         with dcformat.open(packed.data, max_memory=None, max_work=None) as content:
             stored = {key: _stored(content, key) for key in content.names}
         found = findings(tensors, stored)
@@ -86,7 +85,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
         "file": name,
         "bytes": size,
         "tensors": len(tensors),
-        "parameters": elements,
+        "parameters": model.elements,
         "left_out": left_out,
         "beside": max(beside, 0) if verb == "pack" else 0,
         "findings": [dict(finding._asdict()) for finding in found],

@@ -39,8 +39,8 @@ class OneImage(Emitter):
         scratch = self.arena.take(BLOCK * sell.groups)
         fields: dict[str, float] = {
             "groups": sell.groups, "indptr": sell.indptr, "indices": sell.indices, "values": sell.values,
-            "bias": sell.bias, "relu": layer.relu, "wide": sell.wide, "rows": sell.rows, "order": order,
-            "scratch": scratch.at,
+            "bias": sell.bias, "bounds": self.weights.bounds(layer), "wide": sell.wide, "rows": sell.rows,
+            "order": order, "scratch": scratch.at,
         }  # fmt: skip
         if tables.permuted is not None:
             self.emit("permute", source, target, tables.cost, **fields, **tables.permuted._asdict())
@@ -60,7 +60,7 @@ class OneImage(Emitter):
         record = isa.record("sell16_product", source, target.at, target.group, instead)
         self.emit(
             "csc_product", source, target, tables.cost, features=features, columns=tables.columns, blocks=groups,
-            bias=tables.sell.bias, relu=layer.relu, found=found.at,
+            bias=tables.sell.bias, bounds=self.weights.bounds(layer), found=found.at,
             limit=int(tables.cost / (groups * column_ns(64 * features * groups))),
             instead=self.weights.room.put_words(record),
         )  # fmt: skip
@@ -75,8 +75,9 @@ class OneImage(Emitter):
         most = max(ROW_BLOCK_POSITIONS) if most >= 12 else 6 if most >= 6 else 2
         self.emit(
             "row_block_product", source, target, table.rows * table.columns * positions * _ROW_BLOCK_NS / BLOCK,
-            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most, relu=layer.relu,
-            residual=self.residual(layer), scratch=scratch.at, scratches=_SCRATCHES, scratch_step=step,
+            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most,
+            bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=_SCRATCHES,
+            scratch_step=step,
         )  # fmt: skip
         self.arena.give(scratch)
 
@@ -120,7 +121,7 @@ class OneImage(Emitter):
             kept = view.width if lines > 1 else step
             loop = CsrLoop(1, step, 16, blocks, view.line_blocks, kept, max_blocks=table.max_blocks)
         loop = loop._replace(residual=self.residual(layer))
-        self.emit_convolution(table, source, place, loop, layer.relu)
+        self.emit_convolution(table, source, place, loop, self.weights.bounds(layer))
 
     def _depthwise(self, layer: Layer) -> None:
         """Emit a depthwise convolution, which copies each channel just before it multiplies it."""
@@ -142,8 +143,8 @@ class OneImage(Emitter):
             shifts=table.shifts, values=table.values, bias=table.bias, plane=self.plane(value), height=height,
             columns=columns, rows=rows, top=top, scratch=scratch.at + lead, scratches=_SCRATCHES,
             scratch_step=scratch_step, stride_h=stride_h, stride_w=stride_w, lines=lines, width=width,
-            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1, relu=layer.relu,
-            residual=self.residual(layer),
+            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1,
+            bounds=self.weights.bounds(layer), residual=self.residual(layer),
         )  # fmt: skip
         self.arena.give(scratch)
 

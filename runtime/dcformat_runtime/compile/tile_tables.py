@@ -15,8 +15,8 @@ from dcformat_runtime.network import Floats, Layer, Sparse
 
 #: The number of rows in a quad of a `DenseTable`.
 QUAD = 4
-#: The number of columns in a run of a `DenseTable`: a tile of so many fits into the first-level cache. With at most so
-#: many positions, storing and resuming sums takes longer than loading from the second level.
+#: The number of columns in a run of a `DenseTable`, whose tile fits into the first-level cache; and the number of
+#: positions up to which storing and resuming sums takes longer than loading from the second level.
 _RUN_COLUMNS, _FEW_POSITIONS = 96, 96
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from dcformat.graph import Conv
+from dcformat_runtime import isa
+from dcformat_runtime.bounds import UNBOUNDED
 from dcformat_runtime.compile.choices import (
     column_ns,
     conv_window,
@@ -169,6 +171,18 @@ class Weights:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]  # type: ignore[return-value]
+
+    def bounds(self, layer: Layer) -> int:
+        """Return the address of the bounds to which the results of a layer are clipped."""
+        if layer.bounds == UNBOUNDED:
+            return isa.UNBOUNDED
+
+        def put() -> int:
+            at = self.room.skip(2)
+            self.room.fill(at, np.array(layer.bounds, np.float32))
+            return at
+
+        return self._once(("bounds", layer.bounds), put)
 
     def linear(self, layer: Layer) -> CsrPlace:
         """Return the table of a linear layer for many images."""

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import add_to, load_lanes, store_lanes, switch
+from dcformat_runtime.kernels.simd_products import Bounds, add_to, load_bounds, load_lanes, store_lanes, switch
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
     PLANE_BLOCKS,
@@ -48,10 +48,10 @@ class Line:
             with ragged:
                 put(load_lanes(w, self.a, places[-1], self.count), acc[-1])
 
-    def store(self, acc: list[Any], relu: Any) -> None:
-        """Store the sums, after ReLU if `relu` is set."""
+    def store(self, acc: list[Any], bounds: Bounds) -> None:
+        """Store the sums, clipped to the bounds."""
         w = self.w
-        sums = [w.relu(relu, w.b.load(total)) for total in acc]
+        sums = [w.clip(bounds, w.b.load(total)) for total in acc]
         for value, place in zip(sums[:-1], self.places[:-1], strict=True):
             w.store(value, self.a, place)
         with w.b.if_else(self.whole, likely=True) as (plain, ragged):
@@ -65,6 +65,8 @@ def dense_rows() -> Any:
     """Write `tile_forms.dense_rows`."""
 
     def write(w: Writer, k: Any, quads: Any, a: Any, mem: Any, tile: Any, bias: Any, how: Any, out: Any) -> None:
+        bounds = load_bounds(w, mem, how)
+
         def variant(blocks: int, quads: int) -> None:
             rows = range(4 * quads)
             acc = [w.variables(blocks, vector(BLOCK)) for _ in rows]
@@ -93,7 +95,7 @@ def dense_rows() -> Any:
                 with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
                     with w.b.if_then(w.flag(how.residual_last)):
                         lines[r].add(acc[r], out.residual)
-                    lines[r].store(acc[r], w.flag(how.relu))
+                    lines[r].store(acc[r], bounds)
 
         switch(w, (k, quads), TILES, variant)
 
@@ -153,14 +155,14 @@ def row_blocks() -> Any:
 def store_sums() -> Any:
     """Write `tile_forms.store_sums`."""
 
-    def write(w: Writer, a: Any, at: Any, y: Any, count: Any, how: Any) -> None:
+    def write(w: Writer, a: Any, mem: Any, at: Any, y: Any, count: Any, how: Any) -> None:
         (total,) = w.variables(1, vector(BLOCK))
         w.b.store(w.load(a, at, vector(BLOCK)), total)
         with w.b.if_then(w.flag(how.adds)):
             add_to(w, total, load_lanes(w, a, w.b.add(y, how.residual), count))
-        store_lanes(w, w.relu(w.flag(how.relu), w.b.load(total)), a, y, count)
+        store_lanes(w, w.clip(load_bounds(w, mem, how), w.b.load(total)), a, y, count)
 
-    return helper("AiiiR", types.void, write)
+    return helper("AAiiiR", types.void, write)
 
 
 def plane_rows() -> Any:
@@ -170,6 +172,7 @@ def plane_rows() -> Any:
         w: Writer, stride: Any, lines: Any, k: Any, a: Any, mem: Any, taps: Any, bias: Any, how: Any, out: Any
     ) -> None:
         kind, whole = vector(BLOCK), ir.VectorType(I32, BLOCK)
+        bounds = load_bounds(w, mem, how)
         even = ir.Constant(whole, list(range(0, 2 * BLOCK, 2)))
 
         def variant(stride: int, lines: int, blocks: int) -> None:
@@ -209,7 +212,7 @@ def plane_rows() -> Any:
                 kept = Line(w, a, [w.plus(begin, b * BLOCK) for b in range(blocks)], count)
                 with w.b.if_then(w.flag(how.residual_last)):
                     kept.add(sums, out.residual)
-                kept.store(sums, w.flag(how.relu))
+                kept.store(sums, bounds)
 
         switch(w, (stride, lines, k), list(product(PLANE_STRIDES, PLANE_LINES, PLANE_BLOCKS)), variant)
 

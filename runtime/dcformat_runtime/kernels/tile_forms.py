@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
-from dcformat_runtime.kernels.simd import Output, Sum, compiled_form, word
+from dcformat_runtime.kernels.simd import Output, Sum, clipped, compiled_form, word
 from dcformat_runtime.kernels.simd_widths import BLOCK
 
 Array = npt.NDArray[Any]
@@ -61,7 +61,7 @@ def dense_rows(k: int, quads: int, a: Array, mem: Array, tile: Tile, bias: int, 
         total = acc[r, :count]
         if how.residual_last:
             total = total + a[places + out.residual]
-        a[places] = np.where(total < 0, np.float32(0), total) if how.relu else total
+        a[places] = clipped(mem, how.bounds, total)
 
 
 class RowBlocks(NamedTuple):
@@ -98,21 +98,22 @@ def row_blocks(positions: int, blocks: int, a: Array, mem: Array, tile: RowBlock
 class Ending(NamedTuple):
     """What happens to sums at last.
 
-    If `adds` is set, what lies `residual` floats after their place is added; then `relu` applies ReLU.
+    If `adds` is set, what lies `residual` floats after their place is added; then they are clipped to the bounds at
+    `bounds`.
     """
 
     adds: int
     residual: int
-    relu: int
+    bounds: int
 
 
 @intrinsic(compiled_form("store_sums"))
-def store_sums(a: Array, at: int, y: int, count: int, how: Ending) -> None:
+def store_sums(a: Array, mem: Array, at: int, y: int, count: int, how: Ending) -> None:
     """Move `count` floats of the block of sums at `at` to `y`."""
     total = a[at : at + count].copy()
     if how.adds:
         total += a[y + how.residual :][:count]
-    a[y : y + count] = np.where(total < 0, np.float32(0), total) if how.relu else total
+    a[y : y + count] = clipped(mem, how.bounds, total)
 
 
 class Taps(NamedTuple):
@@ -153,4 +154,4 @@ def plane_rows(
         y = out.y + line * out.width + first
         if how.residual_last:
             acc += a[y + out.residual :][:count]
-        a[y : y + count] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+        a[y : y + count] = clipped(mem, how.bounds, acc)

@@ -38,7 +38,7 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
     blocks = word(mem, op + isa.DENSE_PRODUCT_BLOCKS)
     max_blocks = word(mem, op + isa.DENSE_PRODUCT_MAX_BLOCKS)
     width = word(mem, op + isa.DENSE_PRODUCT_WIDTH)
-    relu = word(mem, op + isa.DENSE_PRODUCT_RELU)
+    bounds = word(mem, op + isa.DENSE_PRODUCT_BOUNDS)
     runs = word(mem, op + isa.DENSE_PRODUCT_RUNS)
     residual = word(mem, op + isa.DENSE_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
@@ -54,7 +54,7 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
             for c in range(runs):
                 last = c == runs - 1
                 first_adds = adds if c == 0 and not exact else 0
-                how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
+                how = Sum(c, first_adds, adds if last and exact else 0, bounds if last else isa.UNBOUNDED, exact)
                 start = c * columns // runs
                 end = (c + 1) * columns // runs
                 q = part * together
@@ -136,15 +136,15 @@ def _store_row_block(a: Array, mem: Array, op: int, sums: int, target: int, row:
     step = word(mem, op + isa.ROW_BLOCK_PRODUCT_TARGET_ROW)
     residual = word(mem, op + isa.ROW_BLOCK_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
-    how = Ending(adds, residual - target, word(mem, op + isa.ROW_BLOCK_PRODUCT_RELU))
+    how = Ending(adds, residual - target, word(mem, op + isa.ROW_BLOCK_PRODUCT_BOUNDS))
     kept = min(16, word(mem, op + isa.ROW_BLOCK_PRODUCT_ROWS) - row)
     if step == 1:  # a vector
         if kept > 0:
-            store_sums(a, sums, target + row, kept, how)
+            store_sums(a, mem, sums, target + row, kept, how)
     else:
         transpose(a, sums, 16, a, sums, 16)
         for r in range(kept):
-            store_sums(a, sums + 16 * r, target + (row + r) * step + first, count, how)
+            store_sums(a, mem, sums + 16 * r, target + (row + r) * step + first, count, how)
 
 
 @device
@@ -188,7 +188,7 @@ def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exa
     width = word(mem, op + isa.DEPTHWISE_PRODUCT_WIDTH)
     max_blocks = word(mem, op + isa.DEPTHWISE_PRODUCT_MAX_BLOCKS)
     residual = word(mem, op + isa.DEPTHWISE_PRODUCT_RESIDUAL)
-    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_RELU), exact)
+    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_BOUNDS), exact)
     start = word(mem, indptr + r)
     end = word(mem, indptr + r + 1)
     y = target + r * word(mem, op + isa.DEPTHWISE_PRODUCT_TARGET_ROW)
