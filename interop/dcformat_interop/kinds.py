@@ -63,6 +63,21 @@ _MEMBERS = {
     **dict.fromkeys(_PROGRAM, f"a torch.export program{_AS_FILE}"),
 }
 
+#: Names in directories that are checkpoints or networks of other programs, and what these are.
+_IN_DIRECTORIES = {
+    "saved_model.pb": "a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX",
+    "Manifest.json": "a Core ML package: give the model that it was made of",
+    ".metadata": "a distributed checkpoint of PyTorch: make one file of it with "
+    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save",
+    "manifest.ocdbt": "an Orbax checkpoint: save its arrays with numpy.savez",
+    "_CHECKPOINT_METADATA": "an Orbax checkpoint: save its arrays with numpy.savez",
+    ".zgroup": "a Zarr store: save its arrays with numpy.savez",
+    "zarr.json": "a Zarr store: save its arrays with numpy.savez",
+}
+
+#: Ends of the names of files that can be packed by themselves.
+_FILES = (".bin", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tflite", ".pt2", ".dcf")
+
 
 def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None:
     """Return the kind of a checkpoint, or None if the bytes have no known mark.
@@ -109,6 +124,22 @@ def is_program(path: Path) -> bool:
             return any(name.rpartition("/")[2] in _PROGRAM for name in archive.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
+
+
+def directory_holds(path: Path) -> str:
+    """Return what a directory holds that has no safetensors files: its apparent kind, or the names of some files."""
+    names = sorted(each.name for each in path.iterdir())
+    for marker, kind in _IN_DIRECTORIES.items():
+        if marker in names:
+            return kind
+    files = [name for name in names if name.lower().endswith(_FILES)]
+    if files:
+        return f"{_listed(files)}: give the file"
+    return f"only {_listed(names)}" if names else "an empty one"
+
+
+def _listed(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1:,} more" if len(names) > 1 else names[0]
 
 
 def looks_like_checkpoint(path: Path) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dcformat_interop import UnfitError, read_checkpoint
-from dcformat_interop.kinds import looks_like, looks_like_checkpoint
+from dcformat_interop.kinds import is_program, looks_like, looks_like_checkpoint
 
 import dcformat
 from dcformat.model import Model
@@ -114,3 +114,19 @@ def test_bytes_of_no_kind(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(b"")
     with pytest.raises(UnfitError, match=r"b\.pt: not a checkpoint \(an empty file\)"):
         read_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (_zip("a/archive_format", "a/data.pkl"), True),
+        (_zip("serialized_exported_program.json"), True),
+        (_zip("a/data.pkl", "a/version"), False),
+        (_zip("archive_format")[:-30], False),
+        (b"PK\3\4", False),
+        (b"", False),
+    ],
+)
+def test_programs_are_told_by_their_members(data: bytes, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(data)
+    assert is_program(tmp_path / "a") is expected

@@ -31,7 +31,7 @@ from dcformat_pruning.calibration.walk import Walk
 RANDOM_INPUTS = 128
 #: Inputs that are differentiated together.
 _BATCH = 16
-#: One input in so many is kept to compare the networks, if there are at least twice as many.
+#: One input in `_KEPT` is kept to compare the networks, if there are at least twice as many inputs.
 _KEPT = 5
 
 Inputs = Mapping[str, npt.NDArray[Any]]
