@@ -78,6 +78,7 @@ class DcfFile:
         self.version, self._contents = self._front.version, self._front.contents
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
+        self._names_in: dict[int, list[str]] = {}
         self._work: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -179,7 +180,7 @@ class DcfFile:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
         with self._naming():
             tensor = self._decode(self._original(name), threads)
-        return replace(tensor, name=name)
+        return tensor if tensor.name == name else replace(tensor, name=name)
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield a tensor's elements in row-major order, in 1-D arrays of ``STORAGE[dtype]``.
@@ -340,21 +341,28 @@ class DcfFile:
 
     def _payload(self, info: TensorInfo) -> Bytes:
         start, length = self._blocks[info.block], self._contents.blocks[info.block]
-        field = f"data block {info.block} ({self._held(info.block)})"
-        self._allow(field, self._copied(info))
-        with memory_counts(field, self._max_memory):
-            block = self._data.take(start, length + layout.CRC_BYTES)
-        # Check a block each time it is read, because the file may have been changed in place.
-        if not self._data.is_fixed or info.block not in self._checked:
+        copied = self._copied(info)
+        if copied or info.block not in self._checked:
+            field = f"data block {info.block} ({self._held(info.block)})"
+            self._allow(field, copied)
+            with memory_counts(field, self._max_memory):
+                block = self._data.take(start, length + layout.CRC_BYTES)
+            # Check a block each time it is read, because the file may have been changed in place.
             check_crc(block, field, start)
             self._checked.add(info.block)
+        else:
+            block = self._data.take(start, length)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
     def _held(self, block: int) -> str:
         """Name the tensors in a data block, the first few of many."""
-        names = [repr(info.name) for info in self._contents.tensors if info.block == block and info.copy_of is None]
+        if not self._names_in:
+            for info in self._contents.tensors:
+                if info.copy_of is None:
+                    self._names_in.setdefault(info.block, []).append(info.name)
+        names = self._names_in[block]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
+        return f"tensor{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:_NAMED]))}{more}"
 
     def _copied(self, info: TensorInfo) -> int:
         """Return the bytes of memory needed to read a tensor's data block; 0 if the block is already in memory."""

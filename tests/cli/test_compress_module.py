@@ -120,6 +120,7 @@ def test_a_file_that_holds_the_goal(invoke: Invoke) -> None:
     assert sorted(path.name for path in Path.cwd().iterdir() if path.suffix == ".stages") == []
 
 
+@pytest.mark.slow
 def test_a_goal_out_of_reach_is_reported_and_the_nearest_network_written(invoke: Invoke) -> None:
     result = invoke(*QUICK, "--size", "100", "--trials", "1", "-o", "a.dcf")
     assert result.exit_code == 1
@@ -210,3 +211,31 @@ def test_a_single_goal_is_needed(invoke: Invoke) -> None:
     refused(invoke(*COMPRESS, "-o", "a.dcf"), "expected one of --max-drop, --size, --density, found none", code=2)
     both = (*COMPRESS, "--size", "1K", "--density", "0.1", "-o", "a.dcf")
     refused(invoke(*both), "found --size and --density", code=2)
+
+
+def test_a_teacher_and_settings_for_each_stage(invoke: Invoke) -> None:
+    stages = ("--epochs", "2,1,1", "--lr", "0.01,0.005,0.001", "--teacher", "usernet:make")
+    result = invoke(*QUICK, *stages, "--density", "0.2", "-o", "a.dcf")
+    assert result.exit_code == 0, result.output
+    assert "prune-1 (stage 2 of 5): epoch 2 of 2" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--epochs", "2,1", "expected a number, or three (prune, share, settle), found '2,1'"),
+        ("--epochs", "2,x,1", "expected finite numbers separated by commas, found '2,x,1'"),
+        ("--epochs", "2", "epochs: expected at least 3, or at least 1 for each stage, found 2"),
+        ("--epochs", "1.5", "expected whole numbers, found '1.5'"),
+        ("--lr", "0.1,0,0.1", "lr: expected a positive learning rate, found (0.1, 0.0, 0.1)"),
+        ("--teacher", "usernet:mak", "--teacher: usernet has no 'mak'"),
+    ],
+)
+def test_settings_that_make_no_sense(invoke: Invoke, option: str, value: str, message: str) -> None:
+    result = invoke(*COMPRESS, option, value, "--density", "0.2", "-o", "a.dcf")
+    assert result.exit_code in (1, 2) and message in result.stderr, result.stderr
+
+
+def test_a_teacher_has_to_be_a_network(invoke: Invoke) -> None:
+    message = "usernet:number: expected a torch.nn.Module, found int"
+    refused(invoke(*COMPRESS, "--teacher", "usernet:number", "--density", "0.2", "-o", "a.dcf"), message)

@@ -100,6 +100,7 @@ def test_the_metadata_has_the_metric_of_each_stage(run: tuple[Compression, Resid
     assert made.model.metadata["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bytes(
     run: tuple[Compression, Residual, Path, list[Trial]], tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ class Pair(nn.Module):
         return {"tag": self.tag(x), "number": self.number(x).mean(1)}
 
 
+@pytest.mark.slow
 def test_named_inputs_several_outputs_and_a_step_of_ones_own() -> None:
     torch.manual_seed(0)
     module = Pair()
@@ -257,3 +259,30 @@ def test_all_unsupported_operators_are_named_before_training() -> None:
 def test_a_failure_in_the_first_network_gives_the_dense_one_back() -> None:
     settings = Settings(epochs=3, batch=4, lr=1e38)
     refused(DivergenceError, "^prune-1, epoch 1: ", settings=settings, validate=lambda m: float(m[1].weight.norm()))
+
+
+def test_a_better_network_teaches() -> None:
+    x, labels = images(256)
+
+    class Sure(nn.Module):
+        """A teacher that knows the classes of the opposite order."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 20 * x[:, 0, [5, 3, 1]].mean(2)
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 3))
+    settings = Settings(epochs=(8, 2, 1), dense_epochs=4, batch=32, lr=1e-2, distill=1.0)
+    given: dict[str, Any] = {"train": (x, labels), "validate": (x, labels), "goal": Goal(density=0.5)}
+    made = compress(module, **given, settings=settings, teacher=Sure())
+    assert made.dense > 0.9
+    with torch.no_grad():
+        agreement = (module(x).argmax(1) == Sure()(x).argmax(1)).float().mean()
+    assert float(agreement) > 0.9
+
+
+def test_a_teacher_that_does_not_fit_is_refused() -> None:
+    message = r"^teacher: expected outputs of the network's shapes, \(2, 3\), found \(2, 4\)$"
+    refused(DataError, message, teacher=nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    message = "^teacher: expected the network's inputs to fit it, found RuntimeError for one: mat1 and mat2"
+    refused(DataError, message, teacher=nn.Linear(64, 3))

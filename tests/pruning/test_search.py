@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.compression.settings import Settings
+from dcformat_pruning.masks import PruningError
 
 #: Bytes and accuracy of a network with so many weights.
 Network = Callable[[int], tuple[int, float]]
@@ -74,6 +76,26 @@ def test_a_trial_continues_from_the_sparsest_good_network_that_is_denser() -> No
 def test_the_epochs_of_a_trial_are_divided_among_its_stages() -> None:
     divided = {epochs: [plan.epochs for plan in Settings(epochs=epochs).plans()] for epochs in (3, 4, 12, 100)}
     assert divided == {3: [1, 1, 1], 4: [2, 1, 1], 12: [8, 3, 1], 100: [70, 25, 5]}
+    own = Settings(epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4), bfloat16=True).plans()
+    assert [(plan.epochs, plan.lr) for plan in own] == [(20, 3e-3), (10, 1e-3), (2, 5e-4)]
+    assert all(plan.bfloat16 for plan in own)
+    assert [plan.lr for plan in Settings(lr=1.6e-2).plans()] == pytest.approx([1.6e-2, 4e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 2}, "^epochs: expected at least 3, or at least 1 for each stage, found 2$"),
+        ({"epochs": (5, 0, 1)}, r"^epochs: expected at least 3, .* found \(5, 0, 1\)$"),
+        ({"lr": (1e-3, 0.0, 1e-3)}, r"^lr: expected a positive learning rate, found \(0.001, 0.0, 0.001\)$"),
+        ({"epochs": (5, 1)}, r"^epochs: expected a number, or one for each of 3 stages, found \(5, 1\)$"),
+        ({"distill": 1.5}, "^distill: expected 0 to 1, found 1.5$"),
+        ({"clusters": 0}, "^clusters: expected at least 1, found 0$"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        Settings(**settings)
 
 
 def test_a_point_is_a_hundredth_of_a_share_and_a_unit_of_other_metrics() -> None:

@@ -9,7 +9,7 @@ import click
 
 from dcformat_cli import summary, user_code
 from dcformat_cli.failures import misuse, require_torch
-from dcformat_cli.options import as_json, output, size
+from dcformat_cli.options import as_json, numbers, output, size
 from dcformat_cli.output_files import Output
 from dcformat_cli.progress import reporting
 from dcformat_cli.terminal import Table, emit_json, note, say
@@ -19,6 +19,7 @@ from dcformat_cli.writing import check_packed
 
 if TYPE_CHECKING:
     from dcformat_pruning import Compression, Goal, Settings, Trial
+    from torch import nn
 
     from dcformat.codecs import Mode
 
@@ -37,12 +38,14 @@ class ModuleOptions:
     size: int | None
     density: float | None
     step: str | None
-    epochs: int
+    teacher: str | None
+    epochs: int | tuple[int, int, int]
     dense_epochs: int
     trials: int
     batch: int
-    lr: float
+    lr: float | tuple[float, float, float]
     clusters: int
+    bfloat16: bool
     seed: int
     device: str
     mode: Mode | None
@@ -66,8 +69,26 @@ class ModuleOptions:
 
         return Settings(
             epochs=self.epochs, dense_epochs=self.dense_epochs, trials=self.trials, batch=self.batch, lr=self.lr,
-            clusters=self.clusters, mode=self.mode,
+            clusters=self.clusters, bfloat16=self.bfloat16, mode=self.mode,
         )  # fmt: skip
+
+
+def _rates(text: str) -> float | tuple[float, ...]:
+    """Parse a number, or three with commas between them, one for each stage; the type of an option."""
+    found = numbers(text)
+    if len(found) not in (1, 3):
+        raise click.BadParameter(f"expected a number, or three (prune, share, settle), found {text!r}")
+    return found[0] if len(found) == 1 else found
+
+
+def _epochs(text: str) -> int | tuple[int, ...]:
+    """Parse whole numbers as `_rates` does; the type of an option."""
+    found = _rates(text)
+    values = found if isinstance(found, tuple) else (found,)
+    if not all(value.is_integer() for value in values):
+        raise click.BadParameter(f"expected whole numbers, found {text!r}")
+    whole = tuple(int(value) for value in values)
+    return whole[0] if len(whole) == 1 else whole
 
 
 @click.command("compress")
@@ -98,11 +119,17 @@ class ModuleOptions:
     help="MODULE:FUNCTION that takes the module and returns step(batch) -> loss, for a loss of your own.",
 )
 @click.option(
+    "--teacher",
+    metavar="NAME",
+    help="MODULE:FUNCTION that returns a better network, whose outputs are targets in place of the dense network's.",
+)
+@click.option(
     "--epochs",
-    type=click.IntRange(min=3),
-    default=12,
+    type=_epochs,
+    default="12",
     show_default=True,
-    help="Training epochs of each network that is tried.",
+    metavar="N[,N,N]",
+    help="Training epochs of each network that is tried: together, or while pruning, sharing and settling.",
 )
 @click.option(
     "--dense-epochs",
@@ -119,10 +146,11 @@ class ModuleOptions:
 )
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=2e-3,
+    type=_rates,
+    default="0.002",
     show_default=True,
-    help="Peak learning rate (of Adam).",
+    metavar="RATE[,RATE,RATE]",
+    help="Peak learning rate (of Adam), or one each while pruning, sharing and settling.",
 )
 @click.option(
     "--clusters",
@@ -131,6 +159,7 @@ class ModuleOptions:
     show_default=True,
     help="Maximum number of values that the weights of a layer share.",
 )
+@click.option("--bfloat16", is_flag=True, help="Train in bfloat16 on a processor that has instructions for it.")
 @training_options("the smallest")
 @as_json()
 def compress_module_command(**options: Any) -> None:
@@ -150,7 +179,12 @@ def _compress(options: ModuleOptions) -> None:
     require_torch("compress")
     options.output.check()
     goal, settings = options.goal(), options.settings()
-    functions = {"--module": options.module, "--data": options.data, "--step": options.step}
+    functions = {
+        "--module": options.module,
+        "--data": options.data,
+        "--step": options.step,
+        "--teacher": options.teacher,
+    }
     named = {option: user_code.function(option, name) for option, name in functions.items() if name is not None}
     name = options.module.partition(":")[2]
     with stage_directory(options.output, name, options.resume, keep=options.keep_stages) as stages:
@@ -163,16 +197,24 @@ def _compress(options: ModuleOptions) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _network(name: str, function: Any) -> nn.Module:
+    """Call a user's function that returns a network."""
+    from torch import nn
+
+    module = user_code.call(name, function)
+    if not isinstance(module, nn.Module):
+        raise UserCodeError(f"{name}: expected a torch.nn.Module, found {type(module).__name__}")
+    return module
+
+
 def _train(options: ModuleOptions, named: dict[str, Any], goal: Goal, settings: Settings, folder: str) -> Compression:
     import torch
     from dcformat_pruning import compress
     from dcformat_pruning.training import resolve_device
 
     torch.manual_seed(options.seed)
-    module = user_code.call(options.module, named["--module"])
-    if not isinstance(module, torch.nn.Module):
-        raise UserCodeError(f"{options.module}: expected a torch.nn.Module, found {type(module).__name__}")
-    module = module.to(resolve_device(options.device))
+    module = _network(options.module, named["--module"]).to(resolve_device(options.device))
+    teacher = _network(str(options.teacher), named["--teacher"]) if "--teacher" in named else None
     data = user_code.call(options.data, named["--data"])
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         found = f"{len(data)} of them" if isinstance(data, tuple | list) else type(data).__name__
@@ -187,6 +229,7 @@ def _train(options: ModuleOptions, named: dict[str, Any], goal: Goal, settings: 
             goal=goal,
             settings=settings,
             step=step,
+            teacher=teacher,
             seed=options.seed,
             resume_dir=folder,
             progress=progress,

@@ -6,10 +6,8 @@ interrupted run continues from its last complete stage, and takes the same decis
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcformat.datasets import DataError
+from dcformat_pruning.compression.arguments import (
+    Metric,
+    check_teacher,
+    device_of,
+    example_call,
+    frozen,
+    metric_of,
+    span_above_blank,
+)
 from dcformat_pruning.compression.first_guess import first_keep
 from dcformat_pruning.compression.goals import Goal, Trial, points
-from dcformat_pruning.compression.packing import Call, export, packed_metric
+from dcformat_pruning.compression.packing import export, packed_metric
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.compression.trials import PACKING, STAGES, Trials, Tried
-from dcformat_pruning.data import Augmentation
 from dcformat_pruning.export.inputs import BatchAxis
-from dcformat_pruning.export.preparation import copied
-from dcformat_pruning.feeds import Batch, Feed, feed_of
+from dcformat_pruning.feeds import Batch, feed_of
 from dcformat_pruning.masks import PruningError, all_weights, weight_names
 from dcformat_pruning.meter import Meter, Report
-from dcformat_pruning.objectives import CustomStep, Supervised, Task, recorded, score
+from dcformat_pruning.objectives import CustomStep, Supervised, Task
 from dcformat_pruning.recipes.recipe import Result, Stage, StageContext
 from dcformat_pruning.recipes.running import Run
 from dcformat_pruning.recipes.stage_library import train as train_stage
 from dcformat_pruning.training import DivergenceError
-
-Metric = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +83,7 @@ def compress(
     goal: Goal,
     settings: Settings | None = None,
     step: Callable[[Batch], Tensor] | None = None,
+    teacher: nn.Module | None = None,
     batch_axis: BatchAxis = 0,
     seed: int = 0,
     metadata: Mapping[str, str] | None = None,
@@ -112,6 +115,9 @@ def compress(
         Epochs, learning rate and the like.
     step : callable, optional
         A loss of your own: takes a batch, calls the module, and returns a scalar. Batches may then be anything.
+    teacher : nn.Module, optional
+        A better network, called as `module` is, with outputs of the same shapes. Its outputs are targets in place of
+        those of the dense network; ``settings.distill`` is their share in the loss.
     batch_axis : int, None, or mapping of str to int or None
         The dimension of the inputs that is the batch; see `from_module`.
     seed : int
@@ -144,26 +150,28 @@ def compress(
         `resume_dir` holds stages of a run with other settings.
     """
     settings = settings or Settings()
-    device = _device(module)
+    device = device_of(module)
     feed = feed_of(train, device, "train")
     task: Task = Supervised() if step is None else CustomStep(step)
-    call = _example_call(module, feed, task, batch_axis)
+    call = example_call(module, feed, task, batch_axis)
     export(module, call)  # An operator that the format lacks should be found now, not after hours of training.
-    context = StageContext(feed, _metric(validate, device, "validate"), seed, device, task, in_place=step is not None)
+    context = StageContext(feed, metric_of(validate, device, "validate"), seed, device, task, in_place=step is not None)
+    if teacher is not None:
+        teacher = frozen(teacher, device)
+        check_teacher(teacher, module, call)
     masks = all_weights(module)
     total, least = sum(masks.alive.values()), len(masks.masks)
     _check_density(goal, total, least)
     if progress is not None:
         context.meter = _meter(progress, settings, 1 if goal.density is not None else settings.trials)
-    shape = zlib.crc32(repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()]).encode())
-    run = Run(module, context, resume_dir, f"{type(module).__name__}-{shape:08x} {goal} {settings} seed={seed}")
+    run = Run(module, context, resume_dir, f"{_identity(module, teacher)} {goal} {settings} seed={seed}")
     dense = run.stage(_dense_stage(settings)).metric
-    span = _span(module, dense, context.validate)
-    context.teacher = copied(module).eval().requires_grad_(False)
+    span = span_above_blank(module, dense, context.validate)
+    context.teacher = frozen(module, device) if teacher is None else teacher
     first = first_keep(module, goal, total, settings, context.validate, span)
     trials = Trials(module, run, call, settings, metadata or {})
     found, note = _search(trials, Search(goal, dense, total, least, first), watch)
-    return _finished(trials, found, goal, dense, note, None if test is None else _metric(test, device, "test"))
+    return _finished(trials, found, goal, dense, note, None if test is None else metric_of(test, device, "test"))
 
 
 def _search(trials: Trials, search: Search, watch: Callable[[Trial], None] | None) -> tuple[list[Tried], str]:
@@ -221,11 +229,16 @@ def _finished(
     )
 
 
-def _device(module: nn.Module) -> torch.device:
-    parameter = next(module.parameters(), None)
-    if parameter is None:
-        raise PruningError(f"{type(module).__name__}: expected a module with weights, found none")
-    return parameter.device
+def _identity(module: nn.Module, teacher: nn.Module | None) -> str:
+    """Return what identifies a network, before it is trained, and the weights of its teacher."""
+    shapes = repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()])
+    found = f"{type(module).__name__}-{zlib.crc32(shapes.encode()):08x}"
+    if teacher is None:
+        return found
+    content = 0
+    for value in teacher.state_dict().values():
+        content = zlib.crc32(value.cpu().flatten().view(torch.uint8).numpy().tobytes(), content)
+    return f"{found} teacher={content:08x}"
 
 
 def _dense_stage(settings: Settings) -> Stage:
@@ -244,97 +257,9 @@ def _meter(progress: Report, settings: Settings, trials: int) -> Meter:
     return Meter(progress, work)
 
 
-def _example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxis) -> Call:
-    """Return the arguments with which the task calls the module.
-
-    Raises
-    ------
-    DataError
-        The task does not call the module, returns something else than a loss, or the batch does not fit the module.
-    """
-    batch = next(iter(feed.batches(2, torch.Generator().manual_seed(0), Augmentation())))
-    module.eval()
-    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls, _fitting("train"):
-        loss = task.loss(module, batch)
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise DataError(f"step: expected a loss that is a scalar tensor, found {found}")
-    if not calls:
-        raise DataError("step: expected a call of the module that is compressed, found none")
-    args, kwargs, _ = calls[0]
-    return Call(args, kwargs, batch_axis)
-
-
-@contextmanager
-def _fitting(name: str) -> Iterator[None]:
-    """Turn PyTorch's errors for a batch that does not fit the module into a `DataError` in one line."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
-        if isinstance(error, DivergenceError | torch.OutOfMemoryError):
-            raise
-        text = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"{name}: expected batches that fit the network, found {type(error).__name__} for one: {text}"
-        ) from error
-
-
 def _check_density(goal: Goal, total: int, least: int) -> None:
     if goal.density is not None and round(goal.density * total) < least:
         raise PruningError(
             f"density: {goal.density:g} of {total:,} weights keeps {round(goal.density * total)}, fewer than the "
             f"{least} layers; expected at least {least / total:.2g}"
         )
-
-
-def _metric(validate: Any, device: torch.device, name: str) -> Metric:
-    """Return the metric that a user's function or data stand for; errors call it `name`."""
-    measure: Metric
-    if callable(validate):
-        measure = validate
-    else:
-        feed = feed_of(validate, device, name)
-
-        def measure(module: nn.Module) -> float:
-            with _fitting(name):
-                return score(module, feed)
-
-    @torch.no_grad()
-    def checked(module: nn.Module) -> float:
-        module.eval()
-        found = measure(module)
-        try:
-            value = float(found)
-        except (TypeError, ValueError):
-            raise DataError(f"{name}: expected a number, found {type(found).__name__}") from None
-        if not math.isfinite(value):
-            raise DataError(f"{name}: expected a finite number, found {value}")
-        return value
-
-    return checked
-
-
-def _span(module: nn.Module, dense: float, validate: Metric) -> float:
-    """Return how far the dense network is above a network whose weights are all zero.
-
-    Raises
-    ------
-    DataError
-        It is not above it: the metric does not depend on the weights, or the network has learned nothing.
-    """
-    before = Snapshot(module)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
-    try:
-        blank = validate(module)
-    except DataError:  # Such a network may have no metric at all.
-        blank = -math.inf
-    finally:
-        before.restore()
-    if dense <= blank:
-        raise DataError(
-            f"validate: expected the network to be better than one whose weights are all zero, found {dense:.6g} and "
-            f"{blank:.6g}; train the network first, or correct the metric"
-        )
-    return dense - blank if math.isfinite(blank) else abs(dense)

@@ -11,6 +11,9 @@ from dcformat_pruning.training import TrainingPlan
 #: Shares of a trial's epochs in which weights are pruned, and are tied to shared values; the others train these values.
 _PRUNE, _SHARE = 0.7, 0.25
 
+#: Learning rates while weights are tied to shared values, and while these settle, as shares of the rate of pruning.
+_SHARE_RATE, _SETTLE_RATE = 1 / 4, 1 / 16
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -18,16 +21,18 @@ class Settings:
 
     Attributes
     ----------
-    epochs : int
-        Training epochs of each network that the search tries, at least 3.
+    epochs : int or tuple of int
+        Training epochs of each network that the search tries: for its three stages (prune, share and settle), or for
+        all of them together, at least 3.
     dense_epochs : int
         Epochs to train the dense network before everything else.
     trials : int
         Maximum number of networks to try.
     batch : int
         Number of samples in a batch, if the data are arrays; a loader makes its own batches.
-    lr : float
-        Peak learning rate of Adam while pruning. Shared values train at a quarter of it.
+    lr : float or tuple of float
+        Peak learning rates of Adam in the three stages, or that of pruning, of which sharing takes a quarter and
+        settling a sixteenth. The dense network trains at that of pruning.
     weight_decay, l1 : float
         See `TrainingPlan`.
     clusters : int
@@ -37,12 +42,14 @@ class Settings:
     bits, levels : int
         Significant bits of a shared value, and steps from zero to the largest bias of a layer.
     distill : float
-        Share of the distance to the dense network in the loss, 0 to 1.
+        Share of the distance to the teacher in the loss, 0 to 1.
     temperature : float
-        Softens the classes of the dense network and of the compressed one.
+        Softens the classes of the teacher and of the compressed network.
     power, floor : float
         Weight of the loss's sensitivity in the ranking of all weights, and the share of its uniform part that each
         layer keeps in any case; see `GradualBalanced`.
+    bfloat16 : bool
+        See `TrainingPlan`.
     mode : {'fast', 'small', 'tiny'}, optional
         The mode of the file; by default, the one that is smallest.
 
@@ -52,11 +59,11 @@ class Settings:
         A number is out of range.
     """
 
-    epochs: int = 12
+    epochs: int | tuple[int, int, int] = 12
     dense_epochs: int = 0
     trials: int = 6
     batch: int = 128
-    lr: float = 2e-3
+    lr: float | tuple[float, float, float] = 2e-3
     weight_decay: float = 0.0
     l1: float = 0.0
     clusters: int = 16
@@ -67,32 +74,44 @@ class Settings:
     temperature: float = 2.0
     power: float = 0.5
     floor: float = 0.2
+    bfloat16: bool = False
     mode: Mode | None = None
 
     def __post_init__(self) -> None:
-        smallest = {"epochs": 3, "dense_epochs": 0, "trials": 1, "batch": 1, "clusters": 1, "bits": 1, "levels": 1}
+        smallest = {"dense_epochs": 0, "trials": 1, "batch": 1, "clusters": 1, "bits": 1, "levels": 1}
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise PruningError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        if not self.lr > 0:
+        for name in ("epochs", "lr"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != 3:
+                raise PruningError(f"{name}: expected a number, or one for each of 3 stages, found {given}")
+        if min(self._stage_epochs()) < 1:
+            raise PruningError(f"epochs: expected at least 3, or at least 1 for each stage, found {self.epochs}")
+        if not min(self._rates()) > 0:
             raise PruningError(f"lr: expected a positive learning rate, found {self.lr}")
         if not 0 <= self.distill <= 1:
             raise PruningError(f"distill: expected 0 to 1, found {self.distill}")
 
     def dense_plan(self) -> TrainingPlan:
         """Return how the dense network trains, which has no teacher yet."""
-        return self._plan(self.dense_epochs, self.lr, distill=0.0)
+        return self._plan(self.dense_epochs, self._rates()[0], distill=0.0)
 
     def plans(self) -> tuple[TrainingPlan, TrainingPlan, TrainingPlan]:
         """Return how a network trains while weights are pruned, while they are tied, and while values settle."""
+        stages = zip(self._stage_epochs(), self._rates(), strict=True)
+        prune, share, settle = (self._plan(epochs, lr, self.distill) for epochs, lr in stages)
+        return prune, share, settle
+
+    def _stage_epochs(self) -> tuple[int, int, int]:
+        if isinstance(self.epochs, tuple):
+            return self.epochs
         prune = max(1, min(self.epochs - 2, round(_PRUNE * self.epochs)))
         share = max(1, min(self.epochs - prune - 1, round(_SHARE * self.epochs)))
-        settle = self.epochs - prune - share
-        return (
-            self._plan(prune, self.lr, self.distill),
-            self._plan(share, self.lr / 4, self.distill),
-            self._plan(settle, self.lr / 16, self.distill),
-        )
+        return prune, share, self.epochs - prune - share
+
+    def _rates(self) -> tuple[float, float, float]:
+        return self.lr if isinstance(self.lr, tuple) else (self.lr, _SHARE_RATE * self.lr, _SETTLE_RATE * self.lr)
 
     def _plan(self, epochs: int, lr: float, distill: float) -> TrainingPlan:
         return TrainingPlan(
@@ -103,4 +122,5 @@ class Settings:
             l1=self.l1,
             distill=distill,
             temperature=self.temperature,
+            bfloat16=self.bfloat16,
         )
