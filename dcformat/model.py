@@ -221,11 +221,7 @@ class Tensor:
         """Return the CSR form of equal elements: all of them are entries, or none if `count` is 0."""
         storage, columns = STORAGE[self.dtype], self.columns if count else 0
         indptr_bytes = 8 * (self.rows + 1)
-        need = (
-            (2 * indptr_bytes if count else indptr_bytes)
-            + count * storage.itemsize
-            + (count + columns) * index.itemsize
-        )
+        need = (1 + (count > 0)) * indptr_bytes + count * storage.itemsize + (count + columns) * index.itemsize
         with self._allowing("CSR", need, max_memory):
             indptr = np.arange(self.rows + 1) * columns if count else np.zeros(self.rows + 1, np.int64)
             return indptr, np.tile(np.arange(columns, dtype=index), self.rows), np.full(count, self.data[:1], storage)

@@ -14,7 +14,8 @@ from dcformat.floats import bit_patterns
 if TYPE_CHECKING:
     from dcformat_interop import Dense
 
-#: A tensor counts as shared if it has fewer distinct values than one for this many elements, and at least this size.
+#: A tensor counts as shared if it has at least `_LEAST` elements, and less than one distinct value for `_SHARED` of
+#: them.
 _SHARED, _LEAST = 16, 256
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -10,6 +11,9 @@ from dcformat_interop.npy import NPY_MAGIC
 from dcformat_interop.refusals import UnfitError, WrongKindError
 
 Kind = Literal["safetensors", "npz", "torch", "old torch"]
+
+#: Core ML's files begin like ONNX's, but their second field is a message, with a tag, and ONNX's a name.
+_COREML = re.compile(rb"..\x12[\x80-\xff]*[\0-\x7f]\n", re.DOTALL)
 
 #: Number of bytes of a file that are inspected.
 HEAD = 512
@@ -176,7 +180,7 @@ def _other(head: bytes) -> str | None:
         return "a Python pickle, which could run code: save a state_dict with torch.save or as safetensors"
     # ONNX has no magic number. It is a protobuf message with a small version number first, and then a known field.
     if len(head) > 2 and head[0] == 8 and 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
-        return "ONNX"
+        return "Core ML: give the model that it was made of" if _COREML.match(head) else "ONNX"
     return None
 
 

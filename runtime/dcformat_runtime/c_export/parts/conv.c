@@ -73,7 +73,7 @@ static sum_t padded_sum(const conv_t *c, const value_t *in, index_t count, int16
     int32_t first = (int32_t)y * c->width + x;
     for (const row_entry_t *e = row_entries; e < row_entries + count; e++) {
         if ((uint16_t)(y + e->y) < c->height && (uint16_t)(x + e->x) < c->width) {
-            sum = multiply_add(sum, e->weight, centered(in[first + (int32_t)e->offset], &c->finish));
+            sum = multiply_add(sum, e->weight, CENTERED(in[first + (int32_t)e->offset], &c->finish));
         }
     }
     return sum;
