@@ -38,7 +38,7 @@ class TensorInfo:
     form : {'constant', 'dense', 'sparse'}
     stored : int
         Number of stored elements: all of a dense tensor, the entries of a sparse tensor, 1 for a constant.
-    clusters : int
+    codebook_size : int
         Size of the codebook; 0 without a codebook.
     block : int
         Number of the data block that holds the payload, which starts at byte `offset` of the block and takes
@@ -53,7 +53,7 @@ class TensorInfo:
     dtype: str
     form: str
     stored: int
-    clusters: int
+    codebook_size: int
     scale: float
     payload_bytes: int
     block: int
@@ -78,7 +78,7 @@ class TensorInfo:
     @property
     def code_bytes(self) -> int:
         """Bytes of a code into the codebook in memory."""
-        return 1 if self.clusters <= 256 else 2
+        return 1 if self.codebook_size <= 256 else 2
 
     @property
     def decoded_bytes(self) -> int:
@@ -86,7 +86,7 @@ class TensorInfo:
         item = _ITEM[self.dtype]
         if self.form == "constant":
             return item
-        data = self.stored * (self.code_bytes if self.clusters else item) + self.clusters * item
+        data = self.stored * (self.code_bytes if self.codebook_size else item) + self.codebook_size * item
         if self.form == "dense":
             return data
         index = 4 if self.columns < 1 << 31 else 8
@@ -193,8 +193,8 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
         raise EncodingError("scale", got=scale, expected="a positive number", offset=start)
     stored = _read_stored(cursor, form, prod(shape))
     shared = form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED)
-    clusters = cursor.varint("codebook size", layout.MAX_CODEBOOK) if shared else 0
-    if shared and not clusters:
+    codebook_size = cursor.varint("codebook size", layout.MAX_CODEBOOK) if shared else 0
+    if shared and not codebook_size:
         raise EncodingError("codebook size", got=0, expected="at least 1", offset=start)
     length = cursor.varint("payload length", 2 * layout.MAX_PAYLOAD_BYTES)
     if length & 1:
@@ -207,7 +207,9 @@ def _read_entry(cursor: Cursor, blocks: list[int], originals: list[TensorInfo]) 
         limit = layout.MAX_SHARED_BLOCK_BYTES
         raise LimitError("data block of several tensors", got=blocks[-1], expected=f"at most {limit}", offset=start)
     kinds = ("constant", "dense", "dense", "sparse", "sparse")
-    return TensorInfo(name, shape, dtype, kinds[form], stored, clusters, scale, length >> 1, len(blocks) - 1, offset)
+    return TensorInfo(
+        name, shape, dtype, kinds[form], stored, codebook_size, scale, length >> 1, len(blocks) - 1, offset
+    )
 
 
 def _read_kind(cursor: Cursor, kind: int, start: int) -> tuple[int, str, int]:
@@ -247,9 +249,9 @@ def _read_stored(cursor: Cursor, form: int, size: int) -> int:
         return 1
     if form in (layout.FORM_DENSE, layout.FORM_DENSE_SHARED):
         return size
-    stored = cursor.varint("stored entries", layout.MAX_ELEMENTS)
+    stored = cursor.varint("entries", layout.MAX_ELEMENTS)
     if stored > size:
-        raise ShapeError("stored entries", got=stored, expected=f"at most {size}", offset=start)
+        raise ShapeError("entries", got=stored, expected=f"at most {size}", offset=start)
     return stored
 
 

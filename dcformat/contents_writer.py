@@ -52,7 +52,7 @@ class EntryHead(NamedTuple):
         A form id of `layout`.
     nnz : int
         Number of entries of a sparse tensor; of no meaning for other forms.
-    clusters : int
+    codebook_size : int
         Size of the codebook; of no meaning without one.
     """
 
@@ -62,14 +62,14 @@ class EntryHead(NamedTuple):
     shape: tuple[int, ...]
     scale: float
     nnz: int
-    clusters: int
+    codebook_size: int
 
     @classmethod
     def of(cls, tensor: Tensor) -> EntryHead:
         """Return the head of a tensor in memory."""
-        clusters = 0 if tensor.codebook is None else len(tensor.codebook)
+        codebook_size = 0 if tensor.codebook is None else len(tensor.codebook)
         nnz = tensor.nnz if tensor.is_sparse else 0
-        return cls(tensor.name, form_of(tensor), tensor.dtype, tensor.shape, tensor.scale, nnz, clusters)
+        return cls(tensor.name, form_of(tensor), tensor.dtype, tensor.shape, tensor.scale, nnz, codebook_size)
 
     def __bytes__(self) -> bytes:
         out, rank, dtype = bytearray(text(self.name)), len(self.shape), layout.DTYPES.index(self.dtype)
@@ -84,7 +84,7 @@ class EntryHead(NamedTuple):
         if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED):
             out += varint(self.nnz)
         if self.form in (layout.FORM_DENSE_SHARED, layout.FORM_SPARSE_SHARED):
-            out += varint(self.clusters)
+            out += varint(self.codebook_size)
         return bytes(out)
 
 

@@ -96,8 +96,8 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
     shared = as_shared(codes)
     made = [(form, write_payload(form, mode)) for form in ((codes,) if shared is None else (codes, shared))]
     form, payload = min(made, key=lambda pair: len(pair[1]))
-    clusters = 0 if form.codebook is None else len(form.codebook)
-    return [(plain, found.head(plain.dtype, mode) + varint(clusters) + payload)]
+    codebook_size = 0 if form.codebook is None else len(form.codebook)
+    return [(plain, found.head(plain.dtype, mode) + varint(codebook_size) + payload)]
 
 
 def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
@@ -278,5 +278,5 @@ def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
     return rank[codes], book[order]
 
 
-def _code_type(clusters: int) -> type[np.uint8 | np.uint16]:
-    return np.uint8 if clusters <= 256 else np.uint16
+def _code_type(codebook_size: int) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if codebook_size <= 256 else np.uint16

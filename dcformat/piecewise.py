@@ -158,8 +158,8 @@ class Survey:
             if self.codebook is not None:
                 write_codebook(encoder, self.codebook, self.head.dtype)
             first = Chunk(0, 0, np.frombuffer(encoder.take(), np.uint8))
-        name, form, dtype, shape, scale, nnz, clusters = self.head
-        info = TensorInfo(name, shape, dtype, kinds[form], nnz, clusters, scale, 0, 0, 0)
+        name, form, dtype, shape, scale, nnz, codebook_size = self.head
+        info = TensorInfo(name, shape, dtype, kinds[form], nnz, codebook_size, scale, 0, 0, 0)
         return ParsedPayload(info, self.coding, self.rows, self.columns, np.frombuffer(head, np.uint8), [first])
 
     def _packed_head(self) -> bytes:
@@ -202,8 +202,8 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
     book, uses = counts.codebook(sparse) if form.codebook is not None else (None, np.zeros(0, np.int64))
     coding = _coding(Coding.of(payload[0]), sparse, book is not None)
     forms = (layout.FORM_DENSE, layout.FORM_DENSE_SHARED, layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
-    clusters = 0 if book is None else len(book)
-    head = EntryHead(name, forms[2 * sparse + (book is not None)], dtype, shape, scale, counts.nonzero, clusters)
+    codebook_size = 0 if book is None else len(book)
+    head = EntryHead(name, forms[2 * sparse + (book is not None)], dtype, shape, scale, counts.nonzero, codebook_size)
     rows, stored = matrix_shape(shape, sparse)[0], counts.nonzero if sparse else counts.size
     if coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING):
         lines_each = context_writer.lines_of_chunks(counts.size, stored, rows)

@@ -93,13 +93,13 @@ def _check_positions(name: str, tensor: Tensor) -> None:
     indptr, indices = tensor.indptr, tensor.indices
     field = f"positions of {name!r}"
     if indptr is None or indices is None or indptr.ndim != 1 or indices.ndim != 1:
-        raise ShapeError(field, got="no row pointers", expected="row pointers and column indices")
+        raise ShapeError(field, got="none", expected="indptr and indices")
     if indptr.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
         raise EncodingError(field, got=(indptr.dtype, indices.dtype), expected="integers")
     if len(indptr) != tensor.rows + 1 or len(indices) != len(tensor.data):
         raise ShapeError(field, got=(len(indptr), len(indices)), expected=(tensor.rows + 1, len(tensor.data)))
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr.astype(np.int64)) < 0).any():
-        raise IndexRangeError(field, got="row pointers out of order", expected=f"0 to {len(indices)}, ascending")
+        raise IndexRangeError(field, got="indptr out of order", expected=f"0 to {len(indices)}, ascending")
     if not len(indices):
         return
     if int(indices.min()) < 0 or int(indices.max()) >= tensor.columns:

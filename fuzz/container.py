@@ -79,7 +79,7 @@ class Scan:
 class Entry:
     """A tensor's table entry and its payload; `lies` holds bytes to write for a field in place of the truth.
 
-    Fields that only some forms or dtypes have (`scale`, `stored`, `clusters`, `back`) are written only for those.
+    Fields that only some forms or dtypes have (`scale`, `stored`, `codebook_size`, `back`) are written only for those.
     """
 
     name: bytes = b"w"
@@ -88,7 +88,7 @@ class Entry:
     dims: tuple[int, ...] = ()
     scale: bytes = b"\0\0\x80?"
     stored: int = 0
-    clusters: int = 1
+    codebook_size: int = 1
     back: int = 1
     payload: bytes = b""
     fresh: bool = True
@@ -102,7 +102,7 @@ class Entry:
             "dims": b"".join(map(varint, self.dims)),
             "scale": self.scale if self.dtype == 3 else b"",
             "stored": varint(self.stored) if self.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED) else b"",
-            "clusters": varint(self.clusters) if self.is_shared else b"",
+            "codebook_size": varint(self.codebook_size) if self.is_shared else b"",
             "length": varint(2 * len(self.payload) + self.fresh),
         }
         if self.form == FORM_COPY:
@@ -252,7 +252,7 @@ def _entries(body: bytes, lengths: list[int]) -> list[Entry]:
         if entry.form in (layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED):
             entry.stored = scan.varint()
         if entry.is_shared:
-            entry.clusters = scan.varint()
+            entry.codebook_size = scan.varint()
         length = scan.varint()
         entry.fresh = bool(length & 1)
         lengths.append(length >> 1)

@@ -28,7 +28,7 @@ def _name(random: Random, file: File, entry: Entry) -> None:
 def _form(random: Random, file: File, entry: Entry) -> None:
     entry.form = random.randrange(8)
     if random.getrandbits(1):
-        entry.stored, entry.clusters = random.choice(file.entries).stored, 1 + random.randrange(20)
+        entry.stored, entry.codebook_size = random.choice(file.entries).stored, 1 + random.randrange(20)
 
 
 def _dtype(random: Random, file: File, entry: Entry) -> None:
@@ -69,11 +69,11 @@ def _numbers(random: Random, file: File, entry: Entry) -> None:
     if random.getrandbits(1):
         entry.stored = number(random, entry.stored)
     else:
-        entry.clusters = number(random, entry.clusters)
+        entry.codebook_size = number(random, entry.codebook_size)
 
 
 def _lie(random: Random, file: File, entry: Entry) -> None:
-    field = random.choice(("name", "kind", "dims", "scale", "stored", "clusters", "back", "length"))
+    field = random.choice(("name", "kind", "dims", "scale", "stored", "codebook_size", "back", "length"))
     value = varint(number(random, 2 * len(entry.payload) + 1))
     if random.randrange(4) == 0:
         value = value[:-1] + bytes((value[-1] | 128, 0))  # longer than necessary

@@ -54,7 +54,7 @@ def _is_small(data: bytes) -> bool:
             infos = [file.info(name) for name in file.names]
     except FormatError:
         return True
-    return sum(prod(info.shape) + sum(info.shape) + info.clusters for info in infos) <= ELEMENTS
+    return sum(prod(info.shape) + sum(info.shape) + info.codebook_size for info in infos) <= ELEMENTS
 
 
 def _same_values(data: bytes, found: dict[str, object]) -> None:

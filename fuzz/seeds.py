@@ -82,8 +82,10 @@ def _bag(random: Random) -> Iterator[Tensor]:
 
 def _tensor(random: Random, name: str, shape: Shape, form: str, dtype: str) -> Tensor:
     generator = np.random.default_rng(random.getrandbits(32))
-    clusters = random.choice((1, 2, 3, 5, 17))
-    return tensor(generator, name, shape, dtype, form, clusters=clusters, density=random.choice((0.1, 0.5, 0.9)))
+    codebook_size = random.choice((1, 2, 3, 5, 17))
+    return tensor(
+        generator, name, shape, dtype, form, codebook_size=codebook_size, density=random.choice((0.1, 0.5, 0.9))
+    )
 
 
 class _Builder:

@@ -99,7 +99,7 @@ def summarize(file: DcfFile) -> Summary:
             form=info.form,
             weights=prod(info.shape),
             entries=info.stored,
-            codebook_size=info.clusters,
+            codebook_size=info.codebook_size,
             coder=usage.coder,
             weight_bits=usage.code_bits,
             index_bits=usage.index_bits,

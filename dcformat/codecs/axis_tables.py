@@ -70,8 +70,8 @@ def parse_tables(cursor: Cursor, info: TensorInfo) -> tuple[AxisTables, TensorIn
             raise EncodingError(f"values in {field}", got=0, expected=f"1 to {MAX_CODES}")
     blocks = [_block(cursor, field) for _ in range(1 + kind)]
     second = blocks[1] if kind == SCALES else blocks[0][:0]
-    clusters = cursor.varint("codebook size of the codes", MAX_CODES)
-    codes = replace(info, dtype="int8", clusters=clusters, scale=1.0, payload_bytes=cursor.left)
+    codebook_size = cursor.varint("codebook size of the codes", MAX_CODES)
+    codes = replace(info, dtype="int8", codebook_size=codebook_size, scale=1.0, payload_bytes=cursor.left)
     return AxisTables(kind, inner, lines, size, blocks[0], second), codes
 
 

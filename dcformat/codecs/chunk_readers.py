@@ -80,7 +80,7 @@ class PackedReader:
         )
         decoder.finish()
         self._streams = packed.StreamReader(plan)
-        self.fills_room = payload.has_positions and 0 < info.clusters <= 256 and not coding.fillers
+        self.fills_room = payload.has_positions and 0 < info.codebook_size <= 256 and not coding.fillers
 
     def read_dense(self, chunk: Chunk) -> Array:
         """Return the codes of a chunk of a dense tensor."""
@@ -142,7 +142,7 @@ class ContextReader:
         self._first = payload.chunks[0] if payload.chunks else None
         self._first_decoder = None
         self.codebook = None
-        if self._first is not None and payload.info.clusters:
+        if self._first is not None and payload.info.codebook_size:
             self._first_decoder = Decoder(self._first.data)
             self.codebook = _read_codebook(self._first_decoder, payload.info)
         self._alphabet = Alphabet(payload.code_symbols, negatives(self.codebook))
@@ -164,7 +164,7 @@ class ContextReader:
             view = _stored_only(code_symbols, chunk, payload.length, self._alphabet.negatives)
         else:
             view = self._coder.decode(decoder, chunk.lines, payload.length, chunk.stored, self._alphabet)
-            if not info.clusters and values is None:
+            if not info.codebook_size and values is None:
                 values = coded_values(decoder, chunk, info) if chunk.stored else np.empty(0, STORAGE[info.dtype])
         decoder.finish()
         return ChunkEntries(view, values)
@@ -183,9 +183,9 @@ class ContextReader:
 
 def _read_codebook(decoder: Decoder, info: TensorInfo) -> Array | None:
     """Read the codebook if the tensor has one."""
-    if not info.clusters:
+    if not info.codebook_size:
         return None
-    return read_codebook(decoder, info.clusters, info.dtype, sparse=info.form == "sparse")
+    return read_codebook(decoder, info.codebook_size, info.dtype, sparse=info.form == "sparse")
 
 
 def _stored_only(code_symbols: Array, chunk: Chunk, length: int, zero: int) -> CsrView:

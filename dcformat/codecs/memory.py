@@ -50,7 +50,7 @@ def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
     passing = busy * (max(_passing(payload, chunk) for chunk in chunks) + blocks)
     together = info.decoded_bytes if len(chunks) > 1 else 0
     transposed = _transposing(payload) if payload.coding.transposed else 0
-    codebook = 0 if not info.clusters else 48 * info.clusters
+    codebook = 0 if not info.codebook_size else 48 * info.codebook_size
     return _FIXED + CHUNK_OBJECTS * len(chunks) + codebook + pieces + passing + together + transposed
 
 
@@ -69,7 +69,7 @@ def _block_bytes(data: Bytes, count: int, dtype: str) -> int:
 
 def _code_bytes(payload: ParsedPayload) -> int:
     """Return the bytes of a code symbol in memory during decoding; coders 2 and 3 always use two."""
-    return 1 if payload.info.clusters < 256 and payload.coding.is_packed else 2
+    return 1 if payload.info.codebook_size < 256 and payload.coding.is_packed else 2
 
 
 def _index_bytes(payload: ParsedPayload) -> int:
@@ -79,7 +79,7 @@ def _index_bytes(payload: ParsedPayload) -> int:
 def _piece(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the bytes of a chunk's part of the result."""
     info = payload.info
-    values = 0 if info.clusters else STORAGE[info.dtype].itemsize
+    values = 0 if info.codebook_size else STORAGE[info.dtype].itemsize
     if payload.is_plain:
         return chunk.stored * values
     if info.form == "dense":
@@ -91,7 +91,7 @@ def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the number of bytes that are freed once a chunk is decoded."""
     info, elements, size = payload.info, chunk.lines * payload.length, len(chunk.data)
     packed = payload.coding.is_packed
-    item = 0 if info.clusters else STORAGE[info.dtype].itemsize
+    item = 0 if info.codebook_size else STORAGE[info.dtype].itemsize
     # Values take two copies and a mask, or integers, their products, and an array to compare these with.
     raw = packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES
     values = chunk.stored * (2 * item + 1 if raw else 3 * item + 17) if item else 0
@@ -112,7 +112,7 @@ def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
 
 def _context_state(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the bytes of the state that coders 2 and 3 keep for columns, lines and code symbols."""
-    width = min((payload.info.clusters + 1).bit_length(), 16)
+    width = min((payload.info.codebook_size + 1).bit_length(), 16)
     symbols = 4 * (600 << width if width <= 8 else 8 << width)
     if payload.length > _CONTEXT_STATE:
         return symbols
@@ -136,7 +136,7 @@ def _transposing(payload: ParsedPayload) -> int:
     info = payload.info
     if info.form == "dense":
         return info.stored * _code_bytes(payload)
-    each = 20 if info.clusters and _code_bytes(payload) == 1 else 56
+    each = 20 if info.codebook_size and _code_bytes(payload) == 1 else 56
     return info.decoded_bytes + each * info.stored + 24 * info.rows
 
 

@@ -148,8 +148,8 @@ def _candidate(tensor: Tensor, coding: Coding, lines_each: int | None) -> _Candi
     if lines_each is None:
         lines = tensor.columns if coding.transposed else tensor.rows
         lines_each = chunk_lines(lines, stored, tensor.size if coding.every_element else stored, _CHUNK)
-    clusters = 1 if tensor.codebook is None else len(tensor.codebook)
-    code_symbols = clusters + (coding.every_element or coding.fillers)
+    codebook_size = 1 if tensor.codebook is None else len(tensor.codebook)
+    code_symbols = codebook_size + (coding.every_element or coding.fillers)
     if not tensor.is_sparse:
         parts = _dense_parts(tensor, coding.transposed, lines_each)
         return _Candidate(coding, tensor, lines_each, parts, 0, code_symbols)

@@ -95,10 +95,10 @@ class Coding:
 
     def _contradicts(self, info: TensorInfo) -> bool:
         """Return whether this coding cannot apply to a tensor of this form."""
-        sparse, shared = info.form == "sparse", info.clusters > 0
+        sparse, shared = info.form == "sparse", info.codebook_size > 0
         return (
-            (self.every_element and not (sparse and shared and info.clusters < layout.MAX_CODEBOOK))
-            or (self.fillers and not (sparse and 0 < info.clusters < 256 and self.is_packed))
+            (self.every_element and not (sparse and shared and info.codebook_size < layout.MAX_CODEBOOK))
+            or (self.fillers and not (sparse and 0 < info.codebook_size < 256 and self.is_packed))
             or (self.fillers and self.every_element)
             or (self.transposed and not sparse and not shared)
             or (info.form == "dense" and not shared and self.coder not in _FOR_VALUES)
@@ -111,7 +111,7 @@ class Coding:
 
     def _has_values(self, info: TensorInfo) -> bool:
         """Return whether values of a sparse tensor are stored beside positions."""
-        return info.form == "sparse" and not info.clusters and self.coder != layout.CODER_TABLES
+        return info.form == "sparse" and not info.codebook_size and self.coder != layout.CODER_TABLES
 
     def _require_limits(self, info: TensorInfo) -> None:
         if self.transposed and not can_transpose(info.rows, info.columns):
@@ -120,7 +120,7 @@ class Coding:
         if self.every_element and info.size > max_elements:
             raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
         length = info.rows if self.transposed else info.columns
-        plain = info.form != "sparse" and not info.clusters
+        plain = info.form != "sparse" and not info.codebook_size
         if not self.is_quick and not plain and length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
 
@@ -158,7 +158,7 @@ class ParsedPayload:
     @property
     def is_plain(self) -> bool:
         """Whether the payload holds values instead of codes and positions."""
-        return self.info.form != "sparse" and not self.info.clusters
+        return self.info.form != "sparse" and not self.info.codebook_size
 
     @property
     def value_blocks(self) -> list[tuple[Bytes, int, str]]:
@@ -178,7 +178,7 @@ class ParsedPayload:
     @property
     def code_symbols(self) -> int:
         """The number of distinct code symbols in the streams."""
-        return (self.info.clusters or 1) + (self.coding.every_element or self.coding.fillers)
+        return (self.info.codebook_size or 1) + (self.coding.every_element or self.coding.fillers)
 
 
 def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = None) -> ParsedPayload:
@@ -267,7 +267,7 @@ def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_mem
     lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
     lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
     head = cursor.array(0, "head")
-    if coding.is_packed and (info.form == "sparse" or info.clusters):
+    if coding.is_packed and (info.form == "sparse" or info.codebook_size):
         head = cursor.array(cursor.varint("head length", layout.MAX_PAYLOAD_BYTES), "head")
     table: list[tuple[int, int, int]] = []
     if lines_each:

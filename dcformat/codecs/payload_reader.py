@@ -147,7 +147,7 @@ def _read_sparse(payload: ParsedPayload, reader: ChunkReader, threads: int) -> C
     # Decode chunks into their final places: joining them afterwards would take longer than decoding them.
     room = _room(payload)
     indptr = np.zeros(payload.lines + 1, np.int64)
-    values = None if info.clusters else np.empty(info.stored, STORAGE[info.dtype])
+    values = None if info.codebook_size else np.empty(info.stored, STORAGE[info.dtype])
 
     def decode(place: tuple[Chunk, int, int]) -> None:
         chunk, line, entry = place

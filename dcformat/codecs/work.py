@@ -58,7 +58,7 @@ def decoding_steps(payload: ParsedPayload) -> int:
     if payload.codes is not None and payload.tables is not None:
         tables = sum(_block(*block) for block in payload.value_blocks)
         return steps + tables + decoding_steps(payload.codes) + _TABLE_ELEMENT * info.stored + LINE * info.rows
-    steps += _values(info.clusters, info.dtype)
+    steps += _values(info.codebook_size, info.dtype)
     steps += sum(_block(*block) for block in payload.value_blocks)
     steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
     if payload.coding.transposed:
@@ -115,8 +115,8 @@ def _block(data: Bytes, count: int, dtype: str) -> int:
 def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
     info, elements = payload.info, chunk.lines * payload.length
     packed = payload.coding.is_packed
-    values = 0 if info.clusters else SYMBOL * chunk.stored
-    if not (info.clusters or packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES):
+    values = 0 if info.codebook_size else SYMBOL * chunk.stored
+    if not (info.codebook_size or packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES):
         values += _values(chunk.stored, info.dtype)
     if payload.is_plain:
         return values
@@ -138,7 +138,7 @@ def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
     """Return the maximum number of steps that coders 2 and 3 take for positions and code symbols."""
     coder, elements, length = payload.coding.coder, chunk.lines * payload.length, payload.length
     mixing = coder == layout.CODER_MIXING
-    bits = 1 + min((payload.info.clusters + 1).bit_length(), 16)
+    bits = 1 + min((payload.info.codebook_size + 1).bit_length(), 16)
     cells = elements if elements <= _MAX_CELLS[coder] else 0
     # A decoder checks for the end of its stream at the end of a line.
     coded = MAX_DECISIONS * (len(chunk.data) + 16) + length * (1 + bits)

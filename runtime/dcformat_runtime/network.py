@@ -1,6 +1,6 @@
 """Makes a model ready to run: validates it, makes weights float32 CSR, and fuses clips into the layers before.
 
-It proves that everything by which a kernel will index is in range: row pointers, column indices, shapes and wiring. No
+It proves that everything by which a kernel will index is in range: `indptr`, `indices`, shapes and wiring. No
 other module of this package looks at a tensor of the file.
 """
 

@@ -71,9 +71,9 @@ def test_the_papers_relative_index(invoke: Invoke, tmp_path: Path, npz: Path, dc
 
 def test_few_distinct_values_get_a_codebook_unasked(dcf: Path) -> None:
     with dcformat.open(dcf) as content:
-        assert content.info("fc1.weight").clusters == 16
+        assert content.info("fc1.weight").codebook_size == 16
         assert content.info("fc1.weight").form == "sparse"
-        assert content.info("fc1.bias").clusters == 0
+        assert content.info("fc1.bias").codebook_size == 0
 
 
 def test_half_precision_and_int8(invoke: Invoke, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Fields(TypedDict, total=False):
     dtype: int
     shape: Sequence[int]
     stored: int
-    clusters: int
+    codebook_size: int
     scale: float
     fresh: bool | None
     length: int | None
@@ -76,7 +76,7 @@ class Entry:
     dtype: int = FLOAT32
     shape: Sequence[int] = (1,)
     stored: int = 0
-    clusters: int = 1
+    codebook_size: int = 1
     scale: float = 1.0
     fresh: bool | None = None
     length: int | None = None
@@ -88,7 +88,7 @@ class Entry:
         out += b"".join(varint(size) for size in self.shape)
         out += struct.pack("<f", self.scale) if self.dtype == INT8 else b""
         out += varint(self.stored) if self.form in (SPARSE, SPARSE_SHARED) else b""
-        out += varint(self.clusters) if self.form in (DENSE_SHARED, SPARSE_SHARED) else b""
+        out += varint(self.codebook_size) if self.form in (DENSE_SHARED, SPARSE_SHARED) else b""
         length = len(self.payload) if self.length is None else self.length
         return out + varint(2 * length + (first if self.fresh is None else self.fresh))
 

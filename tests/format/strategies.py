@@ -74,7 +74,7 @@ def codebook(random: np.random.Generator, dtype: str, size: int, *, zero: bool) 
 
 
 def tensor(
-    random: np.random.Generator, name: str, shape: tuple[int, ...], dtype: str, form: str, *, clusters: int = 5,
+    random: np.random.Generator, name: str, shape: tuple[int, ...], dtype: str, form: str, *, codebook_size: int = 5,
     density: float = 0.4, grid: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return a tensor of a form; a tensor that is too small to be constant is dense."""
@@ -86,7 +86,7 @@ def tensor(
         return Tensor(name, shape, dtype, values(random, dtype, 1), scale=scale)
     if form in ("constant", "dense"):
         return Tensor(name, shape, dtype, values(random, dtype, size, grid=grid), scale=scale)
-    book = codebook(random, dtype, clusters, zero=form == "dense-shared") if form.endswith("shared") else None
+    book = codebook(random, dtype, codebook_size, zero=form == "dense-shared") if form.endswith("shared") else None
     kind = np.uint8 if book is None or len(book) <= 256 else np.uint16
     if form == "dense-shared":
         assert book is not None
@@ -161,9 +161,9 @@ def small_model() -> Model:
     """Return a network of three tensors, with everything else that a file can hold."""
     random = np.random.default_rng(7)
     tensors = [
-        tensor(random, "fc1", (4, 6), "float32", "sparse-shared", clusters=3),
+        tensor(random, "fc1", (4, 6), "float32", "sparse-shared", codebook_size=3),
         tensor(random, "bias", (4,), "float32", "dense"),
-        tensor(random, "fc2", (3, 4), "float32", "dense-shared", clusters=4),
+        tensor(random, "fc2", (3, 4), "float32", "dense-shared", codebook_size=4),
     ]
     return Model(
         {t.name: t for t in tensors}, small_graph(), ("zero", "one", "zwei \u00e4"), {"by": "a test", "empty": ""},
@@ -238,11 +238,11 @@ def vectors() -> Iterator[tuple[str, bytes]]:
 def large_vectors() -> Iterator[tuple[str, bytes]]:
     """Return names and files that need many symbols: four streams, two planes of code symbols, 64-bit positions."""
     random = np.random.default_rng(2)
-    for clusters in (20, 300):
-        made = tensor(random, "t", (90, 100), "float32", "sparse-shared", clusters=clusters, density=0.55)
+    for codebook_size in (20, 300):
+        made = tensor(random, "t", (90, 100), "float32", "sparse-shared", codebook_size=codebook_size, density=0.55)
         for one in (way(0), way(1), way(1, transposed=True), way(1, every_element=True), way(2), way(3)):
-            yield f"{clusters}-{one}", dumps_as(Model({"t": made}), one)
-    made = tensor(random, "t", (70, 100), "float16", "sparse-shared", clusters=9, density=0.02)
+            yield f"{codebook_size}-{one}", dumps_as(Model({"t": made}), one)
+    made = tensor(random, "t", (70, 100), "float16", "sparse-shared", codebook_size=9, density=0.02)
     yield "fillers", dumps_as(Model({"t": made}), way(1, fillers=True))
     made = tensor(random, "t", (90, 100), "float16", "sparse", density=0.55)
     for one in (way(1, blocks=True), way(1, transposed=True, blocks=True), way(2, transposed=True)):
@@ -267,6 +267,6 @@ def tensors(draw: st.DrawFn, name: str = "t") -> Tensor:
     shape = tuple(draw(st.one_of(shapes, st.sampled_from([[], [1], [40, 30], [1, 300], [300, 1]]))))
     return tensor(
         random, name, shape, draw(st.sampled_from(DTYPES)), draw(st.sampled_from(FORMS)),
-        clusters=draw(st.sampled_from([1, 2, 3, 16, 255, 256, 257, 700])),
+        codebook_size=draw(st.sampled_from([1, 2, 3, 16, 255, 256, 257, 700])),
         density=draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 0.95, 1.0])), grid=draw(st.booleans()),
     )  # fmt: skip

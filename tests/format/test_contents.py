@@ -31,14 +31,14 @@ def test_an_entry_is_read_back(made: Tensor, payload_bytes: int) -> None:
     assert (info.size, info.rows, info.columns) == (made.size, made.rows, made.columns)
     assert info.form == ("constant" if made.is_constant else "sparse" if made.is_sparse else "dense")
     assert info.stored == len(made.data) and info.payload_bytes == payload_bytes
-    assert info.clusters == (0 if made.codebook is None else len(made.codebook))
+    assert info.codebook_size == (0 if made.codebook is None else len(made.codebook))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("clusters", [3, 200, 300])
-def test_decoded_bytes_are_those_of_the_arrays(dtype: str, form: str, clusters: int) -> None:
-    made = tensor(np.random.default_rng(1), "t", (17, 23), dtype, form, clusters=clusters)
+@pytest.mark.parametrize("codebook_size", [3, 200, 300])
+def test_decoded_bytes_are_those_of_the_arrays(dtype: str, form: str, codebook_size: int) -> None:
+    made = tensor(np.random.default_rng(1), "t", (17, 23), dtype, form, codebook_size=codebook_size)
     arrays = (made.data, made.codebook, made.indptr, made.indices)
     assert info_of(made).decoded_bytes == sum(a.nbytes for a in arrays if a is not None)
 
@@ -88,7 +88,7 @@ def test_contents_just_within_the_limits_are_read() -> None:
     parse(File([Entry(b"", "n" * 255, shape=(1,) * 7)]).plain_contents())
     parse(File([Entry(b"", shape=(1 << 40, 0))]).plain_contents())
     parse(File([Entry(b"", shape=(1 << 20, 1 << 20))]).plain_contents())
-    parse(File([Entry(b"", form=SPARSE_SHARED, shape=(2,), stored=2, clusters=1 << 16)]).plain_contents())
+    parse(File([Entry(b"", form=SPARSE_SHARED, shape=(2,), stored=2, codebook_size=1 << 16)]).plain_contents())
     parse(File([Entry(b"", dtype=INT8, scale=1e-45)]).plain_contents())
     many = File([Entry(b"", f"{k}", form=DENSE, length=0) for k in range(3000)])
     assert len(parse(many.plain_contents()).tensors) == 3000
@@ -139,4 +139,4 @@ def test_an_entry_alone() -> None:
     made = from_dense("w", np.array([[0, 1.5, 0], [0, 0, -2]], np.float32))
     info = parse_entry(bytes(EntryHead.of(made)), 17)
     assert (info.name, info.shape, info.dtype, info.form) == ("w", (2, 3), "float32", "sparse")
-    assert (info.stored, info.clusters, info.payload_bytes, info.block) == (2, 0, 17, 0)
+    assert (info.stored, info.codebook_size, info.payload_bytes, info.block) == (2, 0, 17, 0)

@@ -197,7 +197,7 @@ def test_values_that_no_element_has_are_left_out_of_the_codebook() -> None:
     data = written(Tensor("w", (60, 100), "float32", codes, book))
     assert dcformat.load(data).tensors["w"].values().tolist() == [-2, 2] * 3000
     with dcformat.open(data) as file:
-        assert file.info("w").clusters == 2
+        assert file.info("w").codebook_size == 2
 
 
 @given(tensors())
@@ -316,7 +316,7 @@ def test_the_bits_of_a_small_payload_add_up(form: str) -> None:
     """Positions and codebook would take more bits in separate streams than the shared stream has."""
     for seed in range(12):
         random = np.random.default_rng(seed)
-        made = tensor(random, "t", (2, 3), "float32", form, clusters=1 + seed % 3, density=0.2 + 0.06 * seed)
+        made = tensor(random, "t", (2, 3), "float32", form, codebook_size=1 + seed % 3, density=0.2 + 0.06 * seed)
         for mode in MODES:
             check_usage(dcformat.dumps(Model({"t": made}), mode=mode))
 

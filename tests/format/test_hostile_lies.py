@@ -47,7 +47,7 @@ def head(bits: Bits) -> bytes:
 def three_codes(first: int, code: int) -> bytes:
     """Return a file of one code into a codebook of the int8 values from `first` - 128 on."""
     payload = bytes((RAW, 0)) + head(Bits().put(8, first).steps(2)) + bytes((code,))
-    return one(payload, form=DENSE_SHARED, dtype=INT8, shape=(1,), clusters=3)
+    return one(payload, form=DENSE_SHARED, dtype=INT8, shape=(1,), codebook_size=3)
 
 
 def code_lengths(gap_bits: int, steps: list[tuple[object, int]]) -> bytes:
@@ -80,22 +80,28 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
         errors.MemoryLimitError,
     ),
     "codebook of 10,000 in no bytes": (
-        one(bytes((HUFFMAN, 0, 0)), form=DENSE_SHARED, shape=(2,), clusters=10_000, dtype=INT8),
+        one(bytes((HUFFMAN, 0, 0)), form=DENSE_SHARED, shape=(2,), codebook_size=10_000, dtype=INT8),
         errors.CodebookError,
     ),
-    "codebook of none": (one(b"\0\0", form=DENSE_SHARED, shape=(2,), clusters=0), errors.EncodingError),
+    "codebook of none": (one(b"\0\0", form=DENSE_SHARED, shape=(2,), codebook_size=0), errors.EncodingError),
     "every element of 2^31": (
         one(
             bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0",
             shape=(1 << 11, 1 << 20),
-            clusters=1,
+            codebook_size=1,
             form=SPARSE_SHARED,
             dtype=INT8,
         ),
         errors.LimitError,
     ),
     "every element by coder 2": (
-        one(bytes((ADAPTIVE | EVERY_ELEMENT, 0)), shape=(1 << 11, 1 << 20), clusters=1, form=SPARSE_SHARED, dtype=INT8),
+        one(
+            bytes((ADAPTIVE | EVERY_ELEMENT, 0)),
+            shape=(1 << 11, 1 << 20),
+            codebook_size=1,
+            form=SPARSE_SHARED,
+            dtype=INT8,
+        ),
         errors.LimitError,
     ),
     "every element stored, one said": (
@@ -103,7 +109,7 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
             bytes((EVERY_ELEMENT, 0)) + head(Bits().put(8, 3)) + b"\0",
             shape=(2, 3),
             stored=1,
-            clusters=1,
+            codebook_size=1,
             form=SPARSE_SHARED,
             dtype=INT8,
         ),
@@ -156,7 +162,7 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
             bytes((RAW | FILLERS, 0)) + head(Bits().put(8, 3).put(3, 0)) + bytes((2, 0b0010)),
             shape=(2, 3),
             stored=1,
-            clusters=1,
+            codebook_size=1,
             form=SPARSE_SHARED,
             dtype=INT8,
         ),

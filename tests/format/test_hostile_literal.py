@@ -128,7 +128,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         one(ONE, form=SPARSE, shape=(1 << 40, 1), stored=0),
         None,
         "tensors",
-        "8,796,093,023,240 bytes",  # row pointers, and the tensor's objects
+        "8,796,093,023,240 bytes",  # `indptr`, and the tensor's objects
         "at most 4,294,967,296 (max_memory)",
     ),
     "E08 varint": (
@@ -196,7 +196,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         errors.ShapeError,
         one(ONE, form=SPARSE, shape=(2, 3), stored=7),
         18,
-        "stored entries",
+        "entries",
         "7",
         "at most 6",
     ),

@@ -44,7 +44,7 @@ def test_large_tensors_take_what_was_allowed(form: str) -> None:
     """The bound is close to the arrays' true size: measured memory stays just below it."""
     jit.warm(jit.kernels())  # the compiler's memory does not count
     random = np.random.default_rng(3)
-    made = strategies.tensor(random, "t", (200, 300), "float32", form, clusters=17, grid=True)
+    made = strategies.tensor(random, "t", (200, 300), "float32", form, codebook_size=17, grid=True)
     for way in strategies.ways(made, 30):
         data = strategies.dumps_as(dcformat.Model({"t": made}), way)
         with dcformat.open(data, max_memory=None) as file:

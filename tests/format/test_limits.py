@@ -63,8 +63,10 @@ def least(function: Callable[[int], Any]) -> int:
 def forms() -> list[Tensor]:
     random = np.random.default_rng(3)
     shape = (30, 20_000)  # several pieces
-    made = [tensor(random, form, shape, "float32", form, clusters=9) for form in ("dense", "dense-shared", "sparse")]
-    made.append(tensor(random, "sparse-shared", shape, "float16", "sparse-shared", clusters=9))
+    made = [
+        tensor(random, form, shape, "float32", form, codebook_size=9) for form in ("dense", "dense-shared", "sparse")
+    ]
+    made.append(tensor(random, "sparse-shared", shape, "float16", "sparse-shared", codebook_size=9))
     made.append(Tensor("constant", shape, "int8", np.array([3], "|i1")))
     made.append(Tensor("zeros", shape, "float32", np.zeros(1, "<f4")))
     return made
@@ -133,7 +135,7 @@ def test_a_constant_is_never_expanded_unless_somebody_asks() -> None:
         with pytest.raises(MemoryLimitError):
             convert(max_memory=64 * MEBI)
     with pytest.raises(MemoryLimitError):
-        made.to_csr()  # 4 GiB of values, indices and pointers
+        made.to_csr()  # 4 GiB of values, `indices` and `indptr`
     assert peak(lambda: next(iter(made.pieces()))) < 4 * MEBI
 
 
@@ -211,7 +213,7 @@ def test_files_that_say_they_are_empty_are_read() -> None:
 @pytest.mark.parametrize("coder", [2, 3])
 def test_accounting_takes_the_counted_memory(coder: int) -> None:
     jit.warm(jit.kernels())
-    made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", clusters=5)
+    made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", codebook_size=5)
     data = dumps_as(Model({"w": made}), way(coder))
 
     def account(most: int) -> None:

@@ -190,7 +190,7 @@ def test_chunks_of_other_sizes_than_the_payload() -> None:
 def test_a_beginning_longer_than_the_payload() -> None:
     """The head of the chunks would be longer than what is read at first, and than all of the payload."""
     payload = bytes((1,)) + varint(1) + varint(1 << 21) + bytes(1 << 20)
-    data = one(payload, form=SPARSE_SHARED, shape=(50, 50), stored=9, clusters=3)
+    data = one(payload, form=SPARSE_SHARED, shape=(50, 50), stored=9, codebook_size=3)
     with pytest.raises(TruncatedError, match=r"head .*: expected 2,097,152 bytes, found 1,048,576"):
         pieces(data)
 

@@ -55,12 +55,12 @@ def test_a_stream_that_ends_early_is_noticed() -> None:
 @example([0, 0], 0, 2, 2)  # no lines for two entries
 def test_positions_equal_those_of_the_kernel(gaps: list[int], lines: int, length: int, stored: int) -> None:
     given_gaps = np.array(gaps, np.uint8)
-    pointers, indices = np.zeros(lines + 1, np.int64), np.empty(stored, np.int32)
-    bad = index.place32(given_gaps, len(gaps), 7, length, lines, pointers, indices)
+    indptr, indices = np.zeros(lines + 1, np.int64), np.empty(stored, np.int32)
+    bad = index.place32(given_gaps, len(gaps), 7, length, lines, indptr, indices)
     found = plain.place(given_gaps, 7, stored, lines, length)
     assert (found is None) == bool(bad)
     if found is not None:
-        assert found[0].tolist() == pointers.tolist()
+        assert found[0].tolist() == indptr.tolist()
         assert found[1].tolist() == indices.tolist()
 
 

@@ -94,9 +94,9 @@ def _codebook(size: int, stored: int, mode: Mode) -> None:
     codes = random.integers(0, size, stored).astype(np.uint8 if size <= 256 else np.uint16)
     codes[-1] = size - 1
     dense = Tensor("d", (stored,), "float32", codes, book)
-    pointers = np.array([0, stored // 2, stored], np.int64)
+    indptr = np.array([0, stored // 2, stored], np.int64)
     places = np.concatenate([np.arange(stored // 2), np.arange(stored - stored // 2)]).astype(np.int32) * 2
-    sparse = Tensor("s", (2, 2 * stored), "float32", codes, book, pointers, places)
+    sparse = Tensor("s", (2, 2 * stored), "float32", codes, book, indptr, places)
     for made in (dense, sparse):
         assert equal(back(made, mode), made)
 
@@ -107,8 +107,8 @@ def test_the_shortest_possible_value_streams(form: str) -> None:
     """A stream may hold a thousand values in a byte; a reader must not take it for too short."""
     data = np.ones(60_000, "<f4") if form == "sparse" else np.zeros(60_000, "<f4")
     data[-1] = 2
-    pointers, places = np.array([0, 60_000]), np.arange(60_000, dtype=np.int32)
-    rows = Tensor("t", (1, 60_000), "float32", data, None, pointers, places)
+    indptr, places = np.array([0, 60_000]), np.arange(60_000, dtype=np.int32)
+    rows = Tensor("t", (1, 60_000), "float32", data, None, indptr, places)
     made = rows if form == "sparse" else Tensor("t", (60_000,), "float32", data)
     for mode in ("small", "tiny"):
         assert equal(back(made, mode), made)
@@ -134,9 +134,9 @@ def test_wide_and_tall_and_long_shapes() -> None:
     for shape in ((1, 1 << 40), (1 << 8, 1 << 32), (3, 1 << 31), (5, 1 << 20, 1 << 17)):
         columns = int(np.prod(shape[1:], dtype=np.int64))
         places = np.array([0, 9, 70_000], np.int64 if columns >= 1 << 31 else np.int32)
-        pointers = np.zeros(shape[0] + 1, np.int64)
-        pointers[1:] = 3
-        made = Tensor("t", shape, "float16", np.array([1, 2, 3], "<f2"), None, pointers, places)
+        indptr = np.zeros(shape[0] + 1, np.int64)
+        indptr[1:] = 3
+        made = Tensor("t", shape, "float16", np.array([1, 2, 3], "<f2"), None, indptr, places)
         for mode in ("fast", "small"):
             assert equal(back(made, mode), made), (shape, mode)
 
@@ -242,7 +242,7 @@ def test_metadata_in_any_order_gives_the_same_bytes() -> None:
 ONES = np.ones(3, "<f4")
 BOOK = np.array([1, 2], "<f4")
 CODES = np.array([0, 1, 0], np.uint8)
-POINTERS, PLACES = np.array([0, 1, 3]), np.array([0, 0, 1], np.int32)
+INDPTR, PLACES = np.array([0, 1, 3]), np.array([0, 0, 1], np.int32)
 DESCENDING, TURNED = np.array([0, 4, 3]), np.array([1, 1, 0], np.int32)
 WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
     "another dtype": (Tensor("t", (3,), "float32", np.ones(3)), errors.EncodingError),
@@ -257,14 +257,14 @@ WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
     "scale of 53 bits": (Tensor("t", (1,), "int8", np.ones(1, np.int8), scale=0.1), errors.EncodingError),
     "codebook out of order": (Tensor("t", (3,), "float32", CODES, BOOK[::-1]), errors.CodebookError),
     "codebook with one value twice": (Tensor("t", (3,), "float32", CODES, BOOK * 0 + 1), errors.CodebookError),
-    "codebook with zero": (Tensor("t", (2, 2), "float32", CODES, BOOK - 1, POINTERS, PLACES), errors.CodebookError),
+    "codebook with zero": (Tensor("t", (2, 2), "float32", CODES, BOOK - 1, INDPTR, PLACES), errors.CodebookError),
     "code out of range": (Tensor("t", (3,), "float32", CODES + np.uint8(1), BOOK), errors.IndexRangeError),
     "signed codes": (Tensor("t", (3,), "float32", CODES.astype(np.int8), BOOK), errors.EncodingError),
-    "a stored zero": (Tensor("t", (2, 2), "float32", ONES * 0, None, POINTERS, PLACES), errors.EncodingError),
-    "columns descend": (Tensor("t", (2, 2), "float32", ONES, None, POINTERS, TURNED), errors.IndexRangeError),
-    "column out of range": (Tensor("t", (2, 1), "float32", ONES, None, POINTERS, PLACES), errors.IndexRangeError),
-    "pointers descend": (Tensor("t", (2, 2), "float32", ONES, None, DESCENDING, PLACES), errors.IndexRangeError),
-    "pointers of another shape": (Tensor("t", (3, 2), "float32", ONES, None, POINTERS, PLACES), errors.ShapeError),
+    "a stored zero": (Tensor("t", (2, 2), "float32", ONES * 0, None, INDPTR, PLACES), errors.EncodingError),
+    "columns descend": (Tensor("t", (2, 2), "float32", ONES, None, INDPTR, TURNED), errors.IndexRangeError),
+    "column out of range": (Tensor("t", (2, 1), "float32", ONES, None, INDPTR, PLACES), errors.IndexRangeError),
+    "indptr descend": (Tensor("t", (2, 2), "float32", ONES, None, DESCENDING, PLACES), errors.IndexRangeError),
+    "indptr of another shape": (Tensor("t", (3, 2), "float32", ONES, None, INDPTR, PLACES), errors.ShapeError),
     "another name": (Tensor("u", (3,), "float32", ONES), errors.EncodingError),
 }  # fmt: skip
 
@@ -316,8 +316,8 @@ def test_generated_codebooks_are_valid() -> None:
 
 
 def test_a_tensor_too_sparse_for_the_relative_index_is_refused_at_once() -> None:
-    pointers = np.array([0, 1], np.int64)
+    indptr = np.array([0, 1], np.int64)
     far = np.array([(1 << 40) - 1], np.int64)
-    tensor = Tensor("w", (1, 1 << 40), "float32", np.ones(1, np.float32), None, pointers, far)
+    tensor = Tensor("w", (1, 1 << 40), "float32", np.ones(1, np.float32), None, indptr, far)
     with pytest.raises(errors.LimitError, match="escapes"):
         dcformat.dumps(Model({"w": tensor}))

@@ -45,16 +45,16 @@ WEIGHT_LIES: dict[str, Change] = {
     "a column far beyond": _set("indices", 3, 2**31 - 1),
     "a negative column": _set("indices", 0, -1),
     "columns out of order": _sorted_down,
-    "a row pointer beyond the entries": _set("indptr", 2, 10**6),
-    "a negative row pointer": _set("indptr", 1, -5),
-    "row pointers that do not start at 0": _set("indptr", 0, 1),
-    "a last row pointer too small": _set("indptr", -1, 1),
-    "too few row pointers": lambda t: replace(t, indptr=t.indptr[:-1]),  # type: ignore[index]
+    "indptr beyond the entries": _set("indptr", 2, 10**6),
+    "a negative number in indptr": _set("indptr", 1, -5),
+    "indptr that does not start at 0": _set("indptr", 0, 1),
+    "indptr that ends too low": _set("indptr", -1, 1),
+    "indptr too short": lambda t: replace(t, indptr=t.indptr[:-1]),  # type: ignore[index]
     "fewer values than columns": lambda t: replace(t, data=t.data[:-1]),
     "more values than columns": lambda t: replace(t, data=np.append(t.data, np.float32(1))),
     "values in two dimensions": lambda t: replace(t, data=t.data[None]),
     "float columns": lambda t: replace(t, indices=t.indices.astype(np.float32)),  # type: ignore[union-attr]
-    "float row pointers": lambda t: replace(t, indptr=t.indptr.astype(np.float64)),  # type: ignore[union-attr]
+    "indptr of floats": lambda t: replace(t, indptr=t.indptr.astype(np.float64)),  # type: ignore[union-attr]
     "not a number": _set("data", 5, np.nan),  # type: ignore[arg-type]
     "infinity": _set("data", 5, np.inf),  # type: ignore[arg-type]
     "float64 values": lambda t: replace(t, data=t.data.astype(np.float64)),

@@ -66,7 +66,7 @@ def test_package() -> None:
         file.verify()
         assert file.tensor("w").to_dense().tobytes() == matrix().tobytes()
         info = file.info("w")
-        assert (info.form, info.stored, info.clusters, info.payload_bytes) == ("sparse", 6, 3, 14)
+        assert (info.form, info.stored, info.codebook_size, info.payload_bytes) == ("sparse", 6, 3, 14)
     assert reference(dcformat.dumps(dcformat.load(dump())))["digest"] == dump()[-8:].hex()
 
 

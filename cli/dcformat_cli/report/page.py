@@ -110,7 +110,7 @@ def _row(tensor: TensorFacts) -> Row:
     return Row(
         info.name, "x".join(map(str, info.shape)) or "scalar", info.dtype,
         f"a copy of {charts.elided(info.copy_of)}" if info.copy_of else info.form,
-        info.stored / info.size if info.size and sparse else 1.0, info.clusters, usage.coder if usage else "",
+        info.stored / info.size if info.size and sparse else 1.0, info.codebook_size, usage.coder if usage else "",
         usage.code_bits / entries if usage else None, usage.index_bits / entries if usage and sparse else None,
         info.payload_bytes,
     )  # fmt: skip
@@ -148,7 +148,7 @@ def _costs(facts: Facts) -> dict[str, Any]:
     pictures: list[tuple[str, Picture]] = []
     for number, tensor in enumerate(_largest(facts, _BARS)):
         examined, info = tensor.examined, tensor.info
-        if examined is None or not info.stored or not (info.clusters or info.form == "sparse"):
+        if examined is None or not info.stored or not (info.codebook_size or info.form == "sparse"):
             continue
         usage = examined.usage
         costs.append(_cost(info, examined))
@@ -175,7 +175,7 @@ def _cost(info: TensorInfo, examined: Examined) -> Cost:
     usage, sparse = examined.usage, info.form == "sparse"
     return Cost(
         info.name, usage.coder,
-        (info.clusters - 1).bit_length() if info.clusters else 8 * STORAGE[info.dtype].itemsize,
+        (info.codebook_size - 1).bit_length() if info.codebook_size else 8 * STORAGE[info.dtype].itemsize,
         None if examined.counts is None else entropy(examined.counts), usage.code_bits / info.stored,
         position_entropy(info.size, info.stored) if sparse else None,
         usage.index_bits / info.stored if sparse else None,

@@ -77,7 +77,7 @@ def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -
         The tensor is damaged, or takes more memory or work than the file was opened with.
     """
     info = file.info(name)
-    if info.form == "dense" and not info.clusters and info.decoded_bytes > _LARGE:
+    if info.form == "dense" and not info.codebook_size and info.decoded_bytes > _LARGE:
         feed(file.pieces(name))
         return Examined(file.usage(name), histogram=_histogram(info, file.pieces(name)))
     tensor = file.tensor(name)

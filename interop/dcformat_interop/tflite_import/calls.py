@@ -26,7 +26,7 @@ from dcformat_interop.tflite_import.items import (
     settled,
     stored,
 )
-from dcformat_interop.tflite_import.loading import OperatorInfo, TensorInfo
+from dcformat_interop.tflite_import.loading import OperatorInfo, TfliteTensor
 
 Array = npt.NDArray[Any]
 
@@ -73,9 +73,9 @@ class Call:
     info : OperatorInfo
     items : sequence of Item or None
         The inputs; None for those that are left out.
-    tensors : sequence of TensorInfo or None
+    tensors : sequence of TfliteTensor or None
         What the file says of them.
-    results : sequence of TensorInfo
+    results : sequence of TfliteTensor
         What the file says of the outputs.
     builder : GraphBuilder
     budget : Budget
@@ -84,8 +84,8 @@ class Call:
 
     info: OperatorInfo
     items: Sequence[Item | None]
-    tensors: Sequence[TensorInfo | None]
-    results: Sequence[TensorInfo]
+    tensors: Sequence[TfliteTensor | None]
+    results: Sequence[TfliteTensor]
     builder: GraphBuilder
     budget: Budget
 
@@ -115,7 +115,7 @@ class Call:
             raise ValueError(f"inputs: expected one of number {number}, found none")
         return found
 
-    def tensor(self, number: int = 0) -> TensorInfo:
+    def tensor(self, number: int = 0) -> TfliteTensor:
         """Return what the file says of an input that must be there."""
         self.item(number)
         found = self.tensors[number]

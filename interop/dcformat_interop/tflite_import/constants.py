@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat.layout import MAX_ELEMENTS
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
-from dcformat_interop.tflite_import.loading import TensorInfo
+from dcformat_interop.tflite_import.loading import TfliteTensor
 from dcformat_interop.tflite_import.sparsity import dense
 
 Array = npt.NDArray[Any]
@@ -25,7 +25,7 @@ _DTYPES = ("float32", "float16", "float64", "bfloat16", "int8", "uint8", "int16"
 BYTES_PER_ELEMENT = 16
 
 
-def constant(path: str, info: TensorInfo, budget: Budget) -> Array | None:
+def constant(path: str, info: TfliteTensor, budget: Budget) -> Array | None:
     """Return a constant's numbers; for quantised integers, those that they stand for. None if it is no constant.
 
     A state that calls of the network hand on counts as constant zeros, as it is at first.
@@ -55,7 +55,7 @@ def constant(path: str, info: TensorInfo, budget: Budget) -> Array | None:
     return integers.astype(np.float32) if info.dtype in ("float16", "float64") else integers
 
 
-def _elements(path: str, info: TensorInfo) -> Array:
+def _elements(path: str, info: TfliteTensor) -> Array:
     """Return the elements as the file has them."""
     data = b"" if info.data is None else info.data
     if info.sparsity is not None:
@@ -63,7 +63,7 @@ def _elements(path: str, info: TensorInfo) -> Array:
     return _unpacked(path, info, data, prod(info.shape)).reshape(info.shape)
 
 
-def _unpacked(path: str, info: TensorInfo, data: memoryview | bytes, count: int) -> Array:
+def _unpacked(path: str, info: TfliteTensor, data: memoryview | bytes, count: int) -> Array:
     half = info.dtype in _HALF_BYTES
     stored = np.dtype("u1" if half else "<u2" if info.dtype == "bfloat16" else info.dtype).newbyteorder("<")
     need = (count + 1) // 2 if half else count * stored.itemsize

@@ -14,7 +14,7 @@ from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import.calls import LOWERINGS, Call, Registered, as_item
 from dcformat_interop.tflite_import.constants import constant
 from dcformat_interop.tflite_import.items import Item, of_array, of_value, settled
-from dcformat_interop.tflite_import.loading import OperatorInfo, TensorInfo, TfliteFile
+from dcformat_interop.tflite_import.loading import OperatorInfo, TfliteFile, TfliteTensor
 from dcformat_interop.tflite_import.names import layer_names
 from dcformat_interop.tflite_import.quantization import RANGES, Quantization
 from dcformat_interop.tflite_import.schema import ACTIVATIONS
@@ -119,7 +119,7 @@ class Evaluator:
             self.items[number] = replace(of_array(array, name), fits=info.quantization)
         return self.items[number]
 
-    def _finished(self, call: Call, info: TensorInfo, item: Item, registered: Registered) -> Item:
+    def _finished(self, call: Call, info: TfliteTensor, item: Item, registered: Registered) -> Item:
         """Apply the activation that an operator has beside its own function, and round to integers."""
         activation = call.options.get("activation", 0)
         if not 0 <= activation < len(ACTIVATIONS):
@@ -143,7 +143,7 @@ class Evaluator:
             return of_value(self._activated(item.value, name), item.axes)
         return self._rounded(info, info.quantization, item, _BOUNDS.get(name, (None, None)))
 
-    def _fitted(self, call: Call, info: TensorInfo) -> Quantization | None:
+    def _fitted(self, call: Call, info: TfliteTensor) -> Quantization | None:
         """Return the scale of a result that has the same as all operands from which it takes elements."""
         wanted = info.quantization
         scales = [
@@ -158,7 +158,7 @@ class Evaluator:
         return value if high is None else b.binary("minimum", value, high)
 
     def _rounded(
-        self, info: TensorInfo, quantization: Quantization, item: Item, bounds: tuple[float | None, float | None]
+        self, info: TfliteTensor, quantization: Quantization, item: Item, bounds: tuple[float | None, float | None]
     ) -> Item:
         """Round to the numbers that integers stand for, within the bounds of an activation."""
         scale, zero_point, low, high = self._activation(info, quantization)
@@ -171,7 +171,7 @@ class Evaluator:
         made = self._builder.emit(Quantize, (item.value,), scale=scale, zero_point=zero_point, low=low, high=high)
         return Item(made, item.axes, item.shape, fits=quantization)
 
-    def _activation(self, info: TensorInfo, quantization: Quantization) -> tuple[float, int, int, int]:
+    def _activation(self, info: TfliteTensor, quantization: Quantization) -> tuple[float, int, int, int]:
         """Return the scale, zero point, and range of a tensor that is not constant."""
         if quantization.for_all is None or info.dtype not in RANGES:
             expected = f"one scale and {', '.join(RANGES)} for a tensor that the network computes"

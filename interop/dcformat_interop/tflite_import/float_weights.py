@@ -12,7 +12,7 @@ import numpy as np
 
 from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import.constants import constant
-from dcformat_interop.tflite_import.loading import TensorInfo, TfliteFile
+from dcformat_interop.tflite_import.loading import TfliteFile, TfliteTensor
 
 #: The inputs that are weights, for each operator that rounds its other input.
 _WEIGHTS = {
@@ -39,9 +39,9 @@ def with_float_weights(file: TfliteFile, data: bytes, budget: Budget) -> bytes:
     return bytes(out)
 
 
-def _mixed_weights(file: TfliteFile) -> list[TensorInfo]:
+def _mixed_weights(file: TfliteFile) -> list[TfliteTensor]:
     """Return the integer weights of layers with results of float32."""
-    found: dict[int, TensorInfo] = {}
+    found: dict[int, TfliteTensor] = {}
     for operator in file.operators:
         if not operator.outputs or file.tensors[operator.outputs[0]].dtype != "float32":
             continue

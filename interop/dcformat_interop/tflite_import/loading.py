@@ -23,7 +23,7 @@ _OPAQUE = ("string", "resource", "variant", "complex64", "complex128")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TensorInfo:
+class TfliteTensor:
     """A tensor as the file describes it.
 
     Attributes
@@ -83,7 +83,7 @@ class TfliteFile:
     """The main graph of a file."""
 
     path: str
-    tensors: Sequence[TensorInfo]
+    tensors: Sequence[TfliteTensor]
     operators: Sequence[OperatorInfo]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -134,7 +134,7 @@ def _buffer(model: Table, table: Table) -> _Buffer:
     return _Buffer(None if found is None or not found.size else found.data, table.place(0, 4))
 
 
-def _tensor(path: str, table: Table, number: int, buffers: Sequence[_Buffer]) -> TensorInfo:
+def _tensor(path: str, table: Table, number: int, buffers: Sequence[_Buffer]) -> TfliteTensor:
     name, shape, signature = table.text(3), table.integers(0), table.integers(7)
     what = f"tensor {number} {name!r}"
     dtype = table.number(1, "b")
@@ -149,7 +149,7 @@ def _tensor(path: str, table: Table, number: int, buffers: Sequence[_Buffer]) ->
         raise UnfitError(path, f"a buffer from 0 to {len(buffers) - 1}", place, what)
     quantization = table.table(4, what)
     buffer = buffers[place] if buffers and place and DTYPES[dtype] not in _OPAQUE else _Buffer(None, None)
-    return TensorInfo(
+    return TfliteTensor(
         number, name, DTYPES[dtype], shape, signature or shape, buffer.data,
         None if quantization is None else read_quantization(path, what, quantization, DTYPES[dtype], shape),
         table.table(6, what), bool(table.number(5, "?")), table.place(1, 1), buffer.field,

@@ -26,7 +26,7 @@ from dcformat_interop.tflite_import.evaluator import Evaluator
 from dcformat_interop.tflite_import.float_weights import with_float_weights
 from dcformat_interop.tflite_import.items import Item, plain
 from dcformat_interop.tflite_import.litert import LiteRT, litert_version, run_litert
-from dcformat_interop.tflite_import.loading import TensorInfo, TfliteFile, load_tflite
+from dcformat_interop.tflite_import.loading import TfliteFile, TfliteTensor, load_tflite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +154,7 @@ def _ports(file: TfliteFile, dims: Mapping[str, int]) -> list[Port]:
     return ports
 
 
-def _check_dtype(file: TfliteFile, what: str, info: TensorInfo) -> None:
+def _check_dtype(file: TfliteFile, what: str, info: TfliteTensor) -> None:
     if info.dtype not in PORT_DTYPES:
         raise UnfitError(file.path, f"one of {', '.join(PORT_DTYPES)}", info.dtype, f"{what} {info.name!r}")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tflite_import.flatbuffer import Table
-from dcformat_interop.tflite_import.loading import TensorInfo
+from dcformat_interop.tflite_import.loading import TfliteTensor
 
 Array = npt.NDArray[Any]
 
@@ -21,14 +21,14 @@ _DENSE, _SPARSE = 0, 1
 _LISTS = {1: "i4", 2: "u2", 3: "u1"}
 
 
-def dense(path: str, info: TensorInfo, table: Table, load: Callable[[int], Array]) -> Array:
+def dense(path: str, info: TfliteTensor, table: Table, load: Callable[[int], Array]) -> Array:
     """Return a sparse tensor with its zeros.
 
     Parameters
     ----------
     path : str
         The file, for errors.
-    info : TensorInfo
+    info : TfliteTensor
     table : Table
         How the tensor is stored.
     load : callable
@@ -66,7 +66,7 @@ def dense(path: str, info: TensorInfo, table: Table, load: Callable[[int], Array
     return out
 
 
-def _level(path: str, info: TensorInfo, level: Table, places: Array) -> tuple[Array, Array, Array]:
+def _level(path: str, info: TfliteTensor, level: Table, places: Array) -> tuple[Array, Array, Array]:
     """Return for each element of a level its parent, its position in the parent, and its own place."""
     kind, size = level.number(0, "b"), level.number(1, "i")
     most = prod(info.shape)
@@ -92,7 +92,7 @@ def _level(path: str, info: TensorInfo, level: Table, places: Array) -> tuple[Ar
     return parents, indices[own], own
 
 
-def _list(path: str, info: TensorInfo, level: Table, field: int) -> Array:
+def _list(path: str, info: TfliteTensor, level: Table, field: int) -> Array:
     dtype, table = _LISTS.get(level.number(field, "B")), level.table(field + 1, info.what)
     values = None if table is None or dtype is None else table.array(0, dtype)
     if values is None:

@@ -18,7 +18,7 @@ def lay_out(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     indptr : int64 (rows + 1,)
-        The row pointers of the weight.
+        `indptr` of the weight.
     keys : int32 (entries,)
         The number of each entry's column in `places`, ascending in each row.
     values : float32 (entries,)
