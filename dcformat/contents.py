@@ -304,5 +304,5 @@ def _read_self_test(cursor: Cursor | None) -> SelfTest | None:
 
 
 def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
-    """Return what a table entry says that begins with `head` and states so many bytes of payload."""
+    """Return what a table entry says that begins with `head` and whose payload takes `payload_bytes`."""
     return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])

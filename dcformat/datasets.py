@@ -149,14 +149,16 @@ def _roots(data: Path | str | None) -> tuple[str, list[Path]]:
         return "--data", [Path(data)]
     if os.environ.get("DCFORMAT_DATA"):
         return "$DCFORMAT_DATA", [Path(os.environ["DCFORMAT_DATA"])]
-    from platformdirs import user_data_path
-
     folders = [Path(__file__).resolve().parent.parent]
     with contextlib.suppress(FileNotFoundError):  # The working directory was removed.
         here = Path.cwd()
         folders = [here, *here.parents[:_PARENTS], *folders]
     near = [folder / "data" / "mnist" for folder in folders]
-    return "the usual places", list(dict.fromkeys([*near, user_data_path("dcformat", appauthor=False) / "mnist"]))
+    with contextlib.suppress(ImportError):  # Installations for small machines do without platformdirs.
+        from platformdirs import user_data_path
+
+        near.append(user_data_path("dcformat", appauthor=False) / "mnist")
+    return "the usual places", list(dict.fromkeys(near))
 
 
 def _scan(directory: Path) -> dict[str | None, Files]:

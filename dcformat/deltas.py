@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,18 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.codecs import Mode
 from dcformat.codecs.difference_writer import write_difference
-from dcformat.codecs.differences import PIECE_BYTES, apply_difference
-from dcformat.codecs.value_blocks import require_bools
-from dcformat.contents import TensorInfo, parse_sections
 from dcformat.contents_writer import small_sections
-from dcformat.cursor import Cursor
-from dcformat.delta_codec import whole_sections
+from dcformat.delta_application import Application
 from dcformat.digest import ContentDigest, tensor_digest
-from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError, EncodingError, FormatError
+from dcformat.errors import DeltaError
 from dcformat.forms import smallest
-from dcformat.limits import memory_counts, require_memory
-from dcformat.model import STORAGE, Delta, Model, Origin, Step, Tensor, require_no_delta
+from dcformat.model import Delta, Model, Origin, Step, Tensor, require_no_delta
 from dcformat.opening import open_file
 from dcformat.reader import DcfFile
 from dcformat.records import replace
 from dcformat.source import Source
 
 Array = npt.NDArray[Any]
-E = TypeVar("E", bound=FormatError)
 
 #: A larger tensor that changes is stored whole.
 _LARGEST = 1 << 30
@@ -108,7 +102,7 @@ def apply(
         Either file cannot be read.
     """
     with _opened(delta, max_memory, max_work) as change, _opened(base, max_memory, max_work) as file:
-        return _Application(change, file, max_memory, max_work).model()
+        return Application(change, file, max_memory, max_work).model()
 
 
 @contextmanager
@@ -118,6 +112,19 @@ def _opened(source: Source | DcfFile, max_memory: int | None = None, max_work: i
         return
     with open_file(source, max_memory=max_memory, max_work=max_work) as file:
         yield file
+
+
+@contextmanager
+def application(
+    delta: Source | DcfFile,
+    base: Source | DcfFile,
+    *,
+    max_memory: int | None = layout.DEFAULT_MAX_MEMORY,
+    max_work: int | None = layout.DEFAULT_MAX_WORK,
+) -> Iterator[Application]:
+    """Open a delta and its base, to write the new file tensor by tensor; parameters and errors are those of `apply`."""
+    with _opened(delta, max_memory, max_work) as change, _opened(base, max_memory, max_work) as file:
+        yield Application(change, file, max_memory, max_work)
 
 
 # --- making ---------------------------------------------------------------------------------------------------------
@@ -245,121 +252,6 @@ class _Writer:
 
 def _elements(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.to_dense(max_memory=None)).reshape(-1)
-
-
-def _of(file: DcfFile, error: E) -> E:
-    """Return an error with the name of its file."""
-    error.path = error.path or file.path
-    return error
-
-
-# --- applying -------------------------------------------------------------------------------------------------------
-
-
-class _Application:
-    """A delta and the base to which it is applied."""
-
-    def __init__(self, change: DcfFile, base: DcfFile, max_memory: int | None, max_work: int | None) -> None:
-        if change.delta is None:
-            raise _of(change, DeltaError("file", got="one that stands alone", expected="a delta"))
-        self.change, self.base, self.delta = change, base, change.delta
-        self.max_memory, self.max_work = max_memory, max_work
-        if base.delta is not None or base.digest != self.delta.base:
-            found = "a delta" if base.delta is not None else f"content digest {base.digest.hex()}"
-            expected = f"the delta's base, of content digest {self.delta.base.hex()}"
-            raise _of(base, BaseError("base", got=found, expected=expected))
-
-    def model(self) -> Model:
-        """Make the new model, and check its digest."""
-        self._require_memory()
-        tensors: dict[str, Tensor] = {}
-        for tensor in self._tensors():
-            if tensor.name in tensors:
-                raise _of(self.change, DuplicateError("tensor name", got=repr(tensor.name), expected="each once"))
-            tensors[tensor.name] = tensor
-        if self.delta.in_place:
-            tensors = self._in_place(tensors)
-        sections = whole_sections(self.delta, dict(self.base.sections()))
-        if sections is None:
-            missing = BaseError("base", got="a missing section", expected="the sections that the delta keeps")
-            raise _of(self.base, missing)
-        cursors = {kind: Cursor(body) for kind, body in sections}
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        parsed = parse_sections(cursors, shapes, {name: tensor.dtype for name, tensor in tensors.items()})
-        digest = ContentDigest(sections)
-        for name, tensor in tensors.items():
-            digest.add(name, tensor_digest(tensor))
-        if (found := digest.take()) != self.delta.result:
-            expected = self.delta.result.hex()
-            raise _of(self.change, ChecksumError("content digest of the new file", got=found.hex(), expected=expected))
-        return Model(tensors, *parsed)
-
-    def _in_place(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the base, in its order, with those that were made in their places."""
-        if unknown := made.keys() - set(self.base.names):
-            expected = "a name of the base"
-            raise _of(self.base, BaseError("tensor of the base", got=repr(sorted(unknown)[0]), expected=expected))
-        return {name: made[name] if name in made else self.base.tensor(name) for name in self.base.names}
-
-    def _tensors(self) -> Iterator[Tensor]:
-        own = iter(self.change.names)
-        for step in self.delta.steps:
-            if step.kind == "kept":
-                for number in range(step.first, step.first + step.count):
-                    yield self.base.tensor(self._origin(number).name)
-            elif step.kind == "new":
-                for _ in range(step.count):
-                    yield self.change.tensor(next(own))
-            else:
-                yield from self._changed(next(own), step.origins)
-
-    def _changed(self, name: str, origins: tuple[Origin, ...]) -> Iterator[Tensor]:
-        """Yield the tensors that a difference makes."""
-        infos = [self._origin(origin.number) for origin in origins]
-        dtype, field = infos[0].dtype, f"difference {name!r}"
-        for info, origin in zip(infos, origins, strict=True):
-            if info.dtype != dtype:
-                raise _of(self.change, EncodingError(f"origins of {field}", got=info.dtype, expected=dtype))
-            if origin.scale is not None and dtype != "int8":
-                raise _of(self.change, EncodingError(f"scale of {field}", got=dtype, expected="an int8"))
-        string = self.change.tensor(name).to_dense(max_memory=self.max_memory)
-        with memory_counts(field, self.max_memory):
-            elements = np.concatenate([_elements(self.base.tensor(info.name)) for info in infos])
-            try:
-                data = apply_difference(string, elements, dtype, field, self.max_work)
-                require_bools(data.view(np.uint8), dtype, field)
-            except FormatError as error:
-                raise _of(self.change, error) from None
-        start = 0
-        for info, origin in zip(infos, origins, strict=True):
-            scale = info.scale if origin.scale is None else origin.scale
-            yield Tensor(origin.name or info.name, info.shape, dtype, data[start : start + info.size], scale=scale)
-            start += info.size
-
-    def _origin(self, number: int) -> TensorInfo:
-        names = self.base.names
-        if number >= len(names):
-            expected = f"a tensor of the base, which has {len(names)}"
-            raise _of(self.base, BaseError("tensor of the base", got=f"number {number}", expected=expected))
-        return self.base.info(names[number])
-
-    def _require_memory(self) -> None:
-        """Count the new tensors, the largest pair of dense forms, and a piece that is worked on."""
-        numbers = [
-            n for step in self.delta.steps for n in range(step.first, step.first + step.count) if step.kind == "kept"
-        ]
-        kept = sum(self._origin(number).decoded_bytes for number in numbers)
-        kept += self.base.decoded_bytes if self.delta.in_place else 0
-        changed = [
-            sum(self._dense_bytes(origin) for origin in step.origins) for step in self.delta.steps if step.origins
-        ]
-        largest = max(changed, default=0)
-        need = kept + self.change.decoded_bytes + sum(changed) + 5 * largest + min(PIECE_BYTES, 80 * largest)
-        require_memory("applying the delta", need, self.max_memory)
-
-    def _dense_bytes(self, origin: Origin) -> int:
-        info = self._origin(origin.number)
-        return info.size * STORAGE[info.dtype].itemsize
 
 
 def counts(delta: Delta) -> dict[str, int | None]:

@@ -15,7 +15,9 @@ from dcformat import layout
 from dcformat.codecs import Mode
 from dcformat.codecs.axis_tables import MAX_CODES
 from dcformat.codecs.axis_tables_writer import MAX_SIZE, found_in
+from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.payload_writer import SLOWER, is_slow, write_payload
+from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import coded_bits
 from dcformat.contents_writer import table_entry
 from dcformat.cursor import varint
@@ -46,7 +48,14 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
     """
     if mode == "fast" and tensor.codebook is None and not has_many_zeros(tensor):
         tensor = as_dense(tensor)  # for all that follows
-    made = [(form, write_payload(form, mode)) for form in forms(tensor, mode)]
+    candidates = forms(tensor, mode)
+    plain = {form: write_payload(form, mode) for form in candidates if form.codebook is None}
+    least = min(map(len, plain.values()), default=None)
+    made = [
+        (form, plain[form] if form in plain else write_payload(form, mode))
+        for form in candidates
+        if form in plain or mode != "fast" or least is None or _codebook_may_pay(form, least)
+    ]
     made += _with_tables(tensor, mode)
 
     def weight(pair: tuple[Tensor, bytes]) -> int:
@@ -55,6 +64,21 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
         return len(payload) + len(table_entry(form, len(payload), True)) + slow
 
     return min(made, key=weight)
+
+
+def _codebook_may_pay(form: Tensor, least: int) -> bool:
+    """Return whether a form with a codebook can take fewer than `least` bytes in `fast`.
+
+    If most values are distinct, it mostly cannot, which is seen without coding it: the codebook and the entropy of the
+    codes are too long already.
+    """
+    book = form.codebook
+    if book is None or 2 * len(book) <= len(form.data):
+        return True
+    encoder = Encoder(0)
+    write_codebook(encoder, book, form.dtype)
+    codes = _entropy(np.bincount(form.data, minlength=len(book)))
+    return len(encoder.take()) + int(codes) // 8 < least
 
 
 def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
@@ -117,7 +141,9 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     width = 8 * STORAGE[tensor.dtype].itemsize
     # A dense form also codes each zero, in at least one bit, however similar the other values are.
     some = _some(tensor)
-    value_bits = max(coded_bits(some, tensor.dtype, mode), 1.0) if len(some) else float(width)
+    # All forms of a small tensor are tried, so their bits do not matter.
+    is_counted = len(some) and size > _TRY_ALL
+    value_bits = max(coded_bits(some, tensor.dtype, mode), 1.0) if is_counted else float(width)
     positions = _entropy(np.array([stored, zeros]))
     out = []
     if zeros:

@@ -28,19 +28,12 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+_CODES = (
+    "<f4", "<f2", "<u2", "|i1", "<f8", "<c8", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", *5 * ("|u1",)
+)  # fmt: skip
 #: dtype name -> little-endian storage dtype. NumPy has neither bfloat16 nor the floats of eight bits, so their bit
 #: patterns are kept as ``<u2`` and ``|u1``.
-STORAGE = MappingProxyType(
-    {
-        name: np.dtype(code)
-        for name, code in zip(
-            DTYPES,
-            ("<f4", "<f2", "<u2", "|i1", "<f8", "<c8", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
-            + ("|u1",) * 5,
-            strict=True,
-        )
-    }
-)
+STORAGE = MappingProxyType({name: np.dtype(code) for name, code in zip(DTYPES, _CODES, strict=True)})
 
 #: Number of elements of the dense form that are made at a time.
 _PIECE = 1 << 18
@@ -208,15 +201,15 @@ class Tensor:
         if self.indptr is not None and self.indices is not None:
             with self._allowing("CSR", 0 if self.codebook is None else item * self.nnz, max_memory):
                 return self.indptr, self.indices, self.values()
-        pointers = 8 * (self.rows + 1)
+        indptr_bytes = 8 * (self.rows + 1)
         if self.is_constant or not self.size:
             return self._csr_of_alike(self.nnz, index, max_memory)
-        with self._allowing("CSR", self.size + pointers, max_memory):
+        with self._allowing("CSR", self.size + indptr_bytes, max_memory):
             there = (
                 bit_patterns(self.data) != 0 if self.codebook is None else (bit_patterns(self.codebook) != 0)[self.data]
             )
         count = int(np.count_nonzero(there))
-        need = self.size + 2 * pointers + count * (16 + index.itemsize + 2 * item)
+        need = self.size + 2 * indptr_bytes + count * (16 + index.itemsize + 2 * item)
         with self._allowing("CSR", need, max_memory):
             indptr = np.zeros(self.rows + 1, np.int64)
             np.cumsum(np.count_nonzero(there.reshape(self.rows, self.columns), axis=1), out=indptr[1:])
@@ -227,8 +220,8 @@ class Tensor:
     def _csr_of_alike(self, count: int, index: np.dtype[Any], max_memory: int | None) -> tuple[Array, Array, Array]:
         """Return the CSR form of equal elements: all of them are entries, or none if `count` is 0."""
         storage, columns = STORAGE[self.dtype], self.columns if count else 0
-        pointers = 8 * (self.rows + 1)
-        need = (2 * pointers if count else pointers) + count * storage.itemsize + (count + columns) * index.itemsize
+        indptr_bytes = 8 * (self.rows + 1)
+        need = (1 + (count > 0)) * indptr_bytes + count * storage.itemsize + (count + columns) * index.itemsize
         with self._allowing("CSR", need, max_memory):
             indptr = np.arange(self.rows + 1) * columns if count else np.zeros(self.rows + 1, np.int64)
             return indptr, np.tile(np.arange(columns, dtype=index), self.rows), np.full(count, self.data[:1], storage)
@@ -389,9 +382,13 @@ class Model:
     extensions: tuple[Extension, ...] = ()
     delta: Delta | None = None
 
+    @property
+    def elements(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
     def __repr__(self) -> str:
-        elements = sum(tensor.size for tensor in self.tensors.values())
-        parts = [f"{counted(len(self.tensors), 'tensor')}, {counted(elements, 'element')}"]
+        parts = [f"{counted(len(self.tensors), 'tensor')}, {counted(self.elements, 'element')}"]
         parts.append("no graph" if self.graph is None else repr(self.graph))
         if self.labels:
             parts.append(counted(len(self.labels), "label"))

@@ -31,6 +31,14 @@ class ModeTrial(NamedTuple):
     seconds: float
 
 
+class SmallestFile(NamedTuple):
+    """The bytes of a file, the mode in which it was made, and the trials among which it was chosen."""
+
+    data: bytes
+    mode: Mode
+    trials: tuple[ModeTrial, ...]
+
+
 def modes_to_try(elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
     """Return the modes that are tried for tensors with this many elements together; 'fast' is always among them."""
     scale = max(seconds / DECODE_SECONDS, 1.0)
@@ -51,8 +59,9 @@ def trial(mode: Mode, file: Source) -> ModeTrial:
 
 def smallest_file(
     make: Callable[[Mode], bytes], modes: Sequence[Mode], seconds: float = DECODE_SECONDS
-) -> tuple[bytes, tuple[ModeTrial, ...]]:
-    """Return the bytes of the file that is best, and the trials of all modes; `make` makes a file in a mode."""
+) -> SmallestFile:
+    """Make a file in each mode with `make`, and return the best one."""
     files = {mode: make(mode) for mode in modes}
     trials = tuple(trial(mode, data) for mode, data in files.items())
-    return files[best(trials, seconds).mode], trials
+    kept = best(trials, seconds).mode
+    return SmallestFile(files[kept], kept, trials)

@@ -30,6 +30,7 @@ from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource
+from dcformat.state_dict import StateDict
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
@@ -78,6 +79,7 @@ class DcfFile:
         self.version, self._contents = self._front.version, self._front.contents
         self._info = {info.name: info for info in self._contents.tensors}
         self._checked: set[int] = set()
+        self._names_in: dict[int, list[str]] = {}
         self._work: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -179,7 +181,7 @@ class DcfFile:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
         with self._naming():
             tensor = self._decode(self._original(name), threads)
-        return replace(tensor, name=name)
+        return tensor if tensor.name == name else replace(tensor, name=name)
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield a tensor's elements in row-major order, in 1-D arrays of ``STORAGE[dtype]``.
@@ -282,12 +284,15 @@ class DcfFile:
         rows.append(LedgerRow("content digest", layout.DIGEST_BYTES))
         return rows
 
-    def usage(self, name: str) -> Usage:
-        """Decode a tensor and return its payload's bits by purpose. Raises `KeyError` or `FormatError`."""
+    def usage(self, name: str, tensor: Tensor | None = None) -> Usage:
+        """Return the bits of a tensor's payload by purpose. Raises `KeyError` or `FormatError`.
+
+        This decodes the payload, unless the caller has done so and gives the `tensor`.
+        """
         info = self._info[name]
         with self._naming():
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
-            return self._usage(info)
+            return self._usage(info, tensor)
 
     def usages(self) -> dict[str, Usage]:
         """Return the `usage` of every tensor; one call's work limit applies to all together. Raises `FormatError`."""
@@ -295,16 +300,18 @@ class DcfFile:
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
 
-    def _usage(self, info: TensorInfo) -> Usage:
-        return self._guarded(info, self._measure) if info.copy_of is None else Usage("copy", 0.0, 0.0, 0.0, 0.0)
+    def _usage(self, info: TensorInfo, tensor: Tensor | None = None) -> Usage:
+        if info.copy_of is not None:
+            return Usage("copy", 0.0, 0.0, 0.0, 0.0)
+        return self._guarded(info, lambda payload: self._measure(payload, tensor))
 
     def _require_usage_work(self, field: str, infos: Iterable[TensorInfo]) -> None:
         steps = sum(self._guarded(info, usage_steps) for info in infos if info.copy_of is None)
         require_work(field, steps, self._max_work)
 
-    def _measure(self, payload: ParsedPayload) -> Usage:
+    def _measure(self, payload: ParsedPayload, tensor: Tensor | None) -> Usage:
         self._allow(f"accounting for tensor {payload.info.name!r}", usage_bytes(payload) + self._copied(payload.info))
-        return measure(payload)
+        return measure(payload, tensor)
 
     def _original(self, name: str) -> TensorInfo:
         """Return the table entry with a tensor's payload: its own, or that of its original."""
@@ -340,21 +347,28 @@ class DcfFile:
 
     def _payload(self, info: TensorInfo) -> Bytes:
         start, length = self._blocks[info.block], self._contents.blocks[info.block]
-        field = f"data block {info.block} ({self._held(info.block)})"
-        self._allow(field, self._copied(info))
-        with memory_counts(field, self._max_memory):
-            block = self._data.take(start, length + layout.CRC_BYTES)
-        # Check a block each time it is read, because the file may have been changed in place.
-        if not self._data.is_fixed or info.block not in self._checked:
+        copied = self._copied(info)
+        if copied or info.block not in self._checked:
+            field = f"data block {info.block} ({self._held(info.block)})"
+            self._allow(field, copied)
+            with memory_counts(field, self._max_memory):
+                block = self._data.take(start, length + layout.CRC_BYTES)
+            # Check a block each time it is read, because the file may have been changed in place.
             check_crc(block, field, start)
             self._checked.add(info.block)
+        else:
+            block = self._data.take(start, length)
         return np.frombuffer(block, np.uint8, info.payload_bytes, info.offset)
 
     def _held(self, block: int) -> str:
         """Name the tensors in a data block, the first few of many."""
-        names = [repr(info.name) for info in self._contents.tensors if info.block == block and info.copy_of is None]
+        if not self._names_in:
+            for info in self._contents.tensors:
+                if info.copy_of is None:
+                    self._names_in.setdefault(info.block, []).append(info.name)
+        names = self._names_in[block]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
+        return f"tensor{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:_NAMED]))}{more}"
 
     def _copied(self, info: TensorInfo) -> int:
         """Return the bytes of memory needed to read a tensor's data block; 0 if the block is already in memory."""
@@ -371,29 +385,3 @@ class DcfFile:
         except FormatError as error:
             error.path = error.path or self.path
             raise
-
-
-class StateDict(Mapping[str, Array]):
-    """A mapping from the names of a file's tensors to dense arrays, which are read on demand and not kept.
-
-    An array has the dtype ``dcformat.model.STORAGE[dtype]``: bfloat16 tensors are bit patterns in uint16, floats of
-    eight bits are bit patterns in uint8, and scaled int8 tensors are the integers without their scale.
-    """
-
-    def __init__(self, file: DcfFile) -> None:
-        self._file = file
-
-    def __getitem__(self, name: str) -> Array:
-        return self._file.dense(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.names)
-
-    def __len__(self) -> int:
-        return len(self._file.names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._file.names
-
-    def __repr__(self) -> str:
-        return f"StateDict({self._file!r})"

@@ -50,8 +50,8 @@ def record(cls: Any = None, /, *, eq: bool = True) -> Any:
 
 def replace(original: R, /, **changes: Any) -> R:
     """Return a copy of a record with some fields changed."""
-    kept = {name: getattr(original, name) for name in _fields(original) if name not in changes}
-    return type(original)(**kept, **changes)
+    values = [changes.pop(name) if name in changes else getattr(original, name) for name in _fields(original)]
+    return type(original)(*values, **changes)
 
 
 def _make(cls: type, eq: bool) -> type:
@@ -94,6 +94,8 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
         raise TypeError(f"{kind.__name__}: expected at most {len(names)} values, found {len(args)}")
     for set_field, value in zip(kind.__record_setters__, args, strict=False):
         set_field(self, value)
+    if len(args) == len(names) and not kwargs:
+        return
     defaults = kind.__record_defaults__
     for name, set_field in zip(names[len(args) :], kind.__record_setters__[len(args) :], strict=True):
         if name in kwargs:

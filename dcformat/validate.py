@@ -11,6 +11,7 @@ from dcformat import layout
 from dcformat.contents import check_size
 from dcformat.errors import CodebookError, EncodingError, IndexRangeError, LimitError, ShapeError
 from dcformat.floats import finite, ranks
+from dcformat.graph import Graph
 from dcformat.model import STORAGE, Model, Tensor
 
 Array = npt.NDArray[Any]
@@ -50,11 +51,20 @@ def check_weights(model: Model) -> None:
     if model.graph is None:
         return
     model.graph.check_dtypes({name: tensor.dtype for name, tensor in model.tensors.items()})
-    for name in {name: None for node in model.graph.nodes for name in node.tensors if name not in node.inputs}:
-        tensor = model.tensors[name]
-        stored = np.ascontiguousarray(tensor.data if tensor.codebook is None else tensor.codebook)
-        if not finite(stored, tensor.dtype):
-            raise EncodingError(f"values of {name!r}", got="NaN or infinity", expected="finite numbers in a network")
+    for name in weight_names(model.graph):
+        check_weight(name, model.tensors[name])
+
+
+def weight_names(graph: Graph) -> dict[str, None]:
+    """Return the names of a network's weights and biases, in the order of its nodes."""
+    return {name: None for node in graph.nodes for name in node.tensors if name not in node.inputs}
+
+
+def check_weight(name: str, tensor: Tensor) -> None:
+    """Raise unless a weight or bias of a network is finite."""
+    stored = np.ascontiguousarray(tensor.data if tensor.codebook is None else tensor.codebook)
+    if not finite(stored, tensor.dtype):
+        raise EncodingError(f"values of {name!r}", got="NaN or infinity", expected="finite numbers in a network")
 
 
 def _check_values(name: str, tensor: Tensor) -> None:

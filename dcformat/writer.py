@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -24,7 +24,7 @@ from dcformat.validate import check_tensor, check_weights
 Encode = Callable[[Tensor], tuple[Tensor, bytes]]
 
 #: Maximum number of bytes of payloads that wait in memory, rather than in a file, until the contents are known.
-_SPOOL_BYTES = 32 << 20
+SPOOL_BYTES = 32 << 20
 #: Bytes that are copied from there to the file at a time.
 _PART_BYTES = 1 << 20
 
@@ -97,9 +97,9 @@ def write(
         The model contradicts itself or is beyond the format's limits.
     """
     if mode == "auto":
-        modes = modes_to_try(sum(tensor.size for tensor in model.tensors.values()))
+        modes = modes_to_try(model.elements)
         if relative_index == "escape" and encode is None and len(modes) > 1:
-            file.write(smallest_file(lambda each: dumps(model, mode=each), modes)[0])
+            file.write(smallest_file(lambda each: dumps(model, mode=each), modes).data)
             return
         mode = "fast"
     if mode not in MODES:
@@ -111,8 +111,8 @@ def write(
         model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
         check_weights(model)
     encode = encode or _encoder(mode, relative_index)
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        write_file(_coded(model, spool, encode), small_sections(model), mode, file)
+    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+        write_file(code_tensors(model.tensors.items(), spool, encode), small_sections(model), mode, file)
 
 
 def _encoder(mode: Mode, relative_index: RelativeIndex) -> Encode:
@@ -121,11 +121,11 @@ def _encoder(mode: Mode, relative_index: RelativeIndex) -> Encode:
     return lambda tensor: smallest(tensor, mode)
 
 
-def _coded(model: Model, spool: IO[bytes], encode: Encode) -> list[CodedTensor]:
+def code_tensors(tensors: Iterable[tuple[str, Tensor]], spool: IO[bytes], encode: Encode) -> list[CodedTensor]:
     """Code all tensors but those that equal an earlier one, and keep their payloads in `spool`."""
     coded: list[CodedTensor] = []
     seen: set[bytes] = set()
-    for name, tensor in model.tensors.items():
+    for name, tensor in tensors:
         check_tensor(name, tensor)
         digest = tensor_digest(tensor)
         if digest in seen:

@@ -76,6 +76,7 @@ def main() -> None:
             assert inspected["file"] == str(model)
             command("unpack", str(model), "-o", str(cache.parent / f"{model.stem}.npz"), cache=cache)
             run(model, inspected["network"]["input_shape"], cache)
+        command("doctor", cache=cache)
         subprocess.run([sys.executable, "-c", STATES, *map(str, MODELS)], check=True, cwd=name)
         assert not cache.exists(), "something was compiled"
     print(f"{len(MODELS)} files pass with {', '.join(sorted(EXPECTED))} alone, {size / 1e6:.0f} MB together")

@@ -74,7 +74,7 @@ def row(path: Path, options: Options) -> str:
         return f"| {path.stem} | | | | {error.what}: {error.found} |"
     assert imported.model.graph is not None
     kinds = Counter(node.kind for node in imported.model.graph.nodes)
-    parameters = sum(tensor.size for tensor in imported.model.tensors.values())
+    parameters = imported.model.elements
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
     more = f", and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
     difference = f"{compared.difference:.1e}" if compared.difference else "0"

@@ -72,7 +72,7 @@ def row(path: Path, folder: Path) -> str:
     if given.labels is not None:
         right = [np.count_nonzero(outputs.argmax(1) == given.labels) for outputs in (found, wanted)]
         same += f"; {right[0]} right, LiteRT {right[1]}"
-    parameters = sum(tensor.size for tensor in imported.model.tensors.values())
+    parameters = imported.model.elements
     content = path.read_bytes()
     smaller = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
     return f"| {path.stem} | {parameters:,} | {len(content):,} | {smaller:,} | {size:,} | {difference} | {same} |"

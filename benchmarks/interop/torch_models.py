@@ -96,7 +96,7 @@ def measured(name: str) -> dict[str, Any]:
         compared = imported.check(dcformat_runtime.load(packed, threads=1, max_memory=None, max_work=None))
         times.append(time.process_time())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        parameters = sum(tensor.size for tensor in imported.model.tensors.values())
+        parameters = imported.model.elements
         archived = None
         if parameters <= _SMALL:
             torch.export.save(program, Path(folder) / "model.pt2")

@@ -4,8 +4,10 @@ Each network is exported in each form, compiled for Cortex-M3 and an AVR with -O
 beside a plain dense program of the same network. The tables go to docs/results/microcontrollers.md, the figures to
 microcontrollers.json.
 
-Needs gcc, and Debian's gcc-arm-none-eabi, qemu-system-arm, gcc-avr, avr-libc and simavr. For two more networks,
---mlperf gives a folder of the int8 models of MLPerf Tiny.
+Needs gcc, and Debian's gcc-arm-none-eabi, qemu-system-arm, gcc-avr, avr-libc and simavr. For more networks,
+--mlperf gives a folder of the int8 models of MLPerf Tiny, and --calibration a folder of inputs for the two files of
+models/ that compress its networks: ds-cnn-keywords.npy (sounds of benchmarks/calibration) and resnet-8.npy (images of
+the training set).
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ FORMS: tuple[Form, ...] = ("fast", "small", "tables")
 FORM_NAMES = {"fast": "resident, fast", "small": "resident, small", "tables": "sparse"}
 MNIST = ("lenet-5", "lenet-300-100", "lenet-300-100-extreme")
 MLPERF = ("kws_dscnn_int8", "ic_resnet8_int8")
+#: Compressed networks of MLPerf Tiny, and the sizes of its int8 TFLite models.
+COMPRESSED = {"ds-cnn-keywords": 53_936, "resnet-8": 98_496}
 _COLUMNS = (
     "numbers", "form", "M3 code", "M3 constants", "M3 flash", "M3 memory", "M3 run", "AVR flash", "AVR memory",
     "AVR run", "accuracy",
@@ -64,6 +68,7 @@ int main(void)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mlperf", type=Path, help="folder of MLPerf Tiny's int8 models and of kws_samples.npz")
+    parser.add_argument("--calibration", type=Path, help="folder of ds-cnn-keywords.npy and resnet-8.npy")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of the results")
     parser.add_argument("--resume", action="store_true", help="keep the networks that the results already have")
     options = parser.parse_args()
@@ -72,6 +77,8 @@ def main() -> None:
     makers = {name: partial(_mnist, name) for name in MNIST}
     if options.mlperf is not None:
         makers |= {name: partial(_mlperf, options.mlperf, name) for name in MLPERF}
+    if options.calibration is not None:
+        makers |= {name: partial(_compressed, options.calibration, name) for name in COMPRESSED}
     for name, make in makers.items():
         if not any(network["name"] == name for network in networks):
             networks.append(make())
@@ -121,6 +128,18 @@ def _mlperf(folder: Path, name: str) -> dict[str, Any]:
             row["correct"] = _correct(export_c(model, ExportOptions("int8", form)), samples)
         rows.append(row)
     return _network(name, model, rows, None, size) | {"tflite": (folder / f"{name}.tflite").stat().st_size}
+
+
+def _compressed(folder: Path, name: str) -> dict[str, Any]:
+    path = ROOT / "models" / f"{name}.dcf"
+    model, inputs = dcformat.load(path), np.load(folder / f"{name}.npy")
+    rows = []
+    for form in FORMS:
+        made = _export(model, "int8", form, inputs)
+        assert made.error is not None
+        rows.append(_measured(name, "int8", form, made) | {"same_argmax": made.error.same_argmax})
+    floats = inputs.astype(np.float32) / 255 if inputs.dtype == "uint8" else inputs
+    return _network(name, model, rows, floats, path.stat().st_size) | {"tflite": COMPRESSED[name]}
 
 
 def _correct(made: Exported, samples: Any) -> list[int]:
@@ -233,6 +252,8 @@ def _table(network: dict[str, Any]) -> list[str]:
             if "accuracy" in row
             else ""
         )
+        if "same_argmax" in row and not accuracy:
+            accuracy = f"the same class for {100 * row['same_argmax']:.1f} % of the calibration inputs"
         if "correct" in row:
             accuracy = f"{row['correct'][0]:,} of {row['correct'][1]:,}"
         if row["numbers"] == "float32":

@@ -3,7 +3,8 @@
     python benchmarks/runtime/cold_start.py --out docs/results/cold-start.md
 
 Each runtime loads the same network from its own kind of file, prepared beforehand, and classifies one image. Processes
-alternate; files are in the page cache. Peak memory is VmHWM, which a new program resets.
+alternate; files are in the page cache. Kernels are compiled first, unless --kernels names a folder that has them. Peak
+memory is VmHWM, which a new program resets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ROOTS = [str(HERE.parents[1] / folder) for folder in ("cli", "runtime", "")]
+ROOTS = [str(HERE.parents[1] / folder) for folder in ("cli", "runtime", "interop", "")]
 sys.path[:0] = [str(HERE), *ROOTS, str(HERE.parent)]
 
 _END = """
@@ -132,22 +133,18 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
     return seconds, int(peak) / 1024, prediction
 
 
-def measure(network: str, rounds: int) -> dict[str, Any]:
+def measure(network: str, rounds: int, kernels: Path) -> dict[str, Any]:
     """Return, for each runtime, the medians of seconds and MiB, or the reason why there are none."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, shape = prepare(network, folder)
-        warm = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(folder / "cache")}
-        subprocess.run(
-            [sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup"], env=warm, check=True
-        )
         found: dict[str, list[tuple[float, float, str]]] = {name: [] for name in files}
         failed: dict[str, Any] = {}
         for number in range(rounds + 1):
             for runtime in files:
                 if runtime in failed:
                     continue
-                cache = folder / ("cache" if "nothing saved" not in runtime else f"empty{number}")
+                cache = kernels if "nothing saved" not in runtime else folder / f"empty{number}"
                 try:
                     result = once(runtime, files[runtime], shape, cache)
                 except RuntimeError as error:
@@ -175,6 +172,7 @@ def main() -> None:
         "--network", action="append", help="as for speed.py (default: lenet-300-100/han and lenet-5/han)"
     )
     parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--kernels", type=Path, help="where compiled kernels are kept (default: a temporary folder)")
     parser.add_argument("--out", type=Path, help="write the tables here, and the figures beside it as .json")
     options = parser.parse_args()
     from machine import describe
@@ -185,8 +183,12 @@ def main() -> None:
         f"{describe('onnxruntime', 'ai-edge-litert', 'openvino', 'ncnn')}.", "",
     ]  # fmt: skip
     figures = {}
+    temporary = tempfile.TemporaryDirectory()
+    kernels = options.kernels or Path(temporary.name)
+    warm = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(kernels)}
+    subprocess.run([sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup"], env=warm, check=True)
     for network in options.network or ("lenet-300-100/han", "lenet-5/han"):
-        found = figures[network] = measure(network, options.rounds)
+        found = figures[network] = measure(network, options.rounds, kernels)
         base = found["import numpy alone"]["seconds"]
         part = [f"### {network}", "", "| | seconds | times `import numpy` | peak MiB |", "|---|---|---|---|"]
         for name in PROGRAMS:

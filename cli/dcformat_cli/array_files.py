@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from dcformat_interop.kinds import looks_like
+from dcformat_interop.kinds import HEAD, looks_like
 from dcformat_interop.npy import (
     NPY_MAGIC,
     NPY_START_BYTES,
@@ -99,7 +99,8 @@ def _read_array(start: bytes, stream: BinaryIO, label: str, max_memory: int | No
 def _read_header(start: bytes, stream: BinaryIO, label: str) -> NpyHeader:
     """Return the header of an array of numbers."""
     if not start.startswith(NPY_MAGIC):
-        kind = looks_like(start) if start else None
+        start += stream.read(HEAD)
+        kind = looks_like(start)
         found = f"looks like {kind}" if kind else "bytes of no known kind" if start else "an empty file"
         raise WrongKindError(label, _EITHER, found)
     try:

@@ -14,7 +14,8 @@ from dcformat.floats import bit_patterns
 if TYPE_CHECKING:
     from dcformat_interop import Dense
 
-#: A tensor with fewer distinct values per element than one in this many counts as shared, if it has so many elements.
+#: A tensor counts as shared if it has at least `_LEAST` elements, and less than one distinct value for `_SHARED` of
+#: them.
 _SHARED, _LEAST = 16, 256
 
 

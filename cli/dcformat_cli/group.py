@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+#: The last line of the help of every command.
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted."
+
 
 def suggestion(text: str, known: Sequence[str]) -> str:
     """Return " Did you mean 'X'?" with the known name most similar to `text`, or an empty string."""
@@ -24,6 +27,13 @@ class Group(click.Group):
             click.echo(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, whose help ends with the exit codes."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.epilog = EXIT_CODES
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

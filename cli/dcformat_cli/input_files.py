@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 from dcformat_interop import kinds
+from dcformat_interop.hub import cached_repository, find_model
 
 from dcformat import layout
 from dcformat.errors import FormatError
@@ -29,8 +30,16 @@ def source(name: str) -> tuple[Path | BinaryIO, str]:
 
 
 def model_source(name: str) -> tuple[Path | str | BinaryIO, str]:
-    """Return the source of a ``.dcf`` file, which may be a URL too, and its name for messages."""
-    return (name, name) if is_url(name) else source(name)
+    """Return the source of a ``.dcf`` file and its name for messages.
+
+    It may also be a URL, or stand in a directory or in a repository of Hugging Face that is in the cache
+    (`dcformat_interop.find_model`).
+    """
+    if is_url(name):
+        return name, name
+    if Path(name).is_dir() or cached_repository(name) is not None:
+        return find_model(name, local_files_only=True), name
+    return source(name)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import click
 
 from dcformat import __version__
 from dcformat_cli.failures import describe
-from dcformat_cli.group import Group
+from dcformat_cli.group import EXIT_CODES, Group
 from dcformat_cli.options import verbosity
 from dcformat_cli.terminal import complain, emit_json
 
@@ -57,6 +57,7 @@ class Dcformat(Group):
             return None
         module = importlib.import_module(f"dcformat_cli.verbs.{cmd_name}_command")
         command: click.Command = getattr(module, f"{cmd_name}_command")
+        command.epilog = EXIT_CODES
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from dcformat_interop.hub import cached_repository
 
 from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
@@ -44,12 +45,15 @@ class FileName(click.Path):
 
 
 class LocalFile(FileName):
-    """The type of a file that is read more than once, which a URL does not name."""
+    """The type of a file that is read more than once, or of a repository in the cache of Hugging Face."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the name, or fail for a URL."""
+        """Return the name of the file or of the repository's directory, or fail for a URL."""
         if is_url(value):
             self.fail(f"{value}: expected a file, found a URL: download it first", param, ctx)
+        found = cached_repository(str(value))
+        if found is not None:
+            value = str(found)
         return super().convert(value, param, ctx)
 
 
@@ -215,6 +219,6 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 def data() -> Callable[[Any], Any]:
     """Return ``--data``."""
     return click.option(
-        "--data", type=click.Path(path_type=Path), metavar="DIR",
+        "--data", type=FileName(path_type=Path), metavar="DIR",
         help="Directory of IDX files [default: $DCFORMAT_DATA, or data/mnist in this directory or one above].",
     )  # fmt: skip

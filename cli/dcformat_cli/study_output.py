@@ -10,18 +10,19 @@ from typing import Any
 import click
 
 from dcformat.files import check_output, replacing
+from dcformat_cli.options import FileName
 from dcformat_cli.output_files import refuse_existing
 from dcformat_cli.terminal import emit_json
 
 OUT = click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FileName(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Write tables and plots here; the tables are updated as the study goes on.",
 )
 RESUME = click.option(
     "--resume",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FileName(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Keep dense networks and finished rows here, and continue from what DIR already holds.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +16,13 @@ from dcformat_cli.terminal import note, say
 if TYPE_CHECKING:
     from dcformat.codecs import Mode, RelativeIndex
     from dcformat.graph import Graph
-    from dcformat.modes import AnyMode, ModeTrial
+    from dcformat.modes import AnyMode, ModeTrial, SmallestFile
     from dcformat.writer import Encode
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """The bytes of a file, and the trials among which it was chosen."""
-
-    data: bytes
-    mode: Mode
-    trials: Sequence[ModeTrial]
-
-
-def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None) -> Packed:
+def packed_in(
+    mode: AnyMode, make: Callable[[Mode], bytes], elements: int, seconds: float | None = None
+) -> SmallestFile:
     """Pack with `make` in a mode; for ``auto``, try several and keep the smallest file that decodes in time.
 
     Parameters
@@ -43,11 +35,10 @@ def packed_in(mode: AnyMode, make: Callable[[Mode], bytes], elements: int, secon
     seconds : float or None
         The longest time to decode; None for `modes.DECODE_SECONDS`.
     """
-    from dcformat.modes import DECODE_SECONDS, best, modes_to_try, smallest_file
+    from dcformat.modes import DECODE_SECONDS, modes_to_try, smallest_file
 
     limit = DECODE_SECONDS if seconds is None else seconds
-    data, trials = smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
-    return Packed(data, best(trials, limit).mode, trials)
+    return smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
 
 
 def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:
@@ -103,6 +94,30 @@ def _counted(total: int, mode: Mode, progress: Count) -> Encode:
     def encode(tensor: Tensor) -> tuple[Tensor, bytes]:
         progress(next(done), total, tensor.name)
         return smallest(tensor, mode)
+
+    return encode
+
+
+def checked_encoder(total: int, mode: Mode, progress: Count) -> Encode:
+    """Return the writer's encoder for `total` tensors, which reads each payload back and tells its progress.
+
+    The encoder raises `ReadBackError` if a payload does not decode to its tensor.
+    """
+    from dcformat.codecs.payload_layout import parse_payload
+    from dcformat.codecs.payload_reader import read_payload
+    from dcformat.contents import parse_entry
+    from dcformat.contents_writer import EntryHead
+    from dcformat.digest import tensor_digest
+
+    code = _counted(total, mode, progress)
+
+    def encode(tensor: Tensor) -> tuple[Tensor, bytes]:
+        stored, payload = code(tensor)
+        info = parse_entry(bytes(EntryHead.of(stored)), len(payload))
+        found = read_payload(parse_payload(info, np.frombuffer(payload, np.uint8)))
+        if tensor_digest(found) != tensor_digest(tensor):
+            raise ReadBackError(f"{tensor.name}: expected the tensor's values when read back, found others")
+        return stored, payload
 
     return encode
 

@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 #: Sizes of groups of neighbours in a row that are tried, besides the axes.
 _GROUPS = (16, 32, 64, 128, 256)
-#: A place has at least this many elements, and a tensor at most so many, because all of it is sorted.
+#: The minimum number of elements of a place, and the maximum of a tensor, because all of it is sorted.
 _LEAST, MAX_SIZE = 3, 1 << 24
 #: Number of places that are looked at before all, and of their first values.
 _SAMPLE, _BEGINNING = 16, 1 << 12
@@ -117,7 +117,8 @@ def _may_fit(by_place: Array, dtype: str) -> bool:
         values = bit_patterns(np.ascontiguousarray(by_place[line]).reshape(-1))
         if len(values) > _BEGINNING and len(np.unique(values[:_BEGINNING])) > MAX_CODES:
             return False
-        distinct = len(np.unique(values))
+        ordered = np.sort(values)
+        distinct = 1 + np.count_nonzero(ordered[1:] != ordered[:-1])
         if distinct > MAX_CODES:
             return False
         if 2 * distinct > len(values) and (dtype != "float32" or _scales(values.view("<f4")[None]) is None):
@@ -161,14 +162,17 @@ def _codebooks(places: Array, is_sparse: bool) -> tuple[int, int, Array, Array, 
 @np.errstate(all="ignore")  # for the largest and the smallest floats
 def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
     """Return kind, 1, scales, zero points and codes, if each place is a scale times integers less than 256 apart."""
-    if not np.isfinite(places).all() or (np.signbit(places) & (places == 0)).any():
+    steps = np.abs(places.astype(np.float64))
+    steps.sort(axis=1)  # infinity and NaN come last
+    largest = steps[:, -1].copy()
+    if not np.isfinite(largest).all():
         return None
-    wide = np.abs(places.astype(np.float64))
-    largest = wide.max(axis=1)
-    steps = np.diff(np.sort(wide, axis=1), axis=1, prepend=0.0)
-    tiny = largest[:, None] / (1 << 12)
-    step = np.where(steps > tiny, steps, np.inf).min(axis=1)
+    steps[:, 1:] -= steps[:, :-1].copy()
+    steps[steps <= largest[:, None] / (1 << 12)] = np.inf
+    step = steps.min(axis=1)
     if int(np.rint(largest / step).max()) >= MAX_CODES or not np.isfinite(step[largest > 0]).all():
+        return None
+    if (np.signbit(places) & (places == 0)).any():
         return None
     scales, numbers = np.ones(len(places), np.float32), np.zeros(places.shape, np.int64)
     left = np.flatnonzero(largest)
@@ -183,6 +187,8 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
         fits = found > 0
         scales[left[fits]], numbers[left[fits]] = found[fits], whole[fits]
         left = left[~fits]
+    if left.size:
+        return None
     low, high = numbers.min(axis=1), numbers.max(axis=1)
     if int((high - low).max()) >= MAX_CODES:
         return None

@@ -89,7 +89,7 @@ def _chunks(
 
 
 def lines_of_chunks(size: int, stored: int, lines: int) -> int:
-    """Return the number of lines in a chunk of a tensor of `size` elements, `stored` of them, in so many lines."""
+    """Return the number of lines in a chunk of a tensor with `lines` lines, `size` elements and `stored` entries."""
     return chunk_lines(lines, stored, size, _CHUNK)
 
 

@@ -115,7 +115,7 @@ def _bit_length(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 
 def _packed(values: npt.NDArray[np.uint64], bits: npt.NDArray[np.int64]) -> bytes:
-    """Return fields of so many bits each, one after the other, low bits first."""
+    """Return the low `bits` of each value, one field after the other, low bits first."""
     ends = np.cumsum(bits)
     size = -(-int(ends[-1]) // 8)
     starts = ends - bits

@@ -212,7 +212,7 @@ def _stepped(cursor: Cursor, predicted: Array, sizes: Bytes, dtype: str, field: 
 
 
 def _read_rests(cursor: Cursor, bits: npt.NDArray[np.int64], field: str) -> Units:
-    """Return the next fields of so many bits each, at most 61."""
+    """Return the next fields, whose widths are `bits`, at most 61 each."""
     ends = np.cumsum(bits)
     total = int(ends[-1])
     data = cursor.array(-(-total // 8), f"steps of {field}")
@@ -234,6 +234,6 @@ def _read_rests(cursor: Cursor, bits: npt.NDArray[np.int64], field: str) -> Unit
 
 
 def pieces(count: int) -> Iterator[slice]:
-    """Yield the pieces of so many units."""
+    """Yield the pieces of `count` units."""
     for first in range(0, count, PIECE_UNITS):
         yield slice(first, min(first + PIECE_UNITS, count))

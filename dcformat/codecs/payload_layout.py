@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,7 @@ class Coding:
         return self.coder not in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
 
     @classmethod
+    @cache
     def of(cls, byte: int) -> Coding:
         """Return the meaning of the byte."""
         return cls(

@@ -28,8 +28,8 @@ Array = npt.NDArray[Any]
 #: to decode, and beyond this number blocks are smaller too.
 _VALUES_CHUNK = 1 << 20
 _FAST_STREAM, _MOST_STREAM = 1 << 11, 1 << 14
-#: In `small`, adaptive coding of so many entries must save one byte in SLOWER, because it takes ten times as long to
-#: decode.
+#: In `small`, adaptive coding of at least _LARGE entries must save one byte in SLOWER, because it takes ten times as
+#: long to decode.
 _LARGE, SLOWER = 1 << 16, 200
 #: In `fast`, a payload along the columns must save one byte in this many, because it takes time to transpose it back.
 _TRANSPOSING = 256

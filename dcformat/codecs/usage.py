@@ -61,13 +61,20 @@ class Usage:
     code_codes: tuple[CodeTable, ...] = ()
 
 
-def measure(payload: ParsedPayload) -> Usage:
-    """Decode a payload and account for its bits. Raises `FormatError` if the payload is damaged."""
+def measure(payload: ParsedPayload, tensor: Tensor | None = None) -> Usage:
+    """Account for the bits of a payload, which is decoded unless its `tensor` is given.
+
+    Raises
+    ------
+    FormatError
+        The payload is damaged.
+    """
     if payload.codes is not None:
         inner = measure(payload.codes)
         tables = 8.0 * (payload.info.payload_bytes - payload.codes.info.payload_bytes)
         return replace(inner, coder=CODER_NAMES[payload.coding.coder], codebook_bits=inner.codebook_bits + tables)
-    tensor = read_payload(payload)
+    if tensor is None:
+        tensor = read_payload(payload)
     total = 8 * payload.info.payload_bytes
     name = CODER_NAMES[payload.coding.coder]
     if payload.is_plain:

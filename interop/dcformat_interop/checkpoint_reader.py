@@ -24,6 +24,7 @@ from dcformat.wording import counted
 from dcformat_interop import kinds
 from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
+from dcformat_interop.packing.shards import find_shards, is_several
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
 from dcformat_interop.skipping import SkippedNames
@@ -82,7 +83,7 @@ def read_checkpoint(
     single: bool = False,
     max_memory: int | None = DEFAULT_MAX_MEMORY,
 ) -> Checkpoint:
-    """Read a checkpoint: safetensors, NumPy's ``.npz``, or a state_dict that `torch.save` wrote.
+    """Read a checkpoint: safetensors in one or several files, NumPy's ``.npz``, or a state_dict of `torch.save`.
 
     The content decides the kind, not the name. Pairs of NAME_orig and NAME_mask (`torch.nn.utils.prune`) are folded,
     and tensors that a ``.dcf`` file cannot hold are left out.
@@ -90,7 +91,8 @@ def read_checkpoint(
     Parameters
     ----------
     source : path or binary file object
-        A pipe is read to its end, or up to `max_memory` bytes.
+        A directory or an index (``*.safetensors.index.json``) stands for all of its safetensors files. A pipe is read
+        to its end, or up to `max_memory` bytes.
     key : str, optional
         The mapping to take from a PyTorch file if several hold tensors, such as ``model.state_dict``.
     skip : sequence of str
@@ -114,6 +116,8 @@ def read_checkpoint(
     OSError
         The file cannot be read.
     """
+    if isinstance(source, str | os.PathLike) and is_several(Path(source)):
+        return _read_several(Path(source), key, skip, single, max_memory)
     with _opened(source, max_memory) as (path, file):
         head = file.read(kinds.HEAD)
         kind = kinds.kind_of(path, head, file)
@@ -123,10 +127,21 @@ def read_checkpoint(
             raise UnfitError(path, "a PyTorch file, the only kind with several mappings, for a key", kind)
         budget, skipped = Budget(path, max_memory), SkippedNames(skip)
         raw = _read(path, file, kind, key, skipped, budget)
-    for pattern in skipped.unused():
-        raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
-    fold_masks(path, raw, budget)
-    return _settled(path, raw, single, budget)
+    return _settled(path, raw, skipped, single, budget)
+
+
+def _read_several(path: Path, key: str | None, skip: Sequence[str], single: bool, max_memory: int | None) -> Checkpoint:
+    """Read all safetensors files of a directory or an index."""
+    if key is not None:
+        raise UnfitError(path, "a PyTorch file, the only kind with several mappings, for a key", "safetensors")
+    shards = find_shards(path, max_memory=max_memory)
+    budget, skipped, raw = Budget(str(path), max_memory), SkippedNames(skip), Raw(metadata=shards.metadata)
+    for shard in shards.shards:
+        with Path(shard.path).open("rb") as file:
+            part = read_safetensors(shard.path, file, skipped, budget)
+        raw.entries.update(part.entries)
+        raw.left_out.update(part.left_out)
+    return _settled(str(path), raw, skipped, single, budget)
 
 
 def _read(path: str, file: BinaryIO, kind: kinds.Kind, key: str | None, skip: Skip, budget: Budget) -> Raw:
@@ -162,8 +177,11 @@ def _held(path: str, file: BinaryIO, max_bytes: int | None) -> BinaryIO:
     return out
 
 
-def _settled(path: str, raw: Raw, single: bool, budget: Budget) -> Checkpoint:
-    """Leave out the tensors that a file cannot hold; `single` makes float64 float32 where that is exact."""
+def _settled(path: str, raw: Raw, skipped: SkippedNames, single: bool, budget: Budget) -> Checkpoint:
+    """Fold masks and leave out what a file cannot hold; `single` makes float64 float32 where that is exact."""
+    for pattern in skipped.unused():
+        raise UnfitError(path, f"an entry to skip that is called {pattern!r}", "none")
+    fold_masks(path, raw, budget)
     tensors: dict[str, Dense] = {}
     left_out, exact, infinite = dict(raw.left_out), list[str](), dict[str, int]()
     for name, dense in raw.entries.items():

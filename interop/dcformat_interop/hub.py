@@ -62,6 +62,21 @@ def find_model(
     return _only_model(_snapshot(str(name), options), str(name))
 
 
+def cached_repository(name: str) -> Path | None:
+    """Return the directory of a repository's files in the cache of huggingface_hub, without any download.
+
+    The result is None if a name is that of a file or of a place in an existing directory, if the cache does not hold
+    the repository, or if huggingface_hub is not installed.
+    """
+    path = Path(name)
+    if not _ID.fullmatch(name) or path.exists() or path.parent.is_dir():
+        return None
+    try:
+        return _snapshot(name, {"local_files_only": True})
+    except (UnfitError, MissingHubError):
+        return None
+
+
 def _snapshot(name: str, options: Mapping[str, Any]) -> Path:
     """Return the directory of a repository's files in the cache."""
     try:

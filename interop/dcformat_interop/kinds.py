@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -10,6 +11,9 @@ from dcformat_interop.npy import NPY_MAGIC
 from dcformat_interop.refusals import UnfitError, WrongKindError
 
 Kind = Literal["safetensors", "npz", "torch", "old torch"]
+
+#: Core ML's files begin like ONNX's, but their second field is a message, with a tag, and ONNX's a name.
+_COREML = re.compile(rb"..\x12[\x80-\xff]*[\0-\x7f]\n", re.DOTALL)
 
 #: Number of bytes of a file that are inspected.
 HEAD = 512
@@ -63,6 +67,21 @@ _MEMBERS = {
     **dict.fromkeys(_PROGRAM, f"a torch.export program{_AS_FILE}"),
 }
 
+#: Names in directories that are checkpoints or networks of other programs, and what these are.
+_IN_DIRECTORIES = {
+    "saved_model.pb": "a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX",
+    "Manifest.json": "a Core ML package: give the model that it was made of",
+    ".metadata": "a distributed checkpoint of PyTorch: make one file of it with "
+    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save",
+    "manifest.ocdbt": "an Orbax checkpoint: save its arrays with numpy.savez",
+    "_CHECKPOINT_METADATA": "an Orbax checkpoint: save its arrays with numpy.savez",
+    ".zgroup": "a Zarr store: save its arrays with numpy.savez",
+    "zarr.json": "a Zarr store: save its arrays with numpy.savez",
+}
+
+#: Ends of the names of files that can be packed by themselves.
+_FILES = (".bin", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tflite", ".pt2", ".dcf")
+
 
 def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None:
     """Return the kind of a checkpoint, or None if the bytes have no known mark.
@@ -111,6 +130,22 @@ def is_program(path: Path) -> bool:
         return False
 
 
+def directory_holds(path: Path) -> str:
+    """Return what a directory holds that has no safetensors files: its apparent kind, or the names of some files."""
+    names = sorted(each.name for each in path.iterdir())
+    for marker, kind in _IN_DIRECTORIES.items():
+        if marker in names:
+            return kind
+    files = [name for name in names if name.lower().endswith(_FILES)]
+    if files:
+        return f"{_listed(files)}: give the file"
+    return f"only {_listed(names)}" if names else "an empty one"
+
+
+def _listed(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1:,} more" if len(names) > 1 else names[0]
+
+
 def looks_like_checkpoint(path: Path) -> bool:
     """Return whether a file has the marks of a checkpoint of any kind. Raises `OSError`."""
     try:
@@ -145,7 +180,7 @@ def _other(head: bytes) -> str | None:
         return "a Python pickle, which could run code: save a state_dict with torch.save or as safetensors"
     # ONNX has no magic number. It is a protobuf message with a small version number first, and then a known field.
     if len(head) > 2 and head[0] == 8 and 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
-        return "ONNX"
+        return "Core ML: give the model that it was made of" if _COREML.match(head) else "ONNX"
     return None
 
 

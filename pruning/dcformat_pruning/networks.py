@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,16 @@ def build(architecture: str, seed: int = 0) -> nn.Sequential:
     """
     if architecture not in _BUILDERS:
         raise ValueError(f"architecture: expected one of {', '.join(_BUILDERS)}, found {architecture!r}")
+    with seeded(seed):
+        return _BUILDERS[architecture]()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Begin PyTorch's random numbers on the CPU with a seed; afterwards the global generator is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _BUILDERS[architecture]()
+        yield
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -260,7 +260,10 @@ def objective(
 
 @torch.no_grad()
 def evaluate(module: nn.Module, images: Images, batch: int = 1000) -> float:
-    """Return the accuracy of `module` in eval mode, 0 to 1."""
+    """Return the accuracy of `module` in eval mode, 0 to 1.
+
+    `objectives.score` does the same for batches of a user's own; these images are made floats batch by batch.
+    """
     training = module.training
     module.eval()
     right = 0

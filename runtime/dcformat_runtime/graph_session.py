@@ -20,7 +20,7 @@ from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.integer_engine import IntegerEngine
 from dcformat_runtime.network import Floats, Network
 from dcformat_runtime.ports import PortInfo, Ports
-from dcformat_runtime.session import LayerTime, Session
+from dcformat_runtime.session import LayerTime, Progress, Session
 
 
 class GraphSession(Session):
@@ -119,31 +119,40 @@ class GraphSession(Session):
         ):
             return engine.run_bytes(x)
         given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
-        named = self._ports.give(self.float32_outputs(given))
+        named = self.run(given)
         return next(iter(named.values())) if len(named) == 1 and not isinstance(x, Mapping) else named
+
+    def run(self, given: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
+        """Return the outputs by name for inputs by name, as a call does; see `Session.run`."""
+        return self._ports.give(self._float32_outputs(given, progress))
 
     def float32_outputs(self, given: Mapping[str, Any]) -> list[Floats]:
         """Return the outputs for inputs by name, before they get their dtypes and the batch its place."""
+        return self._float32_outputs(given, None)
+
+    def _float32_outputs(self, given: Mapping[str, Any], progress: Progress | None) -> list[Floats]:
         arrays, batch = self._ports.take(given)
         try:
             if self._later is None:
-                return self._run_pieces(arrays, batch)
+                return self._run_pieces(arrays, batch, progress)
             start = perf_counter()
-            out = self._run_pieces(arrays, batch)
+            out = self._run_pieces(arrays, batch, progress)
             self._spend(perf_counter() - start)
             return out
         except MemoryError:
             raise self._too_large(batch, "no more memory") from None
 
-    def _run_pieces(self, arrays: list[Floats], batch: int) -> list[Floats]:
+    def _run_pieces(self, arrays: list[Floats], batch: int, progress: Progress | None) -> list[Floats]:
         if self._left is not None and min(batch, self._piece) * self._call > self._left:
             raise self._too_large(batch, f"{batch * self._call} bytes")
         if batch <= self._piece:
             return self._graph.run(arrays, batch)
-        pieces = [
-            self._graph.run([a[start : start + self._piece] for a in arrays], min(self._piece, batch - start))
-            for start in range(0, batch, self._piece)
-        ]
+        pieces = []
+        for start in range(0, batch, self._piece):
+            if progress is not None:
+                progress(start, batch)
+            part = [array[start : start + self._piece] for array in arrays]
+            pieces.append(self._graph.run(part, min(self._piece, batch - start)))
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
     def profile(self, x: Any) -> list[LayerTime]:

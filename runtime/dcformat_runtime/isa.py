@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 CODE, SOURCE, TARGET, GROUP = range(4)
 _HEAD = 4
 
-_SELL16 = ("groups", "indptr", "indices", "values", "bias", "relu", "wide", "rows", "order", "scratch")
+_SELL16 = ("groups", "indptr", "indices", "values", "bias", "bounds", "wide", "rows", "order", "scratch")
 
-#: The fields of each opcode.
+#: The fields of each opcode. `bounds` is the address of the bounds to which results are clipped: two floats.
 FIELDS = {
     # Copies the next image from the caller, or the next `lanes` images, transposed to (features, lanes).
     "input": ("features", "lanes"),
@@ -44,7 +44,7 @@ FIELDS = {
     # `residual` is the address of a value that is laid out as the result and added to it, or `NO_RESIDUAL`.
     "csr_product": (
         "rows", "indptr", "order", "indices", "values", "bias", "unit", "outer", "source_outer", "target_row",
-        "target_outer", "gap", "blocks", "max_blocks", "line_blocks", "width", "relu", "pool", "runs", "step",
+        "target_outer", "gap", "blocks", "max_blocks", "line_blocks", "width", "bounds", "pool", "runs", "step",
         "residual",
     ),
     # Does the same for dense rows, four of which (a quad) lie side by side: their weights for column p are adjacent,
@@ -52,7 +52,15 @@ FIELDS = {
     # blocks, which form one line, `width` floats are kept.
     "dense_product": (
         "rows", "columns", "offsets", "values", "bias", "unit", "outer", "source_outer", "target_row", "target_outer",
-        "gap", "blocks", "max_blocks", "width", "relu", "runs", "residual",
+        "gap", "blocks", "max_blocks", "width", "bounds", "runs", "residual",
+    ),
+    # Does the same for one image by `row_blocks` blocks of 16 rows: their weights for column p are adjacent, and
+    # multiply the floats of the positions at the p-th of `offsets`, at most `max_positions` at a time. The sums are
+    # transposed in one of `scratches` buffers, one for each thread, `scratch_step` apart; those of a vector
+    # (`target_row` 1) are not.
+    "row_block_product": (
+        "rows", "columns", "row_blocks", "offsets", "values", "bias", "target_row", "positions", "max_positions",
+        "bounds", "residual", "scratch", "scratches", "scratch_step",
     ),
     # Multiplies each channel of one image by `channel_rows` sparse rows of its own. A channel (`height` x `columns`;
     # channels are `plane` floats apart) is copied to a buffer of `rows` lines, after `top` lines of zeros. There are
@@ -63,14 +71,14 @@ FIELDS = {
     "depthwise_product": (
         "channels", "channel_rows", "indptr", "offsets", "shifts", "values", "bias", "plane", "height", "columns",
         "rows", "top", "scratch", "scratches", "scratch_step", "stride_h", "stride_w", "lines", "width", "target_row",
-        "max_blocks", "relu", "residual",
+        "max_blocks", "bounds", "residual",
     ),
     # Multiplies sparse rows by one vector, 16 rows at a time.
     "sell16_product": _SELL16,
     # Does the same, with most entries in blocks of 16 columns, each with `slots` slots for 16 rows; gathers the rest.
     "permute": (*_SELL16, "blocks", "slots", "block_indices", "block_values"),
     # Adds up the dense columns of the nonzero inputs; if there are more than `limit`, runs the operator at `instead`.
-    "csc_product": ("features", "columns", "blocks", "bias", "relu", "found", "limit", "instead"),
+    "csc_product": ("features", "columns", "blocks", "bias", "bounds", "found", "limit", "instead"),
     # Copies (channels, height, width, lanes) to (channels, variants, phases, rows, cols, lanes), with padding.
     # `plane` and `copy_plane` are distances between channels in positions; only `needed` columns are ever read.
     "pad_copy": (
@@ -80,12 +88,12 @@ FIELDS = {
     # `kind` is 0 for the maximum, 1 for the mean with the padding counted, 2 for the mean without.
     "pool": (
         "channels", "height", "width", "lanes", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w",
-        "out_h", "out_w", "kind", "relu", "plane", "out_plane",
+        "out_h", "out_w", "kind", "bounds", "plane", "out_plane",
     ),
     # Takes the mean of each channel, or its maximum.
     "global_pool": ("channels", "positions", "lanes", "mean", "plane"),
-    "add": ("second", "count", "relu"),
-    "relu": ("count",),
+    "add": ("second", "count", "bounds"),
+    "clip": ("count", "bounds"),
     # Copies `times` pieces of `count` floats.
     "copy": ("count", "times", "source_step", "target_step"),
     "softmax": ("features", "lanes"),
@@ -105,6 +113,9 @@ for _opcode, _fields in FIELDS.items():
 
 #: A program begins with a flag for exact sums, then has the plan of the next tile for 0 to `CHOICES` remaining images.
 EXACT, PLANS, CHOICES = 0, 1, 64
+#: Then come the bounds of results that are not clipped. What follows the header has no fixed place.
+UNBOUNDED = PLANS + CHOICES + 1
+HEADER = UNBOUNDED + 2
 #: A plan has the images in a tile, the images in a group, and for each of two stages (for each group; after them) the
 #: number of operators and the address of the first.
 PLAN_TILE, PLAN_LANES, PLAN_STAGES, STAGE_WIDTH = 0, 1, 2, 2

@@ -1,4 +1,4 @@
-"""Makes a model ready to run: validates it, makes weights float32 CSR, and fuses activations into the layers before.
+"""Makes a model ready to run: validates it, makes weights float32 CSR, and fuses clips into the layers before.
 
 It proves that everything by which a kernel will index is in range: row pointers, column indices, shapes and wiring. No
 other module of this package looks at a tensor of the file.
@@ -19,6 +19,7 @@ from dcformat.floats import finite
 from dcformat.graph import (
     Add,
     AvgPool,
+    Binary,
     Concat,
     Conv,
     Flatten,
@@ -36,13 +37,14 @@ from dcformat.layout import DTYPES, KERNEL_DTYPES
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
+from dcformat_runtime.bounds import UNBOUNDED, Bound, Bounds, bounds_of
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_LAYERS = (Linear, Conv, ReLU, MaxPool, AvgPool, Reduce, Flatten, Add, Concat, Softmax)
+_LAYERS = (Linear, Conv, ReLU, Binary, MaxPool, AvgPool, Reduce, Flatten, Add, Concat, Softmax)
 
-_FUSES_RELU = (Linear, Conv, Add, MaxPool)
+_CLIPS = (Linear, Conv, Add, MaxPool, Bound)
 
 
 @record
@@ -111,11 +113,11 @@ class Sparse:
 
 @record(eq=False)
 class Layer:
-    """A layer of the network: an operator, then optionally a max pool or a residual, then optionally ReLU.
+    """A layer of the network: an operator, then optionally a max pool or a residual, whose result is then clipped.
 
     `inputs` and `output` are numbers of values that are really stored; `name` is for people. Layers with a weight have
     a `matrix` and, once the weight is decoded, `weight` and `bias` too. A convolution with a second input adds that
-    `residual` to its result.
+    `residual` to its result. At last the result is clipped to the `bounds`, as by ReLU.
     """
 
     name: str
@@ -128,7 +130,7 @@ class Layer:
     weight: Sparse | None = None
     bias: Floats | None = None
     pool: MaxPool | None = None
-    relu: bool = False
+    bounds: Bounds = UNBOUNDED
     conv_shape: Shape = ()
     """Of a convolution: the shape before its pool."""
 
@@ -247,6 +249,8 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix], shapes: list[Sha
 def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
     """Return whether layers of a network can compute a node, for values of these shapes."""
     ranks = {len(shape) for shape in inputs}
+    if isinstance(node, Binary):
+        return bounds_of(node) is not None and ranks <= {1, 3}
     if type(node) not in _LAYERS or len(inputs) != len(node.inputs) or not {*ranks, len(out)} <= {1, 3}:
         return False
     match node:
@@ -266,7 +270,7 @@ def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
 
 
 def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
-    """Turn nodes into layers; ReLU, max pool and sums join the layer before them if only they read its result."""
+    """Turn nodes into layers; clips, max pool and sums join the layer before them if only they read its result."""
     uses = [0] * len(shapes)
     for node in graph.nodes:
         for value in node.values:
@@ -290,21 +294,26 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
         in_shapes = tuple(shapes[v] for v in node.values)
         shape = shapes[number + 1]
         conv_shape = shape if isinstance(node, Conv) else ()
-        layers.append(Layer(name, node, inputs, len(layers) + 1, in_shapes, shape, conv_shape=conv_shape))
+        bounds = bounds_of(node)
+        layer = Layer(name, node, inputs, len(layers) + 1, in_shapes, shape, conv_shape=conv_shape)
+        layers.append(layer if bounds is None else replace(layer, node=Bound(node.values), bounds=bounds))
     return layers, made_by[len(graph.nodes)] + 1
 
 
 def _join(layer: Layer, node: Node, shape: Shape, others: tuple[int, ...]) -> Layer | None:
     """Return `layer` with the operator `node` at its end, whose other operands are `others`; None if that cannot be."""
-    if isinstance(node, ReLU) and isinstance(layer.node, _FUSES_RELU) and not layer.relu:
-        return replace(layer, relu=True)
+    bounds = bounds_of(node)
+    if bounds is not None and isinstance(layer.node, _CLIPS):
+        low, high = bounds
+        return replace(layer, bounds=(min(max(layer.bounds[0], low), high), min(max(layer.bounds[1], low), high)))
     if isinstance(node, Add):
         # The planes of the network's input (value 0) may lie at other distances than those of a result.
-        alone = isinstance(layer.node, Conv) and not layer.relu and layer.pool is None and layer.residual is None
+        plain = layer.bounds == UNBOUNDED and layer.pool is None and layer.residual is None
+        alone = isinstance(layer.node, Conv) and plain
         if alone and len(others) == 1 and others[0]:
             return replace(layer, inputs=(*layer.inputs, *others), in_shapes=(*layer.in_shapes, shape))
         return None
-    # Maximum and ReLU commute, so a pool after a ReLU joins too; no window holds only padding.
+    # Maximum and clips commute, so a pool after a clip joins too; no window holds only padding.
     if isinstance(node, MaxPool) and isinstance(layer.node, Conv) and layer.pool is None and len(layer.inputs) == 1:
         return replace(layer, pool=node, out_shape=shape)
     return None

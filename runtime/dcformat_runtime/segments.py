@@ -206,7 +206,8 @@ def _segment(graph: Graph, shapes: Sequence[Shape], last: Sequence[int], start: 
         viewed = view.node(node, [shapes[value] for value in node.values], shapes[first + number])
         if viewed is None or any(value not in numbers for value in node.values) or len(nodes) > best + _LOOKAHEAD:
             break
-        nodes.append(replace(viewed, inputs=tuple(numbers[value] for value in node.values)))
+        operands = tuple(numbers[value] if isinstance(value, int) else value for value in viewed.inputs)
+        nodes.append(replace(viewed, inputs=operands))
         numbers[first + number] = len(nodes)
         open_values = {value for value in (*open_values, first + number) if last[value] > number}
         if open_values == {first + number}:

@@ -39,6 +39,9 @@ _PIECE_BYTES = 64 << 20
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 
+#: Takes the number of inputs that have been run, and that of all inputs.
+Progress = Callable[[int, int], None]
+
 
 class LayerTime(NamedTuple):
     """A layer's name (that of its weight, if it has one) and the seconds that it took."""
@@ -183,13 +186,25 @@ class Session:
                     return self._run(x)
                 if inner == self._shape and shape[0] <= self._whole:
                     return self._run(x.reshape(shape[0], self._row[0]))
-            return self._in_pieces(x)
+            return self.run(x) if isinstance(x, Mapping) else self._in_pieces(x)
         except MemoryError:
             raise self._too_large(len(x), "no more memory") from None
 
-    def _named(self, given: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, given: Mapping[str, npt.NDArray[Any]], progress: Progress | None = None) -> dict[str, Any]:
+        """Return the outputs by name for inputs by name, as a call does.
+
+        Parameters
+        ----------
+        given : mapping of str to ndarray
+        progress : callable, optional
+            Takes the number of finished and of all inputs, before each piece of a batch that is run in pieces.
+        """
         check_names(given, self.inputs)
-        return {self.outputs[0].name: self(given[self.inputs[0].name])}
+        x = given[self.inputs[0].name]
+        try:
+            return {self.outputs[0].name: self._in_pieces(x, progress)}
+        except MemoryError:
+            raise self._too_large(len(x), "no more memory") from None
 
     def float32_outputs(self, given: Mapping[str, npt.NDArray[Any]]) -> list[Floats]:
         """Return the outputs for inputs by name, before they get their dtypes and the batch its place.
@@ -200,29 +215,32 @@ class Session:
             Each output as float32 ``(batch, *shape)``, in the order of `outputs`. The batch is 1 for a network that
             takes none.
         """
-        return [*self._named(given).values()]
+        return [*self.run(given).values()]
 
-    def _in_pieces(self, x: Any) -> Any:
-        if isinstance(x, Mapping):
-            return self._named(x)
-        n = self._checked(x)
-        if n <= self._piece:
+    def _in_pieces(self, x: npt.NDArray[Any], progress: Progress | None = None) -> Floats:
+        n, piece = self._checked(x)
+        if n <= piece:
             return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
         out = np.empty((n, self._network.outputs), np.float32)
-        for start in range(0, n, self._piece):
-            out[start : start + self._piece] = self._run(self._inputs.rows(x[start : start + self._piece]))
+        for start in range(0, n, piece):
+            if progress is not None:
+                progress(start, n)
+            out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
         return out.reshape(n, *self._network.output_shape)
 
-    def _checked(self, x: npt.NDArray[Any]) -> int:
-        """Return the number of inputs in `x`; refuse an array that is not an input, or exceeds the memory."""
+    def _checked(self, x: npt.NDArray[Any]) -> tuple[int, int]:
+        """Return the number of inputs in `x`, and of those to run at a time; refuse what is no input, or too large."""
         self._inputs.check(x)
-        n = len(x)
+        n, piece = len(x), self._piece
         need = n * self._call
-        if n > self._piece:
-            need = 4 * n * self._network.outputs + self._piece * self._call
+        if n > piece:
+            results = 4 * n * self._network.outputs
+            if self._left is not None:  # The results take memory from the pieces.
+                piece = max(1, min(piece, (self._left - results) // self._call))
+            need = results + piece * self._call
         if self._left is not None and need > self._left:
             raise self._too_large(n, counted(need, "byte"))
-        return n
+        return n, piece
 
     def _too_large(self, n: int, found: str) -> MemoryLimitError:
         left = (
@@ -234,10 +252,10 @@ class Session:
 
     def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
-        n, seconds = self._checked(x), dict[str, float]()
+        (n, piece), seconds = self._checked(x), dict[str, float]()
         with _within_memory(self._options.max_memory):
-            for start in range(0, max(n, 1), self._piece):
-                for name, taken in self._engine.profile(self._inputs.rows(x[start : start + self._piece])):
+            for start in range(0, max(n, 1), piece):
+                for name, taken in self._engine.profile(self._inputs.rows(x[start : start + piece])):
                     seconds[name] = seconds.get(name, 0.0) + taken
         return [LayerTime(*row) for row in seconds.items()]
 

@@ -106,6 +106,7 @@ def test_without_a_compiler_warmup_lists_kernels() -> None:
     assert "0 of " in table
 
 
+@pytest.mark.slow
 def test_without_a_compiler_a_model_is_read_and_run(empty: Path, data: Path) -> None:
     assert ": good: " in _without_compiler("verify", EXTREME)
     _without_compiler("unpack", EXTREME, "-o", empty / "out.npz")
@@ -113,6 +114,7 @@ def test_without_a_compiler_a_model_is_read_and_run(empty: Path, data: Path) -> 
     assert " of 200 test images right" in _without_compiler("run", EXTREME, "--data", data)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_without_a_compiler_convolutions_are_run(data: Path) -> None:
     assert " of 200 test images right" in _without_compiler("run", MODELS / "lenet-5.dcf", "--data", data)

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from dcformat_cli import progress
 from dcformat_cli.main import cli
-from dcformat_cli.verbs import compress_command
+from dcformat_cli.verbs import compress_calibrated, compress_command
 from dcformat_pruning import recipes
 from dcformat_pruning.recipes import Step
 
@@ -262,7 +262,7 @@ def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str
 
 def test_the_command_knows_every_recipe_and_network() -> None:
     assert set(compress_command.RECIPES) == set(recipes.RECIPES)
-    assert set(compress_command.NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
+    assert set(compress_calibrated.NETWORKS) == {name for recipe in recipes.RECIPES.values() for name in recipe}
 
 
 def test_the_stage_directory_is_a_file(invoke: Invoke, tmp_path: Path, data: Path) -> None:
@@ -282,6 +282,7 @@ def test_without_pytorch(dcf: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_real_process(data: Path, npz: Path, tmp_path: Path) -> None:
     out, stages = tmp_path / "a.dcf", tmp_path / "a.dcf.stages"
     arguments = ["compress", "lenet-300-100", "--recipe", "classic", "--epochs", "1000000", "--data", data]

@@ -88,3 +88,28 @@ def test_refusals(invoke: Invoke, tmp_path: Path, network: Path, inputs: Path) -
     damaged.write_bytes(network.read_bytes()[:100])
     refused(invoke("compress", damaged, "-o", out), damaged, "truncated")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("a.npz", b"PK\3\4", ("looks like a zip archive", "compress lenet-5 --checkpoint FILE")),
+        ("a.safetensors", b"\2\0\0\0\0\0\0\0{}", ("looks like safetensors: use dcformat pack",)),
+        ("lenet", b"", ("not a network (an empty file)",)),
+        ("lenet.txt", b"hello", ("not a network (bytes of no known kind)", "a .dcf file with a network")),
+    ],
+)
+def test_files_that_hold_no_network(
+    invoke: Invoke, tmp_path: Path, name: str, content: bytes, parts: tuple[str, ...]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    refused(invoke("compress", path, "-o", tmp_path / "a.dcf"), f"{path}: not a network", *parts)
+    refused(invoke("compress", "-", "-o", tmp_path / "a.dcf", stdin=content), "stdin: not a network", *parts)
+    refused(invoke("compress", "lenet-6", "-o", tmp_path / "a.dcf"), "Did you mean 'lenet-5'?", code=2)
+
+
+def test_a_network_from_stdin(invoke: Invoke, tmp_path: Path, network: Path) -> None:
+    arguments = ("compress", "-", "--bits", 6, "-o", tmp_path / "a.dcf")
+    assert invoke(*arguments, stdin=network.read_bytes()).exit_code == 0
+    refused(invoke(*arguments, "-f", "--calibration", "-", stdin=b""), "MODEL or --calibration from stdin", code=2)

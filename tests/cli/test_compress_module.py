@@ -120,6 +120,7 @@ def test_a_file_that_holds_the_goal(invoke: Invoke) -> None:
     assert sorted(path.name for path in Path.cwd().iterdir() if path.suffix == ".stages") == []
 
 
+@pytest.mark.slow
 def test_a_goal_out_of_reach_is_reported_and_the_nearest_network_written(invoke: Invoke) -> None:
     result = invoke(*QUICK, "--size", "100", "--trials", "1", "-o", "a.dcf")
     assert result.exit_code == 1

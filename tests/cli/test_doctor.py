@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import dcformat
 from tests.cli.support import Invoke, refused, save_npz
+from tests.interop.packing.checkpoints import INDEX, write
 
 FOUND = {
     "zeros stored as numbers": (["w", "filled"], 1099, 4396),
@@ -118,3 +120,22 @@ def test_a_package_that_cannot_be_imported(invoke: Invoke, tmp_path: Path, monke
     monkeypatch.delitem(sys.modules, "optuna", raising=False)
     document = json.loads(invoke("doctor", "--json").stdout)
     assert document["packages"]["optuna"] == "broken: built for another Python"
+
+
+def test_a_checkpoint_in_several_files(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    everything = write(folder)
+    for path in (folder, folder / INDEX):
+        document = examined(invoke, path)
+        assert document["bytes"] == sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+        assert document["tensors"] == len(everything) - len(document["left_out"])
+        assert document["command"] == f"dcformat pack {path} -o {path.stem}.new.dcf"
+    refused(invoke("doctor", tmp_path), "expected a directory with safetensors files", "found only in")
+
+
+def test_names_that_a_file_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"": np.ones(2, np.float32), "n" * 256: np.ones(2, np.float32), "w": np.ones(3, np.float32)}, path)
+    document = examined(invoke, path)
+    assert document["tensors"] == 1
+    assert document["left_out"] == dict.fromkeys(("", "n" * 256), "a name that a .dcf file cannot hold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from dcformat_runtime.c_export.toolchains import missing
 import dcformat
 from dcformat.dense import from_dense
 from dcformat.model import Model
+from tests.cli.documents import valid
 from tests.cli.support import Invoke, refused
 
 needs_arm = pytest.mark.skipif(missing("cortex-m3") is not None, reason="arm-none-eabi-gcc is not installed")
@@ -36,7 +36,7 @@ def test_json(invoke: Invoke, tmp_path: Path, dcf: Path, data: Path, without_com
     arguments = ("--numbers", "int8", "--calibrate", data, "--form", "sparse", "--static-inputs", "--json")
     result = invoke("export", "c", dcf, "-o", tmp_path / "out", *arguments)
     assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+    document = valid("export c", result.stdout)
     assert list(document) == [
         "schema", "file", "output", "format", "form", "mode", "numbers", "data_bytes", "arena_bytes", "error",
         "targets",
@@ -51,7 +51,7 @@ def test_json(invoke: Invoke, tmp_path: Path, dcf: Path, data: Path, without_com
 @needs_arm
 def test_sizes_for_a_target(invoke: Invoke, tmp_path: Path, dcf: Path) -> None:
     result = invoke("export", "c", dcf, "-o", tmp_path / "out", "--target", "cortex-m0", "--json")
-    sizes = json.loads(result.stdout)["targets"]["cortex-m0"]
+    sizes = valid("export c", result.stdout)["targets"]["cortex-m0"]
     assert list(sizes) == ["text", "rodata", "ram", "stack", "flash"]
     assert sizes["flash"] == sizes["text"] + sizes["rodata"]
     assert sizes["ram"] >= 1176

@@ -191,3 +191,23 @@ def test_descriptions() -> None:
     assert describe(MemoryError()) == "out of memory"
     assert describe(OSError(errno.EIO, "Input/output error", b"\xff.dcf")) == "\udcff.dcf: Input/output error"
     assert describe(ValueError("from elsewhere")).startswith("unexpected ValueError: from elsewhere")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", ""], ["verify", "a.dcf", "--base", ""], ["diff", "", "a.dcf"], ["diff", "a.dcf", ""],
+        ["run", "a.dcf", "--input", ""], ["run", "a.dcf", "--data", ""], ["bench", "a.dcf", "--input", ""],
+        ["compress", "lenet-5", "-o", "a.dcf", "--checkpoint", ""], ["export", "c", "a.dcf", "-o", ""],
+        ["warmup", "--into", ""], ["sweep", "--out", ""], ["study", "layers", "--out", ""], ["doctor", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_name(invoke: Invoke, arguments: list[str]) -> None:
+    refused(invoke(*arguments), "expected the name of a file, found an empty one", code=2)
+
+
+def test_a_directory_with_a_model(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.dcf").write_bytes(dcf.read_bytes())
+    for verb in ("inspect", "verify"):
+        result = invoke(verb, tmp_path)
+        assert result.exit_code == 0 and result.stdout.startswith(str(tmp_path)), result.stderr

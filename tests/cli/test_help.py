@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dcformat_cli.main import VERBS
+from click.testing import CliRunner
+from dcformat_cli.main import VERBS, cli
 
 from tests.cli.support import Invoke, command, environment, refused, spawn
 
@@ -34,6 +35,14 @@ def test_the_bare_command_prints_its_help(invoke: Invoke) -> None:
             "130 it was interrupted",
         ):
             assert code in text
+
+
+@pytest.mark.parametrize(
+    "words", [*VERBS, "export c", "study layers", "compress a.onnx", "compress -", "compress --module a:b"]
+)
+def test_every_help_ends_with_the_exit_codes(invoke: Invoke, words: str) -> None:
+    lines = invoke(*words.split(), "--help").stdout.splitlines()
+    assert lines[-1] == "  Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted."
 
 
 @pytest.mark.parametrize(("group", "command"), [("study", "criteria"), ("export", "onnx")])
@@ -84,9 +93,9 @@ def complete(line: str) -> list[str]:
     """Return the completions that bash offers for the last word of `line`."""
     words = line.split(" ")
     variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_DCFORMAT_COMPLETE": "bash_complete"}
-    done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return [word.removeprefix("plain,") for word in done.stdout.splitlines()]
+    result = CliRunner().invoke(cli, prog_name="dcformat", env=variables)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [word.removeprefix("plain,") for word in result.stdout.splitlines()]
 
 
 def test_reading_a_closed_stdin() -> None:
@@ -107,19 +116,19 @@ def test_completion() -> None:
     for line in ("dcformat inspect mod", "dcformat verify a b", "dcformat pack a -o b", "dcformat run a --input b"):
         assert complete(line) == [f"file,{line.split(' ')[-1]}"]
     for shell in ("bash", "zsh", "fish"):
-        variables = {**environment(), "_DCFORMAT_COMPLETE": f"{shell}_source"}
-        done = subprocess.run(command(), env=variables, capture_output=True, text=True, check=False)
-        assert "_DCFORMAT_COMPLETE" in done.stdout
+        script = CliRunner().invoke(cli, prog_name="dcformat", env={"_DCFORMAT_COMPLETE": f"{shell}_source"})
+        assert "_DCFORMAT_COMPLETE" in script.stdout
 
 
 @pytest.mark.parametrize(
     ("shell", "word", "expected"),
     [
+        ("bash", "1", "plain,inspect\n"),
         ("zsh", "1", "plain\ninspect\nShow what FILE "),
         ("fish", "ins", "plain,inspect\tShow what FILE "),
     ],
 )
-def test_completion_in_other_shells(shell: str, word: str, expected: str) -> None:
+def test_completion_in_a_process_of_its_own(shell: str, word: str, expected: str) -> None:
     variables = {"COMP_WORDS": "dcformat ins", "COMP_CWORD": word, "_DCFORMAT_COMPLETE": f"{shell}_complete"}
     done = subprocess.run(command(), env={**environment(), **variables}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -153,7 +153,7 @@ def test_another_kind_of_file_from_stdin(invoke: Invoke, tmp_path: Path, monkeyp
 
 def test_missing_files_and_directories(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("inspect", tmp_path / "no.dcf"), "no.dcf: no such file or directory")
-    refused(invoke("inspect", tmp_path), f"{tmp_path}: a directory, where a file is expected")
+    refused(invoke("inspect", tmp_path), f"{tmp_path}: expected model.dcf, or a single .dcf file, found none")
     refused(invoke("inspect"), "Missing argument 'FILE'", code=2)
 
 

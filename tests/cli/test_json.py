@@ -12,33 +12,22 @@ import pytest
 from dcformat_cli.main import VERBS
 from dcformat_cli.schemas import DOCUMENTS, schema_of
 from dcformat_cli.verbs import warmup_command
-from jsonschema import Draft202012Validator, validate
+from jsonschema import Draft202012Validator
 from safetensors.numpy import save_file
 
 import dcformat
+from tests.cli.documents import valid
 from tests.cli.support import PACK, Invoke
 
 FIGURES = ["size", "parameters", "float32_bytes", "ratio", "tensors", "ledger"]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json_page.py"
 
 
-def strict(schema: Any) -> Any:
-    """Return a schema that refuses keys without a description; users' schemas take those of later versions."""
-    if isinstance(schema, list):
-        return [strict(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {"additionalProperties": False} if "required" in schema and "properties" in schema else {}
-    return {**{key: strict(each) for key, each in schema.items()}, **closed}
-
-
 def keys(verb: str, text: str, *expected: str) -> dict[str, Any]:
     """Parse a verb's document, validate it, compare its keys with those expected, in order, and return it."""
-    document: dict[str, Any] = json.loads(text)
-    assert list(document) == ["schema", *expected]
-    validate(document, strict(schema_of(verb)), Draft202012Validator)
-    assert text.isascii()
-    return document
+    found = valid(verb, text)
+    assert list(found) == ["schema", *expected]
+    return found
 
 
 def test_the_page_describes_the_schemas() -> None:

@@ -17,7 +17,7 @@ from dcformat_interop.packing.pack import Progress
 from safetensors.numpy import save_file
 
 import dcformat
-from tests.cli.support import PACK, Invoke, command, environment, refused
+from tests.cli.support import PACK, Invoke, State, command, environment, refused
 from tests.interop.packing.checkpoints import INDEX, contents, safetensors, write
 
 #: Tensors of 8 MB, enough of them for a journal.
@@ -105,6 +105,24 @@ def test_an_index_of_shards_that_lies(invoke: Invoke, tmp_path: Path) -> None:
     refused(invoke("inspect", tmp_path / "out"), "an index with a weight_map")
 
 
+def test_a_shard_of_another_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
+    """Its tensors have the same names, dtypes and shapes, and it is whole, but its content digest tells it apart."""
+    for name, first in (("a", 0), ("b", 1)):
+        arrays = {f"w{n}": np.arange(first, first + 900, dtype=np.float32) * (n + 1) for n in range(4)}
+        save_file(arrays, tmp_path / f"{name}.safetensors")
+        command = ["pack", tmp_path / f"{name}.safetensors", "-o", tmp_path / name, "--shards", "2K", "--mode", "fast"]
+        assert invoke(*command).exit_code == 0
+    shard = sorted(tmp_path.glob("a/*.dcf"))[1]
+    digests = json.loads((tmp_path / "a" / "model.dcf.index.json").read_text())["metadata"]["content_digests"]
+    assert digests[shard.name] == shard.read_bytes()[-8:].hex()
+    other = (tmp_path / "b" / shard.name).read_bytes()
+    shard.write_bytes(other)
+    for verb in (["verify"], ["inspect"], ["unpack", "-o", tmp_path / "x.safetensors"]):
+        message = f"{shard.name} with the content digest {digests[shard.name]}, found {other[-8:].hex()}"
+        assert message in invoke(verb[0], tmp_path / "a", *verb[1:]).stderr
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
@@ -137,9 +155,25 @@ def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
         assert invoke(*PACK, path, "-f", "-o", tmp_path / "a.dcf", *options).exit_code == 0
         tensor = dcformat.load(tmp_path / "a.dcf").tensors["w"]
         assert (tensor.dtype, tensor.to_dense().tolist()) == (dtype, [0.5, -3.0])
-    for option in (["--float32"], ["--architecture", "lenet-5"]):
-        result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "b.dcf", *option)
-        refused(result, f"{tmp_path / 'in'}: expected a single file, for --architecture, --base, --float32 or")
+
+
+def test_a_directory_that_is_packed_at_once(invoke: Invoke, tmp_path: Path, state: State) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, names in enumerate((list(state)[:3], list(state)[3:])):
+        save_file({name: state[name].astype(np.float64) for name in names}, folder / f"{number}.safetensors")
+    arguments = [*PACK, folder, "--architecture", "lenet-300-100", "--float32"]
+    assert invoke(*arguments, "-o", tmp_path / "a.dcf").exit_code == 0
+    model = dcformat.load(tmp_path / "a.dcf")
+    assert model.graph is not None
+    for name, values in state.items():
+        np.testing.assert_array_equal(model.tensors[name].to_dense(), values)
+    assert invoke(*PACK, folder, "--base", tmp_path / "a.dcf", "-o", tmp_path / "d.dcf").exit_code == 0
+    for output in folder.iterdir():
+        result = invoke(*arguments, "-o", output, "-f")
+        refused(result, "expected an output other than the input", code=2)
+    refused(invoke(*arguments, "--key", "x", "-o", tmp_path / "b.dcf"), "a PyTorch file, the only kind", "for a key")
+    refused(invoke(*PACK, folder, "--float32", "--skip", "z", "-o", tmp_path / "b.dcf"), "called 'z', found none")
 
 
 def test_an_output_that_is_an_input(invoke: Invoke, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -54,6 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
+@pytest.mark.slow
 def test_the_source_distribution_is_the_whole_tree(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as archive:
         top = f"dcformat-{dcformat.__version__}"
@@ -102,6 +104,32 @@ def test_the_metadata(wheel: zipfile.ZipFile) -> None:
     assert set(re.findall(r"\]\((\w+)", text)) == {"https"}, "an index page has no files of the repository"
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not any("torch" in line for line in base)
+
+
+def test_a_repository_with_an_address() -> None:
+    home = "https://example.org/dcformat"
+    hook = runpy.run_path(str(ROOT / "packaging" / "readme_hook.py"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    text = hook["description"](readme, home)
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert f"{home}/raw/HEAD/docs/result.png" in targets
+    assert f"{home}/blob/HEAD/docs/faq.md" in targets
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    local = [target for target in re.findall(r"\]\(([^)]*)\)", readme) if not target.startswith(("http", "#"))]
+    assert len(local) == sum(target.startswith(home) for target in targets)
+    assert hook["urls"](home) == {
+        "Source": home, "Documentation": f"{home}/blob/HEAD/docs/README.md",
+        "Changelog": f"{home}/blob/HEAD/CHANGELOG.md", "Issues": f"{home}/issues",
+    }  # fmt: skip
+    assert hook["urls"]("") == {}
+
+
+def test_the_extras_are_listed(wheel: zipfile.ZipFile) -> None:
+    metadata = wheel.read(f"dcformat-{dcformat.__version__}.dist-info/METADATA").decode()
+    extras = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
+    assert extras == set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE)) >= extras - {"dev"}
 
 
 def test_there_is_one_version_number() -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MODEL = Path(__file__).parents[2] / "models" / "lenet-5.dcf"
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
 
 #: A page that shows the report in a frame as wide as a phone or a screen, and then writes what it measured.
 FRAME = """<!DOCTYPE html><body style="margin:0">

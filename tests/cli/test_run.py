@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +19,7 @@ from dcformat_cli.array_files import read_arrays
 import dcformat
 from dcformat.model import Model
 from dcformat.records import replace
-from tests.cli.support import PACK, Invoke, State, blobs, refused, write_idx
+from tests.cli.support import PACK, Invoke, State, blobs, command, environment, read_terminal, refused, write_idx
 
 
 def by_hand(state: State, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
@@ -126,6 +129,7 @@ def test_arrays_that_do_not_fit(
     ("content", "message"),
     [
         (b"", "not a NumPy .npy array or .npz archive of numbers (an empty file)"),
+        (b"\2\0\0\0\0\0\0\0{}", "not a NumPy .npy array or .npz archive of numbers (looks like safetensors: use"),
         (b"text", "not a NumPy .npy array or .npz archive of numbers (bytes of no known kind)"),
         (b"PK\3\4", "expected a NumPy .npz archive of plain arrays, found a damaged one"),
         (b"\x93NUMPY", "expected a NumPy .npy array of numbers, found a damaged one"),
@@ -257,3 +261,16 @@ def test_every_form_of_array(tmp_path: Path, version: tuple[int, int], order: Li
         found = read_arrays(str(path))
         assert isinstance(found, np.ndarray)
         assert found.dtype == values.dtype and np.array_equal(found, values)
+
+
+def test_progress_on_a_terminal(dcf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((30_000, 784), np.uint8))
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command("run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy"),
+        stdout=subprocess.DEVNULL, stderr=slave, stdin=slave, env={**environment(), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(slave)
+    assert b"of 30,000)" in read_terminal(master)
+    assert process.wait(timeout=60) == 0
+    assert np.load(tmp_path / "y.npy").shape == (30_000, 10)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.cli.documents import valid
 from tests.cli.support import Invoke, refused
 
 pytest.importorskip("torch")
@@ -23,9 +23,9 @@ def test_the_command(invoke: Invoke, tmp_path: Path) -> None:
                "--epochs", "1", "--images", "2000", "--json"]  # fmt: skip
     first = invoke("sweep", *options)
     assert first.exit_code == 0, first.output
-    points = json.loads(first.stdout)["points"]
+    points = valid("sweep", first.stdout)["points"]
     assert [point["clusters"] for point in points] == [4, 8] and all(0 < point["accuracy"] <= 1 for point in points)
     assert points[0]["size"] < points[1]["size"]
     again = invoke("sweep", *options)
-    assert "2 of 2 points are finished already" in again.stderr and json.loads(again.stdout)["points"] == points
+    assert "2 of 2 points are finished already" in again.stderr and valid("sweep", again.stdout)["points"] == points
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"sweep.db", "sweep.csv", "sweep.png", "dense-0.pt"}

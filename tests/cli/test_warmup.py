@@ -54,6 +54,7 @@ def test_every_kernel_is_found() -> None:
     assert len(names) == len(compiling.all_kernels())
 
 
+@pytest.mark.slow
 @pytest.mark.needs_compiler
 @pytest.mark.usefixtures("few")
 def test_kernels_are_saved_listed_and_removed(place: Path) -> None:
@@ -97,6 +98,7 @@ def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
     refused(invoke("warmup"), "DCFORMAT_CACHE_DIR", f"found {tmp_path}/file/kernels: Not a directory")
 
 
+@pytest.mark.slow
 @pytest.mark.needs_compiler
 def test_an_interruption_keeps_compiled_kernels(place: Path) -> None:
     # The compiler handles an interruption once a kernel is done, so none of these takes long.

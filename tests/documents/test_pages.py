@@ -51,10 +51,15 @@ def test_the_commands_of_a_page_have_the_right_options(page: str) -> None:
 
 
 CHECKED = {"docs/pruning.md", "docs/pytorch.md", "docs/runtime.md"}
+#: Pages that train networks, which takes seconds.
+TRAINING = {"docs/faq.md", "docs/own-model.md"}
 
 
 @pytest.mark.needs_compiler
-@pytest.mark.parametrize("page", sorted(set(RUNNING) - CHECKED))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p in TRAINING)) for p in sorted(set(RUNNING) - CHECKED)],
+)
 def test_a_page_runs(page: str, directory: Path) -> None:
     run(page)
 
@@ -82,6 +87,7 @@ def test_the_page_on_pruning_names_everything_that_the_package_offers() -> None:
         assert name in text, name
 
 
+@pytest.mark.slow
 def test_the_page_on_pytorch_does_what_it_says(directory: Path) -> None:
     run("docs/pytorch.md")
     assert len(dcformat.load("model.dcf").labels) == 10

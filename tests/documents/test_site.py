@@ -17,6 +17,8 @@ APIS = {
     "dcformat": "dcformat", "runtime": "dcformat_runtime", "interop": "dcformat_interop", "pruning": "dcformat_pruning",
 }  # fmt: skip
 
+pytestmark = pytest.mark.slow  # building the site takes seconds
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

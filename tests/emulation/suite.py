@@ -126,10 +126,11 @@ def main() -> int:
     if (absent := missing()) is not None:
         print(f"skipped: the emulation of AArch64 needs {absent}")
         return 0
-    options.into.mkdir(parents=True, exist_ok=True)
-    root, site = fetch_python(options.into), fetch_packages(options.into)
+    into = options.into.resolve()  # apt-get runs in a folder of its own
+    into.mkdir(parents=True, exist_ok=True)
+    root, site = fetch_python(into), fetch_packages(into)
     tests = options.tests or ["tests/runtime", "-m", "not slow and not needs_compiler"]
-    return run(root.resolve(), site.resolve(), options.kernels.resolve(), tests)
+    return run(root, site, options.kernels.resolve(), tests)
 
 
 if __name__ == "__main__":

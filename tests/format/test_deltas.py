@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 import dcformat
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.codecs.differences import PIECE_BYTES, PIECE_UNITS, apply_difference
+from dcformat.deltas import application
 from dcformat.dense import from_dense
 from dcformat.errors import BaseError, ChecksumError, DeltaError, FormatError, MemoryLimitError, WorkLimitError
+from dcformat.forms import smallest
 from dcformat.graph import Graph, Linear, ReLU
 from dcformat.model import STORAGE, Delta, Extension, Model, Origin, Step, Tensor
 from dcformat.records import replace
@@ -340,3 +343,59 @@ def test_limits() -> None:
     made = dcformat.dumps(dcformat.delta(new, dcformat.dumps(old)))
     with pytest.raises(WorkLimitError):
         dcformat.apply(made, dcformat.dumps(old), max_work=1 << 18)
+
+
+def pair_of(kind: str) -> tuple[Model, Model]:
+    """Return an old and a new model: of the same names, of others in another order, or of networks."""
+    source = np.random.default_rng(8)
+    old = {f"w{n}": from_dense(f"w{n}", source.standard_normal((40, 50)).astype(np.float32)) for n in range(12)}
+    new = {n: from_dense(n, nudged(t.to_dense().reshape(-1), 0.02).reshape(t.shape)) for n, t in old.items()}
+    new["w3"] = old["w3"]
+    if kind == "reordered":
+        extra = from_dense("extra", source.standard_normal(70).astype(np.float32))
+        new = {"extra": extra, **dict(reversed(new.items()))}
+    if kind == "network":
+        graph = Graph.sequential((50,), [Linear((0,), "w0")])
+        return Model(old, graph, metadata={"a": "b"}), Model(new, graph, metadata={"a": "c"})
+    return Model(old), Model(new)
+
+
+@pytest.mark.parametrize("kind", ["in place", "reordered", "network"])
+def test_a_new_file_is_written_tensor_by_tensor(kind: str) -> None:
+    old, new = pair_of(kind)
+    base, change = dcformat.dumps(old), dcformat.dumps(dcformat.delta(new, dcformat.dumps(old)))
+    out = BytesIO()
+    with application(change, base) as made:
+        assert list(made.infos) == list(new.tensors)
+        size = made.write(out, "fast", lambda tensor: smallest(tensor, "fast"))
+    assert out.getvalue() == dcformat.dumps(new)
+    assert size == len(out.getvalue())
+
+
+def test_a_file_may_be_written_that_does_not_fit_in_memory() -> None:
+    source = np.random.default_rng(8)
+    old = {f"w{n}": from_dense(f"w{n}", source.standard_normal((200, 200)).astype(np.float32)) for n in range(30)}
+    old["last"] = from_dense("last", weights(10_000).reshape(100, 100))
+    new = dict(old) | {"last": from_dense("last", nudged(weights(10_000), 0.02).reshape(100, 100))}
+    base = dcformat.dumps(Model(old))
+    change = dcformat.dumps(dcformat.delta(Model(new), base))
+    with pytest.raises(MemoryLimitError, match="applying the delta"):
+        dcformat.apply(change, base, max_memory=4_000_000)
+    out = BytesIO()
+    with application(change, base, max_memory=4_000_000) as made:
+        made.write(out, "fast", lambda tensor: smallest(tensor, "fast"))
+    assert out.getvalue() == dcformat.dumps(Model(new))
+    with application(change, base, max_memory=200_000) as made, pytest.raises(MemoryLimitError):
+        made.write(out, "fast", lambda tensor: smallest(tensor, "fast"))
+
+
+def test_nothing_is_written_of_a_file_with_another_digest() -> None:
+    old, new = pair_of("in place")
+    base = dcformat.dumps(old)
+    made = dcformat.delta(new, base)
+    assert made.delta is not None
+    lie = dcformat.dumps(replace(made, delta=replace(made.delta, result=bytes(8))))
+    out = BytesIO()
+    with application(lie, base) as wrong, pytest.raises(ChecksumError, match="content digest of the new file"):
+        wrong.write(out, "fast", lambda tensor: smallest(tensor, "fast"))
+    assert out.getvalue() == b""

@@ -314,3 +314,17 @@ def test_a_graph_describes_itself() -> None:
     assert repr(two) == "Graph(input 2, scalar: no operators)"
     with pytest.raises(GraphError, match="inputs of the network: expected 1, found 2"):
         _ = two.input_shape
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "size", "expected"),
+    [
+        ("half_pixel", 2, [0.5, 2.5]),
+        ("align_corners", 2, [0, 3]),
+        ("asymmetric", 2, [0, 2]),
+        ("pytorch_half_pixel", 2, [0.5, 2.5]),
+        ("pytorch_half_pixel", 1, [0]),
+    ],
+)
+def test_positions_of_a_resized_dimension(coordinates: str, size: int, expected: list[float]) -> None:
+    assert Resize((0,), (size,), (size / 4,), "linear", coordinates).positions(0, 4).tolist() == expected

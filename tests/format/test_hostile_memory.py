@@ -37,6 +37,7 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
     read(VECTORS[name], most=least)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
 def test_large_tensors_take_what_was_allowed(form: str) -> None:

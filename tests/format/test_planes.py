@@ -169,7 +169,7 @@ def test_bit_patterns_and_complex_numbers_are_given_by_dtype() -> None:
 def test_a_file_is_never_much_larger_than_its_values(mode: Mode) -> None:
     random = np.random.default_rng(6)
     for dtype in DTYPES:
-        made = random.integers(0, 256, 1 << 14, np.uint8)
+        made = random.integers(0, 256, 1 << 12, np.uint8)
         array = (made & 1 if dtype == "bool" else made).view(STORAGE[dtype])
         size = len(dcformat.dumps(Model({"t": from_dense("t", array, dtype, exact=True)}), mode=mode))
         assert size <= array.nbytes + 64, dtype

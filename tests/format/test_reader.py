@@ -234,6 +234,16 @@ def test_small_tensors_share_a_block_and_a_checksum() -> None:
         assert {file.info(name).block for name in file.names} == {0}
 
 
+def test_bytes_as_they_are() -> None:
+    values = np.arange(5, dtype=np.float32)
+    data = dcformat.dumps(Model({"a": dcformat.from_dense("a", values), "b": dcformat.from_dense("b", values)}))
+    with dcformat.open(data) as file:
+        assert file.read(2, 9) == data[2:11]
+        payload = file.payload("a")
+        assert file.info("b").copy_of == "a" and file.payload("b") == payload
+        assert len(payload) == file.info("a").payload_bytes and payload in data
+
+
 def test_unknown_names() -> None:
     with dcformat.open(DATA) as file:
         for ask in (file.tensor, file.info, file.usage):

@@ -205,10 +205,10 @@ def test_no_flipped_bit_of_an_archive_changes_a_value(tmp_path: Path, form: str)
     assert refused > 50
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_empty_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "a.npz")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(UnfitError, match=r"expected a directory with safetensors files or .*, found an empty one$"):
         read_checkpoint(tmp_path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dcformat_interop import UnfitError, read_checkpoint
-from dcformat_interop.kinds import looks_like, looks_like_checkpoint
+from dcformat_interop.kinds import is_program, looks_like, looks_like_checkpoint
 
 import dcformat
 from dcformat.model import Model
@@ -48,6 +48,7 @@ OTHERS = {
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "TFLite": b"\x1c\0\0\0TFL3" + bytes(100),
     "ONNX": b"\x08\x07\x12\x07pytorch\x1a\x052.1.0",
+    "Core ML: give the model": b"\x08\x04\x12\xa0\x01\n\x10\n\x05image" + bytes(200),
     "a single array": _npy(),
     "gzip": gzip.compress(b"x"),
     "bzip2": bz2.compress(b"x"),
@@ -100,6 +101,8 @@ def test_whether_a_file_looks_like_a_checkpoint(tmp_path: Path) -> None:
         (b"PK\3\4" + bytes(60), "a zip archive, as .npz and PyTorch files are: use dcformat pack"),
         (b"\x1c\0\0\0TFL3" + bytes(60), "TFLite"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "a PNG image"),
+        (b"\x08\x08\x12\x0aten letters\x1a\x05", "ONNX"),
+        (b"\x08\x08\x12\x0a\x0a\x08\x0a\x06", "Core ML: give the model that it was made of"),
         (b"\0\1\2\3" * 20, None),
     ],
 )
@@ -114,3 +117,19 @@ def test_bytes_of_no_kind(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(b"")
     with pytest.raises(UnfitError, match=r"b\.pt: not a checkpoint \(an empty file\)"):
         read_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (_zip("a/archive_format", "a/data.pkl"), True),
+        (_zip("serialized_exported_program.json"), True),
+        (_zip("a/data.pkl", "a/version"), False),
+        (_zip("archive_format")[:-30], False),
+        (b"PK\3\4", False),
+        (b"", False),
+    ],
+)
+def test_programs_are_told_by_their_members(data: bytes, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(data)
+    assert is_program(tmp_path / "a") is expected

@@ -100,6 +100,7 @@ def test_the_metadata_has_the_metric_of_each_stage(run: tuple[Compression, Resid
     assert made.model.metadata["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bytes(
     run: tuple[Compression, Residual, Path, list[Trial]], tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ class Pair(nn.Module):
         return {"tag": self.tag(x), "number": self.number(x).mean(1)}
 
 
+@pytest.mark.slow
 def test_named_inputs_several_outputs_and_a_step_of_ones_own() -> None:
     torch.manual_seed(0)
     module = Pair()

@@ -74,6 +74,7 @@ def test_lenets_have_the_graph_of_their_architecture() -> None:
     assert list(model.tensors)[:2] == ["conv1.weight", "conv1.bias"]
 
 
+@pytest.mark.slow
 def test_vgg_with_batch_norm_dropout_and_pooling_to_the_same_size() -> None:
     def block(channels: int, out: int) -> list[nn.Module]:
         return [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
@@ -86,6 +87,7 @@ def test_vgg_with_batch_norm_dropout_and_pooling_to_the_same_size() -> None:
     assert not any("running" in name for name in model.tensors)
 
 
+@pytest.mark.slow
 def test_resnet_with_in_place_operations() -> None:
     model = check(with_statistics(ResNet()), 3, 32, 32)
     kinds = kinds_of(model)
@@ -112,11 +114,13 @@ def test_batch_norm_behind_a_linear_layer_and_grouped_convolutions() -> None:
     check(with_statistics(module), 4, 7, 6)
 
 
+@pytest.mark.slow
 def test_pooling_with_ceil_mode_and_padding_not_counted() -> None:
     check(nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, 2, 1, True, False)), 2, 10, 10)
     check(nn.Sequential(nn.AdaptiveAvgPool2d((2, 4))), 2, 6, 8)
 
 
+@pytest.mark.slow
 def test_in_place_relu_changes_later_reads() -> None:
     class Preactivated(nn.Module):
         def __init__(self) -> None:
@@ -203,6 +207,7 @@ def test_tied_weights_have_one_tensor_and_equal_ones_keep_their_names() -> None:
     assert list(model.tensors) == ["0.weight", "0.bias", "2.bias", "3.weight", "3.bias"]
 
 
+@pytest.mark.slow
 def test_an_attention_layer_keeps_its_names() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model = check(layer, 5, 8)
@@ -249,6 +254,7 @@ def test_unused_results_are_left_out() -> None:
     assert kinds_of(check(Aside(), 4)) == ["linear"]
 
 
+@pytest.mark.slow
 def test_inputs_of_too_many_dimensions() -> None:
     with pytest.raises(UnsupportedModuleError, match="input shape: expected at most 7 dimensions"):
         from_module(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), (1,) * 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from dcformat_pruning.study.network_report import networks_markdown
 from dcformat_pruning.study.network_runs import NetworkStudy, run
 from dcformat_pruning.study.saved_rows import load_rows
 
+from tests.cli.documents import valid
 from tests.pruning.support import digit_images
 
 #: The tests train networks.
@@ -152,7 +152,7 @@ def test_the_command_writes_tables_and_a_picture_and_continues(digits: Path, tmp
     assert (tmp_path / "out" / "study-networks.md").read_text() == result.stdout
     assert (tmp_path / "out" / "study-networks.csv").read_text().count("\n") == 3
     again = CliRunner().invoke(cli, [*arguments, "--json"])
-    document = json.loads(again.stdout)
+    document = valid("study networks", again.stdout)
     assert [row["selection"] for row in document["rows"]] == ["all layers", "rows"]
     assert "epochs," not in again.stderr
     result = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out")])

@@ -58,7 +58,15 @@ def check_steps(seen: list[Step], recipe: Recipe) -> None:
     assert 0.5 < shares[-1] <= 1.0
 
 
-@pytest.mark.parametrize(("recipe", "architecture"), [(r, a) for r in RECIPES for a in RECIPES[r]])
+#: Networks and recipes that train for seconds even on a few small images.
+LONG = {("default", "lenet-5"), ("record", "lenet-5"), ("record", "lenet-300-100")}
+SHORT_AND_LONG = ["classic", pytest.param("record", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "architecture"),
+    [pytest.param(r, a, marks=[pytest.mark.slow] * ((r, a) in LONG)) for r in RECIPES for a in RECIPES[r]],
+)
 def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
     seen: list[Step] = []
     result = compress_architecture(architecture, recipe, epochs=5, device="cpu", data=digits, progress=seen.append)
@@ -79,7 +87,7 @@ def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architect
     assert torch.equal(module(images), result.module(images))
 
 
-@pytest.mark.parametrize("recipe", ["classic", "record"])
+@pytest.mark.parametrize("recipe", SHORT_AND_LONG)
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, digits: Path) -> None:
     runs = [
         compress_architecture("lenet-300-100", recipe, seed=s, epochs=4, device="cpu", data=digits) for s in (3, 3, 4)
@@ -88,7 +96,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe: str, dig
     assert bits(runs[0]) != bits(runs[2])
 
 
-@pytest.mark.parametrize("recipe", ["classic", "record"])
+@pytest.mark.parametrize("recipe", SHORT_AND_LONG)
 def test_an_interrupted_run_ends_as_it_would_have(recipe: str, digits: Path, tmp_path: Path) -> None:
     stages = RECIPES[recipe]["lenet-300-100"].stages
     whole = compress_architecture(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,6 +26,7 @@ from dcformat_pruning.study import article, article_run
 from dcformat_pruning.study.report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
+from tests.cli.documents import valid
 from tests.pruning.support import digit_images
 
 #: The tests train networks.
@@ -277,7 +277,7 @@ def test_the_schedules_verb_writes_tables_and_prints_json(
     assert (tmp_path / "study-schedules.md").read_text() == result.stdout
     assert (tmp_path / "study-schedules.csv").read_text().startswith("seed,schedule,ratio,weights,accuracy\n0,gradual,")
     result = CliRunner().invoke(cli, ["study", "schedules", "--seeds", "1", "--json"])
-    assert json.loads(result.stdout)["rows"] == [
+    assert valid("study schedules", result.stdout)["rows"] == [
         {"seed": 0, "schedule": "gradual", "ratio": 24.94, "weights": 10280, "accuracy": 0.975}
     ]
     assert CliRunner().invoke(cli, ["study", "schedules", "--ratio", "700"]).exit_code == 2
@@ -285,14 +285,14 @@ def test_the_schedules_verb_writes_tables_and_prints_json(
 
 def test_the_verb_prints_json(little: None) -> None:
     result = CliRunner().invoke(cli, [*CRITERIA, "--epochs", "1", "--json"])
-    document = json.loads(result.stdout)
+    document = valid("study criteria", result.stdout)
     assert list(document) == ["schema", "rows"]
     assert [row["ratio"] for row in document["rows"]] == list(study.RATIOS)
     assert list(document["rows"][0]) == [
         "baseline", "seed", "criterion", "ratio", "weights", "dense", "pruned", "budgeted", "retrained",
     ]  # fmt: skip
     result = CliRunner().invoke(cli, ["study", "layers", "--json"])
-    assert {layer["name"] for layer in json.loads(result.stdout)["seeds"][0]["layers"]} == {
+    assert {layer["name"] for layer in valid("study layers", result.stdout)["seeds"][0]["layers"]} == {
         "fc1.weight",
         "fc2.weight",
         "fc3.weight",

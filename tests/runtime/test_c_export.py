@@ -275,6 +275,41 @@ def test_pixels_with_a_mean_and_a_deviation(tmp_path: Path) -> None:
     assert np.mean(found == Session.from_model(model)(pixels).argmax(axis=1)) >= 0.9
 
 
+def alone(*nodes: Node) -> Model:
+    """A network of few operators for inputs of 2 x 6 x 6, whose weights are c (3 x 2 x 3 x 3) and l (4 x 6)."""
+    random = np.random.default_rng(11)
+    shapes = {"c": (3, 2, 3, 3), "l": (4, 6)}
+    tensors = {name: from_dense(name, random.standard_normal(shape, np.float32)) for name, shape in shapes.items()}
+    return Model(tensors, Graph.sequential((2, 6, 6), nodes))
+
+
+ALONE = {
+    "linear": alone(Linear((0,), "l")),
+    "conv": alone(Conv((0,), "c", None, (1, 1), (0, 0), (0, 0), (1, 1))),
+    "padded conv": alone(Conv((0,), "c", None, (1, 1), (1, 1), (1, 1), (1, 1))),
+    "add": alone(Add((0, 0))),
+    "add, linear": alone(Add((0, 0)), Linear((1,), "l")),
+    "pool": alone(MaxPool((0,), (2, 2), (2, 2), (0, 0), (0, 0))),
+    "mean": alone(Reduce((0,), "mean", (1, 2))),
+    "softmax": alone(Softmax((0,))),
+    "tanh": alone(Unary((0,), "tanh")),
+    "flatten": alone(Flatten((0,))),
+}
+
+
+@needs_c_compiler
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("numbers", ["float32", "int8"])
+@pytest.mark.parametrize("name", ALONE)
+def test_a_program_has_no_function_that_it_does_not_call(
+    tmp_path: Path, name: str, numbers: Numbers, compiler: str
+) -> None:
+    x = np.random.default_rng(2).standard_normal((20, 2, 6, 6), np.float32)
+    for static in (False, True):
+        made = export_c(ALONE[name], ExportOptions(numbers, static_inputs=static), None if numbers == "float32" else x)
+        run_tests(tmp_path, made.files, compiler=compiler)
+
+
 @needs_c_compiler
 def test_a_network_that_only_renames_its_input(tmp_path: Path) -> None:
     made = export_c(Model({}, Graph.sequential((2, 3), (Flatten((0,)),))))
@@ -293,6 +328,20 @@ def test_weights_that_are_zero_constant_or_without_a_bias(tmp_path: Path, form: 
     run_tests(tmp_path, export_c(model, ExportOptions("float32", form)).files)
     x = np.ones((4, 6), np.float32)
     run_tests(tmp_path, export_c(model, ExportOptions("int8", form), x).files)
+
+
+@needs_c_compiler
+@pytest.mark.parametrize("form", FORMS)
+def test_windows_leave_out_zeros_of_a_convolution_that_is_stored_whole(tmp_path: Path, form: Form) -> None:
+    net = Net(2, 7, 6, seed=9)
+    weight = net.random.standard_normal((3, 2, 3, 3)).astype(np.float32)
+    weight[:, 1, :, 2] = weight[:, 0, 1] = 0
+    weight[2, 0] = 0
+    net.tensors = {"w": from_dense("w", weight)}
+    net.add(Conv((0,), "w", None, (1, 1), (1, 0), (0, 1), (1, 1)))
+    made = export_c(net.model(), ExportOptions("float32", form, tests=8))
+    assert "#define ROW_ENTRIES 12\n" in made.files["model.c"]
+    assert "checksum matches; 8 of 8" in run_tests(tmp_path, made.files, "-fsanitize=address,undefined")
 
 
 def test_networks_that_cannot_be_exported() -> None:

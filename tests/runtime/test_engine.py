@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import cpu
-from dcformat_runtime.compile import weights
+from dcformat_runtime.compile import choices
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -335,7 +335,7 @@ def test_few_positions_run_as_dense_with_fewer_weights(size: int, density: float
     net.conv(0, 12, 8, (3, 3), padding=(1, 1), density=density)
     network = net.network()
     kernel, oracle = engines(network)
-    assert weights.is_dense(network.layers[0], flat=True) == dense
+    assert choices.is_dense(network.layers[0], flat=True) == dense
     x = inputs(network, 1)
     assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
 

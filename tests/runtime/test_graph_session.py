@@ -250,6 +250,26 @@ def test_a_batch_runs_in_pieces() -> None:
     np.testing.assert_array_equal(found, state + EMBEDDING[0] * 4)
 
 
+@pytest.mark.parametrize("model", [two_ports(), Model({}, Graph.sequential((3,), (ReLU((0,)),)))])
+def test_progress_moves_with_the_pieces(model: Model) -> None:
+    session = Session.from_model(model, max_memory=4 << 20)
+    rows, calls = 200_000, list[tuple[int, int]]()
+    given = {
+        port.name: np.ones([rows if size is None else size for size in port.shape], port.dtype)
+        for port in session.inputs
+    }
+    found = session.run(given, lambda done, total: calls.append((done, total)))
+    assert found.keys() == {port.name for port in session.outputs}
+    starts = [done for done, _ in calls]
+    assert len(starts) > 1
+    assert starts == list(range(0, rows, starts[1]))
+    assert {total for _, total in calls} == {rows}
+    small = {port.name: given[port.name].take([0], port.shape.index(None)) for port in session.inputs}
+    calls.clear()
+    session.run(small, lambda done, total: calls.append((done, total)))
+    assert calls == []
+
+
 def test_profile_names_steps() -> None:
     x: dict[str, Any] = {"tokens": np.zeros((1, 4), np.int64), "state": np.zeros((2, 1, 3), np.float32)}
     names = [row.name for row in Session.from_model(two_ports()).profile(x)]

@@ -15,6 +15,7 @@ from dcformat_runtime.kernels.simd_widths import (
     PLANE_BLOCKS,
     PLANE_LINES,
     POOL_WIDTHS,
+    ROW_BLOCK_POSITIONS,
     TILE_QUADS,
     WIDTHS,
 )
@@ -57,7 +58,7 @@ def test_kernels_read_every_field_by_its_name() -> None:
 
 
 def test_a_record_takes_exactly_the_fields_of_its_opcode() -> None:
-    assert isa.record("add", 7, 8, 9, {"count": 5, "second": 6, "relu": True}) == [isa.ADD, 7, 8, 9, 6, 5, 1]
+    assert isa.record("add", 7, 8, 9, {"count": 5, "second": 6, "bounds": 1}) == [isa.ADD, 7, 8, 9, 6, 5, 1]
     with pytest.raises(TypeError, match="add: expected the fields"):
         isa.record("add", 0, 0, 0, {"count": 5})
     with pytest.raises(KeyError):
@@ -78,6 +79,10 @@ def test_kernels_choose_among_the_widths_that_are_compiled() -> None:
         for most in (1, 6):
             assert tiles.tile_blocks(left, most) == max(k for k in TILE_QUADS if k <= min(left, most))
     assert all(tiles.tile_quads(k, 6) == most and tiles.tile_quads(k, 1) == 1 for k, most in TILE_QUADS.items())
+    for left in range(1, 60):
+        for most in (2, 6, 13):
+            k = tiles.row_block_positions(left, most)
+            assert k == max(n for n in ROW_BLOCK_POSITIONS if n <= -(-left // -(-left // most)))
     for left in range(1, 20):
         assert tiles.plane_lines(left) in PLANE_LINES and tiles.plane_lines(left) <= left
         for most in (1, 4):

@@ -18,9 +18,11 @@ import numpy as np
 from dcformat_runtime import cpu
 from dcformat_runtime.engine import KernelEngine
 from tests.runtime.example_networks import NETS, inputs
+from tests.runtime.test_bounds import clipped_network
+from tests.runtime.test_row_blocks import NETWORKS
 out = []
-for name in NETS:
-    network = NETS[name]().network()
+for make in (*NETS.values(), NETWORKS["7 x 7"], clipped_network):
+    network = make().network()
     for most, permutes in ((3, False), (12, True)):
         for exact in (True, False):
             vectors = cpu.Vectors(most, permutes, cpu.vectors().half_vectors)

@@ -97,14 +97,10 @@ def pruned(module: nn.Module, density: float) -> nn.Module:
     return module.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "size"),
-    [
-        (Vgg(16), 32),
-        (ResNet(16), 48),
-        pytest.param(Vgg(), 32, marks=pytest.mark.slow),
-        pytest.param(ResNet(), 64, marks=pytest.mark.slow),
-    ],
+    [(Vgg(16), 32), (ResNet(16), 48), (Vgg(), 32), (ResNet(), 64)],
     ids=["vgg-11/16", "resnet-18/16", "vgg-11", "resnet-18"],
 )
 def test_exported_networks(module: nn.Module, size: int) -> None:

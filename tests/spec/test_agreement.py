@@ -80,7 +80,11 @@ def test_the_reference_decodes_files_of_the_package(mode: Mode, model: Model) ->
     assert {key: found[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("mode", MODES)
+#: The reference decoder takes seconds for the tensors of these tests in `tiny`.
+SLOW_IN_TINY = [pytest.param(mode, marks=[pytest.mark.slow] * (mode == "tiny")) for mode in MODES]
+
+
+@pytest.mark.parametrize("mode", SLOW_IN_TINY)
 def test_tables_by_place(mode: Mode) -> None:
     """Codebooks and scales of rows, columns and groups; dense and sparse."""
     random = np.random.default_rng(3)
@@ -109,7 +113,7 @@ def test_tables_by_place(mode: Mode) -> None:
     assert coded >= {"rows", "columns", "scaled", "uneven", "pruned", "kernels"}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SLOW_IN_TINY)
 @pytest.mark.parametrize("share", [1 << 20, 300, 7])
 def test_longer_tensors(mode: Mode, share: int) -> None:
     """Sparse, dense and transposed tensors are long enough for four streams, planes and patterns."""

@@ -33,7 +33,9 @@ def test_survivors_are_mutants_and_have_a_reason() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'reader.Reader.end: check(self.left() == 0, "E04", message) [check left out]',
+        pytest.param(
+            'reader.Reader.end: check(self.left() == 0, "E04", message) [check left out]', marks=pytest.mark.slow
+        ),
         "coders.decode_values: mantissa = max(bits - 1 - e, 0) [1 -> 2]",
         "mixing.Mixer.predict: return clamp(sum(w * x for w, x in zip(self.weights, inputs, strict=True)) >> 16, "
         "-3071, 3071) [16 -> 17]",

@@ -64,7 +64,22 @@ def test_frozen(folder: str) -> None:
     assert not changed
 
 
-@pytest.mark.parametrize("name", VALID)
+#: The reference decoder takes half a second or more for each of these.
+LONG = {
+    "coder_3_nonempty_10.dcf",
+    "container_most_labels.dcf",
+    "container_packed_long.dcf",
+    "long_empty_lines_coder_3.dcf",
+    "long_largest_symbols_coder_3.dcf",
+    "model_lenet_300_100.dcf",
+    "model_lenet_300_100_extreme.dcf",
+    "model_lenet_5.dcf",
+    "planes_coded_int8.dcf",
+    "planes_states_most.dcf",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in VALID])
 def test_reference_decodes(name: str) -> None:
     assert reference(read("valid", name)) == VALID[name]["holds"]
 
@@ -95,6 +110,7 @@ def test_the_bits_of_payloads_add_up(name: str) -> None:
             parts = (use.index_bits, use.code_bits, use.codebook_bits, use.table_bits)
             assert min(parts) >= 0, tensor
             assert sum(parts) == 8 * file.info(tensor).payload_bytes, tensor
+            assert str(file.usage(tensor, file.tensor(tensor))) == str(use), tensor
 
 
 @pytest.mark.parametrize("name", GOOD_DELTAS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
 from dcformat_interop.packing.pack import value_notes
+from dcformat_interop.packing.shards import find_shards, is_several
 from dcformat_interop.safetensors import METADATA_PREFIX
 
 from dcformat.denormals import denormals
@@ -33,7 +35,7 @@ _HELD = 3
 def pack_checkpoint(options: PackOptions) -> None:
     """Pack a checkpoint, matched to an architecture if the user named one."""
     architecture, pairs = options.known, options.pairs()
-    options.output.check(options.checkpoint, options.labels_file, options.base)
+    options.output.check(*_files(options), options.labels_file, options.base)
     read = _read(options)
     show_notes(read.notes)
     graph, order = None, list(read.tensors)
@@ -53,12 +55,27 @@ def pack_checkpoint(options: PackOptions) -> None:
     write_and_report(options, read.left_out, model, made)
 
 
+def _files(options: PackOptions) -> list[str | Path]:
+    """Return the files that a checkpoint consists of."""
+    if not is_several(options.checkpoint):
+        return [options.checkpoint]
+    return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]
+
+
+def fits_name(name: str) -> bool:
+    """Return whether a ``.dcf`` file can hold a tensor of this name."""
+    return 1 <= _name_bytes(name) <= MAX_NAME_BYTES
+
+
+def _name_bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
+
+
 def check_names(path: object, names: Iterable[str]) -> None:
     """Raise `UnfitError` for a tensor whose name a ``.dcf`` file cannot hold."""
     for name in names:
-        size = len(name.encode("utf-8", "surrogatepass"))
-        if not 1 <= size <= MAX_NAME_BYTES:
-            found = f"{counted(size, 'byte')} (--skip leaves the tensor out)"
+        if not fits_name(name):
+            found = f"{counted(_name_bytes(name), 'byte')} (--skip leaves the tensor out)"
             raise UnfitError(path, f"a name of 1 to {MAX_NAME_BYTES} bytes", found, repr(name[:40]))
 
 

@@ -12,14 +12,14 @@ from dcformat_cli import summary
 from dcformat_cli.packing import deltas
 from dcformat_cli.packing.options import PackOptions
 from dcformat_cli.terminal import emit_json, say
-from dcformat_cli.writing import Packed, packed_in, packed_model, say_choice, trials_as_json
+from dcformat_cli.writing import packed_in, packed_model, say_choice, trials_as_json
 
 if TYPE_CHECKING:
     from dcformat.codecs import Mode
-    from dcformat.modes import AnyMode
+    from dcformat.modes import AnyMode, SmallestFile
 
 
-def packed(model: Model, options: PackOptions) -> Packed:
+def packed(model: Model, options: PackOptions) -> SmallestFile:
     """Return the model's bytes in the chosen mode, or those of its delta."""
 
     def make(mode: Mode) -> bytes:
@@ -28,8 +28,7 @@ def packed(model: Model, options: PackOptions) -> Packed:
             return deltas.packed_delta(new, options.base, str(options.output), mode, options.max_memory)
         return packed_model(new, str(options.output), mode, options.relative_index)
 
-    elements = sum(tensor.size for tensor in model.tensors.values())
-    return packed_in(mode_of(options), make, elements, options.seconds)
+    return packed_in(mode_of(options), make, model.elements, options.seconds)
 
 
 def rewritten(model: Model, mode: Mode, options: PackOptions) -> Model:
@@ -55,7 +54,7 @@ def rewritten(model: Model, mode: Mode, options: PackOptions) -> Model:
     return model
 
 
-def write_and_report(options: PackOptions, left_out: Mapping[str, str], model: Model, made: Packed) -> None:
+def write_and_report(options: PackOptions, left_out: Mapping[str, str], model: Model, made: SmallestFile) -> None:
     """Write the file, and tell its size and why its mode was kept."""
     output = options.output
     with output.open() as out:
@@ -72,8 +71,7 @@ def write_and_report(options: PackOptions, left_out: Mapping[str, str], model: M
     if delta is not None:
         say(deltas.line(str(output), len(made.data), delta, model), err=output.to_stdout)
     else:
-        parameters = sum(tensor.size for tensor in model.tensors.values())
-        say(summary.size_line(str(output), len(made.data), parameters), err=output.to_stdout)
+        say(summary.size_line(str(output), len(made.data), model.elements), err=output.to_stdout)
     say_choice(mode_of(options), made.trials, made.mode, err=output.to_stdout)
 
 

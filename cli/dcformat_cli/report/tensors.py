@@ -76,11 +76,12 @@ def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -
     FormatError
         The tensor is damaged, or takes more memory or work than the file was opened with.
     """
-    info, usage = file.info(name), file.usage(name)
+    info = file.info(name)
     if info.form == "dense" and not info.clusters and info.decoded_bytes > _LARGE:
         feed(file.pieces(name))
-        return Examined(usage, histogram=_histogram(info, file.pieces(name)))
+        return Examined(file.usage(name), histogram=_histogram(info, file.pieces(name)))
     tensor = file.tensor(name)
+    usage = file.usage(name, tensor)
     feed(tensor.pieces())
     if tensor.codebook is None:
         return Examined(usage, histogram=_histogram(info, [tensor.data]))

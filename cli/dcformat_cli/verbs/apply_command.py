@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-import dcformat
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import model_source, naming
 from dcformat_cli.options import as_json, base, file_argument, max_memory, max_work, mode, output
+from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, say
-from dcformat_cli.writing import packed_in, packed_model
+from dcformat_cli.writing import checked_encoder
 
 if TYPE_CHECKING:
+    from dcformat.codecs import Mode
+    from dcformat.delta_application import Application
     from dcformat.modes import AnyMode
     from dcformat_cli.output_files import Output
 
@@ -35,20 +38,41 @@ def apply_command(
     The tensors, network, labels, metadata and content digest are those of the model that was packed, bit for bit. If
     that was a .dcf file that this version wrote, the same --mode gives the same bytes. Any other base is refused.
     """
+    from dcformat.deltas import application
+
     if file == base:
         raise misuse(f"{base}: expected a delta and its base, found one file twice")
     output.check(file, base)
     (delta, label), (given, _) = model_source(file), model_source(base)
-    with naming(label):
-        model = dcformat.apply(delta, given, max_memory=max_memory, max_work=max_work)
-    elements = sum(tensor.size for tensor in model.tensors.values())
-    packed = packed_in(mode, lambda each: packed_model(model, str(output), each), elements)
-    with output.open() as out:
-        out.write(packed.data)
-    digest = packed.data[-8:].hex()
+    with naming(label), application(delta, given, max_memory=max_memory, max_work=max_work) as new:
+        count, digest = len(new.infos), new.delta.result.hex()
+        written, size = _write(new, mode, output)
     if as_json:
-        document = {"file": file, "base": base, "output": str(output), "mode": packed.mode, "bytes": len(packed.data)}
-        emit_json({**document, "tensors": len(model.tensors), "digest": digest}, err=output.to_stdout)
+        document = {"file": file, "base": base, "output": str(output), "mode": written, "bytes": size}
+        emit_json({**document, "tensors": count, "digest": digest}, err=output.to_stdout)
     else:
-        about = f"{len(packed.data):,} bytes, {counted(len(model.tensors), 'tensor')}, content digest {digest}"
+        about = f"{size:,} bytes, {counted(count, 'tensor')}, content digest {digest}"
         say(f"{output}: {about}", err=output.to_stdout)
+
+
+def _write(new: Application, mode: AnyMode, output: Output) -> tuple[Mode, int]:
+    """Write the new file; return its mode and size. Only if there is a choice of modes, files are kept in memory."""
+    from dcformat.modes import modes_to_try, smallest_file
+
+    infos = new.infos
+
+    def write(each: Mode, file: BinaryIO) -> int:
+        with counting(f"packing ({each})") as progress:
+            return new.write(file, each, checked_encoder(len(infos), each, progress))
+
+    def made(each: Mode) -> bytes:
+        file = BytesIO()
+        write(each, file)
+        return file.getvalue()
+
+    modes = modes_to_try(sum(info.size for info in infos.values())) if mode == "auto" else (mode,)
+    with output.open() as out:
+        if len(modes) == 1:
+            return modes[0], write(modes[0], out)
+        smallest = smallest_file(made, modes)
+        return smallest.mode, out.write(smallest.data)

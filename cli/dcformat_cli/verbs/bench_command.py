@@ -23,7 +23,7 @@ from dcformat_cli.bench.timing import environment, is_plain
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import opened, spooled
-from dcformat_cli.options import as_json, file_argument, max_memory
+from dcformat_cli.options import FileName, as_json, file_argument, max_memory
 from dcformat_cli.terminal import Table, emit_json, note, say, warn
 
 #: Largest tolerated difference of outputs, relative to the largest output; a greater one is shown with the runtime.
@@ -67,7 +67,7 @@ class BenchOptions:
     "--peer", "runtimes", multiple=True, type=Choice(OTHERS), help="Compare only with this runtime; may be repeated."
 )
 @click.option(
-    "--input", "array", type=click.Path(), metavar="X.npy", help="Take inputs from this array instead of random ones."
+    "--input", "array", type=FileName(), metavar="X.npy", help="Take inputs from this array instead of random ones."
 )
 @max_memory()
 @as_json()

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 import numpy.typing as npt
+from dcformat_interop import kinds
+from dcformat_interop.refusals import WrongKindError
 
+from dcformat.source import is_url
 from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse, require_torch
 from dcformat_cli.group import Choice
-from dcformat_cli.input_files import naming, opened
+from dcformat_cli.input_files import naming, opened, source, spooled
 from dcformat_cli.networks import network_kind, read_network
 from dcformat_cli.options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.output_files import Output
+from dcformat_cli.packing.deltas import is_dcf
 from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import check_packed
 
@@ -26,6 +30,15 @@ if TYPE_CHECKING:
 
     from dcformat import Model
     from dcformat.codecs import Mode
+
+#: The networks that `dcformat compress` trains itself.
+NETWORKS = ("lenet-300-100", "lenet-5")
+
+#: What to give instead of a file that holds no network.
+_INSTEAD = (
+    "an ONNX or TensorFlow Lite model, a .pt2 program or a .dcf file with a network (to start from a checkpoint, use "
+    "compress lenet-5 --checkpoint FILE or compress --module)"
+)
 
 _CRITERIA = ("obs", "wanda", "magnitude", "random")
 
@@ -45,6 +58,7 @@ class CalibratedOptions:
     criterion: str
     logits: bool
     probes: int
+    refine: int
     mode: Mode
     dims: tuple[str, ...]
     values: tuple[str, ...]
@@ -56,6 +70,8 @@ class CalibratedOptions:
         goals = {"--size": self.size, "--bits": self.bits, "--max-change": self.max_change, "--max-drop": self.max_drop}
         if len(given := [name for name, value in goals.items() if value is not None]) > 1:
             raise misuse(f"expected one goal, found {', '.join(given)}")
+        if self.model == self.calibration == "-":
+            raise misuse("expected MODEL or --calibration from stdin, found both")
         self.output.check(self.model, self.calibration)
 
     def goal(self, elements: int) -> CalibrationGoal:
@@ -118,13 +134,22 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Random gradients to take at each input; more of them cost time and make up for few inputs.",
 )
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="STEPS",
+    help="Gradient steps towards the outputs of the dense network at the calibration inputs, while --density prunes "
+    "and in each trial.",
+)
 @click.option("--mode", type=Choice(MODES), default="tiny", show_default=True, help="How the file is coded.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of a named dimension of an input.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Fix an input to a value.")
 @max_memory()
 @as_json()
 def compress_calibrated_command(**options: Any) -> None:
-    """Compress MODEL (ONNX, TensorFlow Lite, .pt2 or .dcf) without training it.
+    """Compress MODEL (ONNX, TensorFlow Lite, .pt2 or .dcf; - for stdin) without training it.
 
     Weights are pruned and shared layer by layer, so that the outputs at the calibration inputs change least for the
     bits that are saved, and each layer makes up for the errors of those before it. Every fifth input is kept to compare
@@ -134,7 +159,7 @@ def compress_calibrated_command(**options: Any) -> None:
 
 
 def takes(args: Sequence[str], parent: click.Context | None) -> bool:
-    """Return whether the arguments of `dcformat compress` name a model file, which this command takes."""
+    """Return whether the arguments of `dcformat compress` name a file, which this command takes, and not a network."""
     command = compress_calibrated_command
     # The command keeps the help option of the first context that it meets, so this one must inherit `-h`.
     context = click.Context(command, parent=parent, ignore_unknown_options=True, resilient_parsing=True)
@@ -142,7 +167,9 @@ def takes(args: Sequence[str], parent: click.Context | None) -> bool:
         found = command.make_parser(context).parse_args(list(args))[0].get("model")
     except click.UsageError:
         return False
-    return isinstance(found, str) and (found.lower().endswith(".dcf") or network_kind(Path(found)) is not None)
+    if not isinstance(found, str) or found in NETWORKS:
+        return False
+    return found == "-" or "/" in found or bool(Path(found).suffix) or Path(found).exists()
 
 
 def _compress(options: CalibratedOptions) -> None:
@@ -155,9 +182,9 @@ def _compress(options: CalibratedOptions) -> None:
     inputs = _inputs(options, model)
     if inputs is None:
         note("without --calibration, the network is compressed for random inputs; real ones give better results")
-    elements = sum(tensor.size for tensor in model.tensors.values())
+    elements = model.elements
     settings = CalibrationOptions(
-        options.density, options.criterion, options.logits, (), options.probes, options.mode
+        options.density, options.criterion, options.logits, (), options.probes, options.refine, options.mode
     )  # fmt: skip
     trials: list[tuple[CalibrationTrial, bool]] = []
 
@@ -181,14 +208,28 @@ def _compress(options: CalibratedOptions) -> None:
 
 
 def _read(options: CalibratedOptions) -> Model:
-    path = Path(options.model)
+    if is_url(options.model):
+        with opened(options.model, options.max_memory) as packed:
+            return packed.model()
+    with spooled(options.model) as path:
+        return _read_file(options, path)
+
+
+def _read_file(options: CalibratedOptions, path: Path) -> Model:
+    """Read the network from a path that stands for the one that the user gave."""
     if network_kind(path) is not None:
         with naming(options.model):
             return read_network(path, options.dims, options.values, max_memory=options.max_memory).model
     if options.dims or options.values:
         raise misuse("--dim and --set need an ONNX or TFLite model or a PyTorch program")
-    with opened(options.model, options.max_memory) as file:
-        return file.model()
+    if path.is_file() and not is_dcf(path):
+        with path.open("rb") as file:
+            head = file.read(kinds.HEAD)
+        kind = kinds.looks_like(head)
+        found = f"looks like {kind}" if kind else "bytes of no known kind" if head else "an empty file"
+        raise WrongKindError(source(options.model)[1], "a network", found, _INSTEAD)
+    with opened(str(path), options.max_memory) as packed:
+        return packed.model()
 
 
 def _inputs(options: CalibratedOptions, model: Model) -> Mapping[str, npt.NDArray[Any]] | None:

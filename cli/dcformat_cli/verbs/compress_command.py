@@ -16,12 +16,13 @@ from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import spooled
-from dcformat_cli.options import as_json, data, output
+from dcformat_cli.options import FileName, as_json, data, output
 from dcformat_cli.output_files import Output
 from dcformat_cli.progress import reporting
 from dcformat_cli.stage_directory import StageDirectory
 from dcformat_cli.terminal import Table, emit_json, say
 from dcformat_cli.training_options import stage_directory, training_options
+from dcformat_cli.verbs.compress_calibrated import NETWORKS, compress_calibrated_command, takes
 from dcformat_cli.writing import packed_model
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from dcformat.codecs import Mode, RelativeIndex
 
-NETWORKS = ("lenet-300-100", "lenet-5")
 RECIPES = ("classic", "default", "record", "extreme")
 
 
@@ -70,9 +70,9 @@ class _CompressCommand(click.Command):
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Parse the arguments with the options of the command that takes them."""
-        from dcformat_cli.verbs.compress_calibrated import compress_calibrated_command, takes
         from dcformat_cli.verbs.compress_module import compress_module_command
 
+        compress_module_command.epilog = compress_calibrated_command.epilog = self.epilog
         if any(argument.partition("=")[0] == "--module" for argument in args):
             return compress_module_command.make_context(info_name, args, *rest, **extra)
         if takes(args, extra.get("parent")):
@@ -98,7 +98,7 @@ class _CompressCommand(click.Command):
 )
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=FileName(path_type=Path),
     metavar="FILE",
     help="Start from this state_dict (.safetensors, .npz, .pt) instead of training the dense network.",
 )

@@ -14,7 +14,7 @@ from dcformat.limits import require_work
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, max_memory, max_work
+from dcformat_cli.options import FileName, as_json, max_memory, max_work
 from dcformat_cli.terminal import Table, emit_json, note, say
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _INPUTS = 4
 
 
 @click.command("diff")
-@click.argument("first", type=click.Path(), metavar="A")
-@click.argument("second", type=click.Path(), metavar="B")
+@click.argument("first", type=FileName(), metavar="A")
+@click.argument("second", type=FileName(), metavar="B")
 @max_memory()
 @max_work()
 @as_json()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from dcformat_interop.packing.shards import find_shards, is_several
 
 import dcformat
 from dcformat.layout import DEFAULT_MAX_MEMORY
@@ -19,8 +20,9 @@ from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
 from dcformat_cli.options import LocalFile, as_json, max_memory
+from dcformat_cli.packing.checkpoints import fits_name
 from dcformat_cli.packing.deltas import is_dcf
-from dcformat_cli.terminal import Table, emit_json, say, show_notes
+from dcformat_cli.terminal import Table, emit_json, note, say, show_notes
 from dcformat_cli.writing import packed_in
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ _NAMED = 4
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
     """Tell why MODEL (- for stdin) is as large as it is, and what packing gives.
 
-    MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. Its tensors are
-    packed in memory, and nothing is written. Without MODEL, the command examines the installation.
+    MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. It may also be a
+    directory with safetensors files, their index, or a repository in the cache of Hugging Face (org/name). Its tensors
+    are packed in memory, and nothing is written. Without MODEL, the command examines the installation.
     """
     document = _installation() if model is None else _examined(model, max_memory)
     if as_json:
@@ -66,15 +69,14 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
 
     limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
     with spooled(name) as path, naming(name):
-        size = path.stat().st_size
+        size = _bytes(path, limit)
         tensors, left_out = _tensors(path, limit)
         verb = "repack" if is_dcf(path) else "pack"
         model = dcformat.Model({
             key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
             for key, dense in tensors.items()
         })  # fmt: skip
-        elements = sum(tensor.size for tensor in model.tensors.values())
-        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), elements)
+        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), model.elements)
         with dcformat.open(packed.data, max_memory=None, max_work=None) as content:
             stored = {key: _stored(content, key) for key in content.names}
         found = findings(tensors, stored)
@@ -83,13 +85,20 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
         "file": name,
         "bytes": size,
         "tensors": len(tensors),
-        "parameters": elements,
+        "parameters": model.elements,
         "left_out": left_out,
         "beside": max(beside, 0) if verb == "pack" else 0,
         "findings": [dict(finding._asdict()) for finding in found],
         "packed": {trial.mode: trial.bytes for trial in packed.trials},
         "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found)),
     }
+
+
+def _bytes(path: Path, max_memory: int) -> int:
+    """Return the size of a file, or of all safetensors files of a directory or index."""
+    if is_several(path):
+        return sum(shard.stamp[0] for shard in find_shards(path, max_memory=max_memory).shards)
+    return path.stat().st_size
 
 
 def _stored(content: DcfFile, name: str) -> Stored:
@@ -117,7 +126,10 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     else:
         read = read_checkpoint(path, max_memory=max_memory)
         show_notes(read.notes)
-        return read.tensors, dict(read.left_out)
+        unfit = {key: "a name that a .dcf file cannot hold" for key in read.tensors if not fits_name(key)}
+        if unfit:
+            note(f"left out, because of their names (pack needs --skip for them): {', '.join(map(repr, unfit))}"[:300])
+        return {key: read.tensors[key] for key in read.tensors if key not in unfit}, {**read.left_out, **unfit}
     made = {name: Dense(t.dtype, t.to_dense(max_memory=max_memory), t.scale) for name, t in model.tensors.items()}
     return made, {}
 

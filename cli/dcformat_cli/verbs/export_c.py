@@ -15,7 +15,7 @@ from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
+from dcformat_cli.options import FileName, as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.output_files import refuse_existing
 from dcformat_cli.terminal import emit_json, note, say
 
@@ -56,7 +56,7 @@ class CExportOptions:
     "--output",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=FileName(path_type=Path),
     help="Write model.c, model.h and test_model.c into this directory.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace existing output files.")
@@ -85,7 +85,7 @@ class CExportOptions:
 )
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
+    type=FileName(path_type=Path),
     metavar="DATA",
     help="Inputs from which fixed point takes its scales: X.npy, or a directory of IDX files, of whose training images "
     f"the first {_IMAGES:,} are used. A network that is quantised already needs none.",

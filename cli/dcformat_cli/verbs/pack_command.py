@@ -131,8 +131,9 @@ _TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "seconds", "max_memory"
 def pack_command(**options: Any) -> None:
     """Pack MODEL: a state_dict (safetensors, .npz, PyTorch; - for stdin) or a network (ONNX, TFLite, .pt2).
 
-    MODEL may also be a directory with safetensors files, or their index (*.safetensors.index.json). Safetensors files
-    of any size are packed tensor by tensor; after an interruption, the same command continues.
+    MODEL may also be a directory with safetensors files, their index (*.safetensors.index.json), or a repository in the
+    cache of Hugging Face (org/name). Safetensors files of any size are packed tensor by tensor; after an interruption,
+    the same command continues.
 
     The command recognises MODEL by its content, not by its name. It matches tensors to the architecture by name, or by
     order and shape, keeps their names and values exactly, and gives codebooks to layers with few distinct values. It
@@ -188,9 +189,6 @@ def _pack_file(options: PackOptions) -> None:
         _pack_stream(options)
         return
     refuse("only for safetensors files without --architecture, --base, --float32 and --relative-index", *_SPREAD)
-    if options.checkpoint.is_dir():
-        expected = "a single file, for --architecture, --base, --float32 or --relative-index filler"
-        raise UnfitError(options.checkpoint, expected, "a directory")
     pack_checkpoint(options)
 
 

@@ -51,9 +51,8 @@ def repack_command(
     output.check(file)
     with opened(file, max_memory, max_work, delta=True) as content:
         model, before = content.model(), content.size
-    elements = sum(tensor.size for tensor in model.tensors.values())
     with naming(file):
-        packed = packed_in(mode, lambda each: packed_model(model, file, each), elements, seconds)
+        packed = packed_in(mode, lambda each: packed_model(model, file, each), model.elements, seconds)
     with output.open() as out:
         out.write(packed.data)
     if as_json:

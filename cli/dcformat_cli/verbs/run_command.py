@@ -20,8 +20,9 @@ from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming, source
-from dcformat_cli.options import as_json, data, file_argument, max_memory, max_work, output
+from dcformat_cli.options import FileName, as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import Output
+from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _named(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tupl
     "--input",
     "inputs",
     multiple=True,
-    type=click.Path(),
+    type=FileName(),
     callback=_named,
     metavar="[NAME=]X.npy",
     help="Run on this array instead (- for stdin), or on the arrays of an .npz archive. Repeat it for several inputs.",
@@ -131,8 +132,8 @@ def _run(options: RunOptions) -> None:
         return
     archive = _is_archive(options.output, len(session.outputs))
     given, files = _read_inputs(options, session.inputs)
-    with _naming_inputs(label, files):
-        outputs = session(given)
+    with _naming_inputs(label, files), counting("running") as progress:
+        outputs = session.run(given, lambda done, total: progress(done, total, "the inputs"))
     if options.output is None:
         _show(options, session, outputs)
     else:

@@ -9,7 +9,7 @@ import click
 
 from dcformat_cli.failures import require_pillow, require_torch
 from dcformat_cli.group import Choice
-from dcformat_cli.options import as_json, numbers
+from dcformat_cli.options import FileName, as_json, numbers
 from dcformat_cli.progress import reporting
 from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import note
@@ -56,7 +56,7 @@ def _densities(text: str) -> tuple[float, ...]:
 @FORCE
 @RESUME
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="PATH",
+    "--data", type=FileName(path_type=Path), metavar="PATH",
     help="The archive of CIFAR-10 (JPEG), a directory that holds it as cifar10_jpeg.tar.xz, or a directory of IDX "
     "files [default: cifar10_jpeg in your data directory of dcformat].",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import click
 from dcformat.files import replacing
 from dcformat_cli.failures import MissingExtraError, require_ray, require_torch
 from dcformat_cli.group import Choice
-from dcformat_cli.options import MODES, as_json, data
+from dcformat_cli.options import MODES, FileName, as_json, data
 from dcformat_cli.terminal import Table, emit_json, note
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sweep")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+@click.option("--out", required=True, type=FileName(path_type=Path, file_okay=False), metavar="DIR",
               help="The study (sweep.db), its table and its plot.")  # fmt: skip
 @click.option("--criterion", "criteria", multiple=True, default=("magnitude",), show_default=True, metavar="NAME",
               help="As in `dcformat study criteria`; may be repeated.")  # fmt: skip

@@ -12,7 +12,7 @@ from dcformat.errors import FormatError
 from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.input_files import model_source, naming, opened
-from dcformat_cli.options import as_json, max_memory, max_work
+from dcformat_cli.options import FileName, as_json, max_memory, max_work
 from dcformat_cli.progress import counting
 from dcformat_cli.sharded import compare_index, shards
 from dcformat_cli.terminal import complain, emit_json, say
@@ -37,8 +37,8 @@ class VerifyOptions:
 
 
 @click.command("verify")
-@click.argument("files", type=click.Path(), metavar="FILE...", nargs=-1, required=True)
-@click.option("--base", type=click.Path(), metavar="OLD.dcf", help="Also apply each FILE, a delta, to this base.")
+@click.argument("files", type=FileName(), metavar="FILE...", nargs=-1, required=True)
+@click.option("--base", type=FileName(), metavar="OLD.dcf", help="Also apply each FILE, a delta, to this base.")
 @click.option("--repair-info", is_flag=True, help="List which tensors of a damaged file are whole.")
 @max_memory()
 @max_work()

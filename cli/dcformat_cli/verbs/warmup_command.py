@@ -14,7 +14,7 @@ import click
 from dcformat.wording import counted
 from dcformat_cli.compiling import Notices, all_kernels
 from dcformat_cli.failures import UnfitError, misuse
-from dcformat_cli.options import as_json
+from dcformat_cli.options import FileName, as_json
 from dcformat_cli.terminal import Table, emit_json, is_quiet, note, say, shows_progress, warn
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Step(Protocol):
     "--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v2, x86-64-v3 or x86-64-v4."
 )
 @click.option(
-    "--into", type=click.Path(path_type=Path), metavar="DIR",
+    "--into", type=FileName(path_type=Path), metavar="DIR",
     help="With --target: save the code here. Use the folder as DCFORMAT_CACHE_DIR on the other machine.",
 )  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="With --into: replace existing kernels.")

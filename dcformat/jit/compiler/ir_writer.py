@@ -100,10 +100,11 @@ class Writer:
         """Return the maximum, lane by lane."""
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
-    def relu(self, on: Any, x: Any) -> Any:
-        """Return ``max(x, 0)`` if `on`, else `x`: one instruction, the maximum with 0 or with minus infinity."""
-        floor = self.splat(self.b.select(on, F32(0.0), F32(float("-inf"))), x.type.count)
-        return self.b.select(self.b.fcmp_ordered("<", x, floor), floor, x)
+    def clip(self, bounds: tuple[Any, Any], x: Any) -> Any:
+        """Return ``min(max(x, low), high)``, lane by lane, in two instructions; NaN stays NaN."""
+        low, high = (self.splat(bound, x.type.count) for bound in bounds)
+        x = self.b.select(self.b.fcmp_ordered(">", low, x), low, x)
+        return self.b.select(self.b.fcmp_ordered("<", high, x), high, x)
 
     def flag(self, value: Any) -> Any:
         """Return whether an integer is not 0."""

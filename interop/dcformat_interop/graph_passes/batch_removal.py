@@ -185,7 +185,7 @@ class _Remover(Copier):
         return self.old.shapes[operand] if isinstance(operand, int) else self.old.tensors[operand].shape
 
     def _counted(self, operand: int | str | float, behind: int) -> Operand:
-        """Return an operand without the dimension that is `behind` from the end, if it has so many."""
+        """Return an operand without its dimension `behind`, counted from the end, if it has that dimension."""
         axis = len(self._shape_of(operand)) - behind
         if isinstance(operand, int):
             return self.at(operand, axis if axis >= 0 else None)

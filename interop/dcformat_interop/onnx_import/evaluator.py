@@ -245,7 +245,7 @@ class Evaluator:
             return onnx.defs.get_schema(node.op_type, version, domain)
         # onnxruntime's own operators may be in ONNX's domain, but not those of other operator sets.
         newest = onnx.defs.onnx_opset_version()
-        if domain == "" and (onnx.defs.has(node.op_type, newest, "") or ("", node.op_type) not in LOWERINGS):
+        if domain == "" and onnx.defs.has(node.op_type, newest, ""):
             raise UnfitError(self._path, f"an operator of operator set {version}", node.op_type, what(node))
         return None
 

@@ -57,7 +57,7 @@ def attribute_value(attribute: Any) -> Any:
 
 
 def check_inputs(node: Any, inputs: Sequence[Item | None], schema: Any) -> None:
-    """Raise `ValueError` unless an operator takes so many inputs and results, and constants of these types."""
+    """Raise `ValueError` unless an operator takes this number of inputs and results, and constants of these types."""
     import onnx
 
     for kind, count, least, most in (
@@ -85,7 +85,7 @@ def check_attributes(path: str, node: Any, known: Mapping[str, Any]) -> None:
     given = {attribute.name: attribute for attribute in node.attribute}
     for name, attribute in given.items():
         if name not in known:
-            expected = f"attributes of {node.op_type}: {', '.join(known) or 'none'}"
+            expected = f"attributes of {node.op_type}: {', '.join(sorted(known)) or 'none'}"
             raise UnfitError(path, expected, repr(name), what(node))
         if attribute.type != int(known[name].type.value):
             found = onnx.AttributeProto.AttributeType.Name(attribute.type)

@@ -18,7 +18,7 @@ from dcformat.errors import FormatError
 from dcformat.files import replacing
 from dcformat.model import STORAGE, Delta, Extension, Model
 from dcformat.reader import DcfFile
-from dcformat_interop.packing.indexes import compare, find_index, read_index
+from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
 from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Array, Budget
@@ -69,7 +69,7 @@ def write_shards(
     Returns
     -------
     list of Path
-        The files and, last, the index.
+        The files and, last, the index, which holds the content digest of each file.
 
     Raises
     ------
@@ -77,16 +77,18 @@ def write_shards(
         As in `write_one`; a file cannot be written.
     """
     groups = _groups(tensors, max_bytes)
-    written, where = [], {}
+    written, where, digests = [], {}, {}
     for number, group in enumerate(groups, start=1):
         path = directory / f"model-{number:05}-of-{len(groups):05}.dcf"
         with replacing(path) as file:
             write_one(group, mode, metadata, extensions if number == 1 else (), file)
         where.update(dict.fromkeys((each.name for each in group), path.name))
+        with dcformat.open(path) as made:
+            digests[path.name] = made.digest.hex()
         written.append(path)
     infos = [parse_entry(each.head, each.size) for each in tensors]
     total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos)
-    content = {"metadata": {"total_size": total}, "weight_map": where}
+    content = {"metadata": {"total_size": total, "content_digests": digests}, "weight_map": where}
     with replacing(directory / INDEX_NAME) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
     return [*written, directory / INDEX_NAME]
@@ -189,16 +191,16 @@ def is_sharded(path: Path) -> bool:
 
 def named_files(path: Path, *, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> list[Path]:
     """Return the files that an index names, or the index in a directory. Raises the errors of `opened_files`."""
-    index, where = _index(path, max_memory)
-    return [index.parent / name for name in sorted(set(where.values()))]
+    index, found = _index(path, max_memory)
+    return [index.parent / name for name in sorted(set(found.where.values()))]
 
 
-def _index(path: Path, max_memory: int | None) -> tuple[Path, dict[str, str]]:
-    """Return the path of an index, and the name of each tensor's file."""
+def _index(path: Path, max_memory: int | None) -> tuple[Path, Index]:
+    """Return an index and its path."""
     index = find_index(path, INDEX_SUFFIX) if path.is_dir() else path
     if index is None:
         raise UnfitError(path, f"a .dcf file, or a directory with an index (*{INDEX_SUFFIX})", "no index in it")
-    return index, read_index(index, Budget(str(path), max_memory)).where
+    return index, read_index(index, Budget(str(path), max_memory))
 
 
 @contextmanager
@@ -221,13 +223,24 @@ def opened_files(
     FormatError, OSError
         A file is damaged or cannot be read.
     """
-    index, where = _index(path, max_memory)
+    index, found = _index(path, max_memory)
     with ExitStack() as stack:
 
         def open_one(path: Path) -> DcfFile:
             return stack.enter_context(dcformat.open(path, max_memory=max_memory, max_work=max_work, partial=partial))
 
-        files = {name: open_one(index.parent / name) for name in sorted(set(where.values()))}
+        files = {name: open_one(index.parent / name) for name in sorted(set(found.where.values()))}
         packed = PackedFiles(str(path), list(files.values()))
-        compare(index, where, {name: file for file, content in files.items() for name in content.names})
+        compare(index, found.where, {name: file for file, content in files.items() for name in content.names})
+        if not partial:
+            _compare_digests(index, found.digests, files)
         yield packed
+
+
+def _compare_digests(index: Path, digests: Mapping[str, str], files: Mapping[str, DcfFile]) -> None:
+    """Raise `UnfitError` if a file is not the one with which the index was written, though its tensors are alike."""
+    for name, file in files.items():
+        stated, digest = digests.get(name), file.digest.hex()
+        if stated is not None and stated != digest:
+            expected = f"{name} with the content digest {stated}"
+            raise UnfitError(index, expected, f"{digest}: the file is one of another checkpoint")

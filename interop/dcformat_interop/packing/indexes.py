@@ -22,11 +22,14 @@ class Index(NamedTuple):
         The file of each tensor, by a name relative to the index.
     total_size : int or None
         The bytes of all tensors, as the index states them.
+    digests : dict of str to str
+        The content digest of each ``.dcf`` file, in hexadecimal digits; empty if the index states none.
     """
 
     text: bytes
     where: dict[str, str]
     total_size: int | None
+    digests: dict[str, str]
 
 
 def find_index(path: Path, suffix: str) -> Path | None:
@@ -57,14 +60,15 @@ def read_index(path: Path, budget: Budget) -> Index:
         where = dict(parsed["weight_map"])
         if not where or not all(isinstance(name, str) for name in where.values()):
             raise ValueError("no files")
-        total = (parsed.get("metadata") or {}).get("total_size")
+        metadata = parsed.get("metadata") or {}
+        total, digests = metadata.get("total_size"), dict(metadata.get("content_digests") or {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnfitError(path, "an index with a weight_map of tensors to files", "something else") from None
     for name in sorted(set(where.values())):
         check_name(str(path), name)
         if not (path.parent / name).is_file():
             raise UnfitError(path, f"the file {name!r}, which the index names", "none of this name")
-    return Index(raw, where, total if isinstance(total, int) else None)
+    return Index(raw, where, total if isinstance(total, int) else None, digests)
 
 
 def check_name(path: str, name: str) -> None:

@@ -75,12 +75,17 @@ class Shards:
         return sum(entry.end - entry.begin for shard in self.shards for entry in shard.layout.entries)
 
 
+def is_several(path: Path) -> bool:
+    """Return whether a path may be a checkpoint in several files: a directory, or the name of an index."""
+    return path.is_dir() or path.name.endswith(INDEX_SUFFIX)
+
+
 def is_streamed(path: Path) -> bool:
     """Return whether `find_shards` takes a path: a directory, an index, or a regular safetensors file.
 
     It takes a directory without safetensors files too, and says then what is missing.
     """
-    if path.is_dir() or path.name.endswith(INDEX_SUFFIX):
+    if is_several(path):
         return True
     if not path.is_file():
         return False
@@ -114,7 +119,8 @@ def find_shards(path: Path, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> S
             return _indexed(str(path), index, budget)
         files = sorted(path.glob("*.safetensors"))
         if not files:
-            raise UnfitError(path, f"a directory with safetensors files or an index (*{INDEX_SUFFIX})", "neither")
+            expected = f"a directory with safetensors files or an index (*{INDEX_SUFFIX})"
+            raise UnfitError(path, expected, kinds.directory_holds(path))
         return _checked(str(path), [_shard(each, each.name, budget) for each in files], None)
     if path.name.endswith(INDEX_SUFFIX):
         return _indexed(str(path), path, budget)

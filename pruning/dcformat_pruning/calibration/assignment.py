@@ -73,29 +73,49 @@ class Assigned:
         The increase of the measure that the problem predicts.
     bits : float
         The estimated size.
+    step : float or None
+        None for values that are no multiples.
     """
 
     values: Floats
     error: float
     bits: float
+    step: float | None
 
     def cost(self, price: float) -> float:
         """Return the error plus the price of the bits."""
         return self.error + price * self.bits
 
 
+class Factors(NamedTuple):
+    """The order in which the columns get their codes, and the Hessians inverted in it.
+
+    Attributes
+    ----------
+    order : int64 ``(columns,)``
+    upper : float64 ``(groups, columns, columns)``
+        The upper Cholesky factors of the inverse Hessians.
+    """
+
+    order: npt.NDArray[np.int64]
+    upper: Floats
+
+
+def factorise(hessians: Floats) -> Factors:
+    """Return the factors of Hessians ``(groups, columns, columns)``; they take most of the time of a large problem."""
+    order = np.argsort(-np.diagonal(hessians, axis1=1, axis2=2).mean(0), kind="stable")
+    damped = _damped(hessians[:, order][:, :, order])
+    # The upper factor of the inverse, by way of the lower factor with rows and columns in reverse order.
+    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    return Factors(order, np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1]))
+
+
 class _Factored:
     """A problem whose columns are in the order in which codes are chosen, and whose Hessians are inverted."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, factors: Factors) -> None:
         self.problem = problem
-        diagonals = np.diagonal(problem.hessians, axis1=1, axis2=2)
-        self.order = np.argsort(-diagonals.mean(0), kind="stable")
-        damped = _damped(problem.hessians[:, self.order][:, :, self.order])
-        # The upper factor of the inverse, by way of the lower factor with rows and columns in reverse order.
-        lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
-        inverse = np.linalg.inv(lower)[:, ::-1, ::-1]
-        self.upper = np.ascontiguousarray(inverse)
+        self.order, self.upper = factors
         self.pivots = np.diagonal(self.upper, axis1=1, axis2=2)[problem.which]  # (rows, columns)
         self.importance = np.maximum(problem.importance, 1e-12 * problem.importance.max(initial=0.0)) / 2
         allowed = np.ones_like(problem.weights) if problem.allowed is None else problem.allowed
@@ -132,7 +152,7 @@ def pivots(hessians: Floats) -> Floats:
     return np.diagonal(np.linalg.inv(_damped(hessians)), axis1=1, axis2=2)
 
 
-def assign(problem: Problem, price: float, steps: Sequence[float] = ()) -> Assigned:
+def assign(problem: Problem, price: float, steps: Sequence[float] = (), factors: Factors | None = None) -> Assigned:
     """Return the values with the least cost on the grids that are tried.
 
     Parameters
@@ -142,8 +162,10 @@ def assign(problem: Problem, price: float, steps: Sequence[float] = ()) -> Assig
         The error that a bit is worth.
     steps : sequence of float
         The steps of the grids to try; by default, those around the best one.
+    factors : Factors, optional
+        Those of the problem's Hessians, if they are known.
     """
-    factored = _Factored(problem)
+    factored = _Factored(problem, factors or factorise(problem.hessians))
     if steps:
         return min((_on_grid(factored, step, price) for step in steps), key=lambda made: made.cost(price))
     first = factored.typical_step(price)
@@ -171,7 +193,7 @@ def _on_grid(factored: _Factored, step: float, price: float) -> Assigned:
         bits, zero_bits = code_bits(codes, len(values))
         codes = factored.choose(values, price * bits, price * zero_bits)
     made = values[codes]
-    return Assigned(made, factored.problem.error(made), estimated_bits(codes, len(values)))
+    return Assigned(made, factored.problem.error(made), estimated_bits(codes, len(values)), step)
 
 
 def _short(step: float) -> float:

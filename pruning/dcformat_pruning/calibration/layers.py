@@ -11,6 +11,10 @@ from torch.nn import functional
 
 from dcformat.graph import GRU, LSTM, Conv, Gather, Graph, Linear, MatMul, Node, Shape
 
+#: The most columns of a Hessian. Wider matrices are split, because a Hessian of 8,192 columns takes minutes to invert,
+#: and more inputs to estimate than anybody has.
+_MOST_COLUMNS = 1024
+
 
 class Use(NamedTuple):
     """A node that reads a tensor as a matrix.
@@ -34,12 +38,25 @@ class Use(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A tensor that a graph reads, and how; without uses, its elements are taken one by one."""
+    """A tensor that a graph reads, and how; without uses, its elements are taken one by one.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    uses : tuple of Use
+    transposed : bool
+        Whether the matrix is the transpose of the tensor.
+    parts : int
+        Into how many blocks the columns of a wide matrix are split. The blocks of a group of rows are stacked, so that
+        each is a group of its own.
+    """
 
     name: str
     shape: Shape
     uses: tuple[Use, ...] = ()
     transposed: bool = False
+    parts: int = 1
 
     @property
     def groups(self) -> int:
@@ -52,14 +69,34 @@ class Layer(NamedTuple):
         return self.uses[0] if len(self.uses) == 1 and self.uses[0].kind == "product" else None
 
     def matrix(self, tensor: Tensor) -> Tensor:
-        """Return the tensor as a matrix ``(rows, columns)``; without uses, as a column."""
+        """Return the tensor as a matrix ``(rows * parts, columns / parts)``; without uses, as a column."""
         if not self.uses:
             return tensor.reshape(-1, 1)
-        return tensor.T if self.transposed else tensor.reshape(len(tensor), -1)
+        whole = tensor.T if self.transposed else tensor.reshape(len(tensor), -1)
+        return self._split(whole.reshape(self.groups, -1, whole.shape[1])).flatten(0, 1)
 
     def tensor(self, matrix: Tensor) -> Tensor:
         """Return a matrix in the shape of the tensor."""
+        if self.parts > 1:
+            blocks = matrix.reshape(self.groups, self.parts, -1, matrix.shape[1])
+            matrix = blocks.transpose(1, 2).reshape(-1, self.parts * matrix.shape[1])
         return (matrix.T if self.transposed else matrix).reshape(self.shape)
+
+    def vectors(self, node: Node, x: Tensor) -> Tensor:
+        """Return the inputs of a product that meet each group's rows, ``(groups * parts, count, columns / parts)``."""
+        return self._split(_vectors(node, x, self.shape[2:]))
+
+    def results(self, node: Node, y: Tensor) -> Tensor:
+        """Return what the rows of each group give, ``(groups * parts, count, rows)``, in the order of `vectors`."""
+        return _results(node, y, self.groups).repeat_interleave(self.parts, 0)
+
+    def _split(self, whole: Tensor) -> Tensor:
+        """Return ``(groups, count, columns)`` with each part of the columns as a group of its own."""
+        if self.parts == 1:
+            return whole
+        groups, count, columns = whole.shape
+        blocks = whole.reshape(groups, count, self.parts, columns // self.parts).transpose(1, 2)
+        return blocks.reshape(groups * self.parts, count, columns // self.parts)
 
 
 def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[Layer]:
@@ -74,7 +111,17 @@ def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[Layer]:
 def _layer(name: str, shape: Shape, entries: Sequence[tuple[Use, bool] | None]) -> Layer:
     uses = [entry for entry in entries if entry is not None]
     alike = len(uses) == len(entries) and len({(transposed, use.groups) for use, transposed in uses}) == 1
-    return Layer(name, shape, tuple(use for use, _ in uses), uses[0][1]) if alike else Layer(name, shape)
+    if not alike:
+        return Layer(name, shape)
+    layer = Layer(name, shape, tuple(use for use, _ in uses), uses[0][1])
+    return (
+        layer._replace(parts=_parts(shape[0] if layer.transposed else prod(shape[1:]))) if layer.only_product else layer
+    )
+
+
+def _parts(columns: int) -> int:
+    """Return the least number of equal blocks of columns that are not too wide."""
+    return next(parts for parts in range(1, columns + 1) if columns % parts == 0 and columns <= parts * _MOST_COLUMNS)
 
 
 def _use(number: int, node: Node, name: str, shape: Shape) -> tuple[Use, bool] | None:
@@ -93,8 +140,8 @@ def _use(number: int, node: Node, name: str, shape: Shape) -> tuple[Use, bool] |
     return None
 
 
-def vectors(node: Node, x: Tensor, kernel: Shape) -> Tensor:
-    """Return the inputs that meet each group's rows, ``(groups, count, columns)``, for a use of kind 'product'."""
+def _vectors(node: Node, x: Tensor, kernel: Shape) -> Tensor:
+    """Return the inputs that meet each group's rows, ``(groups, count, columns)``."""
     match node:
         case Conv():
             return _windows(node, x, kernel)
@@ -120,8 +167,8 @@ def _pair(sizes: Shape) -> Any:
     return tuple(sizes)
 
 
-def results(node: Node, y: Tensor, groups: int) -> Tensor:
-    """Return what the rows of each group give, ``(groups, count, rows)``, in the order of `vectors`."""
+def _results(node: Node, y: Tensor, groups: int) -> Tensor:
+    """Return what the rows of each group give, ``(groups, count, rows)``, in the order of `_vectors`."""
     match node:
         case Conv():
             spatial = len(node.stride)

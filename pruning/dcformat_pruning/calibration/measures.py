@@ -1,7 +1,8 @@
 """How far the outputs of a compressed network are from those of the dense one.
 
 The measure is the Kullback-Leibler divergence of outputs that are probabilities or logits, and half the squared error
-of other outputs, relative to their mean square. Divergences are means over all places of an output, in nats.
+of other outputs, relative to their mean square. Divergences are means over all places of an output, in nats. Each
+number of a sigmoid is a probability of its own; the divergences of those along the last dimension are added up.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dcformat.graph import Output, Softmax
+from dcformat.graph import Output, Softmax, Unary
 from dcformat_pruning.calibration.torch_network import TorchNetwork
+
+#: What is added to the second derivatives by logits, for each label of a sigmoid and together for the classes of a
+#: softmax. Where a network is sure they are almost 0, so large errors would seem to cost nothing.
+_LEAST = 1e-3, 1e-2
 
 
 class Measure:
@@ -44,29 +49,45 @@ class Measure:
     def probe(self, outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
         """Return a random number whose gradients' squares are, on average, second derivatives of the measure.
 
-        The sum of the measure over the batch is meant. The probe is a class drawn from each distribution, or normal
-        noise.
+        The sum of the measure over the batch is meant. The probe is normal noise times numbers or the logits of
+        sigmoids, or the logarithm of a class drawn from each distribution.
         """
         total = outputs[0].new_zeros(())
         for place, (kind, y) in enumerate(zip(self.kinds, outputs, strict=True)):
+            if kind is None:
+                continue
+            noise = torch.randn(y.shape, generator=generator)
             if kind == "numbers":
-                noise = torch.randn(y.shape, generator=generator)
                 total = total + (noise * y).sum() / (self._scales[place] * y[0].numel()) ** 0.5
-            elif kind is not None:
-                logs = _logs(y, kind).reshape(-1, y.shape[-1])
-                drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
-                total = total + logs.gather(1, drawn).sum() / (len(logs) / len(y)) ** 0.5
+            elif kind == "chances":
+                logits, chances = _log(y) - _log_rest(y), y.detach()
+                total = (
+                    total + (noise * (chances * (1 - chances) + _LEAST[0]).sqrt() * logits).sum() / _places(y) ** 0.5
+                )
+            else:
+                logs = _logs(y, kind)
+                drawn = torch.multinomial(logs.detach().exp().flatten(0, -2), 1, generator=generator)
+                even = (noise - noise.mean(-1, keepdim=True)) * (_LEAST[1] / y.shape[-1]) ** 0.5
+                found = logs.flatten(0, -2).gather(1, drawn).sum() + (even * logs).sum()
+                total = total + found / _places(y) ** 0.5
         return total
 
     def change(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> float:
         """Return the sum of the measure over a batch."""
-        total = 0.0
-        for place, (kind, a, b) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
+        return float(self.divergence([y.double() for y in dense], [y.double() for y in compressed]))
+
+    def divergence(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the measure over a batch, so that it can be differentiated."""
+        total = dense[0].new_zeros(())
+        for place, (kind, p, q) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
             if kind == "numbers":
-                total += float((a.double() - b.double()).square().sum()) / (2 * self._scales[place] * a[0].numel())
+                total = total + (p - q).square().sum() / (2 * self._scales[place] * p[0].numel())
+            elif kind == "chances":
+                off = p * (_log(p) - _log(q)) + (1 - p) * (_log_rest(p) - _log_rest(q))
+                total = total + off.sum() / _places(p)
             elif kind is not None:
-                p, q = _logs(a.double(), kind), _logs(b.double(), kind)
-                total += float((p.exp() * (p - q)).sum()) / (a[0].numel() / a.shape[-1])
+                logs = _logs(p, kind)
+                total = total + (logs.exp() * (logs - _logs(q, kind))).sum() / _places(p)
         return total
 
 
@@ -75,8 +96,24 @@ def _kind(network: TorchNetwork, output: Output, logits: bool) -> str:
     node = network.graph.nodes[number] if number >= 0 else None
     if isinstance(node, Softmax) and node.axis is None:
         return "probabilities"
+    if isinstance(node, Unary) and node.function == "sigmoid":
+        return "chances"
     return "logits" if logits and network.shapes[output.value] else "numbers"
 
 
 def _logs(y: Tensor, kind: str) -> Tensor:
-    return y.log_softmax(-1) if kind == "logits" else y.clamp_min(1e-12).log()
+    return y.log_softmax(-1) if kind == "logits" else _log(y)
+
+
+def _log(y: Tensor) -> Tensor:
+    return y.clamp_min(1e-30).log()
+
+
+def _log_rest(y: Tensor) -> Tensor:
+    """Return the logarithm of what is missing to 1, of which the rounding of float32 leaves at least half a step."""
+    return (1 - y).clamp_min(2.0**-25).log()
+
+
+def _places(y: Tensor) -> float:
+    """Return the number of distributions of an input, each of which is along the last dimension."""
+    return y[0].numel() / (y.shape[-1] if y.ndim > 1 else 1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dcformat_pruning.calibration.layers import Layer, Use, results, vectors
+from dcformat_pruning.calibration.layers import Layer, Use
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
@@ -47,13 +47,28 @@ class Sensitivity(NamedTuple):
     places: dict[str, list[Tensor]]
     elements: dict[str, Tensor]
 
+    def matters(self, name: str) -> bool:
+        """Return whether outputs depend smoothly on a tensor."""
+        return bool(self.terms.get(name)) or (name in self.elements and float(self.elements[name].sum()) > 0)
+
 
 class _Sums:
-    """The sums behind a term: of products of gradients along rows, and of the rows' squared gradients."""
+    """The sums behind a term.
+
+    Attributes
+    ----------
+    products : float64 ``(groups, columns, columns)``
+        Of the products of gradients along rows.
+    rows : float64 ``(rows,)``
+        Of the rows' squared gradients.
+    squares : float64 ``(groups,)``
+        Of the squared norms of each input's products, which tell how much these vary.
+    """
 
     def __init__(self) -> None:
         self.products: Tensor | float = 0.0
         self.rows: Tensor | float = 0.0
+        self.squares: Tensor | float = 0.0
 
     def add(self, x: Tensor, g: Tensor, batch: int) -> None:
         """Add the gradients of a matrix, from inputs ``(groups, batch * places, columns)`` and results' gradients.
@@ -65,6 +80,8 @@ class _Sums:
         found = g.transpose(2, 3) @ x  # (groups, batch, rows, columns)
         together = found.reshape(len(found), -1, found.shape[3])
         self.products = self.products + (together.transpose(1, 2) @ together).double()
+        thin = found if found.shape[2] < found.shape[3] else found.transpose(2, 3)
+        self.squares = self.squares + (thin @ thin.transpose(2, 3)).double().square().sum((1, 2, 3))
         self.rows = self.rows + found.double().square().sum((1, 3)).reshape(-1)
 
     def add_lookup(self, chosen: Tensor, squares: Tensor, rows: int) -> None:
@@ -77,8 +94,32 @@ class _Sums:
         if not isinstance(self.products, Tensor) or not float(self.products.abs().sum()) > 0:
             return None
         assert isinstance(self.rows, Tensor)
-        traces = torch.diagonal(self.products, dim1=1, dim2=2).sum(1).clamp_min(1e-300)
-        return Term(self.products / traces[:, None, None], self.rows / count)
+        products = shrunk(self.products / count, self.squares / count, count)
+        traces = torch.diagonal(products, dim1=1, dim2=2).sum(1).clamp_min(1e-300)
+        return Term(products / traces[:, None, None], self.rows / count)
+
+
+def shrunk(mean: Tensor, squares: Tensor | float, count: int) -> Tensor:
+    """Return means of matrices, drawn towards multiples of the identity as far as they are uncertain.
+
+    Few inputs leave directions in which a mean of products is 0, though other inputs would not. The errors of weights
+    would be moved there as if they cost nothing. The share is that of Ledoit and Wolf (2004), with the least error
+    expected.
+
+    Parameters
+    ----------
+    mean : float64 ``(groups, columns, columns)``
+        Means over `count` matrices.
+    squares : float64 ``(groups,)``
+        The means of their squared norms.
+    count : int
+    """
+    columns = mean.shape[-1]
+    norms = mean.square().sum((1, 2))
+    level = torch.diagonal(mean, dim1=1, dim2=2).mean(1)
+    noise = (torch.as_tensor(squares) - norms).clamp_min(0) / count
+    share = (noise / (norms - columns * level.square()).clamp_min(1e-300)).clamp(0, 1)[:, None, None]
+    return (1 - share) * mean + share * level[:, None, None] * torch.eye(columns, dtype=mean.dtype)
 
 
 def weighted_products(x: Tensor, weights: Tensor) -> Tensor:
@@ -158,8 +199,8 @@ class _Gradients:
             chosen = x.reshape(-1).to(torch.int64) % layer.shape[0]
             sums.add_lookup(chosen, _squares(gradient.reshape(-1, layer.shape[1])), layer.shape[0])
             return None
-        g = results(node, gradient, layer.groups)
-        sums.add(vectors(node, x, layer.shape[2:]), g, len(x))
+        g = layer.results(node, gradient)
+        sums.add(layer.vectors(node, x), g, len(x))
         return _squares(g).mean(2)
 
 

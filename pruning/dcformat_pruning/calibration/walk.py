@@ -7,16 +7,18 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Problem, assign
-from dcformat_pruning.calibration.layers import Layer, Use, vectors
+from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Factors, Problem, assign, factorise
+from dcformat_pruning.calibration.layers import Layer, Use
 from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
 Batches = Sequence[Sequence[Tensor]]
+Floats = npt.NDArray[np.float64]
 
 
 class _Moments(NamedTuple):
@@ -63,11 +65,12 @@ class Walk:
         self.masks = masks
         self.network, self.layers, self.sensitivity, self.batches = network, layers, sensitivity, batches
         self._biases = _biases(network, layers)
+        self._factors: dict[str, Factors] = {}
 
     @torch.no_grad()
-    def compress(self, price: float) -> dict[str, Tensor]:
-        """Return the tensors compressed at a price, which is the error that a bit is worth."""
-        network, made = self.network, dict[str, Tensor]()
+    def compress(self, price: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the tensors compressed at a price, which is the error that a bit is worth, and the steps of most."""
+        network, made, steps = self.network, dict[str, Tensor](), dict[str, float]()
         dense = [dict(enumerate(batch)) for batch in self.batches]
         changed = [dict(enumerate(batch)) for batch in self.batches]
         waiting = {layer.name: layer for layer in self.layers}
@@ -79,12 +82,14 @@ class Walk:
                     continue
                 found = self._layer(layer, number, dense, changed, price, targets)
                 made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
+                if found.step is not None:
+                    steps[name] = found.step
             for values, tensors in ((dense, network.tensors), (changed, made)):
                 for batch in values:
                     batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
                     for value in network.finished(number):
                         del batch[value]
-        return made
+        return made, steps
 
     def _layer(
         self,
@@ -108,21 +113,26 @@ class Walk:
         weights = layer.matrix(target).double().numpy()
         terms = self.sensitivity.terms.get(layer.name, [])
         if terms:
-            term = combined(terms)
-            return assign(Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name)), price)
-        importance = self.sensitivity.elements.get(layer.name)
-        if importance is None or not float(importance.sum()) > 0:
+            return self._matrix(layer, weights, combined(terms), price)
+        if not self.sensitivity.matters(layer.name):
             return _kept(layer, target)
+        importance = self.sensitivity.elements[layer.name]
         return assign(Problem(weights, np.ones((1, 1, 1)), importance.reshape(-1).numpy()), price)
+
+    def _matrix(self, layer: Layer, weights: Floats, term: Term, price: float) -> Assigned:
+        problem = Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name))
+        if layer.name not in self._factors:
+            self._factors[layer.name] = factorise(problem.hessians)
+        return assign(problem, price, factors=self._factors[layer.name])
 
     def _moments(
         self, layer: Layer, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
     ) -> _Moments:
-        node, kernel = self.network.graph.nodes[use.number], layer.shape[2:]
+        node = self.network.graph.nodes[use.number]
         sums: list[Tensor | float] = [0.0] * 5
         for a, b, weights in zip(dense, changed, self.sensitivity.places[layer.name], strict=True):
-            x = vectors(node, b[use.value], kernel)
-            off = vectors(node, a[use.value], kernel) - x
+            x = layer.vectors(node, b[use.value])
+            off = layer.vectors(node, a[use.value]) - x
             weighted = weights[..., None].float()
             cross = ((off * weighted).transpose(1, 2) @ x).double()
             parts = (
@@ -161,12 +171,11 @@ class Walk:
         damping = DAMPING * spread + 1e-6 * sizes + 1e-30
         damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
         wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
-        mask = self.masks.get(layer.name)
-        problem = Problem(wanted.reshape(-1, wanted.shape[2]).numpy(), term.hessian.numpy(), term.rows.numpy(), mask)
-        made = assign(problem, price)
+        made = self._matrix(layer, wanted.reshape(-1, wanted.shape[2]).numpy(), term, price)
         if bias is not None:
             values = torch.from_numpy(made.values).reshape(weights.shape)
             off = (weights @ (moments.mean + moments.error)[..., None]) - values @ moments.mean[..., None]
+            off = off.reshape(layer.groups, layer.parts, -1).sum(1)
             targets[bias] = self.network.tensors[bias] + off.reshape(-1).float()
         return made
 
@@ -174,7 +183,7 @@ class Walk:
 def _kept(layer: Layer, target: Tensor) -> Assigned:
     """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
     values = layer.matrix(target).double().numpy()
-    return Assigned(values, 0.0, 0.0)
+    return Assigned(values, 0.0, 0.0, None)
 
 
 def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dcformat_pruning.networks import seeded
+
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -207,6 +209,5 @@ def image_network(name: str, channels: int, size: int, seed: int = 0) -> nn.Modu
     """
     if name not in IMAGE_NETWORKS:
         raise ValueError(f"network: expected one of {', '.join(IMAGE_NETWORKS)}, found {name!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return IMAGE_NETWORKS[name](channels, size)

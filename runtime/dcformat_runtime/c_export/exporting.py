@@ -183,7 +183,7 @@ def _program(
         write_step(context, step)
     return SourceProgram(
         _title(graph, options), options.numbers, options.form, context.written, data.finish(), plan.elements, sizes[0],
-        sizes[output], plan.places.get(0) if options.static_inputs else None,
+        sizes[output], _place(plan, 0, output) if options.static_inputs else None,
         max([*sizes, *(prod(t.shape[1:]) for t in tensors.values())]) >= _WIDE, _header_lines(fixed, output),
     )  # fmt: skip
 

@@ -59,8 +59,7 @@ def write_conv(to: StepContext, step: Step) -> None:
     to.written.need("conv")
     to.written.padded |= any(node.padding) or any(node.padding_end)
     weight = _integers_or_floats(to, step)[0].numbers.reshape(out, -1)
-    counts = np.count_nonzero(weight, axis=1) if to.added[(node.weight, step.number)].gap_bits else [weight.shape[1]]
-    to.written.row_entries = max(to.written.row_entries, int(np.max(counts)), 1)
+    to.written.row_entries = max(to.written.row_entries, int(np.max(np.count_nonzero(weight, axis=1))), 1)
     lead = prod(source[: -spatial - 1])
     _call_each(to, "conv", name, step, lead, prod(source) // lead, prod(target) // lead)
 

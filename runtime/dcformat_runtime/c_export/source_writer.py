@@ -38,8 +38,8 @@ class SourceProgram(NamedTuple):
         Elements of all values.
     inputs, outputs : int
         Elements of the input and of the output.
-    input_place : int or None
-        Where in the arena the input is, if it is there.
+    input_place : str or None
+        The C expression for the input, if the model owns it.
     wide : bool
         Whether indices of values need 32 bits.
     header : sequence of str
@@ -54,7 +54,7 @@ class SourceProgram(NamedTuple):
     arena: int
     inputs: int
     outputs: int
-    input_place: int | None
+    input_place: str | None
     wide: bool
     header: Sequence[str]
 
@@ -121,8 +121,10 @@ def source(program: SourceProgram) -> str:
     if layers:
         names += [_DECODERS[program.form]]
         names += ["float_numbers" if program.numbers == "float32" else "fixed_numbers", "reader"]
-    elif program.numbers != "float32" and "fixed_add" in written.parts:
-        names += ["fixed_numbers"]
+    if program.numbers != "float32":
+        scaled = not {"conv", "linear_values"}.isdisjoint(written.parts)
+        names += ["fixed_limits"] if scaled or "fixed_add" in written.parts else []
+        names += ["fixed_scales"] if scaled else []
     names += [name for name in _ORDER if name in written.parts]
     text = "\n".join(_part(name) for name in names)
     math = [name for name in MATH_FUNCTIONS if f"{name}(" in text + middle]
@@ -223,7 +225,7 @@ def _run(program: SourceProgram) -> list[str]:
             "",
             "model_input_t *model_input(void)",
             "{",
-            f"    return arena + {program.input_place};",
+            f"    return {program.input_place};",
             "}",
             "",
             "const model_output_t *model_output(void)",

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from dcformat import graph
 from dcformat_runtime import isa
+from dcformat_runtime.bounds import Bound
 from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, Weights
+from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
 from dcformat_runtime.network import Layer, Network
 
@@ -156,32 +157,33 @@ class Emitter:
         self.names.append(self._name)
         self.costs.append(cost + _OPERATOR_NS)
 
-    def emit_csr(self, table: CsrPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
+    def emit_csr(self, table: CsrPlace, source: int, target: Place, loop: CsrLoop, bounds: int) -> None:
         """Emit a product of sparse rows and blocks."""
         max_blocks = loop.max_blocks or self.weights.vectors.max_blocks
         full = loop.blocks if loop.line_blocks else loop.blocks / 2
         entries, ends = table.entries * full * _BLOCK_NS, table.rows * table.runs * 5.0 * -(-full // max_blocks)
-        fields = {**loop._asdict(), "max_blocks": max_blocks, "relu": relu}
+        fields = {**loop._asdict(), "max_blocks": max_blocks, "bounds": bounds}
         fields |= {name: getattr(table, name) for name in _TABLE_FIELDS}
         self.emit("csr_product", source, target, loop.outer * (entries + ends), **fields)
 
-    def emit_convolution(self, table: ConvPlace, source: int, target: Place, loop: CsrLoop, relu: bool) -> None:
+    def emit_convolution(self, table: ConvPlace, source: int, target: Place, loop: CsrLoop, bounds: int) -> None:
         """Emit the product of a convolution's weights, dense or sparse, and blocks."""
         if isinstance(table.table, CsrPlace):
-            self.emit_csr(table.table, source, target, loop, relu)
+            self.emit_csr(table.table, source, target, loop, bounds)
             return
         place = table.table
+        assert isinstance(place, DensePlace)  # only one image has tables of another kind
         max_blocks = max(TILE_QUADS) if self.weights.vectors.max_blocks >= 12 else 1
         cost = loop.outer * loop.blocks * (place.rows * (place.columns * _DENSE_BLOCK_NS + 1.0))
         self.emit(
             "dense_product", source, target, cost, **place._asdict(), unit=loop.unit, outer=loop.outer,
             source_outer=loop.source_outer, target_row=loop.target_row, target_outer=loop.target_outer, gap=loop.gap,
-            blocks=loop.blocks, max_blocks=max_blocks, width=loop.width, relu=relu, residual=loop.residual,
+            blocks=loop.blocks, max_blocks=max_blocks, width=loop.width, bounds=bounds, residual=loop.residual,
         )  # fmt: skip
 
     def emit_pool(
         self, node: graph.MaxPool | graph.AvgPool, source: int, in_shape: graph.Shape, target: Place,
-        out_shape: graph.Shape, *, step: int, relu: bool = False,
+        out_shape: graph.Shape, *, step: int, bounds: int = isa.UNBOUNDED,
     ) -> None:  # fmt: skip
         """Emit a pool; the source's channels are `step` positions apart."""
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = node.kernel, node.stride, node.padding
@@ -191,7 +193,7 @@ class Emitter:
         self.emit(
             "pool", source, target, cost, channels=channels, height=height, width=width, lanes=self.lanes,
             kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, pad_h=pad_h, pad_w=pad_w,
-            out_h=out_shape[1], out_w=out_shape[2], kind=kind, relu=relu, plane=step,
+            out_h=out_shape[1], out_w=out_shape[2], kind=kind, bounds=bounds, plane=step,
             out_plane=plane(out_shape, self.flat),
         )  # fmt: skip
 
@@ -276,14 +278,14 @@ class Emitter:
         count = size(layer.out_shape, self.flat) * lanes
         if isinstance(node, (graph.MaxPool, graph.AvgPool)):
             shape, step = layer.in_shapes[0], self.plane(value)
-            self.emit_pool(node, source, shape, target, layer.out_shape, step=step, relu=layer.relu)
+            self.emit_pool(node, source, shape, target, layer.out_shape, step=step, bounds=self.weights.bounds(layer))
         elif isinstance(node, graph.Reduce):
             channels, height, width = layer.in_shapes[0]
             self.emit(
                 "global_pool", source, target, channels * height * width * lanes * 0.3, channels=channels,
                 positions=height * width, lanes=lanes, mean=node.function == "mean", plane=self.plane(value),
             )  # fmt: skip
-        elif isinstance(node, (graph.Add, graph.ReLU)):
+        elif isinstance(node, (graph.Add, Bound)):
             self._elementwise(layer, target, count)
         elif isinstance(node, graph.Softmax):
             self.emit("softmax", source, target, count * 20.0, features=layer.out_shape[0], lanes=lanes)
@@ -291,7 +293,7 @@ class Emitter:
             raise NotImplementedError(node.kind)
 
     def _elementwise(self, layer: Layer, target: Place, count: int) -> None:
-        """Emit a sum or a ReLU; both work on filled-up channels, and the input's are not filled up."""
+        """Emit a sum or a clip; both work on filled-up channels, and the input's are not filled up."""
         operands, buffer = [self.place(value).at for value in layer.inputs], None
         if 0 in layer.inputs and self.flat and count != prod(layer.out_shape):
             buffer = self.arena.take(count)
@@ -299,12 +301,13 @@ class Emitter:
             how = positions, layer.out_shape[0], positions, step
             self._emit_copy(self.place(0).at, Place(buffer.at, 1), count / 8, how)
             operands = [at if value else buffer.at for at, value in zip(operands, layer.inputs, strict=True)]
-        if isinstance(layer.node, graph.ReLU):
-            self.emit("relu", operands[0], target, count / 16, count=count)
+        if isinstance(layer.node, Bound):
+            bounds = self.weights.bounds(layer)
+            self.emit("clip", operands[0], target, count / 16, count=count, bounds=bounds)
         total = operands[0]
         for k, at in enumerate(operands[1:], 2):
-            relu = layer.relu and k == len(operands)
-            self.emit("add", total, target, count / 16, second=at, count=count, relu=relu)
+            bounds = self.weights.bounds(layer) if k == len(operands) else isa.UNBOUNDED
+            self.emit("add", total, target, count / 16, second=at, count=count, bounds=bounds)
             total = target.at
         if buffer is not None:
             self.arena.give(buffer)

@@ -24,7 +24,9 @@ class ManyImages(Emitter):
             loop = CsrLoop(lanes, target.gap, HALF, 1, 0, HALF, step=HALF)
         else:
             loop = CsrLoop(lanes, target.gap, BLOCK, lanes // BLOCK, ENDLESS, ENDLESS)
-        self.emit_csr(self.weights.linear(layer), self.place(layer.inputs[0]).at, target, loop, layer.relu)
+        self.emit_csr(
+            self.weights.linear(layer), self.place(layer.inputs[0]).at, target, loop, self.weights.bounds(layer)
+        )
 
     def convolution(self, layer: Layer) -> None:
         """Emit a convolution over sixteen images: a position is a block."""
@@ -54,14 +56,16 @@ class ManyImages(Emitter):
             if pool is not None:
                 most = _pooled_blocks(layer, view, self.weights.vectors.max_blocks)
                 loop = loop._replace(blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=most)
-            self.emit_convolution(table, source, target, loop._replace(residual=self.residual(layer)), layer.relu)
+            self.emit_convolution(
+                table, source, target, loop._replace(residual=self.residual(layer)), self.weights.bounds(layer)
+            )
         else:
             buffer = self.arena.take(prod(layer.conv_shape) * BLOCK)
             loop = CsrLoop(
                 BLOCK, height * width * BLOCK, BLOCK, width, ENDLESS, ENDLESS, outer=height, source_outer=across,
                 target_outer=BLOCK * width,
             )  # fmt: skip
-            self.emit_convolution(table, source, Place(buffer.at, 16), loop, layer.relu)
+            self.emit_convolution(table, source, Place(buffer.at, 16), loop, self.weights.bounds(layer))
             self._pool_beside(pool, layer, buffer.at, target)
             self.arena.give(buffer)
         if copy is not None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
+from dcformat_runtime.compile.choices import column_ns, has_row_blocks, is_depthwise
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, VectorTables, column_ns, is_depthwise
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS
+from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, RowBlockPlace, VectorTables
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS, ROW_BLOCK_POSITIONS
 from dcformat_runtime.network import Layer
 
-#: How many threads can compute a depthwise convolution of one image.
+#: How many threads can compute an operator that needs a buffer for each.
 _SCRATCHES = 4
+#: Estimated nanoseconds of a block of 16 multiply-adds of rows.
+_ROW_BLOCK_NS = 0.13
 
 
 class OneImage(Emitter):
@@ -22,6 +27,9 @@ class OneImage(Emitter):
         """Emit sparse gathers, or sums of the dense columns of nonzero inputs."""
         value = layer.inputs[0]
         source, target = self.place(value).at, self.place(layer.output)
+        if has_row_blocks(layer, True):
+            self._row_blocks(layer, self.weights.row_blocks(layer, self.orders.get(value)), source, target)
+            return
         tables = self.weights.vector(layer, self.orders.get(value))
         sell = tables.sell
         order = sell.order_at
@@ -31,8 +39,8 @@ class OneImage(Emitter):
         scratch = self.arena.take(BLOCK * sell.groups)
         fields: dict[str, float] = {
             "groups": sell.groups, "indptr": sell.indptr, "indices": sell.indices, "values": sell.values,
-            "bias": sell.bias, "relu": layer.relu, "wide": sell.wide, "rows": sell.rows, "order": order,
-            "scratch": scratch.at,
+            "bias": sell.bias, "bounds": self.weights.bounds(layer), "wide": sell.wide, "rows": sell.rows,
+            "order": order, "scratch": scratch.at,
         }  # fmt: skip
         if tables.permuted is not None:
             self.emit("permute", source, target, tables.cost, **fields, **tables.permuted._asdict())
@@ -52,11 +60,26 @@ class OneImage(Emitter):
         record = isa.record("sell16_product", source, target.at, target.group, instead)
         self.emit(
             "csc_product", source, target, tables.cost, features=features, columns=tables.columns, blocks=groups,
-            bias=tables.sell.bias, relu=layer.relu, found=found.at,
+            bias=tables.sell.bias, bounds=self.weights.bounds(layer), found=found.at,
             limit=int(tables.cost / (groups * column_ns(64 * features * groups))),
             instead=self.weights.room.put_words(record),
         )  # fmt: skip
         self.arena.give(found)
+
+    def _row_blocks(self, layer: Layer, table: RowBlockPlace, source: int, target: Place) -> None:
+        """Emit a dense product of few positions."""
+        shape, most = layer.conv_shape or layer.out_shape, self.weights.vectors.max_blocks
+        positions, step = prod(shape[1:]), table.row_blocks * BLOCK * BLOCK
+        scratch = self.arena.take(_SCRATCHES * step)
+        # Narrower vectors have registers for fewer sums.
+        most = max(ROW_BLOCK_POSITIONS) if most >= 12 else 6 if most >= 6 else 2
+        self.emit(
+            "row_block_product", source, target, table.rows * table.columns * positions * _ROW_BLOCK_NS / BLOCK,
+            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most,
+            bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=_SCRATCHES,
+            scratch_step=step,
+        )  # fmt: skip
+        self.arena.give(scratch)
 
     def _may_reorder(self, layer: Layer) -> bool:
         """Return whether a layer's output may lie in any order, because only linear layers read it."""
@@ -70,11 +93,24 @@ class OneImage(Emitter):
         table = self.weights.convolution(layer, True)
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
         target, pool = self.place(layer.output), layer.pool
-        channels, height, width = layer.conv_shape
-        step = plane(layer.conv_shape, True)
+        channels, step = layer.conv_shape[0], plane(layer.conv_shape, True)
         pooled = self._pooled_halves(layer, table)
         buffer = None if pool is None or pooled else self.arena.take(channels * step)
         place = target if buffer is None else Place(buffer.at, 1)
+        if isinstance(table.table, RowBlockPlace):
+            self._row_blocks(layer, table.table, source, place)
+        else:
+            self._blocks(layer, table, source, place, pooled)
+        if pool is not None and buffer is not None:
+            self.emit_pool(pool, buffer.at, layer.conv_shape, target, layer.out_shape, step=step)
+            self.arena.give(buffer)
+        if copy is not None:
+            self.arena.give(copy)
+
+    def _blocks(self, layer: Layer, table: ConvPlace, source: int, place: Place, pooled: int) -> None:
+        """Emit a product of blocks of positions."""
+        _, height, width = layer.conv_shape
+        step = plane(layer.conv_shape, True)
         if table.window.half:
             loop = _half_loop(layer, table, pooled)
         else:
@@ -85,12 +121,7 @@ class OneImage(Emitter):
             kept = view.width if lines > 1 else step
             loop = CsrLoop(1, step, 16, blocks, view.line_blocks, kept, max_blocks=table.max_blocks)
         loop = loop._replace(residual=self.residual(layer))
-        self.emit_convolution(table, source, place, loop, layer.relu)
-        if pool is not None and buffer is not None:
-            self.emit_pool(pool, buffer.at, layer.conv_shape, target, layer.out_shape, step=step)
-            self.arena.give(buffer)
-        if copy is not None:
-            self.arena.give(copy)
+        self.emit_convolution(table, source, place, loop, self.weights.bounds(layer))
 
     def _depthwise(self, layer: Layer) -> None:
         """Emit a depthwise convolution, which copies each channel just before it multiplies it."""
@@ -112,8 +143,8 @@ class OneImage(Emitter):
             shifts=table.shifts, values=table.values, bias=table.bias, plane=self.plane(value), height=height,
             columns=columns, rows=rows, top=top, scratch=scratch.at + lead, scratches=_SCRATCHES,
             scratch_step=scratch_step, stride_h=stride_h, stride_w=stride_w, lines=lines, width=width,
-            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1, relu=layer.relu,
-            residual=self.residual(layer),
+            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1,
+            bounds=self.weights.bounds(layer), residual=self.residual(layer),
         )  # fmt: skip
         self.arena.give(scratch)
 

@@ -8,7 +8,7 @@ with each image in a lane. Estimated costs decide which tile suits a number of i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -70,13 +70,14 @@ def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> P
     choices, costs = _choose(plans)
     mem = constants.finish()
     mem.view(np.int32)[isa.EXACT] = exact
+    mem[isa.UNBOUNDED : isa.UNBOUNDED + 2] = -inf, inf
     mem.view(np.int32)[isa.PLANS : isa.PLANS + len(choices)] = [plan.address for plan in choices]
     return Program(mem, arena, tuple(choices), tuple(costs))
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
     """Write the plans into the room of `weights`; return the size of the arena in floats, and the plans."""
-    weights.room.skip(isa.PLANS + isa.CHOICES + 1)  # filled in when the addresses are known
+    weights.room.skip(isa.HEADER)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):
         cut, plans = len(network.layers), [TilePlan(1, 1)]

@@ -56,6 +56,13 @@ def longest_first(counts: Ints) -> Ints:
     return np.array(sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True), np.int64)
 
 
+def places_of(order: Int32s) -> Int32s:
+    """Return the place of each column in `order`."""
+    places = np.empty(order.size, np.int32)
+    places[order] = np.arange(order.size)
+    return places
+
+
 def slots(counts: Ints) -> int:
     """Return the number of slots for rows of these lengths, 16 rows side by side, longest rows first."""
     return sum(sorted(counts.tolist(), reverse=True)[::BLOCK])

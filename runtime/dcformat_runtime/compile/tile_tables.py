@@ -7,6 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dcformat.graph import Conv
 from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
@@ -14,8 +15,8 @@ from dcformat_runtime.network import Floats, Layer, Sparse
 
 #: The number of rows in a quad of a `DenseTable`.
 QUAD = 4
-#: The number of columns in a run of a `DenseTable`: a tile of so many fits into the first-level cache. With at most so
-#: many positions, storing and resuming sums takes longer than loading from the second level.
+#: The number of columns in a run of a `DenseTable`, whose tile fits into the first-level cache; and the number of
+#: positions up to which storing and resuming sums takes longer than loading from the second level.
 _RUN_COLUMNS, _FEW_POSITIONS = 96, 96
 
 
@@ -32,9 +33,8 @@ class DenseTable(NamedTuple):
 
 def dense_table(weight: Sparse, bias: Floats, layer: Layer, view: Window, flat: bool) -> DenseTable:
     """Lay out a convolution without groups; its columns are those that meet the image at all."""
-    position = conv_columns(np.arange(weight.columns), weight.shape, layer, view, flat)
+    position, seen = conv_offsets(weight, layer, view, flat)
     matrix = weight.dense().reshape(weight.rows, weight.columns)
-    seen = seen_columns(np.arange(weight.columns), weight.shape, layer)
     if seen is not None:
         matrix, position = matrix[:, seen], position[seen]
     quads, columns = -(-weight.rows // QUAD), matrix.shape[1]
@@ -48,7 +48,35 @@ def dense_table(weight: Sparse, bias: Floats, layer: Layer, view: Window, flat: 
             part[whole, :, r % QUAD] = matrix[r, start:end]
     biases = np.zeros(quads * QUAD, np.float32)
     biases[: bias.size] = bias
-    return DenseTable(position.astype(np.int32), values, biases)
+    return DenseTable(position, values, biases)
+
+
+class Offsets(NamedTuple):
+    """What each column of a weight multiplies, and whether it ever meets the image (None: all do)."""
+
+    places: Int32s
+    seen: npt.NDArray[np.bool_] | None
+
+
+def conv_offsets(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Offsets:
+    """Return what the columns of a convolution without groups multiply."""
+    columns = np.arange(weight.columns)
+    seen = seen_columns(columns, weight.shape, layer)
+    return Offsets(conv_columns(columns, weight.shape, layer, view, flat).astype(np.int32), seen)
+
+
+def fill_row_blocks(weight: Sparse, seen: npt.NDArray[np.bool_] | None, values: Floats) -> None:
+    """Lay out a weight in the zeros of `values`, which has the shape ``(groups, columns, rows of a group)``.
+
+    Of its columns, only those that are `seen` are kept.
+    """
+    matrix = weight.dense().reshape(weight.rows, weight.columns)
+    if seen is not None:
+        matrix = matrix[:, seen]
+    _, columns, each = values.shape
+    whole = weight.rows // each
+    values[:whole] = matrix[: whole * each].reshape(whole, each, columns).transpose(0, 2, 1)
+    values[whole:, :, : weight.rows - whole * each] = matrix[whole * each :].T
 
 
 def dense_runs(layer: Layer, columns: int) -> int:

@@ -8,11 +8,20 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from dcformat.graph import Conv, Shape
-from dcformat_runtime.compile.arena import plane
+from dcformat.graph import Conv
+from dcformat_runtime import isa
+from dcformat_runtime.bounds import UNBOUNDED
+from dcformat_runtime.compile.choices import (
+    column_ns,
+    conv_window,
+    has_dense_columns,
+    has_row_blocks,
+    is_dense,
+    matrix_of,
+    row_blocks,
+)
 from dcformat_runtime.compile.constants import Room, aligned
 from dcformat_runtime.compile.tables import (
-    ConvManner,
     EntryTable,
     Int32s,
     Occurrences,
@@ -24,36 +33,30 @@ from dcformat_runtime.compile.tables import (
     linear_entries,
     occurrences,
     permute_table,
+    places_of,
     sell16_table,
     slots,
-    window,
 )
 from dcformat_runtime.compile.tile_tables import (
     QUAD,
     DenseTable,
+    Offsets,
+    conv_offsets,
     dense_runs,
     dense_table,
     depthwise_table,
+    fill_row_blocks,
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels import row_layout
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
-from dcformat_runtime.network import Floats, Layer, Matrix, Sparse
+from dcformat_runtime.network import Floats, Layer, Sparse
 
 T = TypeVar("T")
 
-#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
-#: take as long as the gathers of its entries if a fifth of the inputs are nonzero.
-_DENSE_LIMIT = 1 << 21
-_LEAST_DENSITY = 0.02
 #: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
-#: The least share of entries with which a convolution runs as a dense one, also if its positions form a single block:
-#: there, an entry's index takes as long as its products.
-_DENSE_SHARE, _DENSE_SHARE_OF_BLOCK = 0.6, 0.4
-#: The least number of weights with which a convolution with a pool may run as a dense one.
-_LARGE = 1 << 15
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
 #: Estimated nanoseconds of 16 gathered multiply-adds.
@@ -84,13 +87,24 @@ class DensePlace(NamedTuple):
     bias: int
 
 
+class RowBlockPlace(NamedTuple):
+    """The addresses and sizes of a dense weight by blocks of rows; see the opcode "row_block_product"."""
+
+    rows: int
+    columns: int
+    row_blocks: int
+    offsets: int
+    values: int
+    bias: int
+
+
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
 
     `max_blocks` is the most blocks of a sparse product to compute at a time.
     """
 
-    table: CsrPlace | DensePlace
+    table: CsrPlace | DensePlace | RowBlockPlace
     window: Window
     starts: int
     max_blocks: int
@@ -158,6 +172,18 @@ class Weights:
             self._made[key] = make()
         return self._made[key]  # type: ignore[return-value]
 
+    def bounds(self, layer: Layer) -> int:
+        """Return the address of the bounds to which the results of a layer are clipped."""
+        if layer.bounds == UNBOUNDED:
+            return isa.UNBOUNDED
+
+        def put() -> int:
+            at = self.room.skip(2)
+            self.room.fill(at, np.array(layer.bounds, np.float32))
+            return at
+
+        return self._once(("bounds", layer.bounds), put)
+
     def linear(self, layer: Layer) -> CsrPlace:
         """Return the table of a linear layer for many images."""
         return self._once((layer.output, "linear"), lambda: self._linear(layer))
@@ -174,21 +200,32 @@ class Weights:
         """Return the tables of a linear layer for one image; `renamed` is the order of its input, if it was changed."""
         return self._once((layer.output, "vector"), lambda: self._vector(layer, renamed))
 
+    def row_blocks(self, layer: Layer, renamed: Int32s | None) -> RowBlockPlace:
+        """Return the table of a linear layer for one image that runs by blocks of rows; see `vector` for `renamed`."""
+
+        def offsets(weight: Sparse) -> Offsets:
+            return Offsets(np.arange(weight.columns, dtype=np.int32) if renamed is None else places_of(renamed), None)
+
+        return self._once((layer.output, "row blocks"), lambda: self._row_blocks(layer, offsets))
+
     def _linear(self, layer: Layer) -> CsrPlace:
         if layer.weight is None:
-            matrix = _matrix(layer)
+            matrix = matrix_of(layer)
             return self._place_csr(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
         return self._put_csr(weight, bias, linear_entries(weight, runs), runs)
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
-        matrix, max_blocks = _matrix(layer), self.vectors.max_blocks
-        dense = is_dense(layer, flat)
+        matrix, max_blocks = matrix_of(layer), self.vectors.max_blocks
+        by_blocks = has_row_blocks(layer, flat)
+        dense = by_blocks or is_dense(layer, flat)
         view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors, dense)
-        place: CsrPlace | DensePlace
+        place: CsrPlace | DensePlace | RowBlockPlace
         cut = conv_tiling(layer, view, flat, max_blocks)
-        if dense:
+        if by_blocks:
+            place = self._row_blocks(layer, lambda weight: conv_offsets(weight, layer, view, flat))
+        elif dense:
             place = self._dense(layer, view, flat)
         elif layer.weight is None:
             place = self._place_csr(matrix.rows, matrix.nnz, cut.runs)
@@ -202,7 +239,7 @@ class Weights:
         return ConvPlace(place, view, starts, cut.max_blocks)
 
     def _depthwise(self, layer: Layer) -> DepthwisePlace:
-        matrix, skip, node = _matrix(layer), self.room.skip, layer.node
+        matrix, skip, node = matrix_of(layer), self.room.skip, layer.node
         assert isinstance(node, Conv)
         entries = matrix.nnz if layer.weight is None else layer.weight.nnz
         indptr, offsets, shifts, values = skip(matrix.rows + 1), skip(entries), skip(entries), skip(entries)
@@ -213,7 +250,7 @@ class Weights:
         return place
 
     def _dense(self, layer: Layer, view: Window, flat: bool) -> DensePlace:
-        matrix, skip = _matrix(layer), self.room.skip
+        matrix, skip = matrix_of(layer), self.room.skip
         table: DenseTable | None = None
         columns = matrix.size // matrix.rows
         if layer.weight is not None:
@@ -225,6 +262,25 @@ class Weights:
         )
         if table is not None:
             self._fill(place, table, "offsets", "values", "bias")
+        return place
+
+    def _row_blocks(self, layer: Layer, offsets: Callable[[Sparse], Offsets]) -> RowBlockPlace:
+        matrix, skip = matrix_of(layer), self.room.skip
+        blocks = row_blocks(matrix.rows) if self.vectors.max_blocks >= 12 else 1
+        each, columns, found = blocks * BLOCK, matrix.size // matrix.rows, None
+        if layer.weight is not None:
+            found = offsets(layer.weight)
+            columns = columns if found.seen is None else int(np.count_nonzero(found.seen))
+        groups = -(-matrix.rows // each)
+        shape = groups, columns, each
+        place = RowBlockPlace(matrix.rows, columns, blocks, skip(columns), skip(prod(shape)), skip(groups * each))
+        if found is not None:
+            (weight, bias), (places, seen) = _parameters(layer), found
+            self.room.fill(place.offsets, places if seen is None else places[seen])
+            self.room.fill(place.bias, bias)
+            self.room.write_later(
+                lambda out: fill_row_blocks(weight, seen, out[place.values :][: prod(shape)].reshape(shape))
+            )
         return place
 
     def _place_csr(self, rows: int, entries: int, runs: int) -> CsrPlace:
@@ -256,10 +312,7 @@ class Weights:
         if layer.weight is None:
             return self._vector_at_most(layer, renamed is not None)
         weight, bias = _parameters(layer)
-        columns: Int32s | None = None
-        if renamed is not None:
-            columns = np.empty(weight.columns, np.int32)
-            columns[renamed] = np.arange(weight.columns)
+        columns = None if renamed is None else places_of(renamed)
         gathers = cost = slots(np.diff(weight.indptr)) * SLOT_NS
         zeros = 0.5 if layer.inputs[0] == 0 else 0.1  # share of blocks of 16 zero inputs: images have many
         dense = has_dense_columns(weight.shape, weight.nnz, renamed is not None)
@@ -282,10 +335,10 @@ class Weights:
         return VectorTables(place, gathers, columns=at)
 
     def _permutes(self, layer: Layer) -> bool:
-        return self.vectors.permutes and not self.exact and _matrix(layer).nnz <= _PERMUTED
+        return self.vectors.permutes and not self.exact and matrix_of(layer).nnz <= _PERMUTED
 
     def _vector_at_most(self, layer: Layer, renamed: bool) -> VectorTables:
-        matrix = _matrix(layer)
+        matrix = matrix_of(layer)
         rows, columns = matrix.shape
         groups = -(-rows // BLOCK)
         # A group is as long as its longest row, which is no longer than any row of the previous group.
@@ -336,60 +389,6 @@ def permute_limit(entries: int) -> int:
     return entries // 4
 
 
-def _matrix(layer: Layer) -> Matrix:
-    assert layer.matrix is not None  # network.outline gives one to such layers
-    return layer.matrix
-
-
 def _parameters(layer: Layer) -> tuple[Sparse, Floats]:
     assert layer.weight is not None and layer.bias is not None  # network.lower gives both to such layers
     return layer.weight, layer.bias + np.float32(0)  # no negative zero: adding zeros must change nothing
-
-
-def is_dense(layer: Layer, flat: bool) -> bool:
-    """Return whether a convolution runs with all its weights, whether they are zeros or not.
-
-    If there are few zeros, that takes less time than to walk the indices of the others. In a small layer with a pool,
-    pooling in registers saves more; only a sparse product can do that.
-    """
-    assert isinstance(layer.node, Conv)
-    matrix = _matrix(layer)
-    pools = layer.pool is not None and layer.pool.kernel == (2, 2) and not (flat and matrix.size >= _LARGE)
-    share = _DENSE_SHARE_OF_BLOCK if flat and prod(layer.conv_shape[1:]) <= BLOCK else _DENSE_SHARE
-    return layer.node.groups == 1 and matrix.rows >= QUAD and not pools and matrix.nnz >= share * matrix.size
-
-
-def is_depthwise(layer: Layer) -> bool:
-    """Return whether a convolution of one image runs channel by channel."""
-    node = layer.node
-    return (
-        isinstance(node, Conv)
-        and node.groups == layer.in_shapes[0][0] > 1
-        and max(node.stride) <= 2
-        and layer.pool is None
-    )
-
-
-def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:
-    """Return how a convolution reads its input."""
-    assert isinstance(layer.node, Conv)
-    source = layer.in_shapes[0]
-    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
-    out = layer.conv_shape[1], layer.conv_shape[2]
-    manner = ConvManner(flat, halves, dense, pools=layer.pool is not None)
-    return window(layer.node, (shape[2], shape[3]), source, step, out, manner)
-
-
-def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
-    """Return whether a linear layer gets dense columns, which must be neither too sparse nor too large.
-
-    Its inputs must fill whole blocks, as the outputs of a gather do.
-    """
-    floats = aligned(shape[0]) * aligned(shape[1])
-    whole = shape[1] % BLOCK == 0 or reordered
-    return whole and floats <= _DENSE_LIMIT and entries >= _LEAST_DENSITY * shape[0] * shape[1]
-
-
-def column_ns(size: int) -> float:
-    """Return the estimated nanoseconds of one block of a dense column, if all columns take `size` bytes."""
-    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4

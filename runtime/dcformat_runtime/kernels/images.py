@@ -112,6 +112,15 @@ def _lines(
 
 
 @device
+def clip(a: Array, mem: Array, source: int, target: int, count: int, bounds: int) -> None:
+    """Clip `count` floats to the `bounds` in `mem`."""
+    low = mem[bounds]
+    high = mem[bounds + 1]
+    for i in range(count):
+        a[target + i] = min(max(a[source + i], low), high)
+
+
+@device
 def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     """Take the maxima or means of windows."""
     height = word(mem, op + isa.POOL_HEIGHT)
@@ -127,7 +136,7 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
     channels = word(mem, op + isa.POOL_CHANNELS)
     step = word(mem, op + isa.POOL_PLANE) * lanes
     out_step = word(mem, op + isa.POOL_OUT_PLANE) * lanes
-    relu = word(mem, op + isa.POOL_RELU)
+    bounds = word(mem, op + isa.POOL_BOUNDS)
     # While other threads work, nothing may be written beyond a channel, even if it would be overwritten later.
     careful = parts > 1
     lines = 0
@@ -140,9 +149,8 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
         pool_pairs(a, plane, width, out, out_w, lines)
         for i in range(lines, out_h):
             _window(a, mem, op, plane, i, out + i * out_w * lanes, careful and i == out_h - 1)
-        if relu:
-            for i in range(out_h * out_w * lanes):
-                a[out + i] = max(a[out + i], np.float32(0))
+        if bounds != isa.UNBOUNDED:
+            clip(a, mem, out, out, out_h * out_w * lanes, bounds)
         c += parts
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dcformat.jit import device, kernel, shared
 from dcformat_runtime import isa
 from dcformat_runtime.kernels import control as words
-from dcformat_runtime.kernels.images import pad_copy, pool, pool_all
+from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all
 from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product
 from dcformat_runtime.kernels.simd import (
     await_least,
@@ -32,7 +32,7 @@ from dcformat_runtime.kernels.simd import (
     word,
 )
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
-from dcformat_runtime.kernels.tiles import dense_product, depthwise_product
+from dcformat_runtime.kernels.tiles import dense_product, depthwise_product, row_block_product
 
 Array = npt.NDArray[Any]
 
@@ -182,6 +182,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
         csr_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.DENSE_PRODUCT:
         dense_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.ROW_BLOCK_PRODUCT:
+        row_block_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.DEPTHWISE_PRODUCT:
         depthwise_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.PAD_COPY:
@@ -215,9 +217,8 @@ def _run_whole(images: Images, a: Array, mem: Array, op: int, source: int, targe
         pool_all(a, mem, op, source, target)
     elif code == isa.ADD:
         _add(a, mem, op, source, target)
-    elif code == isa.RELU:
-        for i in range(word(mem, op + isa.RELU_COUNT)):
-            a[target + i] = max(a[source + i], np.float32(0))
+    elif code == isa.CLIP:
+        clip(a, mem, source, target, word(mem, op + isa.CLIP_COUNT), word(mem, op + isa.CLIP_BOUNDS))
     elif code == isa.COPY:
         for piece in range(word(mem, op + isa.COPY_TIMES)):
             at = source + piece * word(mem, op + isa.COPY_SOURCE_STEP)
@@ -284,9 +285,9 @@ def _add(a: Array, mem: Array, op: int, source: int, target: int) -> None:
     count = word(mem, op + isa.ADD_COUNT)
     for i in range(count):
         a[target + i] = a[source + i] + a[second + i]
-    if word(mem, op + isa.ADD_RELU):
-        for i in range(count):
-            a[target + i] = max(a[target + i], np.float32(0))
+    bounds = word(mem, op + isa.ADD_BOUNDS)
+    if bounds != isa.UNBOUNDED:
+        clip(a, mem, target, target, count, bounds)
 
 
 @device

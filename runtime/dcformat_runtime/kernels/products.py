@@ -49,7 +49,7 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
     max_blocks = word(mem, op + isa.CSR_PRODUCT_MAX_BLOCKS)
     line_blocks = word(mem, op + isa.CSR_PRODUCT_LINE_BLOCKS)
     width = word(mem, op + isa.CSR_PRODUCT_WIDTH)
-    relu = word(mem, op + isa.CSR_PRODUCT_RELU)
+    bounds = word(mem, op + isa.CSR_PRODUCT_BOUNDS)
     pool = word(mem, op + isa.CSR_PRODUCT_POOL)
     runs = word(mem, op + isa.CSR_PRODUCT_RUNS)
     step = word(mem, op + isa.CSR_PRODUCT_STEP)
@@ -78,7 +78,7 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
             for c in range(runs):
                 last = c == runs - 1
                 first_adds = adds if c == 0 and not exact else 0
-                how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
+                how = Sum(c, first_adds, adds if last and exact else 0, bounds if last else isa.UNBOUNDED, exact)
                 # Rows are sorted by length, so taking every `parts`-th balances the parts.
                 starts = indptr + c * count
                 table = Rows(x, unit, indices, values, starts, order, biases, first_row, count, every, target_row)
@@ -136,7 +136,7 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
     indices = word(mem, op + isa.SELL16_PRODUCT_INDICES)
     values = word(mem, op + isa.SELL16_PRODUCT_VALUES)
     bias = word(mem, op + isa.SELL16_PRODUCT_BIAS)
-    relu = word(mem, op + isa.SELL16_PRODUCT_RELU)
+    bounds = word(mem, op + isa.SELL16_PRODUCT_BOUNDS)
     wide = word(mem, op + isa.SELL16_PRODUCT_WIDE)
     order = word(mem, op + isa.SELL16_PRODUCT_ORDER)
     out = word(mem, op + isa.SELL16_PRODUCT_SCRATCH) if order else target
@@ -145,7 +145,7 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
         end = word(mem, indptr + g + 1)
         at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
-        gather(a, mem, slots, bias + at, Sum(resume, 0, 0, relu, exact), wide, out + at)
+        gather(a, mem, slots, bias + at, Sum(resume, 0, 0, bounds, exact), wide, out + at)
     if order:
         for r in range(word(mem, op + isa.SELL16_PRODUCT_ROWS)):
             a[target + word(mem, order + r)] = a[out + r]
@@ -184,11 +184,11 @@ def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
         dense = word(mem, op + isa.CSC_PRODUCT_COLUMNS)
         blocks = word(mem, op + isa.CSC_PRODUCT_BLOCKS)
         bias = word(mem, op + isa.CSC_PRODUCT_BIAS)
-        relu = word(mem, op + isa.CSC_PRODUCT_RELU)
+        bounds = word(mem, op + isa.CSC_PRODUCT_BOUNDS)
         first = 0
         while first < blocks:
             k = column_width(blocks - first)
             at = 16 * first
             listed = Columns(found, count, dense + at, 16 * blocks, bias + at)
-            columns(k, a, mem, source, listed, Sum(0, 0, 0, relu, exact), target + at)
+            columns(k, a, mem, source, listed, Sum(0, 0, 0, bounds, exact), target + at)
             first += k

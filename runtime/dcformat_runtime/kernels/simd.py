@@ -206,14 +206,14 @@ class Sum(NamedTuple):
     """How products are added up.
 
     If `resume` is set, the sum begins with the output. `residual_first` adds the residual before the products,
-    `residual_last` after them; at last `relu` applies ReLU. Sums in `exact` form have one accumulator and round each
-    product before they add it; others have fused multiply-adds and several accumulators.
+    `residual_last` after them; at last the sum is clipped to the bounds at `bounds`. Sums in `exact` form have one
+    accumulator and round each product before they add it; others have fused multiply-adds and several accumulators.
     """
 
     resume: int
     residual_first: int
     residual_last: int
-    relu: int
+    bounds: int
     exact: int
 
 
@@ -242,6 +242,13 @@ def _each(mem: Array, table: Rows, out: Output) -> Iterator[tuple[Row, float, Ou
         yield row, mem[table.bias + r], out._replace(y=out.y + number * table.apart)
 
 
+def clipped(mem: Array, at: int, x: Array) -> Array:
+    """Return `x` clipped to the bounds at `at`; NaN stays NaN."""
+    low, high = mem[at : at + 2]
+    x = np.where(x < low, low, x)
+    return np.where(x > high, high, x)
+
+
 @intrinsic(compiled_form("rows_full"))
 def rows(k: int, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
     """Multiply sparse rows by `k` blocks, and add the products to the biases in the order of the entries."""
@@ -268,8 +275,7 @@ def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
     _accumulate(acc, a, mem, row, row.x)
     if how.residual_last:
         add_residual()
-    if how.relu:
-        acc = np.where(acc < 0, np.float32(0), acc)
+    acc = clipped(mem, how.bounds, acc)
     for b, (place, count) in enumerate(places):
         a[place : place + count] = acc[BLOCK * b : BLOCK * b + count]
 
@@ -304,8 +310,7 @@ def _row_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how
             acc[b] += mem[row.values + p] * a[at + b * step :][:HALF]
     if how.residual_last:
         add_residual()
-    if how.relu:
-        acc = np.where(acc < 0, np.float32(0), acc)
+    acc = clipped(mem, how.bounds, acc)
     if pool:
         maxima = acc.reshape(k // (2 * pool), 2, pool * HALF // 2, 2).max(axis=(1, 3))
         for q, line in enumerate(maxima):
@@ -331,7 +336,7 @@ def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out:
             _accumulate(sums, a, mem, row, row.x + line * lines.across)
         maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
         for b, block in enumerate(maxima):
-            a[place.y + b * place.gap :][:BLOCK] = np.maximum(block, np.float32(0)) if how.relu else block
+            a[place.y + b * place.gap :][:BLOCK] = clipped(mem, how.bounds, block)
 
 
 def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:

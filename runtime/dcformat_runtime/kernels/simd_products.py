@@ -153,6 +153,8 @@ def rows_full() -> Any:
     """Write `simd.rows`."""
 
     def write(w: Writer, k: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
+        bounds = load_bounds(w, mem, how)
+
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, vector(BLOCK))
 
@@ -180,11 +182,20 @@ def rows_full() -> Any:
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
             for b, total in enumerate(acc):
-                places.store(w, a, b, w.relu(w.flag(how.relu), w.b.load(total)))
+                places.store(w, a, b, w.clip(bounds, w.b.load(total)))
 
         switch(w, (k,), [(width,) for width in WIDTHS], variant)
 
     return helper("iAARRR", types.void, write)
+
+
+#: The least and the largest result.
+Bounds = tuple[Any, Any]
+
+
+def load_bounds(w: Writer, mem: Any, how: Any) -> Bounds:
+    """Load the bounds of results, once before all loops."""
+    return w.load(mem, how.bounds), w.load(mem, w.plus(how.bounds, 1))
 
 
 def add_to(w: Writer, total: Any, value: Any) -> None:
@@ -237,7 +248,7 @@ def rows_halves() -> Any:
     """Write `simd.rows_halves`."""
 
     def write(w: Writer, halves: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
-        kind = vector(HALF)
+        kind, bounds = vector(HALF), load_bounds(w, mem, how)
 
         def variant(per_line: int, apart: int, width: int) -> None:
             acc = w.variables(width, kind)
@@ -250,7 +261,7 @@ def rows_halves() -> Any:
                 for total in acc:
                     w.b.store(w.splat(bias, HALF), total)
                 _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
-                _store_pooled(w, [w.b.load(total) for total in acc], per_line, w.flag(how.relu), a, y, out.gap)
+                _store_pooled(w, [w.b.load(total) for total in acc], per_line, bounds, a, y, out.gap)
                 return
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
                 with then:
@@ -269,7 +280,7 @@ def rows_halves() -> Any:
             _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
-            sums = [w.relu(w.flag(how.relu), w.b.load(total)) for total in acc]
+            sums = [w.clip(bounds, w.b.load(total)) for total in acc]
             with w.b.if_else(w.b.icmp_signed("==", out.width, i64(HALF)), likely=True) as (then, otherwise):
                 with then:
                     for value, place in zip(sums, places, strict=True):
@@ -283,7 +294,7 @@ def rows_halves() -> Any:
     return helper("RAARRR", types.void, write)
 
 
-def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, y: Any, gap: Any) -> None:
+def _store_pooled(w: Writer, acc: list[Any], per_line: int, bounds: Bounds, a: Any, y: Any, gap: Any) -> None:
     """Store the maxima of 2 x 2 over lines of half blocks."""
     for q in range(0, len(acc), 2 * per_line):
         both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]
@@ -292,13 +303,15 @@ def _store_pooled(w: Writer, acc: list[Any], per_line: int, relu: Any, a: Any, y
             count = HALF * len(both[b : b + 2])
             odd, even = (ir.Constant(ir.VectorType(I32, count // 2), list(range(s, count, 2))) for s in (1, 0))
             pairs = [w.b.shuffle_vector(both[b], both[min(b + 1, per_line - 1)], lanes) for lanes in (even, odd)]
-            w.store(w.relu(relu, w.larger(*pairs)), a, w.plus(line, b * HALF // 2))
+            w.store(w.clip(bounds, w.larger(*pairs)), a, w.plus(line, b * HALF // 2))
 
 
 def rows_pool() -> Any:
     """Write `simd.rows_pool`."""
 
     def write(w: Writer, lines: Any, a: Any, mem: Any, table: Any, how: Any, out: Any) -> None:
+        bounds = load_bounds(w, mem, how)
+
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, vector(BLOCK))
             with _each(w, mem, table, out.y) as (row, bias, y):
@@ -307,7 +320,7 @@ def rows_pool() -> Any:
                 _accumulate(w, acc, _Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
                 pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
                 for b in range(blocks // 4):
-                    value = w.relu(w.flag(how.relu), w.larger(pairs[b], pairs[b + blocks // 4]))
+                    value = w.clip(bounds, w.larger(pairs[b], pairs[b + blocks // 4]))
                     w.store(value, a, w.b.add(y, w.b.mul(out.gap, i64(b))))
 
         switch(w, (lines.blocks,), [(width,) for width in POOL_WIDTHS], variant)

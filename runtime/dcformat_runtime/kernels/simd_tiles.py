@@ -9,8 +9,16 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import add_to, load_lanes, store_lanes, switch
-from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES, TILES
+from dcformat_runtime.kernels.simd_products import Bounds, add_to, load_bounds, load_lanes, store_lanes, switch
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    PLANE_BLOCKS,
+    PLANE_LINES,
+    PLANE_STRIDES,
+    ROW_BLOCK_POSITIONS,
+    ROW_BLOCKS,
+    TILES,
+)
 from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, i64, vector
 
 
@@ -40,10 +48,10 @@ class Line:
             with ragged:
                 put(load_lanes(w, self.a, places[-1], self.count), acc[-1])
 
-    def store(self, acc: list[Any], relu: Any) -> None:
-        """Store the sums, after ReLU if `relu` is set."""
+    def store(self, acc: list[Any], bounds: Bounds) -> None:
+        """Store the sums, clipped to the bounds."""
         w = self.w
-        sums = [w.relu(relu, w.b.load(total)) for total in acc]
+        sums = [w.clip(bounds, w.b.load(total)) for total in acc]
         for value, place in zip(sums[:-1], self.places[:-1], strict=True):
             w.store(value, self.a, place)
         with w.b.if_else(self.whole, likely=True) as (plain, ragged):
@@ -57,6 +65,8 @@ def dense_rows() -> Any:
     """Write `tile_forms.dense_rows`."""
 
     def write(w: Writer, k: Any, quads: Any, a: Any, mem: Any, tile: Any, bias: Any, how: Any, out: Any) -> None:
+        bounds = load_bounds(w, mem, how)
+
         def variant(blocks: int, quads: int) -> None:
             rows = range(4 * quads)
             acc = [w.variables(blocks, vector(BLOCK)) for _ in rows]
@@ -85,7 +95,7 @@ def dense_rows() -> Any:
                 with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
                     with w.b.if_then(w.flag(how.residual_last)):
                         lines[r].add(acc[r], out.residual)
-                    lines[r].store(acc[r], w.flag(how.relu))
+                    lines[r].store(acc[r], bounds)
 
         switch(w, (k, quads), TILES, variant)
 
@@ -105,6 +115,56 @@ def _multiply(w: Writer, acc: list[list[Any]], exactly: bool, a: Any, mem: Any, 
                 w.b.store(w.step(exactly, value, block, w.b.load(total)), total)
 
 
+def row_blocks() -> Any:
+    """Write `tile_forms.row_blocks`."""
+
+    def write(w: Writer, positions: Any, blocks: Any, a: Any, mem: Any, tile: Any, exact: Any, to: Any) -> None:
+        kind = vector(BLOCK)
+
+        def variant(blocks: int, positions: int) -> None:
+            acc = [w.variables(positions, kind) for _ in range(blocks)]
+            for b, sums in enumerate(acc):
+                bias = w.load(mem, w.plus(tile.bias, b * BLOCK), kind)
+                for total in sums:
+                    w.b.store(bias, total)
+
+            def run(exactly: bool) -> None:
+                with w.loop(i64(0), tile.columns, 1) as p:
+                    at = w.b.add(tile.x, w.word(mem, w.b.add(tile.offsets, p)))
+                    first = w.plus(tile.values, p, blocks * BLOCK)
+                    weights = [w.load(mem, w.plus(first, b * BLOCK), kind) for b in range(blocks)]
+                    for j in range(positions):
+                        value = w.splat(w.load(a, w.plus(at, j)), BLOCK)
+                        for sums, weight in zip(acc, weights, strict=True):
+                            w.b.store(w.step(exactly, weight, value, w.b.load(sums[j])), sums[j])
+
+            with w.b.if_else(w.flag(exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            for b, sums in enumerate(acc):
+                for j, total in enumerate(sums):
+                    w.store(w.b.load(total), a, w.plus(to, (b * BLOCK + j) * BLOCK))
+
+        switch(w, (blocks, positions), list(product(ROW_BLOCKS, ROW_BLOCK_POSITIONS)), variant)
+
+    return helper("iiAARii", types.void, write)
+
+
+def store_sums() -> Any:
+    """Write `tile_forms.store_sums`."""
+
+    def write(w: Writer, a: Any, mem: Any, at: Any, y: Any, count: Any, how: Any) -> None:
+        (total,) = w.variables(1, vector(BLOCK))
+        w.b.store(w.load(a, at, vector(BLOCK)), total)
+        with w.b.if_then(w.flag(how.adds)):
+            add_to(w, total, load_lanes(w, a, w.b.add(y, how.residual), count))
+        store_lanes(w, w.clip(load_bounds(w, mem, how), w.b.load(total)), a, y, count)
+
+    return helper("AAiiiR", types.void, write)
+
+
 def plane_rows() -> Any:
     """Write `tile_forms.plane_rows`."""
 
@@ -112,6 +172,7 @@ def plane_rows() -> Any:
         w: Writer, stride: Any, lines: Any, k: Any, a: Any, mem: Any, taps: Any, bias: Any, how: Any, out: Any
     ) -> None:
         kind, whole = vector(BLOCK), ir.VectorType(I32, BLOCK)
+        bounds = load_bounds(w, mem, how)
         even = ir.Constant(whole, list(range(0, 2 * BLOCK, 2)))
 
         def variant(stride: int, lines: int, blocks: int) -> None:
@@ -151,7 +212,7 @@ def plane_rows() -> Any:
                 kept = Line(w, a, [w.plus(begin, b * BLOCK) for b in range(blocks)], count)
                 with w.b.if_then(w.flag(how.residual_last)):
                     kept.add(sums, out.residual)
-                kept.store(sums, w.flag(how.relu))
+                kept.store(sums, bounds)
 
         switch(w, (stride, lines, k), list(product(PLANE_STRIDES, PLANE_LINES, PLANE_BLOCKS)), variant)
 

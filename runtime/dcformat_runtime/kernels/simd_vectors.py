@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 
-from dcformat_runtime.kernels.simd_products import pointer_name, switch
+from dcformat_runtime.kernels.simd_products import load_bounds, pointer_name, switch
 from dcformat_runtime.kernels.simd_widths import BLOCK, COLUMN_WIDTHS, HALF, PERMUTE_SLOTS, UINT8S
 from dcformat_runtime.kernels.simd_writer import I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
 
@@ -52,7 +52,7 @@ def gather() -> Any:
                 variant(False)
             with otherwise:
                 variant(True)
-        w.store(w.relu(w.flag(how.relu), w.b.load(acc[0])), a, y)
+        w.store(w.clip(load_bounds(w, mem, how), w.b.load(acc[0])), a, y)
 
     return helper("AARiRii", types.void, write)
 
@@ -131,7 +131,7 @@ def columns() -> Any:
                 with otherwise:
                     run(False)
             for b, total in enumerate(acc):
-                w.store(w.relu(w.flag(how.relu), w.b.load(total)), a, w.plus(y, b * BLOCK))
+                w.store(w.clip(load_bounds(w, mem, how), w.b.load(total)), a, w.plus(y, b * BLOCK))
 
         switch(w, (k,), [(width,) for width in COLUMN_WIDTHS], variant)
 

@@ -24,6 +24,9 @@ HALF_CASES = [
 TILE_QUADS = {1: 4, 2: 2, 3: 2, 4: 1, 6: 1}
 #: Every case of `dense_rows`: the blocks and the quads.
 TILES = [(blocks, quads) for blocks, most in TILE_QUADS.items() for quads in dict.fromkeys((1, most))]
+#: The numbers of positions that `row_blocks` computes at a time, for two blocks of rows or for one. A tile of two needs
+#: 32 registers of a block each.
+ROW_BLOCK_POSITIONS, ROW_BLOCKS = (1, 2, 4, 6, 7, 8, 12, 13), (1, 2)
 #: The blocks, the lines and the strides of the tiles of `plane_rows`, every combination of which is a case.
 PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES = (1, 2, 4), (1, 2, 4, 7), (1, 2)
 #: The numbers of slots that `permute` can take for each group.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
-from dcformat_runtime.kernels.simd import Output, Sum, compiled_form, word
+from dcformat_runtime.kernels.simd import Output, Sum, clipped, compiled_form, word
 from dcformat_runtime.kernels.simd_widths import BLOCK
 
 Array = npt.NDArray[Any]
@@ -61,7 +61,59 @@ def dense_rows(k: int, quads: int, a: Array, mem: Array, tile: Tile, bias: int, 
         total = acc[r, :count]
         if how.residual_last:
             total = total + a[places + out.residual]
-        a[places] = np.where(total < 0, np.float32(0), total) if how.relu else total
+        a[places] = clipped(mem, how.bounds, total)
+
+
+class RowBlocks(NamedTuple):
+    """The weights of some blocks of 16 rows for `columns` columns, and the place of what they multiply.
+
+    Column p multiplies the floats of the positions from ``x + word(offsets + p)`` on by the weights of all these rows,
+    which follow one another from `values` on. The sums begin with the floats from `bias` on.
+    """
+
+    x: int
+    offsets: int
+    values: int
+    columns: int
+    bias: int
+
+
+@intrinsic(compiled_form("row_blocks"))
+def row_blocks(positions: int, blocks: int, a: Array, mem: Array, tile: RowBlocks, exact: int, to: int) -> None:
+    """Multiply `blocks` blocks of rows by the values of some positions.
+
+    Write the sums of position j and block b to ``to + 16 * (16 * b + j)``. If `exact` is set, products are rounded
+    before they are added.
+    """
+    rows = blocks * BLOCK
+    acc = np.repeat(mem[None, tile.bias : tile.bias + rows], positions, axis=0)
+    for p in range(tile.columns):
+        at = tile.x + word(mem, tile.offsets + p)
+        acc += a[at : at + positions, None] * mem[tile.values + rows * p :][:rows]
+    for b in range(blocks):
+        part = acc[:, BLOCK * b : BLOCK * (b + 1)]
+        a[to + BLOCK * BLOCK * b :][: part.size] = part.reshape(-1)
+
+
+class Ending(NamedTuple):
+    """What happens to sums at last.
+
+    If `adds` is set, what lies `residual` floats after their place is added; then they are clipped to the bounds at
+    `bounds`.
+    """
+
+    adds: int
+    residual: int
+    bounds: int
+
+
+@intrinsic(compiled_form("store_sums"))
+def store_sums(a: Array, mem: Array, at: int, y: int, count: int, how: Ending) -> None:
+    """Move `count` floats of the block of sums at `at` to `y`."""
+    total = a[at : at + count].copy()
+    if how.adds:
+        total += a[y + how.residual :][:count]
+    a[y : y + count] = clipped(mem, how.bounds, total)
 
 
 class Taps(NamedTuple):
@@ -102,4 +154,4 @@ def plane_rows(
         y = out.y + line * out.width + first
         if how.residual_last:
             acc += a[y + out.residual :][:count]
-        a[y : y + count] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+        a[y : y + count] = clipped(mem, how.bounds, acc)

@@ -9,8 +9,17 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import clear_lines, copy_lines
-from dcformat_runtime.kernels.simd import Output, Sum, word
-from dcformat_runtime.kernels.tile_forms import Taps, Tile, dense_rows, plane_rows
+from dcformat_runtime.kernels.simd import Output, Sum, transpose, word
+from dcformat_runtime.kernels.tile_forms import (
+    Ending,
+    RowBlocks,
+    Taps,
+    Tile,
+    dense_rows,
+    plane_rows,
+    row_blocks,
+    store_sums,
+)
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +38,7 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
     blocks = word(mem, op + isa.DENSE_PRODUCT_BLOCKS)
     max_blocks = word(mem, op + isa.DENSE_PRODUCT_MAX_BLOCKS)
     width = word(mem, op + isa.DENSE_PRODUCT_WIDTH)
-    relu = word(mem, op + isa.DENSE_PRODUCT_RELU)
+    bounds = word(mem, op + isa.DENSE_PRODUCT_BOUNDS)
     runs = word(mem, op + isa.DENSE_PRODUCT_RUNS)
     residual = word(mem, op + isa.DENSE_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
@@ -45,7 +54,7 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
             for c in range(runs):
                 last = c == runs - 1
                 first_adds = adds if c == 0 and not exact else 0
-                how = Sum(c, first_adds, adds if last and exact else 0, relu if last else 0, exact)
+                how = Sum(c, first_adds, adds if last and exact else 0, bounds if last else isa.UNBOUNDED, exact)
                 start = c * columns // runs
                 end = (c + 1) * columns // runs
                 q = part * together
@@ -75,6 +84,67 @@ def tile_quads(k: int, max_blocks: int) -> int:
     if max_blocks < 6:
         return 1
     return 4 if k == 1 else 2 if k <= 3 else 1
+
+
+@device
+def row_block_product(
+    a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
+) -> None:
+    """Multiply blocks of 16 dense rows by some positions; each part takes every `parts`-th group of rows."""
+    columns = word(mem, op + isa.ROW_BLOCK_PRODUCT_COLUMNS)
+    blocks = word(mem, op + isa.ROW_BLOCK_PRODUCT_ROW_BLOCKS)
+    offsets = word(mem, op + isa.ROW_BLOCK_PRODUCT_OFFSETS)
+    values = word(mem, op + isa.ROW_BLOCK_PRODUCT_VALUES)
+    bias = word(mem, op + isa.ROW_BLOCK_PRODUCT_BIAS)
+    positions = word(mem, op + isa.ROW_BLOCK_PRODUCT_POSITIONS)
+    most = word(mem, op + isa.ROW_BLOCK_PRODUCT_MAX_POSITIONS)
+    # Parts without a scratch buffer of their own leave the work to the others.
+    workers = min(parts, word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCHES))
+    sums = word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH) + part * word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH_STEP)
+    rows = 16 * blocks
+    groups = (word(mem, op + isa.ROW_BLOCK_PRODUCT_ROWS) + rows - 1) // rows
+    g = part if part < workers else groups
+    while g < groups:
+        weights = values + g * rows * columns
+        first = 0
+        while first < positions:
+            k = row_block_positions(positions - first, most)
+            tile = RowBlocks(source + first, offsets, weights, columns, bias + g * rows)
+            row_blocks(k, blocks, a, mem, tile, exact, sums)
+            for b in range(blocks):
+                _store_row_block(a, mem, op, sums + 256 * b, target, g * rows + 16 * b, first, k)
+            first += k
+        g += workers
+
+
+@device
+def row_block_positions(left: int, most: int) -> int:
+    """Return how many of `left` positions to compute at a time, one of `simd_widths.ROW_BLOCK_POSITIONS`.
+
+    The positions are cut into as few pieces as `most` allows, and those are made about equal.
+    """
+    pieces = (left + most - 1) // most
+    k = (left + pieces - 1) // pieces
+    if k >= 6:
+        return 13 if k >= 13 else 12 if k >= 12 else min(k, 8)
+    return 4 if k >= 4 else 2 if k >= 2 else 1
+
+
+@device
+def _store_row_block(a: Array, mem: Array, op: int, sums: int, target: int, row: int, first: int, count: int) -> None:
+    """Store the sums of 16 rows from `row` on, each for `count` positions from `first` on."""
+    step = word(mem, op + isa.ROW_BLOCK_PRODUCT_TARGET_ROW)
+    residual = word(mem, op + isa.ROW_BLOCK_PRODUCT_RESIDUAL)
+    adds = 0 if residual == isa.NO_RESIDUAL else 1
+    how = Ending(adds, residual - target, word(mem, op + isa.ROW_BLOCK_PRODUCT_BOUNDS))
+    kept = min(16, word(mem, op + isa.ROW_BLOCK_PRODUCT_ROWS) - row)
+    if step == 1:  # a vector
+        if kept > 0:
+            store_sums(a, mem, sums, target + row, kept, how)
+    else:
+        transpose(a, sums, 16, a, sums, 16)
+        for r in range(kept):
+            store_sums(a, mem, sums + 16 * r, target + (row + r) * step + first, count, how)
 
 
 @device
@@ -118,7 +188,7 @@ def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exa
     width = word(mem, op + isa.DEPTHWISE_PRODUCT_WIDTH)
     max_blocks = word(mem, op + isa.DEPTHWISE_PRODUCT_MAX_BLOCKS)
     residual = word(mem, op + isa.DEPTHWISE_PRODUCT_RESIDUAL)
-    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_RELU), exact)
+    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_BOUNDS), exact)
     start = word(mem, indptr + r)
     end = word(mem, indptr + r + 1)
     y = target + r * word(mem, op + isa.DEPTHWISE_PRODUCT_TARGET_ROW)

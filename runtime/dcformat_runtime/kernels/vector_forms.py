@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
-from dcformat_runtime.kernels.simd import Row, Sum, compiled_form
+from dcformat_runtime.kernels.simd import Row, Sum, clipped, compiled_form
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, UINT8S
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,7 @@ def gather(a: Array, mem: Array, slots: Row, bias: int, how: Sum, wide: int, y: 
         at = (slots.indices + s * per) * scale
         values = mem[slots.values + BLOCK * s : slots.values + BLOCK * (s + 1)]
         acc += values * a[slots.x + slots.unit * table[at : at + BLOCK].astype(np.int64)]
-    a[y : y + BLOCK] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+    a[y : y + BLOCK] = clipped(mem, how.bounds, acc)
 
 
 class Slots(NamedTuple):
@@ -99,4 +99,4 @@ def columns(k: int, a: Array, mem: Array, x: int, listed: Columns, how: Sum, y: 
     for j in a.view(np.int32)[listed.found : listed.found + listed.inputs].tolist():
         at = listed.dense + j * listed.stride
         acc += a[x + j] * mem[at : at + n]
-    a[y : y + n] = np.where(acc < 0, np.float32(0), acc) if how.relu else acc
+    a[y : y + n] = clipped(mem, how.bounds, acc)

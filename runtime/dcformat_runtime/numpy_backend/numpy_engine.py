@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from dcformat.graph import AvgPool, Conv, Linear, Reduce, Softmax
+from dcformat_runtime.bounds import UNBOUNDED, Bound
 from dcformat_runtime.network import Floats, Layer, Network
 from dcformat_runtime.numpy_backend import ordered_operators, windows
 from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
@@ -64,7 +65,7 @@ class NumpyEngine:
 
 
 def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
-    """Return a function that makes a layer's output from its inputs; pool, residual and ReLU are included."""
+    """Return a function that makes a layer's output from its inputs; pool, residual and bounds are included."""
     compute = _ordered(layer) if exact else None
     compute = compute or _plain(layer, dense)
     pool = layer.pool
@@ -75,13 +76,18 @@ def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
             out = windows.max_pool(pool, out)
         if layer.residual is not None:
             out += values[1]
-        return np.maximum(out, np.float32(0), out=out) if layer.relu else out
+        if layer.bounds != UNBOUNDED:
+            low, high = np.array(layer.bounds, np.float32)
+            np.minimum(np.maximum(out, low, out=out), high, out=out)
+        return out
 
     return step
 
 
 def _plain(layer: Layer, dense: Floats | None) -> Step:
     node, shape = layer.node, layer.conv_shape or layer.out_shape
+    if isinstance(node, Bound):
+        return lambda values: values[0].copy()
     tensors: dict[str, Floats] = {}
     if isinstance(node, (Linear, Conv)):
         assert dense is not None and layer.bias is not None  # network.lower loads both

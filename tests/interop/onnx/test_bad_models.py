@@ -262,3 +262,13 @@ def test_functions_that_double_the_work_at_each_level():
         made.functions.append(helper.make_function("own", f"f{level}", ["a"], ["c"], calls, imports))
     made.functions.append(helper.make_function("own", "f30", ["a"], ["c"], [node("Identity", ["a"], ["c"])], imports))
     refused(made.SerializeToString(), "at most 65,536 nodes with all calls and iterations")
+
+
+def test_operators_that_nobody_knows_are_named_all_at_once():
+    nodes = [node("Frobnicate", ["x"], ["a"], name="first"), node("Blorb", ["a"], ["y"], name="second")]
+    refused(simple(nodes), r"Blorb.*second.*Frobnicate.*first|Frobnicate.*first.*Blorb.*second")
+
+
+def test_known_attributes_are_named_in_order():
+    nodes = [node("Gemm", ["x", "x"], ["y"], name="product", transZ=1)]
+    refused(simple(nodes), r"expected attributes of Gemm: alpha, beta, transA, transB, found 'transZ'")

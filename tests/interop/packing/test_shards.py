@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dcformat_interop import UnfitError
+from dcformat_interop import UnfitError, read_checkpoint
 from dcformat_interop.packing.files import opened_files
 from dcformat_interop.packing.shards import find_shards, is_streamed, size_note
 
@@ -130,6 +130,40 @@ def test_a_truncated_download(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(UnfitError, match="expected a safetensors file, found other bytes"):
         find_shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ((), "found an empty one$"),
+        (
+            ("saved_model.pb", "variables.index"),
+            "found a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX$",
+        ),
+        (("Manifest.json", "model.bin"), "found a Core ML package: give the model that it was made of$"),
+        ((".metadata", "__0_0.distcp"), "found a distributed checkpoint of PyTorch: .*dcp_to_torch_save$"),
+        (("config.json", "pytorch_model.bin"), r"found pytorch_model\.bin: give the file$"),
+        (("a.BIN", "b.dcf", "c.txt"), r"found a\.BIN and 1 more: give the file$"),
+        (("a.npy", "b", "c\n"), r"found only a\.npy and 2 more$"),
+    ],
+)
+def test_directories_of_other_kinds(tmp_path: Path, names: tuple[str, ...], found: str) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    for read in (find_shards, read_checkpoint):
+        with pytest.raises(UnfitError, match=found):
+            read(tmp_path)
+
+
+def test_a_directory_as_one_checkpoint(tmp_path: Path) -> None:
+    everything = write(tmp_path / "in")
+    for path in (tmp_path / "in", tmp_path / "in" / INDEX):
+        read = read_checkpoint(path, skip=["*.weight"])
+        assert read.path == str(path) and read.metadata == {"format": "pt"}
+        assert set(read.left_out) == {name for name in everything if name.endswith(".weight")}
+        assert set(read.tensors) | set(read.left_out) == set(everything)
+    with pytest.raises(UnfitError, match="at most"):
+        read_checkpoint(tmp_path / "in", max_memory=1000)
 
 
 def test_directories_that_are_none(tmp_path: Path) -> None:

@@ -111,6 +111,34 @@ def test_a_density_is_an_upper_limit(classifier: Model, pictures: dict[str, Any]
     assert made.density == pytest.approx(entries / size)
 
 
+def test_labels_of_a_sigmoid_that_are_never_likely_stay_so() -> None:
+    nodes = (Linear((0,), "w", "b"), Unary((1,), "sigmoid"))
+    bias = dcformat.from_dense("b", np.array([0, 1, -1, *[-12] * 9], np.float32))
+    model = Model({"w": tensor("w", 12, 6), "b": bias}, Graph.sequential((6,), nodes))
+    x = RNG.standard_normal((40, 6)).astype(np.float32)
+    made = compress_calibrated(model, {"input": x}, CalibrationGoal("change", 0.1))
+    p, q = (
+        dcformat_runtime.load(content)(x[::5]).astype(np.float64) for content in (dcformat.dumps(model), made.packed)
+    )
+    labels = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(1)
+    assert made.change == pytest.approx(labels.mean(), rel=1e-3) and made.change <= 0.1
+    assert q[:, 3:].max() < 0.01
+
+
+def test_columns_of_wide_matrices_are_treated_in_blocks() -> None:
+    model = model_of({"w": (4, 1500), "b": (4,)}, Graph.sequential((1500,), [Linear((0,), "w", "b")]))
+    made = compress_calibrated(model, goal=CalibrationGoal("change", 0.01))
+    assert made.change <= 0.01 and made.size < 0.4 * len(dcformat.dumps(model))
+
+
+def test_gradient_steps_keep_goals_and_are_the_same_each_time(classifier: Model, pictures: dict[str, Any]) -> None:
+    options = CalibrationOptions(density=0.4, probes=1, refine=4)
+    few = {"input": pictures["input"][:16]}
+    first, second = (compress_calibrated(classifier, few, CalibrationGoal("size", 400), options) for _ in range(2))
+    assert first.density <= 0.41 and first.size <= 400
+    assert first.packed == second.packed
+
+
 def test_the_same_inputs_give_the_same_file(classifier: Model, pictures: dict[str, Any]) -> None:
     first, second = (compress_calibrated(classifier, pictures, CalibrationGoal("change", 0.05)) for _ in range(2))
     assert first.packed == second.packed
@@ -152,7 +180,8 @@ def test_dead_units_cost_nothing(classifier: Model, pictures: dict[str, Any]) ->
     model = Model({**classifier.tensors, "c.bias": dcformat.from_dense("c.bias", bias)}, classifier.graph)
     made = compress_calibrated(model, pictures, CalibrationGoal("change", 0.01))
     assert made.change <= 0.01
-    assert len(np.unique(dense(made.model)["d.weight"][0])) == 1  # the cheapest value
+    entries = dense(made.model)["d.weight"][0]
+    assert len(np.unique(entries[entries != 0])) <= 1  # each is zero or the value with the fewest bits
 
 
 @pytest.mark.parametrize(

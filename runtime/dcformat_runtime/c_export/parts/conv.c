@@ -20,23 +20,26 @@ typedef struct {
 
 static row_entry_t row_entries[ROW_ENTRIES];
 
+/* Reads a row's entries. Tensors that are stored element by element have entries of 0, which no window needs. */
 static index_t read_row(const conv_t *c, reader_t *r, uint32_t start)
 {
     uint32_t area = (uint32_t)c->kernel[0] * c->kernel[1];
     uint32_t columns = c->channels * area;
     index_t count = 0;
-    while (r->position - start < columns && count < ROW_ENTRIES) {
-        row_entry_t *e = &row_entries[count++];
-        uint32_t column = r->position - start;
-        uint32_t place = column % area;
-        uint32_t y = place / c->kernel[1] * c->dilation[0];
-        uint32_t x = place % c->kernel[1] * c->dilation[1];
-        e->offset = (index_t)((column / area * c->height + y) * c->width + x);
-        e->weight = (row_weight_t)r->weight;
+    while (r->position - start < columns) {
+        if (r->weight != 0 && count < ROW_ENTRIES) {
+            row_entry_t *e = &row_entries[count++];
+            uint32_t column = r->position - start;
+            uint32_t place = column % area;
+            uint32_t y = place / c->kernel[1] * c->dilation[0];
+            uint32_t x = place % c->kernel[1] * c->dilation[1];
+            e->offset = (index_t)((column / area * c->height + y) * c->width + x);
+            e->weight = (row_weight_t)r->weight;
 #if PADDED
-        e->y = (uint8_t)y;
-        e->x = (uint8_t)x;
+            e->y = (uint8_t)y;
+            e->x = (uint8_t)x;
 #endif
+        }
         next_entry(r);
     }
     return count;
@@ -70,7 +73,7 @@ static sum_t padded_sum(const conv_t *c, const value_t *in, index_t count, int16
     int32_t first = (int32_t)y * c->width + x;
     for (const row_entry_t *e = row_entries; e < row_entries + count; e++) {
         if ((uint16_t)(y + e->y) < c->height && (uint16_t)(x + e->x) < c->width) {
-            sum = multiply_add(sum, e->weight, centered(in[first + (int32_t)e->offset], &c->finish));
+            sum = multiply_add(sum, e->weight, CENTERED(in[first + (int32_t)e->offset], &c->finish));
         }
     }
     return sum;

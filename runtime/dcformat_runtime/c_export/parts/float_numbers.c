@@ -25,12 +25,7 @@ static sum_t multiply_add(sum_t sum, weight_t weight, value_t x)
     return sum + product;
 }
 
-static float centered(value_t x, const finish_t *f)
-{
-    (void)f;
-    return x;
-}
-
+#define CENTERED(x, finish) (x)
 #define GREATER(a, b) ((a) > (b))
 
 static scale_t scale_of(const finish_t *f, uint32_t row)

@@ -24,7 +24,7 @@ static sum_t row_sum(linear_state_t *state, const linear_t *l, const value_t *in
     sum_t sum = (sum_t)bias_of(&state->bias, row);
     while (state->weight.position - state->start < l->columns) {
         value_t x = in[state->weight.position - state->start];
-        sum = multiply_add(sum, state->weight.weight, centered(x, &l->finish));
+        sum = multiply_add(sum, state->weight.weight, CENTERED(x, &l->finish));
         next_entry(&state->weight);
     }
     state->start += l->columns;

@@ -1,0 +1,120 @@
+"""Chooses the product that computes a layer, from the shapes and the number of entries of its weight."""
+
+from __future__ import annotations
+
+from math import prod
+
+from dcformat.graph import Conv, Shape
+from dcformat_runtime.compile.arena import plane
+from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.tables import ConvManner, Window, window
+from dcformat_runtime.compile.tile_tables import QUAD
+from dcformat_runtime.kernels.simd_widths import BLOCK, ROW_BLOCK_POSITIONS, ROW_BLOCKS
+from dcformat_runtime.network import Layer, Matrix
+
+#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
+#: take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into the
+#: second-level cache are slower, and take long to make: they must be faster if half of the inputs are nonzero.
+_DENSE_LIMIT, _CACHED = 1 << 21, 1 << 18
+_LEAST_DENSITY, _LEAST_LARGE_DENSITY = 0.02, 0.16
+#: The least share of entries with which a convolution runs as a dense one, also if its positions form a single block:
+#: there, an entry's index takes as long as its products.
+_DENSE_SHARE, _DENSE_SHARE_OF_BLOCK = 0.6, 0.4
+#: The least number of weights with which a convolution with a pool may run as a dense one.
+_LARGE = 1 << 15
+#: The most positions of a convolution that runs by blocks of rows.
+_MANY_POSITIONS = 1 << 10
+#: Estimated nanoseconds of a block of 16 multiply-adds of a dense product, whose second operand is a row's weight or a
+#: position's value; of a block of weights that is read once; and of the sums that are transposed at a time.
+_DENSE_NS, _ROW_BLOCK_NS, _WEIGHTS_NS, _TRANSPOSE_NS = 0.14, 0.128, 1.6, 30.0
+#: The same of an entry of a sparse product, and of each block that it multiplies.
+_ENTRY_NS, _SPARSE_NS = 0.27, 0.18
+#: The least number of weights, and the least share of entries, of a linear layer that runs by blocks of rows: fewer
+#: weights stay in the second-level cache, from which a sparse product is fast.
+_LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
+
+
+def matrix_of(layer: Layer) -> Matrix:
+    """Return the shape and the number of entries of a layer's weight."""
+    assert layer.matrix is not None  # network.outline gives one to such layers
+    return layer.matrix
+
+
+def is_dense(layer: Layer, flat: bool) -> bool:
+    """Return whether a convolution runs with all its weights, whether they are zeros or not.
+
+    If there are few zeros, that takes less time than to walk the indices of the others.
+    """
+    assert isinstance(layer.node, Conv)
+    matrix = matrix_of(layer)
+    share = _DENSE_SHARE_OF_BLOCK if flat and prod(layer.conv_shape[1:]) <= BLOCK else _DENSE_SHARE
+    return (
+        layer.node.groups == 1
+        and matrix.rows >= QUAD
+        and not _pools_in_registers(layer, flat)
+        and matrix.nnz >= share * matrix.size
+    )
+
+
+def has_row_blocks(layer: Layer, flat: bool) -> bool:
+    """Return whether a layer runs with all its weights, 16 rows at a time for each position.
+
+    That is for few positions, which would leave much of their last block empty, and for large linear layers.
+    """
+    matrix = matrix_of(layer)
+    if not isinstance(layer.node, Conv):
+        return flat and matrix.size >= _LINEAR_SIZE and matrix.nnz >= _LINEAR_SHARE * matrix.size
+    positions = prod(layer.conv_shape[1:])
+    if not flat or layer.node.groups > 1 or positions > _MANY_POSITIONS or _pools_in_registers(layer, flat):
+        return False
+    tiles, blocks = -(-positions // max(ROW_BLOCK_POSITIONS)), -(-positions // BLOCK)
+    rows = row_blocks(matrix.rows) * -(-matrix.rows // (row_blocks(matrix.rows) * BLOCK))
+    here = rows * (matrix.size // matrix.rows * max(positions * _ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
+    return here < min(matrix.size * blocks * _DENSE_NS, matrix.nnz * (_ENTRY_NS + blocks * _SPARSE_NS))
+
+
+def row_blocks(rows: int) -> int:
+    """Return how many blocks of rows to compute at a time, if registers suffice."""
+    return 1 if rows <= BLOCK else max(ROW_BLOCKS)
+
+
+def _pools_in_registers(layer: Layer, flat: bool) -> bool:
+    """Return whether a small layer's pool may be computed in registers, which only a sparse product can do."""
+    return layer.pool is not None and layer.pool.kernel == (2, 2) and not (flat and matrix_of(layer).size >= _LARGE)
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Return whether a convolution of one image runs channel by channel."""
+    node = layer.node
+    return (
+        isinstance(node, Conv)
+        and node.groups == layer.in_shapes[0][0] > 1
+        and max(node.stride) <= 2
+        and layer.pool is None
+    )
+
+
+def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:
+    """Return how a convolution reads its input."""
+    assert isinstance(layer.node, Conv)
+    source = layer.in_shapes[0]
+    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
+    out = layer.conv_shape[1], layer.conv_shape[2]
+    manner = ConvManner(flat, halves, dense, pools=layer.pool is not None)
+    return window(layer.node, (shape[2], shape[3]), source, step, out, manner)
+
+
+def has_dense_columns(shape: Shape, entries: int, reordered: bool) -> bool:
+    """Return whether a linear layer gets dense columns, which must be neither too sparse nor too large.
+
+    Its inputs must fill whole blocks, as the outputs of a gather do.
+    """
+    floats = aligned(shape[0]) * aligned(shape[1])
+    whole = shape[1] % BLOCK == 0 or reordered
+    least = _LEAST_DENSITY if floats <= _CACHED else _LEAST_LARGE_DENSITY
+    return whole and floats <= _DENSE_LIMIT and entries >= least * shape[0] * shape[1]
+
+
+def column_ns(size: int) -> float:
+    """Return the estimated nanoseconds of one block of a dense column, if all columns take `size` bytes."""
+    return 0.35 if size <= 16 << 10 else 0.65 if size <= 1 << 20 else 1.4

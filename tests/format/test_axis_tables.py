@@ -1,0 +1,79 @@
+"""Codebooks and scales of the places along an axis: what the writer recognises must give back every bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dcformat
+from dcformat.codecs.axis_tables_writer import found_in
+from dcformat.dense import from_dense
+from dcformat.model import Model
+from tests.format.strategies import examples
+
+Array = npt.NDArray[Any]
+
+
+def read_back(array: Array) -> Array:
+    """Return what a file in `fast` holds."""
+    packed = dcformat.dumps(Model({"w": from_dense("w", array, exact=True)}))
+    return dcformat.load(packed).tensors["w"].to_dense()
+
+
+def nearly(value: float, spread: float, *shape: int) -> Array:
+    """Return values that differ from one another by much less than a 256th."""
+    random = np.random.default_rng(3)
+    return (value * (1 + spread * random.standard_normal(shape))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        nearly(1, 1e-5, 768),
+        nearly(1, 1e-5, 48, 32),
+        nearly(-3e-7, 1e-6, 6, 64),
+        np.linspace(1000, 1000.1, 512, dtype=np.float32),
+        np.float32(1) + np.arange(192, dtype=np.float32) * np.float32(2**-23),
+        np.concatenate((nearly(1, 1e-5, 16), np.arange(48, dtype=np.float32))),
+    ],
+    ids=["norm", "matrix", "tiny", "ramp", "next floats", "only one group"],
+)
+def test_nearly_equal_values_are_no_multiples_of_a_scale(array: Array) -> None:
+    """No scale fits them, though no two of them are far enough apart to rule out a scale at once."""
+    assert found_in(from_dense("w", array, exact=True)) is None
+    assert read_back(array).tobytes() == array.tobytes()
+
+
+def test_a_scale_for_each_row_is_found() -> None:
+    random = np.random.default_rng(1)
+    scales = random.uniform(0.01, 0.02, (32, 1)).astype(np.float32)
+    array = (random.integers(-127, 128, (32, 64)) * scales).astype(np.float32)
+    found = found_in(from_dense("w", array))
+    assert found is not None
+    assert found.lines == 32
+    assert found.first.tobytes() == scales.tobytes()
+    assert read_back(array).tobytes() == array.tobytes()
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 1e-7, 1e-5, 2e-4, 1e-3, 0.5])),
+        min_size=2, max_size=6,
+    ),
+    st.sampled_from([4, 16, 32, 48]),
+    st.sampled_from([1, 2, 100, 256]),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=examples(150))
+def test_rows_of_any_kind_survive(rows: list[tuple[float, float]], columns: int, integers: int, seed: int) -> None:
+    """Each row has a magnitude and a spread, and is drawn or consists of small multiples of its magnitude."""
+    random = np.random.default_rng(seed)
+    whole = random.integers(0, integers, (len(rows), columns))
+    drawn = np.stack([value * (1 + spread * random.standard_normal(columns)) for value, spread in rows])
+    array = (drawn * whole if integers > 1 else drawn).astype(np.float32)
+    assert read_back(array).tobytes() == array.tobytes()
