@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from dcformat_pruning.data import Augment
 Batch = Any
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Gives the batches of each epoch."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from dcformat_pruning.feeds import Batch, pair
 from dcformat_pruning.masks import PruningError
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a network is trained for."""
 

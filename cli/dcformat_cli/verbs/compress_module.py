@@ -45,6 +45,7 @@ class ModuleOptions:
     batch: int
     lr: float | tuple[float, float, float]
     clusters: int
+    units: float
     bfloat16: bool
     seed: int
     device: str
@@ -69,7 +70,7 @@ class ModuleOptions:
 
         return Settings(
             epochs=self.epochs, dense_epochs=self.dense_epochs, trials=self.trials, batch=self.batch, lr=self.lr,
-            clusters=self.clusters, bfloat16=self.bfloat16, mode=self.mode,
+            clusters=self.clusters, units=self.units, bfloat16=self.bfloat16, mode=self.mode,
         )  # fmt: skip
 
 
@@ -158,6 +159,13 @@ def _epochs(text: str) -> int | tuple[int, ...]:
     default=16,
     show_default=True,
     help="Maximum number of values that the weights of a layer share.",
+)
+@click.option(
+    "--units",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the hidden units and channels of each layer that is kept at first.",
 )
 @click.option("--bfloat16", is_flag=True, help="Train in bfloat16 on a processor that has instructions for it.")
 @training_options("the smallest")

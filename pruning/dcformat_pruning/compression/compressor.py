@@ -26,13 +26,14 @@ from dcformat_pruning.compression.arguments import (
 )
 from dcformat_pruning.compression.first_guess import first_keep
 from dcformat_pruning.compression.goals import Goal, Trial, points
+from dcformat_pruning.compression.hidden_units import best_units, unit_groups
 from dcformat_pruning.compression.packing import export, packed_metric
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.compression.trials import PACKING, STAGES, Trials, Tried
 from dcformat_pruning.export.inputs import BatchAxis
-from dcformat_pruning.feeds import Batch, feed_of
+from dcformat_pruning.feeds import Batch, Feed, feed_of
 from dcformat_pruning.masks import PruningError, all_weights, weight_names
 from dcformat_pruning.meter import Meter, Report
 from dcformat_pruning.objectives import CustomStep, Supervised, Task
@@ -82,7 +83,7 @@ def compress(
     test: Any = None,
     goal: Goal,
     settings: Settings | None = None,
-    step: Callable[[Batch], Tensor] | None = None,
+    step: Callable[[Batch], Tensor] | Task | None = None,
     teacher: nn.Module | None = None,
     batch_axis: BatchAxis = 0,
     seed: int = 0,
@@ -103,7 +104,7 @@ def compress(
     train : iterable, or tuple
         A DataLoader or another iterable of batches, or arrays ``(inputs, labels)``. A batch is a pair of inputs and
         labels; inputs are a tensor, or a tuple (by position) or dict (by name) of tensors. Integer labels are classes,
-        and float labels are numbers to predict.
+        and float labels are numbers to predict. A `Feed` of this package, such as `Images`, makes its own batches.
     validate : callable, iterable or tuple
         Takes the module and returns its metric, a number that is higher for better networks. Data as for `train` stand
         for the accuracy (integer labels, 0 to 1) or the share of explained variance (float labels, at most 1).
@@ -114,7 +115,8 @@ def compress(
     settings : Settings, optional
         Epochs, learning rate and the like.
     step : callable, optional
-        A loss of your own: takes a batch, calls the module, and returns a scalar. Batches may then be anything.
+        A loss of your own: takes a batch, calls the module, and returns a scalar. Batches may then be anything. A
+        `Task` such as `Classification`, whose labels may be probabilities, calls the network that it is given.
     teacher : nn.Module, optional
         A better network, called as `module` is, with outputs of the same shapes. Its outputs are targets in place of
         those of the dense network; ``settings.distill`` is their share in the loss.
@@ -151,17 +153,20 @@ def compress(
     """
     settings = settings or Settings()
     device = device_of(module)
-    feed = feed_of(train, device, "train")
-    task: Task = Supervised() if step is None else CustomStep(step)
+    feed = train if isinstance(train, Feed) else feed_of(train, device, "train")
+    task = _task(step)
     call = example_call(module, feed, task, batch_axis)
-    export(module, call)  # An operator that the format lacks should be found now, not after hours of training.
-    context = StageContext(feed, metric_of(validate, device, "validate"), seed, device, task, in_place=step is not None)
+    # An operator that the format lacks should be found now, not after hours of training.
+    groups = unit_groups(export(module, call), module)
+    measure, in_place = metric_of(validate, device, "validate"), isinstance(task, CustomStep)
+    context = StageContext(feed, measure, seed, device, task, in_place)
     if teacher is not None:
         teacher = frozen(teacher, device)
         check_teacher(teacher, module, call)
     masks = all_weights(module)
     total, least = sum(masks.alive.values()), len(masks.masks)
-    _check_density(goal, total, least)
+    most = _count(best_units(module, groups, settings.units))
+    _check_density(goal, total, least, most)
     if progress is not None:
         context.meter = _meter(progress, settings, 1 if goal.density is not None else settings.trials)
     run = Run(module, context, resume_dir, f"{_identity(module, teacher)} {goal} {settings} seed={seed}")
@@ -169,8 +174,9 @@ def compress(
     span = span_above_blank(module, dense, context.validate)
     context.teacher = frozen(module, device) if teacher is None else teacher
     first = first_keep(module, goal, total, settings, context.validate, span)
-    trials = Trials(module, run, call, settings, metadata or {})
-    found, note = _search(trials, Search(goal, dense, total, least, first), watch)
+    alive = best_units(module, groups, settings.units)
+    trials = Trials(module, run, call, settings, metadata or {}, groups, alive)
+    found, note = _search(trials, Search(goal, dense, most, least, first), watch)
     return _finished(trials, found, goal, dense, note, None if test is None else metric_of(test, device, "test"))
 
 
@@ -229,6 +235,12 @@ def _finished(
     )
 
 
+def _task(step: Callable[[Batch], Tensor] | Task | None) -> Task:
+    if step is None:
+        return Supervised()
+    return step if isinstance(step, Task) else CustomStep(step)
+
+
 def _identity(module: nn.Module, teacher: nn.Module | None) -> str:
     """Return what identifies a network, before it is trained, and the weights of its teacher."""
     shapes = repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()])
@@ -257,8 +269,19 @@ def _meter(progress: Report, settings: Settings, trials: int) -> Meter:
     return Meter(progress, work)
 
 
-def _check_density(goal: Goal, total: int, least: int) -> None:
-    if goal.density is not None and round(goal.density * total) < least:
+def _count(masks: Mapping[str, Tensor]) -> int:
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def _check_density(goal: Goal, total: int, least: int, most: int) -> None:
+    if goal.density is None:
+        return
+    if round(goal.density * total) > most:
+        raise PruningError(
+            f"density: expected at most {most / total:.2g}, as the units that are kept have {most:,} of {total:,} "
+            f"weights, found {goal.density:g}"
+        )
+    if round(goal.density * total) < least:
         raise PruningError(
             f"density: {goal.density:g} of {total:,} weights keeps {round(goal.density * total)}, fewer than the "
             f"{least} layers; expected at least {least / total:.2g}"

@@ -45,6 +45,9 @@ class Settings:
         Share of the distance to the teacher in the loss, 0 to 1.
     temperature : float
         Softens the classes of the teacher and of the compressed network.
+    units : float
+        Share of the hidden units (or channels) of each layer that is kept at first, above 0 and at most 1; the others
+        are pruned as a whole.
     power, floor : float
         Weight of the loss's sensitivity in the ranking of all weights, and the share of its uniform part that each
         layer keeps in any case; see `GradualBalanced`.
@@ -72,6 +75,7 @@ class Settings:
     levels: int = 31
     distill: float = 0.5
     temperature: float = 2.0
+    units: float = 1.0
     power: float = 0.5
     floor: float = 0.2
     bfloat16: bool = False
@@ -90,6 +94,8 @@ class Settings:
             raise PruningError(f"epochs: expected at least 3, or at least 1 for each stage, found {self.epochs}")
         if not min(self._rates()) > 0:
             raise PruningError(f"lr: expected a positive learning rate, found {self.lr}")
+        if not 0 < self.units <= 1:
+            raise PruningError(f"units: expected above 0 and at most 1, found {self.units}")
         if not 0 <= self.distill <= 1:
             raise PruningError(f"distill: expected 0 to 1, found {self.distill}")
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_stage
 
-from torch import nn
+from torch import Tensor, nn
 
 import dcformat
 from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.compression.goals import Trial
+from dcformat_pruning.compression.hidden_units import UnitGroup, zero_unread
 from dcformat_pruning.compression.packing import Call, Packed, export, pack, packed_metric
 from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
@@ -59,6 +61,10 @@ class Trials:
     settings : Settings
     metadata : mapping of str to str
         Metadata of each file.
+    groups : sequence of UnitGroup
+        The hidden units of the module.
+    alive : mapping of str to Tensor
+        Masks of the weights that may be kept.
     """
 
     module: nn.Module
@@ -66,6 +72,8 @@ class Trials:
     call: Call
     settings: Settings
     metadata: Mapping[str, str]
+    groups: Sequence[UnitGroup]
+    alive: Mapping[str, Tensor]
 
     def attempt(self, number: int, keep: int, begin: Snapshot) -> Tried:
         """Compress the network that `begin` holds to `keep` weights."""
@@ -75,9 +83,10 @@ class Trials:
         names = [f"{name}-{number}" for name in STAGES]
         with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
             warnings.simplefilter("ignore", PrunedAwayWarning)
-            run.stage(prune_gradually(pruning, keep, power=settings.power, floor=settings.floor, name=names[0]))
+            power, floor = settings.power, settings.floor
+            run.stage(prune_gradually(pruning, keep, alive=self.alive, power=power, floor=floor, name=names[0]))
         pruned = Snapshot(self.module)
-        run.stage(folded(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
+        run.stage(self._trimmed(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
         run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))
         made: list[Packed] = []
 
@@ -91,6 +100,15 @@ class Trials:
         assert report.size is not None
         trial = Trial(number, keep, report.size, report.metric)
         return Tried(trial, made[0] if made else None, pruned, Snapshot(self.module))
+
+    def _trimmed(self, stage: Stage) -> Stage:
+        """Return a stage that first folds batch norms, and zeroes the biases of units that nothing reads."""
+
+        def run(module: nn.Module, context: StageContext) -> None:
+            zero_unread(module, self.groups)
+            stage.run(module, context)
+
+        return folded(replace_stage(stage, run=run))
 
     def packed(self, model: Model, number: int, metric: float) -> Packed:
         """Return the file of a trial's model, with the metrics of its stages and of the file as metadata."""

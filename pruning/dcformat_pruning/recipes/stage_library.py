@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dcformat.codecs import Mode
 from dcformat.model import Model
@@ -59,7 +59,7 @@ def prune_gradually(
     keep: int,
     source: Source = plain,
     units: Mapping[str, int] | None = None,
-    until: float = 0.6,
+    alive: Mapping[str, Tensor] | None = None,
     power: float = 0.5,
     floor: float = 0.0,
     name: str = "prune",
@@ -75,25 +75,29 @@ def prune_gradually(
         Number of weights at the end.
     units : mapping of str to int, optional
         For a chain: layer name to the number of its units (or channels) to keep at first.
-    until, power, floor : float
+    alive : mapping of str to Tensor, optional
+        Masks of all trainable weights; those that they prune do not come back.
+    power, floor : float
         See `GradualBalanced`.
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
+        # The pruning changes its masks, and the caller's must stay.
+        masks = all_weights(module) if alive is None else Masks(module, {n: m.clone() for n, m in alive.items()})
+        masks.apply()
         if isinstance(module, nn.Sequential) and is_chain(module) and not context.in_place:
             keep_best_units(module, units or {})
             _check_nonzero(module)
             small = shrink(module)
             masks = Masks.from_zeros(small.module)
             kept = min(keep, sum(masks.alive.values()))
-            pruning = GradualBalanced(small.module, masks, kept, until=until, power=power, floor=floor)
+            pruning = GradualBalanced(small.module, masks, kept, power=power, floor=floor)
             context.fit(small.module, plan, pruning, data=source(context))
             small.expand(module)
             remove_dead_units(module)
         else:
             begin = nonzero_weights(module)
-            masks = all_weights(module)
-            pruning = GradualBalanced(module, masks, keep, until=until, power=power, floor=floor, begin=begin)
+            pruning = GradualBalanced(module, masks, keep, power=power, floor=floor, begin=begin)
             context.fit(module, plan, pruning, data=source(context))
 
     return Stage(name, run, plan.epochs)
