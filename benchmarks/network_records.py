@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from dcformat_pruning import Goal, Settings, compress
+from dcformat_pruning import Goal, RunControl, Settings, compress
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.meter import Step
 from dcformat_pruning.study.image_networks import image_network
@@ -122,7 +122,9 @@ def main() -> None:
     arguments = parser.parse_args()
     name, seed, work, record = arguments.network, arguments.seed, arguments.work, RECORDS[arguments.network]
     chosen = {each: value for each in ("epochs", "clusters") if (value := getattr(arguments, each)) is not None}
-    settings, density = replace(record.settings, **chosen), arguments.density or record.density
+    metadata = {"seed": str(seed), "input": "RGB, 0 to 1"}
+    settings = replace(record.settings, seed=seed, metadata=metadata, **chosen)
+    density = arguments.density or record.density
     data = jpeg_training_data(arguments.data)
     test = jpeg_test_images(arguments.data) if arguments.test else None
     module = dense_network(name, data, seed, work)
@@ -137,10 +139,7 @@ def main() -> None:
         goal=Goal(density=density),
         settings=settings,
         teacher=teacher,
-        seed=seed,
-        metadata={"seed": str(seed), "input": "RGB, 0 to 1"},
-        resume_dir=work / f"{name}-{seed}-{density:g}-{settings.clusters}",
-        progress=_show_step,
+        control=RunControl(work / f"{name}-{seed}-{density:g}-{settings.clusters}", _show_step),
     )
     arguments.out.write_bytes(made.data)
     stages = {stage.stage: round(stage.metric, 4) for stage in made.stages}

@@ -8,7 +8,7 @@ that these and the study are made of; docs/pruning.md shows how to use them.
 from __future__ import annotations
 
 from dcformat_pruning import criteria, schedules, selection, sharing
-from dcformat_pruning.compression import Compression, Goal, Settings, Trial, compress
+from dcformat_pruning.compression import Compression, Goal, RunControl, Settings, Trial, compress
 from dcformat_pruning.export import from_module
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.recipes import Result, StageReport, compress_architecture
@@ -20,6 +20,7 @@ __all__ = [
     "Goal",
     "Masks",
     "Result",
+    "RunControl",
     "Settings",
     "StageReport",
     "TrainingPlan",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcformat_pruning import Compression, Goal, Settings, Trial, compress
+from dcformat_pruning import Compression, Goal, RunControl, Settings, Trial, compress
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.networks import CheckpointError
 from dcformat_pruning.tracing import UnsupportedModuleError
@@ -22,7 +22,7 @@ from dcformat.datasets import DataError
 
 pytestmark = pytest.mark.needs_compiler
 
-QUICK = Settings(epochs=3, dense_epochs=4, trials=2, batch=32, lr=1e-2, clusters=8)
+QUICK = Settings(epochs=3, dense_epochs=4, trials=2, batch=32, lr=1e-2, clusters=8, metadata={"input": "bars"})
 
 
 class Residual(nn.Module):
@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Compression, Residual
     module, folder, seen = residual(), tmp_path_factory.mktemp("stages"), list[Trial]()
     made = compress(
         module, train=images(256), validate=images(128, 1), goal=Goal(max_drop=70.0), settings=QUICK,
-        resume_dir=folder, watch=seen.append,
+        control=RunControl(folder, watch=seen.append),
     )  # fmt: skip
     return made, module, folder, seen
 
@@ -97,7 +97,7 @@ def test_the_metadata_has_the_metric_of_each_stage(run: tuple[Compression, Resid
     figures = [own["dense"], *(own[f"{name}-{best.number}"] for name in ("prune", "share", "settle")), made.metric]
     names = ("dense", "prune", "share", "settle", "file")
     expected = ", ".join(f"{name} {figure:.4f}" for name, figure in zip(names, figures, strict=True))
-    assert made.model.metadata["metrics"] == expected
+    assert made.model.metadata == {"input": "bars", "metrics": expected}
 
 
 @pytest.mark.slow
@@ -111,14 +111,14 @@ def test_a_resumed_run_ends_with_the_same_bytes(
         (tmp_path / path.name).write_bytes(path.read_bytes())
     again = compress(
         residual(), train=images(256), validate=images(128, 1), goal=Goal(max_drop=70.0), settings=QUICK,
-        resume_dir=tmp_path,
+        control=RunControl(tmp_path),
     )  # fmt: skip
     assert again.data == made.data
     assert again.trials == made.trials
     with pytest.raises(CheckpointError, match=r"expected a stage of .*max_drop=4.0.*found one of"):
         compress(
             residual(), train=images(256), validate=images(128, 1), goal=Goal(max_drop=4.0), settings=QUICK,
-            resume_dir=tmp_path,
+            control=RunControl(tmp_path),
         )  # fmt: skip
 
 

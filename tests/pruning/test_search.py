@@ -104,3 +104,9 @@ def test_a_point_is_a_hundredth_of_a_share_and_a_unit_of_other_metrics() -> None
     assert points(0.25, -3.0) == 0.25
     assert Goal(max_drop=0.5).holds(Trial(1, 1, 1, 0.965), 0.97)
     assert not Goal(max_drop=0.5).holds(Trial(1, 1, 1, 0.9649), 0.97)
+
+
+def test_stages_are_saved_under_the_seed_but_not_under_the_metadata() -> None:
+    own = Settings(seed=3, metadata={"input": "bars"})
+    assert repr(own) == repr(Settings(seed=3)) != repr(Settings())
+    assert len({own, own}) == 1

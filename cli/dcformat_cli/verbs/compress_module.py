@@ -70,7 +70,7 @@ class ModuleOptions:
 
         return Settings(
             epochs=self.epochs, dense_epochs=self.dense_epochs, trials=self.trials, batch=self.batch, lr=self.lr,
-            clusters=self.clusters, units=self.units, bfloat16=self.bfloat16, mode=self.mode,
+            clusters=self.clusters, units=self.units, bfloat16=self.bfloat16, mode=self.mode, seed=self.seed,
         )  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def _network(name: str, function: Any) -> nn.Module:
 
 def _train(options: ModuleOptions, named: dict[str, Any], goal: Goal, settings: Settings, folder: str) -> Compression:
     import torch
-    from dcformat_pruning import compress
+    from dcformat_pruning import RunControl, compress
     from dcformat_pruning.training import resolve_device
 
     torch.manual_seed(options.seed)
@@ -238,10 +238,7 @@ def _train(options: ModuleOptions, named: dict[str, Any], goal: Goal, settings: 
             settings=settings,
             step=step,
             teacher=teacher,
-            seed=options.seed,
-            resume_dir=folder,
-            progress=progress,
-            watch=lambda trial: note(_tried(trial)),
+            control=RunControl(folder, progress, watch=lambda trial: note(_tried(trial))),
         )
 
 

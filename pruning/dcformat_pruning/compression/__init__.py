@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from dcformat_pruning.compression.compressor import Compression, compress
+from dcformat_pruning.compression.control import RunControl
 from dcformat_pruning.compression.goals import Goal, Trial
 from dcformat_pruning.compression.settings import Settings
 
-__all__ = ["Compression", "Goal", "Settings", "Trial", "compress"]
+__all__ = ["Compression", "Goal", "RunControl", "Settings", "Trial", "compress"]

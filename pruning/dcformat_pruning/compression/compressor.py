@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from dcformat_pruning.compression.arguments import (
     metric_of,
     span_above_blank,
 )
+from dcformat_pruning.compression.control import RunControl
 from dcformat_pruning.compression.first_guess import first_keep
 from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.hidden_units import best_units, unit_groups
@@ -86,11 +86,7 @@ def compress(
     step: Callable[[Batch], Tensor] | Task | None = None,
     teacher: nn.Module | None = None,
     batch_axis: BatchAxis = 0,
-    seed: int = 0,
-    metadata: Mapping[str, str] | None = None,
-    resume_dir: Path | str | None = None,
-    progress: Report | None = None,
-    watch: Callable[[Trial], None] | None = None,
+    control: RunControl | None = None,
 ) -> Compression:
     """Prune, share, round and pack the weights of a network while it trains, so that its file reaches a goal.
 
@@ -113,7 +109,7 @@ def compress(
     goal : Goal
         Such as ``Goal(max_drop=0.5)``, ``Goal(size=20_000)`` or ``Goal(density=0.05)``.
     settings : Settings, optional
-        Epochs, learning rate and the like.
+        Epochs, learning rate, seed, metadata of the file and the like.
     step : callable, optional
         A loss of your own: takes a batch, calls the module, and returns a scalar. Batches may then be anything. A
         `Task` such as `Classification`, whose labels may be probabilities, calls the network that it is given.
@@ -122,16 +118,8 @@ def compress(
         those of the dense network; ``settings.distill`` is their share in the loss.
     batch_axis : int, None, or mapping of str to int or None
         The dimension of the inputs that is the batch; see `from_module`.
-    seed : int
-        Seeds the order of arrays, and PyTorch's generator for loaders and dropout in each stage.
-    metadata : mapping of str to str, optional
-        Further metadata of the file.
-    resume_dir : path, optional
-        The directory in which stages are saved. Stages that it already holds are not run again.
-    progress : callable, optional
-        Called with a `Step` after each batch.
-    watch : callable, optional
-        Called with each `Trial` when it is done.
+    control : RunControl, optional
+        Where stages are saved, and what is called as the run proceeds.
 
     Returns
     -------
@@ -149,9 +137,9 @@ def compress(
     DivergenceError, MemoryError
         The first network could not be trained.
     CheckpointError
-        `resume_dir` holds stages of a run with other settings.
+        ``control.resume_dir`` holds stages of a run with other settings.
     """
-    settings = settings or Settings()
+    settings, control = settings or Settings(), control or RunControl()
     device = device_of(module)
     feed = train if isinstance(train, Feed) else feed_of(train, device, "train")
     task = _task(step)
@@ -159,7 +147,7 @@ def compress(
     # An operator that the format lacks should be found now, not after hours of training.
     groups = unit_groups(export(module, call), module)
     measure, in_place = metric_of(validate, device, "validate"), isinstance(task, CustomStep)
-    context = StageContext(feed, measure, seed, device, task, in_place)
+    context = StageContext(feed, measure, settings.seed, device, task, in_place)
     if teacher is not None:
         teacher = frozen(teacher, device)
         check_teacher(teacher, module, call)
@@ -167,16 +155,16 @@ def compress(
     total, least = sum(masks.alive.values()), len(masks.masks)
     most = _count(best_units(module, groups, settings.units))
     _check_density(goal, total, least, most)
-    if progress is not None:
-        context.meter = _meter(progress, settings, 1 if goal.density is not None else settings.trials)
-    run = Run(module, context, resume_dir, f"{_identity(module, teacher)} {goal} {settings} seed={seed}")
+    if control.progress is not None:
+        context.meter = _meter(control.progress, settings, 1 if goal.density is not None else settings.trials)
+    run = Run(module, context, control.resume_dir, f"{_identity(module, teacher)} {goal} {settings}")
     dense = run.stage(_dense_stage(settings)).metric
     span = span_above_blank(module, dense, context.validate)
     context.teacher = frozen(module, device) if teacher is None else teacher
     first = first_keep(module, goal, total, settings, context.validate, span)
     alive = best_units(module, groups, settings.units)
-    trials = Trials(module, run, call, settings, metadata or {}, groups, alive)
-    found, note = _search(trials, Search(goal, dense, most, least, first), watch)
+    trials = Trials(module, run, call, settings, groups, alive)
+    found, note = _search(trials, Search(goal, dense, most, least, first), control.watch)
     return _finished(trials, found, goal, dense, note, None if test is None else metric_of(test, device, "test"))
 
 

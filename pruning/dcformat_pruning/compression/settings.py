@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dcformat.codecs import Mode
 from dcformat_pruning.masks import PruningError
@@ -55,6 +56,10 @@ class Settings:
         See `TrainingPlan`.
     mode : {'fast', 'small', 'tiny'}, optional
         The mode of the file; by default, the one that is smallest.
+    seed : int
+        Seeds the order of arrays, and PyTorch's generator for loaders and dropout in each stage.
+    metadata : mapping of str to str
+        Further metadata of the file. They may differ when a run is resumed, so `repr` leaves them out.
 
     Raises
     ------
@@ -80,6 +85,8 @@ class Settings:
     floor: float = 0.2
     bfloat16: bool = False
     mode: Mode | None = None
+    seed: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         smallest = {"dense_epochs": 0, "trials": 1, "batch": 1, "clusters": 1, "bits": 1, "levels": 1}

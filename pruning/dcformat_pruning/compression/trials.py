@@ -59,8 +59,6 @@ class Trials:
     run : Run
     call : Call
     settings : Settings
-    metadata : mapping of str to str
-        Metadata of each file.
     groups : sequence of UnitGroup
         The hidden units of the module.
     alive : mapping of str to Tensor
@@ -71,7 +69,6 @@ class Trials:
     run: Run
     call: Call
     settings: Settings
-    metadata: Mapping[str, str]
     groups: Sequence[UnitGroup]
     alive: Mapping[str, Tensor]
 
@@ -115,4 +112,4 @@ class Trials:
         stages = [self.run.reports[0], *(r for r in self.run.reports if r.stage.endswith(f"-{number}") and not r.size)]
         figures = [f"{report.stage.partition('-')[0]} {report.metric:.4f}" for report in stages]
         metrics = ", ".join([*figures, f"file {metric:.4f}"])
-        return pack(replace(model, metadata={**self.metadata, "metrics": metrics}), self.settings.mode)
+        return pack(replace(model, metadata={**self.settings.metadata, "metrics": metrics}), self.settings.mode)

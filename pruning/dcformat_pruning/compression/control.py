@@ -1,0 +1,29 @@
+"""How a compression is saved and followed, which does not change its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcformat_pruning.compression.goals import Trial
+from dcformat_pruning.meter import Report
+
+
+@dataclass(frozen=True, slots=True)
+class RunControl:
+    """Where a compression saves its stages, and what it calls as it proceeds.
+
+    Attributes
+    ----------
+    resume_dir : path, optional
+        The directory in which stages are saved. Stages that it already holds are not run again.
+    progress : callable, optional
+        Called with a `Step` after each batch.
+    watch : callable, optional
+        Called with each `Trial` when it is done.
+    """
+
+    resume_dir: Path | str | None = None
+    progress: Report | None = None
+    watch: Callable[[Trial], None] | None = None
