@@ -17,7 +17,7 @@ def load_crc32c() -> Callable[..., int]:
 
     The package itself looks up its own version, which imports 60 modules and takes 30 to 50 ms.
     """
-    module = sys.modules.get("crc32c") or _extension("crc32c", "_crc32c")
+    module = sys.modules.get("crc32c") or extension_module("crc32c", "_crc32c")
     if module is None:
         import crc32c
 
@@ -25,7 +25,7 @@ def load_crc32c() -> Callable[..., int]:
     return cast(Callable[..., int], module.crc32c)
 
 
-def _extension(package: str, name: str) -> ModuleType | None:
+def extension_module(package: str, name: str) -> ModuleType | None:
     """Load a package's extension module without the package; return None if the package is laid out differently."""
     folder = PathFinder.find_spec(package)
     spec = None if folder is None else PathFinder.find_spec(name, folder.submodule_search_locations)

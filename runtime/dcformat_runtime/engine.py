@@ -80,7 +80,7 @@ class KernelEngine:
         self._network, self.threads, self._exact = network, threads, exact
         self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
-        self._cut = lru_cache(64)(self._find_cut)
+        self.cut = lru_cache(64)(self._find_cut)
         self._outputs = network.outputs
         self._one_shape = 1, network.outputs
         self._one: tuple[list[Floats], Floats] | None = None
@@ -141,7 +141,7 @@ class KernelEngine:
 
     def _many(self, x: Floats, y: Floats) -> None:
         runner = self._runners.get(False) or self._runner(False)
-        size, threads = self._cut(len(x)) if self.threads > 1 else (0, 1)
+        size, threads = self.cut(len(x)) if self.threads > 1 else (0, 1)
         if threads == 1:
             self._part(runner, x, y, _WHOLE, 0)
             return

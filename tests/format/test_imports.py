@@ -55,15 +55,15 @@ def test_loading_and_running_a_file_imports_little(tmp_path):
 def test_the_checksum_is_the_packages():
     import crc32c
 
-    from dcformat.cheap_imports import _extension, load_crc32c
+    from dcformat.cheap_imports import extension_module, load_crc32c
     from dcformat.digest import crc32c as ours
 
     for data in (b"", b"123456789", bytes(range(256))):
         expected = crc32c.crc32c(data)
         assert ours(data) == expected.to_bytes(4, "little")
         assert load_crc32c()(data) == expected
-    extension = _extension("crc32c", "_crc32c")
-    assert extension is not None
-    assert extension.crc32c(b"123456789") == 0xE3069283
-    assert _extension("crc32c", "_missing") is None
-    assert _extension("no_such_package", "_crc32c") is None
+    found = extension_module("crc32c", "_crc32c")
+    assert found is not None
+    assert found.crc32c(b"123456789") == 0xE3069283
+    assert extension_module("crc32c", "_missing") is None
+    assert extension_module("no_such_package", "_crc32c") is None

@@ -112,9 +112,9 @@ def test_a_late_worker_reads_nothing_of_the_program_of_a_later_call() -> None:
 
 def test_a_call_of_too_many_pieces_is_not_shared() -> None:
     engine = KernelEngine(lenet().network(), 2, False, hand_over=1.0)
-    size, threads = engine._cut(64 * words.MAX_PIECES - 64)
+    size, threads = engine.cut(64 * words.MAX_PIECES - 64)
     assert (size, threads) == (64, 2)
-    assert engine._cut(64 * words.MAX_PIECES)[1] == 1
+    assert engine.cut(64 * words.MAX_PIECES)[1] == 1
 
 
 def test_a_late_worker_finds_no_pieces(pool: WorkerPool) -> None:

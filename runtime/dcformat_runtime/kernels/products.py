@@ -36,6 +36,7 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
 
     Each part takes some of the blocks if they form one long line, and otherwise every `parts`-th row.
     """
+    # This function is long because it reads every field once, before the loops that share them.
     count = word(mem, op + isa.CSR_PRODUCT_ROWS)
     indptr = word(mem, op + isa.CSR_PRODUCT_INDPTR)
     order = word(mem, op + isa.CSR_PRODUCT_ORDER)
