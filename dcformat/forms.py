@@ -72,12 +72,12 @@ def _codebook_may_pay(form: Tensor, least: int) -> bool:
     If most values are distinct, it mostly cannot, which is seen without coding it: the codebook and the entropy of the
     codes are too long already.
     """
-    book = form.codebook
-    if book is None or 2 * len(book) <= len(form.data):
+    codebook = form.codebook
+    if codebook is None or 2 * len(codebook) <= len(form.data):
         return True
     encoder = Encoder(0)
-    write_codebook(encoder, book, form.dtype)
-    codes = _entropy(np.bincount(form.data, minlength=len(book)))
+    write_codebook(encoder, codebook, form.dtype)
+    codes = _entropy(np.bincount(form.data, minlength=len(codebook)))
     return len(encoder.take()) + int(codes) // 8 < least
 
 
@@ -112,10 +112,13 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
     if tensor.size > _TRY_ALL:
         least = min(bits for bits, _, _ in weighed)
         weighed = [entry for entry in weighed if entry[0] <= least + least / _MARGIN + _SLACK]
-    kinds = [(sparse, book) for _, sparse, book in weighed]
+    kinds = [(sparse, has_codebook) for _, sparse, has_codebook in weighed]
     if mode == "fast" and (False, False) in kinds and not has_many_zeros(tensor) and _has_gaps(tensor):
         kinds = [kind for kind in kinds if kind != (True, False)]
-    return [_converted(tensor if shared is None or not book else shared, sparse, book) for sparse, book in kinds]
+    return [
+        _converted(tensor if shared is None or not has_codebook else shared, sparse, has_codebook)
+        for sparse, has_codebook in kinds
+    ]
 
 
 def has_many_zeros(tensor: Tensor) -> bool:
@@ -155,12 +158,12 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     counts = np.bincount(tensor.data, minlength=len(tensor.codebook))
     nonzero = counts[bit_patterns(tensor.codebook) != 0]
     # A codebook is a sorted set: its values cost as much as single values, minus the bits of their order.
-    book = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
+    codebook_bits = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
     if zeros:
-        out.insert(0, (positions + _entropy(nonzero) + book, True, True))
+        out.insert(0, (positions + _entropy(nonzero) + codebook_bits, True, True))
     few = zeros * _FEW_ZEROS <= size or size <= _TRY_ALL
     if few and len(nonzero) + bool(zeros) <= layout.MAX_CODEBOOK:
-        out.insert(bool(zeros), (_entropy(np.append(nonzero, zeros)) + book, False, True))
+        out.insert(bool(zeros), (_entropy(np.append(nonzero, zeros)) + codebook_bits, False, True))
     return out
 
 
@@ -193,8 +196,8 @@ def as_shared(tensor: Tensor) -> Tensor | None:
     if layout.DTYPES.index(tensor.dtype) >= layout.KERNEL_DTYPES:
         return None
     if tensor.codebook is None:
-        codes, book = share(np.ascontiguousarray(tensor.data), tensor.dtype)
-        return None if book is None else replace(tensor, data=codes, codebook=book)
+        codes, codebook = share(np.ascontiguousarray(tensor.data), tensor.dtype)
+        return None if codebook is None else replace(tensor, data=codes, codebook=codebook)
     used = np.bincount(tensor.data, minlength=len(tensor.codebook)) > 0
     if used.all():
         return tensor
@@ -209,46 +212,46 @@ def as_dense(tensor: Tensor) -> Tensor:
     if not tensor.is_sparse:
         return tensor
     assert tensor.indptr is not None and tensor.indices is not None  # it is sparse
-    data, book = tensor.data, tensor.codebook
+    data, codebook = tensor.data, tensor.codebook
     out = np.zeros(tensor.size, STORAGE[tensor.dtype])
-    if book is not None:
+    if codebook is not None:
         if len(data) < tensor.size:
-            zero = int((ranks(np.ascontiguousarray(book), tensor.dtype) < ranks(out[:1], tensor.dtype)).sum())
-            book = np.insert(book, zero, 0)
-            data = data + (data >= zero).astype(_code_type(len(book)))
-            out = np.full(tensor.size, zero, _code_type(len(book)))
+            zero = int((ranks(np.ascontiguousarray(codebook), tensor.dtype) < ranks(out[:1], tensor.dtype)).sum())
+            codebook = np.insert(codebook, zero, 0)
+            data = data + (data >= zero).astype(_code_type(len(codebook)))
+            out = np.full(tensor.size, zero, _code_type(len(codebook)))
         else:
             out = np.empty(tensor.size, data.dtype)
     at = np.repeat(np.arange(tensor.rows) * tensor.columns, np.diff(tensor.indptr))
     at += tensor.indices
     out[at] = data
-    return replace(tensor, data=out, codebook=book, indptr=None, indices=None)
+    return replace(tensor, data=out, codebook=codebook, indptr=None, indices=None)
 
 
 def as_sparse(tensor: Tensor) -> Tensor:
     """Return a tensor that leaves out its zeros."""
     if tensor.is_sparse:
         return tensor
-    data, book = np.ascontiguousarray(tensor.data), tensor.codebook
+    data, codebook = np.ascontiguousarray(tensor.data), tensor.codebook
     zero = -1
-    if book is None:
+    if codebook is None:
         there = bit_patterns(data) != 0
     else:
-        found = np.flatnonzero(bit_patterns(book) == 0)
+        found = np.flatnonzero(bit_patterns(codebook) == 0)
         zero = int(found[0]) if len(found) else -1
         there = data != zero
         if zero >= 0:
-            book = np.delete(book, zero)
+            codebook = np.delete(codebook, zero)
     at = np.flatnonzero(there)
     stored = data[at]
-    if zero >= 0 and book is not None:
-        stored = (stored - (stored > zero)).astype(_code_type(len(book)))
+    if zero >= 0 and codebook is not None:
+        stored = (stored - (stored > zero)).astype(_code_type(len(codebook)))
     rows, columns = matrix_shape(tensor.shape, True)
     indptr = np.zeros(rows + 1, np.int64)
     np.cumsum(np.count_nonzero(there.reshape(rows, columns), axis=1), out=indptr[1:])
     at -= np.repeat(np.arange(rows) * columns, np.diff(indptr))
     index = np.int32 if columns <= np.iinfo(np.int32).max else np.int64
-    return replace(tensor, data=stored, codebook=book, indptr=indptr, indices=at.astype(index))
+    return replace(tensor, data=stored, codebook=codebook, indptr=indptr, indices=at.astype(index))
 
 
 def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
@@ -267,15 +270,15 @@ def share(values: Array, dtype: str) -> tuple[Array, Array | None]:
         distinct, codes = np.unique(bits, return_inverse=True)
     if not 1 <= len(distinct) <= layout.MAX_CODEBOOK:
         return values, None
-    book = distinct.view(values.dtype)
-    order = np.argsort(ranks(book, dtype))
+    codebook = distinct.view(values.dtype)
+    order = np.argsort(ranks(codebook, dtype))
     rank = np.empty(len(order), _code_type(len(order)))
     rank[order] = np.arange(len(order))
     if narrow:
         table = np.zeros(len(used), rank.dtype)
         table[distinct] = rank
         rank = table
-    return rank[codes], book[order]
+    return rank[codes], codebook[order]
 
 
 def _code_type(codebook_size: int) -> type[np.uint8 | np.uint16]:

@@ -199,20 +199,22 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
         return Survey(head, digest, mode, Coding(layout.CODER_RAW), 0, None, None)
     form, payload = smallest(_trial(elements), mode)
     sparse = form.is_sparse or (form.is_constant and 2 * counts.nonzero < counts.size)
-    book, uses = counts.codebook(sparse) if form.codebook is not None else (None, np.zeros(0, np.int64))
-    coding = _coding(Coding.of(payload[0]), sparse, book is not None)
+    codebook, uses = counts.codebook(sparse) if form.codebook is not None else (None, np.zeros(0, np.int64))
+    coding = _coding(Coding.of(payload[0]), sparse, codebook is not None)
     forms = (layout.FORM_DENSE, layout.FORM_DENSE_SHARED, layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
-    codebook_size = 0 if book is None else len(book)
-    head = EntryHead(name, forms[2 * sparse + (book is not None)], dtype, shape, scale, counts.nonzero, codebook_size)
+    codebook_size = 0 if codebook is None else len(codebook)
+    head = EntryHead(
+        name, forms[2 * sparse + (codebook is not None)], dtype, shape, scale, counts.nonzero, codebook_size
+    )
     rows, stored = matrix_shape(shape, sparse)[0], counts.nonzero if sparse else counts.size
     if coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING):
         lines_each = context_writer.lines_of_chunks(counts.size, stored, rows)
-        return Survey(head, digest, mode, coding, lines_each, book, None)
+        return Survey(head, digest, mode, coding, lines_each, codebook, None)
     lines_each = chunk_lines(rows, stored, counts.size if coding.every_element else stored, _CHUNK)
-    if not sparse and book is None:
+    if not sparse and codebook is None:
         return Survey(head, digest, mode, coding, lines_each, None, None)
     plan = packed.Plan(0, False, np.empty(0, np.int64), ())
-    found = Survey(head, digest, mode, coding, lines_each, book, plan)
+    found = Survey(head, digest, mode, coding, lines_each, codebook, plan)
     return replace(found, plan=_plan(elements, found, uses))
 
 
@@ -308,13 +310,13 @@ def _part(elements: Elements, found: Survey, first: int, last: int) -> Tensor:
 
 def _coder(found: Survey) -> Any:
     """Return a function that turns values into what is stored: themselves, or codes."""
-    book = found.codebook
-    if book is None:
+    codebook = found.codebook
+    if codebook is None:
         return lambda values: values
-    patterns, kind = bit_patterns(book), np.uint8 if len(book) <= 256 else np.uint16
+    patterns, kind = bit_patterns(codebook), np.uint8 if len(codebook) <= 256 else np.uint16
     if patterns.dtype.itemsize <= 2:
         table = np.zeros(1 << 8 * patterns.dtype.itemsize, kind)
-        table[patterns] = np.arange(len(book))
+        table[patterns] = np.arange(len(codebook))
         return lambda values: table[bit_patterns(values)]
     order = np.argsort(patterns)
     ascending, codes = patterns[order], order.astype(kind)

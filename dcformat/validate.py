@@ -68,25 +68,25 @@ def check_weight(name: str, tensor: Tensor) -> None:
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
-    storage, book = STORAGE[tensor.dtype], tensor.codebook
-    values = tensor.data if book is None else book
+    storage, codebook = STORAGE[tensor.dtype], tensor.codebook
+    values = tensor.data if codebook is None else codebook
     if values.dtype != storage:
         raise EncodingError(f"values of {name!r}", got=values.dtype, expected=storage)
-    if book is None:
+    if codebook is None:
         return
     if layout.DTYPES.index(tensor.dtype) >= layout.KERNEL_DTYPES:
         expected = f"none for {tensor.dtype}"
-        raise CodebookError(f"codebook of {name!r}", got=f"{len(book)} values", expected=expected)
-    if not 1 <= len(book) <= layout.MAX_CODEBOOK or book.ndim != 1:
-        raise CodebookError(f"codebook of {name!r}", got=book.shape, expected=f"1 to {layout.MAX_CODEBOOK} values")
-    if (np.diff(ranks(np.ascontiguousarray(book), tensor.dtype)) <= 0).any():
+        raise CodebookError(f"codebook of {name!r}", got=f"{len(codebook)} values", expected=expected)
+    if not 1 <= len(codebook) <= layout.MAX_CODEBOOK or codebook.ndim != 1:
+        raise CodebookError(f"codebook of {name!r}", got=codebook.shape, expected=f"1 to {layout.MAX_CODEBOOK} values")
+    if (np.diff(ranks(np.ascontiguousarray(codebook), tensor.dtype)) <= 0).any():
         raise CodebookError(f"codebook of {name!r}", got="values out of order", expected="ascending ones")
-    if tensor.is_sparse and not book.view(f"<u{storage.itemsize}").all():
+    if tensor.is_sparse and not codebook.view(f"<u{storage.itemsize}").all():
         raise CodebookError(f"codebook of {name!r}", got="a zero", expected="none in a sparse tensor's")
     if tensor.data.dtype.kind != "u":
         raise EncodingError(f"codes of {name!r}", got=tensor.data.dtype, expected="unsigned integers")
-    if len(tensor.data) and int(tensor.data.max()) >= len(book):
-        raise IndexRangeError(f"codes of {name!r}", got=int(tensor.data.max()), expected=f"below {len(book)}")
+    if len(tensor.data) and int(tensor.data.max()) >= len(codebook):
+        raise IndexRangeError(f"codes of {name!r}", got=int(tensor.data.max()), expected=f"below {len(codebook)}")
 
 
 def _check_positions(name: str, tensor: Tensor) -> None:

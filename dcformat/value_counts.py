@@ -88,6 +88,6 @@ class ValueCounts:
         if sparse:
             patterns, uses = patterns[patterns != 0], uses[patterns != 0]
         storage = STORAGE[self._dtype]
-        book = patterns.astype(f"<u{storage.itemsize}").view(storage)
-        order = np.argsort(ranks(book, self._dtype))
-        return book[order], uses[order]
+        codebook = patterns.astype(f"<u{storage.itemsize}").view(storage)
+        order = np.argsort(ranks(codebook, self._dtype))
+        return codebook[order], uses[order]

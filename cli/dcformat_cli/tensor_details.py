@@ -82,12 +82,12 @@ def show(file: DcfFile, found: Mapping[str, Any]) -> None:
         rows = found["rows"]
         say(f"rows: {rows['least']:,} to {counted(rows['most'], 'entry', 'entries')}, {rows['empty']:,} rows are empty")
     if found["codebook"] is not None:
-        book = found["codebook"]
-        total = sum(entry["count"] for entry in book) or 1
+        codebook = found["codebook"]
+        total = sum(entry["count"] for entry in codebook) or 1
         rows = [
             (str(entry["value"]), f"{entry['count']:,}", f"{100 * entry['count'] / total:.2f} %")
-            for entry in book[:_SHOWN]
+            for entry in codebook[:_SHOWN]
         ]
         Table("codebook", ("value", "entries", "share"), rows).show()
-        if len(book) > _SHOWN:
-            say(f"and {counted(len(book) - _SHOWN, 'more value')} (--json has all)")
+        if len(codebook) > _SHOWN:
+            say(f"and {counted(len(codebook) - _SHOWN, 'more value')} (--json has all)")

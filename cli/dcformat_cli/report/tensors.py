@@ -85,8 +85,8 @@ def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -
     feed(tensor.pieces())
     if tensor.codebook is None:
         return Examined(usage, histogram=_histogram(info, [tensor.data]))
-    book = numbers(tensor.codebook, info.dtype, info.scale)
-    return Examined(usage, book, _code_counts(tensor))
+    codebook = numbers(tensor.codebook, info.dtype, info.scale)
+    return Examined(usage, codebook, _code_counts(tensor))
 
 
 def _code_counts(tensor: Tensor) -> Ints:

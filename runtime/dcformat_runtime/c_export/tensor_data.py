@@ -73,12 +73,12 @@ class TensorData:
         there = np.flatnonzero(flat)
         if not len(there):
             return NO_TENSOR
-        book = self._codebook(values, flat[there])
-        dense = len(there) >= _DENSE * len(flat) and (book is None or self._form != "small")
-        if dense and book is not None and not values.ranged and len(there) < len(flat):
-            book = self._codebook(values, flat)
+        codebook = self._codebook(values, flat[there])
+        dense = len(there) >= _DENSE * len(flat) and (codebook is None or self._form != "small")
+        if dense and codebook is not None and not values.ranged and len(there) < len(flat):
+            codebook = self._codebook(values, flat)
         positions = np.arange(len(flat)) if dense else there
-        return self._coded(values, flat[positions], positions, len(flat), book)
+        return self._coded(values, flat[positions], positions, len(flat), codebook)
 
     def table(self, content: bytes) -> int:
         """Append other bytes and return their place."""
@@ -93,26 +93,28 @@ class TensorData:
         """Return the codebook, ascending; None if each entry has a value of its own."""
         if values.ranged:
             return np.arange(min(int(found.min()), 0), max(int(found.max()), 0) + 1)
-        book = np.unique(found)
+        codebook = np.unique(found)
         width = _width(values.numbers)
-        if len(book) > MAX_CODES or len(book) * width >= len(found) * (width - 1):
+        if len(codebook) > MAX_CODES or len(codebook) * width >= len(found) * (width - 1):
             return None
-        return book
+        return codebook
 
-    def _coded(self, values: Values, found: Array, positions: Ints, elements: int, book: Array | None) -> TensorFields:
-        if book is None:
+    def _coded(
+        self, values: Values, found: Array, positions: Ints, elements: int, codebook: Array | None
+    ) -> TensorFields:
+        if codebook is None:
             symbols, alphabet = np.zeros(len(found), np.int64), Alphabet(0, 0)
         else:
-            symbols = np.searchsorted(book, found).astype(np.int64)
-            alphabet = Alphabet(len(book), int(np.count_nonzero(np.less(book, 0))))
-        entries = TensorEntries(elements, positions, symbols, alphabet if book is not None else Alphabet(0, 0))
+            symbols = np.searchsorted(codebook, found).astype(np.int64)
+            alphabet = Alphabet(len(codebook), int(np.count_nonzero(np.less(codebook, 0))))
+        entries = TensorEntries(elements, positions, symbols, alphabet if codebook is not None else Alphabet(0, 0))
         coded = CodedStream(b"", 0)
-        if book is not None or not entries.is_dense:
-            coded = self._coder(entries if book is not None or self._form != "small" else _of_one_code(entries))
+        if codebook is not None or not entries.is_dense:
+            coded = self._coder(entries if codebook is not None or self._form != "small" else _of_one_code(entries))
         width = 0 if values.ranged else _width(values.numbers)
         places = [self.table(part) for part in (*coded.tables, coded.stream)]
         stream, end = places[-1], len(self._bytes)
-        stored = b"" if values.ranged else _stored(found if book is None else book, width)
+        stored = b"" if values.ranged else _stored(found if codebook is None else codebook, width)
         small = self._form == "small" and (coded.gap_bits or alphabet.size)
         gap_table, code_table = places[:2] if coded.tables else (0, 0)
         return TensorFields(
