@@ -11,6 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 from dcformat_interop import kinds
+from dcformat_interop.hub import NETWORK_SUFFIXES, cached_model
 from dcformat_interop.refusals import WrongKindError
 
 from dcformat.source import is_url
@@ -151,6 +152,8 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 def compress_calibrated_command(**options: Any) -> None:
     """Compress MODEL (ONNX, TensorFlow Lite, .pt2 or .dcf; - for stdin) without training it.
 
+    MODEL may also be a repository in the cache of Hugging Face (org/name) that holds such a file.
+
     Weights are pruned and shared layer by layer, so that the outputs at the calibration inputs change least for the
     bits that are saved, and each layer makes up for the errors of those before it. Every fifth input is kept to compare
     the networks. The price of a bit is changed until the goal is reached: each line shows a price's size and change.
@@ -211,7 +214,7 @@ def _read(options: CalibratedOptions) -> Model:
     if is_url(options.model):
         with opened(options.model, options.max_memory) as packed:
             return packed.model()
-    with spooled(options.model) as path:
+    with spooled(cached_model(options.model, NETWORK_SUFFIXES) or options.model) as path:
         return _read_file(options, path)
 
 
