@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from dcformat_interop.hub import cached_repository
+from dcformat_interop.hub import CHECKPOINT_SUFFIXES, NETWORK_SUFFIXES, cached_model, cached_repository
 
 from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
@@ -48,13 +48,13 @@ class LocalFile(FileName):
     """The type of a file that is read more than once, or of a repository in the cache of Hugging Face."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the name of the file or of the repository's directory, or fail for a URL."""
+        """Return the name of the file, or of the repository's safetensors directory or model; fail for a URL."""
         if is_url(value):
             self.fail(f"{value}: expected a file, found a URL: download it first", param, ctx)
         found = cached_repository(str(value))
-        if found is not None:
-            value = str(found)
-        return super().convert(value, param, ctx)
+        if found is not None and not any(found.glob("*.safetensors*")):
+            found = cached_model(str(value), (*CHECKPOINT_SUFFIXES, *NETWORK_SUFFIXES))
+        return super().convert(value if found is None else str(found), param, ctx)
 
 
 def size(text: str) -> int:

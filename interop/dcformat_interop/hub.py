@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,13 @@ from dcformat_interop.refusals import UnfitError
 
 #: The name that a repository's file should have. A directory with only one ``.dcf`` file may call it anything.
 MODEL_NAME = "model.dcf"
+
+#: Endings of files that hold a network, and of checkpoints that are one file.
+NETWORK_SUFFIXES = (".dcf", ".onnx", ".tflite", ".pt2")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".npz")
+
+#: Names, without their endings, by which a repository tells its model from its other files.
+_MODEL_STEMS = ("model", "pytorch_model")
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -75,6 +82,30 @@ def cached_repository(name: str) -> Path | None:
         return _snapshot(name, {"local_files_only": True})
     except (UnfitError, MissingHubError):
         return None
+
+
+def cached_model(name: str, suffixes: Sequence[str]) -> Path | None:
+    """Return the file with one of these endings that a repository in the cache stands for, without any download.
+
+    The result is None where that of `cached_repository` is. Files in folders of the repository count too. If there are
+    several, the one that is called ``model`` or ``pytorch_model`` is taken.
+
+    Raises
+    ------
+    UnfitError
+        The repository has no such file, or several.
+    """
+    folder = cached_repository(name)
+    if folder is None:
+        return None
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    named = [path for path in found if path.stem in _MODEL_STEMS]
+    chosen = found if len(found) == 1 else named
+    if len(chosen) != 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in (named or found)[:5])
+        expected = f"one model in {folder} ({', '.join(suffixes)})"
+        raise UnfitError(name, expected, f"{names}: give the path of one" if names else "none")
+    return chosen[0]
 
 
 def _snapshot(name: str, options: Mapping[str, Any]) -> Path:

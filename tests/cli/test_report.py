@@ -254,5 +254,6 @@ def test_what_is_refused(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     dcformat.save(base, tmp_path / "base.dcf")
     dcformat.save(dcformat.delta(new, tmp_path / "base.dcf"), tmp_path / "delta.dcf")
     refused(invoke("report", tmp_path / "delta.dcf", "-o", out), "delta")
-    refused(invoke("report", tmp_path, "-o", out), "a directory")
+    (tmp_path / "empty").mkdir()
+    refused(invoke("report", tmp_path / "empty", "-o", out), "expected model.dcf", "found none")
     assert not out.exists()

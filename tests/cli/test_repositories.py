@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import dcformat
+from dcformat.graph import Graph, Linear
 from tests.cli.documents import valid
 from tests.cli.support import PACK, Invoke, refused
 
@@ -43,6 +45,33 @@ def test_a_checkpoint(invoke: Invoke, folder: Path) -> None:
     assert invoke(*PACK, "org/name", "-o", "a.dcf").exit_code == 0
     document = valid("doctor", invoke("doctor", "org/name", "--json").stdout)
     assert (document["tensors"], document["bytes"]) == (1, (folder / "model.safetensors").stat().st_size)
+
+
+def test_a_model_of_another_kind(invoke: Invoke, folder: Path, dcf: Path, tmp_path: Path) -> None:
+    (folder / "onnx").mkdir()
+    for name in ("config.json", "onnx/decoder.dcf"):
+        (folder / name).write_bytes(dcf.read_bytes())
+    assert valid("doctor", invoke("doctor", "org/name", "--json").stdout)["bytes"] == dcf.stat().st_size
+    (folder / "onnx" / "encoder.dcf").write_bytes(b"x")
+    assert (
+        refused(invoke("pack", "org/name", "-o", "a.dcf"), "org/name: expected one model in ")
+        .strip()
+        .endswith("found onnx/decoder.dcf, onnx/encoder.dcf: give the path of one")
+    )
+    np.savez(folder / "pytorch_model.npz", w=np.eye(30, dtype=np.float32))
+    assert invoke(*PACK, "org/name", "-o", "a.dcf").exit_code == 0
+    assert dcformat.load(tmp_path / "a.dcf").tensors["w"].shape == (30, 30)
+
+
+def test_a_network_to_compress(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    save_file({"w": np.eye(30, dtype=np.float32)}, folder / "model.safetensors")
+    arguments = ("compress", "org/name", "-o", "a.dcf", "--bits", 12, "--mode", "fast")
+    refused(invoke(*arguments), "(.dcf, .onnx, .tflite, .pt2), found none")
+    tensors = {"w": dcformat.from_dense("w", np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32))}
+    dcformat.save(dcformat.Model(tensors, Graph.sequential((8,), (Linear((0,), "w"),))), folder / "some.dcf")
+    document = valid("compress", invoke(*arguments, "--json").stdout)
+    assert (document["file"], document["bytes"]) == ("org/name", (tmp_path / "a.dcf").stat().st_size)
 
 
 @pytest.mark.usefixtures("folder")

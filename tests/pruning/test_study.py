@@ -236,6 +236,8 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     assert "| 65.46x | *published: TF-IDF* |" in result.stdout
     assert (out / "study-article.md").read_text() == result.stdout
     assert (out / "study-article.csv").read_text().count("\n") == 17
+    document = valid("study article", CliRunner().invoke(cli, [*ARTICLE, "--json"]).stdout)
+    assert len(document["rows"]) == 16 and {row["s"] is None for row in document["rows"]} == {True, False}
 
 
 def test_the_help_names_every_ratio() -> None:

@@ -11,6 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 from dcformat_interop import kinds
+from dcformat_interop.hub import NETWORK_SUFFIXES, cached_model
 from dcformat_interop.refusals import WrongKindError
 
 from dcformat.source import is_url
@@ -58,7 +59,6 @@ class CalibratedOptions:
     criterion: str
     logits: bool
     probes: int
-    refine: int
     mode: Mode
     dims: tuple[str, ...]
     values: tuple[str, ...]
@@ -134,15 +134,6 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Random gradients to take at each input; more of them cost time and make up for few inputs.",
 )
-@click.option(
-    "--refine",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="STEPS",
-    help="Gradient steps towards the outputs of the dense network at the calibration inputs, while --density prunes "
-    "and in each trial.",
-)
 @click.option("--mode", type=Choice(MODES), default="tiny", show_default=True, help="How the file is coded.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of a named dimension of an input.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Fix an input to a value.")
@@ -150,6 +141,8 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 @as_json()
 def compress_calibrated_command(**options: Any) -> None:
     """Compress MODEL (ONNX, TensorFlow Lite, .pt2 or .dcf; - for stdin) without training it.
+
+    MODEL may also be a repository in the cache of Hugging Face (org/name) that holds such a file.
 
     Weights are pruned and shared layer by layer, so that the outputs at the calibration inputs change least for the
     bits that are saved, and each layer makes up for the errors of those before it. Every fifth input is kept to compare
@@ -184,7 +177,7 @@ def _compress(options: CalibratedOptions) -> None:
         note("without --calibration, the network is compressed for random inputs; real ones give better results")
     elements = model.elements
     settings = CalibrationOptions(
-        options.density, options.criterion, options.logits, (), options.probes, options.refine, options.mode
+        options.density, options.criterion, options.logits, (), options.probes, options.mode
     )  # fmt: skip
     trials: list[tuple[CalibrationTrial, bool]] = []
 
@@ -211,7 +204,7 @@ def _read(options: CalibratedOptions) -> Model:
     if is_url(options.model):
         with opened(options.model, options.max_memory) as packed:
             return packed.model()
-    with spooled(options.model) as path:
+    with spooled(cached_model(options.model, NETWORK_SUFFIXES) or options.model) as path:
         return _read_file(options, path)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from dcformat.graph import Output, Softmax, Unary
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
-#: What is added to the second derivatives by logits, for each label of a sigmoid and together for the classes of a
-#: softmax. Where a network is sure they are almost 0, so large errors would seem to cost nothing.
-_LEAST = 1e-3, 1e-2
+#: What is added to the second derivative by each logit of a sigmoid. Where a network is sure it is almost 0, so large
+#: errors would seem to cost nothing.
+_LEAST = 1e-3
 
 
 class Measure:
@@ -54,40 +54,32 @@ class Measure:
         """
         total = outputs[0].new_zeros(())
         for place, (kind, y) in enumerate(zip(self.kinds, outputs, strict=True)):
-            if kind is None:
-                continue
-            noise = torch.randn(y.shape, generator=generator)
             if kind == "numbers":
+                noise = torch.randn(y.shape, generator=generator)
                 total = total + (noise * y).sum() / (self._scales[place] * y[0].numel()) ** 0.5
             elif kind == "chances":
+                noise = torch.randn(y.shape, generator=generator)
                 logits, chances = _log(y) - _log_rest(y), y.detach()
-                total = (
-                    total + (noise * (chances * (1 - chances) + _LEAST[0]).sqrt() * logits).sum() / _places(y) ** 0.5
-                )
-            else:
-                logs = _logs(y, kind)
-                drawn = torch.multinomial(logs.detach().exp().flatten(0, -2), 1, generator=generator)
-                even = (noise - noise.mean(-1, keepdim=True)) * (_LEAST[1] / y.shape[-1]) ** 0.5
-                found = logs.flatten(0, -2).gather(1, drawn).sum() + (even * logs).sum()
-                total = total + found / _places(y) ** 0.5
+                total = total + (noise * (chances * (1 - chances) + _LEAST).sqrt() * logits).sum() / _places(y) ** 0.5
+            elif kind is not None:
+                logs = _logs(y, kind).reshape(-1, y.shape[-1])
+                drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
+                total = total + logs.gather(1, drawn).sum() / _places(y) ** 0.5
         return total
 
     def change(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> float:
         """Return the sum of the measure over a batch."""
-        return float(self.divergence([y.double() for y in dense], [y.double() for y in compressed]))
-
-    def divergence(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the measure over a batch, so that it can be differentiated."""
-        total = dense[0].new_zeros(())
-        for place, (kind, p, q) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
+        total = 0.0
+        for place, (kind, a, b) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
+            p, q = a.double(), b.double()
             if kind == "numbers":
-                total = total + (p - q).square().sum() / (2 * self._scales[place] * p[0].numel())
+                total += float((p - q).square().sum()) / (2 * self._scales[place] * p[0].numel())
             elif kind == "chances":
                 off = p * (_log(p) - _log(q)) + (1 - p) * (_log_rest(p) - _log_rest(q))
-                total = total + off.sum() / _places(p)
+                total += float(off.sum()) / _places(p)
             elif kind is not None:
                 logs = _logs(p, kind)
-                total = total + (logs.exp() * (logs - _logs(q, kind))).sum() / _places(p)
+                total += float((logs.exp() * (logs - _logs(q, kind))).sum()) / _places(p)
         return total
 
 

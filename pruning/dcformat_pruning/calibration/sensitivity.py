@@ -104,7 +104,8 @@ def shrunk(mean: Tensor, squares: Tensor | float, count: int) -> Tensor:
 
     Few inputs leave directions in which a mean of products is 0, though other inputs would not. The errors of weights
     would be moved there as if they cost nothing. The share is that of Ledoit and Wolf (2004), with the least error
-    expected.
+    expected. It is reduced where there are more matrices than columns: no direction is 0 by chance there, and the
+    identity would hide how much the columns differ.
 
     Parameters
     ----------
@@ -119,6 +120,7 @@ def shrunk(mean: Tensor, squares: Tensor | float, count: int) -> Tensor:
     level = torch.diagonal(mean, dim1=1, dim2=2).mean(1)
     noise = (torch.as_tensor(squares) - norms).clamp_min(0) / count
     share = (noise / (norms - columns * level.square()).clamp_min(1e-300)).clamp(0, 1)[:, None, None]
+    share = share * min(1.0, columns / count)
     return (1 - share) * mean + share * level[:, None, None] * torch.eye(columns, dtype=mean.dtype)
 
 

@@ -26,6 +26,13 @@ def test_a_mean_of_few_products_is_drawn_towards_the_identity() -> None:
     assert (kept - truth).norm() < (many - truth).norm()
 
 
+def test_more_products_than_columns_leave_columns_their_own_weight() -> None:
+    mean, squares = torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64))[None], torch.tensor([14.0])
+    assert torch.equal(shrunk(mean, squares, 2)[0].diagonal(), torch.tensor([2.0, 2.0], dtype=torch.float64))
+    # The share with the least error is a half; there are twice as many products as columns.
+    assert torch.equal(shrunk(mean, squares, 4)[0].diagonal(), torch.tensor([2.75, 1.25], dtype=torch.float64))
+
+
 def test_equal_products_are_certain() -> None:
     product = torch.tensor([[[4.0, 2.0], [2.0, 1.0]]], dtype=torch.float64)
     assert torch.equal(shrunk(product, product.square().sum((1, 2)), 5), product)
