@@ -59,6 +59,7 @@ class CalibratedOptions:
     criterion: str
     logits: bool
     probes: int
+    refine: int
     mode: Mode
     dims: tuple[str, ...]
     values: tuple[str, ...]
@@ -134,6 +135,15 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Random gradients to take at each input; more of them cost time and make up for few inputs.",
 )
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="STEPS",
+    help="Gradient steps towards the outputs of the dense network at the calibration inputs, while --density prunes "
+    "and in each trial.",
+)
 @click.option("--mode", type=Choice(MODES), default="tiny", show_default=True, help="How the file is coded.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of a named dimension of an input.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Fix an input to a value.")
@@ -177,7 +187,7 @@ def _compress(options: CalibratedOptions) -> None:
         note("without --calibration, the network is compressed for random inputs; real ones give better results")
     elements = model.elements
     settings = CalibrationOptions(
-        options.density, options.criterion, options.logits, (), options.probes, options.mode
+        options.density, options.criterion, options.logits, (), options.probes, options.refine, options.mode
     )  # fmt: skip
     trials: list[tuple[CalibrationTrial, bool]] = []
 

@@ -73,11 +73,14 @@ class Assigned:
         The increase of the measure that the problem predicts.
     bits : float
         The estimated size.
+    step : float or None
+        None for values that are no multiples.
     """
 
     values: Floats
     error: float
     bits: float
+    step: float | None
 
     def cost(self, price: float) -> float:
         """Return the error plus the price of the bits."""
@@ -190,7 +193,7 @@ def _on_grid(factored: _Factored, step: float, price: float) -> Assigned:
         bits, zero_bits = code_bits(codes, len(values))
         codes = factored.choose(values, price * bits, price * zero_bits)
     made = values[codes]
-    return Assigned(made, factored.problem.error(made), estimated_bits(codes, len(values)))
+    return Assigned(made, factored.problem.error(made), estimated_bits(codes, len(values)), step)
 
 
 def _short(step: float) -> float:

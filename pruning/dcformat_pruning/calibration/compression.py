@@ -21,8 +21,9 @@ from dcformat_pruning.calibration.calibration_inputs import random_inputs
 from dcformat_pruning.calibration.goals import CalibrationGoal, search
 from dcformat_pruning.calibration.layers import Layer, find_layers
 from dcformat_pruning.calibration.measures import Measure
-from dcformat_pruning.calibration.pruning_masks import CRITERIA, masks
-from dcformat_pruning.calibration.sensitivity import measure_sensitivity
+from dcformat_pruning.calibration.pruning_masks import CRITERIA, Mask, densities, masks
+from dcformat_pruning.calibration.refinement import Teacher
+from dcformat_pruning.calibration.sensitivity import Sensitivity, measure_sensitivity
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 from dcformat_pruning.calibration.walk import Walk
 
@@ -82,6 +83,9 @@ class CalibrationOptions(NamedTuple):
         The outputs to compare; all by default.
     probes : int
         How many random gradients to take at each input.
+    refine : int
+        How many gradient steps towards the dense network's outputs each trial takes after coding, and how many a
+        network takes in all while it is pruned. With 0, there is no gradient descent.
     mode : {'fast', 'small', 'tiny'}
         How the file is coded.
     """
@@ -91,6 +95,7 @@ class CalibrationOptions(NamedTuple):
     logits: bool = False
     outputs: tuple[str, ...] = ()
     probes: int = 2
+    refine: int = 0
     mode: Mode = "tiny"
 
 
@@ -172,15 +177,35 @@ class Calibrated:
         _check_outputs(self._dense)
         self.measure.fit(self._dense)
         self.layers: list[Layer] = find_layers(model.graph, {n: t.shape for n, t in model.tensors.items()})
-        sensitivity = measure_sensitivity(self.network, self.layers, batches, self.measure, options.probes)
-        if not any(sensitivity.terms.values()):
+        self._teacher = Teacher(self.network, batches, self.measure)
+        self._walk = self._pruned(batches)
+
+    def _pruned(self, batches: Sequence[Sequence[Tensor]]) -> Walk:
+        """Choose the weights that may stay; the others are zero, and gradient steps make up for them."""
+        options, network, may = self.options, self.network, dict[str, Mask]()
+
+        def sensitivity() -> Sensitivity:
+            return measure_sensitivity(network, self.layers, batches, self.measure, options.probes)
+
+        found = sensitivity()
+        if not any(found.terms.values()):
             raise ValueError("expected outputs that depend on weights at the calibration inputs, found none that does")
-        may = (
-            masks(self.network, self.layers, sensitivity, options.density, options.criterion)
-            if options.density < 1
-            else {}
-        )
-        self._walk = Walk(self.network, self.layers, sensitivity, batches, may)
+        rounds = densities(options.density, options.refine > 0)
+        for number, density in enumerate(rounds):
+            may = masks(network, self.layers, found, density, options.criterion)
+            if options.refine:
+                pruned = {
+                    layer.name: network.tensors[layer.name] * layer.tensor(torch.from_numpy(may[layer.name]))
+                    if layer.name in may
+                    else network.tensors[layer.name]
+                    for layer in self.layers
+                    if layer.name in may or found.matters(layer.name)
+                }
+                # The last round, after which nothing is pruned, takes half of the steps.
+                share = 2 if number == len(rounds) - 1 else 2 * len(rounds) - 2
+                network = network.with_tensors(self._teacher.refine(pruned, max(1, options.refine // share)))
+                found = sensitivity()
+        return Walk(network, self.layers, found, batches, may)
 
     def can_reach(self, goal: CalibrationGoal) -> None:
         """Raise `ValueError` for a drop of outputs that are no classes."""
@@ -196,8 +221,13 @@ class Calibrated:
 
     def attempt(self, price: float) -> CalibrationTrial:
         """Compress the network at a price."""
-        found = self._walk.compress(price)
+        found, grids = self._walk.compress(price)
         change, outputs = self._compared(found)
+        if self.options.refine:
+            refined = self._teacher.refine({name: found[name] for name in grids}, self.options.refine, grids)
+            nearer, others = self._compared({**found, **refined})
+            if nearer < change:
+                found, change, outputs = {**found, **refined}, nearer, others
         tensors = {
             name: from_dense(name, found[name].numpy()) if name in found else tensor
             for name, tensor in self.model.tensors.items()

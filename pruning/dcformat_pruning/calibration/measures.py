@@ -69,17 +69,20 @@ class Measure:
 
     def change(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> float:
         """Return the sum of the measure over a batch."""
-        total = 0.0
-        for place, (kind, a, b) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
-            p, q = a.double(), b.double()
+        return float(self.divergence([y.double() for y in dense], [y.double() for y in compressed]))
+
+    def divergence(self, dense: Sequence[Tensor], compressed: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the measure over a batch, so that it can be differentiated."""
+        total = dense[0].new_zeros(())
+        for place, (kind, p, q) in enumerate(zip(self.kinds, dense, compressed, strict=True)):
             if kind == "numbers":
-                total += float((p - q).square().sum()) / (2 * self._scales[place] * p[0].numel())
+                total = total + (p - q).square().sum() / (2 * self._scales[place] * p[0].numel())
             elif kind == "chances":
                 off = p * (_log(p) - _log(q)) + (1 - p) * (_log_rest(p) - _log_rest(q))
-                total += float(off.sum()) / _places(p)
+                total = total + off.sum() / _places(p)
             elif kind is not None:
                 logs = _logs(p, kind)
-                total += float((logs.exp() * (logs - _logs(q, kind))).sum()) / _places(p)
+                total = total + (logs.exp() * (logs - _logs(q, kind))).sum() / _places(p)
         return total
 
 

@@ -14,6 +14,9 @@ from dcformat_pruning.calibration.torch_network import TorchNetwork
 
 CRITERIA = ("obs", "wanda", "magnitude", "random")
 
+#: The rounds of gradual pruning.
+_ROUNDS = 4
+
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -58,6 +61,13 @@ def _scores(layer: Layer, weights: Floats, sensitivity: Sensitivity, criterion: 
         return np.asarray(np.abs(weights) * np.repeat(norms, len(weights) // len(norms), 0))
     found = np.repeat(pivots(hessians), len(weights) // len(hessians), 0)
     return np.asarray(term.rows.numpy()[:, None] * weights**2 / found)
+
+
+def densities(density: float, gradual: bool) -> list[float]:
+    """Return the densities of the rounds of pruning, in equal ratios if it is gradual."""
+    if density == 1:
+        return []
+    return [density ** (k / _ROUNDS) for k in range(1, _ROUNDS + 1)] if gradual else [density]
 
 
 def _best(scores: Floats, density: float) -> Mask:

@@ -68,9 +68,9 @@ class Walk:
         self._factors: dict[str, Factors] = {}
 
     @torch.no_grad()
-    def compress(self, price: float) -> dict[str, Tensor]:
-        """Return the tensors compressed at a price, which is the error that a bit is worth."""
-        network, made = self.network, dict[str, Tensor]()
+    def compress(self, price: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the tensors compressed at a price, which is the error that a bit is worth, and the steps of most."""
+        network, made, steps = self.network, dict[str, Tensor](), dict[str, float]()
         dense = [dict(enumerate(batch)) for batch in self.batches]
         changed = [dict(enumerate(batch)) for batch in self.batches]
         waiting = {layer.name: layer for layer in self.layers}
@@ -82,12 +82,14 @@ class Walk:
                     continue
                 found = self._layer(layer, number, dense, changed, price, targets)
                 made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
+                if found.step is not None:
+                    steps[name] = found.step
             for values, tensors in ((dense, network.tensors), (changed, made)):
                 for batch in values:
                     batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
                     for value in network.finished(number):
                         del batch[value]
-        return made
+        return made, steps
 
     def _layer(
         self,
@@ -181,7 +183,7 @@ class Walk:
 def _kept(layer: Layer, target: Tensor) -> Assigned:
     """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
     values = layer.matrix(target).double().numpy()
-    return Assigned(values, 0.0, 0.0)
+    return Assigned(values, 0.0, 0.0, None)
 
 
 def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:

@@ -131,6 +131,14 @@ def test_columns_of_wide_matrices_are_treated_in_blocks() -> None:
     assert made.change <= 0.01 and made.size < 0.4 * len(dcformat.dumps(model))
 
 
+def test_gradient_steps_keep_goals_and_are_the_same_each_time(classifier: Model, pictures: dict[str, Any]) -> None:
+    options = CalibrationOptions(density=0.4, probes=1, refine=4)
+    few = {"input": pictures["input"][:16]}
+    first, second = (compress_calibrated(classifier, few, CalibrationGoal("size", 400), options) for _ in range(2))
+    assert first.density <= 0.41 and first.size <= 400
+    assert first.packed == second.packed
+
+
 def test_the_same_inputs_give_the_same_file(classifier: Model, pictures: dict[str, Any]) -> None:
     first, second = (compress_calibrated(classifier, pictures, CalibrationGoal("change", 0.05)) for _ in range(2))
     assert first.packed == second.packed
