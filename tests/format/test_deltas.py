@@ -367,9 +367,8 @@ def test_a_new_file_is_written_tensor_by_tensor(kind: str) -> None:
     out = BytesIO()
     with application(change, base) as made:
         assert list(made.infos) == list(new.tensors)
-        size = made.write(out, "fast", lambda tensor: smallest(tensor, "fast"))
+        assert made.write(out, "fast", lambda tensor: smallest(tensor, "fast")) == len(out.getvalue())
     assert out.getvalue() == dcformat.dumps(new)
-    assert size == len(out.getvalue())
 
 
 def test_a_file_may_be_written_that_does_not_fit_in_memory() -> None:
