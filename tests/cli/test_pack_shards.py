@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -244,6 +245,17 @@ def test_interrupts_kills_and_a_full_disk_lose_nothing(tmp_path: Path) -> None:
     dcformat.verify(out)
     assert packed(path, tmp_path / "b.dcf").returncode == 0
     assert out.read_bytes() == (tmp_path / "b.dcf").read_bytes()
+
+
+def test_a_full_temporary_directory_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors({"w": np.random.default_rng(0).standard_normal(50_000).astype(np.float32)}))
+    limited = subprocess.run(
+        command(*PACK, path, "-o", tmp_path / "a.dcf"), capture_output=True, env=environment(), check=False, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)),
+    )  # fmt: skip
+    assert limited.returncode == 1 and f"temporary file in {tempfile.gettempdir()}" in limited.stderr.splitlines()[-1]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_progress_says_what_is_left() -> None:

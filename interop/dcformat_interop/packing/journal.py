@@ -255,7 +255,9 @@ class Journal:
 
     @property
     def _name(self) -> str:
-        return "temporary file" if self._path is None else str(_data_path(self._path))
+        if self._path is None:
+            return f"temporary file in {tempfile.gettempdir()}"
+        return str(_data_path(self._path))
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
