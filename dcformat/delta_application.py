@@ -202,7 +202,7 @@ class Application:
                 raise _of(self.change, EncodingError(f"scale of {field}", got=dtype, expected="an int8"))
         string = self.change.tensor(name).to_dense(max_memory=self._max_memory)
         with memory_counts(field, self._max_memory):
-            elements = np.concatenate([_elements(self.base.tensor(info.name)) for info in infos])
+            elements = np.concatenate([elements_of(self.base.tensor(info.name)) for info in infos])
             try:
                 data = apply_difference(string, elements, dtype, field, self._max_work)
                 require_bools(data.view(np.uint8), dtype, field)
@@ -242,7 +242,8 @@ def _alone(file: DcfFile, name: str) -> _Step:
     return _Step((name,), (file.info(name),), lambda: [file.tensor(name)])
 
 
-def _elements(tensor: Tensor) -> Array:
+def elements_of(tensor: Tensor) -> Array:
+    """Return all elements of a tensor as a vector, between which a difference is made and applied."""
     return np.ascontiguousarray(tensor.to_dense(max_memory=None)).reshape(-1)
 
 

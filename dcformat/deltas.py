@@ -13,7 +13,7 @@ from dcformat import layout
 from dcformat.codecs import Mode
 from dcformat.codecs.difference_writer import write_difference
 from dcformat.contents_writer import small_sections
-from dcformat.delta_application import Application
+from dcformat.delta_application import Application, elements_of
 from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import DeltaError
 from dcformat.forms import smallest
@@ -170,7 +170,7 @@ def _change(tensor: Tensor, base: DcfFile, number: int, mode: Mode) -> _Change |
     info = base.info(base.names[number])
     if (info.dtype, info.shape) != (tensor.dtype, tensor.shape) or tensor.size > _LARGEST:
         return None
-    new, old = _elements(tensor), _elements(base.tensor(info.name))
+    new, old = elements_of(tensor), elements_of(base.tensor(info.name))
     made = write_difference(new, old, tensor.dtype, tensor.shape)
     if len(made) * _CLEARLY > tensor.nbytes and len(made) > len(smallest(tensor, mode)[1]):
         return None
@@ -248,10 +248,6 @@ class _Writer:
         name = changes[0].tensor.name
         self.tensors[name] = Tensor(name, (len(made),), "uint8", np.frombuffer(made, np.uint8))
         self._steps.append(Step("changed", len(changes), 0, tuple(change.origin for change in changes)))
-
-
-def _elements(tensor: Tensor) -> Array:
-    return np.ascontiguousarray(tensor.to_dense(max_memory=None)).reshape(-1)
 
 
 def counts(delta: Delta) -> dict[str, int | None]:
