@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 #: The last line of the help of every command.
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted."
+_EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted."
 
 
 def suggestion(text: str, known: Sequence[str]) -> str:
@@ -28,11 +28,15 @@ class Group(click.Group):
             ctx.exit()
         return super().parse_args(ctx, args)
 
+    def find_command(self, name: str) -> click.Command | None:
+        """Return a command; None if there is none of this name."""
+        return self.commands.get(name)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, whose help ends with the exit codes."""
-        command = super().get_command(ctx, cmd_name)
+        command = self.find_command(cmd_name)
         if command is not None:
-            command.epilog = EXIT_CODES
+            command.epilog = _EXIT_CODES
         return command
 
     def resolve_command(

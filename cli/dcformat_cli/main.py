@@ -19,7 +19,7 @@ import click
 
 from dcformat import __version__
 from dcformat_cli.failures import describe
-from dcformat_cli.group import EXIT_CODES, Group
+from dcformat_cli.group import Group
 from dcformat_cli.options import verbosity
 from dcformat_cli.terminal import complain, emit_json
 
@@ -51,13 +51,12 @@ class Dcformat(Group):
         """Return the verbs in their usual order of use."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def find_command(self, name: str) -> click.Command | None:
         """Import a verb's module and return its command; return None for an unknown verb."""
-        if cmd_name not in VERBS:
+        if name not in VERBS:
             return None
-        module = importlib.import_module(f"dcformat_cli.verbs.{cmd_name}_command")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        command.epilog = EXIT_CODES
+        module = importlib.import_module(f"dcformat_cli.verbs.{name}_command")
+        command: click.Command = getattr(module, f"{name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
