@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 from dcformat_interop import kinds
-from dcformat_interop.hub import cached_repository, find_model
+from dcformat_interop.hub import cached_repository, packed_model_in
 
 from dcformat import layout
 from dcformat.errors import FormatError
@@ -32,14 +32,12 @@ def source(name: str) -> tuple[Path | BinaryIO, str]:
 def model_source(name: str) -> tuple[Path | str | BinaryIO, str]:
     """Return the source of a ``.dcf`` file and its name for messages.
 
-    It may also be a URL, or stand in a directory or in a repository of Hugging Face that is in the cache
-    (`dcformat_interop.find_model`).
+    It may also be a URL, or stand in a directory or in a repository of Hugging Face that is in the cache.
     """
     if is_url(name):
         return name, name
-    if Path(name).is_dir() or cached_repository(name) is not None:
-        return find_model(name, local_files_only=True), name
-    return source(name)
+    folder = Path(name) if Path(name).is_dir() else cached_repository(name)
+    return source(name) if folder is None else (packed_model_in(folder, name), name)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from dcformat_interop.hub import CHECKPOINT_SUFFIXES, NETWORK_SUFFIXES, cached_model, cached_repository
+from dcformat_interop.hub import CHECKPOINT_SUFFIXES, NETWORK_SUFFIXES, cached_repository, model_in
 
 from dcformat import codecs
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
@@ -53,7 +53,7 @@ class LocalFile(FileName):
             self.fail(f"{value}: expected a file, found a URL: download it first", param, ctx)
         found = cached_repository(str(value))
         if found is not None and not any(found.glob("*.safetensors*")):
-            found = cached_model(str(value), (*CHECKPOINT_SUFFIXES, *NETWORK_SUFFIXES))
+            found = model_in(found, str(value), (*CHECKPOINT_SUFFIXES, *NETWORK_SUFFIXES))
         return super().convert(value if found is None else str(found), param, ctx)
 
 

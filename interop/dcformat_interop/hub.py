@@ -61,12 +61,12 @@ def find_model(
     """
     path = Path(name)
     if path.is_dir():
-        return _only_model(path, str(name))
+        return packed_model_in(path, str(name))
     if path.exists() or not _ID.fullmatch(str(name)):
         path.stat()
         return path
     options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    return _only_model(_snapshot(str(name), options), str(name))
+    return packed_model_in(_snapshot(str(name), options), str(name))
 
 
 def cached_repository(name: str) -> Path | None:
@@ -84,20 +84,17 @@ def cached_repository(name: str) -> Path | None:
         return None
 
 
-def cached_model(name: str, suffixes: Sequence[str]) -> Path | None:
-    """Return the file with one of these endings that a repository in the cache stands for, without any download.
+def model_in(folder: Path, name: str, suffixes: Sequence[str]) -> Path:
+    """Return the file with one of these endings that the directory of a repository stands for.
 
-    The result is None where that of `cached_repository` is. Files in folders of the repository count too. If there are
-    several, the one that is called ``model`` or ``pytorch_model`` is taken.
+    Files in its folders count too. If there are several, the one that is called ``model`` or ``pytorch_model`` is
+    taken.
 
     Raises
     ------
     UnfitError
-        The repository has no such file, or several.
+        The repository, which the message calls `name`, has no such file, or several.
     """
-    folder = cached_repository(name)
-    if folder is None:
-        return None
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     named = [path for path in found if path.stem in _MODEL_STEMS]
     chosen = found if len(found) == 1 else named
@@ -122,7 +119,8 @@ def _snapshot(name: str, options: Mapping[str, Any]) -> Path:
         raise UnfitError(name, "a file, a directory or a repository of Hugging Face", found) from error
 
 
-def _only_model(folder: Path, name: str) -> Path:
+def packed_model_in(folder: Path, name: str) -> Path:
+    """Return ``model.dcf`` of a directory, or its only ``.dcf`` file; the error calls the directory `name`."""
     if (folder / MODEL_NAME).is_file():
         return folder / MODEL_NAME
     found = sorted(path for path in folder.iterdir() if path.suffix == ".dcf" and path.is_file())

@@ -11,7 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 from dcformat_interop import kinds
-from dcformat_interop.hub import NETWORK_SUFFIXES, cached_model
+from dcformat_interop.hub import NETWORK_SUFFIXES, cached_repository, model_in
 from dcformat_interop.refusals import WrongKindError
 
 from dcformat.source import is_url
@@ -214,7 +214,8 @@ def _read(options: CalibratedOptions) -> Model:
     if is_url(options.model):
         with opened(options.model, options.max_memory) as packed:
             return packed.model()
-    with spooled(cached_model(options.model, NETWORK_SUFFIXES) or options.model) as path:
+    folder = cached_repository(options.model)
+    with spooled(options.model if folder is None else model_in(folder, options.model, NETWORK_SUFFIXES)) as path:
         return _read_file(options, path)
 
 
