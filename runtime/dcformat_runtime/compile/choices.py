@@ -26,7 +26,7 @@ _LARGE = 1 << 15
 _MANY_POSITIONS = 1 << 10
 #: Estimated nanoseconds of a block of 16 multiply-adds of a dense product, whose second operand is a row's weight or a
 #: position's value; of a block of weights that is read once; and of the sums that are transposed at a time.
-_DENSE_NS, _ROW_BLOCK_NS, _WEIGHTS_NS, _TRANSPOSE_NS = 0.14, 0.128, 1.6, 30.0
+_DENSE_NS, ROW_BLOCK_NS, _WEIGHTS_NS, _TRANSPOSE_NS = 0.14, 0.128, 1.6, 30.0
 #: The same of an entry of a sparse product, and of each block that it multiplies.
 _ENTRY_NS, _SPARSE_NS = 0.27, 0.18
 #: The least number of weights, and the least share of entries, of a linear layer that runs by blocks of rows: fewer
@@ -69,7 +69,7 @@ def has_row_blocks(layer: Layer, flat: bool) -> bool:
         return False
     tiles, blocks = -(-positions // max(ROW_BLOCK_POSITIONS)), -(-positions // BLOCK)
     rows = row_blocks(matrix.rows) * -(-matrix.rows // (row_blocks(matrix.rows) * BLOCK))
-    here = rows * (matrix.size // matrix.rows * max(positions * _ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
+    here = rows * (matrix.size // matrix.rows * max(positions * ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
     return here < min(matrix.size * blocks * _DENSE_NS, matrix.nnz * (_ENTRY_NS + blocks * _SPARSE_NS))
 
 

@@ -7,7 +7,7 @@ from math import prod
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
-from dcformat_runtime.compile.choices import column_ns, has_row_blocks, is_depthwise
+from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, RowBlockPlace, VectorTables
@@ -16,8 +16,6 @@ from dcformat_runtime.network import Layer
 
 #: How many threads can compute an operator that needs a buffer for each.
 _SCRATCHES = 4
-#: Estimated nanoseconds of a block of 16 multiply-adds of rows.
-_ROW_BLOCK_NS = 0.13
 
 
 class OneImage(Emitter):
@@ -74,7 +72,7 @@ class OneImage(Emitter):
         # Narrower vectors have registers for fewer sums.
         most = max(ROW_BLOCK_POSITIONS) if most >= 12 else 6 if most >= 6 else 2
         self.emit(
-            "row_block_product", source, target, table.rows * table.columns * positions * _ROW_BLOCK_NS / BLOCK,
+            "row_block_product", source, target, table.rows * table.columns * positions * ROW_BLOCK_NS / BLOCK,
             **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most,
             bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=_SCRATCHES,
             scratch_step=step,
