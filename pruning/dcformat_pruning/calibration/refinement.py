@@ -31,6 +31,7 @@ class Teacher:
 
     def __init__(self, network: TorchNetwork, batches: Sequence[Sequence[Tensor]], measure: Measure) -> None:
         self._network, self._batches, self._measure = network, batches, measure
+        self._wanted: dict[int, list[Tensor]] = {}
 
     def refine(
         self,
@@ -59,15 +60,20 @@ class Teacher:
         for step, place in enumerate(order.tolist()):
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * min(1, (step + 1) / _WARM) * (1 + cos(pi * step / steps)) / 2
-            batch = self._batches[place]
-            with torch.no_grad():
-                wanted = self._network.run(batch)
+            batch, wanted = self._batches[place], self._outputs(place)
             found = self._network.with_tensors({name: one.values() for name, one in learnt.items()}).run(batch)
             optimizer.zero_grad()
             (self._measure.divergence(wanted, found) / len(batch[0])).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             return {**tensors, **{name: one.values().detach() for name, one in learnt.items()}}
+
+    def _outputs(self, place: int) -> list[Tensor]:
+        """Return the dense network's outputs for a batch, which are computed once."""
+        if place not in self._wanted:
+            with torch.no_grad():
+                self._wanted[place] = self._network.run(self._batches[place])
+        return self._wanted[place]
 
 
 class _Learnt:
