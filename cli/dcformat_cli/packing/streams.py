@@ -15,7 +15,7 @@ from dcformat_interop.packing.journal import Journal
 from dcformat_interop.packing.origin import origin_section
 from dcformat_interop.packing.pack import JOURNAL_FROM, Packing
 from dcformat_interop.packing.shards import Shards, find_shards
-from dcformat_interop.packing.workers import Engine, Processes, ThisProcess
+from dcformat_interop.packing.workers import Executor, Processes, ThisProcess
 
 import dcformat
 from dcformat.codecs import Mode
@@ -25,7 +25,7 @@ from dcformat_cli import summary
 from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
 from dcformat_cli.input_files import naming
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.packing.checkpoints import check_names, kept_metadata
 from dcformat_cli.packing.options import PackOptions
 from dcformat_cli.terminal import emit_json, note, say, show_notes
@@ -113,7 +113,7 @@ def _packings(options: PackOptions, shards: Shards) -> list[Packing]:
 
 
 @contextmanager
-def _run(packing: Packing, engine: Engine, journal_path: Path | None) -> Iterator[_Coded]:
+def _run(packing: Packing, engine: Executor, journal_path: Path | None) -> Iterator[_Coded]:
     """Code all tensors that the journal does not have, and keep the journal open until the block ends."""
     with packing.journal(journal_path) as journal:
         if journal.restarted:
@@ -157,7 +157,7 @@ def _kept(path: Path | None) -> Iterator[None]:
         raise
 
 
-def _check_directory(output: Output) -> None:
+def _check_directory(output: OutputFile) -> None:
     path = output.path
     if path is None:
         raise misuse("--shards: expected a directory for the output, found stdout")
@@ -168,7 +168,7 @@ def _check_directory(output: Output) -> None:
     path.mkdir(exist_ok=True)
 
 
-def _journal_path(output: Output, spread: Spread) -> Path | None:
+def _journal_path(output: OutputFile, spread: Spread) -> Path | None:
     if output.path is None:
         return None
     if spread.shard_bytes is not None:
@@ -176,7 +176,7 @@ def _journal_path(output: Output, spread: Spread) -> Path | None:
     return output.path.with_name(f"{output.path.name}.journal")
 
 
-def _engine(spread: Spread) -> Engine:
+def _engine(spread: Spread) -> Executor:
     if spread.engine == "ray":
         require_ray("--engine ray")
         from dcformat_interop.packing.ray_engine import RayEngine
