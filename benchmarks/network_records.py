@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from dcformat_pruning import Goal, RunControl, Settings, compress
 from dcformat_pruning.data import Images, TrainingData
-from dcformat_pruning.meter import Step
+from dcformat_pruning.meter import StageProgress
 from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import jpeg_test_images, jpeg_training_data
 from dcformat_pruning.study.network_training import plan_of, train_dense
@@ -59,6 +59,7 @@ RECORDS = {
     "resnet-8": Record(30, 0.349, replace(_SETTINGS, epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4)), teacher="vgg-7"),
     "resnet-20": Record(30, 0.175, replace(_SETTINGS, epochs=(17, 6, 3), lr=(3e-3, 1e-3, 5e-4))),
     "vgg-7": Record(20, 0.0566, replace(_SETTINGS, epochs=(13, 4, 2), lr=(3e-3, 1e-3, 5e-4), clusters=12)),
+    "vit": Record(24, 0.25, replace(_SETTINGS, epochs=(12, 5, 2), lr=(1e-3, 5e-4, 2e-4))),
 }
 
 
@@ -97,7 +98,7 @@ def _show_epoch(stage: str, epoch: float, epochs: int, figures: dict[str, float]
         print(f"{time.strftime('%H:%M:%S')} {stage} {epoch:g}/{epochs} {figures}", flush=True)
 
 
-def _show_step(step: Step) -> None:
+def _show_step(step: StageProgress) -> None:
     if step.unit == "epochs":
         _show_epoch(step.stage, step.done, step.total, dict(step.figures))
 
