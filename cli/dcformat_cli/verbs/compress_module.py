@@ -9,9 +9,9 @@ import click
 
 from dcformat_cli import summary, user_code
 from dcformat_cli.failures import misuse, require_torch
-from dcformat_cli.options import as_json, numbers, output, size
 from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import as_json, numbers, output, size
 from dcformat_cli.terminal import TextTable, emit_json, note, say
 from dcformat_cli.training_options import stage_directory, training_options
 from dcformat_cli.user_code import UserCodeError

@@ -14,8 +14,8 @@ from dcformat_cli import byte_map, sharded, summary, tensor_details
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.report.stages import recorded_stages
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.terminal import TextTable, emit_json, say
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def _show(name: str, content: DcfFile) -> None:
 def _network(content: DcfFile) -> list[str]:
     graph = content.graph
     if content.delta is not None:
-        from dcformat_cli.packing import deltas
+        from dcformat_cli.pack import delta_packing
 
-        made = f"{deltas.parts(content.delta)}, new content digest {content.delta.result.hex()}"
+        made = f"{delta_packing.parts(content.delta)}, new content digest {content.delta.result.hex()}"
         return [f"a delta from a base with content digest {content.delta.base.hex()}: {made}"]
     if graph is None:
         return ["no network, only tensors (pack with --architecture to make a file that runs)"]
@@ -188,9 +188,9 @@ def _memory_document(content: DcfFile, wanted: bool) -> dict[str, Any]:
 def _delta_document(content: DcfFile) -> dict[str, Any] | None:
     if content.delta is None:
         return None
-    from dcformat_cli.packing import deltas
+    from dcformat_cli.pack import delta_packing
 
-    return deltas.as_json(content.delta)
+    return delta_packing.as_json(content.delta)
 
 
 def _operand(operand: Operand) -> object:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from dcformat_interop import UnfitError, read_checkpoint
 from dcformat_interop.packing import units
-from dcformat_interop.packing.files import INDEX_NAME, PackedFiles, opened_files, write_one, write_shards
 from dcformat_interop.packing.origin import origin_section
+from dcformat_interop.packing.packed_files import INDEX_NAME, PackedFiles, opened_files, write_one, write_shards
 from dcformat_interop.packing.restore import restore
 from dcformat_interop.packing.shards import find_shards
 from dcformat_interop.packing.workers import Processes, ThisProcess, WorkerError

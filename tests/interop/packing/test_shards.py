@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dcformat_interop import UnfitError, read_checkpoint
-from dcformat_interop.packing.files import opened_files
+from dcformat_interop.packing.packed_files import opened_files
 from dcformat_interop.packing.shards import find_shards, is_streamed, size_note
 
 from tests.interop.packing.checkpoints import INDEX, arrays, safetensors, write
