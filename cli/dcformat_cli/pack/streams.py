@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -74,16 +74,16 @@ def pack_stream(options: PackOptions, spread: Spread) -> None:
     """Pack a checkpoint tensor by tensor."""
     output = options.output
     shards = find_shards(options.checkpoint, max_memory=options.max_memory)
-    if spread.shard_bytes is None:
-        output.check(options.checkpoint, *(shard.path for shard in shards.shards))
-    else:
-        _check_directory(output)
     packings = _packings(options, shards)
     first = packings[0]
     check_names(shards.path, [each.name for each in first.selection.elements])
     journaled = len(packings) == 1 and first.data_bytes >= JOURNAL_FROM
     journal_path = _journal_path(output, spread) if journaled else None
     with ExitStack() as stack:
+        if spread.shard_bytes is None:
+            output.check(options.checkpoint, *(shard.path for shard in shards.shards))
+        else:
+            stack.enter_context(_directory(output))
         engine = _engine(spread)
         stack.callback(engine.close)
         with _kept(journal_path), naming(shards.path):
@@ -157,7 +157,9 @@ def _kept(path: Path | None) -> Iterator[None]:
         raise
 
 
-def _check_directory(output: OutputFile) -> None:
+@contextmanager
+def _directory(output: OutputFile) -> Iterator[None]:
+    """Make the directory for several files; if the block fails and leaves nothing there, remove it again."""
     path = output.path
     if path is None:
         raise misuse("--shards: expected a directory for the output, found stdout")
@@ -165,7 +167,15 @@ def _check_directory(output: OutputFile) -> None:
         raise misuse(f"{path}: expected a directory for several files, found a file")
     if (path / INDEX_NAME).exists() and not output.force:
         raise misuse(f"{path}: expected a directory without {INDEX_NAME}, found one; -f replaces it")
+    is_new = not path.exists()
     path.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # What is finished is kept there.
+                path.rmdir()
+        raise
 
 
 def _journal_path(output: OutputFile, spread: Spread) -> Path | None:

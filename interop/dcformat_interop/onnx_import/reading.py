@@ -27,7 +27,7 @@ from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset
 from dcformat_interop.onnx_import.model_inputs import InputPlan, fixed_inputs, plan_inputs
 from dcformat_interop.onnx_import.source_model import OnnxOrigin, OnnxSource, onnx_engine
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, read_whole
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +108,7 @@ def import_onnx(
     """
     path = "ONNX model" if isinstance(source, bytes) else str(source)
     file = source if isinstance(source, bytes) else Path(source)
-    data = file if isinstance(file, bytes) else _content(path, file, max_memory)
+    data = file if isinstance(file, bytes) else read_whole(path, file, max_memory)
     model = load_model(path, data)
     folder = None if isinstance(file, bytes) else file.parent
     origin = OnnxOrigin(path, lambda: onnx_engine(file, model), folder)
@@ -153,13 +153,6 @@ def import_proto(
         raise
     except (FormatError, ValueError) as error:
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
-
-
-def _content(path: str, file: Path, max_memory: int | None) -> bytes:
-    size = file.stat().st_size
-    if max_memory is not None and size > max_memory:
-        raise UnfitError(path, f"a file of at most {max_memory:,} bytes (max_memory)", f"{size:,}")
-    return file.read_bytes()
 
 
 def _outputs(source: OnnxSource, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:

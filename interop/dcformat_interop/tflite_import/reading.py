@@ -19,7 +19,7 @@ from dcformat_interop.graph_builder import GraphBuilder
 from dcformat_interop.lowering.comparison import NetworkRun
 from dcformat_interop.lowering.completion import ImportedOutput, complete
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, read_whole
 from dcformat_interop.tflite_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.tflite_import.checking import LiteRTComparison, compare_with_litert
 from dcformat_interop.tflite_import.evaluator import TfliteEvaluator
@@ -106,7 +106,7 @@ def import_tflite(
         The file cannot be read.
     """
     path = "TensorFlow Lite model" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    data = source if isinstance(source, bytes) else read_whole(path, Path(source), max_memory)
     file = load_tflite(path, data)
     builder = GraphBuilder()
     evaluator = TfliteEvaluator(file, builder, Budget(path, max_memory))

@@ -15,8 +15,8 @@ _CONVOLUTIONS = TrainingPlan(
     epochs=30, lr=0.1, batch=128, optimizer="sgd", weight_decay=3e-4, warmup=0.2, smoothing=0.05, bfloat16=True
 )
 
-#: Transformers: AdamW in float32, which is faster for them than bfloat16 on the processors tried.
-_TRANSFORMERS = replace(_CONVOLUTIONS, lr=2e-3, optimizer="adam", weight_decay=0.05, bfloat16=False)
+#: Transformers: AdamW.
+_TRANSFORMERS = replace(_CONVOLUTIONS, lr=2e-3, optimizer="adam", weight_decay=0.05)
 
 
 def plan_of(name: str, images: Images) -> TrainingPlan:
