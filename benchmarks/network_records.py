@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from dcformat_pruning import Goal, RunControl, Settings, compress
 from dcformat_pruning.data import Images, TrainingData
-from dcformat_pruning.meter import Step
+from dcformat_pruning.meter import StageProgress
 from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import jpeg_test_images, jpeg_training_data
 from dcformat_pruning.study.network_training import plan_of, train_dense
@@ -102,7 +102,7 @@ def _show_epoch(stage: str, epoch: float, epochs: int, figures: dict[str, float]
         print(f"{time.strftime('%H:%M:%S')} {stage} {epoch:g}/{epochs} {figures}", flush=True)
 
 
-def _show_step(step: Step) -> None:
+def _show_step(step: StageProgress) -> None:
     if step.unit == "epochs":
         _show_epoch(step.stage, step.done, step.total, dict(step.figures))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcformat.wording import counted
 from dcformat_cli import summary
-from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.terminal import TextTable, emit_json, say
 
 if TYPE_CHECKING:
     from dcformat_interop.packing.files import PackedFiles
@@ -55,7 +55,7 @@ def inspect(name: str, max_memory: int | None, max_work: int | None, as_json: bo
             say(f"{key}: {value}")
         rows = [(Path(str(file.path)).name, f"{len(file.names):,}", f"{file.size:,}") for file in packed.files]
         say("")
-        Table("files", ("file", "tensors", "bytes"), rows).show()
+        TextTable("files", ("file", "tensors", "bytes"), rows).show()
         say("")
         summary.show_tables(figures, "all files")
 

@@ -17,7 +17,7 @@ from dcformat.jit.signature import parse
 from dcformat.jit.work_estimate import WorkEstimate
 
 if TYPE_CHECKING:
-    from dcformat.jit.machine_code.image import Image
+    from dcformat.jit.machine_code.image import CodeImage
     from dcformat.jit.machine_code.targets import Target
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ class Kernel:
             log(f"kernel %s: {failure} (%s: %s)", self.name, type(error).__name__, error)
             return None
 
-    def _load(self, image: Image, state: str) -> Callable[..., Any] | None:
+    def _load(self, image: CodeImage, state: str) -> Callable[..., Any] | None:
         from dcformat.jit.machine_code import loader
 
         refuse = _Refusal(self)
@@ -246,7 +246,7 @@ class Kernel:
                 tell_unsaved(error)
         return self._load(image, "compiled")
 
-    def _image(self, target: Target | None) -> Image:
+    def _image(self, target: Target | None) -> CodeImage:
         """Compile for a target (None for this machine)."""
         from dcformat.jit.compiler.inlining import with_compiled_helpers
         from dcformat.jit.compiler.lowering import compile_image

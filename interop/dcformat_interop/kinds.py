@@ -44,18 +44,22 @@ _STARTS = {
     b"\xfd7zXZ\0": "xz: decompress it first",
     b"\x28\xb5\x2f\xfd": "zstd: decompress it first",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
-    b"<": "an HTML or XML page",
     b"MATLAB 5.0": "a MATLAB file",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
     b"GIF8": "a GIF image",
     b"%PDF": "a PDF document",
     b"\x7fELF": "a program or library",
-    b"{": "JSON",
 }
 
+#: Kinds of text, by the characters after any spaces and byte order mark.
+_TEXT_STARTS = {b"<": "an HTML or XML page", b"{": "JSON"}
+
+#: Bytes that may come before a text.
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
+
 #: The kinds that are networks, as `looks_like` names them.
-_NETWORKS = ("ONNX", "TFLite")
+NETWORKS = ("ONNX", "TFLite")
 
 #: Members of the archives that `torch.export.save` writes, and that it wrote before PyTorch 2.8.
 _PROGRAM = ("archive_format", "serialized_exported_program.json")
@@ -106,7 +110,7 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
     if kind is None:
         found = _other(head)
         if found is not None:
-            raise not_checkpoint(path, f"looks like {found}{_AS_FILE if found in _NETWORKS else ''}")
+            raise not_checkpoint(path, f"looks like {found}{_AS_FILE if found in NETWORKS else ''}")
     return kind
 
 
@@ -169,9 +173,11 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def _other(head: bytes) -> str | None:
-    for start, name in _STARTS.items():
-        if head.startswith(start):
-            return name
+    text = head.lstrip(_BEFORE_TEXT)
+    for begin, starts in ((head, _STARTS), (text, _TEXT_STARTS)):
+        for start, name in starts.items():
+            if begin.startswith(start):
+                return name
     if head[4:8] == b"TFL3":
         return "TFLite"
     if head[257:262] == b"ustar":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dcformat.graph import Graph
 from dcformat.limits import require_memory, require_work
-from dcformat_runtime.backends import Options, choose_backend
+from dcformat_runtime.backends import LoadOptions, choose_backend
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Plan: TypeAlias = Prediction | GraphPrediction
 
 
-def make_plan(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
+def make_plan(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: LoadOptions) -> Plan:
     """Predict the memory of a network whose weights are not decoded, and refuse one that exceeds the limits."""
     plan = predict(graph, tensors, held, options)
     memory = memory_of(plan)
@@ -29,7 +29,7 @@ def make_plan(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, opt
     return plan
 
 
-def predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: Options) -> Plan:
+def predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, options: LoadOptions) -> Plan:
     """Predict the memory, and refuse more work than `options` allow."""
     backend, exact = choose_backend(options.backend)[0], options.deterministic
     shapes = check_graph(graph, tensors)

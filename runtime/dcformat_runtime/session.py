@@ -20,7 +20,7 @@ from dcformat.model import Model, require_no_delta
 from dcformat.source import is_url
 from dcformat.wording import counted
 from dcformat_runtime import switching
-from dcformat_runtime.backends import Backend, Options, checked_options, make_engine
+from dcformat_runtime.backends import Backend, LoadOptions, checked_options, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.input_rows import Inputs
@@ -37,7 +37,7 @@ _FLOAT32 = np.dtype(np.float32)
 #: Maximum number of bytes that a piece of a large batch may take, with everything that is made from it.
 _PIECE_BYTES = 64 << 20
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview
+ModelSource = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 #: Takes the number of inputs that have been run, and that of all inputs.
 Progress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ class Session:
     keeps working in a forked process.
     """
 
-    def __init__(self, model: Model, options: Options, plan: Prediction, source: str | bytes | None = None) -> None:
+    def __init__(self, model: Model, options: LoadOptions, plan: Prediction, source: str | bytes | None = None) -> None:
         self._options = options
         self._source: str | bytes | Model = model if source is None else source
         self._network = lower(model)
@@ -285,7 +285,7 @@ class Session:
 
 
 def load(
-    source: Source | Model,
+    source: ModelSource | Model,
     *,
     threads: int | None = None,
     deterministic: bool = False,
@@ -358,7 +358,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
         return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
-def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None = None) -> Session:
+def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | None = None) -> Session:
     """Make the session that a network needs."""
     if isinstance(plan, Prediction):
         return Session(model, options, plan, source)
@@ -367,7 +367,7 @@ def _make(model: Model, options: Options, plan: Plan, source: str | bytes | None
     return GraphSession(model, options, plan, source)
 
 
-def _make_in_memory(model: Model, options: Options) -> Session:
+def _make_in_memory(model: Model, options: LoadOptions) -> Session:
     """Make the session of a model whose arrays are in memory, and count as such."""
     require_no_delta(model.delta)
     held = sum(
@@ -392,7 +392,7 @@ def _within_memory(limit: int | None, path: str | None = None) -> Iterator[None]
         raise
 
 
-def _rebuild(source: str | bytes | Model, options: Options) -> Session:
+def _rebuild(source: str | bytes | Model, options: LoadOptions) -> Session:
     """Make a session again from a pickle."""
     given = options._asdict()
     return Session.from_model(source, **given) if isinstance(source, Model) else load(source, **given)

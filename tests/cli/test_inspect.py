@@ -136,6 +136,7 @@ def test_names_cannot_reach_the_terminal_as_commands(invoke: Invoke, tmp_path: P
         (b"\xff\xd8\xff\xe0\0\x10JFIF", " (looks like a JPEG image)"),
         (b"PK\3\4 and more", " (looks like a zip archive, as .npz and PyTorch files are: use dcformat pack)"),
         (b"\x02\0\0\0\0\0\0\0{}", " (looks like safetensors: use dcformat pack)"),
+        (b"\x08\x07\x12\x07pytorch", " (looks like ONNX: use dcformat pack)"),
         (bytes(257) + b"ustar", " (looks like a tar archive: unpack it first)"),
     ],
 )

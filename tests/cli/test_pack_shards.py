@@ -148,6 +148,22 @@ def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str
     refused(invoke(*PACK, path, "-o", tmp_path / "a.dcf", *options), message, code=2)
 
 
+def test_a_failure_leaves_no_directory(invoke: Invoke, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "none.safetensors")
+    command = [*PACK, tmp_path / "none.safetensors", "-o", tmp_path / "out", "--shards", "1K"]
+    refused(invoke(*command), "expected at least one tensor")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    refused(invoke(*command), "expected at least one tensor")
+    assert (tmp_path / "out").is_dir()
+
+
+@pytest.mark.parametrize("options", [["--shards", "1M"], ["--dim", "a=1"], ["--labels", "a,b"]])
+def test_a_missing_file_comes_before_its_options(invoke: Invoke, tmp_path: Path, options: list[str]) -> None:
+    path = tmp_path / "no.safetensors"
+    refused(invoke(*PACK, path, "-o", tmp_path / "a.dcf", *options), f"dcformat: {path}: no such file or directory")
+
+
 def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / "a.safetensors"

@@ -198,7 +198,7 @@ def test_a_changed_kernel_has_another_key(tmp_path, keys_before, file, old, new,
 def test_writers_at_once_never_show_a_part(tmp_path, monkeypatch):
     monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path))
     key = bytes(32)
-    whole = [image.Image(bytes([n]) * 30000, 5, ((8, "memset"),)) for n in range(4)]
+    whole = [image.CodeImage(bytes([n]) * 30000, 5, ((8, "memset"),)) for n in range(4)]
     threads = [
         threading.Thread(target=lambda i=i: [store.write(key, "c", i.pack(key)) for _ in range(50)]) for i in whole
     ]
@@ -211,7 +211,7 @@ def test_writers_at_once_never_show_a_part(tmp_path, monkeypatch):
         assert image.unpack(data, key) in whole
 
 
-IMAGE = image.Image(bytes(range(64)), 3, ((8, "memset"), (16, "Py_IncRef")))
+IMAGE = image.CodeImage(bytes(range(64)), 3, ((8, "memset"), (16, "Py_IncRef")))
 
 
 @given(st.data())

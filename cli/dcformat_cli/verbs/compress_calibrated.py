@@ -21,7 +21,7 @@ from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened, source, spooled
 from dcformat_cli.networks import network_kind, read_network
 from dcformat_cli.options import MODES, FileName, as_json, max_memory, output, size
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.packing.deltas import is_dcf
 from dcformat_cli.terminal import emit_json, note, say
 from dcformat_cli.writing import check_packed
@@ -49,7 +49,7 @@ class CalibratedOptions:
     """The options of the command line; their help texts explain them."""
 
     model: str
-    output: Output
+    output: OutputFile
     calibration: str | None
     size: int | None
     bits: float | None

@@ -9,7 +9,7 @@ import click
 from dcformat_cli.failures import UnfitError, require_onnx
 from dcformat_cli.input_files import naming, opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.terminal import emit_json, note, say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @max_work()
 @as_json()
 def onnx_command(
-    file: str, output: Output, sparse: bool, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str, output: OutputFile, sparse: bool, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
     """Write the network of FILE (- for stdin) as an ONNX model, and check it.
 

@@ -16,7 +16,7 @@ from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
 from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.terminal import TextTable, emit_json, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -77,7 +77,7 @@ def inspect_command(
             _memory_table(content).show()
 
 
-def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.Part]:
+def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.FilePart]:
     if not tensors:
         return list(byte_map.file_parts(content))
     return [part for name in tensors for part in byte_map.tensor_parts(content, name)]
@@ -157,9 +157,9 @@ def _memory(content: DcfFile) -> list[tuple[str, int]]:
     return rows
 
 
-def _memory_table(content: DcfFile) -> Table:
+def _memory_table(content: DcfFile) -> TextTable:
     rows = [(what, f"{size:,}") for what, size in _memory(content)]
-    return Table("maximum memory", ("what", "bytes"), rows)
+    return TextTable("maximum memory", ("what", "bytes"), rows)
 
 
 def _document(name: str, content: DcfFile) -> dict[str, Any]:

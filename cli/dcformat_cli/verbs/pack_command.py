@@ -158,6 +158,8 @@ def _pack(options: PackOptions) -> None:
             raise misuse("--base: expected a file that can be read twice, found - (stdin)")
         refuse("not for a delta, which has no relative index", "relative_index")
     options.pairs()  # Refuse them before anything is read.
+    if str(options.checkpoint) != "-":
+        options.checkpoint.stat()  # Other options depend on the kind of the file; a missing one has none.
     if str(options.checkpoint) == "-" and networks.is_piped_network(sys.stdin.buffer):
         options.output.check(options.checkpoint, options.labels_file, options.base)
         with spooled("-") as path:

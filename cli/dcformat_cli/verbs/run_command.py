@@ -21,7 +21,7 @@ from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming, source
 from dcformat_cli.options import FileName, as_json, data, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, say
 
@@ -37,7 +37,7 @@ class RunOptions:
     file: str
     data: Path | None
     inputs: tuple[tuple[str | None, str], ...]
-    output: Output | None
+    output: OutputFile | None
     threads: int | None
     backend: Literal["auto", "numba", "numpy"]
     deterministic: bool
@@ -171,7 +171,7 @@ def _report(file: str, result: Evaluation, as_json: bool) -> None:
         )
 
 
-def _is_archive(output: Output | None, count: int) -> bool:
+def _is_archive(output: OutputFile | None, count: int) -> bool:
     """Return whether `count` outputs go to an ``.npz`` archive; refuse a name that says otherwise."""
     suffix = "" if output is None or output.path is None else output.path.suffix.lower()
     if suffix == ".npy" and count > 1:

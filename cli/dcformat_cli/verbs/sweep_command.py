@@ -11,7 +11,7 @@ from dcformat.files import replacing
 from dcformat_cli.failures import MissingExtraError, require_ray, require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.options import MODES, FileName, as_json, data
-from dcformat_cli.terminal import Table, emit_json, note
+from dcformat_cli.terminal import TextTable, emit_json, note
 
 if TYPE_CHECKING:
     from dcformat_pruning.sweep import Outcome, Point
@@ -95,4 +95,4 @@ def _show(found: dict[Point, Outcome], best: list[Point], as_json: bool) -> None
         for point in best
     ]  # fmt: skip
     columns = ("criterion", "density", "clusters", "seed", "bytes", "accuracy, %")
-    Table(f"the front of {len(found)} points", columns, rows).show()
+    TextTable(f"the front of {len(found)} points", columns, rows).show()

@@ -40,7 +40,7 @@ from dcformat.graph import (
     Where,
 )
 from dcformat.records import replace
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier
 
 #: A value, and the place of the batch that it has lost; None if it has lost none.
@@ -94,7 +94,7 @@ class _Remover(Copier):
             return placed
         return self.copy(node, [self._full(operand) for operand in node.inputs]), None
 
-    def _full(self, operand: int | str | float) -> Operand:
+    def _full(self, operand: int | str | float) -> BuilderOperand:
         return self.at(operand, None) if isinstance(operand, int) else self.operand(operand)
 
     def _first(self, node: Node) -> tuple[int, Shape, int | None]:
@@ -184,7 +184,7 @@ class _Remover(Copier):
             return ()
         return self.old.shapes[operand] if isinstance(operand, int) else self.old.tensors[operand].shape
 
-    def _counted(self, operand: int | str | float, behind: int) -> Operand:
+    def _counted(self, operand: int | str | float, behind: int) -> BuilderOperand:
         """Return an operand without its dimension `behind`, counted from the end, if it has that dimension."""
         axis = len(self._shape_of(operand)) - behind
         if isinstance(operand, int):

@@ -112,7 +112,7 @@ def onnx_engine(content: Path | bytes, model: Any) -> OnnxEngine:
     return OnnxEngine(evaluator.run, f"onnx.reference {onnx.__version__}", advice)
 
 
-class Source:
+class OnnxSource:
     """An ONNX model to run.
 
     Parameters

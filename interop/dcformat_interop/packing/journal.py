@@ -38,7 +38,7 @@ _MAX_LINE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Extent:
     """Where bytes are in the data file, and their CRC-32C."""
 
     offset: int
@@ -50,7 +50,7 @@ class Place:
 class DoneChunk:
     """A finished chunk, and the number of its entries."""
 
-    place: Place
+    place: Extent
     stored: int
 
 
@@ -60,7 +60,7 @@ class DoneTensor:
 
     head: bytes
     digest: bytes
-    parts: tuple[Place, ...]
+    parts: tuple[Extent, ...]
     findings: Findings
 
     @property
@@ -148,7 +148,7 @@ class Journal:
             self._path.unlink(missing_ok=True)
             _data_path(self._path).unlink(missing_ok=True)
 
-    def put(self, data: bytes) -> Place:
+    def put(self, data: bytes) -> Extent:
         """Append bytes to the data file. Raises `OSError`."""
         offset = self._data.seek(0, os.SEEK_END)
         with self._naming():
@@ -156,7 +156,7 @@ class Journal:
             while view:
                 view = view[self._data.write(view) :]
             self._data.flush()
-        return Place(offset, len(data), crc32c(data).hex())
+        return Extent(offset, len(data), crc32c(data).hex())
 
     def add_tensor(self, name: str, tensor: DoneTensor) -> None:
         """Note that a tensor is finished; its parts have been put, and replace its chunks. Raises `OSError`."""
@@ -170,7 +170,7 @@ class Journal:
         self.chunks[name, number] = chunk
         self._line(_chunk_line(name, number, self._files.get(name, []), chunk))
 
-    def read(self, place: Place) -> Iterator[bytes]:
+    def read(self, place: Extent) -> Iterator[bytes]:
         """Yield bytes part by part; raise `OSError` if they are not what was put."""
         check, left = crc32c(b""), place.size
         self._data.seek(place.offset)
@@ -227,7 +227,7 @@ class Journal:
 
     def _take(self, line: dict[str, Any], work: Work) -> None:
         try:
-            name, places = line["tensor"], [Place(*part) for part in line["parts"]]
+            name, places = line["tensor"], [Extent(*part) for part in line["parts"]]
             if name not in work.files or work.files[name] != line["file"] or not all(map(self._is_right, places)):
                 return
             if "chunk" in line:
@@ -239,7 +239,7 @@ class Journal:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             return  # The line is damaged; what it was about is done again.
 
-    def _is_right(self, place: Place) -> bool:
+    def _is_right(self, place: Extent) -> bool:
         try:
             for _ in self.read(place):
                 pass

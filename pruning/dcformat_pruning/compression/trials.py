@@ -14,7 +14,7 @@ from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.compression.goals import Trial
 from dcformat_pruning.compression.hidden_units import UnitGroup, zero_unread
-from dcformat_pruning.compression.packing import Call, Packed, export, pack, packed_metric
+from dcformat_pruning.compression.packing import ExampleCall, Packed, export, pack, packed_metric
 from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.masks import PrunedAwayWarning
@@ -57,7 +57,7 @@ class Trials:
     module : nn.Module
         Changed in place.
     run : Run
-    call : Call
+    call : ExampleCall
     settings : Settings
     groups : sequence of UnitGroup
         The hidden units of the module.
@@ -67,7 +67,7 @@ class Trials:
 
     module: nn.Module
     run: Run
-    call: Call
+    call: ExampleCall
     settings: Settings
     groups: Sequence[UnitGroup]
     alive: Mapping[str, Tensor]

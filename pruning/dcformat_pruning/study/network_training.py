@@ -8,7 +8,7 @@ from torch import nn
 
 from dcformat_pruning.data import FlipShift, Images, TrainingData
 from dcformat_pruning.study.image_networks import image_network
-from dcformat_pruning.training import Progress, TrainingPlan, fit
+from dcformat_pruning.training import EpochProgress, TrainingPlan, fit
 
 #: Convolutional networks: SGD and one cycle of the learning rate.
 _CONVOLUTIONS = TrainingPlan(
@@ -31,7 +31,7 @@ def plan_of(name: str, images: Images) -> TrainingPlan:
 
 
 def train_dense(
-    name: str, data: TrainingData, seed: int, epochs: int | None = None, progress: Progress | None = None
+    name: str, data: TrainingData, seed: int, epochs: int | None = None, progress: EpochProgress | None = None
 ) -> nn.Module:
     """Train a dense network and return it in eval mode.
 

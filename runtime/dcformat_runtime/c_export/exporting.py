@@ -23,7 +23,7 @@ from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.source_writer import SourceProgram, header, source, test_source
 from dcformat_runtime.c_export.step_context import StepContext
 from dcformat_runtime.c_export.step_writer import write_step
-from dcformat_runtime.c_export.steps import Step, find_steps
+from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
 from dcformat_runtime.c_export.unread_channels import without_unread_channels
 from dcformat_runtime.network import Floats, check_graph, matrices, to_float32
@@ -165,7 +165,7 @@ def export_c(
 
 
 def _program(
-    graph: Graph, shapes: list[Shape], steps: list[Step], tensors: dict[str, Floats], fixed: FixedNetwork | None,
+    graph: Graph, shapes: list[Shape], steps: list[FusedStep], tensors: dict[str, Floats], fixed: FixedNetwork | None,
     options: ExportOptions,
 ) -> SourceProgram:  # fmt: skip
     sizes = [prod(shape) for shape in shapes]
@@ -259,7 +259,12 @@ def _expected(model: Model, inputs: Floats) -> Floats:
 
 
 def _error(
-    fixed: FixedNetwork, graph: Graph, steps: list[Step], shapes: list[Shape], inputs: Floats, calibration: Calibration
+    fixed: FixedNetwork,
+    graph: Graph,
+    steps: list[FusedStep],
+    shapes: list[Shape],
+    inputs: Floats,
+    calibration: Calibration,
 ) -> FixedError:
     found = []
     for start in range(0, len(inputs), 256):

@@ -11,7 +11,7 @@ from dcformat.graph import AvgPool, Conv, Linear, Reduce, Softmax
 from dcformat_runtime.bounds import UNBOUNDED, Bound
 from dcformat_runtime.network import Floats, Layer, Network
 from dcformat_runtime.numpy_backend import ordered_operators, windows
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.numpy_backend.evaluation import NumpyOperand, evaluate
 
 Step = Callable[[list[Floats]], Floats]
 
@@ -92,7 +92,7 @@ def _plain(layer: Layer, dense: Floats | None) -> Step:
     if isinstance(node, (Linear, Conv)):
         assert dense is not None and layer.bias is not None  # network.lower loads both
         tensors = {node.weight: dense} | ({node.bias: layer.bias} if node.bias is not None else {})
-    return lambda values: evaluate(node, [Value(value, True) for value in values], tensors, shape)
+    return lambda values: evaluate(node, [NumpyOperand(value, True) for value in values], tensors, shape)
 
 
 def _ordered(layer: Layer) -> Step | None:

@@ -11,7 +11,7 @@ import pytest
 from dcformat_interop.packing.journal import BusyError, Journal
 from dcformat_interop.packing.pack import Progress
 from dcformat_interop.packing.shards import find_shards
-from dcformat_interop.packing.workers import Engine, ThisProcess, WorkerError
+from dcformat_interop.packing.workers import Executor, ThisProcess, WorkerError
 
 from tests.interop.packing.checkpoints import write
 from tests.interop.packing.packings import Counting, pack, packing
@@ -36,7 +36,7 @@ def test_progress_is_in_bytes_and_tells_what_was_kept(tmp_path: Path, separately
     total = sum(array.nbytes for array in everything.values())
     seen = list[Progress]()
 
-    def run(engine: Engine) -> None:
+    def run(engine: Executor) -> None:
         work = packing(tmp_path / "in")
         with work.journal(tmp_path / "j") as journal:
             work.run(engine, journal, seen.append)
