@@ -7,7 +7,6 @@ and the caller's limits before anything is allocated for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,7 +72,8 @@ class DcfFile:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
         self.path, self.size = data.path, data.size
-        with self._naming(), memory_counts("contents", max_memory):
+        self._naming = _Naming(data.path)
+        with self._naming, memory_counts("contents", max_memory):
             self._front = read_front(data, max_memory, max_work)
             self._blocks = self._front.block_offsets(None if partial else data.size)
         self.version, self._contents = self._front.version, self._front.contents
@@ -99,7 +99,7 @@ class DcfFile:
     @property
     def digest(self) -> bytes:
         """The content digest that the file states, which `verify` checks."""
-        with self._naming():
+        with self._naming:
             return bytes(self._data.take(self.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
 
     @property
@@ -147,7 +147,7 @@ class DcfFile:
 
     def payload(self, name: str) -> bytes:
         """Return the coded bytes of a tensor, or of its original. Raises `KeyError` or `FormatError`."""
-        with self._naming():
+        with self._naming:
             return bytes(self._payload(self._original(name)))
 
     @property
@@ -173,13 +173,13 @@ class DcfFile:
             return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
         info = self._original(name)
         if info.name not in self._work:
-            with self._naming():
+            with self._naming:
                 self._work[info.name] = self._guarded(info, decoding_steps)
         return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
-        with self._naming():
+        with self._naming:
             tensor = self._decode(self._original(name), threads)
         return tensor if tensor.name == name else replace(tensor, name=name)
 
@@ -197,7 +197,7 @@ class DcfFile:
             The payload is damaged, or a chunk takes more memory, or all chunks more work, than allowed.
         """
         info = self._original(name)
-        with self._naming():
+        with self._naming:
             tensors = self._chunks(info) if info.payload_bytes > layout.MAX_SHARED_BLOCK_BYTES else None
             for tensor in [self._decode(info, 1)] if tensors is None else tensors:
                 yield from tensor.pieces()
@@ -214,12 +214,12 @@ class DcfFile:
 
     def dense(self, name: str, *, threads: int = 1) -> Array:
         """Decode one tensor into a dense array of its shape, in ``STORAGE[dtype]``. Raises the errors of `tensor`."""
-        with self._naming():
+        with self._naming:
             return self.tensor(name, threads=threads).to_dense(max_memory=self._max_memory)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode all tensors and return the model. Raises `FormatError`."""
-        with self._naming():
+        with self._naming:
             total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
             self._allow("tensors", total)
             require_work("decoding all tensors", self.work(), self._max_work)
@@ -258,7 +258,7 @@ class DcfFile:
 
         `progress` takes the number of finished tensors, that of all, and the name of the next one.
         """
-        with self._naming():
+        with self._naming:
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
@@ -270,7 +270,7 @@ class DcfFile:
             digest.add(name, known[name])
         found = digest.take()
         if found != self.digest:
-            with self._naming():
+            with self._naming:
                 raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
 
     def ledger(self) -> list[LedgerRow]:
@@ -290,13 +290,13 @@ class DcfFile:
         This decodes the payload, unless the caller has done so and gives the `tensor`.
         """
         info = self._info[name]
-        with self._naming():
+        with self._naming:
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
             return self._usage(info, tensor)
 
     def usages(self) -> dict[str, Usage]:
         """Return the `usage` of every tensor; one call's work limit applies to all together. Raises `FormatError`."""
-        with self._naming():
+        with self._naming:
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
 
@@ -377,11 +377,18 @@ class DcfFile:
     def _allow(self, what: str, need: int) -> None:
         require_memory(what, need + self._front.held, self._max_memory)
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Add the file's name to errors."""
-        try:
-            yield
-        except FormatError as error:
-            error.path = error.path or self.path
-            raise
+
+class _Naming:
+    """Adds the file's name to errors of a block."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, FormatError):
+            error.path = error.path or self._path
