@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.wording import counted, shaped
-from dcformat_cli.evaluation import classes
+from dcformat_cli.accuracy import classes
 from dcformat_cli.terminal import TextTable, say
 
 if TYPE_CHECKING:

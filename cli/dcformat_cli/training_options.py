@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from dcformat_cli.group import Choice
-from dcformat_cli.options import MODES
 from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import MODES
 from dcformat_cli.stage_directory import StageDirectory
 
 #: The value of ``--resume`` without a directory.

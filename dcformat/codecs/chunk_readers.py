@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import context_coder, packed
+from dcformat.codecs import context_coder, huffman, packed
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.codebooks import read_codebook
 from dcformat.codecs.csr_view import CsrView, only_nonzero
@@ -104,7 +104,7 @@ class PackedReader:
         return ChunkEntries(CsrView(placed.indptr, placed.indices, codes, chunk.lines, payload.length), values)
 
     @property
-    def code_lengths(self) -> tuple[packed.Lengths, ...]:
+    def code_lengths(self) -> tuple[huffman.Lengths, ...]:
         """Code lengths of the gap symbols (empty without positions), and of each plane of code symbols."""
         return self._streams.plan.gaps, *self._streams.plan.planes
 

@@ -250,8 +250,8 @@ class Kernel:
 
     def _image(self, target: Target | None) -> CodeImage:
         """Compile for a target (None for this machine)."""
+        from dcformat.jit.compiler.code_generation import compile_image
         from dcformat.jit.compiler.inlining import with_compiled_helpers
-        from dcformat.jit.compiler.lowering import compile_image
 
         function = with_compiled_helpers(self.python, self.fastmath)
         return compile_image(function, self.parsed, set(self.fastmath) or False, target, unroll=self.unroll)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from dcformat_pruning.data import Augment, Images, Pool, training_data
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.training import EpochProgress, TrainingPlan, evaluate, fit
 
 

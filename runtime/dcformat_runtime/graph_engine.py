@@ -20,7 +20,7 @@ from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend import ordered_elements
-from dcformat_runtime.numpy_backend.evaluation import NumpyOperand, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
 
 #: Makes the backend of a segment's network; its `run` takes and returns rows.

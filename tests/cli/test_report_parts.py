@@ -13,7 +13,7 @@ from dcformat_cli.report.chips import CHIPS, Chip, ProgramEstimate
 from dcformat_cli.report.numbers import numbers
 from dcformat_cli.report.published import architecture
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.report.tensors import entropy, examine, position_entropy
+from dcformat_cli.report.tensor_facts import entropy, examine, position_entropy
 from dcformat_cli.report.treemap import Box, cut, squarify
 
 import dcformat

@@ -12,7 +12,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from dcformat_cli.options import numbers, size
+from dcformat_cli.shared_options import numbers, size
 from dcformat_cli.terminal import TextTable, printable
 from hypothesis import given
 from hypothesis import strategies as st

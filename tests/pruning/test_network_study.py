@@ -12,8 +12,8 @@ from dcformat_cli.main import cli
 from dcformat_cli.verbs import study_networks
 from dcformat_pruning.criteria import Magnitude, Obs
 from dcformat_pruning.data import TrainingData
+from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.meter import Meter, StageProgress
-from dcformat_pruning.networks import CheckpointError
 from dcformat_pruning.study.image_networks import IMAGE_NETWORKS, image_network
 from dcformat_pruning.study.network_comparison import (
     NETWORK_CRITERIA,

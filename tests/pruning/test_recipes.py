@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from dcformat_pruning.data import training_data
+from dcformat_pruning.lenets import CheckpointError, build
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.networks import CheckpointError, build
 from dcformat_pruning.recipes import (
     RECIPES,
     Recipe,

@@ -18,12 +18,12 @@ from dcformat_cli.verbs import study_command as study_verb
 from dcformat_pruning import study
 from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
 from dcformat_pruning.data import TrainingData
+from dcformat_pruning.lenets import CheckpointError, build
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.meter import Meter, StageProgress
-from dcformat_pruning.networks import CheckpointError, build
 from dcformat_pruning.selection import keep_globally
 from dcformat_pruning.study import article, article_run
-from dcformat_pruning.study.report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
+from dcformat_pruning.study.criteria_report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
 from tests.cli.documents import valid

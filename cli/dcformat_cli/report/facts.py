@@ -13,7 +13,7 @@ from dcformat_cli.report.chips import ProgramEstimate, estimate
 from dcformat_cli.report.first_layer import FirstLayer, first_layer
 from dcformat_cli.report.published import architecture
 from dcformat_cli.report.sizes import GeneralCompressors, OtherSize, plain_sizes
-from dcformat_cli.report.tensors import Examined, examine
+from dcformat_cli.report.tensor_facts import Examined, examine
 
 if TYPE_CHECKING:
     from dcformat import DcfFile

@@ -18,7 +18,7 @@ from dcformat_cli.report.facts import PARTS, Facts, TensorFacts
 from dcformat_cli.report.pictures import Picture
 from dcformat_cli.report.published import PUBLISHED, TITLES
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.report.tensors import Examined, entropy, position_entropy
+from dcformat_cli.report.tensor_facts import Examined, entropy, position_entropy
 from dcformat_cli.report.tree import cells
 from dcformat_cli.report.weights_image import montage
 

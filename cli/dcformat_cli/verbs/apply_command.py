@@ -10,8 +10,8 @@ import click
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import model_source, naming
-from dcformat_cli.options import as_json, base, file_argument, max_memory, max_work, mode, output
 from dcformat_cli.progress import counting
+from dcformat_cli.shared_options import as_json, base, file_argument, max_memory, max_work, mode, output
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import checked_encoder
 

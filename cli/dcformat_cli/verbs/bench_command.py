@@ -23,7 +23,7 @@ from dcformat_cli.bench.timing import environment, is_plain
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import opened, spooled
-from dcformat_cli.options import FileName, as_json, file_argument, max_memory
+from dcformat_cli.shared_options import FileName, as_json, file_argument, max_memory
 from dcformat_cli.terminal import TextTable, emit_json, note, say, warn
 
 #: Largest tolerated difference of outputs, relative to the largest output; a greater one is shown with the runtime.

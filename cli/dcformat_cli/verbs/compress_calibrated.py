@@ -17,14 +17,13 @@ from dcformat_interop.refusals import WrongKindError
 from dcformat.source import is_url
 from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse, require_torch
+from dcformat_cli.foreign_networks import network_kind, read_network
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened, source, spooled
-from dcformat_cli.networks import network_kind, read_network
-from dcformat_cli.options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.output_files import OutputFile
-from dcformat_cli.packing.deltas import is_dcf
+from dcformat_cli.pack.delta_packing import is_dcf
+from dcformat_cli.shared_options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.terminal import emit_json, note, say
-from dcformat_cli.writing import check_packed
 
 if TYPE_CHECKING:
     from dcformat_pruning.calibration import CalibrationGoal, CalibrationTrial
@@ -200,8 +199,6 @@ def _compress(options: CalibratedOptions) -> None:
         best = compress_calibrated(model, inputs, options.goal(elements), settings, progress)
     except (InputError, ValueError) as error:
         raise ValueError(f"{label}: {error}") from None
-    with naming(options.model):
-        check_packed(best.model, best.packed, str(options.output))
     with options.output.open() as out:
         out.write(best.packed)
     if options.as_json:

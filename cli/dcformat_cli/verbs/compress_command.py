@@ -12,13 +12,13 @@ import click
 from dcformat.architectures import ARCHITECTURES
 from dcformat.datasets import load_split
 from dcformat_cli import summary
-from dcformat_cli.evaluation import Evaluation, evaluate
+from dcformat_cli.accuracy import Evaluation, evaluate
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import spooled
-from dcformat_cli.options import FileName, as_json, data, output
 from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import FileName, as_json, data, output
 from dcformat_cli.stage_directory import StageDirectory
 from dcformat_cli.terminal import TextTable, emit_json, say
 from dcformat_cli.training_options import stage_directory, training_options

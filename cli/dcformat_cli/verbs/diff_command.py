@@ -14,7 +14,7 @@ from dcformat.limits import require_work
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import FileName, as_json, max_memory, max_work
+from dcformat_cli.shared_options import FileName, as_json, max_memory, max_work
 from dcformat_cli.terminal import TextTable, emit_json, note, say
 
 if TYPE_CHECKING:

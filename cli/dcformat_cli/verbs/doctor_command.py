@@ -19,9 +19,9 @@ from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.options import LocalFile, as_json, max_memory
-from dcformat_cli.packing.checkpoints import fits_name
-from dcformat_cli.packing.deltas import is_dcf
+from dcformat_cli.pack.checkpoints import fits_name
+from dcformat_cli.pack.delta_packing import is_dcf
+from dcformat_cli.shared_options import LocalFile, as_json, max_memory
 from dcformat_cli.terminal import TextTable, emit_json, note, say, show_notes
 from dcformat_cli.writing import packed_in
 
@@ -116,7 +116,7 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     """Return the tensors of any file that `pack` reads, and why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
-    from dcformat_cli.networks import network_kind, read_network
+    from dcformat_cli.foreign_networks import network_kind, read_network
 
     if is_dcf(path):
         model = dcformat.load(path, max_memory=max_memory)

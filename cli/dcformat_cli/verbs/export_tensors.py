@@ -8,8 +8,8 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, require_torch
 from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 

@@ -8,10 +8,10 @@ import click
 
 from dcformat_cli.failures import UnfitError, require_report
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import counting
 from dcformat_cli.sharded import shards
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from dcformat_interop.archives import write_arrays
 
 from dcformat.source import is_url, read_stream
 from dcformat_cli import output_summary
+from dcformat_cli.accuracy import Evaluation, evaluate
 from dcformat_cli.array_files import Array, read_arrays
-from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming, source
-from dcformat_cli.options import FileName, as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import counting
+from dcformat_cli.shared_options import FileName, as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import click
 from dcformat.files import replacing
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice, Group
-from dcformat_cli.options import as_json, data
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import as_json, data
 from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import TextTable, emit_json, note, say
 from dcformat_cli.verbs.study_networks import networks_command
@@ -85,7 +85,7 @@ def criteria_command(
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study.report import plot, to_csv, to_markdown
+    from dcformat_pruning.study.criteria_report import plot, to_csv, to_markdown
 
     prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
@@ -147,7 +147,7 @@ def article_command(
     from dcformat_pruning.data import load_test_images, training_data
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import article, article_run
-    from dcformat_pruning.study.report import article_markdown, to_csv
+    from dcformat_pruning.study.criteria_report import article_markdown, to_csv
 
     prepare(out, force, ("study-article.csv", "study-article.md"))
     if resume is not None:
@@ -197,7 +197,7 @@ def schedules_command(
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study.report import schedules_markdown, to_csv
+    from dcformat_pruning.study.criteria_report import schedules_markdown, to_csv
 
     prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     images = training_data(data)

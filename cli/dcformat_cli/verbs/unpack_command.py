@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 from dcformat_interop import write_npz, write_safetensors
-from dcformat_interop.packing.files import PackedFiles, is_sharded, opened_files
+from dcformat_interop.packing.packed_files import PackedFiles, is_sharded, opened_files
 from dcformat_interop.packing.restore import restore
 
 from dcformat.codecs.work import writing_steps
@@ -18,8 +18,8 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.group import Choice, suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.output_files import OutputFile, refuse_existing
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say, warn
 
 _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}

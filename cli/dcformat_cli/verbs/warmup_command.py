@@ -14,7 +14,7 @@ import click
 from dcformat.wording import counted
 from dcformat_cli.compiling import Notices, all_kernels
 from dcformat_cli.failures import UnfitError, misuse
-from dcformat_cli.options import FileName, as_json
+from dcformat_cli.shared_options import FileName, as_json
 from dcformat_cli.terminal import TextTable, emit_json, is_quiet, note, say, shows_progress, warn
 
 if TYPE_CHECKING:

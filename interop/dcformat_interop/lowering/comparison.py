@@ -14,7 +14,7 @@ from dcformat.model import Model
 Array = npt.NDArray[Any]
 
 #: Runs a network: takes its inputs by name, and returns its outputs by name, as `dcformat_runtime.Session` does.
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+NetworkRun = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 #: Largest difference of networks that compute with floats, as a part of the largest output. Another order of the same

@@ -12,13 +12,13 @@ from dcformat.model import Model
 from dcformat_interop.lowering.comparison import (
     ROUNDING,
     TOLERANCE,
+    NetworkRun,
     RoundingDifference,
-    Run,
     differences,
     rounding,
     rounds,
 )
-from dcformat_interop.onnx_import.source import OnnxSource
+from dcformat_interop.onnx_import.source_model import OnnxSource
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
@@ -65,7 +65,7 @@ class _Results(NamedTuple):
     wanted: Mapping[str, Array]
 
 
-def compare(model: Model, source: OnnxSource, run: Run) -> Comparison:
+def compare(model: Model, source: OnnxSource, run: NetworkRun) -> Comparison:
     """Compare a network with the ONNX model from which it was read.
 
     Raises

@@ -27,7 +27,7 @@ from dcformat_interop.onnx_import.functions import (
 from dcformat_interop.onnx_import.items import LOWERINGS, OnnxCall, OnnxItem, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
-from dcformat_interop.onnx_import.source import OnnxOrigin
+from dcformat_interop.onnx_import.source_model import OnnxOrigin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
 

@@ -17,15 +17,15 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.comparison import NetworkRun
 from dcformat_interop.lowering.completion import ImportedOutput, complete
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.onnx_import.checking import Comparison, compare
 from dcformat_interop.onnx_import.evaluator import Names, OnnxEvaluator, Scope
 from dcformat_interop.onnx_import.items import OnnxItem, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
-from dcformat_interop.onnx_import.ports import InputPlan, fixed_inputs, plan_inputs
-from dcformat_interop.onnx_import.source import OnnxOrigin, OnnxSource, onnx_engine
+from dcformat_interop.onnx_import.model_inputs import InputPlan, fixed_inputs, plan_inputs
+from dcformat_interop.onnx_import.source_model import OnnxOrigin, OnnxSource, onnx_engine
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, read_whole
 
@@ -46,7 +46,7 @@ class OnnxImport:
     model: Model
     source: OnnxSource
 
-    def check(self, run: Run) -> Comparison:
+    def check(self, run: NetworkRun) -> Comparison:
         """Compare the network, which `run` runs, with the ONNX model; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.

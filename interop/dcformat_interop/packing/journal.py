@@ -70,7 +70,7 @@ class DoneTensor:
 
 
 @dataclass(slots=True)
-class Work:
+class PackingWork:
     """What a journal is about.
 
     Attributes
@@ -96,7 +96,7 @@ class Journal:
     ----------
     path : Path or None
         The file of lines, ``OUT.journal``; None keeps finished parts in a temporary file only.
-    work : Work
+    work : PackingWork
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Journal:
         The files cannot be written, or there are others of these names.
     """
 
-    def __init__(self, path: Path | None, work: Work) -> None:
+    def __init__(self, path: Path | None, work: PackingWork) -> None:
         self.tensors: dict[str, DoneTensor] = {}
         self.chunks: dict[tuple[str, int], DoneChunk] = {}
         self.restarted = False
@@ -201,7 +201,7 @@ class Journal:
             raise
         return file
 
-    def _keep(self, path: Path, work: Work) -> None:
+    def _keep(self, path: Path, work: PackingWork) -> None:
         """Take over what an earlier run finished, as far as it is about the same work and its bytes are right."""
         lines = _parsed(path)
         same = next(lines, {}).get("options") == work.options
@@ -215,7 +215,7 @@ class Journal:
         places += [chunk.place for chunk in self.chunks.values()]
         self._data.truncate(max([len(_MARK), *(place.offset + place.size for place in places)]))
 
-    def _rewrite(self, path: Path, work: Work) -> None:
+    def _rewrite(self, path: Path, work: PackingWork) -> None:
         """Write what is kept: lines of no use must not come back, and the last one may be cut short."""
         with replacing(path) as file:
             file.write(_MARK)
@@ -225,7 +225,7 @@ class Journal:
             for name, tensor in self.tensors.items():
                 file.write(_encoded(_tensor_line(name, work.files[name], tensor)))
 
-    def _take(self, line: dict[str, Any], work: Work) -> None:
+    def _take(self, line: dict[str, Any], work: PackingWork) -> None:
         try:
             name, places = line["tensor"], [Extent(*part) for part in line["parts"]]
             if name not in work.files or work.files[name] != line["file"] or not all(map(self._is_right, places)):

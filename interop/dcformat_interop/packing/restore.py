@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dcformat.files import replacing
-from dcformat_interop.packing.files import PackedFiles
 from dcformat_interop.packing.origin import SafetensorsOrigin
+from dcformat_interop.packing.packed_files import PackedFiles
 from dcformat_interop.safetensors import Layout
 
 

@@ -14,7 +14,7 @@ from dcformat.graph import Node, Shape
 from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.tensors import Budget
-from dcformat_interop.tflite_import.constants import BYTES_PER_ELEMENT
+from dcformat_interop.tflite_import.constant_tensors import BYTES_PER_ELEMENT
 from dcformat_interop.tflite_import.items import (
     Axes,
     TfliteItem,

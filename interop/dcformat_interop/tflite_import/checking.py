@@ -15,8 +15,8 @@ from dcformat.model import Model
 from dcformat_interop.lowering.comparison import (
     ROUNDING,
     TOLERANCE,
+    NetworkRun,
     RoundingDifference,
-    Run,
     differences,
     rounding,
     rounds,
@@ -65,7 +65,7 @@ class LiteRTComparison(NamedTuple):
 
 
 def compare_with_litert(
-    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run, litert: LiteRT
+    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: NetworkRun, litert: LiteRT
 ) -> LiteRTComparison:  # fmt: skip
     """Compare a network with the file from which it was read; `limits` are those of inputs that choose elements.
 
@@ -145,7 +145,7 @@ def _random(port: Port, count: int, limit: int | None) -> Array:
     return random.integers(low, high, (count, *shape)).astype(dtype)
 
 
-def _outputs(model: Model, inputs: Mapping[str, Array], count: int, run: Run) -> dict[str, Array]:
+def _outputs(model: Model, inputs: Mapping[str, Array], count: int, run: NetworkRun) -> dict[str, Array]:
     """Return the network's outputs for each input."""
     calls = [run({name: array[number] for name, array in inputs.items()}) for number in range(count)]
     return {name: np.stack([np.asarray(call[name]) for call in calls]) for name in calls[0]}

@@ -12,7 +12,7 @@ from dcformat_interop.lowering.unsupported import Unsupported, UnsupportedOperat
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
 from dcformat_interop.tflite_import.calls import LOWERINGS, Registered, TfliteCall, as_item
-from dcformat_interop.tflite_import.constants import constant
+from dcformat_interop.tflite_import.constant_tensors import constant
 from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value, settled
 from dcformat_interop.tflite_import.loading import OperatorInfo, TfliteFile, TfliteTensor
 from dcformat_interop.tflite_import.names import layer_names

@@ -16,7 +16,7 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder
-from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.comparison import NetworkRun
 from dcformat_interop.lowering.completion import ImportedOutput, complete
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, read_whole
@@ -43,7 +43,7 @@ class TfliteImport:
     _data: bytes
     _limits: Mapping[str, int]
 
-    def check(self, run: Run, litert: LiteRT = run_litert) -> LiteRTComparison | None:
+    def check(self, run: NetworkRun, litert: LiteRT = run_litert) -> LiteRTComparison | None:
         """Compare the network, which `run` runs, with LiteRT; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.

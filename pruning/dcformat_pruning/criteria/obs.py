@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import Data, Scores, finite
-from dcformat_pruning.criteria.inputs import Multiplied, WeightInputs, check_used, multiplied_weights, visit_inputs
+from dcformat_pruning.criteria.weight_inputs import (
+    Multiplied,
+    WeightInputs,
+    check_used,
+    multiplied_weights,
+    visit_inputs,
+)
 from dcformat_pruning.masks import PruningError, largest
 
 #: Maximum number of float64 values in the systems of equations that are solved together.

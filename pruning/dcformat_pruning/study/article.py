@@ -57,7 +57,7 @@ PUBLISHED = (
 
 
 #: See `RepeatedRow.key`.
-RowKey = tuple[float, int, str]
+ArticleRowKey = tuple[float, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class RepeatedRow:
     retrained: float
 
     @property
-    def key(self) -> RowKey:
+    def key(self) -> ArticleRowKey:
         """What was done, by which a resumed study knows that it is done."""
         return self.published, self.seed, self.method
 
@@ -111,7 +111,7 @@ EPOCHS, BATCH = 100, 50
 
 
 def repeat(
-    module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int, done: Iterable[RowKey] = ()
+    module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int, done: Iterable[ArticleRowKey] = ()
 ) -> Iterator[RepeatedRow]:
     """Repeat the article's rows with magnitude and TF-IDF, and with OBD for comparison; the article's own come first.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria import scored_layers
 from dcformat_pruning.data import Augmentation, Pool, TrainingData
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.schedules import Penalty
 from dcformat_pruning.training import EpochProgress, TrainingPlan, fit
 

@@ -17,7 +17,7 @@ from dcformat.records import replace
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.fixed_point import Code
 from dcformat_runtime.c_export.steps import FusedStep
-from dcformat_runtime.numpy_backend.evaluation import NumpyOperand, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 from dcformat_runtime.numpy_backend.windows import pool_counts, pool_windows, sliding
 
 Ints = npt.NDArray[np.int64]

@@ -23,6 +23,7 @@ from dcformat.graph import (
     Linear,
     MaxPool,
     Node,
+    Pair,
     Reduce,
     Requantize,
     Reshape,
@@ -36,7 +37,6 @@ from dcformat_runtime.network import to_float32
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
 
 Array = npt.NDArray[Any]
-Pair = tuple[int, int]
 
 #: The dtypes of inputs and outputs.
 BYTES = ("int8", "uint8")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.graph import Pair
 from dcformat.records import record
-from dcformat_runtime.compile.integer_network import IntegerImage, IntegerNetwork, Operator, Pair
+from dcformat_runtime.compile.integer_network import IntegerImage, IntegerNetwork, Operator
 from dcformat_runtime.kernels import integer_kernel as words
 from dcformat_runtime.kernels.integer_forms import LANES, QUADS, TILES, WORD
 

@@ -13,7 +13,7 @@ from dcformat_runtime.kernels import float_functions as functions
 from dcformat_runtime.kernels import row_kernel as words
 from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
-from dcformat_runtime.numpy_backend.evaluation import NumpyOperand, aligned
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, aligned
 
 Doubles = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 

@@ -13,7 +13,7 @@ from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.network import Floats
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import NumpyOperand
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 
 def transpose(node: Transpose, x: Floats) -> Floats:

@@ -12,7 +12,7 @@ from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.elementwise import sigmoid
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import NumpyOperand
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 
 def lstm(node: LSTM, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:

@@ -13,7 +13,7 @@ from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.windows import padded, sliding
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import NumpyOperand
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 #: The most floats of windows that a convolution copies at a time.
 _BLOCK = 1 << 22

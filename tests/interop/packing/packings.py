@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dcformat_interop.packing import units
-from dcformat_interop.packing.files import write_one
+from dcformat_interop.packing.checkpoint_packing import Packing
 from dcformat_interop.packing.origin import origin_section
-from dcformat_interop.packing.pack import Packing
+from dcformat_interop.packing.packed_files import write_one
 from dcformat_interop.packing.shards import find_shards
 from dcformat_interop.packing.workers import Executor, ThisProcess, WorkerError
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_interop import UnfitError
-from dcformat_interop.packing.files import PackedFiles
 from dcformat_interop.packing.origin import ORIGIN_KIND, SafetensorsOrigin
+from dcformat_interop.packing.packed_files import PackedFiles
 
 import dcformat
 from dcformat.errors import MemoryLimitError

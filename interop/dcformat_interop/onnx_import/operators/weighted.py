@@ -83,10 +83,10 @@ def convolution(call: OnnxCall, x: Value, weight: Array, bias: Array | None) -> 
     return _by_slices(call, x, weight, bias, (strides, before, after, dilations), groups)
 
 
-Windows = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
+WindowSizes = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
 
 
-def _emitted(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: Windows, groups: int) -> Value:
+def _emitted(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: WindowSizes, groups: int) -> Value:
     strides, before, after, dilations = windows
     return call.emit(
         Conv, x, weight=call.tensor(weight, call.tensor_name(1)),
@@ -96,7 +96,7 @@ def _emitted(call: OnnxCall, x: Value, weight: Array, bias: Array | None, window
     )  # fmt: skip
 
 
-def _by_slices(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: Windows, groups: int) -> Value:
+def _by_slices(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: WindowSizes, groups: int) -> Value:
     """Lower a convolution over 3 dimensions to a sum, with a term for each position of the kernel along the first."""
     b, (strides, before, after, dilations) = call.builder, windows
     rank = len(x.shape)

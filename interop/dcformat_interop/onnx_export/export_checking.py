@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dcformat.model import Model
 from dcformat_interop.graph_builder import index_limits
-from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.comparison import NetworkRun
 from dcformat_interop.onnx_export.model_writer import BATCH
 from dcformat_interop.onnx_import.checking import Comparison, compare
-from dcformat_interop.onnx_import.ports import InputPlan
-from dcformat_interop.onnx_import.source import OnnxOrigin, OnnxSource, onnx_engine
+from dcformat_interop.onnx_import.model_inputs import InputPlan
+from dcformat_interop.onnx_import.source_model import OnnxOrigin, OnnxSource, onnx_engine
 
 
-def check_export(path: str, model: Model, made: bytes, run: Run) -> Comparison:
+def check_export(path: str, model: Model, made: bytes, run: NetworkRun) -> Comparison:
     """Compare an exported ONNX model with the network that `run` runs.
 
     Parameters

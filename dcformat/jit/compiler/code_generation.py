@@ -20,7 +20,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from dcformat.jit.compiler import elf
-from dcformat.jit.compiler.entry import ENTRY, EntryBuilder
+from dcformat.jit.compiler.entry_builder import ENTRY, EntryBuilder
 from dcformat.jit.machine_code.image import CodeImage
 from dcformat.jit.machine_code.loader import provided
 from dcformat.jit.machine_code.targets import Target

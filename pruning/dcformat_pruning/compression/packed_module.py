@@ -16,7 +16,7 @@ from dcformat.codecs import MODES, Mode
 from dcformat.model import Model
 from dcformat.transforms import reorder_units
 from dcformat_pruning.export import from_module
-from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
 
 

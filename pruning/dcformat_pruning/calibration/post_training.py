@@ -18,9 +18,9 @@ from dcformat.graph import Graph, Quantize, Requantize
 from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.calibration.calibration_inputs import random_inputs
-from dcformat_pruning.calibration.goals import CalibrationGoal, search
 from dcformat_pruning.calibration.layers import UsedTensor, find_layers
 from dcformat_pruning.calibration.measures import Measure
+from dcformat_pruning.calibration.price_search import CalibrationGoal, search
 from dcformat_pruning.calibration.pruning_masks import CRITERIA, Mask, densities, masks
 from dcformat_pruning.calibration.refinement import Teacher
 from dcformat_pruning.calibration.sensitivity import Sensitivity, measure_sensitivity

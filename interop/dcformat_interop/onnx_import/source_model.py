@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import TensorNames
-from dcformat_interop.onnx_import.ports import InputPlan
+from dcformat_interop.onnx_import.model_inputs import InputPlan
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]

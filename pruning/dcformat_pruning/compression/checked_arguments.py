@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dcformat.datasets import DataError
-from dcformat_pruning.compression.packing import ExampleCall
+from dcformat_pruning.compression.packed_module import ExampleCall
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
 from dcformat_pruning.feeds import Feed, feed_of
 from dcformat_pruning.masks import PruningError

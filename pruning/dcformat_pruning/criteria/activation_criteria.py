@@ -18,7 +18,13 @@ from dcformat_pruning.criteria.base import (
     positions,
     scored_layers,
 )
-from dcformat_pruning.criteria.inputs import WeightInputs, check_used, input_energies, multiplied_weights, visit_inputs
+from dcformat_pruning.criteria.weight_inputs import (
+    WeightInputs,
+    check_used,
+    input_energies,
+    multiplied_weights,
+    visit_inputs,
+)
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.objectives import run
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dcformat_interop.packing.files import INDEX_NAME, write_one, write_shards
+from dcformat_interop.packing.checkpoint_packing import JOURNAL_FROM, Packing
 from dcformat_interop.packing.journal import Journal
 from dcformat_interop.packing.origin import origin_section
-from dcformat_interop.packing.pack import JOURNAL_FROM, Packing
+from dcformat_interop.packing.packed_files import INDEX_NAME, write_one, write_shards
 from dcformat_interop.packing.shards import Shards, find_shards
 from dcformat_interop.packing.workers import Executor, Processes, ThisProcess
 
@@ -26,8 +26,8 @@ from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
 from dcformat_cli.input_files import naming
 from dcformat_cli.output_files import OutputFile
-from dcformat_cli.packing.checkpoints import check_names, kept_metadata
-from dcformat_cli.packing.options import PackOptions
+from dcformat_cli.pack.checkpoints import check_names, kept_metadata
+from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.terminal import emit_json, note, say, show_notes
 from dcformat_cli.writing import say_choice, trials_as_json
 
