@@ -34,7 +34,8 @@ from dcformat.graph import (
     Unary,
 )
 from dcformat.graph.node import as_float32
-from dcformat_runtime.segments import Segment, divide, evenly_padded, takes_rows
+from dcformat_runtime.network import takes_rows
+from dcformat_runtime.segments import Segment, divide, evenly_padded
 
 #: The kinds of steps by their first node.
 _KINDS: dict[type[Node], str] = {
