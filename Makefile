@@ -60,7 +60,7 @@ READERS := $(addprefix dcformat/,chunk_stream.py contents.py cursor.py delta_cod
   $(addprefix interop/dcformat_interop/,checkpoint_reader.py deep_compression_net.py kinds.py mask_folding.py nesting.py npy.py \
     npz.py safetensors.py tensors.py torch_files.py onnx_import/loading.py) \
   $(addprefix interop/dcformat_interop/packing/,indexes.py origin.py shards.py) \
-  $(addprefix interop/dcformat_interop/tflite_import/,constants.py flatbuffer.py loading.py quantization.py sparsity.py)
+  $(addprefix interop/dcformat_interop/tflite_import/,constant_tensors.py flatbuffer.py loading.py quantization.py sparsity.py)
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow and not needs_compiler" $(KERNEL_TESTS) --cov --cov-append --cov-report=term

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from dcformat_pruning import Goal, RunControl, Settings, compress
 from dcformat_pruning.data import Images, TrainingData
-from dcformat_pruning.meter import Step
+from dcformat_pruning.meter import StageProgress
 from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import jpeg_test_images, jpeg_training_data
 from dcformat_pruning.study.network_training import plan_of, train_dense
@@ -57,8 +57,13 @@ _SETTINGS = Settings(epochs=30, lr=3e-3, distill=0.7, levels=63, bfloat16=True, 
 
 RECORDS = {
     "resnet-8": Record(30, 0.349, replace(_SETTINGS, epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4)), teacher="vgg-7"),
-    "resnet-20": Record(30, 0.175, replace(_SETTINGS, epochs=(17, 6, 3), lr=(3e-3, 1e-3, 5e-4))),
-    "vgg-7": Record(20, 0.0566, replace(_SETTINGS, epochs=(13, 4, 2), lr=(3e-3, 1e-3, 5e-4), clusters=12)),
+    "resnet-20": Record(30, 0.166, replace(_SETTINGS, epochs=(22, 7, 3), lr=(3e-3, 1e-3, 5e-4))),
+    "vgg-7": Record(
+        20, 0.072, replace(_SETTINGS, epochs=(10, 4, 1), lr=(3e-3, 1e-3, 5e-4), clusters=12), teacher="resnet-20"
+    ),
+    "vit": Record(
+        24, 0.25, replace(_SETTINGS, epochs=(9, 4, 1), lr=(1.5e-3, 7e-4, 3e-4), clusters=12), teacher="resnet-20"
+    ),
 }
 
 
@@ -97,7 +102,7 @@ def _show_epoch(stage: str, epoch: float, epochs: int, figures: dict[str, float]
         print(f"{time.strftime('%H:%M:%S')} {stage} {epoch:g}/{epochs} {figures}", flush=True)
 
 
-def _show_step(step: Step) -> None:
+def _show_step(step: StageProgress) -> None:
     if step.unit == "epochs":
         _show_epoch(step.stage, step.done, step.total, dict(step.figures))
 

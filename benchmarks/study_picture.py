@@ -27,9 +27,9 @@ def rows_of(name: str, kind: type[T]) -> list[T]:
 
 def main() -> None:
     from dcformat_pruning.study import ComparisonRow
+    from dcformat_pruning.study.criteria_report import plot
     from dcformat_pruning.study.network_comparison import NetworkRow
     from dcformat_pruning.study.network_report import plot_networks
-    from dcformat_pruning.study.report import plot
 
     plot(rows_of("study-criteria", ComparisonRow), ROOT / "docs" / "study-criteria.png")
     plot_networks(rows_of("study-networks", NetworkRow), ROOT / "docs" / "study-networks.png")

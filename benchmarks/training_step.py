@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parents[1] / p) for p in ("", "runtime", "pruning"))]
 
-from dcformat_pruning.networks import build  # noqa: E402
+from dcformat_pruning.lenets import build  # noqa: E402
 from dcformat_pruning.shrinking import keep_best_units, shrink  # noqa: E402
 from dcformat_pruning.training import TrainingPlan, make_optimizer, memory_format, objective  # noqa: E402
 from machine import describe  # noqa: E402

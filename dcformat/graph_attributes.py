@@ -30,7 +30,7 @@ OPERATORS: dict[int, type[g.Node]] = dict(
 )  # fmt: skip
 
 
-class Scope:
+class OperatorContext:
     """What the bytes of operators depend on, beside themselves.
 
     Attributes
@@ -79,11 +79,11 @@ def read_real(field: str, cursor: Cursor) -> float:
 class AttributeCoding:
     """How a value is written and read; `field` names it in errors."""
 
-    def write(self, field: str, value: Any, scope: Scope) -> bytes:
+    def write(self, field: str, value: Any, scope: OperatorContext) -> bytes:
         """Return the bytes of a value; a `FormatError` if it has none."""
         raise NotImplementedError
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> Any:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> Any:
         """Read a value."""
         raise NotImplementedError
 
@@ -94,22 +94,22 @@ class _Count(AttributeCoding):
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def write(self, field: str, value: int, scope: Scope) -> bytes:
+    def write(self, field: str, value: int, scope: OperatorContext) -> bytes:
         if not 0 <= value <= self.limit:
             raise LimitError(field, got=value, expected=f"0 to {self.limit}")
         return varint(value)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> int:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> int:
         return cursor.varint(field, self.limit)
 
 
 class _OptionalCount(_Count):
     """A count plus 1, or 0 for None."""
 
-    def write(self, field: str, value: int | None, scope: Scope) -> bytes:
+    def write(self, field: str, value: int | None, scope: OperatorContext) -> bytes:
         return super().write(field, 0 if value is None else value + 1, scope)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> int | None:  # type: ignore[override]
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> int | None:  # type: ignore[override]
         number = super().read(field, cursor, scope)
         return number - 1 if number else None
 
@@ -117,10 +117,10 @@ class _OptionalCount(_Count):
 class _Signed(_Count):
     """0, -1, 1, -2, 2, ... as the varints 0, 1, 2, 3, 4, ..."""
 
-    def write(self, field: str, value: int, scope: Scope) -> bytes:
+    def write(self, field: str, value: int, scope: OperatorContext) -> bytes:
         return super().write(field, 2 * value if value >= 0 else -2 * value - 1, scope)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> int:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> int:
         number = super().read(field, cursor, scope)
         return -(number + 1 >> 1) if number & 1 else number >> 1
 
@@ -128,10 +128,10 @@ class _Signed(_Count):
 class _Real(AttributeCoding):
     """A float32, to which a writer rounds; it may be infinite."""
 
-    def write(self, field: str, value: float, scope: Scope) -> bytes:
+    def write(self, field: str, value: float, scope: OperatorContext) -> bytes:
         return write_real(field, value)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> float:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> float:
         return read_real(field, cursor)
 
 
@@ -141,12 +141,12 @@ class _Choice(AttributeCoding):
     def __init__(self, table: Sequence[Any]) -> None:
         self.table = tuple(table)
 
-    def write(self, field: str, value: Any, scope: Scope) -> bytes:
+    def write(self, field: str, value: Any, scope: OperatorContext) -> bytes:
         if value not in self.table:
             raise GraphError(field, got=repr(value), expected=", ".join(map(str, self.table)))
         return varint(self.table.index(value))
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> Any:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> Any:
         number = cursor.varint(field, layout.MAX_ATTRIBUTE)
         if number >= len(self.table):
             raise EncodingError(field, got=number, expected=f"at most {len(self.table) - 1}")
@@ -156,10 +156,10 @@ class _Choice(AttributeCoding):
 class _Axes(AttributeCoding):
     """A set of dimensions, as a varint whose bit i stands for dimension i."""
 
-    def write(self, field: str, value: Sequence[int], scope: Scope) -> bytes:
+    def write(self, field: str, value: Sequence[int], scope: OperatorContext) -> bytes:
         return varint(sum(1 << axis for axis in value))
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> tuple[int, ...]:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> tuple[int, ...]:
         mask = cursor.varint(field, (1 << layout.MAX_RANK) - 1)
         return tuple(axis for axis in range(layout.MAX_RANK) if mask >> axis & 1)
 
@@ -170,20 +170,20 @@ class _Each(AttributeCoding):
     def __init__(self, item: AttributeCoding) -> None:
         self.item = item
 
-    def write(self, field: str, value: Sequence[Any], scope: Scope) -> bytes:
+    def write(self, field: str, value: Sequence[Any], scope: OperatorContext) -> bytes:
         return b"".join(self.item.write(field, item, scope) for item in value)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> tuple[Any, ...]:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> tuple[Any, ...]:
         return tuple(self.item.read(field, cursor, scope) for _ in range(scope.count))
 
 
 class _Counted(_Each):
     """A list after its length, which also is the length of the lists that follow."""
 
-    def write(self, field: str, value: Sequence[Any], scope: Scope) -> bytes:
+    def write(self, field: str, value: Sequence[Any], scope: OperatorContext) -> bytes:
         return _Count(layout.MAX_RANK).write(f"{field} length", len(value), scope) + super().write(field, value, scope)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> tuple[Any, ...]:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> tuple[Any, ...]:
         scope.count = cursor.varint(f"{field} length", layout.MAX_RANK)
         return super().read(field, cursor, scope)
 
@@ -191,10 +191,10 @@ class _Counted(_Each):
 class _OptionalTensor(AttributeCoding):
     """A tensor's number plus 1, or 0 for None."""
 
-    def write(self, field: str, value: str | None, scope: Scope) -> bytes:
+    def write(self, field: str, value: str | None, scope: OperatorContext) -> bytes:
         return varint(0 if value is None else scope.number(value) + 1)
 
-    def read(self, field: str, cursor: Cursor, scope: Scope) -> str | None:
+    def read(self, field: str, cursor: Cursor, scope: OperatorContext) -> str | None:
         number = cursor.varint(field, layout.MAX_TENSORS)
         return scope.name(field, number - 1) if number else None
 
@@ -260,13 +260,13 @@ def defaults(kind: type[g.Node], spatial: int) -> tuple[Any, ...] | None:
     return tuple(value * spatial if isinstance(value, tuple) else value for value in found)
 
 
-def write_attributes(what: str, kind: type[g.Node], values: Sequence[Any], scope: Scope) -> bytes:
+def write_attributes(what: str, kind: type[g.Node], values: Sequence[Any], scope: OperatorContext) -> bytes:
     """Return the bytes of all attributes of an operator; `what` names it in errors."""
     codings = ATTRIBUTES.get(kind, {}).items()
     return b"".join(c.write(f"{what} {field}", value, scope) for (field, c), value in zip(codings, values, strict=True))
 
 
-def read_attributes(what: str, kind: type[g.Node], cursor: Cursor, scope: Scope) -> tuple[Any, ...]:
+def read_attributes(what: str, kind: type[g.Node], cursor: Cursor, scope: OperatorContext) -> tuple[Any, ...]:
     """Read all attributes of an operator, in the order of `ATTRIBUTES`."""
     codings = ATTRIBUTES.get(kind, {}).items()
     return tuple(coding.read(f"{what} {field}", cursor, scope) for field, coding in codings)

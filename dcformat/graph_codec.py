@@ -15,7 +15,7 @@ from dcformat.graph.node import Shape
 from dcformat.graph_attributes import (
     ATTRIBUTES,
     OPERATORS,
-    Scope,
+    OperatorContext,
     defaults,
     read_attributes,
     read_real,
@@ -57,7 +57,7 @@ def write_graph(graph: Graph, names: Sequence[str]) -> bytes:
         out += bytes((PORTS,)) + _write_ports("inputs", graph.inputs, len(graph.nodes) + len(graph.inputs))
     out += _write_preprocessing(graph.preprocessing)
     out += varint(len(graph.nodes))
-    scope = Scope(names)
+    scope = OperatorContext(names)
     for number, node in enumerate(graph.nodes):
         out += _write_node(number, number + len(graph.inputs), node, scope)
     if not plain:
@@ -81,7 +81,7 @@ def read_graph(cursor: Cursor, tensors: Mapping[str, Shape]) -> Graph:
         _read_inputs(cursor) if head == PORTS else (Port(_read_sizes(cursor, head, "input shape")),)
     )
     rule = _read_preprocessing(cursor)
-    scope, count = Scope(tensors), cursor.varint("operators", layout.MAX_NODES)
+    scope, count = OperatorContext(tensors), cursor.varint("operators", layout.MAX_NODES)
     nodes = tuple(_read_node(cursor, number, number + len(inputs), scope, tensors) for number in range(count))
     values = len(inputs) + len(nodes)
     outputs = _read_outputs(cursor, values) if head == PORTS else (Output(values - 1),)
@@ -180,7 +180,7 @@ def _shared_by_channels(values: tuple[float, ...]) -> tuple[float, ...]:
 # --- operators --------------------------------------------------------------------------------------------------
 
 
-def _write_node(number: int, values: int, node: Node, scope: Scope) -> bytes:
+def _write_node(number: int, values: int, node: Node, scope: OperatorContext) -> bytes:
     """Return an operator's bytes; `values` values come before its own."""
     kind, what = type(node), f"node {number} ({node.kind})"
     if kind not in _IDS:
@@ -202,7 +202,7 @@ def _write_node(number: int, values: int, node: Node, scope: Scope) -> bytes:
     return bytes(out + attributes if given else out)
 
 
-def _write_operand(what: str, operand: Operand, values: int, kind: type[Node], scope: Scope) -> bytes:
+def _write_operand(what: str, operand: Operand, values: int, kind: type[Node], scope: OperatorContext) -> bytes:
     if not _is_tagged(kind):
         assert isinstance(operand, int)  # as Graph.shapes has made sure
         return varint(values - 1 - operand)
@@ -217,7 +217,7 @@ def _is_tagged(kind: type[Node]) -> bool:
     return kind.takes_tensors or kind.takes_constants
 
 
-def _read_node(cursor: Cursor, number: int, values: int, scope: Scope, tensors: Mapping[str, Shape]) -> Node:
+def _read_node(cursor: Cursor, number: int, values: int, scope: OperatorContext, tensors: Mapping[str, Shape]) -> Node:
     head = cursor.u8("operator")
     kind: Any = OPERATORS.get(head & OPERATOR_MASK)
     if kind is None:
@@ -248,7 +248,9 @@ def _read_node(cursor: Cursor, number: int, values: int, scope: Scope, tensors: 
     return node
 
 
-def _read_operands(cursor: Cursor, what: str, values: int, kind: type[Node], scope: Scope) -> tuple[Operand, ...]:
+def _read_operands(
+    cursor: Cursor, what: str, values: int, kind: type[Node], scope: OperatorContext
+) -> tuple[Operand, ...]:
     count = cursor.varint(f"{what} inputs", layout.MAX_INPUTS) if kind.arity is None else kind.arity
     if not _is_tagged(kind):
         return tuple(_back(cursor, f"{what} input", values) for _ in range(count))

@@ -7,20 +7,18 @@ and the caller's limits before anything is allocated for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.chunk_stream import chunk_tensors
 from dcformat.codecs.memory import TENSOR_OBJECTS, usage_bytes, working_bytes
 from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
-from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import TensorInfo
-from dcformat.contents_writer import small_sections
 from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.front import check_crc, read_front
@@ -29,8 +27,11 @@ from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource
-from dcformat.state_dict import StateDict
 from dcformat.wording import counted
+
+if TYPE_CHECKING:  # a module that few callers need is imported where it is used, because imports take most of a start
+    from dcformat.codecs.usage import Usage
+    from dcformat.state_dict import StateDict
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -72,8 +73,7 @@ class DcfFile:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
         self.path, self.size = data.path, data.size
-        self._naming = _Naming(data.path)
-        with self._naming, memory_counts("contents", max_memory):
+        with self._naming(), memory_counts("contents", max_memory):
             self._front = read_front(data, max_memory, max_work)
             self._blocks = self._front.block_offsets(None if partial else data.size)
         self.version, self._contents = self._front.version, self._front.contents
@@ -99,7 +99,7 @@ class DcfFile:
     @property
     def digest(self) -> bytes:
         """The content digest that the file states, which `verify` checks."""
-        with self._naming:
+        with self._naming():
             return bytes(self._data.take(self.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
 
     @property
@@ -139,6 +139,8 @@ class DcfFile:
 
     def sections(self) -> list[tuple[int, bytes]]:
         """Return the id and the body of each section but the tensor table, in order."""
+        from dcformat.contents_writer import small_sections
+
         return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
 
     def read(self, offset: int, count: int) -> bytes:
@@ -147,7 +149,7 @@ class DcfFile:
 
     def payload(self, name: str) -> bytes:
         """Return the coded bytes of a tensor, or of its original. Raises `KeyError` or `FormatError`."""
-        with self._naming:
+        with self._naming():
             return bytes(self._payload(self._original(name)))
 
     @property
@@ -173,13 +175,13 @@ class DcfFile:
             return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
         info = self._original(name)
         if info.name not in self._work:
-            with self._naming:
+            with self._naming():
                 self._work[info.name] = self._guarded(info, decoding_steps)
         return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
-        with self._naming:
+        with self._naming():
             tensor = self._decode(self._original(name), threads)
         return tensor if tensor.name == name else replace(tensor, name=name)
 
@@ -197,13 +199,15 @@ class DcfFile:
             The payload is damaged, or a chunk takes more memory, or all chunks more work, than allowed.
         """
         info = self._original(name)
-        with self._naming:
+        with self._naming():
             tensors = self._chunks(info) if info.payload_bytes > layout.MAX_SHARED_BLOCK_BYTES else None
             for tensor in [self._decode(info, 1)] if tensors is None else tensors:
                 yield from tensor.pieces()
 
     def _chunks(self, info: TensorInfo) -> Iterator[Tensor] | None:
         """Return a tensor's chunks, if it can be decoded chunk by chunk."""
+        from dcformat.chunk_stream import chunk_tensors
+
         start = self._blocks[info.block]
 
         def take(offset: int, count: int) -> memoryview:
@@ -214,12 +218,12 @@ class DcfFile:
 
     def dense(self, name: str, *, threads: int = 1) -> Array:
         """Decode one tensor into a dense array of its shape, in ``STORAGE[dtype]``. Raises the errors of `tensor`."""
-        with self._naming:
+        with self._naming():
             return self.tensor(name, threads=threads).to_dense(max_memory=self._max_memory)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode all tensors and return the model. Raises `FormatError`."""
-        with self._naming:
+        with self._naming():
             total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
             self._allow("tensors", total)
             require_work("decoding all tensors", self.work(), self._max_work)
@@ -233,6 +237,8 @@ class DcfFile:
 
     def state_dict(self) -> StateDict:
         """Return the tensors as a mapping from names to dense arrays, which are read on demand and not kept."""
+        from dcformat.state_dict import StateDict
+
         return StateDict(self)
 
     def damaged(self) -> dict[str, FormatError]:
@@ -258,7 +264,7 @@ class DcfFile:
 
         `progress` takes the number of finished tensors, that of all, and the name of the next one.
         """
-        with self._naming:
+        with self._naming():
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
@@ -270,7 +276,7 @@ class DcfFile:
             digest.add(name, known[name])
         found = digest.take()
         if found != self.digest:
-            with self._naming:
+            with self._naming():
                 raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
 
     def ledger(self) -> list[LedgerRow]:
@@ -290,13 +296,13 @@ class DcfFile:
         This decodes the payload, unless the caller has done so and gives the `tensor`.
         """
         info = self._info[name]
-        with self._naming:
+        with self._naming():
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
             return self._usage(info, tensor)
 
     def usages(self) -> dict[str, Usage]:
         """Return the `usage` of every tensor; one call's work limit applies to all together. Raises `FormatError`."""
-        with self._naming:
+        with self._naming():
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
 
@@ -311,6 +317,8 @@ class DcfFile:
 
     def _measure(self, payload: ParsedPayload, tensor: Tensor | None) -> Usage:
         self._allow(f"accounting for tensor {payload.info.name!r}", usage_bytes(payload) + self._copied(payload.info))
+        from dcformat.codecs.usage import measure
+
         return measure(payload, tensor)
 
     def _original(self, name: str) -> TensorInfo:
@@ -377,18 +385,11 @@ class DcfFile:
     def _allow(self, what: str, need: int) -> None:
         require_memory(what, need + self._front.held, self._max_memory)
 
-
-class _Naming:
-    """Adds the file's name to errors of a block."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, FormatError):
-            error.path = error.path or self._path
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Add the file's name to errors."""
+        try:
+            yield
+        except FormatError as error:
+            error.path = error.path or self.path
+            raise

@@ -158,7 +158,13 @@ def _read(file: BinaryIO, count: int) -> bytes:
 
 
 def _read_some(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
+    try:
+        data = file.read(count)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        name = getattr(file, "name", None)
+        raise OSError(error.errno, error.strerror, name if isinstance(name, str) else None) from error
     if data is None:
         raise BlockingIOError(errno.EAGAIN, "the file has no bytes ready")
     if not isinstance(data, bytes | bytearray | memoryview):

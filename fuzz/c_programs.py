@@ -73,14 +73,14 @@ def main() -> int:
 def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
     import numpy as np
     from dcformat_runtime.c_export import ExportOptions, export_c
-    from dcformat_runtime.c_export.exporting import Form, Numbers
+    from dcformat_runtime.c_export.exporting import Form, NumberFormat
 
     from tests.runtime.example_networks import Net, lenet, mlp
     from tests.runtime.test_c_export import elementwise, one_line, quantised
 
-    networks = {"lenet": lenet(size=8), "one-line": one_line(), "mlp": mlp(24, 12, 9, 5)}
+    networks = {"lenet": lenet(size=8), "one-line": one_line(), "mlp": mlp(8, 6, 5, 3)}
     forms: tuple[Form, ...] = ("fast", "small", "tables")
-    choices: list[tuple[str, Numbers]] = [("lenet", "int8"), ("one-line", "float32"), ("mlp", "int16")]
+    choices: list[tuple[str, NumberFormat]] = [("lenet", "int8"), ("one-line", "float32"), ("mlp", "int16")]
     made = []
     for form in forms:
         for name, numbers in choices:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from dcformat_interop import UnfitError
 from dcformat_interop.packing.elements import Findings
-from dcformat_interop.packing.files import INDEX_NAME, opened_files
-from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, Work
+from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.origin import ORIGIN_KIND, read_origin
+from dcformat_interop.packing.packed_files import INDEX_NAME, opened_files
 from dcformat_interop.packing.shards import find_shards
 from safetensors.numpy import save_file
 
@@ -164,7 +164,7 @@ def resume(data: bytes) -> str:
     return "ok" if kept else "empty"
 
 
-_WORK = Work({"version": "1"}, {"w": ["a", 1], "v": ["b", 2]})
+_WORK = PackingWork({"version": "1"}, {"w": ["a", 1], "v": ["b", 2]})
 
 
 def _kept(journal: Journal) -> list[bytes]:

@@ -25,8 +25,8 @@ import dcformat_runtime
 import torch
 from dcformat_interop import import_pt2
 from dcformat_interop.torch_import import import_program
-from dcformat_pruning.export.inputs import example_inputs
-from dcformat_pruning.export.program import exported
+from dcformat_pruning.export.example_inputs import example_inputs
+from dcformat_pruning.export.torch_program import exported
 from torch import nn
 
 import dcformat

@@ -11,9 +11,9 @@ from math import prod
 
 import numpy as np
 from dcformat_runtime.c_export import fixed_network
-from dcformat_runtime.c_export.calibration import calibrate
 from dcformat_runtime.c_export.real_numbers import with_real_numbers
-from dcformat_runtime.c_export.steps import Step, find_steps
+from dcformat_runtime.c_export.steps import FusedStep, find_steps
+from dcformat_runtime.c_export.value_ranges import calibrate
 from dcformat_runtime.network import Floats, to_float32
 
 from dcformat.graph import AvgPool, Conv, MaxPool, Reduce, Transpose
@@ -113,7 +113,7 @@ def dense_program(model: Model, files: Mapping[str, str], inputs: Floats | None)
 
 
 def _moved_or_added(
-    fixed: fixed_network.FixedNetwork, step: Step, shapes: list[tuple[int, ...]], sources: list[str], target: str
+    fixed: fixed_network.FixedNetwork, step: FusedStep, shapes: list[tuple[int, ...]], sources: list[str], target: str
 ) -> str:  # fmt: skip
     """Return a transposition of three dimensions, or a sum."""
     node, codes = step.node, fixed.codes
@@ -136,7 +136,7 @@ def _moved_or_added(
 """
 
 
-def _weights(fixed: fixed_network.FixedNetwork, step: Step) -> list[str]:
+def _weights(fixed: fixed_network.FixedNetwork, step: FusedStep) -> list[str]:
     layer = fixed.layers[step.number]
     weight = np.asarray(layer.weight.numbers)
     bits = max(int(np.abs(weight).max()).bit_length() - 7, 0)
@@ -149,7 +149,7 @@ def _weights(fixed: fixed_network.FixedNetwork, step: Step) -> list[str]:
 
 
 def _code(
-    fixed: fixed_network.FixedNetwork, step: Step, shapes: list[tuple[int, ...]], source: str, target: str
+    fixed: fixed_network.FixedNetwork, step: FusedStep, shapes: list[tuple[int, ...]], source: str, target: str
 ) -> str:
     node, n = step.node, step.number
     inner, outer = shapes[step.sources[0]], shapes[n + 1]

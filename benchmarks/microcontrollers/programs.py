@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "interop
 from dcformat_cli.report.chips import CHIPS, OTHER_FLASH, OTHER_RAM  # noqa: E402
 from dcformat_runtime import Session  # noqa: E402
 from dcformat_runtime.c_export import Exported, ExportOptions, export_c  # noqa: E402
-from dcformat_runtime.c_export.exporting import Form, Numbers  # noqa: E402
+from dcformat_runtime.c_export.exporting import Form, NumberFormat  # noqa: E402
 from dcformat_runtime.c_export.toolchains import TARGETS, ToolchainError, emulate, measure, missing  # noqa: E402
 
 import dcformat  # noqa: E402
@@ -91,7 +91,7 @@ def _mnist(name: str) -> dict[str, Any]:
     model = dcformat.load(ROOT / "models" / f"{name}.dcf")
     train, test = (load_split(part, ROOT / "data" / "mnist") for part in ("train", "test"))
     expected = Session.from_model(model)(test.images)
-    numbers: tuple[Numbers, ...] = ("int8", "int16", "float32")
+    numbers: tuple[NumberFormat, ...] = ("int8", "int16", "float32")
     rows = []
     for kind in numbers:
         for form in FORMS:
@@ -162,7 +162,7 @@ def _network(name: str, model: Model, rows: list[dict[str, Any]], inputs: Any, s
     return {"name": name, "dcf": size, "programs": rows, "dense": dense}
 
 
-def _export(model: Model, numbers: Numbers, form: Form, inputs: Any) -> Exported:
+def _export(model: Model, numbers: NumberFormat, form: Form, inputs: Any) -> Exported:
     return export_c(model, ExportOptions(numbers, form, static_inputs=True, tests=1), inputs)
 
 

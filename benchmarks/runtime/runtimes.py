@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dcformat_cli.bench.other_runtimes import RUNTIMES, Floats, Run, UnsupportedError, openvino_network
+from dcformat_cli.bench.other_runtimes import RUNTIMES, Floats, RuntimeCall, UnsupportedError, openvino_network
 from dcformat_interop.onnx_export import dense, to_onnx
 
 from dcformat.graph import Conv, Flatten, Linear, MaxPool, Node, ReLU
@@ -112,7 +112,7 @@ class LiteRtFile:
         return [self._tensor(x.shape, np.ascontiguousarray(x)) for x in (weight, values)]
 
 
-def litert(model: Model, threads: int) -> Run:
+def litert(model: Model, threads: int) -> RuntimeCall:
     """Return LiteRT (TensorFlow Lite) with its XNNPACK kernels in float32."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -161,7 +161,7 @@ def ncnn_files(model: Model) -> tuple[str, bytes]:
     return "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines]) + "\n", weights
 
 
-def ncnn(model: Model, threads: int) -> Run:
+def ncnn(model: Model, threads: int) -> RuntimeCall:
     """Return ncnn in float32. It has no batches: images are rows of a matrix, or come one by one."""
     import ncnn
 
@@ -189,7 +189,7 @@ def ncnn(model: Model, threads: int) -> Run:
     return run
 
 
-def openvino_int8(model: Model, threads: int) -> Run:
+def openvino_int8(model: Model, threads: int) -> RuntimeCall:
     """Return OpenVINO for the network that ONNX Runtime's tool quantises to int8, with a scale per output channel."""
     import networks
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dcformat_interop.packing.files import write_one
-from dcformat_interop.packing.pack import Packing
+from dcformat_interop.packing.checkpoint_packing import Packing
+from dcformat_interop.packing.packed_files import write_one
 from dcformat_interop.packing.shards import find_shards
 from dcformat_interop.packing.workers import ThisProcess
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dcformat import layout
 from dcformat.codecs.payload_layout import parse_payload
-from dcformat_cli.terminal import Table
+from dcformat_cli.terminal import TextTable
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -28,7 +28,7 @@ _CHUNKS = {
 }  # fmt: skip
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """A part of a file: the offset of its first byte, all its bytes or their beginning, and what it is."""
 
     offset: int
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     data: bytes
 
 
-def file_parts(file: DcfFile) -> Iterator[Part]:
+def file_parts(file: DcfFile) -> Iterator[FilePart]:
     """Yield the parts of a file, in order."""
     contents = file.ledger()[1].bytes
     sizes = [
@@ -51,11 +51,11 @@ def file_parts(file: DcfFile) -> Iterator[Part]:
     sizes.append(("content digest", layout.DIGEST_BYTES, _DIGEST))
     offset = 0
     for what, size, section in sizes:
-        yield Part(offset, size, what, section, file.read(offset, min(size, _SHOWN)))
+        yield FilePart(offset, size, what, section, file.read(offset, min(size, _SHOWN)))
         offset += size
 
 
-def tensor_parts(file: DcfFile, name: str) -> Iterator[Part]:
+def tensor_parts(file: DcfFile, name: str) -> Iterator[FilePart]:
     """Yield the parts of a tensor's payload: what comes before its chunks, and each chunk."""
     info = file.info(name)
     info = info if info.copy_of is None else file.info(info.copy_of)
@@ -71,7 +71,7 @@ def tensor_parts(file: DcfFile, name: str) -> Iterator[Part]:
     offset = 0
     for what, size, where in sizes:
         if size:
-            yield Part(start + offset, size, what, where, payload[offset : offset + min(size, _SHOWN)])
+            yield FilePart(start + offset, size, what, where, payload[offset : offset + min(size, _SHOWN)])
         offset += size
 
 
@@ -94,19 +94,21 @@ def _blocks(file: DcfFile) -> dict[int, list[TensorInfo]]:
     return blocks
 
 
-def as_json(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def as_json(parts: Sequence[FilePart]) -> list[dict[str, Any]]:
     """Return the parts for programs."""
     return [
         {"offset": p.offset, "bytes": p.size, "what": p.what, "section": p.section, "hex": p.data.hex()} for p in parts
     ]
 
 
-def table(parts: Sequence[Part]) -> Table:
+def table(parts: Sequence[FilePart]) -> TextTable:
     """Return the parts with the beginning of their bytes."""
     rows = [(p.what, p.section, f"{p.offset:#x}", f"{p.size:,}", _hex(p)) for p in parts]
-    return Table("parts, with the sections of the specification", ("part", "section", "offset", "bytes", "hex"), rows)
+    return TextTable(
+        "parts, with the sections of the specification", ("part", "section", "offset", "bytes", "hex"), rows
+    )
 
 
-def _hex(part: Part) -> str:
+def _hex(part: FilePart) -> str:
     text = part.data.hex(" ") + (" ..." if part.size > len(part.data) else "")
     return text.ljust(3 * _SHOWN + 3)

@@ -11,7 +11,7 @@ import click
 from dcformat_cli.terminal import is_quiet, shows_progress
 
 if TYPE_CHECKING:
-    from dcformat_interop.packing.pack import Progress
+    from dcformat_interop.packing.checkpoint_packing import PackingProgress
 
 #: Seconds until the first line, and between lines, on a terminal and elsewhere.
 _TERMINAL, _ELSEWHERE = (1.0, 0.2), (10.0, 10.0)
@@ -35,7 +35,7 @@ class ByteProgress:
         self._due = self._start + first
         self._shown = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: PackingProgress) -> None:
         """Show the progress if it is time."""
         now = self._clock()
         if self._quiet or now < self._due:
@@ -54,7 +54,7 @@ class ByteProgress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def describe(progress: Progress, elapsed: float) -> str:
+def describe(progress: PackingProgress, elapsed: float) -> str:
     """Return a line: the bytes done, the speed, and the time that has passed and that is left, in seconds."""
     done, total = progress.done, progress.total
     parts = [f"packed {_bytes(done)} of {_bytes(total)} ({100 * done / max(total, 1):.0f} %)"]

@@ -41,6 +41,9 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only",
 }
 
+#: System errors of writing alone.
+_ONLY_WRITING = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EDQUOT)
+
 #: The headlines that name an option, by the code of a `FormatError`; the others are the error's own.
 _HEADLINES = {
     "E07": "needs more memory than --max-memory allows",
@@ -58,7 +61,7 @@ class MissingExtraError(Exception):
 def describe(error: Exception) -> str:
     """Return one line for an error that reached the command."""
     if isinstance(error, OSError) and error.errno is not None:
-        name = "output" if error.filename is None else os.fsdecode(error.filename)
+        name = os.fsdecode(error.filename) if error.filename is not None else _unnamed(error.errno)
         return f"{name}: {_SYSTEM_ERRORS.get(error.errno, error.strerror or type(error).__name__)}"
     if isinstance(error, MemoryError):
         return f"out of memory{': ' if str(error) else ''}{error}"
@@ -68,6 +71,11 @@ def describe(error: Exception) -> str:
     if is_ours(error):
         return str(error).replace("(max_memory)", "(--max-memory)")
     return f"unexpected {type(error).__name__}: {error} (dcformat --debug ... shows where)"
+
+
+def _unnamed(code: int) -> str:
+    """Return what a system error is about that names no file."""
+    return "output" if code in _ONLY_WRITING else "an input or the output"
 
 
 def _matter(error: FormatError) -> str:
@@ -104,7 +112,8 @@ def _looks(error: NotDcfError) -> str:
         # Otherwise another file happens to have the name that stands for stdin.
         head = longer if longer.startswith(head) else head
     kind = kinds.looks_like(head)
-    return "" if kind is None else f" (looks like {kind})"
+    advice = ": use dcformat pack" if kind in kinds.NETWORKS else ""
+    return "" if kind is None else f" (looks like {kind}{advice})"
 
 
 def _first_number(text: object) -> int | None:

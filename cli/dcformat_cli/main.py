@@ -20,7 +20,7 @@ import click
 from dcformat import __version__
 from dcformat_cli.failures import describe
 from dcformat_cli.group import Group
-from dcformat_cli.options import verbosity
+from dcformat_cli.shared_options import verbosity
 from dcformat_cli.terminal import complain, emit_json
 
 #: Verb -> its line in the help. The function `VERB_command` is in the module of the same name in `verbs`.

@@ -16,7 +16,7 @@ from dcformat_cli.failures import misuse
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputFile:
     """The destination of a verb's file.
 
     Attributes
@@ -31,7 +31,7 @@ class Output:
     force: bool = False
 
     @classmethod
-    def of(cls, name: str, force: bool) -> Output:
+    def of(cls, name: str, force: bool) -> OutputFile:
         """Return the output for the name that the user gave (``-`` for stdout)."""
         return cls(None if name == "-" else Path(name), force)
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.wording import counted, shaped
-from dcformat_cli.evaluation import classes
-from dcformat_cli.terminal import Table, say
+from dcformat_cli.accuracy import classes
+from dcformat_cli.terminal import TextTable, say
 
 if TYPE_CHECKING:
     from dcformat_runtime.ports import PortInfo
@@ -63,7 +63,7 @@ def show(title: str, infos: Sequence[PortInfo], outputs: Mapping[str, Array], la
         output = outputs[info.name]
         figures = ["-" if value is None else f"{value:.6g}" for value in _figures(output)]
         rows.append((info.name, shaped(output.shape), output.dtype.name, *figures))
-    Table(title, ("output", "shape", "dtype", "min", "max", "mean"), rows).show()
+    TextTable(title, ("output", "shape", "dtype", "min", "max", "mean"), rows).show()
     for number, info in enumerate(infos):
         if has_classes(info):
             # A file's labels are those of its first output.

@@ -12,7 +12,7 @@ import click
 from dcformat_cli.terminal import is_quiet, printable, shows_progress
 
 if TYPE_CHECKING:
-    from dcformat_pruning.meter import Report, Step
+    from dcformat_pruning.meter import Report, StageProgress
     from rich.live import Live
 
 #: A callback that takes the number of finished steps, that of all steps, and the name of the next one.
@@ -63,7 +63,7 @@ class ProgressLines:
         self._start = self._last = clock()
         self._stage = 0
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: StageProgress) -> None:
         """Print a line if one is due."""
         now = self._clock()
         ended = step.total and step.done == step.total
@@ -80,9 +80,9 @@ class ProgressBar:
         self._live = live
         self._clock = clock
         self._start = clock()
-        self._last: Step | None = None
+        self._last: StageProgress | None = None
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: StageProgress) -> None:
         """Show the progress of the run."""
         from rich.text import Text
 
@@ -95,7 +95,7 @@ class ProgressBar:
         self._live.update(Text(f"[{bar}] {100 * step.share:.0f} %, {_times(step, elapsed)}\n{_doing(step)}"))
 
 
-def _doing(step: Step) -> str:
+def _doing(step: StageProgress) -> str:
     """Return the current stage and its figures."""
     parts = []
     if step.unit == "epochs":
@@ -109,7 +109,7 @@ def _doing(step: Step) -> str:
     return f"{place}: {', '.join(parts)}" if parts else place
 
 
-def _times(step: Step, elapsed: float) -> str:
+def _times(step: StageProgress, elapsed: float) -> str:
     """Return the elapsed time, and an estimate of the remaining time of the whole run."""
     text = f"{_minutes(elapsed)} elapsed"
     if 0 < step.share < 1 and (step.share > _ESTIMATE_FROM or elapsed > _ESTIMATE_AFTER):

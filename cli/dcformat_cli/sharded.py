@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dcformat.wording import counted
 from dcformat_cli import summary
-from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.terminal import TextTable, emit_json, say
 
 if TYPE_CHECKING:
-    from dcformat_interop.packing.files import PackedFiles
+    from dcformat_interop.packing.packed_files import PackedFiles
 
 
 def shards(name: str, max_memory: int | None) -> list[str] | None:
@@ -24,8 +24,8 @@ def shards(name: str, max_memory: int | None) -> list[str] | None:
     path = Path(name)
     if name == "-" or not (path.is_dir() or name.endswith(".json")):
         return None
-    from dcformat_interop.packing.files import INDEX_SUFFIX, is_sharded, named_files
     from dcformat_interop.packing.indexes import find_index
+    from dcformat_interop.packing.packed_files import INDEX_SUFFIX, is_sharded, named_files
 
     if not is_sharded(path) or (path.is_dir() and find_index(path, INDEX_SUFFIX) is None):
         return None
@@ -34,7 +34,7 @@ def shards(name: str, max_memory: int | None) -> list[str] | None:
 
 def compare_index(name: str, max_memory: int | None) -> None:
     """Raise `UnfitError` unless an index, or the one in a directory, names each tensor of its files where it is."""
-    from dcformat_interop.packing.files import opened_files
+    from dcformat_interop.packing.packed_files import opened_files
 
     with opened_files(Path(name), max_memory=max_memory):
         pass
@@ -42,7 +42,7 @@ def compare_index(name: str, max_memory: int | None) -> None:
 
 def inspect(name: str, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
     """Show what the files of a checkpoint hold together, and what their bytes are for."""
-    from dcformat_interop.packing.files import opened_files
+    from dcformat_interop.packing.packed_files import opened_files
 
     with opened_files(Path(name), max_memory=max_memory, max_work=max_work) as packed:
         figures = summary.combined([summary.summarize(file) for file in packed.files])
@@ -55,7 +55,7 @@ def inspect(name: str, max_memory: int | None, max_work: int | None, as_json: bo
             say(f"{key}: {value}")
         rows = [(Path(str(file.path)).name, f"{len(file.names):,}", f"{file.size:,}") for file in packed.files]
         say("")
-        Table("files", ("file", "tensors", "bytes"), rows).show()
+        TextTable("files", ("file", "tensors", "bytes"), rows).show()
         say("")
         summary.show_tables(figures, "all files")
 

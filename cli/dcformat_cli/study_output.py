@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from dcformat.files import check_output, replacing
-from dcformat_cli.options import FileName
 from dcformat_cli.output_files import refuse_existing
+from dcformat_cli.shared_options import FileName
 from dcformat_cli.terminal import emit_json
 
 OUT = click.option(

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dcformat.wording import counted
-from dcformat_cli.terminal import Table, say
+from dcformat_cli.terminal import TextTable, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -142,7 +142,7 @@ def _compared(size: int, dense: int) -> str:
     return f"{dense / size:.1f}x smaller than" if size < dense else f"{size / dense:.1f}x as large as"
 
 
-def layer_table(summary: Summary) -> Table:
+def layer_table(summary: Summary) -> TextTable:
     """Return the table of tensors, with the bits of an entry's code and index as coded."""
     columns = ("tensor", "shape", "weights", "density", "codebook", "coder", "bits/\nweight", "bits/\nindex", "bytes")
     rows = [_cells(row) for row in summary.rows]
@@ -154,14 +154,14 @@ def layer_table(summary: Summary) -> Table:
         _ratio(sum(row.index_bits for row in summary.rows), indexed),
         f"{sum(row.size for row in summary.rows):,}",
     )  # fmt: skip
-    return Table("tensors", columns, [*rows, total], total=True)
+    return TextTable("tensors", columns, [*rows, total], total=True)
 
 
-def ledger_table(summary: Summary, whole: str = "the file") -> Table:
+def ledger_table(summary: Summary, whole: str = "the file") -> TextTable:
     """Return the ledger; its last row is the size of the whole."""
     rows = [(what, f"{size:,}", _percent(size, summary.size)) for what, size in summary.ledger]
     rows.append((whole, f"{summary.size:,}", _percent(summary.size, summary.size)))
-    return Table("where the bytes are", ("part", "bytes", "share"), rows, total=True)
+    return TextTable("where the bytes are", ("part", "bytes", "share"), rows, total=True)
 
 
 def show_tables(summary: Summary, whole: str = "the file") -> None:

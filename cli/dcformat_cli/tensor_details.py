@@ -11,7 +11,7 @@ import numpy as np
 from dcformat.conversions import numbers_of
 from dcformat.wording import counted, shaped
 from dcformat_cli.byte_map import payload_offset
-from dcformat_cli.terminal import Table, say
+from dcformat_cli.terminal import TextTable, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -88,6 +88,6 @@ def show(file: DcfFile, found: Mapping[str, Any]) -> None:
             (str(entry["value"]), f"{entry['count']:,}", f"{100 * entry['count'] / total:.2f} %")
             for entry in codebook[:_SHOWN]
         ]
-        Table("codebook", ("value", "entries", "share"), rows).show()
+        TextTable("codebook", ("value", "entries", "share"), rows).show()
         if len(codebook) > _SHOWN:
             say(f"and {counted(len(codebook) - _SHOWN, 'more value')} (--json has all)")

@@ -101,7 +101,7 @@ def _columns() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """Rows of text under a title. The first column is aligned left, the others right. The last row may be a total.
 
     The name of a column may be broken at its line feeds. A row that is too wide takes several lines; a cell is never

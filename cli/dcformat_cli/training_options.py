@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from dcformat_cli.group import Choice
-from dcformat_cli.options import MODES
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import MODES
 from dcformat_cli.stage_directory import StageDirectory
 
 #: The value of ``--resume`` without a directory.
@@ -49,7 +49,7 @@ def training_options(mode_default: str) -> Callable[[Any], Any]:
     return decorate
 
 
-def stage_directory(output: Output, name: str, resume: str | None, *, keep: bool) -> StageDirectory:
+def stage_directory(output: OutputFile, name: str, resume: str | None, *, keep: bool) -> StageDirectory:
     """Return the directory of a run's stages: the user's own, or one beside the output (or `name`, for stdout)."""
     named = None if resume in (None, _BESIDE) else Path(str(resume))
     return StageDirectory(output.path or Path(f"{name}.dcf"), named, resuming=resume is not None, keep=keep)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dcformat import layout
 from dcformat.codecs import huffman, index, plain
 from dcformat.codecs.csr_view import CsrView, index_dtype
+from dcformat.codecs.huffman import Lengths
 from dcformat.codecs.rangecoder import Decoder, Encoder, get, put
 from dcformat.cursor import Cursor, varint
 from dcformat.errors import EncodingError, IndexRangeError, LimitError, StreamError, TruncatedError
@@ -29,7 +30,6 @@ Array = npt.NDArray[Any]
 _MAX_ESCAPES = 1 << 28
 #: This is not a gap symbol: once fillers are removed, no symbol is an escape.
 _NO_ESCAPE = -1
-Lengths = npt.NDArray[np.int64]
 
 
 @record(eq=False)

@@ -199,7 +199,7 @@ def run_counts(parts: Iterable[CsrView]) -> RunCounts:
     return RunCounts(np.concatenate((used, values)), np.concatenate((short[used], counts)))
 
 
-def _table_bytes(lengths: packed.Lengths) -> int:
+def _table_bytes(lengths: huffman.Lengths) -> int:
     encoder = Encoder(16)
     huffman.write_lengths(encoder, lengths)
     return len(encoder.take())
@@ -276,7 +276,7 @@ def _plan(candidate: _Candidate, symbols: list[_Symbols], *, tables: bool) -> pa
     return packed.Plan(candidate.gap_bits, candidate.coding.fillers, gap_lengths, planes)
 
 
-def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> packed.Lengths:
+def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> huffman.Lengths:
     if not tables:
         return packed.fixed(size)
     counts = np.zeros(size, np.int64)
@@ -285,7 +285,7 @@ def _lengths(streams: Sequence[Array], size: int, *, tables: bool) -> packed.Len
     return code_lengths(counts)
 
 
-def code_lengths(counts: npt.NDArray[np.int64]) -> packed.Lengths:
+def code_lengths(counts: npt.NDArray[np.int64]) -> huffman.Lengths:
     """Return Huffman code lengths; if there are no symbols to code, those of a code with one symbol."""
     lengths = huffman.code_lengths(counts)
     if not counts.any():

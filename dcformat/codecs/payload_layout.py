@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.axis_tables import AxisTables, parse_tables
 from dcformat.codecs.csr_view import can_transpose
 from dcformat.codecs.memory import CHUNK_OBJECTS
 from dcformat.contents import TensorInfo
@@ -27,6 +26,9 @@ from dcformat.limits import require_memory
 from dcformat.model import matrix_shape
 from dcformat.records import record
 from dcformat.wording import counted
+
+if TYPE_CHECKING:
+    from dcformat.codecs.axis_tables import AxisTables
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -285,6 +287,8 @@ def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_mem
 
 
 def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: int | None) -> ParsedPayload:
+    from dcformat.codecs.axis_tables import parse_tables  # few files use coder 5
+
     tables, entry = parse_tables(cursor, info)
     payload = cursor.array(cursor.left, "codes")
     if len(payload) and payload[0] & layout.CODER_MASK == layout.CODER_TABLES:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dcformat.jit import cpuinfo
 from dcformat.jit.arguments import conform
-from dcformat.jit.observer import can_save, log, observer, tell_unsaved
+from dcformat.jit.observer import can_save, log, observer, tell_missing, tell_unsaved
 from dcformat.jit.settings import cache, can_compile, forgo_compiler, import_compiler, mode
 from dcformat.jit.signature import parse
 from dcformat.jit.work_estimate import WorkEstimate
 
 if TYPE_CHECKING:
-    from dcformat.jit.machine_code.image import Image
+    from dcformat.jit.machine_code.image import CodeImage
     from dcformat.jit.machine_code.targets import Target
 
 T = TypeVar("T")
@@ -190,6 +190,8 @@ class Kernel:
             call = None if image is None else self._load(image, "saved")
             if call is not None:
                 return call
+        if not can_compile():
+            tell_missing(self.name)
         return None
 
     def _attempt(self, failure: str, make: Callable[[], T]) -> T | None:
@@ -200,7 +202,7 @@ class Kernel:
             log(f"kernel %s: {failure} (%s: %s)", self.name, type(error).__name__, error)
             return None
 
-    def _load(self, image: Image, state: str) -> Callable[..., Any] | None:
+    def _load(self, image: CodeImage, state: str) -> Callable[..., Any] | None:
         from dcformat.jit.machine_code import loader
 
         refuse = _Refusal(self)
@@ -246,10 +248,10 @@ class Kernel:
                 tell_unsaved(error)
         return self._load(image, "compiled")
 
-    def _image(self, target: Target | None) -> Image:
+    def _image(self, target: Target | None) -> CodeImage:
         """Compile for a target (None for this machine)."""
+        from dcformat.jit.compiler.code_generation import compile_image
         from dcformat.jit.compiler.inlining import with_compiled_helpers
-        from dcformat.jit.compiler.lowering import compile_image
 
         function = with_compiled_helpers(self.python, self.fastmath)
         return compile_image(function, self.parsed, set(self.fastmath) or False, target, unroll=self.unroll)

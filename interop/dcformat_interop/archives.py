@@ -18,7 +18,7 @@ from dcformat_interop.safetensors import METADATA_PREFIX, SCALE_SUFFIX
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
-    from dcformat_interop.packing.files import PackedFiles
+    from dcformat_interop.packing.packed_files import PackedFiles
 
 #: The names of dtypes in safetensors, in its order of sorting.
 _CODES = {

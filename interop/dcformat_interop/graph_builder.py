@@ -55,7 +55,7 @@ class Value(NamedTuple):
 
 
 #: What an operator may read: a value, or an array or number that is constant.
-Operand = Value | Array | float
+BuilderOperand = Value | Array | float
 
 #: What tells tensors apart: the shape, and a digest of the bits.
 TensorKey = tuple[Shape, bytes]
@@ -163,7 +163,9 @@ class GraphBuilder:
         """Return the steps noted for a constant, or for one with the same elements in another order."""
         return self._steps.get(_fingerprint(values))
 
-    def emit(self, kind: type[Node], operands: Sequence[Operand], name: str = "constant", **attributes: Any) -> Value:
+    def emit(
+        self, kind: type[Node], operands: Sequence[BuilderOperand], name: str = "constant", **attributes: Any
+    ) -> Value:
         """Add an operator and return its result; `name` names constants that have to be stored.
 
         Raises
@@ -206,7 +208,7 @@ class GraphBuilder:
     def _shape(self, operand: int | str) -> Shape:
         return self._tensor_shapes[operand] if isinstance(operand, str) else self.shapes[operand]
 
-    def _operands(self, kind: type[Node], operands: Sequence[Operand], name: str) -> tuple[NodeOperand, ...]:
+    def _operands(self, kind: type[Node], operands: Sequence[BuilderOperand], name: str) -> tuple[NodeOperand, ...]:
         rank = max((len(o.shape) for o in operands if isinstance(o, Value)), default=0)
         out: list[NodeOperand] = []
         for operand in operands:
@@ -249,7 +251,7 @@ class GraphBuilder:
 
     # What follows saves an operator where it would change nothing.
 
-    def add(self, *operands: Operand, name: str = "constant") -> Value:
+    def add(self, *operands: BuilderOperand, name: str = "constant") -> Value:
         """Return the sum of operands."""
         if len(operands) == 1 and isinstance(operands[0], Value):
             return operands[0]
@@ -258,7 +260,7 @@ class GraphBuilder:
             return self.add(first, *operands[MAX_INPUTS:], name=name)
         return self.emit(AddNode, operands, name)
 
-    def binary(self, function: str, a: Operand, b: Operand, name: str = "constant") -> Value:
+    def binary(self, function: str, a: BuilderOperand, b: BuilderOperand, name: str = "constant") -> Value:
         """Return one of `BINARY` of two operands."""
         return self.emit(Binary, (a, b), name, function=function)
 
@@ -266,7 +268,7 @@ class GraphBuilder:
         """Return one of `UNARY` of a value."""
         return self.emit(Unary, (x,), function=function)
 
-    def where(self, condition: Operand, a: Operand, b: Operand, name: str = "constant") -> Value:
+    def where(self, condition: BuilderOperand, a: BuilderOperand, b: BuilderOperand, name: str = "constant") -> Value:
         """Return `a` where the condition is not 0, and `b` elsewhere."""
         return self.emit(Where, (condition, a, b), name)
 
@@ -288,7 +290,7 @@ class GraphBuilder:
             return x
         return self.emit(Slice, (x,), axis=axis, start=start, size=size, step=1 if size == 1 else step)
 
-    def concat(self, operands: Sequence[Operand], axis: int, name: str = "constant") -> Value:
+    def concat(self, operands: Sequence[BuilderOperand], axis: int, name: str = "constant") -> Value:
         """Return operands joined along an axis."""
         if len(operands) == 1 and isinstance(operands[0], Value):
             return operands[0]
@@ -301,7 +303,7 @@ class GraphBuilder:
         """Return `x` repeated along each dimension."""
         return x if all(count == 1 for count in repeats) else self.emit(Tile, (x,), repeats=tuple(repeats))
 
-    def gather(self, data: Operand, indices: Operand, axis: int, name: str = "constant") -> Value:
+    def gather(self, data: BuilderOperand, indices: BuilderOperand, axis: int, name: str = "constant") -> Value:
         """Return the entries of `data` along an axis that `indices` choose."""
         return self.emit(Gather, (data, indices), name, axis=axis)
 
@@ -375,7 +377,7 @@ def _number(array: Array) -> float | None:
     return float(array.flat[0])
 
 
-def _broadcasts(shape: Shape, operands: Sequence[Operand]) -> bool:
+def _broadcasts(shape: Shape, operands: Sequence[BuilderOperand]) -> bool:
     """Return whether the values alone have the shape to which a constant of `shape` broadcasts with them."""
     values = [o.shape for o in operands if isinstance(o, Value)]
     try:

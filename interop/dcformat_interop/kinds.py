@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 from dcformat_interop.npy import NPY_MAGIC
 from dcformat_interop.refusals import UnfitError, WrongKindError
@@ -44,18 +45,22 @@ _STARTS = {
     b"\xfd7zXZ\0": "xz: decompress it first",
     b"\x28\xb5\x2f\xfd": "zstd: decompress it first",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
-    b"<": "an HTML or XML page",
     b"MATLAB 5.0": "a MATLAB file",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
     b"GIF8": "a GIF image",
     b"%PDF": "a PDF document",
     b"\x7fELF": "a program or library",
-    b"{": "JSON",
 }
 
+#: Kinds of text, by the characters after any spaces and byte order mark.
+_TEXT_STARTS = {b"<": "an HTML or XML page", b"{": "JSON"}
+
+#: Bytes that may come before a text.
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
+
 #: The kinds that are networks, as `looks_like` names them.
-_NETWORKS = ("ONNX", "TFLite")
+NETWORKS = ("ONNX", "TFLite")
 
 #: Members of the archives that `torch.export.save` writes, and that it wrote before PyTorch 2.8.
 _PROGRAM = ("archive_format", "serialized_exported_program.json")
@@ -106,7 +111,7 @@ def kind_of(path: str, head: bytes, file: BinaryIO | None = None) -> Kind | None
     if kind is None:
         found = _other(head)
         if found is not None:
-            raise not_checkpoint(path, f"looks like {found}{_AS_FILE if found in _NETWORKS else ''}")
+            raise not_checkpoint(path, f"looks like {found}{_AS_FILE if found in NETWORKS else ''}")
     return kind
 
 
@@ -169,9 +174,11 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def _other(head: bytes) -> str | None:
-    for start, name in _STARTS.items():
-        if head.startswith(start):
-            return name
+    text = head.lstrip(_BEFORE_TEXT)
+    for begin, starts in ((head, _STARTS), (text, _TEXT_STARTS)):
+        for start, name in starts.items():
+            if begin.startswith(start):
+                return name
     if head[4:8] == b"TFL3":
         return "TFLite"
     if head[257:262] == b"ustar":
@@ -189,7 +196,7 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except Exception as error:  # zipfile raises many classes of errors.
-        raise not_checkpoint(path, f"a damaged zip archive: {_reason(error)}") from None
+        raise not_checkpoint(path, f"a damaged zip archive: {zip_damage(file, error)}") from None
     for end, name in _MEMBERS.items():
         if any(member.rpartition("/")[2] == end for member in names):
             raise not_checkpoint(path, f"looks like {name}")
@@ -198,5 +205,10 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
     return "npz"
 
 
-def _reason(error: Exception) -> str:
+def zip_damage(file: IO[bytes], error: Exception) -> str:
+    """Return what is wrong with a zip archive, in which `zipfile` met an error."""
+    file.seek(0)
+    with suppress(zipfile.BadZipFile):  # It has an end, but a damaged one.
+        if file.read(len(_ZIP[0])).startswith(_ZIP) and not zipfile.is_zipfile(file):
+            return "its end is missing, so the file is truncated"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -73,7 +73,7 @@ def require_bools(path: str, name: str, data: Array) -> None:
         raise UnfitError(path, "bytes of 0 or 1 in a tensor of bools", int(data.max()), name)
 
 
-class Entry(NamedTuple):
+class HeaderEntry(NamedTuple):
     """What the header says of a tensor; `begin` and `end` count from the end of the header."""
 
     name: str
@@ -95,7 +95,7 @@ class Layout(NamedTuple):
     metadata : dict of str to str
         Without the scales of int8 tensors.
     scales : dict of str to float
-    entries : list of Entry
+    entries : list of HeaderEntry
         In the order of the data, which they cover without gaps.
     """
 
@@ -103,7 +103,7 @@ class Layout(NamedTuple):
     start: int
     metadata: dict[str, str]
     scales: dict[str, float]
-    entries: list[Entry]
+    entries: list[HeaderEntry]
 
 
 def read_layout(path: str, file: BinaryIO, budget: Budget, *, header_only: bool = False) -> Layout:
@@ -134,7 +134,7 @@ def read_layout(path: str, file: BinaryIO, budget: Budget, *, header_only: bool 
     return Layout(raw, 8 + len(raw), metadata, scales, entries)
 
 
-def _require_size(path: str, entries: list[Entry], found: int) -> None:
+def _require_size(path: str, entries: list[HeaderEntry], found: int) -> None:
     """Raise `UnfitError` unless the file has as many bytes of data as its header says."""
     expected = entries[-1].end if entries else 0
     if found < expected:
@@ -147,8 +147,10 @@ def _header(path: str, file: BinaryIO, size: int, budget: Budget) -> tuple[bytes
     """Return the header as it is and parsed."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, _MAX_HEADER_BYTES):
-        raise UnfitError(path, f"a header of at most {min(size - 8, _MAX_HEADER_BYTES):,} bytes", f"{length:,}")
+    if length > _MAX_HEADER_BYTES:
+        raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES:,} bytes", f"{length:,}")
+    if length > size - 8:
+        raise UnfitError(path, f"a header of {length:,} bytes", f"{size - 8:,}: the file is truncated")
     budget.take(JSON_BYTES * length, "header")
     raw = file.read(length)
     try:
@@ -196,7 +198,7 @@ def _scales(path: str, metadata: dict[str, str], header: dict[str, Any]) -> dict
     return scales
 
 
-def _entries(path: str, header: dict[str, Any]) -> list[Entry]:
+def _entries(path: str, header: dict[str, Any]) -> list[HeaderEntry]:
     """Return each tensor's name, dtype, shape, begin and end, in the order of the data, which must have no gaps."""
     out = []
     for name, entry in header.items():
@@ -212,7 +214,7 @@ def _entries(path: str, header: dict[str, Any]) -> list[Entry]:
             raise UnfitError(path, f"as many bytes as {code} of shape {shape} has", f"{end - begin:,}", name)
         if size and not is_array_shape(shape, size):
             raise UnfitError(path, "a shape that NumPy supports", shape, name)
-        out.append(Entry(name, code, shape, begin, end))
+        out.append(HeaderEntry(name, code, shape, begin, end))
     out.sort(key=lambda entry: entry[3:])
     position = 0
     for name, _, _, begin, end in out:

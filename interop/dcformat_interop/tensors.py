@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,30 @@ class Budget:
         if self._max_bytes is not None and self._taken > self._max_bytes:
             expected = f"{self._what} that takes at most {counted(self._max_bytes, 'byte')} of memory (max_memory)"
             raise UnfitError(self._path, expected, f"one that takes {self._taken:,} or more", what)
+
+
+def read_whole(path: str, file: Path, max_bytes: int | None) -> bytes:
+    """Return a file's bytes.
+
+    Parameters
+    ----------
+    path : str
+        What errors call the file.
+    file : Path
+    max_bytes : int or None
+        Maximum number of bytes; None for no limit.
+
+    Raises
+    ------
+    UnfitError
+        The file is larger; nothing of it was read.
+    OSError
+        The file cannot be read.
+    """
+    size = file.stat().st_size
+    if max_bytes is not None and size > max_bytes:
+        raise UnfitError(path, f"a file of at most {counted(max_bytes, 'byte')} (max_memory)", f"{size:,}")
+    return file.read_bytes()
 
 
 def is_single(values: Array) -> bool:

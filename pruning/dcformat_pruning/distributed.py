@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from dcformat_pruning.data import Augment, Images, Pool, training_data
-from dcformat_pruning.networks import build
-from dcformat_pruning.training import Progress, TrainingPlan, evaluate, fit
+from dcformat_pruning.lenets import build
+from dcformat_pruning.training import EpochProgress, TrainingPlan, evaluate, fit
 
 
-class Shard:
+class BatchShare:
     """A process's share of the images: it draws every batch whole, and keeps every `world`-th image of it.
 
     Parameters
@@ -123,7 +123,7 @@ def train(
     *,
     seed: int = 0,
     data: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
 ) -> tuple[nn.Module, float]:
     """Train a dense network in all processes together.
 
@@ -146,7 +146,7 @@ def train(
         shown = progress if rank == 0 else None
         fit(
             module,
-            Shard(images.train, rank, world),
+            BatchShare(images.train, rank, world),
             plan,
             seed=seed,
             constraints=(average,),

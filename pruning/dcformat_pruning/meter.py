@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageProgress:
     """The progress of a run.
 
     Attributes
@@ -39,7 +39,7 @@ class Step:
 
 
 #: Called with each step.
-Report = Callable[[Step], None]
+Report = Callable[[StageProgress], None]
 
 
 class Meter:
@@ -48,7 +48,7 @@ class Meter:
     Parameters
     ----------
     report : callable
-        Called with a `Step`.
+        Called with a `StageProgress`.
     stages : sequence of (str, float)
         The names of the stages and their estimated work, in any unit.
     """
@@ -93,4 +93,4 @@ class Meter:
         share = sum(self._done.values()) / (sum(self._work.values()) or 1.0)
         name = self._names[self._number]
         figures = {**figures, **self._known}
-        self._report(Step(name, self._number + 1, len(self._names), unit, done, total, share, figures))
+        self._report(StageProgress(name, self._number + 1, len(self._names), unit, done, total, share, figures))

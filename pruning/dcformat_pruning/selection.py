@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.criteria.base import Data, Layer, batches, evaluating, hooked, scored_layers
+from dcformat_pruning.criteria.base import Data, WeightedLayer, batches, evaluating, hooked, scored_layers
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
 from dcformat_pruning.unit_readers import unit_readers
 
@@ -277,7 +277,7 @@ def dead_inputs(
     first = {f"{path}.weight": layers[f"{path}.weight"] for path in unit_readers(module).first}
     peak: dict[str, Tensor] = {}
 
-    def hook(name: str, layer: Layer, x: Tensor, _: Tensor) -> None:
+    def hook(name: str, layer: WeightedLayer, x: Tensor, _: Tensor) -> None:
         units = x.abs().flatten(2).amax((0, 2)) if isinstance(layer, nn.Conv2d) else x.abs().flatten(0, -2).amax(0)
         peak[name] = torch.maximum(peak[name], units) if name in peak else units
 

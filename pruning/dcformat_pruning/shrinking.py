@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.masks import PruningError, largest
-from dcformat_pruning.tracing import Layer
+from dcformat_pruning.tracing import TracedLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class ChainLayer:
     """
 
     name: str
-    layer: Layer
+    layer: TracedLayer
     weight: Tensor
     bias: Tensor
     relu: bool
@@ -98,7 +98,7 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
     for number, (name, child) in enumerate(children):
         if isinstance(child, nn.Flatten) and (child.start_dim, child.end_dim) != (1, -1):
             raise TypeError(f"{name}: expected a Flatten of all dimensions but the batch")
-        if isinstance(child, Layer):
+        if isinstance(child, TracedLayer):
             if type(child) not in (nn.Linear, nn.Conv2d):
                 raise TypeError(f"{name}: expected Linear or Conv2d, found {type(child).__name__}, a kind of it")
             if child.bias is None:
@@ -120,7 +120,7 @@ def _check_flat(name: str, before: list[nn.Module | None]) -> None:
 
     Before the first layer, only a Flatten or a Pick may be, which `shrink` replaces by a Pick.
     """
-    number = max((place for place, child in enumerate(before) if isinstance(child, Layer)), default=-1)
+    number = max((place for place, child in enumerate(before) if isinstance(child, TracedLayer)), default=-1)
     between = before[number + 1 :]
     if number < 0 and not (len(between) == 1 and isinstance(between[0], nn.Flatten | Pick)):
         raise TypeError(f"{name}: expected one Flatten before the first Linear, and nothing else")
@@ -140,7 +140,7 @@ def is_chain(module: nn.Module) -> bool:
 def _relu_comes_first(following: list[nn.Module]) -> bool:
     """Whether a ReLU comes before the next layer with weights."""
     for child in following:
-        if isinstance(child, nn.ReLU | Layer):
+        if isinstance(child, nn.ReLU | TracedLayer):
             return isinstance(child, nn.ReLU)
     return False
 
@@ -260,7 +260,7 @@ def shrink(full: nn.Sequential) -> Shrunk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Whole:
+class UnshrunkNetwork:
     """A network that is not a chain, and trains as it is.
 
     Attributes
@@ -274,11 +274,11 @@ class Whole:
         """Leave the weights, which were trained in place."""
 
 
-def working_copy(module: nn.Module, *, in_place: bool) -> Shrunk | Whole:
+def working_copy(module: nn.Module, *, in_place: bool) -> Shrunk | UnshrunkNetwork:
     """Return the network to train for `module`: a copy without the dead parts if it is a chain, unless `in_place`."""
     if not in_place and isinstance(module, nn.Sequential) and is_chain(module):
         return shrink(module)
-    return Whole(module)
+    return UnshrunkNetwork(module)
 
 
 def _alive_units(layer: ChainLayer) -> Tensor:
@@ -308,9 +308,9 @@ def _columns_of(following: ChainLayer, layer: ChainLayer, alive: Tensor) -> Tens
     return (alive[:, None] * each + torch.arange(each, device=alive.device)).flatten()
 
 
-def _slice(layer: ChainLayer, rows: Tensor, columns: Tensor) -> Layer:
+def _slice(layer: ChainLayer, rows: Tensor, columns: Tensor) -> TracedLayer:
     """Return a new layer with some of the rows and columns of another."""
-    small: Layer
+    small: TracedLayer
     if isinstance(layer.layer, nn.Conv2d):
         height, width = layer.weight.shape[2:]
         stride, dilation = layer.layer.stride, layer.layer.dilation

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from dcformat.source import ClippedFile
+from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.masks import PruningError, masked
-from dcformat_pruning.networks import CheckpointError
 
 #: Before this version, a file could run code in spite of ``weights_only=True`` (CVE-2025-32434).
 _SAFE_TORCH = "2.6"

@@ -24,7 +24,7 @@ from dcformat.graph import Preprocessing
 from dcformat_pruning.criteria import scored_layers
 from dcformat_pruning.data import Images, TrainingData, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.sharing import share
 from dcformat_pruning.study import CRITERIA, first_images, own_budget, prune, train_strong
 from dcformat_pruning.study.pruned_networks import retrain
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 #: A function that yields each point of a list with its outcome, in any order.
-Engine = Callable[[Sequence[Point], SweepSettings, Path], Iterator[tuple[Point, Outcome]]]
+SweepEngine = Callable[[Sequence[Point], SweepSettings, Path], Iterator[tuple[Point, Outcome]]]
 
 
 def grid(
@@ -98,7 +98,7 @@ def grid(
 
 
 def sweep(
-    points: Sequence[Point], settings: SweepSettings, directory: Path, engine: Engine
+    points: Sequence[Point], settings: SweepSettings, directory: Path, engine: SweepEngine
 ) -> Iterator[tuple[Point, Outcome]]:
     """Work out the points that the study in a directory does not have, and yield each when it is finished.
 

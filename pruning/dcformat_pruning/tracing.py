@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx, nn
 
-Layer = nn.Linear | nn.Conv2d
+TracedLayer = nn.Linear | nn.Conv2d
 
 #: Modules with a known forward pass. A subclass counts as its base class if it has the same forward pass.
 _KINDS = (

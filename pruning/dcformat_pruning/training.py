@@ -23,7 +23,7 @@ from dcformat_pruning.objectives import Classification, Task, taught_loss
 
 #: Called after each batch with the stage, the epochs done (whole at the end of an epoch), the number of epochs, and
 #: figures of the last whole epoch, such as the loss.
-Progress = Callable[[str, float, int, dict[str, float]], None]
+EpochProgress = Callable[[str, float, int, dict[str, float]], None]
 
 
 class DivergenceError(RuntimeError):
@@ -103,7 +103,7 @@ def fit(
     teacher: nn.Module | None = None,
     task: Task | None = None,
     stage: str = "train",
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
 ) -> None:
     """Train `module` in place.
 
@@ -125,7 +125,7 @@ def fit(
     stage : str
         Name of the stage, for `progress` and for errors.
     progress : callable, optional
-        See `Progress`.
+        See `EpochProgress`.
 
     Raises
     ------

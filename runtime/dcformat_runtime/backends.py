@@ -13,7 +13,7 @@ Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")
 
 
-class Options(NamedTuple):
+class LoadOptions(NamedTuple):
     """How a session is made; the fields are the options of `load`."""
 
     threads: int | None
@@ -37,13 +37,13 @@ class Engine(Protocol):
 
 def checked_options(
     threads: int | None, deterministic: bool, backend: Backend, max_memory: int | None, max_work: int | None
-) -> Options:
+) -> LoadOptions:
     """Check the caller's options."""
     if not isinstance(deterministic, bool):
         raise TypeError(f"deterministic: expected True or False, found {deterministic!r}")
     if backend not in _BACKENDS:
         raise ValueError(f"backend: expected auto, numba or numpy, found {backend!r}")
-    return Options(
+    return LoadOptions(
         _whole("threads", threads, 1),
         deterministic,
         backend,
@@ -67,7 +67,7 @@ def _whole(name: str, value: object, least: int) -> int | None:
     return number
 
 
-def make_engine(network: Network, options: Options, threads: int) -> Engine:
+def make_engine(network: Network, options: LoadOptions, threads: int) -> Engine:
     """Make the backend, and log the choice and its reason."""
     backend, why = choose_backend(options.backend)
     if backend == "numpy":

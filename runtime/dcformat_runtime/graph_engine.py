@@ -20,7 +20,7 @@ from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend import ordered_elements
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
 
 #: Makes the backend of a segment's network; its `run` takes and returns rows.
@@ -201,12 +201,12 @@ class GraphEngine:
         return self._dense[name]
 
 
-def _operand(operand: int | str | float, values: Mapping[int, Floats], tensors: Mapping[str, Floats]) -> Value:
+def _operand(operand: int | str | float, values: Mapping[int, Floats], tensors: Mapping[str, Floats]) -> NumpyOperand:
     if isinstance(operand, int):
-        return Value(values[operand], True)
+        return NumpyOperand(values[operand], True)
     if isinstance(operand, str):
-        return Value(tensors[operand], False)
-    return Value(np.array(operand, np.float32), False)
+        return NumpyOperand(tensors[operand], False)
+    return NumpyOperand(np.array(operand, np.float32), False)
 
 
 def _segment_name(segment: Segment) -> str:

@@ -13,7 +13,7 @@ from dcformat.errors import GraphError
 from dcformat.graph import Output, Port, Shape
 from dcformat.model import Model
 from dcformat_runtime import integer_engine, switching
-from dcformat_runtime.backends import Options, choose_backend, make_engine
+from dcformat_runtime.backends import LoadOptions, choose_backend, make_engine
 from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
@@ -27,7 +27,7 @@ class GraphSession(Session):
     """A session of any graph. With several inputs or outputs, a call takes or returns a dict of arrays by name."""
 
     def __init__(
-        self, model: Model, options: Options, plan: GraphPrediction, source: str | bytes | None = None
+        self, model: Model, options: LoadOptions, plan: GraphPrediction, source: str | bytes | None = None
     ) -> None:
         self._options = options
         self._source = model if source is None else source

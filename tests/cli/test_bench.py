@@ -116,7 +116,7 @@ def test_weights_of_every_dtype_become_float32() -> None:
 def test_every_runtime_gets_its_turns_and_its_error() -> None:
     calls: list[str] = []
 
-    def runtime(name: str, offset: float) -> timing.Run:
+    def runtime(name: str, offset: float) -> timing.TimedCall:
         def run(x: timing.Floats) -> timing.Floats:
             calls.append(name)
             return 2 * x + np.float32(offset)

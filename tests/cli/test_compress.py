@@ -19,7 +19,7 @@ from dcformat_cli import progress
 from dcformat_cli.main import cli
 from dcformat_cli.verbs import compress_calibrated, compress_command
 from dcformat_pruning import recipes
-from dcformat_pruning.recipes import Step
+from dcformat_pruning.recipes import StageProgress
 
 import dcformat
 from tests.cli.support import (
@@ -122,7 +122,7 @@ class Interrupt:
         self.stage = stage
         self.seen: list[str] = []
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: StageProgress) -> None:
         if step.unit == "epochs" and step.stage not in self.seen:
             self.seen.append(step.stage)
         if step.stage in self.seen and step.stage == self.stage:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcformat_cli import progress
-from dcformat_pruning.recipes import Step
+from dcformat_pruning.recipes import StageProgress
 
 from tests.cli.support import Invoke, refused
 
@@ -132,7 +132,7 @@ def test_a_goal_out_of_reach_is_reported_and_the_nearest_network_written(invoke:
 
 
 def test_ctrl_c_keeps_the_complete_stages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(step: Step) -> None:
+    def interrupt(step: StageProgress) -> None:
         if step.stage == "share-1":
             raise KeyboardInterrupt
 

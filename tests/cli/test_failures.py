@@ -97,6 +97,14 @@ def test_a_read_only_directory(invoke: Invoke, npz: Path, tmp_path: Path) -> Non
         tmp_path.chmod(0o700)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="/proc is Linux's")
+@pytest.mark.parametrize("verb", ["inspect", "verify", "diff"])
+def test_an_input_that_cannot_be_read_is_named(invoke: Invoke, dcf: Path, verb: str) -> None:
+    """Nothing is mapped at the beginning of the memory of a process, so reading this file fails there."""
+    other = [dcf] if verb == "diff" else []
+    refused(invoke(verb, *other, "/proc/self/mem"), "/proc/self/mem: Input/output error")
+
+
 def test_missing_output_directories(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
     refused(invoke(*PACK, npz, "-o", tmp_path / "no" / "a.dcf"), f"{tmp_path}/no: no such file or directory")
     (tmp_path / "file").write_bytes(b"")
@@ -190,6 +198,8 @@ def test_descriptions() -> None:
     assert describe(MissingExtraError("x needs y")) == "x needs y"
     assert describe(MemoryError()) == "out of memory"
     assert describe(OSError(errno.EIO, "Input/output error", b"\xff.dcf")) == "\udcff.dcf: Input/output error"
+    assert describe(OSError(errno.ENOSPC, "No space left")) == "output: the disk is full"
+    assert describe(OSError(errno.EIO, "Input/output error")) == "an input or the output: Input/output error"
     assert describe(ValueError("from elsewhere")).startswith("unexpected ValueError: from elsewhere")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcformat_cli.byte_progress import ByteProgress, describe
-from dcformat_interop.packing.pack import Progress
+from dcformat_interop.packing.checkpoint_packing import PackingProgress
 from safetensors.numpy import save_file
 
 import dcformat
@@ -148,6 +148,22 @@ def test_misuse(invoke: Invoke, tmp_path: Path, options: list[str], message: str
     refused(invoke(*PACK, path, "-o", tmp_path / "a.dcf", *options), message, code=2)
 
 
+def test_a_failure_leaves_no_directory(invoke: Invoke, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "none.safetensors")
+    command = [*PACK, tmp_path / "none.safetensors", "-o", tmp_path / "out", "--shards", "1K"]
+    refused(invoke(*command), "expected at least one tensor")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    refused(invoke(*command), "expected at least one tensor")
+    assert (tmp_path / "out").is_dir()
+
+
+@pytest.mark.parametrize("options", [["--shards", "1M"], ["--dim", "a=1"], ["--labels", "a,b"]])
+def test_a_missing_file_comes_before_its_options(invoke: Invoke, tmp_path: Path, options: list[str]) -> None:
+    path = tmp_path / "no.safetensors"
+    refused(invoke(*PACK, path, "-o", tmp_path / "a.dcf", *options), f"dcformat: {path}: no such file or directory")
+
+
 def test_float64_as_float32(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / "a.safetensors"
@@ -260,13 +276,13 @@ def test_a_full_temporary_directory_is_named(tmp_path: Path) -> None:
 
 def test_progress_says_what_is_left() -> None:
     assert (
-        describe(Progress(50, 200, 0), 10.0)
+        describe(PackingProgress(50, 200, 0), 10.0)
         == "packed 50 bytes of 200 bytes (25 %), 5 bytes/s, 0:10 elapsed, about 0:30 left"
     )
-    assert describe(Progress(3_000_000, 4_000_000, 2_000_000), 5.0) == (
+    assert describe(PackingProgress(3_000_000, 4_000_000, 2_000_000), 5.0) == (
         "packed 3 MB of 4 MB (75 %), 200 KB/s, 0:05 elapsed, about 0:05 left"
     )
-    assert describe(Progress(7, 1000, 7), 2.0) == "packed 7 bytes of 1 KB (1 %), 0:02 elapsed"
+    assert describe(PackingProgress(7, 1000, 7), 2.0) == "packed 7 bytes of 1 KB (1 %), 0:02 elapsed"
 
 
 def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,13 +290,13 @@ def test_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ByteProgress(lambda: now[0], terminal=False)
     for second in range(0, 25, 5):
         now[0] = second
-        lines(Progress(second, 100, 0))
+        lines(PackingProgress(second, 100, 0))
     lines.end()
     assert len(capsys.readouterr().err.splitlines()) == 2
     now[0] = 0.0
     bar = ByteProgress(lambda: now[0], terminal=True)
     now[0] = 2.0
-    bar(Progress(1, 2, 0))
+    bar(PackingProgress(1, 2, 0))
     bar.end()
     shown = capsys.readouterr().err
     assert shown.startswith("\rpacked 1 bytes of 2 bytes (50 %)") and shown.endswith(" left\r")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 from dcformat_cli.progress import ProgressBar, ProgressLines
-from dcformat_pruning.meter import Meter, Step
+from dcformat_pruning.meter import Meter, StageProgress
 from rich.console import Console
 from rich.live import Live
 
@@ -81,7 +81,7 @@ def test_a_line_is_printed_at_least_every_ten_seconds(clock: Clock, capsys: pyte
 
 
 def test_stages_that_were_done_before_take_no_part_in_the_estimate() -> None:
-    seen: list[Step] = []
+    seen: list[StageProgress] = []
     meter = Meter(seen.append, [("train", 90.0), ("prune", 10.0)])
     meter.begin(0, skipped=True)
     meter.begin(1)

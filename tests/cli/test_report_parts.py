@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_cli.report.chips import CHIPS, Chip, Program
+from dcformat_cli.report.chips import CHIPS, Chip, ProgramEstimate
 from dcformat_cli.report.numbers import numbers
 from dcformat_cli.report.published import architecture
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.report.tensors import entropy, examine, position_entropy
+from dcformat_cli.report.tensor_facts import entropy, examine, position_entropy
 from dcformat_cli.report.treemap import Box, cut, squarify
 
 import dcformat
@@ -98,16 +98,18 @@ def test_programs_are_estimated_above_all_measured_ones() -> None:
         # At least this much of the constants are weights; the rest are small tables.
         weights = row["targets"]["cortex-m3"]["rodata"] - 100 * layers[network["name"]]
         for target, sizes in row["targets"].items():
-            assert Program(weights, layers[network["name"]], 0).flash(target) >= sizes["flash"], network["name"]
+            assert ProgramEstimate(weights, layers[network["name"]], 0).flash(target) >= sizes["flash"], network["name"]
 
 
 def test_what_a_chip_lacks() -> None:
     chip = Chip(16, 2, "cortex-m0", "")
-    assert Program(1000, 2, 1000).lacks(chip) == []
-    assert Program(15_000, 2, 1000).lacks(chip) == ["flash"]
-    assert Program(1000, 2, 1793).lacks(chip) == ["RAM"]
-    assert Program(20_000, 2, 5000).lacks(chip) == ["flash", "RAM"]
-    assert Program(1000, 2, 1000).flash("atmega328p") - 1000 == 2 * (Program(1000, 2, 1000).flash("cortex-m3") - 1000)
+    assert ProgramEstimate(1000, 2, 1000).lacks(chip) == []
+    assert ProgramEstimate(15_000, 2, 1000).lacks(chip) == ["flash"]
+    assert ProgramEstimate(1000, 2, 1793).lacks(chip) == ["RAM"]
+    assert ProgramEstimate(20_000, 2, 5000).lacks(chip) == ["flash", "RAM"]
+    assert ProgramEstimate(1000, 2, 1000).flash("atmega328p") - 1000 == 2 * (
+        ProgramEstimate(1000, 2, 1000).flash("cortex-m3") - 1000
+    )
     assert len(CHIPS) == 12
 
 

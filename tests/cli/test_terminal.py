@@ -12,8 +12,8 @@ import termios
 from pathlib import Path
 
 import pytest
-from dcformat_cli.options import numbers, size
-from dcformat_cli.terminal import Table, printable
+from dcformat_cli.shared_options import numbers, size
+from dcformat_cli.terminal import TextTable, printable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def test_printable_text_is_one_harmless_line(text: str) -> None:
 
 
 def test_a_table_is_aligned() -> None:
-    table = Table("title", ("name", "bytes"), [("a", "1"), ("long name", "1,000"), ("sum", "1,001")], total=True)
+    table = TextTable("title", ("name", "bytes"), [("a", "1"), ("long name", "1,000"), ("sum", "1,001")], total=True)
     assert table.lines() == [
         "title",
         "  name       bytes",
@@ -42,7 +42,7 @@ def test_a_table_is_aligned() -> None:
     ]
 
 
-LONG = Table(
+LONG = TextTable(
     "a title that is longer than the table is allowed to be",
     ("tensor", "shape", "weights", "bits/\nweight", "bytes"),
     [("fc1.weight", "300x784", "235,200", "12.34", "123,456"), ("together", "", "235,200", "12.34", "123,456")],

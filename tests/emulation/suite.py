@@ -44,6 +44,22 @@ states = sorted({kernel.state for kernel in jit.kernels()})
 print("kernels of the tests' own process:", ", ".join(states))
 sys.exit(code or not {"saved", "unresolved"} >= set(states))
 """
+#: Ends with 0 if a forked child of a process with threads can start a thread. QEMU 7.2 aborts such a child, whatever
+#: program it runs (the assertion is in `qemu_plugin_vcpu_init_hook`).
+THREAD_IN_CHILD = """
+import os, threading
+end = threading.Event()
+threading.Thread(target=end.wait).start()
+child = os.fork()
+if child == 0:
+    threading.Thread(target=int).start()
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+end.set()
+os._exit(code != 0)
+"""
+#: The tests that need it.
+WITH_THREAD_IN_CHILD = ("tests/runtime/test_fork.py::test_a_fork_while_workers_run",)
 
 
 def missing() -> str | None:
@@ -113,6 +129,10 @@ def run(root: Path, site: Path, kernels: Path, arguments: list[str]) -> int:
             "DCFORMAT_CACHE_DIR": str(kernels), "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
         command = [str(launcher), "-c", RUN, "-p", "no:cacheprovider", *arguments]
+        probe = [str(launcher), "-c", THREAD_IN_CHILD]
+        if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
+            print("left out, because this QEMU cannot start a thread in a forked child:", *WITH_THREAD_IN_CHILD)
+            command += [part for test in WITH_THREAD_IN_CHILD for part in ("--deselect", test)]
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -59,7 +59,7 @@ out = dict(
     private=state(failing(lowering, "compile_image", AttributeError("no _internal_codegen"))),
     type=state(failing(lowering, "compile_image", TypeError("compile_extra"))),
     memory=state(failing(lowering, "compile_image", MemoryError())),
-    absent=state(mock.patch.dict(sys.modules, {"dcformat.jit.compiler.lowering": None})),
+    absent=state(mock.patch.dict(sys.modules, {"dcformat.jit.compiler.code_generation": None})),
     pack=state(mock.patch.object(image.Image, "pack", side_effect=ValueError("a name"))),
     write=state(failing(store, "write", OSError("disk full"))),
     both=state(failing(lowering, "compile_image", RuntimeError("a")), failing(numba, "njit", RuntimeError("b"))),

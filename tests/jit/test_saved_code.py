@@ -37,9 +37,12 @@ class Told(jit.Observer):
     names = []
     def damaged(self, kernel):
         self.names.append(kernel)
+    lacking = []
+    def missing(self, kernel):
+        self.lacking.append(kernel)
 jit.observe(Told())
 store.shipped = lambda: sys.argv[1]
-""" + REPORT.replace("print(json.dumps(dict(", "print(json.dumps(dict(damaged=Told.names, ")
+""" + REPORT.replace("print(json.dumps(dict(", "print(json.dumps(dict(damaged=Told.names, missing=Told.lacking, ")
 
 
 def run_shipped(shipped, cache):
@@ -52,7 +55,7 @@ def test_code_that_came_with_the_package_needs_no_folder_and_no_compiler(cache, 
     for path in [cache / "kernels", *files(cache)]:
         path.chmod(path.stat().st_mode | stat.S_IWGRP)  # as trusted as the package's modules, whatever the umask was
     result = run_shipped(cache / "kernels", tmp_path / "none")
-    assert result == {"damaged": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
+    assert result == {"damaged": [], "missing": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
     assert not (tmp_path / "none").exists()
 
 
@@ -61,8 +64,19 @@ def test_damaged_code_that_came_with_the_package_is_reported_and_not_used(cache,
         path.write_bytes(path.read_bytes()[:-1])
     result = run_shipped(cache / "kernels", tmp_path / "none")
     assert len(result["damaged"]) == 5
+    assert len(result["missing"]) == 1  # told once in a process
     assert result["out"] == RIGHT
     assert sorted(result["states"]) == ["python"] * 5 + ["saved"]
+
+
+def test_code_that_is_missing_or_foreign_is_reported_if_nothing_can_compile_it(cache, tmp_path):
+    missing, foreign, *_ = files(cache)
+    foreign.write_bytes(missing.read_bytes())
+    missing.unlink()
+    result = run_shipped(cache / "kernels", tmp_path / "none")
+    assert (len(result["damaged"]), len(result["missing"])) == (1, 1)
+    assert result["out"] == RIGHT
+    assert sorted(result["states"]) == ["python"] * 2 + ["saved"] * 4
 
 
 def test_damaged_files_are_not_used_and_are_replaced(cache):
@@ -198,7 +212,7 @@ def test_a_changed_kernel_has_another_key(tmp_path, keys_before, file, old, new,
 def test_writers_at_once_never_show_a_part(tmp_path, monkeypatch):
     monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path))
     key = bytes(32)
-    whole = [image.Image(bytes([n]) * 30000, 5, ((8, "memset"),)) for n in range(4)]
+    whole = [image.CodeImage(bytes([n]) * 30000, 5, ((8, "memset"),)) for n in range(4)]
     threads = [
         threading.Thread(target=lambda i=i: [store.write(key, "c", i.pack(key)) for _ in range(50)]) for i in whole
     ]
@@ -211,7 +225,7 @@ def test_writers_at_once_never_show_a_part(tmp_path, monkeypatch):
         assert image.unpack(data, key) in whole
 
 
-IMAGE = image.Image(bytes(range(64)), 3, ((8, "memset"), (16, "Py_IncRef")))
+IMAGE = image.CodeImage(bytes(range(64)), 3, ((8, "memset"), (16, "Py_IncRef")))
 
 
 @given(st.data())

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dcformat_pruning import Compression, Goal, RunControl, Settings, Trial, compress
+from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.networks import CheckpointError
 from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import DivergenceError
 from torch import Tensor, nn

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcformat_pruning.data import Augmentation, Images
-from dcformat_pruning.distributed import Shard, main
+from dcformat_pruning.distributed import BatchShare, main
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,23 +21,23 @@ def images() -> Images:
 
 
 def test_shards_make_up_the_whole_batch() -> None:
-    def drawn(source: Images | Shard) -> list[list[float]]:
+    def drawn(source: Images | BatchShare) -> list[list[float]]:
         found = source.batches(8, torch.Generator().manual_seed(3), Augmentation())
         return [(x * 255).round().flatten().tolist() for x, _ in found]
 
     whole = drawn(images())
-    parts = [drawn(Shard(images(), rank, 2)) for rank in (0, 1)]
+    parts = [drawn(BatchShare(images(), rank, 2)) for rank in (0, 1)]
     assert len(parts[0]) == len(whole) == 3
     for batch, left, right in zip(whole, *parts, strict=True):
         assert sorted(left + right) == sorted(batch) and len(left) == len(right) == 4
 
 
 def test_batches_that_do_not_divide_and_impossible_ranks_are_refused() -> None:
-    shard = Shard(images(), 0, 3)
+    shard = BatchShare(images(), 0, 3)
     with pytest.raises(ValueError, match="batch: expected a multiple of 3 processes, found 8"):
         next(shard.batches(8, torch.Generator(), Augmentation()))
     with pytest.raises(ValueError, match="rank: expected 0 to 1, found 2"):
-        Shard(images(), 2, 2)
+        BatchShare(images(), 2, 2)
 
 
 @pytest.mark.slow

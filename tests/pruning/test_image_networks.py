@@ -13,9 +13,10 @@ from dcformat_pruning import training
 from dcformat_pruning.criteria import scored_layers
 from dcformat_pruning.data import FlipShift, Images
 from dcformat_pruning.study import jpeg_archive
-from dcformat_pruning.study.image_networks import IMAGE_NETWORKS, image_network
+from dcformat_pruning.study.image_networks import IMAGE_NETWORKS, Attention, image_network
 from dcformat_pruning.study.jpeg_archive import jpeg_test_images, jpeg_training_data, load_jpegs
 from dcformat_pruning.study.network_training import plan_of
+from torch.nn import functional
 
 from dcformat.datasets import DataError
 
@@ -66,7 +67,15 @@ def test_digits_are_not_mirrored() -> None:
     grey, colour = (Images(torch.zeros(1, c, 8, 8, dtype=torch.uint8), torch.zeros(1)) for c in (1, 3))
     assert plan_of("resnet-8", grey).augmentation == FlipShift(2, flip=False)
     assert plan_of("resnet-8", colour).augmentation == FlipShift(4, flip=True)
-    assert plan_of("resnet-8", colour).bfloat16 and not plan_of("vit", colour).bfloat16
+
+
+def test_attention_is_that_of_pytorch() -> None:
+    attention = Attention(width=24, heads=3).eval()
+    tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    parts = (attention.queries, attention.keys, attention.values)
+    q, k, v = (part(tokens).view(2, 5, 3, 8).transpose(1, 2) for part in parts)
+    mixed = functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attention(tokens), attention.out(mixed.transpose(1, 2).flatten(2)))
 
 
 def test_training_in_bfloat16_keeps_float32_weights() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dcformat_pruning import from_module
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_runtime import Session
 from torch import nn

@@ -12,8 +12,8 @@ from dcformat_cli.main import cli
 from dcformat_cli.verbs import study_networks
 from dcformat_pruning.criteria import Magnitude, Obs
 from dcformat_pruning.data import TrainingData
-from dcformat_pruning.meter import Meter, Step
-from dcformat_pruning.networks import CheckpointError
+from dcformat_pruning.lenets import CheckpointError
+from dcformat_pruning.meter import Meter, StageProgress
 from dcformat_pruning.study.image_networks import IMAGE_NETWORKS, image_network
 from dcformat_pruning.study.network_comparison import (
     NETWORK_CRITERIA,
@@ -40,7 +40,7 @@ def data() -> TrainingData:
     return TrainingData(digit_images(128, 0), digit_images(50, 1))
 
 
-def meter(steps: list[Step] | None = None, study: NetworkStudy = STUDY) -> Meter:
+def meter(steps: list[StageProgress] | None = None, study: NetworkStudy = STUDY) -> Meter:
     return Meter(steps.append if steps is not None else lambda _: None, study.work())
 
 
@@ -52,7 +52,7 @@ def test_an_interrupted_study_continues_with_the_same_rows(data: TrainingData, t
     started = list(islice(run(STUDY, data, tmp_path, meter()), 3))[-1]
     assert len(started) == 3
     saved = (tmp_path / "00-resnet-8.pt").read_bytes()
-    steps: list[Step] = []
+    steps: list[StageProgress] = []
     *_, continued = run(STUDY, data, tmp_path, meter(steps))
     assert continued == whole
     assert [step.done for step in steps if step.unit == "prunings"] == [4, 5, 6, 7, 8]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from dcformat_pruning.data import training_data
+from dcformat_pruning.lenets import CheckpointError, build
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.networks import CheckpointError, build
 from dcformat_pruning.recipes import (
     RECIPES,
     Recipe,
     Result,
     Stage,
     StageContext,
-    Step,
+    StageProgress,
     compress_architecture,
     nonzero_weights,
 )
@@ -34,7 +34,7 @@ def bits(result: Result) -> dict[str, bytes]:
     return {name: tensor.to_dense().tobytes() for name, tensor in result.model.tensors.items()}
 
 
-def check_steps(seen: list[Step], recipe: Recipe) -> None:
+def check_steps(seen: list[StageProgress], recipe: Recipe) -> None:
     """Check that every stage, every whole epoch and the preparation of images are reported.
 
     The share of the work falls only when a teacher's targets, which the plan does not know of, are added to it.
@@ -68,7 +68,7 @@ SHORT_AND_LONG = ["classic", pytest.param("record", marks=pytest.mark.slow)]
     [pytest.param(r, a, marks=[pytest.mark.slow] * ((r, a) in LONG)) for r in RECIPES for a in RECIPES[r]],
 )
 def test_a_recipe_makes_a_sparse_model_with_shared_values(recipe: str, architecture: str, digits: Path) -> None:
-    seen: list[Step] = []
+    seen: list[StageProgress] = []
     result = compress_architecture(architecture, recipe, epochs=5, device="cpu", data=digits, progress=seen.append)
     assert [s.stage for s in result.stages] == [s.name for s in RECIPES[recipe][architecture].stages]
     check_steps(seen, RECIPES[recipe][architecture])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dcformat_pruning.networks import CheckpointError
+from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.search import Search, parent
-from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.masks import PruningError
 
 #: Bytes and accuracy of a network with so many weights.

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
+from dcformat_pruning.lenets import build
 from dcformat_pruning.masks import Masks, PruningError, magnitude_masks, weight_names
-from dcformat_pruning.networks import build
 from dcformat_pruning.sharing import (
     METHODS,
     SharedWeights,

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
+from dcformat_pruning.lenets import build
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.networks import build
 from dcformat_pruning.shrinking import Pick, chain_layers, is_chain, keep_best_units, remove_dead_units, shrink
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dcformat_pruning.networks import CheckpointError, build, load_weights
+from dcformat_pruning.lenets import CheckpointError, build, load_weights
 from dcformat_pruning.state_dicts import (
     fold_masks,
     load_checkpoint,

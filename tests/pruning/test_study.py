@@ -18,12 +18,12 @@ from dcformat_cli.verbs import study_command as study_verb
 from dcformat_pruning import study
 from dcformat_pruning.criteria import Magnitude, Obs, TfIdf, Wanda
 from dcformat_pruning.data import TrainingData
+from dcformat_pruning.lenets import CheckpointError, build
 from dcformat_pruning.masks import Masks
-from dcformat_pruning.meter import Meter, Step
-from dcformat_pruning.networks import CheckpointError, build
+from dcformat_pruning.meter import Meter, StageProgress
 from dcformat_pruning.selection import keep_globally
 from dcformat_pruning.study import article, article_run
-from dcformat_pruning.study.report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
+from dcformat_pruning.study.criteria_report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
 from tests.cli.documents import valid
@@ -57,9 +57,9 @@ def test_ratios_count_biases_as_the_article_does() -> None:
 def test_folded_normalisation_computes_the_same(network: nn.Sequential, data: TrainingData) -> None:
     x = data.validation.floats(slice(0, 20))
     folded = study.folded(network)
-    assert not any(isinstance(m, study.Normalize) for m in folded.modules())
+    assert not any(isinstance(m, study.NormalizePixels) for m in folded.modules())
     torch.testing.assert_close(folded(x), network(x), rtol=1e-4, atol=1e-4)
-    assert isinstance(network[0], study.Normalize)
+    assert isinstance(network[0], study.NormalizePixels)
 
 
 def test_normalised_pixels_hide_silent_inputs_and_folding_reveals_them(network: nn.Sequential) -> None:
@@ -128,7 +128,7 @@ def test_the_articles_rows_reach_their_ratios(network: nn.Sequential, data: Trai
 
 @pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
 def test_the_article_continues_where_it_was_interrupted(data: TrainingData, tmp_path: Path) -> None:
-    def rows(folder: Path | None, steps: list[Step], dense: int = 2) -> Iterator[list[article.RepeatedRow]]:
+    def rows(folder: Path | None, steps: list[StageProgress], dense: int = 2) -> Iterator[list[article.RepeatedRow]]:
         meter = Meter(steps.append, [("dense", 1.0), ("prunings", 1.0)])
         return article_run.run(1, dense, 1, data, digit_images(50, 3), folder, meter)
 
@@ -137,7 +137,7 @@ def test_the_article_continues_where_it_was_interrupted(data: TrainingData, tmp_
     assert own[0] == (21.57, "magnitude, s in each layer")
     assert own[1:] == [(ratio, "TF-IDF, s in each layer") for ratio in (24.94, 30.39, 65.46)]
     assert len(list(islice(rows(tmp_path, []), 5))[-1]) == 5
-    steps: list[Step] = []
+    steps: list[StageProgress] = []
     *_, continued = rows(tmp_path, steps)
     assert continued == whole
     assert [step.done for step in steps if step.unit == "prunings"] == list(range(6, 17))

@@ -18,14 +18,14 @@ from dcformat import graph
 from dcformat.model import Model
 
 Floats = npt.NDArray[np.float32]
-Run = Callable[[Floats], Floats]
+RuntimeCall = Callable[[Floats], Floats]
 
 
 class UnsupportedError(ValueError):
     """The runtime cannot run this network."""
 
 
-def dcformat_session(model: Model, threads: int) -> Run:
+def dcformat_session(model: Model, threads: int) -> RuntimeCall:
     """Return this package's own runtime with its compiled kernels."""
     from dcformat_runtime import Session
 
@@ -39,7 +39,7 @@ def reference(model: Model, x: Any) -> Any:
     return Session.from_model(model, backend="numpy")(x)
 
 
-def onnxruntime(model: Model, threads: int) -> Run:
+def onnxruntime(model: Model, threads: int) -> RuntimeCall:
     """Return ONNX Runtime's CPU provider in float32."""
     import onnxruntime as ort
 
@@ -51,17 +51,17 @@ def onnxruntime(model: Model, threads: int) -> Run:
     return lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
-def openvino_f32(model: Model, threads: int) -> Run:
+def openvino_f32(model: Model, threads: int) -> RuntimeCall:
     """Return OpenVINO in float32, compiled for each batch size that it sees."""
     return openvino_network(to_onnx(model), threads, INFERENCE_PRECISION_HINT="f32")
 
 
-def openvino_default(model: Model, threads: int) -> Run:
+def openvino_default(model: Model, threads: int) -> RuntimeCall:
     """Return OpenVINO with its defaults: on a CPU with bfloat16 units it silently computes in bfloat16."""
     return openvino_network(to_onnx(model), threads)
 
 
-def openvino_network(network: bytes, threads: int, **options: Any) -> Run:
+def openvino_network(network: bytes, threads: int, **options: Any) -> RuntimeCall:
     """Return OpenVINO for a network in ONNX form."""
     import openvino
 
@@ -81,7 +81,7 @@ def openvino_network(network: bytes, threads: int, **options: Any) -> Run:
     return run
 
 
-def torch(model: Model, threads: int) -> Run:
+def torch(model: Model, threads: int) -> RuntimeCall:
     """Return PyTorch in eager mode, with dense weights."""
     import torch
 
@@ -141,14 +141,14 @@ def _torch_step(torch: Any, node: graph.Node, model: Model) -> Callable[..., Any
     return plain[type(node)]
 
 
-def scipy_csr(model: Model, threads: int) -> Run:
+def scipy_csr(model: Model, threads: int) -> RuntimeCall:
     """Return SciPy's sparse matrix product on one thread; convolutions are products with all windows."""
     import scipy.sparse
 
     return _matrices(model, scipy.sparse.csr_matrix)
 
 
-def numpy_dense(model: Model, threads: int) -> Run:
+def numpy_dense(model: Model, threads: int) -> RuntimeCall:
     """Return NumPy's dense matrix product; convolutions are products with all windows.
 
     Its BLAS reads its number of threads from OPENBLAS_NUM_THREADS and similar variables when it is loaded.
@@ -156,7 +156,7 @@ def numpy_dense(model: Model, threads: int) -> Run:
     return _matrices(model, lambda weight: weight)
 
 
-def _matrices(model: Model, convert: Callable[[Floats], Any]) -> Run:
+def _matrices(model: Model, convert: Callable[[Floats], Any]) -> RuntimeCall:
     """Run layers as ``matrix @ columns``, with features first and images last."""
     assert model.graph is not None
     steps = [(node.values, _matrix_step(node, model, convert)) for node in model.graph.nodes]
@@ -243,7 +243,7 @@ def _softmax(x: Floats) -> Floats:
 
 
 #: Name -> maker. The others are compared with the first.
-RUNTIMES: Mapping[str, Callable[[Model, int], Run]] = MappingProxyType(
+RUNTIMES: Mapping[str, Callable[[Model, int], RuntimeCall]] = MappingProxyType(
     {
         "dcformat": dcformat_session,
         "onnxruntime": onnxruntime,

@@ -28,7 +28,7 @@ except ImportError:  # not on Windows
 Floats = npt.NDArray[np.float32]
 #: What a runtime takes and returns: an array, or arrays by name if the network has several inputs or outputs.
 Arrays = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
-Run = Callable[[Any], Any]
+TimedCall = Callable[[Any], Any]
 
 #: Variables that set a library's number of threads, and variables that keep waiting threads from spinning.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -79,7 +79,9 @@ def relative_error(found: Arrays, expected: Arrays) -> float:
     return difference / (scale or 1.0) if isfinite(difference) and isfinite(scale) else float("inf")
 
 
-def interleave(runs: Mapping[str, Run], inputs: Sequence[Arrays], expected: Arrays, rounds: int) -> dict[str, Measured]:
+def interleave(
+    runs: Mapping[str, TimedCall], inputs: Sequence[Arrays], expected: Arrays, rounds: int
+) -> dict[str, Measured]:
     """Check each runtime on the first input, then time all of them in turn.
 
     Parameters
@@ -99,7 +101,7 @@ def interleave(runs: Mapping[str, Run], inputs: Sequence[Arrays], expected: Arra
     return out
 
 
-def one_turn(run: Run, inputs: Sequence[Arrays]) -> list[int]:
+def one_turn(run: TimedCall, inputs: Sequence[Arrays]) -> list[int]:
     """Return the nanoseconds of each call of a turn except the first.
 
     If the system gave the processor to another program during a call, the call's own CPU time counts.
@@ -178,7 +180,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     def inputs_of(batch: int) -> Sequence[Arrays]:
         return batches(source, graph.input_shape, batch) if plain else named_batches(graph, batch)
 
-    runs: dict[str, Run] = {}
+    runs: dict[str, TimedCall] = {}
     missing: dict[str, str] = {}
     for name in request["runtimes"]:
         if name != "dcformat" and not plain:

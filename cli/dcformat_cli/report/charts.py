@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.codecs.usage import CodeTable
 from dcformat_cli.report.pictures import Picture, colour, picture
-from dcformat_cli.report.tensors import Examined, Histogram
+from dcformat_cli.report.tensor_facts import Examined, Histogram
 from dcformat_cli.terminal import printable
 
 #: CSS pixels: the widths of charts on a wide screen and on a phone, the size of small ones, the height of a bar.

@@ -53,7 +53,7 @@ STACK, RAM_PER_LAYER, RAM_PER_ENTRY = 300, 80, 8
 _MAX_WORK, _MAX_BYTES = 1 << 29, 2 << 20
 
 
-class Program(NamedTuple):
+class ProgramEstimate(NamedTuple):
     """What a network's program takes in 8 bits, as an estimate.
 
     Attributes
@@ -82,7 +82,7 @@ class Program(NamedTuple):
         return ["flash"] * flash + ["RAM"] * ram
 
 
-def estimate(file: DcfFile, max_memory: int | None) -> Program | str:
+def estimate(file: DcfFile, max_memory: int | None) -> ProgramEstimate | str:
     """Export the network in 8 bits, and return what its program takes; or the reason why there is none.
 
     Scales come from random inputs, so the program is of the right size but not accurate: it is thrown away.
@@ -106,7 +106,7 @@ def estimate(file: DcfFile, max_memory: int | None) -> Program | str:
     layers = [node for node in file.graph.nodes if isinstance(node, Linear | Conv)]
     row = max((_fullest_row(model.tensors[node.weight]) for node in layers if isinstance(node, Conv)), default=0)
     memory = made.arena_bytes + STACK + RAM_PER_LAYER * len(layers) + RAM_PER_ENTRY * row
-    return Program(len(made.data), len(layers), memory)
+    return ProgramEstimate(len(made.data), len(layers), memory)
 
 
 def _fullest_row(weight: Tensor) -> int:

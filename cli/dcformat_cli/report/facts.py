@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dcformat.errors import FormatError, MemoryLimitError, WorkLimitError
 from dcformat.model import STORAGE
-from dcformat_cli.report.chips import Program, estimate
+from dcformat_cli.report.chips import ProgramEstimate, estimate
 from dcformat_cli.report.first_layer import FirstLayer, first_layer
 from dcformat_cli.report.published import architecture
 from dcformat_cli.report.sizes import GeneralCompressors, OtherSize, plain_sizes
-from dcformat_cli.report.tensors import Examined, examine
+from dcformat_cli.report.tensor_facts import Examined, examine
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -36,7 +36,7 @@ PARTS = {
 }
 
 #: Called with the number of finished steps, the number of all steps, and what comes next.
-Progress = Callable[[int, int, str], None]
+ReportProgress = Callable[[int, int, str], None]
 
 
 class TensorFacts(NamedTuple):
@@ -80,7 +80,7 @@ class Facts:
         Why there is no picture.
     architecture : str or None
         The published network that the file holds.
-    program : Program or str
+    program : ProgramEstimate or str
         What the network takes on a microcontroller, or why that is unknown.
     """
 
@@ -91,7 +91,7 @@ class Facts:
     picture: FirstLayer | None
     picture_reason: str
     architecture: str | None
-    program: Program | str
+    program: ProgramEstimate | str
 
     @property
     def parameters(self) -> int:
@@ -117,7 +117,7 @@ class Facts:
         return {part: size for part, size in parts.items() if size > 0}
 
 
-def gather(name: str, file: DcfFile, max_memory: int | None, progress: Progress) -> Facts:
+def gather(name: str, file: DcfFile, max_memory: int | None, progress: ReportProgress) -> Facts:
     """Examine a file.
 
     Tensors that would take too long or more than the file's limits are not decoded, and the facts say so.

@@ -13,12 +13,12 @@ from dcformat.graph import with_batch
 from dcformat.model import STORAGE
 from dcformat.wording import counted, shaped
 from dcformat_cli.report import charts
-from dcformat_cli.report.chips import CHIPS, Program
+from dcformat_cli.report.chips import CHIPS, ProgramEstimate
 from dcformat_cli.report.facts import PARTS, Facts, TensorFacts
 from dcformat_cli.report.pictures import Picture
 from dcformat_cli.report.published import PUBLISHED, TITLES
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.report.tensors import Examined, entropy, position_entropy
+from dcformat_cli.report.tensor_facts import Examined, entropy, position_entropy
 from dcformat_cli.report.tree import cells
 from dcformat_cli.report.weights_image import montage
 
@@ -74,7 +74,7 @@ def _largest(facts: Facts, count: int) -> list[TensorFacts]:
     return [facts.tensors[number] for number in sorted(order[:count])]
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """A row of the table of tensors; numbers of bits are None for what was not examined or does not exist."""
 
     name: str
@@ -104,10 +104,10 @@ def _layers(facts: Facts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(tensor: TensorFacts) -> Row:
+def _row(tensor: TensorFacts) -> TensorRow:
     info, usage = tensor.info, None if tensor.examined is None else tensor.examined.usage
     sparse, entries = info.form == "sparse", max(info.stored, 1)
-    return Row(
+    return TensorRow(
         info.name, "x".join(map(str, info.shape)) or "scalar", info.dtype,
         f"a copy of {charts.elided(info.copy_of)}" if info.copy_of else info.form,
         info.stored / info.size if info.size and sparse else 1.0, info.codebook_size, usage.coder if usage else "",
@@ -205,7 +205,7 @@ def _comparison(facts: Facts) -> dict[str, Any]:
 
 def _microcontrollers(facts: Facts) -> dict[str, Any]:
     program = facts.program
-    if not isinstance(program, Program):
+    if not isinstance(program, ProgramEstimate):
         return {"chips": [], "no_program": program}
     rows = [(name, chip, program.flash(chip.processor), program.lacks(chip)) for name, chip in CHIPS.items()]
     return {"chips": rows, "no_program": ""}

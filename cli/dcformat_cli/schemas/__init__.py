@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dcformat_cli.schemas import files, networks
+from dcformat_cli.schemas import file_verbs, network_verbs
 from dcformat_cli.schemas.fields import Schema, maybe, record, text
 from dcformat_cli.terminal import SCHEMA
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 #: Verb, such as ``export onnx`` -> when the document is printed -> its keys besides `schema`.
-DOCUMENTS = {**files.DOCUMENTS, **networks.DOCUMENTS}
+DOCUMENTS = {**file_verbs.DOCUMENTS, **network_verbs.DOCUMENTS}
 
 _VERSION = {"const": SCHEMA, "description": "the version of this layout"}
 

@@ -10,8 +10,8 @@ import click
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import model_source, naming
-from dcformat_cli.options import as_json, base, file_argument, max_memory, max_work, mode, output
 from dcformat_cli.progress import counting
+from dcformat_cli.shared_options import as_json, base, file_argument, max_memory, max_work, mode, output
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import checked_encoder
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dcformat.codecs import Mode
     from dcformat.delta_application import Application
     from dcformat.modes import AnyMode
-    from dcformat_cli.output_files import Output
+    from dcformat_cli.output_files import OutputFile
 
 
 @click.command("apply")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @max_work()
 @as_json()
 def apply_command(
-    file: str, base: str, output: Output, mode: AnyMode, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str, base: str, output: OutputFile, mode: AnyMode, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
     """Make the new file from a delta, FILE (- for stdin), and its base, the file that `pack --base` named.
 
@@ -55,7 +55,7 @@ def apply_command(
         say(f"{output}: {about}", err=output.to_stdout)
 
 
-def _write(new: Application, mode: AnyMode, output: Output) -> tuple[Mode, int]:
+def _write(new: Application, mode: AnyMode, output: OutputFile) -> tuple[Mode, int]:
     """Write the new file; return its mode and size. Only if there is a choice of modes, files are kept in memory."""
     from dcformat.modes import modes_to_try, smallest_file
 

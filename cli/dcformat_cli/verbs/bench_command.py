@@ -23,8 +23,8 @@ from dcformat_cli.bench.timing import environment, is_plain
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import opened, spooled
-from dcformat_cli.options import FileName, as_json, file_argument, max_memory
-from dcformat_cli.terminal import Table, emit_json, note, say, warn
+from dcformat_cli.shared_options import FileName, as_json, file_argument, max_memory
+from dcformat_cli.terminal import TextTable, emit_json, note, say, warn
 
 #: Largest tolerated difference of outputs, relative to the largest output; a greater one is shown with the runtime.
 TOLERANCE = 1e-4
@@ -177,7 +177,7 @@ def _show(file: str, answer: Mapping[str, Any]) -> None:
             differs = f"{row['error']:.0e}" if row["error"] > TOLERANCE else ""
             rows.append((name, f"{row['median_us']:,.1f}", f"{row['p99_us']:,.1f}", ratio, differs))
         title = f"{file}: batch {result['batch']}, {counted(answer['threads'], 'thread')}"
-        Table(title, ("runtime", "median us", "p99 us", "peer / ours", "error"), rows).show()
+        TextTable(title, ("runtime", "median us", "p99 us", "peer / ours", "error"), rows).show()
         say("")
         if runtimes["dcformat"]["error"] > TOLERANCE:
             warn(f"dcformat: its outputs differ from the reference's by {runtimes['dcformat']['error']:.0e}")

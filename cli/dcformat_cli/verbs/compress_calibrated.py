@@ -17,12 +17,12 @@ from dcformat_interop.refusals import WrongKindError
 from dcformat.source import is_url
 from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse, require_torch
+from dcformat_cli.foreign_networks import network_kind, read_network
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened, source, spooled
-from dcformat_cli.networks import network_kind, read_network
-from dcformat_cli.options import MODES, FileName, as_json, max_memory, output, size
-from dcformat_cli.output_files import Output
-from dcformat_cli.packing.deltas import is_dcf
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.pack.delta_packing import is_dcf
+from dcformat_cli.shared_options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.terminal import emit_json, note, say
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class CalibratedOptions:
     """The options of the command line; their help texts explain them."""
 
     model: str
-    output: Output
+    output: OutputFile
     calibration: str | None
     size: int | None
     bits: float | None

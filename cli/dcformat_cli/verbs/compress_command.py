@@ -12,15 +12,15 @@ import click
 from dcformat.architectures import ARCHITECTURES
 from dcformat.datasets import load_split
 from dcformat_cli import summary
-from dcformat_cli.evaluation import Evaluation, evaluate
+from dcformat_cli.accuracy import Evaluation, evaluate
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import spooled
-from dcformat_cli.options import FileName, as_json, data, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import FileName, as_json, data, output
 from dcformat_cli.stage_directory import StageDirectory
-from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.terminal import TextTable, emit_json, say
 from dcformat_cli.training_options import stage_directory, training_options
 from dcformat_cli.verbs.compress_calibrated import NETWORKS, compress_calibrated_command, takes
 from dcformat_cli.writing import packed_model
@@ -38,7 +38,7 @@ class CompressOptions:
     """The options of the command line; their help texts explain them."""
 
     architecture: str
-    output: Output
+    output: OutputFile
     recipe: str
     seed: int
     device: str
@@ -176,9 +176,9 @@ def _report(options: CompressOptions, made: Compressed) -> None:
         _show(output, made, figures)
 
 
-def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
+def _show(output: OutputFile, made: Compressed, figures: summary.Summary) -> None:
     rows = [(s.stage, f"{100 * s.metric:.2f} %", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
-    Table("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
+    TextTable("stages", ("after", "validation accuracy", "weights", "seconds"), rows).show()
     say("")
     summary.show_tables(figures)
     say("")
@@ -186,7 +186,7 @@ def _show(output: Output, made: Compressed, figures: summary.Summary) -> None:
     say(_line(output, made.tested))
 
 
-def _line(output: Output, tested: Evaluation) -> str:
+def _line(output: OutputFile, tested: Evaluation) -> str:
     return (
         f"{output}: run from the packed file, {tested.correct:,} of {tested.images:,} test images right: "
         f"accuracy {100 * tested.accuracy:.2f} %, error {tested.error_percent:.2f} %"

@@ -9,10 +9,10 @@ import click
 
 from dcformat_cli import summary, user_code
 from dcformat_cli.failures import misuse, require_torch
-from dcformat_cli.options import as_json, numbers, output, size
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import reporting
-from dcformat_cli.terminal import Table, emit_json, note, say
+from dcformat_cli.shared_options import as_json, numbers, output, size
+from dcformat_cli.terminal import TextTable, emit_json, note, say
 from dcformat_cli.training_options import stage_directory, training_options
 from dcformat_cli.user_code import UserCodeError
 
@@ -32,7 +32,7 @@ class ModuleOptions:
 
     module: str
     data: str
-    output: Output
+    output: OutputFile
     max_drop: float | None
     size: int | None
     density: float | None
@@ -257,7 +257,7 @@ def _report(options: ModuleOptions, goal: Goal, made: Compression) -> None:
         return
     if not to_stdout:
         rows = [(s.stage, f"{s.metric:{_METRIC}}", f"{s.weights:,}", f"{s.seconds:.1f}") for s in made.stages]
-        Table("stages", ("after", "validation metric", "weights", "seconds"), rows).show()
+        TextTable("stages", ("after", "validation metric", "weights", "seconds"), rows).show()
         say("")
         summary.show_tables(figures)
         say("")

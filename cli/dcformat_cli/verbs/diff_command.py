@@ -14,8 +14,8 @@ from dcformat.limits import require_work
 from dcformat.wording import counted
 from dcformat_cli.failures import misuse
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import FileName, as_json, max_memory, max_work
-from dcformat_cli.terminal import Table, emit_json, note, say
+from dcformat_cli.shared_options import FileName, as_json, max_memory, max_work
+from dcformat_cli.terminal import TextTable, emit_json, note, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -157,7 +157,7 @@ def _say(document: Mapping[str, Any]) -> None:
             say(f"{kind}: {', '.join(document[kind])}")
     if document["changed"]:
         rows = [_row(tensor) for tensor in document["changed"]]
-        Table("changed:", ("tensor", "elements", "of the mask", "largest \nchange", "codebook"), rows).show()
+        TextTable("changed:", ("tensor", "elements", "of the mask", "largest \nchange", "codebook"), rows).show()
     say(f"unchanged: {counted(document['unchanged'], 'tensor')}")
     others = [name for name in ("labels", "metadata") if document[name]]
     say(f"network: {document['network']}{''.join(f'; {name} changed' for name in others)}")

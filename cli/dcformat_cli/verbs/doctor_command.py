@@ -19,10 +19,10 @@ from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.options import LocalFile, as_json, max_memory
-from dcformat_cli.packing.checkpoints import fits_name
-from dcformat_cli.packing.deltas import is_dcf
-from dcformat_cli.terminal import Table, emit_json, note, say, show_notes
+from dcformat_cli.pack.checkpoints import fits_name
+from dcformat_cli.pack.delta_packing import is_dcf
+from dcformat_cli.shared_options import LocalFile, as_json, max_memory
+from dcformat_cli.terminal import TextTable, emit_json, note, say, show_notes
 from dcformat_cli.writing import packed_in
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     """Return the tensors of any file that `pack` reads, and why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
-    from dcformat_cli.networks import network_kind, read_network
+    from dcformat_cli.foreign_networks import network_kind, read_network
 
     if is_dcf(path):
         model = dcformat.load(path, max_memory=max_memory)
@@ -143,7 +143,7 @@ def _say_model(document: Mapping[str, Any]) -> None:
     for finding in document["findings"]:
         figures = (finding["elements"], finding["bytes"], finding["packed"])
         row = (_named(finding["tensors"]), *(f"{figure:,}" for figure in figures))
-        Table(finding["what"], ("tensors", "elements", "bytes", "tensors packed"), [row]).show()
+        TextTable(finding["what"], ("tensors", "elements", "bytes", "tensors packed"), [row]).show()
     if not document["findings"]:
         say("nothing unusual was found in the tensors")
     sizes = ", ".join(f"{mode} {count:,}" for mode, count in document["packed"].items())
@@ -210,4 +210,4 @@ def _say_installation(found: Mapping[str, Any]) -> None:
     say(f"machine code is saved in: {place}{'' if found['writable'] else ' (which cannot be written)'}")
     say(f"data set: {found['data'] or 'none found: set DCFORMAT_DATA or give --data'}")
     rows = [(name, found["packages"][name] or "missing", use) for name, use in _EXTRAS.items()]
-    Table("packages", ("package", "version", "for"), rows).show()
+    TextTable("packages", ("package", "version", "for"), rows).show()

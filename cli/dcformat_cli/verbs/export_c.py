@@ -15,8 +15,8 @@ from dcformat_cli.array_files import read_arrays
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import FileName, as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.output_files import refuse_existing
+from dcformat_cli.shared_options import FileName, as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.terminal import emit_json, note, say
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import click
 
 from dcformat_cli.failures import UnfitError, require_onnx
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, note, say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @max_work()
 @as_json()
 def onnx_command(
-    file: str, output: Output, sparse: bool, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str, output: OutputFile, sparse: bool, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
     """Write the network of FILE (- for stdin) as an ONNX model, and check it.
 
@@ -58,7 +58,7 @@ def _checked(
     path: str, model: Model, made: bytes, max_memory: int | None, max_work: int | None
 ) -> dict[str, Any] | None:
     """Compare the ONNX model with a session; return None if the session takes no random inputs."""
-    from dcformat_interop.onnx_export.checking import check_export
+    from dcformat_interop.onnx_export.export_checking import check_export
     from dcformat_runtime import InputError, Session
 
     session = Session.from_model(model, max_memory=max_memory, max_work=max_work)

@@ -8,8 +8,8 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, require_torch
 from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 
@@ -19,7 +19,9 @@ from dcformat_cli.terminal import emit_json, say
 @max_memory()
 @max_work()
 @as_json()
-def state_dict_command(file: str, output: Output, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+def state_dict_command(
+    file: str, output: OutputFile, max_memory: int | None, max_work: int | None, as_json: bool
+) -> None:
     """Write the tensors of FILE (- for stdin) as a state_dict, which torch.load reads with weights_only=True.
 
     Names, shapes, dtypes and bits stay the same, but scaled int8 becomes float32.
@@ -48,7 +50,7 @@ def state_dict_command(file: str, output: Output, max_memory: int | None, max_wo
 @max_work()
 @as_json()
 def scipy_command(
-    file: str, output: Output, name: str | None, max_memory: int | None, max_work: int | None, as_json: bool
+    file: str, output: OutputFile, name: str | None, max_memory: int | None, max_work: int | None, as_json: bool
 ) -> None:
     """Write a tensor of FILE (- for stdin) as a sparse matrix in CSR form, which scipy.sparse.load_npz reads.
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcformat.errors import FormatError
-from dcformat.graph import with_batch
+from dcformat.graph import Preprocessing, with_batch
 from dcformat.wording import counted, shaped
 from dcformat_cli import byte_map, sharded, summary, tensor_details
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, refuse
 from dcformat_cli.report.stages import recorded_stages
-from dcformat_cli.terminal import Table, emit_json, say
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, refuse
+from dcformat_cli.terminal import TextTable, emit_json, say
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
@@ -77,7 +77,7 @@ def inspect_command(
             _memory_table(content).show()
 
 
-def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.Part]:
+def _parts(content: DcfFile, tensors: tuple[str, ...]) -> list[byte_map.FilePart]:
     if not tensors:
         return list(byte_map.file_parts(content))
     return [part for name in tensors for part in byte_map.tensor_parts(content, name)]
@@ -105,9 +105,9 @@ def _show(name: str, content: DcfFile) -> None:
 def _network(content: DcfFile) -> list[str]:
     graph = content.graph
     if content.delta is not None:
-        from dcformat_cli.packing import deltas
+        from dcformat_cli.pack import delta_packing
 
-        made = f"{deltas.parts(content.delta)}, new content digest {content.delta.result.hex()}"
+        made = f"{delta_packing.parts(content.delta)}, new content digest {content.delta.result.hex()}"
         return [f"a delta from a base with content digest {content.delta.base.hex()}: {made}"]
     if graph is None:
         return ["no network, only tensors (pack with --architecture to make a file that runs)"]
@@ -115,8 +115,7 @@ def _network(content: DcfFile) -> list[str]:
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    p = graph.preprocessing
-    pixels = "" if p is None else f"; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
+    pixels = "" if graph.preprocessing is None else f"; pixels: {_pixels(graph.preprocessing)}"
     return [
         f"network: {operators}{pixels}",
         *(f"input {port.name}: {port.dtype} {shaped(port.full_shape)}" for port in graph.inputs),
@@ -134,6 +133,13 @@ def _output_shapes(content: DcfFile, graph: Graph) -> list[tuple[int | None, ...
     except FormatError:
         return [None] * len(graph.outputs)
     return [with_batch(shapes[output.value], output.batch_axis) for output in graph.outputs]
+
+
+def _pixels(preprocessing: Preprocessing) -> str:
+    """Return the formula that makes the network's input from a pixel of 0 to 255."""
+    if preprocessing == Preprocessing((0.0,), (1.0,)):
+        return "pixel / 255"
+    return f"(pixel / 255 - {_one(preprocessing.mean)}) / {_one(preprocessing.std)}"
 
 
 def _one(values: tuple[float, ...]) -> str:
@@ -157,9 +163,9 @@ def _memory(content: DcfFile) -> list[tuple[str, int]]:
     return rows
 
 
-def _memory_table(content: DcfFile) -> Table:
+def _memory_table(content: DcfFile) -> TextTable:
     rows = [(what, f"{size:,}") for what, size in _memory(content)]
-    return Table("maximum memory", ("what", "bytes"), rows)
+    return TextTable("maximum memory", ("what", "bytes"), rows)
 
 
 def _document(name: str, content: DcfFile) -> dict[str, Any]:
@@ -188,9 +194,9 @@ def _memory_document(content: DcfFile, wanted: bool) -> dict[str, Any]:
 def _delta_document(content: DcfFile) -> dict[str, Any] | None:
     if content.delta is None:
         return None
-    from dcformat_cli.packing import deltas
+    from dcformat_cli.pack import delta_packing
 
-    return deltas.as_json(content.delta)
+    return delta_packing.as_json(content.delta)
 
 
 def _operand(operand: Operand) -> object:

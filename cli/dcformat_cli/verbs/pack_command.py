@@ -13,11 +13,16 @@ from dcformat_interop.packing.shards import is_streamed
 import dcformat
 from dcformat.architectures import ARCHITECTURES
 from dcformat.layout import MAX_SELF_TEST_SAMPLES
-from dcformat_cli import networks
+from dcformat_cli import foreign_networks
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import spooled
-from dcformat_cli.options import (
+from dcformat_cli.pack import delta_packing
+from dcformat_cli.pack.checkpoints import pack_checkpoint
+from dcformat_cli.pack.models import packed, write_and_report
+from dcformat_cli.pack.network_packing import pack_network
+from dcformat_cli.pack.pack_options import PackOptions
+from dcformat_cli.shared_options import (
     LocalFile,
     as_json,
     base,
@@ -30,11 +35,6 @@ from dcformat_cli.options import (
     refuse,
     size,
 )
-from dcformat_cli.packing import deltas
-from dcformat_cli.packing.checkpoints import pack_checkpoint
-from dcformat_cli.packing.models import packed, write_and_report
-from dcformat_cli.packing.networks import pack_network
-from dcformat_cli.packing.options import PackOptions
 
 #: The options that say where safetensors files are coded, and how the output is divided.
 _SPREAD = ("jobs", "engine", "address", "shards")
@@ -158,7 +158,9 @@ def _pack(options: PackOptions) -> None:
             raise misuse("--base: expected a file that can be read twice, found - (stdin)")
         refuse("not for a delta, which has no relative index", "relative_index")
     options.pairs()  # Refuse them before anything is read.
-    if str(options.checkpoint) == "-" and networks.is_piped_network(sys.stdin.buffer):
+    if str(options.checkpoint) != "-":
+        options.checkpoint.stat()  # Other options depend on the kind of the file; a missing one has none.
+    if str(options.checkpoint) == "-" and foreign_networks.is_piped_network(sys.stdin.buffer):
         options.output.check(options.checkpoint, options.labels_file, options.base)
         with spooled("-") as path:
             _pack_file(replace(options, checkpoint=path))
@@ -167,13 +169,13 @@ def _pack(options: PackOptions) -> None:
 
 
 def _pack_file(options: PackOptions) -> None:
-    if deltas.is_dcf(options.checkpoint):
+    if delta_packing.is_dcf(options.checkpoint):
         _pack_dcf(options)
         return
-    kind = networks.network_kind(options.checkpoint)
+    kind = foreign_networks.network_kind(options.checkpoint)
     if kind is not None:
         if options.architecture or options.key or options.skip:
-            given = networks.network_name(options.checkpoint)
+            given = foreign_networks.network_name(options.checkpoint)
             raise misuse(f"--architecture, --key and --skip are for checkpoints: {given} holds its own network")
         refuse("only for safetensors files, not for a network", *_SPREAD)
         if kind == "TFLite":
@@ -194,7 +196,7 @@ def _pack_file(options: PackOptions) -> None:
 
 def _pack_stream(options: PackOptions) -> None:
     """Pack safetensors files without a network, tensor by tensor."""
-    from dcformat_cli.packing.streams import Spread, pack_stream
+    from dcformat_cli.pack.streams import Spread, pack_stream
 
     if options.key is not None:
         expected = "a PyTorch file, which may hold several mappings, with a key"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dcformat_cli.input_files import naming, opened
-from dcformat_cli.options import (
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.shared_options import (
     as_json,
     check_seconds,
     decode_seconds,
@@ -17,7 +18,6 @@ from dcformat_cli.options import (
     mode,
     output,
 )
-from dcformat_cli.output_files import Output
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import choice_line, packed_in, packed_model, trials_as_json
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @as_json()
 def repack_command(
     file: str,
-    output: Output,
+    output: OutputFile,
     mode: AnyMode,
     seconds: float,
     max_memory: int | None,

@@ -8,14 +8,14 @@ import click
 
 from dcformat_cli.failures import UnfitError, require_report
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import counting
 from dcformat_cli.sharded import shards
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
-    from dcformat_cli.report.chips import Chip, Program
+    from dcformat_cli.report.chips import Chip, ProgramEstimate
     from dcformat_cli.report.facts import Facts
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @max_memory()
 @max_work()
 @as_json()
-def report_command(file: str, output: Output, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
+def report_command(file: str, output: OutputFile, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
     """Write a page about FILE (- for stdin) that shows what it holds and what its bytes are for.
 
     The page is one file of HTML, without scripts, that needs no network: a map of all bytes, the density and the bits
@@ -53,13 +53,13 @@ def report_command(file: str, output: Output, max_memory: int | None, max_work: 
         say(f"{output}: a page of {len(page):,} bytes about {file}", err=output.to_stdout)
 
 
-def _document(facts: Facts, output: Output, size: int) -> dict[str, Any]:
+def _document(facts: Facts, output: OutputFile, size: int) -> dict[str, Any]:
     """Return what the page tells, for programs."""
-    from dcformat_cli.report.chips import CHIPS, Program
+    from dcformat_cli.report.chips import CHIPS, ProgramEstimate
     from dcformat_cli.report.published import PUBLISHED
     from dcformat_cli.report.stages import recorded_stages
 
-    program = facts.program if isinstance(facts.program, Program) else None
+    program = facts.program if isinstance(facts.program, ProgramEstimate) else None
     return {
         "file": facts.name,
         "output": str(output),
@@ -78,6 +78,6 @@ def _document(facts: Facts, output: Output, size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _chip(name: str, chip: Chip, program: Program) -> dict[str, Any]:
+def _chip(name: str, chip: Chip, program: ProgramEstimate) -> dict[str, Any]:
     flash, lacks = program.flash(chip.processor), program.lacks(chip)
     return {"chip": name, "flash": flash, "ram": program.memory, "fits": not lacks}

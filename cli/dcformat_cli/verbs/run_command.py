@@ -15,14 +15,14 @@ from dcformat_interop.archives import write_arrays
 
 from dcformat.source import is_url, read_stream
 from dcformat_cli import output_summary
+from dcformat_cli.accuracy import Evaluation, evaluate
 from dcformat_cli.array_files import Array, read_arrays
-from dcformat_cli.evaluation import Evaluation, evaluate
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.group import Choice
 from dcformat_cli.input_files import model_source, naming, source
-from dcformat_cli.options import FileName, as_json, data, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.progress import counting
+from dcformat_cli.shared_options import FileName, as_json, data, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RunOptions:
     file: str
     data: Path | None
     inputs: tuple[tuple[str | None, str], ...]
-    output: Output | None
+    output: OutputFile | None
     threads: int | None
     backend: Literal["auto", "numba", "numpy"]
     deterministic: bool
@@ -128,7 +128,7 @@ def _run(options: RunOptions) -> None:
         _require_images(session, label)
         with _naming_inputs(label):
             result = evaluate(session, options.data)
-        _report(options.file, result, options.as_json)
+        _report(options, session, result)
         return
     archive = _is_archive(options.output, len(session.outputs))
     given, files = _read_inputs(options, session.inputs)
@@ -161,17 +161,18 @@ def _require_images(session: Session, label: str) -> None:
         raise UnfitError(label, "one input and one output, both of (batch, ...), for a data set", found)
 
 
-def _report(file: str, result: Evaluation, as_json: bool) -> None:
-    if as_json:
-        emit_json({"file": file, "images": result.images, "correct": result.correct, "accuracy": result.accuracy})
+def _report(options: RunOptions, session: Session, result: Evaluation) -> None:
+    if options.as_json:
+        found = {"images": result.images, "correct": result.correct, "accuracy": result.accuracy}
+        emit_json({"file": options.file, "backend": session.backend, **found})
     else:
         say(
-            f"{file}: {result.correct:,} of {result.images:,} test images right: accuracy "
-            f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} %"
+            f"{options.file}: {result.correct:,} of {result.images:,} test images right: accuracy "
+            f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} % (backend {session.backend})"
         )
 
 
-def _is_archive(output: Output | None, count: int) -> bool:
+def _is_archive(output: OutputFile | None, count: int) -> bool:
     """Return whether `count` outputs go to an ``.npz`` archive; refuse a name that says otherwise."""
     suffix = "" if output is None or output.path is None else output.path.suffix.lower()
     if suffix == ".npy" and count > 1:
@@ -231,7 +232,8 @@ def _show(options: RunOptions, session: Session, outputs: Mapping[str, Array]) -
         for name in names:
             say(name)
     else:
-        output_summary.show(f"{options.file}: outputs", session.outputs, outputs, session.labels)
+        title = f"{options.file}: outputs (backend {session.backend})"
+        output_summary.show(title, session.outputs, outputs, session.labels)
 
 
 def _write(options: RunOptions, session: Session, outputs: Mapping[str, Array], archive: bool) -> None:
@@ -253,6 +255,7 @@ def _document(options: RunOptions, session: Session, outputs: Mapping[str, Array
     first = session.outputs[0]
     return {
         "file": options.file,
+        "backend": session.backend,
         "images": len(output_summary.samples(first, outputs[first.name])),
         **more,
         "outputs": [output_summary.as_json(info, outputs[info.name]) for info in session.outputs],

@@ -11,10 +11,10 @@ import click
 from dcformat.files import replacing
 from dcformat_cli.failures import require_torch
 from dcformat_cli.group import Choice, Group
-from dcformat_cli.options import as_json, data
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import as_json, data
 from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
-from dcformat_cli.terminal import Table, emit_json, note, say
+from dcformat_cli.terminal import TextTable, emit_json, note, say
 from dcformat_cli.verbs.study_networks import networks_command
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def criteria_command(
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study.report import plot, to_csv, to_markdown
+    from dcformat_pruning.study.criteria_report import plot, to_csv, to_markdown
 
     prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
@@ -147,7 +147,7 @@ def article_command(
     from dcformat_pruning.data import load_test_images, training_data
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import article, article_run
-    from dcformat_pruning.study.report import article_markdown, to_csv
+    from dcformat_pruning.study.criteria_report import article_markdown, to_csv
 
     prepare(out, force, ("study-article.csv", "study-article.md"))
     if resume is not None:
@@ -197,7 +197,7 @@ def schedules_command(
     from dcformat_pruning import study
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study.report import schedules_markdown, to_csv
+    from dcformat_pruning.study.criteria_report import schedules_markdown, to_csv
 
     prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     images = training_data(data)
@@ -237,7 +237,7 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
     prepare(out, force, ("study-layers.md",))
     images = training_data(data)
     document: list[dict[str, Any]] = []
-    tables: list[Table] = []
+    tables: list[TextTable] = []
     with reporting() as report:
         meter = Meter(report, [(f"dense, seed {seed}", epochs) for seed in range(seeds)])
         for seed in range(seeds):
@@ -267,7 +267,7 @@ def _layer(dense: float, layer: LayerSensitivity) -> dict[str, Any]:
     }
 
 
-def _layers_table(seed: int, dense: float, layers: list[LayerSensitivity]) -> Table:
+def _layers_table(seed: int, dense: float, layers: list[LayerSensitivity]) -> TextTable:
     densities = list(layers[0].accuracies)
     rows = [
         [
@@ -279,10 +279,10 @@ def _layers_table(seed: int, dense: float, layers: list[LayerSensitivity]) -> Ta
         for layer in layers
     ]
     title = f"Seed {seed}: validation accuracy (%) with one layer pruned, most sensitive first; dense {100 * dense:.2f}"
-    return Table(title, ["layer", "weights", "needs", *(f"{100 * density:g} %" for density in densities)], rows)
+    return TextTable(title, ["layer", "weights", "needs", *(f"{100 * density:g} %" for density in densities)], rows)
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: TextTable) -> str:
     lines = [table.title, "", *(f"| {' | '.join(row)} |" for row in (table.columns, ["---"] * len(table.columns)))]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table.rows)]) + "\n"
 

@@ -9,8 +9,8 @@ import click
 
 from dcformat_cli.failures import require_pillow, require_torch
 from dcformat_cli.group import Choice
-from dcformat_cli.options import FileName, as_json, numbers
 from dcformat_cli.progress import reporting
+from dcformat_cli.shared_options import FileName, as_json, numbers
 from dcformat_cli.study_output import FORCE, OUT, RESUME, prepare, print_rows, write
 from dcformat_cli.terminal import note
 
@@ -73,10 +73,10 @@ def networks_command(
     """
     require_torch("study")
     from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study.criteria_report import to_csv
     from dcformat_pruning.study.jpeg_archive import is_archive
     from dcformat_pruning.study.network_report import networks_markdown, plot_networks
     from dcformat_pruning.study.network_runs import NetworkStudy, image_data, run
-    from dcformat_pruning.study.report import to_csv
 
     if out is not None:
         prepare(out, force, _FILES)

@@ -10,8 +10,8 @@ import click
 from dcformat.files import replacing
 from dcformat_cli.failures import MissingExtraError, require_ray, require_torch
 from dcformat_cli.group import Choice
-from dcformat_cli.options import MODES, FileName, as_json, data
-from dcformat_cli.terminal import Table, emit_json, note
+from dcformat_cli.shared_options import MODES, FileName, as_json, data
+from dcformat_cli.terminal import TextTable, emit_json, note
 
 if TYPE_CHECKING:
     from dcformat_pruning.sweep import Outcome, Point
@@ -58,7 +58,7 @@ def sweep_command(out: Path, engine: str, address: str | None, data: Path | None
     left = len(points) - len(set(points) & set(sweep.outcomes(out)))
     if left < len(points):
         note(f"{len(points) - left} of {len(points)} points are finished already")
-    run: sweep.Engine = sweep.in_turn
+    run: sweep.SweepEngine = sweep.in_turn
     if engine == "ray":
         require_ray("--engine ray")
         import ray
@@ -95,4 +95,4 @@ def _show(found: dict[Point, Outcome], best: list[Point], as_json: bool) -> None
         for point in best
     ]  # fmt: skip
     columns = ("criterion", "density", "clusters", "seed", "bytes", "accuracy, %")
-    Table(f"the front of {len(found)} points", columns, rows).show()
+    TextTable(f"the front of {len(found)} points", columns, rows).show()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 from dcformat_interop import write_npz, write_safetensors
-from dcformat_interop.packing.files import PackedFiles, is_sharded, opened_files
+from dcformat_interop.packing.packed_files import PackedFiles, is_sharded, opened_files
 from dcformat_interop.packing.restore import restore
 
 from dcformat.codecs.work import writing_steps
@@ -18,8 +18,8 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.group import Choice, suggestion
 from dcformat_cli.input_files import opened
-from dcformat_cli.options import as_json, file_argument, max_memory, max_work, output
-from dcformat_cli.output_files import Output, refuse_existing
+from dcformat_cli.output_files import OutputFile, refuse_existing
+from dcformat_cli.shared_options import as_json, file_argument, max_memory, max_work, output
 from dcformat_cli.terminal import emit_json, say, warn
 
 _WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
@@ -44,7 +44,7 @@ _SHARDS = "shards"
 @as_json()
 def unpack_command(
     file: str,
-    output: Output,
+    output: OutputFile,
     form: str | None,
     wanted: Sequence[str],
     skip_damaged: bool,
@@ -118,7 +118,7 @@ def _opened(file: str, max_memory: int | None, max_work: int | None, skip_damage
         yield PackedFiles(content.path or file, [content])
 
 
-def _check_shards(output: Output, wanted: Sequence[str], skip_damaged: bool) -> None:
+def _check_shards(output: OutputFile, wanted: Sequence[str], skip_damaged: bool) -> None:
     if wanted or skip_damaged:
         raise misuse("--format shards gives back whole files: --tensor and --skip-damaged need another format")
     if output.path is None:
@@ -127,7 +127,7 @@ def _check_shards(output: Output, wanted: Sequence[str], skip_damaged: bool) -> 
         raise misuse(f"{output}: expected a directory for several files, found a file")
 
 
-def _restored(content: PackedFiles, output: Output, max_memory: int | None) -> list[str]:
+def _restored(content: PackedFiles, output: OutputFile, max_memory: int | None) -> list[str]:
     """Write the safetensors files that the tensors came from, and return their names."""
     origin = content.origin(max_memory)
     if origin is None or output.path is None:
@@ -139,7 +139,7 @@ def _restored(content: PackedFiles, output: Output, max_memory: int | None) -> l
     return [str(path) for path in restore(content, origin, output.path)]
 
 
-def _form(output: Output) -> str:
+def _form(output: OutputFile) -> str:
     if output.path is None:
         return "safetensors"
     if output.path.is_dir():

@@ -12,9 +12,9 @@ from dcformat.errors import FormatError
 from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, describe, misuse
 from dcformat_cli.input_files import model_source, naming, opened
-from dcformat_cli.options import FileName, as_json, max_memory, max_work
 from dcformat_cli.progress import counting
 from dcformat_cli.sharded import compare_index, shards
+from dcformat_cli.shared_options import FileName, as_json, max_memory, max_work
 from dcformat_cli.terminal import complain, emit_json, say
 
 if TYPE_CHECKING:

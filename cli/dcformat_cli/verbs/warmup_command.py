@@ -14,8 +14,8 @@ import click
 from dcformat.wording import counted
 from dcformat_cli.compiling import Notices, all_kernels
 from dcformat_cli.failures import UnfitError, misuse
-from dcformat_cli.options import FileName, as_json
-from dcformat_cli.terminal import Table, emit_json, is_quiet, note, say, shows_progress, warn
+from dcformat_cli.shared_options import FileName, as_json
+from dcformat_cli.terminal import TextTable, emit_json, is_quiet, note, say, shows_progress, warn
 
 if TYPE_CHECKING:
     from dcformat.jit import Kernel
@@ -144,7 +144,7 @@ def _list(kernels: Sequence[Kernel], as_json: bool) -> None:
         return
     rows = [(name, "" if path is None else f"{Path(path).stat().st_size:,}") for name, path in sorted(paths.items())]
     total = (f"{sum(path is not None for path in paths.values())} of {len(paths)} saved", f"{_size(place):,}")
-    Table(f"Kernels in {place}", ("kernel", "bytes"), [*rows, total], total=True).show()
+    TextTable(f"Kernels in {place}", ("kernel", "bytes"), [*rows, total], total=True).show()
 
 
 def _clear(as_json: bool) -> None:

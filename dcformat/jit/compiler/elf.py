@@ -1,4 +1,4 @@
-"""Link one relocatable ELF object (x86-64 or AArch64) into an `Image`.
+"""Link one relocatable ELF object (x86-64 or AArch64) into a `CodeImage`.
 
 It understands only the objects that LLVM emits for position-independent kernels, and refuses all others with
 `LinkError`; the kernel then runs without a saved image. The arithmetic of relocations is defined in the System V ABI,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from dcformat.jit.machine_code.image import Image
+from dcformat.jit.machine_code.image import CodeImage
 from dcformat.records import record
 
 X86_64, AARCH64 = 62, 183
@@ -46,7 +46,7 @@ class _Symbol:
     value: int
 
 
-def link(data: bytes, entry: str) -> Image:
+def link(data: bytes, entry: str) -> CodeImage:
     """Lay out an object's code and constants in one block, resolve internal references, and list external ones.
 
     Parameters
@@ -160,9 +160,9 @@ class _ImageLayout:
         for offset, info, addend in _RELA.iter_unpack(section.data):
             apply(self, self.places[section.info] + offset, info & 0xFFFFFFFF, self.symbols[info >> 32], addend)
 
-    def finish(self, entry: int) -> Image:
+    def finish(self, entry: int) -> CodeImage:
         """Return the finished image. Each reserved but unused symbol costs a few bytes and an import."""
-        return Image(bytes(self.image), entry, tuple((slot, name) for name, slot in self.slots.items()))
+        return CodeImage(bytes(self.image), entry, tuple((slot, name) for name, slot in self.slots.items()))
 
 
 def _signed(layout: _ImageLayout, place: int, value: int) -> None:

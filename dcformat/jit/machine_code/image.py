@@ -36,7 +36,7 @@ def _implementation() -> Any:
 
 
 @record
-class Image:
+class CodeImage:
     """Machine code and constants, the entry's offset, and the slots that the loader fills.
 
     Parameters
@@ -63,7 +63,7 @@ class Image:
         return MAGIC + sha256(body) + body
 
 
-def unpack(data: bytes, key: bytes) -> Image | None:
+def unpack(data: bytes, key: bytes) -> CodeImage | None:
     """Return the image in a file, or None unless it is complete, unaltered and made for `key`."""
     start = len(MAGIC) + _DIGEST
     body = data[start:]
@@ -82,4 +82,4 @@ def unpack(data: bytes, key: bytes) -> Image | None:
     code = body[at:]
     if len(code) != size or entry >= size or any(offset + 8 > size for offset, _ in imports):
         return None
-    return Image(code, entry, tuple(imports))
+    return CodeImage(code, entry, tuple(imports))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dcformat.jit.machine_code.image import Image
+from dcformat.jit.machine_code.image import CodeImage
 
 NDARRAY = "dcformat.ndarray"
 REFUSE = "dcformat.refuse"
@@ -55,12 +55,12 @@ def provided(symbol: str) -> bool:
     return symbol.startswith("dcformat.") or symbol in _SINGLETONS or symbol in _FROM_PYTHON or symbol in _FROM_C
 
 
-def load(image: Image, name: str, refuse: Callable[..., Any]) -> Callable[..., Any]:
+def load(image: CodeImage, name: str, refuse: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that runs an image.
 
     Parameters
     ----------
-    image : Image
+    image : CodeImage
     name : str
         The function's ``__name__``.
     refuse : callable

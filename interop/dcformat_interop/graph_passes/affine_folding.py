@@ -15,7 +15,7 @@ from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier, attributes_of
 
 Array = npt.NDArray[Any]
-Layer = Linear | Conv | ConvTranspose
+AffineLayer = Linear | Conv | ConvTranspose
 
 
 def fold_affine(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphBuilder, list[Value]]:
@@ -33,9 +33,9 @@ def fold_affine(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
         copier.made[number] = copier.new.input(port)
     for number, node in enumerate(builder.nodes, len(builder.inputs)):
         value = copier.made[number] = _folded(copier, node, readers, shared) or copier.copy(node)
-        if isinstance(node, Layer) and users[node.weight] > 1:
+        if isinstance(node, AffineLayer) and users[node.weight] > 1:
             copied = copier.maker(value)
-            assert isinstance(copied, Layer)
+            assert isinstance(copied, AffineLayer)
             shared.add(copied.weight)
     return copier.new, [copier.made[value.number] for value in outputs]
 
@@ -46,7 +46,7 @@ def _folded(copier: Copier, node: Node, readers: Counter[int], shared: set[str])
         return None
     number = node.values[0]
     layer = copier.maker(copier.made[number])
-    if readers[number] != 1 or not isinstance(layer, Layer):
+    if readers[number] != 1 or not isinstance(layer, AffineLayer):
         return None
     other = node.inputs[1 - node.inputs.index(number)]
     constant = np.asarray(copier.operand(other), np.float64)
@@ -80,7 +80,7 @@ def _effect(node: Add | Binary, constant: Array, value_first: bool) -> tuple[Arr
     return None
 
 
-def _spatial(copier: Copier, layer: Layer) -> int:
+def _spatial(copier: Copier, layer: AffineLayer) -> int:
     return 0 if isinstance(layer, Linear) else len(copier.new.tensors[layer.weight].shape) - 2
 
 
@@ -94,7 +94,7 @@ def _for_channels(constant: Array, shape: Shape, axis: int) -> Array | None:
     return np.broadcast_to(constant.reshape(-1), shape[axis])
 
 
-def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: Array) -> Value | None:
+def _changed(copier: Copier, layer: AffineLayer, constant: str, factor: Array, shift: Array) -> Value | None:
     """Return a layer's result with a factor and a shift, which come from the constant of that name."""
     new, weight = copier.new, copier.new.tensors[layer.weight]
     bias: Array = (0 if layer.bias is None else new.tensors[layer.bias]) * factor + shift
@@ -112,7 +112,7 @@ def _changed(copier: Copier, layer: Layer, constant: str, factor: Array, shift: 
     return new.emit(type(layer), (source,), **{**attributes_of(layer), **changes})
 
 
-def _scaled(layer: Layer, weight: Array, factor: Array) -> Array:
+def _scaled(layer: AffineLayer, weight: Array, factor: Array) -> Array:
     """Return a layer's weights times a factor for each channel, as float32; the same array if all are 1."""
     if (factor == 1).all():
         return weight

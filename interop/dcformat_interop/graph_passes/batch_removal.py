@@ -40,11 +40,11 @@ from dcformat.graph import (
     Where,
 )
 from dcformat.records import replace
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier
 
 #: A value, and the place of the batch that it has lost; None if it has lost none.
-Placed = tuple[Value, int | None]
+BatchedValue = tuple[Value, int | None]
 
 
 def without_batch(
@@ -86,7 +86,7 @@ class _Remover(Copier):
             return self.made[number]
         return self.new.reshape(self.made[number], _less(self.old.shapes[number], axis))
 
-    def copied(self, node: Node) -> Placed:
+    def copied(self, node: Node) -> BatchedValue:
         """Copy an operator, without the batch if that can be done."""
         handler = _HANDLERS.get(type(node))
         placed = None if handler is None else handler(self, node)
@@ -94,7 +94,7 @@ class _Remover(Copier):
             return placed
         return self.copy(node, [self._full(operand) for operand in node.inputs]), None
 
-    def _full(self, operand: int | str | float) -> Operand:
+    def _full(self, operand: int | str | float) -> BuilderOperand:
         return self.at(operand, None) if isinstance(operand, int) else self.operand(operand)
 
     def _first(self, node: Node) -> tuple[int, Shape, int | None]:
@@ -102,11 +102,11 @@ class _Remover(Copier):
         number = node.values[0]
         return number, self.old.shapes[number], self._axes[number]
 
-    def elementwise(self, node: Any) -> Placed | None:
+    def elementwise(self, node: Any) -> BatchedValue | None:
         number, _, axis = self._first(node)
         return self.copy(node, [self.made[number]]), axis
 
-    def leading(self, node: Any) -> Placed | None:
+    def leading(self, node: Any) -> BatchedValue | None:
         """Copy an operator that treats all dimensions alike but the last few."""
         number, shape, axis = self._first(node)
         own = _own_dimensions(self, node)
@@ -116,7 +116,7 @@ class _Remover(Copier):
             return None
         return self.copy(node, [self.made[number]]), axis
 
-    def softmax(self, node: Any) -> Placed | None:
+    def softmax(self, node: Any) -> BatchedValue | None:
         number, shape, axis = self._first(node)
         along = len(shape) - 1 if node.axis is None else node.axis
         if axis is None or along == axis:
@@ -124,7 +124,7 @@ class _Remover(Copier):
         along -= axis < along
         return self.copy(node, [self.made[number]], axis=None if along == len(shape) - 2 else along), axis
 
-    def over_axes(self, node: Any) -> Placed | None:
+    def over_axes(self, node: Any) -> BatchedValue | None:
         number, _, axis = self._first(node)
         if axis is None or axis in node.axes:
             return None
@@ -132,13 +132,13 @@ class _Remover(Copier):
         gone = 0 if isinstance(node, Normalize) or node.keepdims else sum(along < axis for along in node.axes)
         return self.copy(node, [self.made[number]], axes=axes), axis - gone
 
-    def slice(self, node: Any) -> Placed | None:
+    def slice(self, node: Any) -> BatchedValue | None:
         number, _, axis = self._first(node)
         if axis is None or axis == node.axis:
             return None
         return self.copy(node, [self.made[number]], axis=node.axis - (axis < node.axis)), axis
 
-    def each_dimension(self, node: Any) -> Placed | None:
+    def each_dimension(self, node: Any) -> BatchedValue | None:
         """Copy an operator with an attribute for each dimension, which must leave the batch alone."""
         number, _, axis = self._first(node)
         fields = ("repeats",) if isinstance(node, Tile) else ("before", "after")
@@ -147,14 +147,14 @@ class _Remover(Copier):
         changes = {field: _less(getattr(node, field), axis) for field in fields}
         return self.copy(node, [self.made[number]], **changes), axis
 
-    def transpose(self, node: Any) -> Placed | None:
+    def transpose(self, node: Any) -> BatchedValue | None:
         number, _, axis = self._first(node)
         if axis is None:
             return None
         order = [along - (axis < along) for along in node.order if along != axis]
         return self.new.transpose(self.made[number], order), node.order.index(axis)
 
-    def reshape(self, node: Any) -> Placed | None:
+    def reshape(self, node: Any) -> BatchedValue | None:
         number, shape, axis = self._first(node)
         if axis is None:
             return None
@@ -165,7 +165,7 @@ class _Remover(Copier):
         place = axis if axis in places else places[0]
         return self.new.reshape(self.made[number], _less(node.shape, place)), place
 
-    def broadcast(self, node: Any) -> Placed | None:
+    def broadcast(self, node: Any) -> BatchedValue | None:
         """Copy an operator that broadcasts; the batch is counted from the last dimension."""
         rank = max(len(self._shape_of(operand)) for operand in node.inputs)
         least = 3 if isinstance(node, MatMul) else 1
@@ -184,7 +184,7 @@ class _Remover(Copier):
             return ()
         return self.old.shapes[operand] if isinstance(operand, int) else self.old.tensors[operand].shape
 
-    def _counted(self, operand: int | str | float, behind: int) -> Operand:
+    def _counted(self, operand: int | str | float, behind: int) -> BuilderOperand:
         """Return an operand without its dimension `behind`, counted from the end, if it has that dimension."""
         axis = len(self._shape_of(operand)) - behind
         if isinstance(operand, int):
@@ -192,7 +192,7 @@ class _Remover(Copier):
         values = self.operand(operand)
         return np.squeeze(values, axis) if isinstance(operand, str) and axis >= 0 else values
 
-    def concat(self, node: Any) -> Placed | None:
+    def concat(self, node: Any) -> BatchedValue | None:
         for number in node.values:
             axis, shape = self._axes[number], self.old.shapes[number]
             if axis is not None and axis != node.axis:
@@ -200,7 +200,7 @@ class _Remover(Copier):
                 return self.copy(node, operands, axis=node.axis - (axis < node.axis)), axis
         return None
 
-    def gather(self, node: Any) -> Placed | None:
+    def gather(self, node: Any) -> BatchedValue | None:
         data, indices = node.inputs
         if isinstance(data, int):
             axis = self._axes[data]
@@ -231,7 +231,7 @@ def _less(values: Sequence[Any], axis: int | None) -> tuple[Any, ...]:
     return tuple(value for place, value in enumerate(values) if place != axis)
 
 
-_HANDLERS: dict[type[Node], Callable[[_Remover, Any], Placed | None]] = {
+_HANDLERS: dict[type[Node], Callable[[_Remover, Any], BatchedValue | None]] = {
     **dict.fromkeys((ReLU, Unary, Quantize), _Remover.elementwise),
     **dict.fromkeys((Linear, Conv, ConvTranspose, MaxPool, AvgPool, Resize), _Remover.leading),
     **dict.fromkeys((Reduce, Normalize), _Remover.over_axes),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dcformat.graph import Node
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 
 #: The attributes that name tensors.
 _TENSORS = ("weight", "bias", "recurrent_weight", "recurrent_bias")
@@ -42,13 +42,13 @@ class Copier:
         place = value.number - len(self.new.inputs)
         return None if place < 0 else self.new.nodes[place]
 
-    def operand(self, operand: int | str | float) -> Operand:
+    def operand(self, operand: int | str | float) -> BuilderOperand:
         """Return a copied value, a tensor's array, or a constant."""
         if isinstance(operand, int):
             return self.made[operand]
         return self.old.tensors[operand] if isinstance(operand, str) else operand
 
-    def copy(self, node: Node, operands: Sequence[Operand] | None = None, **changes: Any) -> Value:
+    def copy(self, node: Node, operands: Sequence[BuilderOperand] | None = None, **changes: Any) -> Value:
         """Add a copy of an operator, with other operands or attributes, to the new graph."""
         given = [self.operand(operand) for operand in node.inputs] if operands is None else operands
         attributes = attributes_of(node)

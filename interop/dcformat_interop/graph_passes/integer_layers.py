@@ -48,7 +48,7 @@ _SUMS = 1 << 31
 _TOLERANCE = 1e-6
 
 
-class Whole(NamedTuple):
+class QuantizedValue(NamedTuple):
     """A value of the new graph whose integers, from `low` to `high`, times `scale` are a value of the old one."""
 
     value: Value
@@ -69,7 +69,7 @@ class Sums(NamedTuple):
     name: str
 
 
-class Layer(NamedTuple):
+class QuantizedLayer(NamedTuple):
     """The integers of a layer's weights, their steps (one for all channels, or one for each), and its biases."""
 
     integers: Array
@@ -87,7 +87,7 @@ def to_integers(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
     return rewriter.new, [rewriter.real(value.number) for value in outputs]
 
 
-def _without_weights(layer: Layer, scale: float, following: Quantize) -> Layer:
+def _without_weights(layer: QuantizedLayer, scale: float, following: Quantize) -> QuantizedLayer:
     """Return a layer whose channels without weights, which are constant, have that constant as their bias.
 
     Converters give such a channel a tiny random step and a bias near 2^30. Here its step is the one for which the
@@ -112,7 +112,7 @@ class _Rewriter(Copier):
 
     def __init__(self, old: GraphBuilder, outputs: Sequence[Value]) -> None:
         super().__init__(old)
-        self.known: dict[int, Whole | Sums] = {}
+        self.known: dict[int, QuantizedValue | Sums] = {}
         self.layers = 0
         self._readers: dict[int, list[Node | None]] = {value.number: [None] for value in outputs}
         for node in old.nodes:
@@ -122,7 +122,7 @@ class _Rewriter(Copier):
             self.made[number] = self.new.input(port)
             if port.dtype in _SMALL:
                 info = np.iinfo(port.dtype)
-                self.known[number] = Whole(self.made[number], 1.0, int(info.min), int(info.max))
+                self.known[number] = QuantizedValue(self.made[number], 1.0, int(info.min), int(info.max))
 
     def add(self, number: int, node: Node) -> None:
         """Copy an operator."""
@@ -140,7 +140,7 @@ class _Rewriter(Copier):
         """Return what became of an old value, with the same numbers."""
         if number not in self.made:
             found = self.known[number]
-            if isinstance(found, Whole):
+            if isinstance(found, QuantizedValue):
                 made = found.value if found.scale == 1 else self.new.binary("mul", found.value, found.scale)
             else:
                 scales = np.asarray(np.float32(found.scale) * found.scales)
@@ -148,16 +148,16 @@ class _Rewriter(Copier):
             self.made[number] = made
         return self.made[number]
 
-    def whole(self, node: Node) -> Whole | None:
+    def whole(self, node: Node) -> QuantizedValue | None:
         """Return the only value among a node's operands, if it is known as integers."""
         found = self.known.get(node.values[0]) if len(node.values) == 1 else None
-        return found if isinstance(found, Whole) else None
+        return found if isinstance(found, QuantizedValue) else None
 
-    def quantize(self, node: Any) -> Whole:
+    def quantize(self, node: Any) -> QuantizedValue:
         found = self.known.get(node.values[0])
         low, high = node.low - node.zero_point, node.high - node.zero_point
         scale = float(np.float32(node.scale))
-        if isinstance(found, Whole) and found.scale == scale and low <= found.low and found.high <= high:
+        if isinstance(found, QuantizedValue) and found.scale == scale and low <= found.low and found.high <= high:
             return found
         if found is None:
             x = self.real(node.values[0])
@@ -169,7 +169,7 @@ class _Rewriter(Copier):
         name = found.name if isinstance(found, Sums) else ""
         scales = {"input_scale": found.scale, "output_scale": scale}
         made = self.new.emit(Requantize, operands, name, **scales, low=low, high=high)
-        return Whole(made, scale, low, high)
+        return QuantizedValue(made, scale, low, high)
 
     def layer(self, node: Any) -> Sums | None:
         """Make a layer whose operand, weights and bias are integers compute with them."""
@@ -197,7 +197,7 @@ class _Rewriter(Copier):
         scales = layer.steps.reshape(-1, *(1,) * behind) if len(layer.steps) > 1 else float(layer.steps[0])
         return Sums(made, x.scale, scales, f"{name.removesuffix('.weight')}.scale")
 
-    def _layer(self, node: Conv | Linear) -> Layer | None:
+    def _layer(self, node: Conv | Linear) -> QuantizedLayer | None:
         """Return a layer's weights as integers, if they are multiples of known steps, and no bias."""
         weight = self.old.tensors[node.weight]
         steps = self.old.steps(weight)
@@ -207,14 +207,14 @@ class _Rewriter(Copier):
         integers = np.rint(weight.astype(np.float64) / across)
         if np.abs(integers + 0.5).max() > 127.5 or not np.array_equal((integers * across).astype(np.float32), weight):
             return None
-        return Layer(integers, steps, np.zeros(len(weight), np.float32))
+        return QuantizedLayer(integers, steps, np.zeros(len(weight), np.float32))
 
     def _following(self, node: Node) -> Quantize | None:
         """Return the `Quantize` that alone reads a result."""
         readers = self._readers.get(len(self.old.inputs) + self.old.nodes.index(node), [])
         return readers[0] if len(readers) == 1 and isinstance(readers[0], Quantize) else None
 
-    def relu(self, node: ReLU) -> Whole | Sums | None:
+    def relu(self, node: ReLU) -> QuantizedValue | Sums | None:
         found = self.known.get(node.values[0])
         if found is None:
             return None
@@ -223,13 +223,13 @@ class _Rewriter(Copier):
             return found._replace(value=made)
         return found._replace(value=made, low=max(found.low, 0), high=max(found.high, 0))
 
-    def moved(self, node: Any) -> Whole | None:
+    def moved(self, node: Any) -> QuantizedValue | None:
         """Copy an operator whose result has elements of its operand, or zeros."""
         found = self.whole(node)
         if found is None or (isinstance(node, Pad) and node.value) or getattr(node, "mode", "nearest") == "linear":
             return None
         low, high = (min(found.low, 0), max(found.high, 0)) if isinstance(node, Pad) else (found.low, found.high)
-        return Whole(self.copy(node, [found.value]), found.scale, low, high)
+        return QuantizedValue(self.copy(node, [found.value]), found.scale, low, high)
 
     def averaged(self, node: Any) -> Sums | None:
         found = self.whole(node)
@@ -237,15 +237,17 @@ class _Rewriter(Copier):
             return None
         return Sums(self.copy(node, [found.value]), found.scale, 1.0, "scale")
 
-    def joined(self, node: Concat) -> Whole | None:
+    def joined(self, node: Concat) -> QuantizedValue | None:
         parts = [self.known.get(operand) for operand in node.inputs if isinstance(operand, int)]
-        wholes = [part for part in parts if isinstance(part, Whole)]
+        wholes = [part for part in parts if isinstance(part, QuantizedValue)]
         if len(wholes) < len(node.inputs) or len({part.scale for part in wholes}) > 1:
             return None
         made = self.copy(node, [part.value for part in wholes])
-        return Whole(made, wholes[0].scale, min(part.low for part in wholes), max(part.high for part in wholes))
+        return QuantizedValue(
+            made, wholes[0].scale, min(part.low for part in wholes), max(part.high for part in wholes)
+        )
 
-    def shifted(self, node: Node) -> Whole | None:
+    def shifted(self, node: Node) -> QuantizedValue | None:
         """Copy the addition of a constant to integers that stand for themselves, or the subtraction of one."""
         found = self.whole(node)
         number = _constant(node)
@@ -254,9 +256,9 @@ class _Rewriter(Copier):
         shift = int(number) if isinstance(node, Add) else -int(number)
         operands = [found.value if isinstance(operand, int) else self.operand(operand) for operand in node.inputs]
         made = self.copy(node, operands)
-        return Whole(made, 1.0, found.low + shift, found.high + shift)
+        return QuantizedValue(made, 1.0, found.low + shift, found.high + shift)
 
-    def binary(self, node: Binary) -> Whole | None:
+    def binary(self, node: Binary) -> QuantizedValue | None:
         """Note the multiplication of integers by their scale, and the division by it."""
         found, number = self.whole(node), _constant(node)
         if found is None or number is None:
@@ -268,7 +270,7 @@ class _Rewriter(Copier):
             return found._replace(scale=1.0)
         return self.shifted(node) if node.function == "sub" and value_first else None
 
-    def unary(self, node: Unary) -> Whole | None:
+    def unary(self, node: Unary) -> QuantizedValue | None:
         found = self.whole(node)
         return found if found is not None and found.scale == 1 and node.function == "round" else None
 
@@ -279,7 +281,7 @@ def _constant(node: Node) -> float | None:
     return float(np.float32(constants[0])) if len(node.inputs) == 2 and len(constants) == 1 else None
 
 
-_HANDLERS: dict[type[Node], Callable[[_Rewriter, Any], Whole | Sums | None]] = {
+_HANDLERS: dict[type[Node], Callable[[_Rewriter, Any], QuantizedValue | Sums | None]] = {
     Quantize: _Rewriter.quantize, **dict.fromkeys((Conv, Linear), _Rewriter.layer), ReLU: _Rewriter.relu,
     **dict.fromkeys((Reshape, Flatten, Transpose, Slice, Tile, Pad, MaxPool, Resize), _Rewriter.moved),
     **dict.fromkeys((AvgPool, Reduce), _Rewriter.averaged),

@@ -14,7 +14,7 @@ from dcformat.model import Model
 Array = npt.NDArray[Any]
 
 #: Runs a network: takes its inputs by name, and returns its outputs by name, as `dcformat_runtime.Session` does.
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+NetworkRun = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 #: Largest difference of networks that compute with floats, as a part of the largest output. Another order of the same
@@ -46,13 +46,13 @@ def differences(found: Array, wanted: Array) -> Differences:
     return Differences(np.nan_to_num(apart, nan=np.inf), largest)
 
 
-class Rounding(NamedTuple):
+class RoundingDifference(NamedTuple):
     """How the results of networks that round to integers differ: which share of them, and by at most how many steps."""
 
     share: float
     steps: float
 
-    def fits(self, own: Rounding | None = None) -> bool:
+    def fits(self, own: RoundingDifference | None = None) -> bool:
         """Return whether only rounding differs; `own` is how much kernels of the source's engine do."""
         share, steps = (0.0, 0.0) if own is None else own
         return self.share <= max(_SHARE, _OWN * share) and self.steps <= max(_STEP, steps)
@@ -69,17 +69,19 @@ class Rounding(NamedTuple):
         return f"{self.share:.2%} of the numbers differ, by at most {steps} of rounding"
 
 
-#: What `Rounding.fits` expects, for messages.
+#: What `RoundingDifference.fits` expects, for messages.
 ROUNDING = f"{1 - _SHARE:.0%} of the numbers equal, and the others a step of rounding apart"
 
 
-def rounding(found: Array, wanted: Array) -> Rounding:
+def rounding(found: Array, wanted: Array) -> RoundingDifference:
     """Compare results of networks that round to integers. Wide integers are places or classes, which have no steps."""
     apart, scale = differences(found, wanted)
     if wanted.dtype.kind == "f":
-        return Rounding(float((apart > TOLERANCE * scale).mean()), float(apart.max(initial=0)) / scale * _STEPS)
+        return RoundingDifference(
+            float((apart > TOLERANCE * scale).mean()), float(apart.max(initial=0)) / scale * _STEPS
+        )
     wide = wanted.dtype.itemsize > 2
-    return Rounding(float((apart > 0).mean()), 0.0 if wide else float(apart.max(initial=0)))
+    return RoundingDifference(float((apart > 0).mean()), 0.0 if wide else float(apart.max(initial=0)))
 
 
 def rounds(model: Model) -> bool:

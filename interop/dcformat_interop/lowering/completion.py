@@ -11,7 +11,7 @@ from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes import clean, fold_affine, to_integers, without_batch
 
 
-class Result(NamedTuple):
+class ImportedOutput(NamedTuple):
     """An output of an imported network: its name and dtype, the value, and the dimension that is the batch, if any."""
 
     name: str
@@ -21,7 +21,7 @@ class Result(NamedTuple):
 
 
 def complete(
-    builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[Result], exact: bool = False
+    builder: GraphBuilder, batch_axes: Sequence[int | None], results: Sequence[ImportedOutput], exact: bool = False
 ) -> Model:
     """Return a builder's graph as a model.
 
@@ -31,7 +31,7 @@ def complete(
         The graph; its shapes include the batch.
     batch_axes : sequence of int or None
         For each input, the dimension that is the batch.
-    results : sequence of Result
+    results : sequence of ImportedOutput
     exact : bool
         Keep the sign of negative zeros in tensors.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import pi, sqrt
 
 from dcformat.graph import ReLU, Softmax
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 
 
 def truncated(b: GraphBuilder, x: Value) -> Value:
@@ -13,7 +13,7 @@ def truncated(b: GraphBuilder, x: Value) -> Value:
     return b.binary("mul", b.unary("sign", x), b.unary("floor", b.unary("abs", x)))
 
 
-def logical_not(b: GraphBuilder, x: Operand) -> Value:
+def logical_not(b: GraphBuilder, x: BuilderOperand) -> Value:
     """Return 1 where `x` is 0, and 0 where it is 1."""
     return b.binary("sub", 1.0, x)
 
@@ -52,7 +52,7 @@ def exponential_below_zero(b: GraphBuilder, x: Value, alpha: float, inner: float
     return b.add(b.emit(ReLU, (x,)), b.binary("mul", b.add(grown, -1.0), alpha))
 
 
-def leaky(b: GraphBuilder, x: Value, slope: Operand, name: str = "slope") -> Value:
+def leaky(b: GraphBuilder, x: Value, slope: BuilderOperand, name: str = "slope") -> Value:
     """Return ``max(x, 0) + slope * min(x, 0)``."""
     return b.add(b.emit(ReLU, (x,)), b.binary("mul", b.binary("minimum", x, 0.0), slope, name))
 

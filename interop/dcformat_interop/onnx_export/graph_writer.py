@@ -22,7 +22,7 @@ OPSET, IR_VERSION = 13, 8
 _INDEX = 8
 
 
-class Operand(NamedTuple):
+class OnnxValue(NamedTuple):
     """A value in the ONNX graph: its name, its shape without the batch, and whether the batch is in front of it."""
 
     name: str
@@ -145,29 +145,29 @@ class GraphWriter:
         """Return the values of a tensor of the model, in float32."""
         return dense(self.tensors[name], self.max_memory)
 
-    def reshape(self, operand: Operand, shape: Shape) -> Operand:
+    def reshape(self, operand: OnnxValue, shape: Shape) -> OnnxValue:
         """Return the elements of an operand in another shape; the batch stays in front."""
         if operand.shape == shape:
             return operand
-        return Operand(self.reshaped(operand.name, shape, operand.batched), shape, operand.batched)
+        return OnnxValue(self.reshaped(operand.name, shape, operand.batched), shape, operand.batched)
 
     def reshaped(self, name: str, shape: Shape, batched: bool = True) -> str:
         """Return a value as ``(batch, *shape)``, in which the batch is all that the shape leaves, or as ``shape``."""
         dimensions = (-1, *shape) if batched else shape
         return str(self.emit("Reshape", name, self.integers(dimensions)))
 
-    def aligned(self, operand: Operand, rank: int) -> str:
+    def aligned(self, operand: OnnxValue, rank: int) -> str:
         """Return an operand that broadcasts with others of `rank`: ones follow the batch of a shorter one."""
         if not operand.batched:
             return operand.name
         return self.reshape(operand, (1,) * (rank - len(operand.shape)) + operand.shape).name
 
-    def expanded(self, operand: Operand) -> Operand:
+    def expanded(self, operand: OnnxValue) -> OnnxValue:
         """Return an operand with a batch, repeated for all of it if it had none."""
         if operand.batched:
             return operand
         shape = self.emit("Concat", self._batch_size(), self.integers(operand.shape), axis=0)
-        return Operand(self.emit("Expand", operand.name, shape), operand.shape, True)
+        return OnnxValue(self.emit("Expand", operand.name, shape), operand.shape, True)
 
     def take_batch_from(self, name: str, axis: int) -> None:
         """Remember an input of the graph whose dimension `axis` is the batch."""
@@ -235,27 +235,27 @@ def _proto(dtype: str, values: Array, name: str, shape: Shape) -> Any:
 
 #: Writes a node: takes the writer, the node, its operands, and the shape of its result without the batch. Returns the
 #: name of the result, which has the batch in front if an operand has.
-Convert = Callable[[GraphWriter, Any, Sequence[Operand], Shape], str]
+Convert = Callable[[GraphWriter, Any, Sequence[OnnxValue], Shape], str]
 
 
-def has_batch(operands: Sequence[Operand]) -> bool:
+def has_batch(operands: Sequence[OnnxValue]) -> bool:
     """Return whether the result of an operator has a batch."""
     return any(operand.batched for operand in operands)
 
 
-def lead(operands: Sequence[Operand]) -> int:
+def lead(operands: Sequence[OnnxValue]) -> int:
     """Return by how much the axes of the result are shifted by the batch."""
     return int(has_batch(operands))
 
 
-def flattened(writer: GraphWriter, operand: Operand, kept: int) -> str:
+def flattened(writer: GraphWriter, operand: OnnxValue, kept: int) -> str:
     """Return an operand whose dimensions before the last `kept` ones are joined with the batch."""
     if operand.batched and len(operand.shape) == kept:
         return operand.name
     return writer.reshaped(operand.name, operand.shape[len(operand.shape) - kept :])
 
 
-def restored(writer: GraphWriter, name: str, operand: Operand, kept: int, out: Shape) -> str:
+def restored(writer: GraphWriter, name: str, operand: OnnxValue, kept: int, out: Shape) -> str:
     """Return a result in the shape `out`, after `flattened` of its operand."""
     if operand.batched and len(operand.shape) == kept:
         return name

@@ -11,7 +11,7 @@ from dcformat.errors import FormatError
 from dcformat.graph import LSTM, Binary, Graph, Node, Output, Port, Reduce, Shape, Slice, with_batch
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
-from dcformat_interop.onnx_export.graph_writer import IR_VERSION, OPSET, GraphWriter, Operand, has_batch
+from dcformat_interop.onnx_export.graph_writer import IR_VERSION, OPSET, GraphWriter, OnnxValue, has_batch
 from dcformat_interop.onnx_export.operators import CONVERTERS, recurrent
 
 #: The name of the dimension that is the batch.
@@ -77,7 +77,7 @@ def _input(writer: GraphWriter, port: Port) -> Any:
     return helper.make_tensor_value_info(port.name or writer.free("input"), _dtype(port), _dimensions(port, port.shape))
 
 
-def _value(writer: GraphWriter, port: Port, info: Any) -> Operand:
+def _value(writer: GraphWriter, port: Port, info: Any) -> OnnxValue:
     """Return an input as float32 with the batch in front."""
     from onnx import TensorProto
 
@@ -89,12 +89,12 @@ def _value(writer: GraphWriter, port: Port, info: Any) -> Operand:
     if axis:
         rank = len(port.shape) + 1
         name = writer.emit("Transpose", name, perm=[axis, *(i for i in range(rank) if i != axis)])
-    return Operand(name, port.shape, axis is not None)
+    return OnnxValue(name, port.shape, axis is not None)
 
 
 def _written(
-    writer: GraphWriter, graph: Graph, number: int, node: Node, values: Sequence[Operand], shapes: Sequence[Shape]
-) -> Operand:
+    writer: GraphWriter, graph: Graph, number: int, node: Node, values: Sequence[OnnxValue], shapes: Sequence[Shape]
+) -> OnnxValue:
     operands = [_operand(writer, operand, values) for operand in node.inputs]
     convert = CONVERTERS[type(node)]
     if isinstance(node, LSTM) and _inner_cells_are_read(graph, number, node, shapes[number]):
@@ -104,14 +104,14 @@ def _written(
     except FormatError as error:
         error.field = f"node {number - len(graph.inputs)}: {error.field}"
         raise
-    return Operand(name, shapes[number], has_batch(operands))
+    return OnnxValue(name, shapes[number], has_batch(operands))
 
 
-def _operand(writer: GraphWriter, operand: int | str | float, values: Sequence[Operand]) -> Operand:
+def _operand(writer: GraphWriter, operand: int | str | float, values: Sequence[OnnxValue]) -> OnnxValue:
     if isinstance(operand, str):
-        return Operand(writer.tensor(operand), writer.tensors[operand].shape, False)
+        return OnnxValue(writer.tensor(operand), writer.tensors[operand].shape, False)
     if isinstance(operand, float):
-        return Operand(writer.constant(np.float32(operand)), (), False)
+        return OnnxValue(writer.constant(np.float32(operand)), (), False)
     return values[operand]
 
 
@@ -138,7 +138,7 @@ def _inner_cells_are_read(graph: Graph, number: int, node: LSTM, shape: Shape) -
     return False
 
 
-def _output(writer: GraphWriter, graph: Graph, output: Output, values: Sequence[Operand], batched: bool) -> Any:
+def _output(writer: GraphWriter, graph: Graph, output: Output, values: Sequence[OnnxValue], batched: bool) -> Any:
     """Write an output with its dtype and the batch in its place."""
     from onnx import helper
 

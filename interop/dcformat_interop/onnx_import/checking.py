@@ -9,8 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.model import Model
-from dcformat_interop.lowering.comparison import ROUNDING, TOLERANCE, Rounding, Run, differences, rounding, rounds
-from dcformat_interop.onnx_import.source import Source
+from dcformat_interop.lowering.comparison import (
+    ROUNDING,
+    TOLERANCE,
+    NetworkRun,
+    RoundingDifference,
+    differences,
+    rounding,
+    rounds,
+)
+from dcformat_interop.onnx_import.source_model import OnnxSource
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
@@ -35,7 +43,7 @@ class Comparison(NamedTuple):
     engine: str
     difference: float
     batches: tuple[int, ...]
-    rounding: Rounding | None = None
+    rounding: RoundingDifference | None = None
 
     def describe(self) -> str:
         """Return the result in a line."""
@@ -57,7 +65,7 @@ class _Results(NamedTuple):
     wanted: Mapping[str, Array]
 
 
-def compare(model: Model, source: Source, run: Run) -> Comparison:
+def compare(model: Model, source: OnnxSource, run: NetworkRun) -> Comparison:
     """Compare a network with the ONNX model from which it was read.
 
     Raises
@@ -82,11 +90,11 @@ def compare(model: Model, source: Source, run: Run) -> Comparison:
         if not positive and any(w.dtype.kind == "f" and np.isnan(w).any() for w in wanted.values()):
             trials.append((batch, seed, True))
     found = [_rounding(source, tried, name) for name in tried[0].wanted] if whole else []
-    most = Rounding(max(r.share for r in found), max(r.steps for r in found)) if found else None
+    most = RoundingDifference(max(r.share for r in found), max(r.steps for r in found)) if found else None
     return Comparison(source.engine, largest, batches, most)
 
 
-def _largest(source: Source, results: _Results, name: str, whole: bool) -> float:
+def _largest(source: OnnxSource, results: _Results, name: str, whole: bool) -> float:
     """Return how much an output differs, as a part of its largest number; raise if that is too much.
 
     If `whole` is set, shapes alone are compared.
@@ -107,7 +115,7 @@ def _largest(source: Source, results: _Results, name: str, whole: bool) -> float
     return difference
 
 
-def _rounding(source: Source, tried: Sequence[_Results], name: str) -> Rounding:
+def _rounding(source: OnnxSource, tried: Sequence[_Results], name: str) -> RoundingDifference:
     """Return how an output differs that was rounded to integers; raise if that is too much."""
 
     def joined(outputs: Iterable[Mapping[str, Array]]) -> Array:
@@ -124,6 +132,6 @@ def _rounding(source: Source, tried: Sequence[_Results], name: str) -> Rounding:
     return found
 
 
-def _refused(source: Source, batch: int, what: str, expected: str, found: str) -> UnfitError:
+def _refused(source: OnnxSource, batch: int, what: str, expected: str, found: str) -> UnfitError:
     hint = f" (the inputs of a batch of {batch} depend on each other? give {source.one_input})" if batch > 1 else ""
     return UnfitError(source.path, f"{expected}, on random inputs", f"{found}{hint}{source.advice}", what)

@@ -9,17 +9,17 @@ import numpy as np
 
 from dcformat_interop.graph_builder import GraphBuilder
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Item, constant
+from dcformat_interop.onnx_import.items import OnnxItem, constant
 
 #: Lowers a subgraph with items for its inputs, and returns its outputs.
-Subgraph = Callable[[Any, Mapping[str, Item | None]], list[Item | None]]
-Items = Sequence[Item | None]
+Subgraph = Callable[[Any, Mapping[str, OnnxItem | None]], list[OnnxItem | None]]
+Items = Sequence[OnnxItem | None]
 
 #: Most iterations that are unrolled.
 _MAX_ITERATIONS = 1024
 
 
-def choose(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[Item | None]:
+def choose(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[OnnxItem | None]:
     """Lower an If: to the branch that a constant chooses, or to both and a choice between their results."""
     condition = inputs[0]
     branches = _graph(attributes, "then_branch"), _graph(attributes, "else_branch")
@@ -28,7 +28,7 @@ def choose(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapp
     if condition.array is not None:
         return run(branches[0 if condition.array.reshape(-1)[0] else 1], {})
     results = [run(branch, {}) for branch in branches]
-    chosen: list[Item | None] = []
+    chosen: list[OnnxItem | None] = []
     for then, other in zip(*results, strict=True):
         if then is None or other is None:
             chosen.append(None)
@@ -36,17 +36,17 @@ def choose(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapp
         if then.shape != other.shape:
             raise Unsupported("with results of different shapes, between which the network chooses")
         flag = builder.reshape(_value(builder, condition), ())
-        chosen.append(Item(then.dtype, builder.where(flag, _value(builder, then), _value(builder, other))))
+        chosen.append(OnnxItem(then.dtype, builder.where(flag, _value(builder, then), _value(builder, other))))
     return chosen
 
 
-def loop(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[Item | None]:
+def loop(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[OnnxItem | None]:
     """Unroll a Loop."""
     count, condition, *carried = inputs
     body = _graph(attributes, "body")
     limit = _MAX_ITERATIONS + 1 if count is None else int(_decided(count, "a number of iterations"))
     going = condition is None or bool(_decided(condition, "a condition"))
-    scanned: list[list[Item | None]] = []
+    scanned: list[list[OnnxItem | None]] = []
     while len(scanned) < limit and going:
         if len(scanned) >= _MAX_ITERATIONS:
             raise Unsupported(f"with more than {_MAX_ITERATIONS} iterations")
@@ -60,7 +60,7 @@ def loop(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mappin
     return [*carried, *(_stacked(builder, items, 0) for items in zip(*scanned, strict=True))]
 
 
-def scan(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[Item | None]:
+def scan(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mapping[str, Any]) -> list[OnnxItem | None]:
     """Unroll a Scan."""
     body, count = _graph(attributes, "body"), attributes["num_scan_inputs"]
     if not 1 <= count <= len(inputs):
@@ -74,7 +74,7 @@ def scan(builder: GraphBuilder, run: Subgraph, inputs: Items, attributes: Mappin
     length = lengths.pop()
     if length > _MAX_ITERATIONS:
         raise Unsupported(f"with more than {_MAX_ITERATIONS} iterations")
-    gathered: list[list[Item | None]] = []
+    gathered: list[list[OnnxItem | None]] = []
     for step in range(length):
         parts = [
             _part(builder, item, axis, length - 1 - step if backwards else step)
@@ -101,18 +101,18 @@ def _graph(attributes: Mapping[str, Any], name: str) -> Any:
     return attributes[name]
 
 
-def _decided(item: Item | None, what: str) -> Any:
+def _decided(item: OnnxItem | None, what: str) -> Any:
     """Return the number that decides how a loop goes on."""
     if item is None or item.array is None:
         raise Unsupported(f"with {what} that the network computes")
     return item.array.reshape(-1)[0]
 
 
-def _value(builder: GraphBuilder, item: Item) -> Any:
+def _value(builder: GraphBuilder, item: OnnxItem) -> Any:
     return item.value if item.value is not None else builder.materialize(np.asarray(item.array))
 
 
-def _part(builder: GraphBuilder, item: Item | None, axis: int, place: int) -> Item | None:
+def _part(builder: GraphBuilder, item: OnnxItem | None, axis: int, place: int) -> OnnxItem | None:
     """Return one position along an axis, without that axis."""
     if item is None:
         return None
@@ -121,10 +121,10 @@ def _part(builder: GraphBuilder, item: Item | None, axis: int, place: int) -> It
         return constant(item.array.take(place, axis), item.name)
     assert item.value is not None
     shape = item.shape[:axis] + item.shape[axis + 1 :]
-    return Item(item.dtype, builder.reshape(builder.slice(item.value, axis, place, 1), shape))
+    return OnnxItem(item.dtype, builder.reshape(builder.slice(item.value, axis, place, 1), shape))
 
 
-def _stacked(builder: GraphBuilder, items: Items, axis: int) -> Item | None:
+def _stacked(builder: GraphBuilder, items: Items, axis: int) -> OnnxItem | None:
     """Return the results of all iterations along a new axis."""
     found = [item for item in items if item is not None]
     if len(found) < len(items):
@@ -138,4 +138,4 @@ def _stacked(builder: GraphBuilder, items: Items, axis: int) -> Item | None:
         builder.reshape(item.value, shape) if item.value is not None else np.reshape(np.asarray(item.array), shape)
         for item in found
     ]
-    return Item(found[0].dtype, builder.concat(rows, axis))
+    return OnnxItem(found[0].dtype, builder.concat(rows, axis))

@@ -24,16 +24,16 @@ from dcformat_interop.onnx_import.functions import (
     resolved,
     schema_function,
 )
-from dcformat_interop.onnx_import.items import LOWERINGS, Call, Item, constant
+from dcformat_interop.onnx_import.items import LOWERINGS, OnnxCall, OnnxItem, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, opset_versions
 from dcformat_interop.onnx_import.ordering import in_order, label, own_names, what
-from dcformat_interop.onnx_import.source import OnnxOrigin
+from dcformat_interop.onnx_import.source_model import OnnxOrigin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget, is_single
 
 Array = npt.NDArray[Any]
 #: The names of a graph and what they stand for; None for the result of an operator that cannot be imported.
-Names = MutableMapping[str, Item | None]
+Names = MutableMapping[str, OnnxItem | None]
 
 #: Most functions and subgraphs within each other, and most nodes to evaluate with all their calls and iterations.
 _MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
@@ -64,7 +64,7 @@ class Scope(NamedTuple):
     attributes: Mapping[str, Any]
 
 
-class Evaluator:
+class OnnxEvaluator:
     """Lowers the nodes of a graph, its functions, and its subgraphs.
 
     Parameters
@@ -112,7 +112,7 @@ class Evaluator:
                 if name:
                     scope.names[name] = results[number] if number < len(results) else None
 
-    def _node(self, node: Any, scope: Scope) -> Sequence[Item | None]:
+    def _node(self, node: Any, scope: Scope) -> Sequence[OnnxItem | None]:
         self._steps += 1
         inputs = [scope.names[name] if name else None for name in node.input]
         try:
@@ -130,8 +130,8 @@ class Evaluator:
             raise _unfit(self._path, what(node), error) from error
 
     def _results(
-        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], scope: Scope
-    ) -> Sequence[Item | None]:
+        self, node: Any, inputs: Sequence[OnnxItem | None], attributes: Mapping[str, Any], scope: Scope
+    ) -> Sequence[OnnxItem | None]:
         key = (_domain(node.domain), node.op_type)
         version = scope.versions.get(key[0], 1)
         if key in self._functions:
@@ -147,7 +147,7 @@ class Evaluator:
         if lowering is None:
             return self._expanded(node, inputs, attributes, version)
         self._require_single(inputs)
-        call = Call(
+        call = OnnxCall(
             node.op_type, label(node), version, inputs, attributes, list(node.output), self._builder, self._budget
         )
         made = lowering(call)
@@ -155,7 +155,7 @@ class Evaluator:
         default = next((item.dtype for item in inputs if item is not None), np.dtype(np.float32))
         return [_item(result, default) for result in many]
 
-    def _require_single(self, inputs: Sequence[Item | None]) -> None:
+    def _require_single(self, inputs: Sequence[OnnxItem | None]) -> None:
         """Raise `ValueError` if constants are float64 that float32, with which networks compute, does not hold."""
         for number, item in enumerate(inputs):
             double = item is not None and item.array is not None and item.dtype == np.float64
@@ -166,8 +166,8 @@ class Evaluator:
                 )
 
     def _folded(
-        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], version: int
-    ) -> Sequence[Item | None]:
+        self, node: Any, inputs: Sequence[OnnxItem | None], attributes: Mapping[str, Any], version: int
+    ) -> Sequence[OnnxItem | None]:
         """Compute an operator on constants; the results keep the name of the largest."""
         arrays = [None if item is None else item.array for item in inputs]
         results = fold(node, arrays, attributes, version, self._budget)
@@ -176,8 +176,8 @@ class Evaluator:
         return [None if array is None else constant(array, name) for array in results]
 
     def _expanded(
-        self, node: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any], version: int
-    ) -> Sequence[Item | None]:
+        self, node: Any, inputs: Sequence[OnnxItem | None], attributes: Mapping[str, Any], version: int
+    ) -> Sequence[OnnxItem | None]:
         """Lower an operator that ONNX defines by others."""
         function = schema_function(node, inputs, version)
         if function is None:
@@ -185,8 +185,8 @@ class Evaluator:
         return self._function(function, inputs, {**default_attributes(node, version), **attributes})
 
     def _function(
-        self, function: Any, inputs: Sequence[Item | None], attributes: Mapping[str, Any]
-    ) -> list[Item | None]:
+        self, function: Any, inputs: Sequence[OnnxItem | None], attributes: Mapping[str, Any]
+    ) -> list[OnnxItem | None]:
         if len(inputs) > len(function.input):
             raise ValueError(f"inputs of function {function.name}: expected {len(function.input)}, found {len(inputs)}")
         padded = [*inputs, *[None] * (len(function.input) - len(inputs))]
@@ -198,7 +198,7 @@ class Evaluator:
             self._nodes(nodes, Scope(names, opset_versions(function), bound_attributes(function, attributes)))
         return [names.get(name) for name in function.output]
 
-    def _subgraph(self, graph: Any, fed: Mapping[str, Item | None], scope: Scope) -> list[Item | None]:
+    def _subgraph(self, graph: Any, fed: Mapping[str, OnnxItem | None], scope: Scope) -> list[OnnxItem | None]:
         inner: Names = ChainMap(dict(fed), scope.names)
         with self._deeper():
             self.graph(graph, scope._replace(names=inner))
@@ -223,7 +223,7 @@ class Evaluator:
         dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
         return np.asarray(value, dtypes.get(name, object))
 
-    def _attributes(self, node: Any, inputs: Sequence[Item | None], versions: Mapping[str, int]) -> dict[str, Any]:
+    def _attributes(self, node: Any, inputs: Sequence[OnnxItem | None], versions: Mapping[str, int]) -> dict[str, Any]:
         """Return a node's attributes, and refuse what its operator does not have or take."""
         schema = self._schema(node, versions)
         if schema is not None:
@@ -265,10 +265,10 @@ def _unfit(path: str, node: str, error: Exception) -> UnfitError:
     return UnfitError(path, "inputs and attributes that fit", reason, node)
 
 
-def _item(result: Any, dtype: np.dtype[Any]) -> Item | None:
-    if result is None or isinstance(result, Item):
+def _item(result: Any, dtype: np.dtype[Any]) -> OnnxItem | None:
+    if result is None or isinstance(result, OnnxItem):
         return result
-    return Item(dtype, result) if isinstance(result, Value) else constant(np.asarray(result).astype(dtype))
+    return OnnxItem(dtype, result) if isinstance(result, Value) else constant(np.asarray(result).astype(dtype))
 
 
 def _is_numeric(array: Array | None) -> bool:
@@ -276,7 +276,7 @@ def _is_numeric(array: Array | None) -> bool:
     return array is not None and array.dtype != object
 
 
-def _size(item: Item) -> int:
+def _size(item: OnnxItem) -> int:
     return 0 if item.array is None else item.array.size
 
 

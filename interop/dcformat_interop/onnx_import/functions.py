@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dcformat_interop.onnx_import.items import Item
+from dcformat_interop.onnx_import.items import OnnxItem
 from dcformat_interop.onnx_import.ordering import what
 from dcformat_interop.refusals import UnfitError
 
 
-def schema_function(node: Any, inputs: Sequence[Item | None] | None, version: int) -> Any:
+def schema_function(node: Any, inputs: Sequence[OnnxItem | None] | None, version: int) -> Any:
     """Return the function that defines an operator, for inputs of given shapes, or None if it is a primitive.
 
     Without `inputs`, the result only tells whether there is one.
@@ -33,7 +33,7 @@ def schema_function(node: Any, inputs: Sequence[Item | None] | None, version: in
     return onnx.FunctionProto.FromString(made) if made else None
 
 
-def _type(item: Item) -> Any:
+def _type(item: OnnxItem) -> Any:
     import onnx
 
     return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(item.dtype), item.shape)
@@ -56,7 +56,7 @@ def attribute_value(attribute: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def check_inputs(node: Any, inputs: Sequence[Item | None], schema: Any) -> None:
+def check_inputs(node: Any, inputs: Sequence[OnnxItem | None], schema: Any) -> None:
     """Raise `ValueError` unless an operator takes this number of inputs and results, and constants of these types."""
     import onnx
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Node, Shape
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.tensors import Budget
 
@@ -26,7 +26,7 @@ class Real(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Item:
+class OnnxItem:
     """A name's meaning: a value of the graph or a constant array, and the dtype that it has in ONNX.
 
     `name` is that of the tensor from which a constant comes. `real` is what the integers in `value` stand for, so that
@@ -48,10 +48,10 @@ class Item:
         return self.array.shape
 
 
-def constant(values: npt.ArrayLike, name: str = "") -> Item:
+def constant(values: npt.ArrayLike, name: str = "") -> OnnxItem:
     """Return the item of a constant."""
     array = np.asarray(values)
-    return Item(array.dtype, None, array, name)
+    return OnnxItem(array.dtype, None, array, name)
 
 
 #: How PyTorch begins the names of tensors that it numbers.
@@ -61,17 +61,17 @@ _NUMBERED = ("onnx::", "val_")
 _ROLES = {1: "weight", 2: "bias"}
 
 #: What a lowering returns for each output: a value or constant with the dtype of the first input, or an item.
-Result = Value | Array | Item
-Lowering = Callable[["Call"], "Result | Sequence[Result | None]"]
+OnnxResult = Value | Array | OnnxItem
+OnnxLowering = Callable[["OnnxCall"], "OnnxResult | Sequence[OnnxResult | None]"]
 
 #: The lowering of each operator, by domain and type.
-LOWERINGS: dict[tuple[str, str], Lowering] = {}
+LOWERINGS: dict[tuple[str, str], OnnxLowering] = {}
 
 
-def lowers(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+def lowers(*op_types: str, domain: str = "") -> Callable[[OnnxLowering], OnnxLowering]:
     """Register a function as the lowering of some operators."""
 
-    def register(function: Lowering) -> Lowering:
+    def register(function: OnnxLowering) -> OnnxLowering:
         for op_type in op_types:
             LOWERINGS[domain, op_type] = function
         return function
@@ -80,13 +80,13 @@ def lowers(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class OnnxCall:
     """A node to lower: its inputs, its attributes, and the builder to which its operators go."""
 
     op_type: str
     name: str
     opset: int
-    inputs: Sequence[Item | None]
+    inputs: Sequence[OnnxItem | None]
     attributes: Mapping[str, Any]
     outputs: Sequence[str]
     builder: GraphBuilder
@@ -104,7 +104,7 @@ class Call:
         """Return whether something may read an output."""
         return number < len(self.outputs) and bool(self.outputs[number])
 
-    def item(self, number: int) -> Item:
+    def item(self, number: int) -> OnnxItem:
         """Return an input that must be there."""
         found = self.inputs[number] if number < len(self.inputs) else None
         if found is None:
@@ -136,7 +136,7 @@ class Call:
             return operand
         return self.builder.materialize(operand, self.tensor_name(number))
 
-    def operand(self, number: int) -> Operand:
+    def operand(self, number: int) -> BuilderOperand:
         """Return an input as a value or an array."""
         item = self.item(number)
         if item.value is not None:
@@ -192,7 +192,7 @@ class Call:
         """Count an array of whole numbers before it is made; its size comes from the file."""
         self.budget.take(8 * elements, f"node {self.name!r} ({self.op_type})")
 
-    def emit(self, kind: type[Node], *operands: Operand, name: str = "", **attributes: Any) -> Value:
+    def emit(self, kind: type[Node], *operands: BuilderOperand, name: str = "", **attributes: Any) -> Value:
         """Add an operator."""
         return self.builder.emit(kind, operands, name or f"{self.name}.constant", **attributes)
 
@@ -200,8 +200,8 @@ class Call:
         """Store a tensor."""
         return self.builder.tensor(array, name)
 
-    def as_dtype(self, result: Value | Array, dtype: npt.DTypeLike) -> Item:
+    def as_dtype(self, result: Value | Array, dtype: npt.DTypeLike) -> OnnxItem:
         """Return a result that has another dtype than the first input."""
         if isinstance(result, Value):
-            return Item(np.dtype(dtype), result)
+            return OnnxItem(np.dtype(dtype), result)
         return constant(np.asarray(result).astype(dtype))

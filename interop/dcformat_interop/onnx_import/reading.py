@@ -17,17 +17,17 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.lowering.comparison import Run
-from dcformat_interop.lowering.completion import Result, complete
+from dcformat_interop.lowering.comparison import NetworkRun
+from dcformat_interop.lowering.completion import ImportedOutput, complete
 from dcformat_interop.onnx_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.onnx_import.checking import Comparison, compare
-from dcformat_interop.onnx_import.evaluator import Evaluator, Names, Scope
-from dcformat_interop.onnx_import.items import Item, constant
+from dcformat_interop.onnx_import.evaluator import Names, OnnxEvaluator, Scope
+from dcformat_interop.onnx_import.items import OnnxItem, constant
 from dcformat_interop.onnx_import.loading import TensorLoader, load_model, opset_versions
-from dcformat_interop.onnx_import.ports import InputPlan, fixed_inputs, plan_inputs
-from dcformat_interop.onnx_import.source import OnnxOrigin, Source, onnx_engine
+from dcformat_interop.onnx_import.model_inputs import InputPlan, fixed_inputs, plan_inputs
+from dcformat_interop.onnx_import.source_model import OnnxOrigin, OnnxSource, onnx_engine
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, read_whole
 
 Array = npt.NDArray[Any]
 
@@ -39,14 +39,14 @@ class OnnxImport:
     Attributes
     ----------
     model : Model
-    source : Source
+    source : OnnxSource
         The ONNX model, which can be run to check `model`.
     """
 
     model: Model
-    source: Source
+    source: OnnxSource
 
-    def check(self, run: Run) -> Comparison:
+    def check(self, run: NetworkRun) -> Comparison:
         """Compare the network, which `run` runs, with the ONNX model; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.
@@ -108,7 +108,7 @@ def import_onnx(
     """
     path = "ONNX model" if isinstance(source, bytes) else str(source)
     file = source if isinstance(source, bytes) else Path(source)
-    data = file if isinstance(file, bytes) else _content(path, file, max_memory)
+    data = file if isinstance(file, bytes) else read_whole(path, file, max_memory)
     model = load_model(path, data)
     folder = None if isinstance(file, bytes) else file.parent
     origin = OnnxOrigin(path, lambda: onnx_engine(file, model), folder)
@@ -139,12 +139,12 @@ def import_proto(
     names: Names = {name: constant(array) for name, array in fixed.items()}
     for plan in plans:
         value = builder.input(Port(plan.shape, plan.name, plan.dtype, None))
-        names[plan.name] = Item(np.dtype(plan.dtype), value)
+        names[plan.name] = OnnxItem(np.dtype(plan.dtype), value)
     loader = TensorLoader(path, origin.folder, budget)
-    evaluator = Evaluator(origin, model, builder, loader, budget, single)
+    evaluator = OnnxEvaluator(origin, model, builder, loader, budget, single)
     evaluator.graph(model.graph, Scope(names, opset_versions(model), {}))
     evaluator.unsupported.check()
-    source = Source(origin, model, plans, fixed)
+    source = OnnxSource(origin, model, plans, fixed)
     source.limits = builder.index_limits()
     outputs = _outputs(source, model, names, builder)
     try:
@@ -155,14 +155,7 @@ def import_proto(
         raise UnfitError(path, "a network that a .dcf file can hold", str(error)) from error
 
 
-def _content(path: str, file: Path, max_memory: int | None) -> bytes:
-    size = file.stat().st_size
-    if max_memory is not None and size > max_memory:
-        raise UnfitError(path, f"a file of at most {max_memory:,} bytes (max_memory)", f"{size:,}")
-    return file.read_bytes()
-
-
-def _outputs(source: Source, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
+def _outputs(source: OnnxSource, model: Any, names: Names, builder: GraphBuilder) -> list[tuple[str, str, Value]]:
     """Return the name, dtype and value of each output."""
     path, out = source.path, []
     for name, output in zip(source.outputs, model.graph.output, strict=True):
@@ -180,7 +173,7 @@ def _outputs(source: Source, model: Any, names: Names, builder: GraphBuilder) ->
     return out
 
 
-def _as_value(path: str, what: str, builder: GraphBuilder, item: Item) -> Value:
+def _as_value(path: str, what: str, builder: GraphBuilder, item: OnnxItem) -> Value:
     if item.value is not None:
         return item.value
     try:
@@ -193,16 +186,16 @@ def _model(
     builder: GraphBuilder,
     plans: Sequence[InputPlan],
     outputs: Sequence[tuple[str, str, Value]],
-    source: Source,
+    source: OnnxSource,
     exact: bool,
 ) -> Model:
     axes, ends = _batch_axes(plans, outputs, source)
-    results = [Result(*output, end) for output, end in zip(outputs, ends, strict=True)]
+    results = [ImportedOutput(*output, end) for output, end in zip(outputs, ends, strict=True)]
     return complete(builder, axes, results, exact)
 
 
 def _batch_axes(
-    plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: Source
+    plans: Sequence[InputPlan], outputs: Sequence[tuple[str, str, Value]], source: OnnxSource
 ) -> tuple[list[int | None], list[int | None]]:
     """Return the dimensions of the inputs and outputs that are the batch."""
     shapes = [value.shape for _, _, value in outputs]

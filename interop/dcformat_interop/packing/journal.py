@@ -38,7 +38,7 @@ _MAX_LINE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Extent:
     """Where bytes are in the data file, and their CRC-32C."""
 
     offset: int
@@ -50,7 +50,7 @@ class Place:
 class DoneChunk:
     """A finished chunk, and the number of its entries."""
 
-    place: Place
+    place: Extent
     stored: int
 
 
@@ -60,7 +60,7 @@ class DoneTensor:
 
     head: bytes
     digest: bytes
-    parts: tuple[Place, ...]
+    parts: tuple[Extent, ...]
     findings: Findings
 
     @property
@@ -70,7 +70,7 @@ class DoneTensor:
 
 
 @dataclass(slots=True)
-class Work:
+class PackingWork:
     """What a journal is about.
 
     Attributes
@@ -96,7 +96,7 @@ class Journal:
     ----------
     path : Path or None
         The file of lines, ``OUT.journal``; None keeps finished parts in a temporary file only.
-    work : Work
+    work : PackingWork
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Journal:
         The files cannot be written, or there are others of these names.
     """
 
-    def __init__(self, path: Path | None, work: Work) -> None:
+    def __init__(self, path: Path | None, work: PackingWork) -> None:
         self.tensors: dict[str, DoneTensor] = {}
         self.chunks: dict[tuple[str, int], DoneChunk] = {}
         self.restarted = False
@@ -148,7 +148,7 @@ class Journal:
             self._path.unlink(missing_ok=True)
             _data_path(self._path).unlink(missing_ok=True)
 
-    def put(self, data: bytes) -> Place:
+    def put(self, data: bytes) -> Extent:
         """Append bytes to the data file. Raises `OSError`."""
         offset = self._data.seek(0, os.SEEK_END)
         with self._naming():
@@ -156,7 +156,7 @@ class Journal:
             while view:
                 view = view[self._data.write(view) :]
             self._data.flush()
-        return Place(offset, len(data), crc32c(data).hex())
+        return Extent(offset, len(data), crc32c(data).hex())
 
     def add_tensor(self, name: str, tensor: DoneTensor) -> None:
         """Note that a tensor is finished; its parts have been put, and replace its chunks. Raises `OSError`."""
@@ -170,7 +170,7 @@ class Journal:
         self.chunks[name, number] = chunk
         self._line(_chunk_line(name, number, self._files.get(name, []), chunk))
 
-    def read(self, place: Place) -> Iterator[bytes]:
+    def read(self, place: Extent) -> Iterator[bytes]:
         """Yield bytes part by part; raise `OSError` if they are not what was put."""
         check, left = crc32c(b""), place.size
         self._data.seek(place.offset)
@@ -201,7 +201,7 @@ class Journal:
             raise
         return file
 
-    def _keep(self, path: Path, work: Work) -> None:
+    def _keep(self, path: Path, work: PackingWork) -> None:
         """Take over what an earlier run finished, as far as it is about the same work and its bytes are right."""
         lines = _parsed(path)
         same = next(lines, {}).get("options") == work.options
@@ -215,7 +215,7 @@ class Journal:
         places += [chunk.place for chunk in self.chunks.values()]
         self._data.truncate(max([len(_MARK), *(place.offset + place.size for place in places)]))
 
-    def _rewrite(self, path: Path, work: Work) -> None:
+    def _rewrite(self, path: Path, work: PackingWork) -> None:
         """Write what is kept: lines of no use must not come back, and the last one may be cut short."""
         with replacing(path) as file:
             file.write(_MARK)
@@ -225,9 +225,9 @@ class Journal:
             for name, tensor in self.tensors.items():
                 file.write(_encoded(_tensor_line(name, work.files[name], tensor)))
 
-    def _take(self, line: dict[str, Any], work: Work) -> None:
+    def _take(self, line: dict[str, Any], work: PackingWork) -> None:
         try:
-            name, places = line["tensor"], [Place(*part) for part in line["parts"]]
+            name, places = line["tensor"], [Extent(*part) for part in line["parts"]]
             if name not in work.files or work.files[name] != line["file"] or not all(map(self._is_right, places)):
                 return
             if "chunk" in line:
@@ -239,7 +239,7 @@ class Journal:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             return  # The line is damaged; what it was about is done again.
 
-    def _is_right(self, place: Place) -> bool:
+    def _is_right(self, place: Extent) -> bool:
         try:
             for _ in self.read(place):
                 pass

@@ -33,7 +33,7 @@ _FACTOR = 2 * JSON_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SafetensorsOrigin:
     """The safetensors files that a checkpoint was.
 
     Attributes
@@ -61,7 +61,7 @@ def origin_section(shards: Shards) -> Extension:
     return Extension(ORIGIN_KIND, zlib.compress(text.encode(), 9))
 
 
-def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | None) -> Origin | None:
+def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | None) -> SafetensorsOrigin | None:
     """Return the files that a checkpoint was, or None if it does not say.
 
     Parameters
@@ -108,7 +108,7 @@ def _damaged(path: str, reason: object) -> UnfitError:
     return UnfitError(path, "a description of safetensors files", f"a damaged one ({reason})")
 
 
-def _parsed(path: str, packed: bytes, max_memory: int | None) -> Origin:
+def _parsed(path: str, packed: bytes, max_memory: int | None) -> SafetensorsOrigin:
     text = _inflated(path, packed, max_memory)
     try:
         content: Any = json.loads(text.decode())
@@ -126,10 +126,10 @@ def _parsed(path: str, packed: bytes, max_memory: int | None) -> Origin:
         file = io.BytesIO(len(header).to_bytes(8, "little") + header)
         inside = f"{path}: {name}"
         files.append((name, read_layout(inside, file, Budget(inside, None), header_only=True)))
-    return Origin(files, index)
+    return SafetensorsOrigin(files, index)
 
 
-def check_tensors(path: str, origin: Origin, infos: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+def check_tensors(path: str, origin: SafetensorsOrigin, infos: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     """Raise `UnfitError` unless the tensors, given by dtype and shape, are those of the files."""
     expected = {}
     for _, layout in origin.files:

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from dcformat_interop.packing.units import Result, Unit, run
+from dcformat_interop.packing.units import Unit, UnitResult, run
 from dcformat_interop.packing.workers import WorkerError
 
 #: How often Ray does a unit again whose worker or machine was lost.
@@ -40,7 +40,7 @@ class RayEngine:
         """Give a unit to the cluster."""
         self._units[self._run.remote(unit)] = unit
 
-    def wait(self) -> tuple[Unit, Result]:
+    def wait(self) -> tuple[Unit, UnitResult]:
         """Return the next result.
 
         Raises

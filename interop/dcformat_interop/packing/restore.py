@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dcformat.files import replacing
-from dcformat_interop.packing.files import PackedFiles
-from dcformat_interop.packing.origin import Origin
+from dcformat_interop.packing.origin import SafetensorsOrigin
+from dcformat_interop.packing.packed_files import PackedFiles
 from dcformat_interop.safetensors import Layout
 
 
-def restore(content: PackedFiles, origin: Origin, directory: Path) -> list[Path]:
+def restore(content: PackedFiles, origin: SafetensorsOrigin, directory: Path) -> list[Path]:
     """Write the safetensors files and their index into a directory; each is complete when it has its name.
 
     Parameters
     ----------
     content : PackedFiles
-    origin : Origin
+    origin : SafetensorsOrigin
         That of `content`.
     directory : Path
         It exists.

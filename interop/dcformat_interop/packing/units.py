@@ -78,7 +78,7 @@ class Surveyed:
     findings: Findings
 
 
-Result = list[CodedWhole] | Surveyed | CodedChunk
+UnitResult = list[CodedWhole] | Surveyed | CodedChunk
 
 
 def is_large(elements: FileElements) -> bool:
@@ -108,7 +108,7 @@ def divided(elements: Sequence[FileElements], mode: Mode) -> Iterator[Unit]:
         yield WholeTensors(tuple(together), mode)
 
 
-def run(unit: Unit) -> Result:
+def run(unit: Unit) -> UnitResult:
     """Do a unit of work.
 
     Raises

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from multiprocessing import connection, process, resource_tracker
 from typing import Protocol
 
-from dcformat_interop.packing.units import Result, Unit, run
+from dcformat_interop.packing.units import Unit, UnitResult, run
 
 
 class WorkerError(RuntimeError):
     """A worker ended before its work was done."""
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Does units of work, several at a time, in any order."""
 
     @property
@@ -32,7 +32,7 @@ class Engine(Protocol):
     def submit(self, unit: Unit) -> None:
         """Begin a unit. At most `slots` are under way."""
 
-    def wait(self) -> tuple[Unit, Result]:
+    def wait(self) -> tuple[Unit, UnitResult]:
         """Return a finished unit and its result, or raise its error."""
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class ThisProcess:
         """Keep a unit until `wait` is called."""
         self._units.append(unit)
 
-    def wait(self) -> tuple[Unit, Result]:
+    def wait(self) -> tuple[Unit, UnitResult]:
         """Do the unit."""
         unit = self._units.pop(0)
         return unit, run(unit)
@@ -72,7 +72,7 @@ class Processes:
         What is done with a unit; another function is for tests.
     """
 
-    def __init__(self, jobs: int, work: Callable[[Unit], Result] = run) -> None:
+    def __init__(self, jobs: int, work: Callable[[Unit], UnitResult] = run) -> None:
         context = multiprocessing.get_context("spawn")
         self.jobs = self.slots = jobs
         self._idle: list[connection.Connection] = []
@@ -100,7 +100,7 @@ class Processes:
         except OSError:
             raise self._ended(pipe) from None
 
-    def wait(self) -> tuple[Unit, Result]:
+    def wait(self) -> tuple[Unit, UnitResult]:
         """Return the next result.
 
         Raises
@@ -159,7 +159,7 @@ def _later_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _serve(pipe: connection.Connection, work: Callable[[Unit], Result]) -> None:
+def _serve(pipe: connection.Connection, work: Callable[[Unit], UnitResult]) -> None:
     """Do units until the other end is closed."""
     while True:
         try:
@@ -167,7 +167,7 @@ def _serve(pipe: connection.Connection, work: Callable[[Unit], Result]) -> None:
         except (EOFError, OSError):
             return
         try:
-            result: Result | Exception = work(unit)
+            result: UnitResult | Exception = work(unit)
         except Exception as error:
             error.__traceback__ = None
             result = error

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Node, Shape
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.tensors import Budget
-from dcformat_interop.tflite_import.constants import BYTES_PER_ELEMENT
+from dcformat_interop.tflite_import.constant_tensors import BYTES_PER_ELEMENT
 from dcformat_interop.tflite_import.items import (
     Axes,
-    Item,
+    TfliteItem,
     identity,
     of_array,
     of_value,
@@ -32,8 +32,8 @@ Array = npt.NDArray[Any]
 
 
 #: What a lowering returns for each output: an item, a value in the tensor's order, or a constant.
-Result = Item | Value | Array
-Lowering = Callable[["Call"], "Result | list[Result]"]
+TfliteResult = TfliteItem | Value | Array
+TfliteLowering = Callable[["TfliteCall"], "TfliteResult | list[TfliteResult]"]
 
 
 class Registered(NamedTuple):
@@ -46,7 +46,7 @@ class Registered(NamedTuple):
         Whether every element of the results is one of the inputs.
     """
 
-    function: Lowering
+    function: TfliteLowering
     moves_only: bool
 
 
@@ -54,10 +54,10 @@ class Registered(NamedTuple):
 LOWERINGS: dict[str, Registered] = {}
 
 
-def lowers(*op_types: str, moves_only: bool = False) -> Callable[[Lowering], Lowering]:
+def lowers(*op_types: str, moves_only: bool = False) -> Callable[[TfliteLowering], TfliteLowering]:
     """Register a function as the lowering of some operators."""
 
-    def register(function: Lowering) -> Lowering:
+    def register(function: TfliteLowering) -> TfliteLowering:
         LOWERINGS.update(dict.fromkeys(op_types, Registered(function, moves_only)))
         return function
 
@@ -65,13 +65,13 @@ def lowers(*op_types: str, moves_only: bool = False) -> Callable[[Lowering], Low
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class TfliteCall:
     """An operator to lower: its inputs, options, and the builder to which what it becomes is added.
 
     Attributes
     ----------
     info : OperatorInfo
-    items : sequence of Item or None
+    items : sequence of TfliteItem or None
         The inputs; None for those that are left out.
     tensors : sequence of TfliteTensor or None
         What the file says of them.
@@ -83,7 +83,7 @@ class Call:
     """
 
     info: OperatorInfo
-    items: Sequence[Item | None]
+    items: Sequence[TfliteItem | None]
     tensors: Sequence[TfliteTensor | None]
     results: Sequence[TfliteTensor]
     builder: GraphBuilder
@@ -108,7 +108,7 @@ class Call:
         """Return whether an optional input is there."""
         return number < len(self.items) and self.items[number] is not None
 
-    def item(self, number: int = 0) -> Item:
+    def item(self, number: int = 0) -> TfliteItem:
         """Return an input that must be there."""
         found = self.items[number] if number < len(self.items) else None
         if found is None:
@@ -135,7 +135,7 @@ class Call:
         info = self.tensor(number)
         return info.quantization is None and np.dtype(info.dtype).kind in "iu"
 
-    def view(self, number: int = 0) -> Item:
+    def view(self, number: int = 0) -> TfliteItem:
         """Return an input as a value with its dimensions in any order."""
         item = self.item(number)
         if item.array is not None:
@@ -152,7 +152,7 @@ class Call:
             raise ValueError(f"input {number}: expected {len(axes)} dimensions, found {self.shape(number)}")
         return stored(self.builder, self.view(number), axes)
 
-    def operand(self, number: int) -> Operand:
+    def operand(self, number: int) -> BuilderOperand:
         """Return an input as a value with its dimensions in the tensor's order, or as an array."""
         array = self.item(number).array
         return self.value(number) if array is None else array
@@ -195,7 +195,7 @@ class Call:
         """Return a name for the tensor made from an input: that of its layer, or of the operator."""
         return self.item(number).name or self.op_type.lower()
 
-    def emit(self, kind: type[Node], *operands: Operand, **attributes: Any) -> Value:
+    def emit(self, kind: type[Node], *operands: BuilderOperand, **attributes: Any) -> Value:
         """Add an operator; a constant operand gets the name of the last input."""
         return self.builder.emit(kind, operands, self.name(len(operands) - 1), **attributes)
 
@@ -209,14 +209,14 @@ class Call:
         }
 
 
-def as_item(result: Result) -> Item:
+def as_item(result: TfliteResult) -> TfliteItem:
     """Return what a lowering returned as an item."""
-    if isinstance(result, Item):
+    if isinstance(result, TfliteItem):
         return result
     return of_value(result) if isinstance(result, Value) else of_array(result)
 
 
-def aligned(call: Call, numbers: Sequence[int]) -> tuple[list[Operand], Axes]:
+def aligned(call: TfliteCall, numbers: Sequence[int]) -> tuple[list[BuilderOperand], Axes]:
     """Return inputs that broadcast, with their dimensions stored in one order, and that order.
 
     Constants have as many dimensions as the values, so that their order can follow.
@@ -227,7 +227,7 @@ def aligned(call: Call, numbers: Sequence[int]) -> tuple[list[Operand], Axes]:
     moved = [item for item in values if item.axes != identity(rank)]
     axes = moved[0].axes if moved else identity(rank)
     order = [axes.index(place) for place in range(rank)]
-    operands: list[Operand] = []
+    operands: list[BuilderOperand] = []
     for item in items:
         shape = (*(1,) * (rank - len(item.shape)), *item.shape)
         if item.array is None:
@@ -241,5 +241,5 @@ def aligned(call: Call, numbers: Sequence[int]) -> tuple[list[Operand], Axes]:
     return operands, axes
 
 
-def _of_rank(builder: GraphBuilder, item: Item, shape: Shape) -> Item:
+def _of_rank(builder: GraphBuilder, item: TfliteItem, shape: Shape) -> TfliteItem:
     return item if item.shape == shape else settled(builder, reshaped(builder, item, shape))

@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from dcformat.graph import Port
 from dcformat.model import Model
-from dcformat_interop.lowering.comparison import ROUNDING, TOLERANCE, Rounding, Run, differences, rounding, rounds
+from dcformat_interop.lowering.comparison import (
+    ROUNDING,
+    TOLERANCE,
+    NetworkRun,
+    RoundingDifference,
+    differences,
+    rounding,
+    rounds,
+)
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tflite_import.litert import LiteRT, litert_version
 
@@ -38,14 +46,14 @@ class LiteRTComparison(NamedTuple):
         How many random inputs it got.
     difference : float or None
         The largest difference of a network of floats, as a part of the largest output.
-    rounding : Rounding or None
+    rounding : RoundingDifference or None
         The differences of a network that rounds to integers.
     """
 
     engine: str
     inputs: int
     difference: float | None
-    rounding: Rounding | None = None
+    rounding: RoundingDifference | None = None
 
     def describe(self) -> str:
         """Return the result in a line."""
@@ -57,7 +65,7 @@ class LiteRTComparison(NamedTuple):
 
 
 def compare_with_litert(
-    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: Run, litert: LiteRT
+    model: Model, path: str, data: bytes, limits: Mapping[str, int], run: NetworkRun, litert: LiteRT
 ) -> LiteRTComparison:  # fmt: skip
     """Compare a network with the file from which it was read; `limits` are those of inputs that choose elements.
 
@@ -85,7 +93,7 @@ def compare_with_litert(
 
 def _check_rounding(
     path: str, pairs: Sequence[tuple[str, Array, Array]], others: Callable[[], Sequence[Array]], layers: bool
-) -> Rounding:
+) -> RoundingDifference:
     """Return how the outputs of a network of integers, with `layers` or without, differ; raise if that is too much."""
     all_found = []
     for number, (name, results, wanted) in enumerate(pairs):
@@ -96,7 +104,7 @@ def _check_rounding(
             expected = f"as from LiteRT, on random inputs, {ROUNDING}"
             raise UnfitError(path, expected, found.describe(), f"output {name!r}")
         all_found.append(found)
-    return Rounding(max(found.share for found in all_found), max(found.steps for found in all_found))
+    return RoundingDifference(max(found.share for found in all_found), max(found.steps for found in all_found))
 
 
 def _check_floats(path: str, pairs: Sequence[tuple[str, Array, Array]], others: Callable[[], Sequence[Array]]) -> float:
@@ -137,7 +145,7 @@ def _random(port: Port, count: int, limit: int | None) -> Array:
     return random.integers(low, high, (count, *shape)).astype(dtype)
 
 
-def _outputs(model: Model, inputs: Mapping[str, Array], count: int, run: Run) -> dict[str, Array]:
+def _outputs(model: Model, inputs: Mapping[str, Array], count: int, run: NetworkRun) -> dict[str, Array]:
     """Return the network's outputs for each input."""
     calls = [run({name: array[number] for name, array in inputs.items()}) for number in range(count)]
     return {name: np.stack([np.asarray(call[name]) for call in calls]) for name in calls[0]}

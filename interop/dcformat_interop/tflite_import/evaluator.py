@@ -11,9 +11,9 @@ from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported, UnsupportedOperators
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Budget
-from dcformat_interop.tflite_import.calls import LOWERINGS, Call, Registered, as_item
-from dcformat_interop.tflite_import.constants import constant
-from dcformat_interop.tflite_import.items import Item, of_array, of_value, settled
+from dcformat_interop.tflite_import.calls import LOWERINGS, Registered, TfliteCall, as_item
+from dcformat_interop.tflite_import.constant_tensors import constant
+from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value, settled
 from dcformat_interop.tflite_import.loading import OperatorInfo, TfliteFile, TfliteTensor
 from dcformat_interop.tflite_import.names import layer_names
 from dcformat_interop.tflite_import.quantization import RANGES, Quantization
@@ -29,7 +29,7 @@ _WAYS = dict.fromkeys(
 )
 
 
-class Evaluator:
+class TfliteEvaluator:
     """Lowers operators one after the other; `items` has the meaning of each tensor that is known so far.
 
     An item is None if it comes from an operator that cannot be imported.
@@ -37,7 +37,7 @@ class Evaluator:
 
     def __init__(self, file: TfliteFile, builder: GraphBuilder, budget: Budget) -> None:
         self._file, self._builder, self._budget = file, builder, budget
-        self.items: dict[int, Item | None] = {}
+        self.items: dict[int, TfliteItem | None] = {}
         self.unsupported = UnsupportedOperators(file.path, _WAYS, _OTHERWISE)
         self._names = layer_names({info.number: info.name for info in file.tensors if info.data is not None})
 
@@ -50,7 +50,7 @@ class Evaluator:
             value = b.binary("mul", b.add(value, float(-zero_point)) if zero_point else value, scale)
         self.items[number] = replace(of_value(value), fits=info.quantization)
 
-    def output(self, number: int) -> Item:
+    def output(self, number: int) -> TfliteItem:
         """Return a result of the network as the file has it: as integers, if it is quantised."""
         info, item = self._file.tensors[number], self._item(number, "outputs")
         assert item is not None
@@ -93,7 +93,7 @@ class Evaluator:
             return
         tensors = [None if number < 0 else self._file.tensors[number] for number in info.inputs]
         results = [self._file.tensors[number] for number in info.outputs]
-        call = Call(info, items, tensors, results, self._builder, self._budget)
+        call = TfliteCall(info, items, tensors, results, self._builder, self._budget)
         made = registered.function(call)
         many = made if isinstance(made, list) else [made]
         if len(many) < len(results):
@@ -106,7 +106,7 @@ class Evaluator:
                 raise Unsupported("with an empty result")
             self.items[number] = self._finished(call, self._file.tensors[number], item, registered)
 
-    def _item(self, number: int, what: str) -> Item | None:
+    def _item(self, number: int, what: str) -> TfliteItem | None:
         """Return what is known of a tensor; a constant is loaded the first time."""
         if number not in self.items:
             info = self._file.tensors[number]
@@ -119,7 +119,7 @@ class Evaluator:
             self.items[number] = replace(of_array(array, name), fits=info.quantization)
         return self.items[number]
 
-    def _finished(self, call: Call, info: TfliteTensor, item: Item, registered: Registered) -> Item:
+    def _finished(self, call: TfliteCall, info: TfliteTensor, item: TfliteItem, registered: Registered) -> TfliteItem:
         """Apply the activation that an operator has beside its own function, and round to integers."""
         activation = call.options.get("activation", 0)
         if not 0 <= activation < len(ACTIVATIONS):
@@ -134,7 +134,7 @@ class Evaluator:
                 return item
         fits = self._fitted(call, info) if registered.moves_only and name == "NONE" else None
         if fits is not None:
-            return Item(item.value, item.axes, item.shape, fits=fits)
+            return TfliteItem(item.value, item.axes, item.shape, fits=fits)
         if name == "NONE" and info.quantization is None:
             return item
         item = settled(self._builder, item)
@@ -143,7 +143,7 @@ class Evaluator:
             return of_value(self._activated(item.value, name), item.axes)
         return self._rounded(info, info.quantization, item, _BOUNDS.get(name, (None, None)))
 
-    def _fitted(self, call: Call, info: TfliteTensor) -> Quantization | None:
+    def _fitted(self, call: TfliteCall, info: TfliteTensor) -> Quantization | None:
         """Return the scale of a result that has the same as all operands from which it takes elements."""
         wanted = info.quantization
         scales = [
@@ -158,8 +158,12 @@ class Evaluator:
         return value if high is None else b.binary("minimum", value, high)
 
     def _rounded(
-        self, info: TfliteTensor, quantization: Quantization, item: Item, bounds: tuple[float | None, float | None]
-    ) -> Item:
+        self,
+        info: TfliteTensor,
+        quantization: Quantization,
+        item: TfliteItem,
+        bounds: tuple[float | None, float | None],
+    ) -> TfliteItem:
         """Round to the numbers that integers stand for, within the bounds of an activation."""
         scale, zero_point, low, high = self._activation(info, quantization)
         below, above = bounds
@@ -169,7 +173,7 @@ class Evaluator:
             high = max(min(high, zero_point + round(above / scale)), zero_point)
         assert item.value is not None
         made = self._builder.emit(Quantize, (item.value,), scale=scale, zero_point=zero_point, low=low, high=high)
-        return Item(made, item.axes, item.shape, fits=quantization)
+        return TfliteItem(made, item.axes, item.shape, fits=quantization)
 
     def _activation(self, info: TfliteTensor, quantization: Quantization) -> tuple[float, int, int, int]:
         """Return the scale, zero point, and range of a tensor that is not constant."""

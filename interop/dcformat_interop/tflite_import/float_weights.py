@@ -11,7 +11,7 @@ import struct
 import numpy as np
 
 from dcformat_interop.tensors import Budget
-from dcformat_interop.tflite_import.constants import constant
+from dcformat_interop.tflite_import.constant_tensors import constant
 from dcformat_interop.tflite_import.loading import TfliteFile, TfliteTensor
 
 #: The inputs that are weights, for each operator that rounds its other input.

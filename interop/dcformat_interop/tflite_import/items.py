@@ -27,7 +27,7 @@ CHANNELS_FIRST: Axes = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Item:
+class TfliteItem:
     """A value of the graph, or a constant.
 
     Attributes
@@ -64,16 +64,16 @@ def identity(rank: int) -> Axes:
     return tuple(range(rank))
 
 
-def of_value(value: Value, axes: Sequence[int] | None = None) -> Item:
+def of_value(value: Value, axes: Sequence[int] | None = None) -> TfliteItem:
     """Return the item of a value whose dimensions are stored at `axes`; by default, in the tensor's order."""
     axes = identity(len(value.shape)) if axes is None else tuple(axes)
-    return Item(value, axes, tuple(value.shape[axis] for axis in axes))
+    return TfliteItem(value, axes, tuple(value.shape[axis] for axis in axes))
 
 
-def of_array(array: npt.ArrayLike, name: str = "") -> Item:
+def of_array(array: npt.ArrayLike, name: str = "") -> TfliteItem:
     """Return the item of a constant."""
     values = np.asarray(array)
-    return Item(None, identity(values.ndim), values.shape, values, name)
+    return TfliteItem(None, identity(values.ndim), values.shape, values, name)
 
 
 def stored_order(axes: Axes) -> list[int]:
@@ -81,7 +81,7 @@ def stored_order(axes: Axes) -> list[int]:
     return [axes.index(place) for place in range(len(axes))]
 
 
-def settled(builder: GraphBuilder, item: Item) -> Item:
+def settled(builder: GraphBuilder, item: TfliteItem) -> TfliteItem:
     """Return a value's item with no reshape left to do."""
     if item.shape == item.unshaped:
         return item
@@ -89,17 +89,17 @@ def settled(builder: GraphBuilder, item: Item) -> Item:
     return replace(of_value(value), fits=item.fits)
 
 
-def stored(builder: GraphBuilder, item: Item, axes: Axes) -> Value:
+def stored(builder: GraphBuilder, item: TfliteItem, axes: Axes) -> Value:
     """Return a value with its dimensions stored at `axes`."""
     return _moved(builder, settled(builder, item), axes)
 
 
-def plain(builder: GraphBuilder, item: Item) -> Value:
+def plain(builder: GraphBuilder, item: TfliteItem) -> Value:
     """Return a value with its dimensions in the tensor's order."""
     return stored(builder, item, identity(len(item.shape)))
 
 
-def _moved(builder: GraphBuilder, item: Item, axes: Axes) -> Value:
+def _moved(builder: GraphBuilder, item: TfliteItem, axes: Axes) -> Value:
     order = [0] * len(axes)
     for place, wanted in enumerate(axes):
         order[wanted] = item.axes[place]
@@ -107,7 +107,7 @@ def _moved(builder: GraphBuilder, item: Item, axes: Axes) -> Value:
     return builder.transpose(item.value, order)
 
 
-def reshaped(builder: GraphBuilder, item: Item, shape: Shape) -> Item:
+def reshaped(builder: GraphBuilder, item: TfliteItem, shape: Shape) -> TfliteItem:
     """Return a value's elements in another shape; they are moved only when an operator needs that."""
     if prod(shape) != prod(item.shape):
         raise ValueError(f"shape: expected {prod(item.shape)} elements, found {shape}")
@@ -119,7 +119,7 @@ def reshaped(builder: GraphBuilder, item: Item, shape: Shape) -> Item:
     return replace(_with_ones(builder, item, shape), fits=item.fits)
 
 
-def _with_ones(builder: GraphBuilder, item: Item, shape: Shape) -> Item:
+def _with_ones(builder: GraphBuilder, item: TfliteItem, shape: Shape) -> TfliteItem:
     """Return a value with dimensions of size 1 put in or taken out, and the others where they are.
 
     The first of them, such as the batch, are stored first, and the others last.
@@ -136,7 +136,7 @@ def _with_ones(builder: GraphBuilder, item: Item, shape: Shape) -> Item:
     return of_value(value, [order.index(place) for place in range(len(shape))])
 
 
-def flattened(builder: GraphBuilder, item: Item) -> tuple[Value, Array | None]:
+def flattened(builder: GraphBuilder, item: TfliteItem) -> tuple[Value, Array | None]:
     """Return all elements of a value in a row, ``(1, elements)``, in the order in which they are stored.
 
     The second result has the number of each element in the tensor's order; it is None if the two orders are the same.

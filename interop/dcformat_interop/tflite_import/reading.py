@@ -16,15 +16,15 @@ from dcformat.graph.graph import PORT_DTYPES
 from dcformat.layout import DEFAULT_MAX_MEMORY, MAX_ELEMENTS, MAX_NAME_BYTES
 from dcformat.model import Model
 from dcformat_interop.graph_builder import GraphBuilder
-from dcformat_interop.lowering.comparison import Run
-from dcformat_interop.lowering.completion import Result, complete
+from dcformat_interop.lowering.comparison import NetworkRun
+from dcformat_interop.lowering.completion import ImportedOutput, complete
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import Budget
+from dcformat_interop.tensors import Budget, read_whole
 from dcformat_interop.tflite_import import operators as _operators  # noqa: F401 - registers all lowerings
 from dcformat_interop.tflite_import.checking import LiteRTComparison, compare_with_litert
-from dcformat_interop.tflite_import.evaluator import Evaluator
+from dcformat_interop.tflite_import.evaluator import TfliteEvaluator
 from dcformat_interop.tflite_import.float_weights import with_float_weights
-from dcformat_interop.tflite_import.items import Item, plain
+from dcformat_interop.tflite_import.items import TfliteItem, plain
 from dcformat_interop.tflite_import.litert import LiteRT, litert_version, run_litert
 from dcformat_interop.tflite_import.loading import TfliteFile, TfliteTensor, load_tflite
 
@@ -43,7 +43,7 @@ class TfliteImport:
     _data: bytes
     _limits: Mapping[str, int]
 
-    def check(self, run: Run, litert: LiteRT = run_litert) -> LiteRTComparison | None:
+    def check(self, run: NetworkRun, litert: LiteRT = run_litert) -> LiteRTComparison | None:
         """Compare the network, which `run` runs, with LiteRT; raise `UnfitError` if they differ.
 
         `run` takes inputs by name and returns outputs by name, as ``dcformat_runtime.Session.from_model(model)`` does.
@@ -106,10 +106,10 @@ def import_tflite(
         The file cannot be read.
     """
     path = "TensorFlow Lite model" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    data = source if isinstance(source, bytes) else read_whole(path, Path(source), max_memory)
     file = load_tflite(path, data)
     builder = GraphBuilder()
-    evaluator = Evaluator(file, builder, Budget(path, max_memory))
+    evaluator = TfliteEvaluator(file, builder, Budget(path, max_memory))
     ports = _ports(file, dims or {})
     for number, value in zip(file.inputs, [builder.input(port) for port in ports], strict=True):
         evaluator.input(number, value)
@@ -174,14 +174,14 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _model(
-    file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[Item], exact: bool
+    file: TfliteFile, builder: GraphBuilder, ports: Sequence[Port], outputs: Sequence[TfliteItem], exact: bool
 ) -> Model:
     values = [plain(builder, item) for item in outputs]
     starts, ends = _batch_axes([port.shape for port in ports], [value.shape for value in values])
     results = []
     for number, name, value, end in zip(file.outputs, _names(file, file.outputs), values, ends, strict=True):
         _check_dtype(file, "output", file.tensors[number])
-        results.append(Result(name, file.tensors[number].dtype, value, end))
+        results.append(ImportedOutput(name, file.tensors[number].dtype, value, end))
     return complete(builder, starts, results, exact)
 
 

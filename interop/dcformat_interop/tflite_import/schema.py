@@ -114,7 +114,7 @@ class Field(NamedTuple):
     is_vector: bool
 
 
-class Options(NamedTuple):
+class BuiltinOptions(NamedTuple):
     """What is known of an operator's options: the number of their class, and their fields."""
 
     number: int
@@ -127,4 +127,4 @@ def _field(text: str) -> Field:
     return Field(name, form.removeprefix("*"), int(default or 0), form.startswith("*"))
 
 
-OPTIONS = {name: Options(number, tuple(map(_field, text.split()))) for name, (number, text) in _OPTIONS.items()}
+OPTIONS = {name: BuiltinOptions(number, tuple(map(_field, text.split()))) for name, (number, text) in _OPTIONS.items()}

@@ -14,7 +14,7 @@ from dcformat.layout import DEFAULT_MAX_MEMORY
 from dcformat.model import Model
 from dcformat_interop.graph_builder import TensorKey, TensorNames, tensor_key
 from dcformat_interop.onnx_import.reading import OnnxImport, import_proto
-from dcformat_interop.onnx_import.source import OnnxEngine, OnnxOrigin
+from dcformat_interop.onnx_import.source_model import OnnxEngine, OnnxOrigin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.torch_import.archive import load_program
 from dcformat_interop.torch_import.translation import output_names, quiet, translated

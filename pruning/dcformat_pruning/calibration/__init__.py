@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcformat_pruning.calibration.compression import CalibrationOptions, CalibrationTrial, compress_calibrated
-from dcformat_pruning.calibration.goals import CalibrationGoal, GoalError
+from dcformat_pruning.calibration.post_training import CalibrationOptions, CalibrationTrial, compress_calibrated
+from dcformat_pruning.calibration.price_search import CalibrationGoal, GoalError
 
 __all__ = ["CalibrationGoal", "CalibrationOptions", "CalibrationTrial", "GoalError", "compress_calibrated"]

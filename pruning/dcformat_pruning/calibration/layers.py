@@ -37,7 +37,7 @@ class Use(NamedTuple):
     groups: int = 1
 
 
-class Layer(NamedTuple):
+class UsedTensor(NamedTuple):
     """A tensor that a graph reads, and how; without uses, its elements are taken one by one.
 
     Attributes
@@ -99,7 +99,7 @@ class Layer(NamedTuple):
         return blocks.reshape(groups * self.parts, count, columns // self.parts)
 
 
-def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[Layer]:
+def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[UsedTensor]:
     """Return the tensors that nodes read, in the order in which nodes read them first."""
     found: dict[str, list[tuple[Use, bool] | None]] = {}
     for number, node in enumerate(graph.nodes):
@@ -108,12 +108,12 @@ def find_layers(graph: Graph, shapes: dict[str, Shape]) -> list[Layer]:
     return [_layer(name, shapes[name], entries) for name, entries in found.items()]
 
 
-def _layer(name: str, shape: Shape, entries: Sequence[tuple[Use, bool] | None]) -> Layer:
+def _layer(name: str, shape: Shape, entries: Sequence[tuple[Use, bool] | None]) -> UsedTensor:
     uses = [entry for entry in entries if entry is not None]
     alike = len(uses) == len(entries) and len({(transposed, use.groups) for use, transposed in uses}) == 1
     if not alike:
-        return Layer(name, shape)
-    layer = Layer(name, shape, tuple(use for use, _ in uses), uses[0][1])
+        return UsedTensor(name, shape)
+    layer = UsedTensor(name, shape, tuple(use for use, _ in uses), uses[0][1])
     return (
         layer._replace(parts=_parts(shape[0] if layer.transposed else prod(shape[1:]))) if layer.only_product else layer
     )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat_pruning.calibration.assignment import pivots
-from dcformat_pruning.calibration.layers import Layer
+from dcformat_pruning.calibration.layers import UsedTensor
 from dcformat_pruning.calibration.sensitivity import Sensitivity, combined
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def masks(
-    network: TorchNetwork, layers: Sequence[Layer], sensitivity: Sensitivity, density: float, criterion: str
+    network: TorchNetwork, layers: Sequence[UsedTensor], sensitivity: Sensitivity, density: float, criterion: str
 ) -> dict[str, Mask]:
     """Return the weights of each matrix that may differ from zero, as matrices.
 
@@ -32,7 +32,7 @@ def masks(
     Parameters
     ----------
     network : TorchNetwork
-    layers : sequence of Layer
+    layers : sequence of UsedTensor
     sensitivity : Sensitivity
     density : float
         Above 0 and at most 1.
@@ -51,7 +51,7 @@ def masks(
     return _best_of_all(scores, density)
 
 
-def _scores(layer: Layer, weights: Floats, sensitivity: Sensitivity, criterion: str) -> Floats:
+def _scores(layer: UsedTensor, weights: Floats, sensitivity: Sensitivity, criterion: str) -> Floats:
     if criterion == "magnitude":
         return np.abs(weights)
     term = combined(sensitivity.terms[layer.name])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dcformat_pruning.calibration.layers import Layer, Use
+from dcformat_pruning.calibration.layers import Use, UsedTensor
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
@@ -130,7 +130,11 @@ def weighted_products(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def measure_sensitivity(
-    network: TorchNetwork, layers: Sequence[Layer], batches: Sequence[Sequence[Tensor]], measure: Measure, probes: int
+    network: TorchNetwork,
+    layers: Sequence[UsedTensor],
+    batches: Sequence[Sequence[Tensor]],
+    measure: Measure,
+    probes: int,
 ) -> Sensitivity:
     """Return second derivatives of the measure at the dense network, from `probes` gradients at each batch."""
     generator = torch.Generator().manual_seed(0)
@@ -158,7 +162,7 @@ class _Gradients:
     def __init__(
         self,
         network: TorchNetwork,
-        layers: Sequence[Layer],
+        layers: Sequence[UsedTensor],
         batch: Sequence[Tensor],
         measure: Measure,
         generator: torch.Generator,
@@ -186,7 +190,7 @@ class _Gradients:
         gradient = self._leaves[name].grad
         return 0.0 if gradient is None else gradient.double().square()
 
-    def add(self, layer: Layer, use: Use, sums: _Sums) -> Tensor | None:
+    def add(self, layer: UsedTensor, use: Use, sums: _Sums) -> Tensor | None:
         """Add a use to its sums, and return how much each place counts, for a product."""
         if use.kind == "recurrent":
             for x, y in self._pairs.get(layer.name, ()):

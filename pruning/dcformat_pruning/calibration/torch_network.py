@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dcformat.graph import Operand as NodeOperand
 from dcformat.model import Model
-from dcformat_pruning.calibration.torch_operators import NodeCall, Operand, Watch, evaluate
+from dcformat_pruning.calibration.torch_operators import NodeCall, TorchOperand, Watch, evaluate
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,9 +70,9 @@ class TorchNetwork:
         return [value for value in values if self._last[value] == number and value not in self._kept]
 
 
-def _operand(operand: NodeOperand, values: Mapping[int, Tensor], tensors: Mapping[str, Tensor]) -> Operand:
+def _operand(operand: NodeOperand, values: Mapping[int, Tensor], tensors: Mapping[str, Tensor]) -> TorchOperand:
     if isinstance(operand, int):
-        return Operand(values[operand], True)
+        return TorchOperand(values[operand], True)
     if isinstance(operand, str):
-        return Operand(tensors[operand], False)
-    return Operand(torch.tensor(operand, dtype=torch.float32), False)
+        return TorchOperand(tensors[operand], False)
+    return TorchOperand(torch.tensor(operand, dtype=torch.float32), False)

@@ -44,7 +44,7 @@ from dcformat.graph import (
 )
 
 
-class Operand(NamedTuple):
+class TorchOperand(NamedTuple):
     """What an operator reads: a value, whose first dimension is the batch, or a tensor or constant without a batch."""
 
     array: Tensor
@@ -70,7 +70,7 @@ class NodeCall(NamedTuple):
     """A node with its operands, its weights and biases, the shape of its result, and what watches recurrent steps."""
 
     node: Any
-    operands: Sequence[Operand]
+    operands: Sequence[TorchOperand]
     tensors: dict[str, Tensor]
     out_shape: Shape
     watch: Watch | None = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Factors, Problem, assign, factorise
-from dcformat_pruning.calibration.layers import Layer, Use
+from dcformat_pruning.calibration.layers import Use, UsedTensor
 from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
 from dcformat_pruning.calibration.torch_network import TorchNetwork
@@ -46,7 +46,7 @@ class Walk:
     Parameters
     ----------
     network : TorchNetwork
-    layers : sequence of Layer
+    layers : sequence of UsedTensor
     sensitivity : Sensitivity
     batches : sequence of sequence of Tensor
         The calibration inputs, as `measure_sensitivity` saw them.
@@ -57,7 +57,7 @@ class Walk:
     def __init__(
         self,
         network: TorchNetwork,
-        layers: Sequence[Layer],
+        layers: Sequence[UsedTensor],
         sensitivity: Sensitivity,
         batches: Batches,
         masks: Mapping[str, Mask] = MappingProxyType({}),
@@ -93,7 +93,7 @@ class Walk:
 
     def _layer(
         self,
-        layer: Layer,
+        layer: UsedTensor,
         number: int,
         dense: Sequence[dict[int, Tensor]],
         changed: Sequence[dict[int, Tensor]],
@@ -108,7 +108,7 @@ class Walk:
         moments = self._moments(layer, use, dense, changed)
         return self._product(layer, target, terms[0], moments, self._biases.get(number), price, targets)
 
-    def _other(self, layer: Layer, target: Tensor, price: float) -> Assigned:
+    def _other(self, layer: UsedTensor, target: Tensor, price: float) -> Assigned:
         """Compress a tensor whose inputs are taken from the dense network, or that is no matrix."""
         weights = layer.matrix(target).double().numpy()
         terms = self.sensitivity.terms.get(layer.name, [])
@@ -119,14 +119,14 @@ class Walk:
         importance = self.sensitivity.elements[layer.name]
         return assign(Problem(weights, np.ones((1, 1, 1)), importance.reshape(-1).numpy()), price)
 
-    def _matrix(self, layer: Layer, weights: Floats, term: Term, price: float) -> Assigned:
+    def _matrix(self, layer: UsedTensor, weights: Floats, term: Term, price: float) -> Assigned:
         problem = Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name))
         if layer.name not in self._factors:
             self._factors[layer.name] = factorise(problem.hessians)
         return assign(problem, price, factors=self._factors[layer.name])
 
     def _moments(
-        self, layer: Layer, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
+        self, layer: UsedTensor, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
     ) -> _Moments:
         node = self.network.graph.nodes[use.number]
         sums: list[Tensor | float] = [0.0] * 5
@@ -150,7 +150,7 @@ class Walk:
 
     def _product(
         self,
-        layer: Layer,
+        layer: UsedTensor,
         target: Tensor,
         term: Term,
         moments: _Moments,
@@ -180,13 +180,13 @@ class Walk:
         return made
 
 
-def _kept(layer: Layer, target: Tensor) -> Assigned:
+def _kept(layer: UsedTensor, target: Tensor) -> Assigned:
     """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
     values = layer.matrix(target).double().numpy()
     return Assigned(values, 0.0, 0.0, None)
 
 
-def _biases(network: TorchNetwork, layers: Sequence[Layer]) -> dict[int, str]:
+def _biases(network: TorchNetwork, layers: Sequence[UsedTensor]) -> dict[int, str]:
     """Return the bias of each node that is the only reader of a bias of its own."""
     readers: dict[str, int] = {}
     for node in network.graph.nodes:

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
+from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.compressor import Compression, compress
-from dcformat_pruning.compression.control import RunControl
 from dcformat_pruning.compression.goals import Goal, Trial
-from dcformat_pruning.compression.settings import Settings
+from dcformat_pruning.compression.run_control import RunControl
 
 __all__ = ["Compression", "Goal", "RunControl", "Settings", "Trial", "compress"]

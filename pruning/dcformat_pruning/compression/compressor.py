@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.compression.arguments import (
+from dcformat_pruning.compression.checked_arguments import (
     Metric,
     check_teacher,
     device_of,
@@ -23,16 +23,16 @@ from dcformat_pruning.compression.arguments import (
     metric_of,
     span_above_blank,
 )
-from dcformat_pruning.compression.control import RunControl
+from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.first_guess import first_keep
 from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.hidden_units import best_units, unit_groups
-from dcformat_pruning.compression.packing import export, packed_metric
+from dcformat_pruning.compression.packed_module import export, packed_metric
+from dcformat_pruning.compression.run_control import RunControl
 from dcformat_pruning.compression.search import Search, parent
-from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.compression.trials import PACKING, STAGES, Trials, Tried
-from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.feeds import Batch, Feed, feed_of
 from dcformat_pruning.masks import PruningError, all_weights, weight_names
 from dcformat_pruning.meter import Meter, Report

@@ -11,8 +11,8 @@ from torch import nn
 import dcformat
 from dcformat.dense import from_dense
 from dcformat.model import Model
+from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.goals import Goal
-from dcformat_pruning.compression.settings import Settings
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.export.architecture_export import to_numpy
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, weight_names

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import dcformat
 from dcformat.model import Model
 from dcformat.records import replace
+from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.goals import Trial
 from dcformat_pruning.compression.hidden_units import UnitGroup, zero_unread
-from dcformat_pruning.compression.packing import Call, Packed, export, pack, packed_metric
-from dcformat_pruning.compression.settings import Settings
+from dcformat_pruning.compression.packed_module import ExampleCall, Packed, export, pack, packed_metric
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.masks import PrunedAwayWarning
 from dcformat_pruning.recipes.recipe import Stage, StageContext
@@ -57,7 +57,7 @@ class Trials:
     module : nn.Module
         Changed in place.
     run : Run
-    call : Call
+    call : ExampleCall
     settings : Settings
     groups : sequence of UnitGroup
         The hidden units of the module.
@@ -67,7 +67,7 @@ class Trials:
 
     module: nn.Module
     run: Run
-    call: Call
+    call: ExampleCall
     settings: Settings
     groups: Sequence[UnitGroup]
     alive: Mapping[str, Tensor]

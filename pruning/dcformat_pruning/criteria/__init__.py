@@ -7,7 +7,7 @@ Each family has a file: `magnitude` looks at the weights alone, `activations` at
 
 from __future__ import annotations
 
-from dcformat_pruning.criteria.activations import Apoz, TfIdf, Wanda
+from dcformat_pruning.criteria.activation_criteria import Apoz, TfIdf, Wanda
 from dcformat_pruning.criteria.base import Criterion, Data, Scores, scored_layers
 from dcformat_pruning.criteria.castellano import Castellano, remove_and_refit, remove_while
 from dcformat_pruning.criteria.gradients import Fisher, Obd, Taylor

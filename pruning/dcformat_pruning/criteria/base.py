@@ -14,7 +14,7 @@ from dcformat_pruning.data import Images
 from dcformat_pruning.masks import PruningError
 
 #: A layer whose inputs and outputs a hook sees.
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+WeightedLayer = nn.Linear | nn.Conv1d | nn.Conv2d
 
 #: The data that scores are computed on: images, or batches of (inputs, labels) that can be iterated again. Inputs are a
 #: tensor, or a tuple or dict of tensors. The first dimension of inputs and labels is the batch.
@@ -114,7 +114,7 @@ def layer_weights(
     return found
 
 
-def scored_layers(module: nn.Module) -> dict[str, Layer]:
+def scored_layers(module: nn.Module) -> dict[str, WeightedLayer]:
     """Return the layers whose units are scored: parameter name of the weight to layer, in the module's order.
 
     Raises
@@ -168,7 +168,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+def hooked(
+    layers: Mapping[str, WeightedLayer], hook: Callable[[str, WeightedLayer, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
     """Call ``hook(name, layer, input, output)`` when a layer runs; a result that is not None replaces the output."""
 
     def bind(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
@@ -182,7 +184,7 @@ def hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tens
             handle.remove()
 
 
-def patches(layer: Layer, x: Tensor) -> Tensor:
+def patches(layer: WeightedLayer, x: Tensor) -> Tensor:
     """Return a layer's input as ``(samples, positions, groups, columns)``."""
     if isinstance(layer, nn.Linear):
         return x.reshape(x.shape[0], -1, 1, layer.in_features)
@@ -197,7 +199,7 @@ def patches(layer: Layer, x: Tensor) -> Tensor:
     return unfolded.view(x.shape[0], layer.groups, -1, unfolded.shape[2]).permute(0, 3, 1, 2)
 
 
-def positions(layer: Layer, output: Tensor) -> Tensor:
+def positions(layer: WeightedLayer, output: Tensor) -> Tensor:
     """Return a layer's output (or its gradient) as ``(samples, positions, groups, outputs of the group)``."""
     if isinstance(layer, nn.Linear):
         return output.reshape(output.shape[0], -1, 1, layer.out_features)

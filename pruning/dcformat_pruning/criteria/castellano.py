@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import Data, Scores, finite, scored_layers
-from dcformat_pruning.criteria.inputs import input_energies, multiplied_weights
 from dcformat_pruning.criteria.obs import hessians, refit
+from dcformat_pruning.criteria.weight_inputs import input_energies, multiplied_weights
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.unit_readers import unit_readers
 

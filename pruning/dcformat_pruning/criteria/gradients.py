@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from dcformat_pruning.criteria.base import (
     Data,
-    Layer,
     Scores,
+    WeightedLayer,
     batches,
     evaluating,
     finite,
@@ -211,7 +211,7 @@ def _totals(module: nn.Module, data: Data, backward: _Backward, figure: _Figure)
 
 def _backward(
     module: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, WeightedLayer],
     batch: tuple[Tensor, Tensor],
     backward: _Backward,
     add: Callable[[str, Tensor, Tensor, Tensor], None],
@@ -224,7 +224,7 @@ def _backward(
     inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
     outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def hook(name: str, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+    def hook(name: str, layer: WeightedLayer, x: Tensor, output: Tensor) -> Tensor:
         inputs[name].append(patches(layer, x.detach()).clone())
         outputs[name].append(output)
         return output.clone()  # an in-place ReLU behind the layer must not change the kept output

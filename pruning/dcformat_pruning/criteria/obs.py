@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import Data, Scores, finite
-from dcformat_pruning.criteria.inputs import Multiplied, Rows, check_used, multiplied_weights, visit_inputs
+from dcformat_pruning.criteria.weight_inputs import (
+    Multiplied,
+    WeightInputs,
+    check_used,
+    multiplied_weights,
+    visit_inputs,
+)
 from dcformat_pruning.masks import PruningError, largest
 
 #: Maximum number of float64 values in the systems of equations that are solved together.
@@ -61,7 +67,7 @@ def hessians(module: nn.Module, data: Data, damping: float = 0.01) -> Scores:
     found: Scores = {}
     count: dict[str, Tensor] = {}
 
-    def visit(name: str, rows: Rows) -> None:
+    def visit(name: str, rows: WeightInputs) -> None:
         x = rows.x.double()
         found[name] = found.get(name, 0) + x.transpose(1, 2) @ x
         count[name] = count.get(name, 0) + rows.counts

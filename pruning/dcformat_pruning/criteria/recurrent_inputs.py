@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-State = Tensor | tuple[Tensor, Tensor] | None
+HiddenState = Tensor | tuple[Tensor, Tensor] | None
 
 
 def recurrent_inputs(
-    part: nn.LSTM | nn.GRU | nn.RNN, x: Tensor | PackedSequence, state: State = None
+    part: nn.LSTM | nn.GRU | nn.RNN, x: Tensor | PackedSequence, state: HiddenState = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the names of all weights with their inputs, ``(rows, columns)``; `x` and `state` are those of a call.
 
@@ -69,7 +69,7 @@ def _single(part: nn.LSTM | nn.GRU | nn.RNN, number: int) -> nn.Module:
     return single.eval()
 
 
-def cell_inputs(part: nn.RNNCellBase, x: Tensor, state: State = None) -> Iterator[tuple[str, Tensor]]:
+def cell_inputs(part: nn.RNNCellBase, x: Tensor, state: HiddenState = None) -> Iterator[tuple[str, Tensor]]:
     """Yield the names of both weights of a cell with their inputs; `x` and `state` are those of a call."""
     before = state[0] if isinstance(state, tuple) else state
     yield "weight_ih", x

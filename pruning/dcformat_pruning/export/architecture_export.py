@@ -28,7 +28,7 @@ def architecture_model(
     Parameters
     ----------
     module : nn.Module
-        Built by `dcformat_pruning.networks.build`.
+        Built by `dcformat_pruning.lenets.build`.
     architecture : str
         A key of `dcformat.architectures.ARCHITECTURES`.
     preprocessing : Preprocessing or None

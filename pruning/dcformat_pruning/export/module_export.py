@@ -17,9 +17,9 @@ from torch import nn
 from dcformat.graph import Preprocessing
 from dcformat.model import Model
 from dcformat.records import replace
-from dcformat_pruning.export.inputs import BatchAxis, Inputs, example_inputs
+from dcformat_pruning.export.example_inputs import BatchAxis, ExampleInputs, example_inputs
 from dcformat_pruning.export.preparation import prepare
-from dcformat_pruning.export.program import exported
+from dcformat_pruning.export.torch_program import exported
 from dcformat_pruning.tracing import UnsupportedModuleError
 
 #: What makes a network one for single inputs.
@@ -29,7 +29,7 @@ _ONE_INPUT = "batch_axis=None, with an example whose batch is 1"
 @torch.no_grad()
 def from_module(
     module: nn.Module,
-    inputs: Inputs,
+    inputs: ExampleInputs,
     *,
     batch_axis: BatchAxis = 0,
     preprocessing: Preprocessing | None = None,

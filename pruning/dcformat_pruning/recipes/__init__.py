@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from dcformat_pruning.masks import nonzero_weights
-from dcformat_pruning.meter import Step
-from dcformat_pruning.recipes.architectures import RECIPES, compress_architecture, recipe_for
+from dcformat_pruning.meter import StageProgress
+from dcformat_pruning.recipes.architecture_recipes import RECIPES, compress_architecture, recipe_for
 from dcformat_pruning.recipes.recipe import Recipe, Result, Stage, StageContext, StageReport
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "Result",
     "Stage",
     "StageContext",
+    "StageProgress",
     "StageReport",
-    "Step",
     "compress_architecture",
     "nonzero_weights",
     "recipe_for",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcformat.files import replacing
-from dcformat_pruning.networks import CheckpointError
+from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.state_dicts import load_tensors
 
 

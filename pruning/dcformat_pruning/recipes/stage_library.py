@@ -32,7 +32,7 @@ from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import TrainingPlan
 
 #: Gives the training data of a stage.
-Source = Callable[[StageContext], Feed]
+FeedSource = Callable[[StageContext], Feed]
 
 
 def plain(context: StageContext) -> Feed:
@@ -40,12 +40,12 @@ def plain(context: StageContext) -> Feed:
     return context.train
 
 
-def pool(augmentation: Augmentation, copies: int) -> Source:
+def pool(augmentation: Augmentation, copies: int) -> FeedSource:
     """Return a source of images with `copies` augmented copies of each."""
     return lambda context: context.pool(augmentation, copies)
 
 
-def train(plan: TrainingPlan, source: Source = plain, name: str = "train") -> Stage:
+def train(plan: TrainingPlan, source: FeedSource = plain, name: str = "train") -> Stage:
     """Return a stage that trains all weights."""
 
     def run(module: nn.Module, context: StageContext) -> None:
@@ -57,7 +57,7 @@ def train(plan: TrainingPlan, source: Source = plain, name: str = "train") -> St
 def prune_gradually(
     plan: TrainingPlan,
     keep: int,
-    source: Source = plain,
+    source: FeedSource = plain,
     units: Mapping[str, int] | None = None,
     alive: Mapping[str, Tensor] | None = None,
     power: float = 0.5,
@@ -124,7 +124,7 @@ def prune(densities: Mapping[str, float]) -> Stage:
     return Stage("prune", run)
 
 
-def retrain(plan: TrainingPlan, source: Source = plain) -> Stage:
+def retrain(plan: TrainingPlan, source: FeedSource = plain) -> Stage:
     """Return a stage that trains the weights that are not zero."""
 
     def run(module: nn.Module, context: StageContext) -> None:
@@ -133,7 +133,7 @@ def retrain(plan: TrainingPlan, source: Source = plain) -> Stage:
     return Stage("retrain", run, plan.epochs)
 
 
-def finetune(plan: TrainingPlan, source: Source = plain, name: str = "fine-tune") -> Stage:
+def finetune(plan: TrainingPlan, source: FeedSource = plain, name: str = "fine-tune") -> Stage:
     """Return a stage that trains the centroids: equal weights stay equal, and zeros stay zero."""
 
     def run(module: nn.Module, context: StageContext) -> None:
@@ -143,7 +143,7 @@ def finetune(plan: TrainingPlan, source: Source = plain, name: str = "fine-tune"
 
 
 def _train_centroids(
-    module: nn.Module, context: StageContext, plan: TrainingPlan, source: Source, *, biases: bool = True
+    module: nn.Module, context: StageContext, plan: TrainingPlan, source: FeedSource, *, biases: bool = True
 ) -> None:
     """Train the centroids of the network without its dead units, and its biases if `biases` is set."""
     small = working_copy(module, in_place=context.in_place)
@@ -167,7 +167,7 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
 
 
 def share_in_portions(
-    plan: TrainingPlan, clusters: int, source: Source = plain, *, rate: float = 0.0, name: str = "share"
+    plan: TrainingPlan, clusters: int, source: FeedSource = plain, *, rate: float = 0.0, name: str = "share"
 ) -> Stage:
     """Return a stage that ties each layer's weights to few values, a portion at a time, while the network trains.
 
@@ -191,7 +191,7 @@ def share_in_portions(
 
 
 def quantise_and_finetune(
-    plan: TrainingPlan, bits: int, levels: int, source: Source = plain, *, name: str = "settle"
+    plan: TrainingPlan, bits: int, levels: int, source: FeedSource = plain, *, name: str = "settle"
 ) -> Stage:
     """Return a stage that rounds the biases, trains the centroids to make up for it, and rounds the centroids.
 

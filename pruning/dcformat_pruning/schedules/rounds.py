@@ -11,7 +11,7 @@ from dcformat_pruning.criteria import Criterion, Data
 from dcformat_pruning.data import Images, Pool
 from dcformat_pruning.masks import Masks, PruningError
 from dcformat_pruning.selection import MaskMap, keep_globally
-from dcformat_pruning.training import Constraint, Progress, TrainingPlan, fit
+from dcformat_pruning.training import Constraint, EpochProgress, TrainingPlan, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Retraining:
     images: Images | Pool
     plan: TrainingPlan
     seed: int = 0
-    progress: Progress | None = None
+    progress: EpochProgress | None = None
 
     def fit(self, module: nn.Module, number: int, seed: int, *constraints: Constraint) -> None:
         """Train round `number`, counted from 1, in place."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dcformat_pruning.sharing.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
-from dcformat_pruning.sharing.codebooks import (
+from dcformat_pruning.sharing.incremental import IncrementalSharing
+from dcformat_pruning.sharing.shared_codebooks import (
     METHODS,
     balance_scales,
     cluster,
@@ -13,7 +14,6 @@ from dcformat_pruning.sharing.codebooks import (
     share_across,
     write_shared,
 )
-from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.sharing.tied import SharedWeights
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.sharing.codebooks import cluster
+from dcformat_pruning.sharing.shared_codebooks import cluster
 
 #: Pairs of progress, 0 to 1, and the share of each layer's weights that is tied from then on.
 SCHEDULE = ((0.0, 0.5), (0.25, 0.75), (0.45, 0.9), (0.65, 1.0))

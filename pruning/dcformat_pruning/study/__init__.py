@@ -7,8 +7,8 @@ article of 2025, and `report` writes tables and plots.
 
 from __future__ import annotations
 
-from dcformat_pruning.study.baselines import BASELINES, Baseline, Normalize, folded, train_article, train_strong
-from dcformat_pruning.study.comparison import (
+from dcformat_pruning.study.baselines import BASELINES, Baseline, NormalizePixels, folded, train_article, train_strong
+from dcformat_pruning.study.criteria_comparison import (
     CRITERIA,
     DEFAULT_CRITERIA,
     RATIOS,
@@ -31,7 +31,7 @@ __all__ = [
     "Baseline",
     "ComparisonRow",
     "LayerSensitivity",
-    "Normalize",
+    "NormalizePixels",
     "ScheduleRow",
     "TfIdfOnPixels",
     "compare",

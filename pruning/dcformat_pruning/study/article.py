@@ -20,7 +20,7 @@ from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.selection import MaskMap, keep_globally, sensitivity_masks, weight_spread
 from dcformat_pruning.shrinking import shrink
-from dcformat_pruning.study.baselines import Normalize, article_decay, article_plan
+from dcformat_pruning.study.baselines import NormalizePixels, article_decay, article_plan
 from dcformat_pruning.study.pruned_networks import first_images, weights_left
 from dcformat_pruning.training import evaluate, fit
 
@@ -57,7 +57,7 @@ PUBLISHED = (
 
 
 #: See `RepeatedRow.key`.
-RowKey = tuple[float, int, str]
+ArticleRowKey = tuple[float, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class RepeatedRow:
     retrained: float
 
     @property
-    def key(self) -> RowKey:
+    def key(self) -> ArticleRowKey:
         """What was done, by which a resumed study knows that it is done."""
         return self.published, self.seed, self.method
 
@@ -111,7 +111,7 @@ EPOCHS, BATCH = 100, 50
 
 
 def repeat(
-    module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int, done: Iterable[RowKey] = ()
+    module: nn.Sequential, seed: int, data: TrainingData, test: Images, epochs: int, done: Iterable[ArticleRowKey] = ()
 ) -> Iterator[RepeatedRow]:
     """Repeat the article's rows with magnitude and TF-IDF, and with OBD for comparison; the article's own come first.
 
@@ -186,7 +186,7 @@ def retrain_as_article(module: nn.Sequential, images: Images, epochs: int, seed:
     """
     layers = nn.Sequential(OrderedDict((name, child) for name, child in module.named_children() if name != "normalize"))
     small = shrink(layers)
-    network = nn.Sequential(Normalize(), small.module)
+    network = nn.Sequential(NormalizePixels(), small.module)
     constraints = (article_decay(network), Masks.from_zeros(network))
     fit(network, images, article_plan(epochs, BATCH), seed=seed, constraints=constraints, stage="retrain")
     small.expand(layers)

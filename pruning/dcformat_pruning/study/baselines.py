@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria import scored_layers
 from dcformat_pruning.data import Augmentation, Pool, TrainingData
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.schedules import Penalty
-from dcformat_pruning.training import Progress, TrainingPlan, fit
+from dcformat_pruning.training import EpochProgress, TrainingPlan, fit
 
 ARCHITECTURE = "lenet-300-100"
 
@@ -27,7 +27,7 @@ _MEAN, _DEVIATION = 0.1307, 0.3081
 _LIGHT = Augmentation(shift=1.5, rotate=8.0, scale=0.08, shear=0.08)
 
 
-class Normalize(nn.Module):
+class NormalizePixels(nn.Module):
     """Normalises pixels in [0, 1] to mean 0 and standard deviation 1, as the article's code does."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,12 +47,12 @@ class Baseline:
     """
 
     name: str
-    train: Callable[[TrainingData, int, Progress | None], nn.Sequential]
+    train: Callable[[TrainingData, int, EpochProgress | None], nn.Sequential]
 
 
 def article_network(seed: int) -> nn.Sequential:
     """Build the article's network, which normalises pixels first."""
-    return nn.Sequential(OrderedDict([("normalize", Normalize()), *build(ARCHITECTURE, seed).named_children()]))
+    return nn.Sequential(OrderedDict([("normalize", NormalizePixels()), *build(ARCHITECTURE, seed).named_children()]))
 
 
 def article_plan(epochs: int, batch: int) -> TrainingPlan:
@@ -66,7 +66,7 @@ def article_decay(module: nn.Module) -> Penalty:
 
 
 def train_article(
-    data: TrainingData, seed: int, progress: Progress | None, epochs: int = 3, batch: int = 128
+    data: TrainingData, seed: int, progress: EpochProgress | None, epochs: int = 3, batch: int = 128
 ) -> nn.Sequential:
     """Train an undertrained network as the article's code does: a large constant rate, L2, normalised pixels."""
     module = article_network(seed)
@@ -75,7 +75,7 @@ def train_article(
     return module
 
 
-def train_strong(data: TrainingData, seed: int, progress: Progress | None, epochs: int = 12) -> nn.Sequential:
+def train_strong(data: TrainingData, seed: int, progress: EpochProgress | None, epochs: int = 12) -> nn.Sequential:
     """Train a strong network: light augmentation, a cosine schedule, pixels in [0, 1]."""
     module = build(ARCHITECTURE, seed)
     pool = Pool.make(data.train, _LIGHT, copies=3, seed=seed)
@@ -91,7 +91,7 @@ def folded(module: nn.Sequential) -> nn.Sequential:
     """Return a copy that takes pixels in [0, 1] and computes the same: the normalisation is folded into fc1."""
     children = OrderedDict(copy.deepcopy(module).named_children())
     first = next(iter(children))
-    if isinstance(children[first], Normalize):
+    if isinstance(children[first], NormalizePixels):
         del children[first]
         layer = next(iter(scored_layers(nn.Sequential(children)).values()))
         layer.weight.div_(_DEVIATION)

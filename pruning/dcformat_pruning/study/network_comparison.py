@@ -64,7 +64,7 @@ _RETRAINING_RATE = 0.2
 
 
 #: See `NetworkRow.key`.
-RowKey = tuple[str, int, str, str, float, int]
+NetworkRowKey = tuple[str, int, str, str, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class NetworkRow:
     retrained: float
 
     @property
-    def key(self) -> RowKey:
+    def key(self) -> NetworkRowKey:
         """What was done, by which a resumed study knows that it is done."""
         return self.network, self.seed, self.criterion, self.selection, self.density, self.epochs
 
@@ -116,7 +116,7 @@ def compare_network(
     *,
     epochs: int,
     densities: Sequence[float] = NETWORK_DENSITIES,
-    done: Iterable[RowKey] = (),
+    done: Iterable[NetworkRowKey] = (),
 ) -> Iterator[NetworkRow]:
     """Prune and retrain copies of a dense network; yield a row for each criterion, selection and density.
 

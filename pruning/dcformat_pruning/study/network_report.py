@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dcformat.wording import counted
+from dcformat_pruning.study.criteria_report import draw_line, mean_and_spread, table_row, unique
 from dcformat_pruning.study.network_comparison import SELECTIONS, NetworkRow
-from dcformat_pruning.study.report import draw_line, mean_and_spread, table_row, unique
 
 _TITLES = {"all layers": "one ranking over all layers", "rows": "the same share of every row"}
 

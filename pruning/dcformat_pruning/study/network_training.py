@@ -8,15 +8,15 @@ from torch import nn
 
 from dcformat_pruning.data import FlipShift, Images, TrainingData
 from dcformat_pruning.study.image_networks import image_network
-from dcformat_pruning.training import Progress, TrainingPlan, fit
+from dcformat_pruning.training import EpochProgress, TrainingPlan, fit
 
 #: Convolutional networks: SGD and one cycle of the learning rate.
 _CONVOLUTIONS = TrainingPlan(
     epochs=30, lr=0.1, batch=128, optimizer="sgd", weight_decay=3e-4, warmup=0.2, smoothing=0.05, bfloat16=True
 )
 
-#: Transformers: AdamW in float32, which is faster for them than bfloat16 on the processors tried.
-_TRANSFORMERS = replace(_CONVOLUTIONS, lr=2e-3, optimizer="adam", weight_decay=0.05, bfloat16=False)
+#: Transformers: AdamW.
+_TRANSFORMERS = replace(_CONVOLUTIONS, lr=2e-3, optimizer="adam", weight_decay=0.05)
 
 
 def plan_of(name: str, images: Images) -> TrainingPlan:
@@ -31,7 +31,7 @@ def plan_of(name: str, images: Images) -> TrainingPlan:
 
 
 def train_dense(
-    name: str, data: TrainingData, seed: int, epochs: int | None = None, progress: Progress | None = None
+    name: str, data: TrainingData, seed: int, epochs: int | None = None, progress: EpochProgress | None = None
 ) -> nn.Module:
     """Train a dense network and return it in eval mode.
 

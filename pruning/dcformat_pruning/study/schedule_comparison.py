@@ -13,7 +13,7 @@ from torch import nn
 
 from dcformat_pruning.criteria import Magnitude, Random, scored_layers
 from dcformat_pruning.data import TrainingData
-from dcformat_pruning.networks import build
+from dcformat_pruning.lenets import build
 from dcformat_pruning.schedules import (
     DropAndGrow,
     GradualBalanced,

@@ -8,7 +8,7 @@ from dcformat.errors import GraphError
 from dcformat.graph import Add, Binary, Concat, Node, Pad, Quantize, ReLU, Slice, Transpose, Unary
 from dcformat_runtime.c_export.c_text import copy_loops, float_constant, index_text, repetition, strides
 from dcformat_runtime.c_export.step_context import StepContext
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 
 _FUNCTIONS = {
     "neg": ("-({0})", ()), "abs": ("fabsf({0})", ()), "floor": ("floorf({0})", ()), "ceil": ("ceilf({0})", ()),
@@ -25,7 +25,7 @@ _OPERATORS = {
 MATH_FUNCTIONS = ("fabsf", "floorf", "ceilf", "sqrtf", "ldexp")
 
 
-def write_elementwise(to: StepContext, step: Step) -> None:
+def write_elementwise(to: StepContext, step: FusedStep) -> None:
     """Write an operator on elements."""
     size = prod(to.shapes[step.target])
     target = to.place(step.target)
@@ -43,7 +43,7 @@ def write_elementwise(to: StepContext, step: Step) -> None:
     to.say(f"for (index_t i = 0; i < {size}; i++) {{", f"    ({target})[i] = {value};", "}")
 
 
-def _expression(to: StepContext, step: Step) -> str:
+def _expression(to: StepContext, step: FusedStep) -> str:
     node = step.node
     operands = [_operand(to, x, step) for x in node.inputs]
     match node:
@@ -64,7 +64,7 @@ def _expression(to: StepContext, step: Step) -> str:
     raise GraphError(f"node {step.number}", got=getattr(node, "function", node.kind), expected="another function")
 
 
-def _operand(to: StepContext, operand: int | str | float, step: Step) -> str:
+def _operand(to: StepContext, operand: int | str | float, step: FusedStep) -> str:
     shape = to.shapes[step.target]
     if isinstance(operand, float):
         return float_constant(operand)
@@ -78,7 +78,7 @@ def _operand(to: StepContext, operand: int | str | float, step: Step) -> str:
     return f"float_at({at}u, {index_text(inner, count, prod(shape))})"
 
 
-def write_sum(to: StepContext, step: Step) -> None:
+def write_sum(to: StepContext, step: FusedStep) -> None:
     """Write a sum of two values, and its activation."""
     first, second = (_operand(to, value, step) for value in step.sources)
     size, target = prod(to.shapes[step.target]), to.place(step.target)
@@ -105,7 +105,7 @@ def write_sum(to: StepContext, step: Step) -> None:
     to.say(f"for (index_t i = 0; i < {size}; i++) {{", f"    ({target})[i] = {call};", "}")
 
 
-def write_move(to: StepContext, step: Step) -> None:
+def write_move(to: StepContext, step: FusedStep) -> None:
     """Write an operator that only moves elements."""
     node, out = step.node, to.shapes[step.target]
     steps = strides(out)
@@ -133,7 +133,7 @@ def write_move(to: StepContext, step: Step) -> None:
         to.say(*copy_loops(sizes, (to.place(value), source_at, source_steps), (target, target_at, target_steps)))
 
 
-def _fill(to: StepContext, step: Step, node: Pad) -> str:
+def _fill(to: StepContext, step: FusedStep, node: Pad) -> str:
     if to.fixed is None:
         return float_constant(node.value)
     return str(to.fixed.codes[step.target].limits(node.value, node.value)[0])

@@ -15,7 +15,6 @@ from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import require_memory, require_work
 from dcformat.model import Model
 from dcformat_runtime.c_export import fixed_emulation, fixed_network
-from dcformat_runtime.c_export.calibration import Calibration, calibrate
 from dcformat_runtime.c_export.element_steps import works_in_place
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.memory_plan import MemoryPlan, plan_memory
@@ -23,13 +22,14 @@ from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.source_writer import SourceProgram, header, source, test_source
 from dcformat_runtime.c_export.step_context import StepContext
 from dcformat_runtime.c_export.step_writer import write_step
-from dcformat_runtime.c_export.steps import Step, find_steps
+from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
 from dcformat_runtime.c_export.unread_channels import without_unread_channels
+from dcformat_runtime.c_export.value_ranges import Calibration, calibrate
 from dcformat_runtime.network import Floats, check_graph, matrices, to_float32
 from dcformat_runtime.session import Session
 
-Numbers = Literal["float32", "int8", "int16"]
+NumberFormat = Literal["float32", "int8", "int16"]
 Form = Literal["fast", "small", "tables"]
 
 #: What a dense weight and a value take at most while a program is made, and the steps of coding a weight.
@@ -56,7 +56,7 @@ class ExportOptions:
         Number of inputs in the test program.
     """
 
-    numbers: Numbers = "float32"
+    numbers: NumberFormat = "float32"
     form: Form = "fast"
     static_inputs: bool = False
     tests: int = 4
@@ -165,7 +165,7 @@ def export_c(
 
 
 def _program(
-    graph: Graph, shapes: list[Shape], steps: list[Step], tensors: dict[str, Floats], fixed: FixedNetwork | None,
+    graph: Graph, shapes: list[Shape], steps: list[FusedStep], tensors: dict[str, Floats], fixed: FixedNetwork | None,
     options: ExportOptions,
 ) -> SourceProgram:  # fmt: skip
     sizes = [prod(shape) for shape in shapes]
@@ -259,7 +259,12 @@ def _expected(model: Model, inputs: Floats) -> Floats:
 
 
 def _error(
-    fixed: FixedNetwork, graph: Graph, steps: list[Step], shapes: list[Shape], inputs: Floats, calibration: Calibration
+    fixed: FixedNetwork,
+    graph: Graph,
+    steps: list[FusedStep],
+    shapes: list[Shape],
+    inputs: Floats,
+    calibration: Calibration,
 ) -> FixedError:
     found = []
     for start in range(0, len(inputs), 256):

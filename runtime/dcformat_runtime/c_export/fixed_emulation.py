@@ -16,14 +16,14 @@ from dcformat.graph import AvgPool, Conv, Graph, MaxPool, Node, Pad, Reduce, Sha
 from dcformat.records import replace
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.fixed_point import Code
-from dcformat_runtime.c_export.steps import Step
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.c_export.steps import FusedStep
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 from dcformat_runtime.numpy_backend.windows import pool_counts, pool_windows, sliding
 
 Ints = npt.NDArray[np.int64]
 
 
-def run(network: FixedNetwork, graph: Graph, steps: Sequence[Step], shapes: Sequence[Shape], inputs: Ints) -> Ints:
+def run(network: FixedNetwork, graph: Graph, steps: Sequence[FusedStep], shapes: Sequence[Shape], inputs: Ints) -> Ints:
     """Return the stored integers of the network's output, for stored integers ``(batch, *shape)`` of its input."""
     values: dict[int, Ints] = {0: inputs}
     for step in steps:
@@ -32,7 +32,7 @@ def run(network: FixedNetwork, graph: Graph, steps: Sequence[Step], shapes: Sequ
     return values[graph.outputs[0].value]
 
 
-def _run_step(network: FixedNetwork, step: Step, operands: list[Ints], shape: Shape) -> Ints:
+def _run_step(network: FixedNetwork, step: FusedStep, operands: list[Ints], shape: Shape) -> Ints:
     code, source, node = network.codes[step.target], network.codes[step.sources[0]], step.node
     if step.number in network.limits:
         return _integers(np.clip(operands[0], *network.limits[step.number]))
@@ -64,7 +64,7 @@ def _run_step(network: FixedNetwork, step: Step, operands: list[Ints], shape: Sh
             )
         case Softmax():
             return _softmax(network.tables[step.number].astype(np.int64), operands[0])
-    moved = evaluate(_with_zero(node, source), [Value(x.astype(np.float32), True) for x in operands], {}, shape)
+    moved = evaluate(_with_zero(node, source), [NumpyOperand(x.astype(np.float32), True) for x in operands], {}, shape)
     return moved.astype(np.int64)
 
 
@@ -73,7 +73,7 @@ def _with_zero(node: Node, code: Code) -> Node:
     return replace(node, value=float(code.limits(node.value, node.value)[0])) if isinstance(node, Pad) else node
 
 
-def _run_layer(network: FixedNetwork, step: Step, x: Ints) -> Ints:
+def _run_layer(network: FixedNetwork, step: FusedStep, x: Ints) -> Ints:
     layer, code, source = network.layers[step.number], network.codes[step.target], network.codes[step.sources[0]]
     node = step.node
     weight = np.asarray(layer.weight.numbers, np.int64)

@@ -34,9 +34,9 @@ from dcformat_runtime.c_export.fixed_point import (
     code_of_step,
     quantized_layer,
 )
-from dcformat_runtime.c_export.steps import Step, is_function, limits_of
+from dcformat_runtime.c_export.steps import FusedStep, is_function, limits_of
 from dcformat_runtime.network import Floats
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
 #: Entries of the table of softmax: exp(-i * scale) in 1/65535.
 _SOFTMAX_ONE, _SOFTMAX_CODE = 65535, Code(1 / 256, 0, 0, 255)
@@ -79,7 +79,7 @@ class FixedNetwork:
 
 def fix(
     graph: Graph,
-    steps: Sequence[Step],
+    steps: Sequence[FusedStep],
     tensors: Mapping[str, Floats],
     ranges: Sequence[tuple[float, float]] | None,
     bits: int,
@@ -89,7 +89,7 @@ def fix(
     Parameters
     ----------
     graph : Graph
-    steps : sequence of Step
+    steps : sequence of FusedStep
     tensors : mapping of str to ndarray
         All weights, dense float32.
     ranges : sequence of pairs, or None
@@ -148,7 +148,7 @@ def _sum_of(first: float, second: float, bits: int) -> SumOf:
     return SumOf((multipliers[0], multipliers[1]), shift)
 
 
-def _softmax_code(network: FixedNetwork, step: Step, bits: int) -> Code:
+def _softmax_code(network: FixedNetwork, step: FusedStep, bits: int) -> Code:
     if bits == 16:
         raise GraphError(f"node {step.number}", got="softmax in 16 bits", expected="int8 or float32, or no softmax")
     scale = network.codes[step.sources[0]].scale
@@ -157,7 +157,7 @@ def _softmax_code(network: FixedNetwork, step: Step, bits: int) -> Code:
     return _SOFTMAX_CODE
 
 
-def _function(network: FixedNetwork, step: Step, source: Code, measured: tuple[float, float] | None) -> Code:
+def _function(network: FixedNetwork, step: FusedStep, source: Code, measured: tuple[float, float] | None) -> Code:
     """Return the code of a function's results; its table is left out if the stored integers stay as they are."""
     if not is_function(step.node):
         found = f"{step.node.kind} of several operands"
@@ -192,8 +192,8 @@ def _function(network: FixedNetwork, step: Step, source: Code, measured: tuple[f
 
 def _apply(node: Node, x: Floats) -> Floats:
     """Return a function of one value, for float32 of any shape."""
-    operands = [Value(np.array(x if isinstance(o, int) else o, np.float32), False) for o in node.inputs]
-    operands = [Value(value.array[None], True) if value.array.ndim else value for value in operands]
+    operands = [NumpyOperand(np.array(x if isinstance(o, int) else o, np.float32), False) for o in node.inputs]
+    operands = [NumpyOperand(value.array[None], True) if value.array.ndim else value for value in operands]
     return np.asarray(evaluate(node, operands, {}, x.shape)[0], np.float32)
 
 
@@ -217,7 +217,7 @@ def _affine(node: Node, source: Code) -> Code | None:
     return None
 
 
-def share_ranges(steps: Sequence[Step], ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def share_ranges(steps: Sequence[FusedStep], ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Widen the ranges of values that are joined, so that all of them get the code of the result."""
     wide = list(ranges)
     for step in reversed(steps):
@@ -243,7 +243,7 @@ def _moved(node: Node, sources: Sequence[Code]) -> Code:
     return sources[0]
 
 
-def _check_reduction(step: Step) -> None:
+def _check_reduction(step: FusedStep) -> None:
     node = step.node
     if isinstance(node, Reduce) and node.function not in ("mean", "max"):
         raise GraphError(f"node {step.number}", got=f"{node.function} in fixed point", expected="mean or max")

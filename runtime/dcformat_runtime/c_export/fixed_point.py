@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dcformat.errors import GraphError
 from dcformat.graph import Graph, Quantize
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 from dcformat_runtime.c_export.tensor_data import MAX_CODES, Values
 from dcformat_runtime.network import Floats
 
@@ -101,7 +101,7 @@ def code_of_input(graph: Graph, measured: tuple[float, float] | None, bits: int)
     return code_of_range(*_measured(measured, "the input"), bits)
 
 
-def code_of_step(step: Step, measured: tuple[float, float] | None, bits: int) -> Code:
+def code_of_step(step: FusedStep, measured: tuple[float, float] | None, bits: int) -> Code:
     """Return the code of a step's result."""
     found = code_of_node(step.quantize, bits) if step.quantize is not None else None
     return found or code_of_range(*_measured(measured, f"node {step.number}"), bits)

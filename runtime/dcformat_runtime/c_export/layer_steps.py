@@ -9,11 +9,11 @@ import numpy as np
 from dcformat.graph import Conv, Linear
 from dcformat_runtime.c_export.c_text import float_constant, pair, tensor_constant
 from dcformat_runtime.c_export.step_context import BYTE, HALF, StepContext, fitting
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 from dcformat_runtime.c_export.tensor_data import NO_TENSOR, Values
 
 
-def write_linear(to: StepContext, step: Step) -> None:
+def write_linear(to: StepContext, step: FusedStep) -> None:
     """Write a linear layer."""
     node = step.node
     assert isinstance(node, Linear)
@@ -29,7 +29,7 @@ def write_linear(to: StepContext, step: Step) -> None:
     _call_each(to, function, name, step, lead, columns, out)
 
 
-def write_conv(to: StepContext, step: Step) -> None:
+def write_conv(to: StepContext, step: FusedStep) -> None:
     """Write a convolution, and the pool that follows it."""
     node = step.node
     assert isinstance(node, Conv)
@@ -64,7 +64,7 @@ def write_conv(to: StepContext, step: Step) -> None:
     _call_each(to, "conv", name, step, lead, prod(source) // lead, prod(target) // lead)
 
 
-def _layer(to: StepContext, step: Step) -> list[tuple[str, str]]:
+def _layer(to: StepContext, step: FusedStep) -> list[tuple[str, str]]:
     """Return the fields that all layers begin with."""
     node = step.node
     assert isinstance(node, (Linear, Conv))
@@ -80,7 +80,7 @@ def _layer(to: StepContext, step: Step) -> list[tuple[str, str]]:
     return [("weight", tensor_constant(fields)), ("bias", tensor_constant(biases)), ("finish", _finish(to, step))]
 
 
-def _integers_or_floats(to: StepContext, step: Step) -> tuple[Values, Values]:
+def _integers_or_floats(to: StepContext, step: FusedStep) -> tuple[Values, Values]:
     if to.fixed is not None:
         layer = to.fixed.layers[step.number]
         return layer.weight, layer.bias
@@ -90,7 +90,7 @@ def _integers_or_floats(to: StepContext, step: Step) -> tuple[Values, Values]:
     return Values(to.tensors[node.weight]), Values(bias)
 
 
-def _finish(to: StepContext, step: Step) -> str:
+def _finish(to: StepContext, step: FusedStep) -> str:
     if to.fixed is None:
         return "{%s, %s}" % tuple(float_constant(x) for x in step.limits)  # noqa: UP031 - braces
     code, source = to.fixed.codes[step.target], to.fixed.codes[step.sources[0]]
@@ -102,7 +102,7 @@ def _finish(to: StepContext, step: Step) -> str:
     return f"{{{at}, {int(len(scales) > 1)}, {source.zero}, {code.zero}, {low}, {high}}}"
 
 
-def _call_each(to: StepContext, function: str, name: str, step: Step, lead: int, size: int, made: int) -> None:
+def _call_each(to: StepContext, function: str, name: str, step: FusedStep, lead: int, size: int, made: int) -> None:
     """Call a layer's function, or call it for each of `lead` parts of its input."""
     source, target = to.place(step.sources[0]), to.place(step.target)
     if lead == 1:

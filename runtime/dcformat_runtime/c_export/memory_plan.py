@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 
 #: Places are multiples of this many elements.
 _ALIGNMENT = 4
@@ -24,13 +24,13 @@ class MemoryPlan(NamedTuple):
 
 
 def plan_memory(
-    steps: Sequence[Step], sizes: Sequence[int], output: int, in_place: frozenset[int], outside: Mapping[int, bool]
+    steps: Sequence[FusedStep], sizes: Sequence[int], output: int, in_place: frozenset[int], outside: Mapping[int, bool]
 ) -> MemoryPlan:
     """Place all values.
 
     Parameters
     ----------
-    steps : sequence of Step
+    steps : sequence of FusedStep
     sizes : sequence of int
         The number of elements of every value.
     output : int

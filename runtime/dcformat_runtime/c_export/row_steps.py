@@ -8,11 +8,11 @@ from dcformat.errors import GraphError
 from dcformat.graph import AvgPool, MaxPool, Reduce
 from dcformat_runtime.c_export.c_text import pair
 from dcformat_runtime.c_export.step_context import BYTE, HALF, StepContext, fitting
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 from dcformat_runtime.compile import rows
 
 
-def write_pool(to: StepContext, step: Step) -> None:
+def write_pool(to: StepContext, step: FusedStep) -> None:
     """Write a pool."""
     node = step.node
     assert isinstance(node, (MaxPool, AvgPool))
@@ -42,7 +42,7 @@ def write_pool(to: StepContext, step: Step) -> None:
     to.say(f"pool(&{name}, {to.place(step.sources[0])}, {to.place(step.target)}, {function});")
 
 
-def write_reduction(to: StepContext, step: Step) -> None:
+def write_reduction(to: StepContext, step: FusedStep) -> None:
     """Write a reduction of rows."""
     node, shape = step.node, to.shapes[step.sources[0]]
     assert isinstance(node, Reduce)
@@ -68,7 +68,7 @@ def write_reduction(to: StepContext, step: Step) -> None:
         raise GraphError(f"node {step.number}", got=node.function, expected="mean, sum or max")
 
 
-def write_softmax(to: StepContext, step: Step) -> None:
+def write_softmax(to: StepContext, step: FusedStep) -> None:
     """Write a softmax of rows."""
     shape = to.shapes[step.target]
     if rows.plan(step.node, shape) is None:

@@ -6,7 +6,7 @@ from math import prod
 
 from dcformat_runtime.c_export import element_steps, layer_steps, row_steps
 from dcformat_runtime.c_export.step_context import StepContext
-from dcformat_runtime.c_export.steps import Step
+from dcformat_runtime.c_export.steps import FusedStep
 
 _WRITERS = {
     "linear": layer_steps.write_linear, "conv": layer_steps.write_conv, "max_pool": row_steps.write_pool,
@@ -15,7 +15,7 @@ _WRITERS = {
 }  # fmt: skip
 
 
-def write_step(to: StepContext, step: Step) -> None:
+def write_step(to: StepContext, step: FusedStep) -> None:
     """Write a step behind those that are written."""
     if step.kind == "alias":
         source, target = to.place(step.sources[0]), to.place(step.target)

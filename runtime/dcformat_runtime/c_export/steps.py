@@ -34,7 +34,8 @@ from dcformat.graph import (
     Unary,
 )
 from dcformat.graph.node import as_float32
-from dcformat_runtime.segments import Segment, divide, evenly_padded, takes_rows
+from dcformat_runtime.network import takes_rows
+from dcformat_runtime.segments import Segment, divide, evenly_padded
 
 #: The kinds of steps by their first node.
 _KINDS: dict[type[Node], str] = {
@@ -47,7 +48,7 @@ _FINISHED = ("linear", "conv", "add")
 
 
 @dataclass(frozen=True)
-class Step:
+class FusedStep:
     """A node and what follows it.
 
     Attributes
@@ -88,7 +89,7 @@ class Step:
         return self.node.values
 
 
-def find_steps(graph: Graph, tensors: Mapping[str, Shape], fixed: bool) -> list[Step]:
+def find_steps(graph: Graph, tensors: Mapping[str, Shape], fixed: bool) -> list[FusedStep]:
     """Return the steps of a graph in execution order.
 
     Parameters
@@ -110,12 +111,12 @@ def find_steps(graph: Graph, tensors: Mapping[str, Shape], fixed: bool) -> list[
     shapes = graph.shapes(tensors)
     readers = _readers(graph, len(shapes))
     segments = _in_segments(graph, shapes)
-    steps: list[Step] = []
+    steps: list[FusedStep] = []
     joined: set[int] = set()
     for number, node in enumerate(graph.nodes):
         if number in joined:
             continue
-        step = Step(_kind(node, number), node, number, number + 1, segment=number in segments)
+        step = FusedStep(_kind(node, number), node, number, number + 1, segment=number in segments)
         while (reader := readers[step.target]) is not None:
             longer = _join(step, graph.nodes[reader], reader, fixed)
             if longer is None:
@@ -145,7 +146,7 @@ def _readers(graph: Graph, values: int) -> list[int | None]:
     return [last[value] if counts[value] == 1 else None for value in range(values)]
 
 
-def _join(step: Step, node: Node, number: int, fixed: bool) -> Step | None:
+def _join(step: FusedStep, node: Node, number: int, fixed: bool) -> FusedStep | None:
     """Return the step with `node` at its end, None if they cannot be joined."""
     if fixed and step.kind == "elementwise" and is_function(step.node) and is_function(node):
         return replace(step, target=number + 1, functions=(*step.functions, node))

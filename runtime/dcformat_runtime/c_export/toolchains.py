@@ -22,7 +22,7 @@ _ICOUNT_SHIFT, _TICK_NS = 5, 40
 _SECONDS = 600
 
 
-class Target(NamedTuple):
+class ChipTarget(NamedTuple):
     """A processor: its compiler and flags, and the machine of an emulator that runs it, if there is one."""
 
     compiler: str
@@ -33,14 +33,14 @@ class Target(NamedTuple):
 
 #: The processors by name.
 TARGETS = {
-    "cortex-m0": Target("arm-none-eabi-gcc", ("-mthumb", "-mcpu=cortex-m0")),
-    "cortex-m3": Target("arm-none-eabi-gcc", ("-mthumb", "-mcpu=cortex-m3"), "qemu-system-arm", "mps2-an385"),
-    "cortex-m4": Target(
+    "cortex-m0": ChipTarget("arm-none-eabi-gcc", ("-mthumb", "-mcpu=cortex-m0")),
+    "cortex-m3": ChipTarget("arm-none-eabi-gcc", ("-mthumb", "-mcpu=cortex-m3"), "qemu-system-arm", "mps2-an385"),
+    "cortex-m4": ChipTarget(
         "arm-none-eabi-gcc", ("-mthumb", "-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
         "qemu-system-arm", "mps2-an386",
     ),
-    "atmega1284p": Target("avr-gcc", ("-mmcu=atmega1284p",), "simavr", "atmega1284p"),
-    "atmega328p": Target("avr-gcc", ("-mmcu=atmega328p",), "simavr", "atmega328p"),
+    "atmega1284p": ChipTarget("avr-gcc", ("-mmcu=atmega1284p",), "simavr", "atmega1284p"),
+    "atmega328p": ChipTarget("avr-gcc", ("-mmcu=atmega328p",), "simavr", "atmega328p"),
 }  # fmt: skip
 
 

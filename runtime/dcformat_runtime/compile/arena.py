@@ -17,7 +17,7 @@ _ENDLESS = 1 << 256
 _HOLES = 64
 
 
-class Buffer(NamedTuple):
+class ArenaBuffer(NamedTuple):
     """A piece of an arena: its offset, and its size in floats."""
 
     at: int
@@ -31,7 +31,7 @@ class Arena:
         self._free: list[tuple[int, int]] = [(LEAD, _ENDLESS)]
         self.size = LEAD
 
-    def take(self, floats: int) -> Buffer:
+    def take(self, floats: int) -> ArenaBuffer:
         """Return a buffer with room for one more block."""
         size = aligned(floats + ALIGN)
         free = self._free
@@ -43,9 +43,9 @@ class Arena:
         else:
             free[k] = (at + size, room - size)
         self.size = max(self.size, at + size)
-        return Buffer(at, size)
+        return ArenaBuffer(at, size)
 
-    def give(self, buffer: Buffer) -> None:
+    def give(self, buffer: ArenaBuffer) -> None:
         """Take a buffer back and join it with the free ranges on both sides."""
         at, size = buffer
         free = self._free

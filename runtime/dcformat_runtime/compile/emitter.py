@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dcformat import graph
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import Bound
-from dcformat_runtime.compile.arena import Arena, Buffer, Homes, plane, size
+from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, size
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
@@ -87,7 +87,7 @@ class Emitter:
         self.orders: dict[int, Int32s] = {}
         self._name = ""
         self._places: dict[int, Place] = {}  # by storage
-        self._buffers: dict[int, Buffer] = {}
+        self._buffers: dict[int, ArenaBuffer] = {}
 
     # --- what a plan asks for ---------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Emitter:
             self._pack(value, shape, Place(at, 1))
         self.emit("output", at, Place(0, 1), features * self.lanes, features=features, lanes=self.lanes)
 
-    def make_bridge(self, value: int, tile: int) -> Buffer:
+    def make_bridge(self, value: int, tile: int) -> ArenaBuffer:
         """Take room for `value` as the next stage reads it: by image (one lane), or by position with all lanes."""
         shape = self.network.shape(value)
         buffer = self.arena.take(tile * prod(shape))
@@ -130,13 +130,13 @@ class Emitter:
             self._places[self.homes.of[value].storage] = Place(buffer.at, 1 if self.flat else tile, group)
         return buffer
 
-    def enter_bridge(self, value: int, bridge: Buffer) -> None:
+    def enter_bridge(self, value: int, bridge: ArenaBuffer) -> None:
         """Copy `value` to the bridge unless it was made there."""
         shape = self.network.shape(value)
         if self._is_padded(value, shape):
             self._pack(value, shape, Place(bridge.at, 1, prod(shape)))
 
-    def leave_bridge(self, value: int, bridge: Buffer, by_image: bool) -> None:
+    def leave_bridge(self, value: int, bridge: ArenaBuffer, by_image: bool) -> None:
         """Begin with the result of the previous stage: every image becomes a lane."""
         storage = self.homes.of[value].storage
         if by_image:
@@ -336,7 +336,7 @@ class Emitter:
 _TABLE_FIELDS = ("rows", "indptr", "order", "indices", "values", "bias", "runs")
 
 
-def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, Buffer | None]:
+def emit_pad_copy(emitter: Emitter, layer: Layer, source: int) -> tuple[int, ArenaBuffer | None]:
     """Copy a convolution's input if its window requires it; return where it reads, and the copy's buffer."""
     table = emitter.weights.convolution(layer, emitter.flat)
     view = table.window

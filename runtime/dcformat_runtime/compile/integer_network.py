@@ -23,6 +23,7 @@ from dcformat.graph import (
     Linear,
     MaxPool,
     Node,
+    Pair,
     Reduce,
     Requantize,
     Reshape,
@@ -36,7 +37,6 @@ from dcformat_runtime.network import to_float32
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
 
 Array = npt.NDArray[Any]
-Pair = tuple[int, int]
 
 #: The dtypes of inputs and outputs.
 BYTES = ("int8", "uint8")
@@ -60,7 +60,7 @@ class View:
 
 
 @record(eq=False)
-class Image:
+class IntegerImage:
     """A value of bytes, number `number`: whole numbers from `least` to `most`; (channels, height, width).
 
     The graph has it as `shape`, and at the end with `shift` added.
@@ -94,8 +94,8 @@ class Operator:
 
     kind: str
     name: str
-    sources: tuple[Image, ...]
-    target: Image
+    sources: tuple[IntegerImage, ...]
+    target: IntegerImage
     windows: Windows = Windows()
     weights: Array | None = None
     bias: Array | None = None
@@ -111,7 +111,7 @@ class _Sums(NamedTuple):
 
     kind: str
     name: str
-    sources: tuple[Image, ...]
+    sources: tuple[IntegerImage, ...]
     size: tuple[int, int, int]
     shape: Shape
     fields: dict[str, Any]
@@ -120,11 +120,11 @@ class _Sums(NamedTuple):
 class _Pair(NamedTuple):
     """A number that a value is multiplied by, before a sum or a softmax."""
 
-    image: Image
+    image: IntegerImage
     scale: float
 
 
-_Known = View | Image | _Sums | _Pair
+_Known = View | IntegerImage | _Sums | _Pair
 
 
 @record(eq=False)
@@ -132,7 +132,7 @@ class IntegerNetwork:
     """The operators in order; `view` is that of the output, whose bytes become those of `dtype`."""
 
     operators: tuple[Operator, ...]
-    output: Image
+    output: IntegerImage
     dtype: str
 
 
@@ -176,8 +176,8 @@ class _Reader:
             self.known.append(handler(self, node, self.shapes[len(self.known)]))
         output = self.graph.outputs[0]
         result = self.known[output.value]
-        _require(isinstance(result, Image))
-        assert isinstance(result, Image)
+        _require(isinstance(result, IntegerImage))
+        assert isinstance(result, IntegerImage)
         limits = np.iinfo(output.dtype)
         _require(limits.min <= result.least + result.shift and result.most + result.shift <= limits.max)
         return IntegerNetwork(tuple(self.operators), result, output.dtype)
@@ -189,7 +189,7 @@ class _Reader:
             self._dense[name] = to_float32(tensor, tensor.to_dense())
         return self._dense[name]
 
-    def image(self, number: int) -> Image:
+    def image(self, number: int) -> IntegerImage:
         """Return a value of integers; the input becomes one where an operator first reads it."""
         found = self.known[number]
         if isinstance(found, View):
@@ -200,14 +200,14 @@ class _Reader:
             flip = 0x80 if self._low else 0
             self.operators.append(Operator("input", "input", (), made, view=found, flip=flip))
             self.known[number] = found = made
-        _require(isinstance(found, Image) and found.shift == 0)
-        assert isinstance(found, Image)
+        _require(isinstance(found, IntegerImage) and found.shift == 0)
+        assert isinstance(found, IntegerImage)
         return found
 
-    def _made(self, size: tuple[int, int, int], least: int, most: int, shape: Shape) -> Image:
+    def _made(self, size: tuple[int, int, int], least: int, most: int, shape: Shape) -> IntegerImage:
         _require(least <= 0 <= most <= least + LARGEST_BYTE)
         self._count += 1
-        return Image(self._count - 1, size, least, most, shape)
+        return IntegerImage(self._count - 1, size, least, most, shape)
 
     def shifted(self, node: Any, shape: Shape) -> _Known:
         """Add a constant to the input or to the last value."""
@@ -221,8 +221,8 @@ class _Reader:
             _require(node.function == "sub" and isinstance(node.inputs[0], int))
             number = -number
         _require(abs(number) <= LARGEST_BYTE and number == int(number))
-        _require(isinstance(value, View | Image))
-        assert isinstance(value, View | Image)
+        _require(isinstance(value, View | IntegerImage))
+        assert isinstance(value, View | IntegerImage)
         return replace(value, shift=value.shift + int(number))
 
     def add(self, node: Any, shape: Shape) -> _Known:
@@ -249,8 +249,8 @@ class _Reader:
             whole = tuple(prod(value.shape[axis + 1 :]) for axis in range(len(value.shape)))
             _require(value.strides == whole)
             return View(shape, tuple(prod(shape[axis + 1 :]) for axis in range(len(shape))), value.shift)
-        _require(isinstance(value, Image) and not isinstance(node, Transpose))
-        assert isinstance(value, Image)
+        _require(isinstance(value, IntegerImage) and not isinstance(node, Transpose))
+        assert isinstance(value, IntegerImage)
         _require(len(shape) == 1 or (len(shape) == 3 and tuple(shape) == value.size))
         return replace(value, shape=shape)
 
@@ -272,7 +272,12 @@ class _Reader:
         )
 
     def _layer(
-        self, kind: str, node: Any, operand: tuple[Image, Array, Windows], size: tuple[int, int, int], shape: Shape
+        self,
+        kind: str,
+        node: Any,
+        operand: tuple[IntegerImage, Array, Windows],
+        size: tuple[int, int, int],
+        shape: Shape,
     ) -> _Known:
         image, weights, windows = operand
         bias = np.zeros(len(weights), np.float32) if node.bias is None else self.tensor(node.bias)
@@ -329,7 +334,7 @@ class _Reader:
         found.fields["factors"] = np.broadcast_to(factors, (found.size[0],))
         return self._rounded(found, node.low, node.high)
 
-    def _rounded(self, sums: _Sums, low: int, high: int, maximum: bool = False) -> Image:
+    def _rounded(self, sums: _Sums, low: int, high: int, maximum: bool = False) -> IntegerImage:
         made = self._made(sums.size, low, high, sums.shape)
         fields = {"factors": np.ones(sums.size[0], np.float32), **sums.fields}
         self.operators.append(Operator(sums.kind, sums.name, sums.sources, made, maximum=maximum, **fields))

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.graph import Pair
 from dcformat.records import record
-from dcformat_runtime.compile.integer_network import Image, IntegerNetwork, Operator, Pair
+from dcformat_runtime.compile.integer_network import IntegerImage, IntegerNetwork, Operator
 from dcformat_runtime.kernels import integer_kernel as words
 from dcformat_runtime.kernels.integer_forms import LANES, QUADS, TILES, WORD
 
@@ -47,7 +48,7 @@ class IntegerProgram:
 class _Place:
     """Where a value lies: its first position at `start`, rows `pitch` and positions `step` apart."""
 
-    def __init__(self, image: Image, channels: int) -> None:
+    def __init__(self, image: IntegerImage, channels: int) -> None:
         self.image, self.step = image, channels
         self.before, self.behind = [0, 0], [0, 0]
         self.pitch = self.start = self.bytes = 0

@@ -63,7 +63,7 @@ _COPYING = (MatMul, Linear, Conv, Softmax, Normalize, Reduce)
 
 
 @record(eq=False)
-class Source:
+class MapSource:
     """An array that a map reads: a value or a tensor, with the number of its elements (of one input, for a value).
 
     `like` is set if the array has the shape of the result.
@@ -84,7 +84,7 @@ class Map:
     start: int
     stop: int
     target: int
-    sources: tuple[Source, ...]
+    sources: tuple[MapSource, ...]
     constants: Floats
     loads: Words
     program: Words
@@ -174,7 +174,7 @@ class _Builder:
         self._shape, self._shapes, self._tensors, self._first = shape, shapes, tensors, first
         self._results: dict[int | str, int] = {}
         self._constants: dict[bytes, int] = {}  # the result that holds each float32
-        self._sources: list[Source] = []
+        self._sources: list[MapSource] = []
         self._loads: list[list[int]] = []
         self._code: list[_Instruction] = []
         self._count = 0
@@ -264,7 +264,7 @@ class _Builder:
         row = [len(self._sources), len(dimensions)]
         for size, stride in dimensions:
             row += [size, stride]
-        self._sources.append(Source(operand, prod(shape), not dimensions))
+        self._sources.append(MapSource(operand, prod(shape), not dimensions))
         self._loads.append(row)
 
     def finish(self, start: int, stop: int) -> Map | None:

@@ -37,7 +37,7 @@ from dcformat_runtime.kernels.tiles import dense_product, depthwise_product, row
 Array = npt.NDArray[Any]
 
 
-class Images(NamedTuple):
+class ImageRange(NamedTuple):
     """The caller's inputs and outputs, of which operators copy `size` images from `first` on."""
 
     x: Array
@@ -132,7 +132,7 @@ def _run_together(x: Array, y: Array, a: Array, mem: Array, control: Array, gene
         op = first + isa.RECORD_WIDTH * (piece // parts)
         source = word(mem, op + isa.SOURCE)
         target = word(mem, op + isa.TARGET)
-        _run_operator(Images(x, y, 0, 1), a, mem, op, source, target, exact, Part(piece % parts, parts))
+        _run_operator(ImageRange(x, y, 0, 1), a, mem, op, source, target, exact, Part(piece % parts, parts))
         mine += 1
         finish(control, words.DONE)
         piece = claim_next(control, generation)
@@ -160,13 +160,13 @@ def _run_tile(x: Array, y: Array, a: Array, mem: Array, control: Array, done: in
                 op = first + isa.RECORD_WIDTH * o
                 source = word(mem, op + isa.SOURCE)
                 target = word(mem, op + isa.TARGET) + g * word(mem, op + isa.GROUP)
-                _run_operator(Images(x, y, image, here), a, mem, op, source, target, exact, Part(0, 1))
+                _run_operator(ImageRange(x, y, image, here), a, mem, op, source, target, exact, Part(0, 1))
     return count
 
 
 @shared
 def _run_operator(
-    images: Images, a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: Part
+    images: ImageRange, a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: Part
 ) -> None:
     """Run a part of an operator; the first part is all of an operator that cannot be cut."""
     if not _run_parts(a, mem, op, source, target, exact, part) and part.number == 0:
@@ -196,7 +196,7 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
 
 
 @device
-def _run_whole(images: Images, a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
+def _run_whole(images: ImageRange, a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
     """Run an operator that cannot be cut."""
     code = word(mem, op + isa.CODE)
     if code == isa.SELL16_PRODUCT:
@@ -230,7 +230,7 @@ def _run_whole(images: Images, a: Array, mem: Array, op: int, source: int, targe
 
 
 @device
-def _input(images: Images, a: Array, features: int, lanes: int, target: int) -> None:
+def _input(images: ImageRange, a: Array, features: int, lanes: int, target: int) -> None:
     x, image, count = images.x, images.first, images.size
     whole = features - features % BLOCK
     start = image * features
@@ -253,7 +253,7 @@ def _input(images: Images, a: Array, features: int, lanes: int, target: int) -> 
 
 
 @device
-def _output(a: Array, source: int, images: Images, features: int, lanes: int) -> None:
+def _output(a: Array, source: int, images: ImageRange, features: int, lanes: int) -> None:
     for i in range(images.size):
         for f in range(features):
             images.y[images.first + i, f] = a[source + f * lanes + i]

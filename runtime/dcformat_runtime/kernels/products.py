@@ -9,8 +9,8 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.simd import (
+    Destination,
     Halves,
-    Output,
     Row,
     Rows,
     Sum,
@@ -85,15 +85,15 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                 table = Rows(x, unit, indices, values, starts, order, biases, first_row, count, every, target_row)
                 if line_blocks == 0:
                     y = row_target + (first // (2 * pool) * gap if pool else first * gap)
-                    rows_halves(Halves(k, step, pool), a, mem, table, how, Output(y, gap, 0, 0, width, beside, 1))
+                    rows_halves(Halves(k, step, pool), a, mem, table, how, Destination(y, gap, 0, 0, width, beside, 1))
                 elif pool:
                     y = row_target + first // 4 * gap
-                    rows_pool(TwoLines(k, across // 2), a, mem, table, how, Output(y, gap, 0, 0, width, 0, 1))
+                    rows_pool(TwoLines(k, across // 2), a, mem, table, how, Destination(y, gap, 0, 0, width, 0, 1))
                 else:
                     # Where the sums overwrite the residual, no block may write beyond its line.
                     final = 1 if first + k == blocks or (adds and beside == 0) else 0
                     y = row_target + line * width
-                    rows(k, a, mem, table, how, Output(y, gap, column, line_blocks, width, beside, final))
+                    rows(k, a, mem, table, how, Destination(y, gap, column, line_blocks, width, beside, final))
             first += k
 
 

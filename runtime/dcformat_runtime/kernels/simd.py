@@ -175,7 +175,7 @@ class Rows(NamedTuple):
     """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of what they multiply.
 
     Row r has the entries from ``word(indptr + r)`` to before ``word(indptr + r + 1)``, as in `Row`. Its sums begin with
-    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place that an `Output` tells.
+    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place that a `Destination` tells.
     """
 
     x: int
@@ -217,7 +217,7 @@ class Sum(NamedTuple):
     exact: int
 
 
-class Output(NamedTuple):
+class Destination(NamedTuple):
     """Where sums go: to blocks `gap` apart, in lines of `line_blocks` blocks, of which `width` floats are kept.
 
     The first line begins at `y`, and `column` is the place of the first block in it. Lines are `width` apart. The
@@ -234,7 +234,7 @@ class Output(NamedTuple):
     final: int
 
 
-def _each(mem: Array, table: Rows, out: Output) -> Iterator[tuple[Row, float, Output]]:
+def _each(mem: Array, table: Rows, out: Destination) -> Iterator[tuple[Row, float, Destination]]:
     """Yield each row of a table, its bias, and where its sums go."""
     for r in range(table.first, table.stop, table.every):
         start, end, number = (word(mem, at + r) for at in (table.indptr, table.indptr + 1, table.order))
@@ -250,13 +250,13 @@ def clipped(mem: Array, at: int, x: Array) -> Array:
 
 
 @intrinsic(compiled_form("rows_full"))
-def rows(k: int, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
+def rows(k: int, a: Array, mem: Array, table: Rows, how: Sum, out: Destination) -> None:
     """Multiply sparse rows by `k` blocks, and add the products to the biases in the order of the entries."""
     for row, bias, place in _each(mem, table, out):
         _row(k, a, mem, row, bias, how, place)
 
 
-def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Destination) -> None:
     acc = np.full(BLOCK * k, bias, np.float32)
     places = []
     for b in range(k):
@@ -281,7 +281,7 @@ def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Out
 
 
 @intrinsic(compiled_form("rows_halves"))
-def rows_halves(halves: Halves, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
+def rows_halves(halves: Halves, a: Array, mem: Array, table: Rows, how: Sum, out: Destination) -> None:
     """Do what `rows` does to half blocks, and keep `out.width` floats of each.
 
     If `halves.pool` is not 0, the maxima of 2 x 2 are written, in lines `out.gap` apart.
@@ -290,7 +290,7 @@ def rows_halves(halves: Halves, a: Array, mem: Array, table: Rows, how: Sum, out
         _row_halves(halves, a, mem, row, bias, how, place)
 
 
-def _row_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Output) -> None:
+def _row_halves(halves: Halves, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Destination) -> None:
     k, step, pool = halves
     acc = np.full((k, HALF), bias, np.float32)
     outs = [a[out.y + b * out.gap :][: out.width] for b in range(k)]
@@ -328,7 +328,7 @@ class TwoLines(NamedTuple):
 
 
 @intrinsic(compiled_form("rows_pool"))
-def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out: Output) -> None:
+def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out: Destination) -> None:
     """Do what `rows` does to the blocks of two lines; write the maxima of 2 x 2, `out.gap` apart."""
     for row, bias, place in _each(mem, table, out):
         acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)

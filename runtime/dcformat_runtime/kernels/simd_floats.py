@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat.jit.compiler import lowering
+from dcformat.jit.compiler import code_generation
 from dcformat_runtime.kernels.simd_writer import I32, I64, Writer, helper, i64
 
 #: Bits that make denormal numbers zeros: in x86's MXCSR, of results (15) and operands (6); in AArch64's FPCR, of both.
@@ -19,7 +19,7 @@ def flush_denormals() -> Any:
     """Write `simd.flush_denormals`."""
 
     def write(w: Writer) -> Any:
-        machine = lowering.machine_name()
+        machine = code_generation.machine_name()
         if machine == "x86_64":
             before = _read_mxcsr(w)
             _write_mxcsr(w, w.b.or_(before, I32(_X86)))
@@ -37,7 +37,7 @@ def restore_denormals() -> Any:
     """Write `simd.restore_denormals`."""
 
     def write(w: Writer, before: Any) -> None:
-        machine = lowering.machine_name()
+        machine = code_generation.machine_name()
         if machine == "x86_64":
             _write_mxcsr(w, w.b.trunc(before, I32))
         elif machine == "aarch64":

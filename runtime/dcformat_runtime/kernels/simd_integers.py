@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import types
 
-from dcformat.jit.compiler import lowering
+from dcformat.jit.compiler import code_generation
 from dcformat_runtime.kernels.integer_forms import LANES, QUADS, TILES, WORD
 from dcformat_runtime.kernels.simd_products import switch
 from dcformat_runtime.kernels.simd_writer import F32, I8, I16, I32, I64, Writer, helper, i64, vector
@@ -38,12 +38,12 @@ def _load(w: Writer, arena: Any, at: Any, kind: Any, count: int) -> Any:
 
 def _dot(w: Writer, total: Any, values: Any, weights: Any) -> Any:
     """Add the products of four bytes without sign and four weights to each lane of a total."""
-    features = lowering.machine_features()
+    features = code_generation.machine_features()
     if "+avx512vnni" in features:
         kind = _ALL if binding.llvm_version_info[0] >= _BYTE_OPERANDS else _WORDS
         operands = [w.b.bitcast(operand, kind) for operand in (values, weights)]
         return w.call("llvm.x86.avx512.vpdpbusd.512", _WORDS, total, *operands)
-    if lowering.machine_name() == "x86_64":
+    if code_generation.machine_name() == "x86_64":
         value, weight = w.b.bitcast(values, _SHORTS), w.b.bitcast(weights, _SHORTS)
         eight = _constant(_SHORTS, 8)
         even = w.b.and_(value, _constant(_SHORTS, 0xFF)), w.b.ashr(w.b.shl(weight, eight), eight)

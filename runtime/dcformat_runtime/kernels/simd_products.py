@@ -190,10 +190,10 @@ def rows_full() -> Any:
 
 
 #: The least and the largest result.
-Bounds = tuple[Any, Any]
+VectorBounds = tuple[Any, Any]
 
 
-def load_bounds(w: Writer, mem: Any, how: Any) -> Bounds:
+def load_bounds(w: Writer, mem: Any, how: Any) -> VectorBounds:
     """Load the bounds of results, once before all loops."""
     return w.load(mem, how.bounds), w.load(mem, w.plus(how.bounds, 1))
 
@@ -294,7 +294,7 @@ def rows_halves() -> Any:
     return helper("RAARRR", types.void, write)
 
 
-def _store_pooled(w: Writer, acc: list[Any], per_line: int, bounds: Bounds, a: Any, y: Any, gap: Any) -> None:
+def _store_pooled(w: Writer, acc: list[Any], per_line: int, bounds: VectorBounds, a: Any, y: Any, gap: Any) -> None:
     """Store the maxima of 2 x 2 over lines of half blocks."""
     for q in range(0, len(acc), 2 * per_line):
         both = [w.larger(acc[q + b], acc[q + per_line + b]) for b in range(per_line)]

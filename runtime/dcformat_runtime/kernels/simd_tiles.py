@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import Bounds, add_to, load_bounds, load_lanes, store_lanes, switch
+from dcformat_runtime.kernels.simd_products import VectorBounds, add_to, load_bounds, load_lanes, store_lanes, switch
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
     PLANE_BLOCKS,
@@ -48,7 +48,7 @@ class Line:
             with ragged:
                 put(load_lanes(w, self.a, places[-1], self.count), acc[-1])
 
-    def store(self, acc: list[Any], bounds: Bounds) -> None:
+    def store(self, acc: list[Any], bounds: VectorBounds) -> None:
         """Store the sums, clipped to the bounds."""
         w = self.w
         sums = [w.clip(bounds, w.b.load(total)) for total in acc]

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import intrinsic
-from dcformat_runtime.kernels.simd import Output, Sum, clipped, compiled_form, word
+from dcformat_runtime.kernels.simd import Destination, Sum, clipped, compiled_form, word
 from dcformat_runtime.kernels.simd_widths import BLOCK
 
 Array = npt.NDArray[Any]
 
 
-class Tile(NamedTuple):
+class DenseTile(NamedTuple):
     """The weights of quads of dense rows for `columns` columns, and the place of what they multiply.
 
     Column p multiplies the floats from ``x + unit * word(offsets + p)`` on by the weights of four rows from
@@ -36,7 +36,9 @@ class Tile(NamedTuple):
 
 
 @intrinsic(compiled_form("dense_rows"))
-def dense_rows(k: int, quads: int, a: Array, mem: Array, tile: Tile, bias: int, how: Sum, out: Output) -> None:
+def dense_rows(
+    k: int, quads: int, a: Array, mem: Array, tile: DenseTile, bias: int, how: Sum, out: Destination
+) -> None:
     """Multiply `quads` quads of dense rows by `k` blocks; the sums begin with the floats from `bias` on.
 
     A row's blocks lie in one line: of the last block, as many floats are kept as `out.width` tells.
@@ -136,7 +138,7 @@ class Taps(NamedTuple):
 
 @intrinsic(compiled_form("plane_rows"))
 def plane_rows(
-    stride: int, lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float, how: Sum, out: Output
+    stride: int, lines: int, k: int, a: Array, mem: Array, taps: Taps, bias: float, how: Sum, out: Destination
 ) -> None:
     """Compute `k` adjacent blocks of each of some lines of one channel, from every `stride`-th float (1 or 2).
 

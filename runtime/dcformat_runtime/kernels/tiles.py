@@ -9,12 +9,12 @@ import numpy.typing as npt
 from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import clear_lines, copy_lines
-from dcformat_runtime.kernels.simd import Output, Sum, transpose, word
+from dcformat_runtime.kernels.simd import Destination, Sum, transpose, word
 from dcformat_runtime.kernels.tile_forms import (
+    DenseTile,
     Ending,
     RowBlocks,
     Taps,
-    Tile,
     dense_rows,
     plane_rows,
     row_blocks,
@@ -63,9 +63,11 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
                     for at in range(q, min(q + together, quads), n):
                         quad = 4 * (end - start)
                         weights = values + 4 * quads * start + quad * at
-                        tile = Tile(x, unit, offsets + start, weights, end - start, quad, count - 4 * at, target_row)
+                        tile = DenseTile(
+                            x, unit, offsets + start, weights, end - start, quad, count - 4 * at, target_row
+                        )
                         y = row_target + 4 * at * target_row
-                        out = Output(y, gap, first, 0, width, residual - target, 1)
+                        out = Destination(y, gap, first, 0, width, residual - target, 1)
                         dense_rows(k, n, a, mem, tile, biases + 4 * at, how, out)
                     q += parts * together
             first += k
@@ -201,7 +203,7 @@ def _plane(a: Array, mem: Array, op: int, scratch: int, target: int, r: int, exa
             k = plane_blocks(blocks - first, max_blocks)
             x = scratch + line * pitch + 16 * stride * first
             taps = Taps(x, pitch, columns, offsets, shifts, values, start, end)
-            out = Output(y + line * width, 16, first, 0, width, residual - target, 1)
+            out = Destination(y + line * width, 16, first, 0, width, residual - target, 1)
             plane_rows(stride, n, k, a, mem, taps, bias, how, out)
             first += k
         line += n

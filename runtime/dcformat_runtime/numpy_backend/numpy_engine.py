@@ -11,9 +11,9 @@ from dcformat.graph import AvgPool, Conv, Linear, Reduce, Softmax
 from dcformat_runtime.bounds import UNBOUNDED, Bound
 from dcformat_runtime.network import Floats, Layer, Network
 from dcformat_runtime.numpy_backend import ordered_operators, windows
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
-Step = Callable[[list[Floats]], Floats]
+LayerFunction = Callable[[list[Floats]], Floats]
 
 
 class NumpyEngine:
@@ -64,7 +64,7 @@ class NumpyEngine:
             yield layer
 
 
-def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
+def _step(layer: Layer, exact: bool, dense: Floats | None) -> LayerFunction:
     """Return a function that makes a layer's output from its inputs; pool, residual and bounds are included."""
     compute = _ordered(layer) if exact else None
     compute = compute or _plain(layer, dense)
@@ -84,7 +84,7 @@ def _step(layer: Layer, exact: bool, dense: Floats | None) -> Step:
     return step
 
 
-def _plain(layer: Layer, dense: Floats | None) -> Step:
+def _plain(layer: Layer, dense: Floats | None) -> LayerFunction:
     node, shape = layer.node, layer.conv_shape or layer.out_shape
     if isinstance(node, Bound):
         return lambda values: values[0].copy()
@@ -92,10 +92,10 @@ def _plain(layer: Layer, dense: Floats | None) -> Step:
     if isinstance(node, (Linear, Conv)):
         assert dense is not None and layer.bias is not None  # network.lower loads both
         tensors = {node.weight: dense} | ({node.bias: layer.bias} if node.bias is not None else {})
-    return lambda values: evaluate(node, [Value(value, True) for value in values], tensors, shape)
+    return lambda values: evaluate(node, [NumpyOperand(value, True) for value in values], tensors, shape)
 
 
-def _ordered(layer: Layer) -> Step | None:
+def _ordered(layer: Layer) -> LayerFunction | None:
     """Return the ordered form of a layer's operator, or None if it has only one form."""
     node, weight, bias = layer.node, layer.weight, layer.bias
     match node:

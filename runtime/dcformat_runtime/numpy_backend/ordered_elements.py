@@ -13,7 +13,7 @@ from dcformat_runtime.kernels import float_functions as functions
 from dcformat_runtime.kernels import row_kernel as words
 from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
-from dcformat_runtime.numpy_backend.evaluation import Value, aligned
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, aligned
 
 Doubles = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -24,7 +24,7 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
 _BINARY = {"minimum": functions.lesser, "maximum": functions.greater}
 
 
-def elements(node: Node, operands: Sequence[Value], rank: int) -> Floats | None:
+def elements(node: Node, operands: Sequence[NumpyOperand], rank: int) -> Floats | None:
     """Return an elementwise node's result, of rank `rank` without the batch; None if NumPy's own has the same bits."""
     if not isinstance(node, (Unary, Binary, ReLU, Quantize, Requantize)):
         return None

@@ -13,7 +13,7 @@ from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.network import Floats
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import Value
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 
 def transpose(node: Transpose, x: Floats) -> Floats:
@@ -39,14 +39,14 @@ def tile(node: Tile, x: Floats) -> Floats:
     return np.tile(x, (1, *node.repeats))
 
 
-def concat(node: Concat, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def concat(node: Concat, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return the operands joined along a dimension; tensors are the same for the whole batch."""
     batch = next(len(operand.array) for operand in operands if operand.batched)
     arrays = [o.array if o.batched else np.broadcast_to(o.array, (batch, *o.array.shape)) for o in operands]
     return np.concatenate(arrays, axis=node.axis + 1)
 
 
-def gather(node: Gather, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def gather(node: Gather, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return the entries that the indices choose; refuse indices out of range."""
     data, indices = operands
     length = data.array.shape[node.axis + data.batched]

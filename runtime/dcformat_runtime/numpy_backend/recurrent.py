@@ -12,10 +12,10 @@ from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.elementwise import sigmoid
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import Value
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 
-def lstm(node: LSTM, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def lstm(node: LSTM, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return h and c of each step, ``(batch, steps, 2 * units)``."""
     sequence, units = operands[0].array, out_shape[1] // 2
     gates = _inputs(node, sequence, tensors)
@@ -32,7 +32,7 @@ def lstm(node: LSTM, operands: Sequence[Value], tensors: Mapping[str, Floats], o
     return out
 
 
-def gru(node: GRU, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def gru(node: GRU, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return h of each step, ``(batch, steps, units)``."""
     sequence, units = operands[0].array, out_shape[1]
     gates = _inputs(node, sequence, tensors)
@@ -59,7 +59,7 @@ def _inputs(node: LSTM | GRU, sequence: Floats, tensors: Mapping[str, Floats]) -
     return gates if node.bias is None else gates + tensors[node.bias]
 
 
-def _first(operands: Sequence[Value], i: int, batch: int, units: int) -> Floats:
+def _first(operands: Sequence[NumpyOperand], i: int, batch: int, units: int) -> Floats:
     """Return a first state, zeros by default."""
     return operands[i].array if len(operands) > i else np.zeros((batch, units), np.float32)
 

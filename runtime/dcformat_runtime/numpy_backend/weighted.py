@@ -13,19 +13,19 @@ from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend.windows import padded, sliding
 
 if TYPE_CHECKING:
-    from dcformat_runtime.numpy_backend.evaluation import Value
+    from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
 #: The most floats of windows that a convolution copies at a time.
 _BLOCK = 1 << 22
 
 
-def linear(node: Linear, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def linear(node: Linear, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return ``x @ weight.T + bias``."""
     out: Floats = operands[0].array @ tensors[node.weight].T
     return out if node.bias is None else out + tensors[node.bias]
 
 
-def matmul(node: MatMul, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def matmul(node: MatMul, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return the product of two matrices, or of many whose leading dimensions broadcast."""
     arrays = []
     for operand in operands:
@@ -36,7 +36,7 @@ def matmul(node: MatMul, operands: Sequence[Value], tensors: Mapping[str, Floats
     return np.asarray(np.matmul(*arrays), np.float32)
 
 
-def conv(node: Conv, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def conv(node: Conv, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return the cross-correlation, one dense product for each group."""
     weight = tensors[node.weight]
     spatial = weight.ndim - 2
@@ -60,7 +60,7 @@ def conv(node: Conv, operands: Sequence[Value], tensors: Mapping[str, Floats], o
 
 
 def conv_transpose(
-    node: ConvTranspose, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape
+    node: ConvTranspose, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape
 ) -> Floats:
     """Add each input element's multiple of the kernel to the output."""
     weight = tensors[node.weight]

@@ -19,4 +19,4 @@ def separately(monkeypatch: pytest.MonkeyPatch) -> None:
         for each in elements:
             yield from divide([each], mode)
 
-    monkeypatch.setattr("dcformat_interop.packing.pack.divided", divided)
+    monkeypatch.setattr("dcformat_interop.packing.checkpoint_packing.divided", divided)

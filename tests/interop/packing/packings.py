@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from dcformat_interop.packing import units
-from dcformat_interop.packing.files import write_one
+from dcformat_interop.packing.checkpoint_packing import Packing
 from dcformat_interop.packing.origin import origin_section
-from dcformat_interop.packing.pack import Packing
+from dcformat_interop.packing.packed_files import write_one
 from dcformat_interop.packing.shards import find_shards
-from dcformat_interop.packing.workers import Engine, ThisProcess, WorkerError
+from dcformat_interop.packing.workers import Executor, ThisProcess, WorkerError
 
 from dcformat.codecs import Mode
 
@@ -22,7 +22,7 @@ class Counting(ThisProcess):
         super().__init__()
         self.fail_after, self.units = fail_after, list[units.Unit]()
 
-    def wait(self) -> tuple[units.Unit, units.Result]:
+    def wait(self) -> tuple[units.Unit, units.UnitResult]:
         if len(self.units) >= self.fail_after:
             raise WorkerError("failed as asked")
         unit, result = super().wait()
@@ -39,7 +39,7 @@ def packing(path: Path, mode: Mode = "fast", skip: tuple[str, ...] = (), max_mem
     return Packing(find_shards(path), mode, exact=False, skip=skip, max_memory=max_memory)
 
 
-def pack(path: Path, out: Path, engine: Engine | None = None, journal: Path | None = None, **options: Any) -> bytes:
+def pack(path: Path, out: Path, engine: Executor | None = None, journal: Path | None = None, **options: Any) -> bytes:
     """Pack a checkpoint and return the bytes."""
     work = packing(path, **options)
     with work.journal(journal) as kept:

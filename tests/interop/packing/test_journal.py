@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dcformat_interop.packing.checkpoint_packing import PackingProgress
 from dcformat_interop.packing.journal import BusyError, Journal
-from dcformat_interop.packing.pack import Progress
 from dcformat_interop.packing.shards import find_shards
-from dcformat_interop.packing.workers import Engine, ThisProcess, WorkerError
+from dcformat_interop.packing.workers import Executor, ThisProcess, WorkerError
 
 from tests.interop.packing.checkpoints import write
 from tests.interop.packing.packings import Counting, pack, packing
@@ -34,22 +34,22 @@ def test_an_interrupted_packing_goes_on(tmp_path: Path, separately: None) -> Non
 def test_progress_is_in_bytes_and_tells_what_was_kept(tmp_path: Path, separately: None) -> None:
     everything = write(tmp_path / "in")
     total = sum(array.nbytes for array in everything.values())
-    seen = list[Progress]()
+    seen = list[PackingProgress]()
 
-    def run(engine: Engine) -> None:
+    def run(engine: Executor) -> None:
         work = packing(tmp_path / "in")
         with work.journal(tmp_path / "j") as journal:
             work.run(engine, journal, seen.append)
 
     with pytest.raises(WorkerError):
         run(Counting(5))
-    assert seen[0] == Progress(0, total, 0) and seen[-1].done == seen[-1].total - sum(
+    assert seen[0] == PackingProgress(0, total, 0) and seen[-1].done == seen[-1].total - sum(
         array.nbytes for array in list(everything.values())[5:]
     )
     kept = seen[-1].done
     seen.clear()
     run(ThisProcess())
-    assert seen[0] == Progress(kept, total, kept) and seen[-1] == Progress(total, total, kept)
+    assert seen[0] == PackingProgress(kept, total, kept) and seen[-1] == PackingProgress(total, total, kept)
 
 
 def flip(path: Path) -> None:

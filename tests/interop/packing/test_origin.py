@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_interop import UnfitError
-from dcformat_interop.packing.files import PackedFiles
-from dcformat_interop.packing.origin import ORIGIN_KIND, Origin
+from dcformat_interop.packing.origin import ORIGIN_KIND, SafetensorsOrigin
+from dcformat_interop.packing.packed_files import PackedFiles
 
 import dcformat
 from dcformat.errors import MemoryLimitError
@@ -23,7 +23,7 @@ def header(code: str = "F32", shape: tuple[int, ...] = (2,), name: str = "w") ->
     return json.dumps({name: {"dtype": code, "shape": list(shape), "data_offsets": [0, 8]}})
 
 
-def origin(payload: bytes | dict[str, Any] | None, count: int = 1) -> Origin | None:
+def origin(payload: bytes | dict[str, Any] | None, count: int = 1) -> SafetensorsOrigin | None:
     """Return what a file of the tensor ``w`` says, or several files of which the first has the description."""
     text = zlib.compress(json.dumps(payload).encode()) if isinstance(payload, dict) else payload
     other = Extension(ORIGIN_KIND - 1, b"of another kind")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_interop import UnfitError
-from dcformat_interop.packing.files import write_one
-from dcformat_interop.packing.pack import Packing
+from dcformat_interop.packing.checkpoint_packing import Packing
+from dcformat_interop.packing.packed_files import write_one
 from dcformat_interop.packing.shards import find_shards
-from dcformat_interop.packing.workers import Engine, ThisProcess
+from dcformat_interop.packing.workers import Executor, ThisProcess
 
 from tests.interop.packing.checkpoints import safetensors, write
 
@@ -51,7 +51,7 @@ def cluster() -> Iterator[Any]:
         os.environ["PYTHONPATH"] = before
 
 
-def pack(path: Path, out: Path, engine: Engine) -> bytes:
+def pack(path: Path, out: Path, engine: Executor) -> bytes:
     work = Packing(find_shards(path), "fast", exact=False, skip=(), max_memory=None)
     with work.journal(None) as journal, out.open("wb") as file:
         work.run(engine, journal, lambda _: None)

@@ -244,6 +244,15 @@ def test_all_operators_that_are_not_supported_are_named() -> None:
     )
 
 
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tflite"
+    with path.open("wb") as file:
+        file.write(network()[:40])
+        file.truncate(1 << 34)
+    with pytest.raises(UnfitError, match=r"at most 4,294,967,296 bytes \(max_memory\), found 17,179,869,184"):
+        read_tflite(path)
+
+
 def test_memory_is_counted_before_it_is_taken() -> None:
     with pytest.raises(UnfitError, match="at most 1,000 bytes of memory"):
         read_tflite(network(), max_memory=1000)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcformat.graph import Add, Binary, Normalize, Quantize, Reduce, ReLU, Requantize, Shape, Softmax, Unary, Where
-from dcformat_interop.onnx_export.graph_writer import GraphWriter, Operand, lead
+from dcformat_interop.onnx_export.graph_writer import GraphWriter, OnnxValue, lead
 
 _UNARY = {
     "neg": "Neg", "abs": "Abs", "sign": "Sign", "floor": "Floor", "ceil": "Ceil", "round": "Round", "sqrt": "Sqrt",
@@ -24,23 +24,23 @@ _REDUCTIONS = {
 _QUANTIZED = {(-128, 127): np.int8, (0, 255): np.uint8}
 
 
-def relu(writer: GraphWriter, node: ReLU, operands: Sequence[Operand], out: Shape) -> str:
+def relu(writer: GraphWriter, node: ReLU, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write ReLU."""
     return str(writer.emit("Relu", operands[0].name))
 
 
-def unary(writer: GraphWriter, node: Unary, operands: Sequence[Operand], out: Shape) -> str:
+def unary(writer: GraphWriter, node: Unary, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a function of one operand."""
     return str(writer.emit(_UNARY[node.function], operands[0].name))
 
 
-def add(writer: GraphWriter, node: Add, operands: Sequence[Operand], out: Shape) -> str:
+def add(writer: GraphWriter, node: Add, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a sum."""
     names = [writer.aligned(operand, len(out)) for operand in operands]
     return str(writer.emit("Add" if len(names) == 2 else "Sum", *names))
 
 
-def binary(writer: GraphWriter, node: Binary, operands: Sequence[Operand], out: Shape) -> str:
+def binary(writer: GraphWriter, node: Binary, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a function of two operands; comparisons give 0 and 1."""
     names = [writer.aligned(operand, len(out)) for operand in operands]
     if node.function in _BINARY:
@@ -48,7 +48,7 @@ def binary(writer: GraphWriter, node: Binary, operands: Sequence[Operand], out: 
     return _as_float(writer, writer.emit(_COMPARISONS[node.function], *names))
 
 
-def where(writer: GraphWriter, node: Where, operands: Sequence[Operand], out: Shape) -> str:
+def where(writer: GraphWriter, node: Where, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a choice."""
     from onnx import TensorProto
 
@@ -56,7 +56,7 @@ def where(writer: GraphWriter, node: Where, operands: Sequence[Operand], out: Sh
     return str(writer.emit("Where", writer.emit("Cast", condition, to=TensorProto.BOOL), *chosen))
 
 
-def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[Operand], out: Shape) -> str:
+def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write QuantizeLinear and DequantizeLinear if the range is that of all int8 or uint8, else the same steps."""
     x, scale = operands[0].name, writer.constant(np.float32(node.scale))
     dtype = _QUANTIZED.get((node.low, node.high))
@@ -68,7 +68,7 @@ def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[Operand], o
     return str(writer.emit("Mul", writer.emit("Sub", writer.emit("Clip", steps, low, high), zero), scale))
 
 
-def requantize(writer: GraphWriter, node: Requantize, operands: Sequence[Operand], out: Shape) -> str:
+def requantize(writer: GraphWriter, node: Requantize, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write the steps of Requantize."""
     x, scale = (writer.aligned(operand, len(out)) for operand in operands)
     given, wanted, low, high = (
@@ -78,13 +78,13 @@ def requantize(writer: GraphWriter, node: Requantize, operands: Sequence[Operand
     return str(writer.emit("Clip", writer.emit("Round", writer.emit("Mul", x, factor)), low, high))
 
 
-def softmax(writer: GraphWriter, node: Softmax, operands: Sequence[Operand], out: Shape) -> str:
+def softmax(writer: GraphWriter, node: Softmax, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Softmax."""
     axis = len(out) - 1 if node.axis is None else node.axis
     return str(writer.emit("Softmax", operands[0].name, axis=axis + lead(operands)))
 
 
-def reduce(writer: GraphWriter, node: Reduce, operands: Sequence[Operand], out: Shape) -> str:
+def reduce(writer: GraphWriter, node: Reduce, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a reduction."""
     x, keep = operands[0].name, int(node.keepdims)
     axes = [axis + lead(operands) for axis in node.axes]
@@ -96,7 +96,7 @@ def reduce(writer: GraphWriter, node: Reduce, operands: Sequence[Operand], out: 
     return str(writer.emit(operator, x, axes=axes, keepdims=keep))
 
 
-def normalize(writer: GraphWriter, node: Normalize, operands: Sequence[Operand], out: Shape) -> str:
+def normalize(writer: GraphWriter, node: Normalize, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a norm by its definition, for any axes."""
     x, axes = operands[0].name, [axis + lead(operands) for axis in node.axes]
     if node.centered:

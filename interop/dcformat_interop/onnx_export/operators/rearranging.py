@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Concat, Flatten, Gather, Pad, Reshape, Resize, Shape, Slice, Tile, Transpose
-from dcformat_interop.onnx_export.graph_writer import GraphWriter, Operand, has_batch, lead
+from dcformat_interop.onnx_export.graph_writer import GraphWriter, OnnxValue, has_batch, lead
 
 
-def reshape(writer: GraphWriter, node: Reshape | Flatten, operands: Sequence[Operand], out: Shape) -> str:
+def reshape(writer: GraphWriter, node: Reshape | Flatten, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Reshape, or Flatten of a batch."""
     (x,) = operands
     if isinstance(node, Flatten) and x.batched and x.shape:
@@ -21,7 +21,7 @@ def reshape(writer: GraphWriter, node: Reshape | Flatten, operands: Sequence[Ope
     return writer.reshaped(x.name, out, x.batched)
 
 
-def transpose(writer: GraphWriter, node: Transpose, operands: Sequence[Operand], out: Shape) -> str:
+def transpose(writer: GraphWriter, node: Transpose, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Transpose."""
     shift = lead(operands)
     if not out and not shift:
@@ -29,7 +29,7 @@ def transpose(writer: GraphWriter, node: Transpose, operands: Sequence[Operand],
     return str(writer.emit("Transpose", operands[0].name, perm=[*range(shift), *(a + shift for a in node.order)]))
 
 
-def slice_(writer: GraphWriter, node: Slice, operands: Sequence[Operand], out: Shape) -> str:
+def slice_(writer: GraphWriter, node: Slice, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Slice."""
     (x,) = operands
     end = node.start + node.size * node.step
@@ -39,7 +39,7 @@ def slice_(writer: GraphWriter, node: Slice, operands: Sequence[Operand], out: S
     return str(writer.emit("Slice", x.name, *(writer.integers([number]) for number in numbers)))
 
 
-def pad(writer: GraphWriter, node: Pad, operands: Sequence[Operand], out: Shape) -> str:
+def pad(writer: GraphWriter, node: Pad, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Pad."""
     none = (0,) * lead(operands)
     pads = writer.integers([*none, *node.before, *none, *node.after])
@@ -48,20 +48,20 @@ def pad(writer: GraphWriter, node: Pad, operands: Sequence[Operand], out: Shape)
     return str(writer.emit("Pad", operands[0].name, pads, writer.constant(np.float32(node.value)), mode="constant"))
 
 
-def tile(writer: GraphWriter, node: Tile, operands: Sequence[Operand], out: Shape) -> str:
+def tile(writer: GraphWriter, node: Tile, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Tile."""
     repeats = (1,) * lead(operands) + tuple(node.repeats)
     return str(writer.emit("Tile", operands[0].name, writer.integers(repeats)))
 
 
-def concat(writer: GraphWriter, node: Concat, operands: Sequence[Operand], out: Shape) -> str:
+def concat(writer: GraphWriter, node: Concat, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Concat; tensors are repeated for the batch."""
     if has_batch(operands):
         operands = [writer.expanded(operand) for operand in operands]
     return str(writer.emit("Concat", *(operand.name for operand in operands), axis=node.axis + lead(operands)))
 
 
-def gather(writer: GraphWriter, node: Gather, operands: Sequence[Operand], out: Shape) -> str:
+def gather(writer: GraphWriter, node: Gather, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Gather, or GatherND if each input of a batch has data and indices of its own."""
     from onnx import TensorProto
 
@@ -82,7 +82,7 @@ def gather(writer: GraphWriter, node: Gather, operands: Sequence[Operand], out: 
     return str(made) if order == sorted(order) else str(writer.emit("Transpose", made, perm=order))
 
 
-def resize(writer: GraphWriter, node: Resize, operands: Sequence[Operand], out: Shape) -> str:
+def resize(writer: GraphWriter, node: Resize, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Resize where its scales give these sizes, and otherwise choose by index, one dimension after another.
 
     ONNX computes sizes from scales, or scales from sizes; the runtimes know Resize of two dimensions.
@@ -105,7 +105,7 @@ def resize(writer: GraphWriter, node: Resize, operands: Sequence[Operand], out: 
     return name
 
 
-def _resized(writer: GraphWriter, node: Resize, name: str, i: int, x: Operand) -> str:
+def _resized(writer: GraphWriter, node: Resize, name: str, i: int, x: OnnxValue) -> str:
     """Interpolate the `i`-th of the last dimensions."""
     axis = len(x.shape) - len(node.size) + i
     length = x.shape[axis]

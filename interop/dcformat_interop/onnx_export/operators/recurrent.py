@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import GRU, LSTM, Shape
-from dcformat_interop.onnx_export.graph_writer import GraphWriter, Operand, has_batch
+from dcformat_interop.onnx_export.graph_writer import GraphWriter, OnnxValue, has_batch
 
 #: Where ONNX has the gates of `dcformat.graph`.
 _ORDERS: dict[type[LSTM | GRU], tuple[int, ...]] = {LSTM: (0, 3, 1, 2), GRU: (1, 0, 2)}
 
 
-def lstm(writer: GraphWriter, node: LSTM, operands: Sequence[Operand], out: Shape) -> str:
+def lstm(writer: GraphWriter, node: LSTM, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write an LSTM of which only the last cell state is read; the others are those of the last step too."""
     layer = _Layer(writer, node, operands, out[1] // 2)
     hidden, _, cell = layer.run(layer.sequence, layer.states)
@@ -23,7 +23,7 @@ def lstm(writer: GraphWriter, node: LSTM, operands: Sequence[Operand], out: Shap
     return layer.result(writer.emit("Concat", hidden, cells, axis=2), out)
 
 
-def stepwise_lstm(writer: GraphWriter, node: LSTM, operands: Sequence[Operand], out: Shape) -> str:
+def stepwise_lstm(writer: GraphWriter, node: LSTM, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write an LSTM as one for each step, which gives all cell states."""
     layer = _Layer(writer, node, operands, out[1] // 2)
     states, steps = layer.states, dict[int, str]()
@@ -34,7 +34,7 @@ def stepwise_lstm(writer: GraphWriter, node: LSTM, operands: Sequence[Operand], 
     return layer.result(writer.emit("Concat", *(steps[step] for step in range(out[0])), axis=0), out)
 
 
-def gru(writer: GraphWriter, node: GRU, operands: Sequence[Operand], out: Shape) -> str:
+def gru(writer: GraphWriter, node: GRU, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write a GRU."""
     layer = _Layer(writer, node, operands, out[1])
     return layer.result(layer.run(layer.sequence, layer.states)[0], out)
@@ -43,7 +43,7 @@ def gru(writer: GraphWriter, node: GRU, operands: Sequence[Operand], out: Shape)
 class _Layer:
     """The operands and weights of a recurrent layer as ONNX takes them, with the steps before the batch."""
 
-    def __init__(self, writer: GraphWriter, node: LSTM | GRU, operands: Sequence[Operand], units: int) -> None:
+    def __init__(self, writer: GraphWriter, node: LSTM | GRU, operands: Sequence[OnnxValue], units: int) -> None:
         self._writer, self._node, self._units = writer, node, units
         self._batched = has_batch(operands)
         if self._batched:

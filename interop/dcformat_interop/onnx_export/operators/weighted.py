@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcformat.graph import AvgPool, Conv, ConvTranspose, Linear, MatMul, MaxPool, Shape
-from dcformat_interop.onnx_export.graph_writer import GraphWriter, Operand, flattened, restored
+from dcformat_interop.onnx_export.graph_writer import GraphWriter, OnnxValue, flattened, restored
 
 
-def linear(writer: GraphWriter, node: Linear, operands: Sequence[Operand], out: Shape) -> str:
+def linear(writer: GraphWriter, node: Linear, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Gemm for rows of a batch, and MatMul otherwise."""
     (x,), weight = operands, writer.tensor(node.weight)
     biases = [] if node.bias is None else [writer.tensor(node.bias)]
@@ -20,12 +20,12 @@ def linear(writer: GraphWriter, node: Linear, operands: Sequence[Operand], out: 
     return str(writer.emit("Add", product, *biases)) if biases else str(product)
 
 
-def matmul(writer: GraphWriter, node: MatMul, operands: Sequence[Operand], out: Shape) -> str:
+def matmul(writer: GraphWriter, node: MatMul, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write MatMul."""
     return str(writer.emit("MatMul", *(writer.aligned(operand, len(out)) for operand in operands)))
 
 
-def conv(writer: GraphWriter, node: Conv, operands: Sequence[Operand], out: Shape) -> str:
+def conv(writer: GraphWriter, node: Conv, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write Conv."""
     kept = 1 + len(node.stride)
     made = writer.emit(
@@ -35,7 +35,7 @@ def conv(writer: GraphWriter, node: Conv, operands: Sequence[Operand], out: Shap
     return restored(writer, made, operands[0], kept, out)
 
 
-def conv_transpose(writer: GraphWriter, node: ConvTranspose, operands: Sequence[Operand], out: Shape) -> str:
+def conv_transpose(writer: GraphWriter, node: ConvTranspose, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write ConvTranspose; runtimes refuse an output_padding of a stride or more, so zeros are added instead."""
     kept = 1 + len(node.stride)
     ends = [cut - more for cut, more in zip(node.padding_end, node.output_padding, strict=True)]
@@ -54,12 +54,12 @@ def conv_transpose(writer: GraphWriter, node: ConvTranspose, operands: Sequence[
     return restored(writer, made, operands[0], kept, out)
 
 
-def max_pool(writer: GraphWriter, node: MaxPool, operands: Sequence[Operand], out: Shape) -> str:
+def max_pool(writer: GraphWriter, node: MaxPool, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write MaxPool."""
     return _pool(writer, "MaxPool", node, operands[0], out)
 
 
-def avg_pool(writer: GraphWriter, node: AvgPool, operands: Sequence[Operand], out: Shape) -> str:
+def avg_pool(writer: GraphWriter, node: AvgPool, operands: Sequence[OnnxValue], out: Shape) -> str:
     """Write AveragePool; a factor follows where windows reach beyond the padding, which counts in no mean."""
     made = _pool(writer, "AveragePool", node, operands[0], out, count_include_pad=int(node.count_include_pad))
     if not node.count_include_pad:
@@ -75,7 +75,7 @@ def avg_pool(writer: GraphWriter, node: AvgPool, operands: Sequence[Operand], ou
 
 
 def _pool(
-    writer: GraphWriter, operator: str, node: MaxPool | AvgPool, x: Operand, out: Shape, **attributes: int
+    writer: GraphWriter, operator: str, node: MaxPool | AvgPool, x: OnnxValue, out: Shape, **attributes: int
 ) -> str:
     """Write a pool without ceil_mode, which runtimes understand in different ways.
 

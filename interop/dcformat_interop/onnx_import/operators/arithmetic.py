@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, Value
 from dcformat_interop.lowering.composed import logical_not, truncated
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, Item, constant, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, constant, lowers
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 _BINARY = {"Sub": "sub", "Mul": "mul", "Pow": "pow", "Min": "minimum", "Max": "maximum"}
 
 
-def _is(call: Call, number: int, wanted: float) -> bool:
+def _is(call: OnnxCall, number: int, wanted: float) -> bool:
     """Return whether an input is a constant with this value that broadcasting does not enlarge the result by."""
     item = call.item(number)
     other = call.shape(1 - number)
@@ -30,7 +30,7 @@ def _is(call: Call, number: int, wanted: float) -> bool:
 
 
 @lowers("Add", "Sum")
-def _add(call: Call) -> Value | Item:
+def _add(call: OnnxCall) -> Value | OnnxItem:
     if len(call.inputs) == 1:
         return call.item(0)
     if len(call.inputs) == 2:
@@ -45,7 +45,7 @@ def _add(call: Call) -> Value | Item:
     return call.builder.add(*operands, name=_constant_name(call))
 
 
-def _masked(call: Call, x: Value, mask: Array) -> Value:
+def _masked(call: OnnxCall, x: Value, mask: Array) -> Value:
     """Return the sum of a value and a constant with infinities, which a tensor cannot hold."""
     b, name = call.builder, _constant_name(call)
     finite = np.where(np.isinf(mask), 0, mask)
@@ -57,7 +57,7 @@ def _masked(call: Call, x: Value, mask: Array) -> Value:
 
 
 @lowers("Sub", "Mul", "Min", "Max")
-def _binary(call: Call) -> Value | Item:
+def _binary(call: OnnxCall) -> Value | OnnxItem:
     if call.op_type in ("Sub", "Mul") and _is(call, 1, 0 if call.op_type == "Sub" else 1):
         return call.item(0)
     if call.op_type == "Mul" and _is(call, 0, 1):
@@ -74,7 +74,7 @@ def _binary(call: Call) -> Value | Item:
 
 
 @lowers("Pow")
-def _pow(call: Call) -> Value | Item:
+def _pow(call: OnnxCall) -> Value | OnnxItem:
     base = call.operand(0)
     exponent = call.item(1).array
     if exponent is not None and exponent.size == 1 and isinstance(base, Value) and exponent.ndim <= call.rank:
@@ -90,7 +90,7 @@ def _pow(call: Call) -> Value | Item:
 
 
 @lowers("Div")
-def _div(call: Call) -> Value | Item:
+def _div(call: OnnxCall) -> Value | OnnxItem:
     if _is(call, 1, 1):
         return call.item(0)
     quotient = call.builder.binary("div", call.operand(0), call.operand(1), _constant_name(call))
@@ -98,7 +98,7 @@ def _div(call: Call) -> Value | Item:
 
 
 @lowers("Mod")
-def _mod(call: Call) -> Value:
+def _mod(call: OnnxCall) -> Value:
     """Lower to ``a - b * q``; the quotient q is rounded down, or towards zero with `fmod`."""
     b, x, y, name = call.builder, call.operand(0), call.operand(1), _constant_name(call)
     quotient = b.binary("div", x, y, name)
@@ -113,7 +113,7 @@ def _mod(call: Call) -> Value:
 
 
 @lowers("Mean")
-def _mean(call: Call) -> Value | Item:
+def _mean(call: OnnxCall) -> Value | OnnxItem:
     count = len(call.inputs)
     if count == 1:
         return call.item(0)
@@ -122,24 +122,24 @@ def _mean(call: Call) -> Value | Item:
 
 
 @lowers("Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Sqrt", "Exp", "Log", "Erf", "Sigmoid", "Tanh", "Sin", "Cos")
-def _unary(call: Call) -> Value | Item:
+def _unary(call: OnnxCall) -> Value | OnnxItem:
     if call.whole and call.op_type in ("Floor", "Ceil", "Round"):
         return call.item(0)
     return call.builder.unary(call.op_type.lower(), call.value())
 
 
 @lowers("Reciprocal")
-def _reciprocal(call: Call) -> Value:
+def _reciprocal(call: OnnxCall) -> Value:
     return call.builder.binary("div", 1.0, call.value())
 
 
 @lowers("Clip")
-def _clip(call: Call) -> Value | Item:
+def _clip(call: OnnxCall) -> Value | OnnxItem:
     """Lower to `minimum` and `maximum`; bounds beyond the range of float32 have no effect."""
     result = call.item(0)
     largest = float(np.finfo(np.float32).max)
     for number, function in ((1, "maximum"), (2, "minimum")):
-        bound: Operand | None
+        bound: BuilderOperand | None
         if call.opset < 11:
             bound = call.attr("min" if number == 1 else "max")
         else:
@@ -153,11 +153,11 @@ def _clip(call: Call) -> Value | Item:
                 continue
             bound = limit
         value = result.value if result.value is not None else call.value()
-        result = Item(call.dtype(), _bounded(call, value, bound, function))
+        result = OnnxItem(call.dtype(), _bounded(call, value, bound, function))
     return result
 
 
-def _bounded(call: Call, x: Value, bound: Operand, function: str) -> Value:
+def _bounded(call: OnnxCall, x: Value, bound: BuilderOperand, function: str) -> Value:
     from dcformat.graph import ReLU
 
     if function == "maximum" and not isinstance(bound, Value) and bound == 0:
@@ -166,7 +166,7 @@ def _bounded(call: Call, x: Value, bound: Operand, function: str) -> Value:
 
 
 @lowers("Cast", "CastLike")
-def _cast(call: Call) -> Item:
+def _cast(call: OnnxCall) -> OnnxItem:
     import onnx
 
     dtype = (
@@ -177,16 +177,16 @@ def _cast(call: Call) -> Item:
         return constant(array.astype(dtype), call.item(0).name)
     source, value = call.dtype(), call.value()
     if dtype.kind == "b" and source.kind != "b":
-        return Item(dtype, logical_not(call.builder, call.builder.binary("equal", value, 0.0)))
+        return OnnxItem(dtype, logical_not(call.builder, call.builder.binary("equal", value, 0.0)))
     if dtype.kind in "iu" and source.kind not in "iub":
-        return Item(dtype, truncated(call.builder, value))
+        return OnnxItem(dtype, truncated(call.builder, value))
     if dtype.kind not in "iufb" and dtype.name != "bfloat16":
         raise Unsupported(f"to {dtype.name}")
-    return Item(dtype, value)
+    return OnnxItem(dtype, value)
 
 
 @lowers("Identity", "Dropout", "StopGradient")
-def _identity(call: Call) -> list[Item]:
+def _identity(call: OnnxCall) -> list[OnnxItem]:
     if call.op_type == "Dropout" and call.has(2) and call.const(2, "a training mode").any():
         raise Unsupported("in training mode")
     if not call.wants(1):
@@ -195,11 +195,11 @@ def _identity(call: Call) -> list[Item]:
     return [call.item(0), constant(np.ones(call.shape(), bool))]
 
 
-def _constant_name(call: Call) -> str:
+def _constant_name(call: OnnxCall) -> str:
     names = (call.item(number).name for number in range(len(call.inputs)) if call.has(number) and call.is_named(number))
     return next(names, f"{call.name}.constant")
 
 
-def _as_value(operand: Operand) -> Value:
+def _as_value(operand: BuilderOperand) -> Value:
     assert isinstance(operand, Value)
     return operand

@@ -6,22 +6,22 @@ from math import prod
 
 import numpy as np
 
-from dcformat_interop.onnx_import.items import Call, Item, constant, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, constant, lowers
 
 
 @lowers("Shape")
-def _shape(call: Call) -> Item:
+def _shape(call: OnnxCall) -> OnnxItem:
     shape = call.shape()
     return constant(np.array(shape[slice(call.attr("start", 0), call.attr("end"))], np.int64))
 
 
 @lowers("Size")
-def _size(call: Call) -> Item:
+def _size(call: OnnxCall) -> OnnxItem:
     return constant(np.array(prod(call.shape()), np.int64))
 
 
 @lowers("EyeLike")
-def _eye_like(call: Call) -> Item:
+def _eye_like(call: OnnxCall) -> OnnxItem:
     import onnx
 
     rows, columns = call.shape()

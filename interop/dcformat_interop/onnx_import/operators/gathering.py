@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Shape
-from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.constant_folding import evaluate
-from dcformat_interop.onnx_import.items import Call, Item, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, lowers
 
 Array = npt.NDArray[Any]
 
@@ -21,19 +21,19 @@ Array = npt.NDArray[Any]
 _MAX_PRODUCTS = 256
 
 
-def taken(call: Call, value: Value, places: Array) -> Value:
+def taken(call: OnnxCall, value: Value, places: Array) -> Value:
     """Return the elements of a value at places in its flattened form, in the shape of `places`."""
     flat = call.builder.reshape(value, (prod(value.shape),))
     return call.builder.gather(flat, places, 0, f"{call.name}.places")
 
 
-def _places(call: Call, shape: Shape) -> Array:
+def _places(call: OnnxCall, shape: Shape) -> Array:
     call.take(prod(shape))
     return np.arange(prod(shape)).reshape(shape)
 
 
 @lowers("Gather")
-def _gather(call: Call) -> Value:
+def _gather(call: OnnxCall) -> Value:
     axis, b = call.axis(call.attr("axis", 0)), call.builder
     length = call.shape()[axis]
     indices = call.item(1)
@@ -64,7 +64,7 @@ def _check_indices(indices: Array, length: int) -> None:
 
 
 @lowers("GatherElements")
-def _gather_elements(call: Call) -> Value:
+def _gather_elements(call: OnnxCall) -> Value:
     axis, shape = call.axis(call.attr("axis", 0)), call.shape()
     indices = call.item(1).array
     if indices is None:
@@ -74,7 +74,7 @@ def _gather_elements(call: Call) -> Value:
     return taken(call, call.value(), np.take_along_axis(places, indices % shape[axis], axis))
 
 
-def _gather_computed(call: Call, axis: int) -> Value:
+def _gather_computed(call: OnnxCall, axis: int) -> Value:
     """Choose from the flattened data: an index becomes the place where it would find its element."""
     b, shape, indices = call.builder, call.shape(), call.value(1)
     call.take(prod(indices.shape))
@@ -90,7 +90,7 @@ def _part(places: Array, shape: Shape, axis: int) -> Array:
 
 
 @lowers("GatherND")
-def _gather_nd(call: Call) -> Value:
+def _gather_nd(call: OnnxCall) -> Value:
     indices = call.item(1).array
     if indices is not None:
         return taken(call, call.value(), _evaluate(call, _places(call, call.shape()), indices))
@@ -102,7 +102,7 @@ def _gather_nd(call: Call) -> Value:
     return b.reshape(chosen, (1,) * kept + chosen.shape)
 
 
-def _chosen(call: Call, data: Value, found: Value) -> Value:
+def _chosen(call: OnnxCall, data: Value, found: Value) -> Value:
     """Return the parts of `data` at places that the network computes."""
     b, shape = call.builder, data.shape
     depth = found.shape[-1]
@@ -113,7 +113,7 @@ def _chosen(call: Call, data: Value, found: Value) -> Value:
     return b.gather(b.reshape(data, (prod(shape[:depth]), *shape[depth:])), places, 0)
 
 
-def _evaluate(call: Call, *arrays: Array) -> Array:
+def _evaluate(call: OnnxCall, *arrays: Array) -> Array:
     """Return what an operator does with places instead of elements."""
     from onnx import helper
 
@@ -126,7 +126,7 @@ def _evaluate(call: Call, *arrays: Array) -> Array:
 
 
 @lowers("ScatterElements", "ScatterND", "Scatter")
-def _scatter(call: Call) -> Value:
+def _scatter(call: OnnxCall) -> Value:
     """Lower to a choice between the elements of the data and those of the updates, if the indices are constant."""
     if not call.is_constant(1):
         raise Unsupported("with indices that the network computes")
@@ -145,7 +145,7 @@ def _scatter(call: Call) -> Value:
 
 
 @lowers("Compress")
-def _compress(call: Call) -> Value:
+def _compress(call: OnnxCall) -> Value:
     chosen = np.flatnonzero(call.const(1, "a condition"))
     if not chosen.size:
         raise Unsupported("with an empty result")
@@ -156,13 +156,13 @@ def _compress(call: Call) -> Value:
 
 
 @lowers("ReverseSequence")
-def _reverse_sequence(call: Call) -> Value:
+def _reverse_sequence(call: OnnxCall) -> Value:
     places = _evaluate(call, _places(call, call.shape()), call.const(1, "lengths"))
     return taken(call, call.value(), places)
 
 
 @lowers("OneHot")
-def _one_hot(call: Call) -> Item:
+def _one_hot(call: OnnxCall) -> OnnxItem:
     b, indices = call.builder, call.value()
     depth = int(call.const(1, "a depth").reshape(-1)[0])
     off, on = (float(value) for value in call.const(2, "values").reshape(-1))
@@ -177,11 +177,11 @@ def _one_hot(call: Call) -> Item:
         b.binary("equal", expanded, positions - depth, "positions"),
     )
     scaled = found if (off, on) == (0, 1) else b.add(b.binary("mul", found, on - off), off)
-    return Item(call.dtype(2), scaled)
+    return OnnxItem(call.dtype(2), scaled)
 
 
 @lowers("Trilu")
-def _trilu(call: Call) -> Value:
+def _trilu(call: OnnxCall) -> Value:
     shape, k = call.shape(), int(call.const(1, "a diagonal").reshape(())) if call.has(1) else 0
     if len(shape) < 2:
         raise ValueError(f"input: expected at least 2 dimensions, found {shape}")
@@ -191,7 +191,7 @@ def _trilu(call: Call) -> Value:
 
 
 @lowers("CumSum")
-def _cum_sum(call: Call) -> Value:
+def _cum_sum(call: OnnxCall) -> Value:
     """Lower to a product with a triangular matrix of ones."""
     axis = call.axis(int(call.const(1, "an axis").reshape(())))
     size = call.shape()[axis]
@@ -201,23 +201,23 @@ def _cum_sum(call: Call) -> Value:
 
 
 @lowers("CumProd")
-def _cum_prod(call: Call) -> Value:
+def _cum_prod(call: OnnxCall) -> Value:
     """Lower to a product for each position."""
     b, x = call.builder, call.value()
     axis = call.axis(int(call.const(1, "an axis").reshape(())))
     size, exclusive = x.shape[axis], bool(call.attr("exclusive", 0))
     if size > _MAX_PRODUCTS:
         raise Unsupported(f"over {size} positions")
-    parts: list[Operand] = [b.slice(x, axis, place, 1) for place in range(size)]
+    parts: list[BuilderOperand] = [b.slice(x, axis, place, 1) for place in range(size)]
     parts = parts[::-1] if call.attr("reverse", 0) else parts
     ones = np.ones([1 if i == axis else length for i, length in enumerate(x.shape)], np.float32)
-    products: list[Operand] = [ones] if exclusive else [parts[0]]
+    products: list[BuilderOperand] = [ones] if exclusive else [parts[0]]
     for part in parts[0 if exclusive else 1 : size - exclusive]:
         products.append(part if products[-1] is ones else b.binary("mul", products[-1], part))
     return b.concat(products[::-1] if call.attr("reverse", 0) else products, axis)
 
 
-def along(call: Call, value: Value, axis: int, matrix: Array, name: str) -> Value:
+def along(call: OnnxCall, value: Value, axis: int, matrix: Array, name: str) -> Value:
     """Return the product of a matrix with a value along one of its dimensions."""
     from dcformat.graph import Linear
 

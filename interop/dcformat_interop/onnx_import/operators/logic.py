@@ -5,11 +5,11 @@ from __future__ import annotations
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.composed import logical_not
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, Item, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, lowers
 
 
 @lowers("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-def _compare(call: Call) -> Item:
+def _compare(call: OnnxCall) -> OnnxItem:
     a, b = call.operand(0), call.operand(1)
     if call.op_type.startswith("Greater"):
         a, b = b, a
@@ -18,12 +18,12 @@ def _compare(call: Call) -> Item:
 
 
 @lowers("Not")
-def _not(call: Call) -> Value:
+def _not(call: OnnxCall) -> Value:
     return logical_not(call.builder, call.value())
 
 
 @lowers("And", "Or", "Xor")
-def _logic(call: Call) -> Item:
+def _logic(call: OnnxCall) -> OnnxItem:
     b, x, y = call.builder, call.operand(0), call.operand(1)
     name = call.tensor_name(1)
     if call.op_type == "Xor":
@@ -32,19 +32,19 @@ def _logic(call: Call) -> Item:
 
 
 @lowers("Where")
-def _where(call: Call) -> Item:
+def _where(call: OnnxCall) -> OnnxItem:
     result = call.builder.where(call.operand(0), call.operand(1), call.operand(2), call.tensor_name(0))
     return call.as_dtype(result, call.dtype(1))
 
 
 @lowers("IsNaN")
-def _is_nan(call: Call) -> Item:
+def _is_nan(call: OnnxCall) -> OnnxItem:
     x = call.value()
     return call.as_dtype(logical_not(call.builder, call.builder.binary("equal", x, x)), bool)
 
 
 @lowers("IsInf")
-def _is_inf(call: Call) -> Item:
+def _is_inf(call: OnnxCall) -> OnnxItem:
     b, x = call.builder, call.value()
     # Only infinities are above the greatest finite number.
     signs = [sign for sign, name in ((-1.0, "detect_negative"), (1.0, "detect_positive")) if call.attr(name, 1)]
@@ -55,7 +55,7 @@ def _is_inf(call: Call) -> Item:
 
 
 @lowers("BitwiseNot")
-def _bitwise_not(call: Call) -> Value:
+def _bitwise_not(call: OnnxCall) -> Value:
     if call.dtype().kind != "i":
         raise Unsupported("on unsigned numbers")
     return call.builder.binary("sub", -1.0, call.value())

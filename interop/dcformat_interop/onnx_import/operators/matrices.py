@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Linear, MatMul
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 Array = npt.NDArray[Any]
 
 
-def product(b: GraphBuilder, x: Operand, y: Operand, names: Sequence[str] = ("constant", "constant")) -> Value:
+def product(
+    b: GraphBuilder, x: BuilderOperand, y: BuilderOperand, names: Sequence[str] = ("constant", "constant")
+) -> Value:
     """Return ``x @ y`` as in NumPy; a constant matrix on the right becomes a linear layer."""
     a_rank, b_rank = len(x.shape), len(y.shape)  # type: ignore[union-attr]
     if min(a_rank, b_rank) < 1:
@@ -37,11 +39,11 @@ def product(b: GraphBuilder, x: Operand, y: Operand, names: Sequence[str] = ("co
     return b.reshape(result, shape)
 
 
-def _reshaped(b: GraphBuilder, operand: Operand, shape: Sequence[int]) -> Operand:
+def _reshaped(b: GraphBuilder, operand: BuilderOperand, shape: Sequence[int]) -> BuilderOperand:
     return b.reshape(operand, shape) if isinstance(operand, Value) else np.reshape(operand, shape)
 
 
-def turned(b: GraphBuilder, operand: Operand) -> Operand:
+def turned(b: GraphBuilder, operand: BuilderOperand) -> BuilderOperand:
     """Return an operand with its last two dimensions exchanged."""
     rank = len(operand.shape)  # type: ignore[union-attr]
     order = [*range(rank - 2), rank - 1, rank - 2]
@@ -49,13 +51,13 @@ def turned(b: GraphBuilder, operand: Operand) -> Operand:
 
 
 @lowers("MatMul")
-def _matmul(call: Call) -> Value:
+def _matmul(call: OnnxCall) -> Value:
     names = (call.tensor_name(0), call.tensor_name(1))
     return product(call.builder, call.operand(0), call.operand(1), names)
 
 
 @lowers("FusedMatMul", domain="com.microsoft")
-def _fused_matmul(call: Call) -> Value:
+def _fused_matmul(call: OnnxCall) -> Value:
     if call.attr("transBatchA", 0) or call.attr("transBatchB", 0):
         raise Unsupported("with transposed batches")
     b, x, y = call.builder, call.operand(0), call.operand(1)
@@ -66,7 +68,7 @@ def _fused_matmul(call: Call) -> Value:
 
 
 @lowers("Gemm")
-def _gemm(call: Call) -> Value:
+def _gemm(call: OnnxCall) -> Value:
     b, x, y = call.builder, call.operand(0), call.operand(1)
     alpha, beta = call.attr("alpha", 1.0), call.attr("beta", 1.0)
     if len(call.shape(0)) != 2 or len(call.shape(1)) != 2:
@@ -89,11 +91,11 @@ def _gemm(call: Call) -> Value:
 
 
 @lowers("Einsum")
-def _einsum(call: Call) -> Value:
+def _einsum(call: OnnxCall) -> Value:
     equation = call.attr("equation").replace(" ", "")
     ranks = [len(call.shape(number)) for number in range(len(call.inputs))]
     terms, output = _terms(equation, ranks)
-    operands: list[tuple[str, Operand]] = [
+    operands: list[tuple[str, BuilderOperand]] = [
         _diagonal(call, term, call.operand(number)) for number, term in enumerate(terms)
     ]
     label, result = operands[0]
@@ -127,7 +129,7 @@ def _terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     return expanded, right.replace("...", dots)
 
 
-def _diagonal(call: Call, term: str, operand: Operand) -> tuple[str, Operand]:
+def _diagonal(call: OnnxCall, term: str, operand: BuilderOperand) -> tuple[str, BuilderOperand]:
     """Return an operand without repeated letters: they choose its diagonal."""
     letters = "".join(dict.fromkeys(term))
     if letters == term:
@@ -144,8 +146,8 @@ def _diagonal(call: Call, term: str, operand: Operand) -> tuple[str, Operand]:
 
 
 def _contracted(
-    call: Call, first: tuple[str, Operand], second: tuple[str, Operand], later: set[str]
-) -> tuple[str, Operand]:
+    call: OnnxCall, first: tuple[str, BuilderOperand], second: tuple[str, BuilderOperand], later: set[str]
+) -> tuple[str, BuilderOperand]:
     """Return the product of two operands, summed over the letters that nothing reads later."""
     (a, x), (c, y) = first, second
     if not isinstance(x, Value) and not isinstance(y, Value):
@@ -166,7 +168,7 @@ def _contracted(
     return label, b.reshape(result, [sizes[letter] for letter in label])
 
 
-def _summed(b: GraphBuilder, label: str, operand: Operand, kept: set[str]) -> Operand:
+def _summed(b: GraphBuilder, label: str, operand: BuilderOperand, kept: set[str]) -> BuilderOperand:
     axes = [axis for axis, letter in enumerate(label) if letter not in kept]
     if not axes:
         return operand
@@ -174,8 +176,8 @@ def _summed(b: GraphBuilder, label: str, operand: Operand, kept: set[str]) -> Op
 
 
 def _ordered(
-    b: GraphBuilder, label: str, operand: Operand, groups: Sequence[Sequence[str]], sizes: dict[str, int]
-) -> Operand:
+    b: GraphBuilder, label: str, operand: BuilderOperand, groups: Sequence[Sequence[str]], sizes: dict[str, int]
+) -> BuilderOperand:
     """Return an operand as three dimensions, each with the letters of a group."""
     order = [label.index(letter) for group in groups for letter in group]
     shape = [prod(sizes[letter] for letter in group) for group in groups]

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Normalize, Shape
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 Array = npt.NDArray[Any]
 
 
-def shaped(b: GraphBuilder, operand: Operand, shape: Shape) -> Operand:
+def shaped(b: GraphBuilder, operand: BuilderOperand, shape: Shape) -> BuilderOperand:
     """Return an operand in another shape."""
     return b.reshape(operand, shape) if isinstance(operand, Value) else np.reshape(operand, shape)
 
 
-def _scaled(call: Call, x: Value, scale: int, shift: int, shape: Shape) -> Value:
+def _scaled(call: OnnxCall, x: Value, scale: int, shift: int, shape: Shape) -> Value:
     """Return ``x * scale + shift``, for two inputs by number that broadcast in a shape; the second may be absent."""
     b = call.builder
     x = b.binary("mul", x, shaped(b, call.operand(scale), shape), call.tensor_name(scale))
@@ -31,7 +31,7 @@ def _scaled(call: Call, x: Value, scale: int, shift: int, shape: Shape) -> Value
 
 
 @lowers("BatchNormalization")
-def _batch_normalization(call: Call) -> Value:
+def _batch_normalization(call: OnnxCall) -> Value:
     if call.attr("training_mode", 0) or sum(map(bool, call.outputs)) > 1:
         raise Unsupported("in training mode")
     if call.attr("spatial", 1) != 1:
@@ -52,7 +52,7 @@ def _batch_normalization(call: Call) -> Value:
 
 
 @lowers("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-def _layer_normalization(call: Call) -> list[Value]:
+def _layer_normalization(call: OnnxCall) -> list[Value]:
     axes = tuple(range(call.axis(call.attr("axis", -1)), call.rank))
     epsilon, centered = call.attr("epsilon", 1e-5), call.op_type == "LayerNormalization"
     normal = call.emit(Normalize, call.value(), axes=axes, epsilon=epsilon, centered=centered)
@@ -60,7 +60,7 @@ def _layer_normalization(call: Call) -> list[Value]:
     return [result, *_statistics(call, axes, epsilon)] if any(call.outputs[1:]) else [result]
 
 
-def _statistics(call: Call, axes: tuple[int, ...], epsilon: float) -> list[Value]:
+def _statistics(call: OnnxCall, axes: tuple[int, ...], epsilon: float) -> list[Value]:
     """Return the mean, and one divided by the standard deviation."""
     b, x = call.builder, call.value()
     mean = b.reduce("mean", x, axes, keepdims=True)
@@ -70,7 +70,7 @@ def _statistics(call: Call, axes: tuple[int, ...], epsilon: float) -> list[Value
 
 
 @lowers("SkipLayerNormalization", domain="com.microsoft")
-def _skip_layer_normalization(call: Call) -> list[Value | None]:
+def _skip_layer_normalization(call: OnnxCall) -> list[Value | None]:
     b = call.builder
     total = b.add(call.operand(0), call.operand(1), name=call.tensor_name(1))
     if call.has(4):
@@ -80,7 +80,7 @@ def _skip_layer_normalization(call: Call) -> list[Value | None]:
 
 
 @lowers("InstanceNormalization")
-def _instance_normalization(call: Call) -> Value:
+def _instance_normalization(call: OnnxCall) -> Value:
     normal = call.emit(
         Normalize, call.value(), axes=tuple(range(2, call.rank)), epsilon=call.attr("epsilon", 1e-5)
     )  # fmt: skip
@@ -88,7 +88,7 @@ def _instance_normalization(call: Call) -> Value:
 
 
 @lowers("GroupNormalization")
-def _group_normalization(call: Call) -> Value:
+def _group_normalization(call: OnnxCall) -> Value:
     b, x, shape, groups = call.builder, call.value(), call.shape(), call.attr("num_groups")
     if groups < 1 or shape[1] % groups:
         raise ValueError(f"num_groups: expected a divisor of {shape[1]}, found {groups}")
@@ -101,14 +101,14 @@ def _group_normalization(call: Call) -> Value:
 
 
 @lowers("LRN")
-def _local_response_normalization(call: Call) -> Value:
+def _local_response_normalization(call: OnnxCall) -> Value:
     """Lower the sum of squares of nearby channels to a sum of slices along the channels."""
     b, x, size = call.builder, call.value(), call.attr("size")
     squares = b.binary("mul", x, x)
     before, channels = (size - 1) // 2, call.shape()[1]
     low, high = ([side if axis == 1 else 0 for axis in range(call.rank)] for side in (before, size - 1 - before))
     padded = b.pad(squares, low, high)
-    parts: list[Operand] = [b.slice(padded, 1, offset, channels) for offset in range(size)]
+    parts: list[BuilderOperand] = [b.slice(padded, 1, offset, channels) for offset in range(size)]
     total = b.add(*parts) if size > 1 else squares
     alpha, beta, bias = call.attr("alpha", 1e-4), call.attr("beta", 0.75), call.attr("bias", 1.0)
     norm = b.add(b.binary("mul", total, alpha / size), bias)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Quantize
-from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, Item, Real, constant, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, Real, constant, lowers
 from dcformat_interop.onnx_import.operators.matrices import product, turned
 from dcformat_interop.onnx_import.operators.weighted import convolution
 
@@ -21,7 +21,7 @@ _RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "ui
            "int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1), "uint2": (0, 3)}  # fmt: skip
 
 
-def _along(operand: Operand, axis: int, rank: int) -> Operand:
+def _along(operand: BuilderOperand, axis: int, rank: int) -> BuilderOperand:
     """Return a scale or zero point for each position along an axis in a shape that broadcasts."""
     if isinstance(operand, Value):
         if operand.shape:
@@ -31,7 +31,7 @@ def _along(operand: Operand, axis: int, rank: int) -> Operand:
     return array.reshape(()) if array.size == 1 else array.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
-def dequantized(call: Call, number: int, scale: int, zero_point: int, axis: int = 1) -> Item:
+def dequantized(call: OnnxCall, number: int, scale: int, zero_point: int, axis: int = 1) -> OnnxItem:
     """Return the numbers that an input stands for, with its scale and zero point, which are inputs too."""
     item, b, rank = call.item(number), call.builder, len(call.shape(number))
     zero = call.operand(zero_point) if call.has(zero_point) else np.zeros((), np.int32)
@@ -43,23 +43,25 @@ def dequantized(call: Call, number: int, scale: int, zero_point: int, axis: int 
         whole = np.asarray(item.array, np.int64) - np.asarray(offset, np.int64)
         numbers = whole.astype(np.float32) * np.asarray(factor, np.float32)
         b.note_steps(numbers, np.asarray(factor, np.float32).reshape(-1))
-        return Item(np.dtype(np.float32), None, numbers, item.name)
+        return OnnxItem(np.dtype(np.float32), None, numbers, item.name)
     real = item.real
     if real is not None and _same(real, factor, offset):
-        return Item(np.dtype(np.float32), real.value)
+        return OnnxItem(np.dtype(np.float32), real.value)
     value = call.value(number)
     if isinstance(offset, Value) or np.any(offset):
         value = b.binary("sub", value, offset, f"{call.name}.zero_point")
-    return Item(np.dtype(np.float32), b.binary("mul", value, factor, f"{call.name}.scale"))
+    return OnnxItem(np.dtype(np.float32), b.binary("mul", value, factor, f"{call.name}.scale"))
 
 
-def _same(real: Real, factor: Operand, offset: Operand) -> bool:
+def _same(real: Real, factor: BuilderOperand, offset: BuilderOperand) -> bool:
     if isinstance(factor, Value) or isinstance(offset, Value) or np.size(factor) != 1 or np.size(offset) != 1:
         return False
     return real.scale == float(np.float32(factor)) and real.zero_point == int(np.asarray(offset).reshape(()))
 
 
-def quantized(call: Call, value: Value, scale: int, zero_point: int, axis: int = 1, dtype: str = "uint8") -> Item:
+def quantized(
+    call: OnnxCall, value: Value, scale: int, zero_point: int, axis: int = 1, dtype: str = "uint8"
+) -> OnnxItem:
     """Return integers for a value, with a scale and zero point that are inputs; the latter decides the dtype."""
     b, zero = call.builder, call.operand(zero_point) if call.has(zero_point) else None
     kind = np.dtype(dtype) if zero is None else call.dtype(zero_point)
@@ -74,15 +76,15 @@ def quantized(call: Call, value: Value, scale: int, zero_point: int, axis: int =
         # The quotient is within a millionth of a whole number.
         whole = b.unary("round", b.binary("div", real, number))
         shifted = b.add(whole, float(point)) if point else whole
-        return Item(kind, shifted, real=Real(real, number, point))
+        return OnnxItem(kind, shifted, real=Real(real, number, point))
     whole = b.unary("round", b.binary("div", value, factor, f"{call.name}.scale"))
     shifted = b.add(whole, offset, name=f"{call.name}.zero_point")
-    return Item(kind, b.binary("minimum", b.binary("maximum", shifted, float(low)), float(high)))
+    return OnnxItem(kind, b.binary("minimum", b.binary("maximum", shifted, float(low)), float(high)))
 
 
 @lowers("QuantizeLinear")
 @lowers("QuantizeLinear", domain="com.microsoft")
-def _quantize_linear(call: Call) -> Item:
+def _quantize_linear(call: OnnxCall) -> OnnxItem:
     import onnx
 
     if call.attr("block_size", 0):
@@ -94,7 +96,7 @@ def _quantize_linear(call: Call) -> Item:
     return quantized(call, call.value(), 1, 2, _axis(call), dtype)
 
 
-def _quantized_constant(call: Call, dtype: str) -> Item:
+def _quantized_constant(call: OnnxCall, dtype: str) -> OnnxItem:
     zero = call.const(2, "a zero point") if call.has(2) else np.zeros((), dtype)
     if zero.dtype.name not in _RANGES:
         raise Unsupported(f"to {zero.dtype.name}")
@@ -106,7 +108,7 @@ def _quantized_constant(call: Call, dtype: str) -> Item:
 
 @lowers("DequantizeLinear")
 @lowers("DequantizeLinear", domain="com.microsoft")
-def _dequantize_linear(call: Call) -> Item:
+def _dequantize_linear(call: OnnxCall) -> OnnxItem:
     axis, size = _axis(call), call.attr("block_size", 0)
     if not size:
         return dequantized(call, 0, 1, 2, axis)
@@ -122,13 +124,13 @@ def _dequantize_linear(call: Call) -> Item:
     return constant(whole.astype(np.float32) * np.asarray(scale, np.float32), call.item(0).name)
 
 
-def _axis(call: Call) -> int:
+def _axis(call: OnnxCall) -> int:
     """Return the axis of the scales, which has no meaning if there is one scale for all."""
     return call.axis(call.attr("axis", 1)) if call.rank and call.shape(1) not in ((), (1,)) else 0
 
 
 @lowers("QLinearConv")
-def _qlinear_conv(call: Call) -> Item:
+def _qlinear_conv(call: OnnxCall) -> OnnxItem:
     x, weight = _value(call, dequantized(call, 0, 1, 2)), dequantized(call, 3, 4, 5, 0)
     if weight.array is None:
         raise Unsupported("with weights that the network computes")
@@ -142,60 +144,64 @@ def _qlinear_conv(call: Call) -> Item:
 
 
 @lowers("QLinearMatMul")
-def _qlinear_matmul(call: Call) -> Item:
+def _qlinear_matmul(call: OnnxCall) -> OnnxItem:
     ranks = len(call.shape(0)), len(call.shape(3))
     x, y = dequantized(call, 0, 1, 2, ranks[0] - 2), dequantized(call, 3, 4, 5, ranks[1] - 1)
     return quantized(call, _product(call, x, y, 3), 6, 7)
 
 
 @lowers("MatMulInteger")
-def _matmul_integer(call: Call) -> Item:
+def _matmul_integer(call: OnnxCall) -> OnnxItem:
     x, y = _centered(call, 0, 2, call.rank - 2), _centered(call, 1, 3, len(call.shape(1)) - 1)
-    return Item(np.dtype(np.int32), _product(call, x, y, 1))
+    return OnnxItem(np.dtype(np.int32), _product(call, x, y, 1))
 
 
 @lowers("ConvInteger")
-def _conv_integer(call: Call) -> Item:
+def _conv_integer(call: OnnxCall) -> OnnxItem:
     x, weight = _centered(call, 0, 2, 1), _centered(call, 1, 3, 0)
     if weight.array is None:
         raise Unsupported("with weights that the network computes")
     shifted = replace(call, inputs=call.inputs[:2])
-    return Item(np.dtype(np.int32), convolution(shifted, _value(call, x), weight.array, None))
+    return OnnxItem(np.dtype(np.int32), convolution(shifted, _value(call, x), weight.array, None))
 
 
-def _centered(call: Call, number: int, zero_point: int, axis: int) -> Item:
+def _centered(call: OnnxCall, number: int, zero_point: int, axis: int) -> OnnxItem:
     """Return an input less its zero point."""
     item = call.item(number)
     if not call.has(zero_point):
         return item
     zero = _along(call.operand(zero_point), axis, len(item.shape))
     if item.array is not None and not isinstance(zero, Value):
-        return Item(np.dtype(np.int32), None, np.asarray(item.array, np.int32) - np.asarray(zero, np.int32), item.name)
+        return OnnxItem(
+            np.dtype(np.int32), None, np.asarray(item.array, np.int32) - np.asarray(zero, np.int32), item.name
+        )
     if not isinstance(zero, Value) and not np.any(zero):
         return item
-    return Item(np.dtype(np.int32), call.builder.binary("sub", call.operand(number), zero, f"{call.name}.zero_point"))
+    return OnnxItem(
+        np.dtype(np.int32), call.builder.binary("sub", call.operand(number), zero, f"{call.name}.zero_point")
+    )
 
 
-def _value(call: Call, item: Item) -> Value:
+def _value(call: OnnxCall, item: OnnxItem) -> Value:
     if item.value is not None:
         return item.value
     assert item.array is not None
     return call.builder.materialize(item.array)
 
 
-def _operands(*items: Item) -> list[Operand]:
+def _operands(*items: OnnxItem) -> list[BuilderOperand]:
     """Return items as values or arrays."""
     found = [item.value if item.value is not None else item.array for item in items]
     return [operand for operand in found if operand is not None]
 
 
-def _product(call: Call, x: Item, y: Item, number: int) -> Value:
+def _product(call: OnnxCall, x: OnnxItem, y: OnnxItem, number: int) -> Value:
     left, right = _operands(x, y)
     return product(call.builder, left, right, (call.tensor_name(0), call.tensor_name(number)))
 
 
 @lowers("QLinearAdd", "QLinearMul", domain="com.microsoft")
-def _qlinear_binary(call: Call) -> Item:
+def _qlinear_binary(call: OnnxCall) -> OnnxItem:
     x, y = dequantized(call, 0, 1, 2), dequantized(call, 3, 4, 5)
     left, right = _operands(x, y)
     b, name = call.builder, call.tensor_name(3)
@@ -204,7 +210,7 @@ def _qlinear_binary(call: Call) -> Item:
 
 
 @lowers("QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", domain="com.microsoft")
-def _qlinear_unary(call: Call) -> Item:
+def _qlinear_unary(call: OnnxCall) -> OnnxItem:
     from dcformat_interop.lowering.composed import leaky
 
     b, x = call.builder, _value(call, dequantized(call, 0, 1, 2))
@@ -219,7 +225,7 @@ def _qlinear_unary(call: Call) -> Item:
 
 
 @lowers("QGemm", domain="com.microsoft")
-def _qgemm(call: Call) -> Item | Value:
+def _qgemm(call: OnnxCall) -> OnnxItem | Value:
     b, x, y = (
         call.builder,
         dequantized(call, 0, 1, 2, 0),
@@ -234,11 +240,11 @@ def _qgemm(call: Call) -> Item | Value:
     if call.has(6):
         scales = np.asarray(call.const(1, "a scale"), np.float64) * np.asarray(call.const(4, "scales"), np.float64)
         result = b.add(result, (call.const(6, "a bias") * alpha * scales).astype(np.float32), name=call.tensor_name(6))
-    return quantized(call, result, 7, 8) if call.has(7) else Item(np.dtype(np.float32), result)
+    return quantized(call, result, 7, 8) if call.has(7) else OnnxItem(np.dtype(np.float32), result)
 
 
 @lowers("QLinearConcat", domain="com.microsoft")
-def _qlinear_concat(call: Call) -> Item:
+def _qlinear_concat(call: OnnxCall) -> OnnxItem:
     parts = [
         _value(call, dequantized(call, number, number + 1, number + 2)) for number in range(2, len(call.inputs), 3)
     ]

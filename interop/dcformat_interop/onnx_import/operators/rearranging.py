@@ -8,11 +8,11 @@ import numpy as np
 
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 
 @lowers("Reshape")
-def _reshape(call: Call) -> Value:
+def _reshape(call: OnnxCall) -> Value:
     wanted = call.ints(1, "a shape") if call.opset >= 5 else list(call.attr("shape"))
     shape = call.shape()
     if not call.attr("allowzero", 0):
@@ -28,7 +28,7 @@ def _reshape(call: Call) -> Value:
 
 
 @lowers("Flatten")
-def _flatten(call: Call) -> Value:
+def _flatten(call: OnnxCall) -> Value:
     axis, shape = call.attr("axis", 1), call.shape()
     axis = axis + call.rank if axis < 0 else axis
     if not 0 <= axis <= call.rank:
@@ -37,7 +37,7 @@ def _flatten(call: Call) -> Value:
 
 
 @lowers("Squeeze")
-def _squeeze(call: Call) -> Value:
+def _squeeze(call: OnnxCall) -> Value:
     shape, axes = call.shape(), call.ints_of("axes", 1, 13)
     chosen = [axis for axis, size in enumerate(shape) if size == 1] if axes is None else call.axes(axes)
     if any(shape[axis] != 1 for axis in chosen):
@@ -46,7 +46,7 @@ def _squeeze(call: Call) -> Value:
 
 
 @lowers("Unsqueeze")
-def _unsqueeze(call: Call) -> Value:
+def _unsqueeze(call: OnnxCall) -> Value:
     axes = call.ints_of("axes", 1, 13) or []
     rank = call.rank + len(axes)
     chosen = call.axes(axes, rank)
@@ -57,7 +57,7 @@ def _unsqueeze(call: Call) -> Value:
 
 
 @lowers("Transpose")
-def _transpose(call: Call) -> Value:
+def _transpose(call: OnnxCall) -> Value:
     order = call.attr("perm", range(call.rank)[::-1])
     if sorted(order) != list(range(call.rank)):
         raise ValueError(f"perm: expected each of {call.rank} dimensions once, found {list(order)}")
@@ -65,7 +65,7 @@ def _transpose(call: Call) -> Value:
 
 
 @lowers("Concat")
-def _concat(call: Call) -> Value:
+def _concat(call: OnnxCall) -> Value:
     axis = call.axis(call.attr("axis", 1))
     parts = [number for number in range(len(call.inputs)) if call.shape(number)[axis]]
     if any(len(call.shape(number)) != call.rank for number in parts):
@@ -75,7 +75,7 @@ def _concat(call: Call) -> Value:
 
 
 @lowers("Split")
-def _split(call: Call) -> list[Value]:
+def _split(call: OnnxCall) -> list[Value]:
     axis, count = call.axis(call.attr("axis", 0)), len(call.outputs)
     sizes, length = call.ints_of("split", 1, 13), call.shape()[axis]
     if sizes is None:
@@ -90,7 +90,7 @@ def _split(call: Call) -> list[Value]:
 
 
 @lowers("Slice")
-def _slice(call: Call) -> Value:
+def _slice(call: OnnxCall) -> Value:
     if call.opset < 10:
         starts, ends = list(call.attr("starts")), list(call.attr("ends"))
         axes, steps = list(call.attr("axes", range(len(starts)))), [1] * len(starts)
@@ -119,18 +119,18 @@ def _positions(size: int, start: int, end: int, step: int) -> range:
 
 
 @lowers("Expand")
-def _expand(call: Call) -> Value:
+def _expand(call: OnnxCall) -> Value:
     shape = np.broadcast_shapes(call.shape(), tuple(call.ints(1, "a shape")))
     return call.builder.expand(call.value(), shape)
 
 
 @lowers("Tile")
-def _tile(call: Call) -> Value:
+def _tile(call: OnnxCall) -> Value:
     return call.builder.tile(call.value(), call.ints(1, "repeats"))
 
 
 @lowers("DepthToSpace")
-def _depth_to_space(call: Call) -> Value:
+def _depth_to_space(call: OnnxCall) -> Value:
     n, c, h, w = call.shape()
     block = call.attr("blocksize")
     if block < 1 or c % (block * block):
@@ -145,7 +145,7 @@ def _depth_to_space(call: Call) -> Value:
 
 
 @lowers("SpaceToDepth")
-def _space_to_depth(call: Call) -> Value:
+def _space_to_depth(call: OnnxCall) -> Value:
     n, c, h, w = call.shape()
     block = call.attr("blocksize")
     if block < 1 or h % block or w % block:
@@ -157,7 +157,7 @@ def _space_to_depth(call: Call) -> Value:
 
 
 @lowers("Pad")
-def _pad(call: Call) -> Value:
+def _pad(call: OnnxCall) -> Value:
     mode, value = call.attr("mode", "constant"), 0.0
     if call.opset < 11:
         pads, value = list(call.attr("pads", call.attr("paddings"))), call.attr("value", 0.0)
@@ -198,7 +198,7 @@ def _wrapped(b: GraphBuilder, x: Value, before: list[int], after: list[int]) -> 
 
 
 @lowers("CenterCropPad")
-def _center_crop_pad(call: Call) -> Value:
+def _center_crop_pad(call: OnnxCall) -> Value:
     axes = call.attr("axes")
     chosen = list(range(call.rank)) if axes is None else [call.axis(axis) for axis in axes]
     before, after = [0] * call.rank, [0] * call.rank

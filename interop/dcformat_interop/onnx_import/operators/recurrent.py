@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat.graph import GRU, LSTM
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +34,7 @@ class _Direction(NamedTuple):
 
 
 @lowers("LSTM", "GRU", "RNN")
-def _recurrent(call: Call) -> list[Value | None]:
+def _recurrent(call: OnnxCall) -> list[Value | None]:
     _refuse_variants(call)
     b, layout = call.builder, call.attr("layout", 0)
     x = b.transpose(call.value(), (1, 0, 2)) if layout else call.value()
@@ -73,7 +73,7 @@ def _outputs(
     return [whole, *states]
 
 
-def _refuse_variants(call: Call) -> None:
+def _refuse_variants(call: OnnxCall) -> None:
     names = [str(name).lower() for name in _names(call.attr("activations", []))]
     wanted = _ACTIVATIONS[call.op_type]
     if names and names != wanted * (len(names) // len(wanted)):
@@ -93,7 +93,7 @@ def _names(names: Sequence[Any]) -> list[str]:
     return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _directions(call: Call) -> list[_Direction]:
+def _directions(call: OnnxCall) -> list[_Direction]:
     weights, recurrent = call.const(1, "weights"), call.const(2, "weights")
     biases = call.const(3, "a bias") if call.has(3) else None
     direction = call.attr("direction", "forward")
@@ -110,7 +110,7 @@ def _directions(call: Call) -> list[_Direction]:
     return out
 
 
-def _direction(call: Call, weight: Array, recurrent: Array, biases: Array | None, reverse: bool) -> _Direction:
+def _direction(call: OnnxCall, weight: Array, recurrent: Array, biases: Array | None, reverse: bool) -> _Direction:
     order = _ORDERS[call.op_type]
 
     def ordered(array: Array) -> Array:
@@ -140,7 +140,7 @@ def _as_gru(plain: _Direction) -> _Direction:
     )
 
 
-def _first_states(call: Call, direction: int, sample: int) -> list[Value]:
+def _first_states(call: OnnxCall, direction: int, sample: int) -> list[Value]:
     """Return the first states of a direction; none if they are all 0."""
     b, out = call.builder, []
     numbers = (5, 6) if call.op_type == "LSTM" else (5,)
@@ -161,7 +161,7 @@ def _first_states(call: Call, direction: int, sample: int) -> list[Value]:
     return out
 
 
-def _emitted(call: Call, direction: _Direction, sequence: Value, states: Sequence[Value]) -> Value:
+def _emitted(call: OnnxCall, direction: _Direction, sequence: Value, states: Sequence[Value]) -> Value:
     def stored(array: Array | None, name: str) -> str | None:
         return None if array is None else call.tensor(array, name)
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, Item, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, lowers
 
 #: Most elements that are chosen by repeated maxima.
 _MAX_K = 32
 
 
-def _axes(call: Call, since: int) -> list[int]:
+def _axes(call: OnnxCall, since: int) -> list[int]:
     axes = call.ints_of("axes", 1, since)
     if not axes:
         return [] if call.attr("noop_with_empty_axes", 0) else list(range(call.rank))
@@ -20,13 +20,13 @@ def _axes(call: Call, since: int) -> list[int]:
 
 
 @lowers("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
-def _reduce(call: Call) -> Value:
+def _reduce(call: OnnxCall) -> Value:
     function = call.op_type.removeprefix("Reduce").lower()
     return call.builder.reduce(function, call.value(), _axes(call, 18), bool(call.attr("keepdims", 1)))
 
 
 @lowers("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
-def _sum(call: Call) -> Value:
+def _sum(call: OnnxCall) -> Value:
     b, x, kind = call.builder, call.value(), call.op_type.removeprefix("Reduce")
     axes, keepdims = _axes(call, 13 if kind == "Sum" else 18), bool(call.attr("keepdims", 1))
     if kind in ("L2", "SumSquare"):
@@ -44,7 +44,7 @@ def _sum(call: Call) -> Value:
 
 
 @lowers("ArgMax", "ArgMin")
-def _arg(call: Call) -> Item:
+def _arg(call: OnnxCall) -> OnnxItem:
     b, x, axis = call.builder, call.value(), call.axis(call.attr("axis", 0))
     last, size = call.attr("select_last_index", 0), call.shape()[axis]
     if last:
@@ -54,7 +54,7 @@ def _arg(call: Call) -> Item:
 
 
 @lowers("LpNormalization")
-def _lp_normalization(call: Call) -> Value:
+def _lp_normalization(call: OnnxCall) -> Value:
     b, x, axis = call.builder, call.value(), call.axis(call.attr("axis", -1))
     if call.attr("p", 2) == 1:
         norm = b.reduce("sum", b.unary("abs", x), [axis], keepdims=True)
@@ -65,20 +65,20 @@ def _lp_normalization(call: Call) -> Value:
 
 
 @lowers("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(call: Call) -> Value:
+def _global_pool(call: OnnxCall) -> Value:
     function = "mean" if call.op_type == "GlobalAveragePool" else "max"
     return call.builder.reduce(function, call.value(), range(2, call.rank), keepdims=True)
 
 
 @lowers("GlobalLpPool")
-def _global_lp_pool(call: Call) -> Value:
+def _global_lp_pool(call: OnnxCall) -> Value:
     b, p = call.builder, float(call.attr("p", 2))
     powers = b.binary("pow", b.unary("abs", call.value()), p)
     return b.binary("pow", b.reduce("sum", powers, range(2, call.rank), keepdims=True), 1 / p)
 
 
 @lowers("TopK")
-def _top_k(call: Call) -> list[Item | Value]:
+def _top_k(call: OnnxCall) -> list[OnnxItem | Value]:
     """Lower the choice of a few elements: each is the greatest of those that are left."""
     b, x, axis = call.builder, call.value(), call.axis(call.attr("axis", -1))
     k = int(call.const(1, "a number k").reshape(())) if call.opset >= 10 else call.attr("k")
@@ -97,7 +97,7 @@ def _top_k(call: Call) -> list[Item | Value]:
 
 
 @lowers("MeanVarianceNormalization")
-def _mean_variance_normalization(call: Call) -> Value:
+def _mean_variance_normalization(call: OnnxCall) -> Value:
     b, x, axes = call.builder, call.value(), call.axes(call.attr("axes", [0, 2, 3]))
     centered = b.binary("sub", x, b.reduce("mean", x, axes, keepdims=True))
     deviation = b.unary("sqrt", b.reduce("mean", b.binary("mul", centered, centered), axes, keepdims=True))

@@ -13,7 +13,7 @@ from dcformat.graph.rearranging import COORDINATES, RESIZE_MODES, ROUNDINGS
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.constant_folding import evaluate
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 Array = npt.NDArray[Any]
 
@@ -30,7 +30,7 @@ class _Scaling(NamedTuple):
 
 
 @lowers("Resize", "Upsample")
-def _resize(call: Call) -> Value:
+def _resize(call: OnnxCall) -> Value:
     scaling, shape = _scaling(call), call.shape()
     if min(scaling.sizes, default=1) < 1:
         raise Unsupported("with an empty result")
@@ -57,7 +57,7 @@ def _resize(call: Call) -> Value:
     return value
 
 
-def _scaling(call: Call) -> _Scaling:
+def _scaling(call: OnnxCall) -> _Scaling:
     shape, rank = call.shape(), call.rank
     mode = call.attr("mode", "nearest")
     if call.op_type == "Upsample" or call.opset < 11:
@@ -95,7 +95,7 @@ def _kept_ratio(shape: list[int], wanted: list[int], policy: str) -> tuple[list[
     return [floor(ratio * have + 0.5) for have in shape], [ratio] * len(shape)
 
 
-def _by_matrix(call: Call, value: Value, axis: int, scaling: _Scaling) -> Value:
+def _by_matrix(call: OnnxCall, value: Value, axis: int, scaling: _Scaling) -> Value:
     call.take(value.shape[axis] * (value.shape[axis] + scaling.sizes[axis]))
     b, matrix = call.builder, _matrix(call, axis, value.shape[axis], scaling)
     shift, matrix = matrix[0], matrix[1:] - matrix[0]
@@ -108,7 +108,7 @@ def _by_matrix(call: Call, value: Value, axis: int, scaling: _Scaling) -> Value:
     return b.transpose(made, np.argsort(order).tolist())
 
 
-def _matrix(call: Call, axis: int, size: int, scaling: _Scaling) -> Array:
+def _matrix(call: OnnxCall, axis: int, size: int, scaling: _Scaling) -> Array:
     """Return what becomes of a vector of zeros, and then of each unit vector."""
     from onnx import helper
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from dcformat.graph import Conv, Linear
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 Array = npt.NDArray[Any]
 
 
 @lowers("DFT")
-def _dft(call: Call) -> Value:
+def _dft(call: OnnxCall) -> Value:
     b, x, rank = call.builder, call.value(), call.rank
     if call.opset >= 20:
         axis = call.axis(int(call.const(2, "an axis").reshape(())) if call.has(2) else -2)
@@ -52,7 +52,7 @@ def _matrix(size: int, parts: int, length: int, inverse: bool, onesided: bool) -
 
 
 @lowers("STFT")
-def _stft(call: Call) -> Value:
+def _stft(call: OnnxCall) -> Value:
     """Lower to a convolution whose kernels are the waves, multiplied by the window."""
     b, x = call.builder, call.value()
     if x.shape[-1] != 1 and call.rank == 3:

@@ -6,7 +6,7 @@ from functools import reduce
 from math import pi
 
 from dcformat_interop.graph_builder import GraphBuilder, Value
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 
 #: atan(x) / x from 0 to 1 as a polynomial in x^2, to 2e-8 (Abramowitz and Stegun, 4.4.49).
 _ATAN = (
@@ -16,20 +16,20 @@ _ATAN = (
 
 
 @lowers("Tan")
-def _tan(call: Call) -> Value:
+def _tan(call: OnnxCall) -> Value:
     b, x = call.builder, call.value()
     return b.binary("div", b.unary("sin", x), b.unary("cos", x))
 
 
 @lowers("Sinh", "Cosh")
-def _hyperbolic(call: Call) -> Value:
+def _hyperbolic(call: OnnxCall) -> Value:
     b, x = call.builder, call.value()
     up, down = b.unary("exp", x), b.unary("exp", b.unary("neg", x))
     return b.binary("mul", b.binary("sub", up, down) if call.op_type == "Sinh" else b.add(up, down), 0.5)
 
 
 @lowers("Asinh", "Acosh")
-def _area(call: Call) -> Value:
+def _area(call: OnnxCall) -> Value:
     """Lower to ``log(x + sqrt(x^2 +- 1))``; asinh is odd, which keeps its precision below 0."""
     b, x = call.builder, call.value()
     positive = b.unary("abs", x) if call.op_type == "Asinh" else x
@@ -39,14 +39,14 @@ def _area(call: Call) -> Value:
 
 
 @lowers("Atanh")
-def _atanh(call: Call) -> Value:
+def _atanh(call: OnnxCall) -> Value:
     b, x = call.builder, call.value()
     ratio = b.binary("div", b.add(x, 1.0), b.binary("sub", 1.0, x))
     return b.binary("mul", b.unary("log", ratio), 0.5)
 
 
 @lowers("Atan", "Asin", "Acos")
-def _arc(call: Call) -> Value:
+def _arc(call: OnnxCall) -> Value:
     """Lower to a polynomial: ``asin(x) = atan(x / sqrt(1 - x^2))``, and ``acos(x) = pi / 2 - asin(x)``."""
     b, x = call.builder, call.value()
     if call.op_type != "Atan":

@@ -12,14 +12,14 @@ from dcformat.graph import Conv, ConvTranspose, ReLU
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.composed import hard_sigmoid, leaky
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 from dcformat_interop.onnx_import.operators.rearranging import padded
 
 Array = npt.NDArray[Any]
 
 
 def spatial_padding(
-    call: Call, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    call: OnnxCall, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Return the padding before and after each spatial dimension, from `pads` or `auto_pad`."""
     count, auto = len(size), call.attr("auto_pad", "NOTSET")
@@ -41,7 +41,7 @@ def spatial_padding(
     return before, after
 
 
-def per_dimension(call: Call, name: str, count: int, default: int = 1) -> list[int]:
+def per_dimension(call: OnnxCall, name: str, count: int, default: int = 1) -> list[int]:
     """Return an attribute with a value for each spatial dimension."""
     values = list(call.attr(name, [default] * count))
     if len(values) != count:
@@ -49,24 +49,24 @@ def per_dimension(call: Call, name: str, count: int, default: int = 1) -> list[i
     return values
 
 
-def _check_kernel(call: Call, weight: Array) -> None:
+def _check_kernel(call: OnnxCall, weight: Array) -> None:
     if tuple(call.attr("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
         raise ValueError(f"kernel_shape: expected {weight.shape[2:]}, found {call.attr('kernel_shape')}")
 
 
 @lowers("Conv")
-def _conv(call: Call) -> Value:
+def _conv(call: OnnxCall) -> Value:
     weight = call.const(1, "weights")
     return convolution(call, call.value(), weight, _bias(call))
 
 
-def _bias(call: Call) -> Array | None:
+def _bias(call: OnnxCall) -> Array | None:
     """Return the bias, or None for zeros that an exporter added."""
     bias = call.const(2, "a bias") if call.has(2) else None
     return bias if bias is None or bias.any() or call.is_named(2) else None
 
 
-def convolution(call: Call, x: Value, weight: Array, bias: Array | None) -> Value:
+def convolution(call: OnnxCall, x: Value, weight: Array, bias: Array | None) -> Value:
     """Return a convolution with the attributes of a node; `x` is ``(batch, channels, *spatial)``."""
     count = len(x.shape) - 2
     if weight.ndim != count + 2 or count < 1:
@@ -83,10 +83,10 @@ def convolution(call: Call, x: Value, weight: Array, bias: Array | None) -> Valu
     return _by_slices(call, x, weight, bias, (strides, before, after, dilations), groups)
 
 
-Windows = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
+WindowSizes = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
 
 
-def _emitted(call: Call, x: Value, weight: Array, bias: Array | None, windows: Windows, groups: int) -> Value:
+def _emitted(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: WindowSizes, groups: int) -> Value:
     strides, before, after, dilations = windows
     return call.emit(
         Conv, x, weight=call.tensor(weight, call.tensor_name(1)),
@@ -96,7 +96,7 @@ def _emitted(call: Call, x: Value, weight: Array, bias: Array | None, windows: W
     )  # fmt: skip
 
 
-def _by_slices(call: Call, x: Value, weight: Array, bias: Array | None, windows: Windows, groups: int) -> Value:
+def _by_slices(call: OnnxCall, x: Value, weight: Array, bias: Array | None, windows: WindowSizes, groups: int) -> Value:
     """Lower a convolution over 3 dimensions to a sum, with a term for each position of the kernel along the first."""
     b, (strides, before, after, dilations) = call.builder, windows
     rank = len(x.shape)
@@ -113,7 +113,7 @@ def _by_slices(call: Call, x: Value, weight: Array, bias: Array | None, windows:
 
 
 @lowers("ConvTranspose")
-def _conv_transpose(call: Call) -> Value:
+def _conv_transpose(call: OnnxCall) -> Value:
     x, weight = call.value(), call.const(1, "weights")
     count = call.rank - 2
     if weight.ndim != count + 2 or count < 1:
@@ -142,7 +142,7 @@ def _conv_transpose(call: Call) -> Value:
 
 
 def _transposed_padding(
-    call: Call, x: Value, full: Sequence[int], strides: Sequence[int]
+    call: OnnxCall, x: Value, full: Sequence[int], strides: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Return how many positions are cut off before and after each dimension of all products, which `full` counts."""
     count, wanted = len(full), call.attr("output_shape")
@@ -161,7 +161,7 @@ def _transposed_padding(
 
 
 @lowers("FusedConv", domain="com.microsoft")
-def _fused_conv(call: Call) -> Value:
+def _fused_conv(call: OnnxCall) -> Value:
     weight = call.const(1, "weights")
     bias = call.const(2, "a bias") if call.has(2) else None
     result = convolution(call, call.value(), weight, bias)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcformat.graph import AvgPool, MaxPool
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.onnx_import.items import Call, lowers
+from dcformat_interop.onnx_import.items import OnnxCall, lowers
 from dcformat_interop.onnx_import.operators.weighted import per_dimension, spatial_padding
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ _MAX_SLICES = 256
 class _Windows:
     """The windows of a pool: kernel, strides, dilations, padding, and the number of windows along each dimension."""
 
-    def __init__(self, call: Call, x: Value) -> None:
+    def __init__(self, call: OnnxCall, x: Value) -> None:
         self.size = x.shape[2:]
         self.kernel = list(call.attr("kernel_shape"))
         count = len(self.size)
@@ -95,7 +95,7 @@ class _Windows:
 
 
 @lowers("MaxPool")
-def _max_pool(call: Call) -> Value:
+def _max_pool(call: OnnxCall) -> Value:
     if call.wants(1):
         raise Unsupported("with the places of the maxima as an output")
     x = call.value()
@@ -109,7 +109,7 @@ def _max_pool(call: Call) -> Value:
 
 
 @lowers("AveragePool")
-def _average_pool(call: Call) -> Value:
+def _average_pool(call: OnnxCall) -> Value:
     x, include = call.value(), bool(call.attr("count_include_pad", 0))
     windows = _Windows(call, x)
     if windows.plain:
@@ -120,7 +120,7 @@ def _average_pool(call: Call) -> Value:
 
 
 @lowers("LpPool")
-def _lp_pool(call: Call) -> Value:
+def _lp_pool(call: OnnxCall) -> Value:
     b, p = call.builder, float(call.attr("p", 2))
     windows = _Windows(call, call.value())
     powers = b.binary("pow", b.unary("abs", call.value()), p)

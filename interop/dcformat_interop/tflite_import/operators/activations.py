@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dcformat.graph import ReLU
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.composed import (
     exponential_below_zero,
     gelu,
@@ -14,8 +14,8 @@ from dcformat_interop.lowering.composed import (
     logical_not,
     softmax,
 )
-from dcformat_interop.tflite_import.calls import Call, aligned, lowers
-from dcformat_interop.tflite_import.items import Item, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, aligned, lowers
+from dcformat_interop.tflite_import.items import TfliteItem, of_value
 
 _FUNCTIONS = {
     "LOGISTIC": "sigmoid", "TANH": "tanh", "EXP": "exp", "LOG": "log", "SQRT": "sqrt", "NEG": "neg", "ABS": "abs",
@@ -24,11 +24,11 @@ _FUNCTIONS = {
 
 
 @lowers(*_FUNCTIONS)
-def _function(call: Call) -> Item:
+def _function(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.unary(_FUNCTIONS[call.op_type], x))
 
 
-def _elementwise(call: Call, function: Callable[[GraphBuilder, Value], Value]) -> Item:
+def _elementwise(call: TfliteCall, function: Callable[[GraphBuilder, Value], Value]) -> TfliteItem:
     """Return a function of each element, whose dimensions stay where they are."""
     view = call.view()
     assert view.value is not None
@@ -36,62 +36,62 @@ def _elementwise(call: Call, function: Callable[[GraphBuilder, Value], Value]) -
 
 
 @lowers("RELU", moves_only=True)
-def _relu(call: Call) -> Item:
+def _relu(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.emit(ReLU, (x,)))
 
 
 @lowers("RELU6")
-def _relu6(call: Call) -> Item:
+def _relu6(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.binary("minimum", b.emit(ReLU, (x,)), 6.0))
 
 
 @lowers("RELU_0_TO_1")
-def _relu_0_to_1(call: Call) -> Item:
+def _relu_0_to_1(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.binary("minimum", b.emit(ReLU, (x,)), 1.0))
 
 
 @lowers("RELU_N1_TO_1")
-def _relu_n1_to_1(call: Call) -> Item:
+def _relu_n1_to_1(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.binary("minimum", b.binary("maximum", x, -1.0), 1.0))
 
 
 @lowers("SQUARE")
-def _square(call: Call) -> Item:
+def _square(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.binary("mul", x, x))
 
 
 @lowers("RSQRT")
-def _rsqrt(call: Call) -> Item:
+def _rsqrt(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: b.binary("div", 1.0, b.unary("sqrt", x)))
 
 
 @lowers("LOGICAL_NOT")
-def _not(call: Call) -> Item:
+def _not(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, logical_not)
 
 
 @lowers("LEAKY_RELU")
-def _leaky_relu(call: Call) -> Item:
+def _leaky_relu(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: leaky(b, x, call.options["alpha"]))
 
 
 @lowers("ELU")
-def _elu(call: Call) -> Item:
+def _elu(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: exponential_below_zero(b, x, 1.0))
 
 
 @lowers("GELU")
-def _gelu(call: Call) -> Item:
+def _gelu(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, lambda b, x: gelu(b, x, call.options["approximate"]))
 
 
 @lowers("HARD_SWISH")
-def _hard_swish(call: Call) -> Item:
+def _hard_swish(call: TfliteCall) -> TfliteItem:
     return _elementwise(call, hard_swish)
 
 
 @lowers("PRELU")
-def _prelu(call: Call) -> Item:
+def _prelu(call: TfliteCall) -> TfliteItem:
     (x, slope), axes = aligned(call, (0, 1))
     if not isinstance(x, Value):
         x, slope, axes = call.value(), call.operand(1), tuple(range(call.rank))
@@ -99,11 +99,11 @@ def _prelu(call: Call) -> Item:
 
 
 @lowers("SOFTMAX", "LOG_SOFTMAX")
-def _softmax(call: Call) -> Item:
+def _softmax(call: TfliteCall) -> TfliteItem:
     view, beta = call.view(), call.options.get("beta", 1.0)
     assert view.value is not None
     if not view.axes:
         raise ValueError("input: expected at least one dimension, found a scalar")
-    x: Operand = view.value if beta == 1 else call.builder.binary("mul", view.value, beta)
+    x: BuilderOperand = view.value if beta == 1 else call.builder.binary("mul", view.value, beta)
     assert isinstance(x, Value)
     return of_value(softmax(call.builder, x, view.axes[-1], call.op_type == "LOG_SOFTMAX"), view.axes)

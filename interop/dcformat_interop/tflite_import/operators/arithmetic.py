@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat_interop.graph_builder import GraphBuilder, Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.lowering.composed import logical_not, truncated
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, aligned, lowers
-from dcformat_interop.tflite_import.items import Item, of_array, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, aligned, lowers
+from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,7 @@ _FOLDED: dict[str, Callable[[Array, Array], Array]] = {
 
 
 @lowers("ADD", *_BINARY)
-def _binary(call: Call) -> Item:
+def _binary(call: TfliteCall) -> TfliteItem:
     folded = _constant(call)
     if folded is not None:
         return folded
@@ -42,7 +42,7 @@ def _binary(call: Call) -> Item:
     return of_value(truncated(b, made) if call.op_type == "DIV" and call.is_whole() else made, axes)
 
 
-def _constant(call: Call) -> Item | None:
+def _constant(call: TfliteCall) -> TfliteItem | None:
     """Return the result for whole constants, or None if there are others."""
     items = [call.item(0), call.item(1)]
     arrays = [item.array for item in items if item.array is not None and item.array.dtype.kind in "iu"]
@@ -52,7 +52,7 @@ def _constant(call: Call) -> Item | None:
     return of_array(_FOLDED[call.op_type](*arrays), items[0].name)
 
 
-def _operands(call: Call) -> tuple[list[Operand], tuple[int, ...]]:
+def _operands(call: TfliteCall) -> tuple[list[BuilderOperand], tuple[int, ...]]:
     """Return both operands, at least one of which is a value."""
     operands, axes = aligned(call, (0, 1))
     if not any(isinstance(operand, Value) for operand in operands):
@@ -60,17 +60,17 @@ def _operands(call: Call) -> tuple[list[Operand], tuple[int, ...]]:
     return operands, axes
 
 
-def _is(operand: Operand, number: float) -> bool:
+def _is(operand: BuilderOperand, number: float) -> bool:
     return not isinstance(operand, Value) and bool(np.size(operand) == 1 and np.all(operand == number))
 
 
-def _name(call: Call) -> str:
+def _name(call: TfliteCall) -> str:
     """Return a name for a constant operand."""
     return call.name(0 if call.is_constant(0) else 1)
 
 
 @lowers("GREATER", "GREATER_EQUAL", "NOT_EQUAL")
-def _reversed(call: Call) -> Item:
+def _reversed(call: TfliteCall) -> TfliteItem:
     (x, y), axes = _operands(call)
     b, name = call.builder, _name(call)
     if call.op_type == "NOT_EQUAL":
@@ -79,14 +79,14 @@ def _reversed(call: Call) -> Item:
 
 
 @lowers("SQUARED_DIFFERENCE")
-def _squared_difference(call: Call) -> Item:
+def _squared_difference(call: TfliteCall) -> TfliteItem:
     (x, y), axes = _operands(call)
     apart = call.builder.binary("sub", x, y, _name(call))
     return of_value(call.builder.binary("mul", apart, apart), axes)
 
 
 @lowers("FLOOR_DIV", "FLOOR_MOD")
-def _floor_div(call: Call) -> Item:
+def _floor_div(call: TfliteCall) -> TfliteItem:
     (x, y), axes = _operands(call)
     b, name = call.builder, _name(call)
     whole = b.unary("floor", b.binary("div", x, y, name))
@@ -96,7 +96,7 @@ def _floor_div(call: Call) -> Item:
 
 
 @lowers("ADD_N")
-def _add_n(call: Call) -> Item:
+def _add_n(call: TfliteCall) -> TfliteItem:
     count = len(call.items)
     operands, axes = aligned(call, range(count))
     if not any(isinstance(operand, Value) for operand in operands):
@@ -107,7 +107,7 @@ def _add_n(call: Call) -> Item:
 
 
 @lowers("SELECT", "SELECT_V2")
-def _select(call: Call) -> Item:
+def _select(call: TfliteCall) -> TfliteItem:
     condition = call.shape(0)
     if call.op_type == "SELECT" and len(condition) == 1 < len(call.shape(1)):
         raise Unsupported("with a condition for each row")
@@ -118,7 +118,7 @@ def _select(call: Call) -> Item:
 
 
 @lowers("L2_NORMALIZATION")
-def _l2_normalization(call: Call) -> Item:
+def _l2_normalization(call: TfliteCall) -> TfliteItem:
     view, b = call.view(), call.builder
     assert view.value is not None
     norm = _norm(b, view.value, view.axes[-1])

@@ -6,17 +6,17 @@ import numpy as np
 
 from dcformat_interop.lowering.composed import logical_not, truncated
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, lowers
-from dcformat_interop.tflite_import.items import Item, of_array, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, lowers
+from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value
 
 
 @lowers("QUANTIZE", "DEQUANTIZE", "DENSIFY", moves_only=True)
-def _same_numbers(call: Call) -> Item:
+def _same_numbers(call: TfliteCall) -> TfliteItem:
     return call.item()
 
 
 @lowers("CAST")
-def _cast(call: Call) -> Item:
+def _cast(call: TfliteCall) -> TfliteItem:
     source, target = call.tensor(), call.results[0]
     if source.quantization is not None or target.quantization is not None:
         raise Unsupported("of quantised integers")

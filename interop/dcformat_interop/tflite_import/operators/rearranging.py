@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from dcformat.layout import MAX_RANK
 from dcformat_interop.graph_builder import Value
-from dcformat_interop.tflite_import.calls import Call, Result, aligned, lowers
-from dcformat_interop.tflite_import.items import Item, of_array, of_value, reshaped, settled
+from dcformat_interop.tflite_import.calls import TfliteCall, TfliteResult, aligned, lowers
+from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value, reshaped, settled
 
 Array = npt.NDArray[Any]
 
 
 @lowers("RESHAPE", moves_only=True)
-def _reshape(call: Call) -> Item:
+def _reshape(call: TfliteCall) -> TfliteItem:
     wanted = call.ints(1, "a shape") if call.has(1) else list(call.options["new_shape"])
     if not wanted and not call.has(1):
         wanted = list(call.results[0].shape)
@@ -31,7 +31,7 @@ def _reshape(call: Call) -> Item:
     return _in_shape(call, wanted)
 
 
-def _in_shape(call: Call, shape: Sequence[int]) -> Item:
+def _in_shape(call: TfliteCall, shape: Sequence[int]) -> TfliteItem:
     """Return the first input in another shape."""
     item = call.item()
     if item.array is not None:
@@ -41,7 +41,7 @@ def _in_shape(call: Call, shape: Sequence[int]) -> Item:
 
 
 @lowers("SQUEEZE", moves_only=True)
-def _squeeze(call: Call) -> Item:
+def _squeeze(call: TfliteCall) -> TfliteItem:
     shape = call.shape()
     axes = {call.axis(axis) for axis in call.options["squeeze_dims"]}
     axes = axes or {axis for axis, size in enumerate(shape) if size == 1}
@@ -51,7 +51,7 @@ def _squeeze(call: Call) -> Item:
 
 
 @lowers("EXPAND_DIMS", moves_only=True)
-def _expand_dims(call: Call) -> Item:
+def _expand_dims(call: TfliteCall) -> TfliteItem:
     axes = call.ints(1, "an axis")
     if len(axes) != 1:
         raise ValueError(f"axis: expected one, found {len(axes)}")
@@ -61,7 +61,7 @@ def _expand_dims(call: Call) -> Item:
 
 
 @lowers("TRANSPOSE", moves_only=True)
-def _transpose(call: Call) -> Item:
+def _transpose(call: TfliteCall) -> TfliteItem:
     order = [call.axis(axis) for axis in call.ints(1, "an order")]
     if sorted(order) != list(range(call.rank)):
         raise ValueError(f"order: expected each of {call.rank} dimensions once, found {order}")
@@ -74,7 +74,7 @@ def _transpose(call: Call) -> Item:
 
 
 @lowers("CONCATENATION", moves_only=True)
-def _concatenation(call: Call) -> Item:
+def _concatenation(call: TfliteCall) -> TfliteItem:
     count = len(call.items)
     axis = call.axis(call.options["axis"])
     items = [call.item(number) for number in range(count)]
@@ -92,12 +92,12 @@ def _concatenation(call: Call) -> Item:
     return of_value(call.builder.concat(full, axes[axis], call.name(_first_constant(call))), axes)
 
 
-def _first_constant(call: Call) -> int:
+def _first_constant(call: TfliteCall) -> int:
     return next((number for number in range(len(call.items)) if call.is_constant(number)), 0)
 
 
 @lowers("PACK", moves_only=True)
-def _pack(call: Call) -> Item:
+def _pack(call: TfliteCall) -> TfliteItem:
     rank, count = call.rank + 1, len(call.items)
     axis = call.axis(call.options["axis"], rank)
     items = [call.item(number) for number in range(count)]
@@ -116,7 +116,7 @@ def _pack(call: Call) -> Item:
 
 
 @lowers("PAD", "PADV2", "MIRROR_PAD", moves_only=True)
-def _pad(call: Call) -> Item:
+def _pad(call: TfliteCall) -> TfliteItem:
     amounts = np.array(call.ints(1, "padding"), np.int64)
     if amounts.size != 2 * call.rank or amounts.min(initial=0) < 0:
         raise ValueError(f"padding: expected {call.rank} pairs of at least 0, found {amounts.tolist()}")
@@ -137,7 +137,7 @@ def _pad(call: Call) -> Item:
     return of_value(b.pad(view.value, before, after, "constant", float(value.reshape(()))), view.axes)
 
 
-def _symmetric(call: Call, x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
+def _symmetric(call: TfliteCall, x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
     """Return a value padded with its own elements, the edge included, in reverse."""
     b = call.builder
     for axis, (first, last) in enumerate(zip(before, after, strict=True)):
@@ -152,7 +152,7 @@ def _symmetric(call: Call, x: Value, before: Sequence[int], after: Sequence[int]
 
 
 @lowers("TILE", "BROADCAST_TO", moves_only=True)
-def _tile(call: Call) -> Item:
+def _tile(call: TfliteCall) -> TfliteItem:
     counts, shape = call.ints(1, "repeats"), list(call.shape())
     if call.op_type == "BROADCAST_TO":
         shape = [1] * (len(counts) - len(shape)) + shape
@@ -173,7 +173,7 @@ def _tile(call: Call) -> Item:
 
 
 @lowers("REVERSE_V2", moves_only=True)
-def _reverse(call: Call) -> Item:
+def _reverse(call: TfliteCall) -> TfliteItem:
     view = call.view()
     assert view.value is not None
     value = view.value
@@ -184,7 +184,7 @@ def _reverse(call: Call) -> Item:
 
 
 @lowers("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", moves_only=True)
-def _blocks(call: Call) -> Result:
+def _blocks(call: TfliteCall) -> TfliteResult:
     block, b = call.options["block_size"], call.builder
     if call.rank != 4 or block < 1:
         raise ValueError(f"input and block_size: expected 4 dimensions and at least 1, found {call.shape()}, {block}")
@@ -203,7 +203,7 @@ def _blocks(call: Call) -> Result:
 
 
 @lowers("SPACE_TO_BATCH_ND", moves_only=True)
-def _space_to_batch(call: Call) -> Result:
+def _space_to_batch(call: TfliteCall) -> TfliteResult:
     """Give the batch an element for each position in blocks of the dimensions behind it."""
     block, edges = _blocks_and_edges(call)
     b, count = call.builder, len(block)
@@ -219,7 +219,7 @@ def _space_to_batch(call: Call) -> Result:
 
 
 @lowers("BATCH_TO_SPACE_ND", moves_only=True)
-def _batch_to_space(call: Call) -> Result:
+def _batch_to_space(call: TfliteCall) -> TfliteResult:
     block, edges = _blocks_and_edges(call)
     b, count, shape = call.builder, len(block), call.shape()
     batch, places, rest = shape[0] // prod(block), shape[1 : count + 1], shape[count + 1 :]
@@ -235,7 +235,7 @@ def _batch_to_space(call: Call) -> Result:
     return x
 
 
-def _blocks_and_edges(call: Call) -> tuple[list[int], Array]:
+def _blocks_and_edges(call: TfliteCall) -> tuple[list[int], Array]:
     """Return the sizes of blocks, and what is added or cut off before and behind each dimension."""
     block, edges = call.ints(1, "a block"), np.array(call.ints(2, "edges"), np.int64)
     if not 1 <= len(block) < call.rank or min(block) < 1 or edges.size != 2 * len(block) or edges.min() < 0:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dcformat.graph import LSTM
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, lowers
+from dcformat_interop.tflite_import.calls import TfliteCall, lowers
 from dcformat_interop.tflite_import.schema import ACTIVATIONS
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,7 @@ _STATES = range(18, 20)
 
 
 @lowers("UNIDIRECTIONAL_SEQUENCE_LSTM")
-def _lstm(call: Call) -> Value:
+def _lstm(call: TfliteCall) -> Value:
     options = call.options
     for numbers, what in ((_PEEPHOLES, "peepholes"), (_PROJECTION, "a projection"), (_NORMS, "layer norms")):
         if any(call.has(number) for number in numbers):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dcformat.graph import Resize
-from dcformat_interop.tflite_import.calls import Call, lowers
-from dcformat_interop.tflite_import.items import CHANNELS_FIRST, Item, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, lowers
+from dcformat_interop.tflite_import.items import CHANNELS_FIRST, TfliteItem, of_value
 
 
 @lowers("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-def _resize(call: Call) -> Item:
+def _resize(call: TfliteCall) -> TfliteItem:
     x, size = call.stored(0, CHANNELS_FIRST), call.ints(1, "a size")
     corners, half = call.options["align_corners"], call.options["half_pixel_centers"]
     if len(size) != 2 or min(size) < 1:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, Result, lowers
+from dcformat_interop.tflite_import.calls import TfliteCall, TfliteResult, lowers
 
 
 @lowers("SHAPE")
-def _shape(call: Call) -> Result:
+def _shape(call: TfliteCall) -> TfliteResult:
     return np.array(call.shape(), np.int64 if call.results[0].dtype == "int64" else np.int32)
 
 
 @lowers("RANK")
-def _rank(call: Call) -> Result:
+def _rank(call: TfliteCall) -> TfliteResult:
     return np.array(call.rank, np.int32)
 
 
 @lowers("ZEROS_LIKE")
-def _zeros_like(call: Call) -> Result:
+def _zeros_like(call: TfliteCall) -> TfliteResult:
     call.reserve(call.shape())
     return np.zeros(call.shape(), np.int32 if call.is_whole() else np.float32)
 
 
 @lowers("FILL")
-def _fill(call: Call) -> Result:
+def _fill(call: TfliteCall) -> TfliteResult:
     shape, value = call.ints(0, "a shape"), call.const(1, "a value")
     if value.size != 1:
         raise ValueError(f"value: expected one, found {value.size}")
@@ -34,7 +34,7 @@ def _fill(call: Call) -> Result:
 
 
 @lowers("RANGE")
-def _range(call: Call) -> Result:
+def _range(call: TfliteCall) -> TfliteResult:
     start, stop, step = (call.const(number, "a range").reshape(-1) for number in range(3))
     if any(bound.size != 1 for bound in (start, stop, step)) or not step[0]:
         raise ValueError("range: expected a start, a stop, and a step that is not 0")
@@ -44,7 +44,7 @@ def _range(call: Call) -> Result:
 
 
 @lowers("ONE_HOT")
-def _one_hot(call: Call) -> Result:
+def _one_hot(call: TfliteCall) -> TfliteResult:
     depth, on, off = (call.const(number, "a depth or values").reshape(-1) for number in (1, 2, 3))
     if any(item.size != 1 for item in (depth, on, off)) or depth[0] < 1:
         raise ValueError("depth and values: expected a depth of at least 1, and two values")

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, Result, lowers
-from dcformat_interop.tflite_import.items import Item, of_array, of_value, reshaped
+from dcformat_interop.tflite_import.calls import TfliteCall, TfliteResult, lowers
+from dcformat_interop.tflite_import.items import TfliteItem, of_array, of_value, reshaped
 
 Array = npt.NDArray[Any]
 
 
-def _part(call: Call, number: int, ranges: list[range]) -> Item:
+def _part(call: TfliteCall, number: int, ranges: list[range]) -> TfliteItem:
     """Return the positions of an input that a range chooses along each dimension."""
     item = call.item(number)
     if any(len(chosen) < 1 for chosen in ranges) and item.array is None:
@@ -35,7 +35,7 @@ def _part(call: Call, number: int, ranges: list[range]) -> Item:
 
 
 @lowers("SLICE", moves_only=True)
-def _slice(call: Call) -> Item:
+def _slice(call: TfliteCall) -> TfliteItem:
     begin, size, shape = call.ints(1, "a start"), call.ints(2, "a size"), call.shape()
     if len(begin) != len(shape) or len(size) != len(shape):
         raise ValueError(f"start and size: expected {len(shape)} each, found {begin} and {size}")
@@ -49,7 +49,7 @@ def _slice(call: Call) -> Item:
 
 
 @lowers("STRIDED_SLICE", moves_only=True)
-def _strided_slice(call: Call) -> Item:
+def _strided_slice(call: TfliteCall) -> TfliteItem:
     begin, end, step = call.ints(1, "a start"), call.ints(2, "an end"), call.ints(3, "strides")
     if not len(begin) == len(end) == len(step) or 0 in step:
         raise ValueError(f"strides: expected {len(begin)}, none of 0, found {step}")
@@ -62,7 +62,7 @@ def _strided_slice(call: Call) -> Item:
     return reshaped(call.builder, part, shape)
 
 
-def _chosen(call: Call, begin: list[int], end: list[int], step: list[int]) -> tuple[list[range], Shape]:
+def _chosen(call: TfliteCall, begin: list[int], end: list[int], step: list[int]) -> tuple[list[range], Shape]:
     """Return the positions along each dimension, and the shape of the result.
 
     The bits of masks choose among the entries of `begin`, `end` and `step`: one stands for several dimensions
@@ -103,7 +103,7 @@ def _from_front(place: int, length: int) -> int:
 
 
 @lowers("SPLIT", "SPLIT_V", moves_only=True)
-def _split(call: Call) -> list[Result]:
+def _split(call: TfliteCall) -> list[TfliteResult]:
     number, place = (1, 0) if call.op_type == "SPLIT" else (0, 2)
     axes, shape = call.ints(place, "an axis"), call.shape(number)
     axis = call.axis(axes[0] if axes else 0, len(shape))
@@ -118,7 +118,7 @@ def _split(call: Call) -> list[Result]:
             sizes[sizes.index(-1)] = shape[axis] - sum(sizes) - 1
         if len(sizes) != count or any(size < 0 for size in sizes) or sum(sizes) != shape[axis]:
             raise ValueError(f"sizes: expected {count} with a sum of {shape[axis]}, found {sizes}")
-    out: list[Result] = []
+    out: list[TfliteResult] = []
     start = 0
     for size in sizes:
         ranges = [range(length) for length in shape]
@@ -129,13 +129,13 @@ def _split(call: Call) -> list[Result]:
 
 
 @lowers("UNPACK", moves_only=True)
-def _unpack(call: Call) -> list[Result]:
+def _unpack(call: TfliteCall) -> list[TfliteResult]:
     shape = call.shape()
     axis = call.axis(call.options["axis"])
     if shape[axis] != len(call.results):
         raise ValueError(f"outputs: expected {shape[axis]}, found {len(call.results)}")
     kept = (*shape[:axis], *shape[axis + 1 :])
-    out: list[Result] = []
+    out: list[TfliteResult] = []
     for place in range(shape[axis]):
         ranges = [range(length) for length in shape]
         ranges[axis] = range(place, place + 1)
@@ -148,7 +148,7 @@ def _unpack(call: Call) -> list[Result]:
 
 
 @lowers("GATHER", moves_only=True)
-def _gather(call: Call) -> Result:
+def _gather(call: TfliteCall) -> TfliteResult:
     if call.options["batch_dims"]:
         raise Unsupported("with batch_dims")
     axis = call.axis(call.options["axis"])
@@ -170,5 +170,5 @@ def _gather(call: Call) -> Result:
 
 
 @lowers("EMBEDDING_LOOKUP", moves_only=True)
-def _embedding_lookup(call: Call) -> Result:
+def _embedding_lookup(call: TfliteCall) -> TfliteResult:
     return call.builder.gather(call.operand(1), call.value(0), 0, call.name(1))

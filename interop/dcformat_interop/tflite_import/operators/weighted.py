@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Conv, ConvTranspose, Linear, MatMul
-from dcformat_interop.graph_builder import Operand, Value
+from dcformat_interop.graph_builder import BuilderOperand, Value
 from dcformat_interop.lowering.unsupported import Unsupported
-from dcformat_interop.tflite_import.calls import Call, lowers
-from dcformat_interop.tflite_import.items import CHANNELS_FIRST, Item, flattened, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, lowers
+from dcformat_interop.tflite_import.items import CHANNELS_FIRST, TfliteItem, flattened, of_value
 from dcformat_interop.tflite_import.operators.windows import SAME, padding, strides
 
 Array = npt.NDArray[Any]
 
 
 @lowers("CONV_2D", "DEPTHWISE_CONV_2D")
-def _convolution(call: Call) -> Item:
+def _convolution(call: TfliteCall) -> TfliteItem:
     x, weight, stride = call.stored(0, CHANNELS_FIRST), call.weight(1, 4), strides(call)
     channels = x.shape[1]
     if call.op_type == "CONV_2D":
@@ -40,7 +40,7 @@ def _convolution(call: Call) -> Item:
 
 
 @lowers("TRANSPOSE_CONV")
-def _transposed_convolution(call: Call) -> Item:
+def _transposed_convolution(call: TfliteCall) -> TfliteItem:
     wanted, weight = call.ints(0, "an output shape"), call.weight(1, 4)
     x, stride = call.stored(2, CHANNELS_FIRST), strides(call)
     if len(wanted) != 4 or min(wanted) < 1:
@@ -59,7 +59,7 @@ def _transposed_convolution(call: Call) -> Item:
 
 
 @lowers("FULLY_CONNECTED")
-def _fully_connected(call: Call) -> Value:
+def _fully_connected(call: TfliteCall) -> Value:
     if call.options["weights_format"]:
         raise Unsupported("with shuffled weights")
     if not call.is_constant(1):
@@ -79,13 +79,13 @@ def _fully_connected(call: Call) -> Value:
     return b.reshape(made, (*shape[:-1], len(weight))) if call.options["keep_num_dims"] else made
 
 
-def _unsettled(call: Call) -> Item:
+def _unsettled(call: TfliteCall) -> TfliteItem:
     """Return the first input as a value that is perhaps still to be reshaped."""
     item = call.item()
     return item if item.array is None else call.view()
 
 
-def _computed_weights(call: Call) -> Value:
+def _computed_weights(call: TfliteCall) -> Value:
     b, weight, shape = call.builder, call.value(1), call.shape()
     if len(weight.shape) != 2:
         raise ValueError(f"weights: expected 2 dimensions, found {weight.shape}")
@@ -97,7 +97,7 @@ def _computed_weights(call: Call) -> Value:
 
 
 @lowers("BATCH_MATMUL")
-def _batch_matmul(call: Call) -> Value:
+def _batch_matmul(call: TfliteCall) -> Value:
     left, right = (
         _turned(call, operand) if call.options[option] else operand
         for operand, option in ((_left(call), "adj_x"), (call.operand(1), "adj_y"))
@@ -107,12 +107,12 @@ def _batch_matmul(call: Call) -> Value:
     return call.emit(MatMul, left, right)
 
 
-def _left(call: Call) -> Operand:
+def _left(call: TfliteCall) -> BuilderOperand:
     """Return the left matrix: one of the two must be a value."""
     return call.value(0) if call.is_constant(1) else call.operand(0)
 
 
-def _turned(call: Call, operand: Operand) -> Operand:
+def _turned(call: TfliteCall, operand: BuilderOperand) -> BuilderOperand:
     """Return a matrix with rows and columns exchanged."""
     if isinstance(operand, Value):
         order = list(range(len(operand.shape)))

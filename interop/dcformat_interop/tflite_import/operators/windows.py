@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dcformat.graph import AvgPool, MaxPool, Shape
-from dcformat_interop.tflite_import.calls import Call, lowers
-from dcformat_interop.tflite_import.items import CHANNELS_FIRST, Item, of_value
+from dcformat_interop.tflite_import.calls import TfliteCall, lowers
+from dcformat_interop.tflite_import.items import CHANNELS_FIRST, TfliteItem, of_value
 
 SAME, VALID = 0, 1
 
 
-def strides(call: Call) -> Shape:
+def strides(call: TfliteCall) -> Shape:
     """Return the strides along height and width, which must be at least 1."""
     found = call.options["stride_h"], call.options["stride_w"]
     if min(found) < 1:
@@ -20,7 +20,11 @@ def strides(call: Call) -> Shape:
 
 
 def padding(
-    call: Call, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
+    call: TfliteCall,
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
 ) -> tuple[Shape, Shape]:
     """Return the padding before and behind the last dimensions: with SAME, a result for each step of the stride."""
     kind = call.options["padding"]
@@ -38,7 +42,7 @@ def padding(
 
 @lowers("AVERAGE_POOL_2D")
 @lowers("MAX_POOL_2D", moves_only=True)
-def _pool(call: Call) -> Item:
+def _pool(call: TfliteCall) -> TfliteItem:
     x, stride = call.stored(0, CHANNELS_FIRST), strides(call)
     kernel = call.options["filter_h"], call.options["filter_w"]
     if min(kernel) < 1:

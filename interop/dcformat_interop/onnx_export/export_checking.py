@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dcformat.model import Model
 from dcformat_interop.graph_builder import index_limits
-from dcformat_interop.lowering.comparison import Run
+from dcformat_interop.lowering.comparison import NetworkRun
 from dcformat_interop.onnx_export.model_writer import BATCH
 from dcformat_interop.onnx_import.checking import Comparison, compare
-from dcformat_interop.onnx_import.ports import InputPlan
-from dcformat_interop.onnx_import.source import OnnxOrigin, Source, onnx_engine
+from dcformat_interop.onnx_import.model_inputs import InputPlan
+from dcformat_interop.onnx_import.source_model import OnnxOrigin, OnnxSource, onnx_engine
 
 
-def check_export(path: str, model: Model, made: bytes, run: Run) -> Comparison:
+def check_export(path: str, model: Model, made: bytes, run: NetworkRun) -> Comparison:
     """Compare an exported ONNX model with the network that `run` runs.
 
     Parameters
@@ -43,7 +43,7 @@ def check_export(path: str, model: Model, made: bytes, run: Run) -> Comparison:
         )
         for value, port in zip(proto.graph.input, model.graph.inputs, strict=True)
     ]  # fmt: skip
-    source = Source(OnnxOrigin(path, lambda: onnx_engine(made, proto)), proto, plans, {})
+    source = OnnxSource(OnnxOrigin(path, lambda: onnx_engine(made, proto)), proto, plans, {})
     shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
     source.limits = index_limits(model.graph.inputs, model.graph.nodes, model.graph.shapes(shapes), shapes)
     return compare(model, source, run)

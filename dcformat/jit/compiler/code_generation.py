@@ -20,8 +20,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from dcformat.jit.compiler import elf
-from dcformat.jit.compiler.entry import ENTRY, Entry
-from dcformat.jit.machine_code.image import Image
+from dcformat.jit.compiler.entry_builder import ENTRY, EntryBuilder
+from dcformat.jit.machine_code.image import CodeImage
 from dcformat.jit.machine_code.loader import provided
 from dcformat.jit.machine_code.targets import Target
 from dcformat.jit.signature import Signature
@@ -48,7 +48,7 @@ def numba_type(argument: Any) -> Any:
 
 def compile_image(
     function: FunctionType, signature: Signature, fastmath: Any, target: Target | None = None, *, unroll: bool = True
-) -> Image:
+) -> CodeImage:
     """Compile a function, whose helpers are already compiled, to an image.
 
     Parameters
@@ -151,7 +151,7 @@ def _lower(function: FunctionType, signature: Signature, fastmath: Any, machine:
     restype = getattr(types, signature.returns)
     flags = _flags(fastmath)
     cres = compile_extra(cpu_target.typing_context, context, function, argtypes, restype, flags, {}, library)
-    wrapper = Entry(context, cres.fndesc, signature, argtypes, restype).build()
+    wrapper = EntryBuilder(context, cres.fndesc, signature, argtypes, restype).build()
     module = library._final_module.clone()
     for linked in library._linking_libraries:
         module.link_in(linked._get_module_for_linking(), preserve=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dcformat.architectures import ARCHITECTURES, Architecture
 from dcformat_cli.failures import misuse
 from dcformat_cli.network_options import labels_file
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 
 if TYPE_CHECKING:
     from dcformat.codecs import RelativeIndex
@@ -22,7 +22,7 @@ class PackOptions:
     """The options of the command line; their help texts explain them."""
 
     checkpoint: Path
-    output: Output
+    output: OutputFile
     base: str | None
     architecture: str | None
     mode: AnyMode

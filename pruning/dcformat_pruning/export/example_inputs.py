@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from dcformat_pruning.tracing import place, reason, unsupported
 
-Inputs = Sequence[int] | Tensor | Sequence[Any] | Mapping[str, Any]
+ExampleInputs = Sequence[int] | Tensor | Sequence[Any] | Mapping[str, Any]
 BatchAxis = int | None | Mapping[str, int | None]
 
 #: The size of the batch in an export, which is then left open. PyTorch takes 0 and 1 for constants.
@@ -46,7 +46,7 @@ class Examples:
         return replaced
 
 
-def example_inputs(module: nn.Module, inputs: Inputs, batch_axis: BatchAxis) -> Examples:
+def example_inputs(module: nn.Module, inputs: ExampleInputs, batch_axis: BatchAxis) -> Examples:
     """Return the arguments for an export.
 
     Parameters
@@ -85,7 +85,7 @@ def example_inputs(module: nn.Module, inputs: Inputs, batch_axis: BatchAxis) -> 
     return Examples(bound.args, bound.kwargs, shapes if is_open else None)
 
 
-def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what the forward pass takes by position and by name."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)

@@ -16,7 +16,7 @@ from dcformat.codecs import MODES, Mode
 from dcformat.model import Model
 from dcformat.transforms import reorder_units
 from dcformat_pruning.export import from_module
-from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
 
 
@@ -39,7 +39,7 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class ExampleCall:
     """The arguments of a call of the module, which show what an export needs to know of the inputs.
 
     Attributes
@@ -60,7 +60,7 @@ class Call:
 
 
 @torch.no_grad()
-def export(module: nn.Module, call: Call) -> Model:
+def export(module: nn.Module, call: ExampleCall) -> Model:
     """Return the model of a module, with its hidden units in the order that takes the fewest bytes.
 
     Raises
@@ -78,7 +78,7 @@ def pack(model: Model, mode: Mode | None) -> Packed:
     return min(made, key=lambda packed: len(packed.data))
 
 
-def packed_metric(data: bytes, module: nn.Module, call: Call, validate: Callable[[nn.Module], float]) -> float:
+def packed_metric(data: bytes, module: nn.Module, call: ExampleCall, validate: Callable[[nn.Module], float]) -> float:
     """Return the metric of the network in a file, computed by the runtime.
 
     `validate` gets a copy of the module whose calls run the file. A network that takes single inputs only is measured

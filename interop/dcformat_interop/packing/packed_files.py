@@ -19,7 +19,7 @@ from dcformat.files import replacing
 from dcformat.model import STORAGE, Delta, Extension, Model
 from dcformat.reader import DcfFile
 from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
-from dcformat_interop.packing.origin import Origin, check_tensors, read_origin
+from dcformat_interop.packing.origin import SafetensorsOrigin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Array, Budget
 
@@ -162,7 +162,7 @@ class PackedFiles:
         """Return the tensors that are damaged or missing, with the reasons, as `DcfFile.damaged` does."""
         return {name: error for file in self._files for name, error in file.damaged().items()}
 
-    def origin(self, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> Origin | None:
+    def origin(self, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> SafetensorsOrigin | None:
         """Return the safetensors files that the checkpoint was made of, or None if it does not say.
 
         Parameters

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dcformat.records import replace
-from dcformat_cli import networks
+from dcformat_cli import foreign_networks
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import check_channels, preprocessing, read_labels
-from dcformat_cli.packing.models import packed, rewritten, write_and_report
-from dcformat_cli.packing.options import PackOptions
+from dcformat_cli.pack.models import packed, rewritten, write_and_report
+from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.terminal import note
 from dcformat_cli.writing import packed_model
 
@@ -17,7 +17,7 @@ def pack_network(options: PackOptions) -> None:
     path, pairs = options.checkpoint, options.pairs()
     options.output.check(path, options.labels_file, options.base)
     with naming(str(path)):
-        imported = networks.read_network(
+        imported = foreign_networks.read_network(
             path, options.dims, options.values, options.float32, options.exact, options.max_memory
         )
     model = imported.model
@@ -32,5 +32,5 @@ def pack_network(options: PackOptions) -> None:
         whole = made.data
         if options.base is not None:
             whole = packed_model(rewritten(model, made.mode, options), str(options.output), made.mode)
-        note(networks.describe(networks.check(imported, whole, options.max_memory)))
+        note(foreign_networks.describe(foreign_networks.check(imported, whole, options.max_memory)))
     write_and_report(options, {}, model, made)

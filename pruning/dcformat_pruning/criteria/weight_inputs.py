@@ -45,7 +45,7 @@ class Multiplied(NamedTuple):
         return wide.reshape(self.weight.shape).to(self.weight.dtype)
 
 
-class Rows(NamedTuple):
+class WeightInputs(NamedTuple):
     """The inputs of a weight in one call.
 
     Attributes
@@ -95,7 +95,7 @@ def _groups(part: nn.Module, name: str) -> int:
 
 @torch.no_grad()
 def visit_inputs(
-    module: nn.Module, weights: Mapping[str, Multiplied], data: Data, visit: Callable[[str, Rows], None]
+    module: nn.Module, weights: Mapping[str, Multiplied], data: Data, visit: Callable[[str, WeightInputs], None]
 ) -> None:
     """Run `data` through `module`, and call `visit` with the names and inputs of the weights."""
 
@@ -129,7 +129,7 @@ def input_energies(module: nn.Module, weights: Mapping[str, Multiplied], data: D
     """Return for each weight that was used the sums of its squared inputs, float64 ``(groups, columns)``."""
     energies: dict[str, Tensor] = {}
 
-    def visit(name: str, rows: Rows) -> None:
+    def visit(name: str, rows: WeightInputs) -> None:
         energies[name] = energies.get(name, 0) + rows.x.double().square().sum(1)
 
     visit_inputs(module, weights, data, visit)
@@ -143,7 +143,7 @@ def check_used(weights: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
             raise PruningError(f"{name}: expected a layer that the forward pass uses, found it unused")
 
 
-def _inputs(part: nn.Module, given: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+def _inputs(part: nn.Module, given: Mapping[str, Any]) -> Iterator[tuple[str, WeightInputs]]:
     """Yield the parameters of a part that was called, and their inputs."""
     if isinstance(part, nn.MultiheadAttention):
         yield from _attention_inputs(part, given)
@@ -153,17 +153,17 @@ def _inputs(part: nn.Module, given: Mapping[str, Any]) -> Iterator[tuple[str, Ro
         yield from ((name, _rows(x)) for name, x in cell_inputs(part, *given.values()))
     elif isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
         x = patches(part, next(iter(given.values()))).flatten(0, 1).transpose(0, 1)
-        yield "weight", Rows(x, torch.full((len(x), 1), x.shape[1], device=x.device))
+        yield "weight", WeightInputs(x, torch.full((len(x), 1), x.shape[1], device=x.device))
 
 
-def _rows(*inputs: Tensor) -> Rows:
+def _rows(*inputs: Tensor) -> WeightInputs:
     """Return the inputs of groups, each ``(..., columns)``, as one matrix for each group."""
     flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
     count = torch.tensor([[len(x)] for x in flat], device=flat[0].device)
-    return Rows(nn.utils.rnn.pad_sequence(flat, batch_first=True), count)
+    return WeightInputs(nn.utils.rnn.pad_sequence(flat, batch_first=True), count)
 
 
-def _attention_inputs(part: nn.MultiheadAttention, given: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+def _attention_inputs(part: nn.MultiheadAttention, given: Mapping[str, Any]) -> Iterator[tuple[str, WeightInputs]]:
     inputs = [given[name] for name in ("query", "key", "value")]
     if part.in_proj_weight is not None:
         yield "in_proj_weight", _rows(*inputs)

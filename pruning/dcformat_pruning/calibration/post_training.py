@@ -18,9 +18,9 @@ from dcformat.graph import Graph, Quantize, Requantize
 from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.calibration.calibration_inputs import random_inputs
-from dcformat_pruning.calibration.goals import CalibrationGoal, search
-from dcformat_pruning.calibration.layers import Layer, find_layers
+from dcformat_pruning.calibration.layers import UsedTensor, find_layers
 from dcformat_pruning.calibration.measures import Measure
+from dcformat_pruning.calibration.price_search import CalibrationGoal, search
 from dcformat_pruning.calibration.pruning_masks import CRITERIA, Mask, densities, masks
 from dcformat_pruning.calibration.refinement import Teacher
 from dcformat_pruning.calibration.sensitivity import Sensitivity, measure_sensitivity
@@ -34,7 +34,7 @@ _BATCH = 16
 #: One input in `_KEPT` is kept to compare the networks, if there are at least twice as many inputs.
 _KEPT = 5
 
-Inputs = Mapping[str, npt.NDArray[Any]]
+NamedInputs = Mapping[str, npt.NDArray[Any]]
 
 
 class CalibrationTrial(NamedTuple):
@@ -101,7 +101,7 @@ class CalibrationOptions(NamedTuple):
 
 def compress_calibrated(
     model: Model,
-    inputs: Inputs | None = None,
+    inputs: NamedInputs | None = None,
     goal: CalibrationGoal = CalibrationGoal("change", 0.01),  # noqa: B008 - immutable
     options: CalibrationOptions = CalibrationOptions(),  # noqa: B008 - immutable
     progress: Callable[[CalibrationTrial, bool], None] = lambda trial, best: None,
@@ -160,7 +160,7 @@ def _check(model: Model, options: CalibrationOptions) -> None:
 class Calibrated:
     """What is known of a network before it is compressed, and its compression at any price."""
 
-    def __init__(self, model: Model, inputs: Inputs | None, options: CalibrationOptions) -> None:
+    def __init__(self, model: Model, inputs: NamedInputs | None, options: CalibrationOptions) -> None:
         assert model.graph is not None
         self.model, self.options = model, options
         self.network = TorchNetwork(model)
@@ -176,7 +176,7 @@ class Calibrated:
             self._dense = [self.network.run(batch) for batch in self._kept]
         _check_outputs(self._dense)
         self.measure.fit(self._dense)
-        self.layers: list[Layer] = find_layers(model.graph, {n: t.shape for n, t in model.tensors.items()})
+        self.layers: list[UsedTensor] = find_layers(model.graph, {n: t.shape for n, t in model.tensors.items()})
         self._teacher = Teacher(self.network, batches, self.measure)
         self._walk = self._pruned(batches)
 
@@ -264,7 +264,7 @@ def _tells_classes(kind: str | None, output: Tensor) -> bool:
     )
 
 
-def _taken(graph: Graph, network: TorchNetwork, inputs: Inputs | None) -> list[Tensor]:
+def _taken(graph: Graph, network: TorchNetwork, inputs: NamedInputs | None) -> list[Tensor]:
     """Return the calibration inputs as float32 arrays with the batch first."""
     given = random_inputs(graph, network.shapes, network.tensors, RANDOM_INPUTS) if inputs is None else inputs
     for name, array in given.items():

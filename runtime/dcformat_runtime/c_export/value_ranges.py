@@ -10,7 +10,7 @@ import numpy as np
 
 from dcformat.graph import Graph, Shape
 from dcformat_runtime.network import Floats
-from dcformat_runtime.numpy_backend.evaluation import Value, evaluate
+from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
 #: Maximum number of floats of the largest value that are computed at a time.
 _PIECE = 1 << 22
@@ -40,9 +40,9 @@ def calibrate(graph: Graph, shapes: list[Shape], tensors: Mapping[str, Floats], 
     return Calibration(list(zip(low, high, strict=True)), np.concatenate(outputs))
 
 
-def _operand(operand: int | str | float, values: list[Floats], tensors: Mapping[str, Floats]) -> Value:
+def _operand(operand: int | str | float, values: list[Floats], tensors: Mapping[str, Floats]) -> NumpyOperand:
     if isinstance(operand, int):
-        return Value(values[operand], True)
+        return NumpyOperand(values[operand], True)
     if isinstance(operand, str):
-        return Value(tensors[operand], False)
-    return Value(np.array(operand, np.float32), False)
+        return NumpyOperand(tensors[operand], False)
+    return NumpyOperand(np.array(operand, np.float32), False)

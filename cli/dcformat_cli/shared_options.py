@@ -21,7 +21,7 @@ from dcformat.modes import DECODE_SECONDS
 from dcformat.source import is_url
 from dcformat_cli.failures import misuse
 from dcformat_cli.group import Choice
-from dcformat_cli.output_files import Output
+from dcformat_cli.output_files import OutputFile
 from dcformat_cli.terminal import set_quiet
 
 #: The key under which the callback of ``-o`` finds ``-f``.
@@ -96,7 +96,7 @@ def refuse(why: str, *names: str) -> None:
 
 
 def output(what: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """Return the options ``-o`` and ``-f``; a verb gets both as one `Output` called `output`."""
+    """Return the options ``-o`` and ``-f``; a verb gets both as one `OutputFile` called `output`."""
 
     def decorate(function: Any) -> Any:
         forced = click.option(
@@ -116,8 +116,8 @@ def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
     context.meta[_FORCE] = value
 
 
-def _output(context: click.Context, _: click.Parameter, value: str | None) -> Output | None:
-    return None if value is None else Output.of(value, context.meta.get(_FORCE, False))
+def _output(context: click.Context, _: click.Parameter, value: str | None) -> OutputFile | None:
+    return None if value is None else OutputFile.of(value, context.meta.get(_FORCE, False))
 
 
 def mode(what: str) -> Callable[[Any], Any]:

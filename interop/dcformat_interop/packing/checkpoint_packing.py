@@ -16,24 +16,24 @@ from dcformat.codecs import Mode
 from dcformat.model import STORAGE
 from dcformat.piecewise import CodedChunk, Survey
 from dcformat.wording import counted
-from dcformat_interop.checkpoint_reader import Note, remarks
+from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks
 from dcformat_interop.packing.elements import FileElements, Findings
-from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, Work
-from dcformat_interop.packing.selection import Selection, select
+from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.shards import Shards, size_note
+from dcformat_interop.packing.tensor_selection import Selection, select
 from dcformat_interop.packing.units import (
     ChunkOfTensor,
     CodedWhole,
-    Result,
     Surveyed,
     SurveyOfTensor,
     Unit,
+    UnitResult,
     WholeTensors,
     divided,
     is_large,
     working_bytes,
 )
-from dcformat_interop.packing.workers import Engine
+from dcformat_interop.packing.workers import Executor
 from dcformat_interop.refusals import UnfitError
 
 #: From this many bytes of tensors on, finished parts are kept beside the output; fewer take seconds to code again.
@@ -44,7 +44,7 @@ _LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PackingProgress:
     """How far a packing is, in bytes of the checkpoint.
 
     Attributes
@@ -99,7 +99,7 @@ class Packing:
         self._shards, self._mode, self._exact, self._max_memory = shards, mode, exact, max_memory
         self.selection: Selection = select(shards, skip, exact or (None if shards.are_several else False))
         if not self.selection.elements:
-            raise UnfitError(shards.path, "at least one tensor that a .dcf file can hold", "none")
+            raise no_tensors(str(shards.path), self.selection.left_out)
 
     @property
     def data_bytes(self) -> int:
@@ -118,9 +118,9 @@ class Packing:
             mask = [] if each.mask is None else [*each.mask.stamp, each.mask.offset]
             files[each.name] = [os.fspath(each.path), *each.stamp, each.offset, each.scale, *mask]
         options = {"version": __version__, "format": [layout.MAJOR, layout.MINOR], "mode": self._mode}
-        return Journal(path, Work({**options, "exact": self._exact}, files))
+        return Journal(path, PackingWork({**options, "exact": self._exact}, files))
 
-    def run(self, engine: Engine, journal: Journal, progress: Callable[[Progress], None]) -> None:
+    def run(self, engine: Executor, journal: Journal, progress: Callable[[PackingProgress], None]) -> None:
         """Code all tensors that the journal does not have; an error leaves it as complete as it is by then.
 
         Raises
@@ -146,7 +146,7 @@ class Packing:
             out.append(CodedTensor(each.name, done.digest, done.head, done.size, payload))
         return out
 
-    def require_memory(self, what: str, need: int, engine: Engine) -> None:
+    def require_memory(self, what: str, need: int, engine: Executor) -> None:
         """Raise `UnfitError` if as many units of this need as run at a time take more memory than allowed."""
         if self._max_memory is not None and need * engine.jobs > self._max_memory:
             jobs = f" in {engine.jobs} jobs" if engine.jobs > 1 else ""
@@ -197,7 +197,7 @@ class _Run:
     """One run of an engine over what is not finished."""
 
     def __init__(
-        self, packing: Packing, engine: Engine, journal: Journal, progress: Callable[[Progress], None]
+        self, packing: Packing, engine: Executor, journal: Journal, progress: Callable[[PackingProgress], None]
     ) -> None:
         self._packing, self._engine, self._journal, self._progress = packing, engine, journal, progress
         self._large: dict[str, _Large] = {}
@@ -231,9 +231,9 @@ class _Run:
         return self._chunks.popleft() if self._chunks else next(first, None)
 
     def _report(self) -> None:
-        self._progress(Progress(self._done, self._total, self._kept))
+        self._progress(PackingProgress(self._done, self._total, self._kept))
 
-    def _keep(self, unit: Unit, result: Result) -> None:
+    def _keep(self, unit: Unit, result: UnitResult) -> None:
         """Put a result into the journal, and find out what can be done now."""
         if isinstance(unit, WholeTensors):
             assert isinstance(result, list)  # the result of such a unit

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import TensorNames
-from dcformat_interop.onnx_import.ports import InputPlan
+from dcformat_interop.onnx_import.model_inputs import InputPlan
 from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
@@ -112,7 +112,7 @@ def onnx_engine(content: Path | bytes, model: Any) -> OnnxEngine:
     return OnnxEngine(evaluator.run, f"onnx.reference {onnx.__version__}", advice)
 
 
-class Source:
+class OnnxSource:
     """An ONNX model to run.
 
     Parameters

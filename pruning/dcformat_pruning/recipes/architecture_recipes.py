@@ -17,8 +17,8 @@ from torch import nn
 from dcformat.model import Model
 from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
+from dcformat_pruning.lenets import build, load_weights
 from dcformat_pruning.meter import Meter, Report
-from dcformat_pruning.networks import build, load_weights
 from dcformat_pruning.recipes.classic import CLASSIC
 from dcformat_pruning.recipes.default import DEFAULT
 from dcformat_pruning.recipes.recipe import Recipe, Result, StageContext

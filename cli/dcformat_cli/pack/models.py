@@ -9,8 +9,8 @@ import dcformat
 from dcformat.errors import FormatError
 from dcformat.model import Model
 from dcformat_cli import summary
-from dcformat_cli.packing import deltas
-from dcformat_cli.packing.options import PackOptions
+from dcformat_cli.pack import delta_packing
+from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.terminal import emit_json, say
 from dcformat_cli.writing import packed_in, packed_model, say_choice, trials_as_json
 
@@ -25,7 +25,7 @@ def packed(model: Model, options: PackOptions) -> SmallestFile:
     def make(mode: Mode) -> bytes:
         new = rewritten(model, mode, options)
         if options.base is not None:
-            return deltas.packed_delta(new, options.base, str(options.output), mode, options.max_memory)
+            return delta_packing.packed_delta(new, options.base, str(options.output), mode, options.max_memory)
         return packed_model(new, str(options.output), mode, options.relative_index)
 
     return packed_in(mode_of(options), make, model.elements, options.seconds)
@@ -64,12 +64,12 @@ def write_and_report(options: PackOptions, left_out: Mapping[str, str], model: M
         figures = summary.as_json(summary.summarize(content)) if options.as_json else {}
     if options.as_json:
         if delta is not None:
-            figures["delta"] = deltas.as_json(delta)
+            figures["delta"] = delta_packing.as_json(delta)
         document = {"file": str(output), "mode": made.mode, "tried": trials_as_json(made.trials)}
         emit_json({**document, "left_out": dict(left_out), **figures}, err=output.to_stdout)
         return
     if delta is not None:
-        say(deltas.line(str(output), len(made.data), delta, model), err=output.to_stdout)
+        say(delta_packing.line(str(output), len(made.data), delta, model), err=output.to_stdout)
     else:
         say(summary.size_line(str(output), len(made.data), model.elements), err=output.to_stdout)
     say_choice(mode_of(options), made.trials, made.mode, err=output.to_stdout)

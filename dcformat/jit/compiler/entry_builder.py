@@ -24,7 +24,7 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _PTR = ir.PointerType(_I8)
 
 
-class Entry:
+class EntryBuilder:
     """Builds the entry's LLVM module."""
 
     def __init__(self, context: Any, fndesc: Any, signature: Signature, argtypes: list[Any], restype: Any) -> None:

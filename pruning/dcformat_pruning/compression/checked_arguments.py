@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dcformat.datasets import DataError
-from dcformat_pruning.compression.packing import Call
+from dcformat_pruning.compression.packed_module import ExampleCall
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.export.inputs import BatchAxis
+from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
 from dcformat_pruning.feeds import Feed, feed_of
 from dcformat_pruning.masks import PruningError
@@ -33,7 +33,7 @@ def device_of(module: nn.Module) -> torch.device:
     return parameter.device
 
 
-def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxis) -> Call:
+def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxis) -> ExampleCall:
     """Return the arguments with which the task calls the module.
 
     Raises
@@ -51,7 +51,7 @@ def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxi
     if not calls:
         raise DataError("step: expected a call of the module that is compressed, found none")
     args, kwargs, _ = calls[0]
-    return Call(args, kwargs, batch_axis)
+    return ExampleCall(args, kwargs, batch_axis)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
     return own.to(memory_format=memory_format(own))  # type: ignore[call-overload, no-any-return]
 
 
-def check_teacher(teacher: nn.Module, module: nn.Module, call: Call) -> None:
+def check_teacher(teacher: nn.Module, module: nn.Module, call: ExampleCall) -> None:
     """Raise a `DataError` unless the teacher can be called as the module is, and its outputs have the same shapes."""
     with torch.no_grad(), torch.random.fork_rng([]):
         with _fitting("teacher", "the network's inputs to fit it"):

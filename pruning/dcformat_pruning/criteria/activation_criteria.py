@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria.base import (
     Data,
-    Layer,
     Scores,
+    WeightedLayer,
     batches,
     evaluating,
     finite,
@@ -18,7 +18,13 @@ from dcformat_pruning.criteria.base import (
     positions,
     scored_layers,
 )
-from dcformat_pruning.criteria.inputs import Rows, check_used, input_energies, multiplied_weights, visit_inputs
+from dcformat_pruning.criteria.weight_inputs import (
+    WeightInputs,
+    check_used,
+    input_energies,
+    multiplied_weights,
+    visit_inputs,
+)
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.objectives import run
 
@@ -68,7 +74,7 @@ class TfIdf:
         present: dict[str, Tensor] = {}
         count: dict[str, Tensor] = {}
 
-        def visit(name: str, rows: Rows) -> None:
+        def visit(name: str, rows: WeightInputs) -> None:
             x = rows.x.abs()
             count[name] = count.get(name, 0) + rows.counts
             loud[name] = loud.get(name, 0) + x.sum(1, dtype=torch.float64)
@@ -116,7 +122,7 @@ class Apoz:
         alive: dict[str, Tensor] = {}
         count = dict.fromkeys(layers, 0)
 
-        def hook(name: str, layer: Layer, _: Tensor, output: Tensor) -> None:
+        def hook(name: str, layer: WeightedLayer, _: Tensor, output: Tensor) -> None:
             spread = positions(layer, output).flatten(0, 1)
             count[name] += spread.shape[0]
             alive[name] = alive.get(name, 0) + (spread > 0).sum(0).flatten()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.kinds import looks_like_checkpoint
-from dcformat_interop.packing.pack import value_notes
+from dcformat_interop.packing.checkpoint_packing import value_notes
 from dcformat_interop.packing.shards import find_shards, is_several
 from dcformat_interop.safetensors import METADATA_PREFIX
 
@@ -20,9 +20,9 @@ from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import preprocessing, read_labels
-from dcformat_cli.packing import deltas
-from dcformat_cli.packing.models import packed, write_and_report
-from dcformat_cli.packing.options import PackOptions
+from dcformat_cli.pack import delta_packing
+from dcformat_cli.pack.models import packed, write_and_report
+from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.terminal import note, show_notes, warn
 
 #: Bytes needed to pack each element of a tensor: indices, codes, and the arrays to sort them.
@@ -49,7 +49,7 @@ def pack_checkpoint(options: PackOptions) -> None:
     labels = read_labels(options.labels, graph, tensors)
     model = Model(tensors, graph, labels, {**kept_metadata(read.metadata), **pairs})
     if options.base is not None and architecture is None:
-        model = deltas.with_network_of(options.base, model, options.max_memory)
+        model = delta_packing.with_network_of(options.base, model, options.max_memory)
     with naming(read.path):
         made = packed(model, options)
     write_and_report(options, read.left_out, model, made)

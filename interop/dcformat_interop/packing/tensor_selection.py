@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dcformat_interop.packing.elements import FileElements
 from dcformat_interop.packing.shards import Shard, Shards
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.safetensors import DTYPES, Entry
+from dcformat_interop.safetensors import DTYPES, HeaderEntry
 from dcformat_interop.skipping import SkippedNames
 from dcformat_interop.tensors import SKIPPED
 
@@ -53,7 +53,7 @@ def select(shards: Shards, skip: Sequence[str], exact: bool | None) -> Selection
         A pattern matches nothing, a mask does not fit its weights, or nothing is left.
     """
     skipped, found = SkippedNames(skip), Selection()
-    there: dict[str, tuple[Shard, Entry]] = {}
+    there: dict[str, tuple[Shard, HeaderEntry]] = {}
     for shard in shards.shards:
         for entry in shard.layout.entries:
             if skipped(entry.name):
@@ -77,11 +77,13 @@ def select(shards: Shards, skip: Sequence[str], exact: bool | None) -> Selection
     return found
 
 
-def _has(name: str, there: dict[str, tuple[Shard, Entry]], found: Selection) -> bool:
+def _has(name: str, there: dict[str, tuple[Shard, HeaderEntry]], found: Selection) -> bool:
     return name in there or found.left_out.get(name, SKIPPED) != SKIPPED
 
 
-def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, exact: bool | None) -> FileElements:
+def _folded(
+    stem: str, there: dict[str, tuple[Shard, HeaderEntry]], found: Selection, exact: bool | None
+) -> FileElements:
     """Return NAME_orig under its mask, as NAME."""
     name, mask = f"{stem}_orig", f"{stem}_mask"
     shard, entry = there[name]
@@ -96,7 +98,7 @@ def _folded(stem: str, there: dict[str, tuple[Shard, Entry]], found: Selection, 
 
 
 def _elements(
-    name: str, shard: Shard, entry: Entry, *, exact: bool | None, mask: FileElements | None = None
+    name: str, shard: Shard, entry: HeaderEntry, *, exact: bool | None, mask: FileElements | None = None
 ) -> FileElements:
     return FileElements(
         path=shard.path,

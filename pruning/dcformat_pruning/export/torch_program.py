@@ -10,7 +10,7 @@ from dcformat_interop.torch_import import quiet
 from torch import nn
 from torch.export import ExportedProgram
 
-from dcformat_pruning.export.inputs import Examples
+from dcformat_pruning.export.example_inputs import Examples
 from dcformat_pruning.tracing import UnsupportedModuleError, place, reason, unsupported
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dcformat_interop.packing.files import INDEX_NAME, write_one, write_shards
+from dcformat_interop.packing.checkpoint_packing import JOURNAL_FROM, Packing
 from dcformat_interop.packing.journal import Journal
 from dcformat_interop.packing.origin import origin_section
-from dcformat_interop.packing.pack import JOURNAL_FROM, Packing
+from dcformat_interop.packing.packed_files import INDEX_NAME, write_one, write_shards
 from dcformat_interop.packing.shards import Shards, find_shards
-from dcformat_interop.packing.workers import Engine, Processes, ThisProcess
+from dcformat_interop.packing.workers import Executor, Processes, ThisProcess
 
 import dcformat
 from dcformat.codecs import Mode
@@ -25,9 +25,9 @@ from dcformat_cli import summary
 from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
 from dcformat_cli.input_files import naming
-from dcformat_cli.output_files import Output
-from dcformat_cli.packing.checkpoints import check_names, kept_metadata
-from dcformat_cli.packing.options import PackOptions
+from dcformat_cli.output_files import OutputFile
+from dcformat_cli.pack.checkpoints import check_names, kept_metadata
+from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.terminal import emit_json, note, say, show_notes
 from dcformat_cli.writing import say_choice, trials_as_json
 
@@ -74,16 +74,16 @@ def pack_stream(options: PackOptions, spread: Spread) -> None:
     """Pack a checkpoint tensor by tensor."""
     output = options.output
     shards = find_shards(options.checkpoint, max_memory=options.max_memory)
-    if spread.shard_bytes is None:
-        output.check(options.checkpoint, *(shard.path for shard in shards.shards))
-    else:
-        _check_directory(output)
     packings = _packings(options, shards)
     first = packings[0]
     check_names(shards.path, [each.name for each in first.selection.elements])
     journaled = len(packings) == 1 and first.data_bytes >= JOURNAL_FROM
     journal_path = _journal_path(output, spread) if journaled else None
     with ExitStack() as stack:
+        if spread.shard_bytes is None:
+            output.check(options.checkpoint, *(shard.path for shard in shards.shards))
+        else:
+            stack.enter_context(_directory(output))
         engine = _engine(spread)
         stack.callback(engine.close)
         with _kept(journal_path), naming(shards.path):
@@ -113,7 +113,7 @@ def _packings(options: PackOptions, shards: Shards) -> list[Packing]:
 
 
 @contextmanager
-def _run(packing: Packing, engine: Engine, journal_path: Path | None) -> Iterator[_Coded]:
+def _run(packing: Packing, engine: Executor, journal_path: Path | None) -> Iterator[_Coded]:
     """Code all tensors that the journal does not have, and keep the journal open until the block ends."""
     with packing.journal(journal_path) as journal:
         if journal.restarted:
@@ -157,7 +157,9 @@ def _kept(path: Path | None) -> Iterator[None]:
         raise
 
 
-def _check_directory(output: Output) -> None:
+@contextmanager
+def _directory(output: OutputFile) -> Iterator[None]:
+    """Make the directory for several files; if the block fails and leaves nothing there, remove it again."""
     path = output.path
     if path is None:
         raise misuse("--shards: expected a directory for the output, found stdout")
@@ -165,10 +167,18 @@ def _check_directory(output: Output) -> None:
         raise misuse(f"{path}: expected a directory for several files, found a file")
     if (path / INDEX_NAME).exists() and not output.force:
         raise misuse(f"{path}: expected a directory without {INDEX_NAME}, found one; -f replaces it")
+    is_new = not path.exists()
     path.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # What is finished is kept there.
+                path.rmdir()
+        raise
 
 
-def _journal_path(output: Output, spread: Spread) -> Path | None:
+def _journal_path(output: OutputFile, spread: Spread) -> Path | None:
     if output.path is None:
         return None
     if spread.shard_bytes is not None:
@@ -176,7 +186,7 @@ def _journal_path(output: Output, spread: Spread) -> Path | None:
     return output.path.with_name(f"{output.path.name}.journal")
 
 
-def _engine(spread: Spread) -> Engine:
+def _engine(spread: Spread) -> Executor:
     if spread.engine == "ray":
         require_ray("--engine ray")
         from dcformat_interop.packing.ray_engine import RayEngine

@@ -44,7 +44,7 @@ from dcformat_runtime.numpy_backend import elementwise, rearranging, recurrent, 
 
 
 @record(eq=False)
-class Value:
+class NumpyOperand:
     """An operand: an array, and whether its first dimension is the batch; tensors and constants have none."""
 
     array: Floats
@@ -56,14 +56,14 @@ class Value:
         return self.array.ndim - self.batched
 
 
-def evaluate(node: Node, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
+def evaluate(node: Node, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Floats:
     """Return a node's result ``(batch, *out_shape)``; operands are not changed.
 
     Parameters
     ----------
     node : Node
         A node whose operands and attributes `Graph.shapes` has validated.
-    operands : sequence of Value
+    operands : sequence of NumpyOperand
         At least one has a batch.
     tensors : mapping of str to ndarray
         The node's weights and biases, dense float32.
@@ -82,16 +82,16 @@ def evaluate(node: Node, operands: Sequence[Value], tensors: Mapping[str, Floats
 
 def _elementwise(
     compute: Callable[..., Any],
-) -> Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]:
+) -> Callable[[Any, Sequence[NumpyOperand], Mapping[str, Floats], Shape], Any]:
     """Give an operator operands that broadcast: dimensions of 1 between the batch and a value's own."""
 
-    def run(node: Node, operands: Sequence[Value], tensors: Mapping[str, Floats], out_shape: Shape) -> Any:
+    def run(node: Node, operands: Sequence[NumpyOperand], tensors: Mapping[str, Floats], out_shape: Shape) -> Any:
         return compute(node, [aligned(operand, len(out_shape)) for operand in operands])
 
     return run
 
 
-def aligned(operand: Value, rank: int) -> Floats:
+def aligned(operand: NumpyOperand, rank: int) -> Floats:
     """Return an operand with `rank` dimensions behind the batch, if it has a batch."""
     array = operand.array
     if not operand.batched or operand.rank == rank:
@@ -99,12 +99,12 @@ def aligned(operand: Value, rank: int) -> Floats:
     return array.reshape(len(array), *(1,) * (rank - operand.rank), *array.shape[1:])
 
 
-def _one(compute: Callable[..., Any]) -> Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]:
+def _one(compute: Callable[..., Any]) -> Callable[[Any, Sequence[NumpyOperand], Mapping[str, Floats], Shape], Any]:
     """Give an operator its only operand, whose first dimension is the batch."""
     return lambda node, operands, tensors, out_shape: compute(node, operands[0].array)
 
 
-_OPERATORS: dict[type[Node], Callable[[Any, Sequence[Value], Mapping[str, Floats], Shape], Any]] = {
+_OPERATORS: dict[type[Node], Callable[[Any, Sequence[NumpyOperand], Mapping[str, Floats], Shape], Any]] = {
     Linear: weighted.linear, Conv: weighted.conv, ConvTranspose: weighted.conv_transpose, MatMul: weighted.matmul,
     LSTM: recurrent.lstm, GRU: recurrent.gru,
     ReLU: _one(elementwise.relu), Unary: _one(elementwise.unary), Quantize: _one(elementwise.quantize),

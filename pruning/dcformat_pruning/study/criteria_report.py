@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dcformat_pruning.study.article import DENSE, PUBLISHED, RepeatedRow
-from dcformat_pruning.study.comparison import ComparisonRow
+from dcformat_pruning.study.criteria_comparison import ComparisonRow
 from dcformat_pruning.study.network_comparison import NetworkRow
 from dcformat_pruning.study.schedule_comparison import ScheduleRow
 
 T = TypeVar("T")
 
 #: A row of any of the study's tables.
-Row = ComparisonRow | RepeatedRow | ScheduleRow | NetworkRow
+StudyRow = ComparisonRow | RepeatedRow | ScheduleRow | NetworkRow
 
 #: Colours, markers and dashes of the criteria in all panels; markers and dashes help readers who cannot tell colours.
 _COLOURS = (
@@ -28,7 +28,7 @@ _MARKERS = "osv^D<>pPX*"
 _DASHES = ("-", "--", "-.")
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[StudyRow]) -> str:
     """Return the rows as CSV, with accuracies from 0 to 1 and six decimals."""
     if not rows:
         return ""
