@@ -67,10 +67,10 @@ def draw(random: np.random.Generator, shape: tuple[int, ...], density: float | N
     """Return a layer's weights."""
     if density is None:
         return random.standard_normal(shape, np.float32) * np.float32(0.02)
-    book = np.concatenate((np.zeros(1), random.standard_normal(32))).astype(np.float32)
+    codebook = np.concatenate((np.zeros(1), random.standard_normal(32))).astype(np.float32)
     codes = random.integers(1, 33, shape, np.uint8)
     codes[random.random(shape, np.float32) >= density] = 0
-    return book[codes]
+    return codebook[codes]
 
 
 def row(what: str, path: Path, arrays: dict[str, npt.NDArray[np.float32]]) -> None:
