@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from math import prod
 
 from dcformat import layout
-from dcformat.contents_writer import entry_end
 from dcformat.cursor import Cursor
-from dcformat.delta_codec import read_delta
 from dcformat.errors import (
     DuplicateError,
     EncodingError,
@@ -117,6 +115,8 @@ def parse(data: bytes, base: int = 0) -> Contents:
     if cursor := sections.pop(layout.SECTION_DELTA, None):
         if own := [kind for kind in sections if kind < layout.IGNORABLE]:
             raise EncodingError("sections of a delta", got=own[0], expected="only a tensor table beside section 6")
+        from dcformat.delta_codec import read_delta  # few files are deltas
+
         delta = read_delta(cursor, tensors)
     shapes, dtypes = {t.name: t.shape for t in tensors}, {t.name: t.dtype for t in tensors}
     return Contents(tensors, blocks, *parse_sections(sections, shapes, dtypes), delta)
@@ -307,4 +307,6 @@ def _read_self_test(cursor: Cursor | None) -> SelfTest | None:
 
 def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
     """Return what a table entry says that begins with `head` and whose payload takes `payload_bytes`."""
+    from dcformat.contents_writer import entry_end
+
     return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])

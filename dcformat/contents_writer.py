@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from dcformat import layout
 from dcformat.cursor import check_text, text, varint
-from dcformat.delta_codec import write_delta
 from dcformat.errors import DuplicateError, EncodingError, LimitError
 from dcformat.graph_codec import write_graph
 from dcformat.model import Model, Tensor
@@ -30,6 +29,8 @@ def small_sections(model: Model) -> list[tuple[int, bytes]]:
         test = model.self_test
         sections.append((layout.SECTION_SELF_TEST, varint(test.seed) + varint(test.samples) + test.digest))
     if model.delta is not None:
+        from dcformat.delta_codec import write_delta  # few files are deltas
+
         sections.append((layout.SECTION_DELTA, write_delta(model.delta)))
     return sorted(sections)
 

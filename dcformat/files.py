@@ -39,11 +39,11 @@ def check_output(path: Path | str) -> None:
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that replaces it if the block ends without an error.
+    """Open a temporary file beside `path` that replaces it if the block ends without an error. It can be read, too.
 
-    Symbolic links are followed. Devices and pipes (``/dev/stdout``) are written to directly. Several processes may
-    write to one target at the same time: each file is complete, and the last one stays. A writer removes the temporary
-    files of earlier writers that were killed.
+    Symbolic links are followed. Devices and pipes (``/dev/stdout``) are written to directly, and cannot be read.
+    Several processes may write to one target at the same time: each file is complete, and the last one stays. A writer
+    removes the temporary files of earlier writers that were killed.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     with _naming(path, target):
         temporary, handle = _temporary(target)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -6,8 +6,7 @@ Each is compared with the predicted need before anything is allocated or compute
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import prod
 
 from dcformat.errors import MemoryLimitError, WorkLimitError
@@ -31,11 +30,22 @@ def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
     return prod(size for size in shape if size) * itemsize <= sys.maxsize
 
 
-@contextmanager
-def memory_counts(field: str, max_memory: int | None) -> Iterator[None]:
-    """Turn a `MemoryError` in the block into a `MemoryLimitError`: the machine lacks memory that the caller allows."""
-    try:
-        yield
-    except MemoryError:
-        bound = "less" if max_memory is None else f"at most {counted(max_memory, 'byte')} (max_memory)"
-        raise MemoryLimitError(field, got="no more memory", expected=bound) from None
+class memory_counts:
+    """Turn a `MemoryError` in a block into a `MemoryLimitError`: the machine lacks memory that the caller allows.
+
+    A class, because a generator takes longer, and every tensor needs it.
+    """
+
+    __slots__ = ("_field", "_max_memory")
+
+    def __init__(self, field: str, max_memory: int | None) -> None:
+        self._field, self._max_memory = field, max_memory
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind is not None and issubclass(kind, MemoryError):
+            most = self._max_memory
+            bound = "less" if most is None else f"at most {counted(most, 'byte')} (max_memory)"
+            raise MemoryLimitError(self._field, got="no more memory", expected=bound) from None

@@ -30,6 +30,7 @@ from dcformat.dense import from_dense
 from dcformat.floats import bit_patterns, negatives
 from dcformat.forms import smallest
 from dcformat.model import Tensor, matrix_shape
+from dcformat.read_back import ReadBackError
 from dcformat.records import record, replace
 from dcformat.value_counts import ValueCounts
 
@@ -75,10 +76,6 @@ class CodedChunk(NamedTuple):
 
     data: bytes
     stored: int
-
-
-class ReadBackError(RuntimeError):
-    """What was coded does not decode to what it was made of: a fault of the program or of the machine."""
 
 
 @record(eq=False)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.chunk_stream import chunk_tensors
 from dcformat.codecs.memory import TENSOR_OBJECTS, usage_bytes, working_bytes
 from dcformat.codecs.payload_layout import ParsedPayload, parse_payload
 from dcformat.codecs.payload_reader import read_payload
-from dcformat.codecs.usage import Usage, measure
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import TensorInfo
-from dcformat.contents_writer import small_sections
 from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
 from dcformat.front import check_crc, read_front
@@ -30,8 +27,11 @@ from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat.model import Delta, Extension, Model, SelfTest, Tensor
 from dcformat.records import record, replace
 from dcformat.source import ByteSource
-from dcformat.state_dict import StateDict
 from dcformat.wording import counted
+
+if TYPE_CHECKING:  # a module that few callers need is imported where it is used, because imports take most of a start
+    from dcformat.codecs.usage import Usage
+    from dcformat.state_dict import StateDict
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -139,6 +139,8 @@ class DcfFile:
 
     def sections(self) -> list[tuple[int, bytes]]:
         """Return the id and the body of each section but the tensor table, in order."""
+        from dcformat.contents_writer import small_sections
+
         return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
 
     def read(self, offset: int, count: int) -> bytes:
@@ -204,6 +206,8 @@ class DcfFile:
 
     def _chunks(self, info: TensorInfo) -> Iterator[Tensor] | None:
         """Return a tensor's chunks, if it can be decoded chunk by chunk."""
+        from dcformat.chunk_stream import chunk_tensors
+
         start = self._blocks[info.block]
 
         def take(offset: int, count: int) -> memoryview:
@@ -233,6 +237,8 @@ class DcfFile:
 
     def state_dict(self) -> StateDict:
         """Return the tensors as a mapping from names to dense arrays, which are read on demand and not kept."""
+        from dcformat.state_dict import StateDict
+
         return StateDict(self)
 
     def damaged(self) -> dict[str, FormatError]:
@@ -311,6 +317,8 @@ class DcfFile:
 
     def _measure(self, payload: ParsedPayload, tensor: Tensor | None) -> Usage:
         self._allow(f"accounting for tensor {payload.info.name!r}", usage_bytes(payload) + self._copied(payload.info))
+        from dcformat.codecs.usage import measure
+
         return measure(payload, tensor)
 
     def _original(self, name: str) -> TensorInfo:

@@ -89,15 +89,21 @@ def _values(instance: object) -> tuple[Any, ...]:
 
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
-    names, kind = _fields(self), type(self)
-    if len(args) > len(names):
-        raise TypeError(f"{kind.__name__}: expected at most {len(names)} values, found {len(args)}")
-    for set_field, value in zip(kind.__record_setters__, args, strict=False):
+    kind = type(self)
+    setters = kind.__record_setters__
+    for set_field, value in zip(setters, args, strict=False):
         set_field(self, value)
-    if len(args) == len(names) and not kwargs:
-        return
+    if len(args) != len(setters) or kwargs:
+        _init_rest(self, len(args), kwargs)
+
+
+def _init_rest(self: Any, given: int, kwargs: dict[str, Any]) -> None:
+    """Set the fields after the `given` first ones, by name or to their defaults."""
+    names, kind = _fields(self), type(self)
+    if given > len(names):
+        raise TypeError(f"{kind.__name__}: expected at most {len(names)} values, found {given}")
     defaults = kind.__record_defaults__
-    for name, set_field in zip(names[len(args) :], kind.__record_setters__[len(args) :], strict=True):
+    for name, set_field in zip(names[given:], kind.__record_setters__[given:], strict=True):
         if name in kwargs:
             value = kwargs.pop(name)
         elif name in defaults:

@@ -18,6 +18,7 @@ from dcformat.files import replacing
 from dcformat.forms import smallest
 from dcformat.model import Model, Tensor
 from dcformat.modes import AnyMode, modes_to_try, smallest_file
+from dcformat.read_back import require_read_back
 from dcformat.validate import check_tensor, check_weights
 
 #: A function that returns the form in which to store a tensor, and its payload.
@@ -38,6 +39,8 @@ def save(
 ) -> None:
     """Write a model to a file, whole or not at all.
 
+    The file is read back before it takes its name: what it holds is the model, bit for bit.
+
     Parameters
     ----------
     model : Model
@@ -56,15 +59,28 @@ def save(
     ------
     FormatError
         The model contradicts itself or is beyond the format's limits.
+    ReadBackError
+        The file does not hold the model when read back; an existing file stays unchanged.
     OSError
         The file cannot be written; an existing file stays unchanged.
     """
     with replacing(Path(path)) as file:
+        if not file.readable():  # a pipe or a device
+            file.write(dumps(model, mode=mode, relative_index=relative_index))
+            return
         write(model, file, mode=mode, relative_index=relative_index)
+        file.seek(0)
+        require_read_back(model, file, str(path))
 
 
 def dumps(model: Model, *, mode: AnyMode = "fast", relative_index: RelativeIndex = "escape") -> bytes:
-    """Return the bytes of a model's file. Parameters and errors are those of `save`."""
+    """Return the bytes of a model's file, after reading them back. Parameters and errors are those of `save`."""
+    data = _written(model, mode, relative_index)
+    require_read_back(model, data, "file")
+    return data
+
+
+def _written(model: Model, mode: AnyMode, relative_index: RelativeIndex) -> bytes:
     from io import BytesIO
 
     out = BytesIO()
@@ -80,7 +96,7 @@ def write(
     relative_index: RelativeIndex = "escape",
     encode: Encode | None = None,
 ) -> None:
-    """Write a model's file to a binary stream, front to back.
+    """Write a model's file to a binary stream, front to back, without reading it back.
 
     Parameters
     ----------
@@ -99,7 +115,7 @@ def write(
     if mode == "auto":
         modes = modes_to_try(model.elements)
         if relative_index == "escape" and encode is None and len(modes) > 1:
-            file.write(smallest_file(lambda each: dumps(model, mode=each), modes).data)
+            file.write(smallest_file(lambda each: _written(model, each, relative_index), modes).data)
             return
         mode = "fast"
     if mode not in MODES:

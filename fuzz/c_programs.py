@@ -78,7 +78,7 @@ def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
     from tests.runtime.example_networks import Net, lenet, mlp
     from tests.runtime.test_c_export import elementwise, one_line, quantised
 
-    networks = {"lenet": lenet(size=8), "one-line": one_line(), "mlp": mlp(24, 12, 9, 5)}
+    networks = {"lenet": lenet(size=8), "one-line": one_line(), "mlp": mlp(8, 6, 5, 3)}
     forms: tuple[Form, ...] = ("fast", "small", "tables")
     choices: list[tuple[str, NumberFormat]] = [("lenet", "int8"), ("one-line", "float32"), ("mlp", "int16")]
     made = []

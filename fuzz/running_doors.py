@@ -13,7 +13,7 @@ from dcformat_runtime.self_testing import run_self_test
 
 import dcformat
 from dcformat.errors import FormatError
-from dcformat.graph import AvgPool, Reduce, Softmax
+from dcformat.graph import AvgPool, Quantize, Reduce, Softmax
 from dcformat.model import Model, Tensor
 from fuzz.doors import SLACK, Door, choice, limits, require
 
@@ -76,6 +76,9 @@ def _is_tame(model: Model) -> bool:
     for node in model.graph.nodes:
         most += np.log2(max(len(node.inputs), 1))
         quantum -= 24 + 32 * isinstance(node, AvgPool | Reduce)
+        if isinstance(node, Quantize):  # divides by its scale, and then multiplies by it
+            most += abs(np.log2(node.scale))
+            quantum = min(quantum, np.log2(node.scale) - 24)
         for name in node.tensors:
             tensor = model.tensors[name]
             values = abs(_numbers(tensor))

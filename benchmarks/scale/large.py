@@ -70,7 +70,7 @@ def measured(command: list[str]) -> str:
         raise SystemExit(process.returncode)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return f"{seconds:.0f} | {cpu:.1f} | {own:.1f} | {peak / 1e6:,.0f}"
+    return f"{seconds:.1f} | {cpu:.1f} | {own:.1f} | {peak / 1e6:,.0f}"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -10,6 +10,7 @@ from types import ModuleType
 import click
 
 from dcformat import jit
+from dcformat.jit.machine_code import store
 from dcformat_cli.terminal import is_quiet, warn
 
 _CLEAR = "\r\033[K"
@@ -63,6 +64,15 @@ class Notices(jit.Observer):
             warn(
                 f"the saved machine code of kernel {kernel} is damaged, and is not used (`dcformat warmup --clear` "
                 "removes all saved code; reinstall dcformat if the code came with it)"
+            )
+
+    def missing(self, kernel: str) -> None:
+        """Warn that slower code does a kernel's work, unless the package came without any machine code."""
+        if store.ships_code():
+            warn(
+                f"no machine code of this installation fits kernel {kernel} on this machine, and Numba is not "
+                "installed, so NumPy and Python do the work (`dcformat doctor` shows more; install Numba or another "
+                "wheel)"
             )
 
     def unsaved(self, reason: str) -> None:

@@ -14,7 +14,6 @@ from dcformat.codecs.codebooks import read_codebook
 from dcformat.codecs.csr_view import CsrView, only_nonzero
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
-from dcformat.codecs.value_blocks import read_block, require_bools
 from dcformat.codecs.values import read_values
 from dcformat.contents import TensorInfo
 from dcformat.errors import IndexRangeError, StreamError
@@ -210,6 +209,8 @@ def split_values(payload: ParsedPayload, chunk: Chunk) -> tuple[Chunk, Array | N
     info = payload.info
     if not payload.coding.blocks:
         return chunk, None
+    from dcformat.codecs.value_blocks import read_block  # few files have value blocks
+
     field = f"values of {info.name!r}"
     block, rest = chunk.block(True, field)
     return rest, read_block(block, chunk.stored, info.dtype, field)
@@ -220,5 +221,8 @@ def raw_values(data: npt.NDArray[np.uint8], count: int, dtype: str) -> Array:
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
         raise StreamError("values", got=counted(len(data), "byte"), expected=counted(count * storage.itemsize, "byte"))
-    require_bools(data, dtype, "values")
+    if dtype == "bool":
+        from dcformat.codecs.value_blocks import require_bools
+
+        require_bools(data, dtype, "values")
     return np.frombuffer(data, storage).copy()

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 from dcformat import layout
 from dcformat.codecs import index
-from dcformat.codecs.lags import SAMPLE
-from dcformat.codecs.planes import units_of
-from dcformat.codecs.value_blocks import CODED, RAW, Bytes, block_heads
 from dcformat.jit import lacks_compiler
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
-    from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+    from dcformat.codecs.payload_layout import Bytes, Chunk, ParsedPayload
 
 #: Bytes of tables, bit models and objects that each payload may need, and bytes that each chunk may need.
 _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
@@ -56,6 +53,9 @@ def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
 
 def _block_bytes(data: Bytes, count: int, dtype: str) -> int:
     """Return the bytes that it takes to read a value block, without the values."""
+    from dcformat.codecs.planes import units_of  # few files have value blocks
+    from dcformat.codecs.value_blocks import CODED, RAW, block_heads
+
     heads = block_heads(data, count, dtype, "values")
     slots = _PLAIN_SLOTS if lacks_compiler(index.place32) else _SLOTS
     coded = [head for head in heads if head.kind == CODED]
@@ -151,6 +151,8 @@ def contents_bytes(length: int, packed: bool) -> int:
 
 def usage_bytes(payload: ParsedPayload) -> int:
     """Return the maximum number of bytes needed to account for the bits of a payload, including the tensor."""
+    from dcformat.codecs.lags import SAMPLE
+
     need = working_bytes(payload)
     if payload.codes is not None:
         return need + usage_bytes(payload.codes)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.axis_tables import AxisTables, parse_tables
 from dcformat.codecs.csr_view import can_transpose
 from dcformat.codecs.memory import CHUNK_OBJECTS
 from dcformat.contents import TensorInfo
@@ -24,18 +23,23 @@ from dcformat.errors import (
     VersionError,
 )
 from dcformat.limits import require_memory
+from dcformat.model import matrix_shape
 from dcformat.records import record
 from dcformat.wording import counted
 
+if TYPE_CHECKING:
+    from dcformat.codecs.axis_tables import AxisTables
+
 Bytes = npt.NDArray[np.uint8]
 
+_STREAMED = frozenset(layout.DTYPES[: layout.KERNEL_DTYPES])
 #: The coders of a dense tensor without a codebook.
 _FOR_VALUES = (layout.CODER_RAW, layout.CODER_ADAPTIVE, layout.CODER_PLANES, layout.CODER_TABLES)
 
 
 def has_streams(dtype: str) -> bool:
     """Return whether values of a dtype may be in a value stream."""
-    return layout.DTYPES.index(dtype) < layout.KERNEL_DTYPES
+    return dtype in _STREAMED
 
 
 @record
@@ -119,9 +123,11 @@ class Coding:
         max_elements = layout.FREE_ELEMENTS + layout.ELEMENTS_EACH * info.stored
         if self.every_element and info.size > max_elements:
             raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
-        length = info.rows if self.transposed else info.columns
         plain = info.form != "sparse" and not info.codebook_size
-        if not self.is_quick and not plain and length > layout.MAX_CONTEXT_LENGTH:
+        if self.is_quick or plain:
+            return
+        length = info.rows if self.transposed else info.columns
+        if length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
 
 
@@ -264,7 +270,9 @@ def parse_front(
 
 def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_memory: int | None) -> PayloadFront:
     """Read what follows the coding byte of a payload of `total` bytes, up to the chunks."""
-    lines, length = (info.columns, info.rows) if coding.transposed else (info.rows, info.columns)
+    lines, length = matrix_shape(info.shape, info.form == "sparse")
+    if coding.transposed:
+        lines, length = length, lines
     lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
     head = cursor.array(0, "head")
     if coding.is_packed and (info.form == "sparse" or info.codebook_size):
@@ -279,6 +287,8 @@ def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_mem
 
 
 def _parse_tables(info: TensorInfo, coding: Coding, cursor: Cursor, max_memory: int | None) -> ParsedPayload:
+    from dcformat.codecs.axis_tables import parse_tables  # few files use coder 5
+
     tables, entry = parse_tables(cursor, info)
     payload = cursor.array(cursor.left, "codes")
     if len(payload) and payload[0] & layout.CODER_MASK == layout.CODER_TABLES:

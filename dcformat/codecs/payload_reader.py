@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.axis_tables import apply_tables
 from dcformat.codecs.chunk_readers import ChunkEntries, ChunkReader, ChunkRoom, chunk_reader, coded_values, raw_values
 from dcformat.codecs.csr_view import CsrView, index_dtype
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
-from dcformat.codecs.value_blocks import read_block
 from dcformat.contents import TensorInfo
 from dcformat.errors import EncodingError, StreamError
 from dcformat.floats import bit_patterns
@@ -37,6 +35,8 @@ def read_payload(payload: ParsedPayload, threads: int = 1) -> Tensor:
     """
     info = payload.info
     if payload.codes is not None and payload.tables is not None:
+        from dcformat.codecs.axis_tables import apply_tables  # few files use coder 5
+
         made = apply_tables(payload.tables, read_payload(payload.codes, threads), info)
         _require_nonzero(made.is_sparse, made.data, info)
         return made
@@ -112,6 +112,8 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
             return raw_values(chunk.data, chunk.stored, info.dtype)
         if payload.coding.coder == layout.CODER_ADAPTIVE:
             return _read_value_stream(chunk, info)
+        from dcformat.codecs.value_blocks import read_block  # few files have value blocks
+
         return read_block(chunk.data, chunk.stored, info.dtype, f"values of {info.name!r}")
 
     pieces = list(_each(read, payload.chunks, threads))

@@ -88,7 +88,7 @@ def code_bit(stream, interval, p, bit):  # type: ignore[no-untyped-def]
         while span < TOP:
             low <<= 8
             if position < end:
-                low |= np.int64(buffer[position])
+                low |= np.int64(buffer[np.uint64(position)])
             position += 1
             span <<= 8
     else:
@@ -115,7 +115,8 @@ def code_bit(stream, interval, p, bit):  # type: ignore[no-untyped-def]
 @device
 def update(models, index, limit, bit):  # type: ignore[no-untyped-def]
     """Move a probability towards the coded bit; the step shrinks with the number of bits seen, up to `limit`."""
-    state = np.int64(models[index])
+    place = np.uint64(index)  # An unsigned index needs no test for being negative.
+    state = np.int64(models[place])
     count = state & COUNT_MASK
     p = state >> COUNT_BITS
     if bit:
@@ -124,13 +125,13 @@ def update(models, index, limit, bit):  # type: ignore[no-untyped-def]
         p -= (p * RATE[count]) >> 16
     if count < limit:
         count += 1
-    models[index] = p << COUNT_BITS | count
+    models[place] = p << COUNT_BITS | count
 
 
 @device
 def probability(models, index):  # type: ignore[no-untyped-def]
     """Return a bit model's probability of a 1, in 1/65536, clipped to 32 .. 65504."""
-    p = np.int64(models[index]) >> 15
+    p = np.int64(models[np.uint64(index)]) >> 15
     return min(max(p, 32), 65504)
 
 
@@ -187,7 +188,11 @@ GAMMA_MODELS = 64 + 33 * 4
 
 def fresh(count: int) -> npt.NDArray[np.int32]:
     """Return `count` new bit models: probability one half, no bits seen."""
-    return np.full(count, HALF, np.int32)
+    return _FRESH[:count].copy() if count <= len(_FRESH) else np.full(count, HALF, np.int32)
+
+
+#: `np.full` takes as long as the copy of a thousand numbers.
+_FRESH = np.full(1 << 10, HALF, np.int32)
 
 
 class Encoder:
@@ -213,7 +218,7 @@ class Encoder:
 
     def take(self) -> bytes:
         """End the stream and return it: the smallest of the shortest byte strings in the final interval."""
-        low, rng, pos = (int(x) for x in self.state)
+        low, rng, pos = self.state.tolist()
         count, value = _final(low, rng)
         out = int.from_bytes(self.buf[:pos].tobytes(), "big") if value >> 32 else 0
         head = (out + 1).to_bytes(pos, "big") if value >> 32 else self.buf[:pos].tobytes()
@@ -240,7 +245,7 @@ class Decoder:
 
     def finish(self) -> None:
         """Require that the stream ends here, exactly as the encoder would have ended it."""
-        code, rng, pos = (int(x) for x in self.state)
+        code, rng, pos = self.state.tolist()
         window = int.from_bytes(bytes(self.buf[max(pos - 4, 0) : pos]).ljust(4, b"\0"), "big")
         count, value = _final((window - code) & FULL, rng)
         used = pos - 4 + count

@@ -92,7 +92,7 @@ def decode(data: npt.NDArray[np.uint8], count: int, frequencies: Array, classes:
     stored = (len(data) - head) // 2
     # Each round of all states reads at most one word for each, and then tests for the end.
     words = np.zeros(stored + lanes + 1, np.uint16)
-    words[:stored] = np.frombuffer(data[head:].tobytes(), "<u2")
+    words[:stored] = data[head : head + 2 * stored].view("<u2")
     out = np.empty(count, np.uint8)
     read = (decode_plain if plain else _decode)(states, words, stored, _slots(frequencies), classes, out)
     if read != stored or (states != LEAST).any():
@@ -189,7 +189,8 @@ def _decode(states, words, stored, slots, classes, out):  # type: ignore[no-unty
         for lane in range(last):
             state = np.int64(states[lane])
             low = (state - LEAST) >> 63 & 1
-            states[lane] = np.uint32(state << (low << 4) | np.int64(words[at]) & -low)
+            # An unsigned index needs no test for being negative.
+            states[lane] = np.uint32(state << (low << 4) | np.int64(words[np.uint64(at)]) & -low)
             at += low
     return at
 

@@ -161,7 +161,7 @@ def read_values(decoder: Decoder, count: int, dtype: str, field: str) -> Array:
         if not np.isfinite(values).all():
             raise EncodingError(field, got="an infinite value of a grid", expected="finite ones")
     else:
-        zeros, top = get(decoder, 5), get(decoder, 2)
+        zeros, top = divmod(get(decoder, 7), 4)
         if zeros > max(width - 1 - exponent, 0):
             raise EncodingError(field, got=f"{zeros} dropped bits", expected="no more than the mantissa has")
         models = fresh(_VALUE_MODELS)

@@ -9,16 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dcformat import layout
-from dcformat.codecs import rans
-from dcformat.codecs.lags import MAX_LAG, SAMPLE
 from dcformat.codecs.memory import measures_positions
-from dcformat.codecs.plane_tables import NUMBER_DECISIONS, TREE_BITS
 from dcformat.codecs.rangecoder import MAX_DECISIONS
-from dcformat.codecs.value_blocks import CODED, SYMBOLS, Bytes, block_heads
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
-    from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+    from dcformat.codecs.payload_layout import Bytes, Chunk, ParsedPayload
     from dcformat.contents import TensorInfo
 
 #: Steps to set up a payload, and to set up a chunk: Python, tables, new bit models.
@@ -79,6 +75,8 @@ def writing_steps(info: TensorInfo) -> int:
 
 def usage_steps(payload: ParsedPayload) -> int:
     """Return the maximum number of steps needed to account for the bits of a payload."""
+    from dcformat.codecs.lags import MAX_LAG, SAMPLE
+
     steps = 2 * decoding_steps(payload)
     if payload.codes is not None:
         return steps + usage_steps(payload.codes)
@@ -106,8 +104,12 @@ def _values(count: int, dtype: str) -> int:
 
 def _block(data: Bytes, count: int, dtype: str) -> int:
     """Return the most steps for a value block: its tables, and for each byte a symbol and its part of the value."""
+    from dcformat.codecs.plane_tables import NUMBER_DECISIONS, TREE_BITS  # few files have value blocks
+    from dcformat.codecs.rans import TOTAL
+    from dcformat.codecs.value_blocks import CODED, SYMBOLS, block_heads
+
     coded = [head for head in block_heads(data, count, dtype, "values") if head.kind == CODED]
-    tables = sum(head.tables for head in coded) * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * rans.TOTAL)
+    tables = sum(head.tables for head in coded) * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * TOTAL)
     maps = sum(head.places for head in coded) * TREE_BITS * DECISION
     return tables + maps + SYMBOL * count * STORAGE[dtype].itemsize * (1 + 2 * bool(coded))
 

@@ -20,7 +20,6 @@ them; the folder `compiler` makes them, and is imported only if something must b
 
 from __future__ import annotations
 
-from dcformat.jit.background import BackgroundCompilation
 from dcformat.jit.helpers import device, intrinsic, shared
 from dcformat.jit.observer import Observer, observe
 from dcformat.jit.registry import (
@@ -37,6 +36,6 @@ from dcformat.jit.registry import (
 from dcformat.jit.settings import can_compile
 
 __all__ = [
-    "PATIENCE", "SHARE", "UNSAVED_PATIENCE", "BackgroundCompilation", "Kernel", "KernelMissingError", "Observer",
+    "PATIENCE", "SHARE", "UNSAVED_PATIENCE", "Kernel", "KernelMissingError", "Observer",
     "can_compile", "device", "intrinsic", "kernel", "kernels", "lacks_compiler", "observe", "shared", "warm",
 ]  # fmt: skip

@@ -22,13 +22,17 @@ class Observer:
         """Note that a kernel's saved machine code is damaged, and is not used."""
         log("kernel %s: its saved machine code is damaged, and is not used", kernel, level="warning")
 
+    def missing(self, kernel: str) -> None:
+        """Note, once in a process, that a kernel has no usable machine code although nothing can compile it."""
+        log("kernel %s: there is no machine code for this machine, and Numba is not installed", kernel, level="warning")
+
     def unsaved(self, reason: str) -> None:
         """Note, once in a process, why no machine code can be saved."""
         log("compiled kernels cannot be saved (%s)", reason, level="warning")
 
 
 _observer = Observer()
-_told_unsaved = False
+_told_unsaved = _told_missing = False
 
 
 def observer() -> Observer:
@@ -62,6 +66,14 @@ def can_save() -> bool:
         tell_unsaved(error)
         return False
     return True
+
+
+def tell_missing(kernel: str) -> None:
+    """Tell the observer that a kernel runs without machine code, unless it already knows of one."""
+    global _told_missing
+    if not _told_missing:
+        _told_missing = True
+        _observer.missing(kernel)
 
 
 def tell_unsaved(reason: Exception) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dcformat.jit import cpuinfo
 from dcformat.jit.arguments import conform
-from dcformat.jit.observer import can_save, log, observer, tell_unsaved
+from dcformat.jit.observer import can_save, log, observer, tell_missing, tell_unsaved
 from dcformat.jit.settings import cache, can_compile, forgo_compiler, import_compiler, mode
 from dcformat.jit.signature import parse
 from dcformat.jit.work_estimate import WorkEstimate
@@ -190,6 +190,8 @@ class Kernel:
             call = None if image is None else self._load(image, "saved")
             if call is not None:
                 return call
+        if not can_compile():
+            tell_missing(self.name)
         return None
 
     def _attempt(self, failure: str, make: Callable[[], T]) -> T | None:

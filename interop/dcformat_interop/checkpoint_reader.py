@@ -194,14 +194,19 @@ def _settled(path: str, raw: Raw, skipped: SkippedNames, single: bool, budget: B
         if count := count_not_finite(dense.values, dense.dtype):
             infinite[name] = count
     if not tensors:
-        found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
-        raise UnfitError(path, f"at least one tensor of {_HELD}", found)
+        raise no_tensors(path, left_out)
     notes = [Note(text) for text in raw.notes]
     if exact:
         done = "stored as float32, which" if single else "kept, although float32"
         notes.append(Note(f"float64 {done} holds the values exactly: {_listed(exact)}"))
     masks = [name for name, dense in tensors.items() if looks_like_mask(name, dense)]
     return Checkpoint(path, tensors, [*notes, *remarks(left_out, infinite, masks)], left_out, raw.metadata)
+
+
+def no_tensors(path: str, left_out: Mapping[str, str]) -> UnfitError:
+    """Return the error for a checkpoint of which nothing can be stored, with the names left out and the reasons."""
+    found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
+    return UnfitError(path, f"at least one tensor of {_HELD}", found)
 
 
 def remarks(left_out: Mapping[str, str], infinite: Mapping[str, int], masks: Collection[str]) -> list[Note]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 from dcformat_interop.npy import NPY_MAGIC
 from dcformat_interop.refusals import UnfitError, WrongKindError
@@ -195,7 +196,7 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except Exception as error:  # zipfile raises many classes of errors.
-        raise not_checkpoint(path, f"a damaged zip archive: {_reason(error)}") from None
+        raise not_checkpoint(path, f"a damaged zip archive: {zip_damage(file, error)}") from None
     for end, name in _MEMBERS.items():
         if any(member.rpartition("/")[2] == end for member in names):
             raise not_checkpoint(path, f"looks like {name}")
@@ -204,5 +205,10 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
     return "npz"
 
 
-def _reason(error: Exception) -> str:
+def zip_damage(file: IO[bytes], error: Exception) -> str:
+    """Return what is wrong with a zip archive, in which `zipfile` met an error."""
+    file.seek(0)
+    with suppress(zipfile.BadZipFile):  # It has an end, but a damaged one.
+        if file.read(len(_ZIP[0])).startswith(_ZIP) and not zipfile.is_zipfile(file):
+            return "its end is missing, so the file is truncated"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -147,8 +147,10 @@ def _header(path: str, file: BinaryIO, size: int, budget: Budget) -> tuple[bytes
     """Return the header as it is and parsed."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, _MAX_HEADER_BYTES):
-        raise UnfitError(path, f"a header of at most {min(size - 8, _MAX_HEADER_BYTES):,} bytes", f"{length:,}")
+    if length > _MAX_HEADER_BYTES:
+        raise UnfitError(path, f"a header of at most {_MAX_HEADER_BYTES:,} bytes", f"{length:,}")
+    if length > size - 8:
+        raise UnfitError(path, f"a header of {length:,} bytes", f"{size - 8:,}: the file is truncated")
     budget.take(JSON_BYTES * length, "header")
     raw = file.read(length)
     try:

@@ -195,6 +195,20 @@ def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
     }
 
 
+def takes_rows(graph: Graph, shapes: Sequence[Shape]) -> bool:
+    """Return whether one segment is the whole graph, and a row of features stands for its input and for its output."""
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return False
+    port, output = graph.inputs[0], graph.outputs[0]
+    plain = port.dtype == output.dtype == "float32" and port.batch_axis == output.batch_axis == 0
+    if not plain or len(port.shape) not in (1, 3) or output.value != len(graph.nodes):
+        return False
+    operands = ([shapes[value] for value in node.values] for node in graph.nodes)
+    return all(
+        runs(node, found, out) for node, found, out in zip(graph.nodes, operands, shapes[1:], strict=True)
+    )  # fmt: skip
+
+
 def check_graph(graph: Graph | None, tensors: Mapping[str, Matrix]) -> list[Shape]:
     """Validate a graph and return the shape of every value; `tensors` are all tensors of the file.
 

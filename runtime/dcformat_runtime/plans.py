@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from dcformat.errors import FormatError
 from dcformat.graph import Graph
-from dcformat.limits import require_memory, require_work
+from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat_runtime.backends import LoadOptions, choose_backend
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
-from dcformat_runtime.network import Matrix, check_graph, outline
-from dcformat_runtime.segments import takes_rows
+from dcformat_runtime.network import Matrix, check_graph, outline, takes_rows
 
 if TYPE_CHECKING:
     from dcformat_runtime.compile.graph_prediction import GraphPrediction
@@ -49,3 +50,14 @@ def predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, optio
 def memory_of(plan: Plan) -> Prediction:
     """Return the memory that a plan predicts."""
     return plan if isinstance(plan, Prediction) else plan.memory
+
+
+@contextmanager
+def within_memory(limit: int | None, path: str | None = None) -> Iterator[None]:
+    """Turn a lack of memory into a `MemoryLimitError`, and let errors name the file."""
+    try:
+        with memory_counts("running the network", limit):
+            yield
+    except FormatError as error:
+        error.path = error.path or path
+        raise

@@ -109,20 +109,6 @@ def seen_by(segment: Segment, tensors: Mapping[str, Weight]) -> dict[str, Weight
     return seen
 
 
-def takes_rows(graph: Graph, shapes: Sequence[Shape]) -> bool:
-    """Return whether one segment is the whole graph, and a row of features stands for its input and for its output."""
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        return False
-    port, output = graph.inputs[0], graph.outputs[0]
-    plain = port.dtype == output.dtype == "float32" and port.batch_axis == output.batch_axis == 0
-    if not plain or len(port.shape) not in (1, 3) or output.value != len(graph.nodes):
-        return False
-    operands = ([shapes[value] for value in node.values] for node in graph.nodes)
-    return all(
-        runs(node, found, out) for node, found, out in zip(graph.nodes, operands, shapes[1:], strict=True)
-    )  # fmt: skip
-
-
 def evenly_padded(graph: Graph, shapes: Sequence[Shape]) -> tuple[Graph, Sequence[Shape]]:
     """Return the graph with a `Pad` before each window whose padding differs at both ends, and the values' shapes."""
     pads = [_pad_before(node, shapes) for node in graph.nodes]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -15,23 +15,22 @@ import numpy.typing as npt
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat.limits import memory_counts, require_work
+from dcformat.limits import require_work
 from dcformat.model import Model, require_no_delta
 from dcformat.source import is_url
 from dcformat.wording import counted
-from dcformat_runtime import switching
 from dcformat_runtime.backends import Backend, LoadOptions, checked_options, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.input_rows import Inputs
 from dcformat_runtime.network import Floats, lower, matrices
-from dcformat_runtime.plans import make_plan, memory_of, predict
-from dcformat_runtime.ports import PortInfo, check_names
+from dcformat_runtime.plans import make_plan, memory_of, predict, within_memory
 
 if TYPE_CHECKING:
     from dcformat import DcfFile
     from dcformat_runtime.compile.memory_prediction import MemoryRow
     from dcformat_runtime.plans import Plan
+    from dcformat_runtime.ports import PortInfo
 
 _FLOAT32 = np.dtype(np.float32)
 #: Maximum number of bytes that a piece of a large batch may take, with everything that is made from it.
@@ -86,6 +85,8 @@ class Session:
 
     def _wait_for_kernels(self, model: Model) -> bool:
         """Prepare to switch to the kernels, and return True, if they can be compiled and the choice is left to us."""
+        from dcformat_runtime import switching
+
         if self._options.backend != "auto" or not switching.possible():
             return False
         options = self._options._replace(backend="numba")
@@ -100,6 +101,8 @@ class Session:
 
     def _spend(self, seconds: float) -> None:
         """Count the time of a call in NumPy, and switch to the kernels once they are compiled."""
+        from dcformat_runtime import switching
+
         later = self._later
         if later is None or not switching.spend(seconds):
             return
@@ -145,12 +148,17 @@ class Session:
     @property
     def inputs(self) -> tuple[PortInfo, ...]:
         """The inputs' names, shapes (None stands for the batch) and dtypes."""
-        return (PortInfo(self._names[0], (None, *self.input_shape), "float32"),)
+        return (self._port(0, self.input_shape),)
 
     @property
     def outputs(self) -> tuple[PortInfo, ...]:
         """The outputs' names, shapes (None stands for the batch) and dtypes."""
-        return (PortInfo(self._names[1], (None, *self.output_shape), "float32"),)
+        return (self._port(1, self.output_shape),)
+
+    def _port(self, which: int, shape: Shape) -> PortInfo:
+        from dcformat_runtime.ports import PortInfo  # a call by position needs none
+
+        return PortInfo(self._names[which], (None, *shape), "float32")
 
     @property
     def backend(self) -> str:
@@ -199,6 +207,8 @@ class Session:
         progress : callable, optional
             Takes the number of finished and of all inputs, before each piece of a batch that is run in pieces.
         """
+        from dcformat_runtime.ports import check_names
+
         check_names(given, self.inputs)
         x = given[self.inputs[0].name]
         try:
@@ -253,7 +263,7 @@ class Session:
     def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
         (n, piece), seconds = self._checked(x), dict[str, float]()
-        with _within_memory(self._options.max_memory):
+        with within_memory(self._options.max_memory):
             for start in range(0, max(n, 1), piece):
                 for name, taken in self._engine.profile(self._inputs.rows(x[start : start + piece])):
                     seconds[name] = seconds.get(name, 0.0) + taken
@@ -329,7 +339,7 @@ def load(
     if isinstance(source, Model):
         return _make_in_memory(source, options)
     opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
-    with opened as file, _within_memory(max_memory, file.path):
+    with opened as file, within_memory(max_memory, file.path):
         require_no_delta(file.delta)
         plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
         model = file.model()
@@ -353,7 +363,7 @@ def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backen
         The file holds no network.
     """
     options = checked_options(threads, False, backend, None, None)
-    with _within_memory(None, file.path):
+    with within_memory(None, file.path):
         require_no_delta(file.delta)
         return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
@@ -377,19 +387,8 @@ def _make_in_memory(model: Model, options: LoadOptions) -> Session:
         if array is not None
     )
     plan = make_plan(model.graph, matrices(model.tensors), held, options)
-    with _within_memory(options.max_memory):
+    with within_memory(options.max_memory):
         return _make(model, options, plan)
-
-
-@contextmanager
-def _within_memory(limit: int | None, path: str | None = None) -> Iterator[None]:
-    """Turn a lack of memory into a `MemoryLimitError`, and let errors name the file."""
-    try:
-        with memory_counts("running the network", limit):
-            yield
-    except FormatError as error:
-        error.path = error.path or path
-        raise
 
 
 def _rebuild(source: str | bytes | Model, options: LoadOptions) -> Session:

@@ -7,6 +7,7 @@ from _thread import allocate_lock  # `threading` takes a millisecond to import
 from time import monotonic
 
 from dcformat import jit
+from dcformat.jit import background
 
 #: Seconds that the calls of all sessions take in NumPy before the kernels are compiled: nothing is compiled for less.
 PATIENCE = 0.5
@@ -18,7 +19,7 @@ _spent = 0.0
 _looked = 0.0
 #: The process that started the compilation, the compilation, and whether it has ended, for better or worse.
 _owner = 0
-_compilation: jit.BackgroundCompilation | None = None
+_compilation: background.BackgroundCompilation | None = None
 _ended = False
 
 
@@ -44,7 +45,7 @@ def needed() -> tuple[jit.Kernel, ...]:
 
 def possible() -> bool:
     """Return whether kernels that are missing can be compiled in the background."""
-    return not _ended and jit.BackgroundCompilation.possible()
+    return not _ended and background.BackgroundCompilation.possible()
 
 
 def spend(seconds: float) -> bool:
@@ -63,7 +64,7 @@ def _look() -> bool:
     """Start the compilation, or look whether it has ended."""
     global _looked, _owner, _compilation, _ended
     if _owner != os.getpid():  # a forked process has no part in its parent's compilation
-        _owner, _compilation = os.getpid(), jit.BackgroundCompilation(needed())
+        _owner, _compilation = os.getpid(), background.BackgroundCompilation(needed())
         _ended = not _compilation.start()
     elif _compilation is not None and monotonic() - _looked > _PAUSE:
         _looked = monotonic()

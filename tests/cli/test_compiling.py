@@ -11,6 +11,7 @@ from dcformat_cli import compiling
 from dcformat_cli.compiling import Notices, all_kernels, count_kernels
 
 from dcformat.jit import abi
+from dcformat.jit.machine_code import store
 from tests.cli.support import spawn
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -91,6 +92,17 @@ def _without_compiler(*arguments: object) -> str:
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b""
     return done.stdout.decode()
+
+
+def test_missing_code_is_reported_if_some_came_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "shipped", lambda: str(tmp_path))
+    Notices().missing("m.run")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "0.kernel").touch()
+    Notices().missing("m.run")
+    assert capsys.readouterr().err.startswith("warning: no machine code of this installation fits kernel m.run")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import dcformat
 from dcformat import from_dense
 from dcformat.graph import Add, Graph, Output, Port
 from dcformat.model import Extension, Model, Tensor
-from tests.cli.support import Invoke, State, refused, spawn
+from tests.cli.support import PACK, Invoke, State, refused, spawn
 
 
 def test_the_ledger_adds_up_to_the_files_size(invoke: Invoke, dcf: Path) -> None:
@@ -238,3 +238,15 @@ def test_parts_cover_the_file(invoke: Invoke, dcf: Path) -> None:
     assert sum(part["bytes"] for part in inner) == payload["bytes"]
     assert (inner[0]["offset"], inner[0]["hex"][:2]) == (payload["offset"], payload["hex"][:2])
     assert invoke("inspect", dcf, "--hex").stdout.splitlines()[3].split()[-4:] == ["89", "44", "43", "46"]
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [((), "pixel / 255"), (("--mean", "0.1307", "--std", "0.3081"), "(pixel / 255 - 0.1307) / 0.3081")],
+)
+def test_the_preprocessing_of_pixels(
+    invoke: Invoke, npz: Path, tmp_path: Path, options: tuple[str, ...], pixels: str
+) -> None:
+    made = invoke(*PACK, npz, "-o", tmp_path / "a.dcf", "--architecture", "lenet-300-100", *options)
+    assert made.exit_code == 0
+    assert f"relu; pixels: {pixels}\n" in invoke("inspect", tmp_path / "a.dcf").stdout

@@ -178,16 +178,16 @@ def test_verify_in_lines(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 
 
 def test_run(invoke: Invoke, dcf: Path, data: Path, npz: Path, tmp_path: Path) -> None:
-    keys("run", invoke("run", dcf, "--data", data, "--json").stdout, "file", "images", "correct", "accuracy")
+    keys("run", invoke("run", dcf, "--data", data, "--json").stdout, "file", "backend", "images", "correct", "accuracy")
     np.save(tmp_path / "x.npy", np.zeros((2, 784), np.float32))
     result = invoke("run", dcf, "--input", tmp_path / "x.npy", "--json")
-    keys("run", result.stdout, "file", "images", "classes", "outputs")
+    keys("run", result.stdout, "file", "backend", "images", "classes", "outputs")
     arguments = ["run", dcf, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"]
-    keys("run", invoke(*arguments).stdout, "file", "images", "output", "shape", "outputs")
+    keys("run", invoke(*arguments).stdout, "file", "backend", "images", "output", "shape", "outputs")
     labelled = tmp_path / "b.dcf"
     invoke(*PACK, npz, "-o", labelled, "--architecture", "lenet-300-100", "--labels", ",".join("abcdefghij"))
     result = invoke("run", labelled, "--input", tmp_path / "x.npy", "--json")
-    keys("run", result.stdout, "file", "images", "classes", "labels", "outputs")
+    keys("run", result.stdout, "file", "backend", "images", "classes", "labels", "outputs")
 
 
 @pytest.mark.needs_compiler

@@ -35,12 +35,14 @@ def test_accuracy_on_a_data_set(invoke: Invoke, dcf: Path, data: Path, state: St
     expected = int((by_hand(state, images / np.float32(255)).argmax(1) == labels).sum())
     document = json.loads(invoke("run", dcf, "--data", data, "--json").stdout)
     assert document == {
-        "schema": 1, "file": str(dcf), "images": 200, "correct": expected, "accuracy": expected / 200,
+        "schema": 1, "file": str(dcf), "backend": document["backend"], "images": 200, "correct": expected,
+        "accuracy": expected / 200,
     }  # fmt: skip
+    assert document["backend"] in ("numba", "numpy")
     text = invoke("run", dcf, "--data", data).stdout
-    assert (
-        f"{expected} of 200 test images right: accuracy {expected / 2:.2f} %, error {100 - expected / 2:.2f} %" in text
-    )
+    accuracy = expected / 2
+    shown = f"{expected} of 200 test images right: accuracy {accuracy:.2f} %, error {100 - accuracy:.2f} % (backend "
+    assert shown in text
 
 
 def test_the_data_variable_and_stdin(invoke: Invoke, dcf: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +105,9 @@ def test_an_empty_batch(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
 def test_the_backends_agree(invoke: Invoke, dcf: Path, data: Path, backend: str) -> None:
     plain = json.loads(invoke("run", dcf, "--data", data, "--json").stdout)
     arguments = ["run", dcf, "--data", data, "--json", "--backend", backend, "--threads", "1", "--deterministic"]
-    assert json.loads(invoke(*arguments).stdout) == plain
+    found = json.loads(invoke(*arguments).stdout)
+    assert backend in ("auto", found["backend"])
+    assert found == {**plain, "backend": found["backend"]}
 
 
 @pytest.mark.parametrize(

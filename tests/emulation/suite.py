@@ -44,8 +44,8 @@ states = sorted({kernel.state for kernel in jit.kernels()})
 print("kernels of the tests' own process:", ", ".join(states))
 sys.exit(code or not {"saved", "unresolved"} >= set(states))
 """
-#: Ends with 0 if a forked child of a process with threads can start a thread. QEMU 7.2 aborts such a child (the
-#: assertion `qemu_plugin_vcpu_init_hook`), whatever program it runs.
+#: Ends with 0 if a forked child of a process with threads can start a thread. QEMU 7.2 aborts such a child, whatever
+#: program it runs (the assertion is in `qemu_plugin_vcpu_init_hook`).
 THREAD_IN_CHILD = """
 import os, threading
 end = threading.Event()

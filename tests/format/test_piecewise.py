@@ -16,6 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.codecs.value_block_writer import write_block
 from dcformat.errors import ChecksumError, MemoryLimitError, TrailingDataError, TruncatedError, WorkLimitError
 from dcformat.model import STORAGE, Model
+from dcformat.read_back import ReadBackError
 from tests.format.assembler import RAW, SPARSE_SHARED, one, varint
 from tests.format.strategies import dumps_as, tensor, way
 
@@ -121,7 +122,7 @@ def test_a_chunk_that_does_not_read_back_is_refused(monkeypatch: pytest.MonkeyPa
         return write_block(-part, "float32", "fast")
 
     monkeypatch.setattr(piecewise, "write_block", damaged)
-    with pytest.raises(piecewise.ReadBackError, match="w: expected the same values when read back, found others"):
+    with pytest.raises(ReadBackError, match="w: expected the same values when read back, found others"):
         piecewise.code_chunk(elements, found, 0)
 
 

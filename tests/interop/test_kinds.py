@@ -87,6 +87,17 @@ def test_a_real_torchscript_archive_and_no_advice_to_load_it_without_care(tmp_pa
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_archive(tmp_path: Path, share: float) -> None:
+    np.savez(tmp_path / "a.npz", w=np.ones(3))
+    torch.save({"w": torch.ones(3)}, tmp_path / "a.pt")
+    for path in (tmp_path / "a.npz", tmp_path / "a.pt"):
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(UnfitError, match="a damaged zip archive: its end is missing, so the file is truncated"):
+            read_checkpoint(path)
+
+
 def test_whether_a_file_looks_like_a_checkpoint(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.ones(3))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:20])

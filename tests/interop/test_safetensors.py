@@ -73,9 +73,13 @@ def test_the_memory_of_a_header_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_header_longer_than_its_file(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 1 << 31) + b"{}")
-    with pytest.raises(UnfitError, match=r"a\.safetensors: expected a header of at most 2 bytes, found 2,147,483,648"):
-        read_checkpoint(tmp_path / "a.safetensors")
+    for length, message in (
+        (1 << 31, "expected a header of at most 100,000,000 bytes, found 2,147,483,648"),
+        (300, "expected a header of 300 bytes, found 2: the file is truncated"),
+    ):
+        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
+        with pytest.raises(UnfitError, match=rf"a\.safetensors: {message}"):
+            read_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_dtypes_that_only_safetensors_has(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is 
 
 BACKGROUND = """
 import json, sys, time
-from dcformat import jit
+from dcformat.jit import background
 from machine_kernels import simple as k
 kernels = [k.total, k.scale]
 assert not any(kernel.ready() for kernel in kernels)
-made = jit.BackgroundCompilation(kernels)
+made = background.BackgroundCompilation(kernels)
 assert made.possible() and made.start()
 while not made.ended():
     time.sleep(0.05)

@@ -37,9 +37,12 @@ class Told(jit.Observer):
     names = []
     def damaged(self, kernel):
         self.names.append(kernel)
+    lacking = []
+    def missing(self, kernel):
+        self.lacking.append(kernel)
 jit.observe(Told())
 store.shipped = lambda: sys.argv[1]
-""" + REPORT.replace("print(json.dumps(dict(", "print(json.dumps(dict(damaged=Told.names, ")
+""" + REPORT.replace("print(json.dumps(dict(", "print(json.dumps(dict(damaged=Told.names, missing=Told.lacking, ")
 
 
 def run_shipped(shipped, cache):
@@ -52,7 +55,7 @@ def test_code_that_came_with_the_package_needs_no_folder_and_no_compiler(cache, 
     for path in [cache / "kernels", *files(cache)]:
         path.chmod(path.stat().st_mode | stat.S_IWGRP)  # as trusted as the package's modules, whatever the umask was
     result = run_shipped(cache / "kernels", tmp_path / "none")
-    assert result == {"damaged": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
+    assert result == {"damaged": [], "missing": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
     assert not (tmp_path / "none").exists()
 
 
@@ -61,8 +64,19 @@ def test_damaged_code_that_came_with_the_package_is_reported_and_not_used(cache,
         path.write_bytes(path.read_bytes()[:-1])
     result = run_shipped(cache / "kernels", tmp_path / "none")
     assert len(result["damaged"]) == 5
+    assert len(result["missing"]) == 1  # told once in a process
     assert result["out"] == RIGHT
     assert sorted(result["states"]) == ["python"] * 5 + ["saved"]
+
+
+def test_code_that_is_missing_or_foreign_is_reported_if_nothing_can_compile_it(cache, tmp_path):
+    missing, foreign, *_ = files(cache)
+    foreign.write_bytes(missing.read_bytes())
+    missing.unlink()
+    result = run_shipped(cache / "kernels", tmp_path / "none")
+    assert (len(result["damaged"]), len(result["missing"])) == (1, 1)
+    assert result["out"] == RIGHT
+    assert sorted(result["states"]) == ["python"] * 2 + ["saved"] * 4
 
 
 def test_damaged_files_are_not_used_and_are_replaced(cache):

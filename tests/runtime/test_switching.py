@@ -31,7 +31,7 @@ MODELS = [
 #: Forks while another thread starts the compilation.
 FORK = """
 import os, threading
-from dcformat import jit
+from dcformat.jit import background
 from dcformat_runtime import switching
 
 begun, end = threading.Event(), threading.Event()
@@ -48,12 +48,12 @@ class Impossible(Slow):
     def start(self):
         return False
 
-jit.BackgroundCompilation = Slow
+background.BackgroundCompilation = Slow
 threading.Thread(target=switching.spend, args=(1.0,)).start()
 assert begun.wait(60)
 child = os.fork()
 if not child:
-    jit.BackgroundCompilation = Impossible
+    background.BackgroundCompilation = Impossible
     os._exit(0 if switching.spend(0.0) else 1)
 end.set()
 assert os.waitpid(child, 0)[1] == 0

@@ -74,6 +74,9 @@ LONG = {
     "model_lenet_300_100.dcf",
     "model_lenet_300_100_extreme.dcf",
     "model_lenet_5.dcf",
+    "model_resnet_20.dcf",
+    "model_resnet_8.dcf",
+    "model_vit.dcf",
     "planes_coded_int8.dcf",
     "planes_states_most.dcf",
 }

@@ -10,7 +10,7 @@ from dcformat import layout
 from dcformat.deltas import counts
 from dcformat.errors import FormatError
 from dcformat.model import Delta, Model
-from dcformat.piecewise import ReadBackError
+from dcformat.read_back import ReadBackError
 from dcformat.records import replace
 from dcformat.wording import counted
 from dcformat_cli.input_files import opened

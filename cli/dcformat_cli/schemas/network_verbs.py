@@ -15,16 +15,17 @@ from dcformat_cli.schemas.fields import (
     share,
     text,
 )
-from dcformat_cli.schemas.shared import FIGURES, FILE, MACHINE, MODE, OUTPUT, OUTPUTS, ROW, SEED, STAGES, TRIAL
+from dcformat_cli.schemas.shared import BACKEND, FIGURES, FILE, MACHINE, MODE, OUTPUT, OUTPUTS, ROW, SEED, STAGES, TRIAL
 
 DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
     "run": {
-        "on a data set": {"file": FILE, "images": count("the test images"), "correct": count("those that are right"),
-                          "accuracy": share("`correct` divided by `images`")},
-        "--input": {"file": FILE, "images": count("the batch; 1 for a network that takes none"),
+        "on a data set": {"file": FILE, "backend": BACKEND, "images": count("the test images"),
+                          "correct": count("those that are right"), "accuracy": share("`correct` divided by `images`")},
+        "--input": {"file": FILE, "backend": BACKEND, "images": count("the batch; 1 for a network that takes none"),
                     "classes": maybe(array("the classes; null unless the only output tells classes", count("a class"))),
                     "(labels)": array("their labels, if the file has any", text("a label")), "outputs": OUTPUTS},
-        "--input -o": {"file": FILE, "images": count("the batch; 1 for a network that takes none"), "output": OUTPUT,
+        "--input -o": {"file": FILE, "backend": BACKEND, "images": count("the batch; 1 for a network that takes none"),
+                       "output": OUTPUT,
                        "shape": maybe(array("the shape of the only output, or null", count("a length"))),
                        "outputs": OUTPUTS},
     },

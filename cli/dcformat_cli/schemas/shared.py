@@ -102,6 +102,7 @@ OUTPUTS = array(
         "mean": figure("the mean; null for an empty array, and a text if it is not finite"),
     }),
 )  # fmt: skip
+BACKEND = text("what ran the network: numba, or numpy if its kernels are not compiled")
 MACHINE = record(
     "this machine",
     {

@@ -24,7 +24,6 @@ from dcformat_cli.output_files import OutputFile
 from dcformat_cli.pack.delta_packing import is_dcf
 from dcformat_cli.shared_options import MODES, FileName, as_json, max_memory, output, size
 from dcformat_cli.terminal import emit_json, note, say
-from dcformat_cli.writing import check_packed
 
 if TYPE_CHECKING:
     from dcformat_pruning.calibration import CalibrationGoal, CalibrationTrial
@@ -200,8 +199,6 @@ def _compress(options: CalibratedOptions) -> None:
         best = compress_calibrated(model, inputs, options.goal(elements), settings, progress)
     except (InputError, ValueError) as error:
         raise ValueError(f"{label}: {error}") from None
-    with naming(options.model):
-        check_packed(best.model, best.packed, str(options.output))
     with options.output.open() as out:
         out.write(best.packed)
     if options.as_json:

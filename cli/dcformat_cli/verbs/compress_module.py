@@ -15,7 +15,6 @@ from dcformat_cli.shared_options import as_json, numbers, output, size
 from dcformat_cli.terminal import TextTable, emit_json, note, say
 from dcformat_cli.training_options import stage_directory, training_options
 from dcformat_cli.user_code import UserCodeError
-from dcformat_cli.writing import check_packed
 
 if TYPE_CHECKING:
     from dcformat_pruning import Compression, Goal, Settings, Trial
@@ -197,7 +196,6 @@ def _compress(options: ModuleOptions) -> None:
     name = options.module.partition(":")[2]
     with stage_directory(options.output, name, options.resume, keep=options.keep_stages) as stages:
         made = _train(options, named, goal, settings, str(stages.directory))
-        check_packed(made.model, made.data, str(options.output))
         with options.output.open() as out:
             out.write(made.data)
     _report(options, goal, made)

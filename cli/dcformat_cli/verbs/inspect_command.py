@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcformat.errors import FormatError
-from dcformat.graph import with_batch
+from dcformat.graph import Preprocessing, with_batch
 from dcformat.wording import counted, shaped
 from dcformat_cli import byte_map, sharded, summary, tensor_details
 from dcformat_cli.failures import misuse
@@ -115,8 +115,7 @@ def _network(content: DcfFile) -> list[str]:
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    p = graph.preprocessing
-    pixels = "" if p is None else f"; pixels: (pixel / 255 - {_one(p.mean)}) / {_one(p.std)}"
+    pixels = "" if graph.preprocessing is None else f"; pixels: {_pixels(graph.preprocessing)}"
     return [
         f"network: {operators}{pixels}",
         *(f"input {port.name}: {port.dtype} {shaped(port.full_shape)}" for port in graph.inputs),
@@ -134,6 +133,13 @@ def _output_shapes(content: DcfFile, graph: Graph) -> list[tuple[int | None, ...
     except FormatError:
         return [None] * len(graph.outputs)
     return [with_batch(shapes[output.value], output.batch_axis) for output in graph.outputs]
+
+
+def _pixels(preprocessing: Preprocessing) -> str:
+    """Return the formula that makes the network's input from a pixel of 0 to 255."""
+    if preprocessing == Preprocessing((0.0,), (1.0,)):
+        return "pixel / 255"
+    return f"(pixel / 255 - {_one(preprocessing.mean)}) / {_one(preprocessing.std)}"
 
 
 def _one(values: tuple[float, ...]) -> str:

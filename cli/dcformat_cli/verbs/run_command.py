@@ -128,7 +128,7 @@ def _run(options: RunOptions) -> None:
         _require_images(session, label)
         with _naming_inputs(label):
             result = evaluate(session, options.data)
-        _report(options.file, result, options.as_json)
+        _report(options, session, result)
         return
     archive = _is_archive(options.output, len(session.outputs))
     given, files = _read_inputs(options, session.inputs)
@@ -161,13 +161,14 @@ def _require_images(session: Session, label: str) -> None:
         raise UnfitError(label, "one input and one output, both of (batch, ...), for a data set", found)
 
 
-def _report(file: str, result: Evaluation, as_json: bool) -> None:
-    if as_json:
-        emit_json({"file": file, "images": result.images, "correct": result.correct, "accuracy": result.accuracy})
+def _report(options: RunOptions, session: Session, result: Evaluation) -> None:
+    if options.as_json:
+        found = {"images": result.images, "correct": result.correct, "accuracy": result.accuracy}
+        emit_json({"file": options.file, "backend": session.backend, **found})
     else:
         say(
-            f"{file}: {result.correct:,} of {result.images:,} test images right: accuracy "
-            f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} %"
+            f"{options.file}: {result.correct:,} of {result.images:,} test images right: accuracy "
+            f"{100 * result.accuracy:.2f} %, error {result.error_percent:.2f} % (backend {session.backend})"
         )
 
 
@@ -231,7 +232,8 @@ def _show(options: RunOptions, session: Session, outputs: Mapping[str, Array]) -
         for name in names:
             say(name)
     else:
-        output_summary.show(f"{options.file}: outputs", session.outputs, outputs, session.labels)
+        title = f"{options.file}: outputs (backend {session.backend})"
+        output_summary.show(title, session.outputs, outputs, session.labels)
 
 
 def _write(options: RunOptions, session: Session, outputs: Mapping[str, Array], archive: bool) -> None:
@@ -253,6 +255,7 @@ def _document(options: RunOptions, session: Session, outputs: Mapping[str, Array
     first = session.outputs[0]
     return {
         "file": options.file,
+        "backend": session.backend,
         "images": len(output_summary.samples(first, outputs[first.name])),
         **more,
         "outputs": [output_summary.as_json(info, outputs[info.name]) for info in session.outputs],

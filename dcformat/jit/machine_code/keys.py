@@ -135,12 +135,17 @@ def _names(code: CodeType) -> list[str]:
 @cache
 def _module_source(package: str, name: str) -> bytes:
     """Return the digest of a module's file without importing the module; empty if the module does not exist."""
-    root, _, rest = package.partition(".")
-    for folder in getattr(sys.modules.get(root), "__path__", ()):
-        for suffix in (".py", ".pyc"):
-            try:
-                with open("/".join((folder, *rest.split("."), f"{name}{suffix}")), "rb") as file:  # noqa: PTH123
-                    return sha256(file.read())
-            except OSError:
-                continue
+    for folder, files in _folders(package):
+        for file in (f"{name}.py", f"{name}.pyc"):
+            if file in files:
+                with open(f"{folder}/{file}", "rb") as opened:  # noqa: PTH123
+                    return sha256(opened.read())
     return b""
+
+
+@cache
+def _folders(package: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return the folders of a package, with the names in them: most names in a builder's code are of no module."""
+    root, _, rest = package.partition(".")
+    folders = ["/".join((folder, *rest.split("."))) for folder in getattr(sys.modules.get(root), "__path__", ())]
+    return tuple((folder, frozenset(os.listdir(folder))) for folder in folders if os.path.isdir(folder))  # noqa: PTH112, PTH208

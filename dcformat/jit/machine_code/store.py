@@ -63,6 +63,14 @@ def shipped() -> str:
     return f"{os.path.dirname(__file__)}/prebuilt"  # noqa: PTH120
 
 
+def ships_code() -> bool:
+    """Return whether any kernels came with the package."""
+    try:
+        return any(name.endswith(_SUFFIX) for name in os.listdir(shipped()))  # noqa: PTH208
+    except OSError:
+        return False
+
+
 def read(key: bytes, compiler: str | None) -> bytes | None:
     """Return the file saved under `key`, or None.
 

@@ -20,6 +20,8 @@ LEAST_OPSET = 7
 
 def load_model(path: str, data: bytes) -> Any:
     """Parse a ModelProto. Raises `UnfitError` if the bytes are not one, or have no graph or operator set."""
+    if not data:
+        raise UnfitError(path, "an ONNX model", "an empty file")
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -27,7 +29,7 @@ def load_model(path: str, data: bytes) -> Any:
     try:
         model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise UnfitError(path, "an ONNX model", f"bytes that are not ({error})") from None
+        raise UnfitError(path, "an ONNX model", f"truncated or damaged bytes ({error})") from None
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise UnfitError(path, "an ONNX model", "one without a graph")
     versions = opset_versions(model)

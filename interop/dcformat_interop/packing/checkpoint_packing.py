@@ -16,7 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.model import STORAGE
 from dcformat.piecewise import CodedChunk, Survey
 from dcformat.wording import counted
-from dcformat_interop.checkpoint_reader import Note, remarks
+from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.shards import Shards, size_note
@@ -99,7 +99,7 @@ class Packing:
         self._shards, self._mode, self._exact, self._max_memory = shards, mode, exact, max_memory
         self.selection: Selection = select(shards, skip, exact or (None if shards.are_several else False))
         if not self.selection.elements:
-            raise UnfitError(shards.path, "at least one tensor that a .dcf file can hold", "none")
+            raise no_tensors(str(shards.path), self.selection.left_out)
 
     @property
     def data_bytes(self) -> int:

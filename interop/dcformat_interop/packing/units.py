@@ -18,7 +18,8 @@ from dcformat.digest import tensor_digest
 from dcformat.floats import bit_patterns
 from dcformat.forms import has_many_zeros, smallest
 from dcformat.model import Tensor
-from dcformat.piecewise import PIECES_FROM, CodedChunk, ReadBackError, Survey, code_chunk, survey
+from dcformat.piecewise import PIECES_FROM, CodedChunk, Survey, code_chunk, survey
+from dcformat.read_back import ReadBackError
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.tensors import Array
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+from dcformat_interop.kinds import zip_damage
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import JSON_BYTES, Budget
 from dcformat_interop.torch_import.translation import quiet
@@ -73,7 +74,7 @@ def load_program(path: Path, max_memory: int | None) -> Any:
         except (UnfitError, OSError, MemoryError):
             raise
         except Exception as error:  # zipfile and zlib raise errors of many classes, and JSON may have any structure
-            raise _unfit(path, "a torch.export program", f"a damaged one ({_first_line(error)})") from None
+            raise _unfit(path, "a torch.export program", f"a damaged one ({zip_damage(file, error)})") from None
         safe.seek(0)
         try:
             with quiet():

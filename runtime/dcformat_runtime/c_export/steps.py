@@ -14,7 +14,8 @@ from dcformat import graph as ops
 from dcformat.errors import GraphError
 from dcformat.graph import Graph, Node, Shape
 from dcformat.graph.node import as_float32
-from dcformat_runtime.segments import Segment, divide, evenly_padded, takes_rows
+from dcformat_runtime.network import takes_rows
+from dcformat_runtime.segments import Segment, divide, evenly_padded
 
 #: The kinds of steps by their first node.
 _KINDS: dict[type[Node], str] = {

@@ -26,8 +26,9 @@ def simple(nodes, tensors=None, **options):
 
 
 def test_bytes_that_are_no_model():
-    refused(b"\x08\x07\x12\xffnothing", "expected an ONNX model, found bytes that are not")
-    refused(b"", "expected an ONNX model, found one without a graph")
+    refused(b"\x08\x07\x12\xffnothing", "expected an ONNX model, found truncated or damaged bytes")
+    refused(b"", "expected an ONNX model, found an empty file")
+    refused(b"\x08\x08", "expected an ONNX model, found one without a graph")
 
 
 def test_a_damaged_file_is_named(tmp_path):
