@@ -13,22 +13,8 @@ from random import Random
 import numpy as np
 
 import dcformat
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Preprocessing,
-    Reduce,
-    ReLU,
-    Shape,
-    Softmax,
-)
+from dcformat import graph as ops
+from dcformat.graph import Graph, Node, Preprocessing, Shape
 from dcformat.model import Model, SelfTest, Tensor
 from fuzz import container
 from fuzz.container import File, ParseError
@@ -102,7 +88,7 @@ class _Builder:
     def add(self, make: type[Node], *fields: object) -> None:
         """Append an operator that reads the last value, if that fits; a binary operator joins it with itself."""
         at = len(self.values) - 1
-        node = make((at, at) if make in (Add, Concat) else (at,), *fields)
+        node = make((at, at) if make in (ops.Add, ops.Concat) else (at,), *fields)
         shapes = {name: t.shape for name, t in self.tensors.items()}
         self.values.append(node.output_shape([self.values[i] for i in node.values], shapes))
         self.nodes.append(node)
@@ -122,9 +108,9 @@ class _Builder:
         elif random.randrange(3):
             out = random.randrange(1, 10)
             name = self.weight((out, shape[0]))
-            self.add(Linear, name, self.weight((out,)) if random.getrandbits(1) else None)
+            self.add(ops.Linear, name, self.weight((out,)) if random.getrandbits(1) else None)
         else:
-            self.add(random.choice((ReLU, Softmax, Add, Concat)))
+            self.add(random.choice((ops.ReLU, ops.Softmax, ops.Add, ops.Concat)))
 
     def _grow_image(self, shape: Shape) -> None:
         random = self.random
@@ -136,14 +122,14 @@ class _Builder:
             name = self.weight((out, shape[0] // groups, kernel, kernel))
             pair, one = (random.randrange(1, 3),) * 2, (1, 1)
             bias = self.weight((out,)) if random.getrandbits(1) else None
-            self.add(Conv, name, bias, pair, *((random.randrange(2),) * 2,) * 2, one, groups)
+            self.add(ops.Conv, name, bias, pair, *((random.randrange(2),) * 2,) * 2, one, groups)
         elif what == 3:
-            self.add(random.choice((MaxPool, AvgPool)), (kernel, kernel), (random.randrange(1, 3),) * 2)
+            self.add(random.choice((ops.MaxPool, ops.AvgPool)), (kernel, kernel), (random.randrange(1, 3),) * 2)
         elif what == 4:
             how = random.choice(("", "mean", "max"))
-            self.add(*((Reduce, how, (1, 2)) if how else (Flatten,)))
+            self.add(*((ops.Reduce, how, (1, 2)) if how else (ops.Flatten,)))
         else:
-            self.add(random.choice((ReLU, Add, Concat)))
+            self.add(random.choice((ops.ReLU, ops.Add, ops.Concat)))
 
 
 def network(random: Random) -> Model:

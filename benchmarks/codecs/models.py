@@ -57,8 +57,8 @@ def synthetic(layers: tuple[tuple[str, tuple[int, ...], float, int], ...], seed:
     for name, shape, density, clusters in layers:
         columns = int(np.prod(shape[1:]))
         threshold = np.cumsum(cluster_probabilities(clusters))[:-1].astype(np.float32)
-        book = np.linspace(-0.2, 0.2, clusters + 1, dtype=np.float32)
-        book = book[book != 0][:clusters]
+        codebook = np.linspace(-0.2, 0.2, clusters + 1, dtype=np.float32)
+        codebook = codebook[codebook != 0][:clusters]
         indices, codes, counts = [], [], []
         for start in range(0, shape[0], 256):
             mask = rng.random((min(256, shape[0] - start), columns), np.float32) < density
@@ -67,7 +67,7 @@ def synthetic(layers: tuple[tuple[str, tuple[int, ...], float, int], ...], seed:
             codes.append(np.searchsorted(threshold, rng.random(len(indices[-1]), np.float32)).astype(np.uint8))
         indptr = np.concatenate(([0], np.cumsum(np.concatenate(counts)))).astype(np.int64)
         data, index = np.concatenate(codes), np.concatenate(indices)
-        tensors[f"{name}.weight"] = Tensor(f"{name}.weight", shape, "float32", data, book, indptr, index)
+        tensors[f"{name}.weight"] = Tensor(f"{name}.weight", shape, "float32", data, codebook, indptr, index)
         bias = rng.normal(0, 0.1, shape[0]).astype(np.float32)
         tensors[f"{name}.bias"] = Tensor(f"{name}.bias", (shape[0],), "float32", bias)
     return Model(tensors)

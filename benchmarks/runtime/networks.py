@@ -32,8 +32,8 @@ def synthetic(name: str, densities: str) -> Model:
             values = random.normal(0, 0.1, shape)
         else:
             fan_in, share = int(np.prod(shape[1:])), next(kept)
-            book = random.normal(0, np.sqrt(2 / (fan_in * share)), 32)
-            values = np.where(random.random(shape) < share, book[random.integers(0, 32, shape)], 0)
+            codebook = random.normal(0, np.sqrt(2 / (fan_in * share)), 32)
+            values = np.where(random.random(shape) < share, codebook[random.integers(0, 32, shape)], 0)
         tensors[tensor] = from_dense(tensor, values.astype(np.float32))
     return Model(tensors, architecture.build(list(tensors), Preprocessing((0.0,), (1.0,))))
 

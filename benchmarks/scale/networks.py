@@ -75,12 +75,12 @@ def draw(random: np.random.Generator, shape: tuple[int, ...], density: float | N
     """Return a layer's weights."""
     if density is None:
         return random.standard_normal(shape, np.float32) * np.float32(0.02)
-    book = np.concatenate((np.zeros(1), random.standard_normal(32))).astype(np.float32)
+    codebook = np.concatenate((np.zeros(1), random.standard_normal(32))).astype(np.float32)
     out = np.empty(shape, np.float32)
     for rows in np.array_split(out, max(1, out.size >> 24)):  # so that a large tensor is in memory only once
         codes = random.integers(1, 33, rows.shape, np.uint8)
         codes[random.random(rows.shape, np.float32) >= density] = 0
-        rows[:] = book[codes]
+        rows[:] = codebook[codes]
     return out
 
 

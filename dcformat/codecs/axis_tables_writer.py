@@ -151,11 +151,11 @@ def _codebooks(places: Array, is_sparse: bool) -> tuple[int, int, Array, Array, 
     size = int(ranks.max()) + (0 if is_sparse else 1)
     if not 1 <= size <= MAX_CODES - is_sparse or size * len(places) > places.size // 2:
         return None
-    books = np.zeros((len(places), size + is_sparse), bits.dtype)
-    np.put_along_axis(books, ranks, ascending, axis=1)
+    codebooks = np.zeros((len(places), size + is_sparse), bits.dtype)
+    np.put_along_axis(codebooks, ranks, ascending, axis=1)
     codes = np.empty(bits.shape, np.uint8)
     np.put_along_axis(codes, order, ranks.astype(np.uint8), axis=1)
-    flat = np.ascontiguousarray(books[:, 1:] if is_sparse else books).reshape(-1)
+    flat = np.ascontiguousarray(codebooks[:, 1:] if is_sparse else codebooks).reshape(-1)
     return CODEBOOKS, size, flat.view(places.dtype), np.zeros(0, np.int16), codes
 
 

@@ -69,8 +69,8 @@ def _chunks(
     """Return the chunks of a tensor, and the number of entries in each (None for a dense tensor)."""
     sparse = _sparse_pieces if tensor.is_sparse else _dense_pieces
     pieces = sparse(tensor, coding, lines_each)
-    book = 1 if tensor.codebook is None else len(tensor.codebook)
-    alphabet = Alphabet(book + coding.every_element, negatives(tensor.codebook))
+    codebook_size = 1 if tensor.codebook is None else len(tensor.codebook)
+    alphabet = Alphabet(codebook_size + coding.every_element, negatives(tensor.codebook))
     in_stream = ordered_values(tensor, coding.transposed) if has_values(tensor) and not coding.blocks else None
     chunks, at = [], 0
     for number, piece in enumerate(pieces.chunks):

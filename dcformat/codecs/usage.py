@@ -80,9 +80,9 @@ def measure(payload: ParsedPayload, tensor: Tensor | None = None) -> Usage:
     if payload.is_plain:
         values = 8 * sum(len(chunk.data) for chunk in payload.chunks)
         return Usage(name, 0.0, values, 0.0, total - values)
-    book = _codebook_bits(tensor)
+    codebook_bits = _codebook_bits(tensor)
     if payload.coding.coder > layout.CODER_HUFFMAN:
-        return _of_context(tensor, payload, name, book, total)
+        return _of_context(tensor, payload, name, codebook_bits, total)
     reader, values = PackedReader(payload), 0
     streams = [CodeTable(lengths, np.zeros(len(lengths), np.int64)) for lengths in reader.code_lengths]
     for chunk in payload.chunks:
@@ -92,9 +92,9 @@ def measure(payload: ParsedPayload, tensor: Tensor | None = None) -> Usage:
             stream.counts[:] += more
     index, *planes = (cost_bits(*stream) for stream in streams)
     codes = sum(planes) + values
-    book = min(book, 8.0 * len(payload.head))
+    codebook_bits = min(codebook_bits, 8.0 * len(payload.head))
     gaps = streams[0] if payload.has_positions else None
-    return Usage(name, index, codes, book, total - index - codes - book, gaps, tuple(streams[1:]))
+    return Usage(name, index, codes, codebook_bits, total - index - codes - codebook_bits, gaps, tuple(streams[1:]))
 
 
 def _codebook_bits(tensor: Tensor) -> float:
@@ -105,15 +105,15 @@ def _codebook_bits(tensor: Tensor) -> float:
     return 8.0 * len(encoder.take())
 
 
-def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, book: float, total: int) -> Usage:
+def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, codebook_bits: float, total: int) -> Usage:
     info, left = payload.info, 8.0 * sum(len(chunk.data) for chunk in payload.chunks)
     table = total - left
     # In separate streams, codebook and positions may take more bits than in their shared stream.
-    book = min(book, left)
+    codebook_bits = min(codebook_bits, left)
     index = 0.0
     if info.form == "sparse" and not payload.coding.every_element:
-        index = min(8.0 * _positions_alone(tensor, payload), left - book)
-    return Usage(name, index, left - book - index, book, table)
+        index = min(8.0 * _positions_alone(tensor, payload), left - codebook_bits)
+    return Usage(name, index, left - codebook_bits - index, codebook_bits, table)
 
 
 def _positions_alone(tensor: Tensor, payload: ParsedPayload) -> int:

@@ -150,39 +150,39 @@ def cut_words() -> Item:
 
 def invalid_tables() -> Iterator[Invalid]:
     """Payloads under coder 5 that a decoder must reject."""
-    books, codes = [ONE, ONE + 1, ONE + 2, ONE + 3], [0, 1, 1, 0, 1, 0]
-    values = [books[i // 3 * 2 + c] for i, c in enumerate(codes)]
+    codebooks, codes = [ONE, ONE + 1, ONE + 2, ONE + 3], [0, 1, 1, 0, 1, 0]
+    values = [codebooks[i // 3 * 2 + c] for i, c in enumerate(codes)]
 
     def wrong(name: str, code: str, ids: str, payload: bytes, **more: object) -> Invalid:
         return f"tables_{name}", code, ids, assemble([Item(payload, DENSE, (2, 3), values, **more)], digest=bytes(8))  # type: ignore[arg-type]
 
-    good = tabled(books, "float32", 3, 2, raw(codes), size=2)
+    good = tabled(codebooks, "float32", 3, 2, raw(codes), size=2)
     yield wrong("kind_2", "E08", "V3", good[:1] + b"\2" + good[2:])
     half = tabled([1, 2], "float16", 3, 2, raw(codes), [0, 0])
     yield wrong("scales_of_float16", "E08", "V3", half, dtype="float16")
     for name, inner, lines in (("not_dividing", 2, 2), ("of_none", 0, 2), ("of_no_lines", 3, 0), ("beyond", 3, 4)):
-        yield wrong(f"axis_{name}", "E08", "V4", tabled(books, "float32", inner, lines, raw(codes), size=2))
+        yield wrong(f"axis_{name}", "E08", "V4", tabled(codebooks, "float32", inner, lines, raw(codes), size=2))
     for name, code, ids, inner, lines in (
         ("axis_limit", "E06", "N2", (1 << 40) + 1, 2),
         ("lines_limit", "E06", "N2", 3, (1 << 40) + 1),
         ("axis_most", "E08", "V4", 1 << 40, 2),
         ("lines_most", "E08", "V4", 3, 1 << 40),
     ):
-        yield wrong(name, code, ids, tabled(books, "float32", inner, lines, raw(codes), size=2))
+        yield wrong(name, code, ids, tabled(codebooks, "float32", inner, lines, raw(codes), size=2))
     none = Item(tabled([], "float32", 1, 1, raw([]), size=1), DENSE, (0, 3), [])
     yield "tables_of_no_elements", "E08", "V4", assemble([none])
     yield wrong("size_0", "E08", "V5", b"\5\0\3\2\0" + good[5:])
     yield wrong("size_limit", "E06", "N2", b"\5\0\3\2" + varint(257) + good[5:])
-    yield wrong("of_tables", "E08", "V6", tabled(books, "float32", 3, 2, b"\0" + good, size=2))
-    yield wrong("code_beyond", "E14", "V7", tabled(books, "float32", 3, 2, raw([0, 1, 1, 0, 2, 0]), size=2))
+    yield wrong("of_tables", "E08", "V6", tabled(codebooks, "float32", 3, 2, b"\0" + good, size=2))
+    yield wrong("code_beyond", "E14", "V7", tabled(codebooks, "float32", 3, 2, raw([0, 1, 1, 0, 2, 0]), size=2))
     yield wrong("codes_end_early", "E13", "P10", good[:-1])
     yield wrong("no_codes", "E03", "N4", good[: -len(codes) - 2])
     yield wrong(
-        "codebook_limit", "E06", "N2", tabled(books, "float32", 3, 2, varint(257) + b"\0\0" + bytes(codes), size=2)
+        "codebook_limit", "E06", "N2", tabled(codebooks, "float32", 3, 2, varint(257) + b"\0\0" + bytes(codes), size=2)
     )
-    yield wrong("codebook_most", "E03", "N4", tabled(books, "float32", 3, 2, varint(256), size=2))
+    yield wrong("codebook_most", "E03", "N4", tabled(codebooks, "float32", 3, 2, varint(256), size=2))
     yield wrong("books_end_early", "E03", "N4", good[:10])
-    short = tabled(books[:3], "float32", 3, 2, raw(codes), size=2)
+    short = tabled(codebooks[:3], "float32", 3, 2, raw(codes), size=2)
     yield wrong("books_short", "E03", "N4", short)
     for name, scale in (("0", 0), ("negative", ONE | 1 << 31), ("infinite", 0x7F800000), ("nan", 0x7FC00000)):
         yield wrong(f"scale_{name}", "E08", "V8", tabled([ONE, scale], "float32", 3, 2, raw(codes), [0, 0]))

@@ -9,33 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dcformat import graph as ops
 from dcformat import layout
 from dcformat.architectures import ARCHITECTURES
 from dcformat.cursor import Cursor
 from dcformat.errors import EncodingError, FormatError, GraphError, LimitError, ShapeError
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Output,
-    Pad,
-    Port,
-    Preprocessing,
-    Reduce,
-    ReLU,
-    Requantize,
-    Resize,
-    Slice,
-    Softmax,
-    Unary,
-)
+from dcformat.graph import Graph, Node, Output, Port, Preprocessing
 from dcformat.graph_codec import read_graph, write_graph
 from tests.format.graph_strategies import valid_graphs
 from tests.format.strategies import small_graph
@@ -91,29 +70,29 @@ def graph(*made: Node, shape: tuple[int, ...] = (1, 8, 8), rule: Preprocessing |
 
 
 WRONG: dict[str, tuple[Graph, type[FormatError]]] = {
-    "itself": (graph(ReLU((1,))), GraphError),
-    "later": (graph(ReLU((2,)), ReLU((1,))), GraphError),
-    "negative": (graph(ReLU((-1,))), GraphError),
-    "no input": (graph(ReLU(())), GraphError),
-    "two inputs": (graph(ReLU((0, 0))), GraphError),
-    "add of one": (graph(Add((0,))), GraphError),
-    "add of different shapes": (graph(Flatten((0,)), Add((0, 1))), ShapeError),
-    "concatenation of different shapes": (graph(Reduce((0,), "mean", (1, 2)), Concat((0, 1))), ShapeError),
-    "missing weight": (graph(Conv((0,), "x")), GraphError),
-    "missing bias": (graph(Conv((0,), "k", "x")), GraphError),
-    "bias of another length": (graph(Conv((0,), "k", "w")), ShapeError),
-    "weight of another rank": (graph(Conv((0,), "w")), ShapeError),
-    "weight of no rows": (graph(Flatten((0,)), Linear((1,), "none")), ShapeError),
-    "linear of an image": (graph(Linear((0,), "w")), ShapeError),
-    "pool of features": (graph(Flatten((0,)), MaxPool((1,), (2, 2), (2, 2))), ShapeError),
-    "stride 0": (graph(Conv((0,), "k", stride=(0, 1))), GraphError),
-    "dilation 0": (graph(Conv((0,), "k", dilation=(1, 0))), GraphError),
-    "groups 0": (graph(Conv((0,), "k", groups=0)), ShapeError),
-    "groups that do not divide": (graph(Conv((0,), "g", groups=3)), ShapeError),
-    "kernel 0": (graph(MaxPool((0,), (0, 1), (1, 1))), GraphError),
-    "pool's stride 0": (graph(AvgPool((0,), (2, 2), (1, 0))), GraphError),
-    "padding as large as the kernel": (graph(MaxPool((0,), (2, 2), (1, 1), (2, 2))), GraphError),
-    "window larger than the image": (graph(MaxPool((0,), (9, 9), (1, 1))), ShapeError),
+    "itself": (graph(ops.ReLU((1,))), GraphError),
+    "later": (graph(ops.ReLU((2,)), ops.ReLU((1,))), GraphError),
+    "negative": (graph(ops.ReLU((-1,))), GraphError),
+    "no input": (graph(ops.ReLU(())), GraphError),
+    "two inputs": (graph(ops.ReLU((0, 0))), GraphError),
+    "add of one": (graph(ops.Add((0,))), GraphError),
+    "add of different shapes": (graph(ops.Flatten((0,)), ops.Add((0, 1))), ShapeError),
+    "concatenation of different shapes": (graph(ops.Reduce((0,), "mean", (1, 2)), ops.Concat((0, 1))), ShapeError),
+    "missing weight": (graph(ops.Conv((0,), "x")), GraphError),
+    "missing bias": (graph(ops.Conv((0,), "k", "x")), GraphError),
+    "bias of another length": (graph(ops.Conv((0,), "k", "w")), ShapeError),
+    "weight of another rank": (graph(ops.Conv((0,), "w")), ShapeError),
+    "weight of no rows": (graph(ops.Flatten((0,)), ops.Linear((1,), "none")), ShapeError),
+    "linear of an image": (graph(ops.Linear((0,), "w")), ShapeError),
+    "pool of features": (graph(ops.Flatten((0,)), ops.MaxPool((1,), (2, 2), (2, 2))), ShapeError),
+    "stride 0": (graph(ops.Conv((0,), "k", stride=(0, 1))), GraphError),
+    "dilation 0": (graph(ops.Conv((0,), "k", dilation=(1, 0))), GraphError),
+    "groups 0": (graph(ops.Conv((0,), "k", groups=0)), ShapeError),
+    "groups that do not divide": (graph(ops.Conv((0,), "g", groups=3)), ShapeError),
+    "kernel 0": (graph(ops.MaxPool((0,), (0, 1), (1, 1))), GraphError),
+    "pool's stride 0": (graph(ops.AvgPool((0,), (2, 2), (1, 0))), GraphError),
+    "padding as large as the kernel": (graph(ops.MaxPool((0,), (2, 2), (1, 1), (2, 2))), GraphError),
+    "window larger than the image": (graph(ops.MaxPool((0,), (9, 9), (1, 1))), ShapeError),
     "input of rank 8": (graph(shape=(1,) * 8), ShapeError),
     "input of nothing": (graph(shape=(0,)), ShapeError),
     "input of 2^41": (graph(shape=(2, 1 << 20, 1 << 20)), ShapeError),
@@ -144,7 +123,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 
 
 def test_values_that_grow_are_bounded() -> None:
-    joins = tuple(Concat((k, k)) for k in range(60))
+    joins = tuple(ops.Concat((k, k)) for k in range(60))
     with pytest.raises(ShapeError, match="1 to 1099511627776 elements"):
         graph(*joins).shapes({})
     assert graph(*joins[:30]).shapes({})[-1] == (1 << 30, 8, 8)
@@ -216,16 +195,16 @@ def test_a_mean_for_all_channels_is_written_out_beside_deviations_for_each() -> 
 @pytest.mark.parametrize(
     "made, kind",
     [
-        (graph(Conv((0,), "k", padding=(1 << 17, 0))), LimitError),
-        (graph(Add((0,) * 65)), LimitError),
-        (graph(Slice((0,), 1, 0, 4, 1 << 18)), LimitError),
-        (graph(Unary((0,), "tan")), GraphError),
-        (graph(Pad((0,), (0, 0, 0), (0, 0, 0), value=1e39)), GraphError),
-        (graph(Pad((0,), (0, 0, 0), (0, 0, 0), value=nan)), GraphError),
+        (graph(ops.Conv((0,), "k", padding=(1 << 17, 0))), LimitError),
+        (graph(ops.Add((0,) * 65)), LimitError),
+        (graph(ops.Slice((0,), 1, 0, 4, 1 << 18)), LimitError),
+        (graph(ops.Unary((0,), "tan")), GraphError),
+        (graph(ops.Pad((0,), (0, 0, 0), (0, 0, 0), value=1e39)), GraphError),
+        (graph(ops.Pad((0,), (0, 0, 0), (0, 0, 0), value=nan)), GraphError),
         (Graph((Port((1,), "\ud800"),), (), (Output(0),)), EncodingError),
         (Graph((Port((1,), "x" * 256),), (), (Output(0),)), LimitError),
         (Graph((Port((1,)),), (), tuple(Output(0, str(n)) for n in range(257))), LimitError),
-        (graph(*[ReLU((k,)) for k in range(layout.MAX_NODES + 1)]), LimitError),
+        (graph(*[ops.ReLU((k,)) for k in range(layout.MAX_NODES + 1)]), LimitError),
         (graph(Node((0,))), GraphError),
         (graph(shape=(65537,), rule=Preprocessing((0.0,) * 65537, (1.0,) * 65537)), LimitError),
     ],
@@ -237,10 +216,10 @@ def test_a_writer_refuses_graphs_that_no_reader_accepts(made: Graph, kind: type[
 
 def test_all_operators_in_one_graph() -> None:
     made = graph(
-        Conv((0,), "k", "b", padding=(1, 1), padding_end=(1, 1)), ReLU((1,)),
-        MaxPool((2,), (3, 3), (2, 2), ceil_mode=True),
-        AvgPool((2,), (2, 2), (2, 2)), Concat((3, 4)), Add((5, 5)), Reduce((6,), "max", (1, 2)),
-        Reduce((6,), "mean", (1, 2)), Add((7, 8)), Softmax((9,)),
+        ops.Conv((0,), "k", "b", padding=(1, 1), padding_end=(1, 1)), ops.ReLU((1,)),
+        ops.MaxPool((2,), (3, 3), (2, 2), ceil_mode=True),
+        ops.AvgPool((2,), (2, 2), (2, 2)), ops.Concat((3, 4)), ops.Add((5, 5)), ops.Reduce((6,), "max", (1, 2)),
+        ops.Reduce((6,), "mean", (1, 2)), ops.Add((7, 8)), ops.Softmax((9,)),
         rule=Preprocessing((0.25,), (struct.unpack("<f", struct.pack("<f", 0.1))[0],)),
     )  # fmt: skip
     assert made.shapes(SHAPES)[-1] == (8,)
@@ -254,9 +233,9 @@ def test_a_graph_with_ports_in_bytes() -> None:
 
 
 def test_constants_are_rounded() -> None:
-    made = graph(Add((0, 0.1)))
+    made = graph(ops.Add((0, 0.1)))
     found = read_graph(Cursor(write_graph(made, [])), {})
-    assert found.nodes == (Add((0, struct.unpack("<f", b"\xcd\xcc\xcc\x3d")[0])),)
+    assert found.nodes == (ops.Add((0, struct.unpack("<f", b"\xcd\xcc\xcc\x3d")[0])),)
 
 
 @pytest.mark.parametrize("ports, outputs", [
@@ -286,16 +265,16 @@ def test_only_one_input_of_float32_has_preprocessing() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (Unary((0,), "squash"), "unary function: expected neg, abs, .*, found 'squash'"),
-        (Binary((0, 0), "root"), "binary function: expected sub, mul, .*, found 'root'"),
-        (Reduce((0,), "median", (1, 2)), "reduce function: expected mean, max, .*, found 'median'"),
-        (Pad((0,), (0,) * 3, (1,) * 3, "wrap", 0.0), "pad mode: expected constant, edge, reflect, found 'wrap'"),
-        (Resize((0,), (8, 8), (2.0, 2.0), "cubic"), "resize mode: expected nearest, linear, found 'cubic'"),
-        (Add((0, "missing")), "add input: expected a tensor in the file, found 'missing'"),
-        (Concat((0, "none")), r"concat tensor 'none': expected no dimension 0, found \(0, 64\)"),
-        (Add((0, 1e300)), "add input: expected a number that float32 can hold, found 1e\\+300"),
+        (ops.Unary((0,), "squash"), "unary function: expected neg, abs, .*, found 'squash'"),
+        (ops.Binary((0, 0), "root"), "binary function: expected sub, mul, .*, found 'root'"),
+        (ops.Reduce((0,), "median", (1, 2)), "reduce function: expected mean, max, .*, found 'median'"),
+        (ops.Pad((0,), (0,) * 3, (1,) * 3, "wrap", 0.0), "pad mode: expected constant, edge, reflect, found 'wrap'"),
+        (ops.Resize((0,), (8, 8), (2.0, 2.0), "cubic"), "resize mode: expected nearest, linear, found 'cubic'"),
+        (ops.Add((0, "missing")), "add input: expected a tensor in the file, found 'missing'"),
+        (ops.Concat((0, "none")), r"concat tensor 'none': expected no dimension 0, found \(0, 64\)"),
+        (ops.Add((0, 1e300)), "add input: expected a number that float32 can hold, found 1e\\+300"),
         (
-            Requantize((0, "larger"), 1.0, 1.0, -8, 7),
+            ops.Requantize((0, "larger"), 1.0, 1.0, -8, 7),
             r"requantize scales: expected a shape that broadcasts to \(1, 4, 4\)",
         ),
         (Node((0,)), "operator: expected a known operator, found Node"),
@@ -308,7 +287,7 @@ def test_nodes_that_only_python_can_make(node: Node, message: str) -> None:
 
 
 def test_a_graph_describes_itself() -> None:
-    graph = Graph.sequential((1, 4, 4), (ReLU((0,)), ReLU((1,)), Flatten((2,))))
+    graph = Graph.sequential((1, 4, 4), (ops.ReLU((0,)), ops.ReLU((1,)), ops.Flatten((2,))))
     assert (graph.input_shape, repr(graph)) == ((1, 4, 4), "Graph(input 1x4x4: 2 relu, 1 flatten)")
     two = Graph((Port((2,), "a"), Port((), "b")), (), (Output(1, "b"),))
     assert repr(two) == "Graph(input 2, scalar: no operators)"
@@ -327,4 +306,4 @@ def test_a_graph_describes_itself() -> None:
     ],
 )
 def test_positions_of_a_resized_dimension(coordinates: str, size: int, expected: list[float]) -> None:
-    assert Resize((0,), (size,), (size / 4,), "linear", coordinates).positions(0, 4).tolist() == expected
+    assert ops.Resize((0,), (size,), (size / 4,), "linear", coordinates).positions(0, 4).tolist() == expected

@@ -12,23 +12,9 @@ from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
+from dcformat import graph as ops
 from dcformat.dense import from_dense
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Preprocessing,
-    Reduce,
-    ReLU,
-    Shape,
-    Softmax,
-)
+from dcformat.graph import Graph, Node, Preprocessing, Shape
 from dcformat.model import Model, Tensor
 
 BACKENDS: tuple[Backend, ...] = ("numba", "numpy")
@@ -60,14 +46,14 @@ class Net:
         return names
 
     def linear(self, source: int, out: int, features: int, density: float | None = None) -> int:
-        return self.add(Linear((source,), *self._weights((out, features), density)))
+        return self.add(ops.Linear((source,), *self._weights((out, features), density)))
 
     def conv(
         self, source: int, out: int, channels: int, kernel: tuple[int, int], density: float | None = None, **more: Any
     ) -> int:
         shape = (out, channels // more.get("groups", 1), *kernel)
         more["padding_end"] = more.get("padding", (0, 0))
-        return self.add(Conv((source,), *self._weights(shape, density), **more))
+        return self.add(ops.Conv((source,), *self._weights(shape, density), **more))
 
     def model(self, preprocessing: Preprocessing | None = None) -> Model:
         return Model(self.tensors, Graph.sequential(self.shape, tuple(self.nodes), preprocessing))
@@ -82,16 +68,16 @@ def mlp(features: int = 40, *sizes: int, density: float = 0.3, seed: int = 0) ->
         value = net.linear(value, size, features)
         features = size
         if k < len(sizes) - 1:
-            value = net.add(ReLU((value,)))
+            value = net.add(ops.ReLU((value,)))
     return net
 
 
 def lenet(seed: int = 0, size: int = 12) -> Net:
     net = Net(1, size, size, seed=seed)
-    value = net.add(MaxPool((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
-    value = net.add(ReLU((net.add(MaxPool((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
+    value = net.add(ops.MaxPool((net.conv(0, 5, 1, (3, 3)),), (2, 2), (2, 2)))
+    value = net.add(ops.ReLU((net.add(ops.MaxPool((net.conv(value, 7, 5, (2, 2)),), (2, 2), (2, 2))),)))
     features = 7 * (((size - 2) // 2 - 1) // 2) ** 2
-    value = net.add(ReLU((net.linear(net.add(Flatten((value,))), 30, features),)))
+    value = net.add(ops.ReLU((net.linear(net.add(ops.Flatten((value,))), 30, features),)))
     net.linear(value, 10, 30)
     return net
 
@@ -99,35 +85,35 @@ def lenet(seed: int = 0, size: int = 12) -> Net:
 def fire(seed: int = 0, size: tuple[int, int] = (31, 27)) -> Net:
     """Squeeze, expand twice and join; planes of 15 x 13, the default, are not whole cache lines."""
     net = Net(3, *size, seed=seed)
-    value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
-    value = net.add(MaxPool((value,), (3, 3), (2, 2), ceil_mode=True))
-    squeezed = net.add(ReLU((net.conv(value, 4, 6, (1, 1), 1.0),)))
-    left = net.add(ReLU((net.conv(squeezed, 5, 4, (1, 1)),)))
-    right = net.add(ReLU((net.conv(squeezed, 6, 4, (3, 3), padding=(1, 1)),)))
-    value = net.add(Concat((left, right)))
-    net.add(Reduce((net.add(ReLU((net.conv(value, 9, 11, (1, 1), padding=(1, 1)),))),), "mean", (1, 2)))
+    value = net.add(ops.ReLU((net.conv(0, 6, 3, (3, 3), stride=(2, 2)),)))
+    value = net.add(ops.MaxPool((value,), (3, 3), (2, 2), ceil_mode=True))
+    squeezed = net.add(ops.ReLU((net.conv(value, 4, 6, (1, 1), 1.0),)))
+    left = net.add(ops.ReLU((net.conv(squeezed, 5, 4, (1, 1)),)))
+    right = net.add(ops.ReLU((net.conv(squeezed, 6, 4, (3, 3), padding=(1, 1)),)))
+    value = net.add(ops.Concat((left, right)))
+    net.add(ops.Reduce((net.add(ops.ReLU((net.conv(value, 9, 11, (1, 1), padding=(1, 1)),))),), "mean", (1, 2)))
     return net
 
 
 def residual(seed: int = 0, size: int = 9) -> Net:
     net = Net(3, size, size, seed=seed)
-    value = net.add(ReLU((net.conv(0, 6, 3, (3, 3), padding=(1, 1)),)))
-    inner = net.add(ReLU((net.conv(value, 6, 6, (3, 3), padding=(1, 1)),)))
-    value = net.add(ReLU((net.add(Add((net.conv(inner, 6, 6, (3, 3), padding=(1, 1)), value))),)))
-    inner = net.add(ReLU((net.conv(value, 8, 6, (3, 3), stride=(2, 2), padding=(1, 1)),)))
+    value = net.add(ops.ReLU((net.conv(0, 6, 3, (3, 3), padding=(1, 1)),)))
+    inner = net.add(ops.ReLU((net.conv(value, 6, 6, (3, 3), padding=(1, 1)),)))
+    value = net.add(ops.ReLU((net.add(ops.Add((net.conv(inner, 6, 6, (3, 3), padding=(1, 1)), value))),)))
+    inner = net.add(ops.ReLU((net.conv(value, 8, 6, (3, 3), stride=(2, 2), padding=(1, 1)),)))
     inner = net.conv(inner, 8, 8, (3, 3), padding=(1, 1))
-    value = net.add(ReLU((net.add(Add((inner, net.conv(value, 8, 6, (1, 1), stride=(2, 2))))),)))
-    net.add(Softmax((net.linear(net.add(Reduce((value,), "mean", (1, 2))), 10, 8),)))
+    value = net.add(ops.ReLU((net.add(ops.Add((inner, net.conv(value, 8, 6, (1, 1), stride=(2, 2))))),)))
+    net.add(ops.Softmax((net.linear(net.add(ops.Reduce((value,), "mean", (1, 2))), 10, 8),)))
     return net
 
 
 def averaging(seed: int = 0) -> Net:
     net = Net(2, 11, 10, seed=seed)
-    value = net.add(AvgPool((0,), (3, 3), (2, 2), (1, 1), (1, 1), ceil_mode=True, count_include_pad=False))
-    value = net.add(ReLU((net.conv(value, 4, 2, (2, 3), dilation=(2, 1), padding=(1, 2)),)))
-    value = net.add(AvgPool((value,), (2, 2), (1, 1), (1, 1), (1, 1)))
+    value = net.add(ops.AvgPool((0,), (3, 3), (2, 2), (1, 1), (1, 1), ceil_mode=True, count_include_pad=False))
+    value = net.add(ops.ReLU((net.conv(value, 4, 2, (2, 3), dilation=(2, 1), padding=(1, 2)),)))
+    value = net.add(ops.AvgPool((value,), (2, 2), (1, 1), (1, 1), (1, 1)))
     value = net.conv(value, 6, 4, (3, 3), groups=2)
-    net.linear(net.add(Flatten((value,))), 4, 210)
+    net.linear(net.add(ops.Flatten((value,))), 4, 210)
     return net
 
 

@@ -131,14 +131,14 @@ def sizes(rows: Sequence[SizeBar], wide: bool) -> Picture:
 
 def codebook(number: int, name: str, examined: Examined) -> Picture:
     """Draw how often each shared value of a tensor occurs."""
-    book, counts = examined.codebook, examined.counts
-    assert book is not None and counts is not None
+    codebook, counts = examined.codebook, examined.counts
+    assert codebook is not None and counts is not None
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        few = len(book) <= _STEMS
-        shown = _within_axes(book)
-        places, heights = np.repeat(shown, 3), np.zeros((len(book), 3))
+        few = len(codebook) <= _STEMS
+        shown = _within_axes(codebook)
+        places, heights = np.repeat(shown, 3), np.zeros((len(codebook), 3))
         heights[:, 1], heights[:, 2] = counts, np.nan  # One path for all lines takes the least room.
         axes.plot(places, heights.ravel(), color=colour("codebooks"), linewidth=2 if few else 1)
         if few:
@@ -146,7 +146,8 @@ def codebook(number: int, name: str, examined: Examined) -> Picture:
         _finish(axes, "value", "entries")
 
     title = f"Shared values of {elided(name)}"
-    text = f"{len(book)} shared values from {book.min():.4g} to {book.max():.4g}, for {counts.sum():,} entries."
+    values = f"{len(codebook)} shared values from {codebook.min():.4g} to {codebook.max():.4g}"
+    text = f"{values}, for {counts.sum():,} entries."
     return picture(f"values-{number}", title, text, SMALL, draw)
 
 

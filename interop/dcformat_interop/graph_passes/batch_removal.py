@@ -12,33 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    ConvTranspose,
-    Gather,
-    Linear,
-    MatMul,
-    MaxPool,
-    Node,
-    Normalize,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Reshape,
-    Resize,
-    Shape,
-    Slice,
-    Softmax,
-    Tile,
-    Transpose,
-    Unary,
-    Where,
-)
+from dcformat import graph as ops
+from dcformat.graph import Node, Shape
 from dcformat.records import replace
 from dcformat_interop.graph_builder import BuilderOperand, GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier
@@ -112,7 +87,7 @@ class _Remover(Copier):
         own = _own_dimensions(self, node)
         if axis is None or axis >= len(shape) - own:
             return None
-        if isinstance(node, MaxPool | AvgPool) and len(shape) - 1 <= own:
+        if isinstance(node, ops.MaxPool | ops.AvgPool) and len(shape) - 1 <= own:
             return None
         return self.copy(node, [self.made[number]]), axis
 
@@ -129,7 +104,7 @@ class _Remover(Copier):
         if axis is None or axis in node.axes:
             return None
         axes = tuple(along - (axis < along) for along in node.axes)
-        gone = 0 if isinstance(node, Normalize) or node.keepdims else sum(along < axis for along in node.axes)
+        gone = 0 if isinstance(node, ops.Normalize) or node.keepdims else sum(along < axis for along in node.axes)
         return self.copy(node, [self.made[number]], axes=axes), axis - gone
 
     def slice(self, node: Any) -> BatchedValue | None:
@@ -141,8 +116,8 @@ class _Remover(Copier):
     def each_dimension(self, node: Any) -> BatchedValue | None:
         """Copy an operator with an attribute for each dimension, which must leave the batch alone."""
         number, _, axis = self._first(node)
-        fields = ("repeats",) if isinstance(node, Tile) else ("before", "after")
-        if axis is None or any(getattr(node, field)[axis] != isinstance(node, Tile) for field in fields):
+        fields = ("repeats",) if isinstance(node, ops.Tile) else ("before", "after")
+        if axis is None or any(getattr(node, field)[axis] != isinstance(node, ops.Tile) for field in fields):
             return None
         changes = {field: _less(getattr(node, field), axis) for field in fields}
         return self.copy(node, [self.made[number]], **changes), axis
@@ -168,7 +143,7 @@ class _Remover(Copier):
     def broadcast(self, node: Any) -> BatchedValue | None:
         """Copy an operator that broadcasts; the batch is counted from the last dimension."""
         rank = max(len(self._shape_of(operand)) for operand in node.inputs)
-        least = 3 if isinstance(node, MatMul) else 1
+        least = 3 if isinstance(node, ops.MatMul) else 1
         for number in node.values:
             axis, shape = self._axes[number], self.old.shapes[number]
             if axis is None or len(shape) - axis < least:
@@ -219,11 +194,11 @@ class _Remover(Copier):
 
 def _own_dimensions(remover: _Remover, node: Any) -> int:
     """Return how many of the last dimensions an operator treats in its own way."""
-    if isinstance(node, Linear):
+    if isinstance(node, ops.Linear):
         return 1
-    if isinstance(node, Conv | ConvTranspose):
+    if isinstance(node, ops.Conv | ops.ConvTranspose):
         return len(remover.old.tensors[node.weight].shape) - 1
-    return len(node.size) if isinstance(node, Resize) else len(node.kernel)
+    return len(node.size) if isinstance(node, ops.Resize) else len(node.kernel)
 
 
 def _less(values: Sequence[Any], axis: int | None) -> tuple[Any, ...]:
@@ -232,11 +207,12 @@ def _less(values: Sequence[Any], axis: int | None) -> tuple[Any, ...]:
 
 
 _HANDLERS: dict[type[Node], Callable[[_Remover, Any], BatchedValue | None]] = {
-    **dict.fromkeys((ReLU, Unary, Quantize), _Remover.elementwise),
-    **dict.fromkeys((Linear, Conv, ConvTranspose, MaxPool, AvgPool, Resize), _Remover.leading),
-    **dict.fromkeys((Reduce, Normalize), _Remover.over_axes),
-    **dict.fromkeys((Tile, Pad), _Remover.each_dimension),
-    **dict.fromkeys((Add, Binary, Where, MatMul), _Remover.broadcast),
-    Softmax: _Remover.softmax, Slice: _Remover.slice, Transpose: _Remover.transpose, Reshape: _Remover.reshape,
-    Concat: _Remover.concat, Gather: _Remover.gather,
+    **dict.fromkeys((ops.ReLU, ops.Unary, ops.Quantize), _Remover.elementwise),
+    **dict.fromkeys((ops.Linear, ops.Conv, ops.ConvTranspose, ops.MaxPool, ops.AvgPool, ops.Resize), _Remover.leading),
+    **dict.fromkeys((ops.Reduce, ops.Normalize), _Remover.over_axes),
+    **dict.fromkeys((ops.Tile, ops.Pad), _Remover.each_dimension),
+    **dict.fromkeys((ops.Add, ops.Binary, ops.Where, ops.MatMul), _Remover.broadcast),
+    ops.Softmax: _Remover.softmax, ops.Slice: _Remover.slice, ops.Transpose: _Remover.transpose,
+    ops.Reshape: _Remover.reshape,
+    ops.Concat: _Remover.concat, ops.Gather: _Remover.gather,
 }  # fmt: skip

@@ -13,28 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    Flatten,
-    Linear,
-    MaxPool,
-    Node,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Requantize,
-    Reshape,
-    Resize,
-    Slice,
-    Tile,
-    Transpose,
-    Unary,
-)
+from dcformat import graph as ops
+from dcformat.graph import Node
 from dcformat_interop.graph_builder import GraphBuilder, Value
 from dcformat_interop.graph_passes.copying import Copier, attributes_of
 
@@ -87,7 +67,7 @@ def to_integers(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphB
     return rewriter.new, [rewriter.real(value.number) for value in outputs]
 
 
-def _without_weights(layer: QuantizedLayer, scale: float, following: Quantize) -> QuantizedLayer:
+def _without_weights(layer: QuantizedLayer, scale: float, following: ops.Quantize) -> QuantizedLayer:
     """Return a layer whose channels without weights, which are constant, have that constant as their bias.
 
     Converters give such a channel a tiny random step and a bias near 2^30. Here its step is the one for which the
@@ -168,7 +148,7 @@ class _Rewriter(Copier):
         operands = found.value, found.scales if isinstance(found, Sums) else 1.0
         name = found.name if isinstance(found, Sums) else ""
         scales = {"input_scale": found.scale, "output_scale": scale}
-        made = self.new.emit(Requantize, operands, name, **scales, low=low, high=high)
+        made = self.new.emit(ops.Requantize, operands, name, **scales, low=low, high=high)
         return QuantizedValue(made, scale, low, high)
 
     def layer(self, node: Any) -> Sums | None:
@@ -193,11 +173,11 @@ class _Rewriter(Copier):
         stored = None if node.bias is None else self.new.tensor(layer.bias, self.old.wanted[node.bias])
         changes = {"weight": self.new.integer_tensor(layer.integers, name), "bias": stored}
         made = self.new.emit(type(node), (x.value,), **{**attributes_of(node), **changes})
-        behind = 0 if isinstance(node, Linear) else layer.integers.ndim - 2
+        behind = 0 if isinstance(node, ops.Linear) else layer.integers.ndim - 2
         scales = layer.steps.reshape(-1, *(1,) * behind) if len(layer.steps) > 1 else float(layer.steps[0])
         return Sums(made, x.scale, scales, f"{name.removesuffix('.weight')}.scale")
 
-    def _layer(self, node: Conv | Linear) -> QuantizedLayer | None:
+    def _layer(self, node: ops.Conv | ops.Linear) -> QuantizedLayer | None:
         """Return a layer's weights as integers, if they are multiples of known steps, and no bias."""
         weight = self.old.tensors[node.weight]
         steps = self.old.steps(weight)
@@ -209,16 +189,16 @@ class _Rewriter(Copier):
             return None
         return QuantizedLayer(integers, steps, np.zeros(len(weight), np.float32))
 
-    def _following(self, node: Node) -> Quantize | None:
+    def _following(self, node: Node) -> ops.Quantize | None:
         """Return the `Quantize` that alone reads a result."""
         readers = self._readers.get(len(self.old.inputs) + self.old.nodes.index(node), [])
-        return readers[0] if len(readers) == 1 and isinstance(readers[0], Quantize) else None
+        return readers[0] if len(readers) == 1 and isinstance(readers[0], ops.Quantize) else None
 
-    def relu(self, node: ReLU) -> QuantizedValue | Sums | None:
+    def relu(self, node: ops.ReLU) -> QuantizedValue | Sums | None:
         found = self.known.get(node.values[0])
         if found is None:
             return None
-        made = self.new.emit(ReLU, (found.value,))
+        made = self.new.emit(ops.ReLU, (found.value,))
         if isinstance(found, Sums):
             return found._replace(value=made)
         return found._replace(value=made, low=max(found.low, 0), high=max(found.high, 0))
@@ -226,9 +206,9 @@ class _Rewriter(Copier):
     def moved(self, node: Any) -> QuantizedValue | None:
         """Copy an operator whose result has elements of its operand, or zeros."""
         found = self.whole(node)
-        if found is None or (isinstance(node, Pad) and node.value) or getattr(node, "mode", "nearest") == "linear":
+        if found is None or (isinstance(node, ops.Pad) and node.value) or getattr(node, "mode", "nearest") == "linear":
             return None
-        low, high = (min(found.low, 0), max(found.high, 0)) if isinstance(node, Pad) else (found.low, found.high)
+        low, high = (min(found.low, 0), max(found.high, 0)) if isinstance(node, ops.Pad) else (found.low, found.high)
         return QuantizedValue(self.copy(node, [found.value]), found.scale, low, high)
 
     def averaged(self, node: Any) -> Sums | None:
@@ -237,7 +217,7 @@ class _Rewriter(Copier):
             return None
         return Sums(self.copy(node, [found.value]), found.scale, 1.0, "scale")
 
-    def joined(self, node: Concat) -> QuantizedValue | None:
+    def joined(self, node: ops.Concat) -> QuantizedValue | None:
         parts = [self.known.get(operand) for operand in node.inputs if isinstance(operand, int)]
         wholes = [part for part in parts if isinstance(part, QuantizedValue)]
         if len(wholes) < len(node.inputs) or len({part.scale for part in wholes}) > 1:
@@ -253,12 +233,12 @@ class _Rewriter(Copier):
         number = _constant(node)
         if found is None or found.scale != 1 or number is None or number != np.rint(number) or abs(number) > 1 << 16:
             return None
-        shift = int(number) if isinstance(node, Add) else -int(number)
+        shift = int(number) if isinstance(node, ops.Add) else -int(number)
         operands = [found.value if isinstance(operand, int) else self.operand(operand) for operand in node.inputs]
         made = self.copy(node, operands)
         return QuantizedValue(made, 1.0, found.low + shift, found.high + shift)
 
-    def binary(self, node: Binary) -> QuantizedValue | None:
+    def binary(self, node: ops.Binary) -> QuantizedValue | None:
         """Note the multiplication of integers by their scale, and the division by it."""
         found, number = self.whole(node), _constant(node)
         if found is None or number is None:
@@ -270,7 +250,7 @@ class _Rewriter(Copier):
             return found._replace(scale=1.0)
         return self.shifted(node) if node.function == "sub" and value_first else None
 
-    def unary(self, node: Unary) -> QuantizedValue | None:
+    def unary(self, node: ops.Unary) -> QuantizedValue | None:
         found = self.whole(node)
         return found if found is not None and found.scale == 1 and node.function == "round" else None
 
@@ -282,8 +262,9 @@ def _constant(node: Node) -> float | None:
 
 
 _HANDLERS: dict[type[Node], Callable[[_Rewriter, Any], QuantizedValue | Sums | None]] = {
-    Quantize: _Rewriter.quantize, **dict.fromkeys((Conv, Linear), _Rewriter.layer), ReLU: _Rewriter.relu,
-    **dict.fromkeys((Reshape, Flatten, Transpose, Slice, Tile, Pad, MaxPool, Resize), _Rewriter.moved),
-    **dict.fromkeys((AvgPool, Reduce), _Rewriter.averaged),
-    Concat: _Rewriter.joined, Add: _Rewriter.shifted, Binary: _Rewriter.binary, Unary: _Rewriter.unary,
+    ops.Quantize: _Rewriter.quantize, ops.Conv: _Rewriter.layer, ops.Linear: _Rewriter.layer, ops.ReLU: _Rewriter.relu,
+    **dict.fromkeys((ops.Reshape, ops.Flatten, ops.Transpose, ops.Slice, ops.Tile), _Rewriter.moved),
+    **dict.fromkeys((ops.Pad, ops.MaxPool, ops.Resize), _Rewriter.moved),
+    **dict.fromkeys((ops.AvgPool, ops.Reduce), _Rewriter.averaged),
+    ops.Concat: _Rewriter.joined, ops.Add: _Rewriter.shifted, ops.Binary: _Rewriter.binary, ops.Unary: _Rewriter.unary,
 }  # fmt: skip

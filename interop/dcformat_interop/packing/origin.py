@@ -87,15 +87,15 @@ def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | No
 
 def _inflated(path: str, packed: bytes, max_memory: int | None) -> bytes:
     """Decompress the section; raise unless the memory allows to parse it."""
-    most = _MAX_BYTES if max_memory is None else min(max_memory // _FACTOR, _MAX_BYTES)
+    max_bytes = _MAX_BYTES if max_memory is None else min(max_memory // _FACTOR, _MAX_BYTES)
     try:
         inflater = zlib.decompressobj()
-        text = inflater.decompress(packed, most + 1)
+        text = inflater.decompress(packed, max_bytes + 1)
     except zlib.error as error:
         raise _damaged(path, error) from None
-    if len(text) > most:
+    if len(text) > max_bytes:
         allowed = "" if max_memory is None else f" ({max_memory:,} of max_memory, {_FACTOR} for each)"
-        expected = f"at most {most:,}{allowed}"
+        expected = f"at most {max_bytes:,}{allowed}"
         refusal = MemoryLimitError("description of safetensors files", got="more bytes", expected=expected)
         refusal.path = path
         raise refusal

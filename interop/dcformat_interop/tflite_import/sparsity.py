@@ -69,10 +69,12 @@ def dense(path: str, info: TfliteTensor, table: Table, load: Callable[[int], Arr
 def _level(path: str, info: TfliteTensor, level: Table, places: Array) -> tuple[Array, Array, Array]:
     """Return for each element of a level its parent, its position in the parent, and its own place."""
     kind, size = level.number(0, "b"), level.number(1, "i")
-    most = prod(info.shape)
+    max_elements = prod(info.shape)
     if kind == _DENSE:
-        if not 1 <= size <= most // max(len(places), 1):
-            raise UnfitError(path, f"levels of {most:,} elements at most", f"{len(places):,} times {size:,}", info.what)
+        if not 1 <= size <= max_elements // max(len(places), 1):
+            raise UnfitError(
+                path, f"levels of {max_elements:,} elements at most", f"{len(places):,} times {size:,}", info.what
+            )
         parents = np.repeat(np.arange(len(places)), size)
         positions = np.tile(np.arange(size), len(places))
         return parents, positions, places[parents] * size + positions
@@ -85,8 +87,8 @@ def _level(path: str, info: TfliteTensor, level: Table, places: Array) -> tuple[
     if starts[:1].min(initial=0) < 0 or last.max(initial=0) > len(indices):
         raise UnfitError(path, f"segments of {len(indices):,} positions", "others", info.what)
     counts = last - first
-    if counts.sum() > most:
-        raise UnfitError(path, f"levels of {most:,} elements at most", f"{counts.sum():,}", info.what)
+    if counts.sum() > max_elements:
+        raise UnfitError(path, f"levels of {max_elements:,} elements at most", f"{counts.sum():,}", info.what)
     parents = np.repeat(np.arange(len(places)), counts)
     own = np.arange(len(parents)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
     return parents, indices[own], own

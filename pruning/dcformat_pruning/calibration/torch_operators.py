@@ -11,37 +11,8 @@ from dcformat_runtime.numpy_backend.windows import pool_counts, pool_ends
 from torch import Tensor
 from torch.nn import functional
 
-from dcformat.graph import (
-    GRU,
-    LSTM,
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    ConvTranspose,
-    Flatten,
-    Gather,
-    Linear,
-    MatMul,
-    MaxPool,
-    Node,
-    Normalize,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Requantize,
-    Reshape,
-    Resize,
-    Shape,
-    Slice,
-    Softmax,
-    Tile,
-    Transpose,
-    Unary,
-    Where,
-)
+from dcformat import graph as ops
+from dcformat.graph import Node, Shape
 
 
 class TorchOperand(NamedTuple):
@@ -257,7 +228,7 @@ def _normalize(call: NodeCall) -> Tensor:
     return x / torch.sqrt((x * x).mean(axes, keepdim=True) + float(np.float32(call.node.epsilon)))
 
 
-def _windows(node: MaxPool | AvgPool, x: Tensor, fill: float) -> Tensor:
+def _windows(node: ops.MaxPool | ops.AvgPool, x: Tensor, fill: float) -> Tensor:
     """Return the windows of a pool, ``(..., *positions, *kernel)``."""
     count = len(node.kernel)
     x = _padded(x, node.padding, pool_ends(node, tuple(x.shape)), fill)
@@ -334,13 +305,15 @@ def _resize(call: NodeCall) -> Tensor:
 
 
 _OPERATORS: dict[type[Node], Callable[[NodeCall], Tensor]] = {
-    Linear: _linear, Conv: _conv, ConvTranspose: _conv_transpose, MatMul: _matmul, LSTM: _lstm, GRU: _gru,
-    ReLU: lambda call: torch.relu(call.x), Unary: lambda call: _UNARY[call.node.function](call.x),
-    Add: _add, Binary: _binary, Where: _where, Quantize: _quantize, Requantize: _requantize,
-    Reduce: _reduce, Softmax: _softmax, Normalize: _normalize, MaxPool: _max_pool, AvgPool: _avg_pool,
-    Flatten: lambda call: call.x.reshape(-1, *call.out_shape),
-    Reshape: lambda call: call.x.reshape(-1, *call.out_shape),
-    Transpose: lambda call: call.x.permute(0, *(axis + 1 for axis in call.node.order)),
-    Slice: _slice, Pad: _pad, Tile: lambda call: call.x.repeat(1, *call.node.repeats), Resize: _resize,
-    Concat: _concat, Gather: _gather,
+    ops.Linear: _linear, ops.Conv: _conv, ops.ConvTranspose: _conv_transpose, ops.MatMul: _matmul, ops.LSTM: _lstm,
+    ops.GRU: _gru, ops.ReLU: lambda call: torch.relu(call.x),
+    ops.Unary: lambda call: _UNARY[call.node.function](call.x),
+    ops.Add: _add, ops.Binary: _binary, ops.Where: _where, ops.Quantize: _quantize, ops.Requantize: _requantize,
+    ops.Reduce: _reduce, ops.Softmax: _softmax, ops.Normalize: _normalize, ops.MaxPool: _max_pool,
+    ops.AvgPool: _avg_pool,
+    ops.Flatten: lambda call: call.x.reshape(-1, *call.out_shape),
+    ops.Reshape: lambda call: call.x.reshape(-1, *call.out_shape),
+    ops.Transpose: lambda call: call.x.permute(0, *(axis + 1 for axis in call.node.order)),
+    ops.Slice: _slice, ops.Pad: _pad, ops.Tile: lambda call: call.x.repeat(1, *call.node.repeats), ops.Resize: _resize,
+    ops.Concat: _concat, ops.Gather: _gather,
 }  # fmt: skip

@@ -12,29 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Quantize,
-    Reduce,
-    ReLU,
-    Shape,
-    Transpose,
-    Unary,
-    Where,
-)
+from dcformat import graph as ops
+from dcformat.graph import Graph, Node, Shape
 from dcformat.model import Model
 from dcformat_pruning.masks import all_weights, largest
 
 #: Operators that treat each element by itself.
-_ELEMENTWISE = (ReLU, Unary, Add, Binary, Where, Quantize)
+_ELEMENTWISE = (ops.ReLU, ops.Unary, ops.Add, ops.Binary, ops.Where, ops.Quantize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +54,7 @@ def unit_groups(model: Model, module: nn.Module) -> list[UnitGroup]:
     own = {n for n in own if uses[n] == 1 and tuple(module.get_parameter(n).shape) == model.tensors[n].shape}
     groups = []
     for value, node in enumerate(graph.nodes, len(graph.inputs)):
-        if isinstance(node, Linear | Conv) and node.weight in own:
+        if isinstance(node, ops.Linear | ops.Conv) and node.weight in own:
             axis = _channel_axis(node, shapes[value])
             readers = None if axis is None else _readers(graph, shapes, value, axis)
             if readers and set(readers) <= own:
@@ -119,9 +103,9 @@ def _by_unit(module: nn.Module, name: str, units: int) -> Tensor:
 
 def _channel_axis(node: Node, shape: Shape) -> int | None:
     """Return the dimension of the units in a value that a layer reads or makes; None if it has no such units."""
-    if isinstance(node, Linear):
+    if isinstance(node, ops.Linear):
         return len(shape) - 1
-    if isinstance(node, Conv) and node.groups == 1:
+    if isinstance(node, ops.Conv) and node.groups == 1:
         return len(shape) - len(node.stride) - 1
     return None
 
@@ -134,7 +118,7 @@ def _readers(graph: Graph, shapes: Sequence[Shape], made: int, axis: int) -> lis
         if value <= made or not axes.keys() & set(node.values):
             continue
         source = node.values[0]
-        if isinstance(node, Linear | Conv):
+        if isinstance(node, ops.Linear | ops.Conv):
             if _channel_axis(node, shapes[source]) != axes[source]:
                 return None
             readers.append(node.weight)
@@ -153,13 +137,13 @@ def _moved(node: Node, value: int, shapes: Sequence[Shape], axes: Mapping[int, i
     if axis is None or len(found) != 1:
         return None
     match node:
-        case Transpose():
+        case ops.Transpose():
             return node.order.index(axis)
-        case Reduce() if axis not in node.axes:
+        case ops.Reduce() if axis not in node.axes:
             return axis if node.keepdims else axis - sum(other < axis for other in node.axes)
-        case MaxPool() | AvgPool() if axis == len(shapes[source]) - len(node.kernel) - 1:
+        case ops.MaxPool() | ops.AvgPool() if axis == len(shapes[source]) - len(node.kernel) - 1:
             return axis
-        case Flatten() if axis == 0:
+        case ops.Flatten() if axis == 0:
             return 0
     same = all(shapes[operand] == shapes[value] for operand in node.values)
     return axis if isinstance(node, _ELEMENTWISE) and same else None

@@ -10,38 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from dcformat import graph as ops
 from dcformat.errors import GraphError
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Reshape,
-    Shape,
-    Slice,
-    Softmax,
-    Transpose,
-    Unary,
-)
+from dcformat.graph import Graph, Node, Shape
 from dcformat.graph.node import as_float32
 from dcformat_runtime.network import takes_rows
 from dcformat_runtime.segments import Segment, divide, evenly_padded
 
 #: The kinds of steps by their first node.
 _KINDS: dict[type[Node], str] = {
-    Linear: "linear", Conv: "conv", MaxPool: "max_pool", AvgPool: "mean_pool", Reduce: "reduce", Softmax: "softmax",
-    ReLU: "elementwise", Unary: "elementwise", Binary: "elementwise", Quantize: "elementwise",
-    Flatten: "alias", Reshape: "alias", Concat: "move", Pad: "move", Slice: "move", Transpose: "move",
+    ops.Linear: "linear", ops.Conv: "conv", ops.MaxPool: "max_pool", ops.AvgPool: "mean_pool", ops.Reduce: "reduce",
+    ops.Softmax: "softmax", ops.ReLU: "elementwise", ops.Unary: "elementwise", ops.Binary: "elementwise",
+    ops.Quantize: "elementwise",
+    ops.Flatten: "alias", ops.Reshape: "alias", ops.Concat: "move", ops.Pad: "move", ops.Slice: "move",
+    ops.Transpose: "move",
 }  # fmt: skip
 #: Kinds whose results pass through a finishing function, which can limit and quantise them.
 _FINISHED = ("linear", "conv", "add")
@@ -77,9 +59,9 @@ class FusedStep:
     node: Node
     number: int
     target: int
-    pool: MaxPool | None = None
+    pool: ops.MaxPool | None = None
     limits: tuple[float, float] = (-inf, inf)
-    quantize: Quantize | None = None
+    quantize: ops.Quantize | None = None
     functions: tuple[Node, ...] = ()
     segment: bool = False
 
@@ -128,7 +110,7 @@ def find_steps(graph: Graph, tensors: Mapping[str, Shape], fixed: bool) -> list[
 
 
 def _kind(node: Node, number: int) -> str:
-    if isinstance(node, Add):
+    if isinstance(node, ops.Add):
         return "add" if len(node.inputs) == len(node.values) == 2 else "elementwise"
     if type(node) not in _KINDS:
         raise GraphError(f"node {number}", got=node.kind, expected="an operator that `export c` has")
@@ -155,16 +137,16 @@ def _join(step: FusedStep, node: Node, number: int, fixed: bool) -> FusedStep | 
     limits = limits_of(node, step.limits)
     if limits is not None:
         return replace(step, target=number + 1, limits=limits)
-    if isinstance(node, Quantize) and fixed:
+    if isinstance(node, ops.Quantize) and fixed:
         return replace(step, target=number + 1, quantize=node)
-    if isinstance(node, MaxPool) and step.kind == "conv" and step.pool is None and _tiles(node):
+    if isinstance(node, ops.MaxPool) and step.kind == "conv" and step.pool is None and _tiles(node):
         return replace(step, target=number + 1, pool=node)
     return None
 
 
 def is_function(node: Node) -> bool:
     """Return whether a node computes a function of one value."""
-    known = isinstance(node, (ReLU, Unary, Binary, Quantize, Add))
+    known = isinstance(node, (ops.ReLU, ops.Unary, ops.Binary, ops.Quantize, ops.Add))
     return known and len(node.values) == 1 and not any(isinstance(operand, str) for operand in node.inputs)
 
 
@@ -173,16 +155,16 @@ def limits_of(node: Node, limits: tuple[float, float]) -> tuple[float, float] | 
     low, high = limits
     bound = next((as_float32(x) for x in node.inputs if isinstance(x, float)), 0.0)
     match node:
-        case ReLU():
+        case ops.ReLU():
             return max(low, 0.0), max(high, 0.0)
-        case Binary(function="minimum") if is_function(node):
+        case ops.Binary(function="minimum") if is_function(node):
             return min(low, bound), min(high, bound)
-        case Binary(function="maximum") if is_function(node):
+        case ops.Binary(function="maximum") if is_function(node):
             return max(low, bound), max(high, bound)
     return None
 
 
-def _tiles(node: MaxPool) -> bool:
+def _tiles(node: ops.MaxPool) -> bool:
     """Return whether the windows of a pool lie side by side, so that no sum of a convolution is in two of them."""
     return node.stride == node.kernel and not (any(node.padding) or any(node.padding_end) or node.ceil_mode)
 

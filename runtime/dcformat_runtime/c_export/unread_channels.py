@@ -13,22 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.graph import (
-    Add,
-    AvgPool,
-    Binary,
-    Conv,
-    Flatten,
-    Graph,
-    Linear,
-    MaxPool,
-    Node,
-    Quantize,
-    Reduce,
-    ReLU,
-    Shape,
-    Unary,
-)
+from dcformat import graph as ops
+from dcformat.graph import Graph, Node, Shape
 from dcformat_runtime.network import Floats
 
 Flags = npt.NDArray[np.bool_]
@@ -49,7 +35,7 @@ def without_unread_channels(graph: Graph, shapes: Sequence[Shape], tensors: Mapp
     channels = _Channels(graph, shapes, tensors)
     trimmed = dict(tensors)
     for number, node in enumerate(graph.nodes, len(graph.inputs)):
-        if isinstance(node, (Linear, Conv)) and channels.can_trim(node, number):
+        if isinstance(node, (ops.Linear, ops.Conv)) and channels.can_trim(node, number):
             rows, columns = channels.read(number), channels.read(node.values[0])
             trimmed[node.weight] = tensors[node.weight][rows][:, columns]
             if node.bias is not None:
@@ -97,23 +83,23 @@ class _Channels:
     def can_trim(self, node: Node, number: int) -> bool:
         """Return whether rows and columns can be removed from the weight of a node that makes a value."""
         rank = len(self._shapes[node.values[0]])
-        if isinstance(node, Linear):
+        if isinstance(node, ops.Linear):
             alone = rank == 1
         else:
-            alone = isinstance(node, Conv) and node.groups == 1 and rank == self._tensors[node.weight].ndim - 1
+            alone = isinstance(node, ops.Conv) and node.groups == 1 and rank == self._tensors[node.weight].ndim - 1
         return alone and all(self._uses[name] == 1 for name in node.tensors)
 
     def _keeps_channels(self, node: Node, number: int) -> bool:
         """Return whether each channel of a result depends on the same channel of the operands alone."""
         source, target = self._shapes[node.values[0]], self._shapes[number]
         match node:
-            case ReLU() | Unary() | Quantize() | Add() | Binary():
+            case ops.ReLU() | ops.Unary() | ops.Quantize() | ops.Add() | ops.Binary():
                 return not node.tensors and all(self._shapes[value] == target for value in node.values)
-            case MaxPool() | AvgPool():
+            case ops.MaxPool() | ops.AvgPool():
                 return len(source) == len(node.kernel) + 1
-            case Reduce():
+            case ops.Reduce():
                 return 0 not in node.axes and source[0] == target[0]
-            case Flatten():
+            case ops.Flatten():
                 return True
         return False
 
@@ -131,7 +117,7 @@ class _Channels:
         """Mark what the layers read for the rows marked so far; return whether that is more than before."""
         more = False
         for number, node in reversed(layers):
-            assert isinstance(node, (Linear, Conv))
+            assert isinstance(node, (ops.Linear, ops.Conv))
             weight = self._tensors[node.weight][self.read(number)]
             columns = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1).any(axis=1)
             flags = self._needed[self._group[node.values[0]]]

@@ -7,37 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dcformat.graph import (
-    GRU,
-    LSTM,
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    ConvTranspose,
-    Flatten,
-    Gather,
-    Linear,
-    MatMul,
-    MaxPool,
-    Node,
-    Normalize,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Requantize,
-    Reshape,
-    Resize,
-    Shape,
-    Slice,
-    Softmax,
-    Tile,
-    Transpose,
-    Unary,
-    Where,
-)
+from dcformat import graph as ops
+from dcformat.graph import Node, Shape
 from dcformat.records import record
 from dcformat_runtime.network import Floats
 from dcformat_runtime.numpy_backend import elementwise, rearranging, recurrent, reducing, weighted, windows
@@ -105,16 +76,16 @@ def _one(compute: Callable[..., Any]) -> Callable[[Any, Sequence[NumpyOperand], 
 
 
 _OPERATORS: dict[type[Node], Callable[[Any, Sequence[NumpyOperand], Mapping[str, Floats], Shape], Any]] = {
-    Linear: weighted.linear, Conv: weighted.conv, ConvTranspose: weighted.conv_transpose, MatMul: weighted.matmul,
-    LSTM: recurrent.lstm, GRU: recurrent.gru,
-    ReLU: _one(elementwise.relu), Unary: _one(elementwise.unary), Quantize: _one(elementwise.quantize),
-    Add: _elementwise(elementwise.add), Binary: _elementwise(elementwise.binary),
-    Where: _elementwise(elementwise.where), Requantize: _elementwise(elementwise.requantize),
-    Reduce: _one(reducing.reduce), Softmax: _one(reducing.softmax), Normalize: _one(reducing.normalize),
-    MaxPool: _one(windows.max_pool), AvgPool: _one(windows.avg_pool),
-    Flatten: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
-    Reshape: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
-    Transpose: _one(rearranging.transpose), Slice: _one(rearranging.slice_), Pad: _one(rearranging.pad),
-    Tile: _one(rearranging.tile), Resize: _one(rearranging.resize),
-    Concat: rearranging.concat, Gather: rearranging.gather,
+    ops.Linear: weighted.linear, ops.Conv: weighted.conv, ops.ConvTranspose: weighted.conv_transpose,
+    ops.MatMul: weighted.matmul, ops.LSTM: recurrent.lstm, ops.GRU: recurrent.gru,
+    ops.ReLU: _one(elementwise.relu), ops.Unary: _one(elementwise.unary), ops.Quantize: _one(elementwise.quantize),
+    ops.Add: _elementwise(elementwise.add), ops.Binary: _elementwise(elementwise.binary),
+    ops.Where: _elementwise(elementwise.where), ops.Requantize: _elementwise(elementwise.requantize),
+    ops.Reduce: _one(reducing.reduce), ops.Softmax: _one(reducing.softmax), ops.Normalize: _one(reducing.normalize),
+    ops.MaxPool: _one(windows.max_pool), ops.AvgPool: _one(windows.avg_pool),
+    ops.Flatten: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
+    ops.Reshape: lambda node, operands, tensors, out_shape: operands[0].array.reshape(-1, *out_shape),
+    ops.Transpose: _one(rearranging.transpose), ops.Slice: _one(rearranging.slice_), ops.Pad: _one(rearranging.pad),
+    ops.Tile: _one(rearranging.tile), ops.Resize: _one(rearranging.resize),
+    ops.Concat: rearranging.concat, ops.Gather: rearranging.gather,
 }  # fmt: skip

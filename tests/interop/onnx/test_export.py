@@ -15,28 +15,9 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat import Model
+from dcformat import graph as ops
 from dcformat.errors import MemoryLimitError
-from dcformat.graph import (
-    LSTM,
-    AvgPool,
-    Concat,
-    ConvTranspose,
-    Gather,
-    Graph,
-    Linear,
-    Output,
-    Port,
-    Preprocessing,
-    Quantize,
-    Reduce,
-    ReLU,
-    Requantize,
-    Reshape,
-    Resize,
-    Slice,
-    Transpose,
-    Unary,
-)
+from dcformat.graph import Graph, Output, Port, Preprocessing
 from dcformat.model import Tensor
 from tests.format.graph_strategies import valid_graphs
 from tests.interop.onnx.exported import (
@@ -118,7 +99,7 @@ def random(*shape: int) -> Array:
 def test_names_and_the_batch() -> None:
     graph = Graph(
         (Port((4,), "tokens", "int64"), Port((2, 3), "state", "float32", 1)),
-        (Gather(("embedding", 0)), Reduce((2,), "argmax", (0,)), Unary((1,), "tanh")),
+        (ops.Gather(("embedding", 0)), ops.Reduce((2,), "argmax", (0,)), ops.Unary((1,), "tanh")),
         (Output(3, "best", "int32"), Output(4, "new state", "float32", 1)),
     )
     model = Model({"embedding": dcformat.from_dense("embedding", random(7, 3))}, graph)
@@ -132,7 +113,7 @@ def test_names_and_the_batch() -> None:
 
 
 def test_an_output_that_is_called_like_an_input_or_is_one() -> None:
-    graph = Graph((Port((2,), "x"),), (ReLU((0,)),), (Output(1, "x"), Output(0, "same"), Output(1, "again")))
+    graph = Graph((Port((2,), "x"),), (ops.ReLU((0,)),), (Output(1, "x"), Output(0, "same"), Output(1, "again")))
     session = exported(Model({}, graph))
     assert [port.name for port in session.get_outputs()] == ["x.2", "same", "again"]
     x = np.array([[-1, 2]], np.float32)
@@ -141,7 +122,10 @@ def test_an_output_that_is_called_like_an_input_or_is_one() -> None:
 
 def test_metadata() -> None:
     model = Model(
-        {}, Graph.sequential((3,), (ReLU((0,)),), Preprocessing((0.5,), (0.25,))), ("a", "b", "c"), {"source": "here"}
+        {},
+        Graph.sequential((3,), (ops.ReLU((0,)),), Preprocessing((0.5,), (0.25,))),
+        ("a", "b", "c"),
+        {"source": "here"},
     )
     found = {entry.key: entry.value for entry in onnx.load_from_string(to_onnx(model)).metadata_props}
     assert found == {"source": "here", "labels": "a,b,c", "mean": "0.5", "std": "0.25"}
@@ -150,7 +134,7 @@ def test_metadata() -> None:
 def test_a_sparse_initializer() -> None:
     weight = np.zeros((10, 100), np.float32)
     weight[3, 7], weight[9, 99] = 0.5, -2
-    model = one(Linear((0,), "w"), (100,), w=weight)
+    model = one(ops.Linear((0,), "w"), (100,), w=weight)
     made, dense = to_onnx(model, sparse=True), to_onnx(model)
     (stored,) = onnx.load_from_string(made).graph.sparse_initializer
     assert stored.values.name == "w"
@@ -159,7 +143,7 @@ def test_a_sparse_initializer() -> None:
     x = random(2, 100)
     np.testing.assert_array_equal(run_exported(exported(model, sparse=True), {"x": x})[0], x @ weight.T)
     assert not onnx.load_from_string(
-        to_onnx(one(Linear((0,), "w"), (3,), w=np.eye(3)), sparse=True)
+        to_onnx(one(ops.Linear((0,), "w"), (3,), w=np.eye(3)), sparse=True)
     ).graph.sparse_initializer
 
 
@@ -171,7 +155,9 @@ def test_tensors_keep_their_dtypes(dtype: str, sparse: bool) -> None:
     stored: Any = {"float16": values.astype(np.float16), "bfloat16": (values.view("<u4") >> 16).astype("<u2")}
     array = stored.get(dtype, (2 * values).astype(np.int8))
     scale = 0.5 if dtype == "int8" else 1.0
-    model = Model({"w": dcformat.from_dense("w", array, dtype, scale)}, Graph.sequential((40,), (Linear((0,), "w"),)))
+    model = Model(
+        {"w": dcformat.from_dense("w", array, dtype, scale)}, Graph.sequential((40,), (ops.Linear((0,), "w"),))
+    )
     graph = onnx.load_from_string(to_onnx(model, sparse=sparse)).graph
     held = graph.sparse_initializer[0].values if sparse else graph.initializer[0]
     assert onnx.TensorProto.DataType.Name(held.data_type) == dtype.upper()
@@ -182,7 +168,7 @@ def test_tensors_keep_their_dtypes(dtype: str, sparse: bool) -> None:
 def test_quantize_is_exact() -> None:
     x = np.array([[-1e9, -2.5, -0.125, 0, 0.125, 0.375, 2.5, 15.9, 1e9]], np.float32)
     for low, high, wanted in ((-128, 127, ["QuantizeLinear", "DequantizeLinear"]), (-7, 7, None)):
-        model = one(Quantize((0,), 0.25, 3, low, high), (9,))
+        model = one(ops.Quantize((0,), 0.25, 3, low, high), (9,))
         assert wanted in (None, operators(to_onnx(model)))
         np.testing.assert_array_equal(run_exported(exported(model), {"x": x}), run_session(model, {"input": x}))
 
@@ -190,7 +176,7 @@ def test_quantize_is_exact() -> None:
 def test_requantize_is_exact() -> None:
     x = np.array([[[-1e9, -2.5, -0.5, 0.5, 1.5], [1e9, 300, 7, -7, 0]]], np.float32)
     scales = np.array([[0.3], [2]], np.float32)
-    for node in (Requantize((0, "s"), 0.5, 0.1, -100, 120), Requantize((0, 1.0), 1.0, 1.0, -128, 127)):
+    for node in (ops.Requantize((0, "s"), 0.5, 0.1, -100, 120), ops.Requantize((0, 1.0), 1.0, 1.0, -128, 127)):
         model = one(node, (2, 5), s=scales)
         np.testing.assert_array_equal(run_exported(exported(model), {"x": x}), run_session(model, {"input": x}))
 
@@ -207,9 +193,9 @@ LSTM_WEIGHTS = {"w": random(12, 2), "r": random(12, 3), "b": random(12)}
     ],
 )  # fmt: skip
 def test_an_lstm_is_one_operator_unless_inner_cell_states_are_read(slices: Any, count: int, reverse: bool) -> None:
-    nodes: list[Any] = [LSTM((0,), "w", "r", "b", reverse=reverse)]
+    nodes: list[Any] = [ops.LSTM((0,), "w", "r", "b", reverse=reverse)]
     for number, (axis, start, *rest) in enumerate(slices, 1):
-        nodes.append(Slice((number,), axis, (0 if reverse else 3) if start == "last" else start, *rest))
+        nodes.append(ops.Slice((number,), axis, (0 if reverse else 3) if start == "last" else start, *rest))
     model = one(tuple(nodes), (4, 2), **LSTM_WEIGHTS)
     assert operators(to_onnx(model)).count("LSTM") == count
     x = random(2, 4, 2)
@@ -221,12 +207,12 @@ def test_an_lstm_is_one_operator_unless_inner_cell_states_are_read(slices: Any, 
 @pytest.mark.parametrize(
     "node",
     [
-        AvgPool((0,), (3, 2), (2, 2), (1, 0), (1, 1), True),
-        AvgPool((0,), (3, 3), (3, 3), (0, 0), (0, 0), True, False),
-        ConvTranspose((0,), "t", "c", (2, 1), (1, 0), (1, 0), (3, 3), (2, 2)),
-        Resize((0,), (7, 9), (1.4, 1.5), "linear"),
-        Resize((0,), (10, 12), (2.0, 2.0), "nearest", "asymmetric", "floor"),
-        Resize((0,), (3, 4), (0.7, 0.5), "linear", "align_corners"),
+        ops.AvgPool((0,), (3, 2), (2, 2), (1, 0), (1, 1), True),
+        ops.AvgPool((0,), (3, 3), (3, 3), (0, 0), (0, 0), True, False),
+        ops.ConvTranspose((0,), "t", "c", (2, 1), (1, 0), (1, 0), (3, 3), (2, 2)),
+        ops.Resize((0,), (7, 9), (1.4, 1.5), "linear"),
+        ops.Resize((0,), (10, 12), (2.0, 2.0), "nearest", "asymmetric", "floor"),
+        ops.Resize((0,), (3, 4), (0.7, 0.5), "linear", "align_corners"),
     ],
     ids=["pool beyond the padding", "pool of the input", "wide output_padding", "odd scale", "twofold", "corners"],
 )
@@ -239,18 +225,18 @@ def test_operators_that_onnx_means_otherwise(node: Any) -> None:
 
 
 def test_a_wide_batch_in_front_of_seven_dimensions() -> None:
-    model = one((Reshape((0,), (1, 1, 2, 1, 1, 2, 3)), Transpose((1,), (6, 5, 4, 3, 2, 1, 0))), (2, 6))
+    model = one((ops.Reshape((0,), (1, 1, 2, 1, 1, 2, 3)), ops.Transpose((1,), (6, 5, 4, 3, 2, 1, 0))), (2, 6))
     x = random(3, 2, 6)
     np.testing.assert_array_equal(run_exported(exported(model), {"x": x})[0], run_session(model, {"input": x})[0])
 
 
 def test_an_empty_batch() -> None:
-    model = one((Reshape((0,), (2, 3)), Linear((1,), "w"), Concat((2, "w"), 0)), (6,), w=random(3, 3))
+    model = one((ops.Reshape((0,), (2, 3)), ops.Linear((1,), "w"), ops.Concat((2, "w"), 0)), (6,), w=random(3, 3))
     assert run_exported(exported(model), {"x": random(0, 6)})[0].shape == (0, 5, 3)
 
 
 def test_tensors_are_repeated_for_the_batch() -> None:
-    model = one(Concat((0, "row"), 0), (2,), row=[5, 6])
+    model = one(ops.Concat((0, "row"), 0), (2,), row=[5, 6])
     assert run_exported(exported(model), {"x": np.zeros((2, 2), np.float32)})[0].tolist() == [[0, 0, 5, 6]] * 2
 
 
@@ -259,4 +245,4 @@ def test_what_cannot_be_written() -> None:
         to_onnx(Model({"w": dcformat.from_dense("w", random(2, 2))}))
     huge = Tensor("w", (1 << 19, 1 << 14), "float32", np.ones(1, "<f4"))
     with pytest.raises(MemoryLimitError, match="tensors of the ONNX model"):
-        to_onnx(Model({"w": huge}, Graph.sequential((1 << 14,), (Linear((0,), "w"),))))
+        to_onnx(Model({"w": huge}, Graph.sequential((1 << 14,), (ops.Linear((0,), "w"),))))

@@ -1,45 +1,18 @@
 """How each operator is written as ONNX."""
 
-from dcformat.graph import (
-    GRU,
-    LSTM,
-    Add,
-    AvgPool,
-    Binary,
-    Concat,
-    Conv,
-    ConvTranspose,
-    Flatten,
-    Gather,
-    Linear,
-    MatMul,
-    MaxPool,
-    Node,
-    Normalize,
-    Pad,
-    Quantize,
-    Reduce,
-    ReLU,
-    Requantize,
-    Reshape,
-    Resize,
-    Slice,
-    Softmax,
-    Tile,
-    Transpose,
-    Unary,
-    Where,
-)
+from dcformat import graph as ops
+from dcformat.graph import Node
 from dcformat_interop.onnx_export.graph_writer import Convert
 from dcformat_interop.onnx_export.operators import elementwise, rearranging, recurrent, weighted
 
 CONVERTERS: dict[type[Node], Convert] = {
-    Linear: weighted.linear, Conv: weighted.conv, ConvTranspose: weighted.conv_transpose, MatMul: weighted.matmul,
-    MaxPool: weighted.max_pool, AvgPool: weighted.avg_pool, LSTM: recurrent.lstm, GRU: recurrent.gru,
-    ReLU: elementwise.relu, Unary: elementwise.unary, Add: elementwise.add, Binary: elementwise.binary,
-    Where: elementwise.where, Quantize: elementwise.quantize, Requantize: elementwise.requantize,
-    Softmax: elementwise.softmax,
-    Reduce: elementwise.reduce, Normalize: elementwise.normalize, Flatten: rearranging.reshape,
-    Reshape: rearranging.reshape, Transpose: rearranging.transpose, Slice: rearranging.slice_, Pad: rearranging.pad,
-    Tile: rearranging.tile, Concat: rearranging.concat, Gather: rearranging.gather, Resize: rearranging.resize,
+    ops.Linear: weighted.linear, ops.Conv: weighted.conv, ops.ConvTranspose: weighted.conv_transpose,
+    ops.MatMul: weighted.matmul, ops.MaxPool: weighted.max_pool, ops.AvgPool: weighted.avg_pool,
+    ops.LSTM: recurrent.lstm, ops.GRU: recurrent.gru,
+    ops.ReLU: elementwise.relu, ops.Unary: elementwise.unary, ops.Add: elementwise.add, ops.Binary: elementwise.binary,
+    ops.Where: elementwise.where, ops.Quantize: elementwise.quantize, ops.Requantize: elementwise.requantize,
+    ops.Softmax: elementwise.softmax, ops.Reduce: elementwise.reduce, ops.Normalize: elementwise.normalize,
+    ops.Flatten: rearranging.reshape, ops.Reshape: rearranging.reshape, ops.Transpose: rearranging.transpose,
+    ops.Slice: rearranging.slice_, ops.Pad: rearranging.pad, ops.Tile: rearranging.tile,
+    ops.Concat: rearranging.concat, ops.Gather: rearranging.gather, ops.Resize: rearranging.resize,
 }  # fmt: skip
