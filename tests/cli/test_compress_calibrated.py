@@ -46,6 +46,8 @@ def test_a_size(invoke: Invoke, tmp_path: Path, network: Path, inputs: Path) -> 
     assert document["bytes"] == out.stat().st_size <= 250
     assert document["change"] == min(trial["change"] for trial in document["trials"] if trial["bytes"] <= 250)
     assert len(result.stderr.splitlines()) == len(document["trials"])
+    best = [line for line in result.stderr.splitlines() if line.endswith(": the best so far")]
+    assert best[-1].startswith(f"{document['bytes']:,} bytes, change ")
 
 
 def test_random_inputs(invoke: Invoke, tmp_path: Path, network: Path) -> None:
