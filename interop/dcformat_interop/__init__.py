@@ -68,5 +68,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List all names, also before they are imported."""
-    return sorted({*globals(), *__all__})
+    """List all names, also before they are imported, but not what only this module needs."""
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations", "import_module"})

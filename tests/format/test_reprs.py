@@ -3,10 +3,12 @@
 import inspect
 import subprocess
 import sys
+from types import ModuleType
 
 import dcformat_interop
 import dcformat_runtime
 import numpy as np
+import pytest
 
 import dcformat
 from dcformat import Model, Tensor, from_dense
@@ -53,6 +55,13 @@ def test_every_public_name_is_listed():
     program = "import dcformat; print(sorted(set(dcformat.__all__) - set(dir(dcformat))), 'save' in vars(dcformat))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[] False\n"
+
+
+@pytest.mark.parametrize("package", [dcformat, dcformat_interop])
+def test_completion_offers_no_names_of_other_modules(package: ModuleType) -> None:
+    offered = [name for name in dir(package) if not name.startswith("_") and name not in package.__all__]
+    assert [name for name in offered if not isinstance(getattr(package, name), ModuleType)] == []
+    assert all(getattr(package, name).__name__.startswith(package.__name__) for name in offered)
 
 
 def test_functions_have_their_own_signatures():

@@ -192,7 +192,7 @@ def _compress(options: CalibratedOptions) -> None:
 
     def progress(trial: CalibrationTrial, best: bool) -> None:
         trials.append((trial, best))
-        say(f"{'*' if best else ' '} {_figures(trial)}", err=True)
+        say(f"{_figures(trial)}{': the best so far' if best else ''}", err=True)
 
     label = options.model if options.calibration is None else options.calibration
     try:
