@@ -159,7 +159,7 @@ def plane_rows(
         a[y : y + count] = clipped(mem, how.bounds, acc)
 
 
-class Windows(NamedTuple):
+class PlaneWindows(NamedTuple):
     """Square windows over one channel: `height` lines of `columns` floats, from `x` on.
 
     The weights follow one another from `values` on. The first window's first line is number `top`, its first column
@@ -182,7 +182,7 @@ def plane_windows(
     lines: int,
     a: Array,
     mem: Array,
-    windows: Windows,
+    windows: PlaneWindows,
     bias: float,
     how: Sum,
     out: Destination,

@@ -14,9 +14,9 @@ from dcformat_runtime.kernels.simd_widths import ZEROS
 from dcformat_runtime.kernels.tile_forms import (
     DenseTile,
     Ending,
+    PlaneWindows,
     RowBlocks,
     Taps,
-    Windows,
     dense_rows,
     plane_rows,
     plane_windows,
@@ -199,7 +199,7 @@ def _windows(a: Array, mem: Array, op: int, source: int, zeros: int, target: int
     while line < lines:
         n = plane_lines(lines - line)
         for b in range((width + 15) // 16):
-            windows = Windows(source, height, columns, line * stride - top, 16 * b * stride - left, values, zeros)
+            windows = PlaneWindows(source, height, columns, line * stride - top, 16 * b * stride - left, values, zeros)
             out = Destination(y + line * width, 16, b, 0, width, residual - target, 1)
             plane_windows(kernel, stride, n, a, mem, windows, bias, how, out)
         line += n
