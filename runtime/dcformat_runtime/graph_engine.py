@@ -17,7 +17,7 @@ from dcformat.model import Model
 from dcformat_runtime.compile import maps, rows
 from dcformat_runtime.compile.maps import Map
 from dcformat_runtime.compile.rows import RowPlan
-from dcformat_runtime.kernels import map_kernel, row_kernel
+from dcformat_runtime.kernels import map_functions, map_kernel, row_kernel
 from dcformat_runtime.network import Floats, Network, lower, to_float32
 from dcformat_runtime.numpy_backend import ordered_elements
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
@@ -157,9 +157,10 @@ class GraphEngine:
                 for source, tensor in zip(found.sources, tensors, strict=True)
             ]
             out = arrays[over[0]] if over else np.empty(batch * size, np.float32)
-            registers = np.empty((found.registers, map_kernel.BLOCK), np.float32)
+            code = found.code
+            registers = np.empty((code.registers, map_functions.BLOCK), np.float32)
             with np.errstate(all="ignore"):  # infinities and NaN are not errors here
-                map_kernel.run_map(out, *arrays, *rest, found.constants, registers, found.loads, found.program)
+                map_kernel.run_map(out, *arrays, *rest, code.constants, registers, code.loads, code.program)
             return out.reshape(batch, *shape)
 
         return run

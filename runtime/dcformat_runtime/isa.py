@@ -62,16 +62,17 @@ FIELDS = {
         "rows", "columns", "row_blocks", "offsets", "values", "bias", "target_row", "positions", "max_positions",
         "bounds", "residual", "scratch", "scratches", "scratch_step",
     ),
-    # Multiplies each channel of one image by `channel_rows` sparse rows of its own. A channel (`height` x `columns`;
-    # channels are `plane` floats apart) is copied to a buffer of `rows` lines, after `top` lines of zeros. There are
-    # `scratches` such buffers from `scratch` on, one for each thread, `scratch_step` apart. An entry reads `offsets`
-    # from the place of an output. It counts for column c of the outputs if ``c * stride_w`` plus its shift is one of
-    # the `columns`. There are `lines` lines of `width` outputs, of which at most `max_blocks` blocks are computed at a
-    # time.
+    # Multiplies each channel of one image by `channel_rows` rows of its own. A channel has `height` x `columns`
+    # elements; channels are `plane` floats apart. There are `lines` lines of `width` outputs, and `top` lines and
+    # `left` columns of padding. If `kernel` is not 0, rows are square windows of this size with all their weights.
+    # Otherwise they are sparse, and a channel is copied to a buffer of `rows` lines first, with its lines of padding.
+    # An entry reads `offsets` from the place of an output. It counts for column c of the outputs if ``c * stride_w``
+    # plus its shift is one of the `columns`. At most `max_blocks` blocks are computed at a time. There are `scratches`
+    # buffers (of zeros, for windows), one for each thread, `scratch_step` apart.
     "depthwise_product": (
         "channels", "channel_rows", "indptr", "offsets", "shifts", "values", "bias", "plane", "height", "columns",
-        "rows", "top", "scratch", "scratches", "scratch_step", "stride_h", "stride_w", "lines", "width", "target_row",
-        "max_blocks", "bounds", "residual",
+        "rows", "top", "left", "scratch", "scratches", "scratch_step", "stride_h", "stride_w", "lines", "width",
+        "target_row", "max_blocks", "kernel", "bounds", "residual",
     ),
     # Multiplies sparse rows by one vector, 16 rows at a time.
     "sell16_product": _SELL16,
@@ -94,6 +95,13 @@ FIELDS = {
     "global_pool": ("channels", "positions", "lanes", "mean", "plane"),
     "add": ("second", "count", "bounds"),
     "clip": ("count", "bounds"),
+    # Runs the instructions of a map (`kernels.map_functions`) for `count` elements. Each of `loads` has the address of
+    # an operand and the number of elements for which it repeats the same lanes, or 0 if it is like the result. There
+    # are `scratches` sets of registers, one for each thread, `scratch_step` apart; the first of each hold `constants`.
+    "map": (
+        "count", "lanes", "instructions", "program", "loads", "constants", "constant_count", "scratch", "scratches",
+        "scratch_step",
+    ),
     # Copies `times` pieces of `count` floats.
     "copy": ("count", "times", "source_step", "target_step"),
     "softmax": ("features", "lanes"),

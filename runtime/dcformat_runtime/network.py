@@ -6,7 +6,7 @@ other module of this package looks at a tensor of the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -19,7 +19,6 @@ from dcformat.floats import finite
 from dcformat.graph import (
     Add,
     AvgPool,
-    Binary,
     Concat,
     Conv,
     Flatten,
@@ -28,7 +27,6 @@ from dcformat.graph import (
     MaxPool,
     Node,
     Reduce,
-    ReLU,
     Shape,
     Softmax,
 )
@@ -38,13 +36,16 @@ from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
 from dcformat_runtime.bounds import UNBOUNDED, Bound, Bounds, bounds_of
+from dcformat_runtime.elementwise import Elementwise, fits_layers
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_LAYERS = (Linear, Conv, ReLU, Binary, MaxPool, AvgPool, Reduce, Flatten, Add, Concat, Softmax)
+_LAYERS = (Linear, Conv, MaxPool, AvgPool, Reduce, Flatten, Concat, Softmax)
 
 _CLIPS = (Linear, Conv, Add, MaxPool, Bound)
+#: The most operators in an elementwise layer.
+_MAX_NODES = 64
 
 
 @record
@@ -74,18 +75,26 @@ class Matrix:
 class Sparse:
     """A weight as a CSR matrix of ``shape[0]`` rows, with ascending columns in each row and every index in range.
 
-    `indptr` is int64 ``(rows + 1,)``, `indices` int32 or int64 ``(nnz,)``, and `values` float32 ``(nnz,)``.
+    `indptr` is int64 ``(rows + 1,)``, `values` float32 ``(nnz,)``, and `listed` int32 or int64 ``(nnz,)``: the columns
+    of the entries, or None if every element is one.
     """
 
     shape: Shape
     indptr: Ints
-    indices: npt.NDArray[Any]
+    listed: npt.NDArray[Any] | None
     values: Floats
+
+    @property
+    def indices(self) -> npt.NDArray[Any]:
+        """The columns of the entries, made for the occasion if every element is an entry."""
+        if self.listed is not None:
+            return self.listed
+        return np.tile(np.arange(self.columns, dtype=np.int32 if self.columns < 1 << 31 else np.int64), self.rows)
 
     @property
     def nnz(self) -> int:
         """Number of entries."""
-        return int(self.indices.size)
+        return int(self.values.size)
 
     @property
     def rows(self) -> int:
@@ -263,9 +272,11 @@ def outline(graph: Graph | None, tensors: Mapping[str, Matrix], shapes: list[Sha
 def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
     """Return whether layers of a network can compute a node, for values of these shapes."""
     ranks = {len(shape) for shape in inputs}
-    if isinstance(node, Binary):
-        return bounds_of(node) is not None and ranks <= {1, 3}
-    if type(node) not in _LAYERS or len(inputs) != len(node.inputs) or not {*ranks, len(out)} <= {1, 3}:
+    if not {*ranks, len(out)} <= {1, 3}:
+        return False
+    if bounds_of(node) is not None or fits_layers(node, inputs, out):
+        return True
+    if type(node) not in _LAYERS or len(inputs) != len(node.inputs):
         return False
     match node:
         case Conv() | MaxPool() | AvgPool():
@@ -273,9 +284,7 @@ def runs(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
         case Linear():
             return ranks == {1}
         case Reduce():
-            return ranks == {3} and node.function in ("mean", "max") and node.axes == (1, 2) and not node.keepdims
-        case Add():
-            return len(set(inputs)) == 1
+            return ranks == {3} and node.function in ("mean", "max") and node.axes == (1, 2)
         case Concat():
             return node.axis == 0
         case Softmax():  # an axis counts dimensions that a segment may not see
@@ -295,23 +304,59 @@ def _fuse(graph: Graph, shapes: list[Shape]) -> tuple[list[Layer], int]:
         # Of the operands of a sum, the layer that comes last can add the other.
         last = max(node.values, key=lambda value: made_by.get(value, -1))
         source = made_by.get(last)
-        if source is not None and uses[last] == 1:
-            others = tuple(made_by[v] + 1 if v else 0 for v in node.values if v != last)
-            joined = _join(layers[source], node, shapes[number + 1], others)
+        inputs = tuple(made_by[v] + 1 if v else 0 for v in node.values)
+        in_shapes, shape = tuple(shapes[v] for v in node.values), shapes[number + 1]
+        if source is not None and uses[last] == node.values.count(last):
+            others = tuple(v for v in inputs if v != source + 1)
+            joined = _join(layers[source], node, shape, others) or _extend(layers[source], node, inputs, in_shapes)
             if joined is not None:
                 layers[source] = joined
                 made_by[number + 1] = source
                 continue
         made_by[number + 1] = len(layers)
-        inputs = tuple(made_by[v] + 1 if v else 0 for v in node.values)
         name = node.tensors[0] if node.tensors else f"{node.kind}.{number}"
-        in_shapes = tuple(shapes[v] for v in node.values)
-        shape = shapes[number + 1]
         conv_shape = shape if isinstance(node, Conv) else ()
-        bounds = bounds_of(node)
         layer = Layer(name, node, inputs, len(layers) + 1, in_shapes, shape, conv_shape=conv_shape)
-        layers.append(layer if bounds is None else replace(layer, node=Bound(node.values), bounds=bounds))
+        layers.append(_alone(layer))
     return layers, made_by[len(graph.nodes)] + 1
+
+
+def _alone(layer: Layer) -> Layer:
+    """Return the layer of a node that joined no other; an elementwise one may be extended by those that follow."""
+    bounds = bounds_of(layer.node)
+    if bounds is not None:
+        return replace(layer, node=Bound(layer.node.values), bounds=bounds)
+    plain = isinstance(layer.node, Add) and len(layer.inputs) == len(layer.node.inputs) and len({*layer.in_shapes}) == 1
+    if plain or not fits_layers(layer.node, layer.in_shapes, layer.out_shape):
+        return layer
+    empty = replace(layer, node=Elementwise((), ()), inputs=(), in_shapes=())
+    return _extend(empty, layer.node, layer.inputs, layer.in_shapes) or layer
+
+
+def _extend(layer: Layer, node: Node, inputs: tuple[int, ...], in_shapes: tuple[Shape, ...]) -> Layer | None:
+    """Return an elementwise layer with the operator `node` at its end; None if either is not elementwise.
+
+    `inputs` are the stored values that the node reads. The layer's own result is one of them, except for its first.
+    """
+    own = layer.node
+    if not isinstance(own, Elementwise) or len(own.nodes) == _MAX_NODES:
+        return None
+    if not fits_layers(node, in_shapes, layer.out_shape):
+        return None
+    shapes = dict(zip(layer.inputs, layer.in_shapes, strict=True))
+    shapes |= {value: shape for value, shape in zip(inputs, in_shapes, strict=True) if value != layer.output}
+    values = tuple(shapes)
+    moved = len(values) - len(layer.inputs)
+    nodes = [_renumbered(old, lambda v: v if v < len(layer.inputs) else v + moved) for old in own.nodes]
+    last = len(values) + len(nodes) - 1
+    stored = dict(zip(node.values, inputs, strict=True))
+    nodes.append(_renumbered(node, lambda v: last if stored[v] == layer.output else values.index(stored[v])))
+    return replace(layer, node=Elementwise(values, tuple(nodes)), inputs=values, in_shapes=tuple(shapes.values()))
+
+
+def _renumbered(node: Node, number: Callable[[int], int]) -> Node:
+    """Return a node that reads other values."""
+    return replace(node, inputs=tuple(number(v) if isinstance(v, int) else v for v in node.inputs))
 
 
 def _join(layer: Layer, node: Node, shape: Shape, others: tuple[int, ...]) -> Layer | None:
@@ -351,7 +396,8 @@ def sparse(tensor: Tensor) -> Sparse:
     """Return a tensor's nonzero elements as consistent float32 CSR; a sparse tensor is never made dense."""
     check_tensor(tensor.name, tensor)
     indptr, indices, values = tensor.to_csr()
-    return Sparse(tensor.shape, np.asarray(indptr, np.int64), indices, to_float32(tensor, values))
+    listed = None if values.size == prod(tensor.shape) else indices
+    return Sparse(tensor.shape, np.asarray(indptr, np.int64), listed, to_float32(tensor, values))
 
 
 def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = False) -> Floats:

@@ -11,7 +11,7 @@ import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.compile import maps
 from dcformat_runtime.compile.maps import Map
-from dcformat_runtime.kernels import map_kernel as words
+from dcformat_runtime.kernels import map_functions as words
 from dcformat_runtime.segments import divide
 
 import dcformat
@@ -223,11 +223,11 @@ def test_a_chain_is_one_map() -> None:
         (0, 24, True),
         ("bias", 6, False),
     ]
-    assert found.program[:, words.FUNCTION].tolist() == [
+    assert found.code.program[:, words.FUNCTION].tolist() == [
         words.LOAD, words.SIGMOID, words.MUL, words.LOAD, words.ADD, words.STORE,
     ]  # fmt: skip
     # The bias: runs of 6 elements; outside them it repeats.
-    assert found.loads[1].tolist() == [1, 2, 6, 1, 1 << 62, 0]
+    assert found.code.loads[1].tolist() == [1, 2, 6, 1, 1 << 62, 0]
 
 
 def test_a_map_ends_where_another_node_reads_a_value() -> None:
@@ -256,7 +256,7 @@ def test_more_constants_than_registers() -> None:
     graph = Graph((Port((3,), "x"),), tuple(nodes), (Output(40),))
     steps = planned(graph)
     assert len(steps) == 2
-    assert all(step.registers <= maps.REGISTERS for step in steps)
+    assert all(step.code.registers <= maps.REGISTERS for step in steps)
     with np.errstate(all="ignore"):
         expected = np.float32(0)
         for k in range(40):

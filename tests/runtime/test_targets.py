@@ -19,9 +19,12 @@ from dcformat_runtime import cpu
 from dcformat_runtime.engine import KernelEngine
 from tests.runtime.example_networks import NETS, inputs
 from tests.runtime.test_bounds import clipped_network
+from tests.runtime.test_elementwise import image_network
 from tests.runtime.test_row_blocks import NETWORKS
+from tests.runtime.test_windows import depthwise
+more = (lambda: image_network(3, 16), lambda: depthwise(5, (9, 17), 2, 2))
 out = []
-for make in (*NETS.values(), NETWORKS["7 x 7"], clipped_network):
+for make in (*NETS.values(), NETWORKS["7 x 7"], clipped_network, *more):
     network = make().network()
     for most, permutes in ((3, False), (12, True)):
         for exact in (True, False):
@@ -38,13 +41,13 @@ import numpy as np
 from dcformat import Model
 from dcformat.graph import Graph, Normalize, Reduce, Softmax, Unary
 from dcformat_runtime import Session
-from dcformat_runtime.compile import maps
+from dcformat_runtime.compile import map_builder
 from dcformat_runtime.kernels.map_kernel import run_map
 from dcformat_runtime.kernels.row_kernel import run_rows
 for kernel in (run_map, run_rows):
     kernel.resolve()  # a short call would run as Python
 x = np.random.default_rng(0).normal(0, 20, (2, 50, 197)).astype(np.float32)
-nodes = [Unary((0,), name) for name in maps.UNARY]
+nodes = [Unary((0,), name) for name in map_builder.UNARY]
 nodes += [Softmax((0,)), Normalize((0,), (1,), 1e-5), Reduce((0,), "mean", (1,)), Reduce((0,), "sum", (1,))]
 out = [Session.from_model(Model({}, Graph.sequential((50, 197), [node])), backend="numba")(x) for node in nodes]
 np.concatenate([y.reshape(-1) for y in out]).tofile(sys.argv[1])

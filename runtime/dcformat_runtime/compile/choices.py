@@ -9,7 +9,7 @@ from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
 from dcformat_runtime.compile.tile_tables import QUAD
-from dcformat_runtime.kernels.simd_widths import BLOCK, ROW_BLOCK_POSITIONS, ROW_BLOCKS
+from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_KERNELS, ROW_BLOCK_POSITIONS, ROW_BLOCKS
 from dcformat_runtime.network import Layer, Matrix
 
 #: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
@@ -92,6 +92,19 @@ def is_depthwise(layer: Layer) -> bool:
         and max(node.stride) <= 2
         and layer.pool is None
     )
+
+
+def window_kernel(layer: Layer) -> int:
+    """Return the size of a depthwise convolution's square windows if they have all their weights; otherwise 0.
+
+    That is also 0 for layers without weights yet, because sparse rows need larger buffers.
+    """
+    node, matrix = layer.node, matrix_of(layer)
+    assert isinstance(node, Conv)
+    height, width = matrix.shape[2:]
+    plain = node.stride[0] == node.stride[1] and node.dilation == (1, 1) and max(node.padding) < height
+    full = layer.weight is not None and layer.weight.nnz == matrix.size
+    return height if height == width in PLANE_KERNELS and plain and full else 0
 
 
 def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, siz
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
+from dcformat_runtime.elementwise import Elementwise
+from dcformat_runtime.kernels import map_functions
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
 from dcformat_runtime.network import Layer, Network
 
@@ -23,6 +26,8 @@ _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
 #: The same for a block of a dense product.
 _DENSE_BLOCK_NS = 0.16
 
+#: How many threads can compute an operator that needs a buffer for each.
+SCRATCHES = 4
 #: A number greater than that of the blocks or floats in any line.
 ENDLESS = 1 << 30
 
@@ -285,7 +290,7 @@ class Emitter:
                 "global_pool", source, target, channels * height * width * lanes * 0.3, channels=channels,
                 positions=height * width, lanes=lanes, mean=node.function == "mean", plane=self.plane(value),
             )  # fmt: skip
-        elif isinstance(node, (graph.Add, Bound)):
+        elif isinstance(node, (graph.Add, Bound, Elementwise)):
             self._elementwise(layer, target, count)
         elif isinstance(node, graph.Softmax):
             self.emit("softmax", source, target, count * 20.0, features=layer.out_shape[0], lanes=lanes)
@@ -293,14 +298,24 @@ class Emitter:
             raise NotImplementedError(node.kind)
 
     def _elementwise(self, layer: Layer, target: Place, count: int) -> None:
-        """Emit a sum or a clip; both work on filled-up channels, and the input's are not filled up."""
-        operands, buffer = [self.place(value).at for value in layer.inputs], None
-        if 0 in layer.inputs and self.flat and count != prod(layer.out_shape):
+        """Emit operators of `count` elements; they work on filled-up channels, and the input's are not filled up."""
+        operands, buffer = {value: self.place(value).at for value in layer.inputs}, None
+        if 0 in operands and self.flat and count != prod(layer.out_shape):
             buffer = self.arena.take(count)
             positions, step = prod(layer.out_shape[1:]), plane(layer.out_shape, True)
             how = positions, layer.out_shape[0], positions, step
-            self._emit_copy(self.place(0).at, Place(buffer.at, 1), count / 8, how)
-            operands = [at if value else buffer.at for at, value in zip(operands, layer.inputs, strict=True)]
+            self._emit_copy(operands[0], Place(buffer.at, 1), count / 8, how)
+            operands[0] = buffer.at
+        addresses = [operands[value] for value in layer.inputs]
+        if isinstance(layer.node, Elementwise):
+            self._map(layer, layer.node, addresses, target, count)
+        else:
+            self._sum(layer, addresses, target, count)
+        if buffer is not None:
+            self.arena.give(buffer)
+
+    def _sum(self, layer: Layer, operands: Sequence[int], target: Place, count: int) -> None:
+        """Emit a sum or a clip."""
         if isinstance(layer.node, Bound):
             bounds = self.weights.bounds(layer)
             self.emit("clip", operands[0], target, count / 16, count=count, bounds=bounds)
@@ -309,8 +324,24 @@ class Emitter:
             bounds = self.weights.bounds(layer) if k == len(operands) else isa.UNBOUNDED
             self.emit("add", total, target, count / 16, second=at, count=count, bounds=bounds)
             total = target.at
-        if buffer is not None:
-            self.arena.give(buffer)
+
+    def _map(self, layer: Layer, node: Elementwise, operands: Sequence[int], target: Place, count: int) -> None:
+        """Emit the instructions of an elementwise layer."""
+        code, at = self.weights.elementwise(layer, node)
+        repeats = plane(layer.out_shape, self.flat) * self.lanes
+        loads: list[int] = []
+        for operand in code.operands:
+            assert isinstance(operand, int)  # tensors are no operands of layers
+            loads += operands[operand], 0 if layer.in_shapes[operand] == layer.out_shape else repeats
+        step = code.registers * map_functions.BLOCK
+        scratch = self.arena.take(SCRATCHES * step)
+        self.emit(
+            "map", 0, target, count * len(code.program) / 16, count=count, lanes=self.lanes,
+            instructions=len(code.program), program=at.program, loads=self.weights.room.put_words(loads),
+            constants=at.constants, constant_count=len(code.constants), scratch=scratch.at, scratches=SCRATCHES,
+            scratch_step=step,
+        )  # fmt: skip
+        self.arena.give(scratch)
 
     def _concat(self, layer: Layer) -> None:
         target, offset = self.place(layer.output), 0

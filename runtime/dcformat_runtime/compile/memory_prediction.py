@@ -16,6 +16,7 @@ from dcformat_runtime import cpu
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
 from dcformat_runtime.compile.weights import Weights
+from dcformat_runtime.elementwise import Elementwise
 from dcformat_runtime.network import Layer, Matrix, Network
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ def _temporary(layer: Layer, exact: bool) -> int:
         return _padded(layer.in_shapes[0], _pool_pads(node, layer.in_shapes[0], out)) + 2 * prod(out) + shares
     if isinstance(node, (Linear, Softmax)) and exact:
         return 24 * prod(out)
+    if isinstance(node, Elementwise):  # all results, and a float64 copy or a few of the steps of a function
+        return (len(node.nodes) + 8) * prod(out)
     return 3 * prod(out) if isinstance(node, Softmax) else 0
 
 

@@ -7,15 +7,12 @@ from math import prod
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
-from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise
+from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
 from dcformat_runtime.compile.constants import aligned
-from dcformat_runtime.compile.emitter import ENDLESS, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
+from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, RowBlockPlace, VectorTables
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS, ROW_BLOCK_POSITIONS
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS, ROW_BLOCK_POSITIONS, ZEROS
 from dcformat_runtime.network import Layer
-
-#: How many threads can compute an operator that needs a buffer for each.
-_SCRATCHES = 4
 
 
 class OneImage(Emitter):
@@ -68,13 +65,13 @@ class OneImage(Emitter):
         """Emit a dense product of few positions."""
         shape, most = layer.conv_shape or layer.out_shape, self.weights.vectors.max_blocks
         positions, step = prod(shape[1:]), table.row_blocks * BLOCK * BLOCK
-        scratch = self.arena.take(_SCRATCHES * step)
+        scratch = self.arena.take(SCRATCHES * step)
         # Narrower vectors have registers for fewer sums.
         most = max(ROW_BLOCK_POSITIONS) if most >= 12 else 6 if most >= 6 else 2
         self.emit(
             "row_block_product", source, target, table.rows * table.columns * positions * ROW_BLOCK_NS / BLOCK,
             **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most,
-            bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=_SCRATCHES,
+            bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=SCRATCHES,
             scratch_step=step,
         )  # fmt: skip
         self.arena.give(scratch)
@@ -129,17 +126,20 @@ class OneImage(Emitter):
         channels, height, columns = layer.in_shapes[0]
         _, lines, width = layer.conv_shape
         rows = (lines - 1) * stride_h + (layer.matrix.shape[2] - 1) * layer.node.dilation[0] + 1
+        kernel = window_kernel(layer)
         # Entries may read to the left of the first line and to the right of the last.
-        lead = aligned(left)
-        scratch_step = 2 * lead + aligned(max(rows, top + height) * columns + 16 * max(PLANE_BLOCKS) * stride_w)
-        scratch = self.arena.take(_SCRATCHES * scratch_step)
+        lead, scratch_step = aligned(left), ZEROS
+        if not kernel:
+            scratch_step = 2 * lead + aligned(max(rows, top + height) * columns + 16 * max(PLANE_BLOCKS) * stride_w)
+        scratch = self.arena.take(SCRATCHES * scratch_step)
         wide = self.weights.vectors.max_blocks >= 12
         cost = channels * rows * columns / 16 + table.entries * lines * -(-width // 16) * 0.4 * stride_w
         self.emit(
             "depthwise_product", self.place(value).at, target, cost, channels=channels,
             channel_rows=layer.matrix.rows // channels, indptr=table.indptr, offsets=table.offsets,
             shifts=table.shifts, values=table.values, bias=table.bias, plane=self.plane(value), height=height,
-            columns=columns, rows=rows, top=top, scratch=scratch.at + lead, scratches=_SCRATCHES,
+            columns=columns, rows=rows, top=top, left=left, kernel=kernel,
+            scratch=scratch.at + (0 if kernel else lead), scratches=SCRATCHES,
             scratch_step=scratch_step, stride_h=stride_h, stride_w=stride_w, lines=lines, width=width,
             target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1,
             bounds=self.weights.bounds(layer), residual=self.residual(layer),

@@ -21,6 +21,7 @@ from dcformat_runtime.compile.choices import (
     row_blocks,
 )
 from dcformat_runtime.compile.constants import Room, aligned
+from dcformat_runtime.compile.map_builder import MapBuilder, MapCode
 from dcformat_runtime.compile.tables import (
     EntryTable,
     Int32s,
@@ -49,6 +50,7 @@ from dcformat_runtime.compile.tile_tables import (
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.elementwise import Elementwise
 from dcformat_runtime.kernels import row_layout
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Sparse
@@ -121,6 +123,13 @@ class DepthwisePlace(NamedTuple):
     bias: int
 
 
+class MapPlace(NamedTuple):
+    """The addresses of the instructions and of the constants of a map; see the opcode "map"."""
+
+    program: int
+    constants: int
+
+
 class SellPlace(NamedTuple):
     """The addresses and sizes of a `Sell16Table`; `order` is that of the table."""
 
@@ -184,6 +193,10 @@ class Weights:
 
         return self._once(("bounds", layer.bounds), put)
 
+    def elementwise(self, layer: Layer, node: Elementwise) -> tuple[MapCode, MapPlace]:
+        """Return the instructions of an elementwise layer, and where they are."""
+        return self._once((layer.output, "map"), lambda: self._elementwise(node))
+
     def linear(self, layer: Layer) -> CsrPlace:
         """Return the table of a linear layer for many images."""
         return self._once((layer.output, "linear"), lambda: self._linear(layer))
@@ -207,6 +220,15 @@ class Weights:
             return Offsets(np.arange(weight.columns, dtype=np.int32) if renamed is None else places_of(renamed), None)
 
         return self._once((layer.output, "row blocks"), lambda: self._row_blocks(layer, offsets))
+
+    def _elementwise(self, node: Elementwise) -> tuple[MapCode, MapPlace]:
+        builder, values = MapBuilder(lambda operand: ()), len(node.inputs)
+        for number, each in enumerate(node.nodes):
+            builder.add(each, values + number)
+        code = builder.finish(values + len(node.nodes) - 1)
+        constants = self.room.skip(code.constants.size)
+        self.room.fill(constants, code.constants)
+        return code, MapPlace(self.room.put_words(code.program.reshape(-1).tolist()), constants)
 
     def _linear(self, layer: Layer) -> CsrPlace:
         if layer.weight is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from dcformat.graph import Add, AvgPool, Conv, Linear, MaxPool, Reduce, Shape, Softmax
+from dcformat_runtime.elementwise import Elementwise
 from dcformat_runtime.network import Layer, Network
 
 #: The steps of an exponential, and of a call of NumPy.
@@ -48,6 +49,8 @@ def _layer(layer: Layer, numpy: bool, exact: bool) -> int:
         total += out * _window(node, source, numpy)
     elif isinstance(node, Reduce):
         total += prod(source)
+    elif isinstance(node, Elementwise):
+        total += _EXPONENTIAL * len(node.nodes) * out
     elif isinstance(node, Add):
         total += len(node.inputs) * out
     elif isinstance(node, Softmax):

@@ -9,37 +9,31 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dcformat.jit import device, kernel
-from dcformat_runtime.kernels import float_functions as fn
+from dcformat_runtime.kernels.map_functions import (
+    BLOCK,
+    DIMENSION,
+    DIMENSIONS,
+    FIRST,
+    FUNCTION,
+    LOAD,
+    RANK,
+    SECOND,
+    SOURCE,
+    STORE,
+    TARGET,
+    THIRD,
+    compute,
+    copy,
+)
 from dcformat_runtime.kernels.simd import flush_denormals, restore_denormals
 
 Array = npt.NDArray[Any]
 
-#: The number of elements in a register.
-BLOCK = 1024
 #: The number of arrays that a map can read.
 SOURCES = 6
-#: An instruction: its function, the register that it writes, and up to three registers that it reads.
-FUNCTION, TARGET, FIRST, SECOND, THIRD = range(5)
-INSTRUCTION = 5
-#: `LOAD` reads the array that row `FIRST` of the table of loads describes; `STORE` writes the result.
-(
-    LOAD, STORE, NEG, ABS, SIGN, FLOOR, CEIL, ROUND, SQRT, EXP, LOG, ERF, SIGMOID, TANH, ADD, SUB, MUL, DIV, MINIMUM,
-    MAXIMUM, EQUAL, LESS, LESS_EQUAL, WHERE,
-) = range(24)  # fmt: skip
-#: A load: the number of its array, and the dimensions over which the array is broadcast, the innermost first: each has
-#: a size and a stride. An array that is like the result has no dimension; of the outermost, the size does not matter.
-SOURCE, RANK, DIMENSIONS = range(3)
-#: The words of a dimension.
-DIMENSION = 2
-
-_ONE, _ZERO = np.float32(1), np.float32(0)
-exp, log, erf, sigmoid, tanh = fn.exp, fn.log, fn.erf, fn.sigmoid, fn.tanh
-sign, floor, ceil, rounded, square_root = fn.sign, fn.floor, fn.ceil, fn.rounded, fn.square_root
-lesser, greater = fn.lesser, fn.greater
 
 
 def _steps(out: Array, program: Array) -> int:
@@ -90,22 +84,10 @@ def run_map(
                     _spread(registers[d], source, start, n, loads[a])
             elif function == STORE:
                 copy(out, start, registers[a], 0, n)
-            elif function < ADD:
-                _unary(registers, function, d, a, n)
-            elif function < EQUAL:
-                _binary(registers, function, d, a, program[p, SECOND], n)
             else:
-                _choose(registers, function, d, a, program[p, SECOND], program[p, THIRD], n)
+                second, third = program[p, SECOND], program[p, THIRD]
+                compute(function, registers[d], registers[a], registers[second], registers[third], n)
     restore_denormals(floats)
-
-
-@device
-def copy(target: Array, to: int, source: Array, at: int, n: int) -> None:
-    """Copy `n` numbers."""
-    t = target[to : to + n]
-    s = source[at : at + n]
-    for i in range(n):
-        t[i] = s[i]
 
 
 @device
@@ -135,82 +117,3 @@ def _spread(target: Array, source: Array, start: int, n: int, load: Array) -> No
             for i in range(count):
                 t[i] = value
         done += count
-
-
-@device
-def _unary(r: Array, function: int, d: int, a: int, n: int) -> None:
-    if function == NEG:
-        for i in range(n):
-            r[d, i] = -r[a, i]
-    elif function == ABS:
-        for i in range(n):
-            r[d, i] = abs(r[a, i])
-    elif function == SIGN:
-        for i in range(n):
-            r[d, i] = sign(r[a, i])
-    elif function == FLOOR:
-        for i in range(n):
-            r[d, i] = floor(r[a, i])
-    elif function == CEIL:
-        for i in range(n):
-            r[d, i] = ceil(r[a, i])
-    elif function == ROUND:
-        for i in range(n):
-            r[d, i] = rounded(r[a, i])
-    elif function == SQRT:
-        for i in range(n):
-            r[d, i] = square_root(r[a, i])
-    elif function == EXP:
-        for i in range(n):
-            r[d, i] = exp(r[a, i])
-    elif function == LOG:
-        for i in range(n):
-            r[d, i] = log(r[a, i])
-    elif function == ERF:
-        for i in range(n):
-            r[d, i] = erf(r[a, i])
-    elif function == SIGMOID:
-        for i in range(n):
-            r[d, i] = sigmoid(r[a, i])
-    else:
-        for i in range(n):
-            r[d, i] = tanh(r[a, i])
-
-
-@device
-def _binary(r: Array, function: int, d: int, a: int, b: int, n: int) -> None:
-    if function == ADD:
-        for i in range(n):
-            r[d, i] = r[a, i] + r[b, i]
-    elif function == SUB:
-        for i in range(n):
-            r[d, i] = r[a, i] - r[b, i]
-    elif function == MUL:
-        for i in range(n):
-            r[d, i] = r[a, i] * r[b, i]
-    elif function == DIV:
-        for i in range(n):
-            r[d, i] = r[a, i] / r[b, i]
-    elif function == MINIMUM:
-        for i in range(n):
-            r[d, i] = lesser(r[a, i], r[b, i])
-    else:
-        for i in range(n):
-            r[d, i] = greater(r[a, i], r[b, i])
-
-
-@device
-def _choose(r: Array, function: int, d: int, a: int, b: int, c: int, n: int) -> None:
-    if function == EQUAL:
-        for i in range(n):
-            r[d, i] = _ONE if r[a, i] == r[b, i] else _ZERO
-    elif function == LESS:
-        for i in range(n):
-            r[d, i] = _ONE if r[a, i] < r[b, i] else _ZERO
-    elif function == LESS_EQUAL:
-        for i in range(n):
-            r[d, i] = _ONE if r[a, i] <= r[b, i] else _ZERO
-    else:
-        for i in range(n):
-            chosen, other = r[b, i], r[c, i]  # both are loaded, so that nothing branches
-            r[d, i] = chosen if r[a, i] != _ZERO else other

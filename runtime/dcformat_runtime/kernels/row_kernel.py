@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dcformat.jit import device, kernel
 from dcformat_runtime.kernels.float_functions import exp, greater, lesser
-from dcformat_runtime.kernels.map_kernel import copy
+from dcformat_runtime.kernels.map_functions import copy
 from dcformat_runtime.kernels.simd import flush_denormals, restore_denormals
 
 Array = npt.NDArray[Any]

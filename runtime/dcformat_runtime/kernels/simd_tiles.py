@@ -13,6 +13,7 @@ from dcformat_runtime.kernels.simd_products import VectorBounds, add_to, load_bo
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
     PLANE_BLOCKS,
+    PLANE_KERNELS,
     PLANE_LINES,
     PLANE_STRIDES,
     ROW_BLOCK_POSITIONS,
@@ -217,3 +218,76 @@ def plane_rows() -> Any:
         switch(w, (stride, lines, k), list(product(PLANE_STRIDES, PLANE_LINES, PLANE_BLOCKS)), variant)
 
     return helper("iiiAARfRR", types.void, write)
+
+
+def plane_windows() -> Any:
+    """Write `tile_forms.plane_windows`."""
+
+    def write(
+        w: Writer, kernel: Any, stride: Any, lines: Any, a: Any, mem: Any, windows: Any, bias: Any, how: Any, out: Any
+    ) -> None:
+        bounds = load_bounds(w, mem, how)
+        first = w.b.mul(out.column, i64(BLOCK))
+        count = w.b.sub(out.width, first)
+
+        def variant(kernel: int, stride: int, lines: int) -> None:
+            acc = w.variables(lines, vector(BLOCK))
+            for total in acc:
+                w.b.store(w.splat(bias, BLOCK), total)
+            weights = [w.splat(w.load(mem, w.plus(windows.values, tap)), BLOCK) for tap in range(kernel * kernel)]
+            inside = _inside(w, windows, kernel, stride)
+
+            def run(exactly: bool) -> None:
+                for y in range(stride * (lines - 1) + kernel):
+                    taps = _taps(w, a, windows, y, kernel, stride)
+                    taps = [
+                        w.b.select(mask, tap, ir.Constant(tap.type, None))
+                        for mask, tap in zip(inside, taps, strict=True)
+                    ]
+                    for line, total in enumerate(acc):
+                        row = y - stride * line
+                        if 0 <= row < kernel:
+                            for value, tap in zip(weights[row * kernel :], taps, strict=False):
+                                w.b.store(w.step(exactly, value, tap, w.b.load(total)), total)
+
+            with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
+                with then:
+                    run(True)
+                with otherwise:
+                    run(False)
+            for line, total in enumerate(acc):
+                kept = Line(w, a, [w.b.add(w.plus(out.y, out.width, line), first)], count)
+                with w.b.if_then(w.flag(how.residual_last)):
+                    kept.add([total], out.residual)
+                kept.store([total], bounds)
+
+        switch(w, (kernel, stride, lines), list(product(PLANE_KERNELS, PLANE_STRIDES, PLANE_LINES)), variant)
+
+    return helper("iiiAARfRR", types.void, write)
+
+
+def _inside(w: Writer, windows: Any, kernel: int, stride: int) -> list[Any]:
+    """Return for each column of a window which of the outputs read a column of the image."""
+    lane = ir.Constant(ir.VectorType(I32, BLOCK), list(range(0, stride * BLOCK, stride)))
+    end = w.splat(w.b.trunc(windows.columns, I32), BLOCK)
+    begins = [w.splat(w.b.trunc(w.plus(windows.left, x), I32), BLOCK) for x in range(kernel)]
+    # A negative column is a large number.
+    return [w.b.icmp_unsigned("<", w.b.add(lane, begin), end) for begin in begins]
+
+
+def _taps(w: Writer, a: Any, windows: Any, y: int, kernel: int, stride: int) -> list[Any]:
+    """Load what each column of the windows' line `y` reads; a line outside the image is one of zeros."""
+    number = w.plus(windows.top, y)
+    line = w.b.add(w.b.add(windows.x, w.b.mul(number, windows.columns)), windows.left)
+    # A negative number is a large one.
+    at = w.b.select(w.b.icmp_unsigned("<", number, windows.height), line, windows.zeros)
+    kind = vector(BLOCK)
+    if stride == 1:
+        return [w.load(a, w.plus(at, x), kind) for x in range(kernel)]
+    taps = []
+    for x in range(0, kernel, 2):
+        both = [w.load(a, w.plus(at, x + part * BLOCK), kind) for part in range(2)]
+        for odd in range(min(2, kernel - x)):
+            lanes = ir.Constant(ir.VectorType(I32, BLOCK), list(range(odd, 2 * BLOCK, 2)))
+            taps.append(w.b.shuffle_vector(*both, lanes))
+    return taps

@@ -29,5 +29,9 @@ TILES = [(blocks, quads) for blocks, most in TILE_QUADS.items() for quads in dic
 ROW_BLOCK_POSITIONS, ROW_BLOCKS = (1, 2, 4, 6, 7, 8, 12, 13), (1, 2)
 #: The blocks, the lines and the strides of the tiles of `plane_rows`, every combination of which is a case.
 PLANE_BLOCKS, PLANE_LINES, PLANE_STRIDES = (1, 2, 4), (1, 2, 4, 7), (1, 2)
+#: The sizes of the windows of `plane_windows`, which has a case for each of them, of these strides and these lines.
+PLANE_KERNELS = (3, 5)
+#: The number of zeros that its windows need for a line outside the image.
+ZEROS = 64
 #: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)

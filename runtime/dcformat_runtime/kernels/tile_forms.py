@@ -157,3 +157,52 @@ def plane_rows(
         if how.residual_last:
             acc += a[y + out.residual :][:count]
         a[y : y + count] = clipped(mem, how.bounds, acc)
+
+
+class PlaneWindows(NamedTuple):
+    """Square windows over one channel: `height` lines of `columns` floats, from `x` on.
+
+    The weights follow one another from `values` on. The first window's first line is number `top`, its first column
+    number `left`; what lies outside the channel counts as 0. From `zeros` on, there are `ZEROS` zeros.
+    """
+
+    x: int
+    height: int
+    columns: int
+    top: int
+    left: int
+    values: int
+    zeros: int
+
+
+@intrinsic(compiled_form("plane_windows"))
+def plane_windows(
+    kernel: int,
+    stride: int,
+    lines: int,
+    a: Array,
+    mem: Array,
+    windows: PlaneWindows,
+    bias: float,
+    how: Sum,
+    out: Destination,
+) -> None:
+    """Compute one block of each of some lines of one channel, from windows of `kernel` x `kernel` with all weights.
+
+    Lines of outputs have `out.width` floats and follow one another; `out.column` is the place of the block.
+    """
+    x, height, columns, top, left, values, _ = windows
+    first = BLOCK * out.column
+    count = min(BLOCK, out.width - first)
+    column = left + stride * np.arange(count)
+    for line in range(lines):
+        acc = np.full(count, bias, np.float32)
+        for tap in range(kernel * kernel):
+            y, at = top + stride * line + tap // kernel, column + tap % kernel
+            inside = (at >= 0) & (at < columns) & (0 <= y < height)
+            read = a[x + y * columns + np.where(inside, at, 0)] if 0 <= y < height else np.float32(0)
+            acc += mem[values + tap] * np.where(inside, read, np.float32(0))
+        place = out.y + line * out.width + first
+        if how.residual_last:
+            acc += a[place + out.residual :][:count]
+        a[place : place + count] = clipped(mem, how.bounds, acc)

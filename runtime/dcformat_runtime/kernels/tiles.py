@@ -10,13 +10,16 @@ from dcformat.jit import device
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import clear_lines, copy_lines
 from dcformat_runtime.kernels.simd import Destination, Sum, transpose, word
+from dcformat_runtime.kernels.simd_widths import ZEROS
 from dcformat_runtime.kernels.tile_forms import (
     DenseTile,
     Ending,
+    PlaneWindows,
     RowBlocks,
     Taps,
     dense_rows,
     plane_rows,
+    plane_windows,
     row_blocks,
     store_sums,
 )
@@ -153,26 +156,65 @@ def _store_row_block(a: Array, mem: Array, op: int, sums: int, target: int, row:
 def depthwise_product(
     a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
 ) -> None:
-    """Multiply each channel by sparse rows of its own; each part takes every `parts`-th channel."""
+    """Multiply each channel by rows of its own; each part takes every `parts`-th channel."""
     channels = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNELS)
     channel_rows = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNEL_ROWS)
     plane = word(mem, op + isa.DEPTHWISE_PRODUCT_PLANE)
-    columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
+    kernel = word(mem, op + isa.DEPTHWISE_PRODUCT_KERNEL)
     # Parts without a scratch buffer of their own leave the work to the others.
     workers = min(parts, word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCHES))
     scratch_step = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH_STEP)
     scratch = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH) + part * scratch_step
+    c = part if part < workers else channels
+    if kernel and c < channels:
+        clear_lines(a, scratch, 0, 1, ZEROS)
+    while c < channels:
+        if kernel == 0:
+            _pad_plane(a, mem, op, source + c * plane, scratch)
+        for r in range(c * channel_rows, (c + 1) * channel_rows):
+            if kernel:
+                _windows(a, mem, op, source + c * plane, scratch, target, r, exact)
+            else:
+                _plane(a, mem, op, scratch, target, r, exact)
+        c += workers
+
+
+@device
+def _windows(a: Array, mem: Array, op: int, source: int, zeros: int, target: int, r: int, exact: int) -> None:
+    """Compute one channel of the output from square windows with all weights."""
+    kernel = word(mem, op + isa.DEPTHWISE_PRODUCT_KERNEL)
+    values = word(mem, op + isa.DEPTHWISE_PRODUCT_VALUES) + r * kernel * kernel
+    bias = mem[word(mem, op + isa.DEPTHWISE_PRODUCT_BIAS) + r]
+    height = word(mem, op + isa.DEPTHWISE_PRODUCT_HEIGHT)
+    columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
+    top = word(mem, op + isa.DEPTHWISE_PRODUCT_TOP)
+    left = word(mem, op + isa.DEPTHWISE_PRODUCT_LEFT)
+    stride = word(mem, op + isa.DEPTHWISE_PRODUCT_STRIDE_W)
+    lines = word(mem, op + isa.DEPTHWISE_PRODUCT_LINES)
+    width = word(mem, op + isa.DEPTHWISE_PRODUCT_WIDTH)
+    residual = word(mem, op + isa.DEPTHWISE_PRODUCT_RESIDUAL)
+    how = Sum(0, 0, 0 if residual == isa.NO_RESIDUAL else 1, word(mem, op + isa.DEPTHWISE_PRODUCT_BOUNDS), exact)
+    y = target + r * word(mem, op + isa.DEPTHWISE_PRODUCT_TARGET_ROW)
+    line = 0
+    while line < lines:
+        n = plane_lines(lines - line)
+        for b in range((width + 15) // 16):
+            windows = PlaneWindows(source, height, columns, line * stride - top, 16 * b * stride - left, values, zeros)
+            out = Destination(y + line * width, 16, b, 0, width, residual - target, 1)
+            plane_windows(kernel, stride, n, a, mem, windows, bias, how, out)
+        line += n
+
+
+@device
+def _pad_plane(a: Array, mem: Array, op: int, source: int, scratch: int) -> None:
+    """Copy a channel, with lines of zeros before and after it."""
+    columns = word(mem, op + isa.DEPTHWISE_PRODUCT_COLUMNS)
     rows = word(mem, op + isa.DEPTHWISE_PRODUCT_ROWS)
     top = min(rows, word(mem, op + isa.DEPTHWISE_PRODUCT_TOP))
     lines = min(rows - top, word(mem, op + isa.DEPTHWISE_PRODUCT_HEIGHT))
-    c = part if part < workers else channels
-    while c < channels:
-        clear_lines(a, scratch, 0, 1, top * columns)
-        copy_lines(a, source + c * plane, 0, scratch + top * columns, 0, 1, lines * columns)
-        clear_lines(a, scratch + (top + lines) * columns, 0, 1, (rows - top - lines) * columns)
-        for r in range(c * channel_rows, (c + 1) * channel_rows):
-            _plane(a, mem, op, scratch, target, r, exact)
-        c += workers
+    clear_lines(a, scratch, 0, 1, top * columns)
+    copy_lines(a, source, 0, scratch + top * columns, 0, 1, lines * columns)
+    clear_lines(a, scratch + (top + lines) * columns, 0, 1, (rows - top - lines) * columns)
 
 
 @device

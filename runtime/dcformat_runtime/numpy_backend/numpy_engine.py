@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 import numpy as np
 
-from dcformat.graph import AvgPool, Conv, Linear, Reduce, Softmax
+from dcformat.graph import AvgPool, Conv, Linear, Operand, Reduce, Shape, Softmax
 from dcformat_runtime.bounds import UNBOUNDED, Bound
+from dcformat_runtime.elementwise import Elementwise
 from dcformat_runtime.network import Floats, Layer, Network
-from dcformat_runtime.numpy_backend import ordered_operators, windows
+from dcformat_runtime.numpy_backend import ordered_elements, ordered_operators, windows
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
 LayerFunction = Callable[[list[Floats]], Floats]
@@ -88,6 +89,8 @@ def _plain(layer: Layer, dense: Floats | None) -> LayerFunction:
     node, shape = layer.node, layer.conv_shape or layer.out_shape
     if isinstance(node, Bound):
         return lambda values: values[0].copy()
+    if isinstance(node, Elementwise):
+        return lambda values: _elementwise(node, values, shape, False)
     tensors: dict[str, Floats] = {}
     if isinstance(node, (Linear, Conv)):
         assert dense is not None and layer.bias is not None  # network.lower loads both
@@ -105,8 +108,24 @@ def _ordered(layer: Layer) -> LayerFunction | None:
             return lambda v: ordered_operators.conv(v[0], weight, bias, node)
         case AvgPool():
             return lambda v: ordered_operators.avg_pool(v[0], node)
+        case Elementwise():
+            return lambda v: _elementwise(node, v, layer.out_shape, True)
         case Reduce(function="mean"):
-            return lambda v: ordered_operators.global_avg_pool(v[0])
+            return lambda v: ordered_operators.global_avg_pool(v[0]).reshape(len(v[0]), *layer.out_shape)
         case Softmax():
             return lambda v: ordered_operators.softmax(v[0])
     return None
+
+
+def _elementwise(node: Elementwise, values: Sequence[Floats], shape: Shape, exact: bool) -> Floats:
+    """Compute the operators of an elementwise layer one by one; in exact form, by the steps of the kernels."""
+    known = [NumpyOperand(value, True) for value in values]
+    for each in node.nodes:
+        operands = [_operand(operand, known) for operand in each.inputs]
+        made = ordered_elements.elements(each, operands, len(shape)) if exact else None
+        known.append(NumpyOperand(evaluate(each, operands, {}, shape) if made is None else made, True))
+    return known[-1].array
+
+
+def _operand(operand: Operand, known: Sequence[NumpyOperand]) -> NumpyOperand:
+    return known[operand] if isinstance(operand, int) else NumpyOperand(np.array(operand, np.float32), False)

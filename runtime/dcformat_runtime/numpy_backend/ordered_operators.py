@@ -15,18 +15,19 @@ from dcformat_runtime.numpy_backend import windows
 
 def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:
     """Return ``x @ weight.T + bias``; each step adds the k-th entries of all rows, with k ascending."""
-    counts = np.diff(weight.indptr)
+    counts, indices = np.diff(weight.indptr), weight.indices
     out = np.repeat((bias + np.float32(0))[None], len(x), axis=0)
     for k in range(int(counts.max(initial=0))):
         rows = np.flatnonzero(counts > k)
         entry = weight.indptr[rows] + k
-        out[:, rows] += x[:, weight.indices[entry]] * weight.values[entry]
+        out[:, rows] += x[:, indices[entry]] * weight.values[entry]
     return out
 
 
 def conv(x: Floats, weight: Sparse, bias: Floats, node: Conv) -> Floats:
     """Return the 2-D cross-correlation, one entry of the weight after another."""
     out_channels, channels, *kernel = weight.shape
+    indices = weight.indices
     x = windows.padded(x, node.padding, node.padding_end)
     view = windows.sliding(x, (kernel[0], kernel[1]), node.stride, node.dilation)
     out = np.empty((len(x), out_channels, *view.shape[2:4]), np.float32)
@@ -34,7 +35,7 @@ def conv(x: Floats, weight: Sparse, bias: Floats, node: Conv) -> Floats:
     for o in range(out_channels):
         first = o // (out_channels // node.groups) * channels
         for p in range(weight.indptr[o], weight.indptr[o + 1]):
-            channel, ky, kx = np.unravel_index(int(weight.indices[p]), weight.shape[1:])
+            channel, ky, kx = np.unravel_index(int(indices[p]), weight.shape[1:])
             out[:, o] += view[:, first + channel, :, :, ky, kx] * weight.values[p]
     return out
 
