@@ -39,7 +39,11 @@ def snapshot(tmp_path: Path) -> Path:
 
 def test_whole_files(snapshot: Path) -> None:
     seen = list[tuple[int, int, str]]()
-    check_cached_files(find_shards(snapshot), lambda *step: seen.append(step))
+
+    def note(done: int, total: int, name: str) -> None:
+        seen.append((done, total, name))
+
+    check_cached_files(find_shards(snapshot), note)
     assert [step[:2] for step in seen] == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert [step[2] for step in seen[::3]] == [FIRST, INDEX]
     check_cached_files(find_shards(snapshot / INDEX))
