@@ -70,17 +70,17 @@ def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "given", "most", "code"), [("memory", "10K", "10,240", "E07"), ("work", "1M", "1,048,576", "E16")]
+    ("limit", "given", "bound", "code"), [("memory", "10K", "10,240", "E07"), ("work", "1M", "1,048,576", "E16")]
 )
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
 def test_memory_and_work_are_bounded_when_asked(
-    invoke: Invoke, dcf: Path, tmp_path: Path, verb: str, limit: str, given: str, most: str, code: str
+    invoke: Invoke, dcf: Path, tmp_path: Path, verb: str, limit: str, given: str, bound: str, code: str
 ) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
     refused(
         invoke(verb, dcf, f"--max-{limit}", given, *more),
         f"lenet.dcf: needs more {limit} than --max-{limit} allows: ",
-        f"at most {most}, found ",
+        f"at most {bound}, found ",
         f"[{code}]",
     )
     assert invoke(verb, dcf, f"--max-{limit}", "much", *more).exit_code == 2

@@ -49,7 +49,7 @@ from dcformat_runtime.compile.tile_tables import (
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
-from dcformat_runtime.elementwise import Elementwise
+from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Sparse
 
