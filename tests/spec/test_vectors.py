@@ -76,6 +76,7 @@ LONG = {
     "model_lenet_5.dcf",
     "model_resnet_20.dcf",
     "model_resnet_8.dcf",
+    "model_vgg_7.dcf",
     "model_vit.dcf",
     "planes_coded_int8.dcf",
     "planes_states_most.dcf",
