@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from math import prod
 
 import numpy as np
+from dcformat_runtime.as_floats import Floats, to_float32
 from dcformat_runtime.c_export import fixed_network
 from dcformat_runtime.c_export.real_numbers import with_real_numbers
 from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.value_ranges import calibrate
-from dcformat_runtime.network import Floats, to_float32
 
 from dcformat.graph import AvgPool, Conv, MaxPool, Reduce, Transpose
 from dcformat.model import Model

@@ -43,7 +43,7 @@ class GraphSession(Session):
         )
         self._integers: IntegerEngine | None = None
         if compiled:
-            self._integers = integer_engine.make(model, plan.memory.total)
+            self._integers = integer_engine.make(model, options.max_memory)
         self._graph = self._integers or GraphEngine(model, engine, compiled, options.deterministic)
         if options.deterministic and (name := self._graph.unordered()):
             raise GraphError(

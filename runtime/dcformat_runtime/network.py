@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.denormals import is_denormal
 from dcformat.errors import GraphError
-from dcformat.floats import finite
+from dcformat.floats import bit_patterns
 from dcformat.graph import (
     Add,
     AvgPool,
@@ -31,10 +30,10 @@ from dcformat.graph import (
     Softmax,
 )
 from dcformat.graph_attributes import OPERATORS
-from dcformat.layout import DTYPES, KERNEL_DTYPES
 from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
+from dcformat_runtime.as_floats import pixel_table, to_float32
 from dcformat_runtime.bounds import UNBOUNDED, Bound, Bounds, bounds_of
 from dcformat_runtime.elementwise_layers import Elementwise, fits_layers
 
@@ -192,7 +191,8 @@ def lower(model: Model) -> Network:
         if name not in weights:
             weights[name] = sparse(model.tensors[name])
         if bias is not None and bias not in biases:
-            biases[bias] = _bias(bias, model.tensors[bias])
+            check_tensor(bias, model.tensors[bias])
+            biases[bias] = to_float32(model.tensors[bias], model.tensors[bias].to_dense().reshape(-1))
     return replace(plain, layers=tuple(_load(layer, weights, biases) for layer in plain.layers))
 
 
@@ -387,46 +387,17 @@ def _load(layer: Layer, weights: Mapping[str, Sparse], biases: Mapping[str, Floa
     return replace(layer, weight=weight, bias=bias)
 
 
-def _bias(name: str, tensor: Tensor) -> Floats:
-    check_tensor(name, tensor)
-    return to_float32(tensor, tensor.to_dense().reshape(-1))
-
-
 def sparse(tensor: Tensor) -> Sparse:
-    """Return a tensor's nonzero elements as consistent float32 CSR; a sparse tensor is never made dense."""
+    """Return a tensor's nonzero elements as consistent float32 CSR; a sparse tensor is never made dense.
+
+    Float32 values are those of the tensor, not a copy, if nothing has to be left out.
+    """
     check_tensor(tensor.name, tensor)
+    if not (tensor.is_sparse or tensor.is_constant):
+        values = tensor.values()
+        if bit_patterns(values).all():
+            indptr = np.arange(tensor.rows + 1, dtype=np.int64) * tensor.columns
+            return Sparse(tensor.shape, indptr, None, to_float32(tensor, values))
     indptr, indices, values = tensor.to_csr()
     listed = None if values.size == prod(tensor.shape) else indices
     return Sparse(tensor.shape, np.asarray(indptr, np.int64), listed, to_float32(tensor, values))
-
-
-def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = False) -> Floats:
-    """Return values as float32; denormals, which slow processors down a hundredfold, become zeros.
-
-    Infinities and NaN are refused unless `infinite` is set.
-    """
-    if tensor.dtype not in DTYPES[:KERNEL_DTYPES]:
-        raise GraphError(f"tensor {tensor.name!r}", got=tensor.dtype, expected=", ".join(DTYPES[:KERNEL_DTYPES]))
-    if tensor.dtype == "bfloat16":
-        out = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif tensor.dtype == "int8":
-        with np.errstate(over="ignore"):  # an infinity is refused below
-            out = values.astype(np.float32) * np.float32(tensor.scale)
-    else:
-        with np.errstate(invalid="ignore"):  # so is a signalling NaN
-            out = values.astype(np.float32)
-    if not infinite and not finite(out, "float32"):
-        raise GraphError(f"values of {tensor.name!r}", got="NaN or infinity", expected="finite numbers")
-    out[is_denormal(out)] = 0
-    return out
-
-
-def pixel_table(graph: Graph) -> Floats | None:
-    """Tabulate the preprocessing, in the order of operations that its definition gives."""
-    rule = graph.preprocessing
-    if rule is None:
-        return None
-    pixel = np.arange(256, dtype=np.float32) / np.float32(255)
-    with np.errstate(all="ignore"):  # tiny deviations give infinities
-        mean, std = (np.array(v, np.float32)[:, None] for v in (rule.mean, rule.std))
-        return np.asarray((pixel - mean) / std, np.float32)

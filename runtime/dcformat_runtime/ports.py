@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Graph, Output, Port, Shape, with_batch
 from dcformat.wording import shaped
+from dcformat_runtime.as_floats import Floats, pixel_table
 from dcformat_runtime.input_rows import InputError, Inputs
-from dcformat_runtime.network import Floats, pixel_table
 
 #: Whole numbers up to here are exact as float32.
 _LARGEST_WHOLE = 1 << 24

@@ -127,7 +127,10 @@ class Session:
         max_memory: int | None = DEFAULT_MAX_MEMORY,
         max_work: int | None = DEFAULT_MAX_WORK,
     ) -> Session:
-        """Make a session from a model in memory, with the options of `load`; the model's arrays count as memory."""
+        """Make a session from a model in memory, with the options of `load`; the model's arrays count as memory.
+
+        The session shares these arrays; do not change them.
+        """
         options = checked_options(threads, deterministic, backend, max_memory, max_work)
         return _make_in_memory(model, options)
 

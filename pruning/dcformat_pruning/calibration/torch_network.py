@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 import torch
-from dcformat_runtime.network import to_float32
+from dcformat_runtime.as_floats import to_float32
 from torch import Tensor
 
 from dcformat.graph import Operand as NodeOperand

@@ -14,6 +14,7 @@ from dcformat.graph import Conv, Graph, Linear, Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import require_memory, require_work
 from dcformat.model import Model
+from dcformat_runtime.as_floats import to_float32
 from dcformat_runtime.c_export import fixed_emulation, fixed_network
 from dcformat_runtime.c_export.element_steps import works_in_place
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
@@ -26,7 +27,7 @@ from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
 from dcformat_runtime.c_export.unread_channels import without_unread_channels
 from dcformat_runtime.c_export.value_ranges import Calibration, calibrate
-from dcformat_runtime.network import Floats, check_graph, matrices, to_float32
+from dcformat_runtime.network import Floats, check_graph, matrices
 from dcformat_runtime.session import Session
 
 NumberFormat = Literal["float32", "int8", "int16"]

@@ -10,7 +10,7 @@ from dcformat.errors import GraphError
 from dcformat.graph import Graph, Node
 from dcformat.model import Model, Tensor
 from dcformat.records import replace
-from dcformat_runtime.network import to_float32
+from dcformat_runtime.as_floats import to_float32
 
 #: Operators whose results have the scale of their operand.
 _KEEPING = (ops.AvgPool, ops.Flatten, ops.MaxPool, ops.Reduce, ops.ReLU, ops.Reshape, ops.Transpose)

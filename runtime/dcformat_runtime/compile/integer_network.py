@@ -33,7 +33,7 @@ from dcformat.graph import (
 )
 from dcformat.model import Model
 from dcformat.records import record, replace
-from dcformat_runtime.network import to_float32
+from dcformat_runtime.as_floats import to_float32
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
 
 Array = npt.NDArray[Any]
