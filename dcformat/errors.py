@@ -170,3 +170,19 @@ class WorkLimitError(FormatError):
 
     code = "E16"
     headline = "needs more work than allowed"
+
+
+class naming_file:
+    """Add the file's name to a `FormatError` of a block. A class, because a generator takes longer for each tensor."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, FormatError):
+            error.path = error.path or self._path

@@ -46,6 +46,6 @@ class memory_counts:
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         if kind is not None and issubclass(kind, MemoryError):
-            most = self._max_memory
-            bound = "less" if most is None else f"at most {counted(most, 'byte')} (max_memory)"
+            limit = self._max_memory
+            bound = "less" if limit is None else f"at most {counted(limit, 'byte')} (max_memory)"
             raise MemoryLimitError(self._field, got="no more memory", expected=bound) from None

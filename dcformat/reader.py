@@ -7,7 +7,6 @@ and the caller's limits before anything is allocated for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from dcformat.codecs.payload_reader import read_payload
 from dcformat.codecs.work import decoding_steps, hashing_steps, usage_steps
 from dcformat.contents import TensorInfo
 from dcformat.digest import ContentDigest, tensor_digest
-from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError
+from dcformat.errors import ChecksumError, FormatError, MemoryLimitError, WorkLimitError, naming_file
 from dcformat.front import check_crc, read_front
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
@@ -73,7 +72,8 @@ class DcfFile:
         self._data = data
         self._max_memory, self._max_work = max_memory, max_work
         self.path, self.size = data.path, data.size
-        with self._naming(), memory_counts("contents", max_memory):
+        self._naming = naming_file(data.path)
+        with self._naming, memory_counts("contents", max_memory):
             self._front = read_front(data, max_memory, max_work)
             self._blocks = self._front.block_offsets(None if partial else data.size)
         self.version, self._contents = self._front.version, self._front.contents
@@ -99,7 +99,7 @@ class DcfFile:
     @property
     def digest(self) -> bytes:
         """The content digest that the file states, which `verify` checks."""
-        with self._naming():
+        with self._naming:
             return bytes(self._data.take(self.size - layout.DIGEST_BYTES, layout.DIGEST_BYTES))
 
     @property
@@ -149,7 +149,7 @@ class DcfFile:
 
     def payload(self, name: str) -> bytes:
         """Return the coded bytes of a tensor, or of its original. Raises `KeyError` or `FormatError`."""
-        with self._naming():
+        with self._naming:
             return bytes(self._payload(self._original(name)))
 
     @property
@@ -175,13 +175,13 @@ class DcfFile:
             return sum(self.work(each) for each, info in self._info.items() if info.copy_of is None)
         info = self._original(name)
         if info.name not in self._work:
-            with self._naming():
+            with self._naming:
                 self._work[info.name] = self._guarded(info, decoding_steps)
         return self._work[info.name]
 
     def tensor(self, name: str, *, threads: int = 1) -> Tensor:
         """Decode one tensor, reading only its data block. Raises `KeyError` or `FormatError`."""
-        with self._naming():
+        with self._naming:
             tensor = self._decode(self._original(name), threads)
         return tensor if tensor.name == name else replace(tensor, name=name)
 
@@ -199,7 +199,7 @@ class DcfFile:
             The payload is damaged, or a chunk takes more memory, or all chunks more work, than allowed.
         """
         info = self._original(name)
-        with self._naming():
+        with self._naming:
             tensors = self._chunks(info) if info.payload_bytes > layout.MAX_SHARED_BLOCK_BYTES else None
             for tensor in [self._decode(info, 1)] if tensors is None else tensors:
                 yield from tensor.pieces()
@@ -218,12 +218,12 @@ class DcfFile:
 
     def dense(self, name: str, *, threads: int = 1) -> Array:
         """Decode one tensor into a dense array of its shape, in ``STORAGE[dtype]``. Raises the errors of `tensor`."""
-        with self._naming():
+        with self._naming:
             return self.tensor(name, threads=threads).to_dense(max_memory=self._max_memory)
 
     def model(self, *, threads: int = 1) -> Model:
         """Decode all tensors and return the model. Raises `FormatError`."""
-        with self._naming():
+        with self._naming:
             total = self.decoded_bytes + TENSOR_OBJECTS * len(self._info)
             self._allow("tensors", total)
             require_work("decoding all tensors", self.work(), self._max_work)
@@ -264,7 +264,7 @@ class DcfFile:
 
         `progress` takes the number of finished tensors, that of all, and the name of the next one.
         """
-        with self._naming():
+        with self._naming:
             originals = [info for info in self._info.values() if info.copy_of is None]
             steps = self.work() + sum(map(hashing_steps, originals))
             require_work("verifying the file", steps, self._max_work)
@@ -276,7 +276,7 @@ class DcfFile:
             digest.add(name, known[name])
         found = digest.take()
         if found != self.digest:
-            with self._naming():
+            with self._naming:
                 raise ChecksumError("content digest", got=found.hex(), expected=self.digest.hex())
 
     def ledger(self) -> list[LedgerRow]:
@@ -296,17 +296,19 @@ class DcfFile:
         This decodes the payload, unless the caller has done so and gives the `tensor`.
         """
         info = self._info[name]
-        with self._naming():
+        with self._naming:
             self._require_usage_work(f"accounting for tensor {name!r}", (info,))
             return self._usage(info, tensor)
 
     def usages(self) -> dict[str, Usage]:
         """Return the `usage` of every tensor; one call's work limit applies to all together. Raises `FormatError`."""
-        with self._naming():
+        with self._naming:
             self._require_usage_work("accounting for all tensors", self._info.values())
             return {name: self._usage(info) for name, info in self._info.items()}
 
     def _usage(self, info: TensorInfo, tensor: Tensor | None = None) -> Usage:
+        from dcformat.codecs.usage import Usage
+
         if info.copy_of is not None:
             return Usage("copy", 0.0, 0.0, 0.0, 0.0)
         return self._guarded(info, lambda payload: self._measure(payload, tensor))
@@ -384,12 +386,3 @@ class DcfFile:
 
     def _allow(self, what: str, need: int) -> None:
         require_memory(what, need + self._front.held, self._max_memory)
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Add the file's name to errors."""
-        try:
-            yield
-        except FormatError as error:
-            error.path = error.path or self.path
-            raise

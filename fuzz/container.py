@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dcformat import layout
 from dcformat.codecs import text
+from dcformat.cursor import varint
 from dcformat.digest import crc32c
 from dcformat.errors import FormatError
 
@@ -21,16 +22,6 @@ FORM_COPY = 5
 
 class ParseError(ValueError):
     """The bytes cannot be taken apart; a mutator then changes them as bytes."""
-
-
-def varint(value: int) -> bytes:
-    """Return a number as LEB128."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def text_field(raw: bytes) -> bytes:

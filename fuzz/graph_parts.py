@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fuzz.container import Scan, text_field, varint
+from dcformat.cursor import varint
+from fuzz.container import Scan, text_field
 
 #: The first byte of a graph whose inputs and outputs are spelled out.
 LONG = 8

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from random import Random
 
 from dcformat import layout
+from dcformat.cursor import varint
 from dcformat.model import STORAGE
 from fuzz import container
-from fuzz.container import Entry, File, ParseError, varint
+from fuzz.container import Entry, File, ParseError
 from fuzz.graph_mutators import change_graph
 from fuzz.primitives import EDGES, FLOATS, NAMES, change_bytes, number
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from fuzz.container import varint
+from dcformat.cursor import varint
 
 #: Numbers at which something changes: a varint's length, a limit of the format, the range of a machine word.
 EDGES = (

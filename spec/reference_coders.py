@@ -247,12 +247,12 @@ def run_chunk(
 ) -> tuple[list[int], list[int]]:
     """Section 5.1, "Variant 0: runs"."""
     width = coder.direct(3) + 1
-    most = (1 << width) - 1
+    escape = (1 << width) - 1
     gaps, models = fresh(1 << width), fresh(max(1 << symbols.bits, 1))
     places, found, at = [], [], 0
     for _ in range(stored):
-        while (gap := coder.tree(gaps, 0, width, limit)) == most:
-            at += most
+        while (gap := coder.tree(gaps, 0, width, limit)) == escape:
+            at += escape
         at += gap
         check(at < lines * length, "E13", "[A10] an entry beyond the last line")
         symbol, _, _ = symbols.decode(

@@ -3,11 +3,12 @@
     python reference_decoder.py FILE         prints what the file holds as JSON
     python reference_decoder.py DELTA BASE   prints what the file holds that a delta makes of its base
 
-It needs Python's standard library only and shares no code with the package. Every function says which section of the
-specification it follows. It is slow and meant to be read: this file has the container (sections 2 to 4, and 8),
-`reference_reader.py` the notation (section 1), `reference_graph.py` the graph (section 5), `reference_payloads.py` the
-payloads (section 6), `reference_digest.py` the digest (section 7), `reference_deltas.py` deltas (section 15), and
-`reference_coders.py`, `reference_mixing.py` and `reference_text.py` the coders (`coders.md`).
+It needs Python's standard library only and shares no code with the package, so the limits, the numbers of operators and
+the preset stand in both. Every function says which section of the specification it follows. It is slow and meant to be
+read: this file has the container (sections 2 to 4, and 8), `reference_reader.py` the notation (section 1),
+`reference_graph.py` the graph (section 5), `reference_payloads.py` the payloads (section 6), `reference_digest.py` the
+digest (section 7), `reference_deltas.py` deltas (section 15), and `reference_coders.py`, `reference_mixing.py` and
+`reference_text.py` the coders (`coders.md`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from reference_coders import RangeDecoder
 from reference_planes import (
     ALONE,
     BY_AXIS,
@@ -19,7 +18,7 @@ from reference_planes import (
     ROTATED,
     Plane,
     rans_plane,
-    read_tables,
+    read_all_tables,
     value_block,
 )
 from reference_reader import Entry, Reader, Tensor, check, finite_f32
@@ -194,12 +193,7 @@ def difference_block(reader: Reader, predicted: list[int], first: int, dtype: st
     """Section 15.1, "Difference block": the new units of a piece."""
     count = reader.varint(len(predicted))
     heads = [plane_head(reader, units) for units in (len(predicted), count) if units]
-    coded = [head for head in heads if head.kind == CODED]
-    if coded:
-        coder = RangeDecoder(reader.take(reader.varint(MAX_PAYLOAD)))
-        for head in coded:
-            read_tables(coder, head)
-        coder.end()
+    read_all_tables(reader, heads)
     places = list(enumerate(predicted, first))
     marks = read_plane(reader, heads[0], places, dtype, bits)
     check(max(marks) <= 2, "E14", "[B12] an unknown mark")

@@ -167,16 +167,16 @@ def read_head(coder: RangeDecoder, coding: Coding) -> None:
 def read_codebook(coder: RangeDecoder, coding: Coding) -> None:
     """Section 6, "Codebook": no zero in a sparse tensor."""
     if coding.shared:
-        book = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
-        check(not coding.sparse or 0 not in book, "E15", "[P6] zero in the codebook of a sparse tensor")
+        codebook = coding.codebook = decode_codebook(coder, coding.entry.dtype, coding.entry.codebook)
+        check(not coding.sparse or 0 not in codebook, "E15", "[P6] zero in the codebook of a sparse tensor")
 
 
 def read_chunk_table(reader: Reader, coding: Coding, per_chunk: int, starts: list[int]) -> list[tuple[int, int]]:
     """Section 6, "Chunk table": the number of entries and of bytes of each chunk."""
     if not per_chunk:
         return [(coding.entry.stored, reader.left())]
-    most = min(16 + (coding.entry.stored + coding.lines) // 4096, reader.left())
-    check(len(starts) <= most, "E06", "[P11] too many chunks")
+    max_chunks = min(16 + (coding.entry.stored + coding.lines) // 4096, reader.left())
+    check(len(starts) <= max_chunks, "E06", "[P11] too many chunks")
     table, left = [], coding.entry.stored
     for start in starts:
         elements = min(per_chunk, coding.lines - start) * coding.length
@@ -249,12 +249,12 @@ def relative_index(
     gaps: list[int], symbols: list[int], coding: Coding, elements: int, stored: int
 ) -> tuple[list[int], list[int]]:
     """Section 6.1, "Relative index": gap symbols and code symbols to places and codes."""
-    most = (1 << coding.gap_bits) - 1
+    escape = (1 << coding.gap_bits) - 1
     places, codes, at, entry = [], [], 0, True
     following = iter(symbols)
     for gap in gaps:
         at += gap
-        entry = coding.fillers or gap < most
+        entry = coding.fillers or gap < escape
         if not entry:  # an escape: zeros, no code symbol
             continue
         symbol = next(following, None)
@@ -263,7 +263,7 @@ def relative_index(
         entry = code != -1
         check(at < elements, "E14", "[P9] a position past the end")
         if not entry:
-            check(gap == most, "E14", "[P8] a filler after a short gap")
+            check(gap == escape, "E14", "[P8] a filler after a short gap")
         else:
             places.append(at)
             codes.append(code)

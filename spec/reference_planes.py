@@ -46,12 +46,7 @@ def value_block(data: bytes, dtype: str, size: int, count: int) -> list[int]:
     heads: list[Plane] = []
     for number in range(width):
         heads.append(plane_head(reader, units, heads[0] if number else None))
-    coded = [head for head in heads if head.kind == CODED]
-    if coded:
-        coder = RangeDecoder(reader.take(reader.varint(MAX_PAYLOAD)))
-        for head in coded:
-            read_tables(coder, head)
-        coder.end()
+    read_all_tables(reader, heads)
     planes: list[Sequence[int]] = []
     for head in heads:
         planes.append(read_plane(reader, head, units, planes[0] if planes else ()))
@@ -81,6 +76,16 @@ def plane_head(reader: Reader, units: int, first: Plane | None) -> Plane:
         check(divisor > 0 and units % divisor == 0, "E08", "[V2] an axis that does not divide the units")
     head.words = reader.varint(units)
     return head
+
+
+def read_all_tables(reader: Reader, heads: Sequence[Plane]) -> None:
+    """Section 8.1 of coders.md: one stream with the tables of all coded planes, if there are any."""
+    coded = [head for head in heads if head.kind == CODED]
+    if coded:
+        coder = RangeDecoder(reader.take(reader.varint(MAX_PAYLOAD)))
+        for head in coded:
+            read_tables(coder, head)
+        coder.end()
 
 
 def read_tables(coder: RangeDecoder, head: Plane) -> None:

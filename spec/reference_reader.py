@@ -61,21 +61,21 @@ class Reader:
         """Return one byte."""
         return self.uint(1)
 
-    def varint(self, most: int) -> int:
-        """Return a varint of at most `most`: seven bits a byte, low ones first."""
+    def varint(self, limit: int) -> int:
+        """Return a varint of at most `limit`: seven bits a byte, low ones first."""
         value = 0
         for i in range(6):
             byte = self.u8()
             value |= (byte & 127) << 7 * i
             if byte < 128:
                 check(byte != 0 or i == 0, "E08", "[N1] a varint longer than need be")
-                check(value <= most, "E06", "[N2] a number above its limit")
+                check(value <= limit, "E06", "[N2] a number above its limit")
                 return value
         raise DecodeError("E08", "[N1] a varint of more than six bytes")
 
-    def text(self, most: int) -> str:
-        """Return a text of at most `most` bytes."""
-        raw = self.take(self.varint(most))
+    def text(self, limit: int) -> str:
+        """Return a text of at most `limit` bytes."""
+        raw = self.take(self.varint(limit))
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:

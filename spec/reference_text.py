@@ -8,12 +8,12 @@ from reference_coders import Model, RangeDecoder, clamp, fresh
 from reference_reader import check
 
 
-def decode_text(data: bytes, preset: bytes, most: int) -> bytes:
+def decode_text(data: bytes, preset: bytes, limit: int) -> bytes:
     """Section 7, "Text coder": the bytes after the preset."""
     coder = RangeDecoder(data)
     width = coder.direct(5)
     length = (1 << width - 1) + coder.direct(width - 1) if width else 0
-    check(length <= most, "E06", "[A15] length of a text")
+    check(length <= limit, "E06", "[A15] length of a text")
     text = Text(len(preset) + length)
     for byte in preset:
         text.learn(byte)

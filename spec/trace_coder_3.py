@@ -17,8 +17,8 @@ from reference_mixing import ChunkDecoder, Column, Line, Mixer, squash
 
 ROWS, COLUMNS, LAG = 4, 6, 2
 #: The bit patterns of -0.25, 0.5 and 1, and their positions.
-BOOK = [0xBE800000, 0x3F000000, 0x3F800000]
-ELEMENTS = {1: BOOK[1], 5: BOOK[0], 9: BOOK[1], 18: BOOK[1], 20: BOOK[0], 23: BOOK[2]}
+CODEBOOK = [0xBE800000, 0x3F000000, 0x3F800000]
+ELEMENTS = {1: CODEBOOK[1], 5: CODEBOOK[0], 9: CODEBOOK[1], 18: CODEBOOK[1], 20: CODEBOOK[0], 23: CODEBOOK[2]}
 DECISIONS = 12
 
 HEADER = "where       models              x0    x1    x2    x3    x4  y, z           p code     range    bit"
@@ -63,11 +63,11 @@ def traced() -> tuple[bytes, list[str], list[int], list[int]]:
     """Return the chunk's stream, a line for each decision, and the decoded positions and codes."""
     payload = Modelled((ROWS, COLUMNS), ELEMENTS, coder=3, lag=LAG).item().payload
     coder = RangeDecoder(payload[2:])
-    book = decode_codebook(coder, "float32", len(BOOK))
-    assert book == BOOK and coder.direct(8) == LAG and coder.direct(2) == 0
-    negatives = sum(bits >> 31 for bits in book)
+    codebook = decode_codebook(coder, "float32", len(CODEBOOK))
+    assert codebook == CODEBOOK and coder.direct(8) == LAG and coder.direct(2) == 0
+    negatives = sum(bits >> 31 for bits in codebook)
     everything = [list(range(n)) for n in (ROWS, COLUMNS)]
-    decoder = Traced(coder, CodeSymbols(len(book), negatives), LAG, COLUMNS, *everything, len(ELEMENTS))
+    decoder = Traced(coder, CodeSymbols(len(codebook), negatives), LAG, COLUMNS, *everything, len(ELEMENTS))
     places, codes = decoder.decode()
     coder.end()
     return payload[2:], decoder.trace, places, codes

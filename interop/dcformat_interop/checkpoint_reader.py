@@ -24,6 +24,7 @@ from dcformat.wording import counted
 from dcformat_interop import kinds
 from dcformat_interop.mask_folding import fold_masks, looks_like_mask
 from dcformat_interop.npz import read_npz
+from dcformat_interop.packing.cached_files import check_cached_files
 from dcformat_interop.packing.shards import find_shards, is_several
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import read_safetensors
@@ -135,6 +136,7 @@ def _read_several(path: Path, key: str | None, skip: Sequence[str], single: bool
     if key is not None:
         raise UnfitError(path, "a PyTorch file, the only kind with several mappings, for a key", "safetensors")
     shards = find_shards(path, max_memory=max_memory)
+    check_cached_files(shards)
     budget, skipped, raw = Budget(str(path), max_memory), SkippedNames(skip), Raw(metadata=shards.metadata)
     for shard in shards.shards:
         with Path(shard.path).open("rb") as file:

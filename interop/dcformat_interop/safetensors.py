@@ -14,7 +14,7 @@ from dcformat.limits import is_array_shape
 from dcformat.model import STORAGE
 from dcformat.wording import counted
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import JSON_BYTES, SKIPPED, Array, Budget, Dense, Raw, Skip
+from dcformat_interop.tensors import JSON_BYTES, SKIPPED, Array, Budget, Dense, Raw, Skip, unique_names
 
 #: An int8 tensor's name with this suffix is the metadata key of its scale.
 SCALE_SUFFIX = ".dcformat_scale"
@@ -154,21 +154,12 @@ def _header(path: str, file: BinaryIO, size: int, budget: Budget) -> tuple[bytes
     budget.take(JSON_BYTES * length, "header")
     raw = file.read(length)
     try:
-        header: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_unique)
+        header: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as error:
         raise UnfitError(path, _EXPECTED, f"a damaged header ({error})") from None
     if not isinstance(header, dict):
         raise UnfitError(path, _EXPECTED, "a header that is no JSON object")
     return raw, header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in out:
-            raise ValueError(f"{name!r} twice")
-        out[name] = value
-    return out
 
 
 def _metadata(path: str, found: Any) -> dict[str, str]:

@@ -143,3 +143,13 @@ def _is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
     if dtype.startswith("float8"):
         return np.ones(values.shape, bool)  # They are kept unseen.
     return (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict, for `json.loads`. Raises `ValueError` for a name twice."""
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in out:
+            raise ValueError(f"{name!r} twice")
+        out[name] = value
+    return out

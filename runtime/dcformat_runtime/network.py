@@ -36,7 +36,7 @@ from dcformat.model import Model, Tensor
 from dcformat.records import record, replace
 from dcformat.validate import check_tensor
 from dcformat_runtime.bounds import UNBOUNDED, Bound, Bounds, bounds_of
-from dcformat_runtime.elementwise import Elementwise, fits_layers
+from dcformat_runtime.elementwise_layers import Elementwise, fits_layers
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

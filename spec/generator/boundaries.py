@@ -95,9 +95,9 @@ def within_payloads() -> Iterator[Valid]:
 
     for coder in (2, 3):
         for shape, name in (((1, (1 << 20) + 1), "long"), ((1 << 15, 1 << 14), "many")):
-            for form, book in ((SPARSE, None), (SPARSE_SHARED, [1])):
-                empty = Modelled(shape, {}, form, "int8", coder, book=book).item()
-                kind = "shared" if book else "plain"
+            for form, codebook in ((SPARSE, None), (SPARSE_SHARED, [1])):
+                empty = Modelled(shape, {}, form, "int8", coder, codebook=codebook).item()
+                kind = "shared" if codebook else "plain"
                 yield file(f"nothing_in_{name}_lines_{kind}_coder_{coder}", empty, f"A{9 + coder}")
     ends = {0: ONE, 1: MINUS_ONE}
     yield file("contexts_most_cells", Modelled((1 << 8, 1 << 20), ends, coder=2).item(), "A11")
@@ -128,8 +128,10 @@ def within_payloads() -> Iterator[Valid]:
     yield file("codebook_widest_gap", Packed((1, 4), {0: 0xFF7FFFFF, 3: 0x7F7FFFFF}).item(), "A5")
     yield file("every_element_most_of_one", every_element(1 << 16 | 64, 1), "P14")
     integers = list(range(1, 1 << 16))
-    book = [multiply(ONE, i) for i in integers]
-    most = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book, flags=EVERY).item()
+    codebook = [multiply(ONE, i) for i in integers]
+    most = Modelled(
+        (1, 4), {0: codebook[0], 3: codebook[-1]}, grid=(ONE, integers), codebook=codebook, flags=EVERY
+    ).item()
     yield file("every_element_most_codes", most, "P2")
 
 
@@ -170,7 +172,7 @@ def invalid_boundaries() -> Iterator[Invalid]:
     form_3 = Packed((3,), elements, DENSE_SHARED, coder=1, tables=[(3, 1, 2, 2)]).item()
     yield "table_form_3", "E12", "K7", assemble([form_3])
     for form, name in ((DENSE_SHARED, "dense"), (SPARSE_SHARED, "sparse")):
-        none = Packed((0, 3), {}, form, book=[]).item()
+        none = Packed((0, 3), {}, form, codebook=[]).item()
         yield f"tensor_codebook_of_none_{name}", "E08", "T8", assemble([none])
     yield "codebook_gap_too_wide", "E15", "A5", assemble([head_item(gap_too_wide)])
     minus_one = [255] * 12

@@ -40,8 +40,10 @@ def invalid_modelled() -> Iterator[Invalid]:
     many = value_item("int8", list(range(100)), value_bits("int8", list(range(100))))
     yield "range_cut_long", "E13", "A1", assemble([replace(many, payload=many.payload[:5])])
     integers = list(range(1, (1 << 16) + 1))
-    book = [multiply(ONE, i) for i in integers]
-    huge = Modelled((1, 4), {0: book[0], 3: book[-1]}, grid=(ONE, integers), book=book, flags=EVERY).item()
+    codebook = [multiply(ONE, i) for i in integers]
+    huge = Modelled(
+        (1, 4), {0: codebook[0], 3: codebook[-1]}, grid=(ONE, integers), codebook=codebook, flags=EVERY
+    ).item()
     yield "payload_every_element_65536", "E08", "P2", assemble([huge])
     coded = value_item("float32", [ONE], value_bits("float32", [ONE]))
     constant = Item(b"\2" + coded.payload[2:], CONSTANT, (4,), [ONE])

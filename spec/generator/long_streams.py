@@ -31,14 +31,14 @@ def long_streams() -> Iterator[tuple[str, Item]]:
     yield "values_grid", value_item("float32", [multiply(ONE, n) for n in numbers], grid_value_bits(ONE, numbers))
     equal = [ONE] * 600 + [few[0]] * 3
     yield "values_alike", value_item("float32", equal, value_bits("float32", equal, t=2))
-    book = sorted({0x3F000000 + source.randrange(1 << source.randrange(4, 25)) for _ in range(700)})
-    yield "codebook", Modelled((len(book),), dict(enumerate(book)), DENSE_SHARED, coder=2, variant=0).item()
+    codebook = sorted({0x3F000000 + source.randrange(1 << source.randrange(4, 25)) for _ in range(700)})
+    yield "codebook", Modelled((len(codebook),), dict(enumerate(codebook)), DENSE_SHARED, coder=2, variant=0).item()
     steps = sorted(
         {source.randrange(-(1 << source.randrange(1, 19)), 1 << source.randrange(1, 19)) for _ in range(700)}
     )
     scaled = [multiply(ONE, n) for n in steps]
     yield "codebook_grid", Modelled((len(steps),), dict(enumerate(scaled)), DENSE_SHARED, coder=2, variant=0,
-                                    grid=(ONE, steps), book=scaled).item()  # fmt: skip
+                                    grid=(ONE, steps), codebook=scaled).item()  # fmt: skip
     yield "one_symbol_gamma", Modelled((300,), dict(enumerate(range(ONE, ONE + 300))), DENSE_SHARED, variant=0).item()
     for coder in (2, 3):
         for name, tensor in shapes(coder):
@@ -124,18 +124,18 @@ def extremes_of_coder_3() -> Iterator[tuple[str, Modelled]]:
     scattered = matrix(3, (20, 300), lambda i, j: (i * 7919 + j * 104729 + i * j * 31) % 23 < 4, few[3:4], lag=100)
     yield "scattered_in_groups", scattered
     yield "full_lines", matrix(3, (9, 500), lambda i, j: (i, j) != (8, 498), [*few[4:5] * 300, few[3]], lag=3)
-    book = [ONE + (i << 12) for i in range(256)]
-    yield "empty_lines", Modelled((10, 600), {1799: book[77], 5999: book[201]}, coder=3, book=book)
+    codebook = [ONE + (i << 12) for i in range(256)]
+    yield "empty_lines", Modelled((10, 600), {1799: codebook[77], 5999: codebook[201]}, coder=3, codebook=codebook)
 
 
 def largest_symbols(coder: int) -> Modelled:
     """Return a matrix whose code symbols have magnitudes of 224 to 255, of both signs."""
     above = [ONE + (i << 12) for i in range(256)]
-    book = [bits | 1 << 31 for bits in reversed(above)] + above
+    codebook = [bits | 1 << 31 for bits in reversed(above)] + above
     source = random.Random(3)
-    ends = {p: source.choice((book[:32], book[-32:])) for p in range(576) if source.random() < 0.5}
+    ends = {p: source.choice((codebook[:32], codebook[-32:])) for p in range(576) if source.random() < 0.5}
     elements = {p: source.choice(end) for p, end in ends.items()}
-    return Modelled((24, 24), elements, coder=coder, book=book, lag=3)
+    return Modelled((24, 24), elements, coder=coder, codebook=codebook, lag=3)
 
 
 def table_streams() -> Iterator[tuple[str, Item]]:
@@ -150,4 +150,4 @@ def table_streams() -> Iterator[tuple[str, Item]]:
     yield "table_steep", Packed((4000,), {i: names[c] for i, c in enumerate(steep)}, DENSE_SHARED, coder=1).item()
     some = [c for c in drawn_codes if c % 3]
     yield "table_gaps", Packed((40, 300), {i * 4: names[c] for i, c in enumerate(some)}, coder=1, gap_bits=8,
-                               book=names).item()  # fmt: skip
+                               codebook=names).item()  # fmt: skip

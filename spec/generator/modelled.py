@@ -49,7 +49,7 @@ class Modelled:
     #: The codebook as a grid; the bits of value streams.
     grid: tuple[int, list[int]] | None = None
     #: A codebook that also holds values of no element.
-    book: list[int] | None = None
+    codebook: list[int] | None = None
     values: Bits | None = None
     name: str = "a"
 
@@ -58,7 +58,7 @@ class Modelled:
         rows, columns = matrix(self.shape, self.form)
         turned = bool(self.flags & TRANSPOSED)
         lines, length = (columns, rows) if turned else (rows, columns)
-        book = self.book or sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
+        codebook = self.codebook or sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
         at = {p: (p % columns * rows + p // columns if turned else p) for p in self.elements}
         step = self.per_chunk or lines
         bodies, table = [], b""
@@ -66,7 +66,7 @@ class Modelled:
             count = min(step, lines - start)
             low, high = start * length, (start + count) * length
             here = {at[p] - low: bits for p, bits in self.elements.items() if low <= at[p] < high}
-            bodies.append(self.chunk(book, dict(sorted(here.items())), count, length, start == 0))
+            bodies.append(self.chunk(codebook, dict(sorted(here.items())), count, length, start == 0))
             stored = varint(len(here)) if self.form != DENSE_SHARED else b""
             table += (stored + varint(len(bodies[-1]))) if self.per_chunk else b""
         payload = bytes([self.coder | self.flags]) + varint(self.per_chunk) + table + b"".join(bodies)
@@ -74,23 +74,23 @@ class Modelled:
         shared = self.form != SPARSE
         return Item(
             payload, self.form, self.shape, [self.elements[p] for p in places],
-            None if self.form == DENSE_SHARED else places, len(book) if shared else 0, self.name, self.dtype,
+            None if self.form == DENSE_SHARED else places, len(codebook) if shared else 0, self.name, self.dtype,
         )  # fmt: skip
 
-    def chunk(self, book: list[int], here: dict[int, int], lines: int, length: int, first: bool) -> bytes:
+    def chunk(self, codebook: list[int], here: dict[int, int], lines: int, length: int, first: bool) -> bytes:
         """Return a chunk's stream."""
         coder = RangeEncoder()
         shared = self.form != SPARSE
         if first and shared and self.grid:
             encode_grid(coder, *self.grid)
         elif first and shared:
-            encode_codebook(coder, self.dtype, book)
-        negative = sum(order(bits, self.dtype) < 0 for bits in book) if shared else 0
-        entries = {p: book.index(bits) if shared else 0 for p, bits in here.items()}
+            encode_codebook(coder, self.dtype, codebook)
+        negative = sum(order(bits, self.dtype) < 0 for bits in codebook) if shared else 0
+        entries = {p: codebook.index(bits) if shared else 0 for p, bits in here.items()}
         if self.flags & EVERY:
             named = {p: c + (c >= negative) for p, c in entries.items()}
             entries = {p: named.get(p, negative) for p in range(lines * length)}
-        kinds = CodeSymbols((len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
+        kinds = CodeSymbols((len(codebook) if shared else 1) + bool(self.flags & (EVERY | FILLERS)), negative)
         if self.coder == 2 and self.variant:
             encode_cells(coder, kinds, lines, length, entries, self.limit, self.lag)
         elif self.coder == 2:
@@ -243,10 +243,10 @@ def codebooks() -> Iterator[tuple[str, Item]]:
     with_zero = dict(enumerate(multiply(scale, i) for i in [-1, 0, 1]))
     yield "grid_with_zero", Modelled((3,), with_zero, DENSE_SHARED, grid=(scale, [-1, 0, 1])).item()
     integers = list(range(-(1 << 15), 1 << 15))
-    book = [multiply(ONE, i) for i in integers]
-    few = {0: book[0], 1: book[-1], 2: book[40000], 3: book[1 << 15]}
+    codebook = [multiply(ONE, i) for i in integers]
+    few = {0: codebook[0], 1: codebook[-1], 2: codebook[40000], 3: codebook[1 << 15]}
     for coder in (2, 3):
-        wide = Modelled((4,), few, DENSE_SHARED, coder=coder, grid=(ONE, integers), book=book)
+        wide = Modelled((4,), few, DENSE_SHARED, coder=coder, grid=(ONE, integers), codebook=codebook)
         yield f"65536_coder_{coder}", wide.item()
     signs = {0: 1 << 31, 1: 0, 2: 1, 3: (1 << 31) + 1}
     yield "zeros_of_both_signs", Packed((4,), signs, DENSE_SHARED).item()

@@ -83,7 +83,7 @@ class Packed:
     name: str = "a"
     #: False parts: the codebook as coded; gap symbols and code symbols of the only chunk; the number of gap symbols;
     #: code length tables; bytes after the payload.
-    book: list[int] | None = None
+    codebook: list[int] | None = None
     gaps: list[int] | None = None
     symbols: list[int] | None = None
     count: int | None = None
@@ -101,8 +101,8 @@ class Packed:
         rows, columns = matrix(self.shape, self.form)
         turned = bool(self.flags & TRANSPOSED)
         lines, length = (columns, rows) if turned else (rows, columns)
-        true_book = sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
-        book = true_book if self.book is None else self.book
+        true_codebook = sorted(set(self.elements.values()), key=lambda bits: order(bits, self.dtype))
+        codebook = true_codebook if self.codebook is None else self.codebook
         shared = self.form != SPARSE
         if turned:
             placed = sorted((at % columns * rows + at // columns, bits) for at, bits in self.elements.items())
@@ -113,10 +113,10 @@ class Packed:
         for start in range(0, lines, step) if lines else [0]:
             low, high = start * length, min(start + step, lines) * length
             here = [(at - low, bits) for at, bits in placed if low <= at < high]
-            chunks.append((here, *self.sequences(here, high - low, true_book)))
-        alphabet = (len(book) if shared else 1) + bool(self.flags & (EVERY | FILLERS))
+            chunks.append((here, *self.sequences(here, high - low, true_codebook)))
+        alphabet = (len(codebook) if shared else 1) + bool(self.flags & (EVERY | FILLERS))
         sequences = [self.planes(gaps, symbols, alphabet) for _, gaps, symbols in chunks]
-        head, codes = self.head(sequences, book, shared, alphabet)
+        head, codes = self.head(sequences, codebook, shared, alphabet)
         bodies, table = [], b""
         for i, ((here, gaps, _), parts) in enumerate(zip(chunks, sequences, strict=True)):
             values = [bits for _, bits in here]
@@ -140,42 +140,42 @@ class Packed:
             self.shape,
             [self.elements[at] for at in positions],
             None if self.form == DENSE_SHARED else positions,
-            len(book) if shared else 0,
+            len(codebook) if shared else 0,
             self.name,
             self.dtype,
             lies=self.lies,
         )
 
     def sequences(
-        self, here: list[tuple[int, int]], elements: int, book: list[int]
+        self, here: list[tuple[int, int]], elements: int, codebook: list[int]
     ) -> tuple[list[int] | None, list[int]]:
         """Sections 6 and 6.1: gap symbols (None if positions are not coded) and symbols of a chunk."""
-        code = {bits: i if self.form != SPARSE else 0 for i, bits in enumerate(self.codes_of(book))}
+        code = {bits: i if self.form != SPARSE else 0 for i, bits in enumerate(self.codes_of(codebook))}
         if self.form == DENSE_SHARED:
             return None, [code[bits] for _, bits in here] if self.symbols is None else self.symbols
         if self.flags & EVERY:
-            zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(book) if self.form != SPARSE)
+            zero = sum(bits >> (8 * SIZES[self.dtype] - 1) for bits in self.codes_of(codebook) if self.form != SPARSE)
             names = {at: code[bits] + (code[bits] >= zero) for at, bits in here}
             symbols = [names.get(at, zero) for at in range(elements)]
             return None, symbols if self.symbols is None else self.symbols
-        most = (1 << self.gap_bits) - 1
+        escape = (1 << self.gap_bits) - 1
         gaps: list[int] = []
         symbols = []
         last = -1
         for at, bits in here:
             run = at - last - 1
             if self.flags & FILLERS:
-                while run > most:
-                    gaps, symbols, run = [*gaps, most], [*symbols, 0], run - most - 1
+                while run > escape:
+                    gaps, symbols, run = [*gaps, escape], [*symbols, 0], run - escape - 1
                 gaps, symbols = [*gaps, run], [*symbols, code[bits] + 1]
             else:
-                gaps, symbols = gaps + [most] * (run // most) + [run % most], [*symbols, code[bits]]
+                gaps, symbols = gaps + [escape] * (run // escape) + [run % escape], [*symbols, code[bits]]
             last = at
         return gaps if self.gaps is None else self.gaps, symbols if self.symbols is None else self.symbols
 
-    def codes_of(self, book: list[int]) -> list[int]:
+    def codes_of(self, codebook: list[int]) -> list[int]:
         """Return the codebook that assigns the codes; a false codebook has the same codes."""
-        return self.book if self.book and set(book) <= set(self.book) else book
+        return self.codebook if self.codebook and set(codebook) <= set(self.codebook) else codebook
 
     def planes(self, gaps: list[int] | None, symbols: list[int], alphabet: int) -> list[list[int]]:
         """Section 6.2: gaps, then symbols in planes."""
@@ -183,12 +183,12 @@ class Packed:
         return ([] if gaps is None else [gaps]) + parts
 
     def head(
-        self, sequences: list[list[list[int]]], book: list[int], shared: bool, alphabet: int
+        self, sequences: list[list[list[int]]], codebook: list[int], shared: bool, alphabet: int
     ) -> tuple[bytes, list[dict[int, str]]]:
         """Section 6, "Head", and the codes of the sequences."""
         coder = RangeEncoder()
         if shared:
-            encode_codebook(coder, self.dtype, book)
+            encode_codebook(coder, self.dtype, codebook)
         indexed = self.form != DENSE_SHARED and not self.flags & EVERY
         if indexed:
             coder.put(self.gap_bits - 1, 3)

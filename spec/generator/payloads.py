@@ -86,20 +86,20 @@ def edges(coder: int) -> Iterator[tuple[str, Packed]]:
     yield "one_symbol_dense", Packed((3, 2), dict.fromkeys(range(6), 0xBF800000), DENSE_SHARED, coder=coder)
     yield "one_gap_symbol", Packed((4, 4), {at: spread(5)[at % 5] for at in range(0, 16, 2)}, coder=coder)
     yield "no_entries", Packed((4, 4), {}, SPARSE, coder=coder)
-    yield "no_entries_shared", Packed((4, 4), {}, coder=coder, book=[0x3F800000])
+    yield "no_entries_shared", Packed((4, 4), {}, coder=coder, codebook=[0x3F800000])
     yield "no_entries_in_a_chunk", Packed((4, 4), {14: 0x3F800000, 15: 0xBF800000}, coder=coder, per_chunk=1)
     yield "size_0_sparse", Packed((0, 4), {}, SPARSE, coder=coder)
-    yield "size_0_sparse_shared", Packed((4, 0), {}, coder=coder, book=[0x3F800000], flags=TRANSPOSED)
-    yield "size_0_dense_shared", Packed((2, 0, 3), {}, DENSE_SHARED, coder=coder, book=[0, 0x3F800000])
+    yield "size_0_sparse_shared", Packed((4, 0), {}, coder=coder, codebook=[0x3F800000], flags=TRANSPOSED)
+    yield "size_0_dense_shared", Packed((2, 0, 3), {}, DENSE_SHARED, coder=coder, codebook=[0, 0x3F800000])
     yield "rank_0", Packed((), {0: 0xBF800000}, coder=coder)
     yield "rank_1", Packed((90,), drawn((90,), 0.3, 22), coder=coder)
     yield "rank_1_transposed", Packed((90,), drawn((90,), 0.3, 22), SPARSE, coder=coder, flags=TRANSPOSED, per_chunk=40)
     yield "rank_1_2_40", Packed((1 << 40,), {0: 0x3F800000, 2000: 0xBF800000}, coder=coder, gap_bits=8)
-    yield "every_element_most", Packed((1 << 16,), {}, coder=coder, book=[0x3F800000], flags=EVERY)
+    yield "every_element_most", Packed((1 << 16,), {}, coder=coder, codebook=[0x3F800000], flags=EVERY)
     yield "rank_7", Packed((2, 1, 2, 1, 2, 1, 2), drawn((16,), 0.5, 4), coder=coder, flags=TRANSPOSED)
     yield "columns_2_39", Packed((2, 1 << 39), {0: 0x3F800000, 2000: 0xBF800000}, coder=coder, gap_bits=8)
     yield "rows_2_20", Packed((1 << 20, 1 << 20), {5: 0x3F800000, 3000: 0xBF800000}, SPARSE, coder=coder, gap_bits=8)
-    yield "unused_codes", Packed(shape, one, coder=coder, book=[*POOLS["float32"][:5], 0x3F800000])
+    yield "unused_codes", Packed(shape, one, coder=coder, codebook=[*POOLS["float32"][:5], 0x3F800000])
     yield from edges_of_planes(coder)
     yield from edges_of_streams(coder)
 
@@ -167,7 +167,7 @@ def invalid_payloads() -> Iterator[Invalid]:
     yield bad("fillers_every_element", "E08", "P2", flags=EVERY | FILLERS)
     for coder in (0, 1):
         yield bad(f"every_element_beyond_{coder}", "E06", "P14", coder=coder, shape=((1 << 16) + 1,), elements={},
-                  book=[pool[-1]], flags=EVERY)  # fmt: skip
+                  codebook=[pool[-1]], flags=EVERY)  # fmt: skip
     yield bad("fillers_256", "E08", "P2", shape=(16, 32), elements=dict(enumerate(spread(256))), flags=FILLERS)
     yield bad("transposed_long", "E06", "P3", shape=(1, 1 << 31), elements={5: pool[0]}, flags=TRANSPOSED, gap_bits=8)
     yield bad("chunk_entries_more", "E06", "P12", per_chunk=2, stored=[len(ELEMENTS), 1])

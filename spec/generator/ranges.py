@@ -77,19 +77,19 @@ def integer_bits(number: int, signed: bool) -> Bits:
 # ------------------------------------------------------------------------------------- codebooks and values
 
 
-def encode_codebook(coder: RangeEncoder, dtype: str, book: Sequence[int]) -> None:
+def encode_codebook(coder: RangeEncoder, dtype: str, codebook: Sequence[int]) -> None:
     """Section 2: a codebook that is not a grid."""
     bits = BITS[dtype]
     if dtype == "float32":
         coder.put(0, 1)
     zeros = 0
     if dtype != "int8":
-        while zeros < bits - 2 and not any(value >> zeros & 1 for value in book):
+        while zeros < bits - 2 and not any(value >> zeros & 1 for value in codebook):
             zeros += 1
         coder.put(zeros, 5)
     half = 1 << bits - 1 - zeros
     numbers = []
-    for value in book:
+    for value in codebook:
         if dtype == "int8":
             numbers.append(value ^ 128)
         else:

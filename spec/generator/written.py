@@ -22,14 +22,14 @@ from dcformat.model import Extension, Model
 from generator.samples import Valid
 
 Array = npt.NDArray[np.float32]
-BOOK = [-0.75, -0.5, -0.3125, -0.125, 0.1875, 0.25, 0.4375, 0.875]
+CODEBOOK = [-0.75, -0.5, -0.3125, -0.125, 0.1875, 0.25, 0.4375, 0.875]
 
 
 def pruned(seed: int, *shape: int, share: float = 0.3) -> Array:
     """Return a pruned and shared weight; Python's random generator gives the same numbers in every version."""
     source = random.Random(seed)
     size = int(np.prod(shape))
-    values = [source.choice(BOOK) if source.random() < share else 0.0 for _ in range(size)]
+    values = [source.choice(CODEBOOK) if source.random() < share else 0.0 for _ in range(size)]
     return np.array(values, np.float32).reshape(shape)
 
 

@@ -71,8 +71,8 @@ def lenet_300_100(seed: int = 0) -> State:
         if name.endswith(".bias"):
             state[name] = random.normal(0, 0.1, shape).astype(np.float32)
             continue
-        book = random.normal(0, 0.2, 16).astype(np.float32)
-        state[name] = np.where(random.random(shape) < 0.05, book[random.integers(0, 16, shape)], np.float32(0))
+        codebook = random.normal(0, 0.2, 16).astype(np.float32)
+        state[name] = np.where(random.random(shape) < 0.05, codebook[random.integers(0, 16, shape)], np.float32(0))
     return state
 
 

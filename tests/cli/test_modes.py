@@ -19,9 +19,9 @@ MODES = ("fast", "small", "tiny")
 def weights() -> np.ndarray:
     """Return a matrix whose rows differ in how full they are, which only the slower coders make use of."""
     random = np.random.default_rng(5)
-    book = random.normal(0, 0.2, 8).astype(np.float32)
+    codebook = random.normal(0, 0.2, 8).astype(np.float32)
     full = np.linspace(0, 0.3, 40)[:, None]
-    return np.where(random.random((40, 60)) < full, book[random.integers(0, 8, (40, 60))], np.float32(0))
+    return np.where(random.random((40, 60)) < full, codebook[random.integers(0, 8, (40, 60))], np.float32(0))
 
 
 @pytest.fixture

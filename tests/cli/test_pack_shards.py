@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -204,6 +205,21 @@ def test_an_index_that_lies(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "in" / "model-00001-of-00003.safetensors").unlink()
     refused(invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf"), "model.safetensors.index.json: expected the file")
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_a_cached_file_with_another_digest(invoke: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "in", 1)
+    (path,) = (tmp_path / "in").glob("*.safetensors")
+    blob = tmp_path / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+    blob.parent.mkdir()
+    path.rename(blob)
+    path.symlink_to(blob)
+    assert invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf").exit_code == 0
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    message = f"{path.name}: expected the content whose SHA256 the cache states, {blob.name}, found "
+    for source in (tmp_path / "in", path):
+        refused(invoke(*PACK, source, "-o", tmp_path / "b.dcf"), message, "download it again")
+    assert not (tmp_path / "b.dcf").exists()
 
 
 def large(tmp_path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from dcformat.graph import Gather, Graph, Output, Port
 from dcformat.model import SelfTest, Tensor
 from dcformat.records import replace
 from tests.cli.support import PACK, Invoke, refused, spawn
+
+LENET = Path(__file__).resolve().parents[2] / "models" / "lenet-5.dcf"
 
 
 def test_a_good_file(invoke: Invoke, dcf: Path) -> None:
@@ -40,6 +43,26 @@ def test_altered_anywhere(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
         altered[position] ^= 1 << position % 8
         (tmp_path / "altered.dcf").write_bytes(altered)
         refused(invoke("verify", tmp_path / "altered.dcf"), "altered.dcf: ", "[E")
+
+
+def test_flipped_bits_are_named_by_tensor_in_json(invoke: Invoke, tmp_path: Path) -> None:
+    """All tensors of this file share a data block, so damage to one of them may be damage to any."""
+    whole, path = LENET.read_bytes(), tmp_path / "flipped.dcf"
+    with dcformat.open(whole) as file:
+        names = file.names
+        payloads = len(whole) - 12 - sum(file.info(name).payload_bytes for name in names)
+    for bit in range(0, 8 * len(whole), 293):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        result = invoke("verify", path, "--json", "--repair-info")
+        (report,) = json.loads(result.stdout)["files"]
+        assert (result.exit_code, report["good"]) == (1, False), bit
+        inside = payloads <= bit // 8 < len(whole) - 8
+        assert [name for name in names if f"'{name}'" in report["error"]] == (list(names) if inside else []), bit
+        assert [each["name"] for each in report["damaged"]] == (list(names) if inside else []), bit
+        # A damaged front cannot say which tensors there are; without their digest, all of them are whole.
+        assert report["whole"] == (list(names) if bit // 8 >= len(whole) - 8 else []), bit
 
 
 def test_bytes_after_the_end(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
@@ -70,17 +93,17 @@ def test_a_self_test_is_run(invoke: Invoke, npz: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "given", "most", "code"), [("memory", "10K", "10,240", "E07"), ("work", "1M", "1,048,576", "E16")]
+    ("limit", "given", "bound", "code"), [("memory", "10K", "10,240", "E07"), ("work", "1M", "1,048,576", "E16")]
 )
 @pytest.mark.parametrize("verb", ["verify", "run", "unpack", "inspect"])
 def test_memory_and_work_are_bounded_when_asked(
-    invoke: Invoke, dcf: Path, tmp_path: Path, verb: str, limit: str, given: str, most: str, code: str
+    invoke: Invoke, dcf: Path, tmp_path: Path, verb: str, limit: str, given: str, bound: str, code: str
 ) -> None:
     more = {"unpack": ["-o", tmp_path / "out.npz"]}.get(verb, [])
     refused(
         invoke(verb, dcf, f"--max-{limit}", given, *more),
         f"lenet.dcf: needs more {limit} than --max-{limit} allows: ",
-        f"at most {most}, found ",
+        f"at most {bound}, found ",
         f"[{code}]",
     )
     assert invoke(verb, dcf, f"--max-{limit}", "much", *more).exit_code == 2

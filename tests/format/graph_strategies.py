@@ -48,9 +48,9 @@ class Builder:
         fitting = [number for number, shape in enumerate(self.values) if len(shape) <= 4 and fits(shape)]
         return self.draw(st.sampled_from([fitting[-1], *fitting])) if fitting else None
 
-    def sizes(self, count: int, least: int = 0, most: int = 2) -> Shape:
+    def sizes(self, count: int, least: int = 0, largest: int = 2) -> Shape:
         """Return an attribute with a value for each of some dimensions."""
-        return tuple(self.draw(st.integers(least, most)) for _ in range(count))
+        return tuple(self.draw(st.integers(least, largest)) for _ in range(count))
 
     def other(self, node: type[g.Node], *shapes: Shape) -> g.Operand:
         """Return an operand that has one of some shapes: a value, a tensor, or a constant if `node` takes any."""

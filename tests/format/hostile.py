@@ -23,12 +23,12 @@ def kernels_ready() -> None:
             dcformat.verify(data)
 
 
-def read(data: bytes, *, most: int = MEMORY) -> FormatError | None:
+def read(data: bytes, *, max_memory: int = MEMORY) -> FormatError | None:
     """Read a file in every way, check that it takes little memory, and return the first error."""
     kernels_ready()
     tracemalloc.start()
     try:
-        with dcformat.open(data, max_memory=most) as file:
+        with dcformat.open(data, max_memory=max_memory) as file:
             for name in file.names:
                 file.tensor(name)
                 file.usage(name)
@@ -39,5 +39,5 @@ def read(data: bytes, *, most: int = MEMORY) -> FormatError | None:
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak <= most + 32 * len(data) + CONSTANT_MEMORY, f"{peak} bytes for a file of {len(data)}"
+        assert peak <= max_memory + 32 * len(data) + CONSTANT_MEMORY, f"{peak} bytes for a file of {len(data)}"
     return None

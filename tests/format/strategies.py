@@ -86,22 +86,22 @@ def tensor(
         return Tensor(name, shape, dtype, values(random, dtype, 1), scale=scale)
     if form in ("constant", "dense"):
         return Tensor(name, shape, dtype, values(random, dtype, size, grid=grid), scale=scale)
-    book = codebook(random, dtype, codebook_size, zero=form == "dense-shared") if form.endswith("shared") else None
-    kind = np.uint8 if book is None or len(book) <= 256 else np.uint16
+    shared = codebook(random, dtype, codebook_size, zero=form == "dense-shared") if form.endswith("shared") else None
+    kind = np.uint8 if shared is None or len(shared) <= 256 else np.uint16
     if form == "dense-shared":
-        assert book is not None
-        return Tensor(name, shape, dtype, random.integers(0, len(book), size).astype(kind), book, scale=scale)
+        assert shared is not None
+        return Tensor(name, shape, dtype, random.integers(0, len(shared), size).astype(kind), shared, scale=scale)
     rows, columns = matrix_shape(shape, True)
     there = np.flatnonzero(random.random(size) < density)
     indptr = np.zeros(rows + 1, np.int64)
     if size:
         np.cumsum(np.bincount(there // columns, minlength=rows), out=indptr[1:])
     indices = (there % max(columns, 1)).astype(np.int32)
-    if book is None:
+    if shared is None:
         data: Array = values(random, dtype, len(there), zero=False, grid=grid)
     else:
-        data = random.integers(0, len(book), len(there)).astype(kind)
-    return Tensor(name, shape, dtype, data, book, indptr, indices, scale)
+        data = random.integers(0, len(shared), len(there)).astype(kind)
+    return Tensor(name, shape, dtype, data, shared, indptr, indices, scale)
 
 
 def by_rows(random: np.random.Generator, name: str, *, scaled: bool) -> Tensor:

@@ -33,13 +33,13 @@ def dense(values: object) -> np.ndarray:
 def test_every_bit_survives(dtype: str, shape: list[int], seed: int, distinct: int, density: float) -> None:
     random = np.random.default_rng(seed)
     storage = STORAGE[dtype]
-    book = random.integers(0, (1 << (8 * storage.itemsize)) - 1, distinct, np.uint64, endpoint=True).astype(
+    codebook = random.integers(0, (1 << (8 * storage.itemsize)) - 1, distinct, np.uint64, endpoint=True).astype(
         f"<u{storage.itemsize}"
     )
     if dtype == "bool":
-        book &= 1
-    bits = np.where(random.random(shape) < density, book[random.integers(0, distinct, shape)], 0)
-    values = bits.astype(book.dtype).view(storage).reshape(shape)
+        codebook &= 1
+    bits = np.where(random.random(shape) < density, codebook[random.integers(0, distinct, shape)], 0)
+    values = bits.astype(codebook.dtype).view(storage).reshape(shape)
     check(from_dense("t", values, dtype, exact=True), values)
 
 

@@ -147,9 +147,9 @@ def test_a_wide_and_nearly_empty_tensor_is_written_in_little_memory(mode: Mode) 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
     """Each code costs almost no bits, but as elements the zeros between the codes would cost many."""
-    codes, book = np.zeros(3, np.uint8), np.array([7], np.int8)
+    codes, codebook = np.zeros(3, np.uint8), np.array([7], np.int8)
     places = np.array([5, 1 << 20, (1 << 40) - 1], np.int64)
-    made = Tensor("t", (1, 1 << 40), "int8", codes, book, np.array([0, 3], np.int64), places)
+    made = Tensor("t", (1, 1 << 40), "int8", codes, codebook, np.array([0, 3], np.int64), places)
     assert all(form.is_sparse for form in forms(made, mode))
 
 
@@ -185,16 +185,16 @@ def test_the_form_in_memory_changes_no_byte() -> None:
 
 @large
 def test_a_full_codebook_has_no_room_for_a_zero() -> None:
-    book = np.arange(1, 65_537, dtype="<f4")
-    values = np.append(np.tile(book, 2), np.zeros(100, np.float32)).reshape(4, -1)
+    codebook = np.arange(1, 65_537, dtype="<f4")
+    values = np.append(np.tile(codebook, 2), np.zeros(100, np.float32)).reshape(4, -1)
     data = written(from_dense("w", values))
     assert len(data) < values.nbytes // 2 + 12_000
 
 
 def test_values_that_no_element_has_are_left_out_of_the_codebook() -> None:
-    book = np.array([-2, -1, 1, 2, 3], "<f4")
+    codebook = np.array([-2, -1, 1, 2, 3], "<f4")
     codes = np.array([0, 3] * 3000, np.uint8)
-    data = written(Tensor("w", (60, 100), "float32", codes, book))
+    data = written(Tensor("w", (60, 100), "float32", codes, codebook))
     assert dcformat.load(data).tensors["w"].values().tolist() == [-2, 2] * 3000
     with dcformat.open(data) as file:
         assert file.info("w").codebook_size == 2

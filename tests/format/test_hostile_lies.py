@@ -255,13 +255,13 @@ LIES: dict[str, tuple[bytes, type[FormatError]]] = {
 def test_a_lie_is_named(name: str) -> None:
     data, kind = LIES[name]
     # The memory for contents of megabytes is counted before their stream turns out to be too short.
-    assert isinstance(read(data, most=2 << 30 if kind is errors.StreamError else MEMORY), kind)
+    assert isinstance(read(data, max_memory=2 << 30 if kind is errors.StreamError else MEMORY), kind)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 def test_values_in_no_bytes() -> None:
     """An empty stream is known to be too short before it is decoded."""
-    error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), most=32 << 20)
+    error = read(one(bytes((ADAPTIVE, 0)), shape=(400_000,)), max_memory=32 << 20)
     assert isinstance(error, errors.StreamError) and "enough for 400,000 binary decisions" in str(error)
 
 

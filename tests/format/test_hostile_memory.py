@@ -34,7 +34,7 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
     assert 0 < least < 1 << 20
     with pytest.raises(errors.MemoryLimitError):
         dcformat.load(VECTORS[name], max_memory=least - 1)
-    read(VECTORS[name], most=least)
+    read(VECTORS[name], max_memory=least)
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def test_the_csr_form_has_the_right_values(made: Tensor) -> None:
 @pytest.mark.parametrize("made", forms(), ids=lambda made: made.name)
 def test_both_forms_take_the_counted_memory(made: Tensor) -> None:
     for convert in (made.to_dense, made.to_csr):
-        low = least(lambda most, convert=convert: convert(max_memory=most))  # type: ignore[misc]
+        low = least(lambda max_memory, convert=convert: convert(max_memory=max_memory))  # type: ignore[misc]
         assert peak(lambda convert=convert, low=low: convert(max_memory=low)) <= low + 8 * MEBI  # type: ignore[misc]
         convert(max_memory=None)
 
@@ -162,10 +162,10 @@ def test_the_digest_of_empty_rows_takes_no_more_than_they_do() -> None:
 
 def test_a_stream_that_was_read_to_its_end_counts() -> None:
     data = dcformat.dumps(large_model())  # 150,000 bytes
-    most = 850_000
-    dcformat.load(data, max_memory=most)
-    with pytest.raises(MemoryLimitError, match=f"at most {most:,} "):
-        dcformat.load(Pipe(data, step=1 << 16), max_memory=most)  # type: ignore[arg-type]
+    max_memory = 850_000
+    dcformat.load(data, max_memory=max_memory)
+    with pytest.raises(MemoryLimitError, match=f"at most {max_memory:,} "):
+        dcformat.load(Pipe(data, step=1 << 16), max_memory=max_memory)  # type: ignore[arg-type]
 
 
 def test_contents_count() -> None:
@@ -216,8 +216,8 @@ def test_accounting_takes_the_counted_memory(coder: int) -> None:
     made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", codebook_size=5)
     data = dumps_as(Model({"w": made}), way(coder))
 
-    def account(most: int) -> None:
-        with dcformat.open(data, max_memory=most) as file:
+    def account(max_memory: int) -> None:
+        with dcformat.open(data, max_memory=max_memory) as file:
             file.usage("w")
 
     low = least(account)

@@ -169,9 +169,9 @@ for kernel in jit.kernels():
     kernel.python = counted(kernel, kernel.name, kernel.python)
 
 random = np.random.default_rng(0)
-book = random.normal(0, 1, 300).astype(np.float32)
+codebook = random.normal(0, 1, 300).astype(np.float32)
 def sparse(shape, density, count):
-    values = book[random.integers(0, count, shape)] if count else random.normal(0, 1, shape).astype(np.float32)
+    values = codebook[random.integers(0, count, shape)] if count else random.normal(0, 1, shape).astype(np.float32)
     return np.where(random.random(shape) < density, values, np.float32(0))
 weights = [
     sparse((10, 12), 0.2, 8), sparse((9, 8), 0.4, 300), sparse((6, 7), 0.5, 0), sparse((9, 9), 1, 16),

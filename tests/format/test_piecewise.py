@@ -55,13 +55,13 @@ def values(kind: str, shape: tuple[int, int] = (1100, 1000)) -> tuple[Array, str
     random = np.random.default_rng(7)
     normal = random.standard_normal(shape).astype(np.float32)
     some = random.random(shape)
-    book = random.standard_normal(16).astype(np.float32)
+    codebook = random.standard_normal(16).astype(np.float32)
     codes = random.integers(0, 16, shape)
     return {
         "dense": (normal, "float32"),
         "sparse": (np.where(some < 0.6, normal, np.float32(0)), "float32"),
-        "shared": (book[codes], "float32"),
-        "sparse shared": (np.where(some < 0.8, book[codes], np.float32(0)), "float32"),
+        "shared": (codebook[codes], "float32"),
+        "sparse shared": (np.where(some < 0.8, codebook[codes], np.float32(0)), "float32"),
         "many shared": (random.standard_normal(700).astype(np.float32)[random.integers(0, 700, shape)], "float32"),
         "bfloat16": ((normal.view("<u4") >> 16).astype("<u2"), "bfloat16"),
         "int8": (random.integers(-90, 90, shape), "int8"),

@@ -90,13 +90,13 @@ def test_the_largest_codebooks(size: int) -> None:
 
 def _codebook(size: int, stored: int, mode: Mode) -> None:
     random = np.random.default_rng(size)
-    book = np.sort(random.choice(1 << 20, size, replace=False) + 1).astype("<f4")
+    codebook = np.sort(random.choice(1 << 20, size, replace=False) + 1).astype("<f4")
     codes = random.integers(0, size, stored).astype(np.uint8 if size <= 256 else np.uint16)
     codes[-1] = size - 1
-    dense = Tensor("d", (stored,), "float32", codes, book)
+    dense = Tensor("d", (stored,), "float32", codes, codebook)
     indptr = np.array([0, stored // 2, stored], np.int64)
     places = np.concatenate([np.arange(stored // 2), np.arange(stored - stored // 2)]).astype(np.int32) * 2
-    sparse = Tensor("s", (2, 2 * stored), "float32", codes, book, indptr, places)
+    sparse = Tensor("s", (2, 2 * stored), "float32", codes, codebook, indptr, places)
     for made in (dense, sparse):
         assert equal(back(made, mode), made)
 
@@ -240,14 +240,14 @@ def test_metadata_in_any_order_gives_the_same_bytes() -> None:
 # --- refused models -------------------------------------------------------------------------------------------------
 
 ONES = np.ones(3, "<f4")
-BOOK = np.array([1, 2], "<f4")
+CODEBOOK = np.array([1, 2], "<f4")
 CODES = np.array([0, 1, 0], np.uint8)
 INDPTR, PLACES = np.array([0, 1, 3]), np.array([0, 0, 1], np.int32)
 DESCENDING, TURNED = np.array([0, 4, 3]), np.array([1, 1, 0], np.int32)
 WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
     "another dtype": (Tensor("t", (3,), "float32", np.ones(3)), errors.EncodingError),
     "unknown dtype": (Tensor("t", (3,), "float128", np.ones(3)), errors.EncodingError),
-    "codebook of float64": (Tensor("t", (3,), "float64", CODES, BOOK.astype("<f8")), errors.CodebookError),
+    "codebook of float64": (Tensor("t", (3,), "float64", CODES, CODEBOOK.astype("<f8")), errors.CodebookError),
     "too few values": (Tensor("t", (4,), "float32", ONES), errors.ShapeError),
     "rank 9": (Tensor("t", (1,) * 9, "float32", ONES[:1]), errors.LimitError),
     "too large": (Tensor("t", (1 << 21, 1 << 20), "float32", ONES[:1]), errors.ShapeError),
@@ -255,11 +255,11 @@ WRONG: dict[str, tuple[Tensor, type[FormatError]]] = {
     "scale of nothing": (Tensor("t", (1,), "int8", np.ones(1, np.int8), scale=0.0), errors.EncodingError),
     "scale of float32": (Tensor("t", (3,), "float32", ONES, scale=2.0), errors.EncodingError),
     "scale of 53 bits": (Tensor("t", (1,), "int8", np.ones(1, np.int8), scale=0.1), errors.EncodingError),
-    "codebook out of order": (Tensor("t", (3,), "float32", CODES, BOOK[::-1]), errors.CodebookError),
-    "codebook with one value twice": (Tensor("t", (3,), "float32", CODES, BOOK * 0 + 1), errors.CodebookError),
-    "codebook with zero": (Tensor("t", (2, 2), "float32", CODES, BOOK - 1, INDPTR, PLACES), errors.CodebookError),
-    "code out of range": (Tensor("t", (3,), "float32", CODES + np.uint8(1), BOOK), errors.IndexRangeError),
-    "signed codes": (Tensor("t", (3,), "float32", CODES.astype(np.int8), BOOK), errors.EncodingError),
+    "codebook out of order": (Tensor("t", (3,), "float32", CODES, CODEBOOK[::-1]), errors.CodebookError),
+    "codebook with one value twice": (Tensor("t", (3,), "float32", CODES, CODEBOOK * 0 + 1), errors.CodebookError),
+    "codebook with zero": (Tensor("t", (2, 2), "float32", CODES, CODEBOOK - 1, INDPTR, PLACES), errors.CodebookError),
+    "code out of range": (Tensor("t", (3,), "float32", CODES + np.uint8(1), CODEBOOK), errors.IndexRangeError),
+    "signed codes": (Tensor("t", (3,), "float32", CODES.astype(np.int8), CODEBOOK), errors.EncodingError),
     "a stored zero": (Tensor("t", (2, 2), "float32", ONES * 0, None, INDPTR, PLACES), errors.EncodingError),
     "columns descend": (Tensor("t", (2, 2), "float32", ONES, None, INDPTR, TURNED), errors.IndexRangeError),
     "column out of range": (Tensor("t", (2, 1), "float32", ONES, None, INDPTR, PLACES), errors.IndexRangeError),
@@ -311,8 +311,8 @@ def test_unknown_modes_are_value_errors() -> None:
 def test_generated_codebooks_are_valid() -> None:
     random = np.random.default_rng(0)
     for dtype in DTYPES[:4]:
-        book = codebook(random, dtype, 50, zero=False)
-        assert book.view(f"<u{book.dtype.itemsize}").all()
+        shared = codebook(random, dtype, 50, zero=False)
+        assert shared.view(f"<u{shared.dtype.itemsize}").all()
 
 
 def test_a_tensor_too_sparse_for_the_relative_index_is_refused_at_once() -> None:

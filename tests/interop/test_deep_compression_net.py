@@ -17,12 +17,12 @@ NETWORK = Architecture("made-up", SHAPES, lambda names, preprocessing: Graph.seq
 
 
 def layer(gaps: list[int], codes: list[int], outputs: int) -> tuple[bytes, npt.NDArray[np.float32]]:
-    book = np.linspace(-1, 1, 256).astype("<f4")
-    book[0] = 0
+    codebook = np.linspace(-1, 1, 256).astype("<f4")
+    codebook[0] = 0
     bias = np.arange(outputs).astype("<f4")
     nibbles = [*gaps, 0] if len(gaps) % 2 else gaps
     packed = bytes(low | high << 4 for low, high in zip(nibbles[::2], nibbles[1::2], strict=True))
-    return book.tobytes() + bias.tobytes() + bytes(codes) + packed, book
+    return codebook.tobytes() + bias.tobytes() + bytes(codes) + packed, codebook
 
 
 def whole(first: bytes, second: bytes, counts: tuple[int, int]) -> bytes:
@@ -31,14 +31,14 @@ def whole(first: bytes, second: bytes, counts: tuple[int, int]) -> bytes:
 
 def test_a_file_made_by_hand(tmp_path: Path) -> None:
     # Positions 0, 15 (a filler on 9 with code 0), 53; and 7.
-    first, book = layer([0, 8, 5, 15, 15, 5], [200, 0, 10, 0, 0, 255], 2)
+    first, codebook = layer([0, 8, 5, 15, 15, 5], [200, 0, 10, 0, 0, 255], 2)
     second, _ = layer([7], [3], 4)
     (tmp_path / "a.net").write_bytes(whole(first, second, (6, 1)))
     read = read_deep_compression_net(tmp_path / "a.net", NETWORK)
     expected = np.zeros(54, np.float32)
-    expected[[0, 15, 53]] = book[[200, 10, 255]]
+    expected[[0, 15, 53]] = codebook[[200, 10, 255]]
     assert read["a.weight"].values.reshape(-1).tolist() == expected.tolist()
-    assert read["b.weight"].values.reshape(-1).tolist() == [0] * 7 + [book[3]]
+    assert read["b.weight"].values.reshape(-1).tolist() == [0] * 7 + [codebook[3]]
     assert read["a.bias"].values.tolist() == [0, 1]
     assert read["b.bias"].values.tolist() == [0, 1, 2, 3]
     assert list(read) == list(SHAPES)

@@ -20,10 +20,12 @@ def smooth(keep: int) -> tuple[int, float]:
     return 200 + round(0.8 * keep), 0.95 - 0.05 * math.exp(-keep / 3000)
 
 
-def tried(goal: Goal, first: int, network: Network = smooth, *, most: int = 8, dense: float = 0.95) -> list[Trial]:
+def tried(
+    goal: Goal, first: int, network: Network = smooth, *, max_trials: int = 8, dense: float = 0.95
+) -> list[Trial]:
     search = Search(goal, dense, total=100_000, least=4, first=first)
     trials: list[Trial] = []
-    while len(trials) < most and (keep := search.next(trials)) is not None:
+    while len(trials) < max_trials and (keep := search.next(trials)) is not None:
         trials.append(Trial(len(trials) + 1, keep, *network(keep)))
     return trials
 

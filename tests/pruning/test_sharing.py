@@ -38,8 +38,8 @@ def test_each_layer_gets_few_values_and_zeros_stay(method: str) -> None:
     module = pruned()
     zeros = {name: module.get_parameter(name) == 0 for name in weight_names(module)}
     share(module, {"fc1.weight": 16, "fc2.weight": 8, "fc3.weight": 4}, method, rate=0.01)
-    for name, most in (("fc1.weight", 16), ("fc2.weight", 8), ("fc3.weight", 4)):
-        assert 2 <= len(values(module, name)) <= most
+    for name, max_values in (("fc1.weight", 16), ("fc2.weight", 8), ("fc3.weight", 4)):
+        assert 2 <= len(values(module, name)) <= max_values
         assert torch.equal(module.get_parameter(name) == 0, zeros[name])
 
 

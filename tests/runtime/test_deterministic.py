@@ -31,11 +31,11 @@ def test_threads_agree_to_the_bit() -> None:
         assert np.array_equal(KernelEngine(network, threads, True, hand_over=1.0).run(x), expected)
 
 
-@pytest.mark.parametrize("most", [1, 2, 6, 12])
-def test_register_counts_agree_to_the_bit(most: int) -> None:
+@pytest.mark.parametrize("max_blocks", [1, 2, 6, 12])
+def test_register_counts_agree_to_the_bit(max_blocks: int) -> None:
     network = NETS["residual"]().network()
     x = inputs(network, 3)
     expected = NumpyEngine(network, True).run(x)
     assert np.array_equal(
-        KernelEngine(network, 1, True, vectors=cpu.vectors()._replace(max_blocks=most)).run(x), expected
+        KernelEngine(network, 1, True, vectors=cpu.vectors()._replace(max_blocks=max_blocks)).run(x), expected
     )

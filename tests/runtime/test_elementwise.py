@@ -9,7 +9,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime.elementwise import Elementwise, fits_layers
+from dcformat_runtime.elementwise_layers import Elementwise, fits_layers
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 

@@ -86,10 +86,10 @@ def test_dense_convolutions(data: st.DataObject) -> None:
         net.add(Add((1, net.conv(0, out, channels, kernel, **how))))
     if pick(st.booleans()):
         net.add(ReLU((len(net.nodes),)))
-    network, batch, most = net.network(), pick(st.sampled_from([1, 3, 18])), pick(st.sampled_from([1, 12]))
+    network, batch, max_blocks = net.network(), pick(st.sampled_from([1, 3, 18])), pick(st.sampled_from([1, 12]))
     x = inputs(network, batch)
     for exact in (False, True):
-        found = KernelEngine(network, 1, exact, vectors=_registers(most)).run(x)
+        found = KernelEngine(network, 1, exact, vectors=_registers(max_blocks)).run(x)
         expected = NumpyEngine(network, exact).run(x)
         assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
 
@@ -113,10 +113,10 @@ def test_depthwise_convolutions(data: st.DataObject) -> None:
         net.add(Add((1, net.conv(0, out, channels, kernel, **how))))
     if pick(st.booleans()):
         net.add(ReLU((len(net.nodes),)))
-    network, most = net.network(), pick(st.sampled_from([1, 12]))
+    network, max_blocks = net.network(), pick(st.sampled_from([1, 12]))
     x = inputs(network, pick(st.sampled_from([1, 2])))
     for exact in (False, True):
-        found = KernelEngine(network, 1, exact, vectors=_registers(most)).run(x)
+        found = KernelEngine(network, 1, exact, vectors=_registers(max_blocks)).run(x)
         expected = NumpyEngine(network, exact).run(x)
         assert np.array_equal(found, expected) if exact else error(found, expected) < TOLERANCE
 
@@ -180,10 +180,10 @@ def test_few_wide_lines(width: int, height: int) -> None:
     _compare(net, 1)
 
 
-@pytest.mark.parametrize("most", [1, 3, 6, 12])
+@pytest.mark.parametrize("max_blocks", [1, 3, 6, 12])
 @pytest.mark.parametrize("channels", [1, 20])
 @pytest.mark.parametrize("size", [(4, 5), (8, 7), (7, 12), (6, 26)])
-def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most: int) -> None:
+def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, max_blocks: int) -> None:
     """Few columns are pooled at a time if there are many channels, otherwise as many as registers hold."""
     net = Net(channels, *size)
     net.conv(0, 3, channels, (3, 3), padding=(1, 0))
@@ -193,7 +193,7 @@ def test_pooled_lines_of_many_images(size: tuple[int, int], channels: int, most:
     x = inputs(network, 18)
     assert (
         error(
-            KernelEngine(network, 1, False, vectors=_registers(most)).run(x),
+            KernelEngine(network, 1, False, vectors=_registers(max_blocks)).run(x),
             NumpyEngine(network).run(x),
         )
         < TOLERANCE
@@ -218,11 +218,11 @@ def test_pools(data: st.DataObject) -> None:
     _compare(net, pick(st.sampled_from([1, 3, 18])))
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 6, 12])
+@pytest.mark.parametrize("max_blocks", [1, 2, 3, 6, 12])
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("height", [4, 7, 8, 10])
 @pytest.mark.parametrize("width", [5, 7, 8, 24])
-def test_lines_of_half_blocks(width: int, height: int, halves: bool, most: int) -> None:
+def test_lines_of_half_blocks(width: int, height: int, halves: bool, max_blocks: int) -> None:
     """Lines of outputs are one or three half blocks, with or without pooling in registers."""
     stride, padding = (2, (1, 2)) if height == 8 else (1, (0, 0))
     for pools in (False, True):
@@ -235,15 +235,15 @@ def test_lines_of_half_blocks(width: int, height: int, halves: bool, most: int) 
         x = inputs(network, 1)
         assert (
             error(
-                KernelEngine(network, 1, False, vectors=cpu.Vectors(most, cpu.vectors().permutes, halves)).run(x),
+                KernelEngine(network, 1, False, vectors=cpu.Vectors(max_blocks, cpu.vectors().permutes, halves)).run(x),
                 NumpyEngine(network).run(x),
             )
             < TOLERANCE
         )
 
 
-def _registers(most: int) -> cpu.Vectors:
-    return cpu.vectors()._replace(max_blocks=most)
+def _registers(max_blocks: int) -> cpu.Vectors:
+    return cpu.vectors()._replace(max_blocks=max_blocks)
 
 
 def _compare(net: Net, batch: int) -> None:
@@ -353,11 +353,11 @@ def test_long_lines_are_shared_by_blocks(size: int) -> None:
     assert np.array_equal(three.run(x), one.run(x))
 
 
-@pytest.mark.parametrize("most", [1, 3, 6, 12])
-def test_any_number_of_registers(most: int) -> None:
+@pytest.mark.parametrize("max_blocks", [1, 3, 6, 12])
+def test_any_number_of_registers(max_blocks: int) -> None:
     network = NETS["fire"]().network()
     expected = NumpyEngine(network).run(inputs(network, 1))
-    kernel = KernelEngine(network, 1, False, vectors=_registers(most))
+    kernel = KernelEngine(network, 1, False, vectors=_registers(max_blocks))
     assert error(kernel.run(inputs(network, 1)), expected) < TOLERANCE
 
 

@@ -68,23 +68,27 @@ def test_a_record_takes_exactly_the_fields_of_its_opcode() -> None:
 def test_kernels_choose_among_the_widths_that_are_compiled() -> None:
     for left in range(1, 40):
         assert products.column_width(left) == max(w for w in COLUMN_WIDTHS if w <= left)
-        for most in (1, 2, 3, 6, 12, 16, 28):
-            pieces = -(-left // most)
-            assert products.whole_width(left, most) == max(w for w in WIDTHS if w <= -(-left // pieces))
-            assert products.half_width(left, most) == max(w for w in HALF_WIDTHS if w <= min(left, 2 * most))
-        for most in (4, 8, 12, 16, 24):
+        for max_blocks in (1, 2, 3, 6, 12, 16, 28):
+            pieces = -(-left // max_blocks)
+            assert products.whole_width(left, max_blocks) == max(w for w in WIDTHS if w <= -(-left // pieces))
+            assert products.half_width(left, max_blocks) == max(
+                w for w in HALF_WIDTHS if w <= min(left, 2 * max_blocks)
+            )
+        for max_blocks in (4, 8, 12, 16, 24):
             if left >= 4:
-                assert products.pool_width(left, most) == max(w for w in POOL_WIDTHS if w <= min(left, most))
+                assert products.pool_width(left, max_blocks) == max(
+                    w for w in POOL_WIDTHS if w <= min(left, max_blocks)
+                )
     for left in range(1, 10):
-        for most in (1, 6):
-            assert tiles.tile_blocks(left, most) == max(k for k in TILE_QUADS if k <= min(left, most))
-    assert all(tiles.tile_quads(k, 6) == most and tiles.tile_quads(k, 1) == 1 for k, most in TILE_QUADS.items())
+        for max_blocks in (1, 6):
+            assert tiles.tile_blocks(left, max_blocks) == max(k for k in TILE_QUADS if k <= min(left, max_blocks))
+    assert all(tiles.tile_quads(k, 6) == quads and tiles.tile_quads(k, 1) == 1 for k, quads in TILE_QUADS.items())
     for left in range(1, 60):
-        for most in (2, 6, 13):
-            k = tiles.row_block_positions(left, most)
-            assert k == max(n for n in ROW_BLOCK_POSITIONS if n <= -(-left // -(-left // most)))
+        for max_blocks in (2, 6, 13):
+            k = tiles.row_block_positions(left, max_blocks)
+            assert k == max(n for n in ROW_BLOCK_POSITIONS if n <= -(-left // -(-left // max_blocks)))
     for left in range(1, 20):
         assert tiles.plane_lines(left) in PLANE_LINES and tiles.plane_lines(left) <= left
-        for most in (1, 4):
-            assert tiles.plane_blocks(left, most) == max(k for k in PLANE_BLOCKS if k <= min(left, most))
+        for max_blocks in (1, 4):
+            assert tiles.plane_blocks(left, max_blocks) == max(k for k in PLANE_BLOCKS if k <= min(left, max_blocks))
     assert len(HALF_CASES) == len(set(HALF_CASES)) == 2 * 6 + 5 + 2

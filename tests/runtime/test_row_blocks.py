@@ -78,11 +78,11 @@ def test_blocks_of_rows_compute_the_same(name: str) -> None:
         assert np.array_equal(KernelEngine(network, 6, exact, hand_over=0.0001).run(x), found)
 
 
-@pytest.mark.parametrize("most", [1, 6, 12])
-def test_registers_decide_how_many_sums_are_computed_at_a_time(most: int) -> None:
+@pytest.mark.parametrize("max_blocks", [1, 6, 12])
+def test_registers_decide_how_many_sums_are_computed_at_a_time(max_blocks: int) -> None:
     network = _image(3, 32, density=1.0).network()
     x = inputs(network, 1)
-    vectors = cpu.vectors()._replace(max_blocks=most)
+    vectors = cpu.vectors()._replace(max_blocks=max_blocks)
     engine = KernelEngine(network, 1, True, vectors=vectors)
     assert isa.ROW_BLOCK_PRODUCT in _codes(engine)
     assert np.array_equal(engine.run(x), NumpyEngine(network, True).run(x))

@@ -26,9 +26,9 @@ more = (lambda: image_network(3, 16), lambda: depthwise(5, (9, 17), 2, 2))
 out = []
 for make in (*NETS.values(), NETWORKS["7 x 7"], clipped_network, *more):
     network = make().network()
-    for most, permutes in ((3, False), (12, True)):
+    for max_blocks, permutes in ((3, False), (12, True)):
         for exact in (True, False):
-            vectors = cpu.Vectors(most, permutes, cpu.vectors().half_vectors)
+            vectors = cpu.Vectors(max_blocks, permutes, cpu.vectors().half_vectors)
             engine = KernelEngine(network, 1, exact, vectors=vectors)
             out += [engine.run(inputs(network, batch)).reshape(-1) for batch in (1, 20)]
 np.concatenate(out).tofile(sys.argv[1])

@@ -152,11 +152,11 @@ def shown(default: object) -> str:
 def test_codings() -> None:
     limits = {row[0]: number(row[1].removeprefix("varint, at most ").partition(":")[0])
               for row in tables("5.3 Attributes")[0] if row[1].startswith("varint, at most")}  # fmt: skip
-    most = layout.MAX_RANK - 1
+    max_dimension = layout.MAX_RANK - 1
     assert limits == {
-        "count": layout.MAX_ATTRIBUTE, "size": layout.MAX_ELEMENTS, "dimension": most,
+        "count": layout.MAX_ATTRIBUTE, "size": layout.MAX_ELEMENTS, "dimension": max_dimension,
         "dimensions": (1 << layout.MAX_RANK) - 1, "integer": 2 * layout.MAX_ATTRIBUTE,
-        "optional dimension": most, "optional tensor": layout.MAX_TENSORS,
+        "optional dimension": max_dimension, "optional tensor": layout.MAX_TENSORS,
     }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_limits() -> None:
     assert rows.pop("bits of a Huffman code") == huffman.LIMIT
     assert rows.pop("tables of a coded plane") == value_blocks.MAX_TABLES
     assert rows.pop("values in a codebook of coder 5") == axis_tables.MAX_CODES
-    assert {LIMITS[what]: most for what, most in rows.items()} == constants("MAX_")
+    assert {LIMITS[what]: limit for what, limit in rows.items()} == constants("MAX_")
 
 
 def test_chunks() -> None:

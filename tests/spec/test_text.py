@@ -58,7 +58,7 @@ def test_traced_example_matches_the_reference_decoder() -> None:
     _, trace, places, codes = trace_coder_3.traced()
     assert trace[0].split()[-4:] == ["23450", "0d6104a7", "18c00000", "0"]
     assert places == list(trace_coder_3.ELEMENTS)
-    assert [trace_coder_3.BOOK[code] for code in codes] == list(trace_coder_3.ELEMENTS.values())
+    assert [trace_coder_3.CODEBOOK[code] for code in codes] == list(trace_coder_3.ELEMENTS.values())
 
 
 def test_pixels_are_refused_without_preprocessing() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from dcformat_interop.packing.cached_files import check_cached_files
 from dcformat_interop.packing.checkpoint_packing import JOURNAL_FROM, Packing
 from dcformat_interop.packing.journal import Journal
 from dcformat_interop.packing.origin import origin_section
@@ -28,6 +29,7 @@ from dcformat_cli.input_files import naming
 from dcformat_cli.output_files import OutputFile
 from dcformat_cli.pack.checkpoints import check_names, kept_metadata
 from dcformat_cli.pack.pack_options import PackOptions
+from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, note, say, show_notes
 from dcformat_cli.writing import say_choice, trials_as_json
 
@@ -84,6 +86,8 @@ def pack_stream(options: PackOptions, spread: Spread) -> None:
             output.check(options.checkpoint, *(shard.path for shard in shards.shards))
         else:
             stack.enter_context(_directory(output))
+        with counting("checking the digest of") as checking:
+            check_cached_files(shards, checking)
         engine = _engine(spread)
         stack.callback(engine.close)
         with _kept(journal_path), naming(shards.path):

@@ -120,10 +120,14 @@ def _handmade(build: Callable[[], Any]) -> bytes:
     builder = build if isinstance(build, FunctionType) else type(build).__call__
     if not isinstance(builder, FunctionType):
         return sha256(repr(builder).encode())
-    own = getattr(build, "__module__", "").rpartition(".")[0]
-    names = _names(builder.__code__)
-    packages = [own, *(name for name in names if name.partition(".")[0] == own.partition(".")[0] and name != own)]
-    sources = [_module_source(package, name) for package in packages for name in names]
+    return _builder(builder, getattr(build, "__module__", "").rpartition(".")[0])
+
+
+@cache  # Most intrinsics are made by a few builders.
+def _builder(builder: FunctionType, package: str) -> bytes:
+    names, root = _names(builder.__code__), package.partition(".")[0]
+    packages = [package, *(name for name in names if name.partition(".")[0] == root and name != package)]
+    sources = [_module_source(folder, name) for folder in packages for name in names]
     return sha256(b"\0".join((_digest(builder), _module_source("dcformat.jit.compiler", "ir_writer"), *sources)))
 
 

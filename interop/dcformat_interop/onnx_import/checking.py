@@ -90,8 +90,8 @@ def compare(model: Model, source: OnnxSource, run: NetworkRun) -> Comparison:
         if not positive and any(w.dtype.kind == "f" and np.isnan(w).any() for w in wanted.values()):
             trials.append((batch, seed, True))
     found = [_rounding(source, tried, name) for name in tried[0].wanted] if whole else []
-    most = RoundingDifference(max(r.share for r in found), max(r.steps for r in found)) if found else None
-    return Comparison(source.engine, largest, batches, most)
+    worst = RoundingDifference(max(r.share for r in found), max(r.steps for r in found)) if found else None
+    return Comparison(source.engine, largest, batches, worst)
 
 
 def _largest(source: OnnxSource, results: _Results, name: str, whole: bool) -> float:

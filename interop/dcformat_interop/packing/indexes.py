@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dcformat_interop.refusals import UnfitError
-from dcformat_interop.tensors import JSON_BYTES, Budget
+from dcformat_interop.tensors import JSON_BYTES, Budget, unique_names
 
 
 class Index(NamedTuple):
@@ -56,7 +56,7 @@ def read_index(path: Path, budget: Budget) -> Index:
         budget.take(JSON_BYTES * size, path.name)
         raw = file.read(size)
     try:
-        parsed: Any = json.loads(raw.decode())
+        parsed: Any = json.loads(raw.decode(), object_pairs_hook=unique_names)
         where = dict(parsed["weight_map"])
         if not where or not all(isinstance(name, str) for name in where.values()):
             raise ValueError("no files")

@@ -171,4 +171,7 @@ def _serve(pipe: connection.Connection, work: Callable[[Unit], UnitResult]) -> N
         except Exception as error:
             error.__traceback__ = None
             result = error
-        pipe.send(result)
+        try:
+            pipe.send(result)
+        except OSError:  # The process that wanted the result was killed.
+            return

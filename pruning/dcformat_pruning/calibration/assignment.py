@@ -183,11 +183,11 @@ def _on_grid(factored: _Factored, step: float, price: float) -> Assigned:
     weights = factored.problem.weights
     largest = float(np.abs(weights).max(initial=0.0))
     step = _short(max(step, largest / _MOST))
-    least = max(int(np.floor(weights.min() / step)), -_MOST)
-    most = min(int(np.ceil(weights.max() / step)), _MOST)
-    multiples = np.array([0, *(k for k in range(least, most + 1) if k)])
+    low = max(int(np.floor(weights.min() / step)), -_MOST)
+    high = min(int(np.ceil(weights.max() / step)), _MOST)
+    multiples = np.array([0, *(k for k in range(low, high + 1) if k)])
     order = np.argsort(multiples)
-    nearest = np.clip(np.rint(weights / step), least, most)
+    nearest = np.clip(np.rint(weights / step), low, high)
     values, codes = multiples * step, order[np.searchsorted(multiples[order], nearest)].astype(np.int32)
     for _ in range(_PASSES):
         bits, zero_bits = code_bits(codes, len(values))

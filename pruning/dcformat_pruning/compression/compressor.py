@@ -153,8 +153,8 @@ def compress(
         check_teacher(teacher, module, call)
     masks = all_weights(module)
     total, least = sum(masks.alive.values()), len(masks.masks)
-    most = _count(best_units(module, groups, settings.units))
-    _check_density(goal, total, least, most)
+    available = _count(best_units(module, groups, settings.units))
+    _check_density(goal, total, least, available)
     if control.progress is not None:
         context.meter = _meter(control.progress, settings, 1 if goal.density is not None else settings.trials)
     run = Run(module, context, control.resume_dir, f"{_identity(module, teacher)} {goal} {settings}")
@@ -164,7 +164,7 @@ def compress(
     first = first_keep(module, goal, total, settings, context.validate, span)
     alive = best_units(module, groups, settings.units)
     trials = Trials(module, run, call, settings, groups, alive)
-    found, note = _search(trials, Search(goal, dense, most, least, first), control.watch)
+    found, note = _search(trials, Search(goal, dense, available, least, first), control.watch)
     return _finished(trials, found, goal, dense, note, None if test is None else metric_of(test, device, "test"))
 
 
@@ -261,13 +261,13 @@ def _count(masks: Mapping[str, Tensor]) -> int:
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def _check_density(goal: Goal, total: int, least: int, most: int) -> None:
+def _check_density(goal: Goal, total: int, least: int, available: int) -> None:
     if goal.density is None:
         return
-    if round(goal.density * total) > most:
+    if round(goal.density * total) > available:
         raise PruningError(
-            f"density: expected at most {most / total:.2g}, as the units that are kept have {most:,} of {total:,} "
-            f"weights, found {goal.density:g}"
+            f"density: expected at most {available / total:.2g}, as the units that are kept have {available:,} of "
+            f"{total:,} weights, found {goal.density:g}"
         )
     if round(goal.density * total) < least:
         raise PruningError(

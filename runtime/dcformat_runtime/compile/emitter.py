@@ -16,7 +16,7 @@ from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, siz
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
-from dcformat_runtime.elementwise import Elementwise
+from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels import map_functions
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
 from dcformat_runtime.network import Layer, Network

@@ -61,7 +61,7 @@ class View:
 
 @record(eq=False)
 class IntegerImage:
-    """A value of bytes, number `number`: whole numbers from `least` to `most`; (channels, height, width).
+    """A value of bytes, number `number`: whole numbers from `least` to `greatest`; (channels, height, width).
 
     The graph has it as `shape`, and at the end with `shift` added.
     """
@@ -69,7 +69,7 @@ class IntegerImage:
     number: int
     size: tuple[int, int, int]
     least: int
-    most: int
+    greatest: int
     shape: Shape
     shift: int = 0
 
@@ -179,7 +179,7 @@ class _Reader:
         _require(isinstance(result, IntegerImage))
         assert isinstance(result, IntegerImage)
         limits = np.iinfo(output.dtype)
-        _require(limits.min <= result.least + result.shift and result.most + result.shift <= limits.max)
+        _require(limits.min <= result.least + result.shift and result.greatest + result.shift <= limits.max)
         return IntegerNetwork(tuple(self.operators), result, output.dtype)
 
     def tensor(self, name: str) -> Array:
@@ -204,10 +204,10 @@ class _Reader:
         assert isinstance(found, IntegerImage)
         return found
 
-    def _made(self, size: tuple[int, int, int], least: int, most: int, shape: Shape) -> IntegerImage:
-        _require(least <= 0 <= most <= least + LARGEST_BYTE)
+    def _made(self, size: tuple[int, int, int], least: int, greatest: int, shape: Shape) -> IntegerImage:
+        _require(least <= 0 <= greatest <= least + LARGEST_BYTE)
         self._count += 1
-        return IntegerImage(self._count - 1, size, least, most, shape)
+        return IntegerImage(self._count - 1, size, least, greatest, shape)
 
     def shifted(self, node: Any, shape: Shape) -> _Known:
         """Add a constant to the input or to the last value."""
@@ -302,7 +302,7 @@ class _Reader:
         _require(ends[0] <= image.size[1] and ends[1] <= image.size[2])
         size = (shape[0], shape[1], shape[2])
         sums = _Sums("pool", node.kind, (image,), size, shape, {"windows": windows})
-        return sums if isinstance(node, AvgPool) else self._rounded(sums, image.least, image.most, True)
+        return sums if isinstance(node, AvgPool) else self._rounded(sums, image.least, image.greatest, True)
 
     def reduce(self, node: Any, shape: Shape) -> _Known:
         image = self.image(node.values[0])

@@ -182,7 +182,7 @@ def _filled(values: Array, length: int) -> Array:
 
 def _rounding(op: Operator) -> dict[int, int]:
     """Return the limits of a result, and what makes bytes of them."""
-    return {words.LOW: op.target.least, words.HIGH: op.target.most, words.SHIFT: -op.target.least}
+    return {words.LOW: op.target.least, words.HIGH: op.target.greatest, words.SHIFT: -op.target.least}
 
 
 def _tables(op: Operator, places: dict[int, _Place], constants: _Constants, tile: int = 1) -> dict[int, int]:

@@ -54,8 +54,8 @@ class ManyImages(Emitter):
                 source_outer=across, target_outer=out_w * target.gap,
             )  # fmt: skip
             if pool is not None:
-                most = _pooled_blocks(layer, view, self.weights.vectors.max_blocks)
-                loop = loop._replace(blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=most)
+                max_blocks = _pooled_blocks(layer, view, self.weights.vectors.max_blocks)
+                loop = loop._replace(blocks=4 * out_w, source_outer=2 * across, step=8, pool=1, max_blocks=max_blocks)
             self.emit_convolution(
                 table, source, target, loop._replace(residual=self.residual(layer)), self.weights.bounds(layer)
             )
@@ -84,7 +84,7 @@ class ManyImages(Emitter):
         self.arena.give(buffer)
 
 
-def _pooled_blocks(layer: Layer, view: Window, most: int) -> int:
+def _pooled_blocks(layer: Layer, view: Window, max_blocks: int) -> int:
     """Return the best number of blocks of two lines to pool at a time: few, or as many as registers hold.
 
     If the operands of twelve columns do not fit in the first-level cache, four columns read less for each sum.
@@ -92,5 +92,7 @@ def _pooled_blocks(layer: Layer, view: Window, most: int) -> int:
     variants, phases, rows, cols = view.shape
     _, height, width = layer.conv_shape
     positions = (rows - height + 2) * (cols - width + min(width, 12))
-    most = 24 if most >= 12 else most
-    return min(8, most) if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else most
+    max_blocks = 24 if max_blocks >= 12 else max_blocks
+    return (
+        min(8, max_blocks) if 64 * layer.in_shapes[0][0] * variants * phases * positions > _FIRST_LEVEL else max_blocks
+    )

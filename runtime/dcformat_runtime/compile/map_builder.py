@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Add, Binary, Node, Operand, Quantize, ReLU, Requantize, Unary, Where
 from dcformat.records import record
-from dcformat_runtime.elementwise import POWERS
+from dcformat_runtime.elementwise_layers import POWERS
 from dcformat_runtime.kernels import map_functions as words
 
 Words = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from math import prod
 from dcformat.graph import Conv, Graph, Linear, MatMul, Normalize, Reduce, Shape, Softmax
 from dcformat.records import record
 from dcformat_runtime.compile.map_builder import MapBuilder, MapCode
-from dcformat_runtime.elementwise import is_elementwise
+from dcformat_runtime.elementwise_layers import is_elementwise
 from dcformat_runtime.kernels import map_functions, map_kernel
 from dcformat_runtime.segments import Segment, last_readers
 

@@ -63,14 +63,14 @@ class OneImage(Emitter):
 
     def _row_blocks(self, layer: Layer, table: RowBlockPlace, source: int, target: Place) -> None:
         """Emit a dense product of few positions."""
-        shape, most = layer.conv_shape or layer.out_shape, self.weights.vectors.max_blocks
+        shape, max_blocks = layer.conv_shape or layer.out_shape, self.weights.vectors.max_blocks
         positions, step = prod(shape[1:]), table.row_blocks * BLOCK * BLOCK
         scratch = self.arena.take(SCRATCHES * step)
         # Narrower vectors have registers for fewer sums.
-        most = max(ROW_BLOCK_POSITIONS) if most >= 12 else 6 if most >= 6 else 2
+        max_positions = max(ROW_BLOCK_POSITIONS) if max_blocks >= 12 else 6 if max_blocks >= 6 else 2
         self.emit(
             "row_block_product", source, target, table.rows * table.columns * positions * ROW_BLOCK_NS / BLOCK,
-            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=most,
+            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=max_positions,
             bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=SCRATCHES,
             scratch_step=step,
         )  # fmt: skip

@@ -80,8 +80,8 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     With more blocks at a time, the ends of rows matter less, but less of what several rows read stays in the
     first-level cache. More runs read less at a time, but store sums and resume them.
     """
-    most = _MANY if max_blocks >= 12 else max_blocks
-    k, runs = np.meshgrid([width for width in WIDTHS if width <= most], [n for n in _RUNS if n <= channels])
+    widest = _MANY if max_blocks >= 12 else max_blocks
+    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in _RUNS if n <= channels])
     variants, phases, _, cols = view.shape
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from dcformat_runtime.compile.choices import (
     row_blocks,
 )
 from dcformat_runtime.compile.constants import Room, aligned
-from dcformat_runtime.compile.map_builder import MapBuilder, MapCode
 from dcformat_runtime.compile.tables import (
     EntryTable,
     Int32s,
@@ -50,10 +49,12 @@ from dcformat_runtime.compile.tile_tables import (
 )
 from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
-from dcformat_runtime.elementwise import Elementwise
-from dcformat_runtime.kernels import row_layout
+from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
 from dcformat_runtime.network import Floats, Layer, Sparse
+
+if TYPE_CHECKING:
+    from dcformat_runtime.compile.map_builder import MapCode
 
 T = TypeVar("T")
 
@@ -222,6 +223,8 @@ class Weights:
         return self._once((layer.output, "row blocks"), lambda: self._row_blocks(layer, offsets))
 
     def _elementwise(self, node: Elementwise) -> tuple[MapCode, MapPlace]:
+        from dcformat_runtime.compile.map_builder import MapBuilder
+
         builder, values = MapBuilder(lambda operand: ()), len(node.inputs)
         for number, each in enumerate(node.nodes):
             builder.add(each, values + number)
@@ -316,6 +319,8 @@ class Weights:
         ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
 
         def write(out: Floats) -> None:
+            from dcformat_runtime.kernels import row_layout
+
             words, rows, nnz = out.view(np.int32), weight.rows, weight.nnz
             row_layout.lay_out(
                 weight.indptr, table.keys, weight.values, bias, table.places, table.bounds, ranks,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from dcformat.graph import Add, AvgPool, Conv, Linear, MaxPool, Reduce, Shape, Softmax
-from dcformat_runtime.elementwise import Elementwise
+from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.network import Layer, Network
 
 #: The steps of an exponential, and of a call of NumPy.

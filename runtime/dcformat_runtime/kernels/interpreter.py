@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dcformat.jit import device, kernel, shared
 from dcformat_runtime import isa
 from dcformat_runtime.kernels import control as words
-from dcformat_runtime.kernels.elements import run_elements
+from dcformat_runtime.kernels.element_kernel import run_elements
 from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all
 from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product
 from dcformat_runtime.kernels.simd import (

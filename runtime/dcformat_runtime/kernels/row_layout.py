@@ -82,12 +82,12 @@ def _sort(indptr, ranks, order):  # type: ignore[no-untyped-def]
     """Order rows by length, the longest first; rows of equal length keep their order."""
     for rank in range(len(ranks)):
         ranks[rank] = 0
-    most = len(ranks) - 2
+    longest = len(ranks) - 2
     for r in range(len(order)):
-        ranks[most - (indptr[r + 1] - indptr[r]) + 1] += 1
+        ranks[longest - (indptr[r + 1] - indptr[r]) + 1] += 1
     for rank in range(1, len(ranks)):
         ranks[rank] += ranks[rank - 1]
     for r in range(len(order)):
-        rank = most - (indptr[r + 1] - indptr[r])
+        rank = longest - (indptr[r + 1] - indptr[r])
         order[ranks[rank]] = r
         ranks[rank] += 1

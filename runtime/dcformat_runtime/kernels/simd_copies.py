@@ -49,10 +49,10 @@ def copy_lines() -> Any:
             with blocks:
                 whole = w.b.and_(floats, i64(-BLOCK))
                 left = w.b.sub(floats, whole)
-                with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (most, few):
-                    with most:
+                with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (above, below):
+                    with above:
                         column(whole, BLOCK)
-                    with few:
+                    with below:
                         column(whole, HALF)
                 columns(whole, BLOCK)
 
@@ -92,10 +92,10 @@ def copy_shifted() -> Any:
         # As in `copy_lines`, a column of blocks comes before those to its left.
         whole = w.b.and_(how.floats, i64(-BLOCK))
         left = w.b.sub(how.floats, whole)
-        with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (most, few):
-            with most:
+        with w.b.if_then(w.flag(left)), w.b.if_else(w.b.icmp_signed(">", left, i64(HALF))) as (above, below):
+            with above:
                 column(whole, BLOCK)
-            with few:
+            with below:
                 column(whole, HALF)
         with w.loop(i64(0), whole, BLOCK) as before:
             column(w.plus(w.b.sub(whole, before), -BLOCK), BLOCK)

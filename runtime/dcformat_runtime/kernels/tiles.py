@@ -102,7 +102,7 @@ def row_block_product(
     values = word(mem, op + isa.ROW_BLOCK_PRODUCT_VALUES)
     bias = word(mem, op + isa.ROW_BLOCK_PRODUCT_BIAS)
     positions = word(mem, op + isa.ROW_BLOCK_PRODUCT_POSITIONS)
-    most = word(mem, op + isa.ROW_BLOCK_PRODUCT_MAX_POSITIONS)
+    max_positions = word(mem, op + isa.ROW_BLOCK_PRODUCT_MAX_POSITIONS)
     # Parts without a scratch buffer of their own leave the work to the others.
     workers = min(parts, word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCHES))
     sums = word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH) + part * word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH_STEP)
@@ -113,7 +113,7 @@ def row_block_product(
         weights = values + g * rows * columns
         first = 0
         while first < positions:
-            k = row_block_positions(positions - first, most)
+            k = row_block_positions(positions - first, max_positions)
             tile = RowBlocks(source + first, offsets, weights, columns, bias + g * rows)
             row_blocks(k, blocks, a, mem, tile, exact, sums)
             for b in range(blocks):
@@ -123,12 +123,12 @@ def row_block_product(
 
 
 @device
-def row_block_positions(left: int, most: int) -> int:
+def row_block_positions(left: int, max_positions: int) -> int:
     """Return how many of `left` positions to compute at a time, one of `simd_widths.ROW_BLOCK_POSITIONS`.
 
-    The positions are cut into as few pieces as `most` allows, and those are made about equal.
+    The positions are cut into as few pieces as `max_positions` allows, and those are made about equal.
     """
-    pieces = (left + most - 1) // most
+    pieces = (left + max_positions - 1) // max_positions
     k = (left + pieces - 1) // pieces
     if k >= 6:
         return 13 if k >= 13 else 12 if k >= 12 else min(k, 8)

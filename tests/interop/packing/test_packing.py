@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,21 @@ def test_a_killed_worker_is_reported() -> None:
             engine.wait()
     finally:
         engine.close()
+
+
+def test_workers_of_a_killed_process_end_in_silence() -> None:
+    lines = (
+        "import os, time",
+        "from dcformat_interop.packing.workers import Processes",
+        "engine = Processes(2, time.sleep)",
+        "engine.submit(0.2)",
+        "engine.submit(0.2)",
+        "os._exit(3)",
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Its end is that of the last process that could write.
+    made = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, env=environment, check=False)
+    assert (made.returncode, made.stdout, made.stderr) == (3, b"", b"")
 
 
 def test_an_error_in_a_worker_is_the_same_here(tmp_path: Path) -> None:

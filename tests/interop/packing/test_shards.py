@@ -91,7 +91,19 @@ def test_an_index_that_lies(tmp_path: Path, changes: dict[str, Any], message: st
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": [1]}', "[" * 100_000, "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"weight_map": {"a": "x", "a": "y"}}',
+        '{"weight_map": {}}',
+        '{"weight_map": [1]}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
 def test_an_index_that_is_damaged(tmp_path: Path, text: str) -> None:
     write(tmp_path)
     (tmp_path / INDEX).write_text(text, "latin-1")
