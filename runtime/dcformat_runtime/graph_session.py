@@ -18,7 +18,8 @@ from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.integer_engine import IntegerEngine
-from dcformat_runtime.network import Floats, Network
+from dcformat_runtime.matrices import Floats
+from dcformat_runtime.network import Network
 from dcformat_runtime.ports import PortInfo, Ports
 from dcformat_runtime.session import LayerTime, Progress, Session
 
@@ -42,8 +43,11 @@ class GraphSession(Session):
             options.backend == "numba" or all(kernel.ready() for kernel in switching.needed())
         )
         self._integers: IntegerEngine | None = None
+        limit = options.max_memory
         if compiled:
-            self._integers = integer_engine.make(model, options.max_memory)
+            # It takes the place of what was predicted, or what is left beside that.
+            allowed = None if limit is None else max(plan.memory.total, limit - plan.memory.total)
+            self._integers = integer_engine.make(model, allowed)
         self._graph = self._integers or GraphEngine(model, engine, compiled, options.deterministic)
         if options.deterministic and (name := self._graph.unordered()):
             raise GraphError(
@@ -51,7 +55,6 @@ class GraphSession(Session):
             )
         self._ports = Ports(self._graph.graph, self._graph.shapes)
         self._running = plan.running
-        limit = options.max_memory
         self._left = None if limit is None else limit - plan.memory.total + plan.memory.call
         self._call = plan.memory.call
         self._piece = self.fitting(sys.maxsize)

@@ -27,7 +27,8 @@ from dcformat.graph import (
 )
 from dcformat.model import Tensor
 from dcformat.records import record, replace
-from dcformat_runtime.network import Matrix, runs
+from dcformat_runtime.matrices import Matrix
+from dcformat_runtime.network import runs
 
 Weight = TypeVar("Weight", Matrix, Tensor)
 

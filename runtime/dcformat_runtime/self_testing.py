@@ -13,7 +13,7 @@ from dcformat import selftest
 from dcformat.graph import Port
 from dcformat.model import Model, SelfTest
 from dcformat.records import replace
-from dcformat_runtime.network import Floats
+from dcformat_runtime.matrices import Floats
 from dcformat_runtime.session import Session
 
 #: The number of seeds to try; nearly every network needs only a few.

@@ -35,7 +35,7 @@ from dcformat_runtime.c_export.fixed_point import (
     quantized_layer,
 )
 from dcformat_runtime.c_export.steps import FusedStep, is_function, limits_of
-from dcformat_runtime.network import Floats
+from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
 #: Entries of the table of softmax: exp(-i * scale) in 1/65535.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcformat.graph import Graph, Shape
-from dcformat_runtime.network import Floats
+from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 
 #: Maximum number of floats of the largest value that are computed at a time.

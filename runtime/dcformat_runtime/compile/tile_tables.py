@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv
 from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
-from dcformat_runtime.network import Floats, Layer, Sparse
+from dcformat_runtime.matrices import Floats, Sparse
+from dcformat_runtime.network import Layer
 
 #: The number of rows in a quad of a `DenseTable`.
 QUAD = 4

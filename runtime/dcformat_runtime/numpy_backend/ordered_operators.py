@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from dcformat.graph import AvgPool, Conv
-from dcformat_runtime.network import Floats, Sparse
+from dcformat_runtime.matrices import Floats, Sparse
 from dcformat_runtime.numpy_backend import windows
 
 

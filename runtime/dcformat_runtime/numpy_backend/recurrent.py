@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcformat.graph import GRU, LSTM, Shape
-from dcformat_runtime.network import Floats
+from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.elementwise import sigmoid
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcformat.graph import Conv, ConvTranspose, Linear, MatMul, Shape
-from dcformat_runtime.network import Floats
+from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.windows import padded, sliding
 
 if TYPE_CHECKING:
