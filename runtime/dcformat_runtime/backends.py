@@ -7,8 +7,8 @@ import sys
 from typing import Literal, NamedTuple, Protocol
 
 from dcformat import jit
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import Network
+from dcformat_runtime.weight_matrices import Floats
 
 Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")

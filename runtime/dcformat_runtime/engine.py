@@ -16,8 +16,8 @@ from dcformat_runtime.compile.constants import aligned_zeros
 from dcformat_runtime.compile.program import Program, TilePlan, build, runs_one_by_one
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels import interpreter
-from dcformat_runtime.matrices import Floats, Ints
 from dcformat_runtime.network import Network
+from dcformat_runtime.weight_matrices import Floats, Ints
 
 if TYPE_CHECKING:
     from dcformat_runtime.worker_pool import WorkerPool

@@ -19,11 +19,11 @@ from dcformat_runtime.compile import maps, rows
 from dcformat_runtime.compile.maps import Map
 from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import map_functions, map_kernel, row_kernel
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import Network, lower
 from dcformat_runtime.numpy_backend import ordered_elements
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
 from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
+from dcformat_runtime.weight_matrices import Floats
 
 #: Makes the backend of a segment's network; its `run` takes and returns rows.
 MakeEngine = Callable[[Network], "SegmentEngine"]

@@ -18,10 +18,10 @@ from dcformat_runtime.compile.graph_prediction import GraphPrediction
 from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.integer_engine import IntegerEngine
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import Network
 from dcformat_runtime.ports import PortInfo, Ports
 from dcformat_runtime.session import LayerTime, Progress, Session
+from dcformat_runtime.weight_matrices import Floats
 
 
 class GraphSession(Session):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Shape
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 _FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)

@@ -14,7 +14,7 @@ from dcformat.model import Model
 from dcformat_runtime.compile import integer_network, integer_program
 from dcformat_runtime.compile.integer_program import IntegerProgram
 from dcformat_runtime.kernels.integer_kernel import run_integers
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 Bytes = npt.NDArray[Any]
 

@@ -34,7 +34,7 @@ from dcformat.validate import check_tensor
 from dcformat_runtime.as_floats import pixel_table, to_float32
 from dcformat_runtime.bounds import UNBOUNDED, Bound, Bounds, bounds_of
 from dcformat_runtime.elementwise_layers import Elementwise, fits_layers
-from dcformat_runtime.matrices import Floats, Matrix, Sparse
+from dcformat_runtime.weight_matrices import Floats, Matrix, Sparse
 
 _LAYERS = (Linear, Conv, MaxPool, AvgPool, Reduce, Flatten, Concat, Softmax)
 

@@ -13,8 +13,8 @@ from dcformat_runtime.backends import LoadOptions, choose_backend
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import check_graph, outline, takes_rows
+from dcformat_runtime.weight_matrices import Matrix
 
 if TYPE_CHECKING:
     from dcformat_runtime.compile.graph_prediction import GraphPrediction

@@ -27,8 +27,8 @@ from dcformat.graph import (
 )
 from dcformat.model import Tensor
 from dcformat.records import record, replace
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import runs
+from dcformat_runtime.weight_matrices import Matrix
 
 Weight = TypeVar("Weight", Matrix, Tensor)
 

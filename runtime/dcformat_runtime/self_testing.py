@@ -13,8 +13,8 @@ from dcformat import selftest
 from dcformat.graph import Port
 from dcformat.model import Model, SelfTest
 from dcformat.records import replace
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.session import Session
+from dcformat_runtime.weight_matrices import Floats
 
 #: The number of seeds to try; nearly every network needs only a few.
 _SEEDS = 1 << 12

@@ -23,9 +23,9 @@ from dcformat_runtime.backends import Backend, LoadOptions, checked_options, mak
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.input_rows import Inputs
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import lower, matrices
 from dcformat_runtime.plans import make_plan, memory_of, predict, within_memory
+from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
     from dcformat import DcfFile

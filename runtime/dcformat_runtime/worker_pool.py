@@ -18,7 +18,7 @@ import numpy as np
 
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.interpreter import wait
-from dcformat_runtime.matrices import Ints
+from dcformat_runtime.weight_matrices import Ints
 
 #: Workers stay awake if two calls are at most `_CLOSE` seconds apart. `_LOOKS` looks at a word take about as long.
 _CLOSE, _LOOKS = 30e-6, 100_000

@@ -14,17 +14,20 @@ from dcformat_runtime.graph_session import GraphSession
 from dcformat_runtime.kernels import interpreter
 
 from dcformat import Model, from_dense
-from dcformat.graph import Graph, Linear, ReLU, Softmax, Unary
+from dcformat.graph import Binary, Graph, Linear, ReLU, Softmax
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.standard_normal((3, 7), np.float32)
-WEIGHT = from_dense("weight", RANDOM.standard_normal((4, 7), np.float32))
+TENSORS = {
+    "weight": from_dense("weight", RANDOM.standard_normal((4, 7), np.float32)),
+    "factors": from_dense("factors", RANDOM.standard_normal(7, np.float32)),
+}
 MODELS = [
-    Model({"weight": WEIGHT}, Graph.sequential((7,), nodes))
+    Model(TENSORS, Graph.sequential((7,), nodes))
     for nodes in (
         (Linear((0,), "weight"), ReLU((1,))),
         (Softmax((0,)), Linear((1,), "weight")),
-        (Unary((0,), "tanh"), Linear((1,), "weight")),
+        (Binary((0, "factors"), "mul"), Linear((1,), "weight")),
     )
 ]
 

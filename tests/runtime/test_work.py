@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.compile.work_prediction import making_steps, steps
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import outline
 from dcformat_runtime.self_testing import run_self_test, with_self_test
+from dcformat_runtime.weight_matrices import Matrix
 
 import dcformat
 from dcformat.errors import WorkLimitError

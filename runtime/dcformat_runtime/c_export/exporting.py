@@ -27,9 +27,9 @@ from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
 from dcformat_runtime.c_export.unread_channels import without_unread_channels
 from dcformat_runtime.c_export.value_ranges import Calibration, calibrate
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import check_graph, matrices
 from dcformat_runtime.session import Session
+from dcformat_runtime.weight_matrices import Floats
 
 NumberFormat = Literal["float32", "int8", "int16"]
 Form = Literal["fast", "small", "tables"]

@@ -35,8 +35,8 @@ from dcformat_runtime.c_export.fixed_point import (
     quantized_layer,
 )
 from dcformat_runtime.c_export.steps import FusedStep, is_function, limits_of
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
+from dcformat_runtime.weight_matrices import Floats
 
 #: Entries of the table of softmax: exp(-i * scale) in 1/65535.
 _SOFTMAX_ONE, _SOFTMAX_CODE = 65535, Code(1 / 256, 0, 0, 255)

@@ -17,7 +17,7 @@ from dcformat.errors import GraphError
 from dcformat.graph import Graph, Quantize
 from dcformat_runtime.c_export.steps import FusedStep
 from dcformat_runtime.c_export.tensor_data import MAX_CODES, Values
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 Ints = npt.NDArray[np.int64]
 

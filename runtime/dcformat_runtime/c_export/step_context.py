@@ -9,7 +9,7 @@ from dcformat.errors import GraphError
 from dcformat.graph import Shape
 from dcformat_runtime.c_export.fixed_network import FixedNetwork
 from dcformat_runtime.c_export.tensor_data import TensorData, TensorFields
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 #: The greatest number that a field of one byte or of two bytes holds.
 BYTE, HALF = 255, 65535

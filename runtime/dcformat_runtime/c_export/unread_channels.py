@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dcformat import graph as ops
 from dcformat.graph import Graph, Node, Shape
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 Flags = npt.NDArray[np.bool_]
 

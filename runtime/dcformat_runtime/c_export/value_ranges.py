@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dcformat.graph import Graph, Shape
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
+from dcformat_runtime.weight_matrices import Floats
 
 #: Maximum number of floats of the largest value that are computed at a time.
 _PIECE = 1 << 22

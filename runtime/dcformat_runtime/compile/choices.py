@@ -10,8 +10,8 @@ from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
 from dcformat_runtime.compile.tile_tables import QUAD
 from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_KERNELS, ROW_BLOCK_POSITIONS, ROW_BLOCKS
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import Layer
+from dcformat_runtime.weight_matrices import Matrix
 
 #: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
 #: take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into the

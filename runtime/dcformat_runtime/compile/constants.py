@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.errors import LimitError
 from dcformat_runtime.isa import MAX_WORD
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 #: The number of floats in a cache line.
 ALIGN = 16

@@ -13,9 +13,9 @@ from dcformat.graph import Conv, ConvTranspose, Graph, Linear, MatMul, Node, Sha
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.maps import REGISTER_BYTES
 from dcformat_runtime.compile.memory_prediction import MemoryRow, Prediction
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import outline
 from dcformat_runtime.segments import Segment, divide, evenly_padded, seen_by
+from dcformat_runtime.weight_matrices import Matrix
 
 #: Temporary bytes for each element of a node's operands and result: float64 copies, indices, or the batch broadcast.
 _ELEMENT = 32

@@ -17,8 +17,8 @@ from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
-from dcformat_runtime.matrices import Matrix
 from dcformat_runtime.network import Layer, Network
+from dcformat_runtime.weight_matrices import Matrix
 
 if TYPE_CHECKING:
     from dcformat import DcfFile

@@ -22,8 +22,8 @@ from dcformat_runtime.compile.many_images import ManyImages
 from dcformat_runtime.compile.one_image import OneImage
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import Network
+from dcformat_runtime.weight_matrices import Floats
 
 #: Convolutions run for 16 images together if all their values have at most this many floats, so that they fit in the
 #: caches.

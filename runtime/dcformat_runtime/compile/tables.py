@@ -12,8 +12,8 @@ import numpy.typing as npt
 from dcformat.graph import Conv, Pair, Shape
 from dcformat.records import record
 from dcformat_runtime.kernels.simd_widths import BLOCK
-from dcformat_runtime.matrices import Floats, Ints, Sparse
 from dcformat_runtime.network import Layer
+from dcformat_runtime.weight_matrices import Floats, Ints, Sparse
 
 Int32s = npt.NDArray[np.int32]
 #: The number of kernel rows from which the best layout of lines is judged.

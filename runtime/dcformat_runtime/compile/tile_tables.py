@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv
 from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
-from dcformat_runtime.matrices import Floats, Sparse
 from dcformat_runtime.network import Layer
+from dcformat_runtime.weight_matrices import Floats, Sparse
 
 #: The number of rows in a quad of a `DenseTable`.
 QUAD = 4

@@ -51,8 +51,8 @@ from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
-from dcformat_runtime.matrices import Floats, Sparse
 from dcformat_runtime.network import Layer
+from dcformat_runtime.weight_matrices import Floats, Sparse
 
 if TYPE_CHECKING:
     from dcformat_runtime.compile.map_builder import MapCode

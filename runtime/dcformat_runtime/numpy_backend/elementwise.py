@@ -9,7 +9,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebval
 
 from dcformat.graph import Add, Binary, Quantize, ReLU, Requantize, Unary, Where
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 #: erf(x) / x as a Chebyshev series in x^2, from 0 to 16; the largest error of erf is 5e-10.
 _ERF = (

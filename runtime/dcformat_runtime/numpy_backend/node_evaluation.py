@@ -10,8 +10,8 @@ import numpy as np
 from dcformat import graph as ops
 from dcformat.graph import Node, Shape
 from dcformat.records import record
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend import elementwise, rearranging, recurrent, reducing, weighted, windows
+from dcformat_runtime.weight_matrices import Floats
 
 
 @record(eq=False)

@@ -10,10 +10,10 @@ import numpy as np
 from dcformat.graph import AvgPool, Conv, Linear, Operand, Reduce, Shape, Softmax
 from dcformat_runtime.bounds import UNBOUNDED, Bound
 from dcformat_runtime.elementwise_layers import Elementwise
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.numpy_backend import ordered_elements, ordered_operators, windows
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, evaluate
+from dcformat_runtime.weight_matrices import Floats
 
 LayerFunction = Callable[[list[Floats]], Floats]
 

@@ -11,9 +11,9 @@ from dcformat.graph import Binary, Node, Quantize, ReLU, Requantize, Shape, Unar
 from dcformat_runtime.compile.rows import RowPlan
 from dcformat_runtime.kernels import float_functions as functions
 from dcformat_runtime.kernels import row_kernel as words
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.elementwise import requantize_factor
 from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand, aligned
+from dcformat_runtime.weight_matrices import Floats
 
 Doubles = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 

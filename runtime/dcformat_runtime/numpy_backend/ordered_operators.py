@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from dcformat.graph import AvgPool, Conv
-from dcformat_runtime.matrices import Floats, Sparse
 from dcformat_runtime.numpy_backend import windows
+from dcformat_runtime.weight_matrices import Floats, Sparse
 
 
 def linear(x: Floats, weight: Sparse, bias: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Concat, Gather, Pad, Resize, Shape, Slice, Tile, Transpose
 from dcformat_runtime.input_rows import InputError
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
     from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand

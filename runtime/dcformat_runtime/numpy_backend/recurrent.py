@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcformat.graph import GRU, LSTM, Shape
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.elementwise import sigmoid
+from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
     from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand

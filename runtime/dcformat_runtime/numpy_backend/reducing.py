@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dcformat.graph import Normalize, Reduce, Softmax
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 _REDUCTIONS: dict[str, Any] = {"mean": np.mean, "max": np.max, "sum": np.sum, "min": np.min, "prod": np.prod}
 

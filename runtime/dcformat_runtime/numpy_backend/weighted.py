@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcformat.graph import Conv, ConvTranspose, Linear, MatMul, Shape
-from dcformat_runtime.matrices import Floats
 from dcformat_runtime.numpy_backend.windows import padded, sliding
+from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
     from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand

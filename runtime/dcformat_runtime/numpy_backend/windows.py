@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dcformat.graph import AvgPool, MaxPool, Shape
-from dcformat_runtime.matrices import Floats
+from dcformat_runtime.weight_matrices import Floats
 
 
 def sliding(x: Floats, kernel: Shape, stride: Shape, dilation: Shape) -> Floats:
