@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import dcformat
 from dcformat import Model, from_dense
@@ -42,6 +43,7 @@ jit.warm(jit.kernels())
 """
 
 
+@pytest.mark.needs_compiler
 def test_loading_and_running_a_file_imports_little(tmp_path):
     weight = np.where(np.arange(24).reshape(4, 6) % 5, np.float32(0), np.float32(0.5))
     for mode in ("fast", "small"):

@@ -28,7 +28,7 @@ import json, logging, sys
 import numpy as np
 from unittest import mock
 from dcformat import jit
-from dcformat.jit.compiler import elf, lowering
+from dcformat.jit.compiler import code_generation, elf
 from dcformat.jit.machine_code import image, loader, store
 from machine_kernels import simple
 
@@ -55,14 +55,14 @@ def failing(where, name, error):
 
 numba = sys.modules["numba"]
 out = dict(
-    link=state(failing(lowering, "compile_image", elf.LinkError("it calls cosh"))),
-    private=state(failing(lowering, "compile_image", AttributeError("no _internal_codegen"))),
-    type=state(failing(lowering, "compile_image", TypeError("compile_extra"))),
-    memory=state(failing(lowering, "compile_image", MemoryError())),
+    link=state(failing(code_generation, "compile_image", elf.LinkError("it calls cosh"))),
+    private=state(failing(code_generation, "compile_image", AttributeError("no _internal_codegen"))),
+    type=state(failing(code_generation, "compile_image", TypeError("compile_extra"))),
+    memory=state(failing(code_generation, "compile_image", MemoryError())),
     absent=state(mock.patch.dict(sys.modules, {"dcformat.jit.compiler.code_generation": None})),
-    pack=state(mock.patch.object(image.Image, "pack", side_effect=ValueError("a name"))),
+    pack=state(mock.patch.object(image.CodeImage, "pack", side_effect=ValueError("a name"))),
     write=state(failing(store, "write", OSError("disk full"))),
-    both=state(failing(lowering, "compile_image", RuntimeError("a")), failing(numba, "njit", RuntimeError("b"))),
+    both=state(failing(code_generation, "compile_image", RuntimeError("a")), failing(numba, "njit", RuntimeError("b"))),
     load=state(failing(loader, "load", OSError("no executable memory"))),
     read=state(failing(store, "read", UnicodeDecodeError("ascii", b"", 0, 1, "bad"))),
 )

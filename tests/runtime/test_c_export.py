@@ -365,7 +365,9 @@ def test_networks_that_cannot_be_exported() -> None:
         export_c(Model({}, Graph.sequential((4,), (Unary((0,), "sin"),))))
     with pytest.raises(GraphError, match="node 0: expected an operator that `export c` has, found norm"):
         export_c(Model({}, Graph.sequential((4,), (Normalize((0,), (0,), 0.1, True),))))
-    mean = Model({}, Graph.sequential((2, 4, 4), (Unary((0,), "neg"), AvgPool((1,), (2, 2), (2, 2)))))
+    factors = {"factors": from_dense("factors", np.ones((2, 1, 1), np.float32))}
+    nodes = (Binary((0, "factors"), "mul"), AvgPool((1,), (2, 2), (2, 2)))
+    mean = Model(factors, Graph.sequential((2, 4, 4), nodes))
     with pytest.raises(GraphError, match="no fixed order"):
         export_c(mean)
     inner = Model({}, Graph.sequential((2, 4), (Reduce((0,), "mean", (0,)),)))
