@@ -36,9 +36,11 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 WARM = """
 import sys
+import numpy as np
 import dcformat_runtime
 from dcformat import jit
-dcformat_runtime.load(sys.argv[1], threads=1, backend="numba")
+session = dcformat_runtime.load(sys.argv[1], threads=1, backend="numba")
+session(np.ones((2, 6), np.float32))
 jit.warm(jit.kernels())
 """
 
