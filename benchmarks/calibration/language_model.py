@@ -59,7 +59,7 @@ def report(trial: CalibrationTrial, best: bool) -> None:
 def main() -> None:
     """Compress, write and test the network."""
     folder, path = Path(sys.argv[1]), Path(sys.argv[2])
-    density, change = (float(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((3, 0.65), (4, 0.051)))
+    density, change = (float(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((3, 0.65), (4, 0.048)))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     started = time.process_time()
