@@ -226,6 +226,18 @@ def test_a_session_computes_the_same_as_numpy() -> None:
         session(x[:, :2])
 
 
+@pytest.mark.needs_compiler
+def test_many_weights_are_no_reason_to_compute_with_floats() -> None:
+    """The estimate of their memory is above what the same network of floats needs."""
+    nodes = [
+        g.Linear((1,), "w"), g.Requantize((2, 0.01), 0.25, 1.0, -128, 127), g.Linear((3,), "v"),
+        g.Requantize((4, 0.01), 0.25, 1.0, -128, 127),
+    ]  # fmt: skip
+    network = model((640,), nodes, {"w": weights_of((256, 640)), "v": weights_of((640, 256), 2)})
+    session = Session.from_model(network, backend="numba")
+    assert [row.name for row in session.profile(bytes_of((640,)))] == ["input", "w", "v", "output"]
+
+
 def _layer(weight: Array, bias: Array | None = None, **changes: Any) -> Model:
     fields = {**SCALES, "low": -128, "high": 127, "scale": 1.0, **changes}
     rounding = g.Requantize((2, fields.pop("scale")), **fields)
