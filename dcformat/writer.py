@@ -75,12 +75,16 @@ def save(
 
 def dumps(model: Model, *, mode: AnyMode = "fast", relative_index: RelativeIndex = "escape") -> bytes:
     """Return the bytes of a model's file, after reading them back. Parameters and errors are those of `save`."""
-    data = _written(model, mode, relative_index)
+    data = written_bytes(model, mode, relative_index)
     require_read_back(model, data, "file")
     return data
 
 
-def _written(model: Model, mode: AnyMode, relative_index: RelativeIndex) -> bytes:
+def written_bytes(model: Model, mode: AnyMode = "fast", relative_index: RelativeIndex = "escape") -> bytes:
+    """Return the bytes of a model's file without reading them back, to know a size or to try them.
+
+    Parameters are those of `save`.
+    """
     from io import BytesIO
 
     out = BytesIO()
@@ -115,7 +119,7 @@ def write(
     if mode == "auto":
         modes = modes_to_try(model.elements)
         if relative_index == "escape" and encode is None and len(modes) > 1:
-            file.write(smallest_file(lambda each: _written(model, each, relative_index), modes).data)
+            file.write(smallest_file(lambda each: written_bytes(model, each, relative_index), modes).data)
             return
         mode = "fast"
     if mode not in MODES:

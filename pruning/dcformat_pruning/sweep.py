@@ -18,9 +18,9 @@ import optuna
 import torch
 from torch import nn
 
-import dcformat
 from dcformat.codecs import Mode
 from dcformat.graph import Preprocessing
+from dcformat.writer import written_bytes
 from dcformat_pruning.criteria import scored_layers
 from dcformat_pruning.data import Images, TrainingData, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
@@ -205,7 +205,7 @@ def work_out(point: Point, settings: SweepSettings, images: TrainingData, dense:
             clusters[name] = min(point.clusters, distinct)
     share(pruned, clusters, seed=point.seed)
     model = architecture_model(pruned, ARCHITECTURE, Preprocessing((0.0,), (1.0,)))
-    return Outcome(len(dcformat.dumps(model, mode=settings.mode)), evaluate(pruned, images.validation))
+    return Outcome(len(written_bytes(model, settings.mode)), evaluate(pruned, images.validation))
 
 
 def _weights(module: nn.Module) -> int:

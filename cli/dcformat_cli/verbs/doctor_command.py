@@ -65,6 +65,7 @@ def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> 
 
 
 def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
+    from dcformat.writer import written_bytes
     from dcformat_cli.findings import findings
 
     limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
@@ -76,7 +77,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
             key: dcformat.from_dense(key, dense.values, dense.dtype, dense.scale, exact=True)
             for key, dense in tensors.items()
         })  # fmt: skip
-        packed = packed_in("auto", lambda mode: dcformat.dumps(model, mode=mode), model.elements)
+        packed = packed_in("auto", lambda mode: written_bytes(model, mode), model.elements)
         with dcformat.open(packed.data, max_memory=None, max_work=None) as content:
             stored = {key: _stored(content, key) for key in content.names}
         found = findings(tensors, stored)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-import dcformat
 from dcformat.dense import from_dense
 from dcformat.model import Model
+from dcformat.writer import written_bytes
 from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.goals import Goal
 from dcformat_pruning.compression.snapshots import Snapshot
@@ -73,7 +73,7 @@ def keep_for_size(module: nn.Module, total: int, size: int, settings: Settings) 
         round_weights(module, settings.bits)
         quantise_biases(module, settings.levels)
         tensors = {name: from_dense(name, to_numpy(value)) for name, value in module.named_parameters()}
-        found = len(dcformat.dumps(Model(tensors), mode="small"))
+        found = len(written_bytes(Model(tensors), "small"))
         before.restore()
         keep = max(1, min(total, round(keep * size / found)))
     return keep

@@ -9,9 +9,9 @@ from dataclasses import replace as replace_stage
 
 from torch import Tensor, nn
 
-import dcformat
 from dcformat.model import Model
 from dcformat.records import replace
+from dcformat.writer import written_bytes
 from dcformat_pruning.compression.compression_settings import Settings
 from dcformat_pruning.compression.goals import Trial
 from dcformat_pruning.compression.hidden_units import UnitGroup, zero_unread
@@ -89,7 +89,7 @@ class Trials:
 
         def measure(module: nn.Module, context: StageContext) -> tuple[float, int]:
             model = export(module, self.call)
-            metric = packed_metric(dcformat.dumps(model, mode="fast"), module, self.call, context.validate)
+            metric = packed_metric(written_bytes(model, "fast"), module, self.call, context.validate)
             made.append(self.packed(model, number, metric))
             return metric, len(made[0].data)
 
