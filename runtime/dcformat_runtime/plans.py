@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
-from dcformat.errors import FormatError
+from dcformat.errors import naming_file
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
 from dcformat_runtime.backends import LoadOptions, choose_backend
@@ -56,9 +56,5 @@ def memory_of(plan: Plan) -> Prediction:
 @contextmanager
 def within_memory(limit: int | None, path: str | None = None) -> Iterator[None]:
     """Turn a lack of memory into a `MemoryLimitError`, and let errors name the file."""
-    try:
-        with memory_counts("running the network", limit):
-            yield
-    except FormatError as error:
-        error.path = error.path or path
-        raise
+    with naming_file(path), memory_counts("running the network", limit):
+        yield

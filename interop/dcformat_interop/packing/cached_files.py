@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dcformat_interop.packing.shards import Shards
 from dcformat_interop.refusals import UnfitError
-
-#: Bytes that are read at a time.
-_PART = 1 << 20
 
 #: Large files have the SHA-256 of their content as a name, others that of a blob in git.
 _NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -44,9 +42,8 @@ def check_cached_files(shards: Shards, progress: Callable[[int, int, str], objec
     for number, (path, blob) in enumerate(blobs.items()):
         if progress is not None:
             progress(number, len(blobs), path.name)
-        state = _begun(blob)
-        for part in _parts(blob):
-            state.update(part)
+        with blob.open("rb") as file:
+            state: Any = hashlib.file_digest(file, partial(_begun, blob))
         if state.hexdigest() != blob.name:
             expected = f"the content whose {state.name.upper()} the cache states, {blob.name}"
             raise UnfitError(path, expected, f"{state.hexdigest()}: remove {blob} and download it again")
@@ -64,9 +61,3 @@ def _begun(blob: Path) -> Any:
     if len(blob.name) == 64:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
-
-
-def _parts(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while part := file.read(_PART):
-            yield part
