@@ -75,7 +75,7 @@ class MapBuilder:
         self._count = 0
 
     def add(self, node: Node, value: int) -> None:
-        """Add a node that makes a value; it must be one that maps can have (`elementwise.is_elementwise`)."""
+        """Add a node that makes a value; it must be one that maps can have (`is_elementwise`)."""
         power = isinstance(node, Binary) and node.function == "pow"  # its exponent is no operand of an instruction
         at = [self._operand(operand) for operand in (node.inputs[:1] if power else node.inputs)]
         match node:

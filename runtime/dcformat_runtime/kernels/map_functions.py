@@ -1,6 +1,6 @@
 """The instructions of maps: small programs over the elements of arrays, a block at a time.
 
-`map_kernel` runs them for arrays, and `elements` for the layers of a network.
+`map_kernel` runs them for arrays, and `element_kernel` for the layers of a network.
 """
 
 from __future__ import annotations
