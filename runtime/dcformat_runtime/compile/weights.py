@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
+#: Maximum number of entries of a layer with a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
@@ -105,7 +105,7 @@ class RowBlockPlace(NamedTuple):
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
 
-    `max_blocks` is the most blocks of a sparse product to compute at a time.
+    `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
     """
 
     table: CsrPlace | DensePlace | RowBlockPlace
@@ -171,7 +171,7 @@ class Weights:
     """Makes tables on demand; for layers without weights yet, it only numbers the places of their tables.
 
     In that case the spread of entries over rows is unknown. It assumes the worst, so these tables take at least as much
-    room as the real ones.
+    space as the real ones.
     """
 
     def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
@@ -315,7 +315,7 @@ class Weights:
         return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
 
     def _put_csr(self, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
-        """Make room for sparse rows, and let the kernel that lays them out write there at last."""
+        """Make space for sparse rows, and let the kernel that lays them out fill it at the end."""
         place = self._place_csr(weight.rows, weight.nnz, runs)
         ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
 
