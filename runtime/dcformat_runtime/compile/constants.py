@@ -1,14 +1,15 @@
-"""The constants of a program, packed into one array."""
+"""The constants of a program, packed into one array, and the addresses of the tables in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import LimitError
+from dcformat_runtime.compile.tables import Int32s, Window
 from dcformat_runtime.isa import MAX_WORD
 from dcformat_runtime.weight_matrices import Floats
 
@@ -105,3 +106,91 @@ class Constants(Room):
         while self._writers:
             self._writers.pop()(out)
         return out
+
+
+class CsrPlace(NamedTuple):
+    """The addresses and sizes of sparse rows; see the opcode "csr_product"."""
+
+    rows: int
+    entries: int
+    runs: int
+    indptr: int
+    order: int
+    indices: int
+    values: int
+    bias: int
+
+
+class DensePlace(NamedTuple):
+    """The addresses and sizes of a `DenseTable`."""
+
+    rows: int
+    columns: int
+    runs: int
+    offsets: int
+    values: int
+    bias: int
+
+
+class RowBlockPlace(NamedTuple):
+    """The addresses and sizes of a dense weight by blocks of rows; see the opcode "row_block_product"."""
+
+    rows: int
+    columns: int
+    row_blocks: int
+    offsets: int
+    values: int
+    bias: int
+
+
+class ConvPlace(NamedTuple):
+    """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
+
+    `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
+    """
+
+    table: CsrPlace | DensePlace | RowBlockPlace
+    window: Window
+    starts: int
+    max_blocks: int
+
+
+class DepthwisePlace(NamedTuple):
+    """The addresses and the number of entries of a `DepthwiseTable`."""
+
+    entries: int
+    indptr: int
+    offsets: int
+    shifts: int
+    values: int
+    bias: int
+
+
+class MapPlace(NamedTuple):
+    """The addresses of the instructions and of the constants of a map; see the opcode "map"."""
+
+    program: int
+    constants: int
+
+
+class SellPlace(NamedTuple):
+    """The addresses and sizes of a `Sell16Table`; `order` is that of the table."""
+
+    rows: int
+    groups: int
+    wide: bool
+    indptr: int
+    indices: int
+    values: int
+    bias: int
+    order: Int32s
+    order_at: int
+
+
+class PermutePlace(NamedTuple):
+    """The addresses and sizes of a `PermuteTable`."""
+
+    blocks: int
+    slots: int
+    block_indices: int
+    block_values: int

@@ -13,9 +13,9 @@ from dcformat import graph
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import Bound
 from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, size
-from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, DensePlace, aligned
 from dcformat_runtime.compile.tables import Int32s
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
+from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels import map_functions
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
