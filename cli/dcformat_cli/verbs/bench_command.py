@@ -74,11 +74,11 @@ class BenchOptions:
 def bench_command(**options: Any) -> None:
     """Time the network of FILE (- for stdin) on this runtime and on the other installed runtimes.
 
-    The figures are medians over many calls; the runtimes take short turns. A ratio above 1 tells how many times longer
-    the other runtime takes. The outputs are compared first: a runtime whose results differ, because it computes in
-    bfloat16 for example, is shown with its error. Other programs on the machine disturb the figures.
+    The figures are medians over many calls; the runtimes take short turns. A ratio is the other runtime's time divided
+    by this one's. The outputs are compared first: a runtime whose results differ, because it computes in bfloat16 for
+    example, is shown with its error. Other programs on the machine disturb the figures.
 
-    A network with several inputs or outputs, or of other dtypes than float32, is timed on this runtime alone, with
+    A network with several inputs or outputs, or of dtypes other than float32, is timed on this runtime alone, with
     random floats and with whole numbers 0 and 1. One that takes no batch is timed at batch 1.
     """
     _bench(BenchOptions(**options))
