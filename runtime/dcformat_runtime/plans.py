@@ -1,4 +1,4 @@
-"""Predicts what a network takes before its weights are decoded, and refuses one that exceeds the limits."""
+"""Predicts the memory and work of a network before its weights are decoded, and refuses one that exceeds the limits."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class LayerTime(NamedTuple):
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
-    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and
-    keeps working in a forked process.
+    Several threads may call one session at the same time. A session pickles by its source (a path, or the file's
+    bytes), and keeps working in a forked process.
     """
 
     def __init__(self, model: Model, options: LoadOptions, plan: Prediction, source: str | bytes | None = None) -> None:
@@ -79,11 +79,11 @@ class Session:
         if self._engine.name == "numpy" and self._wait_for_kernels(model):
             self._run = self._run_in_numpy
 
-    #: Makes the session that replaces this one when the kernels are compiled; None if it waits for none.
+    #: Makes the session that replaces this one when the kernels are compiled; None if none will.
     _later: Callable[[], Session] | None = None
 
     def _wait_for_kernels(self, model: Model) -> bool:
-        """Prepare to switch to the kernels, and return True, if they can be compiled and the choice is left to us."""
+        """If the kernels can be compiled and the choice is open, prepare to switch to them and return True."""
         from dcformat_runtime import switching
 
         if self._options.backend != "auto" or not switching.possible():
@@ -370,7 +370,7 @@ def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | 
 
 
 def _make_in_memory(model: Model, options: LoadOptions) -> Session:
-    """Make the session of a model whose arrays are in memory, and count as such."""
+    """Make the session of a model whose arrays are in memory and count against the limit."""
     require_no_delta(model.delta)
     held = sum(
         array.nbytes

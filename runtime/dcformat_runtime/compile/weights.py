@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
+#: Maximum number of entries of a layer with a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
@@ -94,7 +94,7 @@ class Weights:
     """Makes tables on demand; for layers without weights yet, it only numbers the places of their tables.
 
     In that case the spread of entries over rows is unknown. It assumes the worst, so these tables take at least as much
-    room as the real ones.
+    space as the real ones.
     """
 
     def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
@@ -238,7 +238,7 @@ class Weights:
         return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
 
     def _put_csr(self, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
-        """Make room for sparse rows, and let the kernel that lays them out write there at last."""
+        """Make space for sparse rows, and let the kernel that lays them out fill it at the end."""
         place = self._place_csr(weight.rows, weight.nnz, runs)
         ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
 
