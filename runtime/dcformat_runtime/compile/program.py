@@ -34,7 +34,7 @@ _MANY_LAYERS = 1 << 10
 
 
 class TilePlan:
-    """One way to run a tile of `tile` images, in groups of `lanes` images.
+    """A way to run a tile of `tile` images, in groups of `lanes` images.
 
     `names` and `costs` (estimated nanoseconds) describe each stage's operators, in order.
     """
@@ -53,7 +53,7 @@ class TilePlan:
 
 @record
 class Program:
-    """What a kernel needs: the array `mem`, and the size of its arena in floats.
+    """The inputs of a kernel: the array `mem`, and the size of its arena in floats.
 
     `choices[r]` is the plan when r images are left, and `costs[r]` the estimated nanoseconds for them.
     """
@@ -78,7 +78,7 @@ def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> P
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
-    """Write the plans into the room of `weights`; return the size of the arena in floats, and the plans."""
+    """Write the plans into the space of `weights`; return the size of the arena in floats, and the plans."""
     weights.room.skip(isa.HEADER)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):

@@ -15,7 +15,7 @@ import numpy as np
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import has_row_blocks, is_dense, is_depthwise, matrix_of
-from dcformat_runtime.compile.constants import Room
+from dcformat_runtime.compile.constants import Room, ShiftedPlace
 from dcformat_runtime.compile.tables import EntryTable, Window
 from dcformat_runtime.compile.tiling import RUNS
 from dcformat_runtime.cpu import Vectors
@@ -30,22 +30,6 @@ _COLUMNS = 3
 _ROW_NS, _SUM_NS, _ENTRY_NS = 2.0, 0.9, 0.27
 #: The bytes that several rows read, and the estimated nanoseconds of a block of 16 multiply-adds.
 _BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0.2, 0.26, 0.31, 0.36, 0.69)
-
-
-class ShiftedPlace(NamedTuple):
-    """The addresses and sizes of the rows of a convolution; see the opcode "shifted_product"."""
-
-    rows: int
-    entries: int
-    runs: int
-    indptr: int
-    order: int
-    indices: int
-    values: int
-    bias: int
-    max_blocks: int
-    tiles: int
-    masks: int
 
 
 def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
