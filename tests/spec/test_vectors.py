@@ -66,11 +66,13 @@ def test_frozen(folder: str) -> None:
 
 #: The reference decoder takes half a second or more for each of these.
 LONG = {
+    "codebook_65536_coder_3.dcf",
     "coder_3_nonempty_10.dcf",
     "container_most_labels.dcf",
     "container_packed_long.dcf",
     "long_empty_lines_coder_3.dcf",
     "long_largest_symbols_coder_3.dcf",
+    "model_ds_cnn_keywords.dcf",
     "model_lenet_300_100.dcf",
     "model_lenet_300_100_extreme.dcf",
     "model_lenet_5.dcf",
