@@ -5,6 +5,8 @@ LOWEST_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
+# Tests start hundreds of processes, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge emulation fuzz clean
 

@@ -37,7 +37,7 @@ def packed_in(
     from dcformat.modes import DECODE_SECONDS, modes_to_try, smallest_file
 
     limit = DECODE_SECONDS if seconds is None else seconds
-    return smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
+    return smallest_file(make, modes_to_try(mode, elements, limit), limit)
 
 
 def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:

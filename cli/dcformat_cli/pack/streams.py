@@ -109,11 +109,10 @@ def _packings(options: PackOptions, shards: Shards) -> list[Packing]:
     def packing(mode: Mode) -> Packing:
         return Packing(shards, mode, exact=options.exact, skip=options.skip, max_memory=options.max_memory)
 
-    if options.mode != "auto":
-        return [packing(options.mode)]
-    first = packing("fast")
-    modes = modes_to_try(first.parameters, options.seconds) if first.data_bytes < JOURNAL_FROM else ("fast",)
-    return [first, *(packing(mode) for mode in modes if mode != "fast")]
+    first = packing("fast" if options.mode == "auto" else options.mode)
+    modes = modes_to_try(options.mode, first.parameters, options.seconds)
+    others = modes[1:] if first.data_bytes < JOURNAL_FROM else ()
+    return [first, *map(packing, others)]
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _write(new: Application, mode: AnyMode, output: OutputFile) -> tuple[Mode, i
         write(each, file)
         return file.getvalue()
 
-    modes = modes_to_try(sum(info.size for info in infos.values())) if mode == "auto" else (mode,)
+    modes = modes_to_try(mode, sum(info.size for info in infos.values()))
     with output.open() as out:
         if len(modes) == 1:
             return modes[0], write(modes[0], out)

@@ -85,6 +85,8 @@ def bench_command(**options: Any) -> None:
 
 
 def _bench(options: BenchOptions) -> None:
+    import dcformat_runtime
+
     file, array = options.file, options.array
     if file == "-" == array:
         raise misuse("expected FILE or --input from stdin, found both")
@@ -102,6 +104,8 @@ def _bench(options: BenchOptions) -> None:
             graph = content.graph
         if graph is None:
             raise UnfitError(path, "a network", "only tensors")
+        # A file that cannot run is refused here, since errors of the workers lose their class.
+        dcformat_runtime.load(str(path), **limits)
         if array is not None and not is_plain(graph):
             raise UnfitError(path, "one input and one output, both float32 (batch, ...), for --input", repr(graph))
         if all(port.batch_axis is None for port in graph.inputs):
