@@ -1,4 +1,4 @@
-"""Applying a delta to its base (specification, section 15): all tensors at once, or one after the other."""
+"""Applying a delta to its base (specification, section 15): all tensors together, or one after the other."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from dcformat.value_counts import ValueCounts
 
 Array = npt.NDArray[Any]
 
-#: A tensor of more elements than this is coded in pieces; a smaller one is coded at once, as `dcformat.save` does.
+#: A tensor of more elements than this is coded in pieces; a smaller one is coded in one piece, as `dcformat.save` does.
 PIECES_FROM = 1 << 24
 #: Elements that are read at a time: a multiple of the 64 that share a mask in the digest.
 PIECE = 1 << 20

@@ -86,7 +86,7 @@ def compare(path: Path, where: dict[str, str], found: dict[str, str]) -> None:
     path : Path
         The index.
     where, found : dict of str to str
-        The file of each tensor, as the index states it and as it is.
+        The file of each tensor, as stated by the index and in fact.
     """
     for name, file in where.items():
         if name not in found:
