@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import gc
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -11,3 +12,9 @@ settings.load_profile("any machine")
 # A script that runs the tests in the background makes them and their processes ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected from being searched for garbage again and again while tests run."""
+    gc.collect()
+    gc.freeze()

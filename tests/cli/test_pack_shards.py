@@ -128,7 +128,7 @@ def test_a_shard_of_another_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
-    assert "unpack cannot give back the files byte for byte" in result.stderr
+    assert "unpack cannot restore the files byte for byte" in result.stderr
     result = invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back", "--format", "shards")
     refused(result, "expected a file that was packed from several safetensors files")
     assert not (tmp_path / "back").exists()

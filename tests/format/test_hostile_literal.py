@@ -73,7 +73,7 @@ TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18d
 TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba fd12fbac2776577b"
 
 CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
-    "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304", "89444346"),
+    "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304000000000000", "89444346"),
     "E01 nothing": (errors.NotDcfError, b"", 0, "magic", "an empty file", "89444346"),
     "E02 major": (errors.VersionError, File(major=2).bytes(), 4, "major version", "2", "1"),
     "E02 section": (

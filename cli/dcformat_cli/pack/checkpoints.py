@@ -1,4 +1,4 @@
-"""Packing of a checkpoint in memory, with or without a network."""
+"""Packs a checkpoint in memory, with or without a network."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pack_checkpoint(options: PackOptions) -> None:
 
 
 def _files(options: PackOptions) -> list[str | Path]:
-    """Return the files that a checkpoint consists of."""
+    """Return the files of a checkpoint."""
     if not is_several(options.checkpoint):
         return [options.checkpoint]
     return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]

@@ -1,4 +1,4 @@
-"""The documents of the verbs that run, time and train networks; see `files`."""
+"""The documents of the verbs that run, time and train networks; see `file_verbs`."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Bytes beside the tensors, such as those of an optimizer, that are worth a line.
 _BESIDE = 1 << 14
 
-#: Optional packages, and what they are for.
+#: Optional packages, and their uses.
 _EXTRAS = {
     "numba": "compiled kernels", "torch": "compress, study, PyTorch files", "matplotlib": "plots of study",
     "onnx": "ONNX models", "onnxscript": "PyTorch programs", "onnxruntime": "fast checks of ONNX models",
@@ -49,11 +49,11 @@ _NAMED = 4
 @max_memory()
 @as_json()
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
-    """Tell why MODEL (- for stdin) is as large as it is, and what packing gives.
+    """Explain why MODEL (- for stdin) is as large as it is, and how small packing makes it.
 
     MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. It may also be a
-    directory with safetensors files, their index, or a repository in the cache of Hugging Face (org/name). Its tensors
-    are packed in memory, and nothing is written. Without MODEL, the command examines the installation.
+    directory with safetensors files, their index, or a repository in the Hugging Face cache (org/name). Its tensors are
+    packed in memory, and nothing is written. Without MODEL, the command examines the installation.
     """
     document = _installation() if model is None else _examined(model, max_memory)
     if as_json:
@@ -115,7 +115,7 @@ def _command(name: str, verb: str, wide: bool, left_out: Iterable[str]) -> str:
 
 
 def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:
-    """Return the tensors of any file that `pack` reads, and why others are left out."""
+    """Return the tensors of any file that `pack` reads, and the reasons why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
     from dcformat_cli.foreign_networks import network_kind, read_network
@@ -196,7 +196,7 @@ def _version(name: str) -> str | None:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         return None if error.name == name else f"broken: {error}"
-    except Exception as error:  # A package that does not fit others may raise anything.
+    except Exception as error:  # A package that does not fit the others may raise anything.
         return f"broken: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     return str(getattr(module, "__version__", "unknown"))
 
