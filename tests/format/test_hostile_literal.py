@@ -179,7 +179,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         errors.EncodingError,
         one(bytes((PLANES, 0)) + bytes(3) + b"\x16\1\0\0", shape=(4,)),
         22,
-        "axis of values",
+        "axis of values of 'w'",
         "0 x 1",
         "a divisor of 4",
     ),
