@@ -1,4 +1,4 @@
-"""Compressing a user's own network: what is searched, what is kept, and what bad input gets."""
+"""Compressing a user's own network: the search, the saved stages, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = Settings(epochs=3, dense_epochs=4, trials=2, batch=32, lr=1e-2, clusters
 
 
 class Residual(nn.Module):
-    """A network with batch norms, a depthwise convolution and a sum, which is no chain."""
+    """A network with batch norms, a depthwise convolution and a sum, so it is not a chain."""
 
     def __init__(self) -> None:
         super().__init__()

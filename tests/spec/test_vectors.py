@@ -121,7 +121,7 @@ def test_the_bits_of_payloads_add_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOOD_DELTAS)
 def test_deltas_make_new_files(name: str) -> None:
-    """[B1] to [B14]: the reference decoder and the package make the same of a delta and its base."""
+    """[B1] to [B14]: the reference decoder and the package get the same result from a delta and its base."""
     data, base = read("deltas", name), read("deltas", f"base_of_{name}")
     expected = DELTAS[name]["holds"]
     made = reference_decoder.summary(reference_decoder.apply(data, base))
@@ -246,7 +246,7 @@ RUNS = [name for name, entry in VALID.items() if "run" in entry]
 
 
 def run(name: str, inputs: list[list[float]]) -> list[list[float]]:
-    """Return what the specification's program makes of one sample."""
+    """Return the result of the specification's program for one sample."""
     file = reference_decoder.decode(read("valid", name))
     assert file.graph is not None
     tensors = {
