@@ -222,4 +222,4 @@ def test_a_file_that_cannot_run_is_refused_by_its_own_error(invoke: Invoke, dcf:
     damaged[len(damaged) // 2] ^= 1
     dcf.write_bytes(damaged)
     refused(invoke("bench", dcf), f"{dcf}: damaged: CRC-32C", "[E05]")
-    refused(invoke("bench", "-", input=b"\x1c\0\0\0TFL3" + bytes(20)), "stdin: not a .dcf file (looks like TFLite: use")
+    refused(invoke("bench", "-", stdin=b"\x1c\0\0\0TFL3" + bytes(20)), "stdin: not a .dcf file (looks like TFLite: use")
