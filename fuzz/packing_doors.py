@@ -124,7 +124,7 @@ def read_shards(data: bytes) -> str:
 
 
 def read_sources(data: bytes) -> str:
-    """Read an index of safetensors files, whatever their names are."""
+    """Read an index of safetensors files with any names."""
     there = folder() / "sources"
     there.mkdir(exist_ok=True)
     for file, name in (("a.dcf", "w"), ("b.dcf", "v")):

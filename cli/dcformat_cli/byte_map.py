@@ -62,7 +62,7 @@ def tensor_parts(file: DcfFile, name: str) -> Iterator[FilePart]:
     payload = file.payload(name)
     parsed = parse_payload(info, np.frombuffer(payload, np.uint8))
     start = payload_offset(file, info)
-    chunks = [len(chunk.data) for chunk in parsed.chunks]
+    chunks = [chunk.size for chunk in parsed.chunks]
     head = len(payload) - sum(chunks)
     section = _CHUNKS[parsed.coding.coder]
     named = count(1)

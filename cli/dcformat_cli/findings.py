@@ -74,7 +74,7 @@ _MEANINGS = {
 
 
 def findings(tensors: Mapping[str, Dense], packed: Mapping[str, Stored]) -> list[Finding]:
-    """Return the findings in tensors, in a fixed order; `packed` tells how each is stored in a ``.dcf`` file."""
+    """Return the findings in tensors, in a fixed order; `packed` states how each is stored in a ``.dcf`` file."""
     counts: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in _MEANINGS}
     seen: dict[tuple[Any, ...], str] = {}
     for name, dense in tensors.items():

@@ -1,4 +1,4 @@
-"""`dcformat pack --base` and `dcformat apply`, and what the other verbs say of deltas."""
+"""`dcformat pack --base` and `dcformat apply`, and the answers of other verbs to deltas."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MODES = ("fast", "small", "tiny")
 
 
 def weights() -> np.ndarray:
-    """Return a matrix whose rows differ in how full they are, which only the slower coders make use of."""
+    """Return a matrix whose rows differ in how full they are, which only the slower coders exploit."""
     random = np.random.default_rng(5)
     codebook = random.normal(0, 0.2, 8).astype(np.float32)
     full = np.linspace(0, 0.3, 40)[:, None]

@@ -179,7 +179,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         errors.EncodingError,
         one(bytes((PLANES, 0)) + bytes(3) + b"\x16\1\0\0", shape=(4,)),
         22,
-        "axis of values",
+        "axis of values of 'w'",
         "0 x 1",
         "a divisor of 4",
     ),
@@ -301,6 +301,6 @@ def test_each_error_says_what_is_wrong_and_where(name: str) -> None:
 
 def test_every_class_has_a_case() -> None:
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FormatError)}
-    # Deltas that do not fit what they are applied to have tests of their own.
+    # Other tests cover deltas that do not fit their base.
     assert {case[0] for case in CASES.values()} == kinds - {FormatError, errors.BaseError, errors.DeltaError}
     assert len({kind.code for kind in kinds}) == len(kinds) == 19

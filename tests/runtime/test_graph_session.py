@@ -35,7 +35,7 @@ from dcformat.graph import (
     Unary,
 )
 
-#: What a message says of the inputs of `two_ports`, as a pattern.
+#: The description of the inputs of `two_ports` in messages, as a pattern.
 NAMED = r"'tokens' int64 \(batch, 4\), 'state' float32 \(2, batch, 3\)"
 EMBEDDING = np.arange(21, dtype=np.float32).reshape(7, 3)
 

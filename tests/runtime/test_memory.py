@@ -1,4 +1,4 @@
-"""Compares predictions with the memory that is really taken, and tests what is refused in advance."""
+"""Compares predictions with the memory that is really taken, and tests the refusals before a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """Leave the objects of other modules to no collection: going through all of them takes most of a test's time."""
+    """Exclude the objects of other modules from collections, which would take most of a test's time."""
     gc.collect()
     gc.freeze()
     yield
@@ -311,7 +311,7 @@ def test_a_graph_without_operators_cannot_be_run(tmp_path: Path) -> None:
 
 
 def test_a_weight_too_large_to_be_dense() -> None:
-    """Of 10^12 elements seven are stored, and nothing of the dense size is ever made."""
+    """Seven of 10^12 elements are stored, and no array of the dense size is ever made."""
     rows = columns = 1_000_000
     indptr = np.zeros(rows + 1, np.int64)
     indptr[5:] = 7

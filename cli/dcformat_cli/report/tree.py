@@ -27,7 +27,7 @@ class Strip(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A rectangle of the map, in percent of it; `labelled` tells where it has room for its name."""
+    """A rectangle of the map, in percent of it; `labelled` states where it has space for its name."""
 
     name: str
     bytes: float

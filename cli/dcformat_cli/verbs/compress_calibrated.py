@@ -75,7 +75,7 @@ class CalibratedOptions:
         self.output.check(self.model, self.calibration)
 
     def goal(self, elements: int) -> CalibrationGoal:
-        """Return the goal, for a network with so many elements in its tensors."""
+        """Return the goal, for a network with a number of elements in its tensors."""
         from dcformat_pruning.calibration import CalibrationGoal
 
         if self.size is not None or self.bits is not None:

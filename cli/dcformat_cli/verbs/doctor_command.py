@@ -6,7 +6,7 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
         "beside": max(beside, 0) if verb == "pack" else 0,
         "findings": [dict(finding._asdict()) for finding in found],
         "packed": {trial.mode: trial.bytes for trial in packed.trials},
-        "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found)),
+        "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found), left_out),
     }
 
 
@@ -106,11 +106,12 @@ def _stored(content: DcfFile, name: str) -> Stored:
     return Stored(content.usage(name).coder, content.info(name).payload_bytes)
 
 
-def _command(name: str, verb: str, wide: bool) -> str:
-    """Return the command that makes the file smaller."""
+def _command(name: str, verb: str, wide: bool, left_out: Iterable[str]) -> str:
+    """Return the command that makes the file smaller, without the entries that have to be left out."""
     output = f"{Path(name).stem}.new.dcf" if name != "-" else "model.dcf"
     words = ["dcformat", verb, shlex.quote(name), "-o", shlex.quote(output)]
-    return " ".join([*words, "--float32"] if wide and verb == "pack" else words)
+    words += ["--float32"] if wide and verb == "pack" else []
+    return " ".join(words + [f"--skip {shlex.quote(each)}" for each in left_out])
 
 
 def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:

@@ -15,7 +15,7 @@ _LEAP = 4.0
 
 
 class GoalError(ValueError):
-    """No price reaches the goal; the message tells the nearest result."""
+    """No price reaches the goal; the message gives the nearest result."""
 
 
 class CalibrationGoal(NamedTuple):
