@@ -1,4 +1,4 @@
-"""Recipes: from nothing, or a checkpoint, to a compressed LeNet.
+"""Recipes: they make a compressed LeNet from nothing, or from a checkpoint.
 
 `compress_architecture` runs a recipe: a few stages of `dcformat_pruning.training_stages`, after which most recipes
 leave the network to `dcformat_pruning.compress` with settings of their own. `classic`, `default` and `smallest` hold

@@ -80,7 +80,7 @@ def compress_architecture(
     resume_dir : path, optional
         The directory in which stages are saved. Stages that it already holds are not run again.
     progress : callable, optional
-        Called with a `Step` after each batch, and while images are prepared.
+        Called with a `StageProgress` after each batch, and while images are prepared.
     data : path, optional
         A directory with IDX files; see `dcformat.datasets.load_split`.
 

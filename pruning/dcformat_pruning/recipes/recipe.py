@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dcformat.codecs import Mode
 from dcformat_pruning.compression import Settings
@@ -13,7 +13,7 @@ from dcformat_pruning.training_stages.stage_library import FeedSource
 
 @dataclass(frozen=True, slots=True)
 class RecipeGoal:
-    """What `dcformat_pruning.compress` makes of the dense network.
+    """The network that `dcformat_pruning.compress` makes from the dense one.
 
     Attributes
     ----------
@@ -41,11 +41,9 @@ class Recipe:
     stages : sequence of Stage
         The first stage trains the dense network.
     goal : RecipeGoal or None
-        What `compress` makes of the network after these stages; None if they make the whole result.
+        The settings with which `compress` continues; None if the stages make the whole result.
     mode : {'fast', 'small', 'tiny'}
         The writer's mode.
-    notes : mapping of str to str
-        Further metadata of the model.
     cost : float
         Time that an epoch takes; see `Stage`.
     """
@@ -53,7 +51,6 @@ class Recipe:
     stages: Sequence[Stage]
     goal: RecipeGoal | None = None
     mode: Mode = "tiny"
-    notes: Mapping[str, str] = field(default_factory=dict)
     cost: float = 1.0
 
     @property
