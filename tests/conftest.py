@@ -15,6 +15,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported and collected from being searched for garbage again and again while tests run."""
+    """Exclude the imported and collected objects from the search for garbage while tests run."""
     gc.collect()
     gc.freeze()
