@@ -246,7 +246,7 @@ def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) ->
 
 
 def test_nothing_is_left_out_unasked(invoke: Invoke, tmp_path: Path) -> None:
-    """An archive that lacks a part of its checkpoint would be a loss that nobody notices."""
+    """If an archive lacked a part of its checkpoint, nobody would notice the loss."""
     torch.save({"w": torch.ones(2), "n": 3, "z z": torch.ones(2, dtype=torch.complex128)}, tmp_path / "a.bin")
     header = {"w": [0, 4, "F32", [1]], "new": [4, 5, "F4", [2]]}
     text = json.dumps({n: {"dtype": c, "shape": s, "data_offsets": [a, b]} for n, (a, b, c, s) in header.items()})

@@ -185,7 +185,7 @@ def test_pools_follow() -> None:
 def test_each_weight_reads_its_neighbour() -> None:
     """Each of nine kernels has a single weight; nothing crosses the ends of lines or channels."""
     kernels = np.eye(9, dtype=np.float32).reshape(9, 1, 3, 3)
-    kernels = np.concatenate([kernels, 0 * kernels], axis=1)  # the second channel counts for nothing
+    kernels = np.concatenate([kernels, 0 * kernels], axis=1)  # the second channel adds nothing
     for width in (4, 8, 14, 16, 32):
         net = Net(1, 3, width)
         value = net.conv(0, 2, 1, (1, 1), 1.0)

@@ -33,7 +33,7 @@ _BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0
 
 
 def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
-    """Return how the values of one image lie: those that a shifted convolution reads in place have lines of zeros."""
+    """Return the layout of the values of one image: those that a shifted convolution reads in place have lines of zeros."""
     layers = (layer for layer in network.layers if is_shifted(layer, exact, vectors) and not is_split(layer))
     shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in layers}
     lined = frozenset((height, width) for _, height, width in shapes.values())
@@ -64,7 +64,7 @@ def is_split(layer: Layer) -> bool:
 
 
 def _phases(width: int) -> list[int]:
-    """Return by how much the lines before and after a block are out of step with blocks, if they are.
+    """Return the offsets from blocks of the lines before and after a block, if they differ.
 
     A copy of the value that begins so much later brings them into step, so that no load crosses cache lines.
     """
@@ -124,7 +124,7 @@ def shifted_window(layer: Layer, planes: Planes) -> Window:
 
 
 def _granule(width: int) -> int:
-    """Return the least number of blocks that hold whole lines."""
+    """Return the smallest number of blocks that hold whole lines."""
     return width // gcd(width, BLOCK)
 
 
@@ -134,7 +134,7 @@ def _widths(max_blocks: int) -> list[int]:
 
 
 class _Tiling(NamedTuple):
-    """The most blocks in a tile, and the number of runs of channels."""
+    """Maximum number of blocks in a tile, and the number of runs of channels."""
 
     max_blocks: int
     runs: int
@@ -165,7 +165,7 @@ def _next_tiles(most: int, fitting: list[int]) -> list[int]:
 
 
 def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
-    """Make room for the tables of a convolution."""
+    """Reserve memory for the tables of a convolution."""
     matrix, skip = matrix_of(layer), room.skip
     _, height, width = layer.conv_shape
     source = layer.in_shapes[0][0], height, width
