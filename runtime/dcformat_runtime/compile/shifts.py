@@ -33,7 +33,7 @@ _BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0
 
 
 def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
-    """Return the layout of the values of one image: those that a shifted convolution reads in place have lines of zeros."""
+    """Return how the values of one image lie: those that shifted convolutions read in place have lines of zeros."""
     layers = (layer for layer in network.layers if is_shifted(layer, exact, vectors) and not is_split(layer))
     shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in layers}
     lined = frozenset((height, width) for _, height, width in shapes.values())
