@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from dcformat_runtime.backends import Backend
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat import graph as ops

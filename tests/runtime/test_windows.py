@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import isa
-from dcformat_runtime.compile.program import Program
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
+from dcformat_runtime.program_record import Program
 
 from dcformat import from_dense
 from dcformat.graph import ReLU
