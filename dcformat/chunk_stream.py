@@ -1,4 +1,4 @@
-"""Decoding of a large tensor chunk by chunk, without holding its payload or its dense form."""
+"""Decodes a large tensor chunk by chunk, without holding its payload or its dense form."""
 
 from __future__ import annotations
 

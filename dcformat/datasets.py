@@ -42,7 +42,7 @@ Files = dict[tuple[str, str], Path]
 _PARTS = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
-#: How many parents of the working directory are searched for data/mnist.
+#: Number of parents of the working directory that are searched for data/mnist.
 _PARENTS = 4
 
 #: A file's name: the set's name (optional; EMNIST has it), the part and the kind, joined by - or . (mirrors differ).

@@ -1,7 +1,7 @@
 """The forms in which a tensor can be stored, and the choice of the smallest.
 
 A tensor may be sparse or dense, with or without a codebook. The writer ignores the form that the caller chose: it tries
-the forms that an estimate favours and keeps the smallest. All of them give back the same elements, bit for bit.
+the forms that an estimate favours and keeps the smallest. All of them restore the same elements, bit for bit.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
 def _codebook_may_pay(form: Tensor, least: int) -> bool:
     """Return whether a form with a codebook can take fewer than `least` bytes in `fast`.
 
-    If most values are distinct, it mostly cannot, which is seen without coding it: the codebook and the entropy of the
-    codes are too long already.
+    If most values are distinct, it usually cannot, which is clear without coding it: the codebook and the entropy of
+    the codes are already too long.
     """
     codebook = form.codebook
     if codebook is None or 2 * len(codebook) <= len(form.data):

@@ -24,7 +24,7 @@ from dcformat.wording import counted
 
 
 class Front(NamedTuple):
-    """What comes before the data blocks.
+    """The part of a file before the data blocks.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ from dcformat.source import Source
 #: A mode, or the choice of one.
 AnyMode = Mode | Literal["auto"]
 
-#: The time that a file may take to decode, and the steps of a second.
+#: The time that a file may take to decode, and the number of steps in a second.
 DECODE_SECONDS, STEPS_PER_SECOND = 0.1, 10**9
 
 #: The largest networks for which a mode is tried, in elements; more in proportion for a longer time than
@@ -24,7 +24,7 @@ MAX_ELEMENTS: Mapping[Mode, int] = {"small": 5_000_000, "tiny": 1_000_000}
 
 
 class ModeTrial(NamedTuple):
-    """A file made in a mode: its size in bytes, and the seconds that it takes to decode at most."""
+    """A file made in a mode: its size in bytes, and the maximum number of seconds that it takes to decode."""
 
     mode: Mode
     bytes: int

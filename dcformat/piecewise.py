@@ -1,4 +1,4 @@
-"""Coding of tensors that need not fit in memory, piece by piece (spec, "Payloads").
+"""Codes tensors that need not fit in memory, piece by piece (spec, "Payloads").
 
 `survey` reads all elements once to count their values, codes some rows from several places in every way to choose the
 form and the coding, and reads all elements again if positions must be counted. Then each chunk can be coded alone, in
@@ -80,7 +80,7 @@ class CodedChunk(NamedTuple):
 
 @record(eq=False)
 class Survey:
-    """What must be known of all elements before a chunk can be coded.
+    """The properties of all elements that must be known before a chunk can be coded.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
         Two or more.
     mode : {'fast', 'small', 'tiny'}
     pieces : iterable of ndarray, optional
-        What `pieces_of` yields, for callers that look at the elements too.
+        The pieces of `pieces_of`, for callers that look at the elements too.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def _trial(elements: Elements) -> Tensor:
     columns = prod(shape[1:])
     each = _TRIAL // (_PLACES * columns)
     if not each or shape[0] < _PLACES * each:
-        # Few and long rows: their beginning.
+        # If there are few, long rows, take their beginning.
         data = elements.read(0, min(_TRIAL, size))
         return from_dense(elements.name, data[None], elements.dtype, elements.scale, exact=True)
     starts = [(shape[0] - each) * place // (_PLACES - 1) * columns for place in range(_PLACES)]

@@ -39,7 +39,7 @@ def save(
 ) -> None:
     """Write a model to a file, whole or not at all.
 
-    The file is read back before it takes its name: what it holds is the model, bit for bit.
+    The file is read back before it takes its name, to prove that it holds the model, bit for bit.
 
     Parameters
     ----------

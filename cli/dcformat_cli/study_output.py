@@ -29,14 +29,19 @@ RESUME = click.option(
 FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
 
 
-def prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
-    """Fail before the work starts if its results cannot be written, or would replace existing files."""
+def prepare(out: Path | None, force: bool, names: tuple[str, ...], resume: Path | None = None) -> None:
+    """Make the directories; fail before the work starts if results cannot be written, or would replace existing files.
+
+    It is called once the data is loaded, so that a study without data leaves no directory behind.
+    """
     if out is not None:
         for name in names:
             refuse_existing(out / name, force)
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             check_output(out / name)
+    if resume is not None:
+        resume.mkdir(parents=True, exist_ok=True)
 
 
 def write(out: Path, files: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Coder 5: codes of eight bits, and a codebook or a scale for each place along an axis (spec, "Tables by place").
 
-The codes are a payload of their own, that of an int8 tensor; so every way to code a tensor serves them too.
+The codes form the payload of an int8 tensor, so every way to code a tensor works for them too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PIECE = 1 << 16
 
 @record(eq=False)
 class AxisTables:
-    """What a payload of coder 5 says of its tables.
+    """The tables of a payload of coder 5.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def _block(cursor: Cursor, field: str) -> Bytes:
 
 
 def apply_tables(tables: AxisTables, codes: Tensor, info: TensorInfo) -> Tensor:
-    """Return the tensor of these codes, dense or sparse as they are.
+    """Return the tensor of these codes, which is sparse if they are.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class ChunkReader(Protocol):
 
     @property
     def fills_room(self) -> bool:
-        """Whether `read_sparse` puts indices and codes in the given room."""
+        """Whether `read_sparse` puts indices and codes into the given arrays."""
 
     def read_dense(self, chunk: Chunk) -> Array:
         """Return the codes of a chunk of a dense tensor."""
@@ -109,7 +109,7 @@ class PackedReader:
         return self._streams.plan.gaps, *self._streams.plan.planes
 
     def counts(self, chunk: Chunk) -> tuple[tuple[Counts, ...], int]:
-        """Return how often a chunk has each symbol of `code_lengths`, and the bits of its values."""
+        """Return how often each symbol of `code_lengths` occurs in a chunk, and the bits of its values."""
         size = len(chunk.data)
         chunk, _ = split_values(self._payload, chunk)
         found = self._read(chunk)

@@ -1,4 +1,4 @@
-"""Differences: strings of bytes that make a tensor of another one, its origin (spec, "Differences")."""
+"""Differences: strings of bytes that make a tensor from another one, its origin (spec, "Differences")."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dcformat.model import STORAGE
 Array = npt.NDArray[Any]
 Units = npt.NDArray[np.uint64]
 
-#: Units that a piece holds; the last one holds those that are left.
+#: Number of units in a piece; the last one holds those that are left.
 PIECE_UNITS = 1 << 20
 #: A context that value blocks do not have: the highest byte of the prediction.
 BY_PREDICTION = 3
@@ -50,7 +50,7 @@ _UNIT_STEPS, _TABLE_STEPS = 60, 1 << 16
 
 
 class Places(NamedTuple):
-    """What decides on the table of each unit of a piece.
+    """The properties that decide on the table of each unit of a piece.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ def apply_difference(data: Bytes, origin: Array, dtype: str, field: str, max_wor
 
 
 def _by_table(cursor: Cursor, origin: Array, dtype: str, field: str) -> Array:
-    """Return what the table says of each element."""
+    """Return the value that the table gives for each element."""
     patterns = bit_patterns(origin)
     known = np.sort(patterns)
     known = known[np.append(True, known[1:] != known[:-1])]

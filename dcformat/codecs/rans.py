@@ -1,4 +1,4 @@
-"""Static range asymmetric numeral systems (rANS; Duda 2013) over bytes (spec, "Coded planes").
+"""Static range asymmetric numeral systems (rANS; Duda 2013) over bytes (coders.md, "Planes").
 
 Several states take turns, so that no symbol waits for the one before it. A symbol may have one of several frequency
 tables; the caller says which.

@@ -1,4 +1,4 @@
-"""Value blocks: values without a codebook, in planes that are stored as they are or coded (spec, "Value blocks")."""
+"""Value blocks: values without a codebook, in planes that are stored raw or coded (spec, "Value blocks")."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_CLASSES = np.empty(0, np.uint8)
 
 
 class Head(NamedTuple):
-    """What a block says of a plane, before the tables and the data.
+    """The description of a plane in a block, before the tables and the data.
 
     Attributes
     ----------

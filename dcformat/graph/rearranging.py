@@ -115,7 +115,7 @@ class Pad(Node):
 
 @record
 class Concat(Node):
-    """Values joined along a dimension, in the order of `inputs`."""
+    """The operands joined along a dimension, in the order of `inputs`."""
 
     axis: int = 0
     kind: ClassVar[str] = "concat"

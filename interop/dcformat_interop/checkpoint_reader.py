@@ -1,4 +1,4 @@
-"""Reading of any checkpoint, with names, dtypes and values unchanged, or with an error that says why not.
+"""Reads any checkpoint, with names, dtypes and values unchanged, or raises an error that says why not.
 
 Nothing in a file can run code: NumPy's pickles are never loaded, and PyTorch's files only with ``weights_only``.
 """
@@ -62,7 +62,7 @@ class Checkpoint:
         The tensors in the file's order, with pruning masks folded. All are finite and have dtypes that a ``.dcf`` file
         can hold.
     notes : sequence of Note
-        What the reader changed or left out.
+        The reader's changes and omissions.
     left_out : mapping of str to str
         The names missing from `tensors`, each with a reason: a dtype, or ``NaN or infinity in 2 places``.
     metadata : mapping of str to str

@@ -29,7 +29,7 @@ _empty = np.empty
 
 
 class _Runner:
-    """A program and its idle arenas. Each call takes its own arena, so concurrent calls do not meet."""
+    """A program and its idle arenas. Each call takes its own arena, so concurrent calls do not interfere."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -58,7 +58,7 @@ class ProgramEngine:
     outputs : int
         The number of floats in the results of one image.
     threads : int
-        The most threads that share a call, the caller included.
+        Maximum number of threads that share a call, the caller included.
     alike : bool
         Whether the program for one image serves batches too.
     hand_over : float
@@ -182,7 +182,8 @@ class ProgramEngine:
     def _parts(self, runner: _Runner, x: Floats, y: Floats, arena: Floats, control: Ints, generation: int) -> int:
         """Run parts of operators until all are claimed.
 
-        The kernel returns early if the thread that has the last parts of an operator does not run; let it.
+        The kernel returns early if the thread that has the last parts of an operator does not run; this gives it time
+        to.
         """
         done: int = self._kernel(x, y, arena, runner.mem, control, generation)
         first = abs(generation) * words.MAX_PIECES

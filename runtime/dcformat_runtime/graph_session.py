@@ -1,4 +1,4 @@
-"""Sessions of networks with several inputs or outputs, or whose operators or ranks the kernels do not take whole."""
+"""Sessions of networks with several inputs or outputs, or whose operators or ranks the kernels do not all have."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class GraphSession(Session):
         self._integers: IntegerEngine | None = None
         limit = options.max_memory
         if compiled:
-            # It takes the place of what was predicted, or what is left beside that.
+            # It replaces the predicted memory, or takes what is left beside that.
             allowed = None if limit is None else max(plan.memory.total, limit - plan.memory.total)
             self._integers = integer_engine.make(model, allowed)
         self._graph = self._integers or GraphEngine(model, engine, compiled, options.deterministic)
@@ -104,7 +104,7 @@ class GraphSession(Session):
         Parameters
         ----------
         x : ndarray, or mapping of str to ndarray
-            The only input, or the inputs by name, with the shapes and dtypes that `inputs` tells.
+            The only input, or the inputs by name, with the shapes and dtypes in `inputs`.
 
         Returns
         -------

@@ -21,7 +21,7 @@ class KernelEngine(ProgramEngine):
     ----------
     network : Network
     threads : int
-        The most threads that share a call, the caller included.
+        Maximum number of threads that share a call, the caller included.
     exact : bool
         Give the same bits for every batch and number of threads.
     vectors : cpu.Vectors, optional

@@ -26,7 +26,7 @@ def aligned_zeros(n: int) -> Floats:
 
 
 class TilePlan:
-    """One way to run a tile of `tile` images, in groups of `lanes` images.
+    """A way to run a tile of `tile` images, in groups of `lanes` images.
 
     `names` and `costs` (estimated nanoseconds) describe each stage's operators, in order.
     """
@@ -45,7 +45,7 @@ class TilePlan:
 
 @record
 class Program:
-    """What a kernel needs: the array `mem`, and the size of its arena in floats.
+    """The inputs of a kernel: the array `mem`, and the size of its arena in floats.
 
     `choices[r]` is the plan when r images are left, and `costs[r]` the estimated nanoseconds for them.
     """

@@ -74,8 +74,8 @@ class NetworkInterface:
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
-    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and
-    keeps working in a forked process.
+    Several threads may call one session at the same time. A session pickles by its source (a path, or the file's
+    bytes), and keeps working in a forked process.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Session:
     ) -> None:
         self._interface, self._engine, self._options, self._source = network, engine, options, source
         self.labels = network.labels
-        #: Makes the session that replaces this one when the kernels are compiled; None if it waits for none.
+        #: Makes the session that replaces this one when the kernels are compiled; None if none will.
         self._later = later
         self._run = engine.run if later is None else self._run_in_numpy
         self._inputs = Inputs(network.input_shape, network.pixels)

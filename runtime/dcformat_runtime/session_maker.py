@@ -49,7 +49,7 @@ def _lasting(source: ModelSource) -> str | bytes:
 
 
 def make_in_memory(model: Model, options: LoadOptions) -> Session:
-    """Make the session of a model whose arrays are in memory, and count as such."""
+    """Make the session of a model whose arrays are in memory and count against the limit."""
     require_no_delta(model.delta)
     held = sum(
         array.nbytes

@@ -87,8 +87,8 @@ def criteria_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.criteria_report import plot, to_csv, to_markdown
 
-    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
+    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     rows: list[ComparisonRow] = []
     criteria = {baseline.name: study.compared_criteria(0, baseline.name, names) for baseline in study.BASELINES}
     counts = {name: len(compared) * len(study.RATIOS) for name, compared in criteria.items()}
@@ -149,10 +149,8 @@ def article_command(
     from dcformat_pruning.study import article, article_run
     from dcformat_pruning.study.criteria_report import article_markdown, to_csv
 
-    prepare(out, force, ("study-article.csv", "study-article.md"))
-    if resume is not None:
-        resume.mkdir(parents=True, exist_ok=True)
     images, test = training_data(data), load_test_images(data)
+    prepare(out, force, ("study-article.csv", "study-article.md"), resume)
     rows: list[RepeatedRow] = []
     with reporting() as report:
         meter = Meter(report, _work(seeds, {"article's": epochs * article.rows_of_one()}, dense))
@@ -199,8 +197,8 @@ def schedules_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.criteria_report import schedules_markdown, to_csv
 
-    prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     images = training_data(data)
+    prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     rows: list[ScheduleRow] = []
     with reporting() as report:
         meter = Meter(report, [(f"schedules, seed {seed}", 1.0) for seed in range(seeds)])
@@ -234,8 +232,8 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import rank_layers, train_strong
 
-    prepare(out, force, ("study-layers.md",))
     images = training_data(data)
+    prepare(out, force, ("study-layers.md",))
     document: list[dict[str, Any]] = []
     tables: list[TextTable] = []
     with reporting() as report:

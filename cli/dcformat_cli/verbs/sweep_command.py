@@ -50,10 +50,12 @@ def sweep_command(out: Path, engine: str, address: str | None, data: Path | None
         from dcformat_pruning import sweep
     except ImportError as error:
         raise MissingExtraError(f"sweep needs Optuna: pip install 'dcformat[sweep]' ({error})") from None
-    out.mkdir(exist_ok=True)
     settings = sweep.SweepSettings(
         grid["dense_epochs"], grid["epochs"], grid["mode"], None if data is None else str(data), grid["images"]
     )
+    # Whoever works out points loads the images again, maybe on another machine; without data, no directory is made.
+    sweep.images_for(settings)
+    out.mkdir(exist_ok=True)
     points = sweep.grid(grid["criteria"], grid["densities"], grid["clusters"], grid["seeds"])
     left = len(points) - len(set(points) & set(sweep.outcomes(out)))
     if left < len(points):

@@ -1,4 +1,4 @@
-"""Indexes: files of JSON that say in which file each tensor is, as safetensors has them, and ``.dcf`` files too."""
+"""Indexes: JSON files that name the file of each tensor, for safetensors and for ``.dcf`` files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Index(NamedTuple):
     Attributes
     ----------
     text : bytes
-        The index as it is.
+        The raw index.
     where : dict of str to str
         The file of each tensor, by a name relative to the index.
     total_size : int or None
@@ -47,7 +47,7 @@ def read_index(path: Path, budget: Budget) -> Index:
     Raises
     ------
     UnfitError
-        It is damaged or exceeds the budget, or names a file outside its directory or one that is not there.
+        It is damaged or exceeds the budget, or names a file that is outside its directory or missing.
     OSError
         It cannot be read.
     """
@@ -86,7 +86,7 @@ def compare(path: Path, where: dict[str, str], found: dict[str, str]) -> None:
     path : Path
         The index.
     where, found : dict of str to str
-        The file of each tensor, in the index and in truth.
+        The file of each tensor, as the index states it and as it is.
     """
     for name, file in where.items():
         if name not in found:

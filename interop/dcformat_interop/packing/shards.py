@@ -14,7 +14,7 @@ from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import Layout, read_layout
 from dcformat_interop.tensors import Budget
 
-#: How the name of an index ends.
+#: The ending of an index's name.
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
@@ -30,7 +30,7 @@ class Shard:
         Its name in the index, relative to the directory.
     layout : Layout
     stamp : tuple of int
-        Its size and its time of change in nanoseconds, by which another process knows that it is still the same.
+        Its size and its time of change in nanoseconds, by which another process recognises that it is still the same.
     """
 
     path: str
@@ -108,7 +108,7 @@ def find_shards(path: Path, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> S
     ------
     UnfitError
         The directory has no such files or several indexes; a file is damaged or truncated; the index names a file
-        outside its directory, or disagrees with the files about which tensors are where; the index and the headers
+        outside its directory, or disagrees with the files about the places of tensors; the index and the headers
         take too much memory.
     OSError
         A file cannot be read; `filename` is its name.

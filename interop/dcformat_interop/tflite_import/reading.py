@@ -1,4 +1,4 @@
-"""Import of TensorFlow Lite models: from a file to a `Model`."""
+"""Imports TensorFlow Lite models: from a file to a `Model`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_tflite(
     return import_tflite(source, dims=dims, exact=exact, max_memory=max_memory).model
 
 
-@np.errstate(all="ignore")  # what is not finite is refused by name
+@np.errstate(all="ignore")  # numbers that are not finite are refused by name
 def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,

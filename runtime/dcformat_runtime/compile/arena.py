@@ -14,7 +14,7 @@ from dcformat_runtime.program_record import ALIGN
 
 #: The size, in floats, of an arena that nothing limits yet.
 _ENDLESS = 1 << 256
-#: How many free ranges are tried for a buffer. Networks seldom leave more than a few.
+#: Number of free ranges that are tried for a buffer. Networks seldom leave more than a few.
 _HOLES = 64
 
 
@@ -33,7 +33,7 @@ class Arena:
         self.size = LEAD
 
     def take(self, floats: int) -> ArenaBuffer:
-        """Return a buffer with room for one more block."""
+        """Return a buffer with space for one more block."""
         size = aligned(floats + ALIGN)
         free = self._free
         # Only the first holes are tried, so the time to place values is proportional to their number.
@@ -143,7 +143,7 @@ def homes(network: Network, flat: bool, exact: bool) -> Homes:
 
 
 def _overwriting(network: Network) -> set[int]:
-    """Return the numbers of the convolutions whose results may take the place of their residuals.
+    """Return the numbers of the convolutions whose results may overwrite their residuals.
 
     Nothing else may read a residual from then on, and neither it nor the result may be seen through a view.
     """

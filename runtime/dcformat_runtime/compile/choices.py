@@ -13,9 +13,9 @@ from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_KERNELS, ROW_BLOCK
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Matrix
 
-#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
-#: take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into the
-#: second-level cache are slower, and take long to make: they must be faster if half of the inputs are nonzero.
+#: Maximum number of floats in a layer's dense columns, and the least density for which they are made: there a column's
+#: blocks take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into
+#: the second-level cache are slower, and take long to make: they must be faster if half of the inputs are nonzero.
 _DENSE_LIMIT, _CACHED = 1 << 21, 1 << 18
 _LEAST_DENSITY, _LEAST_LARGE_DENSITY = 0.02, 0.16
 #: The least share of entries with which a convolution runs as a dense one, also if its positions form a single block:
@@ -23,7 +23,7 @@ _LEAST_DENSITY, _LEAST_LARGE_DENSITY = 0.02, 0.16
 _DENSE_SHARE, _DENSE_SHARE_OF_BLOCK = 0.6, 0.4
 #: The least number of weights with which a convolution with a pool may run as a dense one.
 _LARGE = 1 << 15
-#: The most positions of a convolution that runs by blocks of rows.
+#: Maximum number of positions of a convolution that runs by blocks of rows.
 _MANY_POSITIONS = 1 << 10
 #: Estimated nanoseconds of a block of 16 multiply-adds of a dense product, whose second operand is a row's weight or a
 #: position's value; of a block of weights that is read once; and of the sums that are transposed at a time.

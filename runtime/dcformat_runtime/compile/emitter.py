@@ -13,9 +13,9 @@ from dcformat import graph
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import Bound
 from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, size
-from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, DensePlace, aligned
 from dcformat_runtime.compile.tables import Int32s
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, DensePlace, Weights
+from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels import map_functions
 from dcformat_runtime.kernels.simd_widths import BLOCK, TILE_QUADS
@@ -26,7 +26,7 @@ _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
 #: The same for a block of a dense product.
 _DENSE_BLOCK_NS = 0.16
 
-#: How many threads can compute an operator that needs a buffer for each.
+#: Maximum number of threads that compute an operator that needs a buffer for each.
 SCRATCHES = 4
 #: A number greater than that of the blocks or floats in any line.
 ENDLESS = 1 << 30
@@ -55,7 +55,7 @@ class CsrLoop(NamedTuple):
     target_outer: int = 0
     pool: int = 0
     max_blocks: int = 0
-    """The most blocks to compute at a time; 0 for as many as `Vectors` tells."""
+    """Maximum number of blocks to compute at a time; 0 for the number in `Vectors`."""
     residual: int = isa.NO_RESIDUAL
 
 
@@ -94,7 +94,7 @@ class Emitter:
         self._places: dict[int, Place] = {}  # by storage
         self._buffers: dict[int, ArenaBuffer] = {}
 
-    # --- what a plan asks for ---------------------------------------------------------------------------------------
+    # --- the steps of a plan ----------------------------------------------------------------------------------------
 
     def bring_in(self) -> None:
         """Copy images from the caller's array."""
@@ -127,7 +127,7 @@ class Emitter:
         self.emit("output", at, Place(0, 1), features * self.lanes, features=features, lanes=self.lanes)
 
     def make_bridge(self, value: int, tile: int) -> ArenaBuffer:
-        """Take room for `value` as the next stage reads it: by image (one lane), or by position with all lanes."""
+        """Take space for `value` in the next stage's order: by image (one lane), or by position with all lanes."""
         shape = self.network.shape(value)
         buffer = self.arena.take(tile * prod(shape))
         if not self._is_padded(value, shape):
@@ -154,7 +154,7 @@ class Emitter:
         else:
             self._buffers[storage], self._places[storage] = bridge, Place(bridge.at, self.lanes)
 
-    # --- what layers are made of ------------------------------------------------------------------------------------
+    # --- the parts of layers ----------------------------------------------------------------------------------------
 
     def emit(self, opcode: str, source: int, target: Place, cost: float, **fields: float) -> None:
         """Add an operator; `cost` is in nanoseconds, and `isa.FIELDS` names the `fields`."""
@@ -331,7 +331,7 @@ class Emitter:
         repeats = plane(layer.out_shape, self.flat) * self.lanes
         loads: list[int] = []
         for operand in code.operands:
-            assert isinstance(operand, int)  # tensors are no operands of layers
+            assert isinstance(operand, int)  # layers have no tensors as operands
             loads += operands[operand], 0 if layer.in_shapes[operand] == layer.out_shape else repeats
         step = code.registers * map_functions.BLOCK
         scratch = self.arena.take(SCRATCHES * step)

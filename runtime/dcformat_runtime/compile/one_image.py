@@ -8,9 +8,9 @@ from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
-from dcformat_runtime.compile.constants import aligned
+from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, RowBlockPlace, aligned
 from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
-from dcformat_runtime.compile.weights import ConvPlace, CsrPlace, RowBlockPlace, VectorTables
+from dcformat_runtime.compile.weights import VectorTables
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS, ROW_BLOCK_POSITIONS, ZEROS
 from dcformat_runtime.network import Layer
 

@@ -45,7 +45,7 @@ def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> P
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
-    """Write the plans into the room of `weights`; return the size of the arena in floats, and the plans."""
+    """Write the plans into the space of `weights`; return the size of the arena in floats, and the plans."""
     weights.room.skip(isa.HEADER)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):

@@ -70,7 +70,7 @@ def slots(counts: Ints) -> int:
 
 
 def run_bounds(size: int, runs: int) -> Ints:
-    """Return where the runs but the first begin if `size` things are cut into runs of about the same size."""
+    """Return where all runs but the first begin if `size` items are cut into runs of about the same size."""
     return np.array([-(-run * size // runs) for run in range(1, runs)], np.int64)
 
 

@@ -13,7 +13,7 @@ from dcformat_runtime.compile.tables import Window
 from dcformat_runtime.kernels.simd_widths import BLOCK, WIDTHS
 from dcformat_runtime.network import Layer
 
-#: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
+#: Number of bytes of a source's copy that one run of columns should read, so that they stay in the first-level cache.
 _RUN_BYTES = 24 << 10
 #: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
 _RUN_BLOCKS = 300
@@ -21,14 +21,14 @@ _RUN_BLOCKS = 300
 _ROW_NS, _ENTRY_NS, _RESUME_NS = 3.2, 0.27, 0.53
 #: The bytes that several rows read, and the estimated nanoseconds of a block of 16 multiply-adds.
 _BLOCK_NS = tuple(1024 * kib for kib in (32, 64, 128, 512, 1024, 4096)), (0.166, 0.2, 0.247, 0.336, 0.336, 0.69)
-#: The most blocks of a sparse product, if registers hold twelve with some to spare.
+#: Maximum number of blocks of a sparse product, if registers hold twelve with some to spare.
 _MANY = max(WIDTHS)
 #: The numbers of runs to choose from.
 _RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class Tiling(NamedTuple):
-    """The most blocks of each row to compute at a time, and the number of runs of channels."""
+    """Maximum number of blocks of each row to compute at a time, and the number of runs of channels."""
 
     max_blocks: int
     runs: int
@@ -45,7 +45,7 @@ def conv_tiling(layer: Layer, view: Window, flat: bool, max_blocks: int) -> Tili
         return Tiling(max_blocks, 1)
     assert layer.matrix is not None  # network.outline gives one to convolutions
     matrix, channels = layer.matrix, layer.in_shapes[0][0]
-    entries = matrix.nnz  # not those that were seen, of which a prediction knows nothing
+    entries = matrix.nnz  # not those that were seen, which a prediction does not know
     _, height, width = layer.conv_shape
     if flat and not view.half:
         lines = height if view.width == width else 1

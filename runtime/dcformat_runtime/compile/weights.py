@@ -20,7 +20,18 @@ from dcformat_runtime.compile.choices import (
     matrix_of,
     row_blocks,
 )
-from dcformat_runtime.compile.constants import Room, aligned
+from dcformat_runtime.compile.constants import (
+    ConvPlace,
+    CsrPlace,
+    DensePlace,
+    DepthwisePlace,
+    MapPlace,
+    PermutePlace,
+    Room,
+    RowBlockPlace,
+    SellPlace,
+    aligned,
+)
 from dcformat_runtime.compile.tables import (
     EntryTable,
     Int32s,
@@ -59,100 +70,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
+#: Maximum number of entries of a layer with a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
 #: Estimated nanoseconds of 16 gathered multiply-adds.
 SLOT_NS = 4.5
-
-
-class CsrPlace(NamedTuple):
-    """The addresses and sizes of sparse rows; see the opcode "csr_product"."""
-
-    rows: int
-    entries: int
-    runs: int
-    indptr: int
-    order: int
-    indices: int
-    values: int
-    bias: int
-
-
-class DensePlace(NamedTuple):
-    """The addresses and sizes of a `DenseTable`."""
-
-    rows: int
-    columns: int
-    runs: int
-    offsets: int
-    values: int
-    bias: int
-
-
-class RowBlockPlace(NamedTuple):
-    """The addresses and sizes of a dense weight by blocks of rows; see the opcode "row_block_product"."""
-
-    rows: int
-    columns: int
-    row_blocks: int
-    offsets: int
-    values: int
-    bias: int
-
-
-class ConvPlace(NamedTuple):
-    """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
-
-    `max_blocks` is the most blocks of a sparse product to compute at a time.
-    """
-
-    table: CsrPlace | DensePlace | RowBlockPlace
-    window: Window
-    starts: int
-    max_blocks: int
-
-
-class DepthwisePlace(NamedTuple):
-    """The addresses and the number of entries of a `DepthwiseTable`."""
-
-    entries: int
-    indptr: int
-    offsets: int
-    shifts: int
-    values: int
-    bias: int
-
-
-class MapPlace(NamedTuple):
-    """The addresses of the instructions and of the constants of a map; see the opcode "map"."""
-
-    program: int
-    constants: int
-
-
-class SellPlace(NamedTuple):
-    """The addresses and sizes of a `Sell16Table`; `order` is that of the table."""
-
-    rows: int
-    groups: int
-    wide: bool
-    indptr: int
-    indices: int
-    values: int
-    bias: int
-    order: Int32s
-    order_at: int
-
-
-class PermutePlace(NamedTuple):
-    """The addresses and sizes of a `PermuteTable`."""
-
-    blocks: int
-    slots: int
-    block_indices: int
-    block_values: int
 
 
 class VectorTables(NamedTuple):
@@ -171,7 +94,7 @@ class Weights:
     """Makes tables on demand; for layers without weights yet, it only numbers the places of their tables.
 
     In that case the spread of entries over rows is unknown. It assumes the worst, so these tables take at least as much
-    room as the real ones.
+    space as the real ones.
     """
 
     def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
@@ -315,7 +238,7 @@ class Weights:
         return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
 
     def _put_csr(self, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
-        """Make room for sparse rows, and let the kernel that lays them out write there at last."""
+        """Make space for sparse rows, and let the kernel that lays them out fill it at the end."""
         place = self._place_csr(weight.rows, weight.nnz, runs)
         ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
 

@@ -172,10 +172,10 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of what they multiply.
+    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of the values they multiply.
 
     Row r has the entries from ``word(indptr + r)`` to before ``word(indptr + r + 1)``, as in `Row`. Its sums begin with
-    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place that a `Destination` tells.
+    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place in a `Destination`.
     """
 
     x: int

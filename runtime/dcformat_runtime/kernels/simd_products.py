@@ -108,7 +108,7 @@ class _Places(NamedTuple):
     counts: list[Any] | None
 
     def load(self, w: Writer, a: Any, b: int, distance: Any = None) -> Any:
-        """Load what lies `distance` floats after block b."""
+        """Load the floats that lie `distance` after block b."""
         at = self.at[b] if distance is None else w.b.add(self.at[b], distance)
         return w.load(a, at, vector(BLOCK)) if self.counts is None else load_lanes(w, a, at, self.counts[b])
 

@@ -152,7 +152,7 @@ def test_a_truncated_download(tmp_path: Path) -> None:
             ("saved_model.pb", "variables.index"),
             "found a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX$",
         ),
-        (("Manifest.json", "model.bin"), "found a Core ML package: give the model that it was made of$"),
+        (("Manifest.json", "model.bin"), "found a Core ML package: give the model that it was made from$"),
         ((".metadata", "__0_0.distcp"), "found a distributed checkpoint of PyTorch: .*dcp_to_torch_save$"),
         (("config.json", "pytorch_model.bin"), r"found pytorch_model\.bin: give the file$"),
         (("a.BIN", "b.dcf", "c.txt"), r"found a\.BIN and 1 more: give the file$"),

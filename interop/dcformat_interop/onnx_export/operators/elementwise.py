@@ -57,7 +57,7 @@ def where(writer: GraphWriter, node: Where, operands: Sequence[OnnxValue], out: 
 
 
 def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[OnnxValue], out: Shape) -> str:
-    """Write QuantizeLinear and DequantizeLinear if the range is that of all int8 or uint8, else the same steps."""
+    """Write QuantizeLinear and DequantizeLinear if the range is all of int8 or uint8, else the same steps."""
     x, scale = operands[0].name, writer.constant(np.float32(node.scale))
     dtype = _QUANTIZED.get((node.low, node.high))
     if dtype is not None:
