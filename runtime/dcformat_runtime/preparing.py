@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dcformat
 from dcformat.errors import GraphError, LimitError, naming_file
+from dcformat.jit import KernelMissingError
 from dcformat.jit.machine_code import store
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.model import require_no_delta
@@ -51,6 +52,8 @@ def prepare(path: str | os.PathLike[str], *, deterministic: bool = False) -> int
         The file is not valid, holds no network or one that does not run as one program, or is too large (`LimitError`).
     OSError
         The file cannot be read, or nothing can be saved.
+    KernelMissingError
+        The kernels have no saved machine code, and cannot be compiled.
     """
     store.check()
     with naming_file(os.fspath(path)):
@@ -77,7 +80,7 @@ def _packed(file: DcfFile, data: bytes, deterministic: bool) -> bytes:
     engine = KernelEngine(network, plan.threads, deterministic)
     kernel = interpreter.run.path()
     if kernel is None:
-        raise OSError("the machine code of the kernels is not saved")
+        raise KernelMissingError(f"kernel {interpreter.run.name}: expected saved machine code, found none")
     seen = interface(model, network, plan, engine.name, deterministic)
     pixels = None if seen.pixels is None else seen.pixels.tobytes()
     return prepared.pack(
