@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dcformat
-from dcformat.errors import GraphError, LimitError, naming_file
+from dcformat.errors import LimitError, naming_file
 from dcformat.jit import KernelMissingError
 from dcformat.jit.machine_code import store
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dcformat import DcfFile
 
 
-def prepare(path: str | os.PathLike[str], *, deterministic: bool = False) -> int:
+def prepare(path: str | os.PathLike[str], *, deterministic: bool = False) -> int | None:
     """Save what `load` makes of a file in the user's cache, beside the kernels; later processes load it much sooner.
 
     A session is made of what was saved if the file and dcformat are unchanged, with `backend` "auto" or "numba" and
@@ -43,13 +43,13 @@ def prepare(path: str | os.PathLike[str], *, deterministic: bool = False) -> int
 
     Returns
     -------
-    int
-        The size of the saved file in bytes.
+    int or None
+        The size of the saved file in bytes; None for a network that runs in several parts, which cannot be prepared.
 
     Raises
     ------
     FormatError
-        The file is not valid, holds no network or one that does not run as one program, or is too large (`LimitError`).
+        The file is not valid, holds no network, or is too large (`LimitError`).
     OSError
         The file cannot be read, or nothing can be saved.
     KernelMissingError
@@ -62,19 +62,21 @@ def prepare(path: str | os.PathLike[str], *, deterministic: bool = False) -> int
         data = Path(path).read_bytes()
         with dcformat.open(data) as file:
             saved = _packed(file, data, deterministic)
+        if saved is None:
+            return None
         if len(saved) > store.MAX_BYTES:
             raise _too_large(len(saved))
     store.write_named(prepared.name_of(len(data), data[-prepared.TAIL :], deterministic), saved)
     return len(saved)
 
 
-def _packed(file: DcfFile, data: bytes, deterministic: bool) -> bytes:
-    """Return what is saved for an open file, whose bytes are `data`."""
+def _packed(file: DcfFile, data: bytes, deterministic: bool) -> bytes | None:
+    """Return what is saved for an open file, whose bytes are `data`; None if its network runs in several parts."""
     require_no_delta(file.delta)
     options = checked_options(None, deterministic, "numba", DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK)
     plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
     if not isinstance(plan, Prediction):
-        raise GraphError("network", got="one that is run in several parts", expected="one that runs as one program")
+        return None
     model = file.model()
     network = lower(model)
     engine = KernelEngine(network, plan.threads, deterministic)

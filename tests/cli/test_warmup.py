@@ -21,6 +21,7 @@ from dcformat_runtime.kernels import interpreter
 import dcformat
 import dcformat.codecs
 from dcformat import jit
+from dcformat.graph import Graph, Transpose
 from dcformat.jit import abi
 from dcformat.jit.machine_code import image
 from tests.cli.support import Invoke, environment, refused, spawn
@@ -179,6 +180,12 @@ def test_networks_are_prepared_listed_and_removed(
     assert [row["file"] for row in report["prepared"]] == [str(first), str(second)]
     sizes = sorted(path.stat().st_size for path in place.glob("*.network"))
     assert sorted(row["bytes"] for row in report["prepared"]) == sizes
+    several = tmp_path / "several.dcf"
+    dcformat.save(dcformat.Model({}, Graph.sequential((2, 3), (Transpose((0,), (1, 0)),))), several)
+    parts = invoke("warmup", several, second)
+    assert parts.exit_code == 1
+    assert f"{several}: its network runs in several parts, and cannot be prepared" in parts.stderr
+    assert parts.stdout.startswith(f"{second}: prepared")
     refused(invoke("warmup", tmp_path / "third.dcf"), "third.dcf: no such file or directory")
     refused(invoke("warmup", code), f"{code}: not a .dcf file")
     refused(invoke("warmup", first, "--clear"), "expected one of FILE, --list, --clear and --target", code=2)

@@ -124,14 +124,17 @@ def _prepare(files: Sequence[str], as_json: bool) -> None:
     _require_room()
     if not (interpreter.run.ready() or jit.can_compile()):
         raise UnfitError("warmup", "Numba, to compile the kernels", "none, or one that is switched off")
-    prepared = []
+    sizes = {}
     for file in files:
-        size = dcformat_runtime.prepare(file)
-        prepared.append({"file": file, "bytes": size})
-        if not as_json:
+        sizes[file] = size = dcformat_runtime.prepare(file)
+        if size is None:
+            warn(f"{file}: its network runs in several parts, and cannot be prepared")
+        elif not as_json:
             say(f"{file}: prepared ({size:,} bytes in {place})")
     if as_json:
-        emit_json({"folder": str(place), "prepared": prepared})
+        emit_json({"folder": str(place), "prepared": [{"file": file, "bytes": size} for file, size in sizes.items()]})
+    if None in sizes.values():
+        raise click.exceptions.Exit(1)
 
 
 def _require_room() -> None:
