@@ -1,4 +1,4 @@
-"""Applying a delta to its base (specification, section 15): all tensors at once, or one after the other."""
+"""Applying a delta to its base (specification, section 15): all tensors together, or one after the other."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class Application:
             elements = np.concatenate([elements_of(self.base.tensor(info.name)) for info in infos])
             try:
                 data = apply_difference(string, elements, dtype, field, self._max_work)
-                require_bools(data.view(np.uint8), dtype, field)
+                require_bools(data, dtype, field)
             except FormatError as error:
                 raise _of(self.change, error) from None
         start = 0

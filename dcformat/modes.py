@@ -39,10 +39,15 @@ class SmallestFile(NamedTuple):
     trials: tuple[ModeTrial, ...]
 
 
-def modes_to_try(elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
-    """Return the modes that are tried for tensors with this many elements together; 'fast' is always among them."""
+def modes_to_try(mode: AnyMode, elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
+    """Return the modes to try for tensors with this many elements together.
+
+    For ``auto``, 'fast' is the first of them; any other mode is the only one.
+    """
+    if mode != "auto":
+        return (mode,)
     scale = max(seconds / DECODE_SECONDS, 1.0)
-    return tuple(mode for mode in MODES if mode not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[mode] * scale)
+    return tuple(each for each in MODES if each not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[each] * scale)
 
 
 def best(trials: Sequence[ModeTrial], seconds: float = DECODE_SECONDS) -> ModeTrial:

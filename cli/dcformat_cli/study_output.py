@@ -1,4 +1,4 @@
-"""What the verbs of `dcformat study` share: where their tables go."""
+"""The output that the verbs of `dcformat study` share: their tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUT = click.option(
     "--out",
     type=FileName(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write tables and plots here; the tables are updated as the study goes on.",
+    help="Write tables and plots here; the tables are updated as the study proceeds.",
 )
 RESUME = click.option(
     "--resume",
@@ -52,7 +52,7 @@ def write(out: Path, files: dict[str, str]) -> None:
 
 
 def print_rows(rows: Sequence[Any], table: str, as_json: bool) -> None:
-    """Print the rows as JSON, or as the table that is made of them."""
+    """Print the rows as JSON, or as the table made from them."""
     if as_json:
         emit_json({"rows": [asdict(row) for row in rows]})
     else:

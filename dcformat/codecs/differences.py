@@ -20,6 +20,7 @@ from dcformat.codecs.value_blocks import (
     Bytes,
     Head,
     Tables,
+    parse_block,
     read_block,
     read_plane,
     read_tables,
@@ -102,7 +103,7 @@ def _by_table(cursor: Cursor, origin: Array, dtype: str, field: str) -> Array:
     known = np.sort(patterns)
     known = known[np.append(True, known[1:] != known[:-1])]
     block = cursor.array(cursor.varint(f"table of {field}", layout.MAX_PAYLOAD_BYTES), field)
-    table = read_block(block, len(known), dtype, f"table of {field}")
+    table = read_block(parse_block(block, len(known), dtype, f"table of {field}"), f"table of {field}")
     out = np.empty_like(origin)
     # Piece by piece, because the places of all elements would take more memory than they do.
     for piece in pieces(len(origin)):

@@ -128,7 +128,7 @@ class Concat(Node):
             raise GraphError("concat axis", got=axis, expected=f"0 to {len(first) - 1}")
         rest = first[:axis] + first[axis + 1 :]
         if any(len(shape) != len(first) or shape[:axis] + shape[axis + 1 :] != rest for shape in inputs):
-            raise ShapeError("concat inputs", got=tuple(inputs), expected=f"shapes equal but for dimension {axis}")
+            raise ShapeError("concat inputs", got=tuple(inputs), expected=f"shapes equal except in dimension {axis}")
         return (*first[:axis], sum(shape[axis] for shape in inputs), *first[axis + 1 :])
 
 

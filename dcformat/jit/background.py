@@ -1,4 +1,4 @@
-"""Compiles kernels in another process, for programs that would rather use slower code than wait."""
+"""Compiles kernels in another process, for programs that prefer slower code to waiting."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _check_members(path: object, names: Collection[str], advice: str) -> None:
             raise UnfitError(path, "names that a zip archive can hold", f"{name!r}{advice}")
         if name.endswith(".npy") and name.removesuffix(".npy") in names:
             found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy confuses{advice}"
-            raise UnfitError(path, "names that NumPy tells apart", found)
+            raise UnfitError(path, "names that NumPy distinguishes", found)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:

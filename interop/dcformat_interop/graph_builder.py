@@ -70,7 +70,7 @@ class GraphBuilder:
     Parameters
     ----------
     names : mapping of TensorKey to sequence of str, optional
-        The names of tensors that keep them, whatever name is requested. Equal tensors with several such names are
+        The names of tensors that keep them, for any requested name. Equal tensors with several such names are
         stored under each that is requested.
     source : GraphBuilder, optional
         A builder whose names, keys and steps of tensors this one knows too.

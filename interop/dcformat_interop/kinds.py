@@ -36,7 +36,7 @@ _CHECKPOINTS = {
 
 #: The kinds of file that begin with characteristic bytes.
 _STARTS = {
-    b"\x89DCF": "a .dcf file",
+    b"\x89DCF": "a .dcf file: use dcformat repack",
     b"GGUF": "GGUF",
     b"\x89HDF\r\n\x1a\n": "HDF5, as Keras writes it",
     NPY_MAGIC: "a single array (.npy)",

@@ -1,4 +1,4 @@
-"""Progress of a run with several stages: what it is doing, and the share of all its work that is done."""
+"""Progress of a run with several stages: the current stage, and the share of all work that is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StageProgress:
     number, stages : int
         The position of the stage, from 1, and the number of stages.
     unit : str
-        What is counted within the stage, such as epochs or augmented images; empty if nothing is counted.
+        The unit of counting within the stage, such as epochs or augmented images; empty if nothing is counted.
     done : float
         Number of units done, including a fraction of the current one.
     total : int

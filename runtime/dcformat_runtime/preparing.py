@@ -22,8 +22,9 @@ from dcformat_runtime.compile.program import runs_one_by_one
 from dcformat_runtime.kernels import interpreter
 from dcformat_runtime.network import lower
 from dcformat_runtime.network_engine import KernelEngine
+from dcformat_runtime.plans import make_plan
 from dcformat_runtime.program_record import Program, TilePlan
-from dcformat_runtime.session_maker import interface, make_plan
+from dcformat_runtime.session_maker import interface
 
 if TYPE_CHECKING:
     from dcformat import DcfFile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -14,7 +14,7 @@ import numpy as np
 
 from dcformat.errors import FormatError, MemoryLimitError
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
-from dcformat.limits import memory_counts, require_work
+from dcformat.limits import require_work
 from dcformat.records import record
 from dcformat.wording import counted
 from dcformat_runtime.backends import Backend, LoadOptions, checked_options
@@ -23,11 +23,9 @@ from dcformat_runtime.input_rows import Inputs
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dcformat import DcfFile
     from dcformat.graph import Shape
     from dcformat.model import Model
     from dcformat_runtime.backends import Engine
-    from dcformat_runtime.compile.memory_prediction import MemoryRow
     from dcformat_runtime.ports import PortInfo
     from dcformat_runtime.weight_matrices import Floats
 
@@ -199,6 +197,8 @@ class Session:
         ------
         InputError
             `x` has another shape or dtype.
+        MemoryLimitError
+            There are more inputs than the memory allows.
         """
         # Inputs that need no preparation take a fast path: at batch size 1 every line counts.
         try:
@@ -209,9 +209,9 @@ class Session:
                     return self._run(x)
                 if inner == self._shape and shape[0] <= self._whole:
                     return self._run(x.reshape(shape[0], self._row[0]))
-            return self.run(x) if isinstance(x, Mapping) else self._in_pieces(x)
         except MemoryError:
-            raise self._too_large(len(x), "no more memory") from None
+            pass  # In pieces, the batch may fit.
+        return self.run(x) if isinstance(x, Mapping) else self._in_pieces(x)
 
     def run(self, given: Mapping[str, npt.NDArray[Any]], progress: Progress | None = None) -> dict[str, Any]:
         """Return the outputs by name for inputs by name, as a call does.
@@ -225,11 +225,7 @@ class Session:
         from dcformat_runtime.ports import check_names
 
         check_names(given, self.inputs)
-        x = given[self.inputs[0].name]
-        try:
-            return {self.outputs[0].name: self._in_pieces(x, progress)}
-        except MemoryError:
-            raise self._too_large(len(x), "no more memory") from None
+        return {self.outputs[0].name: self._in_pieces(given[self.inputs[0].name], progress)}
 
     def float32_outputs(self, given: Mapping[str, npt.NDArray[Any]]) -> list[Floats]:
         """Return the outputs for inputs by name, before they get their dtypes and the batch its place.
@@ -244,14 +240,15 @@ class Session:
 
     def _in_pieces(self, x: npt.NDArray[Any], progress: Progress | None = None) -> Floats:
         n, piece = self._checked(x)
-        if n <= piece:
-            return self._run(self._inputs.rows(x)).reshape(n, *self._interface.output_shape)
-        out = np.empty((n, self._interface.outputs), np.float32)
-        for start in range(0, n, piece):
-            if progress is not None:
-                progress(start, n)
-            out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
-        return out.reshape(n, *self._interface.output_shape)
+        with self._memory_for(n):
+            if n <= piece:
+                return self._run(self._inputs.rows(x)).reshape(n, *self._interface.output_shape)
+            out = np.empty((n, self._interface.outputs), np.float32)
+            for start in range(0, n, piece):
+                if progress is not None:
+                    progress(start, n)
+                out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
+            return out.reshape(n, *self._interface.output_shape)
 
     def _checked(self, x: npt.NDArray[Any]) -> tuple[int, int]:
         """Return the number of inputs in `x`, and of those to run at a time; refuse what is no input, or too large."""
@@ -267,6 +264,14 @@ class Session:
             raise self._too_large(n, counted(need, "byte"))
         return n, piece
 
+    @contextmanager
+    def _memory_for(self, n: int) -> Iterator[None]:
+        """Turn a lack of memory in a block that runs `n` inputs into a `MemoryLimitError`."""
+        try:
+            yield
+        except MemoryError:
+            raise self._too_large(n, "no more memory") from None
+
     def _too_large(self, n: int, found: str) -> MemoryLimitError:
         left = (
             "fewer inputs"
@@ -278,7 +283,7 @@ class Session:
     def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
         (n, piece), seconds = self._checked(x), dict[str, float]()
-        with memory_counts("running the network", self._options.max_memory):
+        with self._memory_for(n):
             for start in range(0, max(n, 1), piece):
                 for name, taken in self._engine.profile(self._inputs.rows(x[start : start + piece])):
                     seconds[name] = seconds.get(name, 0.0) + taken
@@ -358,22 +363,6 @@ def load(
     from dcformat_runtime.session_maker import load_source
 
     return load_source(source, options)
-
-
-def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
-    """Return the maximum memory for running an open file, use by use.
-
-    This decodes nothing. `load` refuses a file whose rows add up to more than its `max_memory`. To stay below that, it
-    may use fewer threads than there are cores, unless `threads` gives a number.
-
-    Raises
-    ------
-    GraphError
-        The file holds no network.
-    """
-    from dcformat_runtime.session_maker import predicted_rows
-
-    return predicted_rows(file, checked_options(threads, False, backend, None, None))
 
 
 def _rebuild(source: str | bytes | Model, options: LoadOptions) -> Session:

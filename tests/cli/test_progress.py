@@ -1,4 +1,4 @@
-"""Progress lines of a long run: one at once, then one every ten seconds, with the remaining time of the run."""
+"""Progress lines of a long run: one immediately, then one every ten seconds, with the remaining time of the run."""
 
 from __future__ import annotations
 

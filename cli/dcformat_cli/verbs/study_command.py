@@ -137,7 +137,7 @@ def article_command(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Repeat the figures of an article on a network trained as the article's, on the test set.
+    """Repeat the figures of an article on a network trained as in the article, on the test set.
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
@@ -186,7 +186,7 @@ def _work(seeds: int, retraining: Mapping[str, int], dense: float = _DENSE) -> l
 def schedules_command(
     seeds: int, epochs: int, ratio: float, out: Path | None, force: bool, data: Path | None, as_json: bool
 ) -> None:
-    """Train and prune LeNet-300-100 by several schedules: at once, in rounds, gradually, or sparse from the start.
+    """Train and prune LeNet-300-100 by several schedules: in one step, in rounds, gradually, or sparse from the start.
 
     All schedules train for the same number of epochs and keep the same number of weights. Accuracies are on images held
     out of the training set.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @data()
 @as_json()
 def sweep_command(out: Path, engine: str, address: str | None, data: Path | None, as_json: bool, **grid: Any) -> None:
-    """Prune, retrain, share and pack LeNet-300-100 in every combination of the options that may be repeated.
+    """Prune, retrain, share and pack LeNet-300-100 for every combination of the options that may be repeated.
 
     Accuracies are on images held out of the training set. The command keeps finished points in DIR/sweep.db, an Optuna
     study: after an interruption, the same command continues, and another grid adds to the study. DIR/sweep.csv has all

@@ -13,7 +13,7 @@ from dcformat_interop.refusals import UnfitError
 def schema_function(node: Any, inputs: Sequence[OnnxItem | None] | None, version: int) -> Any:
     """Return the function that defines an operator, for inputs of given shapes, or None if it is a primitive.
 
-    Without `inputs`, the result only tells whether there is one.
+    Without `inputs`, the result only shows whether there is one.
     """
     import onnx
 

@@ -62,9 +62,9 @@ class OnnxOrigin(NamedTuple):
     outputs : sequence of str
         Names of the outputs; those of the ONNX model if there are none.
     names : TensorNames
-        Names that tensors keep, whatever the ONNX model calls them.
+        Names that tensors keep, independent of those in the ONNX model.
     otherwise : str
-        The way out for an operator that cannot be imported, where no better one is known.
+        The remedy for an operator that cannot be imported, where no better one is known.
     one_input : str
         The setting that makes the network one for single inputs; if it is empty, the option of the command.
     """

@@ -16,7 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.model import STORAGE
 from dcformat.piecewise import CodedChunk, Survey
 from dcformat.wording import counted
-from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks
+from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks, require_all
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.shards import Shards, size_note
@@ -92,7 +92,7 @@ class Packing:
     Raises
     ------
     UnfitError
-        As `select`, or nothing is left to pack.
+        As `select`, or nothing is left to pack, or there is a tensor that a file cannot hold and `skip` does not name.
     """
 
     def __init__(self, shards: Shards, mode: Mode, *, exact: bool, skip: Sequence[str], max_memory: int | None) -> None:
@@ -100,6 +100,7 @@ class Packing:
         self.selection: Selection = select(shards, skip, exact or (None if shards.are_several else False))
         if not self.selection.elements:
             raise no_tensors(str(shards.path), self.selection.left_out)
+        require_all(str(shards.path), self.selection.left_out)
 
     @property
     def data_bytes(self) -> int:

@@ -144,7 +144,7 @@ class FileElements:
             while done < len(view) and (count := file.readinto(view[done:])):
                 done += count
         if (status.st_size, status.st_mtime_ns) != self.stamp or done < len(view):
-            raise UnfitError(self.path, "the file to stay as it is while it is packed", "a changed one", self.name)
+            raise UnfitError(self.path, "the file to stay unchanged while it is packed", "a changed one", self.name)
         if self.dtype == "bool":
             require_bools(self.path, self.name, values.view(np.uint8))
         return values

@@ -20,15 +20,15 @@ class Index(NamedTuple):
         The raw index.
     where : dict of str to str
         The file of each tensor, by a name relative to the index.
-    total_size : int or None
-        The bytes of all tensors, as the index states them.
+    total_size : object
+        What the index states as the bytes of all tensors, which some tools get wrong; None if it states nothing.
     digests : dict of str to str
         The content digest of each ``.dcf`` file, in hexadecimal digits; empty if the index states none.
     """
 
     text: bytes
     where: dict[str, str]
-    total_size: int | None
+    total_size: object
     digests: dict[str, str]
 
 
@@ -68,7 +68,7 @@ def read_index(path: Path, budget: Budget) -> Index:
         check_name(str(path), name)
         if not (path.parent / name).is_file():
             raise UnfitError(path, f"the file {name!r}, which the index names", "none of this name")
-    return Index(raw, where, total if isinstance(total, int) else None, digests)
+    return Index(raw, where, total, digests)
 
 
 def check_name(path: str, name: str) -> None:
@@ -86,7 +86,7 @@ def compare(path: Path, where: dict[str, str], found: dict[str, str]) -> None:
     path : Path
         The index.
     where, found : dict of str to str
-        The file of each tensor, as the index states it and as it is.
+        The file of each tensor, as stated by the index and in fact.
     """
     for name, file in where.items():
         if name not in found:

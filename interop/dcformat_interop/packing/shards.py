@@ -160,4 +160,5 @@ def size_note(shards: Shards) -> str | None:
     if shards.index is None or shards.index[1].total_size in (None, shards.data_bytes):
         return None
     stated = shards.index[1].total_size
-    return f"the index states {stated:,} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"
+    shown = f"{stated:,}" if isinstance(stated, int) else repr(stated)[:40]
+    return f"the index states {shown} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"

@@ -1,4 +1,4 @@
-"""Running stages one after another: each is saved when it is done, and not run again."""
+"""Runs stages one after another: each is saved when it is done, and not run again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Run:
     folder : path or None
         Where stages are saved; None saves nothing.
     settings : str
-        Identifies the run, because a stage that another run saved must not be continued.
+        Identifies the run, so that it does not continue from another run's stage.
 
     Attributes
     ----------

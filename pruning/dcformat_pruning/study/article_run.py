@@ -27,7 +27,7 @@ def run(
     dense, epochs : int
         Epochs of the dense networks and of each retraining.
     folder : Path or None
-        Where the dense networks and the rows are saved. What it already holds is not done again.
+        The folder in which the dense networks and the rows are saved. Work that it already holds is not repeated.
 
     Raises
     ------

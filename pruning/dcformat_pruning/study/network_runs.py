@@ -22,7 +22,7 @@ from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
 
 @dataclass(frozen=True, slots=True)
 class NetworkStudy:
-    """What a run compares.
+    """The networks, criteria and densities that a run compares.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     Parameters
     ----------
     folder : Path or None
-        Where the dense networks and the rows are saved. What it already holds is not done again.
+        The folder in which the dense networks and the rows are saved. Work that it already holds is not repeated.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from dcformat_runtime.weight_matrices import Floats
 
 Ints = npt.NDArray[np.int64]
 
-#: Sums stay below this, whatever the input.
+#: Sums stay below this for any input.
 _MAX_SUM = (1 << 31) - (1 << 24)
 #: The greatest weights: in codebooks, and in rows that have a scale each.
 _MAX_SHARED, _MAX_RANGED = (1 << 15) - 1, 127

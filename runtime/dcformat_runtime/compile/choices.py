@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 
 from dcformat.graph import Conv, Shape
-from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
 from dcformat_runtime.compile.tile_tables import QUAD
@@ -108,11 +107,10 @@ def window_kernel(layer: Layer) -> int:
     return height if height == width in PLANE_KERNELS and plain and full else 0
 
 
-def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:
-    """Return how a convolution reads its input."""
+def conv_window(layer: Layer, step: int, flat: bool, halves: bool, dense: bool) -> Window:
+    """Return how a convolution reads its input, whose channels lie `step` positions apart."""
     assert isinstance(layer.node, Conv)
-    source = layer.in_shapes[0]
-    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
+    source, shape = layer.in_shapes[0], matrix_of(layer).shape
     out = layer.conv_shape[1], layer.conv_shape[2]
     manner = ConvManner(flat, halves, dense, pools=layer.pool is not None)
     return window(layer.node, (shape[2], shape[3]), source, step, out, manner)

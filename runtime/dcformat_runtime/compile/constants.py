@@ -134,13 +134,29 @@ class RowBlockPlace(NamedTuple):
     bias: int
 
 
+class ShiftedPlace(NamedTuple):
+    """The addresses and sizes of the rows of a convolution; see the opcode "shifted_product"."""
+
+    rows: int
+    entries: int
+    runs: int
+    indptr: int
+    order: int
+    indices: int
+    values: int
+    bias: int
+    max_blocks: int
+    tiles: int
+    masks: int
+
+
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
 
     `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
     """
 
-    table: CsrPlace | DensePlace | RowBlockPlace
+    table: CsrPlace | DensePlace | RowBlockPlace | ShiftedPlace
     window: Window
     starts: int
     max_blocks: int

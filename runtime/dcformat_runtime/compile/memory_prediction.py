@@ -15,6 +15,7 @@ from dcformat.records import record
 from dcformat_runtime import cpu
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
+from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.network import Layer, Network
@@ -172,7 +173,8 @@ class _Program(NamedTuple):
 
 def _program(network: Network, exact: bool, single: bool) -> _Program:
     room = Room()
-    weights = Weights(room, exact, cpu.vectors())
+    vectors = cpu.vectors()
+    weights = Weights(room, exact, vectors, image_planes(network, exact, vectors))
     arena, _ = lay_out(network, weights, single)
     return _Program(room.size, arena)
 

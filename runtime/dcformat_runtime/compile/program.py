@@ -15,10 +15,11 @@ import numpy as np
 from dcformat.errors import LimitError
 from dcformat.graph import Flatten
 from dcformat_runtime import isa
-from dcformat_runtime.compile.arena import Arena, Homes, homes
+from dcformat_runtime.compile.arena import Arena, Homes, Planes, homes
 from dcformat_runtime.compile.constants import Constants
 from dcformat_runtime.compile.many_images import ManyImages
 from dcformat_runtime.compile.one_image import OneImage
+from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.network import Network
@@ -34,7 +35,7 @@ _MANY_LAYERS = 1 << 10
 def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> Program:
     """Make the program for one image at a time (`single`), or for many."""
     constants = Constants()
-    arena, plans = lay_out(network, Weights(constants, exact, vectors), single)
+    arena, plans = lay_out(network, Weights(constants, exact, vectors, image_planes(network, exact, vectors)), single)
     check_words(max(arena, constants.size))
     choices, costs = _choose(plans)
     mem = constants.finish()
@@ -51,11 +52,11 @@ def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list
     if single or runs_one_by_one(network):
         cut, plans = len(network.layers), [TilePlan(1, 1)]
     else:
-        values[False] = homes(network, False, weights.exact)
+        values[False] = homes(network, Planes(False), weights.exact)
         cut = _cut(network, values[False])
         plans = _plans(network, cut)
     if any(plan.lanes == 1 for plan in plans):
-        values[True] = homes(network, True, weights.exact)
+        values[True] = homes(network, weights.planes, weights.exact)
     arena = max(_emit(network, cut, plan, weights, values) for plan in plans) + isa.SLACK
     return arena, plans
 

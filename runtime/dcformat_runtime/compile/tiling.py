@@ -24,7 +24,7 @@ _BLOCK_NS = tuple(1024 * kib for kib in (32, 64, 128, 512, 1024, 4096)), (0.166,
 #: Maximum number of blocks of a sparse product, if registers hold twelve with some to spare.
 _MANY = max(WIDTHS)
 #: The numbers of runs to choose from.
-_RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class Tiling(NamedTuple):
@@ -81,7 +81,7 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     first-level cache. More runs read less at a time, but store sums and resume them.
     """
     widest = _MANY if max_blocks >= 12 else max_blocks
-    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in _RUNS if n <= channels])
+    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in RUNS if n <= channels])
     variants, phases, _, cols = view.shape
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)

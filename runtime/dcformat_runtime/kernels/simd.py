@@ -38,6 +38,7 @@ def compiled_form(name: str) -> Callable[[], Any]:
             simd_copies,
             simd_floats,
             simd_products,
+            simd_shifts,
             simd_tiles,
             simd_vectors,
             simd_widths,
@@ -45,8 +46,8 @@ def compiled_form(name: str) -> Callable[[], Any]:
         )
 
         for module in (
-            simd_copies, simd_products, simd_vectors, simd_tiles, simd_atomics, simd_floats, simd_writer, simd_widths,
-            control,
+            simd_copies, simd_products, simd_shifts, simd_vectors, simd_tiles, simd_atomics, simd_floats, simd_writer,
+            simd_widths, control,
         ):  # fmt: skip
             if hasattr(module, name):
                 return getattr(module, name)()
@@ -272,7 +273,7 @@ def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Des
 
     if how.residual_first:
         add_residual()
-    _accumulate(acc, a, mem, row, row.x)
+    accumulate(acc, a, mem, row, row.x)
     if how.residual_last:
         add_residual()
     acc = clipped(mem, how.bounds, acc)
@@ -333,13 +334,14 @@ def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out:
     for row, bias, place in _each(mem, table, out):
         acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
         for line, sums in enumerate(acc):
-            _accumulate(sums, a, mem, row, row.x + line * lines.across)
+            accumulate(sums, a, mem, row, row.x + line * lines.across)
         maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
         for b, block in enumerate(maxima):
             a[place.y + b * place.gap :][:BLOCK] = clipped(mem, how.bounds, block)
 
 
-def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
+def accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
+    """Add the products of a row's entries and the floats from `x` on."""
     n = acc.size
     for p in range(row.start, row.end):
         at = x + row.unit * word(mem, row.indices + p)

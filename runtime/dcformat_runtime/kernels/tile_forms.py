@@ -41,7 +41,7 @@ def dense_rows(
 ) -> None:
     """Multiply `quads` quads of dense rows by `k` blocks; the sums begin with the floats from `bias` on.
 
-    A row's blocks lie in one line; `out.width` tells how many floats of the last block are kept.
+    A row's blocks lie in one line; `out.width` determines how many floats of the last block are kept.
     """
     count = BLOCK * (k - 1) + min(BLOCK, out.width - BLOCK * (out.column + k - 1))
     acc = np.repeat(mem[bias : bias + 4 * quads, None], BLOCK * k, axis=1)

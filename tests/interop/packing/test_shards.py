@@ -187,13 +187,17 @@ def test_directories_that_are_none(tmp_path: Path) -> None:
         find_shards(tmp_path)
 
 
-def test_another_total_size_is_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stated", "shown"), [(1234, "1,234"), ("12 GB", "'12 GB'"), (["x" * 99], "['xxx"), (-1, "-1")]
+)
+def test_another_total_size_is_noted(tmp_path: Path, stated: object, shown: str) -> None:
     write(tmp_path)
     assert size_note(find_shards(tmp_path)) is None
     index = json.loads((tmp_path / INDEX).read_text())
-    index["metadata"]["total_size"] += 1
+    index["metadata"]["total_size"] = stated
     (tmp_path / INDEX).write_text(json.dumps(index))
-    assert "the index states" in str(size_note(find_shards(tmp_path)))
+    found = size_note(find_shards(tmp_path))
+    assert found is not None and found.startswith(f"the index states {shown}") and len(found) < 130
 
 
 def test_the_memory_of_indexes_and_headers_is_counted(tmp_path: Path) -> None:

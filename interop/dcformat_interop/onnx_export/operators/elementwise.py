@@ -20,7 +20,7 @@ _REDUCTIONS = {
     "argmin": "ArgMin",
 }  # fmt: skip
 
-#: The integers that QuantizeLinear makes of every number in range.
+#: The integers to which QuantizeLinear converts every number in range.
 _QUANTIZED = {(-128, 127): np.int8, (0, 255): np.uint8}
 
 
