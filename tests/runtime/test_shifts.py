@@ -9,8 +9,8 @@ import pytest
 from dcformat_runtime import isa
 from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.cpu import Vectors, vectors
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels.simd_widths import WIDTHS
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat import from_dense

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dcformat.graph import Concat, Conv, Flatten, Linear, Pair, Shape
-from dcformat_runtime.compile.constants import ALIGN, aligned
+from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.isa import LEAD
 from dcformat_runtime.network import Network
+from dcformat_runtime.program_record import ALIGN
 
 #: The size, in floats, of an arena that nothing limits yet.
 _ENDLESS = 1 << 256
