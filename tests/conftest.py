@@ -19,7 +19,7 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Start the search for garbage, which leaves out what there is already."""
+    """Search for garbage while tests run, but not among the objects that were imported or collected."""
     gc.collect()
     gc.freeze()
     gc.enable()
