@@ -121,6 +121,19 @@ class CsrPlace(NamedTuple):
     bias: int
 
 
+class QuadPlace(NamedTuple):
+    """The addresses and sizes of quads of sparse rows; see the opcode "quad_product"."""
+
+    rows: int
+    entries: int
+    runs: int
+    ends: int
+    starts: int
+    indices: int
+    values: int
+    bias: int
+
+
 class DensePlace(NamedTuple):
     """The addresses and sizes of a `DenseTable`."""
 
@@ -146,10 +159,10 @@ class RowBlockPlace(NamedTuple):
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
 
-    `max_blocks` is the most blocks of a sparse product to compute at a time.
+    `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
     """
 
-    table: CsrPlace | DensePlace | RowBlockPlace
+    table: CsrPlace | QuadPlace | DensePlace | RowBlockPlace
     window: Window
     starts: int
     max_blocks: int
